@@ -1,0 +1,1 @@
+"""What one layer, or one network, costs on one device. Imports neither torch nor any package to its right."""

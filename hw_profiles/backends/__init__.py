@@ -1,0 +1,1 @@
+"""The backends: one file per engine, each the only place that imports it."""

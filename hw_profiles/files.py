@@ -1,0 +1,57 @@
+"""Atomic writes, and JSON files that carry their schema. Nothing half-written ever stands under its final name."""
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.errors import TrilobitError
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one, also after a power cut.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; the old file is then still whole.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    payload = data.encode() if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_json(path: Path, document: dict[str, Any], *, indent: int | None = 1) -> None:
+    """Write `document`, which must carry its `"schema": "<name>/<n>"`, atomically as JSON."""
+    if "schema" not in document:
+        raise ValueError(f"{path.name}: every file carries a schema")
+    write_atomic(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, schema: str) -> dict[str, Any]:
+    """The document in `path`, checked to be of `schema` (for example `profile/1`).
+
+    Raises:
+        TrilobitError: the file is missing, is not JSON (truncated, say), or carries another schema.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise TrilobitError(f"{path}: no such file; expected a {schema} file there") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TrilobitError(f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again") from None
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != schema:
+        raise TrilobitError(f"{path}: schema {found!r}, but this version reads {schema!r}; write the file again with this version")
+    return dict(document)

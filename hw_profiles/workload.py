@@ -1,0 +1,231 @@
+"""Frozen descriptions of what runs on a device: `LayerSpec` (one fused unit) and `Workload` (a graph of them).
+
+A tensor has one format. Where two neighbours disagree, the change is a layer of its own (`quantize`, `dequantize`), because
+on real devices it costs real time: 1 to 36 us where a whole block takes 10 to 60 us.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from hw_profiles.errors import TrilobitError
+
+FP32 = "fp32"
+INPUT = -1  # as an input index: the network's own input
+
+OPS = ("conv", "linear", "add", "pool", "quantize", "dequantize")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One fused unit, for example convolution + bias + activation.
+
+    Attributes:
+        op: one of `OPS`. `pool` is global average pooling; `linear` reads a `(channels, 1, 1)` tensor and always gives fp32.
+        in_shape: (channels, height, width) of the input; of one of the two equal inputs for `add`.
+        out_channels: channels of the output.
+        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or `in_channels`.
+        activation: `none` or `relu`, fused into the unit.
+        weight_format: number format of the stored weights; `fp32` where there are none.
+        activation_format: number format the unit computes in. For `quantize` the format it produces, for `dequantize` the one
+            it reads.
+    """
+
+    op: str
+    in_shape: tuple[int, int, int]
+    out_channels: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    activation: str = "none"
+    weight_format: str = FP32
+    activation_format: str = FP32
+
+    def __post_init__(self) -> None:
+        if self.op not in OPS:
+            raise TrilobitError(f"unknown op {self.op!r}; known: {', '.join(OPS)}")
+        if min(*self.in_shape, self.out_channels, self.kernel, self.stride, self.groups) < 1:
+            raise TrilobitError(f"sizes must be at least 1: {self.key()}")
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the output."""
+        if self.op in ("pool", "linear"):
+            return (self.out_channels, 1, 1)
+        _, height, width = self.in_shape
+        return (self.out_channels, math.ceil(height / self.stride), math.ceil(width / self.stride))
+
+    @property
+    def in_format(self) -> str:
+        """Number format of the input tensor."""
+        return FP32 if self.op == "quantize" else self.activation_format
+
+    @property
+    def out_format(self) -> str:
+        """Number format of the output tensor."""
+        return FP32 if self.op in ("dequantize", "linear") else self.activation_format
+
+    @property
+    def depthwise(self) -> bool:
+        """One filter per channel."""
+        return self.op == "conv" and self.groups == self.in_shape[0] > 1
+
+    def key(self) -> str:
+        """A readable identity that never changes within profile schema 1.
+
+        >>> LayerSpec("conv", (8, 16, 16), 24, activation="relu").key()
+        'conv 8x16x16>24 k1s1g1 relu w=fp32 a=fp32'
+        """
+        shape = "x".join(map(str, self.in_shape))
+        return (
+            f"{self.op} {shape}>{self.out_channels} k{self.kernel}s{self.stride}g{self.groups} {self.activation} "
+            f"w={self.weight_format} a={self.activation_format}"
+        )
+
+
+def parse_key(key: str) -> LayerSpec:
+    """The inverse of `LayerSpec.key`.
+
+    Raises:
+        TrilobitError: `key` was not written by `LayerSpec.key`.
+    """
+    try:
+        op, shapes, geometry, activation, weight, act = key.split(" ")
+        in_shape, out_channels = shapes.split(">")
+        channels, height, width = map(int, in_shape.split("x"))
+        kernel, rest = geometry[1:].split("s")
+        stride, groups = rest.split("g")
+        spec = LayerSpec(
+            op,
+            (channels, height, width),
+            int(out_channels),
+            int(kernel),
+            int(stride),
+            int(groups),
+            activation,
+            weight.removeprefix("w="),
+            act.removeprefix("a="),
+        )
+    except ValueError:
+        spec = None
+    if spec is None or spec.key() != key:
+        raise TrilobitError(f"not a layer key of profile schema 1: {key!r}")
+    return spec
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Layers in topological order with the tensors they read. The last layer's output is the network's.
+
+    Attributes:
+        names: one unique name per layer, for example `s1.b0.expand`.
+        layers: one spec per layer.
+        inputs: for each layer the indices of the layers it reads; `INPUT` is the network's input, which is fp32.
+
+    Raises:
+        ValueError: two neighbours disagree about the shape or the format of the tensor between them.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[LayerSpec, ...]
+    inputs: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.names) == len(self.layers) == len(self.inputs) == len(set(self.names)):
+            raise ValueError("names (unique), layers and inputs must be equally many")
+        for position, (name, layer, sources) in enumerate(zip(self.names, self.layers, self.inputs, strict=True)):
+            for source in sources:
+                if not INPUT <= source < position:
+                    raise ValueError(f"{name} reads layer {source}, which does not come before it")
+                producer = self.layers[source] if source != INPUT else None
+                found = (producer.out_shape, producer.out_format) if producer else (layer.in_shape, FP32)
+                if found != (layer.in_shape, layer.in_format):
+                    raise ValueError(f"{name} reads {(layer.in_shape, layer.in_format)}, but its input is {found}")
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the network's input."""
+        return self.layers[0].in_shape
+
+
+class WorkloadBuilder:
+    """Grows a `Workload` layer by layer and inserts the format conversions, once per tensor and format."""
+
+    def __init__(self, in_shape: tuple[int, int, int]) -> None:
+        self._in_shape = in_shape
+        self._names: list[str] = []
+        self._layers: list[LayerSpec] = []
+        self._inputs: list[tuple[int, ...]] = []
+        self._converted: dict[tuple[int, str], int] = {}
+
+    def shape(self, tensor: int) -> tuple[int, int, int]:
+        """Shape of a tensor, named by the index of the layer that gives it."""
+        return self._in_shape if tensor == INPUT else self._layers[tensor].out_shape
+
+    def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
+        """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives its index."""
+        sources = tuple(self._as_format(tensor, layer.in_format) for tensor in tensors)
+        return self._append(name, layer, sources)
+
+    def build(self) -> Workload:
+        """The finished workload."""
+        return Workload(tuple(self._names), tuple(self._layers), tuple(self._inputs))
+
+    def _append(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> int:
+        self._names.append(name)
+        self._layers.append(layer)
+        self._inputs.append(sources)
+        return len(self._layers) - 1
+
+    def _as_format(self, tensor: int, wanted: str) -> int:
+        found = FP32 if tensor == INPUT else self._layers[tensor].out_format
+        if found == wanted:
+            return tensor
+        if (tensor, wanted) not in self._converted:
+            origin = "input" if tensor == INPUT else self._names[tensor]
+            (layer,) = conversion(self.shape(tensor), found, wanted)
+            self._converted[tensor, wanted] = self._append(f"{origin}.{layer.op}", layer, (tensor,))
+        return self._converted[tensor, wanted]
+
+
+def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
+    """The boundary layers that turn a tensor of format `found` into `wanted`: none, or one.
+
+    Raises:
+        ValueError: neither side is fp32; such a change would go through fp32 and cost two layers.
+    """
+    if found == wanted:
+        return ()
+    if FP32 not in (found, wanted):
+        raise ValueError(f"no direct conversion from {found} to {wanted}")
+    op, activation_format = ("quantize", wanted) if found == FP32 else ("dequantize", found)
+    return (LayerSpec(op, shape, shape[0], activation_format=activation_format),)
+
+
+def _conv_macs(layer: LayerSpec) -> int:
+    channels, height, width = layer.out_shape
+    return channels * height * width * layer.kernel**2 * layer.in_shape[0] // layer.groups
+
+
+_MACS: Mapping[str, Callable[[LayerSpec], int]] = {
+    "conv": _conv_macs,
+    "linear": lambda layer: layer.in_shape[0] * layer.out_channels,
+}
+_PARAMS: Mapping[str, Callable[[LayerSpec], int]] = {
+    "conv": lambda layer: layer.out_channels * (layer.kernel**2 * layer.in_shape[0] // layer.groups + 1),
+    "linear": lambda layer: layer.out_channels * (layer.in_shape[0] + 1),
+}
+
+
+def macs(layer: LayerSpec) -> int:
+    """Multiply-adds of one layer; one fused multiply-add is 1 MAC. Only convolutions and linear layers have any.
+
+    >>> macs(LayerSpec("conv", (8, 16, 16), 24))
+    49152
+    """
+    return _MACS[layer.op](layer) if layer.op in _MACS else 0
+
+
+def params(layer: LayerSpec) -> int:
+    """Weights and biases of one layer, batch norm folded."""
+    return _PARAMS[layer.op](layer) if layer.op in _PARAMS else 0

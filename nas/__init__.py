@@ -1,0 +1,1 @@
+"""The search and application layer: everything that knows about runs, files and users."""

@@ -1,0 +1,1 @@
+"""Export: the only ONNX emitter, verification through the shipped file, manifests."""

@@ -1,0 +1,1 @@
+"""Searchers: they see arrays of genomes and arrays of numbers, nothing else."""

@@ -1,0 +1,1 @@
+"""Generalise from evaluations: never measure, never train a supernet."""

@@ -1,0 +1,1 @@
+"""One file per family of networks: typed architecture, space, workload, elastic network, extraction."""

@@ -1,0 +1,122 @@
+"""What a family of networks must offer, and the registries of families and number formats."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from hw_profiles.registry import load
+from hw_profiles.workload import LayerSpec, Workload
+from supernet.policy import QuantPolicy
+from supernet.quant.formats.format import Format
+from supernet.space import Candidate, SearchSpace
+from supernet.subnet import Subnet
+
+FAMILIES: Mapping[str, str] = {
+    "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
+    "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
+}
+FORMATS: Mapping[str, str] = {
+    "fp32": "supernet.quant.formats.fp32:FP32",
+    "int8": "supernet.quant.formats.int8:INT8",
+}
+
+
+@dataclass(frozen=True)
+class CostTerm:
+    """One additive part of a network's cost, and the few genes that decide it.
+
+    Attributes:
+        columns: columns of the genome matrix it depends on.
+        layers: from the genes in those columns to the layers they give; empty where the part is absent.
+    """
+
+    columns: tuple[int, ...]
+    layers: Callable[[tuple[int, ...]], tuple[LayerSpec, ...]]
+
+
+class ElasticNet(Protocol):
+    """A supernet: `forward(x, arch)` with no stored active state."""
+
+    def __call__(self, x: Tensor, arch: Any) -> Tensor: ...  # noqa: D102
+
+
+class Family(Protocol):
+    """A family of networks. Everything but `supernet` and `extract` is arithmetic: no module is built."""
+
+    @property
+    def name(self) -> str:
+        """Name of the space, as registered."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input image."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        ...
+
+    def space(self) -> SearchSpace:
+        """The choices. The same family always gives a space of the same fingerprint."""
+        ...
+
+    def arch(self, candidate: Candidate) -> Any:
+        """The family's own typed, frozen architecture."""
+        ...
+
+    def policy(self, candidate: Candidate) -> QuantPolicy:
+        """Layer name -> precision, living layers only."""
+        ...
+
+    def workload(self, candidate: Candidate) -> Workload:
+        """What runs on the device, format conversions included."""
+        ...
+
+    def plain_workload(self, arch: Any) -> Workload:
+        """The workload of an architecture in fp32 throughout."""
+        ...
+
+    def terms(self) -> tuple[CostTerm, ...]:
+        """Parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
+        ...
+
+    def resolution(self, candidate: Candidate) -> int:
+        """Input height and width in pixels."""
+        ...
+
+    def corners(self) -> Mapping[str, Candidate]:
+        """`smallest` and `largest` architecture, each at every uniform format: `smallest/int8`, `largest/fp32`..."""
+        ...
+
+    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
+        """A freshly initialised elastic network; `forward(x, arch)`."""
+        ...
+
+    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
+        """A network of its own with copies of the candidate's weights and batch-norm statistics, fp32."""
+        ...
+
+
+def load_family(name: str, *, in_channels: int, classes: int) -> Family:
+    """The family registered as `name`, for images of `in_channels` and `classes` classes.
+
+    Raises:
+        TrilobitError: no such family.
+    """
+    family: Family = load("trilobit.spaces", FAMILIES, name)(in_channels=in_channels, classes=classes)
+    return family
+
+
+def load_format(name: str) -> Format:
+    """The number format registered as `name`.
+
+    Raises:
+        TrilobitError: no such format.
+    """
+    number_format: Format = load("trilobit.formats", FORMATS, name)
+    return number_format

@@ -1,0 +1,1 @@
+"""Elastic layers: `forward(x, sizes)`, with no stored active state."""

@@ -1,0 +1,1 @@
+"""Post-training quantization of extracted subnets: formats, calibration, integer-exact simulation."""

@@ -1,0 +1,28 @@
+"""32-bit floating point: the identity."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from supernet.quant.formats.format import Array, QuantParams
+
+
+@dataclass(frozen=True)
+class Fp32:
+    """See `supernet.quant.formats.format.Format`."""
+
+    name: str = "fp32"
+    bits: int = 32
+    onnx_weight_type: str = "FLOAT"
+
+    def quantize_weight(self, weight: Array) -> tuple[Array, Array]:  # noqa: D102
+        return weight, np.ones(len(weight), np.float32)
+
+    def dequantize_weight(self, codes: Array, scale: Array) -> Array:  # noqa: D102
+        return codes
+
+    def activation_params(self, low: float, high: float) -> QuantParams | None:  # noqa: D102
+        return None
+
+
+FP32 = Fp32()

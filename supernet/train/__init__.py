@@ -1,0 +1,1 @@
+"""Supernet training: data, sampling schedules, losses, batch norm, checkpoints, the loop."""
