@@ -1,0 +1,245 @@
+"""Data for training and search: three disjoint parts, read from one source string.
+
+`train` trains the supernet, `validation` scores candidates during the search, `test` is kept for the networks
+that are shipped.
+"""
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_atomic
+from supernet.train import cifar10
+from supernet.train.image_archives import read_class_folders
+from supernet.train.images import Images, Labels, Pixels, Source
+
+__all__ = ["Dataset", "Images", "augment", "load_data", "stratified_split", "to_batch"]
+
+_USAGE = {"digits": "digits", "imagefolder": "imagefolder:PATH[?size=N]", "cifar10": "cifar10:PATH"}
+
+SPLIT = (0.6, 0.2, 0.2)  # train, validation, test where the source has one part only
+VALIDATION_SHARE = 0.1  # of the training part where the source has a test part: 5,000 of CIFAR-10's 50,000
+DIGITS_SIZE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images in three disjoint parts.
+
+    Attributes:
+        name: what to call it in reports.
+        classes: class names; a label is an index into them.
+        train, validation, test: the parts, all of one image size.
+        mean, std: per channel, of the pixels of `train` scaled to 0..1.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return int(self.train.pixels.shape[3])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the pixels and labels of all parts, to notice that data or split have changed."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            digest.update(repr(part.pixels.shape).encode())
+            digest.update(np.ascontiguousarray(part.pixels).data)
+            digest.update(np.ascontiguousarray(part.labels).data)
+        return digest.hexdigest()[:16]
+
+
+def load_data(source: str, *, seed: int, cache: Path | None = None) -> Dataset:
+    """The data that `source` names, split by `seed`.
+
+    Args:
+        source: `digits` (1,797 real scans), `imagefolder:PATH[?size=N]` (a folder, tar or zip of class
+            folders), or `cifar10:PATH` (the published binary archive, or the folder that holds or receives
+            it; any other folder or archive of images is read like `imagefolder`).
+        seed: decides which images go to which part.
+        cache: folder in which decoded archives are kept; None decodes every time.
+
+    Raises:
+        TrilobitError: an unknown source, a missing or broken file, one class only, too few images per class.
+    """
+    kind, _, argument = source.partition(":")
+    if kind not in _READERS:
+        raise TrilobitError(f"unknown data source {source!r}; known: {', '.join(_USAGE.values())}")
+    read = _READERS[kind](argument, cache)
+    if len(read.classes) < 2:
+        raise TrilobitError(f"{source}: only one class, {read.classes[0]!r}; at least two are needed")
+    parts = _three_parts(read, source, seed)
+    mean, std = _channel_statistics(parts["train"].pixels)
+    return Dataset(read.name, read.classes, parts["train"], parts["validation"], parts["test"], mean, std)
+
+
+def stratified_split(labels: Labels, shares: tuple[float, ...], *, seed: int) -> tuple[Labels, ...]:
+    """Ascending disjoint row indices, one array per share, together all rows; every class is divided alike.
+
+    Every part but the first gets the rounded share of each class, at least one image; the first the rest.
+    """
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in shares]
+    for label in np.unique(labels):
+        rows = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        sizes = [max(1, round(share * len(rows))) for share in shares[1:]]
+        pieces = np.split(rows, np.cumsum(sizes))
+        for part, piece in zip(parts, (pieces[-1], *pieces[:-1]), strict=True):
+            part.append(piece)
+    return tuple(np.sort(np.concatenate(part)) for part in parts)
+
+
+def to_batch(images: Images, dataset: Dataset, resolution: int) -> Tensor:
+    """(n, c, r, r) float32, channels last, normalised to mean 0 and deviation 1 over `dataset.train`."""
+    batch = torch.from_numpy(np.ascontiguousarray(images.pixels)).permute(0, 3, 1, 2).float()
+    if batch.shape[2:] != (resolution, resolution):
+        batch = F.interpolate(batch, (resolution, resolution), mode="bilinear", antialias=True)
+    mean, std = (torch.tensor(values).mul(255).view(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
+    return batch.sub_(mean).div_(std)
+
+
+def augment(x: Tensor, *, generator: torch.Generator, flip: bool, pad: int) -> Tensor:
+    """Shift each image of `x` (n, c, h, w) by up to `pad` pixels, borders repeated; mirror half if `flip`.
+
+    This is pad-and-crop with replicated borders: zeros would be grey, which the background of digits is not.
+    """
+    n, _, height, width = x.shape
+    shift = torch.randint(-pad, pad + 1, (2, n, 1), generator=generator)
+    rows = (torch.arange(height) + shift[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + shift[1]).clamp(0, width - 1)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    images = torch.arange(n).view(n, 1, 1)
+    return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _three_parts(read: Source, source: str, seed: int) -> dict[str, Images]:
+    """Train, validation and test: the publisher's, and those that are missing split off the training part."""
+    missing = [part for part in ("validation", "test") if part not in read.parts]
+    shares = SPLIT if len(missing) == 2 else (1 - VALIDATION_SHARE, *(VALIDATION_SHARE for _ in missing))
+    train = read.parts["train"]
+    fewest = np.bincount(train.labels, minlength=len(read.classes))
+    if fewest.min() < len(shares):
+        name = read.classes[int(fewest.argmin())]
+        raise TrilobitError(
+            f"{source}: class {name!r} has {fewest.min()} training images, fewer than {len(shares)}; add some"
+        )
+    pieces = stratified_split(train.labels, shares, seed=seed)
+    split_off = {part: train[rows] for part, rows in zip(("train", *missing), pieces, strict=True)}
+    return {**read.parts, **split_off}
+
+
+def _channel_statistics(pixels: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel in 0..1, exact, from counts of the 256 values."""
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(pixels.shape[3]):
+        share = np.bincount(pixels[..., channel].ravel(), minlength=256) / pixels[..., channel].size
+        means.append(float(share @ values))
+        deviation = np.sqrt(share @ (values - means[-1]) ** 2)
+        deviations.append(max(float(deviation), 1 / 255))  # a constant channel must not divide by 0
+    return tuple(means), tuple(deviations)
+
+
+# -- sources ------------------------------------------------------------------------------------------
+
+
+def _read_digits(argument: str, cache: Path | None) -> Source:
+    if argument:
+        raise TrilobitError(f"'digits' takes no argument, got {argument!r}; write just digits")
+    from sklearn.datasets import load_digits  # takes a second, and only this source needs it
+
+    bunch = load_digits()
+    scans = np.rint(bunch.images * (255 / 16)).astype(np.uint8)  # (1797, 8, 8), 17 grey levels
+    size = (DIGITS_SIZE, DIGITS_SIZE)
+    scaled = [np.asarray(Image.fromarray(scan).resize(size, Image.Resampling.BICUBIC)) for scan in scans]
+    classes = tuple(str(digit) for digit in bunch.target_names)
+    images = Images(np.stack(scaled)[..., None], bunch.target.astype(np.int64))
+    return Source("digits", classes, {"train": images})
+
+
+def _read_image_folder(argument: str, cache: Path | None) -> Source:
+    path_text, _, option = argument.partition("?")
+    if not path_text:
+        raise TrilobitError(f"imagefolder needs a path: {_USAGE['imagefolder']}")
+    match = re.fullmatch(r"size=([1-9]\d{0,3})", option)
+    if option and not match:
+        raise TrilobitError(
+            f"unknown option {option!r} of imagefolder; known: size=N in pixels, as in ?size=32"
+        )
+    path, size = Path(path_text), int(match[1]) if match else None
+    if cache is None or not path.is_file():
+        return read_class_folders(path, size=size)
+    stat = path.stat()
+    identity = repr((str(path.resolve()), stat.st_size, stat.st_mtime_ns, size))
+    kept = cache / f"images-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.npz"
+    source = _read_kept(kept)
+    if source is None:
+        source = read_class_folders(path, size=size)
+        _keep(kept, source)
+    return source
+
+
+def _read_cifar10(argument: str, cache: Path | None) -> Source:
+    if not argument:
+        raise TrilobitError(f"cifar10 needs a folder that holds or receives the archive: {_USAGE['cifar10']}")
+    path = Path(argument)
+    if path.name == cifar10.PICKLED:
+        raise TrilobitError(f"{path}: pickled, so never read; give {cifar10.ARCHIVE} from {cifar10.URL}")
+    other_archive = path.is_file() and path.name != cifar10.ARCHIVE
+    folder_of_images = (path / "train").is_dir() or any(path.glob("*/train"))
+    if other_archive or folder_of_images:
+        return _read_image_folder(argument, cache)
+    return cifar10.read_cifar10(path)
+
+
+_READERS: Mapping[str, Callable[[str, Path | None], Source]] = {
+    "digits": _read_digits,
+    "imagefolder": _read_image_folder,
+    "cifar10": _read_cifar10,
+}
+
+
+def _keep(path: Path, source: Source) -> None:
+    arrays: dict[str, NDArray[Any]] = {"name": np.array(source.name), "classes": np.array(source.classes)}
+    for part, images in source.parts.items():
+        arrays |= {f"{part}.pixels": images.pixels, f"{part}.labels": images.labels}
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def _read_kept(path: Path) -> Source | None:
+    """A decoded archive, or None where it is absent or damaged."""
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            parts = {
+                part: Images(file[f"{part}.pixels"], file[f"{part}.labels"])
+                for part in ("train", "validation", "test")
+                if f"{part}.labels" in file
+            }
+            return Source(str(file["name"]), tuple(map(str, file["classes"])), parts)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
