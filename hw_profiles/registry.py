@@ -24,6 +24,8 @@ def load(group: str, builtin: Mapping[str, str], name: str) -> Any:
     Raises:
         TrilobitError: nothing of that name is registered.
     """
+    if name in builtin:
+        return resolve_name(builtin[name])
     known = names(group, builtin)
     if name not in known:
         raise TrilobitError(f"unknown {group.rsplit('.', 1)[-1].rstrip('s')} {name!r}; known: {', '.join(sorted(known))}")

@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError
 FP32 = "fp32"
 INPUT = -1  # as an input index: the network's own input
 
-OPS = ("conv", "linear", "add", "pool", "quantize", "dequantize")
+OPS = ("stem", "conv", "linear", "add", "pool", "quantize", "dequantize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class LayerSpec:
     """One fused unit, for example convolution + bias + activation.
 
     Attributes:
-        op: one of `OPS`. `pool` is global average pooling; `linear` reads a `(channels, 1, 1)` tensor and always gives fp32.
+        op: one of `OPS`. `stem` is a convolution that reads the image, `pool` global average pooling; `linear` reads a
+            `(channels, 1, 1)` tensor and always gives fp32.
         in_shape: (channels, height, width) of the input; of one of the two equal inputs for `add`.
         out_channels: channels of the output.
         kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or `in_channels`.
@@ -68,7 +69,12 @@ class LayerSpec:
     @property
     def depthwise(self) -> bool:
         """One filter per channel."""
-        return self.op == "conv" and self.groups == self.in_shape[0] > 1
+        return self.groups == self.in_shape[0] > 1
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it has weights: a convolution or a linear layer."""
+        return self.op in ("stem", "conv", "linear")
 
     def key(self) -> str:
         """A readable identity that never changes within profile schema 1.
@@ -208,11 +214,17 @@ def _conv_macs(layer: LayerSpec) -> int:
 
 
 _MACS: Mapping[str, Callable[[LayerSpec], int]] = {
+    "stem": _conv_macs,
     "conv": _conv_macs,
     "linear": lambda layer: layer.in_shape[0] * layer.out_channels,
 }
+def _conv_params(layer: LayerSpec) -> int:
+    return layer.out_channels * (layer.kernel**2 * layer.in_shape[0] // layer.groups + 1)
+
+
 _PARAMS: Mapping[str, Callable[[LayerSpec], int]] = {
-    "conv": lambda layer: layer.out_channels * (layer.kernel**2 * layer.in_shape[0] // layer.groups + 1),
+    "stem": _conv_params,
+    "conv": _conv_params,
     "linear": lambda layer: layer.out_channels * (layer.in_shape[0] + 1),
 }
 

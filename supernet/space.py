@@ -123,8 +123,11 @@ class SearchSpace:
         """(n, g) canonical genomes, every living gene uniform over its options."""
         return self.canonical(rng.integers(0, self.cardinalities, size=(n, len(self.choices)), dtype=np.int16))
 
-    def mutate(self, genomes: Genomes, rate: float, *, rng: np.random.Generator) -> Genomes:
-        """Redraw each gene with probability `rate`, always to another option, and at least one living gene per row."""
+    def mutate(self, genomes: Genomes, rate: float | NDArray[np.float64], *, rng: np.random.Generator) -> Genomes:
+        """Redraw each gene with probability `rate`, always to another option, and at least one living gene per row.
+
+        `rate` is one number, or a column (n, 1) with one per row.
+        """
         drawn = rng.random(genomes.shape)
         mutable = self.active(genomes) & (self.cardinalities > 1)
         forced = np.where(mutable, drawn, np.inf).argmin(axis=1)
@@ -146,9 +149,9 @@ class SearchSpace:
         sizes = self.cardinalities[columns]
         offsets = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
         out = np.zeros((len(genomes), int(sizes.sum())), np.float32)
-        living = self.active(genomes)[:, columns]
-        rows, slots = np.nonzero(living)
-        out[rows, offsets[slots] + genomes[:, columns][rows, slots]] = 1
+        # a dead gene writes its 0 into a slot of its own
+        slots = genomes[:, columns] + offsets + out.shape[1] * np.arange(len(genomes))[:, None]
+        out.reshape(-1)[slots] = self.active(genomes)[:, columns]
         return out
 
     @cached_property

@@ -300,7 +300,7 @@ class _LayerFactory:
     def stem(self, resolution: int, fmt: str) -> LayerSpec:
         family = self.family
         shape = (family.in_channels, resolution, resolution)
-        return LayerSpec("conv", shape, family.stem_width, 3, 2, 1, "relu", fmt, fmt)
+        return LayerSpec("stem", shape, family.stem_width, 3, 2, 1, "relu", fmt, fmt)
 
     def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
         stage, mid = self.family.stages[s], block.expanded
@@ -333,13 +333,13 @@ def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
     return MBConvFamily(
         name="digits-mbconv",
         resolutions=(12, 16, 24),
-        stem_width=8,
+        stem_width=16,
         stages=(
-            Stage(8, 1, (1, 2), (8, 16, 24, 32)),
-            Stage(16, 2, (1, 2, 3), (16, 32, 48, 64)),
-            Stage(24, 2, (1, 2, 3), (24, 48, 72, 96)),
+            Stage(16, 1, (1, 2), (16, 32, 48, 64)),
+            Stage(32, 2, (1, 2, 3), (32, 64, 96, 128)),
+            Stage(48, 2, (1, 2, 3), (48, 96, 144, 192)),
         ),
-        head_width=64,
+        head_width=128,
         in_channels=in_channels,
         classes=classes,
     )

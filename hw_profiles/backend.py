@@ -1,0 +1,61 @@
+"""What a backend must offer: one engine on one device."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.workload import LayerSpec, Workload
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What was measured on.
+
+    Attributes:
+        name: file-name-safe, for example `ort-cpu-1t`; profiles are stored under it.
+        cpu: processor model.
+        engine, engine_version: for example onnxruntime 1.31.1.
+        provider: execution provider or compiler target.
+        threads: threads used by one inference.
+        batch: images per inference.
+    """
+
+    name: str
+    cpu: str
+    engine: str
+    engine_version: str
+    provider: str
+    threads: int = 1
+    batch: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in a profile."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One workload to measure, and how to get it as ONNX if the engine wants that; an analytical backend never calls it."""
+
+    workload: Workload
+    onnx: Callable[[], bytes]
+
+
+class Backend(Protocol):
+    """One engine on one device. A layer is a workload of length one."""
+
+    def describe(self) -> DeviceInfo:
+        """The device; equal on every call."""
+        ...
+
+    def supports(self, layer: LayerSpec) -> bool:
+        """Whether the engine can run this unit in the formats it asks for."""
+        ...
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        """Measure the jobs interleaved, so that their samples are paired round by round.
+
+        A job that fails gives a `Measurement` with its error; the others go on.
+        """
+        ...

@@ -1,0 +1,116 @@
+"""ONNX Runtime, any installed execution provider. The only place in `hw_profiles` that imports it."""
+
+import contextlib
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.errors import TrilobitError
+from hw_profiles.interleave import Pulse, interleaved
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.workload import LayerSpec
+
+FORMATS = ("fp32", "int8")
+# Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor its result would be
+# the one that was asked for.
+DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+
+
+def open_session(
+    model: bytes | Path, *, threads: int = 1, provider: str = "CPUExecutionProvider", optimized: Path | None = None
+) -> onnxruntime.InferenceSession:
+    """A session with the options every Trilobit measurement and check uses; `optimized` receives the optimised graph."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    source = str(model) if isinstance(model, Path) else model
+    return onnxruntime.InferenceSession(source, options, [provider], disabled_optimizers=DISABLED_OPTIMIZERS)
+
+
+class OrtBackend:
+    """Measures with ONNX Runtime on this machine.
+
+    Args:
+        provider: an execution provider, with or without its `ExecutionProvider` suffix.
+        threads: threads of one inference.
+
+    Raises:
+        TrilobitError: the provider is not installed.
+    """
+
+    def __init__(self, *, provider: str = "CPU", threads: int = 1) -> None:
+        full = provider if provider.endswith("ExecutionProvider") else f"{provider}ExecutionProvider"
+        installed = onnxruntime.get_available_providers()
+        if full not in installed:
+            known = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
+            raise TrilobitError(f"execution provider {provider!r} is not installed; installed: {known}")
+        self._provider, self._threads = full, threads
+        self._pulse: Pulse | None = None  # found on the core that is measured on
+
+    def describe(self) -> DeviceInfo:  # noqa: D102
+        short = self._provider.removesuffix("ExecutionProvider").lower()
+        return DeviceInfo(
+            name=f"ort-{short}-{self._threads}t",
+            cpu=_cpu_model(),
+            engine="onnxruntime",
+            engine_version=onnxruntime.__version__,
+            provider=self._provider,
+            threads=self._threads,
+        )
+
+    def supports(self, layer: LayerSpec) -> bool:  # noqa: D102
+        return layer.weight_format in FORMATS and layer.activation_format in FORMATS
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:  # noqa: D102
+        runs = [self._prepare(job) for job in jobs]
+        ready = [run for run in runs if not isinstance(run, str)]
+        with _pinned(plan.core):
+            self._pulse = self._pulse or Pulse()
+            samples = iter(interleaved(ready, plan, self._pulse))
+        return [
+            Measurement(error=run) if isinstance(run, str) else Measurement.of(next(samples)) for run in runs
+        ]
+
+    def _prepare(self, job: Job) -> Callable[[], None] | str:
+        """A function that runs the workload once on preallocated tensors, or the reason why there is none."""
+        try:
+            session = open_session(job.onnx(), threads=self._threads, provider=self._provider)
+        except Exception as error:  # whatever the engine rejects becomes a row with its error
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        image = session.get_inputs()[0]
+        pixels = np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
+        binding = session.io_binding()
+        binding.bind_cpu_input(image.name, pixels)
+        binding.bind_output(session.get_outputs()[0].name)
+        return lambda: session.run_with_iobinding(binding)
+
+
+@contextlib.contextmanager
+def _pinned(core: int | None) -> Iterator[None]:
+    """Run on one core only, where the platform can pin."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,35 @@
+"""Replays a saved profile: tests without hardware, and search on a device that is somewhere else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.profile import load_profile
+from hw_profiles.workload import LayerSpec
+
+
+class RecordedBackend:
+    """Answers from a profile: a network's time is the calibrated sum of its rows, one sample each.
+
+    Raises:
+        TrilobitError: the profile is missing or not usable.
+    """
+
+    def __init__(self, *, profile: Path) -> None:
+        self.profile = load_profile(Path(profile))
+
+    def describe(self) -> DeviceInfo:  # noqa: D102
+        return self.profile.device
+
+    def supports(self, layer: LayerSpec) -> bool:  # noqa: D102
+        return layer in self.profile.table and self.profile.table[layer].error is None
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:  # noqa: D102
+        return [self._replay(job) for job in jobs]
+
+    def _replay(self, job: Job) -> Measurement:
+        missing = [layer.key() for layer in job.workload.layers if not self.supports(layer)]
+        if missing:
+            return Measurement(error=f"not recorded: {missing[0]}")
+        return Measurement((self.profile.predict_s(job.workload),))

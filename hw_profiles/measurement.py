@@ -1,0 +1,92 @@
+"""How something is measured, and what came out: raw samples, or the reason why there are none."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class MeasurePlan:
+    """How to measure. The defaults repeat within 1 % on a busy 2-core machine (docs/measuring.md).
+
+    Attributes:
+        rounds: timed windows per workload; workloads of one call take turns, one window each a round.
+        window_s: length of a window. Short ones fit between disturbances.
+        warmup_runs: untimed runs after every switch, since the other workloads evicted the weights.
+        quiet: a window counts if the reference computation around it took at most this factor of its usual time.
+        patience_s: seconds that one call may wait for quiet moments before it takes what it gets.
+        quiet_share: rows with fewer quiet windows than this share are measured again, with twice the patience...
+        remeasure_s: ...until so many seconds have passed since profiling began.
+        clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed time.
+        core: CPU core to pin to while measuring; None leaves the scheduler free.
+        max_spread: IQR / median above which an entry is flagged as unsteady.
+    """
+
+    rounds: int = 15
+    window_s: float = 1.5e-4
+    warmup_runs: int = 2
+    quiet: float = 1.06
+    patience_s: float = 0.4
+    quiet_share: float = 0.7
+    remeasure_s: float = 100.0
+    clock: Literal["thread", "wall"] = "thread"
+    core: int | None = None
+    max_spread: float = 0.1
+
+    def to_json(self) -> dict[str, Any]:
+        """As stored in a profile."""
+        return asdict(self)
+
+
+class Samples(NamedTuple):
+    """Seconds per run of each window, and the share of windows in which the core was quiet."""
+
+    seconds: tuple[float, ...]
+    quiet_share: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Raw samples of one workload, or the error that prevented them.
+
+    Attributes:
+        samples_s: seconds per run, one per timed window; empty if and only if `error` is set.
+        error: why it could not be measured, in one line.
+        quiet_share: share of the windows in which nothing else used the core.
+
+    Raises:
+        ValueError: neither or both are given.
+    """
+
+    samples_s: tuple[float, ...] = ()
+    error: str | None = None
+    quiet_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if bool(self.samples_s) == (self.error is not None):
+            raise ValueError("a measurement has either samples or an error")
+
+    @classmethod
+    def of(cls, samples: Samples) -> "Measurement":
+        """From what `hw_profiles.interleave` gives."""
+        return cls(samples.seconds, quiet_share=samples.quiet_share)
+
+    @property
+    def array(self) -> NDArray[np.float64]:
+        """The samples in seconds, in order: samples of one interleaved call are paired by index."""
+        return np.array(self.samples_s)
+
+    @property
+    def median_s(self) -> float:
+        """Median seconds per run; infinite where there is an error, so that a search avoids it."""
+        return float(np.median(self.samples_s)) if self.samples_s else float("inf")
+
+    @property
+    def iqr_s(self) -> float:
+        """Interquartile range in seconds."""
+        if not self.samples_s:
+            return float("nan")
+        low, high = np.percentile(self.samples_s, (25, 75))
+        return float(high - low)

@@ -1,0 +1,165 @@
+"""How one layer is measured in context: the difference between a small network with it and one without it.
+
+Alone, a layer pays for the session, for reordering its input and output, and for nothing that its neighbours did: sums of such
+times are 30 to 48 % off. In context they are 2 to 4 % off (docs/measuring.md).
+
+Every probe network is `lead-in convolution to the state -> [layer] -> global pooling`. Its time is
+
+    T(lead-in to state a, layer a -> b, pool) - T(lead-in to a, pool) = cost(layer) + pool(b) - pool(a)
+
+where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last. To make each row
+meaningful by itself they are taken out with `pool(shape)` measured alone: any error in those cancels in every sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
+
+LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
+LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to measure, and how a layer's cost follows.
+
+    Attributes:
+        workloads: (factor, probe network); the layer's samples are the sum of factor times samples, paired round by round.
+        pools: (factor, shape); times the cost of pooling that shape, one constant for all layers that name it.
+    """
+
+    workloads: tuple[tuple[int, Workload], ...]
+    pools: tuple[tuple[int, Shape], ...] = ()
+
+
+def probe(layer: LayerSpec) -> Probe:
+    """How to measure `layer`."""
+    return _PROBES[layer.op](layer)
+
+
+def pooling(shape: Shape) -> LayerSpec:
+    """The layer whose row holds the cost of pooling `shape`."""
+    return LayerSpec("pool", shape, shape[0])
+
+
+def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+    """Lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format reached."""
+    channels, height, width = shape
+    if shape[1:] == (1, 1):
+        return _after_pooling(shape, fmt, *layers)
+    net = WorkloadBuilder((LEAD_IN_CHANNELS, height, width))
+    x = net.add("lead_in", _pointwise((LEAD_IN_CHANNELS, height, width), channels, fmt), INPUT)
+    for i, layer in enumerate(layers):
+        x = net.add(f"layer{i}", layer, x)
+    return _pooled(net, x, layers[-1].out_format if layers else fmt)
+
+
+def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+    """The same for a pooled tensor: lead-in, pooling, then `layers`."""
+    map_shape = (LEAD_IN_CHANNELS, LEAD_IN_SIZE, LEAD_IN_SIZE)
+    net = WorkloadBuilder(map_shape)
+    x = net.add("lead_in", _pointwise(map_shape, shape[0], fmt), INPUT)
+    x = net.add("pool", LayerSpec("pool", net.shape(x), shape[0], activation_format=fmt), x)
+    for i, layer in enumerate(layers):
+        x = net.add(f"layer{i}", layer, x)
+    return net.build()
+
+
+def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
+    shape = net.shape(x)
+    if shape[1:] != (1, 1):
+        net.add("pool", LayerSpec("pool", shape, shape[0], activation_format=fmt), x)
+    return net.build()
+
+
+def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "relu") -> LayerSpec:
+    return LayerSpec("conv", shape, out_channels, 1, 1, 1, activation, fmt, fmt)
+
+
+def _inserted(layer: LayerSpec) -> Probe:
+    shape, fmt = layer.in_shape, layer.activation_format
+    context = _after_lead_in(shape, fmt)
+    return Probe(((1, _after_lead_in(shape, fmt, layer)), (-1, context)), ((1, shape), (-1, layer.out_shape)))
+
+
+def _linear(layer: LayerSpec) -> Probe:
+    shape, fmt = layer.in_shape, layer.activation_format
+    return Probe(((1, _after_pooling(shape, fmt, layer)), (-1, _after_pooling(shape, fmt))))
+
+
+def _add(layer: LayerSpec) -> Probe:
+    """In context the sum follows a projection, into which some engines fuse it."""
+    shape, fmt = layer.in_shape, layer.activation_format
+    project = _pointwise(shape, shape[0], fmt, "none")
+
+    def net(with_add: bool) -> Workload:
+        builder = WorkloadBuilder((LEAD_IN_CHANNELS, *shape[1:]))
+        entry = builder.add("lead_in", _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], fmt), INPUT)
+        x = builder.add("project", project, entry)
+        if with_add:
+            x = builder.add("add", layer, x, entry)
+        return _pooled(builder, x, fmt)
+
+    return Probe(((1, net(True)), (-1, net(False))))
+
+
+def _conversion(layer: LayerSpec) -> Probe:
+    """Between two convolutions of the two formats (or pooling and a linear layer), since only there do layouts change too.
+
+    T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target format.
+    """
+    shape = layer.in_shape
+    found, wanted = layer.in_format, layer.out_format
+    if shape[1:] == (1, 1):
+        after = LayerSpec("linear", shape, LEAD_IN_CHANNELS, weight_format=wanted, activation_format=wanted)
+    else:
+        after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
+    return Probe(
+        (
+            (1, _after_lead_in(shape, found, layer, after)),
+            (-1, _after_lead_in(shape, found)),
+            (-1, _after_lead_in(shape, wanted, after)),
+            (1, _after_lead_in(shape, wanted)),
+        )
+    )
+
+
+def _stem(layer: LayerSpec) -> Probe:
+    """The first layer of a network, and with it the session's own cost. Its image conversion has a row of its own."""
+    net = WorkloadBuilder(layer.in_shape)
+    x = net.add("stem", layer, INPUT)
+    whole = _pooled(net, x, layer.out_format)
+    pools = ((-1, layer.out_shape),)
+    if layer.in_format == FP32:
+        return Probe(((1, whole),), pools)
+    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
+    conversion = probe(image)
+    return Probe(((1, whole), *((-factor, work) for factor, work in conversion.workloads)), pools)
+
+
+def _pool(layer: LayerSpec) -> Probe:
+    """Pooling alone, above pooling a single number: the session's own cost. In integers it gets the same row: by the algebra above
+    what it costs more or less is then in the rows before it."""
+    if layer.activation_format != FP32:
+        return Probe((), ((1, layer.in_shape),))
+    return Probe(((1, _pool_only(layer.in_shape)), (-1, _pool_only((1, 1, 1)))))
+
+
+def _pool_only(shape: Shape) -> Workload:
+    net = WorkloadBuilder(shape)
+    net.add("pool", pooling(shape), INPUT)
+    return net.build()
+
+
+_PROBES: dict[str, Callable[[LayerSpec], Probe]] = {
+    "stem": _stem,
+    "conv": _inserted,
+    "linear": _linear,
+    "pool": _pool,
+    "add": _add,
+    "quantize": _conversion,
+    "dequantize": _conversion,
+}

@@ -1,0 +1,224 @@
+"""`DeviceProfile`: what layers cost on one device, how it was measured, and how far it can be trusted. Stored as `profile/1`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.backend import DeviceInfo
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_json
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.workload import LayerSpec, Workload, parse_key
+
+SCHEMA = "profile/1"
+
+
+@dataclass(frozen=True)
+class WholeNetwork:
+    """One random network, predicted by the sum of its table rows and measured as a whole.
+
+    Attributes:
+        precision: `fp32`, `int8` (uniform) or `mixed`.
+        held_out: not used to fit the calibration.
+        sum_s: sum of table rows, before calibration.
+        measured_s, iqr_s: measured median and interquartile range.
+    """
+
+    precision: str
+    held_out: bool
+    sum_s: float
+    measured_s: float
+    iqr_s: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """whole-network seconds = slope * sum of rows + intercept: one affine fit per device.
+
+    Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md section 4).
+    """
+
+    slope: float = 1.0
+    intercept_s: float = 0.0
+    networks: tuple[WholeNetwork, ...] = ()
+
+    def predict_s(self, sums_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) sums of rows -> (n,) whole-network seconds."""
+        return self.slope * np.asarray(sums_s) + self.intercept_s
+
+    def held_out_error(self, precision: str | None = None) -> dict[str, float]:
+        """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions), `kendall_tau`, `n`."""
+        chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
+        measured = np.array([net.measured_s for net in chosen])
+        predicted = self.predict_s(np.array([net.sum_s for net in chosen]))
+        if not chosen:
+            return {"n": 0}
+        error = np.abs(predicted / measured - 1)
+        return {
+            "mape": float(error.mean()),
+            "max_error": float(error.max()),
+            "kendall_tau": kendall_tau(predicted, measured),
+            "n": len(chosen),
+        }
+
+
+def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
+    """Least squares on relative error over the networks that are not held out.
+
+    Raises:
+        ValueError: fewer than two networks to fit.
+    """
+    used = [net for net in networks if not net.held_out]
+    if len(used) < 2:
+        raise ValueError(f"an affine fit needs at least 2 networks, got {len(used)}")
+    sums, measured = np.array([(net.sum_s, net.measured_s) for net in used]).T
+    design = np.stack([sums / measured, 1 / measured], axis=1)
+    slope, intercept = np.linalg.lstsq(design, np.ones(len(used)), rcond=None)[0]
+    return Calibration(float(slope), float(intercept), tuple(networks))
+
+
+def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than two values."""
+    if len(a) < 2:
+        return math.nan
+    upper = np.triu_indices(len(a), 1)
+    return float((np.sign(a[:, None] - a)[upper] * np.sign(b[:, None] - b)[upper]).mean())
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """One device's table, by layer.
+
+    Attributes:
+        device: what was measured on.
+        plan: how.
+        table: a measurement for every layer, or the error that prevented it.
+        calibration: from sums of rows to whole networks; None until measured.
+    """
+
+    device: DeviceInfo
+    plan: MeasurePlan
+    table: Mapping[LayerSpec, Measurement] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def cost_s(self, layer: LayerSpec) -> float:
+        """Median seconds of one layer; infinite where the device cannot run it, so that a search avoids it.
+
+        Raises:
+            TrilobitError: the layer is not in the table: the profile was made for another space.
+        """
+        try:
+            return self.table[layer].median_s
+        except KeyError:
+            raise TrilobitError(
+                f"profile {self.device.name} has no row for {layer.key()!r}: it was made for another space; "
+                "run `nas profile` for this one"
+            ) from None
+
+    def sum_s(self, workload: Workload) -> float:
+        """Sum of a network's rows in seconds, before calibration."""
+        return sum(self.cost_s(layer) for layer in workload.layers)
+
+    def predict_s(self, workload: Workload) -> float:
+        """Calibrated whole-network seconds."""
+        calibration = self.calibration or Calibration()
+        return calibration.slope * self.sum_s(workload) + calibration.intercept_s
+
+    def missing(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+        """Layers that have no row yet."""
+        return tuple(layer for layer in layers if layer not in self.table)
+
+    def disturbed(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+        """Layers whose row was mostly measured while something else used the core."""
+        return tuple(
+            layer for layer in layers if layer in self.table and self.table[layer].quiet_share < self.plan.quiet_share
+        )
+
+    def unsteady(self) -> tuple[LayerSpec, ...]:
+        """Layers whose spread exceeds the plan's limit."""
+        limit = self.plan.max_spread
+        return tuple(k for k, m in self.table.items() if m.samples_s and m.iqr_s > limit * max(m.median_s, 1e-6))
+
+
+def save_profile(profile: DeviceProfile, path: Path) -> None:
+    """Write `profile/1` atomically."""
+    table = {
+        layer.key(): {
+            "samples_s": list(m.samples_s),
+            "median_s": m.median_s if m.samples_s else None,
+            "iqr_s": m.iqr_s if m.samples_s else None,
+            "quiet_share": m.quiet_share,
+            "error": m.error,
+        }
+        for layer, m in profile.table.items()
+    }
+    document = {
+        "schema": SCHEMA,
+        "device": profile.device.to_json(),
+        "plan": profile.plan.to_json(),
+        "table": table,
+        "calibration": _calibration_json(profile.calibration),
+    }
+    write_json(path, document, indent=None)
+
+
+def load_profile(path: Path) -> DeviceProfile:
+    """Read `profile/1`.
+
+    Raises:
+        TrilobitError: missing, truncated, of another schema, or with rows that are not times.
+    """
+    document = read_json(path, SCHEMA)
+    try:
+        return DeviceProfile(
+            device=DeviceInfo(**document["device"]),
+            plan=MeasurePlan(**document["plan"]),
+            table={parse_key(key): _row(key, row) for key, row in document["table"].items()},
+            calibration=_calibration_from_json(document["calibration"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TrilobitError(f"{path}: not a usable profile ({error}); run `nas profile` again") from None
+
+
+def _row(key: str, row: Mapping[str, Any]) -> Measurement:
+    samples = tuple(float(sample) for sample in row["samples_s"])
+    if not all(map(math.isfinite, samples)):
+        raise ValueError(f"row {key!r} holds a value that is not a finite number of seconds")
+    return Measurement(samples, row["error"], row["quiet_share"])
+
+
+def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    groups: dict[str, str | None] = {"fp32": "fp32", "int8": "int8", "mixed": "mixed", "all": None}
+    return {
+        "slope": calibration.slope,
+        "intercept_s": calibration.intercept_s,
+        "n_networks": sum(not net.held_out for net in calibration.networks),
+        "held_out": {name: calibration.held_out_error(precision) for name, precision in groups.items()},
+        "networks": [
+            {
+                "format": net.precision,
+                "held_out": net.held_out,
+                "sum_s": net.sum_s,
+                "predicted_s": calibration.slope * net.sum_s + calibration.intercept_s,
+                "measured_s": net.measured_s,
+                "iqr_s": net.iqr_s,
+            }
+            for net in calibration.networks
+        ],
+    }
+
+
+def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | None:
+    if document is None:
+        return None
+    networks = tuple(
+        WholeNetwork(n["format"], n["held_out"], n["sum_s"], n["measured_s"], n["iqr_s"]) for n in document["networks"]
+    )
+    return Calibration(document["slope"], document["intercept_s"], networks)

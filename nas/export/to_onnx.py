@@ -1,0 +1,220 @@
+"""The only ONNX emitter: layers for profiling and whole networks alike, in milliseconds.
+
+Integer layers are written as QDQ groups (DequantizeLinear -> op -> QuantizeLinear), which ONNX Runtime fuses into integer kernels;
+a conversion is a lone QuantizeLinear or DequantizeLinear.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload
+from supernet.family import load_format
+from supernet.network import Network, Parameters, bias_codes
+from supernet.quant.formats.format import QuantParams
+
+OPSET = 21
+IR_VERSION = 10
+
+
+def emit(network: Network, *, batch: int = 1, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or the last tensor.
+
+    A network that ends in an integer tensor gets a final DequantizeLinear, so that the output is always fp32.
+    """
+    graph = _Graph(network)
+    for position in range(len(network.workload.layers)):
+        graph.layer(position)
+    return graph.finish(batch, metadata or {})
+
+
+def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
+    """`workload` with random weights and scales: for measuring time, which does not depend on the numbers.
+
+    Values keep the magnitude of a trained network's, since denormal floats would change the time.
+    """
+    parameters, tensors = {}, {}
+    for name, layer in zip(workload.names, workload.layers, strict=True):
+        if layer.weighted:
+            fan_in = layer.in_shape[0] // layer.groups * layer.kernel**2
+            shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
+            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.op == "linear" else shape).astype(np.float32)
+            codes, scale = load_format(layer.weight_format).quantize_weight(weight)
+            parameters[name] = Parameters(codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32))
+        if layer.out_format != FP32:
+            low = 0.0 if layer.activation == "relu" else -3.0
+            params = load_format(layer.out_format).activation_params(low, 3.0)
+            assert params is not None
+            tensors[name] = params
+    return Network(workload, parameters, tensors)
+
+
+def file_size(layer: LayerSpec) -> int:
+    """Bytes that one layer adds to the ONNX file: codes, scales, biases and the description of its nodes."""
+    inputs = (INPUT,) * (2 if layer.op == "add" else 1)
+    # the layer alone, its input taken as it is: a conversion would be a layer of its own
+    graph = _Graph(None)
+    graph.add("layer", layer, inputs, *_placeholder(layer))
+    return graph.body_bytes()
+
+
+def _placeholder(layer: LayerSpec) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
+    params = QuantParams(0.01, 128)
+    weights = None
+    if layer.weighted:
+        shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
+        ones = np.ones(shape[:2] if layer.op == "linear" else shape, np.float32)
+        codes, scale = load_format(layer.weight_format).quantize_weight(ones)
+        weights = Parameters(codes, scale, np.zeros(layer.out_channels, np.float32))
+    before = None if layer.in_format == FP32 else params
+    return weights, (before,) * 2, None if layer.out_format == FP32 else params
+
+
+class _Graph:
+    """Nodes and initialisers under construction."""
+
+    def __init__(self, network: Network | None) -> None:
+        self.network = network
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: list[onnx.TensorProto] = []
+        self.values: list[str] = []  # ONNX name of each layer's output
+
+    def layer(self, position: int) -> None:
+        """Emit one layer of the network."""
+        assert self.network is not None
+        work = self.network.workload
+        name = work.names[position]
+        self.add(
+            name,
+            work.layers[position],
+            work.inputs[position],
+            self.network.parameters.get(name),
+            self.network.input_params(position),
+            self.network.tensors.get(name),
+        )
+
+    def add(
+        self,
+        name: str,
+        layer: LayerSpec,
+        inputs: tuple[int, ...],
+        parameters: Parameters | None,
+        before: tuple[QuantParams | None, ...],
+        after: QuantParams | None,
+    ) -> None:
+        """Emit one layer: dequantize its integer inputs, compute, quantize its output where that is an integer tensor."""
+        sources = ["image" if i == INPUT else self.values[i] for i in inputs]
+        if layer.op == "linear":  # before the dequantization: in between it would hide the group from the runtime
+            sources = [self._node("Flatten", f"{name}.flat", sources)]
+        if layer.op != "quantize":
+            real = [
+                source if params is None else self._dequantize(f"{name}.in{i}", source, params)
+                for i, (source, params) in enumerate(zip(sources, before, strict=False))
+            ]
+        else:
+            real = sources
+        value = self._compute(name, layer, real, parameters, before[0])
+        if after is not None:
+            value = self._quantize(f"{name}.q", value, after)
+        self.values.append(value)
+
+    def _compute(
+        self, name: str, layer: LayerSpec, real: list[str], parameters: Parameters | None, before: QuantParams | None
+    ) -> str:
+        match layer.op:
+            case "quantize" | "dequantize":
+                return real[0]
+            case "add":
+                return self._node("Add", name, real)
+            case "pool":
+                return self._node("GlobalAveragePool", name, real)
+        assert parameters is not None
+        weights = self._weights(name, layer, parameters, before)
+        if layer.op == "linear":
+            return self._node("Gemm", name, [*real, *weights], transB=1)
+        edge = [layer.kernel // 2] * 4
+        value = self._node(
+            "Conv",
+            name,
+            [*real, *weights],
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=edge,
+            group=layer.groups,
+        )
+        return self._node("Relu", f"{name}.relu", [value]) if layer.activation == "relu" else value
+
+    def _weights(
+        self, name: str, layer: LayerSpec, parameters: Parameters, before: QuantParams | None
+    ) -> tuple[str, str]:
+        if before is None:
+            number_format = load_format(layer.weight_format)
+            real = number_format.dequantize_weight(parameters.weight, parameters.scale)
+            return self._constant(f"{name}.w", real), self._constant(f"{name}.b", parameters.bias)
+        codes, scale = bias_codes(parameters, before.scale)
+        zero = np.zeros(layer.out_channels, parameters.weight.dtype)
+        weight = self._node(
+            "DequantizeLinear",
+            f"{name}.w",
+            [
+                self._constant(f"{name}.wc", parameters.weight),
+                self._constant(f"{name}.ws", parameters.scale),
+                self._constant(f"{name}.wz", zero),
+            ],
+            axis=0,
+        )
+        bias = self._node(
+            "DequantizeLinear",
+            f"{name}.b",
+            [self._constant(f"{name}.bc", codes), self._constant(f"{name}.bs", scale)],
+            axis=0,
+        )
+        return weight, bias
+
+    def _quantize(self, name: str, value: str, params: QuantParams) -> str:
+        return self._node("QuantizeLinear", name, [value, *self._params(name, params)])
+
+    def _dequantize(self, name: str, value: str, params: QuantParams) -> str:
+        return self._node("DequantizeLinear", name, [value, *self._params(name, params)])
+
+    def _params(self, name: str, params: QuantParams) -> tuple[str, str]:
+        # np.array keeps 0 dimensions: ONNX Runtime wants scalars here
+        scale = self._constant(f"{name}.s", np.array(params.scale, np.float32))
+        return scale, self._constant(f"{name}.z", np.array(params.zero_point, np.uint8))
+
+    def _constant(self, name: str, array: NDArray[np.generic]) -> str:
+        self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def _node(self, op: str, name: str, inputs: list[str], **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        return name
+
+    def body_bytes(self) -> int:
+        """Serialised size of nodes and initialisers."""
+        return sum(proto.ByteSize() for proto in (*self.nodes, *self.initialisers))
+
+    def finish(self, batch: int, metadata: Mapping[str, str]) -> bytes:
+        """The checked model."""
+        assert self.network is not None
+        work = self.network.workload
+        last, value = work.layers[-1], self.values[-1]
+        if last.out_format != FP32:
+            value = self._dequantize("output", value, self.network.tensors[work.names[-1]])
+        shape = (last.out_channels,) if last.op == "linear" else last.out_shape
+        graph = helper.make_graph(
+            self.nodes,
+            "trilobit",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, *work.in_shape])],
+            [helper.make_tensor_value_info(value, TensorProto.FLOAT, [batch, *shape])],
+            self.initialisers,
+        )
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="trilobit")
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        data: bytes = model.SerializeToString()
+        return data

@@ -1,0 +1,79 @@
+"""From a trained subnet to a `Network`: fold batch norm, observe activation ranges, round the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw_profiles.workload import FP32, INPUT, Workload
+from supernet.family import load_format
+from supernet.layers.elastic import ConvNorm
+from supernet.network import Network, Parameters
+from supernet.quant.formats.format import QuantParams
+from supernet.subnet import Subnet
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Smallest and largest value seen of the input image and of each layer's output, by layer name."""
+
+    image: tuple[float, float]
+    layers: Mapping[str, tuple[float, float]]
+
+
+def observe(subnet: Subnet, images: Tensor) -> Ranges:
+    """Run the fp32 subnet on calibration images (n, c, h, w) and record every tensor's range.
+
+    Ranges depend on the architecture only: one observation serves every quantization policy of it.
+    """
+    with torch.no_grad():
+        tensors = subnet.tensors(images)
+    layers = {name: _range(tensor) for name, tensor in zip(subnet.workload.names, tensors, strict=True)}
+    return Ranges(_range(images), layers)
+
+
+def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
+    """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the observed ranges.
+
+    Args:
+        subnet: in evaluation mode, of the same architecture.
+        workload: with its quantization policy; names of weighted layers are the subnet's.
+    """
+    parameters, tensors = {}, {}
+    for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
+        if layer.weighted:
+            weight, bias = _folded(subnet.layer(name))
+            codes, scale = load_format(layer.weight_format).quantize_weight(weight)
+            parameters[name] = Parameters(codes, scale, bias)
+        if layer.out_format != FP32:
+            low, high = ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
+            tensors[name] = _require(load_format(layer.out_format).activation_params(low, high), name)
+    return Network(workload, parameters, tensors)
+
+
+def _range(tensor: Tensor) -> tuple[float, float]:
+    low, high = torch.aminmax(tensor)
+    return float(low), float(high)
+
+
+def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple[float, float]:
+    """A conversion has the range of what it converts."""
+    (source,) = workload.inputs[position]
+    return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
+
+
+def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(layer, ConvNorm):
+        weight, bias = layer.folded()
+    else:
+        assert isinstance(layer, nn.Linear)
+        weight, bias = layer.weight, layer.bias
+    return weight.detach().numpy().astype(np.float32), bias.detach().numpy().astype(np.float32)
+
+
+def _require(params: QuantParams | None, name: str) -> QuantParams:
+    if params is None:
+        raise ValueError(f"{name}: its format has no activation quantization")
+    return params

@@ -1,0 +1,151 @@
+"""Runs a `Network` in torch exactly as an integer runtime does: the oracle for the exported file.
+
+Integer tensors hold their codes as float32. A convolution of codes is exact there while every partial sum stays below 2^24,
+which holds up to 518 products of 255 * 127; larger ones are computed in float64.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hw_profiles.workload import FP32, INPUT, LayerSpec
+from supernet.network import Network, Parameters, bias_codes
+from supernet.quant.formats.format import QuantParams
+
+EXACT_PRODUCTS = 2**24 // (255 * 127)
+
+
+def simulate(network: Network, images: Tensor) -> Tensor:
+    """(n, c, h, w) fp32 -> logits (n, classes), with integer layers computed on their codes.
+
+    Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped to 0..255: ONNX
+    Runtime's arithmetic.
+    """
+    work = network.workload
+    tensors: list[Tensor] = []
+    with torch.no_grad():
+        for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
+            sources = [images if i == INPUT else tensors[i] for i in work.inputs[position]]
+            before, after = network.input_params(position), network.tensors.get(name)
+            run = _FLOAT if layer.in_format == FP32 and layer.out_format == FP32 else _INTEGER
+            tensors.append(run[layer.op](layer, sources, before, after, network.parameters.get(name)))
+    return tensors[-1]
+
+
+_Step = Callable[
+    [LayerSpec, list[Tensor], tuple[QuantParams | None, ...], QuantParams | None, Parameters | None], Tensor
+]
+
+
+def _float_conv(
+    layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
+) -> Tensor:
+    assert parameters is not None
+    weight, bias = torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias)
+    y = F.conv2d(x[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
+    return F.relu(y) if layer.activation == "relu" else y
+
+
+def _float_linear(
+    layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
+) -> Tensor:
+    assert parameters is not None
+    return F.linear(x[0].flatten(1), torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias))
+
+
+def _accumulate(layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    """The int32 accumulator as float32 (n, out, h, w), and its scale (out,)."""
+    codes, scale = bias_codes(parameters, params.scale)
+    products = layer.in_shape[0] // layer.groups * layer.kernel**2
+    dtype = torch.float32 if products <= EXACT_PRODUCTS else torch.float64
+    weight = torch.from_numpy(parameters.weight).to(dtype)
+    if layer.op == "linear":
+        weight = weight[:, :, None, None]
+    shifted = (x - params.zero_point).to(dtype)
+    total = F.conv2d(shifted, weight, None, layer.stride, layer.kernel // 2, 1, layer.groups)
+    return (total + torch.from_numpy(codes).to(dtype)[:, None, None]).float(), torch.from_numpy(scale)
+
+
+def _integer_conv(
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: Parameters | None,
+) -> Tensor:
+    assert parameters is not None
+    assert before[0] is not None
+    assert after is not None
+    total, scale = _accumulate(layer, x[0], before[0], parameters)
+    # a ReLU needs no step of its own: its output has zero point 0, so clipping to 0..255 does it
+    return _requantize(total * (scale / np.float32(after.scale))[:, None, None], after)
+
+
+def _integer_linear(
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: object,
+    parameters: Parameters | None,
+) -> Tensor:
+    assert parameters is not None
+    assert before[0] is not None
+    total, scale = _accumulate(layer, x[0], before[0], parameters)
+    return (total * scale[:, None, None]).flatten(1)
+
+
+def _integer_add(
+    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: QuantParams | None, parameters: object
+) -> Tensor:
+    assert after is not None
+    return _requantize(sum((_real(t, p) for t, p in zip(x, before, strict=True)), torch.zeros(())) / after.scale, after)
+
+
+def _integer_pool(
+    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: QuantParams | None, parameters: object
+) -> Tensor:
+    assert after is not None
+    return _requantize(_real(x[0], before[0]).mean((2, 3), keepdim=True) / after.scale, after)
+
+
+def _requantize(scaled: Tensor, after: QuantParams) -> Tensor:
+    return torch.clamp(torch.round(scaled) + after.zero_point, 0, 255)
+
+
+def _real(codes: Tensor, params: QuantParams | None) -> Tensor:
+    assert params is not None
+    return (codes - params.zero_point) * params.scale
+
+
+def _quantize(
+    layer: LayerSpec, x: list[Tensor], before: object, after: QuantParams | None, parameters: object
+) -> Tensor:
+    assert after is not None
+    return _requantize(x[0] / after.scale, after)
+
+
+def _dequantize(
+    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: object, parameters: object
+) -> Tensor:
+    return _real(x[0], before[0])
+
+
+_FLOAT: Mapping[str, _Step] = {
+    "stem": _float_conv,
+    "conv": _float_conv,
+    "linear": _float_linear,
+    "add": lambda layer, x, *_: x[0] + x[1],
+    "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
+}
+_INTEGER: Mapping[str, _Step] = {
+    "stem": _integer_conv,
+    "conv": _integer_conv,
+    "linear": _integer_linear,
+    "add": _integer_add,
+    "pool": _integer_pool,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+}
