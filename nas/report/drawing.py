@@ -1,0 +1,132 @@
+"""A network as columns to draw: one per layer, grouped by block."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hw_profiles.workload import LayerSpec, macs
+from nas.report.run_files import Network
+from nas.report.units import TIMES
+
+CONVERSIONS = ("quantize", "dequantize")
+_SIGNS = {"add": "+", "pool": "avg", "linear": "fc", "quantize": "", "dequantize": ""}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One layer.
+
+    Attributes:
+        kind: `layer` (has weights), `plain` (has none) or `conversion`.
+        height: output channels as a share of the widest layer drawn, 0..1.
+        channels: of the output.
+        label: the kernel, for example 5x5; a sign for layers without one.
+        number_format: what it computes in.
+        title: the layer in words.
+    """
+
+    kind: str
+    height: float
+    channels: int
+    label: str
+    number_format: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns that belong together under one name, for example `s1.b0`."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+
+def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
+    """The layers by block; `widest` is the channel count that is drawn full height."""
+    named = zip(_block_names(network), network.layers, strict=True)
+    return tuple(
+        Block(block, tuple(_column(name, layer, widest) for _, (name, layer) in group))
+        for block, group in itertools.groupby(named, key=lambda pair: pair[0])
+    )
+
+
+def widest_of(networks: Sequence[Network]) -> int:
+    """Most output channels of any layer."""
+    return max((layer.out_channels for network in networks for _, layer in network.layers), default=1)
+
+
+def summary(network: Network) -> str:
+    """Input size, work, formats and conversions in one line."""
+    layers = [layer for _, layer in network.layers]
+    conversions = sum(layer.op in CONVERSIONS for layer in layers)
+    parts = [f"{network.arch['resolution']} px input"] if "resolution" in network.arch else []
+    parts.append(f"{sum(macs(layer) for layer in layers) / 1e6:.2f} MMACs")
+    parts.append(format_shares(network))
+    parts.append(f"{conversions} format conversion{'' if conversions == 1 else 's'}")
+    return " · ".join(parts)
+
+
+def format_shares(network: Network) -> str:
+    """Share of the layers with a searched format that are in each format but fp32."""
+    formats = Counter(network.policy.values())
+    total = formats.total()
+    low = [f"{100 * count / total:.0f} % {name}" for name, count in sorted(formats.items()) if name != "fp32"]
+    return (", ".join(low) + " layers") if low else "all layers fp32"
+
+
+def short_arch(network: Network) -> str:
+    """Kernel and expanded channels of every block, stages apart by bars; empty for families without such.
+
+    >>> network = Network("a", {"stages": [[{"kernel": 3, "expanded": 16}], [{"kernel": 5, "expanded": 32}]]},
+    ...                   {}, (), {}, {})
+    >>> short_arch(network)
+    'k3·16 | k5·32'
+    """
+    stages = network.arch.get("stages", ())
+    return " | ".join(
+        ", ".join(f"k{block['kernel']}·{block['expanded']}" for block in stage) for stage in stages
+    )
+
+
+def layer_kind(layer: LayerSpec) -> str:
+    """What kind of work it is: the groups of the device view."""
+    if layer.op not in ("conv", "stem"):
+        return layer.op
+    if layer.depthwise:
+        return f"depthwise {square(layer.kernel)}"
+    if layer.op == "stem":
+        return "stem"
+    return square(layer.kernel)
+
+
+def square(side: int) -> str:
+    """A kernel by its side."""
+    return f"{side}{TIMES}{side}"
+
+
+def layer_format(layer: LayerSpec) -> str:
+    """The number format it computes in."""
+    return layer.weight_format if layer.weight_format != "fp32" else layer.activation_format
+
+
+def _block_names(network: Network) -> list[str]:
+    """The block of each layer; a conversion belongs to the layer that reads it."""
+    names: list[str] = []
+    block = ""
+    for name, layer in reversed(network.layers):
+        if layer.op not in CONVERSIONS or not block:
+            block = name.rpartition(".")[0] or name
+        names.append(block)
+    return names[::-1]
+
+
+def _column(name: str, layer: LayerSpec, widest: int) -> Column:
+    kind = "layer" if layer.op in ("conv", "stem", "linear") else "plain"
+    kind = "conversion" if layer.op in CONVERSIONS else kind
+    number_format = layer_format(layer)
+    label = square(layer.kernel) if layer.op in ("conv", "stem") else _SIGNS.get(layer.op, layer.op)
+    channels, height, width = layer.out_shape
+    what = f"to {number_format}" if layer.op == "quantize" else number_format
+    title = f"{name}: {layer_kind(layer)}, {what}, gives {channels} channels of {height}{TIMES}{width}"
+    return Column(kind, layer.out_channels / widest, layer.out_channels, label, number_format, title)

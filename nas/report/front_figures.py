@@ -1,0 +1,193 @@
+"""The front: accuracy against cost, measured and predicted apart."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nas.report import units
+from nas.report.drawing import format_shares, short_arch
+from nas.report.plots import (
+    INK,
+    LIMIT,
+    MEASURED,
+    MUTED,
+    OTHER,
+    PREDICTED,
+    Plot,
+    Trace,
+    axis_title,
+    figure,
+    guide,
+    note,
+    points,
+    polyline,
+)
+from nas.report.run_files import Network, Run, Value
+
+COSTS = ("latency", "energy", "size")
+HOLLOW = "circle-open"
+
+Values = Callable[[Network], Mapping[str, Value]]
+
+
+def measured(network: Network) -> Mapping[str, Value]:
+    """The measured values of a network."""
+    return network.measured
+
+
+def predicted(network: Network) -> Mapping[str, Value]:
+    """The predicted values of a network."""
+    return network.predicted
+
+
+def having(networks: Sequence[Network], of: Values, *objectives: str) -> list[Network]:
+    """The networks for which all these objectives are known."""
+    return [network for network in networks if all(name in of(network) for name in objectives)]
+
+
+def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Network]:
+    """Those that no cheaper network equals in accuracy, cheapest first."""
+    line: list[Network] = []
+    ordered = sorted(networks, key=lambda n: (of(n)[cost].value, -of(n)["accuracy"].value))
+    for network in ordered:
+        if not line or of(network)["accuracy"].value > of(line[-1])["accuracy"].value:
+            line.append(network)
+    return line
+
+
+def cost_of(run: Run) -> str:
+    """The cost drawn against accuracy: latency where it is an objective, else the first cost that is."""
+    known = [objective["name"] for objective in (run.front or {}).get("objectives", ())]
+    return next((cost for cost in COSTS if cost in known), "latency")
+
+
+def front_plot(run: Run) -> Plot:
+    """Accuracy against the first cost of the search."""
+    axes = _axes(run)
+    wanted = ("accuracy", axes.cost)
+    front, front_predicted = (having(run.candidates, of, *wanted) for of in (measured, predicted))
+    rest = having(run.evaluated, measured, *wanted)
+    unmeasured = [network for network in having(run.evaluated, predicted, *wanted) if network not in rest]
+    reference = having([run.reference], measured, *wanted) if run.reference else []
+    both = having(front, predicted, *wanted)
+    traces = [
+        axes.markers(unmeasured, predicted, "others, predicted", OTHER, symbol=HOLLOW, opacity=0.5),
+        axes.markers(rest, measured, "others, measured", OTHER, opacity=0.75),
+        axes.links(both),
+        axes.markers(front_predicted, predicted, "front, predicted", PREDICTED, symbol=HOLLOW, opacity=1),
+        axes.line(best_line(front, measured, axes.cost)),
+        axes.markers(front, measured, "front, measured", MEASURED, opacity=1),
+        axes.markers(reference, measured, "reference, measured", INK, symbol="diamond", opacity=1),
+    ]
+    shapes, notes = _limits(run, axes.cost, axes.scale)
+    drawn = figure(
+        [trace for trace in traces if trace["x"]],
+        {"title": axis_title(f"{axes.cost} in {axes.scale.unit}, less is better")},
+        {"title": axis_title("accuracy in %, validation images"), "ticksuffix": " "},
+        shapes=shapes,
+        annotations=notes,
+    )
+    return Plot("front", f"Accuracy against {axes.cost}", _caption(len(front), axes.cost), drawn, 520)
+
+
+def _caption(count: int, cost: str) -> str:
+    if not count:
+        return "Nothing has been measured yet: every point is a prediction, and should be read as one."
+    return (
+        f"The blue line joins the best of {count} measured networks: nothing measured is as accurate at "
+        f"less {cost}. A thin line leads from a measurement to its prediction; short ones mean that the "
+        "predictors can be trusted. Marker size shows model size."
+    )
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Accuracy up, one cost to the right, and model size, up to `largest` bytes, as marker area."""
+
+    cost: str
+    scale: units.Scale
+    largest: float
+
+    def x(self, values: Mapping[str, Value]) -> float:
+        return self.scale(values[self.cost].value)
+
+    def markers(
+        self, networks: Sequence[Network], of: Values, name: str, colour: str, **marker: Any
+    ) -> Trace:
+        return points(
+            name,
+            [self.x(of(network)) for network in networks],
+            [100 * of(network)["accuracy"].value for network in networks],
+            [hover(network) for network in networks],
+            size=[6 + 10 * (_size(network) / self.largest) ** 0.5 for network in networks],
+            color=colour,
+            **marker,
+        )
+
+    def line(self, networks: Sequence[Network]) -> Trace:
+        x = [self.x(network.measured) for network in networks]
+        y = [100 * network.measured["accuracy"].value for network in networks]
+        return polyline(x, y, color=MEASURED, width=2)
+
+    def links(self, networks: Sequence[Network]) -> Trace:
+        x: list[float | None] = []
+        y: list[float | None] = []
+        for network in networks:
+            ends = (network.predicted, network.measured)
+            x += [*map(self.x, ends), None]
+            y += [*(100 * values["accuracy"].value for values in ends), None]
+        return polyline(x, y, opacity=0.5, color=PREDICTED, width=1)
+
+
+def _axes(run: Run) -> _Axes:
+    cost = cost_of(run)
+    everyone = (*run.candidates, *run.evaluated, *((run.reference,) if run.reference else ()))
+    costs = [
+        of(network)[cost].value for of in (measured, predicted) for network in having(everyone, of, cost)
+    ]
+    return _Axes(cost, units.scale_for(cost, costs), max(map(_size, everyone)) or 1.0)
+
+
+def _size(network: Network) -> float:
+    for values in (network.measured, network.predicted):
+        if "size" in values:
+            return values["size"].value
+    return 0.0
+
+
+def hover(network: Network) -> str:
+    """Everything about a network in a few lines of HTML."""
+    lines = [f"<b>{network.id}</b>"]
+    for word, values in (("measured", network.measured), ("predicted", network.predicted)):
+        if values:
+            lines.append(f"{word}: " + ", ".join(_value_text(*value) for value in values.items()))
+    resolution, stages = network.arch.get("resolution"), short_arch(network)
+    lines.append((f"{resolution} px · " if resolution else "") + format_shares(network))
+    lines += stages.split(" | ")
+    return "<br>".join(line for line in lines if line)
+
+
+def _value_text(name: str, value: Value) -> str:
+    scale = units.scale_for(name, [value.value])
+    spread = f" ± {units.digits(scale(value.spread))}" if value.spread else ""
+    return f"{name} {units.digits(scale(value.value))}{spread} {scale.unit}"
+
+
+def _limits(run: Run, cost: str, scale: units.Scale) -> tuple[list[Trace], list[Trace]]:
+    """Lines and notes for the constraints and for the reference network's latency."""
+    shapes, notes = [], []
+    limits: Mapping[str, float] = run.config.get("constraints", {})
+    if cost in limits:
+        x, label = scale(limits[cost]), f" limit {scale.text(limits[cost])}"
+        shapes.append(guide(x=x, colour=LIMIT))
+        notes.append(note(label, LIMIT, x=x, y=0.01, yref="paper", xanchor="left", yanchor="bottom"))
+    if "accuracy" in limits:
+        y, label = 100 * limits["accuracy"], f"at least {units.percent(limits['accuracy'])}"
+        shapes.append(guide(y=y, colour=LIMIT))
+        notes.append(note(label, LIMIT, x=1, xref="paper", y=y, xanchor="right", yanchor="bottom"))
+    reference_s = next((export.reference_s for export in run.exports if export.reference_s), None)
+    if cost == "latency" and reference_s and not run.reference:
+        x, label = scale(reference_s), f"reference {scale.text(reference_s)} "
+        shapes.append(guide(x=x, colour=MUTED, dash="dot"))
+        notes.append(note(label, MUTED, x=x, y=0.99, yref="paper", xanchor="right", yanchor="top"))
+    return shapes, notes

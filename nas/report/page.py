@@ -1,0 +1,267 @@
+"""Puts plots, drawings and tables into one HTML file that needs no network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from hw_profiles.files import write_atomic
+from nas.report import units
+from nas.report.device_figures import calibration_plot, speedup_plot
+from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
+from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, predicted
+from nas.report.plots import Plot, format_colour
+from nas.report.run_files import Export, Network, Run, read_run
+from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
+
+CLOSE = 0.01  # "within one point of the best accuracy"
+MAX_DRAWN = 4
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One network stage by stage, with the words above it."""
+
+    id: str
+    role: str
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+def write_report(run: Path) -> Path:
+    """Write `report.html` into the run folder and give its path.
+
+    Raises:
+        TrilobitError: not a run folder, or a file in it is broken or of another schema.
+    """
+    target = run / "report.html"
+    write_atomic(target, render(read_run(run)))
+    return target
+
+
+def render(run: Run) -> str:
+    """The whole page as HTML, plotly.js included."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    plots = _plots(run)
+    drawings = _drawings(run)
+    return environment.get_template("report.html.j2").render(
+        run=run,
+        headline=_headline(run),
+        facts=_facts(run),
+        plots=plots,
+        figures={plot.id: plot.figure for plot in plots.values()},
+        exports=[_export_row(export) for export in run.exports],
+        test_images=run.exports[0].images if run.exports else 0,
+        front=[_front_row(network) for network in run.candidates],
+        drawings=drawings,
+        drawn_formats=_drawn_formats(drawings),
+        agreements=[name for name in plots if name.startswith("agreement-")],
+        quality=_quality_rows(run),
+        calibration=_calibration_rows(run),
+        versions=", ".join(
+            f"{name} {version}" for name, version in (run.env or {}).get("versions", {}).items()
+        ),
+        format_colour=format_colour,
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _plots(run: Run) -> dict[str, Plot]:
+    """Every plot that the files allow, by id."""
+    made = [hypervolume_plot(run), timings_plot(run)]
+    if run.candidates:
+        made += [front_plot(run), agreement_plot(run, cost_of(run)), agreement_plot(run, "accuracy")]
+    if run.profile:
+        made += [speedup_plot(run.profile), calibration_plot(run.profile)]
+    return {plot.id: plot for plot in made if plot}
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _headline(run: Run) -> str:
+    """The result in one sentence, from the best evidence there is."""
+    reference = next((export.reference_s for export in run.exports if export.reference_s), None)
+    if run.exports:
+        results, split = [(export.accuracy, export.latency.value) for export in run.exports], "test"
+    else:
+        front = having(run.candidates, measured, "accuracy", "latency")
+        results = [
+            (network.measured["accuracy"].value, network.measured["latency"].value) for network in front
+        ]
+        split = "validation"
+        if run.reference and "latency" in run.reference.measured:
+            reference = run.reference.measured["latency"].value
+    if not results:
+        return "No network of this run has been measured yet."
+    best = max(accuracy for accuracy, _ in results)
+    latency_s, accuracy = min(
+        (latency, accuracy) for accuracy, latency in results if accuracy >= best - CLOSE
+    )
+    sentence = (
+        f"The fastest network within one point of the best accuracy takes {units.text('latency', latency_s)} "
+        f"at {units.percent(accuracy)} on {split} images"
+    )
+    return f"{sentence}{_against(reference, latency_s)}."
+
+
+def _against(reference_s: float | None, latency_s: float) -> str:
+    if not reference_s:
+        return ""
+    ratio, word = reference_s / latency_s, "faster"
+    if ratio < 1:
+        ratio, word = 1 / ratio, "slower"
+    return f": {ratio:.1f} times {word} than the largest network in fp32"
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """Labels and values for the header, those that are known."""
+    device: Mapping[str, Any] = (run.profile or {}).get("device", {})
+    environment: Mapping[str, Any] = run.env or {}
+    space: Mapping[str, Any] = (run.front or {}).get("space", {})
+    engine = f"{device.get('engine', '')} {device.get('engine_version', '')}".strip()
+    threads = device.get("threads")
+    found = {
+        "Device": run.device,
+        "Processor": device.get("cpu"),
+        "Engine": engine + (f", {threads} thread{'s' * (threads != 1)}" if threads else ""),
+        "Space": space.get("name") or run.config.get("space", {}).get("name"),
+        "Size of the space": f"{_power_of_ten(space['size'])} networks" if "size" in space else None,
+        "Data": run.config.get("data", {}).get("source"),
+        "Objectives": ", ".join(run.config.get("search", {}).get("objectives", ())),
+        "Seed": environment.get("seed"),
+        "Date": str(environment.get("date", ""))[:16].replace("T", " "),
+    }
+    return [(label, str(value)) for label, value in found.items() if value not in (None, "")]
+
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _power_of_ten(count: int) -> str:
+    """An exact count as people read it.
+
+    >>> _power_of_ten(5200)
+    '5,200'
+    """
+    if count < 1_000_000:
+        return f"{count:,}"
+    exponent = int(math.log10(count))
+    return f"{count / 10**exponent:.1f} {units.TIMES} 10{str(exponent).translate(_SUPERSCRIPT)}"
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _export_row(export: Export) -> Row:
+    error = math.sqrt(export.accuracy * (1 - export.accuracy) / export.images) if export.images else 0.0
+    scale = units.scale_for("latency", [export.latency.value])
+    speed_up = f"{export.reference_s / export.latency.value:.2f} {units.TIMES}" if export.reference_s else ""
+    return {
+        "id": export.id,
+        "accuracy": f"{100 * export.accuracy:.1f} ± {100 * error:.1f} %",
+        "latency": scale.text(export.latency.value),
+        "iqr": scale.text(export.latency.spread) if export.latency.spread is not None else "",
+        "size": units.text("size", export.size_bytes),
+        "speed_up": speed_up,
+        "path": export.path,
+    }
+
+
+def _front_row(network: Network) -> Row:
+    of = {"measured": network.measured, "predicted": network.predicted}
+    cells = {
+        f"{word} {name}": units.text(name, values[name].value) if name in values else ""
+        for word, values in of.items()
+        for name in ("accuracy", "latency", "size")
+    }
+    return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
+
+
+def _quality_rows(run: Run) -> list[Row]:
+    objectives: Mapping[str, Mapping[str, Any]] = (run.quality or {}).get("objectives", {})
+    return [
+        {
+            "objective": name,
+            "kendall_tau": _two_decimals(row.get("kendall_tau")),
+            "rmse": units.text(name, row["rmse"]).replace("%", "points") if "rmse" in row else "",
+            "coverage": units.percent(row["coverage"]) if row.get("coverage") is not None else "",
+            "n_train": str(row.get("n_train", "")),
+            "n_test": str(row.get("n_test", "")),
+        }
+        for name, row in objectives.items()
+    ]
+
+
+def _calibration_rows(run: Run) -> list[Row]:
+    calibration: Mapping[str, Any] = (run.profile or {}).get("calibration") or {}
+    return [
+        {
+            "format": name,
+            "mape": units.percent(row["mape"]),
+            "max_error": units.percent(row["max_error"]),
+            "kendall_tau": _two_decimals(row.get("kendall_tau")),
+            "n": str(row["n"]),
+        }
+        for name, row in calibration.get("held_out", {}).items()
+        if row and row.get("n")
+    ]
+
+
+def _two_decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+# -- drawings --------------------------------------------------------------------------------------
+
+
+def _drawings(run: Run) -> list[Drawing]:
+    """The exported networks, or the ends and the knee of the front where nothing is exported."""
+    chosen = _chosen(run)
+    widest = widest_of([network for _, network in chosen])
+    return [
+        Drawing(network.id, role, summary(network), blocks(network, widest=widest))
+        for role, network in chosen
+    ]
+
+
+def _drawn_formats(drawings: Sequence[Drawing]) -> list[str]:
+    return sorted({column.number_format for d in drawings for block in d.blocks for column in block.columns})
+
+
+def _chosen(run: Run) -> list[tuple[str, Network]]:
+    drawable = {network.id: network for network in run.candidates if network.layers}
+    exported = [("exported", drawable[export.id]) for export in run.exports if export.id in drawable]
+    if exported:
+        return _spread_out(exported)
+    cost, networks = cost_of(run), list(drawable.values())
+    of = measured if having(networks, measured, cost, "accuracy") else predicted
+    line = best_line(having(networks, of, cost, "accuracy"), of, cost)
+    if len(line) < 3:
+        return [("on the front", network) for network in line]
+    costs = [of(network)[cost].value for network in line]
+    gains = [of(network)["accuracy"].value for network in line]
+    balance = [
+        (gain - gains[0]) / (gains[-1] - gains[0]) - (price - costs[0]) / (costs[-1] - costs[0])
+        for gain, price in zip(gains, costs, strict=True)
+    ]
+    knee = max(range(1, len(line) - 1), key=balance.__getitem__)
+    return [(f"lowest {cost}", line[0]), ("best balance", line[knee]), ("most accurate", line[-1])]
+
+
+def _spread_out(chosen: Sequence[tuple[str, Network]]) -> list[tuple[str, Network]]:
+    """At most `MAX_DRAWN`, evenly spaced, first and last included."""
+    if len(chosen) <= MAX_DRAWN:
+        return list(chosen)
+    step = (len(chosen) - 1) / (MAX_DRAWN - 1)
+    return [chosen[round(i * step)] for i in range(MAX_DRAWN)]

@@ -1,0 +1,99 @@
+"""Plots of how the search went: predictions against measurements, hypervolume, time per stage."""
+
+from collections.abc import Mapping, Sequence
+
+from scipy.stats import kendalltau
+
+from nas.report import units
+from nas.report.front_figures import having, hover, measured, predicted
+from nas.report.plots import MEASURED, MUTED, OTHER, Plot, Trace, axis_title, figure, points, polyline
+from nas.report.run_files import Run
+
+
+def agreement_plot(run: Run, objective: str) -> Plot | None:
+    """Predicted against measured values of one objective; None if fewer than two networks have both."""
+    networks = having(having((*run.candidates, *run.evaluated), measured, objective), predicted, objective)
+    if len(networks) < 2:
+        return None
+    truth = [network.measured[objective].value for network in networks]
+    guess = [network.predicted[objective].value for network in networks]
+    scale = units.scale_for(objective, truth)
+    front = {network.id for network in run.candidates}
+    traces = [identity([scale(min(truth + guess)), scale(max(truth + guess))])]
+    for name, colour, inside in (("others", OTHER, False), ("front", MEASURED, True)):
+        rows = [i for i, network in enumerate(networks) if (network.id in front) == inside]
+        x, y = ([scale(values[i]) for i in rows] for values in (truth, guess))
+        traces.append(points(name, x, y, [hover(networks[i]) for i in rows], color=colour, size=8))
+    drawn = figure(
+        [trace for trace in traces if trace["x"]],
+        {"title": axis_title(f"measured {objective}, {scale.unit}")},
+        {"title": axis_title(f"predicted {objective}, {scale.unit}")},
+    )
+    error, rank = _error_text(objective, truth, guess), _tau_text(truth, guess)
+    title = f"{objective.capitalize()}: {error}, Kendall τ {rank}"
+    caption = "Exact on the dashed line, too high above it. A τ of 1 means that the order is as measured."
+    return Plot(f"agreement-{objective}", title, caption, drawn)
+
+
+def identity(ends: Sequence[float]) -> Trace:
+    """The line on which a prediction is exact."""
+    return polyline(ends, ends, color=MUTED, width=1.2, dash="dash")
+
+
+def _error_text(objective: str, truth: Sequence[float], guess: Sequence[float]) -> str:
+    pairs = list(zip(truth, guess, strict=True))
+    if objective == "accuracy":
+        return f"mean error {units.digits(100 * sum(abs(t - g) for t, g in pairs) / len(pairs))} points"
+    return f"MAPE {units.percent(sum(abs(g / t - 1) for t, g in pairs) / len(pairs))}"
+
+
+def _tau_text(truth: Sequence[float], guess: Sequence[float]) -> str:
+    """Kendall's rank correlation; `undefined` where all values are equal."""
+    tau = float(kendalltau(truth, guess).statistic)
+    return "undefined" if tau != tau else f"{tau:.2f}"
+
+
+def hypervolume_plot(run: Run) -> Plot | None:
+    """Hypervolume over evaluations; None if no round was recorded."""
+    rounds = (run.front or {}).get("rounds", ())
+    if not rounds:
+        return None
+    evaluations = [entry["evaluations"] for entry in rounds]
+    volumes = [entry["hypervolume"] for entry in rounds]
+    texts = [f"round {entry['round']}: {entry['hypervolume']:.4g}" for entry in rounds]
+    drawn = figure(
+        [
+            polyline(evaluations, volumes, color=MEASURED, width=2),
+            points("rounds", evaluations, volumes, texts, color=MEASURED, size=8),
+        ],
+        {"title": axis_title("networks evaluated"), "rangemode": "tozero"},
+        {"title": axis_title("hypervolume, more is better")},
+        showlegend=False,
+    )
+    caption = "Still rising at the end: a longer search would find better networks. Flat: it has converged."
+    return Plot("hypervolume", "Hypervolume per round", caption, drawn, 320)
+
+
+def timings_plot(run: Run) -> Plot | None:
+    """Wall-clock time of each stage; None if none was recorded."""
+    stages: Mapping[str, float] = (run.timings or {}).get("stages", {})
+    if not stages:
+        return None
+    names = list(stages)[::-1]
+    seconds = [stages[name] for name in names]
+    units_s = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+    divisor, unit = next((pair for pair in units_s if max(seconds) >= 2 * pair[0]), units_s[-1])
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [value / divisor for value in seconds],
+        "y": names,
+        "text": [units.duration(value) for value in seconds],
+        "textposition": "auto",
+        "cliponaxis": False,
+        "marker": {"color": MEASURED},
+        "hovertemplate": "%{y}: %{text}<extra></extra>",
+    }
+    drawn = figure([trace], {"title": axis_title(unit)}, {"ticks": "", "ticksuffix": " "}, bargap=0.35)
+    caption = f"{units.duration(sum(seconds))} in all. Later searches can reuse the profile and the supernet."
+    return Plot("timings", "Time per stage", caption, drawn, 320)

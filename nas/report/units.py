@@ -1,0 +1,78 @@
+"""How numbers are written for people: SI units with a fitting prefix, shares as per cent."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+_PREFIXES = {
+    "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
+    "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")),
+    "B": ((1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "": ((1.0, ""),),
+    "%": ((0.01, "%"),),
+}
+_UNITS = {"accuracy": "%", "latency": "s", "energy": "J", "size": "B"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A unit with its prefix: `value / factor` is written before `unit`."""
+
+    factor: float
+    unit: str
+
+    def __call__(self, value: float) -> float:
+        """The number in this unit."""
+        return value / self.factor
+
+    def text(self, value: float) -> str:
+        """The number in this unit, three significant digits, with the unit.
+
+        >>> scale_for("latency", [4e-5, 2e-4]).text(4.218e-5)
+        '42.2 µs'
+        """
+        return f"{digits(self(value))} {self.unit}".strip()
+
+
+def scale_for(objective: str, values: Iterable[float]) -> Scale:
+    """The scale in which the largest of `values`, in SI units or a share, is at least 1."""
+    largest = max((abs(value) for value in values), default=1.0)
+    scales = _PREFIXES[_UNITS.get(objective, "")]
+    factor, unit = next((scale for scale in scales if largest >= scale[0]), scales[-1])
+    return Scale(factor, unit)
+
+
+def text(objective: str, value: float) -> str:
+    """One value with the unit that fits it."""
+    return scale_for(objective, [value]).text(value)
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent; whole numbers from 100 on.
+
+    >>> digits(1234.4), digits(0.04217)
+    ('1234', '0.0422')
+    """
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def percent(share: float) -> str:
+    """A share as per cent with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(42.3), duration(3725)
+    ('42 s', '1 h 02 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

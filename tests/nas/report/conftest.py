@@ -1,0 +1,240 @@
+"""A run folder with the real `digits-mbconv` family and MADE-UP numbers: for tests of the report only."""
+
+import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tomli_w
+
+from hw_profiles.files import write_atomic, write_json
+from hw_profiles.workload import LayerSpec, Workload, macs, params
+from supernet.family import Family, load_family
+from supernet.space import Candidate
+
+DEVICE = "made-up-cpu"
+OBJECTIVES = [
+    {"name": "accuracy", "unit": "", "direction": "max", "bound": None},
+    {"name": "latency", "unit": "s", "direction": "min", "bound": 9e-5},
+    {"name": "size", "unit": "B", "direction": "min", "bound": None},
+]
+INT8_SPEED = {"conv": 2.2, "stem": 0.7, "linear": 1.3, "add": 0.9, "pool": 0.8}
+
+
+def layer_s(layer: LayerSpec) -> float:
+    """A made-up cost in seconds: int8 helps 1x1 convolutions and hurts most depthwise ones."""
+    fp32_s = 4e-7 + macs(layer) / 4e10 + np.prod(layer.in_shape) / 5e10
+    if layer.activation_format == "fp32" or layer.op in ("quantize", "dequantize"):
+        return float(fp32_s)
+    wiggle = 1 + 0.35 * np.sin(layer.in_shape[0] + 3 * layer.in_shape[1] + layer.kernel)
+    speed = 0.9 if layer.depthwise else INT8_SPEED[layer.op]
+    return float(fp32_s / (speed * wiggle))
+
+
+def network_s(work: Workload) -> float:
+    return 6e-6 + sum(map(layer_s, work.layers))
+
+
+def network_bytes(work: Workload) -> int:
+    return sum(params(layer) * (4 if layer.weight_format == "fp32" else 1) for layer in work.layers)
+
+
+def entry(family: Family, candidate: Candidate, rng: np.random.Generator, *, layers: bool) -> dict[str, Any]:
+    """One candidate of front.json."""
+    work, arch = family.workload(candidate), family.arch(candidate)
+    policy = {name: str(precision) for name, precision in family.policy(candidate).items()}
+    low = sum(value != "fp32" for value in policy.values()) / len(policy)
+    accuracy = 0.985 - 0.5 * np.exp(-sum(map(macs, work.layers)) / 1.5e5) ** 0.5 - 0.004 * low
+    latency, size = network_s(work), network_bytes(work)
+    accuracy_noise, latency_noise = rng.normal(0, 0.004), rng.normal(0, 0.02)
+    stages = [[{"kernel": b.kernel, "expanded": b.expanded} for b in stage] for stage in arch.stages]
+    document = {
+        "id": candidate.id,
+        "genes": list(candidate.genes),
+        "arch": {"resolution": arch.resolution, "stages": stages},
+        "policy": policy,
+        "predicted": {
+            "accuracy": {"value": float(accuracy), "std": 0.004},
+            "latency": {"value": latency, "std": 0.01 * latency},
+            "size": {"value": size},
+        },
+        "measured": {
+            "accuracy": {"value": float(min(0.999, accuracy + accuracy_noise)), "std": 0.002},
+            "latency": {"value": latency * (1 + latency_noise), "iqr": 0.012 * latency},
+            "size": {"value": size},
+        },
+    }
+    if layers:
+        pairs = zip(work.names, work.layers, strict=True)
+        document["layers"] = [{"name": name, "key": layer.key()} for name, layer in pairs]
+    return document
+
+
+def front_entries(
+    family: Family, rng: np.random.Generator
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Finalists and other networks, the former the best of many by made-up accuracy and latency."""
+    space = family.space()
+    candidates = [space.candidate(genome) for genome in space.sample(1500, rng=rng)]
+    drawn = [entry(family, candidate, rng, layers=True) for candidate in candidates]
+    drawn.sort(key=lambda e: e["measured"]["latency"]["value"])
+    best, front = 0.0, []
+    for document in drawn:
+        if document["measured"]["accuracy"]["value"] > best:
+            best = document["measured"]["accuracy"]["value"]
+            front.append(document)
+    chosen = {document["id"] for document in front}
+    others = [document for document in drawn if document["id"] not in chosen][::10]
+    for document in others:
+        del document["layers"]
+    for document in others[::2]:
+        document["measured"] = {}
+    return front, others
+
+
+def profile_document(family: Family, rng: np.random.Generator) -> dict[str, Any]:
+    space = family.space()
+    works = [family.workload(space.candidate(genome)) for genome in space.sample(60, rng=rng)]
+    layers = {layer for work in works for layer in work.layers}
+    plain = {replace(layer, weight_format="fp32", activation_format="fp32") for layer in layers}
+    table = {}
+    for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=LayerSpec.key):
+        samples = layer_s(layer) * (1 + rng.normal(0, 0.01, 5))
+        low, median, high = np.percentile(samples, [25, 50, 75])
+        iqr = float(high - low)
+        table[layer.key()] = {
+            "samples_s": samples.tolist(),
+            "median_s": float(median),
+            "iqr_s": iqr,
+            "error": None,
+        }
+    table["conv 8x9x9>8 k3s1g1 relu w=int8 a=int8"] = {
+        "samples_s": [],
+        "median_s": None,
+        "iqr_s": None,
+        "error": "not supported",
+    }
+    kinds = itertools.cycle(["fp32", "int8", "mixed"])
+    times = [(next(kinds), network_s(work)) for work in works[:36]]
+    networks = [
+        {
+            "format": kind,
+            "held_out": i % 4 > 0,
+            "predicted_s": seconds,
+            "measured_s": seconds * (1 + float(rng.normal(0, 0.02))),
+        }
+        for i, (kind, seconds) in enumerate(times)
+    ]
+    held_out = {
+        kind: {"mape": 0.016, "max_error": 0.041, "kendall_tau": 0.97, "n": 9}
+        for kind in ("fp32", "int8", "mixed")
+    }
+    held_out["all"] = {"mape": 0.016, "max_error": 0.041, "kendall_tau": 0.96, "n": 27}
+    device = {"name": DEVICE, "cpu": "Made-up CPU @ 0 GHz", "engine": "onnxruntime", "engine_version": "0.0"}
+    return {
+        "schema": "profile/1",
+        "device": {**device, "threads": 1},
+        "plan": {"repeats": 5},
+        "table": table,
+        "calibration": {
+            "slope": 1.0,
+            "intercept_s": 6e-6,
+            "n_networks": 9,
+            "held_out": held_out,
+            "networks": networks,
+        },
+    }
+
+
+def write_config(run: Path) -> Path:
+    config = {
+        "data": {"source": "digits"},
+        "device": {"name": DEVICE},
+        "space": {"name": "digits-mbconv"},
+        "search": {"objectives": ["accuracy", "latency", "size"]},
+        "constraints": {"latency": 9e-5},
+    }
+    write_atomic(run / "run.toml", tomli_w.dumps(config))
+    return run
+
+
+def write_export(run: Path, document: dict[str, Any], reference_s: float) -> None:
+    measured, folder = document["measured"], run / "export" / document["id"]
+    median, size = measured["latency"]["value"], measured["size"]["value"]
+    manifest = {
+        "schema": "export/1",
+        "id": document["id"],
+        "files": {"model.onnx": {"sha256": "0" * 64, "bytes": int(size)}},
+        "accuracy": {"test": measured["accuracy"]["value"] - 0.003, "n": 359, "validation": 0.97},
+        "latency": {
+            "samples_s": [median] * 5,
+            "median_s": median,
+            "iqr_s": 0.01 * median,
+            "reference_median_s": reference_s,
+            "ratio_to_reference": median / reference_s,
+        },
+        "predicted": document["predicted"],
+        "parity": {"max_abs": 1e-6},
+        "versions": {"onnxruntime": "0.0"},
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+def write_run(run: Path) -> Path:
+    """A finished run of made-up numbers."""
+    rng = np.random.default_rng(0)
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    space = family.space()
+    front, others = front_entries(family, rng)
+    write_config(run)
+    environment = {"versions": {"trilobit": "0.1.0", "torch": "0.0", "onnxruntime": "0.0"}, "seed": 0}
+    date = "2026-01-02T03:04:05+00:00"
+    write_json(run / "env.json", {"schema": "env/1", **environment, "host": {"cpus": 2}, "date": date})
+    write_json(run / "profiles" / f"{DEVICE}.json", profile_document(family, rng))
+    quality = {
+        "accuracy": {"kendall_tau": 0.87, "rmse": 0.0061, "coverage": 0.93, "n_train": 200, "n_test": 60},
+        "latency": {"kendall_tau": 0.97, "rmse": 1.2e-6, "coverage": 0.95, "n_train": 9, "n_test": 27},
+    }
+    write_json(run / "quality.json", {"schema": "quality/1", "objectives": quality})
+    rounds = [{"round": i, "evaluations": 40 * (i + 1), "hypervolume": 0.7 - 0.2 * 0.6**i} for i in range(8)]
+    write_json(
+        run / "front.json",
+        {
+            "schema": "front/1",
+            "space": {"name": space.family, "fingerprint": space.fingerprint, "size": space.size},
+            "device": DEVICE,
+            "objectives": OBJECTIVES,
+            "reference_point": [0.5, 2e-4, 4e5],
+            "hypervolume": rounds[-1]["hypervolume"],
+            "rounds": rounds,
+            "candidates": front,
+            "evaluated": others,
+        },
+    )
+    reference_s = network_s(family.workload(family.corners()["largest/fp32"]))
+    for document in front[:: max(1, len(front) // 4)]:
+        write_export(run, document, reference_s)
+    stages = {"profile": 412.0, "train": 1630.5, "sample": 210.0, "fit": 8.1, "search": 95.0, "export": 31.0}
+    write_json(run / "timings.json", {"schema": "timings/1", "stages": stages})
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests only read it and write its report."""
+    return write_run(tmp_path_factory.mktemp("made-up") / "run")
+
+
+@pytest.fixture
+def empty_run(tmp_path: Path) -> Path:
+    """A run of which no stage has been run."""
+    return write_config(tmp_path)
+
+
+@pytest.fixture
+def own_run(run_folder: Path, tmp_path: Path) -> Path:
+    """A finished run that the test may change."""
+    return Path(shutil.copytree(run_folder, tmp_path / "run"))

@@ -1,0 +1,240 @@
+"""The report reads only the run folder, says what is missing, and never mixes predicted with measured."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_json
+from hw_profiles.workload import LayerSpec
+from nas.report import write_report
+from nas.report.device_figures import speedup_plot, speedups
+from nas.report.drawing import blocks, format_shares, layer_kind, widest_of
+from nas.report.front_figures import best_line, front_plot, measured
+from nas.report.run_files import read_run
+from nas.report.search_figures import agreement_plot
+from nas.report.units import scale_for, text
+
+
+def page_of(run: Path) -> str:
+    """The page without the plotly library."""
+    html = write_report(run).read_text()
+    return re.sub(r"<script>/\*\*.*?</script>", "", html, flags=re.S)
+
+
+def figures_of(page: str) -> dict[str, Any]:
+    match = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, flags=re.S)
+    assert match
+    return dict(json.loads(match[1]))
+
+
+def test_report_is_one_file_in_the_run_folder(run_folder: Path) -> None:
+    before = {
+        path: path.read_bytes()
+        for path in run_folder.rglob("*")
+        if path.name != "report.html" and path.is_file()
+    }
+    assert write_report(run_folder) == run_folder / "report.html"
+    after = {
+        path: path.read_bytes()
+        for path in run_folder.rglob("*")
+        if path.name != "report.html" and path.is_file()
+    }
+    assert after == before
+
+
+def test_finished_run_has_every_plot(run_folder: Path) -> None:
+    page = page_of(run_folder)
+    figures = figures_of(page)
+    assert set(figures) == {
+        "front",
+        "agreement-latency",
+        "agreement-accuracy",
+        "speedups",
+        "calibration",
+        "hypervolume",
+        "timings",
+    }
+    for name in figures:
+        assert f'<div id="{name}"' in page
+    assert "produces it" not in page
+
+
+def test_page_names_nothing_to_fetch(run_folder: Path) -> None:
+    page = page_of(run_folder)
+    assert "default-src 'none'" in page
+    assert not re.search(r"(src|href)\s*=\s*[\"'](https?:)?//|@import|url\(", page)
+
+
+def test_headline_comes_from_the_exported_networks(run_folder: Path) -> None:
+    exports = read_run(run_folder).exports
+    best = max(export.accuracy for export in exports)
+    fastest = min((e for e in exports if e.accuracy >= best - 0.01), key=lambda e: e.latency.value)
+    page = page_of(run_folder)
+    assert (
+        f"takes {text('latency', fastest.latency.value)} at {100 * fastest.accuracy:.1f} % on test images"
+        in page
+    )
+    assert fastest.reference_s
+    assert f"{fastest.reference_s / fastest.latency.value:.1f} times faster than the largest network" in page
+
+
+def test_traces_are_either_measured_or_predicted(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    plot = front_plot(run)
+    named = {trace["name"]: trace for trace in plot.figure["data"] if "name" in trace}
+    assert set(named) == {"others, predicted", "others, measured", "front, predicted", "front, measured"}
+    scale = scale_for("latency", [9e-5])
+    expected = [scale(network.measured["latency"].value) for network in run.candidates]
+    assert named["front, measured"]["x"] == pytest.approx(expected)
+    known = sum(bool(network.measured) for network in run.evaluated)
+    assert len(named["others, measured"]["x"]) == known
+    assert len(named["others, predicted"]["x"]) == len(run.evaluated) - known
+
+
+def test_best_line_is_increasing(run_folder: Path) -> None:
+    run = read_run(run_folder)
+    line = best_line([n for n in (*run.candidates, *run.evaluated) if n.measured], measured, "latency")
+    pairs = [(n.measured["latency"].value, n.measured["accuracy"].value) for n in line]
+    assert pairs == sorted(pairs)
+    assert [accuracy for _, accuracy in pairs] == sorted(accuracy for _, accuracy in pairs)
+
+
+def test_constraint_and_reference_are_drawn(run_folder: Path) -> None:
+    plot = front_plot(read_run(run_folder))
+    texts = " ".join(note["text"] for note in plot.figure["layout"]["annotations"])
+    assert "limit 90.0 µs" in texts
+    assert "reference" in texts
+    assert len(plot.figure["layout"]["shapes"]) == 2
+
+
+def test_reference_network_is_drawn_as_a_point(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    write_json(own_run / "front.json", {**front, "reference": front["candidates"][-1]})
+    names = [trace.get("name") for trace in front_plot(read_run(own_run)).figure["data"]]
+    assert "reference, measured" in names
+
+
+def test_speedups_pair_layers_that_differ_in_format_only(run_folder: Path) -> None:
+    profile = read_run(run_folder).profile
+    assert profile
+    pairs = speedups(profile)
+    assert len(pairs) > 50
+    for pair in pairs:
+        plain = pair.layer.key().replace("int8", "fp32")
+        assert pair.fp32_s == profile["table"][plain]["median_s"]
+        assert pair.low_s == profile["table"][pair.layer.key()]["median_s"]
+    plot = speedup_plot(profile)
+    assert plot
+    slower = sum(pair.ratio < 1 for pair in pairs)
+    assert f"{slower} of {len(pairs)} get slower" in plot.caption
+
+
+def test_agreement_of_perfect_predictions(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    exact = [{**entry, "measured": entry["predicted"]} for entry in front["candidates"]]
+    write_json(own_run / "front.json", {**front, "candidates": exact, "evaluated": []})
+    plot = agreement_plot(read_run(own_run), "latency")
+    assert plot
+    assert plot.title == "Latency: MAPE 0.0 %, Kendall τ 1.00"
+
+
+def test_drawing_has_one_column_per_layer(run_folder: Path) -> None:
+    for network in read_run(run_folder).candidates:
+        drawn = blocks(network, widest=widest_of([network]))
+        columns = [column for block in drawn for column in block.columns]
+        assert len(columns) == len(network.layers)
+        assert max(column.height for column in columns) == 1
+        assert len({block.name for block in drawn}) == len(drawn)  # no block is torn apart by a conversion
+        assert drawn[0].name == "stem"
+        low = sum(value == "int8" for value in network.policy.values()) / len(network.policy)
+        assert format_shares(network) == (f"{100 * low:.0f} % int8 layers" if low else "all layers fp32")
+
+
+@pytest.mark.parametrize(
+    ("layer", "kind"),
+    [
+        (LayerSpec("stem", (3, 8, 8), 8, 3, 2), "stem"),
+        (LayerSpec("conv", (8, 8, 8), 16), "1\N{MULTIPLICATION SIGN}1"),
+        (LayerSpec("conv", (8, 8, 8), 8, 5, 1, 8), "depthwise 5\N{MULTIPLICATION SIGN}5"),
+        (LayerSpec("pool", (8, 8, 8), 8), "pool"),
+    ],
+)
+def test_kinds_of_layers(layer: LayerSpec, kind: str) -> None:
+    assert layer_kind(layer) == kind
+
+
+# -- what is not there ---------------------------------------------------------------------------------
+
+
+def test_empty_run_says_which_commands_are_next(empty_run: Path) -> None:
+    page = page_of(empty_run)
+    for command in ("nas profile", "nas fit", "nas search", "nas export", "nas run"):
+        assert f"<code>{command}</code> produces it" in page
+    assert "No network of this run has been measured yet." in page
+    assert figures_of(page) == {}
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        ("front.json", "nas search"),
+        ("quality.json", "nas fit"),
+        ("timings.json", "nas run"),
+        ("profiles/made-up-cpu.json", "nas profile"),
+        ("env.json", None),
+    ],
+)
+def test_any_file_may_be_missing(own_run: Path, missing: str, command: str | None) -> None:
+    (own_run / missing).unlink()
+    page = page_of(own_run)
+    assert (f"<code>{command}</code> produces it" in page) == (command is not None)
+
+
+def test_unmeasured_front_is_called_a_prediction(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    for entry in (*front["candidates"], *front["evaluated"]):
+        entry["measured"] = None
+    write_json(own_run / "front.json", front)
+    for manifest in own_run.glob("export/*/manifest.json"):
+        manifest.unlink()
+    page = page_of(own_run)
+    assert "every point is a prediction" in page
+    assert "No network of this run has been measured yet." in page
+    names = [trace["name"] for trace in figures_of(page)["front"]["data"]]
+    assert names == ["others, predicted", "front, predicted"]
+
+
+def test_front_without_exports_is_told_on_validation_images(own_run: Path) -> None:
+    for manifest in own_run.glob("export/*/manifest.json"):
+        manifest.unlink()
+    page = page_of(own_run)
+    assert "on validation images" in page
+    assert "<code>nas export</code> produces it" in page
+    assert "Best balance: " in page
+
+
+def test_names_are_escaped(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    front["candidates"][0]["id"] = "<script>alert(1)</script>"
+    write_json(own_run / "front.json", front)
+    assert "<script>alert(1)" not in page_of(own_run)
+
+
+def test_not_a_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(TrilobitError, match=r"run.toml: no such file; .* `nas run` makes"):
+        write_report(tmp_path)
+    (tmp_path / "run.toml").write_text("data = ")
+    with pytest.raises(TrilobitError, match="not valid TOML"):
+        write_report(tmp_path)
+
+
+def test_broken_file_leaves_the_old_report(own_run: Path) -> None:
+    old = write_report(own_run).read_bytes()
+    (own_run / "front.json").write_text('{"schema": "front/1", "cand')
+    with pytest.raises(TrilobitError, match="not whole JSON"):
+        write_report(own_run)
+    assert (own_run / "report.html").read_bytes() == old
