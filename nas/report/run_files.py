@@ -48,7 +48,7 @@ class Export:
         size_bytes: of the model file.
         accuracy, images: on the test part, and how many images that has.
         latency: median and interquartile range, seconds.
-        reference_s: median of the reference network, measured alternately with this one; None if unknown.
+        reference_s: median of the reference network; None if unknown.
     """
 
     id: str
