@@ -1,0 +1,55 @@
+"""What a search algorithm must offer, and the registry of them."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.registry import load
+from supernet.space import Genomes, SearchSpace
+
+SEARCHERS: Mapping[str, str] = {
+    "evolution": "nas.search.evolution:Evolution",
+    "nsga2": "nas.search.pymoo_nsga:PymooNsga2",
+    "random": "nas.search.random_search:RandomSearch",
+}
+
+
+class Searcher(Protocol):
+    """Proposes networks and learns how good they are.
+
+    Deterministic given its seed and what it was told: asked and told the same again, it goes the same way. The
+    random numbers of ask number `i` come from `default_rng([seed, i])`, so a run is resumed by replaying it from
+    stored answers.
+    """
+
+    def ask(self, n: int) -> Genomes:
+        """Up to `n` canonical genomes (n, g), none of which it asked for before.
+
+        Fewer than `n`, down to 0 rows, when the space is exhausted.
+        """
+        ...
+
+    def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        """Learn objectives (n, m), less is better, and violation (n,) of the limits, 0 where feasible.
+
+        Rows may be any of those asked for, or others; a row with a NaN or an infinity is a failed evaluation.
+        """
+        ...
+
+
+class MakeSearcher(Protocol):
+    """How every registered searcher is constructed; it asks for the genomes `initial` (k, g) before any other."""
+
+    def __call__(self, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> Searcher: ...
+
+
+def make_searcher(name: str, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> Searcher:
+    """The searcher registered as `name`, at its start.
+
+    Raises:
+        TrilobitError: no such searcher.
+    """
+    make: MakeSearcher = load("trilobit.searchers", SEARCHERS, name)
+    return make(space, seed=seed, initial=initial)

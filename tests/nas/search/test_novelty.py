@@ -1,0 +1,57 @@
+"""No network is drawn twice, and a small space is drawn whole."""
+
+import numpy as np
+import pytest
+
+from nas.search.novelty import Novelty, enumerate_space, row_hashes
+from supernet.space import Choice, Genomes, SearchSpace, unique_rows
+
+SPACE = SearchSpace(
+    "small",
+    (Choice("depth", (1, 2)), Choice("width", (8, 16, 24)), Choice("kernel", (3, 5), active_if=(("depth", (2,)),))),
+)
+
+
+def stubborn(k: int) -> Genomes:
+    """Always proposes the same network."""
+    return np.zeros((k, 3), np.int16)
+
+
+def test_enumeration_is_complete_canonical_and_distinct() -> None:
+    every = enumerate_space(SPACE)
+    assert len(every) == SPACE.size == len(unique_rows(every))
+    np.testing.assert_array_equal(SPACE.canonical(every), every)
+
+
+def test_row_hashes_tell_rows_apart() -> None:
+    genomes = np.random.default_rng(0).integers(0, 9, (20_000, 40)).astype(np.int16)
+    assert len(np.unique(row_hashes(genomes))) == len(genomes)
+    np.testing.assert_array_equal(row_hashes(genomes[::2]), row_hashes(genomes)[::2])
+
+
+def test_draws_are_distinct_until_the_space_is_exhausted() -> None:
+    novelty, rng = Novelty(SPACE), np.random.default_rng(0)
+    drawn = np.concatenate([novelty.draw(4, stubborn, rng=rng) for _ in range(4)])
+    assert len(unique_rows(drawn)) == len(drawn) == SPACE.size
+    assert novelty.draw(4, stubborn, rng=rng).shape == (0, 3)
+
+
+def test_initial_genomes_come_first_once_each_and_canonical() -> None:
+    initial = np.array([[1, 2, 1], [0, 1, 1], [0, 1, 0], [1, 0, 0]], np.int16)
+    novelty, rng = Novelty(SPACE, initial), np.random.default_rng(0)
+    first, second = (novelty.draw(2, stubborn, rng=rng) for _ in range(2))
+    np.testing.assert_array_equal(first, [[1, 2, 1], [0, 1, 0]])
+    np.testing.assert_array_equal(second, [[1, 0, 0], [0, 0, 0]])
+
+
+def test_a_large_space_without_news_ends_early() -> None:
+    choices = tuple(Choice(f"c{i}", (0, 1), active_if=(("c0", (1,)),) if i else ()) for i in range(30))
+    novelty = Novelty(SearchSpace("large", choices))
+    drawn = novelty.draw(5, lambda k: np.zeros((k, 30), np.int16), rng=np.random.default_rng(0))
+    assert len(drawn) == 5
+
+
+@pytest.mark.parametrize("initial", [[[2, 0, 0]], [[0, 0, -1]], [[0, 0]], [0, 0, 0]])
+def test_foreign_initial_genomes_are_refused(initial: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="do not belong to space"):
+        Novelty(SPACE, np.array(initial))
