@@ -1,0 +1,123 @@
+"""Genome matrices as numbers to learn from.
+
+Every feature is a lookup by one gene, so a population is encoded by one gather. A choice of numbers (kernels,
+depths, channel counts) becomes one *level*: the rank of its option in (0, 1], 0 where the gene is dead, so
+that a block that is absent is smaller than the smallest block.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.table import CostTable
+from supernet.space import Choice, Genomes, Kind, SearchSpace
+
+ARCHITECTURE: tuple[Kind, ...] = ("architecture", "pruning")
+POLICY: tuple[Kind, ...] = ("precision",)
+
+SCALE = 0.3  # of features without a natural one: the standard deviation of a level
+TINY = 1e-12  # keeps log(0) and x / 0 away; every real cost is larger
+
+Features = NDArray[np.float32]  # (n, f)
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A lookup per feature.
+
+    Attributes:
+        space: whose genomes it encodes.
+        columns: (f,) the gene each feature looks at.
+        values: (f, k + 1) its value where that gene is dead, then at each of its options, at most k.
+    """
+
+    space: SearchSpace
+    columns: NDArray[np.int64]
+    values: Features
+
+    def __call__(self, genomes: Genomes) -> Features:
+        """(n, g) genomes -> (n, f) features; equal networks get equal rows."""
+        codes = np.where(self.space.active(genomes), genomes + 1, 0)[:, self.columns]
+        index = codes + np.arange(len(self.columns)) * self.values.shape[1]
+        return np.asarray(self.values.ravel().take(index))
+
+    def __or__(self, other: "Encoding") -> "Encoding":
+        """Both sets of features, side by side."""
+        columns = np.concatenate((self.columns, other.columns))
+        return Encoding(self.space, columns, np.concatenate((self.values, other.values)))
+
+
+def level(choice: Choice) -> NDArray[np.float64]:
+    """(r, k) one rank where the options are numbers, otherwise indicators."""
+    if any(isinstance(option, str) for option in choice.options):
+        return indicators(choice)
+    return np.arange(1, len(choice.options) + 1)[None] / len(choice.options)
+
+
+def indicators(choice: Choice) -> NDArray[np.float64]:
+    """(k, k) one indicator per option."""
+    return np.eye(len(choice.options))
+
+
+def changes(choice: Choice) -> NDArray[np.float64]:
+    """(k - 1, k) one indicator per option but the first: the first, and a dead gene, are all-zero."""
+    return np.eye(len(choice.options))[1:] * SCALE
+
+
+def encode(
+    space: SearchSpace, kinds: Sequence[Kind], rows: Callable[[Choice], NDArray[np.float64]]
+) -> Encoding:
+    """The features that `rows` gives each choice of these kinds."""
+    k = int(space.cardinalities.max())
+    columns, values = [], [np.zeros((0, k + 1))]
+    for column, choice in enumerate(space.choices):
+        if choice.kind in kinds:
+            options = rows(choice)
+            columns += [column] * len(options)
+            values.append(np.pad(options, ((0, 0), (1, k - options.shape[1]))))
+    return Encoding(space, np.array(columns, np.int64), np.concatenate(values).astype(np.float32))
+
+
+def architecture(space: SearchSpace) -> Encoding:
+    """What the network is, formats aside: a level per choice of numbers, one-hot otherwise.
+
+    Levels beat one-hot and the two together: `ofa_mbv3_w10`, 200 rows, Kendall tau .947 against .91 and .93.
+    """
+    return encode(space, ARCHITECTURE, level)
+
+
+def every(space: SearchSpace) -> Encoding:
+    """Everything: one-hot of all choices, and the levels of those of numbers."""
+    return encode(space, ARCHITECTURE + POLICY, indicators) | encode(space, ARCHITECTURE, level)
+
+
+def policy(space: SearchSpace) -> Encoding:
+    """Which layers leave the first format, which is fp32; all-zero for a network in fp32 throughout."""
+    return encode(space, POLICY, changes)
+
+
+@dataclass(frozen=True, eq=False)
+class LogCosts:
+    """Logarithms of additive costs, standardised by the rows they were made from; none without a table."""
+
+    table: CostTable | None
+    centre: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def __call__(self, space: SearchSpace, genomes: Genomes) -> Features:
+        """(n, g) genomes -> (n, k) features."""
+        return ((_logs(self.table, space, genomes) - self.centre) / self.scale).astype(np.float32)
+
+
+def log_costs(table: CostTable | None, space: SearchSpace, genomes: Genomes) -> LogCosts:
+    """Fit `LogCosts` to these genomes."""
+    logs = _logs(table, space, genomes)
+    return LogCosts(table, logs.mean(axis=0), np.maximum(logs.std(axis=0), TINY) / SCALE)
+
+
+def _logs(table: CostTable | None, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+    if table is None:
+        return np.zeros((len(genomes), 0))
+    return np.asarray(np.log(np.maximum(table(space.canonical(genomes)), TINY)))

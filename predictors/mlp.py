@@ -1,0 +1,212 @@
+"""An ensemble of small networks that learns accuracy from many fp32 and few quantized candidates.
+
+The transfer is that of APQ (Wang et al. 2020, arXiv:2006.08509): fit the architecture on fp32 candidates,
+then add one linear map of the number formats to the first hidden layer, starting at zero, and go on with all.
+"""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from predictors import features
+from predictors.calibration import calibrate
+from predictors.predictor import Prediction, check_rows, not_fitted
+from predictors.table import CostTable
+from supernet.space import Genomes, SearchSpace
+
+MEMBERS = 10
+FOLDS = 5  # member m never sees the rows of fold m % FOLDS: on them it is judged
+HIDDEN = 64
+OUTPUT_GAIN = 0.3  # members start close to zero, so that they agree where nothing was learned about them
+STEPS = 400  # of full-batch AdamW, in each of the two stages
+LEARNING_RATE = 1e-2
+WEIGHT_DECAY = 0.3  # decoupled, times the learning rate: Loshchilov & Hutter 2019, arXiv:1711.05101
+CHUNK = 2048  # rows predicted at once: the activations of all members stay inside the cache
+FLOOR = 1e-3  # smallest std, in standard deviations of the targets
+
+
+class Weights(NamedTuple):
+    """All members' weights: e members, a architecture features, p policy features, h hidden units."""
+
+    inputs: Tensor  # (e, a, h)
+    formats: Tensor  # (e, p, h): W_q, zero until quantized candidates are seen
+    hidden: Tensor  # (e, h, h)
+    output: Tensor  # (e, h, 1)
+    input_bias: Tensor  # (e, 1, h)
+    hidden_bias: Tensor  # (e, 1, h)
+    output_bias: Tensor  # (e, 1, 1)
+
+
+class Rows(NamedTuple):
+    """What the networks read of n candidates."""
+
+    architecture: Tensor  # (n, a) centred
+    policy: Tensor  # (n, p) all-zero in fp32
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `MlpPredictor.fit` learns.
+
+    Attributes:
+        costs: the cost features of the training rows.
+        centre: (a,) mean architecture features of the training rows.
+        weights: of the members.
+        mean, scale: of the targets.
+        typical: disagreement of members on rows they have not seen, standardised.
+        widen: factor from disagreement to standard deviation of the error.
+    """
+
+    costs: features.LogCosts
+    centre: features.Features
+    weights: Weights
+    mean: float
+    scale: float
+    typical: float
+    widen: float
+
+
+@dataclass(frozen=True, eq=False)
+class MlpPredictor:
+    """Mean and calibrated disagreement of the members; see `predictors.predictor.Predictor`.
+
+    Without quantized candidates it predicts the same at every policy; without fp32 ones none is transferred.
+    """
+
+    space: SearchSpace
+    _: KW_ONLY
+    seed: int
+    costs: CostTable | None = None
+    fitted: Fitted | None = None
+
+    def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
+        check_rows(self.space, genomes, targets)
+        costs = features.log_costs(self.costs, self.space, genomes)
+        centre = _architecture(self.space, costs, genomes).mean(axis=0)
+        rows = _rows(self.space, costs, centre, genomes)
+        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+        standard = ((targets - mean) / scale).astype(np.float32)
+        seen = _seen(len(targets), seed=self.seed)
+        weights = transfer(rows, torch.from_numpy(standard), torch.from_numpy(seen), seed=self.seed)
+        typical, widen = _judge(_outputs(weights, rows), standard, ~seen)
+        return replace(self, fitted=Fitted(costs, centre, weights, mean, scale, typical, widen))
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        if self.fitted is None:
+            raise not_fitted(self)
+        fitted, mean, std = self.fitted, np.empty(len(genomes)), np.empty(len(genomes))
+        for start in range(0, len(genomes), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            outputs = _outputs(fitted.weights, _rows(self.space, fitted.costs, fitted.centre, genomes[chunk]))
+            mean[chunk], std[chunk] = outputs.mean(axis=0), _spread(outputs, fitted.typical)
+        std = np.maximum(fitted.widen * std, FLOOR)
+        return Prediction(fitted.mean + fitted.scale * mean, fitted.scale * std)
+
+
+# -- features ------------------------------------------------------------------------------------------------
+
+
+def _architecture(space: SearchSpace, costs: features.LogCosts, genomes: Genomes) -> features.Features:
+    return np.hstack([features.architecture(space)(genomes), costs(space, genomes)])
+
+
+def _rows(space: SearchSpace, costs: features.LogCosts, centre: features.Features, genomes: Genomes) -> Rows:
+    architecture = _architecture(space, costs, genomes) - centre
+    return Rows(torch.from_numpy(architecture), torch.from_numpy(features.policy(space)(genomes)))
+
+
+# -- networks ------------------------------------------------------------------------------------------------
+
+
+def initial_weights(a: int, p: int, *, seed: int) -> Weights:
+    """He-normal weights (He et al. 2015, arXiv:1502.01852); `formats` and the biases are zero."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(inputs: int, outputs: int) -> Tensor:
+        return torch.randn(MEMBERS, inputs, outputs, generator=generator) * (2 / max(inputs, 1)) ** 0.5
+
+    def zeros(inputs: int, outputs: int) -> Tensor:
+        return torch.zeros(MEMBERS, inputs, outputs)
+
+    return Weights(
+        inputs=drawn(a, HIDDEN),
+        formats=zeros(p, HIDDEN),
+        hidden=drawn(HIDDEN, HIDDEN),
+        output=drawn(HIDDEN, 1) * OUTPUT_GAIN,
+        input_bias=zeros(1, HIDDEN),
+        hidden_bias=zeros(1, HIDDEN),
+        output_bias=zeros(1, 1),
+    )
+
+
+def forward(weights: Weights, rows: Rows) -> Tensor:
+    """(e, n) each member's standardised prediction for each row."""
+    x: Tensor = weights.input_bias + rows.architecture @ weights.inputs + rows.policy @ weights.formats
+    x = torch.baddbmm(weights.hidden_bias, F.silu(x), weights.hidden)
+    outputs: Tensor = torch.baddbmm(weights.output_bias, F.silu(x), weights.output)
+    return outputs.squeeze(2)
+
+
+def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, seed: int) -> Weights:
+    """Weights fitted to the fp32 rows, if any, and then to all rows, if some are quantized.
+
+    Args:
+        rows: n candidates.
+        targets: (n,) standardised.
+        seen: (e, n) which rows each member may learn from.
+        seed: of the initial weights.
+    """
+    weights = initial_weights(rows.architecture.shape[1], rows.policy.shape[1], seed=seed)
+    plain = ~rows.policy.any(dim=1)
+    if plain.any():
+        weights = train(weights, Rows(*(part[plain] for part in rows)), targets[plain], seen[:, plain])
+    return weights if plain.all() else train(weights, rows, targets, seen)
+
+
+def train(weights: Weights, rows: Rows, targets: Tensor, seen: Tensor) -> Weights:
+    """Minimise each member's squared error on the rows it may see; arguments as for `transfer`."""
+    weights = Weights(*(weight.clone().requires_grad_() for weight in weights))
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    share = seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = (share * (forward(weights, rows) - targets) ** 2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    return Weights(*(weight.detach() for weight in weights))
+
+
+def _outputs(weights: Weights, rows: Rows) -> NDArray[np.float32]:
+    with torch.no_grad():
+        return np.asarray(forward(weights, rows).numpy())
+
+
+# -- uncertainty ---------------------------------------------------------------------------------------------
+
+
+def _seen(n: int, *, seed: int) -> NDArray[np.bool_]:
+    """(e, n) which rows each member learns from: all but those of its fold."""
+    fold = np.random.default_rng(seed).permutation(n) % FOLDS
+    return np.asarray(fold != np.arange(MEMBERS)[:, None] % FOLDS)
+
+
+def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]:
+    """(n,) disagreement of members (e, n), half of it the typical one: few members give a noisy estimate."""
+    return np.asarray(np.hypot(outputs.std(axis=0), typical), np.float64)
+
+
+def _judge(
+    outputs: NDArray[np.float32], targets: NDArray[np.float32], held: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """`typical` and `widen` of `Fitted`, from what members (e, n) say of rows `held` (e, n) out."""
+    count = MEMBERS // FOLDS
+    unseen = outputs.T[held.T].reshape(len(targets), count)
+    typical = float(np.sqrt(unseen.var(axis=1, ddof=1).mean())) + FLOOR
+    return typical, calibrate(unseen.mean(axis=1) - targets, _spread(outputs, typical))

@@ -1,0 +1,77 @@
+"""Encodings: lookups that know which genes are dead and which format is first."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from hw_profiles.workload import macs, params
+from predictors import features
+from predictors.table import compile_table
+from supernet.family import load_family
+from supernet.space import Choice, Genomes, SearchSpace
+
+FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
+SPACE = SearchSpace(
+    "small",
+    (
+        Choice("depth", (1, 2)),
+        Choice("kernel", (3, 5, 7), "architecture", (("depth", (2,)),)),
+        Choice("activation", ("relu", "silu")),
+        Choice("width", (8, 16), "pruning"),
+        Choice("format", ("fp32", "int8", "int4"), "precision"),
+    ),
+)
+
+
+def rows(*genomes: list[int]) -> Genomes:
+    return np.array(genomes, np.int16)
+
+
+def test_numbers_become_levels_and_names_indicators() -> None:
+    encoded = features.architecture(SPACE)(rows([0, 2, 0, 1, 0], [1, 0, 1, 0, 0], [1, 2, 1, 0, 0]))
+    expected = [[0.5, 0, 1, 0, 1], [1, 1 / 3, 0, 1, 0.5], [1, 1, 0, 1, 0.5]]
+    assert_array_equal(encoded, np.array(expected, np.float32))
+
+
+def test_policy_is_zero_in_fp32() -> None:
+    encoded = features.policy(SPACE)(rows([0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 2]))
+    assert_array_equal(encoded, np.array([[0, 0], [1, 0], [0, 1]], np.float32) * np.float32(features.SCALE))
+
+
+@pytest.mark.parametrize("encode", [features.architecture, features.policy, features.every])
+def test_equal_networks_have_equal_features(encode: Callable[[SearchSpace], features.Encoding]) -> None:
+    space = FAMILY.space()
+    raw = np.random.default_rng(0).integers(0, space.cardinalities, (50, len(space.choices))).astype(np.int16)
+    assert_array_equal(encode(space)(raw), encode(space)(space.canonical(raw)))
+
+
+def test_indicators_are_the_one_hot_of_the_space() -> None:
+    space = FAMILY.space()
+    genomes = space.sample(40, rng=np.random.default_rng(1))
+    kinds = features.ARCHITECTURE + features.POLICY
+    assert_array_equal(features.encode(space, kinds, features.indicators)(genomes), space.one_hot(genomes))
+
+
+def test_a_space_without_formats_has_no_policy() -> None:
+    space = SearchSpace("plain", SPACE.choices[:-1])
+    assert features.policy(space)(rows([0, 0, 0, 0])).shape == (1, 0)
+
+
+def test_costs_are_standardised_logarithms() -> None:
+    space = FAMILY.space()
+    table = compile_table(space, FAMILY.terms(), (macs, params))
+    genomes = space.sample(200, rng=np.random.default_rng(2))
+    encoded = features.log_costs(table, space, genomes)(space, genomes)
+    np.testing.assert_allclose(encoded.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(encoded.std(axis=0), features.SCALE, rtol=1e-4)
+    np.testing.assert_allclose(np.corrcoef(encoded[:, 0], np.log(table(genomes)[:, 0]))[0, 1], 1, rtol=1e-6)
+
+
+def test_no_table_and_constant_costs_are_harmless() -> None:
+    space = FAMILY.space()
+    genomes = space.sample(5, rng=np.random.default_rng(3))
+    assert features.log_costs(None, space, genomes)(space, genomes).shape == (5, 0)
+    free = compile_table(space, FAMILY.terms(), (lambda layer: 0.0,))
+    assert_array_equal(features.log_costs(free, space, genomes)(space, genomes), np.zeros((5, 1), np.float32))

@@ -1,0 +1,105 @@
+"""The yardsticks, against independent ones and on cases whose answer is known."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import kendalltau
+
+from hw_profiles.errors import TrilobitError
+from predictors.calibration import NOMINAL, calibrate, coverage
+from predictors.predictor import Prediction
+from predictors.quality import architecture_folds, assess, pairwise_accuracy, tau
+from predictors.table import CostTable
+from supernet.family import load_family
+from supernet.space import Genomes, SearchSpace
+
+SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
+FORMATS = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]
+NOISE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class KnowsTheTruth:
+    """Predicts `truth` exactly, and knows the noise on top of it."""
+
+    std: float = NOISE
+
+    def fit(self, genomes: Genomes, targets: np.ndarray) -> Self:
+        return replace(self)
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        return Prediction(truth(genomes), np.full(len(genomes), self.std))
+
+
+def truth(genomes: Genomes) -> np.ndarray:
+    return genomes.sum(axis=1).astype(float)
+
+
+def knowing(space: SearchSpace, *, seed: int, costs: CostTable | None = None) -> KnowsTheTruth:
+    return KnowsTheTruth()
+
+
+def noisy(n: int, seed: int = 0) -> tuple[Genomes, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    genomes = SPACE.sample(n, rng=rng)
+    genomes[: n // 3, FORMATS] = 0
+    return genomes, truth(genomes) + rng.normal(0, NOISE, n)
+
+
+def test_coverage_and_rmse_of_a_known_gaussian() -> None:
+    genomes, targets = noisy(4000)
+    quality = assess(knowing, SPACE, genomes, targets, seed=0)
+    assert quality.coverage == pytest.approx(NOMINAL, abs=0.015)  # 3 sd of a share of 4,000
+    assert quality.rmse == pytest.approx(NOISE, rel=0.04)
+    assert (quality.n_test, quality.n_train) == (4000, pytest.approx(3200, abs=10))
+
+
+def test_fp32_and_quantized_rows_are_told_apart() -> None:
+    genomes, targets = noisy(300)
+    quality = assess(knowing, SPACE, genomes, targets, seed=0)
+    plain = (genomes[:, FORMATS] == 0).all(axis=1)
+    assert quality.kendall_tau == kendalltau(truth(genomes), targets).statistic
+    assert quality.kendall_tau_fp32 == kendalltau(truth(genomes)[plain], targets[plain]).statistic
+    assert quality.kendall_tau_quantized == kendalltau(truth(genomes)[~plain], targets[~plain]).statistic
+
+
+def test_folds_never_split_an_architecture() -> None:
+    architectures = SPACE.sample(30, rng=np.random.default_rng(0))
+    genomes = architectures.repeat(4, axis=0)
+    genomes[:, FORMATS] = SPACE.sample(len(genomes), rng=np.random.default_rng(1))[:, FORMATS]
+    fold = architecture_folds(SPACE, SPACE.canonical(genomes), 5, rng=np.random.default_rng(2)).reshape(30, 4)
+    assert (fold == fold[:, :1]).all()
+    np.testing.assert_array_equal(np.bincount(fold[:, 0]), 6)
+
+
+def test_too_few_architectures_are_refused() -> None:
+    genomes = np.repeat(SPACE.sample(4, rng=np.random.default_rng(0)), 10, axis=0)
+    with pytest.raises(TrilobitError, match=r"4 architectures; 5 folds need at least 5: run `nas sample`"):
+        assess(knowing, SPACE, genomes, np.arange(40.0), seed=0)
+
+
+@given(values=arrays(np.float64, st.tuples(st.just(2), st.integers(2, 12)), elements=st.integers(-3, 3)))
+def test_ranks_agree_with_scipy_and_with_counting(values: np.ndarray) -> None:
+    predicted, targets = values
+    ours, accuracy = tau(predicted, targets), pairwise_accuracy(predicted, targets)
+    if ours is None:
+        assert np.ptp(predicted) == 0 or np.ptp(targets) == 0
+    else:
+        assert ours == pytest.approx(kendalltau(predicted, targets).statistic)
+    pairs = [(i, j) for i in range(len(targets)) for j in range(i) if targets[i] != targets[j]]
+    right = [0.5 + 0.5 * np.sign((predicted[i] - predicted[j]) * (targets[i] - targets[j])) for i, j in pairs]
+    assert accuracy == (pytest.approx(np.mean(right)) if pairs else None)
+
+
+@pytest.mark.parametrize("too_narrow", [0.1, 1.0, 7.0])
+def test_calibration_mends_a_wrong_spread(too_narrow: float) -> None:
+    errors = np.random.default_rng(0).normal(0, 1, 2000)
+    spread = np.full(2000, 1 / too_narrow)
+    widen = calibrate(errors[:1000], spread[:1000])
+    assert widen == pytest.approx(too_narrow, rel=0.1)
+    assert coverage(errors[1000:], widen * spread[1000:]) == pytest.approx(NOMINAL, abs=0.03)

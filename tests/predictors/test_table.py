@@ -1,0 +1,88 @@
+"""`CostTable` against the sum over workload rows, which it must equal exactly."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_profiles.workload import LayerSpec, macs, params
+from predictors import table
+from predictors.table import compile_table, distinct_layers
+from supernet.families.mbconv import MBConvFamily, Stage
+from supernet.family import FAMILIES, Family, load_family
+
+COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
+
+
+def summed(family: Family, genomes: np.ndarray) -> np.ndarray:
+    """(n, k) costs added up layer by layer."""
+    loads = [family.workload(family.space().candidate(genome)) for genome in genomes]
+    return np.array([[sum(cost(layer) for layer in load.layers) for cost in COSTS] for load in loads], float)
+
+
+def stages() -> st.SearchStrategy[Stage]:
+    depths = st.sampled_from([(1,), (1, 2), (2, 3), (1, 3)])
+    expanded = st.sampled_from([(8,), (8, 16), (16, 24)])
+    return st.builds(
+        Stage, st.sampled_from([8, 16]), st.sampled_from([1, 2]), depths, expanded, st.just((3, 5))
+    )
+
+
+def small_families() -> st.SearchStrategy[MBConvFamily]:
+    return st.builds(
+        MBConvFamily,
+        name=st.just("drawn"),
+        resolutions=st.sampled_from([(8,), (9, 16)]),
+        stem_width=st.just(8),
+        stages=st.lists(stages(), min_size=1, max_size=3).map(tuple),
+        head_width=st.just(16),
+        in_channels=st.sampled_from([1, 3]),
+        classes=st.just(4),
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_the_sum_over_workload_rows(name: str) -> None:
+    family = load_family(name, in_channels=3, classes=10)
+    genomes = family.space().sample(60, rng=np.random.default_rng(0))
+    costs = compile_table(family.space(), family.terms(), COSTS)(genomes)
+    np.testing.assert_array_equal(costs, summed(family, genomes))
+
+
+@settings(max_examples=15, deadline=None)
+@given(family=small_families(), seed=st.integers(0, 99))
+def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> None:
+    genomes = family.space().sample(8, rng=np.random.default_rng(seed))
+    costs = compile_table(family.space(), family.terms(), COSTS)(genomes)
+    np.testing.assert_array_equal(costs, summed(family, genomes))
+
+
+@pytest.mark.parametrize("n", [0, 1, 6, 7, 8, 21])
+def test_rows_do_not_depend_on_the_chunk_they_fall_in(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    costs = compile_table(family.space(), family.terms(), COSTS)
+    genomes = family.space().sample(n, rng=np.random.default_rng(1))
+    whole = costs(genomes)
+    monkeypatch.setattr(table, "CHUNK", 7)
+    np.testing.assert_array_equal(costs(genomes), whole)
+    assert whole.shape == (n, len(COSTS))
+
+
+def test_a_table_without_costs_or_terms_is_empty() -> None:
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    genomes = family.space().sample(3, rng=np.random.default_rng(0))
+    assert compile_table(family.space(), family.terms(), ())(genomes).shape == (3, 0)
+    np.testing.assert_array_equal(compile_table(family.space(), (), (macs,))(genomes), np.zeros((3, 1)))
+
+
+def test_distinct_layers_are_those_of_all_networks() -> None:
+    family = MBConvFamily("tiny", (8,), 8, (Stage(8, 1, (1, 2), (8,), (3, 5)),), 16, 1, 4)
+    space = family.space()
+    every = np.array(list(itertools.product(*(range(k) for k in space.cardinalities))), np.int16)
+    every = every[(every == space.canonical(every)).all(axis=1)]
+    found = {layer for genome in every for layer in family.workload(space.candidate(genome)).layers}
+    listed = distinct_layers(space, family.terms())
+    assert set(listed) == found
+    assert list(listed) == sorted(found, key=LayerSpec.key)
