@@ -77,7 +77,7 @@ def to_min(objectives: Sequence[Objective], values: Values) -> Values:
 
 
 def violation(objectives: Sequence[Objective], values: Values) -> Values:
-    """(n,) how far the rows of `values` (n, m) are outside the bounds: excess over bound, summed; 0 is feasible.
+    """(n,) how far the rows of `values` (n, m) are out of bounds: relative excess, summed; 0 is feasible.
 
     A value that is not finite breaks its bound infinitely.
 
@@ -92,7 +92,7 @@ def violation(objectives: Sequence[Objective], values: Values) -> Values:
     return total
 
 
-# -- limits as people write them -----------------------------------------------------------------------
+# -- limits as people write them ------------------------------------------
 
 UNITS: Mapping[str, Mapping[str, float]] = {
     "fraction": {"": 1.0, "%": 1e-2},
@@ -125,9 +125,9 @@ class Limit:
 
 
 def parse_limit(text: str, limited: Objective) -> Limit:
-    """A limit as people write it: `0.3ms`, `200KB` (of 1000 bytes; a `KiB` has 1024), `12M` MACs, `95%` accuracy.
+    """A limit as people write it: `0.3ms`, `200KB`, `12M` multiply-adds, `95%` or `0.95` accuracy.
 
-    A percentage of anything but accuracy is a share of the largest network.
+    A KB has 1000 bytes, a KiB 1024. A percentage of anything but accuracy is a share of the largest network.
 
     >>> parse_limit("200KB", OBJECTIVES["size"])
     Limit(value=200000.0, relative=False)

@@ -1,6 +1,7 @@
 """Pareto dominance on objective matrices, and the nouns of a front.
 
-Everything here minimises: objectives went through `Objective.to_min` before. A matrix is `(n, m)`, a row per candidate.
+Everything here minimises: objectives went through `Objective.to_min` before. A matrix is `(n, m)`, a row
+per candidate.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,18 @@ Matrix = NDArray[np.float64]  # (n, m)
 Source = Literal["predicted", "supernet", "measured"]
 
 
+def finite_rows(Y: Matrix) -> NDArray[np.bool_]:
+    """(n,) True where a row of `Y` (n, m) has neither a NaN nor an infinity: the evaluation did not fail."""
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(Y), axis=1)
+    return finite
+
+
 def non_dominated(Y: Matrix) -> NDArray[np.bool_]:
     """(n,) True where no other row of `Y` (n, m) is at least as good everywhere and better somewhere.
 
     Of equal rows only the first is kept. A row with a NaN or an infinity is never kept and dominates nothing.
     """
-    mask: NDArray[np.bool_] = np.isfinite(Y).all(axis=1)
+    mask = finite_rows(Y)
     if mask.any():
         mask[mask] = moocore.is_nondominated(Y[mask], keep_weakly=False)
     return mask
@@ -34,7 +41,7 @@ def rank(Y: Matrix) -> NDArray[np.int64]:
 
     Equal rows share a rank. Rows with a NaN or an infinity come after all others, in one last front.
     """
-    finite = np.isfinite(Y).all(axis=1)
+    finite = finite_rows(Y)
     ranks = np.zeros(len(Y), np.int64)
     if finite.any():
         ranks[finite] = moocore.pareto_rank(Y[finite])
@@ -45,8 +52,8 @@ def rank(Y: Matrix) -> NDArray[np.int64]:
 def crowding_distance(Y: Matrix, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) how alone each row is within its front: summed gaps between its neighbours, infinite at the ends.
 
-    Deb et al. 2002, NSGA-II, section III-B, doi:10.1109/4235.996017. All fronts at once: rows are sorted by (front,
-    value), and neighbours of another front do not count.
+    Deb et al. 2002, NSGA-II, section III-B, doi:10.1109/4235.996017. All fronts at once: rows are sorted by
+    (front, value), and neighbours of another front do not count.
     """
     distance = np.zeros(len(Y))
     for values in Y.T:
@@ -71,7 +78,7 @@ def hypervolume(Y: Matrix, reference: Matrix | Sequence[float]) -> float:
     >>> hypervolume(np.array([[0.0, 0.5], [0.5, 0.0]]), [1.0, 1.0])
     0.75
     """
-    finite = Y[np.isfinite(Y).all(axis=1)]
+    finite = Y[finite_rows(Y)]
     return float(moocore.hypervolume(finite, ref=np.asarray(reference, np.float64))) if len(finite) else 0.0
 
 
@@ -82,7 +89,8 @@ class Evaluation:
     Attributes:
         candidate: the network.
         values: objective name -> value in that objective's unit, as people read it (accuracy is not negated).
-        source: `predicted` by predictors and cost tables; `supernet`, with inherited weights; `measured` on what is shipped.
+        source: `predicted` by predictors and cost tables; `supernet`, with inherited weights; `measured` on
+            what is shipped.
         spread: objective name -> standard deviation or interquartile range, where it is known.
         cost_s: seconds it took to find out.
         error: why there are no values.
@@ -110,10 +118,10 @@ class ParetoFront:
     Attributes:
         objectives: what is traded off, in order.
         evaluations: one per candidate, all from one source.
-        reference: one value per objective, in its unit, worse than all of interest: hypervolume counts from it.
+        reference: one value per objective, in its unit, worse than all of interest.
 
     Raises:
-        ValueError: one evaluation dominates or equals another, a candidate is there twice, or sources are mixed.
+        ValueError: one evaluation dominates or equals another, a candidate is there twice, sources are mixed.
     """
 
     objectives: tuple[Objective, ...]
@@ -129,7 +137,7 @@ class ParetoFront:
         if len({evaluation.candidate for evaluation in self.evaluations}) < len(self.evaluations):
             raise ValueError("a candidate is there twice")
         if not non_dominated(self.minimised).all():
-            raise ValueError("an evaluation is dominated by, or equal to, another; build fronts with pareto_front")
+            raise ValueError("an evaluation is dominated by, or equal to, another; use pareto_front")
 
     @property
     def minimised(self) -> Matrix:

@@ -1,15 +1,15 @@
 """The default search: multi-objective evolution on whole genome matrices.
 
-NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017) with an archive of everything non-dominated, which breeds
-too; mutation rates with a heavy tail, so that a step is the smallest one or a leap (Doerr et al. 2017, arXiv:1703.03334):
-one-gene steps from archived parents are a local search around the front; and a first generation spread from the
-smallest to the largest network.
+NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017) with an archive of everything non-dominated,
+which breeds too; mutation rates with a heavy tail, so that a step is the smallest one or a leap (Doerr et
+al. 2017, arXiv:1703.03334): one-gene steps from archived parents are a local search around the front; and a
+first generation spread from the smallest to the largest network.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import crowding_distance
+from nas.pareto import crowding_distance, finite_rows
 from nas.search.novelty import Novelty
 from nas.search.points import Points, constrained_rank, front, join
 from supernet.space import Genomes, SearchSpace
@@ -37,10 +37,8 @@ class Evolution:
         self._step += 1
         return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
 
-    def tell(
-        self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]
-    ) -> None:
-        told = Points(genomes, objectives, violation)[np.isfinite(objectives).all(axis=1)]
+    def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        told = Points(genomes, objectives, violation)[finite_rows(objectives)]
         self._archive = front(told if self._archive is None else join(self._archive, told))
         everyone = told if self._population is None else join(self._population, told)
         self._population = survivors(everyone, POPULATION)
@@ -62,18 +60,16 @@ class Evolution:
         assert self._population is not None
         assert self._archive is not None
         elite = rng.binomial(n, ELITE) if len(self._archive) else 0
-        parents = np.concatenate((
-            self._archive.genomes[tournament(self._archive, elite, rng=rng)],
-            self._population.genomes[tournament(self._population, n - elite, rng=rng)],
-        ))
-        return rng.permutation(parents)
+        best = self._archive.genomes[tournament(self._archive, elite, rng=rng)]
+        good = self._population.genomes[tournament(self._population, n - elite, rng=rng)]
+        return rng.permutation(np.concatenate((best, good)))
 
 
 def spread_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
     """(n, g) canonical genomes, spread from all-first to all-last options; the first two rows are those two.
 
-    Uniform genes would make networks of average size only, being a sum of many. Options are in order, so each row
-    leans towards one end by a tilt of its own.
+    Uniform genes would make networks of average size only, being a sum of many. Options are in order, so
+    each row leans towards one end by a tilt of its own.
     """
     tilt = rng.random((n, 1))
     tilt[:2] = np.array([[0.0], [1.0]])[:n]

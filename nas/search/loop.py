@@ -110,10 +110,11 @@ def _stalled(volumes: Sequence[float], patience: int | None) -> bool:
 
 
 def choose_finalists(objectives: Matrix, k: int) -> NDArray[np.int64]:
-    """(min(k, n),) rows of a front (n, m), well spread: the best in each objective, then the loneliest each time.
+    """(min(k, n),) rows of a front (n, m), well spread: the best in each objective, then the loneliest.
 
     Lonely is far, in objectives scaled to 0..1, from the nearest row already chosen (Gonzalez 1985,
-    doi:10.1016/0304-3975(85)90224-5). Where `k` is below the number of objectives, the first ones have their best.
+    doi:10.1016/0304-3975(85)90224-5). Where `k` is below the number of objectives, the first ones have
+    their best.
     """
     if not len(objectives):
         return np.empty(0, np.int64)

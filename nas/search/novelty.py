@@ -14,8 +14,8 @@ ENUMERABLE = 2**18  # gene combinations up to which what is left of a space is l
 def row_hashes(genomes: Genomes) -> NDArray[np.uint64]:
     """(n,) hash of each row: dot product with random odd numbers, modulo 2^64.
 
-    Two different rows agree with a probability of about 2^-63; all that happens then is that the later one is never
-    asked for.
+    Two different rows agree with a probability of about 2^-63; all that happens then is that the later one
+    is never asked for.
     """
     multipliers = np.random.default_rng(64).integers(0, 2**64, genomes.shape[1], np.uint64) | np.uint64(1)
     hashes: NDArray[np.uint64] = genomes.astype(np.uint64) @ multipliers
@@ -43,17 +43,19 @@ class Novelty:
     def __init__(self, space: SearchSpace, initial: Genomes | None = None) -> None:
         self._space = space
         self._drawn = np.empty(0, np.uint64)  # hashes, sorted
-        rows = np.empty((0, len(space.choices)), np.int16) if initial is None else np.asarray(initial, np.int16)
-        if rows.shape[1:] != (len(space.choices),) or ((rows < 0) | (rows >= space.cardinalities)).any():
-            raise ValueError(f"initial genomes of shape {rows.shape} do not belong to space {space.fingerprint}")
+        genes = len(space.choices)
+        rows = np.empty((0, genes), np.int16) if initial is None else np.asarray(initial, np.int16)
+        if rows.shape[1:] != (genes,) or ((rows < 0) | (rows >= space.cardinalities)).any():
+            raise ValueError(f"initial genomes {rows.shape} do not belong to space {space.fingerprint}")
         self._pending = space.canonical(rows)
 
     def draw(self, n: int, propose: Callable[[int], Genomes], *, rng: np.random.Generator) -> Genomes:
         """Up to `n` canonical rows, all different and never drawn before.
 
-        They come from `initial`; then from `propose(k)`, which gives about `k` canonical rows; where that gives known
-        rows again and again, from uniform sampling; at last, in small spaces, from a list of what is left. Fewer
-        than `n` rows, down to none, mean that the space is exhausted (or, where it is too large to list, seems so).
+        They come from `initial`; then from `propose(k)`, which gives about `k` canonical rows; where that
+        gives known rows again and again, from uniform sampling; at last, in small spaces, from a list of
+        what is left. Fewer than `n` rows, down to none, mean that the space is exhausted (or, where it is
+        too large to list, seems so).
         """
         taken = [self._take_pending(n)]
         origins = ((propose, ROUNDS), (self._sampler(rng), ROUNDS), (self._lister(rng), 1))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import Matrix, non_dominated, rank
+from nas.pareto import Matrix, finite_rows, non_dominated, rank
 from supernet.space import Genomes
 
 
@@ -46,11 +46,11 @@ def front(points: Points) -> Points:
 
 
 def best(points: Points) -> Points:
-    """The front or, where no row is feasible, the one that violates the limits least; failed rows left out."""
+    """The front or, where nothing is feasible, the row that violates the limits least; no failed rows."""
     feasible = front(points)
     if len(feasible):
         return feasible
-    valid = points[np.isfinite(points.objectives).all(axis=1)]
+    valid = points[finite_rows(points.objectives)]
     return valid[np.argsort(valid.violation, kind="stable")[:1]]
 
 

@@ -1,4 +1,4 @@
-"""NSGA-II as pymoo has it (Blank & Deb 2020, doi:10.1109/ACCESS.2020.2990567), usual in published searches."""
+"""NSGA-II of pymoo (Blank & Deb 2020, doi:10.1109/ACCESS.2020.2990567), usual in published searches."""
 
 from typing import Any
 
@@ -12,6 +12,7 @@ from pymoo.operators.crossover.sbx import SBX
 from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 
+from nas.pareto import finite_rows
 from nas.search.novelty import Novelty
 from supernet.space import Genomes, SearchSpace
 
@@ -22,7 +23,7 @@ MUTATION = {"prob_var": 0.02, "eta": 20, "vtype": float, "repair": RoundingRepai
 
 
 class PymooNsga2:
-    """See `nas.search.searcher.Searcher` for the promises; genes are integers, children are made canonical."""
+    """See `nas.search.searcher.Searcher`. Genes are integers; children are made canonical."""
 
     def __init__(self, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> None:
         self._space = space
@@ -32,7 +33,9 @@ class PymooNsga2:
         last = space.cardinalities - 1
         self._problem = Problem(len(last), n_ieq_constr=1, xl=0, xu=last, vtype=int)
         crossover, mutation = SBX(**CROSSOVER), PM(**MUTATION)
-        self._algorithm = NSGA2(POPULATION, crossover=crossover, mutation=mutation, eliminate_duplicates=False)
+        self._algorithm = NSGA2(
+            POPULATION, crossover=crossover, mutation=mutation, eliminate_duplicates=False
+        )
         self._algorithm.setup(self._problem, termination=NoTermination(), seed=seed)
 
     def ask(self, n: int) -> Genomes:
@@ -41,10 +44,8 @@ class PymooNsga2:
         self._algorithm.random_state = rng
         return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
 
-    def tell(
-        self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]
-    ) -> None:
-        valid = np.isfinite(objectives).all(axis=1) & np.isfinite(violation)
+    def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
+        valid = finite_rows(np.column_stack((objectives, violation)))
         if valid.any():
             self._algorithm.advance(infills=_population(genomes[valid], objectives[valid], violation[valid]))
 

@@ -21,7 +21,5 @@ class RandomSearch:
         self._step += 1
         return self._novelty.draw(n, lambda k: self._space.sample(k, rng=rng), rng=rng)
 
-    def tell(
-        self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]
-    ) -> None:
+    def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         del genomes, objectives, violation

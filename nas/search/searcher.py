@@ -19,9 +19,9 @@ SEARCHERS: Mapping[str, str] = {
 class Searcher(Protocol):
     """Proposes networks and learns how good they are.
 
-    Deterministic given its seed and what it was told: asked and told the same again, it goes the same way. The
-    random numbers of ask number `i` come from `default_rng([seed, i])`, so a run is resumed by replaying it from
-    stored answers.
+    Deterministic given its seed and what it was told: asked and told the same again, it goes the same way.
+    The random numbers of ask number `i` come from `default_rng([seed, i])`, so a run is resumed by
+    replaying it from stored answers.
     """
 
     def ask(self, n: int) -> Genomes:
@@ -40,7 +40,7 @@ class Searcher(Protocol):
 
 
 class MakeSearcher(Protocol):
-    """How every registered searcher is constructed; it asks for the genomes `initial` (k, g) before any other."""
+    """How every registered searcher is constructed; it asks for `initial` (k, g) genomes before any other."""
 
     def __call__(self, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> Searcher: ...
 

@@ -27,7 +27,9 @@ REFERENCE = (0.0, 10.0)
 
 # few distinct values, so that ties and duplicates are common
 matrices = st.integers(1, 3).flatmap(
-    lambda m: arrays(np.float64, st.tuples(st.integers(1, 12), st.just(m)), elements=st.integers(0, 5).map(float))
+    lambda m: arrays(
+        np.float64, st.tuples(st.integers(1, 12), st.just(m)), elements=st.integers(0, 5).map(float)
+    )
 )
 
 
@@ -71,7 +73,9 @@ def test_crowding_distance_orders_as_pymoo(m: int) -> None:
         rows = ranks == front
         if rows.sum() < 3:
             continue  # pymoo gives single rows 0, we give all ends infinity
-        expected = calc_crowding_distance(Y[rows], filter_out_duplicates=False) * m  # pymoo's is the mean over objectives
+        expected = (
+            calc_crowding_distance(Y[rows], filter_out_duplicates=False) * m
+        )  # pymoo's is the mean over objectives
         np.testing.assert_allclose(ours[rows], expected)
 
 
@@ -132,7 +136,10 @@ def test_pareto_front_leaves_out_what_breaks_a_bound() -> None:
         ((evaluation(0, 0.5, 1.0), evaluation(1, 0.4, 2.0)), "dominated"),
         ((evaluation(0, 0.5, 1.0), evaluation(1, 0.5, 1.0)), "dominated"),
         ((evaluation(0, 0.5, 1.0), evaluation(0, 0.9, 2.0)), "there twice"),
-        ((evaluation(0, 0.5, 1.0), evaluation(1, 0.9, 2.0, "measured")), "one source, not measured, predicted"),
+        (
+            (evaluation(0, 0.5, 1.0), evaluation(1, 0.9, 2.0, "measured")),
+            "one source, not measured, predicted",
+        ),
         ((evaluation(0, float("nan"), 1.0),), "dominated"),
     ],
 )

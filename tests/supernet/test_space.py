@@ -122,7 +122,9 @@ def test_one_hot_of_kinds_selects_columns(space: SearchSpace, seed: int) -> None
     genomes = random_genomes(space, seed)
     kind_of_slot = np.repeat([choice.kind for choice in space.choices], space.cardinalities)
     for kind in KINDS:
-        np.testing.assert_array_equal(space.one_hot(genomes, [kind]), space.one_hot(genomes)[:, kind_of_slot == kind])
+        np.testing.assert_array_equal(
+            space.one_hot(genomes, [kind]), space.one_hot(genomes)[:, kind_of_slot == kind]
+        )
 
 
 @given(spaces(), seeds)
@@ -196,7 +198,11 @@ def test_fingerprint_changes_with_family_kind_and_condition() -> None:
 def test_a_condition_on_a_dead_choice_does_not_hold() -> None:
     space = SearchSpace(
         "chain",
-        (Choice("a", (0, 1)), Choice("b", (0, 1), active_if=(("a", (1,)),)), Choice("c", (0, 1), active_if=(("b", (0,)),))),
+        (
+            Choice("a", (0, 1)),
+            Choice("b", (0, 1), active_if=(("a", (1,)),)),
+            Choice("c", (0, 1), active_if=(("b", (0,)),)),
+        ),
     )
     # b is dead, so its gene is 0, and yet c is dead too
     np.testing.assert_array_equal(space.active(np.array([[0, 0, 1]], np.int16)), [[True, False, False]])
@@ -214,7 +220,7 @@ def test_a_condition_on_a_dead_choice_does_not_hold() -> None:
     ids=["no options", "name twice", "later parent", "unknown option"],
 )
 def test_broken_spaces_are_refused(choices: tuple[Choice, ...]) -> None:
-    with pytest.raises(ValueError, match="choice|condition"):
+    with pytest.raises(ValueError, match=r"choice|condition"):
         SearchSpace("broken", choices)
 
 

@@ -10,7 +10,11 @@ from nas.search.searcher import make_searcher
 from supernet.space import Choice, Genomes, SearchSpace
 
 SPACE = SearchSpace("deep", tuple(Choice(f"c{i}", (0, 1, 2)) for i in range(40)))
-RIDGE = Points(np.arange(6, dtype=np.int16)[:, None], np.array([[0, 9], [9, 0], [4, 4], [4.1, 3.9], [5, 5], [0, 0]]), np.eye(6)[5])
+RIDGE = Points(
+    np.arange(6, dtype=np.int16)[:, None],
+    np.array([[0, 9], [9, 0], [4, 4], [4.1, 3.9], [5, 5], [0, 0]]),
+    np.eye(6)[5],
+)
 
 
 def knapsack(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
@@ -42,10 +46,14 @@ def test_tournaments_prefer_better_rows() -> None:
 
 def test_beats_nsga2_and_random_search() -> None:
     volumes = {
-        name: np.mean([
-            search(make_searcher(name, SPACE, seed=seed), knapsack, budget=3000, batch=100, reference=[0, 50]).hypervolumes[-1]
-            for seed in range(3)
-        ])
+        name: np.mean(
+            [
+                search(
+                    make_searcher(name, SPACE, seed=seed), knapsack, budget=3000, batch=100, reference=[0, 50]
+                ).hypervolumes[-1]
+                for seed in range(3)
+            ]
+        )
         for name in ("evolution", "nsga2", "random")
     }
     assert volumes["evolution"] > volumes["nsga2"] > volumes["random"]

@@ -28,7 +28,12 @@ def nothing_feasible(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
 def test_finds_the_feasible_front_of_an_exhausted_space() -> None:
     seen: list[Progress] = []
     result = search(
-        RandomSearch(SPACE, seed=0), trade_off, budget=1000, batch=64, reference=REFERENCE, on_progress=seen.append
+        RandomSearch(SPACE, seed=0),
+        trade_off,
+        budget=1000,
+        batch=64,
+        reference=REFERENCE,
+        on_progress=seen.append,
     )
     assert (result.stopped, result.evaluations) == ("exhausted", 400)
     assert result.genomes.tolist() == [[a, 0] for a in range(5, 20)]
@@ -55,7 +60,9 @@ def test_stops_when_the_hypervolume_stalls() -> None:
     def constant(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
         return np.ones((len(genomes), 2)), np.zeros(len(genomes))
 
-    result = search(RandomSearch(SPACE, seed=0), constant, budget=400, batch=10, reference=REFERENCE, patience=3)
+    result = search(
+        RandomSearch(SPACE, seed=0), constant, budget=400, batch=10, reference=REFERENCE, patience=3
+    )
     assert (result.stopped, result.evaluations) == ("stalled", 40)
 
 
@@ -63,7 +70,10 @@ def test_names_the_least_violating_genome_where_nothing_is_feasible() -> None:
     result = search(
         RandomSearch(SPACE, seed=0), nothing_feasible, budget=400, batch=50, reference=REFERENCE, patience=1
     )
-    assert (result.stopped, len(result.genomes)) == ("budget", 0)  # no progress is no stall before the first success
+    assert (result.stopped, len(result.genomes)) == (
+        "budget",
+        0,
+    )  # no progress is no stall before the first success
     assert result.nearest.genomes.tolist() == [[0, 0]]
     assert result.nearest.violation.tolist() == [1.0]
 

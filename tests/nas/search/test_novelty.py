@@ -8,7 +8,11 @@ from supernet.space import Choice, Genomes, SearchSpace, unique_rows
 
 SPACE = SearchSpace(
     "small",
-    (Choice("depth", (1, 2)), Choice("width", (8, 16, 24)), Choice("kernel", (3, 5), active_if=(("depth", (2,)),))),
+    (
+        Choice("depth", (1, 2)),
+        Choice("width", (8, 16, 24)),
+        Choice("kernel", (3, 5), active_if=(("depth", (2,)),)),
+    ),
 )
 
 

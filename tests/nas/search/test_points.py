@@ -7,7 +7,9 @@ from nas.search.points import Points, best, constrained_rank, front, join
 
 def points(objectives: list[list[float]], violation: list[float]) -> Points:
     n = len(objectives)
-    return Points(np.arange(n, dtype=np.int16)[:, None], np.array(objectives).reshape(n, -1), np.array(violation))
+    return Points(
+        np.arange(n, dtype=np.int16)[:, None], np.array(objectives).reshape(n, -1), np.array(violation)
+    )
 
 
 MIXED = points([[1, 2], [2, 1], [0, 0], [3, 3], [0, 1]], [0, 0, 0.5, 0, 0.1])
