@@ -1,0 +1,148 @@
+"""What every benchmark shares: arguments, one pinned core, interleaved timing, a table and a JSON file."""
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+SCHEMA = "benchmark/1"
+PACKAGES = ("numpy", "torch", "scikit-learn", "pymoo", "optuna", "onnxruntime", "moocore")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        task: what was done.
+        metric, unit: what was measured.
+        better: which way is better.
+        ours: median over repeats or seeds.
+        spread: interquartile range over the same.
+        peers: name -> the same figure of another implementation, in the same run.
+        target: what we set out to reach; None where nothing was set.
+    """
+
+    task: str
+    metric: str
+    unit: str
+    better: Literal["higher", "lower"]
+    ours: float
+    spread: float
+    peers: Mapping[str, float] = field(default_factory=dict)
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """`--data DIR`, `--seeds N`, `--quick`, `--json OUT`."""
+
+    data: Path
+    seeds: int
+    quick: bool
+    json: Path | None
+
+
+def parse_arguments(description: str | None, *, seeds: int) -> Arguments:
+    """The command line that every benchmark has; `seeds` is the default of `--seeds`."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = Path(__file__).parents[1] / "../shared/data"
+    parser.add_argument(
+        "--data", type=Path, default=data, metavar="DIR", help="published data (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, metavar="N", help="repeats or seeds (default: %(default)s)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small and noisy: only shows that it runs")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
+    return Arguments(**vars(parser.parse_args()))
+
+
+@contextmanager
+def one_core() -> Iterator[int]:
+    """Run on one core, with one thread in every library; gives the core's number."""
+    allowed, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    core = max(allowed)
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield core
+    finally:
+        torch.set_num_threads(threads)
+        os.sched_setaffinity(0, allowed)
+
+
+def interleaved_s(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds (repeats,) of every task, after one warm-up each.
+
+    Tasks take turns, so that a slow spell of the machine meets all of them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for repeat in range(repeats + 1):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if repeat:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(samples) for name, samples in seconds.items()}
+
+
+def interquartile_range(samples: np.ndarray) -> float:
+    """Upper minus lower quartile."""
+    lower, upper = np.percentile(samples, [25, 75])
+    return float(upper - lower)
+
+
+def machine() -> dict[str, object]:
+    """Where the figures come from."""
+    names = [
+        line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return {
+        "cpu": names[0].strip() if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "load_1min": os.getloadavg()[0],
+    }
+
+
+def _readable(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def report(benchmark: str, rows: Sequence[Row], out: Path | None) -> None:
+    """Print a table and, with `out`, write it as schema `benchmark/1`."""
+    table = Table("task", "metric", "ours", "spread", "peers", "target", title=benchmark)
+    for row in rows:
+        peers = "\n".join(f"{name}: {_readable(value)}" for name, value in row.peers.items())
+        target = "" if row.target is None else _readable(row.target)
+        metric = f"{row.metric}, {row.unit} ({row.better} is better)"
+        table.add_row(row.task, metric, _readable(row.ours), _readable(row.spread), peers, target)
+    Console().print(table)
+    if out:
+        versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+        document = {
+            "schema": SCHEMA,
+            "benchmark": benchmark,
+            "machine": machine(),
+            "versions": versions,
+            "rows": [asdict(row) for row in rows],
+        }
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(document, indent=2) + "\n")
