@@ -4,6 +4,7 @@ The transfer is that of APQ (Wang et al. 2020, arXiv:2006.08509): fit the archit
 then add one linear map of the number formats to the first hidden layer, starting at zero, and go on with all.
 """
 
+import math
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import NamedTuple, Self
 
@@ -20,7 +21,7 @@ from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
 MEMBERS = 10
-FOLDS = 5  # member m never sees the rows of fold m % FOLDS: on them it is judged
+FOLDS = 5  # each member is judged on a fifth of the rows, which it never sees
 HIDDEN = 64
 OUTPUT_GAIN = 0.3  # members start close to zero, so that they agree where nothing was learned about them
 STEPS = 400  # of full-batch AdamW, in each of the two stages
@@ -128,7 +129,7 @@ def initial_weights(a: int, p: int, *, seed: int) -> Weights:
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(inputs: int, outputs: int) -> Tensor:
-        return torch.randn(MEMBERS, inputs, outputs, generator=generator) * (2 / max(inputs, 1)) ** 0.5
+        return torch.randn(MEMBERS, inputs, outputs, generator=generator) * math.sqrt(2 / max(inputs, 1))
 
     def zeros(inputs: int, outputs: int) -> Tensor:
         return torch.zeros(MEMBERS, inputs, outputs)
@@ -148,8 +149,7 @@ def forward(weights: Weights, rows: Rows) -> Tensor:
     """(e, n) each member's standardised prediction for each row."""
     x: Tensor = weights.input_bias + rows.architecture @ weights.inputs + rows.policy @ weights.formats
     x = torch.baddbmm(weights.hidden_bias, F.silu(x), weights.hidden)
-    outputs: Tensor = torch.baddbmm(weights.output_bias, F.silu(x), weights.output)
-    return outputs.squeeze(2)
+    return torch.baddbmm(weights.output_bias, F.silu(x), weights.output).squeeze(2)
 
 
 def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, seed: int) -> Weights:
@@ -192,21 +192,28 @@ def _outputs(weights: Weights, rows: Rows) -> NDArray[np.float32]:
 
 
 def _seen(n: int, *, seed: int) -> NDArray[np.bool_]:
-    """(e, n) which rows each member learns from: all but those of its fold."""
-    fold = np.random.default_rng(seed).permutation(n) % FOLDS
-    return np.asarray(fold != np.arange(MEMBERS)[:, None] % FOLDS)
+    """(e, n) which rows each member learns from: all but one fold of its own partition of the rows.
+
+    Every `FOLDS` members share a partition. A row is unseen by one member of each; as their training rows
+    differ, they disagree about it as all members do about a new one.
+    """
+    rng = np.random.default_rng(seed)
+    folds = np.stack([rng.permutation(n) % FOLDS for _ in range(MEMBERS // FOLDS)])[:, None]
+    return np.asarray(folds != np.arange(FOLDS)[:, None]).reshape(MEMBERS, n)
 
 
 def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]:
     """(n,) disagreement of members (e, n), half of it the typical one: few members give a noisy estimate."""
-    return np.asarray(np.hypot(outputs.std(axis=0), typical), np.float64)
+    return np.asarray(np.hypot(outputs.std(axis=0), typical) / math.sqrt(2), np.float64)
 
 
 def _judge(
     outputs: NDArray[np.float32], targets: NDArray[np.float32], held: NDArray[np.bool_]
 ) -> tuple[float, float]:
-    """`typical` and `widen` of `Fitted`, from what members (e, n) say of rows `held` (e, n) out."""
-    count = MEMBERS // FOLDS
-    unseen = outputs.T[held.T].reshape(len(targets), count)
-    typical = float(np.sqrt(unseen.var(axis=1, ddof=1).mean())) + FLOOR
-    return typical, calibrate(unseen.mean(axis=1) - targets, _spread(outputs, typical))
+    """`typical` and `widen` of `Fitted`, from what members (e, n) say of rows `held` (e, n) out.
+
+    Slightly wide: the few members that judge a row err more than all of them together do.
+    """
+    unseen = outputs.T[held.T].reshape(len(targets), MEMBERS // FOLDS)
+    typical = math.sqrt(unseen.var(axis=1, ddof=1).mean()) + FLOOR
+    return typical, calibrate(unseen.mean(axis=1) - targets, np.full(len(targets), typical))

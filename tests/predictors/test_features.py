@@ -37,7 +37,9 @@ def test_numbers_become_levels_and_names_indicators() -> None:
 
 def test_policy_is_zero_in_fp32() -> None:
     encoded = features.policy(SPACE)(rows([0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 2]))
-    assert_array_equal(encoded, np.array([[0, 0], [1, 0], [0, 1]], np.float32) * np.float32(features.SCALE))
+    assert_array_equal(
+        encoded, np.array([[0, 0], [1, 0], [0, 1]], np.float32) * np.float32(features.POLICY_SCALE)
+    )
 
 
 @pytest.mark.parametrize("encode", [features.architecture, features.policy, features.every])
