@@ -89,7 +89,6 @@ def read_run(folder: Path) -> Run:
         TrilobitError: not a run folder, or a file in it is broken or of another schema.
     """
     config = _read_config(folder / "run.toml")
-    device = str(config.get("device", {}).get("name", ""))
     front = _optional(folder / "front.json", "front/1")
     reference = front.get("reference") if front else None
     manifests = sorted((folder / "export").glob("*/manifest.json"))
@@ -98,7 +97,7 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         config=config,
         env=_optional(folder / "env.json", "env/1"),
-        profile=_optional(folder / "profiles" / f"{device}.json", "profile/1"),
+        profile=_profile(folder, front),
         quality=_optional(folder / "quality.json", "quality/1"),
         front=front,
         timings=_optional(folder / "timings.json", "timings/1"),
@@ -120,6 +119,14 @@ def _read_config(path: Path) -> Document:
         raise TrilobitError(
             f"{path}: not valid TOML ({error}); start the run again with its config"
         ) from None
+
+
+def _profile(folder: Path, front: Document | None) -> Document | None:
+    """The profile that the front was searched on; before there is one, the only profile there is."""
+    paths = sorted((folder / "profiles").glob("*.json"))
+    if front is not None:
+        paths = [path for path in paths if path.stem == front["device"]]
+    return read_json(paths[0], "profile/1") if paths else None
 
 
 def _optional(path: Path, schema: str) -> Document | None:

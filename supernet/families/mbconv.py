@@ -332,14 +332,14 @@ def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
     """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12 networks."""
     return MBConvFamily(
         name="digits-mbconv",
-        resolutions=(12, 16, 24),
-        stem_width=16,
+        resolutions=(8, 12, 20),
+        stem_width=8,
         stages=(
-            Stage(16, 1, (1, 2), (16, 32, 48, 64)),
+            Stage(8, 1, (1, 2), (8, 16, 24, 32)),
+            Stage(16, 2, (1, 2, 3), (16, 32, 48, 64)),
             Stage(32, 2, (1, 2, 3), (32, 64, 96, 128)),
-            Stage(48, 2, (1, 2, 3), (48, 96, 144, 192)),
         ),
-        head_width=128,
+        head_width=96,
         in_channels=in_channels,
         classes=classes,
     )

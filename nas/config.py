@@ -1,0 +1,214 @@
+"""The configuration of a run: frozen sections, read from TOML and the command line, written back resolved."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import MeasurePlan
+from nas.objectives import Limit, objective, parse_limit
+from supernet.train.loop import TrainConfig
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where the images come from: `digits`, `imagefolder:PATH`, `cifar10:PATH`."""
+
+    source: str = "digits"
+
+
+@dataclass(frozen=True)
+class DeviceSection:
+    """What to measure on.
+
+    Attributes:
+        name: `ort` (this machine through ONNX Runtime) or `recorded:PROFILE.json`.
+        provider: ONNX Runtime execution provider.
+        threads: threads of one inference.
+    """
+
+    name: str = "ort"
+    provider: str = "CPU"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class SpaceSection:
+    """Which space to search: see `nas spaces`."""
+
+    name: str = "digits-mbconv"
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """How many networks the accuracy predictor learns from: cheap fp32 evaluations and quantized ones."""
+
+    fp32: int = 160
+    quantized: int = 120
+
+
+@dataclass(frozen=True)
+class FitSection:
+    """Which predictor: `mlp`, `ridge` or `trees`."""
+
+    predictor: str = "mlp"
+
+
+@dataclass(frozen=True)
+class SearchSection:
+    """How to search.
+
+    Attributes:
+        searcher: `evolution`, `nsga2` or `random`.
+        objectives: names, in order.
+        rounds: search on predictions, evaluate finalists for real, learn from them: so many times.
+        budget: predicted candidates per round.
+        batch: candidates between two generations.
+        finalists: candidates evaluated for real per round.
+    """
+
+    searcher: str = "evolution"
+    objectives: tuple[str, ...] = ("accuracy", "latency", "size")
+    rounds: int = 3
+    budget: int = 40_000
+    batch: int = 1_000
+    finalists: int = 24
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """How many networks of the front to export; the fastest, the most accurate and those between."""
+
+    count: int = 8
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on.
+
+    Attributes:
+        seed: of everything random.
+        constraints: objective name -> limit as people write it, for example `{"latency": "0.3ms", "size": "60%"}`.
+    """
+
+    seed: int = 0
+    data: DataSection = field(default_factory=DataSection)
+    device: DeviceSection = field(default_factory=DeviceSection)
+    space: SpaceSection = field(default_factory=SpaceSection)
+    measure: MeasurePlan = field(default_factory=MeasurePlan)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleSection = field(default_factory=SampleSection)
+    fit: FitSection = field(default_factory=FitSection)
+    search: SearchSection = field(default_factory=SearchSection)
+    export: ExportSection = field(default_factory=ExportSection)
+    constraints: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.search.objectives) < 1 or len(set(self.search.objectives)) < len(self.search.objectives):
+            raise TrilobitError(f"search.objectives must name at least one objective, each once: {self.search.objectives}")
+        for name in self.search.objectives:
+            objective(name)
+        self.limits()
+        for section, name in _POSITIVE:
+            value = getattr(getattr(self, section), name)
+            if value < 1:
+                raise TrilobitError(f"{section}.{name} must be at least 1, got {value}")
+
+    def limits(self) -> dict[str, Limit]:
+        """The parsed constraints by objective name."""
+        return {name: parse_limit(str(text), objective(name)) for name, text in self.constraints.items()}
+
+    def section(self, name: str) -> Any:
+        """One section as plain data, for fingerprints."""
+        value = getattr(self, name)
+        return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+_POSITIVE = [
+    ("device", "threads"),
+    ("measure", "rounds"),
+    ("search", "rounds"),
+    ("search", "budget"),
+    ("search", "batch"),
+    ("search", "finalists"),
+    ("export", "count"),
+    ("sample", "fp32"),
+]
+
+
+def parse_config(document: Mapping[str, Any], *, origin: str) -> RunConfig:
+    """A configuration from plain data, as TOML gives it.
+
+    Raises:
+        TrilobitError: an unknown section or key, a value of the wrong type, or one that is not allowed.
+    """
+    known = {f.name: f for f in fields(RunConfig)}
+    config = RunConfig()
+    for name, value in document.items():
+        if name not in known:
+            raise TrilobitError(f"{origin}: unknown section {name!r}; known: {', '.join(known)}")
+        config = replace(config, **{name: _parse_section(getattr(config, name), name, value, origin)})
+    return config
+
+
+def _parse_section(default: Any, name: str, value: Any, origin: str) -> Any:
+    if not hasattr(default, "__dataclass_fields__"):
+        if not isinstance(value, type(default)):
+            raise TrilobitError(f"{origin}: {name} must be {type(default).__name__}, got {value!r}")
+        return value
+    if not isinstance(value, Mapping):
+        raise TrilobitError(f"{origin}: [{name}] must be a table, got {value!r}")
+    known = {f.name for f in fields(default)}
+    for key, found in value.items():
+        if key not in known:
+            raise TrilobitError(f"{origin}: unknown key {name}.{key}; known: {', '.join(sorted(known))}")
+        _check_type(getattr(default, key), found, f"{origin}: {name}.{key}")
+    plain = {key: tuple(found) if isinstance(found, list) else found for key, found in value.items()}
+    return replace(default, **plain)
+
+
+def _check_type(default: Any, found: Any, where: str) -> None:
+    if default is None:  # optional, an integer in all cases so far
+        expected: tuple[type, ...] = (int,)
+    elif isinstance(default, bool):
+        expected = (bool,)
+    elif isinstance(default, float):
+        expected = (float, int)
+    elif isinstance(default, tuple):
+        expected = (list, tuple)
+    else:
+        expected = (type(default),)
+    if not isinstance(found, expected) or (isinstance(found, bool) and bool not in expected):
+        raise TrilobitError(f"{where} must be {' or '.join(t.__name__ for t in expected)}, got {found!r}")
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration in a TOML file.
+
+    Raises:
+        TrilobitError: no such file, not TOML, or not a configuration.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise TrilobitError(f"{path}: no such configuration file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrilobitError(f"{path}: not valid TOML ({error})") from None
+    return parse_config(document, origin=str(path))
+
+
+def render_config(config: RunConfig) -> str:
+    """The resolved configuration as TOML; `read_config` gives it back."""
+    document = {f.name: config.section(f.name) for f in fields(RunConfig)}
+    return tomli_w.dumps({key: _without_none(value) for key, value in document.items()})
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is absent takes its default."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(found) for key, found in value.items() if found is not None}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,108 @@
+"""Checks through the file itself: its predictions, its accuracy, and which kernels ONNX Runtime really runs."""
+
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from hw_profiles.backends.ort import open_session
+from hw_profiles.workload import FP32, Workload
+from supernet.evaluate import simulated_predictions
+from supernet.network import Network
+from supernet.train.data import Dataset, to_batch
+from supernet.train.images import Images
+
+AGREEMENT = 0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
+INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QGemm", "QLinearGlobalAveragePool")
+
+
+def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
+    """(n,) labels that the ONNX file predicts, image by image, as it will be used."""
+    session = open_session(model)
+    image = session.get_inputs()[0]
+    pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
+    logits = [session.run(None, {image.name: np.ascontiguousarray(one[None])})[0] for one in pixels]
+    return np.concatenate(logits).argmax(axis=1)
+
+
+def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:
+    """Share of right labels of the ONNX file, in 0..1."""
+    return float((file_predictions(model, images, dataset) == images.labels).mean())
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether a file does what was asked for.
+
+    Attributes:
+        agreement: share of images on which file and simulation predict the same label.
+        images: how many were compared.
+        integer_layers: layers that the policy puts on integer kernels.
+        integer_kernels: integer kernels in the optimised graph.
+    """
+
+    agreement: float
+    images: int
+    integer_layers: int
+    integer_kernels: int
+
+
+def check_parity(model: bytes, network: Network, images: Images, dataset: Dataset) -> Parity:
+    """Compare the file with the simulation, and its optimised graph with the policy.
+
+    Raises:
+        RuntimeError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a layer in another
+            format than the policy says.
+    """
+    expected = expected_kernels(network.workload)
+    found = optimised_ops(model)
+    for op, count in expected.items():
+        if found[op] != count:
+            raise RuntimeError(f"ONNX Runtime runs {found[op]} {op} kernels where the policy asks for {count}")
+    agreement = float(
+        (file_predictions(model, images, dataset) == simulated_predictions(network, images, dataset)).mean()
+    )
+    if agreement < AGREEMENT:
+        raise RuntimeError(f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}")
+    return Parity(
+        agreement, len(images), sum(expected[op] for op in INTEGER_OPS), sum(found[op] for op in INTEGER_OPS)
+    )
+
+
+def expected_kernels(workload: Workload) -> Counter[str]:
+    """How many kernels of each kind the optimised graph must have, by ONNX Runtime's names."""
+    integer = {
+        "stem": "QLinearConv",
+        "conv": "QLinearConv",
+        "add": "QLinearAdd",
+        "linear": "QGemm",
+        "pool": "QLinearGlobalAveragePool",
+    }
+    counts: Counter[str] = Counter(dict.fromkeys(INTEGER_OPS, 0))
+    counts["Conv"] = 0
+    for layer in workload.layers:
+        if layer.activation_format != FP32 and layer.op in integer:
+            counts[integer[layer.op]] += 1
+        elif layer.op in ("stem", "conv"):
+            counts["Conv"] += 1
+    return counts
+
+
+def optimised_ops(model: bytes) -> Counter[str]:
+    """Operators of the graph that ONNX Runtime runs after optimisation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        open_session(model, optimized=path)
+        counts = Counter(node.op_type for node in onnx.load(path).graph.node)
+    counts["Conv"] += counts.pop("FusedConv", 0)
+    return counts
+
+
+def runtime_version() -> str:
+    """Of ONNX Runtime."""
+    return str(onnxruntime.__version__)

@@ -1,0 +1,49 @@
+"""All stages in order, skipping what is there and unchanged."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from nas.preflight import preflight
+from nas.report import write_report
+from nas.run import STAGES, Run
+from nas.stages.export import run_export
+from nas.stages.fit import run_fit
+from nas.stages.profile import run_profile
+from nas.stages.sample import run_sample
+from nas.stages.search import run_search
+from nas.stages.train import run_train
+
+Stage = Callable[[Run, Console], Any]
+
+_STAGES: Mapping[str, Stage] = {
+    "profile": run_profile,
+    "train": run_train,
+    "sample": run_sample,
+    "fit": run_fit,
+    "search": run_search,
+    "export": run_export,
+    "report": lambda run, console: write_report(run.folder),
+}
+
+
+def run_stage(run: Run, stage: str, console: Console) -> None:
+    """One stage, unless it is done already; its time and end are remembered."""
+    if stage != "report" and run.is_done(stage):
+        console.print(f"{stage}: already there")
+        return
+    start = time.monotonic()
+    _STAGES[stage](run, console)
+    seconds = time.monotonic() - start
+    run.mark_done(stage, seconds)
+    console.print(f"{stage}: {seconds:.1f} s")
+
+
+def run_all(run: Run, console: Console) -> None:
+    """Everything from profile to report."""
+    if not run.is_done("export"):
+        preflight(run, console)
+    for stage in STAGES:
+        run_stage(run, stage, console)

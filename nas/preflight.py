@@ -1,0 +1,149 @@
+"""What a run will search and what that will take, said before the work starts."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.backend import Job
+from hw_profiles.errors import TrilobitError
+from hw_profiles.profiler import plan_groups, probe_networks
+from nas.costs import compile_costs
+from nas.objectives import OBJECTIVES
+from nas.run import Run
+from nas.stages.profile import emit_with_random_numbers, start_profile
+from nas.stages.sample import sample_plan
+from nas.targets import check_reachable, resolve_targets, show
+from predictors.table import distinct_layers
+from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.train.loop import steps_per_epoch, train
+
+CERTAIN = 0.5  # before profiling only limits below this share of the cheapest corner are refused: mixtures may be cheaper
+SESSION_S = 0.008  # to emit one probe network and open a session on it
+CROSS_VALIDATION_FITS = 5
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before the work.
+
+    Attributes:
+        costs: corner name -> objective name -> value; latency measured now, size and multiply-adds exact.
+        seconds: stage -> estimated seconds of what is left to do.
+    """
+
+    costs: Mapping[str, Mapping[str, float]]
+    seconds: Mapping[str, float]
+
+
+def preflight(run: Run, console: Console) -> Preflight:
+    """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and print all of it.
+
+    Raises:
+        TrilobitError: a limit that nothing can meet.
+    """
+    corners = _corner_costs(run)
+    _check_limits(run, corners)
+    seconds = _estimate(run)
+    found = Preflight(corners, seconds)
+    _print(run, found, console)
+    return found
+
+
+def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
+    family = run.family
+    corners = family.corners()
+    static = compile_costs(family, None).predict(np.array([c.genes for c in corners.values()], np.int16))
+    emit = partial(emit_with_random_numbers, seed=run.config.seed)
+    works = [family.workload(candidate) for candidate in corners.values()]
+    measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], run.config.measure)
+    return {
+        name: {"latency": m.median_s, "size": float(static["size"][i]), "macs": float(static["macs"][i])}
+        for i, (name, m) in enumerate(zip(corners, measured, strict=True))
+    }
+
+
+def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
+    targets = resolve_targets(run.config, corners["largest/fp32"])
+    for limited in targets.bounded:
+        if limited.name not in corners["largest/fp32"] or limited.bound is None:
+            continue
+        least = min(values[limited.name] for values in corners.values())
+        if limited.bound < CERTAIN * least:
+            raise TrilobitError(
+                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; the nearest reachable value is "
+                f"about {show(limited, least)}"
+            )
+    static = replace(targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in ("size", "macs")))
+    check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
+
+
+def _estimate(run: Run) -> dict[str, float]:
+    """Seconds per stage that is not done, from timing a little of each."""
+    left = {stage: 0.0 for stage in ("profile", "train", "sample", "fit", "search", "export")}
+    search, plan = run.config.search, run.config.measure
+    per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
+    if not run.is_done("profile") and not run.recorded:
+        profile = start_profile(run)
+        missing = profile.missing(distinct_layers(run.family.space(), run.family.terms()))
+        left["profile"] = per_network * probe_networks(plan_groups(missing, profile, np.random.default_rng(0)))
+    if not run.is_done("train"):
+        left["train"] = _train_seconds(run)
+    evaluation = _evaluation_seconds(run)
+    if not run.is_done("sample"):
+        left["sample"] = len(sample_plan(run)) * evaluation
+    if not run.is_done("search"):
+        measured = search.rounds * search.finalists
+        left["search"] = measured * (evaluation + 2 * per_network) + search.rounds * search.budget * 5e-5
+    if not run.is_done("export"):
+        left["export"] = run.config.export.count * 3 * evaluation
+    return left
+
+
+def _train_seconds(run: Run) -> float:
+    """From two steps of a throw-away supernet."""
+    config = replace(run.config.train, epochs=1, checkpoint_s=float("inf"))
+    steps = train(run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed)
+    next(steps)
+    start = time.perf_counter()
+    next(steps, None)
+    per_step = time.perf_counter() - start
+    steps.close()  # type: ignore[attr-defined]
+    return per_step * run.config.train.epochs * steps_per_epoch(run.dataset, run.config.train)
+
+
+def _evaluation_seconds(run: Run) -> float:
+    """From the largest and the smallest network of an untrained supernet."""
+    net = run.family.supernet(rng=np.random.default_rng(0)).eval()
+    calibration = calibration_images(run.dataset, seed=run.config.seed)
+    corners = [run.family.corners()[name] for name in ("smallest/fp32", "largest/int8")]
+    start = time.perf_counter()
+    with torch.no_grad():
+        for candidate in corners:
+            network = build_network(run.family, net, candidate, run.dataset, calibration)
+            simulated_accuracy(network, run.dataset.validation, run.dataset)
+    return (time.perf_counter() - start) / len(corners)
+
+
+def _print(run: Run, found: Preflight, console: Console) -> None:
+    space = run.family.space()
+    data = run.dataset
+    parts = ", ".join(f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test"))
+    console.print(f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images")
+    table = Table("", *found.costs, title=f"the ends of the space on {run.backend.describe().name}")
+    for name in ("latency", "size", "macs"):
+        known = OBJECTIVES[name]
+        table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
+    console.print(table)
+    for limited in resolve_targets(run.config, found.costs["largest/fp32"]).bounded:
+        sign = "<=" if limited.direction == "min" else ">="
+        console.print(f"limit: {limited.name} {sign} {show(limited, limited.bound or 0.0)}")
+    parts = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items() if seconds >= 0.5)
+    console.print(f"estimated time: {sum(found.seconds.values()) / 60:.1f} min ({parts or 'everything is there'})")
+
+

@@ -1,0 +1,171 @@
+"""A run folder: where its files are, which stages are done, and what everything in it depends on."""
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.backend import Backend
+from hw_profiles.backends.recorded import RecordedBackend
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.registry import BACKENDS, load
+from nas.config import RunConfig, read_config, render_config
+from supernet.family import Family, load_family
+from supernet.train.data import Dataset, load_data
+
+STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
+_STATE = "state/1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder and its configuration; what they name is loaded on first use."""
+
+    folder: Path
+    config: RunConfig
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data, in its three parts."""
+        return load_data(self.config.data.source, seed=self.config.seed, cache=self.folder / "data")
+
+    @cached_property
+    def family(self) -> Family:
+        """The family of networks, for this data."""
+        data = self.dataset
+        return load_family(self.config.space.name, in_channels=data.channels, classes=len(data.classes))
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The device.
+
+        Raises:
+            TrilobitError: no such device, or its engine refuses.
+        """
+        device = self.config.device
+        name, _, argument = device.name.partition(":")
+        make = load("trilobit.devices", BACKENDS, name)
+        if name == "recorded":
+            if not argument:
+                raise TrilobitError("device 'recorded' needs a profile: write recorded:PROFILE.json")
+            return RecordedBackend(profile=Path(argument))
+        backend: Backend = make(provider=device.provider, threads=device.threads)
+        return backend
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the device only replays a saved profile."""
+        return self.config.device.name.startswith("recorded:")
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    @property
+    def profile_path(self) -> Path:  # noqa: D102
+        return self.folder / "profiles" / f"{self.backend.describe().name}.json"
+
+    @property
+    def checkpoint_path(self) -> Path:  # noqa: D102
+        return self.folder / "supernet" / "last.pt"
+
+    @property
+    def storage_url(self) -> str:
+        """Of the Optuna storage that holds every expensive evaluation."""
+        return f"sqlite:///{self.folder / 'run.db'}"
+
+    @property
+    def quality_path(self) -> Path:  # noqa: D102
+        return self.folder / "quality.json"
+
+    @property
+    def front_path(self) -> Path:  # noqa: D102
+        return self.folder / "front.json"
+
+    @property
+    def export_path(self) -> Path:  # noqa: D102
+        return self.folder / "export"
+
+    @property
+    def report_path(self) -> Path:  # noqa: D102
+        return self.folder / "report.html"
+
+    # -- what is done ----------------------------------------------------------------------------------
+
+    def fingerprint(self, stage: str) -> str:
+        """Hash of everything the stage's result depends on, the stages before it included."""
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}")
+        return hashlib.sha256(json.dumps(self._depends(stage), default=str).encode()).hexdigest()[:16]
+
+    def _depends(self, stage: str) -> list[Any]:
+        config, space = self.config, self.family.space().fingerprint
+        match stage:
+            case "profile":
+                return [space, config.section("measure"), self.backend.describe().to_json()]
+            case "train":
+                return [space, self.dataset.fingerprint, config.section("train"), config.seed]
+            case "sample":
+                return [self.fingerprint("train"), config.section("sample"), config.seed]
+            case "fit":
+                return [self.fingerprint("sample"), config.section("fit")]
+            case "search":
+                before = [self.fingerprint("fit"), self.fingerprint("profile")]
+                return [*before, config.section("search"), dict(config.constraints)]
+            case "export":
+                return [self.fingerprint("search"), config.section("export")]
+        return [self.fingerprint("export")]
+
+    def is_done(self, stage: str) -> bool:
+        """Whether the stage finished, with this configuration."""
+        return bool(self._state().get(stage, {}).get("fingerprint") == self.fingerprint(stage))
+
+    def mark_done(self, stage: str, seconds: float) -> None:
+        """Remember that the stage finished, and how long it took (over all attempts that ended)."""
+        state = self._state()
+        state[stage] = {"fingerprint": self.fingerprint(stage), "seconds": round(seconds, 2)}
+        write_json(self.folder / "state.json", {"schema": _STATE, "stages": state})
+        seconds_by_stage = {name: entry["seconds"] for name, entry in state.items()}
+        write_json(self.folder / "timings.json", {"schema": "timings/1", "stages": seconds_by_stage})
+
+    def _state(self) -> dict[str, Any]:
+        path = self.folder / "state.json"
+        return dict(read_json(path, _STATE)["stages"]) if path.exists() else {}
+
+
+def open_run(folder: Path, config: RunConfig) -> Run:
+    """The run in `folder` with `config`, its `run.toml` and `env.json` written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_atomic(folder / "run.toml", render_config(config))
+    write_json(folder / "env.json", _environment(config))
+    return Run(folder, config)
+
+
+def find_run(folder: Path) -> Run:
+    """The run that is in `folder`.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    if not (folder / "run.toml").exists():
+        raise TrilobitError(f"{folder}: not a run folder (no run.toml); start one with `nas run -o {folder}`")
+    return Run(folder, read_config(folder / "run.toml"))
+
+
+def _environment(config: RunConfig) -> dict[str, Any]:
+    packages = ("trilobit", "torch", "numpy", "onnx", "onnxruntime", "optuna", "pymoo", "scikit-learn")
+    return {
+        "schema": "env/1",
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "seed": config.seed,
+        "host": {"system": platform.platform(), "machine": platform.machine(), "argv": sys.argv[:1]},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

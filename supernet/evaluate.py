@@ -1,0 +1,47 @@
+"""From a candidate to a network with numbers in it, and that network's accuracy in simulation."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from supernet.family import Family
+from supernet.network import Network
+from supernet.quant.calibrate import observe, quantize
+from supernet.quant.simulate import simulate
+from supernet.space import Candidate
+from supernet.subnet import recalibrate
+from supernet.train.data import Dataset, to_batch
+from supernet.train.images import Images
+
+CALIBRATION_IMAGES = 256
+CALIBRATION_BATCH = 128
+EVALUATION_BATCH = 500
+
+
+def calibration_images(dataset: Dataset, *, seed: int) -> Images:
+    """Images of the training part for batch-norm statistics and activation ranges; the same for every candidate."""
+    part = dataset.train
+    rows = np.random.default_rng([seed, 3]).permutation(len(part.labels))[:CALIBRATION_IMAGES]
+    return Images(part.pixels[rows], part.labels[rows])
+
+
+def build_network(
+    family: Family, net: nn.Module, candidate: Candidate, dataset: Dataset, calibration: Images
+) -> Network:
+    """Extract the candidate, recalibrate its batch norm, observe its ranges, round its weights."""
+    subnet = family.extract(net, candidate)
+    images = to_batch(calibration, dataset, family.resolution(candidate))
+    recalibrate(subnet, images.split(CALIBRATION_BATCH))
+    return quantize(subnet, family.workload(candidate), observe(subnet, images))
+
+
+def simulated_predictions(network: Network, images: Images, dataset: Dataset) -> np.ndarray:
+    """(n,) predicted labels of the simulated network."""
+    pixels = to_batch(images, dataset, network.workload.in_shape[1])
+    logits = torch.cat([simulate(network, batch) for batch in pixels.split(EVALUATION_BATCH)])
+    return logits.argmax(dim=1).numpy()
+
+
+def simulated_accuracy(network: Network, images: Images, dataset: Dataset) -> float:
+    """Share of right labels, in 0..1."""
+    return float((simulated_predictions(network, images, dataset) == images.labels).mean())
