@@ -7,8 +7,9 @@ Every probe network is `lead-in convolution to the state -> [layer] -> global po
 
     T(lead-in to state a, layer a -> b, pool) - T(lead-in to a, pool) = cost(layer) + pool(b) - pool(a)
 
-where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last. To make each row
-meaningful by itself they are taken out with `pool(shape)` measured alone: any error in those cancels in every sum.
+where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last, whatever they are. To make
+each row meaningful by itself they are taken out: for fp32 with pooling measured alone, for integers so that quantizing and
+dequantizing a tensor cost the same. The second matters where a shortcut is converted: that conversion has no counterpart.
 """
 
 from collections.abc import Callable
@@ -28,11 +29,11 @@ class Probe:
 
     Attributes:
         workloads: (factor, probe network); the layer's samples are the sum of factor times samples, paired round by round.
-        pools: (factor, shape); times the cost of pooling that shape, one constant for all layers that name it.
+        pools: (factor, pooling layer); times that layer's cost, one constant for all layers that name it.
     """
 
-    workloads: tuple[tuple[int, Workload], ...]
-    pools: tuple[tuple[int, Shape], ...] = ()
+    workloads: tuple[tuple[float, Workload], ...]
+    pools: tuple[tuple[int, LayerSpec], ...] = ()
 
 
 def probe(layer: LayerSpec) -> Probe:
@@ -40,9 +41,9 @@ def probe(layer: LayerSpec) -> Probe:
     return _PROBES[layer.op](layer)
 
 
-def pooling(shape: Shape) -> LayerSpec:
-    """The layer whose row holds the cost of pooling `shape`."""
-    return LayerSpec("pool", shape, shape[0])
+def pooling(shape: Shape, fmt: str) -> LayerSpec:
+    """The layer whose row holds the cost of pooling a state."""
+    return LayerSpec("pool", shape, shape[0], activation_format=fmt)
 
 
 def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
@@ -62,7 +63,7 @@ def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
     map_shape = (LEAD_IN_CHANNELS, LEAD_IN_SIZE, LEAD_IN_SIZE)
     net = WorkloadBuilder(map_shape)
     x = net.add("lead_in", _pointwise(map_shape, shape[0], fmt), INPUT)
-    x = net.add("pool", LayerSpec("pool", net.shape(x), shape[0], activation_format=fmt), x)
+    x = net.add("pool", pooling(net.shape(x), fmt), x)
     for i, layer in enumerate(layers):
         x = net.add(f"layer{i}", layer, x)
     return net.build()
@@ -71,7 +72,7 @@ def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
 def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
     shape = net.shape(x)
     if shape[1:] != (1, 1):
-        net.add("pool", LayerSpec("pool", shape, shape[0], activation_format=fmt), x)
+        net.add("pool", pooling(shape, fmt), x)
     return net.build()
 
 
@@ -82,7 +83,8 @@ def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "rel
 def _inserted(layer: LayerSpec) -> Probe:
     shape, fmt = layer.in_shape, layer.activation_format
     context = _after_lead_in(shape, fmt)
-    return Probe(((1, _after_lead_in(shape, fmt, layer)), (-1, context)), ((1, shape), (-1, layer.out_shape)))
+    pools = ((1, pooling(shape, fmt)), (-1, pooling(layer.out_shape, fmt)))
+    return Probe(((1, _after_lead_in(shape, fmt, layer)), (-1, context)), pools)
 
 
 def _linear(layer: LayerSpec) -> Probe:
@@ -94,10 +96,13 @@ def _add(layer: LayerSpec) -> Probe:
     """In context the sum follows a projection, into which some engines fuse it."""
     shape, fmt = layer.in_shape, layer.activation_format
     project = _pointwise(shape, shape[0], fmt, "none")
+    other = "int8" if fmt == FP32 else FP32  # where a converted shortcut comes from
 
     def net(with_add: bool) -> Workload:
         builder = WorkloadBuilder((LEAD_IN_CHANNELS, *shape[1:]))
-        entry = builder.add("lead_in", _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], fmt), INPUT)
+        lead_format = other if layer.op == "add_converted" else fmt
+        lead_in = _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], lead_format)
+        entry = builder.add("lead_in", lead_in, INPUT)
         x = builder.add("project", project, entry)
         if with_add:
             x = builder.add("add", layer, x, entry)
@@ -111,19 +116,21 @@ def _conversion(layer: LayerSpec) -> Probe:
 
     T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target format.
     """
-    shape = layer.in_shape
-    found, wanted = layer.in_format, layer.out_format
+    shape, found, wanted = layer.in_shape, layer.in_format, layer.out_format
     if shape[1:] == (1, 1):
         after = LayerSpec("linear", shape, LEAD_IN_CHANNELS, weight_format=wanted, activation_format=wanted)
-    else:
-        after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
-    return Probe(
-        (
-            (1, _after_lead_in(shape, found, layer, after)),
-            (-1, _after_lead_in(shape, found)),
-            (-1, _after_lead_in(shape, wanted, after)),
-            (1, _after_lead_in(shape, wanted)),
-        )
+        return Probe(_crossing(layer, after))
+    after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
+    return Probe(_crossing(layer, after), ((1, pooling(shape, found)), (-1, pooling(shape, wanted))))
+
+
+def _crossing(conversion: LayerSpec, after: LayerSpec) -> tuple[tuple[float, Workload], ...]:
+    shape, found, wanted = conversion.in_shape, conversion.in_format, conversion.out_format
+    return (
+        (1, _after_lead_in(shape, found, conversion, after)),
+        (-1, _after_lead_in(shape, found)),
+        (-1, _after_lead_in(shape, wanted, after)),
+        (1, _after_lead_in(shape, wanted)),
     )
 
 
@@ -132,25 +139,35 @@ def _stem(layer: LayerSpec) -> Probe:
     net = WorkloadBuilder(layer.in_shape)
     x = net.add("stem", layer, INPUT)
     whole = _pooled(net, x, layer.out_format)
-    pools = ((-1, layer.out_shape),)
+    pools = ((-1, pooling(layer.out_shape, layer.out_format)),)
     if layer.in_format == FP32:
         return Probe(((1, whole),), pools)
-    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
-    conversion = probe(image)
-    return Probe(((1, whole), *((-factor, work) for factor, work in conversion.workloads)), pools)
+    image = probe(LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format))
+    return Probe(
+        ((1, whole), *((-factor, work) for factor, work in image.workloads)),
+        (*pools, *((-factor, pool) for factor, pool in image.pools)),
+    )
 
 
 def _pool(layer: LayerSpec) -> Probe:
-    """Pooling alone, above pooling a single number: the session's own cost. In integers it gets the same row: by the algebra above
-    what it costs more or less is then in the rows before it."""
-    if layer.activation_format != FP32:
-        return Probe((), ((1, layer.in_shape),))
-    return Probe(((1, _pool_only(layer.in_shape)), (-1, _pool_only((1, 1, 1)))))
+    """In fp32 pooling alone, above pooling a single number: the session's own cost.
+
+    In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of the two crossings.
+    """
+    shape, fmt = layer.in_shape, layer.activation_format
+    if fmt == FP32:
+        return Probe(((1, _pool_only(shape)), (-1, _pool_only((1, 1, 1)))))
+    quantize = LayerSpec("quantize", shape, shape[0], activation_format=fmt)
+    dequantize = LayerSpec("dequantize", shape, shape[0], activation_format=fmt)
+    there = _crossing(quantize, _pointwise(shape, LEAD_IN_CHANNELS, fmt))
+    back = _crossing(dequantize, _pointwise(shape, LEAD_IN_CHANNELS, FP32))
+    halves = [(factor / 2, work) for factor, work in there] + [(-factor / 2, work) for factor, work in back]
+    return Probe(tuple(halves), ((1, pooling(shape, FP32)),))
 
 
 def _pool_only(shape: Shape) -> Workload:
     net = WorkloadBuilder(shape)
-    net.add("pool", pooling(shape), INPUT)
+    net.add("pool", pooling(shape, FP32), INPUT)
     return net.build()
 
 
@@ -160,6 +177,7 @@ _PROBES: dict[str, Callable[[LayerSpec], Probe]] = {
     "linear": _linear,
     "pool": _pool,
     "add": _add,
+    "add_converted": _add,
     "quantize": _conversion,
     "dequantize": _conversion,
 }

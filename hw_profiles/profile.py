@@ -13,51 +13,62 @@ from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
 from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.workload import LayerSpec, Workload, parse_key
+from hw_profiles.workload import FP32, LayerSpec, Workload, parse_key
 
 SCHEMA = "profile/1"
 
 
+KINDS = ("fp32", "integer", "conversion")  # rows that share a slope: their bias in context differs
+PRIOR = 0.02  # weight of the belief that a slope is 1, against networks' relative errors
+
+
+def kind(layer: LayerSpec) -> str:
+    """Which of `KINDS` a row belongs to."""
+    if layer.op in ("quantize", "dequantize", "add_converted"):
+        return "conversion"
+    return "fp32" if layer.activation_format == FP32 else "integer"
+
+
 @dataclass(frozen=True)
 class WholeNetwork:
-    """One random network, predicted by the sum of its table rows and measured as a whole.
+    """One random network, predicted from its table rows and measured as a whole.
 
     Attributes:
         precision: `fp32`, `int8` (uniform) or `mixed`.
         held_out: not used to fit the calibration.
-        sum_s: sum of table rows, before calibration.
+        sums_s: sum of its rows of each kind, before calibration.
         measured_s, iqr_s: measured median and interquartile range.
     """
 
     precision: str
     held_out: bool
-    sum_s: float
+    sums_s: tuple[float, ...]
     measured_s: float
     iqr_s: float
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """whole-network seconds = slope * sum of rows + intercept: one affine fit per device.
+    """whole-network seconds = sum over kinds of slope * sum of rows, + intercept: one affine fit per device.
 
     Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md section 4).
     """
 
-    slope: float = 1.0
+    slopes: tuple[float, ...] = (1.0,) * len(KINDS)
     intercept_s: float = 0.0
     networks: tuple[WholeNetwork, ...] = ()
 
     def predict_s(self, sums_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) sums of rows -> (n,) whole-network seconds."""
-        return self.slope * np.asarray(sums_s) + self.intercept_s
+        """(n, kinds) sums of rows -> (n,) whole-network seconds."""
+        return np.asarray(sums_s @ np.array(self.slopes) + self.intercept_s)
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
         """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions), `kendall_tau`, `n`."""
         chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
-        measured = np.array([net.measured_s for net in chosen])
-        predicted = self.predict_s(np.array([net.sum_s for net in chosen]))
         if not chosen:
             return {"n": 0}
+        measured = np.array([net.measured_s for net in chosen])
+        predicted = self.predict_s(np.array([net.sums_s for net in chosen]))
         error = np.abs(predicted / measured - 1)
         return {
             "mape": float(error.mean()),
@@ -68,7 +79,7 @@ class Calibration:
 
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
-    """Least squares on relative error over the networks that are not held out.
+    """Ridge regression on relative error, towards slopes of 1, over the networks that are not held out.
 
     Raises:
         ValueError: fewer than two networks to fit.
@@ -76,10 +87,12 @@ def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
     used = [net for net in networks if not net.held_out]
     if len(used) < 2:
         raise ValueError(f"an affine fit needs at least 2 networks, got {len(used)}")
-    sums, measured = np.array([(net.sum_s, net.measured_s) for net in used]).T
-    design = np.stack([sums / measured, 1 / measured], axis=1)
-    slope, intercept = np.linalg.lstsq(design, np.ones(len(used)), rcond=None)[0]
-    return Calibration(float(slope), float(intercept), tuple(networks))
+    sums, measured = np.array([net.sums_s for net in used]), np.array([net.measured_s for net in used])
+    design = np.column_stack([sums, np.full(len(used), measured.mean())]) / measured[:, None]
+    prior = PRIOR * np.eye(len(KINDS), len(KINDS) + 1)
+    target = np.concatenate([np.ones(len(used)), np.full(len(KINDS), PRIOR)])
+    *slopes, intercept = np.linalg.lstsq(np.vstack([design, prior]), target, rcond=None)[0]
+    return Calibration(tuple(map(float, slopes)), float(intercept * measured.mean()), tuple(networks))
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -120,14 +133,13 @@ class DeviceProfile:
                 "run `nas profile` for this one"
             ) from None
 
-    def sum_s(self, workload: Workload) -> float:
-        """Sum of a network's rows in seconds, before calibration."""
-        return sum(self.cost_s(layer) for layer in workload.layers)
+    def sums_s(self, workload: Workload) -> tuple[float, ...]:
+        """Sum of a network's rows of each kind in seconds, before calibration."""
+        return tuple(sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == one) for one in KINDS)
 
     def predict_s(self, workload: Workload) -> float:
         """Calibrated whole-network seconds."""
-        calibration = self.calibration or Calibration()
-        return calibration.slope * self.sum_s(workload) + calibration.intercept_s
+        return float((self.calibration or Calibration()).predict_s(np.array([self.sums_s(workload)]))[0])
 
     def missing(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
         """Layers that have no row yet."""
@@ -197,7 +209,7 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
         return None
     groups: dict[str, str | None] = {"fp32": "fp32", "int8": "int8", "mixed": "mixed", "all": None}
     return {
-        "slope": calibration.slope,
+        "slope": dict(zip(KINDS, calibration.slopes, strict=True)),
         "intercept_s": calibration.intercept_s,
         "n_networks": sum(not net.held_out for net in calibration.networks),
         "held_out": {name: calibration.held_out_error(precision) for name, precision in groups.items()},
@@ -205,8 +217,8 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
             {
                 "format": net.precision,
                 "held_out": net.held_out,
-                "sum_s": net.sum_s,
-                "predicted_s": calibration.slope * net.sum_s + calibration.intercept_s,
+                "sums_s": list(net.sums_s),
+                "predicted_s": float(calibration.predict_s(np.array([net.sums_s]))[0]),
                 "measured_s": net.measured_s,
                 "iqr_s": net.iqr_s,
             }
@@ -219,6 +231,7 @@ def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | 
     if document is None:
         return None
     networks = tuple(
-        WholeNetwork(n["format"], n["held_out"], n["sum_s"], n["measured_s"], n["iqr_s"]) for n in document["networks"]
+        WholeNetwork(n["format"], n["held_out"], tuple(n["sums_s"]), n["measured_s"], n["iqr_s"]) for n in document["networks"]
     )
-    return Calibration(document["slope"], document["intercept_s"], networks)
+    slopes = tuple(document["slope"][one] for one in KINDS)
+    return Calibration(slopes, document["intercept_s"], networks)

@@ -10,9 +10,9 @@ import numpy as np
 
 from hw_profiles.backend import Backend, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.probe import Probe, Shape, pooling, probe
+from hw_profiles.probe import Probe, Shape, probe
 from hw_profiles.profile import DeviceProfile, WholeNetwork
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.workload import FP32, LayerSpec, Workload
 
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
@@ -47,8 +47,11 @@ def plan_groups(
 ) -> list[list[LayerSpec]]:
     """Layers measured together: those that share a context, in random order of contexts; the poolings that others build on first."""
     wanted = list(missing)
-    pools = {pooling(shape) for layer in wanted for _, shape in probe(layer).pools} - set(profile.table)
-    groups = _chunks(sorted(pools, key=LayerSpec.key), GROUP - 1)
+    pools = _pools(wanted) - set(profile.table)
+    pools |= _pools(pools) - set(profile.table)  # integer pooling builds on fp32 pooling
+    fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
+    groups = _chunks([layer for layer in fp32_first if layer.activation_format == FP32], GROUP - 1)
+    groups += _chunks([layer for layer in fp32_first if layer.activation_format != FP32], 2)
     by_context: dict[tuple[str, Shape, str], list[LayerSpec]] = {}
     for layer in wanted:
         if layer not in pools:
@@ -57,6 +60,10 @@ def plan_groups(
     for position in rng.permutation(len(contexts)):
         groups += _chunks(contexts[position], GROUP - 1)
     return groups
+
+
+def _pools(layers: Iterable[LayerSpec]) -> set[LayerSpec]:
+    return {pool for layer in layers for _, pool in probe(layer).pools}
 
 
 def probe_networks(groups: Iterable[Sequence[LayerSpec]]) -> int:
@@ -78,7 +85,7 @@ def measure_networks(
         for (precision, held_out, work), m in zip(group, measure_patiently(backend, jobs, profile.plan), strict=True):
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
-            out.append(WholeNetwork(precision, held_out, profile.sum_s(work), m.median_s, m.iqr_s))
+            out.append(WholeNetwork(precision, held_out, profile.sums_s(work), m.median_s, m.iqr_s))
     return out
 
 
@@ -119,12 +126,12 @@ def _measure_group(
 
 def _combine(p: Probe, measured: Mapping[Workload, Measurement], profile: DeviceProfile) -> Measurement:
     """The layer's samples: factors times the probe networks' samples, paired round by round."""
-    parts = [measured[work] for _, work in p.workloads] + [profile.table[pooling(shape)] for _, shape in p.pools]
+    parts = [measured[work] for _, work in p.workloads] + [profile.table[pool] for _, pool in p.pools]
     errors = [part.error for part in parts if part.error is not None]
     if errors:
         return Measurement(error=errors[0])
     samples = sum((factor * measured[work].array for factor, work in p.workloads), np.zeros(1))
-    samples = samples + sum(factor * profile.table[pooling(shape)].median_s for factor, shape in p.pools)
+    samples = samples + sum(factor * profile.table[pool].median_s for factor, pool in p.pools)
     quiet_share = min((part.quiet_share for part in parts), default=1.0)
     return Measurement(tuple(np.round(samples, 12).tolist()), quiet_share=quiet_share)
 

@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError
 FP32 = "fp32"
 INPUT = -1  # as an input index: the network's own input
 
-OPS = ("stem", "conv", "linear", "add", "pool", "quantize", "dequantize")
+OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,9 @@ class LayerSpec:
 
     Attributes:
         op: one of `OPS`. `stem` is a convolution that reads the image, `pool` global average pooling; `linear` reads a
-            `(channels, 1, 1)` tensor and always gives fp32.
-        in_shape: (channels, height, width) of the input; of one of the two equal inputs for `add`.
+            `(channels, 1, 1)` tensor and always gives fp32; `add_converted` is an `add` whose shortcut went through a format
+            conversion: engines that fuse sums into convolutions cannot fuse that one.
+        in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum.
         out_channels: channels of the output.
         kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or `in_channels`.
         activation: `none` or `relu`, fused into the unit.
@@ -70,6 +71,11 @@ class LayerSpec:
     def depthwise(self) -> bool:
         """One filter per channel."""
         return self.groups == self.in_shape[0] > 1
+
+    @property
+    def is_add(self) -> bool:
+        """Whether it is a residual sum: two equal inputs, the branch first."""
+        return self.op in ("add", "add_converted")
 
     @property
     def weighted(self) -> bool:
@@ -168,6 +174,10 @@ class WorkloadBuilder:
         """Shape of a tensor, named by the index of the layer that gives it."""
         return self._in_shape if tensor == INPUT else self._layers[tensor].out_shape
 
+    def format(self, tensor: int) -> str:
+        """Number format of a tensor."""
+        return FP32 if tensor == INPUT else self._layers[tensor].out_format
+
     def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
         """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives its index."""
         sources = tuple(self._as_format(tensor, layer.in_format) for tensor in tensors)
@@ -184,7 +194,7 @@ class WorkloadBuilder:
         return len(self._layers) - 1
 
     def _as_format(self, tensor: int, wanted: str) -> int:
-        found = FP32 if tensor == INPUT else self._layers[tensor].out_format
+        found = self.format(tensor)
         if found == wanted:
             return tensor
         if (tensor, wanted) not in self._converted:

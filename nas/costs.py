@@ -1,13 +1,13 @@
 """What the space's networks cost: the compiled table, and predictions of latency, size and multiply-adds from it."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.profile import Calibration, DeviceProfile
-from hw_profiles.workload import Workload, macs
+from hw_profiles.profile import KINDS, Calibration, DeviceProfile, kind
+from hw_profiles.workload import LayerSpec, Workload, macs
 from nas.export.to_onnx import file_overhead, file_size
 from predictors.table import CostTable, compile_table
 from supernet.family import Family
@@ -21,7 +21,7 @@ class Costs:
     """Predicted costs of one space on one device.
 
     Attributes:
-        table: three kinds of cost: seconds (before calibration), bytes, multiply-adds.
+        table: bytes, multiply-adds, then seconds of each kind of row, before calibration.
         calibration: from summed seconds to whole networks.
         size_overhead: bytes of an ONNX file besides its layers.
     """
@@ -34,9 +34,9 @@ class Costs:
         """(n, g) canonical genomes -> `latency` in seconds, `size` in bytes, `macs`, each (n,)."""
         sums = self.table(genomes)
         return {
-            "latency": self.calibration.predict_s(sums[:, 0]),
-            "size": sums[:, 1] + self.size_overhead,
-            "macs": sums[:, 2],
+            "latency": self.calibration.predict_s(sums[:, 2:]),
+            "size": sums[:, 0] + self.size_overhead,
+            "macs": sums[:, 1],
         }
 
     def latency_std(self, latency_s: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -47,8 +47,12 @@ class Costs:
 
 def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     """Costs of the family's space; without a profile all seconds are 0."""
-    seconds = profile.cost_s if profile else lambda layer: 0.0
-    table = compile_table(family.space(), family.terms(), [seconds, cache(file_size), macs])
+
+    def seconds(layer: LayerSpec, of_kind: str) -> float:
+        return profile.cost_s(layer) if profile and kind(layer) == of_kind else 0.0
+
+    kinds = [partial(seconds, of_kind=one) for one in KINDS]
+    table = compile_table(family.space(), family.terms(), [cache(file_size), macs, *kinds])
     calibration = (profile.calibration if profile else None) or Calibration()
     return Costs(table, calibration, file_overhead())
 

@@ -54,7 +54,7 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
 
 def file_size(layer: LayerSpec) -> int:
     """Bytes that one layer adds to the ONNX file: codes, scales, biases and the description of its nodes."""
-    inputs = (INPUT,) * (2 if layer.op == "add" else 1)
+    inputs = (INPUT,) * (2 if layer.is_add else 1)
     # the layer alone, its input taken as it is: a conversion would be a layer of its own
     graph = _Graph(None)
     graph.add("s0.b0.depthwise", layer, inputs, *_placeholder(layer))  # a name of typical length
@@ -133,7 +133,7 @@ class _Graph:
         match layer.op:
             case "quantize" | "dequantize":
                 return real[0]
-            case "add":
+            case "add" | "add_converted":
                 return self._node("Add", name, real)
             case "pool":
                 return self._node("GlobalAveragePool", name, real)

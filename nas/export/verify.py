@@ -80,6 +80,7 @@ def expected_kernels(workload: Workload) -> Counter[str]:
         "stem": "QLinearConv",
         "conv": "QLinearConv",
         "add": "QLinearAdd",
+        "add_converted": "QLinearAdd",
         "linear": "QGemm",
         "pool": "QLinearGlobalAveragePool",
     }

@@ -144,7 +144,7 @@ class MBConvFamily:
                     spec = layer.part(part, s, b, net.shape(x)[1], block, precision(f"{name}.{part}"))
                     x = net.add(f"{name}.{part}", spec, x)
                 if self._has_residual(s, b):
-                    spec = layer.add(s, net.shape(x)[1], precision(f"{name}.project"))
+                    spec = layer.add(s, net.shape(x)[1], net.format(entry), precision(f"{name}.project"))
                     x = net.add(f"{name}.add", spec, x, entry)
         size = net.shape(x)[1]
         x = net.add("head", layer.head(size, precision("head")), x)
@@ -219,9 +219,11 @@ class MBConvFamily:
                 return ()
             size = self._entry_size(resolution, s, b)
             found = self._entry_format(s, b, before)
-            wanted = {expand, project} if self._has_residual(s, b) else {expand}
             shape = (self._entry_width(s, b), size, size)
-            return tuple(spec for fmt in sorted(wanted) for spec in conversion(shape, found, fmt))
+            if not self._has_residual(s, b):
+                return conversion(shape, found, expand)
+            converted = (spec for fmt in sorted({expand, project}) for spec in conversion(shape, found, fmt))
+            return (layer.add(s, size, found, project), *converted)
 
         def expand(resolution: int, depth: int, expanded: int, expand: str, depthwise: str) -> tuple[LayerSpec, ...]:
             if depth <= b:
@@ -238,9 +240,8 @@ class MBConvFamily:
             if depth <= b:
                 return ()
             size = -(-self._entry_size(resolution, s, b) // stride)
-            residual = (layer.add(s, size, project),) if self._has_residual(s, b) else ()
             spec = layer.part("project", s, b, size, Block(1, expanded), project)
-            return (*conversion((expanded, size, size), depthwise, project), spec, *residual)
+            return (*conversion((expanded, size, size), depthwise, project), spec)
 
         formats = {part: f"{block}.{part}.format" for part in PARTS}
         return [
@@ -311,9 +312,9 @@ class _LayerFactory:
         stride = stage.stride if b == 0 else 1
         return LayerSpec("conv", (mid, size, size), mid, block.kernel, stride, mid, "relu", fmt, fmt)
 
-    def add(self, s: int, size: int, fmt: str) -> LayerSpec:
-        width = self.family.stages[s].width
-        return LayerSpec("add", (width, size, size), width, activation_format=fmt)
+    def add(self, s: int, size: int, shortcut: str, fmt: str) -> LayerSpec:
+        width, op = self.family.stages[s].width, "add" if shortcut == fmt else "add_converted"
+        return LayerSpec(op, (width, size, size), width, activation_format=fmt)
 
     def head(self, size: int, fmt: str) -> LayerSpec:
         shape = (self.family.stages[-1].width, size, size)

@@ -138,6 +138,7 @@ _FLOAT: Mapping[str, _Step] = {
     "conv": _float_conv,
     "linear": _float_linear,
     "add": lambda layer, x, *_: x[0] + x[1],
+    "add_converted": lambda layer, x, *_: x[0] + x[1],
     "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
 }
 _INTEGER: Mapping[str, _Step] = {
@@ -145,6 +146,7 @@ _INTEGER: Mapping[str, _Step] = {
     "conv": _integer_conv,
     "linear": _integer_linear,
     "add": _integer_add,
+    "add_converted": _integer_add,
     "pool": _integer_pool,
     "quantize": _quantize,
     "dequantize": _dequantize,
