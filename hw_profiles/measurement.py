@@ -24,7 +24,7 @@ class MeasurePlan:
         max_spread: IQR / median above which an entry is flagged as unsteady.
     """
 
-    rounds: int = 15
+    rounds: int = 25
     window_s: float = 1.5e-4
     warmup_runs: int = 2
     quiet: float = 1.06

@@ -37,30 +37,39 @@ class WholeNetwork:
         precision: `fp32`, `int8` (uniform) or `mixed`.
         held_out: not used to fit the calibration.
         sums_s: sum of its rows of each kind, before calibration.
+        rows: number of its rows of each kind.
         measured_s, iqr_s: measured median and interquartile range.
     """
 
     precision: str
     held_out: bool
     sums_s: tuple[float, ...]
+    rows: tuple[int, ...]
     measured_s: float
     iqr_s: float
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """whole-network seconds = sum over kinds of slope * sum of rows, + intercept: one affine fit per device.
+    """From rows to whole networks: one affine fit per device.
+
+    seconds = intercept + sum over kinds of (slope * sum of the rows + per_row * number of rows)
 
     Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md section 4).
     """
 
     slopes: tuple[float, ...] = (1.0,) * len(KINDS)
+    per_row_s: tuple[float, ...] = (0.0,) * len(KINDS)
     intercept_s: float = 0.0
     networks: tuple[WholeNetwork, ...] = ()
 
-    def predict_s(self, sums_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, kinds) sums of rows -> (n,) whole-network seconds."""
-        return np.asarray(sums_s @ np.array(self.slopes) + self.intercept_s)
+    def predict_s(self, sums_s: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, kinds) sums and numbers of rows -> (n,) whole-network seconds."""
+        return np.asarray(sums_s @ np.array(self.slopes) + rows @ np.array(self.per_row_s) + self.intercept_s)
+
+    def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
+        """(n,) predicted seconds of measured networks."""
+        return self.predict_s(np.array([net.sums_s for net in networks]), np.array([net.rows for net in networks]))
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
         """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions), `kendall_tau`, `n`."""
@@ -68,7 +77,7 @@ class Calibration:
         if not chosen:
             return {"n": 0}
         measured = np.array([net.measured_s for net in chosen])
-        predicted = self.predict_s(np.array([net.sums_s for net in chosen]))
+        predicted = self.predict_networks_s(chosen)
         error = np.abs(predicted / measured - 1)
         return {
             "mape": float(error.mean()),
@@ -79,7 +88,7 @@ class Calibration:
 
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
-    """Ridge regression on relative error, towards slopes of 1, over the networks that are not held out.
+    """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that are not held out.
 
     Raises:
         ValueError: fewer than two networks to fit.
@@ -87,12 +96,15 @@ def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
     used = [net for net in networks if not net.held_out]
     if len(used) < 2:
         raise ValueError(f"an affine fit needs at least 2 networks, got {len(used)}")
-    sums, measured = np.array([net.sums_s for net in used]), np.array([net.measured_s for net in used])
-    design = np.column_stack([sums, np.full(len(used), measured.mean())]) / measured[:, None]
-    prior = PRIOR * np.eye(len(KINDS), len(KINDS) + 1)
-    target = np.concatenate([np.ones(len(used)), np.full(len(KINDS), PRIOR)])
-    *slopes, intercept = np.linalg.lstsq(np.vstack([design, prior]), target, rcond=None)[0]
-    return Calibration(tuple(map(float, slopes)), float(intercept * measured.mean()), tuple(networks))
+    sums, rows = np.array([net.sums_s for net in used]), np.array([net.rows for net in used])
+    measured, k = np.array([net.measured_s for net in used]), len(KINDS)
+    unit = measured.mean() / rows.sum(axis=1).mean()  # a typical row: makes the columns comparable
+    design = np.column_stack([sums, rows * unit, np.full(len(used), unit)]) / measured[:, None]
+    prior = PRIOR * np.eye(2 * k, 2 * k + 1)
+    target = np.concatenate([np.ones(len(used)), np.full(k, PRIOR), np.zeros(k)])
+    fitted = np.linalg.lstsq(np.vstack([design, prior]), target, rcond=None)[0]
+    slopes, constants = fitted[:k], fitted[k:] * unit
+    return Calibration(tuple(slopes.tolist()), tuple(constants[:k].tolist()), float(constants[k]), tuple(networks))
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -139,7 +151,8 @@ class DeviceProfile:
 
     def predict_s(self, workload: Workload) -> float:
         """Calibrated whole-network seconds."""
-        return float((self.calibration or Calibration()).predict_s(np.array([self.sums_s(workload)]))[0])
+        calibration = self.calibration or Calibration()
+        return float(calibration.predict_s(np.array(self.sums_s(workload)), np.array(count_rows(workload))))
 
     def missing(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
         """Layers that have no row yet."""
@@ -155,6 +168,11 @@ class DeviceProfile:
         """Layers whose spread exceeds the plan's limit."""
         limit = self.plan.max_spread
         return tuple(k for k, m in self.table.items() if m.samples_s and m.iqr_s > limit * max(m.median_s, 1e-6))
+
+
+def count_rows(workload: Workload) -> tuple[int, ...]:
+    """Number of a network's rows of each kind."""
+    return tuple(sum(kind(layer) == one for layer in workload.layers) for one in KINDS)
 
 
 def save_profile(profile: DeviceProfile, path: Path) -> None:
@@ -210,6 +228,7 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
     groups: dict[str, str | None] = {"fp32": "fp32", "int8": "int8", "mixed": "mixed", "all": None}
     return {
         "slope": dict(zip(KINDS, calibration.slopes, strict=True)),
+        "per_row_s": dict(zip(KINDS, calibration.per_row_s, strict=True)),
         "intercept_s": calibration.intercept_s,
         "n_networks": sum(not net.held_out for net in calibration.networks),
         "held_out": {name: calibration.held_out_error(precision) for name, precision in groups.items()},
@@ -218,11 +237,14 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
                 "format": net.precision,
                 "held_out": net.held_out,
                 "sums_s": list(net.sums_s),
-                "predicted_s": float(calibration.predict_s(np.array([net.sums_s]))[0]),
+                "rows": list(net.rows),
+                "predicted_s": float(predicted_s),
                 "measured_s": net.measured_s,
                 "iqr_s": net.iqr_s,
             }
-            for net in calibration.networks
+            for net, predicted_s in zip(
+                calibration.networks, calibration.predict_networks_s(calibration.networks), strict=True
+            )
         ],
     }
 
@@ -231,7 +253,10 @@ def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | 
     if document is None:
         return None
     networks = tuple(
-        WholeNetwork(n["format"], n["held_out"], tuple(n["sums_s"]), n["measured_s"], n["iqr_s"]) for n in document["networks"]
+        WholeNetwork(
+            n["format"], n["held_out"], tuple(n["sums_s"]), tuple(n["rows"]), n["measured_s"], n["iqr_s"]
+        )
+        for n in document["networks"]
     )
-    slopes = tuple(document["slope"][one] for one in KINDS)
-    return Calibration(slopes, document["intercept_s"], networks)
+    slopes, per_row_s = (tuple(document[name][one] for one in KINDS) for name in ("slope", "per_row_s"))
+    return Calibration(slopes, per_row_s, document["intercept_s"], networks)

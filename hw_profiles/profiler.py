@@ -11,7 +11,7 @@ import numpy as np
 from hw_profiles.backend import Backend, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, Shape, probe
-from hw_profiles.profile import DeviceProfile, WholeNetwork
+from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows
 from hw_profiles.workload import FP32, LayerSpec, Workload
 
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
@@ -85,7 +85,8 @@ def measure_networks(
         for (precision, held_out, work), m in zip(group, measure_patiently(backend, jobs, profile.plan), strict=True):
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
-            out.append(WholeNetwork(precision, held_out, profile.sums_s(work), m.median_s, m.iqr_s))
+            sums_s, rows = profile.sums_s(work), count_rows(work)
+            out.append(WholeNetwork(precision, held_out, sums_s, rows, m.median_s, m.iqr_s))
     return out
 
 

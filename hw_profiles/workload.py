@@ -161,14 +161,18 @@ class Workload:
 
 
 class WorkloadBuilder:
-    """Grows a `Workload` layer by layer and inserts the format conversions, once per tensor and format."""
+    """Grows a `Workload` layer by layer and inserts the format conversions.
+
+    A tensor is quantized once for all that read it, but dequantized for each: that is how engines that fuse
+    DequantizeLinear -> op -> QuantizeLinear groups run it, whatever the graph says.
+    """
 
     def __init__(self, in_shape: tuple[int, int, int]) -> None:
         self._in_shape = in_shape
         self._names: list[str] = []
         self._layers: list[LayerSpec] = []
         self._inputs: list[tuple[int, ...]] = []
-        self._converted: dict[tuple[int, str], int] = {}
+        self._quantized: dict[tuple[int, str], int] = {}
 
     def shape(self, tensor: int) -> tuple[int, int, int]:
         """Shape of a tensor, named by the index of the layer that gives it."""
@@ -197,11 +201,15 @@ class WorkloadBuilder:
         found = self.format(tensor)
         if found == wanted:
             return tensor
-        if (tensor, wanted) not in self._converted:
-            origin = "input" if tensor == INPUT else self._names[tensor]
-            (layer,) = conversion(self.shape(tensor), found, wanted)
-            self._converted[tensor, wanted] = self._append(f"{origin}.{layer.op}", layer, (tensor,))
-        return self._converted[tensor, wanted]
+        if (tensor, wanted) in self._quantized:
+            return self._quantized[tensor, wanted]
+        origin = "input" if tensor == INPUT else self._names[tensor]
+        (layer,) = conversion(self.shape(tensor), found, wanted)
+        name = f"{origin}.{layer.op}"
+        result = self._append(f"{name}.{len(self._names)}" if name in self._names else name, layer, (tensor,))
+        if layer.op == "quantize":
+            self._quantized[tensor, wanted] = result
+        return result
 
 
 def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:

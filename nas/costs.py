@@ -21,7 +21,7 @@ class Costs:
     """Predicted costs of one space on one device.
 
     Attributes:
-        table: bytes, multiply-adds, then seconds of each kind of row, before calibration.
+        table: bytes, multiply-adds, then seconds (before calibration) and number of rows of each kind of row.
         calibration: from summed seconds to whole networks.
         size_overhead: bytes of an ONNX file besides its layers.
     """
@@ -34,7 +34,7 @@ class Costs:
         """(n, g) canonical genomes -> `latency` in seconds, `size` in bytes, `macs`, each (n,)."""
         sums = self.table(genomes)
         return {
-            "latency": self.calibration.predict_s(sums[:, 2:]),
+            "latency": self.calibration.predict_s(sums[:, 2 : 2 + len(KINDS)], sums[:, 2 + len(KINDS) :]),
             "size": sums[:, 0] + self.size_overhead,
             "macs": sums[:, 1],
         }
@@ -51,7 +51,10 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     def seconds(layer: LayerSpec, of_kind: str) -> float:
         return profile.cost_s(layer) if profile and kind(layer) == of_kind else 0.0
 
-    kinds = [partial(seconds, of_kind=one) for one in KINDS]
+    def rows(layer: LayerSpec, of_kind: str) -> float:
+        return float(kind(layer) == of_kind)
+
+    kinds = [partial(cost, of_kind=one) for cost in (seconds, rows) for one in KINDS]
     table = compile_table(family.space(), family.terms(), [cache(file_size), macs, *kinds])
     calibration = (profile.calibration if profile else None) or Calibration()
     return Costs(table, calibration, file_overhead())

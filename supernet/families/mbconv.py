@@ -222,7 +222,9 @@ class MBConvFamily:
             shape = (self._entry_width(s, b), size, size)
             if not self._has_residual(s, b):
                 return conversion(shape, found, expand)
-            converted = (spec for fmt in sorted({expand, project}) for spec in conversion(shape, found, fmt))
+            converted = [*conversion(shape, found, expand), *conversion(shape, found, project)]
+            if converted and converted[0].op == "quantize":
+                converted = converted[:1]  # quantized once for both
             return (layer.add(s, size, found, project), *converted)
 
         def expand(resolution: int, depth: int, expanded: int, expand: str, depthwise: str) -> tuple[LayerSpec, ...]:
@@ -333,7 +335,7 @@ def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
     """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12 networks."""
     return MBConvFamily(
         name="digits-mbconv",
-        resolutions=(8, 12, 20),
+        resolutions=(6, 14, 28),
         stem_width=8,
         stages=(
             Stage(8, 1, (1, 2), (8, 16, 24, 32)),
