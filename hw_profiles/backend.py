@@ -36,7 +36,9 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Job:
-    """One workload to measure, and how to get it as ONNX if the engine wants that; an analytical backend never calls it."""
+    """One workload to measure, and how to get it as ONNX if the engine wants that; an analytical backend
+    never calls it.
+    """
 
     workload: Workload
     onnx: Callable[[], bytes]

@@ -1,4 +1,6 @@
-"""Atomic writes, and JSON files that carry their schema. Nothing half-written ever stands under its final name."""
+"""Atomic writes, and JSON files that carry their schema. Nothing half-written ever stands under its final
+name.
+"""
 
 import contextlib
 import json
@@ -50,8 +52,13 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such file; expected a {schema} file there") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TrilobitError(f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again") from None
+        raise TrilobitError(
+            f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again"
+        ) from None
     found = document.get("schema") if isinstance(document, dict) else None
     if found != schema:
-        raise TrilobitError(f"{path}: schema {found!r}, but this version reads {schema!r}; write the file again with this version")
+        raise TrilobitError(
+            f"{path}: schema {found!r}, but this version reads {schema!r}; write the file "
+            "again with this version"
+        )
     return dict(document)

@@ -1,9 +1,10 @@
 """Timing several functions in turns, in the moments when the core is left alone.
 
-A core that shares its execution units (a hyper-thread, another virtual machine) runs 1.4 to 1.75x slower for stretches of 20 ms to
-minutes, in CPU time as in wall time, and not equally for all kinds of layers. A fixed reference computation, the pulse, tells
-such stretches: a window begins when the pulse takes its usual time, and counts if it still does afterwards. Over 40 s on a busy host
-that reduced the IQR of a window from 40 % to 2 % (docs/measuring.md).
+A core that shares its execution units (a hyper-thread, another virtual machine) runs 1.4 to 1.75x slower for
+stretches of 20 ms to minutes, in CPU time as in wall time, and not equally for all kinds of layers. A fixed
+reference computation, the pulse, tells such stretches: a window begins when the pulse takes its usual time,
+and counts if it still does afterwards. Over 40 s on a busy host that reduced the IQR of a window from 40 %
+to 2 % (docs/measuring.md).
 """
 
 import time
@@ -15,7 +16,8 @@ from hw_profiles.measurement import MeasurePlan, Samples
 
 Run = Callable[[], object]
 
-PULSE_SIZE = 64  # a 64 x 64 matrix product takes a few microseconds, fits the first-level cache and never starts threads
+# A 64 x 64 matrix product takes a few microseconds, fits the first-level cache and never starts threads.
+PULSE_SIZE = 64
 PULSE_RUNS = 3
 LEARNING_S = 1.0
 FLOOR_PERCENTILE = 0.5  # of all pulses seen: the minimum itself may be a lucky one
@@ -51,7 +53,8 @@ class Pulse:
 def interleaved(runs: Sequence[Run], plan: MeasurePlan, pulse: Pulse) -> list[Samples]:
     """`plan.rounds` samples for each function, the functions taking turns.
 
-    Waits for quiet moments, `plan.patience_s` seconds in all; when that is used up every window counts, and the samples say so.
+    Waits for quiet moments, `plan.patience_s` seconds in all; when that is used up every window counts, and
+    the samples say so.
     """
     pulse.learn()
     clock = time.thread_time_ns if plan.clock == "thread" else time.perf_counter_ns
@@ -63,7 +66,8 @@ def interleaved(runs: Sequence[Run], plan: MeasurePlan, pulse: Pulse) -> list[Sa
         for i, (run, count) in enumerate(zip(runs, counts, strict=True)):
             seconds[i, r], quiet[i, r] = _window(run, count, plan, clock, pulse, deadline)
     return [
-        Samples(tuple(row.round(12).tolist()), float(ok.mean())) for row, ok in zip(seconds, quiet, strict=True)
+        Samples(tuple(row.round(12).tolist()), float(ok.mean()))
+        for row, ok in zip(seconds, quiet, strict=True)
     ]
 
 

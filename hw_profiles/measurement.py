@@ -15,11 +15,14 @@ class MeasurePlan:
         rounds: timed windows per workload; workloads of one call take turns, one window each a round.
         window_s: length of a window. Short ones fit between disturbances.
         warmup_runs: untimed runs after every switch, since the other workloads evicted the weights.
-        quiet: a window counts if the reference computation around it took at most this factor of its usual time.
+        quiet: a window counts if the reference computation around it took at most this factor of its usual
+            time.
         patience_s: seconds that one call may wait for quiet moments before it takes what it gets.
-        quiet_share: rows with fewer quiet windows than this share are measured again, with twice the patience...
+        quiet_share: rows with fewer quiet windows than this share are measured again, with twice the
+            patience...
         remeasure_s: ...until so many seconds have passed since profiling began.
-        clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed time.
+        clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed
+            time.
         core: CPU core to pin to while measuring; None leaves the scheduler free.
         max_spread: IQR / median above which an entry is flagged as unsteady.
     """

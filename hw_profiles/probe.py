@@ -1,15 +1,16 @@
 """How one layer is measured in context: the difference between a small network with it and one without it.
 
-Alone, a layer pays for the session, for reordering its input and output, and for nothing that its neighbours did: sums of such
-times are 30 to 48 % off. In context they are 2 to 4 % off (docs/measuring.md).
+Alone, a layer pays for the session, for reordering its input and output, and for nothing that its neighbours
+did: sums of such times are 30 to 48 % off. In context they are 2 to 4 % off (docs/measuring.md).
 
 Every probe network is `lead-in convolution to the state -> [layer] -> global pooling`. Its time is
 
     T(lead-in to state a, layer a -> b, pool) - T(lead-in to a, pool) = cost(layer) + pool(b) - pool(a)
 
-where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last, whatever they are. To make
-each row meaningful by itself they are taken out: for fp32 with pooling measured alone, for integers so that quantizing and
-dequantizing a tensor cost the same. The second matters where a shortcut is converted: that conversion has no counterpart.
+where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last,
+whatever they are. To make each row meaningful by itself they are taken out: for fp32 with pooling measured
+alone, for integers so that quantizing and dequantizing a tensor cost the same. The second matters where a
+shortcut is converted: that conversion has no counterpart.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,8 @@ class Probe:
     """What to measure, and how a layer's cost follows.
 
     Attributes:
-        workloads: (factor, probe network); the layer's samples are the sum of factor times samples, paired round by round.
+        workloads: (factor, probe network); the layer's samples are the sum of factor times samples, paired
+            round by round.
         pools: (factor, pooling layer); times that layer's cost, one constant for all layers that name it.
     """
 
@@ -112,9 +114,11 @@ def _add(layer: LayerSpec) -> Probe:
 
 
 def _conversion(layer: LayerSpec) -> Probe:
-    """Between two convolutions of the two formats (or pooling and a linear layer), since only there do layouts change too.
+    """Between two convolutions of the two formats (or pooling and a linear layer), since only there do
+    layouts change too.
 
-    T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target format.
+    T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target
+    format.
     """
     shape, found, wanted = layer.in_shape, layer.in_format, layer.out_format
     if shape[1:] == (1, 1):
@@ -135,7 +139,9 @@ def _crossing(conversion: LayerSpec, after: LayerSpec) -> tuple[tuple[float, Wor
 
 
 def _stem(layer: LayerSpec) -> Probe:
-    """The first layer of a network, and with it the session's own cost. Its image conversion has a row of its own."""
+    """The first layer of a network, and with it the session's own cost. Its image conversion has a row of
+    its own.
+    """
     net = WorkloadBuilder(layer.in_shape)
     x = net.add("stem", layer, INPUT)
     whole = _pooled(net, x, layer.out_format)
@@ -152,7 +158,8 @@ def _stem(layer: LayerSpec) -> Probe:
 def _pool(layer: LayerSpec) -> Probe:
     """In fp32 pooling alone, above pooling a single number: the session's own cost.
 
-    In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of the two crossings.
+    In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of
+    the two crossings.
     """
     shape, fmt = layer.in_shape, layer.activation_format
     if fmt == FP32:

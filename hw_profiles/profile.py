@@ -1,4 +1,6 @@
-"""`DeviceProfile`: what layers cost on one device, how it was measured, and how far it can be trusted. Stored as `profile/1`."""
+"""`DeviceProfile`: what layers cost on one device, how it was measured, and how far it can be trusted.
+Stored as `profile/1`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -55,7 +57,8 @@ class Calibration:
 
     seconds = intercept + sum over kinds of (slope * sum of the rows + per_row * number of rows)
 
-    Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md section 4).
+    Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md
+    section 4).
     """
 
     slopes: tuple[float, ...] = (1.0,) * len(KINDS)
@@ -69,10 +72,14 @@ class Calibration:
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
         """(n,) predicted seconds of measured networks."""
-        return self.predict_s(np.array([net.sums_s for net in networks]), np.array([net.rows for net in networks]))
+        return self.predict_s(
+            np.array([net.sums_s for net in networks]), np.array([net.rows for net in networks])
+        )
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
-        """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions), `kendall_tau`, `n`."""
+        """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions),
+        `kendall_tau`, `n`.
+        """
         chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
         if not chosen:
             return {"n": 0}
@@ -88,7 +95,8 @@ class Calibration:
 
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
-    """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that are not held out.
+    """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that
+    are not held out.
 
     Raises:
         ValueError: fewer than two networks to fit.
@@ -104,11 +112,15 @@ def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
     target = np.concatenate([np.ones(len(used)), np.full(k, PRIOR), np.zeros(k)])
     fitted = np.linalg.lstsq(np.vstack([design, prior]), target, rcond=None)[0]
     slopes, constants = fitted[:k], fitted[k:] * unit
-    return Calibration(tuple(slopes.tolist()), tuple(constants[:k].tolist()), float(constants[k]), tuple(networks))
+    return Calibration(
+        tuple(slopes.tolist()), tuple(constants[:k].tolist()), float(constants[k]), tuple(networks)
+    )
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than two values."""
+    """Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than two
+    values.
+    """
     if len(a) < 2:
         return math.nan
     upper = np.triu_indices(len(a), 1)
@@ -147,7 +159,9 @@ class DeviceProfile:
 
     def sums_s(self, workload: Workload) -> tuple[float, ...]:
         """Sum of a network's rows of each kind in seconds, before calibration."""
-        return tuple(sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == one) for one in KINDS)
+        return tuple(
+            sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == one) for one in KINDS
+        )
 
     def predict_s(self, workload: Workload) -> float:
         """Calibrated whole-network seconds."""
@@ -161,13 +175,17 @@ class DeviceProfile:
     def disturbed(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
         """Layers whose row was mostly measured while something else used the core."""
         return tuple(
-            layer for layer in layers if layer in self.table and self.table[layer].quiet_share < self.plan.quiet_share
+            layer
+            for layer in layers
+            if layer in self.table and self.table[layer].quiet_share < self.plan.quiet_share
         )
 
     def unsteady(self) -> tuple[LayerSpec, ...]:
         """Layers whose spread exceeds the plan's limit."""
         limit = self.plan.max_spread
-        return tuple(k for k, m in self.table.items() if m.samples_s and m.iqr_s > limit * max(m.median_s, 1e-6))
+        return tuple(
+            k for k, m in self.table.items() if m.samples_s and m.iqr_s > limit * max(m.median_s, 1e-6)
+        )
 
 
 def count_rows(workload: Workload) -> tuple[int, ...]:

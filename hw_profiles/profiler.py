@@ -1,4 +1,6 @@
-"""Fills a profile: skips what is there, measures in context and interleaved, gives the grown profile after every group."""
+"""Fills a profile: skips what is there, measures in context and interleaved, gives the grown profile after
+every group.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,9 +23,15 @@ Item = TypeVar("Item")
 
 
 def profile_layers(
-    backend: Backend, profile: DeviceProfile, layers: Sequence[LayerSpec], *, emit: Emit, rng: np.random.Generator
+    backend: Backend,
+    profile: DeviceProfile,
+    layers: Sequence[LayerSpec],
+    *,
+    emit: Emit,
+    rng: np.random.Generator,
 ) -> Iterator[DeviceProfile]:
-    """Measure the layers that `profile` lacks; gives the grown profile after every group, for the caller to save.
+    """Measure the layers that `profile` lacks; gives the grown profile after every group, for the caller to
+    save.
 
     Args:
         emit: turns a workload into ONNX with numbers of some sort in it.
@@ -45,7 +53,9 @@ def profile_layers(
 def plan_groups(
     missing: Iterable[LayerSpec], profile: DeviceProfile, rng: np.random.Generator
 ) -> list[list[LayerSpec]]:
-    """Layers measured together: those that share a context, in random order of contexts; the poolings that others build on first."""
+    """Layers measured together: those that share a context, in random order of contexts; the poolings that
+    others build on first.
+    """
     wanted = list(missing)
     pools = _pools(wanted) - set(profile.table)
     pools |= _pools(pools) - set(profile.table)  # integer pooling builds on fp32 pooling
@@ -82,7 +92,9 @@ def measure_networks(
     out = []
     for group in _chunks(networks, GROUP):
         jobs = [Job(work, partial(emit, work)) for _, _, work in group]
-        for (precision, held_out, work), m in zip(group, measure_patiently(backend, jobs, profile.plan), strict=True):
+        for (precision, held_out, work), m in zip(
+            group, measure_patiently(backend, jobs, profile.plan), strict=True
+        ):
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
             sums_s, rows = profile.sums_s(work), count_rows(work)
@@ -107,7 +119,9 @@ def _better(
 ) -> dict[LayerSpec, Measurement]:
     """Those of the new rows that were measured in more quiet than the old."""
     return {
-        layer: m for layer, m in measured.items() if layer not in table or m.quiet_share >= table[layer].quiet_share
+        layer: m
+        for layer, m in measured.items()
+        if layer not in table or m.quiet_share >= table[layer].quiet_share
     }
 
 

@@ -1,4 +1,6 @@
-"""A registry is a dict from a name to `"module:attribute"`; third parties join through entry points of the same group name."""
+"""A registry is a dict from a name to `"module:attribute"`; third parties join through entry points of the
+same group name.
+"""
 
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -14,7 +16,9 @@ BACKENDS: Mapping[str, str] = {
 
 
 def names(group: str, builtin: Mapping[str, str]) -> dict[str, str]:
-    """All entries of one registry: the built-in ones and those of installed plug-ins (`group` is e.g. `trilobit.backends`)."""
+    """All entries of one registry: the built-in ones and those of installed plug-ins (`group` is e.g.
+    `trilobit.backends`).
+    """
     return {point.name: point.value for point in entry_points(group=group)} | dict(builtin)
 
 
@@ -28,5 +32,7 @@ def load(group: str, builtin: Mapping[str, str], name: str) -> Any:
         return resolve_name(builtin[name])
     known = names(group, builtin)
     if name not in known:
-        raise TrilobitError(f"unknown {group.rsplit('.', 1)[-1].rstrip('s')} {name!r}; known: {', '.join(sorted(known))}")
+        raise TrilobitError(
+            f"unknown {group.rsplit('.', 1)[-1].rstrip('s')} {name!r}; known: {', '.join(sorted(known))}"
+        )
     return resolve_name(known[name])

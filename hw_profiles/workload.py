@@ -1,7 +1,8 @@
-"""Frozen descriptions of what runs on a device: `LayerSpec` (one fused unit) and `Workload` (a graph of them).
+"""Frozen descriptions of what runs on a device: `LayerSpec` (one fused unit) and `Workload` (a graph of
+them).
 
-A tensor has one format. Where two neighbours disagree, the change is a layer of its own (`quantize`, `dequantize`), because
-on real devices it costs real time: 1 to 36 us where a whole block takes 10 to 60 us.
+A tensor has one format. Where two neighbours disagree, the change is a layer of its own (`quantize`,
+`dequantize`), because on real devices it costs real time: 1 to 36 us where a whole block takes 10 to 60 us.
 """
 
 import math
@@ -21,15 +22,19 @@ class LayerSpec:
     """One fused unit, for example convolution + bias + activation.
 
     Attributes:
-        op: one of `OPS`. `stem` is a convolution that reads the image, `pool` global average pooling; `linear` reads a
-            `(channels, 1, 1)` tensor and always gives fp32; `add_converted` is an `add` whose shortcut went through a format
+        op: one of `OPS`. `stem` is a convolution that reads the image, `pool` global average pooling;
+            `linear` reads a
+            `(channels, 1, 1)` tensor and always gives fp32; `add_converted` is an `add` whose shortcut went
+            through a format
             conversion: engines that fuse sums into convolutions cannot fuse that one.
         in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum.
         out_channels: channels of the output.
-        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or `in_channels`.
+        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or
+            `in_channels`.
         activation: `none` or `relu`, fused into the unit.
         weight_format: number format of the stored weights; `fp32` where there are none.
-        activation_format: number format the unit computes in. For `quantize` the format it produces, for `dequantize` the one
+        activation_format: number format the unit computes in. For `quantize` the format it produces, for
+            `dequantize` the one
             it reads.
     """
 
@@ -90,7 +95,8 @@ class LayerSpec:
         """
         shape = "x".join(map(str, self.in_shape))
         return (
-            f"{self.op} {shape}>{self.out_channels} k{self.kernel}s{self.stride}g{self.groups} {self.activation} "
+            f"{self.op} {shape}>{self.out_channels} "
+            f"k{self.kernel}s{self.stride}g{self.groups} {self.activation} "
             f"w={self.weight_format} a={self.activation_format}"
         )
 
@@ -132,7 +138,8 @@ class Workload:
     Attributes:
         names: one unique name per layer, for example `s1.b0.expand`.
         layers: one spec per layer.
-        inputs: for each layer the indices of the layers it reads; `INPUT` is the network's input, which is fp32.
+        inputs: for each layer the indices of the layers it reads; `INPUT` is the network's input, which is
+            fp32.
 
     Raises:
         ValueError: two neighbours disagree about the shape or the format of the tensor between them.
@@ -145,14 +152,18 @@ class Workload:
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.layers) == len(self.inputs) == len(set(self.names)):
             raise ValueError("names (unique), layers and inputs must be equally many")
-        for position, (name, layer, sources) in enumerate(zip(self.names, self.layers, self.inputs, strict=True)):
+        for position, (name, layer, sources) in enumerate(
+            zip(self.names, self.layers, self.inputs, strict=True)
+        ):
             for source in sources:
                 if not INPUT <= source < position:
                     raise ValueError(f"{name} reads layer {source}, which does not come before it")
                 producer = self.layers[source] if source != INPUT else None
                 found = (producer.out_shape, producer.out_format) if producer else (layer.in_shape, FP32)
                 if found != (layer.in_shape, layer.in_format):
-                    raise ValueError(f"{name} reads {(layer.in_shape, layer.in_format)}, but its input is {found}")
+                    raise ValueError(
+                        f"{name} reads {(layer.in_shape, layer.in_format)}, but its input is {found}"
+                    )
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -183,7 +194,9 @@ class WorkloadBuilder:
         return FP32 if tensor == INPUT else self._layers[tensor].out_format
 
     def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
-        """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives its index."""
+        """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives
+        its index.
+        """
         sources = tuple(self._as_format(tensor, layer.in_format) for tensor in tensors)
         return self._append(name, layer, sources)
 
@@ -236,6 +249,8 @@ _MACS: Mapping[str, Callable[[LayerSpec], int]] = {
     "conv": _conv_macs,
     "linear": lambda layer: layer.in_shape[0] * layer.out_channels,
 }
+
+
 def _conv_params(layer: LayerSpec) -> int:
     return layer.out_channels * (layer.kernel**2 * layer.in_shape[0] // layer.groups + 1)
 
@@ -248,7 +263,8 @@ _PARAMS: Mapping[str, Callable[[LayerSpec], int]] = {
 
 
 def macs(layer: LayerSpec) -> int:
-    """Multiply-adds of one layer; one fused multiply-add is 1 MAC. Only convolutions and linear layers have any.
+    """Multiply-adds of one layer; one fused multiply-add is 1 MAC. Only convolutions and linear layers have
+    any.
 
     >>> macs(LayerSpec("conv", (8, 16, 16), 24))
     49152

@@ -46,18 +46,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror.lower()}; nothing half-written was left: make room or choose another folder with -o"
+        return (
+            f"{where}{error.strerror.lower()}; nothing half-written was left: make room or "
+            "choose another folder with -o"
+        )
     return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="nas", description="Find the networks that trade accuracy against measured latency and size best."
+        prog="nas",
+        description="Find the networks that trade accuracy against measured latency and size best.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, description) in _COMMANDS.items():
         command = commands.add_parser(name, help=description, description=description)
-        command.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
+        command.add_argument(
+            "--json", action="store_true", help="print the result as JSON on standard output"
+        )
         if name in ("run", *STAGES):
             _add_run_options(command)
     return parser
@@ -65,14 +71,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", type=Path, help="a TOML file with the sections of run.toml")
-    command.add_argument("-o", "--output", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the run folder")
+    command.add_argument(
+        "-o", "--output", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the run folder"
+    )
     command.add_argument("--data", metavar="SOURCE", help="digits, imagefolder:PATH or cifar10:PATH")
     command.add_argument("--device", metavar="NAME", help="see `nas devices`")
     command.add_argument("--threads", type=int, metavar="N", help="threads of one inference")
     command.add_argument("--space", metavar="NAME", help="see `nas spaces`")
     command.add_argument("--seed", type=int, metavar="N")
     command.add_argument("--objective", metavar="A,B", help=f"of {','.join(OBJECTIVES)}")
-    command.add_argument("--max-latency", metavar="TIME", help="for example 0.3ms, or 60%% of the largest network's")
+    command.add_argument(
+        "--max-latency", metavar="TIME", help="for example 0.3ms, or 60%% of the largest network's"
+    )
     command.add_argument("--max-size", metavar="BYTES", help="for example 200KB, or 60%%")
     command.add_argument("--max-macs", metavar="N", help="for example 3M, or 60%%")
     command.add_argument("--min-accuracy", metavar="SHARE", help="for example 95%%")
@@ -136,7 +146,9 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
     """The exported networks, as a table and as data."""
     manifests = [read_json(path, "export/1") for path in sorted(run.export_path.glob("*/manifest.json"))]
     manifests.sort(key=lambda manifest: manifest["latency"]["median_s"])
-    table = Table("network", "test accuracy", "latency (median, IQR)", "of the largest fp32", "size", "int8 layers")
+    table = Table(
+        "network", "test accuracy", "latency (median, IQR)", "of the largest fp32", "size", "int8 layers"
+    )
     rows = []
     for manifest in manifests:
         accuracy, latency = manifest["accuracy"], manifest["latency"]
@@ -150,7 +162,14 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
             show(OBJECTIVES["size"], size),
             f"{sum(fmt != 'fp32' for fmt in policy)} of {len(policy)}",
         )
-        rows.append({"id": manifest["id"], "test_accuracy": accuracy["test"], "latency_s": latency["median_s"], "size_bytes": size})
+        rows.append(
+            {
+                "id": manifest["id"],
+                "test_accuracy": accuracy["test"],
+                "latency_s": latency["median_s"],
+                "size_bytes": size,
+            }
+        )
     console.print(table)
     console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
     return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
@@ -175,8 +194,18 @@ def _spaces(arguments: argparse.Namespace, console: Console) -> list[dict[str, A
     found = []
     for name in sorted(names("trilobit.spaces", FAMILIES)):
         space = load_family(name, in_channels=3, classes=10).space()
-        console.print(f"{name:<16} {space.size:.3g} networks, {len(space.choices)} choices, fingerprint {space.fingerprint}")
-        found.append({"name": name, "size": space.size, "choices": len(space.choices), "fingerprint": space.fingerprint})
+        console.print(
+            f"{name:<16} {space.size:.3g} networks, {len(space.choices)} choices, fingerprint "
+            f"{space.fingerprint}"
+        )
+        found.append(
+            {
+                "name": name,
+                "size": space.size,
+                "choices": len(space.choices),
+                "fingerprint": space.fingerprint,
+            }
+        )
     return found
 
 
@@ -185,7 +214,10 @@ def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, 
     found = []
     for name in sorted(names("trilobit.formats", FORMATS)):
         number_format = load_format(name)
-        console.print(f"{name:<8} {number_format.bits:>2} bits per weight, stored as ONNX {number_format.onnx_weight_type}")
+        console.print(
+            f"{name:<8} {number_format.bits:>2} bits per weight, "
+            f"stored as ONNX {number_format.onnx_weight_type}"
+        )
         found.append({"name": name, "bits": number_format.bits, "onnx": number_format.onnx_weight_type})
     return found
 

@@ -92,7 +92,7 @@ class RunConfig:
 
     Attributes:
         seed: of everything random.
-        constraints: objective name -> limit as people write it, for example `{"latency": "0.3ms", "size": "60%"}`.
+        constraints: objective name -> limit as people write it, as in `{"latency": "0.3ms", "size": "60%"}`.
     """
 
     seed: int = 0
@@ -109,7 +109,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if len(self.search.objectives) < 1 or len(set(self.search.objectives)) < len(self.search.objectives):
-            raise TrilobitError(f"search.objectives must name at least one objective, each once: {self.search.objectives}")
+            raise TrilobitError(
+                f"search.objectives must name at least one objective, each once: {self.search.objectives}"
+            )
         for name in self.search.objectives:
             objective(name)
         self.limits()

@@ -1,4 +1,6 @@
-"""What the space's networks cost: the compiled table, and predictions of latency, size and multiply-adds from it."""
+"""What the space's networks cost: the compiled table, and predictions of latency, size and multiply-adds
+from it.
+"""
 
 from dataclasses import dataclass
 from functools import cache, partial
@@ -42,7 +44,9 @@ class Costs:
     def latency_std(self, latency_s: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) expected error of predicted seconds: the relative error on held-out networks."""
         error = self.calibration.held_out_error().get("mape", 0.0)
-        return np.asarray(latency_s * error * np.sqrt(np.pi / 2))  # mean absolute error of a normal distribution
+        return np.asarray(
+            latency_s * error * np.sqrt(np.pi / 2)
+        )  # mean absolute error of a normal distribution
 
 
 def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:

@@ -1,10 +1,10 @@
 """Real evaluations: accuracy on the supernet, and finalists measured through their files on the device."""
 
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import numpy as np
 from torch import nn
 
 from hw_profiles.backend import Job
@@ -23,6 +23,7 @@ from supernet.train.loop import load_supernet
 
 MEASURED = ("accuracy", "latency", "size")
 GROUP = 8  # files that are measured in turns
+FAILED_S = sys.float_info.max  # latency of what the device cannot run: a number that JSON and SQL can hold
 
 
 @dataclass(frozen=True)
@@ -73,32 +74,35 @@ class Evaluator:
         """Measured values of finalists."""
         name = f"measured-{self.run.fingerprint('train')}-{self.run.fingerprint('profile')}"
         objectives = [objective(name) for name in MEASURED]
-        return EvaluationStore(self.run.storage_url, name, self.run.family.space(), objectives, decisions=True)
+        return EvaluationStore(
+            self.run.storage_url, name, self.run.family.space(), objectives, decisions=True
+        )
 
-    def measure(self, candidates: Sequence[Candidate], tick: Callable[[], None]) -> list[dict[str, float]]:
-        """Accuracy on search-validation through the file, median and IQR of its latency, its bytes; known ones cost nothing.
+    def measure(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, dict[str, float]]]:
+        """Each candidate with its accuracy on search-validation through the file, the median (`latency`) and
+        IQR (`iqr_s`) of its latency, and its bytes; known ones cost nothing.
 
-        A candidate that the device cannot run gets an infinite latency.
+        A candidate that the device cannot run gets the largest latency there is.
         """
-        unknown = [candidate for candidate in candidates if self.finalists.get(candidate) is None]
-        for start in range(0, len(unknown), GROUP):
-            self._measure_group(unknown[start : start + GROUP], tick)
-        return [self._stored(candidate) for candidate in candidates]
+        for start in range(0, len(candidates), GROUP):
+            group = candidates[start : start + GROUP]
+            self._measure_group([candidate for candidate in group if self.finalists.get(candidate) is None])
+            yield from ((candidate, self._stored(candidate)) for candidate in group)
 
-    def _measure_group(self, group: Sequence[Candidate], tick: Callable[[], None]) -> None:
+    def _measure_group(self, group: Sequence[Candidate]) -> None:
         models = [emit(self.network(candidate)) for candidate in group]
         works = [self.run.family.workload(candidate) for candidate in group]
         latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
         data = self.run.dataset
         for candidate, model, latency in zip(group, models, latencies, strict=True):
+            ran = latency.error is None
             values = {
-                "accuracy": file_accuracy(model, data.validation, data),
-                "latency": latency.median_s if latency.samples_s else float(np.finfo(np.float64).max),
+                "accuracy": file_accuracy(model, data.validation, data) if ran else 0.0,
+                "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }
-            spread = {"iqr_s": latency.iqr_s if latency.samples_s else 0.0, "error": latency.error}
+            spread = {"iqr_s": latency.iqr_s if ran else 0.0, "error": latency.error}
             self.finalists.add(candidate, values, {"source": "measured", **spread})
-            tick()
 
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
         """Measured on the run's device, in turns."""

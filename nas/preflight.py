@@ -23,9 +23,9 @@ from predictors.table import distinct_layers
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.loop import steps_per_epoch, train
 
-CERTAIN = 0.5  # before profiling only limits below this share of the cheapest corner are refused: mixtures may be cheaper
+# Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
+CERTAIN = 0.5
 SESSION_S = 0.008  # to emit one probe network and open a session on it
-CROSS_VALIDATION_FITS = 5
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Preflight:
 
 
 def preflight(run: Run, console: Console) -> Preflight:
-    """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and print all of it.
+    """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and
+    print all of it.
 
     Raises:
         TrilobitError: a limit that nothing can meet.
@@ -76,10 +77,12 @@ def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
         least = min(values[limited.name] for values in corners.values())
         if limited.bound < CERTAIN * least:
             raise TrilobitError(
-                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; the nearest reachable value is "
-                f"about {show(limited, least)}"
+                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
+                f"the nearest reachable value is about {show(limited, least)}"
             )
-    static = replace(targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in ("size", "macs")))
+    static = replace(
+        targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in ("size", "macs"))
+    )
     check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
 
 
@@ -91,7 +94,9 @@ def _estimate(run: Run) -> dict[str, float]:
     if not run.is_done("profile") and not run.recorded:
         profile = start_profile(run)
         missing = profile.missing(distinct_layers(run.family.space(), run.family.terms()))
-        left["profile"] = per_network * probe_networks(plan_groups(missing, profile, np.random.default_rng(0)))
+        left["profile"] = per_network * probe_networks(
+            plan_groups(missing, profile, np.random.default_rng(0))
+        )
     if not run.is_done("train"):
         left["train"] = _train_seconds(run)
     evaluation = _evaluation_seconds(run)
@@ -108,7 +113,9 @@ def _estimate(run: Run) -> dict[str, float]:
 def _train_seconds(run: Run) -> float:
     """From two steps of a throw-away supernet."""
     config = replace(run.config.train, epochs=1, checkpoint_s=float("inf"))
-    steps = train(run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed)
+    steps = train(
+        run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed
+    )
     next(steps)
     start = time.perf_counter()
     next(steps, None)
@@ -133,8 +140,12 @@ def _evaluation_seconds(run: Run) -> float:
 def _print(run: Run, found: Preflight, console: Console) -> None:
     space = run.family.space()
     data = run.dataset
-    parts = ", ".join(f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test"))
-    console.print(f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images")
+    parts = ", ".join(
+        f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
+    )
+    console.print(
+        f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images"
+    )
     table = Table("", *found.costs, title=f"the ends of the space on {run.backend.describe().name}")
     for name in ("latency", "size", "macs"):
         known = OBJECTIVES[name]
@@ -143,7 +154,9 @@ def _print(run: Run, found: Preflight, console: Console) -> None:
     for limited in resolve_targets(run.config, found.costs["largest/fp32"]).bounded:
         sign = "<=" if limited.direction == "min" else ">="
         console.print(f"limit: {limited.name} {sign} {show(limited, limited.bound or 0.0)}")
-    parts = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items() if seconds >= 0.5)
-    console.print(f"estimated time: {sum(found.seconds.values()) / 60:.1f} min ({parts or 'everything is there'})")
-
-
+    parts = ", ".join(
+        f"{stage} {seconds:.0f} s" for stage, seconds in found.seconds.items() if seconds >= 0.5
+    )
+    console.print(
+        f"estimated time: {sum(found.seconds.values()) / 60:.1f} min ({parts or 'everything is there'})"
+    )

@@ -67,11 +67,11 @@ class Run:
     # -- files -----------------------------------------------------------------------------------------
 
     @property
-    def profile_path(self) -> Path:  # noqa: D102
+    def profile_path(self) -> Path:
         return self.folder / "profiles" / f"{self.backend.describe().name}.json"
 
     @property
-    def checkpoint_path(self) -> Path:  # noqa: D102
+    def checkpoint_path(self) -> Path:
         return self.folder / "supernet" / "last.pt"
 
     @property
@@ -80,19 +80,19 @@ class Run:
         return f"sqlite:///{self.folder / 'run.db'}"
 
     @property
-    def quality_path(self) -> Path:  # noqa: D102
+    def quality_path(self) -> Path:
         return self.folder / "quality.json"
 
     @property
-    def front_path(self) -> Path:  # noqa: D102
+    def front_path(self) -> Path:
         return self.folder / "front.json"
 
     @property
-    def export_path(self) -> Path:  # noqa: D102
+    def export_path(self) -> Path:
         return self.folder / "export"
 
     @property
-    def report_path(self) -> Path:  # noqa: D102
+    def report_path(self) -> Path:
         return self.folder / "report.html"
 
     # -- what is done ----------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Expensive evaluations in an Optuna storage: finished trials, found again by candidate. The only importer of Optuna.
+"""Expensive evaluations in an Optuna storage: finished trials, found again by candidate. The only importer
+of Optuna.
 
 `optuna-dashboard` opens the storage of every run; a resumed run finds its answers here.
 """
@@ -21,7 +22,8 @@ class EvaluationStore:
         url: an Optuna storage, for example `sqlite:///run.db`.
         name: of the study; it names everything the values depend on, so that stale ones are never found.
         objectives: one value each per trial, in their own direction.
-        decisions: whether every choice becomes a parameter that the dashboard can plot; this takes 4 times as long, so it is for
+        decisions: whether every choice becomes a parameter that the dashboard can plot; this takes 4 times
+            as long, so it is for
             studies of few trials.
     """
 

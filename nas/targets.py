@@ -50,7 +50,9 @@ class Targets:
 def _columns(objectives: Sequence[Objective], values: Mapping[str, Values]) -> Values:
     for wanted in objectives:
         if wanted.name not in values:
-            raise TrilobitError(f"this device gives no {wanted.name}; objectives it has: {', '.join(sorted(values))}")
+            raise TrilobitError(
+                f"this device gives no {wanted.name}; objectives it has: {', '.join(sorted(values))}"
+            )
     return np.stack([values[o.name] for o in objectives], axis=1)
 
 
@@ -63,10 +65,14 @@ def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
     bounds: dict[str, float] = {}
     for name, limit in config.limits().items():
         if limit.relative and name not in largest:
-            raise TrilobitError(f"limit on {name}: this device gives no {name} that a percentage could refer to")
+            raise TrilobitError(
+                f"limit on {name}: this device gives no {name} that a percentage could refer to"
+            )
         bounds[name] = limit.resolve(largest.get(name, np.nan))
     wanted = tuple(replace(OBJECTIVES[name], bound=bounds.get(name)) for name in config.search.objectives)
-    others = tuple(objective(name, bound) for name, bound in bounds.items() if name not in config.search.objectives)
+    others = tuple(
+        objective(name, bound) for name, bound in bounds.items() if name not in config.search.objectives
+    )
     return Targets(wanted, others)
 
 
@@ -76,7 +82,9 @@ def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
     return {name: float(values[0]) for name, values in costs.predict(genome).items()}
 
 
-def predict_values(costs: Costs, predictor: Predictor | None, genomes: Genomes) -> dict[str, NDArray[np.float64]]:
+def predict_values(
+    costs: Costs, predictor: Predictor | None, genomes: Genomes
+) -> dict[str, NDArray[np.float64]]:
     """Predicted values (n,) by objective name."""
     values = costs.predict(genomes)
     if predictor is not None:

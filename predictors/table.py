@@ -19,7 +19,8 @@ class CostTable:
     """Dense cost arrays, one per term, laid end to end.
 
     Attributes:
-        strides: (g, t) float32, so that `genomes @ strides + offsets` is each term's index into `values`. Exact: indices stay
+        strides: (g, t) float32, so that `genomes @ strides + offsets` is each term's index into `values`.
+            Exact: indices stay
             below 2^24.
         offsets: (t,) where each term's array begins.
         values: (m, k) cost of every entry, in k kinds of cost (seconds, bytes, multiply-adds...).
@@ -49,7 +50,8 @@ def compile_table(
         ValueError: the terms have 2^24 or more entries; split them into terms of fewer genes.
     """
     strides = np.zeros((len(space.choices), len(terms)), np.float32)
-    offsets, values = np.zeros(len(terms), np.float32), []
+    offsets = np.zeros(len(terms), np.float32)
+    values: list[list[float]] = []
     for position, term in enumerate(terms):
         sizes = space.cardinalities[list(term.columns)]
         strides[list(term.columns), position] = np.append(np.cumprod(sizes[:0:-1])[::-1], 1)

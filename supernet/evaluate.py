@@ -19,7 +19,9 @@ EVALUATION_BATCH = 500
 
 
 def calibration_images(dataset: Dataset, *, seed: int) -> Images:
-    """Images of the training part for batch-norm statistics and activation ranges; the same for every candidate."""
+    """Images of the training part for batch-norm statistics and activation ranges; the same for every
+    candidate.
+    """
     part = dataset.train
     rows = np.random.default_rng([seed, 3]).permutation(len(part.labels))[:CALIBRATION_IMAGES]
     return Images(part.pixels[rows], part.labels[rows])
@@ -31,14 +33,14 @@ def build_network(
     """Extract the candidate, recalibrate its batch norm, observe its ranges, round its weights."""
     subnet = family.extract(net, candidate)
     images = to_batch(calibration, dataset, family.resolution(candidate))
-    recalibrate(subnet, images.split(CALIBRATION_BATCH))
+    recalibrate(subnet, torch.split(images, CALIBRATION_BATCH))
     return quantize(subnet, family.workload(candidate), observe(subnet, images))
 
 
 def simulated_predictions(network: Network, images: Images, dataset: Dataset) -> np.ndarray:
     """(n,) predicted labels of the simulated network."""
     pixels = to_batch(images, dataset, network.workload.in_shape[1])
-    logits = torch.cat([simulate(network, batch) for batch in pixels.split(EVALUATION_BATCH)])
+    logits = torch.cat([simulate(network, batch) for batch in torch.split(pixels, EVALUATION_BATCH)])
     return logits.argmax(dim=1).numpy()
 
 

@@ -40,7 +40,7 @@ class CostTerm:
 class ElasticNet(Protocol):
     """A supernet: `forward(x, arch)` with no stored active state."""
 
-    def __call__(self, x: Tensor, arch: Any) -> Tensor: ...  # noqa: D102
+    def __call__(self, x: Tensor, arch: Any) -> Tensor: ...
 
 
 class Family(Protocol):
@@ -90,7 +90,9 @@ class Family(Protocol):
         ...
 
     def corners(self) -> Mapping[str, Candidate]:
-        """`smallest` and `largest` architecture, each at every uniform format: `smallest/int8`, `largest/fp32`..."""
+        """`smallest` and `largest` architecture, each at every uniform format: `smallest/int8`,
+        `largest/fp32`...
+        """
         ...
 
     def supernet(self, *, rng: np.random.Generator) -> nn.Module:

@@ -1,4 +1,6 @@
-"""`Network`: a workload with the numbers in it, ready to be simulated or exported. The noun between training and export."""
+"""`Network`: a workload with the numbers in it, ready to be simulated or exported. The noun between training
+and export.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,8 @@ class Parameters:
     """Weights of one layer, batch norm folded, as they are stored.
 
     Attributes:
-        weight: codes (out, in / groups, k, k) or (out, in), of the layer's weight format; real values where that is fp32.
+        weight: codes (out, in / groups, k, k) or (out, in), of the layer's weight format; real values where
+            that is fp32.
         scale: (out,) float32; the real weight is code * scale. Ones where the format is fp32.
         bias: (out,) float32 real values.
     """
@@ -46,13 +49,17 @@ class Network:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
 
     def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
-        """Quantization of the tensors that a layer reads, by the layer's position; None where they are fp32."""
+        """Quantization of the tensors that a layer reads, by the layer's position; None where they are
+        fp32.
+        """
         sources = self.workload.inputs[position]
         return tuple(self.tensors.get(self.workload.names[i]) if i >= 0 else None for i in sources)
 
 
 def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The bias as int32 codes at scale s_x * s_w, and that scale (out,): what an integer kernel adds to its accumulator."""
+    """The bias as int32 codes at scale s_x * s_w, and that scale (out,): what an integer kernel adds to its
+    accumulator.
+    """
     scale = (np.float32(input_scale) * parameters.scale).astype(np.float32)
     codes = np.clip(np.rint(parameters.bias.astype(np.float64) / scale), -(2**31), 2**31 - 1)
     return codes.astype(np.int32), scale

@@ -1,7 +1,8 @@
 """The search space as data, and its algebra on genome matrices.
 
-A genome matrix is `(n, g)` int16, one column per choice, each entry the index of an option. A choice is *active* when all its
-conditions hold; inactive genes are dead and are 0 in a canonical genome. All functions take and give whole matrices.
+A genome matrix is `(n, g)` int16, one column per choice, each entry the index of an option. A choice is
+*active* when all its conditions hold; inactive genes are dead and are 0 in a canonical genome. All functions
+take and give whole matrices.
 """
 
 import hashlib
@@ -31,7 +32,8 @@ class Choice:
         name: unique within the space, for example `s1.b0.kernel`.
         options: what it can be, in order; the gene is the index into it.
         kind: what is searched: architecture, pruned channel counts, or number formats.
-        active_if: conditions that must all hold: (name of an earlier choice, the options of it for which this one is alive).
+        active_if: conditions that must all hold: (name of an earlier choice, the options of it for which
+            this one is alive).
             A condition also needs that earlier choice itself to be active.
     """
 
@@ -59,7 +61,8 @@ class SearchSpace:
     """A family's name and its choices.
 
     Raises:
-        ValueError: a choice has no options, a name is used twice, or a condition refers to a later or unknown choice.
+        ValueError: a choice has no options, a name is used twice, or a condition refers to a later or
+            unknown choice.
     """
 
     family: str
@@ -72,7 +75,10 @@ class SearchSpace:
                 raise ValueError(f"choice {choice.name!r} has no options, or its name is taken")
             for parent, alive in choice.active_if:
                 if parent not in seen or not set(alive) <= set(seen[parent].options):
-                    raise ValueError(f"{choice.name!r}: condition on {parent!r} must name an earlier choice and options of it")
+                    raise ValueError(
+                        f"{choice.name!r}: condition on {parent!r} must name an earlier choice and "
+                        "options of it"
+                    )
             seen[choice.name] = choice
 
     @cached_property
@@ -93,9 +99,15 @@ class SearchSpace:
             conditions = []
             for parent, alive in choice.active_if:
                 column = self.columns[parent]
-                conditions.append((column, np.isin(np.arange(self.cardinalities[column]), [
-                    self.choices[column].options.index(option) for option in alive
-                ])))
+                conditions.append(
+                    (
+                        column,
+                        np.isin(
+                            np.arange(self.cardinalities[column]),
+                            [self.choices[column].options.index(option) for option in alive],
+                        ),
+                    )
+                )
             out.append(tuple(conditions))
         return tuple(out)
 
@@ -105,7 +117,7 @@ class SearchSpace:
         document = [self.family, [[c.name, c.options, c.kind, c.active_if] for c in self.choices]]
         return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
-    # -- the algebra -------------------------------------------------------------------------------------------------
+    # -- the algebra -------------------------------------------------------------------------------
 
     def active(self, genomes: Genomes) -> NDArray[np.bool_]:
         """(n, g) True where the gene is alive."""
@@ -121,10 +133,15 @@ class SearchSpace:
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Genomes:
         """(n, g) canonical genomes, every living gene uniform over its options."""
-        return self.canonical(rng.integers(0, self.cardinalities, size=(n, len(self.choices)), dtype=np.int16))
+        return self.canonical(
+            rng.integers(0, self.cardinalities, size=(n, len(self.choices)), dtype=np.int16)
+        )
 
-    def mutate(self, genomes: Genomes, rate: float | NDArray[np.float64], *, rng: np.random.Generator) -> Genomes:
-        """Redraw each gene with probability `rate`, always to another option, and at least one living gene per row.
+    def mutate(
+        self, genomes: Genomes, rate: float | NDArray[np.float64], *, rng: np.random.Generator
+    ) -> Genomes:
+        """Redraw each gene with probability `rate`, always to another option, and at least one living gene
+        per row.
 
         `rate` is one number, or a column (n, 1) with one per row.
         """
@@ -141,7 +158,8 @@ class SearchSpace:
         return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
 
     def one_hot(self, genomes: Genomes, kinds: Sequence[Kind] | None = None) -> NDArray[np.float32]:
-        """(n, d) one-hot encoding, all-zero where the gene is dead; `kinds` restricts it to choices of these kinds.
+        """(n, d) one-hot encoding, all-zero where the gene is dead; `kinds` restricts it to choices of these
+        kinds.
 
         With every kind, d is the sum of the cardinalities, and equal networks have equal rows.
         """
@@ -158,8 +176,8 @@ class SearchSpace:
     def size(self) -> int:
         """Exact number of distinct networks: of canonical genomes.
 
-        Choices that a condition refers to are enumerated together with everything that hangs on them, one connected group
-        after the other; groups are independent, so their counts multiply.
+        Choices that a condition refers to are enumerated together with everything that hangs on them, one
+        connected group after the other; groups are independent, so their counts multiply.
         """
         return math.prod(self._group_size(group) for group in self._groups())
 
@@ -180,9 +198,11 @@ class SearchSpace:
         genomes[:, parents] = rows.reshape(len(rows), len(parents))
         living = self.active(genomes)
         canonical = (living[:, parents] | (genomes[:, parents] == 0)).all(axis=1)
-        return sum(math.prod(int(self.cardinalities[c]) for c in leaves if alive[c]) for alive in living[canonical])
+        return sum(
+            math.prod(int(self.cardinalities[c]) for c in leaves if alive[c]) for alive in living[canonical]
+        )
 
-    # -- edges: one row becomes something to read ----------------------------------------------------------------------
+    # -- edges: one row becomes something to read --------------------------------------------------
 
     def candidate(self, genome: Genomes) -> Candidate:
         """The noun for one row `(g,)`, canonical.
@@ -219,10 +239,14 @@ class SearchSpace:
         for column, choice in enumerate(self.choices):
             if choice.name in decisions:
                 if decisions[choice.name] not in choice.options:
-                    raise TrilobitError(f"{choice.name}: {decisions[choice.name]!r} is none of {choice.options}")
+                    raise TrilobitError(
+                        f"{choice.name}: {decisions[choice.name]!r} is none of {choice.options}"
+                    )
                 genome[0, column] = choice.options.index(decisions[choice.name])
         living = self.active(genome)[0]
-        missing = [c.name for c, alive in zip(self.choices, living, strict=True) if alive and c.name not in decisions]
+        missing = [
+            c.name for c, alive in zip(self.choices, living, strict=True) if alive and c.name not in decisions
+        ]
         if missing:
             raise TrilobitError(f"undecided: {', '.join(missing)}")
         return self.candidate(genome[0])
@@ -235,6 +259,8 @@ def unique_rows(genomes: Genomes) -> NDArray[np.int64]:
 
 
 def row_keys(genomes: Genomes) -> NDArray[np.void]:
-    """(n,) opaque keys, equal exactly where rows are equal: for `np.unique`, `np.isin` and Python sets via `.tolist()`."""
+    """(n,) opaque keys, equal exactly where rows are equal: for `np.unique`, `np.isin` and Python sets via
+    `.tolist()`.
+    """
     rows = np.ascontiguousarray(genomes)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

@@ -9,7 +9,9 @@ from hw_profiles.workload import INPUT, Workload
 
 
 class Subnet(nn.Module):
-    """Runs `workload` (fp32 throughout) with `layers`, one module per convolution and linear layer, by name."""
+    """Runs `workload` (fp32 throughout) with `layers`, one module per convolution and linear layer, by
+    name.
+    """
 
     def __init__(self, workload: Workload, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -27,7 +29,9 @@ class Subnet(nn.Module):
     def tensors(self, x: Tensor) -> list[Tensor]:
         """The output of every layer of the workload, in order: what calibration looks at."""
         tensors: list[Tensor] = []
-        for name, spec, inputs in zip(self.workload.names, self.workload.layers, self.workload.inputs, strict=True):
+        for name, spec, inputs in zip(
+            self.workload.names, self.workload.layers, self.workload.inputs, strict=True
+        ):
             sources = [x if i == INPUT else tensors[i] for i in inputs]
             match spec.op:
                 case "add":
@@ -41,9 +45,11 @@ class Subnet(nn.Module):
 
 
 def recalibrate(subnet: Subnet, batches: Iterable[Tensor]) -> None:
-    """Set the batch-norm statistics to the mean over `batches` of (n, c, h, w) images, and leave the subnet in eval mode.
+    """Set the batch-norm statistics to the mean over `batches` of (n, c, h, w) images, and leave the subnet
+    in eval mode.
 
-    A subnet's statistics differ from every other's, so this precedes any evaluation (Yu & Huang 2019, arXiv:1903.05134).
+    A subnet's statistics differ from every other's, so this precedes any evaluation (Yu & Huang 2019,
+    arXiv:1903.05134).
     """
     norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:

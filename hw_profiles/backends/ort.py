@@ -16,15 +16,22 @@ from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.workload import LayerSpec
 
 FORMATS = ("fp32", "int8")
-# Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor its result would be
+# Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
+# its result would be
 # the one that was asked for.
 DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
 
 
 def open_session(
-    model: bytes | Path, *, threads: int = 1, provider: str = "CPUExecutionProvider", optimized: Path | None = None
+    model: bytes | Path,
+    *,
+    threads: int = 1,
+    provider: str = "CPUExecutionProvider",
+    optimized: Path | None = None,
 ) -> onnxruntime.InferenceSession:
-    """A session with the options every Trilobit measurement and check uses; `optimized` receives the optimised graph."""
+    """A session with the options every Trilobit measurement and check uses; `optimized` receives the
+    optimised graph.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -56,7 +63,7 @@ class OrtBackend:
         self._provider, self._threads = full, threads
         self._pulse: Pulse | None = None  # found on the core that is measured on
 
-    def describe(self) -> DeviceInfo:  # noqa: D102
+    def describe(self) -> DeviceInfo:
         short = self._provider.removesuffix("ExecutionProvider").lower()
         return DeviceInfo(
             name=f"ort-{short}-{self._threads}t",
@@ -67,10 +74,10 @@ class OrtBackend:
             threads=self._threads,
         )
 
-    def supports(self, layer: LayerSpec) -> bool:  # noqa: D102
+    def supports(self, layer: LayerSpec) -> bool:
         return layer.weight_format in FORMATS and layer.activation_format in FORMATS
 
-    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:  # noqa: D102
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         runs = [self._prepare(job) for job in jobs]
         ready = [run for run in runs if not isinstance(run, str)]
         with _pinned(plan.core):

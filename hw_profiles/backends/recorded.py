@@ -19,13 +19,13 @@ class RecordedBackend:
     def __init__(self, *, profile: Path) -> None:
         self.profile = load_profile(Path(profile))
 
-    def describe(self) -> DeviceInfo:  # noqa: D102
+    def describe(self) -> DeviceInfo:
         return self.profile.device
 
-    def supports(self, layer: LayerSpec) -> bool:  # noqa: D102
+    def supports(self, layer: LayerSpec) -> bool:
         return layer in self.profile.table and self.profile.table[layer].error is None
 
-    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:  # noqa: D102
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._replay(job) for job in jobs]
 
     def _replay(self, job: Job) -> Measurement:

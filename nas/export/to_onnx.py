@@ -1,10 +1,11 @@
 """The only ONNX emitter: layers for profiling and whole networks alike, in milliseconds.
 
-Integer layers are written as QDQ groups (DequantizeLinear -> op -> QuantizeLinear), which ONNX Runtime fuses into integer kernels;
-a conversion is a lone QuantizeLinear or DequantizeLinear.
+Integer layers are written as QDQ groups (DequantizeLinear -> op -> QuantizeLinear), which ONNX Runtime fuses
+into integer kernels; a conversion is a lone QuantizeLinear or DequantizeLinear.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +22,8 @@ IR_VERSION = 10
 
 
 def emit(network: Network, *, batch: int = 1, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or the last tensor.
+    """The network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or the
+    last tensor.
 
     A network that ends in an integer tensor gets a final DequantizeLinear, so that the output is always fp32.
     """
@@ -41,9 +43,13 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
         if layer.weighted:
             fan_in = layer.in_shape[0] // layer.groups * layer.kernel**2
             shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
-            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.op == "linear" else shape).astype(np.float32)
+            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.op == "linear" else shape).astype(
+                np.float32
+            )
             codes, scale = load_format(layer.weight_format).quantize_weight(weight)
-            parameters[name] = Parameters(codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32))
+            parameters[name] = Parameters(
+                codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32)
+            )
         if layer.out_format != FP32:
             low = 0.0 if layer.activation == "relu" else -3.0
             params = load_format(layer.out_format).activation_params(low, 3.0)
@@ -67,7 +73,9 @@ def file_overhead() -> int:
     return len(emit(Network(work, {}, {}))) - file_size(work.layers[0])
 
 
-def _placeholder(layer: LayerSpec) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
+def _placeholder(
+    layer: LayerSpec,
+) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
     params = QuantParams(0.01, 128)
     weights = None
     if layer.weighted:
@@ -111,9 +119,13 @@ class _Graph:
         before: tuple[QuantParams | None, ...],
         after: QuantParams | None,
     ) -> None:
-        """Emit one layer: dequantize its integer inputs, compute, quantize its output where that is an integer tensor."""
+        """Emit one layer: dequantize its integer inputs, compute, quantize its output where that is an
+        integer tensor.
+        """
         sources = ["image" if i == INPUT else self.values[i] for i in inputs]
-        if layer.op == "linear":  # before the dequantization: in between it would hide the group from the runtime
+        if (
+            layer.op == "linear"
+        ):  # before the dequantization: in between it would hide the group from the runtime
             sources = [self._node("Flatten", f"{name}.flat", sources)]
         if layer.op != "quantize":
             real = [
@@ -128,7 +140,12 @@ class _Graph:
         self.values.append(value)
 
     def _compute(
-        self, name: str, layer: LayerSpec, real: list[str], parameters: Parameters | None, before: QuantParams | None
+        self,
+        name: str,
+        layer: LayerSpec,
+        real: list[str],
+        parameters: Parameters | None,
+        before: QuantParams | None,
     ) -> str:
         match layer.op:
             case "quantize" | "dequantize":
@@ -195,13 +212,14 @@ class _Graph:
         self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def _node(self, op: str, name: str, inputs: list[str], **attributes: object) -> str:
+    def _node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 
     def body_bytes(self) -> int:
         """Serialised size of nodes and initialisers."""
-        return sum(proto.ByteSize() for proto in (*self.nodes, *self.initialisers))
+        nodes = sum(node.ByteSize() for node in self.nodes)
+        return nodes + sum(tensor.ByteSize() for tensor in self.initialisers)
 
     def finish(self, batch: int, metadata: Mapping[str, str]) -> bytes:
         """The checked model."""
@@ -219,7 +237,9 @@ class _Graph:
             self.initialisers,
         )
         opset = helper.make_opsetid("", OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="trilobit")
+        model = helper.make_model(
+            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="trilobit"
+        )
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         data: bytes = model.SerializeToString()

@@ -1,4 +1,6 @@
-"""Checks through the file itself: its predictions, its accuracy, and which kernels ONNX Runtime really runs."""
+"""Checks through the file itself: its predictions, its accuracy, and which kernels ONNX Runtime really
+runs.
+"""
 
 import tempfile
 from collections import Counter
@@ -17,7 +19,9 @@ from supernet.network import Network
 from supernet.train.data import Dataset, to_batch
 from supernet.train.images import Images
 
-AGREEMENT = 0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
+AGREEMENT = (
+    0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
+)
 INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QGemm", "QLinearGlobalAveragePool")
 
 
@@ -27,7 +31,7 @@ def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> N
     image = session.get_inputs()[0]
     pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
     logits = [session.run(None, {image.name: np.ascontiguousarray(one[None])})[0] for one in pixels]
-    return np.concatenate(logits).argmax(axis=1)
+    return np.asarray(np.concatenate(logits).argmax(axis=1))
 
 
 def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:
@@ -56,19 +60,24 @@ def check_parity(model: bytes, network: Network, images: Images, dataset: Datase
     """Compare the file with the simulation, and its optimised graph with the policy.
 
     Raises:
-        RuntimeError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a layer in another
+        RuntimeError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a layer
+            in another
             format than the policy says.
     """
     expected = expected_kernels(network.workload)
     found = optimised_ops(model)
     for op, count in expected.items():
         if found[op] != count:
-            raise RuntimeError(f"ONNX Runtime runs {found[op]} {op} kernels where the policy asks for {count}")
+            raise RuntimeError(
+                f"ONNX Runtime runs {found[op]} {op} kernels where the policy asks for {count}"
+            )
     agreement = float(
         (file_predictions(model, images, dataset) == simulated_predictions(network, images, dataset)).mean()
     )
     if agreement < AGREEMENT:
-        raise RuntimeError(f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}")
+        raise RuntimeError(
+            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
+        )
     return Parity(
         agreement, len(images), sum(expected[op] for op in INTEGER_OPS), sum(found[op] for op in INTEGER_OPS)
     )

@@ -1,4 +1,6 @@
-"""Stage 6: write the chosen networks as ONNX, check them, and measure what is shipped. The test part is used here, once."""
+"""Stage 6: write the chosen networks as ONNX, check them, and measure what is shipped. The test part is used
+here, once.
+"""
 
 import hashlib
 import shutil
@@ -58,7 +60,9 @@ def run_export(run: Run, console: Console) -> list[Path]:
             shipped.append(_ship(run, evaluator, entry))
             update(done, entry["id"])
         latencies = _measure(evaluator, front["reference"], shipped)
-    return [_write(run, one, latency, latencies[-1]) for one, latency in zip(shipped, latencies, strict=False)]
+    return [
+        _write(run, one, latency, latencies[-1]) for one, latency in zip(shipped, latencies, strict=False)
+    ]
 
 
 def pick(front: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
@@ -90,16 +94,21 @@ def _metadata(run: Run, entry: Mapping[str, Any]) -> dict[str, str]:
         "classes": "\n".join(data.classes),
         "mean": " ".join(map(str, data.mean)),
         "std": " ".join(map(str, data.std)),
-        "preprocessing": "scale pixels to 0..1, resize (bilinear, antialias) to the input size, subtract mean, divide by std",
+        "preprocessing": "scale pixels to 0..1, resize (bilinear, antialias) to the "
+        "input size, subtract mean, divide by std",
     }
 
 
-def _measure(evaluator: Evaluator, reference: Mapping[str, Any], shipped: Sequence[Shipped]) -> list[Measurement]:
+def _measure(
+    evaluator: Evaluator, reference: Mapping[str, Any], shipped: Sequence[Shipped]
+) -> list[Measurement]:
     """All shipped files and, last, the reference network, measured in turns."""
     run = evaluator.run
     candidate = _candidate(run, reference)
     model = emit(evaluator.network(candidate))
-    jobs = [Job(run.family.workload(_candidate(run, one.entry)), partial(_bytes, one.model)) for one in shipped]
+    jobs = [
+        Job(run.family.workload(_candidate(run, one.entry)), partial(_bytes, one.model)) for one in shipped
+    ]
     return evaluator.latencies([*jobs, Job(run.family.workload(candidate), partial(_bytes, model))])
 
 
@@ -141,6 +150,6 @@ def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurem
         "parity": asdict(shipped.parity),
         "versions": read_json(run.folder / "env.json", "env/1")["versions"],
     }
-    path = folder / "manifest.json"
+    path: Path = folder / "manifest.json"
     write_json(path, manifest)
     return path

@@ -27,7 +27,9 @@ def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
     known = [evaluator.samples.get(candidate) for candidate in plan]
     missing = sum(found is None for found in known)
     if missing:
-        raise TrilobitError(f"{missing} of {len(plan)} sampled candidates are not evaluated; run `nas sample`")
+        raise TrilobitError(
+            f"{missing} of {len(plan)} sampled candidates are not evaluated; run `nas sample`"
+        )
     accuracies = [found[0]["accuracy"] for found in known if found is not None]
     return np.array([candidate.genes for candidate in plan], np.int16), np.array(accuracies)
 
@@ -38,7 +40,9 @@ def free_features(run: Run) -> CostTable:
 
 
 def fit_predictor(run: Run, genomes: Genomes, targets: np.ndarray) -> Predictor:
-    """The configured predictor, fitted. Deterministic, and takes seconds: it is refitted rather than stored."""
+    """The configured predictor, fitted. Deterministic, and takes seconds: it is refitted rather than
+    stored.
+    """
     make = load_predictor(run.config.fit.predictor)
     return make(run.family.space(), seed=run.config.seed, costs=free_features(run)).fit(genomes, targets)
 
@@ -52,7 +56,13 @@ def run_fit(run: Run, console: Console) -> Quality:
     genomes, targets = training_rows(run, Evaluator(run))
     make = load_predictor(run.config.fit.predictor)
     with console.status("cross-validating the accuracy predictor"):
-        quality = assess(make, run.family.space(), genomes, targets, seed=run.config.seed, costs=free_features(run))
-    document = {"schema": "quality/1", "predictor": run.config.fit.predictor, "objectives": {"accuracy": asdict(quality)}}
+        quality = assess(
+            make, run.family.space(), genomes, targets, seed=run.config.seed, costs=free_features(run)
+        )
+    document = {
+        "schema": "quality/1",
+        "predictor": run.config.fit.predictor,
+        "objectives": {"accuracy": asdict(quality)},
+    }
     write_json(run.quality_path, document)
     return quality

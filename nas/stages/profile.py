@@ -26,7 +26,8 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
     """The profile of the run's device for its space, measured as far as it is not there yet.
 
     Raises:
-        TrilobitError: a profile of another device or plan is in its place, or a recorded one lacks units of this space.
+        TrilobitError: a profile of another device or plan is in its place, or a recorded one lacks units of
+            this space.
     """
     layers = distinct_layers(run.family.space(), run.family.terms())
     if run.recorded:
@@ -36,10 +37,15 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
     seed = run.config.seed
     emit_random = partial(emit_with_random_numbers, seed=seed)
     with progress_bar(console, "profile", groups) as update:
-        steps = profile_layers(run.backend, profile, layers, emit=emit_random, rng=np.random.default_rng(seed))
-        for done, profile in enumerate(steps, 1):  # noqa: B007 - the last one is kept
+        steps = profile_layers(
+            run.backend, profile, layers, emit=emit_random, rng=np.random.default_rng(seed)
+        )
+        for done, profile in enumerate(steps, 1):
             save_profile(profile, run.profile_path)
-            update(min(done, groups), f"{len(profile.table)} units" + ("; again, quieter" if done > groups else ""))
+            update(
+                min(done, groups),
+                f"{len(profile.table)} units" + ("; again, quieter" if done > groups else ""),
+            )
     if profile.calibration is None:
         networks = calibration_networks(run.family, np.random.default_rng([seed, 4]))
         measured = measure_networks(run.backend, profile, networks, emit=emit_random)
@@ -60,7 +66,8 @@ def start_profile(run: Run) -> DeviceProfile:
     found = load_profile(run.profile_path)
     if found.device != fresh.device or found.plan != fresh.plan:
         raise TrilobitError(
-            f"{run.profile_path}: measured on another device, engine version or plan; delete it to measure again"
+            f"{run.profile_path}: measured on another device, engine version or plan; delete "
+            "it to measure again"
         )
     return found
 
@@ -77,7 +84,9 @@ def emit_with_random_numbers(work: Workload, *, seed: int) -> bytes:
 
 
 def calibration_networks(family: Family, rng: np.random.Generator) -> list[tuple[str, bool, Workload]]:
-    """Random networks: (precision, held out, workload), of each precision `FITTED` to fit and `HELD_OUT` to test."""
+    """Random networks: (precision, held out, workload), of each precision `FITTED` to fit and `HELD_OUT` to
+    test.
+    """
     space = family.space()
     formats = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
     networks = []

@@ -27,7 +27,9 @@ def in_fp32(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
 
 
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Policies whose share of fp32 layers varies from network to network: uniform genes alone would all have about half."""
+    """Policies whose share of fp32 layers varies from network to network: uniform genes alone would all have
+    about half.
+    """
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
     share = rng.random((len(genomes), 1))
     genomes = genomes.copy()

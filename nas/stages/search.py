@@ -1,6 +1,10 @@
-"""Stage 5: search on predictions, measure the finalists, learn from them, search again; the front holds measured values only."""
+"""Stage 5: search on predictions, measure the finalists, learn from them, search again; the front holds
+measured values only.
+"""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +19,7 @@ from nas.objectives import Values, to_min
 from nas.pareto import Evaluation, hypervolume, pareto_front
 from nas.progress import progress_bar
 from nas.run import Run
-from nas.search.loop import SearchResult, choose_finalists, search
+from nas.search.loop import Progress, SearchResult, choose_finalists, search
 from nas.search.searcher import make_searcher
 from nas.stages.fit import fit_predictor, training_rows
 from nas.targets import Targets, check_reachable, largest_costs, predict_values, resolve_targets, show
@@ -72,15 +76,11 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     with progress_bar(console, "search", config.rounds * (config.budget + config.finalists)) as update:
         for r in range(config.rounds):
             done = r * (config.budget + config.finalists)
-            result = search_round(setting, predictor, measured, r, lambda p, done=done: update(done + p.evaluations, ""))  # type: ignore[misc]
-            finalists = pick_finalists(setting, result, measured)
-            count = iter(range(1, config.finalists + 2))
-            note = f"round {r + 1}: measuring"
-            values = setting.evaluator.measure(
-                [*finalists, reference] if r == 0 else finalists,
-                lambda done=done, count=count, note=note: update(done + config.budget + next(count), note),  # type: ignore[misc]
-            )
-            measured |= dict(zip([*finalists, reference] if r == 0 else finalists, values, strict=True))
+            result = search_round(setting, predictor, measured, r, partial(_show_search, update, done))
+            wanted = pick_finalists(setting, result, measured) + ([reference] if r == 0 else [])
+            for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
+                measured[candidate] = values
+                update(done + config.budget + i, f"round {r + 1}: measuring finalists")
             predictor = learn(setting, measured)
             rounds.append(round_summary(setting, r, measured))
     document = front_document(setting, predictor, measured, reference, rounds)
@@ -88,12 +88,16 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     return document
 
 
+def _show_search(update: Callable[[int, str], None], done: int, progress: Progress) -> None:
+    update(done + progress.evaluations, f"{progress.front} on the predicted front")
+
+
 def search_round(
     setting: Setting,
     predictor: Predictor,
     measured: dict[Candidate, dict[str, float]],
     r: int,
-    on_progress: "Any",
+    on_progress: Callable[[Progress], None],
 ) -> SearchResult:
     """One search on predictions, started from what was measured so far.
 
@@ -103,7 +107,9 @@ def search_round(
     config, space = setting.run.config.search, setting.run.family.space()
     corners = [c.genes for c in setting.run.family.corners().values()]
     initial = np.array([*corners, *(c.genes for c in measured)], np.int16)
-    searcher = make_searcher(config.searcher, space, seed=setting.run.config.seed + 1000 * (r + 1), initial=initial)
+    searcher = make_searcher(
+        config.searcher, space, seed=setting.run.config.seed + 1000 * (r + 1), initial=initial
+    )
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
         values = predict_values(setting.costs, predictor, genomes)
@@ -125,8 +131,14 @@ def search_round(
 
 def _unreachable(setting: Setting, predictor: Predictor, result: SearchResult) -> str:
     values = predict_values(setting.costs, predictor, result.nearest.genomes)
-    parts = [f"{o.name} {show(o, float(values[o.name][0]))} (limit {show(o, o.bound or 0)})" for o in setting.targets.bounded]
-    return f"no network meets all limits; the nearest one has {', '.join(parts)}: loosen a limit, or search another space"
+    parts = [
+        f"{o.name} {show(o, float(values[o.name][0]))} (limit {show(o, o.bound or 0)})"
+        for o in setting.targets.bounded
+    ]
+    return (
+        f"no network meets all limits; the nearest one has {', '.join(parts)}: loosen a "
+        "limit, or search another space"
+    )
 
 
 def pick_finalists(
@@ -134,7 +146,11 @@ def pick_finalists(
 ) -> list[Candidate]:
     """Well-spread points of the predicted front that are not measured yet."""
     space = setting.run.family.space()
-    known = row_keys(np.array([c.genes for c in measured], np.int16)) if measured else row_keys(result.genomes[:0])
+    known = (
+        row_keys(np.array([c.genes for c in measured], np.int16))
+        if measured
+        else row_keys(result.genomes[:0])
+    )
     fresh = ~np.isin(row_keys(result.genomes), known)
     chosen = choose_finalists(result.objectives[fresh], setting.run.config.search.finalists)
     return [space.candidate(genome) for genome in result.genomes[fresh][chosen]]
@@ -153,7 +169,9 @@ def learn(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> Pred
 
 def measured_values(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> dict[str, Values]:
     """Measured values (n,) by objective name; multiply-adds are counted, not measured."""
-    values = {name: np.array([v[name] for v in measured.values()]) for name in ("accuracy", "latency", "size")}
+    values = {
+        name: np.array([v[name] for v in measured.values()]) for name in ("accuracy", "latency", "size")
+    }
     genomes = np.array([c.genes for c in measured], np.int16)
     return {**values, "macs": setting.costs.predict(genomes)["macs"]}
 
@@ -226,23 +244,24 @@ def _entries(
         work = family.workload(candidate)
         share = values["accuracy"]
         entries[candidate] = {
-                "id": candidate.id,
-                "genes": list(candidate.genes),
-                "arch": asdict(family.arch(candidate)),
-                "policy": {name: str(precision) for name, precision in family.policy(candidate).items()},
-                "layers": [
-                    {"name": name, "key": layer.key()} for name, layer in zip(work.names, work.layers, strict=True)
-                ],
-                "predicted": {
-                    "accuracy": {"value": float(accuracy.mean[i]), "std": float(accuracy.std[i])},
-                    "latency": {"value": float(costs["latency"][i]), "std": float(latency_std[i])},
-                    "size": {"value": float(costs["size"][i])},
-                    "macs": {"value": float(costs["macs"][i])},
-                },
-                "measured": {
-                    "accuracy": {"value": share, "std": float(np.sqrt(share * (1 - share) / n))},
-                    "latency": {"value": values["latency"], "iqr": values["iqr_s"]},
-                    "size": {"value": values["size"]},
-                },
+            "id": candidate.id,
+            "genes": list(candidate.genes),
+            "arch": asdict(family.arch(candidate)),
+            "policy": {name: str(precision) for name, precision in family.policy(candidate).items()},
+            "layers": [
+                {"name": name, "key": layer.key()}
+                for name, layer in zip(work.names, work.layers, strict=True)
+            ],
+            "predicted": {
+                "accuracy": {"value": float(accuracy.mean[i]), "std": float(accuracy.std[i])},
+                "latency": {"value": float(costs["latency"][i]), "std": float(latency_std[i])},
+                "size": {"value": float(costs["size"][i])},
+                "macs": {"value": float(costs["macs"][i])},
+            },
+            "measured": {
+                "accuracy": {"value": share, "std": float(np.sqrt(share * (1 - share) / n))},
+                "latency": {"value": values["latency"], "iqr": values["iqr_s"]},
+                "size": {"value": values["size"]},
+            },
         }
     return entries

@@ -1,7 +1,8 @@
-"""Inverted-residual networks: MobileNetV2 blocks with MobileNetV3's elastic kernels (Cai et al. 2020, arXiv:1908.09791).
+"""Inverted-residual networks: MobileNetV2 blocks with MobileNetV3's elastic kernels (Cai et al. 2020,
+arXiv:1908.09791).
 
-Elastic are the input resolution, the depth of each stage, the kernel and the expanded channels of each block (the pruning
-dimension, in multiples of 8), and the number format of every convolution and of the classifier.
+Elastic are the input resolution, the depth of each stage, the kernel and the expanded channels of each block
+(the pruning dimension, in multiples of 8), and the number format of every convolution and of the classifier.
 """
 
 import itertools
@@ -70,7 +71,7 @@ class MBConvFamily:
     classes: int
     formats: tuple[str, ...] = ("fp32", "int8")
 
-    # -- the space -----------------------------------------------------------------------------------------------------
+    # -- the space ---------------------------------------------------------------------------------
 
     @cached_property
     def _space(self) -> SearchSpace:
@@ -83,14 +84,16 @@ class MBConvFamily:
                 block = f"s{s}.b{b}"
                 choices.append(Choice(f"{block}.kernel", stage.kernels, "architecture", alive))
                 choices.append(Choice(f"{block}.expanded", stage.expanded, "pruning", alive))
-                choices += [Choice(f"{block}.{part}.format", self.formats, "precision", alive) for part in PARTS]
+                choices += [
+                    Choice(f"{block}.{part}.format", self.formats, "precision", alive) for part in PARTS
+                ]
         choices += [Choice(f"{layer}.format", self.formats, "precision") for layer in ("head", "classifier")]
         return SearchSpace(self.name, tuple(choices))
 
-    def space(self) -> SearchSpace:  # noqa: D102
+    def space(self) -> SearchSpace:
         return self._space
 
-    def arch(self, candidate: Candidate) -> MBConvArch:  # noqa: D102
+    def arch(self, candidate: Candidate) -> MBConvArch:
         decisions = self._space.decode(candidate)
         stages = tuple(
             tuple(
@@ -101,7 +104,7 @@ class MBConvFamily:
         )
         return MBConvArch(int(decisions["resolution"]), stages)
 
-    def policy(self, candidate: Candidate) -> QuantPolicy:  # noqa: D102
+    def policy(self, candidate: Candidate) -> QuantPolicy:
         decisions = self._space.decode(candidate)
         return {
             name.removesuffix(".format"): Precision(str(option), str(option))
@@ -109,10 +112,10 @@ class MBConvFamily:
             if name.endswith(".format")
         }
 
-    def resolution(self, candidate: Candidate) -> int:  # noqa: D102
+    def resolution(self, candidate: Candidate) -> int:
         return self.arch(candidate).resolution
 
-    def corners(self) -> Mapping[str, Candidate]:  # noqa: D102
+    def corners(self) -> Mapping[str, Candidate]:
         space, out = self._space, {}
         for (size, end), (i, number_format) in itertools.product(
             (("smallest", 0), ("largest", -1)), enumerate(self.formats)
@@ -121,12 +124,12 @@ class MBConvFamily:
             out[f"{size}/{number_format}"] = space.candidate(np.array(genome, np.int16))
         return out
 
-    # -- cost ----------------------------------------------------------------------------------------------------------
+    # -- cost ---------------------------------------------------------------------------------
 
-    def workload(self, candidate: Candidate) -> Workload:  # noqa: D102
+    def workload(self, candidate: Candidate) -> Workload:
         return self._workload(self.arch(candidate), self.policy(candidate))
 
-    def plain_workload(self, arch: MBConvArch) -> Workload:  # noqa: D102
+    def plain_workload(self, arch: MBConvArch) -> Workload:
         return self._workload(arch, {})
 
     def _workload(self, arch: MBConvArch, policy: QuantPolicy) -> Workload:
@@ -168,7 +171,7 @@ class MBConvFamily:
             size = -(-size // stage.stride)
         return size
 
-    def terms(self) -> tuple[CostTerm, ...]:  # noqa: D102
+    def terms(self) -> tuple[CostTerm, ...]:
         terms = [self._stem_term()]
         for s, stage in enumerate(self.stages):
             for b in range(max(stage.depths)):
@@ -195,7 +198,9 @@ class MBConvFamily:
         return self._term(("resolution", "stem.format"), stem)
 
     def _entry_formats(self, s: int, b: int) -> tuple[str, ...]:
-        """Names of the choices that decide the format of the tensor entering a block (or the head, for `s` past the end)."""
+        """Names of the choices that decide the format of the tensor entering a block (or the head, for `s`
+        past the end).
+        """
         if b > 0:
             return (f"s{s}.b{b - 1}.project.format",)
         if s == 0:
@@ -214,7 +219,9 @@ class MBConvFamily:
         stride = self.stages[s].stride if b == 0 else 1
         shared = ("resolution", f"s{s}.depth", f"{block}.expanded")
 
-        def boundaries(resolution: int, depth: int, expand: str, project: str, *before: int | str) -> tuple[LayerSpec, ...]:
+        def boundaries(
+            resolution: int, depth: int, expand: str, project: str, *before: int | str
+        ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
             size = self._entry_size(resolution, s, b)
@@ -227,18 +234,28 @@ class MBConvFamily:
                 converted = converted[:1]  # quantized once for both
             return (layer.add(s, size, found, project), *converted)
 
-        def expand(resolution: int, depth: int, expanded: int, expand: str, depthwise: str) -> tuple[LayerSpec, ...]:
+        def expand(
+            resolution: int, depth: int, expanded: int, expand: str, depthwise: str
+        ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
             size = self._entry_size(resolution, s, b)
             spec = layer.part("expand", s, b, size, Block(1, expanded), expand)
             return (spec, *conversion((expanded, size, size), expand, depthwise))
 
-        def depthwise(resolution: int, depth: int, expanded: int, kernel: int, depthwise: str) -> tuple[LayerSpec, ...]:
+        def depthwise(
+            resolution: int, depth: int, expanded: int, kernel: int, depthwise: str
+        ) -> tuple[LayerSpec, ...]:
             size = self._entry_size(resolution, s, b)
-            return (layer.part("depthwise", s, b, size, Block(kernel, expanded), depthwise),) if depth > b else ()
+            return (
+                (layer.part("depthwise", s, b, size, Block(kernel, expanded), depthwise),)
+                if depth > b
+                else ()
+            )
 
-        def project(resolution: int, depth: int, expanded: int, depthwise: str, project: str) -> tuple[LayerSpec, ...]:
+        def project(
+            resolution: int, depth: int, expanded: int, depthwise: str, project: str
+        ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
             size = -(-self._entry_size(resolution, s, b) // stride)
@@ -247,7 +264,9 @@ class MBConvFamily:
 
         formats = {part: f"{block}.{part}.format" for part in PARTS}
         return [
-            self._term(("resolution", f"s{s}.depth", formats["expand"], formats["project"], *entry), boundaries),
+            self._term(
+                ("resolution", f"s{s}.depth", formats["expand"], formats["project"], *entry), boundaries
+            ),
             self._term((*shared, formats["expand"], formats["depthwise"]), expand),
             self._term((*shared, f"{block}.kernel", formats["depthwise"]), depthwise),
             self._term((*shared, formats["depthwise"], formats["project"]), project),
@@ -271,15 +290,23 @@ class MBConvFamily:
             self._term(("resolution", "head.format", "classifier.format"), tail),
         ]
 
-    # -- networks ------------------------------------------------------------------------------------------------------
+    # -- networks ----------------------------------------------------------------------------------
 
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:  # noqa: D102
+    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
         return MBConvNet(
             in_channels=self.in_channels,
             stem_width=self.stem_width,
             stages=[
-                [(self._entry_width(s, b), max(st.expanded), st.width, max(st.kernels), st.stride if b == 0 else 1)
-                 for b in range(max(st.depths))]
+                [
+                    (
+                        self._entry_width(s, b),
+                        max(st.expanded),
+                        st.width,
+                        max(st.kernels),
+                        st.stride if b == 0 else 1,
+                    )
+                    for b in range(max(st.depths))
+                ]
                 for s, st in enumerate(self.stages)
             ],
             head_width=self.head_width,
@@ -287,7 +314,7 @@ class MBConvFamily:
             rng=rng,
         )
 
-    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:  # noqa: D102
+    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
         if not isinstance(net, MBConvNet):
             raise TypeError(f"{self.name}: expected an MBConvNet, got {type(net).__name__}")
         arch = self.arch(candidate)
@@ -296,7 +323,9 @@ class MBConvFamily:
 
 @dataclass(frozen=True)
 class _LayerFactory:
-    """The layer specs of the family, by position: the one place that `workload` and `terms` take them from."""
+    """The layer specs of the family, by position: the one place that `workload` and `terms` take them
+    from.
+    """
 
     family: MBConvFamily
 
@@ -308,7 +337,9 @@ class _LayerFactory:
     def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
         stage, mid = self.family.stages[s], block.expanded
         if part == "expand":
-            return LayerSpec("conv", (self.family._entry_width(s, b), size, size), mid, 1, 1, 1, "relu", fmt, fmt)
+            return LayerSpec(
+                "conv", (self.family._entry_width(s, b), size, size), mid, 1, 1, 1, "relu", fmt, fmt
+            )
         if part == "project":
             return LayerSpec("conv", (mid, size, size), stage.width, 1, 1, 1, "none", fmt, fmt)
         stride = stage.stride if b == 0 else 1
@@ -328,11 +359,15 @@ class _LayerFactory:
 
     def classifier(self, fmt: str) -> LayerSpec:
         family = self.family
-        return LayerSpec("linear", (family.head_width, 1, 1), family.classes, weight_format=fmt, activation_format=fmt)
+        return LayerSpec(
+            "linear", (family.head_width, 1, 1), family.classes, weight_format=fmt, activation_format=fmt
+        )
 
 
 def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
-    """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12 networks."""
+    """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12
+    networks.
+    """
     return MBConvFamily(
         name="digits-mbconv",
         resolutions=(6, 14, 28),

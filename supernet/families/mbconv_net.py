@@ -14,20 +14,22 @@ class BlockSizes(Protocol):
     """What a block needs to know."""
 
     @property
-    def kernel(self) -> int: ...  # noqa: D102
+    def kernel(self) -> int: ...
     @property
-    def expanded(self) -> int: ...  # noqa: D102
+    def expanded(self) -> int: ...
 
 
 class Sizes(Protocol):
     """What the network needs to know of an architecture."""
 
     @property
-    def stages(self) -> Sequence[Sequence[BlockSizes]]: ...  # noqa: D102
+    def stages(self) -> Sequence[Sequence[BlockSizes]]: ...
 
 
 class ElasticMBConv(nn.Module):
-    """Expand 1x1, depthwise k x k, project 1x1, with a residual where shapes allow it (Sandler et al. 2018, arXiv:1801.04381)."""
+    """Expand 1x1, depthwise k x k, project 1x1, with a residual where shapes allow it (Sandler et al. 2018,
+    arXiv:1801.04381).
+    """
 
     def __init__(self, in_width: int, expanded: int, width: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -41,7 +43,8 @@ class ElasticMBConv(nn.Module):
         y = self.expand(x, sizes.expanded, 1)
         y = self.depthwise(y, sizes.expanded, sizes.kernel)
         y = self.project(y, self.project.weight.shape[0], 1)
-        return x + y if self.residual else y
+        out: Tensor = x + y if self.residual else y
+        return out
 
     def extract(self, sizes: BlockSizes) -> Iterator[tuple[str, nn.Module]]:
         """The static layers by part."""
@@ -71,7 +74,9 @@ class MBConvNet(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = ElasticConvNorm(in_channels, stem_width, 3, stride=2)
-        self.stages = nn.ModuleList(nn.ModuleList(ElasticMBConv(*block) for block in stage) for stage in stages)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(ElasticMBConv(*block) for block in stage) for stage in stages
+        )
         self.head = ElasticConvNorm(stages[-1][-1][2], head_width, 1)
         self.classifier = nn.Linear(head_width, classes)
         self._initialise(torch.Generator().manual_seed(int(rng.integers(2**62))))
@@ -91,7 +96,9 @@ class MBConvNet(nn.Module):
         x = self.stem(x, self.stem.weight.shape[0], 3)
         for blocks, sizes in zip(self.stages, arch.stages, strict=True):
             assert isinstance(blocks, nn.ModuleList)
-            for block, block_sizes in zip(blocks, sizes, strict=False):  # blocks past the chosen depth are skipped
+            for block, block_sizes in zip(
+                blocks, sizes, strict=False
+            ):  # blocks past the chosen depth are skipped
                 x = block(x, block_sizes)
         x = self.head(x, self.head.weight.shape[0], 1).mean((2, 3))
         logits: Tensor = self.classifier(x)
@@ -99,7 +106,9 @@ class MBConvNet(nn.Module):
 
     def extract(self, arch: Sizes) -> dict[str, nn.Module]:
         """The static layers of a subnet by the layer names of its workload."""
-        layers: dict[str, nn.Module] = {"stem": self.stem.extract(self.stem.weight.shape[1], self.stem.weight.shape[0], 3)}
+        layers: dict[str, nn.Module] = {
+            "stem": self.stem.extract(self.stem.weight.shape[1], self.stem.weight.shape[0], 3)
+        }
         for s, (blocks, sizes) in enumerate(zip(self.stages, arch.stages, strict=True)):
             assert isinstance(blocks, nn.ModuleList)
             for b, (block, block_sizes) in enumerate(zip(blocks, sizes, strict=False)):

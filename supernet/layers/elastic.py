@@ -1,6 +1,7 @@
 """Elastic convolution, batch norm and linear layers: sizes are arguments of `forward`, never state.
 
-Channels are prefixes, kernels are centre crops of the largest one (Cai et al. 2020, arXiv:1908.09791, without its transformation matrices).
+Channels are prefixes, kernels are centre crops of the largest one (Cai et al. 2020, arXiv:1908.09791,
+without its transformation matrices).
 """
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 
 class ElasticConvNorm(nn.Module):
-    """Convolution + batch norm + optional ReLU whose channels and kernel can be any prefix and crop of the largest.
+    """Convolution + batch norm + optional ReLU whose channels and kernel can be any prefix and crop of the
+    largest.
 
     Args:
         in_channels, out_channels, kernel: the largest sizes.
@@ -19,7 +21,14 @@ class ElasticConvNorm(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, depthwise: bool = False, relu: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        depthwise: bool = False,
+        relu: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, 1 if depthwise else in_channels, kernel, kernel))
@@ -35,8 +44,9 @@ class ElasticConvNorm(nn.Module):
     def forward(self, x: Tensor, out_channels: int, kernel: int) -> Tensor:
         """(n, c, h, w) -> (n, out_channels, ceil(h / stride), ceil(w / stride)).
 
-        In training mode batch statistics normalise, and the running ones are left alone: they would mix all subnets' statistics;
-        evaluation recalibrates them on the extracted subnet (Yu & Huang 2019, arXiv:1903.05134, section 3).
+        In training mode batch statistics normalise, and the running ones are left alone: they would mix all
+        subnets' statistics; evaluation recalibrates them on the extracted subnet (Yu & Huang 2019,
+        arXiv:1903.05134, section 3).
         """
         weight = self.sliced_weight(x.shape[1], out_channels, kernel)
         y = F.conv2d(x, weight, None, self.stride, kernel // 2, 1, out_channels if self.depthwise else 1)
@@ -66,10 +76,19 @@ class ConvNorm(nn.Module):
     """A static convolution + batch norm + optional ReLU: what a unit of an extracted subnet is."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, relu: bool = True
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        relu: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
         self.norm = nn.BatchNorm2d(out_channels)
         self.relu = relu
 

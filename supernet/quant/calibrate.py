@@ -35,7 +35,8 @@ def observe(subnet: Subnet, images: Tensor) -> Ranges:
 
 
 def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
-    """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the observed ranges.
+    """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the
+    observed ranges.
 
     Args:
         subnet: in evaluation mode, of the same architecture.
@@ -48,7 +49,9 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
             codes, scale = load_format(layer.weight_format).quantize_weight(weight)
             parameters[name] = Parameters(codes, scale, bias)
         if layer.out_format != FP32:
-            low, high = ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
+            low, high = (
+                ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
+            )
             tensors[name] = _require(load_format(layer.out_format).activation_params(low, high), name)
     return Network(workload, parameters, tensors)
 

@@ -1,7 +1,7 @@
 """Runs a `Network` in torch exactly as an integer runtime does: the oracle for the exported file.
 
-Integer tensors hold their codes as float32. A convolution of codes is exact there while every partial sum stays below 2^24,
-which holds up to 518 products of 255 * 127; larger ones are computed in float64.
+Integer tensors hold their codes as float32. A convolution of codes is exact there while every partial sum
+stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are computed in float64.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ EXACT_PRODUCTS = 2**24 // (255 * 127)
 def simulate(network: Network, images: Tensor) -> Tensor:
     """(n, c, h, w) fp32 -> logits (n, classes), with integer layers computed on their codes.
 
-    Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped to 0..255: ONNX
-    Runtime's arithmetic.
+    Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped
+    to 0..255: ONNX Runtime's arithmetic.
     """
     work = network.workload
     tensors: list[Tensor] = []
@@ -56,7 +56,9 @@ def _float_linear(
     return F.linear(x[0].flatten(1), torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias))
 
 
-def _accumulate(layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters) -> tuple[Tensor, Tensor]:
+def _accumulate(
+    layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters
+) -> tuple[Tensor, Tensor]:
     """The int32 accumulator as float32 (n, out, h, w), and its scale (out,)."""
     codes, scale = bias_codes(parameters, params.scale)
     products = layer.in_shape[0] // layer.groups * layer.kernel**2
@@ -81,7 +83,7 @@ def _integer_conv(
     assert after is not None
     total, scale = _accumulate(layer, x[0], before[0], parameters)
     # a ReLU needs no step of its own: its output has zero point 0, so clipping to 0..255 does it
-    return _requantize(total * (scale / np.float32(after.scale))[:, None, None], after)
+    return _requantize(total * (scale / torch.tensor(after.scale))[:, None, None], after)
 
 
 def _integer_linear(
@@ -98,14 +100,24 @@ def _integer_linear(
 
 
 def _integer_add(
-    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: QuantParams | None, parameters: object
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: object,
 ) -> Tensor:
     assert after is not None
-    return _requantize(sum((_real(t, p) for t, p in zip(x, before, strict=True)), torch.zeros(())) / after.scale, after)
+    return _requantize(
+        sum((_real(t, p) for t, p in zip(x, before, strict=True)), torch.zeros(())) / after.scale, after
+    )
 
 
 def _integer_pool(
-    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: QuantParams | None, parameters: object
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: object,
 ) -> Tensor:
     assert after is not None
     return _requantize(_real(x[0], before[0]).mean((2, 3), keepdim=True) / after.scale, after)
@@ -128,7 +140,11 @@ def _quantize(
 
 
 def _dequantize(
-    layer: LayerSpec, x: list[Tensor], before: tuple[QuantParams | None, ...], after: object, parameters: object
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: object,
+    parameters: object,
 ) -> Tensor:
     return _real(x[0], before[0])
 

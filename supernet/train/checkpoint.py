@@ -25,7 +25,8 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> dict[str, Any]:
     """Read `supernet/1` written for the space of `fingerprint`.
 
     Raises:
-        TrilobitError: missing, damaged, holding anything but tensors and plain values, of another schema or space.
+        TrilobitError: missing, damaged, holding anything but tensors and plain values, of another schema or
+            space.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -38,7 +39,9 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> dict[str, Any]:
         ) from None
     if not isinstance(state, dict) or state.get("schema") != SCHEMA:
         found = state.get("schema") if isinstance(state, dict) else type(state).__name__
-        raise TrilobitError(f"{path}: schema {found!r}, but this version reads {SCHEMA!r}; run `nas train` again")
+        raise TrilobitError(
+            f"{path}: schema {found!r}, but this version reads {SCHEMA!r}; run `nas train` again"
+        )
     if state.get("space") != fingerprint:
         raise TrilobitError(
             f"{path}: trained for space {state.get('space')}, not {fingerprint}; "

@@ -1,6 +1,7 @@
 """The training loop: sandwich rule with in-place distillation, exactly resumable.
 
-Everything random in step k comes from (seed, k), so a run that was killed and resumed ends with the very same weights.
+Everything random in step k comes from (seed, k), so a run that was killed and resumed ends with the very
+same weights.
 """
 
 import math
@@ -73,11 +74,14 @@ def steps_per_epoch(dataset: Dataset, config: TrainConfig) -> int:
     return max(1, len(dataset.train.labels) // config.batch_size)
 
 
-def train(family: Family, dataset: Dataset, config: TrainConfig, path: Path, *, seed: int) -> Iterator[Progress]:
+def train(
+    family: Family, dataset: Dataset, config: TrainConfig, path: Path, *, seed: int
+) -> Iterator[Progress]:
     """Train, or resume from `path`, or find there that it is done. Gives the progress after every step.
 
     Raises:
-        TrilobitError: the checkpoint there is damaged, of another space, or of another training configuration or data.
+        TrilobitError: the checkpoint there is damaged, of another space, or of another training
+            configuration or data.
     """
     net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(_parameter_groups(net, config), lr=config.learning_rate)
@@ -106,7 +110,8 @@ def load_supernet(family: Family, path: Path) -> nn.Module:
     state = load_checkpoint(path, fingerprint=family.space().fingerprint)
     if state["step"] < state["steps"]:
         raise TrilobitError(
-            f"{path}: training stopped at step {state['step']} of {state['steps']}; run `nas train` to finish it"
+            f"{path}: training stopped at step {state['step']} of {state['steps']}; run `nas "
+            "train` to finish it"
         )
     net = family.supernet(rng=np.random.default_rng(0))
     net.load_state_dict(state["model"])
@@ -125,7 +130,8 @@ def _resume(
     changed = [name for name, value in identity.items() if state.get(name) != value]
     if changed:
         raise TrilobitError(
-            f"{path}: was trained with another {' and '.join(changed)}; use another run folder, or delete it to train anew"
+            f"{path}: was trained with another {' and '.join(changed)}; "
+            "use another run folder, or delete it to train anew"
         )
     net.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])
@@ -157,7 +163,12 @@ def _step(
     optimiser.zero_grad(set_to_none=True)
     teacher: Tensor | None = None
     first_loss = 0.0
-    shifted = augment(to_batch(images, dataset, images.pixels.shape[1]), generator=generator, flip=config.flip, pad=config.pad)
+    shifted = augment(
+        to_batch(images, dataset, images.pixels.shape[1]),
+        generator=generator,
+        flip=config.flip,
+        pad=config.pad,
+    )
     for arch in sandwich(family, config.random_subnets, rng=np.random.default_rng([seed, 1, step])):
         logits = net(resize(shifted, arch.resolution), arch)
         if teacher is None:

@@ -15,13 +15,13 @@ class Fp32:
     bits: int = 32
     onnx_weight_type: str = "FLOAT"
 
-    def quantize_weight(self, weight: Array) -> tuple[Array, Array]:  # noqa: D102
+    def quantize_weight(self, weight: Array) -> tuple[Array, Array]:
         return weight, np.ones(len(weight), np.float32)
 
-    def dequantize_weight(self, codes: Array, scale: Array) -> Array:  # noqa: D102
+    def dequantize_weight(self, codes: Array, scale: Array) -> Array:
         return codes
 
-    def activation_params(self, low: float, high: float) -> QuantParams | None:  # noqa: D102
+    def activation_params(self, low: float, high: float) -> QuantParams | None:
         return None
 
 
