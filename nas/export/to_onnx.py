@@ -219,7 +219,7 @@ class _Graph:
     def body_bytes(self) -> int:
         """Serialised size of nodes and initialisers."""
         nodes = sum(node.ByteSize() for node in self.nodes)
-        return nodes + sum(tensor.ByteSize() for tensor in self.initialisers)
+        return int(nodes + sum(tensor.ByteSize() for tensor in self.initialisers))
 
     def finish(self, batch: int, metadata: Mapping[str, str]) -> bytes:
         """The checked model."""

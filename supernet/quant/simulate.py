@@ -6,7 +6,6 @@ stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are c
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,0 +1,41 @@
+# Two commands do everything: `make search` runs the main job, `make test` the fast tests. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/default
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup search test test-slow check bench clean
+
+help:                ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,dashboard]'
+	touch $@
+
+setup: $(STAMP)      ## create .venv and install the pinned dependencies
+
+search: $(STAMP)     ## find networks for this machine on the embedded digits (RUN=folder)
+	$(BIN)/nas run -o $(RUN)
+
+test: $(STAMP)       ## the fast tests
+	$(BIN)/python -m pytest -m "not slow and not device"
+
+test-slow: $(STAMP)  ## the slow tests too
+	$(BIN)/python -m pytest
+
+check: $(STAMP)      ## lint, format, types, then the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow and not device"
+
+bench: $(STAMP)      ## every benchmark, results to benchmarks/results
+	for b in search_speed search_vs_random profile_accuracy; do \
+		PYTHONPATH=. $(BIN)/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
+
+clean:               ## remove .venv and run folders
+	rm -rf $(VENV) runs
