@@ -31,9 +31,9 @@ class MeasurePlan:
     window_s: float = 1.5e-4
     warmup_runs: int = 2
     quiet: float = 1.06
-    patience_s: float = 0.4
+    patience_s: float = 0.25
     quiet_share: float = 0.7
-    remeasure_s: float = 100.0
+    remeasure_s: float = 60.0
     clock: Literal["thread", "wall"] = "thread"
     core: int | None = None
     max_spread: float = 0.1

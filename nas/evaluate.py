@@ -106,7 +106,7 @@ class Evaluator:
 
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
         """Measured on the run's device, in turns."""
-        return measure_patiently(self.run.backend, jobs, self.run.config.measure)
+        return measure_patiently(self.run.backend, jobs, self.run.plan)
 
     def _stored(self, candidate: Candidate) -> dict[str, float]:
         known = self.finalists.get(candidate)

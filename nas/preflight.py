@@ -62,7 +62,7 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
     static = compile_costs(family, None).predict(np.array([c.genes for c in corners.values()], np.int16))
     emit = partial(emit_with_random_numbers, seed=run.config.seed)
     works = [family.workload(candidate) for candidate in corners.values()]
-    measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], run.config.measure)
+    measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], run.plan)
     return {
         name: {"latency": m.median_s, "size": float(static["size"][i]), "macs": float(static["macs"][i])}
         for i, (name, m) in enumerate(zip(corners, measured, strict=True))

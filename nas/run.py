@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from hw_profiles.backend import Backend
 from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load
 from nas.config import RunConfig, read_config, render_config
 from supernet.family import Family, load_family
@@ -58,6 +60,16 @@ class Run:
             return RecordedBackend(profile=Path(argument))
         backend: Backend = make(provider=device.provider, threads=device.threads)
         return backend
+
+    @property
+    def plan(self) -> MeasurePlan:
+        """How to measure here: one thread pinned to a core and by its own clock, several by the wall."""
+        plan = self.config.measure
+        if self.config.device.threads > 1:
+            return replace(plan, clock="wall", core=None)
+        if plan.core is None and hasattr(os, "sched_getaffinity"):
+            return replace(plan, core=max(os.sched_getaffinity(0)))
+        return plan
 
     @property
     def recorded(self) -> bool:

@@ -65,4 +65,8 @@ def run_fit(run: Run, console: Console) -> Quality:
         "objectives": {"accuracy": asdict(quality)},
     }
     write_json(run.quality_path, document)
+    known = [(name, value) for name, value in asdict(quality).items() if value is not None]
+    console.print(
+        "accuracy predictor, cross-validated: " + ", ".join(f"{name} {value:.3g}" for name, value in known)
+    )
     return quality

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profile import DeviceProfile, fit_calibration, load_profile, save_profile
 from hw_profiles.profiler import measure_networks, plan_groups, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
@@ -51,7 +51,23 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
         measured = measure_networks(run.backend, profile, networks, emit=emit_random)
         profile = replace(profile, calibration=fit_calibration(measured))
         save_profile(profile, run.profile_path)
+    print_trust(profile, console)
     return profile
+
+
+def print_trust(profile: DeviceProfile, console: Console) -> None:
+    """How far the profile can be trusted: its error on whole networks that it was not fitted on."""
+    if profile.calibration is None:
+        return
+    table = Table(
+        "precision", "networks", "MAPE", "largest error", "Kendall tau", title="profile, on held-out networks"
+    )
+    for precision in (*PRECISIONS, None):
+        error = profile.calibration.held_out_error(precision)
+        if error["n"]:
+            shown = (f"{error['mape']:.1%}", f"{error['max_error']:.1%}", f"{error['kendall_tau']:.2f}")
+            table.add_row(precision or "all", str(error["n"]), *shown)
+    console.print(table)
 
 
 def start_profile(run: Run) -> DeviceProfile:
@@ -60,7 +76,7 @@ def start_profile(run: Run) -> DeviceProfile:
     Raises:
         TrilobitError: the profile there is of another device or plan.
     """
-    fresh = DeviceProfile(run.backend.describe(), measure_plan(run))
+    fresh = DeviceProfile(run.backend.describe(), run.plan)
     if not run.profile_path.exists():
         return fresh
     found = load_profile(run.profile_path)
@@ -72,18 +88,14 @@ def start_profile(run: Run) -> DeviceProfile:
     return found
 
 
-def measure_plan(run: Run) -> MeasurePlan:
-    """The configured plan; several threads need the wall clock."""
-    plan = run.config.measure
-    return plan if run.config.device.threads == 1 else replace(plan, clock="wall")
-
-
 def emit_with_random_numbers(work: Workload, *, seed: int) -> bytes:
     """ONNX of a workload whose numbers do not matter."""
     return emit(random_network(work, rng=np.random.default_rng([seed, 5])))
 
 
-def calibration_networks(family: Family, rng: np.random.Generator) -> list[tuple[str, bool, Workload]]:
+def calibration_networks(
+    family: Family, rng: np.random.Generator, *, held_out: int = HELD_OUT
+) -> list[tuple[str, bool, Workload]]:
     """Random networks: (precision, held out, workload), of each precision `FITTED` to fit and `HELD_OUT` to
     test.
     """
@@ -91,7 +103,7 @@ def calibration_networks(family: Family, rng: np.random.Generator) -> list[tuple
     formats = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
     networks = []
     for precision in PRECISIONS:
-        genomes = space.sample(FITTED + HELD_OUT, rng=rng)
+        genomes = space.sample(FITTED + held_out, rng=rng)
         if precision != "mixed":
             genomes[:, formats] = PRECISIONS.index(precision)
         for i, genome in enumerate(space.canonical(genomes)):
