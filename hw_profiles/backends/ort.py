@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+
+# Unless told before its import, the published wheel writes a device id to the home folder and sends events.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.backend import DeviceInfo, Job

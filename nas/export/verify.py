@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from hw_profiles.backends.ort import open_session
@@ -111,8 +110,3 @@ def optimised_ops(model: bytes) -> Counter[str]:
         counts = Counter(node.op_type for node in onnx.load(path).graph.node)
     counts["Conv"] += counts.pop("FusedConv", 0)
     return counts
-
-
-def runtime_version() -> str:
-    """Of ONNX Runtime."""
-    return str(onnxruntime.__version__)

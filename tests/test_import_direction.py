@@ -1,0 +1,144 @@
+"""DESIGN.md section 1: `hw_profiles <- supernet <- predictors <- nas`, and what each may import besides."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("hw_profiles", "supernet", "predictors", "nas")
+MODULES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+LONGEST = 450  # lines; longer modules do more than one thing
+
+SEARCH = {
+    "numpy",
+    "scipy",
+    "moocore",
+    "supernet.space",
+    "hw_profiles.errors",
+    "hw_profiles.registry",
+    "nas.search",
+    "nas.pareto",
+    "nas.objectives",
+}
+# What a package, folder or module may import besides the standard library; the longest entry decides.
+MAY_IMPORT: Mapping[str, set[str]] = {
+    "hw_profiles": {"numpy", "hw_profiles"},
+    "hw_profiles.backends.ort": {"numpy", "hw_profiles", "onnxruntime"},
+    "supernet": {
+        "torch",
+        "numpy",
+        "PIL",
+        "supernet",
+        "hw_profiles.workload",
+        "hw_profiles.errors",
+        "hw_profiles.files",
+        "hw_profiles.registry",
+    },
+    "supernet.train.data": {"torch", "numpy", "PIL", "sklearn", "supernet.train", "hw_profiles"},
+    "predictors": {
+        "numpy",
+        "sklearn",
+        "scipy",
+        "torch",
+        "predictors",
+        "supernet.space",
+        "supernet.family",
+        "hw_profiles.workload",
+        "hw_profiles.profile",
+        "hw_profiles.errors",
+        "hw_profiles.registry",
+    },
+    "nas.search": SEARCH,
+    "nas.pareto": SEARCH,
+    "nas.objectives": SEARCH,
+    "nas.search.pymoo_nsga": SEARCH | {"pymoo"},
+    "nas.search.optuna_samplers": SEARCH | {"optuna"},
+}
+
+
+def dotted(path: Path) -> str:
+    """The module's name."""
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+NAMES = frozenset(map(dotted, MODULES))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that is imported anywhere in the file, `from package import module` as the module."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in NAMES else str(node.module) for name in inner)
+
+
+def inside(name: str, parents: set[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def allowed(module: str) -> set[str] | None:
+    """The table's most specific entry; None where everything may be imported."""
+    known = [entry for entry in MAY_IMPORT if inside(module, {entry})]
+    return MAY_IMPORT[max(known, key=len)] if known else None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_only_what_the_table_allows(path: Path) -> None:
+    wanted = allowed(dotted(path))
+    if wanted is None:
+        return
+    foreign = {name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names}
+    assert not {name for name in foreign if not inside(name, wanted)}
+
+
+def test_the_table_names_only_what_exists() -> None:
+    planned = {"nas.search.optuna_samplers"}
+    assert set(MAY_IMPORT) - planned <= NAMES
+
+
+def test_no_module_sits_in_a_circle() -> None:
+    graph = {dotted(path): set(imports(path)) & NAMES - {dotted(path)} for path in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_module_is_too_long(path: Path) -> None:
+    assert len((ROOT / path).read_text().splitlines()) <= LONGEST
+
+
+def python(code: str, folder: Path) -> str:
+    """What a fresh interpreter in an empty folder and home prints, on either stream."""
+    environment = {**os.environ, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+def test_importing_has_no_effect(tmp_path: Path) -> None:
+    code = "import importlib, numpy; before = repr(numpy.random.get_state())\n"
+    code += f"for name in {sorted(NAMES)}: importlib.import_module(name)\n"
+    code += "assert before == repr(numpy.random.get_state()), 'seeded'"
+    assert python(code, tmp_path) == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("package", ["nas.cli", "nas.search.searcher", "hw_profiles.registry"])
+def test_engines_wait_until_they_are_needed(package: str, tmp_path: Path) -> None:
+    engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn"}
+    assert python(f"import {package}, sys; print(*({engines} & set(sys.modules)))", tmp_path) == "\n"
+
+
+def test_profiles_need_no_torch(tmp_path: Path) -> None:
+    code = "import hw_profiles.profiler, hw_profiles.backends.recorded, sys; print('torch' in sys.modules)"
+    assert python(code, tmp_path) == "False\n"
