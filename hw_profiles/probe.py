@@ -51,8 +51,6 @@ def pooling(shape: Shape, fmt: str) -> LayerSpec:
 def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
     """Lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format reached."""
     channels, height, width = shape
-    if shape[1:] == (1, 1):
-        return _after_pooling(shape, fmt, *layers)
     net = WorkloadBuilder((LEAD_IN_CHANNELS, height, width))
     x = net.add("lead_in", _pointwise((LEAD_IN_CHANNELS, height, width), channels, fmt), INPUT)
     for i, layer in enumerate(layers):
@@ -72,9 +70,7 @@ def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
 
 
 def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
-    shape = net.shape(x)
-    if shape[1:] != (1, 1):
-        net.add("pool", pooling(shape, fmt), x)
+    net.add("pool", pooling(net.shape(x), fmt), x)
     return net.build()
 
 
@@ -95,7 +91,9 @@ def _linear(layer: LayerSpec) -> Probe:
 
 
 def _add(layer: LayerSpec) -> Probe:
-    """In context the sum follows a projection, into which some engines fuse it."""
+    """In context the sum follows a projection, into which some engines fuse it. A shortcut dequantized for it
+    alone has a row of its own; a quantized one is shared with the projection.
+    """
     shape, fmt = layer.in_shape, layer.activation_format
     project = _pointwise(shape, shape[0], fmt, "none")
     other = "int8" if fmt == FP32 else FP32  # where a converted shortcut comes from
@@ -110,7 +108,10 @@ def _add(layer: LayerSpec) -> Probe:
             x = builder.add("add", layer, x, entry)
         return _pooled(builder, x, fmt)
 
-    return Probe(((1, net(True)), (-1, net(False))))
+    pair: tuple[tuple[float, Workload], ...] = ((1, net(True)), (-1, net(False)))
+    if layer.op == "add" or fmt != FP32:
+        return Probe(pair)
+    return _without(Probe(pair), LayerSpec("dequantize", shape, shape[0], activation_format=other))
 
 
 def _conversion(layer: LayerSpec) -> Probe:
@@ -123,18 +124,21 @@ def _conversion(layer: LayerSpec) -> Probe:
     shape, found, wanted = layer.in_shape, layer.in_format, layer.out_format
     if shape[1:] == (1, 1):
         after = LayerSpec("linear", shape, LEAD_IN_CHANNELS, weight_format=wanted, activation_format=wanted)
-        return Probe(_crossing(layer, after))
+        return Probe(_crossing(layer, after, _after_pooling))
     after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
-    return Probe(_crossing(layer, after), ((1, pooling(shape, found)), (-1, pooling(shape, wanted))))
+    pools = ((1, pooling(shape, found)), (-1, pooling(shape, wanted)))
+    return Probe(_crossing(layer, after, _after_lead_in), pools)
 
 
-def _crossing(conversion: LayerSpec, after: LayerSpec) -> tuple[tuple[float, Workload], ...]:
+def _crossing(
+    conversion: LayerSpec, after: LayerSpec, context: Callable[..., Workload]
+) -> tuple[tuple[float, Workload], ...]:
     shape, found, wanted = conversion.in_shape, conversion.in_format, conversion.out_format
     return (
-        (1, _after_lead_in(shape, found, conversion, after)),
-        (-1, _after_lead_in(shape, found)),
-        (-1, _after_lead_in(shape, wanted, after)),
-        (1, _after_lead_in(shape, wanted)),
+        (1, context(shape, found, conversion, after)),
+        (-1, context(shape, found)),
+        (-1, context(shape, wanted, after)),
+        (1, context(shape, wanted)),
     )
 
 
@@ -144,14 +148,20 @@ def _stem(layer: LayerSpec) -> Probe:
     """
     net = WorkloadBuilder(layer.in_shape)
     x = net.add("stem", layer, INPUT)
-    whole = _pooled(net, x, layer.out_format)
     pools = ((-1, pooling(layer.out_shape, layer.out_format)),)
+    whole = Probe(((1, _pooled(net, x, layer.out_format)),), pools)
     if layer.in_format == FP32:
-        return Probe(((1, whole),), pools)
-    image = probe(LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format))
+        return whole
+    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
+    return _without(whole, image)
+
+
+def _without(whole: Probe, layer: LayerSpec) -> Probe:
+    """What is left of `whole` when `layer`, which it contains, has a row of its own."""
+    part = probe(layer)
     return Probe(
-        ((1, whole), *((-factor, work) for factor, work in image.workloads)),
-        (*pools, *((-factor, pool) for factor, pool in image.pools)),
+        (*whole.workloads, *((-factor, work) for factor, work in part.workloads)),
+        (*whole.pools, *((-factor, pool) for factor, pool in part.pools)),
     )
 
 
@@ -166,8 +176,8 @@ def _pool(layer: LayerSpec) -> Probe:
         return Probe(((1, _pool_only(shape)), (-1, _pool_only((1, 1, 1)))))
     quantize = LayerSpec("quantize", shape, shape[0], activation_format=fmt)
     dequantize = LayerSpec("dequantize", shape, shape[0], activation_format=fmt)
-    there = _crossing(quantize, _pointwise(shape, LEAD_IN_CHANNELS, fmt))
-    back = _crossing(dequantize, _pointwise(shape, LEAD_IN_CHANNELS, FP32))
+    there = _crossing(quantize, _pointwise(shape, LEAD_IN_CHANNELS, fmt), _after_lead_in)
+    back = _crossing(dequantize, _pointwise(shape, LEAD_IN_CHANNELS, FP32), _after_lead_in)
     halves = [(factor / 2, work) for factor, work in there] + [(-factor / 2, work) for factor, work in back]
     return Probe(tuple(halves), ((1, pooling(shape, FP32)),))
 
