@@ -48,10 +48,10 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
         TrilobitError: the file is missing, is not JSON (truncated, say), or carries another schema.
     """
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such file; expected a {schema} file there") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise TrilobitError(
             f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again"
         ) from None
@@ -62,3 +62,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
             "again with this version"
         )
     return dict(document)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -41,6 +41,7 @@ class WholeNetwork:
         sums_s: sum of its rows of each kind, before calibration.
         rows: number of its rows of each kind.
         measured_s, iqr_s: measured median and interquartile range.
+        quiet_share: share of its windows in which nothing else used the core.
     """
 
     precision: str
@@ -49,6 +50,7 @@ class WholeNetwork:
     rows: tuple[int, ...]
     measured_s: float
     iqr_s: float
+    quiet_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,8 @@ class Calibration:
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
         """(n,) predicted seconds of measured networks."""
-        return self.predict_s(
-            np.array([net.sums_s for net in networks]), np.array([net.rows for net in networks])
-        )
+        sums_s, rows = ([getattr(net, name) for net in networks] for name in ("sums_s", "rows"))
+        return self.predict_s(*(np.reshape(part, (-1, len(KINDS))) for part in (sums_s, rows)))
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
         """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions),
@@ -259,6 +260,7 @@ def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
                 "predicted_s": float(predicted_s),
                 "measured_s": net.measured_s,
                 "iqr_s": net.iqr_s,
+                "quiet_share": net.quiet_share,
             }
             for net, predicted_s in zip(
                 calibration.networks, calibration.predict_networks_s(calibration.networks), strict=True
@@ -272,7 +274,13 @@ def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | 
         return None
     networks = tuple(
         WholeNetwork(
-            n["format"], n["held_out"], tuple(n["sums_s"]), tuple(n["rows"]), n["measured_s"], n["iqr_s"]
+            precision=n["format"],
+            held_out=n["held_out"],
+            sums_s=tuple(n["sums_s"]),
+            rows=tuple(n["rows"]),
+            measured_s=n["measured_s"],
+            iqr_s=n["iqr_s"],
+            quiet_share=n["quiet_share"],
         )
         for n in document["networks"]
     )

@@ -86,20 +86,23 @@ def measure_networks(
 ) -> list[WholeNetwork]:
     """Measure whole networks, interleaved in groups: (precision, held out, workload) each.
 
+    Those that were disturbed to the end are left out, unless that leaves less than half: a time that something
+    else made says nothing about the table.
+
     Raises:
         RuntimeError: the engine cannot run one of them although it could run each of its layers.
     """
     out = []
     for group in _chunks(networks, GROUP):
         jobs = [Job(work, partial(emit, work)) for _, _, work in group]
-        for (precision, held_out, work), m in zip(
-            group, measure_patiently(backend, jobs, profile.plan), strict=True
-        ):
+        measured = measure_patiently(backend, jobs, profile.plan)
+        for (precision, held_out, work), m in zip(group, measured, strict=True):
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
             sums_s, rows = profile.sums_s(work), count_rows(work)
-            out.append(WholeNetwork(precision, held_out, sums_s, rows, m.median_s, m.iqr_s))
-    return out
+            out.append(WholeNetwork(precision, held_out, sums_s, rows, m.median_s, m.iqr_s, m.quiet_share))
+    quiet = [net for net in out if net.quiet_share >= profile.plan.quiet_share]
+    return quiet if 2 * len(quiet) >= len(out) else out
 
 
 def measure_patiently(backend: Backend, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:

@@ -47,8 +47,8 @@ class SpaceSection:
 class SampleSection:
     """How many networks the accuracy predictor learns from: cheap fp32 evaluations and quantized ones."""
 
-    fp32: int = 160
-    quantized: int = 120
+    fp32: int = 200
+    quantized: int = 140
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class SearchSection:
 
     searcher: str = "evolution"
     objectives: tuple[str, ...] = ("accuracy", "latency", "size")
-    rounds: int = 3
+    rounds: int = 4
     budget: int = 40_000
     batch: int = 1_000
-    finalists: int = 24
+    finalists: int = 28
 
 
 @dataclass(frozen=True)

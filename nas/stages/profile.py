@@ -18,7 +18,7 @@ from nas.run import Run
 from predictors.table import distinct_layers
 from supernet.family import Family
 
-FITTED, HELD_OUT = 16, 20  # whole networks of each precision: for the calibration, and to test it
+FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 PRECISIONS = ("fp32", "int8", "mixed")
 
 

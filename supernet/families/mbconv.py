@@ -374,8 +374,8 @@ def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
         stem_width=8,
         stages=(
             Stage(8, 1, (1, 2), (8, 16, 24, 32)),
-            Stage(16, 2, (1, 2, 3), (8, 24, 40, 64)),
-            Stage(32, 2, (1, 2, 3), (16, 48, 80, 128)),
+            Stage(16, 2, (1, 2, 3, 4), (8, 24, 40, 64)),
+            Stage(32, 2, (1, 2, 3, 4), (16, 48, 80, 128)),
         ),
         head_width=96,
         in_channels=in_channels,
