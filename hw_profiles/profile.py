@@ -74,8 +74,9 @@ class Calibration:
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
         """(n,) predicted seconds of measured networks."""
-        sums_s, rows = ([getattr(net, name) for net in networks] for name in ("sums_s", "rows"))
-        return self.predict_s(*(np.reshape(part, (-1, len(KINDS))) for part in (sums_s, rows)))
+        shape = (len(networks), len(KINDS))
+        sums_s, rows = [net.sums_s for net in networks], [net.rows for net in networks]
+        return self.predict_s(np.reshape(sums_s, shape), np.reshape(rows, shape))
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
         """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions),

@@ -1,0 +1,65 @@
+"""A made-up device for the real `digits-mbconv` space: numbers of a formula, not of a measurement."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_profiles.backend import DeviceInfo
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows, fit_calibration, save_profile
+from hw_profiles.workload import LayerSpec, macs
+from predictors.table import distinct_layers
+from supernet.family import Family, load_family
+
+SLOPE, SESSION_S = 0.9, 8e-6  # of whole networks against sums of rows
+WHOLE = 24  # networks of each precision "measured" as a whole, half of them held out
+DEVICE = DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none")
+
+
+def layer_s(layer: LayerSpec) -> float:
+    """Overhead, memory and arithmetic; int8 helps all but depthwise convolutions."""
+    touched = np.prod(layer.in_shape) + np.prod(layer.out_shape)
+    work_s = float(touched) / 8e9 + macs(layer) / 2e10
+    speed = 1.0 if layer.activation_format == "fp32" else 0.8 if layer.depthwise else 2.5
+    return 2e-7 + work_s / speed
+
+
+def whole_networks(family: Family, profile: DeviceProfile) -> list[WholeNetwork]:
+    space, rng = family.space(), np.random.default_rng(0)
+    formats = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
+    networks = []
+    for precision, gene in (("fp32", 0), ("int8", 1), ("mixed", None)):
+        genomes = space.sample(WHOLE, rng=rng)
+        if gene is not None:
+            genomes[:, formats] = gene
+        for i, genome in enumerate(genomes):
+            work = family.workload(space.candidate(genome))
+            sums_s, rows = profile.sums_s(work), count_rows(work)
+            measured_s = (SLOPE * sum(sums_s) + SESSION_S) * (1 + rng.normal(0, 0.01))
+            networks.append(WholeNetwork(precision, i % 2 == 1, sums_s, rows, measured_s, 0.01 * measured_s))
+    return networks
+
+
+@pytest.fixture(scope="session")
+def family() -> Family:
+    """What the embedded data is searched in."""
+    return load_family("digits-mbconv", in_channels=1, classes=10)
+
+
+@pytest.fixture(scope="session")
+def device_profile(family: Family) -> DeviceProfile:
+    """Every layer of the space, five samples each, calibrated."""
+    layers = distinct_layers(family.space(), family.terms())
+    spread = np.array([0.99, 1.0, 1.0, 1.0, 1.01])
+    table = {layer: Measurement(tuple((layer_s(layer) * spread).tolist())) for layer in layers}
+    profile = DeviceProfile(DEVICE, MeasurePlan(), table)
+    return DeviceProfile(DEVICE, MeasurePlan(), table, fit_calibration(whole_networks(family, profile)))
+
+
+@pytest.fixture(scope="session")
+def profile_file(device_profile: DeviceProfile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profile as the `recorded` device reads it."""
+    path = tmp_path_factory.mktemp("profiles") / "made-up-cpu.json"
+    save_profile(device_profile, path)
+    return path

@@ -1,0 +1,240 @@
+"""Profiles on disk and in memory: what is kept, what is refused, and what calibration makes of sums."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import kendalltau
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import Measurement
+from hw_profiles.profile import (
+    KINDS,
+    Calibration,
+    DeviceProfile,
+    WholeNetwork,
+    fit_calibration,
+    kendall_tau,
+    kind,
+    load_profile,
+    save_profile,
+)
+from hw_profiles.workload import INPUT, LayerSpec, Workload, parse_key
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"
+CONV = parse_key("conv 8x7x7>16 k1s1g1 relu w=fp32 a=fp32")
+UNKNOWN = replace(CONV, out_channels=99)
+
+
+@pytest.fixture
+def golden() -> dict[str, Any]:
+    return json.loads(GOLDEN.read_text())
+
+
+# -- files --------------------------------------------------------------------------------------------
+
+
+def test_a_profile_survives_saving(device_profile: DeviceProfile, profile_file: Path) -> None:
+    assert load_profile(profile_file) == device_profile
+
+
+def test_rows_with_errors_and_no_calibration_survive_too(
+    device_profile: DeviceProfile, tmp_path: Path
+) -> None:
+    partial = DeviceProfile(
+        device_profile.device, device_profile.plan, {CONV: Measurement(error="no such kernel")}
+    )
+    save_profile(partial, tmp_path / "partial.json")
+    assert load_profile(tmp_path / "partial.json") == partial
+
+
+def test_a_profile_that_is_being_replaced_stays_whole(
+    device_profile: DeviceProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(GOLDEN.read_bytes())
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        save_profile(device_profile, path)
+    assert path.read_bytes() == GOLDEN.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_profiles_of_schema_1_keep_loading() -> None:
+    profile = load_profile(GOLDEN)
+    assert profile.device.name == "ort-cpu-1t"
+    assert profile.plan.rounds == 3
+    assert profile.cost_s(CONV) == 2e-6
+    assert {m.error for m in profile.table.values() if not m.samples_s} == {"not supported"}
+    assert profile.predict_s(Workload(("a",), (CONV,), ((INPUT,),))) == pytest.approx(
+        1.1 * 2e-6 + 1e-7 + 5e-6
+    )
+
+
+Corrupt = Callable[[dict[str, Any]], object]
+BROKEN: dict[str, Corrupt] = {
+    "no device": lambda d: d.pop("device"),
+    "no plan": lambda d: d.pop("plan"),
+    "no table": lambda d: d.pop("table"),
+    "no calibration": lambda d: d.pop("calibration"),
+    "no slope": lambda d: d["calibration"].pop("slope"),
+    "strange device": lambda d: d["device"].update(colour="red"),
+    "strange plan": lambda d: d["plan"].update(colour="red"),
+    "table is a list": lambda d: d.update(table=[]),
+    "table is text": lambda d: d.update(table="rows"),
+    "no samples": lambda d: d["table"][CONV.key()].pop("samples_s"),
+    "neither samples nor error": lambda d: d["table"][CONV.key()].update(samples_s=[]),
+    "both": lambda d: d["table"][CONV.key()].update(error="failed"),
+    "text": lambda d: d["table"][CONV.key()].update(samples_s=["fast"]),
+    "nan": lambda d: d["table"][CONV.key()].update(samples_s=[math.nan]),
+    "infinite": lambda d: d["table"][CONV.key()].update(samples_s=[math.inf]),
+    "nan slope": lambda d: d["calibration"]["slope"].update(fp32=math.nan),
+    "not a key": lambda d: d["table"].update({"conv of some sort": d["table"][CONV.key()]}),
+    "other schema": lambda d: d.update(schema="profile/2"),
+    "no schema": lambda d: d.pop("schema"),
+}
+
+
+@pytest.mark.parametrize("corrupt", BROKEN.values(), ids=list(BROKEN))
+def test_what_is_not_a_profile_is_refused(corrupt: Corrupt, golden: dict[str, Any], tmp_path: Path) -> None:
+    corrupt(golden)
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(golden))
+    with pytest.raises(TrilobitError) as caught:
+        load_profile(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_truncated_profile_is_refused(share: float, tmp_path: Path) -> None:
+    text, path = GOLDEN.read_text().rstrip(), tmp_path / "cut.json"
+    path.write_text(text[: int(share * len(text))])
+    with pytest.raises(TrilobitError, match=r"cut\.json: not whole JSON"):
+        load_profile(path)
+
+
+def test_a_missing_profile_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrilobitError, match=r"none\.json: no such file"):
+        load_profile(tmp_path / "none.json")
+
+
+# -- rows ---------------------------------------------------------------------------------------------
+
+
+def test_a_layer_of_another_space_is_refused(device_profile: DeviceProfile) -> None:
+    with pytest.raises(TrilobitError, match="made for another space; run `nas profile`"):
+        device_profile.cost_s(UNKNOWN)
+
+
+def test_missing_disturbed_and_unsteady_rows_are_told_apart(device_profile: DeviceProfile) -> None:
+    steady, disturbed, unsteady = list(device_profile.table)[:3]
+    table = {
+        steady: Measurement((1e-5,) * 4),
+        disturbed: Measurement((1e-5,) * 4, quiet_share=0.1),
+        unsteady: Measurement((1e-5, 2e-5, 3e-5, 4e-5)),
+    }
+    profile = replace(device_profile, table=table)
+    assert profile.missing([steady, UNKNOWN]) == (UNKNOWN,)
+    assert profile.disturbed([*table, UNKNOWN]) == (disturbed,)
+    assert profile.unsteady() == (unsteady,)
+
+
+def test_every_row_is_of_one_kind(device_profile: DeviceProfile) -> None:
+    kinds = {layer: kind(layer) for layer in device_profile.table}
+    assert set(kinds.values()) == set(KINDS)
+    assert {kind(layer) for layer in kinds if layer.op in ("quantize", "dequantize")} == {"conversion"}
+
+
+# -- calibration --------------------------------------------------------------------------------------
+
+SLOPES, PER_ROW_S, INTERCEPT_S = (1.1, 0.8, 1.3), (2e-7, 0.0, 1e-7), 6e-6
+
+
+def networks(n: int, *, noise: float = 0.0, seed: int = 0) -> list[WholeNetwork]:
+    """Half of them held out, their times affine in sums and numbers of rows."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in range(n):
+        rows = rng.integers(0, 30, len(KINDS))
+        sums_s = rows * rng.uniform(1e-6, 4e-6, len(KINDS))
+        measured_s = sums_s @ SLOPES + rows @ PER_ROW_S + INTERCEPT_S
+        measured_s *= 1 + rng.normal(0, noise) if noise else 1
+        out.append(
+            WholeNetwork("mixed", i % 2 == 1, tuple(sums_s.tolist()), tuple(rows.tolist()), measured_s, 0.0)
+        )
+    return out
+
+
+def test_calibration_finds_the_slopes() -> None:
+    fitted = fit_calibration(networks(200))
+    assert fitted.slopes == pytest.approx(SLOPES, abs=0.01)
+    assert fitted.per_row_s == pytest.approx(PER_ROW_S, abs=3e-8)
+    assert fitted.held_out_error()["mape"] < 1e-3
+
+
+def test_calibration_beats_plain_sums_on_networks_it_has_not_seen() -> None:
+    noisy = networks(60, noise=0.02)
+    plain = replace(Calibration(), networks=tuple(noisy))
+    assert fit_calibration(noisy).held_out_error()["mape"] < 0.3 * plain.held_out_error()["mape"]
+
+
+def test_held_out_networks_do_not_influence_the_fit() -> None:
+    known = networks(40)
+    spoiled = [replace(net, measured_s=net.measured_s * 9) if net.held_out else net for net in known]
+    assert fit_calibration(spoiled).slopes == fit_calibration(known).slopes
+    assert fit_calibration(spoiled).held_out_error()["mape"] > 0.8
+
+
+def test_few_networks_leave_slopes_near_one() -> None:
+    assert fit_calibration(networks(4)).slopes == pytest.approx((1, 1, 1), abs=0.5)
+    with pytest.raises(ValueError, match="at least 2 networks, got 1"):
+        fit_calibration(networks(2))
+
+
+def test_errors_are_of_one_precision_or_all() -> None:
+    fitted = fit_calibration(networks(40, noise=0.02))
+    assert fitted.held_out_error("mixed") == fitted.held_out_error()
+    assert fitted.held_out_error("fp32") == {"n": 0}
+    error = fitted.held_out_error()
+    assert 0 < error["mape"] <= error["max_error"]
+    assert error["n"] == 20
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=30, unique=True), st.randoms())
+def test_kendall_tau_is_scipys_where_nothing_is_tied(values: list[int], random: Random) -> None:
+    shuffled = values.copy()
+    random.shuffle(shuffled)
+    a, b = np.array(values, float), np.array(shuffled, float)
+    assert kendall_tau(a, b) == pytest.approx(kendalltau(a, b).statistic)
+
+
+def test_kendall_tau_of_ties_and_of_too_few() -> None:
+    constant, rising = np.ones(4), np.arange(4.0)
+    assert kendall_tau(constant, rising) == 0
+    assert math.isnan(kendall_tau(rising[:1], rising[:1]))
+
+
+def test_a_profile_may_hold_a_calibration_without_networks(
+    device_profile: DeviceProfile, tmp_path: Path
+) -> None:
+    bare = replace(device_profile, calibration=Calibration())
+    save_profile(bare, tmp_path / "bare.json")
+    assert load_profile(tmp_path / "bare.json") == bare
+
+
+def test_predictions_are_calibrated_sums(device_profile: DeviceProfile) -> None:
+    layer: LayerSpec = next(layer for layer in device_profile.table if layer.op == "stem")
+    work = Workload(("stem",), (layer,), ((INPUT,),)) if layer.in_format == "fp32" else None
+    assert work is not None
+    plain = replace(device_profile, calibration=None)
+    assert plain.predict_s(work) == device_profile.cost_s(layer)
+    doubled = replace(plain, calibration=Calibration(slopes=(2.0,) * len(KINDS), intercept_s=1.0))
+    assert doubled.predict_s(work) == pytest.approx(2 * plain.predict_s(work) + 1.0)
