@@ -38,6 +38,7 @@ def profile_layers(
         rng: shuffles the order, so that slow drift does not fall on one kind of layer.
     """
     start = time.monotonic()
+    layers = [*_pools(layers), *layers]  # a disturbed pooling would disturb all that build on it
     pending, patience_s = profile.missing(layers) or profile.disturbed(layers), profile.plan.patience_s
     while pending:
         plan = replace(profile.plan, patience_s=patience_s)
@@ -57,8 +58,7 @@ def plan_groups(
     others build on first.
     """
     wanted = list(missing)
-    pools = _pools(wanted) - set(profile.table)
-    pools |= _pools(pools) - set(profile.table)  # integer pooling builds on fp32 pooling
+    pools = {pool for pool in _pools(wanted) if pool in wanted or pool not in profile.table}
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     groups = _chunks([layer for layer in fp32_first if layer.activation_format == FP32], GROUP - 1)
     groups += _chunks([layer for layer in fp32_first if layer.activation_format != FP32], 2)
@@ -73,7 +73,9 @@ def plan_groups(
 
 
 def _pools(layers: Iterable[LayerSpec]) -> set[LayerSpec]:
-    return {pool for layer in layers for _, pool in probe(layer).pools}
+    """The poolings that rows build on; integer pooling itself builds on fp32 pooling."""
+    direct = {pool for layer in layers for _, pool in probe(layer).pools}
+    return direct | {pool for integer in direct for _, pool in probe(integer).pools}
 
 
 def probe_networks(groups: Iterable[Sequence[LayerSpec]]) -> int:
@@ -86,8 +88,8 @@ def measure_networks(
 ) -> list[WholeNetwork]:
     """Measure whole networks, interleaved in groups: (precision, held out, workload) each.
 
-    Those that were disturbed to the end are left out, unless that leaves less than half: a time that something
-    else made says nothing about the table.
+    Those that were disturbed to the end are left out, unless that leaves less than half: a time that
+    something else made says nothing about the table.
 
     Raises:
         RuntimeError: the engine cannot run one of them although it could run each of its layers.
@@ -100,7 +102,8 @@ def measure_networks(
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
             sums_s, rows = profile.sums_s(work), count_rows(work)
-            out.append(WholeNetwork(precision, held_out, sums_s, rows, m.median_s, m.iqr_s, m.quiet_share))
+            figures = (m.median_s, m.iqr_s, m.quiet_share)
+            out.append(WholeNetwork(precision, held_out, sums_s, rows, *figures))
     quiet = [net for net in out if net.quiet_share >= profile.plan.quiet_share]
     return quiet if 2 * len(quiet) >= len(out) else out
 

@@ -1,0 +1,182 @@
+"""Filling a profile: resumed, ordered, patient, and unimpressed by layers that fail."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from hw_profiles.backend import Job
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profiler import (
+    measure_networks,
+    measure_patiently,
+    plan_groups,
+    probe_networks,
+    profile_layers,
+)
+from hw_profiles.workload import LayerSpec, Workload
+from predictors.table import distinct_layers
+from supernet.family import load_family
+
+FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
+LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())[::12]
+PLAN = MeasurePlan(rounds=2)
+
+
+def steps(backend, emit, profile=None, *, layers: Sequence[LayerSpec] = LAYERS, seed: int = 0):
+    start = profile or DeviceProfile(backend.describe(), PLAN)
+    return profile_layers(backend, start, layers, emit=emit, rng=np.random.default_rng(seed))
+
+
+def finished(backend, emit, profile=None, **options) -> DeviceProfile:
+    *_, last = steps(backend, emit, profile, **options)
+    return last
+
+
+def test_every_layer_gets_a_row(backend, no_onnx) -> None:
+    profile = finished(backend, no_onnx)
+    assert not profile.missing(LAYERS)
+    assert all(len(m.samples_s) == PLAN.rounds for m in profile.table.values())
+
+
+def test_the_estimate_counts_what_is_measured(backend, no_onnx) -> None:
+    groups = plan_groups(LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
+    finished(backend, no_onnx)
+    assert len(backend.measured) == probe_networks(groups)
+
+
+def test_the_profile_grows_group_by_group(backend, no_onnx) -> None:
+    sizes = [len(profile.table) for profile in steps(backend, no_onnx)]
+    assert sizes == sorted(set(sizes))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 10])
+def test_what_was_interrupted_measures_only_what_is_missing(backend, no_onnx, groups: int) -> None:
+    whole = finished(backend, no_onnx)
+    everything = len(backend.measured)
+    *_, interrupted = islice(steps(backend, no_onnx), groups)
+    backend.measured.clear()
+    resumed = finished(backend, no_onnx, interrupted)
+    assert resumed.table == whole.table
+    assert all(resumed.table[layer] is row for layer, row in interrupted.table.items())
+    assert len(backend.measured) < everything
+
+
+def test_a_whole_profile_costs_nothing(backend, no_onnx) -> None:
+    whole = finished(backend, no_onnx)
+    backend.measured.clear()
+    assert list(steps(backend, no_onnx, whole)) == []
+    assert backend.measured == []
+
+
+def test_the_order_is_random_and_changes_nothing(backend, no_onnx) -> None:
+    one = finished(backend, no_onnx, seed=1)
+    first, backend.measured[:] = list(backend.measured), []
+    assert finished(backend, no_onnx, seed=2).table == one.table
+    assert backend.measured != first
+
+
+def test_unsupported_layers_become_rows_with_an_error(backend, no_onnx) -> None:
+    rejected = tuple(layer for layer in LAYERS if layer.op == "conv")[:3]
+    profile = finished(replace(backend, rejected=rejected), no_onnx)
+    assert {layer for layer, row in profile.table.items() if row.error} == set(rejected)
+    assert profile.table[rejected[0]].error == "arithmetic does not support these formats"
+
+
+def test_layers_that_fail_become_rows_with_their_error(backend, no_onnx) -> None:
+    failing = next(layer for layer in LAYERS if layer.op == "conv")
+    measure = backend.measure
+
+    def fail(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        return [
+            Measurement(error="no such kernel") if failing in job.workload.layers else measured
+            for job, measured in zip(jobs, measure(jobs, plan), strict=True)
+        ]
+
+    backend.measure = fail
+    profile = finished(backend, no_onnx)
+    assert profile.table[failing].error == "no such kernel"
+    assert sum(row.error is None for row in profile.table.values()) > len(profile.table) / 2
+
+
+# -- disturbances -------------------------------------------------------------------------------------
+
+
+def test_disturbed_rows_are_measured_again(backend, no_onnx) -> None:
+    backend.disturb = lambda measured: 0.1 if measured < 100 else 1.0
+    profile = finished(backend, no_onnx)
+    assert not profile.disturbed(LAYERS)
+    assert len(backend.measured) > 100
+
+
+def test_a_later_start_measures_disturbed_rows_again(backend, no_onnx) -> None:
+    backend.disturb = lambda measured: 0.1
+    impatient = DeviceProfile(backend.describe(), replace(PLAN, remeasure_s=0.0))
+    hurried = finished(backend, no_onnx, impatient)
+    assert hurried.disturbed(LAYERS)
+    backend.disturb = lambda measured: 1.0
+    assert not finished(backend, no_onnx, replace(hurried, plan=PLAN)).disturbed(LAYERS)
+
+
+def test_the_quieter_measurement_is_kept(backend, no_onnx) -> None:
+    backend.disturb = lambda measured: 0.5
+    whole = finished(backend, no_onnx, DeviceProfile(backend.describe(), replace(PLAN, remeasure_s=0.0)))
+    backend.disturb = lambda measured: 0.2
+    assert finished(backend, no_onnx, whole).table == whole.table
+
+
+@dataclass
+class PatientOnly:
+    """Quiet is found only by those who wait long enough."""
+
+    needed_s: Callable[[Workload], float]
+    asked: list[int]
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        self.asked.append(len(jobs))
+        return [
+            Measurement((1.0,), quiet_share=float(plan.patience_s >= self.needed_s(job.workload)))
+            for job in jobs
+        ]
+
+
+def jobs(n: int) -> list[Job]:
+    space = FAMILY.space()
+    genomes = space.sample(n, rng=np.random.default_rng(0))
+    return [Job(FAMILY.workload(space.candidate(genome)), lambda: b"") for genome in genomes]
+
+
+def test_networks_are_measured_again_with_more_patience_and_only_those() -> None:
+    few = jobs(4)
+    restless = few[2].workload
+    backend = PatientOnly(lambda work: 5 * PLAN.patience_s if work is restless else 0.0, [])
+    assert [m.quiet_share for m in measure_patiently(backend, few, PLAN)] == [1.0] * 4
+    assert backend.asked == [4, 1]
+
+
+def test_patience_ends() -> None:
+    backend = PatientOnly(lambda work: float("inf"), [])
+    assert [m.quiet_share for m in measure_patiently(backend, jobs(3), PLAN)] == [0.0] * 3
+    assert backend.asked[0] == 3
+    assert sum(backend.asked) < 20
+
+
+def test_whole_networks_are_measured_beside_their_sums(backend, no_onnx) -> None:
+    space = FAMILY.space()
+    work = FAMILY.workload(space.candidate(space.sample(1, rng=np.random.default_rng(0))[0]))
+    profile = finished(backend, no_onnx, layers=list(dict.fromkeys(work.layers)))
+    networks = [("mixed", i % 2 == 0, work) for i in range(30)]
+    measured = measure_networks(backend, profile, networks, emit=no_onnx)
+    assert [net.held_out for net in measured] == [held_out for _, held_out, _ in networks]
+    assert [net.measured_s for net in measured] == [pytest.approx(backend.network_s(work))] * 30
+    assert sum(measured[0].sums_s) == pytest.approx(sum(map(profile.cost_s, work.layers)))
+    assert sum(measured[0].rows) == len(work.layers)
+
+
+def test_a_whole_network_that_fails_is_a_bug(backend, no_onnx, device_profile: DeviceProfile) -> None:
+    backend.measure = lambda jobs, plan: [Measurement(error="crashed")] * len(jobs)
+    with pytest.raises(RuntimeError, match="a whole int8 network failed: crashed"):
+        measure_networks(backend, device_profile, [("int8", True, jobs(1)[0].workload)], emit=no_onnx)
