@@ -10,7 +10,7 @@ from nas.report.run_files import Network
 from nas.report.units import TIMES
 
 CONVERSIONS = ("quantize", "dequantize")
-_SIGNS = {"add": "+", "pool": "avg", "linear": "fc", "quantize": "", "dequantize": ""}
+_SIGNS = {"add": "+", "add_converted": "+", "pool": "avg", "linear": "fc", "quantize": "", "dequantize": ""}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def short_arch(network: Network) -> str:
 def layer_kind(layer: LayerSpec) -> str:
     """What kind of work it is: the groups of the device view."""
     if layer.op not in ("conv", "stem"):
-        return layer.op
+        return "add" if layer.is_add else layer.op
     if layer.depthwise:
         return f"depthwise {square(layer.kernel)}"
     if layer.op == "stem":

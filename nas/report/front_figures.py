@@ -176,7 +176,7 @@ def _value_text(name: str, value: Value) -> str:
 def _limits(run: Run, cost: str, scale: units.Scale) -> tuple[list[Trace], list[Trace]]:
     """Lines and notes for the constraints and for the reference network's latency."""
     shapes, notes = [], []
-    limits: Mapping[str, float] = run.config.get("constraints", {})
+    limits = run.limits
     if cost in limits:
         x, label = scale(limits[cost]), f" limit {scale.text(limits[cost])}"
         shapes.append(guide(x=x, colour=LIMIT))

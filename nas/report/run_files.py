@@ -81,6 +81,12 @@ class Run:
         """Name of the target device."""
         return str(self.config.get("device", {}).get("name", "unknown device"))
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Bounds of the search by objective name, in SI units."""
+        objectives = self.front["objectives"] if self.front else ()
+        return {one["name"]: one["bound"] for one in objectives if one["bound"] is not None}
+
 
 def read_run(folder: Path) -> Run:
     """All there is in a run folder.

@@ -1,0 +1,80 @@
+"""Every command of the README runs: `make` targets exist, `nas` commands work in the README's order, on less data."""
+
+import io
+import re
+import shlex
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from nas.cli import main
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
+
+# The same stages on so little that all commands together take seconds.
+QUICK = """
+[measure]
+rounds = 2
+window_s = 5e-5
+patience_s = 0.0
+remeasure_s = 0.0
+[train]
+epochs = 2
+[sample]
+fp32 = 14
+quantized = 10
+[fit]
+predictor = "ridge"
+[search]
+rounds = 1
+budget = 1000
+batch = 250
+finalists = 6
+"""
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_make_target_exists(command: str) -> None:
+    dry = subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert dry.returncode == 0, dry.stderr
+
+
+def test_nas_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick.toml").write_text(QUICK)
+    write_photos(tmp_path / "photos.zip")
+    started: set[str] = set()
+    for command in (c for c in COMMANDS if c.startswith("nas ")):
+        words = shlex.split(command)[1:]
+        folder = words[words.index("-o") + 1] if "-o" in words else ""
+        if folder and folder not in started and words[0] in ("run", "profile"):
+            words.insert(1, "quick.toml")
+        started.add(folder)
+        assert main(words) == 0, command
+    assert len(list(tmp_path.glob("runs/photos/export/*/manifest.json"))) >= 2
+    assert (tmp_path / "runs/photos/report.html").stat().st_size > 1_000_000
+
+
+def test_commands_were_found() -> None:
+    assert sum(c.startswith("make") for c in COMMANDS) == 2
+    assert sum(c.startswith("nas ") for c in COMMANDS) >= 6
+
+
+def write_photos(path: Path) -> None:
+    """Three classes of the bundled digits as colour JPEGs in an archive of class folders."""
+    digits = load_digits()
+    with zipfile.ZipFile(path, "w") as archive:
+        for label in range(3):
+            for i, pixels in enumerate(digits.images[digits.target == label][:60]):
+                grey = Image.fromarray((pixels * 15).astype(np.uint8)).resize((32, 32))
+                tinted = Image.merge("RGB", (grey, grey.point(lambda value: value // 2), grey))
+                data = io.BytesIO()
+                tinted.save(data, "JPEG")
+                archive.writestr(f"photos/train/{label}/{i:03}.jpg", data.getvalue())
