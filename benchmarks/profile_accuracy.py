@@ -30,7 +30,7 @@ def main() -> None:
     arguments = parse_arguments(__doc__, seeds=1)
     backend, rows = OrtBackend(), list[Row]()
     with one_core() as core:
-        plan = MeasurePlan(core=core)
+        plan = MeasurePlan(core=core, scale_disturbed=True)
         families = [load_family(name, in_channels=channels, classes=10) for name, channels in SPACES.items()]
         for family in families:
             rows += space_rows(arguments, backend, plan, family)
@@ -64,7 +64,7 @@ def quiet_row(backend: OrtBackend, plan: MeasurePlan, family: Family) -> Row:
     space = family.space()
     works = [family.workload(space.candidate(g)) for g in space.sample(12, rng=np.random.default_rng(1))]
     jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
-    gated = replace(plan, rounds=100, patience_s=30.0)
+    gated = replace(plan, rounds=100, patience_s=30.0, scale_disturbed=False)
     spreads = [
         [m.iqr_s / m.median_s for m in backend.measure(jobs, one)]
         for one in (gated, replace(gated, quiet=float("inf")))

@@ -86,9 +86,11 @@ def _window(
         for _ in range(count):
             run()
         elapsed_ns = clock() - start
-        quiet = max(before, pulse.measure_s()) <= limit
+        after = pulse.measure_s()
+        quiet = max(before, after) <= limit
         if quiet or time.perf_counter() >= deadline:
-            return elapsed_ns * 1e-9 / count, quiet
+            scale = 2 * pulse.floor_s / (before + after) if plan.scale_disturbed and not quiet else 1.0
+            return elapsed_ns * 1e-9 / count * scale, quiet
 
 
 def _runs_per_window(run: Run, plan: MeasurePlan, clock: Callable[[], int]) -> int:

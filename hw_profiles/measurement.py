@@ -18,6 +18,9 @@ class MeasurePlan:
         quiet: a window counts if the reference computation around it took at most this factor of its usual
             time.
         patience_s: seconds that one call may wait for quiet moments before it takes what it gets.
+        scale_disturbed: divide what a disturbed window took by how much slower the pulse ran around it.
+            That is 6 to 27 % above the quiet time where the raw time is 41 to 72 % above it (15 networks,
+            docs/measuring.md): right for a table, whose rows must be comparable; not for what is shipped.
         quiet_share: rows with fewer quiet windows than this share are measured again, with twice the
             patience...
         remeasure_s: ...until so many seconds have passed since profiling began.
@@ -32,6 +35,7 @@ class MeasurePlan:
     warmup_runs: int = 2
     quiet: float = 1.06
     patience_s: float = 0.25
+    scale_disturbed: bool = False
     quiet_share: float = 0.7
     remeasure_s: float = 60.0
     clock: Literal["thread", "wall"] = "thread"

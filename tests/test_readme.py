@@ -1,4 +1,4 @@
-"""Every command of the README runs: `make` targets exist, `nas` commands work in the README's order, on less data."""
+"""Every command of the README runs: `make` targets exist, `nas` commands work in its order, on less data."""
 
 import io
 import re

@@ -76,7 +76,7 @@ def start_profile(run: Run) -> DeviceProfile:
     Raises:
         TrilobitError: the profile there is of another device or plan.
     """
-    fresh = DeviceProfile(run.backend.describe(), run.plan)
+    fresh = DeviceProfile(run.backend.describe(), replace(run.plan, scale_disturbed=True))
     if not run.profile_path.exists():
         return fresh
     found = load_profile(run.profile_path)

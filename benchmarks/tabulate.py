@@ -1,0 +1,43 @@
+"""Writes docs/benchmarks.md from benchmarks/results/*.json: no figure there is typed by hand."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEAD = """# Benchmarks
+
+Written by `python benchmarks/tabulate.py` from the last full results in `benchmarks/results/`. `make bench`
+measures all of them again: peers run in the same process, interleaved where time is compared.
+"""
+
+
+def main() -> None:
+    """One section per result file."""
+    paths = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    sections = [section(json.loads(path.read_text())) for path in paths]
+    (ROOT / "docs" / "benchmarks.md").write_text(HEAD + "".join(sections))
+
+
+def section(document: dict) -> str:
+    """A heading, the machine, a table."""
+    machine = document["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']:.1f}"
+    lines = [f"\n## {document['benchmark']}\n", f"`benchmarks/{document['benchmark']}.py` on {where}\n"]
+    lines += ["| task | metric | ours | spread | peers | target |", "|---|---|---|---|---|---|"]
+    for row in document["rows"]:
+        peers = "; ".join(f"{name} {readable(value)}" for name, value in row["peers"].items())
+        target = "" if row["target"] is None else readable(row["target"])
+        unit = f", {row['unit']}" if row["unit"] else ""
+        metric = f"{row['metric']}{unit} ({row['better']} is better)"
+        cells = (row["task"], metric, readable(row["ours"]), readable(row["spread"]), peers, target)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def readable(value: float) -> str:
+    """Thousands with commas, small numbers with four digits."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    main()
