@@ -1,0 +1,74 @@
+"""Whole runs in processes of their own: real data and training, made-up latencies that never change."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+
+TIMEOUT_S = 120
+# One thread: the order of sums, and with it every number, is the same in every process.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Nas = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def start() -> Start:
+    """Starts a `nas` command."""
+
+    def command(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+        line = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
+        settings = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(line, text=True, **settings)
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def nas(start: Start) -> Nas:
+    """Runs a `nas` command that must succeed without complaint; gives what it printed."""
+
+    def command(*arguments: str | Path, **options: Any) -> str:
+        process = start(*arguments, **options)
+        printed, complaint = process.communicate(timeout=TIMEOUT_S)
+        assert (process.returncode, complaint) == (0, "")
+        return printed
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def config(profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As small as a run can be and still do everything."""
+    sections = {
+        "device": {"name": f"recorded:{profile_file}"},
+        "train": {"epochs": 1, "batch_size": 128, "random_subnets": 1, "checkpoint_s": 0.0},
+        "sample": {"fp32": 8, "quantized": 8},
+        "fit": {"predictor": "ridge"},
+        "search": {"rounds": 2, "finalists": 4, "budget": 1000, "batch": 250},
+        "export": {"count": 3},
+    }
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(tomli_w.dumps(sections))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(nas: Nas, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody interrupted; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    nas("run", config, "-o", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[[Path], dict[str, Any]]:
+    """A JSON file."""
+    return lambda path: json.loads(path.read_text())

@@ -1,0 +1,136 @@
+"""The main job: what it leaves behind, and what it does when it is asked again."""
+
+import hashlib
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from nas.run import STAGES
+from supernet.family import Family
+
+SCHEMAS = {
+    "env.json": "env/1",
+    "state.json": "state/1",
+    "timings.json": "timings/1",
+    "quality.json": "quality/1",
+    "front.json": "front/1",
+    "profiles/made-up-cpu.json": "profile/1",
+}
+
+
+@pytest.fixture
+def front(finished_run: Path, read) -> dict[str, Any]:
+    return read(finished_run / "front.json")
+
+
+@pytest.fixture
+def own_run(finished_run: Path, tmp_path: Path) -> Path:
+    """A finished run that the test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def manifests(finished_run: Path, read) -> dict[Path, dict[str, Any]]:
+    return {path.parent: read(path) for path in (finished_run / "export").glob("*/manifest.json")}
+
+
+@pytest.mark.parametrize(("name", "schema"), SCHEMAS.items())
+def test_every_file_carries_its_schema(finished_run: Path, read, name: str, schema: str) -> None:
+    assert read(finished_run / name)["schema"] == schema
+
+
+def test_nothing_else_is_left_behind(finished_run: Path) -> None:
+    known = {*SCHEMAS, "run.toml", "run.db", "report.html", "supernet/last.pt"}
+    files = {path.relative_to(finished_run).as_posix() for path in finished_run.rglob("*") if path.is_file()}
+    assert {name for name in files - known if not name.startswith("export/")} == set()
+    assert known <= files
+
+
+def test_the_front_is_of_the_space_it_names(front: dict[str, Any], family: Family) -> None:
+    space = family.space()
+    assert front["space"]["fingerprint"] == space.fingerprint
+    for entry in front["candidates"]:
+        candidate = space.candidate(np.array(entry["genes"]))
+        assert (candidate.id, list(candidate.genes)) == (entry["id"], entry["genes"])
+
+
+def test_the_front_holds_measured_networks_that_do_not_dominate_each_other(front: dict[str, Any]) -> None:
+    names = ("accuracy", "latency", "size")
+    points = np.array([[e["measured"][name]["value"] for name in names] for e in front["candidates"]])
+    points[:, 0] *= -1
+    worse = (points[:, None] >= points).all(axis=2) & (points[:, None] > points).any(axis=2)
+    assert not worse.any()
+    assert np.isfinite(points).all()
+
+
+def test_the_front_holds_what_the_store_holds(finished_run: Path, front: dict[str, Any]) -> None:
+    query = """
+        SELECT a.value_json, v.value FROM trial_user_attributes a
+        JOIN trial_values v ON v.trial_id = a.trial_id AND v.objective = 0
+        JOIN trials t ON t.trial_id = a.trial_id JOIN studies s ON s.study_id = t.study_id
+        WHERE a.key = 'id' AND s.study_name LIKE 'measured-%'
+    """
+    with sqlite3.connect(finished_run / "run.db") as database:
+        stored = {json.loads(name): value for name, value in database.execute(query)}
+    entries = front["candidates"] + front["evaluated"]
+    assert {entry["id"]: entry["measured"]["accuracy"]["value"] for entry in entries} == stored
+
+
+def test_more_rounds_never_lose_hypervolume(front: dict[str, Any]) -> None:
+    volumes = [entry["hypervolume"] for entry in front["rounds"]]
+    assert len(volumes) == 2
+    assert volumes == sorted(volumes)
+    assert front["hypervolume"] == volumes[-1]
+
+
+def test_manifests_describe_the_files_beside_them(
+    manifests: dict[Path, dict[str, Any]], front: dict[str, Any]
+) -> None:
+    assert 1 <= len(manifests) <= 3
+    on_front = {entry["id"]: entry for entry in front["candidates"]}
+    for folder, manifest in manifests.items():
+        (name, file), model = next(iter(manifest["files"].items())), (folder / "model.onnx").read_bytes()
+        assert (name, file["bytes"]) == ("model.onnx", len(model))
+        assert file["sha256"] == hashlib.sha256(model).hexdigest()
+        assert manifest["schema"] == "export/1"
+        assert manifest["predicted"] == on_front[folder.name]["predicted"]
+        assert file["bytes"] == pytest.approx(on_front[folder.name]["measured"]["size"]["value"], rel=0.05)
+
+
+def test_shipped_files_run_and_say_what_they_are(manifests: dict[Path, dict[str, Any]]) -> None:
+    for folder, manifest in manifests.items():
+        session = onnxruntime.InferenceSession(folder / "model.onnx")
+        image = session.get_inputs()[0]
+        [logits] = session.run(None, {image.name: np.zeros(image.shape, np.float32)})
+        assert logits.shape == (1, 10)
+        assert session.get_modelmeta().custom_metadata_map["trilobit.id"] == manifest["id"] == folder.name
+
+
+def test_the_second_time_there_is_nothing_to_do(own_run: Path, start, config: Path) -> None:
+    before = {path: path.read_bytes() for path in own_run.rglob("*.onnx")}
+    front, checkpoint = (own_run / name for name in ("front.json", "supernet/last.pt"))
+    times = [path.stat().st_mtime_ns for path in (front, checkpoint)]
+    result, log = start("run", config, "-o", own_run, "--json").communicate(timeout=60)
+    for stage in STAGES[:-1]:
+        assert f"{stage}: already there" in log
+    assert {one["id"] for one in json.loads(result)["exported"]} == {path.parent.name for path in before}
+    assert times == [path.stat().st_mtime_ns for path in (front, checkpoint)]
+    assert before == {path: path.read_bytes() for path in own_run.rglob("*.onnx")}
+
+
+def test_another_limit_redoes_only_search_and_export(own_run: Path, nas, config: Path, read, front) -> None:
+    printed = nas("run", config, "-o", own_run, "--max-latency", "60%")
+    for stage in ("profile", "train", "sample", "fit"):
+        assert f"{stage}: already there" in printed
+    limit_s = next(o["bound"] for o in read(own_run / "front.json")["objectives"] if o["name"] == "latency")
+    latencies = [e["measured"]["latency"]["value"] for e in read(own_run / "front.json")["candidates"]]
+    assert max(latencies) <= limit_s
+    assert limit_s == pytest.approx(0.6 * front["reference"]["predicted"]["latency"]["value"])
+    exported = {path.name for path in (own_run / "export").iterdir()}
+    assert exported <= {entry["id"] for entry in read(own_run / "front.json")["candidates"]}
