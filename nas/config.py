@@ -73,10 +73,10 @@ class SearchSection:
 
     searcher: str = "evolution"
     objectives: tuple[str, ...] = ("accuracy", "latency", "size")
-    rounds: int = 4
+    rounds: int = 3
     budget: int = 40_000
     batch: int = 1_000
-    finalists: int = 28
+    finalists: int = 24
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class RunConfig:
         for name in self.search.objectives:
             objective(name)
         self.limits()
+        if self.seed < 0:
+            raise TrilobitError(f"seed must be at least 0, got {self.seed}")
         for section, name in _POSITIVE:
             value = getattr(getattr(self, section), name)
             if value < 1:

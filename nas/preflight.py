@@ -16,9 +16,11 @@ from hw_profiles.profiler import plan_groups, probe_networks
 from nas.costs import compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
+from nas.search.searcher import make_searcher
 from nas.stages.profile import emit_with_random_numbers, start_profile
 from nas.stages.sample import sample_plan
 from nas.targets import check_reachable, resolve_targets, show
+from predictors.predictor import load_predictor
 from predictors.table import distinct_layers
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.loop import steps_per_epoch, train
@@ -46,8 +48,10 @@ def preflight(run: Run, console: Console) -> Preflight:
     print all of it.
 
     Raises:
-        TrilobitError: a limit that nothing can meet.
+        TrilobitError: a limit that nothing can meet, or a searcher or predictor that does not exist.
     """
+    load_predictor(run.config.fit.predictor)
+    make_searcher(run.config.search.searcher, run.family.space(), seed=run.config.seed)
     corners = _corner_costs(run)
     _check_limits(run, corners)
     seconds = _estimate(run)

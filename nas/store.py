@@ -4,13 +4,17 @@ of Optuna.
 `optuna-dashboard` opens the storage of every run; a resumed run finds its answers here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
+from hw_profiles.errors import TrilobitError
 from nas.objectives import Objective
 from supernet.space import Candidate, SearchSpace
 
@@ -25,6 +29,9 @@ class EvaluationStore:
         decisions: whether every choice becomes a parameter that the dashboard can plot; this takes 4 times
             as long, so it is for
             studies of few trials.
+
+    Raises:
+        TrilobitError: the storage is damaged, cannot be reached or cannot be written.
     """
 
     def __init__(
@@ -34,15 +41,18 @@ class EvaluationStore:
         self._space = space
         self._objectives = tuple(objectives)
         self._decisions = decisions
-        self._study = optuna.create_study(
-            storage=url,
-            study_name=name,
-            directions=["maximize" if o.direction == "max" else "minimize" for o in objectives],
-            load_if_exists=True,
-        )
+        self._url = url
+        with _failures_of(url):
+            self._study = optuna.create_study(
+                storage=url,
+                study_name=name,
+                directions=["maximize" if o.direction == "max" else "minimize" for o in objectives],
+                load_if_exists=True,
+            )
+            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         self._known = {
             trial.user_attrs["id"]: (self._by_name(trial.values), dict(trial.user_attrs))
-            for trial in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            for trial in finished
         }
 
     def __len__(self) -> int:
@@ -58,15 +68,27 @@ class EvaluationStore:
         options = {choice.name: choice.options for choice in self._space.choices}
         attrs = {"id": candidate.id, "genes": list(candidate.genes), **attributes}
         ordered = [float(values[o.name]) for o in self._objectives]
-        self._study.add_trial(
-            create_trial(
-                values=ordered,
-                params=decisions,
-                distributions={name: CategoricalDistribution(options[name]) for name in decisions},
-                user_attrs=attrs,
-            )
+        trial = create_trial(
+            values=ordered,
+            params=decisions,
+            distributions={name: CategoricalDistribution(options[name]) for name in decisions},
+            user_attrs=attrs,
         )
+        with _failures_of(self._url):
+            self._study.add_trial(trial)
         self._known[candidate.id] = (self._by_name(ordered), attrs)
 
     def _by_name(self, values: Sequence[float]) -> dict[str, float]:
         return {o.name: value for o, value in zip(self._objectives, values, strict=True)}
+
+
+@contextmanager
+def _failures_of(url: str) -> Iterator[None]:
+    """A storage that fails, for example on a full disk, in one line; finished evaluations stay in it."""
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise TrilobitError(
+            f"{url}: {cause}; make room or mend its permissions, or delete it to evaluate everything again"
+        ) from None

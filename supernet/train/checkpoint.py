@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
 
 SCHEMA = "supernet/1"
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    KeyError,
+    ValueError,
+    UserWarning,
+)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -29,10 +39,11 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> dict[str, Any]:
             space.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="error"):  # torch warns of files that it did not write itself
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such checkpoint; run `nas train`") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, ValueError):
+    except _UNREADABLE:
         raise TrilobitError(
             f"{path}: not a checkpoint this version can read (damaged, or more than tensors in it); "
             "delete it and run `nas train` again"
