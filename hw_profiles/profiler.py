@@ -111,7 +111,7 @@ def measure_networks(
 def measure_patiently(backend: Backend, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
     """Measure once, and those that were disturbed again with growing patience, twice at most."""
     measured = backend.measure(jobs, plan)
-    for factor in (8, 32):
+    for factor in (4, 16):
         again = [i for i, m in enumerate(measured) if m.quiet_share < plan.quiet_share]
         if again:
             patient = replace(plan, patience_s=factor * plan.patience_s)

@@ -43,7 +43,7 @@ class TrainConfig:
         checkpoint_s: seconds between checkpoints.
     """
 
-    epochs: int = 40
+    epochs: int = 36
     batch_size: int = 64
     learning_rate: float = 5e-3
     weight_decay: float = 1e-4
