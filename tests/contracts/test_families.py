@@ -117,7 +117,8 @@ def test_no_network_is_remembered_from_one_forward_to_the_next(each_family: Fami
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with torch.no_grad():
         first, _, again = (
-            net(images(each_family, candidate), each_family.arch(candidate)) for candidate in (one, other, one)
+            net(images(each_family, candidate), each_family.arch(candidate))
+            for candidate in (one, other, one)
         )
     assert torch.equal(first, again)
     for name, tensor in net.state_dict().items():
