@@ -43,7 +43,9 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> dict[str, Any]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such checkpoint; run `nas train`") from None
-    except _UNREADABLE:
+    except PermissionError:
+        raise
+    except (*_UNREADABLE, OSError):
         raise TrilobitError(
             f"{path}: not a checkpoint this version can read (damaged, or more than tensors in it); "
             "delete it and run `nas train` again"

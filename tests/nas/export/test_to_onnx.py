@@ -1,0 +1,88 @@
+"""The emitted file: valid, described, as large as predicted, and run on the kernels the policy asks for."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from hw_profiles.backends import ort
+from hw_profiles.workload import LayerSpec, WorkloadBuilder
+from nas.export.to_onnx import OPSET, emit, file_overhead, file_size, random_network
+from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
+from supernet.family import Family, load_family
+
+SIZE_ERROR = 0.03  # layer names differ in length
+CODE_STEPS = 2  # a reference evaluator that rounds a tie the other way is one step off, and sums two tensors
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    return load_family("digits-mbconv", in_channels=1, classes=10)
+
+
+def random_networks(family: Family, n: int):  # type: ignore[no-untyped-def]
+    space, rng = family.space(), np.random.default_rng(3)
+    return [
+        random_network(family.workload(space.candidate(row)), rng=rng) for row in space.sample(n, rng=rng)
+    ]
+
+
+def test_file_is_valid_and_described(family: Family) -> None:
+    (network,) = random_networks(family, 1)
+    model = onnx.load_from_string(emit(network, metadata={"classes": "a\nb"}))
+    onnx.checker.check_model(model, full_check=True)
+    assert {prop.key: prop.value for prop in model.metadata_props} == {"classes": "a\nb"}
+    assert [entry.version for entry in model.opset_import] == [OPSET]
+    assert [value.name for value in model.graph.input] == ["image"]
+
+
+def test_size_is_the_sum_of_its_layers(family: Family) -> None:
+    for network in random_networks(family, 10):
+        predicted = file_overhead() + sum(map(file_size, network.workload.layers))
+        assert abs(predicted / len(emit(network)) - 1) < SIZE_ERROR
+
+
+def test_int8_file_is_smaller(family: Family) -> None:
+    corners, rng = family.corners(), np.random.default_rng(0)
+    fp32, int8 = (
+        len(emit(random_network(family.workload(corners[f"largest/{f}"]), rng=rng))) for f in ("fp32", "int8")
+    )
+    assert int8 < 0.5 * fp32
+
+
+def test_kernels_are_those_of_the_policy(family: Family) -> None:
+    for network in random_networks(family, 12):
+        found, expected = optimised_ops(emit(network)), expected_kernels(network.workload)
+        assert {op: found[op] for op in expected} == dict(expected)
+
+
+def test_uniform_int8_leaves_no_float_convolution(family: Family) -> None:
+    work = family.workload(family.corners()["largest/int8"])
+    found = optimised_ops(emit(random_network(work, rng=np.random.default_rng(0))))
+    assert found["Conv"] == 0
+    assert sum(found[op] for op in INTEGER_OPS) == sum(layer.op not in ("quantize",) for layer in work.layers)
+
+
+def test_silent_quantization_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left alone, ONNX Runtime quantizes an fp32 convolution between integer ones."""
+    net = WorkloadBuilder((16, 8, 8))
+    x = -1
+    for i, fmt in enumerate(("int8", "fp32", "int8")):
+        layer = LayerSpec("conv", (16, 8, 8), 16, weight_format=fmt, activation_format=fmt)
+        x = net.add(f"conv{i}", layer, x)
+    network = random_network(net.build(), rng=np.random.default_rng(0))
+    expected = expected_kernels(network.workload)
+    assert optimised_ops(emit(network))["Conv"] == expected["Conv"] == 1
+    monkeypatch.setattr(ort, "DISABLED_OPTIMIZERS", [])
+    assert optimised_ops(emit(network))["Conv"] == 0
+
+
+@pytest.mark.parametrize("corner", ["smallest/fp32", "smallest/int8"])
+def test_reference_evaluator_agrees(family: Family, corner: str) -> None:
+    network = random_network(family.workload(family.corners()[corner]), rng=np.random.default_rng(0))
+    model = emit(network)
+    x = np.random.default_rng(1).standard_normal((1, *network.workload.in_shape), dtype=np.float32)
+    (expected,) = ReferenceEvaluator(onnx.load_from_string(model)).run(None, {"image": x})
+    (found,) = ort.open_session(model).run(None, {"image": x})
+    step = max((params.scale for params in network.tensors.values()), default=1e-4)
+    assert np.abs(found - expected).max() <= CODE_STEPS * step
