@@ -1,0 +1,99 @@
+"""Configurations: written and read back, and refused where they make no sense."""
+
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import MeasurePlan
+from nas.config import RunConfig, SearchSection, parse_config, read_config, render_config
+from nas.objectives import OBJECTIVES
+from supernet.train.loop import TrainConfig
+
+counts = st.integers(1, 10**6)
+names = st.text(min_size=1, max_size=20)
+objectives = st.lists(st.sampled_from(sorted(OBJECTIVES)), min_size=1, unique=True).map(tuple)
+configs = st.builds(
+    RunConfig,
+    seed=st.integers(0, 2**31),
+    measure=st.builds(MeasurePlan, rounds=counts, window_s=st.floats(0, 1), core=st.none() | counts),
+    train=st.builds(TrainConfig, epochs=counts, learning_rate=st.floats(1e-9, 1), flip=st.booleans()),
+    search=st.builds(SearchSection, searcher=names, objectives=objectives, budget=counts),
+    constraints=st.dictionaries(st.sampled_from(("latency", "size", "macs")), st.just("60%")),
+)
+
+
+@given(configs)
+def test_what_is_rendered_is_read_back(config: RunConfig) -> None:
+    assert parse_config(tomllib.loads(render_config(config)), origin="test") == config
+
+
+def test_the_defaults_survive_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(render_config(RunConfig()))
+    assert read_config(path) == RunConfig()
+
+
+def test_what_is_not_named_takes_its_default() -> None:
+    config = parse_config({"train": {"epochs": 3}}, origin="test")
+    assert config == replace(RunConfig(), train=TrainConfig(epochs=3))
+
+
+def test_whole_numbers_serve_as_fractions() -> None:
+    assert parse_config({"train": {"learning_rate": 1}}, origin="test").train.learning_rate == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"trian": {}}, "mine: unknown section 'trian'; known: seed, data, device"),
+        ({"train": {"epoch": 1}}, "mine: unknown key train.epoch; known: batch_size"),
+        ({"train": []}, r"mine: \[train\] must be a table, got \[\]"),
+        ({"train": {"epochs": 1.5}}, "mine: train.epochs must be int, got 1.5"),
+        ({"train": {"epochs": True}}, "mine: train.epochs must be int, got True"),
+        ({"train": {"flip": 1}}, "mine: train.flip must be bool, got 1"),
+        ({"search": {"objectives": "accuracy"}}, "search.objectives must be list or tuple"),
+        ({"measure": {"core": "first"}}, "measure.core must be int, got 'first'"),
+        ({"seed": "7"}, "mine: seed must be int, got '7'"),
+        ({"constraints": ["size"]}, "mine: constraints must be dict"),
+        ({"constraints": {"speed": "3"}}, "unknown objective 'speed'; known: accuracy"),
+        ({"constraints": {"latency": "soon"}}, "write a number and one of: s, ms, us"),
+        ({"constraints": {"size": "-3KB"}}, "positive and finite"),
+        ({"train": {"epochs": 0}}, "train.epochs must be above 0, got 0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(document: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrilobitError, match=message):
+        parse_config(document, origin="mine")
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("search", "rounds"),
+        ("search", "batch"),
+        ("search", "finalists"),
+        ("export", "count"),
+        ("sample", "fp32"),
+    ],
+)
+def test_counts_start_at_one(section: str, key: str) -> None:
+    with pytest.raises(TrilobitError, match=rf"{section}\.{key} must be at least 1, got 0"):
+        parse_config({section: {key: 0}}, origin="test")
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(RunConfig)])
+def test_every_section_is_plain_data(name: str) -> None:
+    assert isinstance(RunConfig().section(name), dict | int)
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TrilobitError, match=r"broken\.toml: not valid TOML"):
+        read_config(path)

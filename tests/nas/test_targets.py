@@ -1,0 +1,122 @@
+"""Limits of a run: resolved, applied, and refused where nothing can meet them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.profile import DeviceProfile
+from nas.config import RunConfig, SearchSection
+from nas.costs import Costs, compile_costs
+from nas.objectives import OBJECTIVES
+from nas.targets import check_reachable, largest_costs, predict_values, resolve_targets, show
+from supernet.family import Family
+
+LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6}
+
+
+@pytest.fixture(scope="session")
+def costs(family: Family, device_profile: DeviceProfile) -> Costs:
+    return compile_costs(family, device_profile)
+
+
+def limited(**constraints: str) -> RunConfig:
+    return replace(RunConfig(), constraints=constraints)
+
+
+def bounds(config: RunConfig) -> dict[str, float | None]:
+    targets = resolve_targets(config, LARGEST)
+    return {o.name: o.bound for o in (*targets.objectives, *targets.limited)}
+
+
+def test_limits_are_absolute_or_shares_of_the_largest_network() -> None:
+    found = bounds(limited(latency="0.1ms", size="60%", macs="50%"))
+    assert found == {
+        "accuracy": None,
+        "latency": pytest.approx(1e-4),
+        "size": pytest.approx(6e5),
+        "macs": pytest.approx(1.5e6),
+    }
+
+
+def test_objectives_keep_their_order_and_limits_need_not_be_objectives() -> None:
+    config = replace(limited(macs="2M"), search=SearchSection(objectives=("size", "accuracy")))
+    targets = resolve_targets(config, LARGEST)
+    assert [o.name for o in targets.objectives] == ["size", "accuracy"]
+    assert [o.name for o in targets.bounded] == ["macs"]
+
+
+def test_a_share_of_something_unknown_is_refused() -> None:
+    with pytest.raises(TrilobitError, match="this device gives no energy"):
+        resolve_targets(limited(energy="50%"), LARGEST)
+
+
+def test_an_objective_that_the_device_does_not_give_is_refused() -> None:
+    targets = resolve_targets(replace(RunConfig(), search=SearchSection(objectives=("energy",))), LARGEST)
+    with pytest.raises(TrilobitError, match="no energy; objectives it has: size"):
+        targets.minimised({"size": np.ones(1)})
+
+
+def test_violation_is_zero_exactly_within_all_limits() -> None:
+    targets = resolve_targets(limited(latency="0.1ms", size="60%"), LARGEST)
+    values = {"latency": np.array([1e-4, 1e-4, 2e-4]), "size": np.array([6e5, 7e5, 1.0])}
+    assert (targets.violation(values) > 0).tolist() == [False, True, True]
+    assert not resolve_targets(RunConfig(), LARGEST).violation(values).any()
+
+
+def test_minimised_values_are_less_where_they_are_better() -> None:
+    targets = resolve_targets(RunConfig(), LARGEST)
+    worse, better = targets.minimised(
+        {"accuracy": np.array([0.5, 0.9]), "latency": np.array([2.0, 1.0]), "size": np.array([2.0, 1.0])}
+    )
+    assert (better < worse).all()
+
+
+@pytest.mark.parametrize("name", ["latency", "size", "macs"])
+def test_an_unreachable_limit_names_a_value_that_can_be_reached(
+    family: Family, costs: Costs, name: str
+) -> None:
+    least = check_reachable(family, costs, resolve_targets(limited(**{name: "100%"}), LARGEST), seed=0)[name]
+    tight = resolve_targets(limited(**{name: "100%"}), {**LARGEST, name: 0.5 * least})
+    with pytest.raises(TrilobitError, match=f"{name} <= .* cannot be met") as refused:
+        check_reachable(family, costs, tight, seed=0)
+    assert str(refused.value).endswith(f"the nearest reachable value is {show(OBJECTIVES[name], least)}")
+    met = resolve_targets(limited(**{name: "100%"}), {**LARGEST, name: 1.01 * least})
+    assert check_reachable(family, costs, met, seed=0)[name] == least
+
+
+def test_the_least_is_not_above_any_network(family: Family, costs: Costs) -> None:
+    targets = resolve_targets(limited(latency="1s"), LARGEST)
+    genomes = family.space().sample(5000, rng=np.random.default_rng(0))
+    assert (
+        check_reachable(family, costs, targets, seed=0)["latency"] <= costs.predict(genomes)["latency"].min()
+    )
+
+
+def test_the_largest_network_has_the_most_of_what_counts(family: Family, costs: Costs) -> None:
+    largest = largest_costs(family, costs)
+    sampled = costs.predict(family.space().sample(2000, rng=np.random.default_rng(0)))
+    assert all(largest[name] >= sampled[name].max() for name in ("size", "macs"))
+
+
+def test_without_a_predictor_there_is_no_accuracy(family: Family, costs: Costs) -> None:
+    genomes = family.space().sample(3, rng=np.random.default_rng(0))
+    assert "accuracy" not in predict_values(costs, None, genomes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("latency", 3.1e-4, "310 us"),
+        ("latency", 2.0, "2 s"),
+        ("latency", 1e-9, "0.001 us"),
+        ("size", 999, "999 B"),
+        ("size", 1.5e6, "1.5 MB"),
+        ("macs", 12, "12"),
+        ("accuracy", 0.9876, "98.76 %"),
+        ("accuracy", 0.0, "0.00 %"),
+    ],
+)
+def test_values_as_people_write_them(name: str, value: float, text: str) -> None:
+    assert show(OBJECTIVES[name], value) == text
