@@ -1,0 +1,29 @@
+"""Digits, and a supernet trained on them for seconds: enough that logits differ from class to class."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supernet.evaluate import build_network, calibration_images
+from supernet.family import Family
+from supernet.network import Network
+from supernet.space import Candidate
+from supernet.train.data import Dataset, load_data
+from supernet.train.loop import TrainConfig, load_supernet, train
+
+Build = Callable[[Candidate], Network]
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_data("digits", seed=0)
+
+
+@pytest.fixture(scope="session")
+def build(family: Family, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """From a candidate to its network, with weights of the trained supernet."""
+    path: Path = tmp_path_factory.mktemp("supernet") / "last.pt"
+    list(train(family, digits, TrainConfig(epochs=1, random_subnets=0), path, seed=0))
+    net, calibration = load_supernet(family, path), calibration_images(digits, seed=0)
+    return lambda candidate: build_network(family, net, candidate, digits, calibration)

@@ -1,0 +1,92 @@
+"""Files against simulation, on real digits: they agree where they should, or are caught."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw_profiles.backends import ort
+from nas.export.to_onnx import emit
+from nas.export.verify import AGREEMENT, check_parity, expected_kernels, file_accuracy, file_predictions
+from supernet.evaluate import simulated_accuracy
+from supernet.family import Family
+from supernet.network import Network
+from supernet.space import Candidate
+from supernet.train.data import Dataset
+
+Build = Callable[[Candidate], Network]
+
+
+def mixed(family: Family, n: int) -> list[Candidate]:
+    """Random architectures of random policies."""
+    space = family.space()
+    return [space.candidate(genome) for genome in space.sample(n, rng=np.random.default_rng(2))]
+
+
+def test_uniform_files_predict_exactly_what_the_simulation_predicts(
+    family: Family, build: Build, digits: Dataset
+) -> None:
+    for candidate in family.corners().values():
+        network = build(candidate)
+        parity = check_parity(emit(network), network, digits.validation, digits)
+        assert (parity.agreement, parity.images) == (1.0, len(digits.validation.labels))
+
+
+def test_mixed_files_pass_with_the_kernels_of_their_policy(
+    family: Family, build: Build, digits: Dataset
+) -> None:
+    for candidate in mixed(family, 10):
+        network = build(candidate)
+        parity = check_parity(emit(network), network, digits.validation, digits)
+        assert parity.agreement >= AGREEMENT
+        asked = [p for p in family.policy(candidate).values() if p.activation == "int8"]
+        sums = [layer for layer in network.workload.layers if layer.is_add or layer.op == "pool"]
+        with_them = len(asked) + sum(layer.activation_format == "int8" for layer in sums)
+        assert 0 < parity.integer_layers == parity.integer_kernels == with_them
+
+
+def test_accuracy_through_the_file_is_that_of_the_simulation(
+    family: Family, build: Build, digits: Dataset
+) -> None:
+    part = digits.validation
+    for name in ("largest/fp32", "largest/int8"):
+        network = build(family.corners()[name])
+        model = emit(network)
+        accuracy = file_accuracy(model, part, digits)
+        assert accuracy == simulated_accuracy(network, part, digits)
+        assert accuracy == np.mean(file_predictions(model, part, digits) == part.labels)
+        assert 2 / len(digits.classes) < accuracy < 1  # neither chance nor a part that it has learnt by heart
+
+
+@pytest.mark.parametrize("corner", ["largest/fp32", "largest/int8"])
+def test_a_file_with_other_weights_is_caught(
+    family: Family, build: Build, digits: Dataset, corner: str
+) -> None:
+    network = build(family.corners()[corner])
+    head = network.parameters["head"]
+    tampered = replace(head, weight=np.roll(head.weight, 1, axis=0))
+    other = replace(network, parameters={**network.parameters, "head": tampered})
+    with pytest.raises(RuntimeError, match="file and simulation agree on"):
+        check_parity(emit(other), network, digits.validation, digits)
+
+
+def test_a_file_of_another_policy_is_caught(family: Family, build: Build, digits: Dataset) -> None:
+    fp32, int8 = (build(family.corners()[f"smallest/{name}"]) for name in ("fp32", "int8"))
+    for file, network in ((fp32, int8), (int8, fp32)):
+        with pytest.raises(RuntimeError, match="kernels where the policy asks for"):
+            check_parity(emit(file), network, digits.validation, digits)
+
+
+def test_silent_quantization_is_caught(
+    family: Family, build: Build, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `DISABLED_OPTIMIZERS` is for: an fp32 convolution between two integer ones becomes one too."""
+    space = family.space()
+    decisions = space.decode(family.corners()["smallest/int8"])
+    network = build(space.encode({**decisions, "s1.b0.expand.format": "fp32"}))
+    assert expected_kernels(network.workload)["Conv"] == 1
+    check_parity(emit(network), network, digits.validation, digits)
+    monkeypatch.setattr(ort, "DISABLED_OPTIMIZERS", [])
+    with pytest.raises(RuntimeError, match="kernels where the policy asks for"):
+        check_parity(emit(network), network, digits.validation, digits)
