@@ -56,7 +56,7 @@ class Arguments:
     json: Path | None
 
 
-def parse_arguments(description: str | None, *, seeds: int) -> Arguments:
+def argument_parser(description: str | None, *, seeds: int) -> argparse.ArgumentParser:
     """The command line that every benchmark has; `seeds` is the default of `--seeds`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -70,7 +70,12 @@ def parse_arguments(description: str | None, *, seeds: int) -> Arguments:
     )
     parser.add_argument("--quick", action="store_true", help="small and noisy: only shows that it runs")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
-    return Arguments(**vars(parser.parse_args()))
+    return parser
+
+
+def parse_arguments(description: str | None, *, seeds: int) -> Arguments:
+    """What was given on that command line."""
+    return Arguments(**vars(argument_parser(description, seeds=seeds).parse_args()))
 
 
 @contextmanager
