@@ -101,7 +101,7 @@ def test_failed_evaluations_are_refused(make: MakePredictor) -> None:
 
 def test_shapes_that_do_not_match_are_a_bug(make: MakePredictor) -> None:
     genomes, targets = rows(20)
-    with pytest.raises(ValueError, match=r"wanted \(n, 47\) and \(n,\)"):
+    with pytest.raises(ValueError, match=rf"wanted \(n, {len(SPACE.choices)}\) and \(n,\)"):
         make(SPACE, seed=0).fit(genomes[:, 1:], targets)
 
 
