@@ -146,9 +146,10 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
     """The exported networks, as a table and as data."""
     manifests = [read_json(path, "export/1") for path in sorted(run.export_path.glob("*/manifest.json"))]
     manifests.sort(key=lambda manifest: manifest["latency"]["median_s"])
-    table = Table(
-        "network", "test accuracy", "latency (median, IQR)", "of the largest fp32", "size", "int8 layers"
-    )
+    table = Table()
+    table.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
+    for title in ("test accuracy", "latency", "IQR", "of largest", "size", "int8"):
+        table.add_column(title, justify="right")
     rows = []
     for manifest in manifests:
         accuracy, latency = manifest["accuracy"], manifest["latency"]
@@ -157,7 +158,8 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
         table.add_row(
             manifest["id"],
             show(OBJECTIVES["accuracy"], accuracy["test"]),
-            f"{latency['median_s'] * 1e6:.1f} us, {latency['iqr_s'] * 1e6:.1f}",
+            show(OBJECTIVES["latency"], latency["median_s"]),
+            show(OBJECTIVES["latency"], latency["iqr_s"]),
             f"{latency['ratio_to_reference']:.2f} x",
             show(OBJECTIVES["size"], size),
             f"{sum(fmt != 'fp32' for fmt in policy)} of {len(policy)}",
