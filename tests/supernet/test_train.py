@@ -1,6 +1,5 @@
-"""Training resumes exactly, refuses what does not belong to it, and runs no code from a file."""
+"""Training resumes exactly, refuses what does not belong to it, and follows its recipe."""
 
-import pickle
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from supernet.family import Family, load_family
-from supernet.train.checkpoint import load_checkpoint, save_checkpoint
+from supernet.train import loop
+from supernet.train.checkpoint import load_checkpoint
 from supernet.train.data import Dataset, load_data
 from supernet.train.images import Images
 from supernet.train.loop import TrainConfig, load_supernet, train
@@ -33,6 +33,20 @@ def digits() -> Dataset:
     return replace(whole, train=Images(whole.train.pixels[:128], whole.train.labels[:128]))
 
 
+def assert_same(found: object, expected: object) -> None:
+    """Equal containers of equal values and bitwise equal tensors."""
+    if isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor)
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert isinstance(found, dict)
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            assert_same(found[key], value)
+    else:
+        assert found == expected
+
+
 def test_resumed_training_ends_with_the_same_weights(family: Family, digits: Dataset, tmp_path: Path) -> None:
     whole, resumed = tmp_path / "whole.pt", tmp_path / "resumed.pt"
     steps = list(train(family, digits, CONFIG, whole, seed=1))
@@ -40,8 +54,10 @@ def test_resumed_training_ends_with_the_same_weights(family: Family, digits: Dat
     rest = list(train(family, digits, CONFIG, resumed, seed=1))
     assert len(steps) == 12
     assert 5 + len(rest) == 12
-    expected, found = (load_supernet(family, path).state_dict() for path in (whole, resumed))
-    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    fingerprint = family.space().fingerprint
+    expected, found = (load_checkpoint(path, fingerprint=fingerprint) for path in (whole, resumed))
+    assert_same(found, expected)
+    assert [progress.loss for progress in rest] == [progress.loss for progress in steps[5:]]
 
 
 def test_finished_training_is_found(family: Family, digits: Dataset, tmp_path: Path) -> None:
@@ -71,6 +87,14 @@ def test_checkpoint_of_other_training_is_refused(
         next(train(family, digits, config, path, seed=seed))
 
 
+def test_checkpoint_of_other_data_is_refused(family: Family, digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    next(train(family, digits, CONFIG, path, seed=1))
+    other = replace(digits, train=Images(255 - digits.train.pixels, digits.train.labels))
+    with pytest.raises(TrilobitError, match="another data; use another run folder"):
+        next(train(family, other, CONFIG, path, seed=1))
+
+
 def test_checkpoint_of_another_space_is_refused(family: Family, digits: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, digits, CONFIG, path, seed=1), 2))
@@ -85,36 +109,6 @@ def test_unfinished_supernet_is_refused(family: Family, digits: Dataset, tmp_pat
         load_supernet(family, path)
 
 
-def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, {"space": "x", "weights": torch.zeros(1000)})
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(TrilobitError, match="not a checkpoint"):
-        load_checkpoint(path, fingerprint="x")
-
-
-class Trap:
-    """Pickled, it creates a file when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (Path.touch, (self.path,))
-
-
-@pytest.mark.parametrize("writer", ["pickle", "torch"])
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, writer: str) -> None:
-    path, sprung = tmp_path / "last.pt", tmp_path / "sprung"
-    if writer == "pickle":
-        path.write_bytes(pickle.dumps({"schema": "supernet/1", "model": Trap(sprung)}))
-    else:
-        torch.save({"schema": "supernet/1", "model": Trap(sprung)}, path)
-    with pytest.raises(TrilobitError):
-        load_checkpoint(path, fingerprint="x")
-    assert not sprung.exists()
-
-
 def test_sandwich_has_both_ends(family: Family) -> None:
     archs = sandwich(family, 2, rng=np.random.default_rng(0))
     corners = family.corners()
@@ -123,8 +117,76 @@ def test_sandwich_has_both_ends(family: Family) -> None:
     assert archs[-1] == family.arch(corners["smallest/fp32"])
 
 
-def test_distillation_does_not_move_the_teacher() -> None:
-    teacher, student = torch.randn(4, 10, requires_grad=True), torch.randn(4, 10, requires_grad=True)
+def test_sandwich_draws_what_lies_between(family: Family) -> None:
+    first, again, other = (sandwich(family, 3, rng=np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert first == again
+    assert first[1:-1] != other[1:-1]
+    assert len(sandwich(family, 0, rng=np.random.default_rng(0))) == 2
+
+
+def test_distillation_moves_the_student_towards_the_teacher_only() -> None:
+    teacher, student = torch.randn(2, 4, 10, generator=torch.Generator().manual_seed(0)).unbind()
+    teacher.requires_grad_()
+    student.requires_grad_()
     distillation_loss(student, teacher).backward()
     assert teacher.grad is None
     assert student.grad is not None
+    expected = (student.softmax(1) - teacher.softmax(1)) / len(student)  # gradient of a mean cross-entropy
+    torch.testing.assert_close(student.grad, expected.detach())
+
+
+def test_training_forward_leaves_the_statistics_alone(family: Family) -> None:
+    net = family.supernet(rng=np.random.default_rng(0)).train()
+    before = {name: tensor.clone() for name, tensor in net.named_buffers()}
+    arch = family.arch(family.corners()["largest/fp32"])
+    images = 3 + torch.randn(8, 1, arch.resolution, arch.resolution)
+    assert not torch.equal(net(images, arch), net.eval()(images, arch))  # the batch's own were used
+    for name, tensor in net.named_buffers():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_every_pass_sees_every_image_once(
+    family: Family, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    numbered = replace(digits, train=Images(digits.train.pixels, np.arange(len(digits.train.labels))))
+
+    def record(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+        seen.append(labels.numpy())
+        return logits.sum()
+
+    monkeypatch.setattr(loop, "label_loss", record)
+    list(train(family, numbered, replace(CONFIG, epochs=2, random_subnets=0), tmp_path / "last.pt", seed=1))
+    first, second = np.concatenate(seen[:4]), np.concatenate(seen[4:])
+    assert sorted(first) == sorted(second) == list(range(128))
+    assert first.tolist() != second.tolist()
+
+
+def test_learning_rate_rises_then_falls_as_a_cosine(family: Family, digits: Dataset, tmp_path: Path) -> None:
+    path, rates = tmp_path / "last.pt", []
+    config = replace(CONFIG, epochs=5, warmup=0.2, random_subnets=0)
+    for _ in train(family, digits, config, path, seed=1):
+        state = load_checkpoint(path, fingerprint=family.space().fingerprint)
+        (rate,) = {group["lr"] for group in state["optimiser"]["param_groups"]}
+        rates.append(rate / config.learning_rate)
+    rising, falling = np.array(rates[:4]), np.array(rates[4:])
+    np.testing.assert_allclose(rising, [0.25, 0.5, 0.75, 1.0])
+    np.testing.assert_allclose(falling, np.cos(np.pi / 2 * np.arange(16) / 16) ** 2)
+
+
+def test_only_weights_decay(family: Family, digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    next(train(family, digits, CONFIG, path, seed=1))
+    groups = load_checkpoint(path, fingerprint=family.space().fingerprint)["optimiser"]["param_groups"]
+    net = family.supernet(rng=np.random.default_rng(0))
+    matrices = sum(parameter.ndim > 1 for parameter in net.parameters())
+    assert {(len(group["params"]), group["weight_decay"]) for group in groups} == {
+        (matrices, CONFIG.weight_decay),
+        (len(list(net.parameters())) - matrices, 0.0),
+    }
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "learning_rate"])
+def test_a_configuration_that_cannot_train_is_refused(name: str) -> None:
+    with pytest.raises(TrilobitError, match=f"train.{name} must be above 0, got 0"):
+        TrainConfig(**{name: 0})
