@@ -35,7 +35,7 @@ from supernet.space import Candidate
 from supernet.train.data import Dataset
 
 QUICK = (SampleSection(fp32=30, quantized=30), {"rounds": 2, "finalists": 8, "budget": 5_000})
-FULL = (SampleSection(fp32=90, quantized=60), {"rounds": 3, "finalists": 16})
+FULL = (SampleSection(fp32=50, quantized=40), {"rounds": 3, "finalists": 12, "budget": 20_000})
 
 
 @dataclass(frozen=True)
