@@ -114,7 +114,7 @@ def one_layer(layer: LayerSpec, *, seed: int = 0) -> Network:
 
 
 def accumulated(layer: LayerSpec, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """(n, out, h, w) exact sums of products, tap by tap, of int64 `codes` (n, in, h, w) without zero point."""
+    """(n, out, h, w) exact sums of products, tap by tap; int64 `codes` (n, in, h, w) are 0 at zero."""
     _, height, width = layer.out_shape
     edge, stride = layer.kernel // 2, layer.stride
     padded = np.pad(codes, ((0, 0), (0, 0), (edge, edge), (edge, edge)))

@@ -6,21 +6,17 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.backends import ort
-from hw_profiles.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder
 from nas.export.to_onnx import OPSET, emit, file_overhead, file_size, random_network
 from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
-from supernet.family import Family, load_family
+from supernet.family import Family
+from supernet.network import Network
 
 SIZE_ERROR = 0.03  # layer names differ in length
 CODE_STEPS = 2  # a reference evaluator that rounds a tie the other way is one step off, and sums two tensors
 
 
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return load_family("digits-mbconv", in_channels=1, classes=10)
-
-
-def random_networks(family: Family, n: int):  # type: ignore[no-untyped-def]
+def random_networks(family: Family, n: int) -> list[Network]:
     space, rng = family.space(), np.random.default_rng(3)
     return [
         random_network(family.workload(space.candidate(row)), rng=rng) for row in space.sample(n, rng=rng)
@@ -33,7 +29,36 @@ def test_file_is_valid_and_described(family: Family) -> None:
     onnx.checker.check_model(model, full_check=True)
     assert {prop.key: prop.value for prop in model.metadata_props} == {"classes": "a\nb"}
     assert [entry.version for entry in model.opset_import] == [OPSET]
-    assert [value.name for value in model.graph.input] == ["image"]
+    (image,), (logits,) = model.graph.input, model.graph.output
+    assert image.name == "image"
+    assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [1, *network.workload.in_shape]
+    assert [d.dim_value for d in logits.type.tensor_type.shape.dim] == [1, family.classes]
+
+
+def test_the_same_network_gives_the_same_bytes(family: Family) -> None:
+    (first, other), (again, _) = random_networks(family, 2), random_networks(family, 2)
+    assert emit(first) == emit(again) != emit(other)
+
+
+def test_a_batch_is_its_images_one_by_one(family: Family) -> None:
+    network = random_network(family.workload(family.corners()["smallest/int8"]), rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).standard_normal((3, *network.workload.in_shape), dtype=np.float32)
+    (whole,) = ort.open_session(emit(network, batch=3)).run(None, {"image": x})
+    single = ort.open_session(emit(network))
+    np.testing.assert_array_equal(whole, [single.run(None, {"image": one[None]})[0][0] for one in x])
+
+
+def test_a_network_that_ends_in_codes_gives_real_values(family: Family) -> None:
+    layer = LayerSpec("pool", (4, 3, 3), 4, activation_format="int8")
+    net = WorkloadBuilder(layer.in_shape)
+    net.add("pool", layer, INPUT)
+    network = random_network(net.build(), rng=np.random.default_rng(0))
+    x = np.random.default_rng(1).uniform(-1, 1, (1, *layer.in_shape)).astype(np.float32)
+    (found,) = ort.open_session(emit(network)).run(None, {"image": x})
+    step = network.tensors["pool"].scale
+    assert found.dtype == np.float32
+    assert found.shape == (1, 4, 1, 1)
+    assert np.abs(found[..., 0, 0] - x.mean((2, 3))).max() <= step  # half a step on the way in, half out
 
 
 def test_size_is_the_sum_of_its_layers(family: Family) -> None:
@@ -66,7 +91,7 @@ def test_uniform_int8_leaves_no_float_convolution(family: Family) -> None:
 def test_silent_quantization_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left alone, ONNX Runtime quantizes an fp32 convolution between integer ones."""
     net = WorkloadBuilder((16, 8, 8))
-    x = -1
+    x = INPUT
     for i, fmt in enumerate(("int8", "fp32", "int8")):
         layer = LayerSpec("conv", (16, 8, 8), 16, weight_format=fmt, activation_format=fmt)
         x = net.add(f"conv{i}", layer, x)
