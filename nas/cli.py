@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -118,10 +119,17 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
 }
 
 
+def _open(arguments: argparse.Namespace) -> Run:
+    """The run that the arguments name, and torch on as many threads as it says."""
+    run = open_run(arguments.output, _configure(arguments))
+    torch.set_num_threads(run.config.train.threads)
+    return run
+
+
 def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.pipeline import run_all  # torch and all engines: only where they are needed
 
-    run = open_run(arguments.output, _configure(arguments))
+    run = _open(arguments)
     run_all(run, console)
     return _summary(run, console)
 
@@ -129,7 +137,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.pipeline import run_stage
 
-    run = open_run(arguments.output, _configure(arguments))
+    run = _open(arguments)
     run_stage(run, arguments.command, console)
     return {"stage": arguments.command, "folder": str(run.folder)}
 

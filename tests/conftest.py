@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.measurement import Measurement, MeasurePlan
@@ -11,6 +12,8 @@ from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows, fit_cal
 from hw_profiles.workload import LayerSpec, macs
 from predictors.table import distinct_layers
 from supernet.family import Family, load_family
+
+torch.set_num_threads(1)  # more would wait for each other whenever anything else wants a core
 
 SLOPE, SESSION_S = 0.9, 8e-6  # of whole networks against sums of rows
 WHOLE = 24  # networks of each precision "measured" as a whole, half of them held out

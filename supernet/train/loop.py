@@ -41,6 +41,8 @@ class TrainConfig:
         pad: random shift in pixels.
         flip: mirror half of the images.
         checkpoint_s: seconds between checkpoints.
+        threads: of torch, set by the command line. Small networks gain little from a second one, and lose ten
+            times as much as soon as anything else wants its core.
     """
 
     epochs: int = 36
@@ -53,9 +55,10 @@ class TrainConfig:
     pad: int = 2
     flip: bool = False
     checkpoint_s: float = 15.0
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "batch_size", "learning_rate", "threads"):
             if getattr(self, name) <= 0:
                 raise TrilobitError(f"train.{name} must be above 0, got {getattr(self, name)}")
 
