@@ -240,6 +240,17 @@ def test_recalibration_is_the_mean_of_batch_statistics(family: Family, supernet:
         torch.testing.assert_close(norm.running_var, variances.mean(0))
 
 
+def test_recalibrating_again_forgets_what_was_before(family: Family, supernet: nn.Module) -> None:
+    candidate = family.corners()["smallest/fp32"]
+    first, second = images(32, family.resolution(candidate)), 2 * images(48, family.resolution(candidate))
+    once, twice = family.extract(supernet, candidate), family.extract(supernet, candidate)
+    recalibrate(twice, [first])
+    for subnet in (once, twice):
+        recalibrate(subnet, [second])
+    for name, tensor in once.state_dict().items():
+        assert torch.equal(tensor, twice.state_dict()[name]), name
+
+
 def test_network_without_quantization_is_refused(family: Family, supernet: nn.Module) -> None:
     network = network_of(family, supernet, family.corners()["smallest/int8"])
     with pytest.raises(ValueError, match="not known"):

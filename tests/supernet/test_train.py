@@ -174,6 +174,22 @@ def test_learning_rate_rises_then_falls_as_a_cosine(family: Family, digits: Data
     np.testing.assert_allclose(falling, np.cos(np.pi / 2 * np.arange(16) / 16) ** 2)
 
 
+def test_steep_gradients_are_clipped(
+    family: Family, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steep(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
+        return 1e6 * logits[:, 0].sum()
+
+    monkeypatch.setattr(loop, "label_loss", steep)
+    path = tmp_path / "last.pt"
+    next(train(family, digits, CONFIG, path, seed=1))
+    state = load_checkpoint(path, fingerprint=family.space().fingerprint)["optimiser"]
+    (beta, _) = state["param_groups"][0]["betas"]
+    gradients = [entry["exp_avg"] / (1 - beta) for entry in state["state"].values()]  # after a single step
+    norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    assert float(norm) == pytest.approx(loop.CLIP_NORM, rel=1e-4)  # float32
+
+
 def test_only_weights_decay(family: Family, digits: Dataset, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     next(train(family, digits, CONFIG, path, seed=1))
