@@ -154,11 +154,16 @@ def open_run(folder: Path, config: RunConfig) -> Run:
     """The run in `folder` with `config`, its `run.toml` and `env.json` written.
 
     Raises:
+        TrilobitError: the device, the data or the space does not exist; nothing is written then, so that a
+            mistyped option does not stay in the folder.
         OSError: the folder cannot be written.
     """
+    run = Run(folder, config)
+    run.backend.describe()
+    run.family.space()
     write_atomic(folder / "run.toml", render_config(config))
     write_json(folder / "env.json", _environment(config))
-    return Run(folder, config)
+    return run
 
 
 def find_run(folder: Path) -> Run:
