@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HEAD = """# Benchmarks
 
-Written by `python benchmarks/write_tables.py` from the last full results in `benchmarks/results/`. `make
-bench` measures all of them again: peers run in the same process, interleaved where time is compared.
+Written by `python benchmarks/write_tables.py` from the last full results in `benchmarks/results/`.
+`make bench` measures all again: peers run in the same process, interleaved where time is compared.
 """
 
 

@@ -97,7 +97,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_front(
 
 
 def test_interrupting_says_how_to_go_on(start, config: Path, tmp_path: Path) -> None:
-    process = start("train", config, "-o", tmp_path, start_new_session=True)
+    process = start("run", config, "-o", tmp_path, start_new_session=True)
     complaint = send_once(BEGUN["train"], signal.SIGINT, process, tmp_path)
     assert process.returncode == 130
     assert complaint == "nas: interrupted; the same command continues where this one stopped\n"
