@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe
 from hw_profiles.workload import LayerSpec, Workload
 
 
@@ -18,7 +19,8 @@ class DeviceInfo:
         engine, engine_version: for example onnxruntime 1.31.1.
         provider: execution provider or compiler target.
         threads: threads used by one inference.
-        batch: images per inference.
+        batch: images per inference; every time and energy is of a whole batch.
+        energy: where joules come from, or why there are none.
     """
 
     name: str
@@ -28,6 +30,7 @@ class DeviceInfo:
     provider: str
     threads: int = 1
     batch: int = 1
+    energy: str = "not measured"
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
@@ -53,6 +56,12 @@ class Backend(Protocol):
 
     def supports(self, layer: LayerSpec) -> bool:
         """Whether the engine can run this unit in the formats it asks for."""
+        ...
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        """How to find out what one unit costs inside a network: in context (`hw_profiles.probe.in_context`)
+        where neighbours change it, else `hw_profiles.probe.alone`.
+        """
         ...
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hw_profiles.measurement import MeasurePlan, Samples
 
-Run = Callable[[], object]
+Timed = Callable[[int], float]  # runs so many times one after the other; gives the seconds of all together
 
 # A 64 x 64 matrix product takes a few microseconds, fits the first-level cache and never starts threads.
 PULSE_SIZE = 64
@@ -23,12 +23,42 @@ LEARNING_S = 1.0
 FLOOR_PERCENTILE = 0.5  # of all pulses seen: the minimum itself may be a lucky one
 
 
-class Pulse:
-    """The reference computation, and the time it takes on a quiet core, learnt from all its runs."""
+def timed(run: Callable[[], object], plan: MeasurePlan) -> Timed:
+    """`run` as something to be timed here, by the plan's clock."""
+    clock = time.thread_time_ns if plan.clock == "thread" else time.perf_counter_ns
 
-    def __init__(self) -> None:
-        self._a = np.random.default_rng(0).standard_normal((PULSE_SIZE, PULSE_SIZE), dtype=np.float32)
-        self._out = np.empty_like(self._a)
+    def runs(count: int) -> float:
+        start = clock()
+        for _ in range(count):
+            run()
+        return (clock() - start) * 1e-9
+
+    return runs
+
+
+def _matrix_product() -> Timed:
+    a = np.random.default_rng(0).standard_normal((PULSE_SIZE, PULSE_SIZE), dtype=np.float32)
+    out = np.empty_like(a)
+
+    def runs(count: int) -> float:
+        start = time.perf_counter_ns()
+        for _ in range(count):
+            np.matmul(a, a, out=out)
+        return (time.perf_counter_ns() - start) * 1e-9
+
+    return runs
+
+
+class Pulse:
+    """The reference computation, and the time it takes on a quiet core, learnt from all its runs.
+
+    Args:
+        reference: what is computed; a matrix product on this machine, or something on the board that is
+            measured.
+    """
+
+    def __init__(self, reference: Timed | None = None) -> None:
+        self._reference = reference or _matrix_product()
         self._seen: list[float] = []
         end = time.perf_counter() + LEARNING_S
         while time.perf_counter() < end:
@@ -38,10 +68,7 @@ class Pulse:
 
     def measure_s(self) -> float:
         """Seconds that the reference takes now."""
-        start = time.perf_counter_ns()
-        for _ in range(PULSE_RUNS):
-            np.matmul(self._a, self._a, out=self._out)
-        elapsed_s = (time.perf_counter_ns() - start) * 1e-9
+        elapsed_s = self._reference(PULSE_RUNS)
         self._seen.append(elapsed_s)
         return elapsed_s
 
@@ -50,53 +77,42 @@ class Pulse:
         self.floor_s = float(np.percentile(self._seen, FLOOR_PERCENTILE))
 
 
-def interleaved(runs: Sequence[Run], plan: MeasurePlan, pulse: Pulse) -> list[Samples]:
+def interleaved(runs: Sequence[Timed], plan: MeasurePlan, pulse: Pulse) -> list[Samples]:
     """`plan.rounds` samples for each function, the functions taking turns.
 
     Waits for quiet moments, `plan.patience_s` seconds in all; when that is used up every window counts, and
     the samples say so.
     """
     pulse.learn()
-    clock = time.thread_time_ns if plan.clock == "thread" else time.perf_counter_ns
-    counts = [_runs_per_window(run, plan, clock) for run in runs]
+    counts = [_runs_per_window(run, plan) for run in runs]
     deadline = time.perf_counter() + plan.patience_s
     seconds = np.empty((len(runs), plan.rounds))
     quiet = np.empty((len(runs), plan.rounds), bool)
     for r in range(plan.rounds):
         for i, (run, count) in enumerate(zip(runs, counts, strict=True)):
-            seconds[i, r], quiet[i, r] = _window(run, count, plan, clock, pulse, deadline)
+            seconds[i, r], quiet[i, r] = _window(run, count, plan, pulse, deadline)
     return [
         Samples(tuple(row.round(12).tolist()), float(ok.mean()))
         for row, ok in zip(seconds, quiet, strict=True)
     ]
 
 
-def _window(
-    run: Run, count: int, plan: MeasurePlan, clock: Callable[[], int], pulse: Pulse, deadline: float
-) -> tuple[float, bool]:
+def _window(run: Timed, count: int, plan: MeasurePlan, pulse: Pulse, deadline: float) -> tuple[float, bool]:
     """(seconds per run, whether the core was quiet): tried again until it was, or until the deadline."""
     limit = pulse.floor_s * plan.quiet
     while True:
         while pulse.measure_s() > limit and time.perf_counter() < deadline:
             pass
-        for _ in range(plan.warmup_runs):
-            run()
+        run(plan.warmup_runs)
         before = pulse.measure_s()
-        start = clock()
-        for _ in range(count):
-            run()
-        elapsed_ns = clock() - start
+        elapsed_s = run(count)
         after = pulse.measure_s()
         quiet = max(before, after) <= limit
         if quiet or time.perf_counter() >= deadline:
             scale = 2 * pulse.floor_s / (before + after) if plan.scale_disturbed and not quiet else 1.0
-            return elapsed_ns * 1e-9 / count * scale, quiet
+            return elapsed_s / count * scale, quiet
 
 
-def _runs_per_window(run: Run, plan: MeasurePlan, clock: Callable[[], int]) -> int:
-    for _ in range(10):  # the first runs allocate and choose kernels
-        run()
-    start = clock()
-    for _ in range(10):
-        run()
-    return max(1, round(plan.window_s * 1e9 / max((clock() - start) / 10, 1.0)))
+def _runs_per_window(run: Timed, plan: MeasurePlan) -> int:
+    run(10)  # the first runs allocate and choose kernels
+    return max(1, round(plan.window_s / max(run(10) / 10, 1e-9)))

@@ -1,6 +1,7 @@
 """How something is measured, and what came out: raw samples, or the reason why there are none."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -27,7 +28,10 @@ class MeasurePlan:
         clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed
             time.
         core: CPU core to pin to while measuring; None leaves the scheduler free.
-        max_spread: IQR / median above which an entry is flagged as unsteady.
+        max_spread: IQR above this share of the time of the network that a row was measured in: the row's
+            number is refused.
+        max_drift: a row is measured again when the reference network beside it was off its usual time by
+            more than this share.
     """
 
     rounds: int = 25
@@ -41,6 +45,7 @@ class MeasurePlan:
     clock: Literal["thread", "wall"] = "thread"
     core: int | None = None
     max_spread: float = 0.1
+    max_drift: float = 0.03
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
@@ -62,6 +67,9 @@ class Measurement:
         samples_s: seconds per run, one per timed window; empty if and only if `error` is set.
         error: why it could not be measured, in one line.
         quiet_share: share of the windows in which nothing else used the core.
+        context_s: seconds of the longest network that the samples are a difference of; 0 where they are not.
+        reference_s: seconds of the profile's reference network in the same turns; None where there was none.
+        energy_j: joules per run; None where the device cannot tell.
 
     Raises:
         ValueError: neither or both are given.
@@ -70,6 +78,9 @@ class Measurement:
     samples_s: tuple[float, ...] = ()
     error: str | None = None
     quiet_share: float = 1.0
+    context_s: float = 0.0
+    reference_s: float | None = None
+    energy_j: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.samples_s) == (self.error is not None):
@@ -85,15 +96,34 @@ class Measurement:
         """The samples in seconds, in order: samples of one interleaved call are paired by index."""
         return np.array(self.samples_s)
 
-    @property
+    @cached_property
     def median_s(self) -> float:
         """Median seconds per run; infinite where there is an error, so that a search avoids it."""
         return float(np.median(self.samples_s)) if self.samples_s else float("inf")
 
-    @property
+    @cached_property
     def iqr_s(self) -> float:
         """Interquartile range in seconds."""
         if not self.samples_s:
             return float("nan")
         low, high = np.percentile(self.samples_s, (25, 75))
         return float(high - low)
+
+    @property
+    def spread(self) -> float:
+        """IQR as a share of what was timed: the network around a row, or the row itself."""
+        if not self.samples_s:
+            return float("nan")
+        return self.iqr_s / max(self.median_s, self.context_s, 1e-9)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A predicted row: mean and standard deviation in seconds."""
+
+    mean_s: float
+    std_s: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.mean_s < float("inf") and 0 <= self.std_s < float("inf")):
+            raise ValueError(f"an estimate is two finite times, got {self.mean_s} and {self.std_s}")

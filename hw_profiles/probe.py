@@ -16,7 +16,8 @@ shortcut is converted: that conversion has no counterpart.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.errors import TrilobitError
+from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
 LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
@@ -38,9 +39,20 @@ class Probe:
     pools: tuple[tuple[int, LayerSpec], ...] = ()
 
 
-def probe(layer: LayerSpec) -> Probe:
-    """How to measure `layer`."""
+def in_context(layer: LayerSpec) -> Probe:
+    """How to measure `layer` where an engine fuses neighbours and chooses layouts.
+
+    Raises:
+        TrilobitError: it is a whole block, which no engine here runs as a unit.
+    """
+    if layer.op not in _PROBES:
+        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.op} is a unit of published tables")
     return _PROBES[layer.op](layer)
+
+
+def alone(layer: LayerSpec) -> Probe:
+    """How to measure `layer` where a network is nothing but its units one after the other."""
+    return Probe(((1, single(layer)),))
 
 
 def pooling(shape: Shape, fmt: str) -> LayerSpec:
@@ -158,7 +170,7 @@ def _stem(layer: LayerSpec) -> Probe:
 
 def _without(whole: Probe, layer: LayerSpec) -> Probe:
     """What is left of `whole` when `layer`, which it contains, has a row of its own."""
-    part = probe(layer)
+    part = in_context(layer)
     return Probe(
         (*whole.workloads, *((-factor, work) for factor, work in part.workloads)),
         (*whole.pools, *((-factor, pool) for factor, pool in part.pools)),

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.workload import FP32, LayerSpec, Workload, parse_key
 
 SCHEMA = "profile/1"
 
 
 KINDS = ("fp32", "integer", "conversion")  # rows that share a slope: their bias in context differs
+PLAUSIBLE = 0.5  # a difference of two networks may come out below 0 by noise, but not by half of their time
 PRIOR = 0.02  # weight of the belief that a slope is 1, against networks' relative errors
 
 
@@ -137,6 +138,7 @@ class DeviceProfile:
         device: what was measured on.
         plan: how.
         table: a measurement for every layer, or the error that prevented it.
+        estimates: predicted rows, for layers that were not measured or whose number was refused.
         calibration: from sums of rows to whole networks; None until measured.
     """
 
@@ -144,20 +146,43 @@ class DeviceProfile:
     plan: MeasurePlan
     table: Mapping[LayerSpec, Measurement] = field(default_factory=dict)
     calibration: Calibration | None = None
+    estimates: Mapping[LayerSpec, Estimate] = field(default_factory=dict)
+
+    def __contains__(self, layer: object) -> bool:
+        """Whether the profile says anything of a layer."""
+        return layer in self.table or layer in self.estimates
 
     def cost_s(self, layer: LayerSpec) -> float:
-        """Median seconds of one layer; infinite where the device cannot run it, so that a search avoids it.
+        """Seconds of one layer: the measured median, else the estimate; infinite where the device cannot run
+        it, so that a search avoids it.
 
         Raises:
-            TrilobitError: the layer is not in the table: the profile was made for another space.
+            TrilobitError: the layer is not in the profile: it was made for another space.
         """
-        try:
-            return self.table[layer].median_s
-        except KeyError:
-            raise TrilobitError(
-                f"profile {self.device.name} has no row for {layer.key()!r}: it was made for another space; "
-                "run `nas profile` for this one"
-            ) from None
+        row = self.table.get(layer)
+        if row is not None and (row.error is not None or not self.refused(layer)):
+            return row.median_s
+        if layer in self.estimates:
+            return self.estimates[layer].mean_s
+        if row is not None:
+            return float("inf")  # a refused number is no number
+        raise TrilobitError(
+            f"profile {self.device.name} has no row for {layer.key()!r}: it was made for another space; "
+            "run `nas profile` for this one"
+        )
+
+    def std_s(self, layer: LayerSpec) -> float:
+        """Standard error of `cost_s`: of the median for a measured row, the estimate's for a predicted one."""
+        row = self.table.get(layer)
+        if row is not None and row.samples_s and not self.refused(layer):
+            # of a median, from the interquartile range, both of a normal distribution
+            return row.iqr_s / 1.349 * math.sqrt(math.pi / 2 / len(row.samples_s))
+        return self.estimates[layer].std_s if layer in self.estimates else 0.0
+
+    def energy_j(self, layer: LayerSpec) -> float:
+        """Joules of one layer; nan where the device cannot tell."""
+        row = self.table.get(layer)
+        return math.nan if row is None or row.energy_j is None else row.energy_j
 
     def sums_s(self, workload: Workload) -> tuple[float, ...]:
         """Sum of a network's rows of each kind in seconds, before calibration."""
@@ -170,24 +195,56 @@ class DeviceProfile:
         calibration = self.calibration or Calibration()
         return float(calibration.predict_s(np.array(self.sums_s(workload)), np.array(count_rows(workload))))
 
+    # -- how far it goes, and how good it is -----------------------------------------------------------
+
     def missing(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
-        """Layers that have no row yet."""
+        """Layers that were not measured yet."""
         return tuple(layer for layer in layers if layer not in self.table)
 
+    def rejected(self) -> dict[LayerSpec, str]:
+        """Layers that the device cannot run, and why."""
+        return {layer: row.error for layer, row in self.table.items() if row.error is not None}
+
+    def refused(self, layer: LayerSpec) -> str | None:
+        """Why the number of a measured row is not reported; None where it is, or where there is none."""
+        row = self.table.get(layer)
+        if row is None or row.error is not None or row.spread <= self.plan.max_spread:
+            return None
+        return f"spread of {row.spread:.0%} is above the plan's {self.plan.max_spread:.0%}"
+
+    def unsteady(self) -> tuple[LayerSpec, ...]:
+        """Layers whose number is refused."""
+        return tuple(layer for layer in self.table if self.refused(layer))
+
     def disturbed(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
-        """Layers whose row was mostly measured while something else used the core."""
+        """Layers to measure again: their row was mostly measured while something else used the core, or while
+        the whole machine ran slower or faster than usual, or it is refused.
+        """
+        usual_s = self.reference_s()
         return tuple(
             layer
             for layer in layers
-            if layer in self.table and self.table[layer].quiet_share < self.plan.quiet_share
+            if layer in self.table
+            and self.table[layer].error is None
+            and (
+                self.table[layer].quiet_share < self.plan.quiet_share
+                or abs(_drift(self.table[layer], usual_s)) > self.plan.max_drift
+                or self.refused(layer)
+            )
         )
 
-    def unsteady(self) -> tuple[LayerSpec, ...]:
-        """Layers whose spread exceeds the plan's limit."""
-        limit = self.plan.max_spread
-        return tuple(
-            k for k, m in self.table.items() if m.samples_s and m.iqr_s > limit * max(m.median_s, 1e-6)
-        )
+    def reference_s(self) -> float | None:
+        """Usual time of the reference network: its median over all rows; None where there is none."""
+        seen = [row.reference_s for row in self.table.values() if row.reference_s is not None]
+        return float(np.median(seen)) if seen else None
+
+    def drift(self, layer: LayerSpec) -> float:
+        """How much slower than usual, as a share, the reference network ran beside a row; 0 where unknown."""
+        return _drift(self.table[layer], self.reference_s())
+
+
+def _drift(row: Measurement, usual_s: float | None) -> float:
+    return 0.0 if row.reference_s is None or not usual_s else row.reference_s / usual_s - 1
 
 
 def count_rows(workload: Workload) -> tuple[int, ...]:
@@ -197,16 +254,8 @@ def count_rows(workload: Workload) -> tuple[int, ...]:
 
 def save_profile(profile: DeviceProfile, path: Path) -> None:
     """Write `profile/1` atomically."""
-    table = {
-        layer.key(): {
-            "samples_s": list(m.samples_s),
-            "median_s": m.median_s if m.samples_s else None,
-            "iqr_s": m.iqr_s if m.samples_s else None,
-            "quiet_share": m.quiet_share,
-            "error": m.error,
-        }
-        for layer, m in profile.table.items()
-    }
+    layers = [*profile.table, *(layer for layer in profile.estimates if layer not in profile.table)]
+    table = {layer.key(): _row_json(profile, layer) for layer in layers}
     document = {
         "schema": SCHEMA,
         "device": profile.device.to_json(),
@@ -228,18 +277,56 @@ def load_profile(path: Path) -> DeviceProfile:
         return DeviceProfile(
             device=DeviceInfo(**document["device"]),
             plan=MeasurePlan(**document["plan"]),
-            table={parse_key(key): _row(key, row) for key, row in document["table"].items()},
+            table={
+                parse_key(key): _row(key, row)
+                for key, row in document["table"].items()
+                if row["samples_s"] or row["error"] is not None or row.get("predicted_s") is None
+            },
             calibration=_calibration_from_json(document["calibration"]),
+            estimates={
+                parse_key(key): Estimate(row["predicted_s"], row["predicted_std_s"])
+                for key, row in document["table"].items()
+                if row.get("predicted_s") is not None
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrilobitError(f"{path}: not a usable profile ({error}); run `nas profile` again") from None
+
+
+def _row_json(profile: DeviceProfile, layer: LayerSpec) -> dict[str, Any]:
+    """One entry: what was measured, what was predicted instead, and which of them counts."""
+    m, estimate = profile.table.get(layer), profile.estimates.get(layer)
+    refused, counts = profile.refused(layer), m is not None and bool(m.samples_s)
+    return {
+        "source": "measured" if m is not None and not refused else "predicted",
+        "samples_s": list(m.samples_s) if m else [],
+        "median_s": m.median_s if m and counts and not refused else None,
+        "iqr_s": m.iqr_s if m and counts else None,
+        "quiet_share": m.quiet_share if m else None,
+        "context_s": m.context_s if m else None,
+        "reference_s": m.reference_s if m else None,
+        "energy_j": m.energy_j if m else None,
+        "error": m.error if m else None,
+        "refused": refused,
+        "predicted_s": estimate.mean_s if estimate else None,
+        "predicted_std_s": estimate.std_s if estimate else None,
+    }
 
 
 def _row(key: str, row: Mapping[str, Any]) -> Measurement:
     samples = tuple(float(sample) for sample in row["samples_s"])
     if not all(map(math.isfinite, samples)):
         raise ValueError(f"row {key!r} holds a value that is not a finite number of seconds")
-    return Measurement(samples, row["error"], row["quiet_share"])
+    if samples and float(np.median(samples)) < -PLAUSIBLE * max(row.get("context_s") or 0.0, 1e-6):
+        raise ValueError(f"row {key!r} says {np.median(samples):g} s, and nothing takes less than no time")
+    return Measurement(
+        samples,
+        row["error"],
+        row["quiet_share"],
+        row.get("context_s", 0.0),
+        row.get("reference_s"),
+        row.get("energy_j"),
+    )
 
 
 def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:

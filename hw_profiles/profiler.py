@@ -12,9 +12,9 @@ import numpy as np
 
 from hw_profiles.backend import Backend, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.probe import Probe, Shape, probe
+from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows
-from hw_profiles.workload import FP32, LayerSpec, Workload
+from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
@@ -29,36 +29,49 @@ def profile_layers(
     *,
     emit: Emit,
     rng: np.random.Generator,
+    deadline: float = float("inf"),
 ) -> Iterator[DeviceProfile]:
-    """Measure the layers that `profile` lacks; gives the grown profile after every group, for the caller to
-    save.
+    """Measure the layers that `profile` lacks, then again those that were disturbed, drifted or are too
+    unsteady, while the plan's `remeasure_s` last; gives the grown profile after every group, for the caller
+    to save.
 
     Args:
         emit: turns a workload into ONNX with numbers of some sort in it.
         rng: shuffles the order, so that slow drift does not fall on one kind of layer.
+        deadline: on the monotonic clock; no group is begun after it.
     """
-    start = time.monotonic()
-    layers = [*_pools(layers), *layers]  # a disturbed pooling would disturb all that build on it
+    start, reference = time.monotonic(), reference_network(backend, layers)
+    layers = [*_pools(backend, layers), *layers]  # a disturbed pooling would disturb all that build on it
     pending, patience_s = profile.missing(layers) or profile.disturbed(layers), profile.plan.patience_s
     while pending:
         plan = replace(profile.plan, patience_s=patience_s)
-        for group in plan_groups(pending, profile, rng):
-            measured = _measure_group(backend, group, profile, plan, emit)
-            profile = replace(profile, table={**profile.table, **_better(measured, profile.table)})
+        for group in plan_groups(backend, pending, profile, rng):
+            if time.monotonic() > deadline:
+                return
+            measured = _measure_group(backend, group, profile, plan, emit, reference)
+            profile = replace(profile, table={**profile.table, **_better(measured, profile)})
             yield profile
             if not profile.missing(layers) and time.monotonic() - start > plan.remeasure_s:
                 return
         pending, patience_s = profile.disturbed(layers), 2 * patience_s
 
 
+def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload | None:
+    """What is measured again beside every group, to tell drift: the network of the space's heaviest unit."""
+    heaviest = max(
+        filter(backend.supports, layers), key=lambda layer: (macs(layer), layer.key()), default=None
+    )
+    return backend.probe(heaviest).workloads[0][1] if heaviest else None
+
+
 def plan_groups(
-    missing: Iterable[LayerSpec], profile: DeviceProfile, rng: np.random.Generator
+    backend: Backend, missing: Iterable[LayerSpec], profile: DeviceProfile, rng: np.random.Generator
 ) -> list[list[LayerSpec]]:
     """Layers measured together: those that share a context, in random order of contexts; the poolings that
     others build on first.
     """
     wanted = list(missing)
-    pools = {pool for pool in _pools(wanted) if pool in wanted or pool not in profile.table}
+    pools = {pool for pool in _pools(backend, wanted) if pool in wanted or pool not in profile.table}
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     groups = _chunks([layer for layer in fp32_first if layer.activation_format == FP32], GROUP - 1)
     groups += _chunks([layer for layer in fp32_first if layer.activation_format != FP32], 2)
@@ -72,15 +85,20 @@ def plan_groups(
     return groups
 
 
-def _pools(layers: Iterable[LayerSpec]) -> set[LayerSpec]:
+def _pools(backend: Backend, layers: Iterable[LayerSpec]) -> set[LayerSpec]:
     """The poolings that rows build on; integer pooling itself builds on fp32 pooling."""
-    direct = {pool for layer in layers for _, pool in probe(layer).pools}
-    return direct | {pool for integer in direct for _, pool in probe(integer).pools}
+    direct = {pool for layer in layers if backend.supports(layer) for _, pool in backend.probe(layer).pools}
+    return direct | {pool for integer in direct for _, pool in backend.probe(integer).pools}
 
 
-def probe_networks(groups: Iterable[Sequence[LayerSpec]]) -> int:
+def probe_networks(
+    backend: Backend, groups: Iterable[Sequence[LayerSpec]], reference: Workload | None
+) -> int:
     """How many networks measuring these groups will time: what an estimate of the time counts."""
-    return sum(len({work for layer in group for _, work in probe(layer).workloads}) for group in groups)
+    probes = ([backend.probe(layer) for layer in group if backend.supports(layer)] for group in groups)
+    return sum(
+        len({reference, *(work for p in group for _, work in p.workloads)}) for group in probes if group
+    )
 
 
 def measure_networks(
@@ -121,31 +139,50 @@ def measure_patiently(backend: Backend, jobs: Sequence[Job], plan: MeasurePlan) 
 
 
 def _better(
-    measured: Mapping[LayerSpec, Measurement], table: Mapping[LayerSpec, Measurement]
+    measured: Mapping[LayerSpec, Measurement], profile: DeviceProfile
 ) -> dict[LayerSpec, Measurement]:
-    """Those of the new rows that were measured in more quiet than the old."""
+    """Those of the new rows that are no worse than the old: quieter, with less drift, then steadier."""
+    usual_s, plan = profile.reference_s(), profile.plan
+
+    def quality(m: Measurement) -> tuple[bool, float, float]:
+        drift = abs(m.reference_s / usual_s - 1) if m.reference_s and usual_s else 0.0
+        fine = m.spread <= plan.max_spread and drift <= plan.max_drift
+        return fine, m.quiet_share, -m.spread
+
+    table = profile.table
     return {
         layer: m
         for layer, m in measured.items()
-        if layer not in table or m.quiet_share >= table[layer].quiet_share
+        if layer not in table or m.error is not None or quality(m) >= quality(table[layer])
     }
 
 
 def _measure_group(
-    backend: Backend, layers: Sequence[LayerSpec], profile: DeviceProfile, plan: MeasurePlan, emit: Emit
+    backend: Backend,
+    layers: Sequence[LayerSpec],
+    profile: DeviceProfile,
+    plan: MeasurePlan,
+    emit: Emit,
+    reference: Workload | None,
 ) -> dict[LayerSpec, Measurement]:
-    probes = {layer: probe(layer) for layer in layers if backend.supports(layer)}
-    works = list(dict.fromkeys(work for p in probes.values() for _, work in p.workloads))
+    probes = {layer: backend.probe(layer) for layer in layers if backend.supports(layer)}
+    extra = [reference] if reference is not None and probes else []
+    works = list(dict.fromkeys([*extra, *(work for p in probes.values() for _, work in p.workloads)]))
     jobs = [Job(work, partial(emit, work)) for work in works]
     measured = dict(zip(works, backend.measure(jobs, plan), strict=True))
-    rejected = f"{profile.device.engine} does not support these formats"
+    beside = measured[extra[0]] if extra else None
+    rejected = f"{profile.device.engine} does not support this unit in these formats"
     return {
-        layer: _combine(probes[layer], measured, profile) if layer in probes else Measurement(error=rejected)
+        layer: _combine(probes[layer], measured, profile, beside)
+        if layer in probes
+        else Measurement(error=rejected)
         for layer in layers
     }
 
 
-def _combine(p: Probe, measured: Mapping[Workload, Measurement], profile: DeviceProfile) -> Measurement:
+def _combine(
+    p: Probe, measured: Mapping[Workload, Measurement], profile: DeviceProfile, beside: Measurement | None
+) -> Measurement:
     """The layer's samples: factors times the probe networks' samples, paired round by round."""
     parts = [measured[work] for _, work in p.workloads] + [profile.table[pool] for _, pool in p.pools]
     errors = [part.error for part in parts if part.error is not None]
@@ -153,8 +190,16 @@ def _combine(p: Probe, measured: Mapping[Workload, Measurement], profile: Device
         return Measurement(error=errors[0])
     samples = sum((factor * measured[work].array for factor, work in p.workloads), np.zeros(1))
     samples = samples + sum(factor * profile.table[pool].median_s for factor, pool in p.pools)
-    quiet_share = min((part.quiet_share for part in parts), default=1.0)
-    return Measurement(tuple(np.round(samples, 12).tolist()), quiet_share=quiet_share)
+    terms = [(factor, measured[work]) for factor, work in p.workloads]
+    terms += [(factor, profile.table[pool]) for factor, pool in p.pools]
+    joules = [m.energy_j for _, m in terms if m.energy_j is not None]
+    return Measurement(
+        tuple(np.round(samples, 12).tolist()),
+        quiet_share=min((part.quiet_share for part in parts), default=1.0),
+        context_s=max(measured[work].median_s for _, work in p.workloads),
+        reference_s=beside.median_s if beside is not None and beside.error is None else None,
+        energy_j=sum(f * (m.energy_j or 0.0) for f, m in terms) if len(joules) == len(terms) else None,
+    )
 
 
 def _chunks(items: Sequence[Item], size: int) -> list[list[Item]]:

@@ -14,7 +14,7 @@ from hw_profiles.errors import TrilobitError
 FP32 = "fp32"
 INPUT = -1  # as an input index: the network's own input
 
-OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
+OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,21 @@ class LayerSpec:
             `linear` reads a
             `(channels, 1, 1)` tensor and always gives fp32; `add_converted` is an `add` whose shortcut went
             through a format
-            conversion: engines that fuse sums into convolutions cannot fuse that one.
+            conversion: engines that fuse sums into convolutions cannot fuse that one. `mbconv` is a whole
+            inverted-residual block, the unit of published tables that measured blocks; `kernel` and `stride`
+            are those of its depthwise convolution.
         in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum.
         out_channels: channels of the output.
         kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or
             `in_channels`.
-        activation: `none` or `relu`, fused into the unit.
+        activation: `none`, `relu`, `relu6` or `hswish`, fused into the unit.
         weight_format: number format of the stored weights; `fp32` where there are none.
         activation_format: number format the unit computes in. For `quantize` the format it produces, for
             `dequantize` the one
             it reads.
+        expanded: channels between the pointwise convolutions of a `mbconv`; 0 for every other op.
+        squeeze: whether a `mbconv` has squeeze-and-excitation.
+        residual: whether a `mbconv` adds its input to its output.
     """
 
     op: str
@@ -47,12 +52,17 @@ class LayerSpec:
     activation: str = "none"
     weight_format: str = FP32
     activation_format: str = FP32
+    expanded: int = 0
+    squeeze: bool = False
+    residual: bool = False
 
     def __post_init__(self) -> None:
         if self.op not in OPS:
             raise TrilobitError(f"unknown op {self.op!r}; known: {', '.join(OPS)}")
         if min(*self.in_shape, self.out_channels, self.kernel, self.stride, self.groups) < 1:
             raise TrilobitError(f"sizes must be at least 1: {self.key()}")
+        if (self.op == "mbconv") != (self.expanded > 0):
+            raise TrilobitError(f"an mbconv, and only that, has expanded channels: {self.key()}")
 
     @property
     def out_shape(self) -> tuple[int, int, int]:
@@ -94,10 +104,11 @@ class LayerSpec:
         'conv 8x16x16>24 k1s1g1 relu w=fp32 a=fp32'
         """
         shape = "x".join(map(str, self.in_shape))
+        block = f" e{self.expanded}{'+se' * self.squeeze}{'+id' * self.residual}" if self.expanded else ""
         return (
             f"{self.op} {shape}>{self.out_channels} "
             f"k{self.kernel}s{self.stride}g{self.groups} {self.activation} "
-            f"w={self.weight_format} a={self.activation_format}"
+            f"w={self.weight_format} a={self.activation_format}{block}"
         )
 
 
@@ -108,7 +119,8 @@ def parse_key(key: str) -> LayerSpec:
         TrilobitError: `key` was not written by `LayerSpec.key`.
     """
     try:
-        op, shapes, geometry, activation, weight, act = key.split(" ")
+        op, shapes, geometry, activation, weight, act, *block = key.split(" ")
+        expanded, *extras = block[0][1:].split("+") if block else ("0",)
         in_shape, out_channels = shapes.split(">")
         channels, height, width = map(int, in_shape.split("x"))
         kernel, rest = geometry[1:].split("s")
@@ -123,6 +135,9 @@ def parse_key(key: str) -> LayerSpec:
             activation,
             weight.removeprefix("w="),
             act.removeprefix("a="),
+            int(expanded),
+            "se" in extras,
+            "id" in extras,
         )
     except ValueError:
         spec = None
@@ -138,8 +153,8 @@ class Workload:
     Attributes:
         names: one unique name per layer, for example `s1.b0.expand`.
         layers: one spec per layer.
-        inputs: for each layer the indices of the layers it reads; `INPUT` is the network's input, which is
-            fp32.
+        inputs: for each layer the indices of the layers it reads; `INPUT` is the network's input.
+        in_format: number format of the network's input: fp32, but for an integer layer taken by itself.
 
     Raises:
         ValueError: two neighbours disagree about the shape or the format of the tensor between them.
@@ -148,6 +163,7 @@ class Workload:
     names: tuple[str, ...]
     layers: tuple[LayerSpec, ...]
     inputs: tuple[tuple[int, ...], ...]
+    in_format: str = FP32
 
     def __post_init__(self) -> None:
         if not len(self.names) == len(self.layers) == len(self.inputs) == len(set(self.names)):
@@ -159,7 +175,11 @@ class Workload:
                 if not INPUT <= source < position:
                     raise ValueError(f"{name} reads layer {source}, which does not come before it")
                 producer = self.layers[source] if source != INPUT else None
-                found = (producer.out_shape, producer.out_format) if producer else (layer.in_shape, FP32)
+                found = (
+                    (producer.out_shape, producer.out_format)
+                    if producer
+                    else (layer.in_shape, self.in_format)
+                )
                 if found != (layer.in_shape, layer.in_format):
                     raise ValueError(
                         f"{name} reads {(layer.in_shape, layer.in_format)}, but its input is {found}"
@@ -169,6 +189,12 @@ class Workload:
     def in_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the network's input."""
         return self.layers[0].in_shape
+
+
+def single(layer: LayerSpec) -> Workload:
+    """One layer as a workload by itself; both inputs of a sum are the network's."""
+    sources = (INPUT,) * (2 if layer.is_add else 1)
+    return Workload((layer.op,), (layer,), (sources,), layer.in_format)
 
 
 class WorkloadBuilder:

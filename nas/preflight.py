@@ -12,7 +12,7 @@ from rich.table import Table
 
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profiler import plan_groups, probe_networks
+from hw_profiles.profiler import plan_groups, probe_networks, reference_network
 from nas.costs import compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
@@ -97,10 +97,10 @@ def _estimate(run: Run) -> dict[str, float]:
     per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
     if not run.is_done("profile") and not run.recorded:
         profile = start_profile(run)
-        missing = profile.missing(distinct_layers(run.family.space(), run.family.terms()))
-        left["profile"] = per_network * probe_networks(
-            plan_groups(missing, profile, np.random.default_rng(0))
-        )
+        layers = distinct_layers(run.family.space(), run.family.terms())
+        missing, reference = profile.missing(layers), reference_network(run.backend, layers)
+        groups = plan_groups(run.backend, missing, profile, np.random.default_rng(0))
+        left["profile"] = per_network * probe_networks(run.backend, groups, reference)
     if not run.is_done("train"):
         left["train"] = _train_seconds(run)
     evaluation = _evaluation_seconds(run)

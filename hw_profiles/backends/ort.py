@@ -14,11 +14,13 @@ import onnxruntime
 
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.interleave import Pulse, interleaved
+from hw_profiles.interleave import Pulse, interleaved, timed
 from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
 
 FORMATS = ("fp32", "int8")
+OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
 # Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
 # its result would be
 # the one that was asked for.
@@ -78,11 +80,14 @@ class OrtBackend:
         )
 
     def supports(self, layer: LayerSpec) -> bool:
-        return layer.weight_format in FORMATS and layer.activation_format in FORMATS
+        return layer.op in OPS and layer.weight_format in FORMATS and layer.activation_format in FORMATS
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return in_context(layer)
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         runs = [self._prepare(job) for job in jobs]
-        ready = [run for run in runs if not isinstance(run, str)]
+        ready = [timed(run, plan) for run in runs if not isinstance(run, str)]
         with _pinned(plan.core):
             self._pulse = self._pulse or Pulse()
             samples = iter(interleaved(ready, plan, self._pulse))

@@ -1,10 +1,12 @@
 """Replays a saved profile: tests without hardware, and search on a device that is somewhere else."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe, alone
 from hw_profiles.profile import load_profile
 from hw_profiles.workload import LayerSpec
 
@@ -23,7 +25,10 @@ class RecordedBackend:
         return self.profile.device
 
     def supports(self, layer: LayerSpec) -> bool:
-        return layer in self.profile.table and self.profile.table[layer].error is None
+        return math.isfinite(self.profile.cost_s(layer)) if layer in self.profile else False
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return alone(layer)
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._replay(job) for job in jobs]

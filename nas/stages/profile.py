@@ -33,7 +33,9 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
     if run.recorded:
         return _copy_recorded(run, layers)
     profile = start_profile(run)
-    groups = len(plan_groups(profile.missing(layers), profile, np.random.default_rng(run.config.seed)))
+    groups = len(
+        plan_groups(run.backend, profile.missing(layers), profile, np.random.default_rng(run.config.seed))
+    )
     seed = run.config.seed
     emit_random = partial(emit_with_random_numbers, seed=seed)
     with progress_bar(console, "profile", groups) as update:

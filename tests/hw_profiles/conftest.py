@@ -8,6 +8,7 @@ import pytest
 
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec, Workload
 
 SESSION_S = 1e-3
@@ -33,6 +34,9 @@ class AdditiveBackend:
 
     def supports(self, layer: LayerSpec) -> bool:
         return layer not in self.rejected
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return in_context(layer)
 
     def network_s(self, work: Workload) -> float:
         return SESSION_S + sum(map(self.secret_s, work.layers))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from hw_profiles.interleave import interleaved
+from hw_profiles.interleave import interleaved, timed
 from hw_profiles.measurement import MeasurePlan
 
 PLAN = MeasurePlan(rounds=8, window_s=1e-3, warmup_runs=1, patience_s=2.0, clock="wall")
@@ -26,12 +26,15 @@ class Core:
         self.now += spent
         return spent
 
-    def run(self, name: str, seconds: float) -> Callable[[], None]:
-        def once() -> None:
-            self.turns.append(name)
-            self.work(seconds)
+    def run(self, name: str, seconds: float) -> Callable[[int], float]:
+        def runs(count: int) -> float:
+            start = self.now
+            for _ in range(count):
+                self.turns.append(name)
+                self.work(seconds)
+            return self.now - start
 
-        return once
+        return runs
 
     def perf_counter(self) -> float:
         return self.now
@@ -107,7 +110,8 @@ def test_without_patience_every_window_counts(core: Core) -> None:
 
 def test_the_thread_clock_does_not_count_other_threads(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "thread_time_ns", lambda: round(core.now * 0.25e9), raising=False)
-    [samples] = interleaved([core.run("a", 1e-4)], replace(PLAN, clock="thread"), Pulse(core))
+    run = timed(lambda: core.work(1e-4), replace(PLAN, clock="thread"))
+    [samples] = interleaved([run], PLAN, Pulse(core))
     assert samples.seconds == pytest.approx([0.25e-4] * PLAN.rounds, rel=1e-2)
 
 

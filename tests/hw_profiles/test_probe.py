@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import probe
+from hw_profiles.probe import in_context
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import profile_layers
 from hw_profiles.workload import LayerSpec, Workload
@@ -93,4 +93,4 @@ def test_both_directions_of_a_conversion_have_equal_rows(backend, no_onnx) -> No
 def test_every_probe_contains_its_layer(op: str) -> None:
     for layer in LAYERS:
         if layer.op == op:
-            assert any(layer in work.layers for factor, work in probe(layer).workloads if factor > 0)
+            assert any(layer in work.layers for factor, work in in_context(layer).workloads if factor > 0)

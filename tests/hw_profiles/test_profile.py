@@ -143,7 +143,7 @@ def test_missing_disturbed_and_unsteady_rows_are_told_apart(device_profile: Devi
     }
     profile = replace(device_profile, table=table)
     assert profile.missing([steady, UNKNOWN]) == (UNKNOWN,)
-    assert profile.disturbed([*table, UNKNOWN]) == (disturbed,)
+    assert profile.disturbed([*table, UNKNOWN]) == (disturbed, unsteady)
     assert profile.unsteady() == (unsteady,)
 
 

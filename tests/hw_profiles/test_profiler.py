@@ -15,6 +15,7 @@ from hw_profiles.profiler import (
     measure_patiently,
     plan_groups,
     probe_networks,
+    reference_network,
     profile_layers,
 )
 from hw_profiles.workload import LayerSpec, Workload
@@ -43,9 +44,10 @@ def test_every_layer_gets_a_row(backend, no_onnx) -> None:
 
 
 def test_the_estimate_counts_what_is_measured(backend, no_onnx) -> None:
-    groups = plan_groups(LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
+    groups = plan_groups(backend, LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
     finished(backend, no_onnx)
-    assert len(backend.measured) == probe_networks(groups)
+    expected = probe_networks(backend, groups, reference_network(backend, LAYERS))
+    assert len(backend.measured) == expected
 
 
 def test_the_profile_grows_group_by_group(backend, no_onnx) -> None:
@@ -83,7 +85,7 @@ def test_unsupported_layers_become_rows_with_an_error(backend, no_onnx) -> None:
     rejected = tuple(layer for layer in LAYERS if layer.op == "conv")[:3]
     profile = finished(replace(backend, rejected=rejected), no_onnx)
     assert {layer for layer, row in profile.table.items() if row.error} == set(rejected)
-    assert profile.table[rejected[0]].error == "arithmetic does not support these formats"
+    assert profile.table[rejected[0]].error == "arithmetic does not support this unit in these formats"
 
 
 def test_layers_that_fail_become_rows_with_their_error(backend, no_onnx) -> None:

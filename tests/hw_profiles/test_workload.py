@@ -29,9 +29,7 @@ CONV = LayerSpec("conv", (8, 7, 7), 16, kernel=3)
 
 sizes = st.integers(1, 512)
 formats = st.sampled_from(("fp32", "int8", "int4"))
-layers = st.builds(
-    LayerSpec,
-    st.sampled_from(OPS),
+geometry = (
     st.tuples(sizes, sizes, sizes),
     sizes,
     st.sampled_from((1, 3, 5, 7)),
@@ -41,6 +39,9 @@ layers = st.builds(
     formats,
     formats,
 )
+plain = st.builds(LayerSpec, st.sampled_from([op for op in OPS if op != "mbconv"]), *geometry)
+blocks = st.builds(LayerSpec, st.just("mbconv"), *geometry, sizes, st.booleans(), st.booleans())
+layers = plain | blocks
 
 
 @given(layers)
