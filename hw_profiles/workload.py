@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hw_profiles.errors import TrilobitError
 
 FP32 = "fp32"
+FLOATS = (FP32, "fp16")  # formats whose tensors need no scale
 INPUT = -1  # as an input index: the network's own input
 
 OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv")
@@ -270,10 +271,34 @@ def _conv_macs(layer: LayerSpec) -> int:
     return channels * height * width * layer.kernel**2 * layer.in_shape[0] // layer.groups
 
 
+def _divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value`, at most 10 % below it (MobileNet's rule)."""
+    nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return nearest + divisor if nearest < 0.9 * value else nearest
+
+
+def _block(layer: LayerSpec) -> tuple[LayerSpec, ...]:
+    """The convolutions of a `mbconv`: expand, depthwise, both of squeeze-and-excitation, project.
+
+    There is no expanding convolution where it would not add channels, and the squeeze leaves a quarter of the
+    expanded ones: once-for-all's MobileNetV3 (Cai et al. 2020, arXiv:1908.09791).
+    """
+    (channels, *size), middle = layer.in_shape, layer.expanded
+    depthwise = LayerSpec("conv", (middle, size[0], size[1]), middle, layer.kernel, layer.stride, middle)
+    parts = [depthwise, LayerSpec("conv", depthwise.out_shape, layer.out_channels)]
+    if middle != channels:
+        parts.append(LayerSpec("conv", layer.in_shape, middle))
+    if layer.squeeze:
+        squeezed = _divisible(middle / 4)
+        parts += [LayerSpec("conv", (middle, 1, 1), squeezed), LayerSpec("conv", (squeezed, 1, 1), middle)]
+    return tuple(parts)
+
+
 _MACS: Mapping[str, Callable[[LayerSpec], int]] = {
     "stem": _conv_macs,
     "conv": _conv_macs,
     "linear": lambda layer: layer.in_shape[0] * layer.out_channels,
+    "mbconv": lambda layer: sum(map(_conv_macs, _block(layer))),
 }
 
 
@@ -285,12 +310,13 @@ _PARAMS: Mapping[str, Callable[[LayerSpec], int]] = {
     "stem": _conv_params,
     "conv": _conv_params,
     "linear": lambda layer: layer.out_channels * (layer.in_shape[0] + 1),
+    "mbconv": lambda layer: sum(map(_conv_params, _block(layer))),
 }
 
 
 def macs(layer: LayerSpec) -> int:
-    """Multiply-adds of one layer; one fused multiply-add is 1 MAC. Only convolutions and linear layers have
-    any.
+    """Multiply-adds of one layer; one fused multiply-add is 1 MAC. Only convolutions, linear layers and whole
+    blocks have any.
 
     >>> macs(LayerSpec("conv", (8, 16, 16), 24))
     49152
