@@ -172,7 +172,7 @@ class DeviceProfile:
         )
 
     def std_s(self, layer: LayerSpec) -> float:
-        """Standard error of `cost_s`: of the median for a measured row, the estimate's for a predicted one."""
+        """Standard error of `cost_s`: of the median for a measured row, else the estimate's."""
         row = self.table.get(layer)
         if row is not None and row.samples_s and not self.refused(layer):
             # of a median, from the interquartile range, both of a normal distribution

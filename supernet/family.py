@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import load
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.workload import FLOATS, LayerSpec, Workload
 from supernet.policy import QuantPolicy
 from supernet.quant.formats.format import Format
 from supernet.space import Candidate, SearchSpace
@@ -20,7 +21,9 @@ FAMILIES: Mapping[str, str] = {
 }
 FORMATS: Mapping[str, str] = {
     "fp32": "supernet.quant.formats.fp32:FP32",
+    "fp16": "supernet.quant.formats.fp16:FP16",
     "int8": "supernet.quant.formats.int8:INT8",
+    "int4": "supernet.quant.formats.int4:INT4",
 }
 
 
@@ -104,14 +107,33 @@ class Family(Protocol):
         ...
 
 
-def load_family(name: str, *, in_channels: int, classes: int) -> Family:
+def load_family(
+    name: str, *, in_channels: int, classes: int, formats: tuple[str, ...] | None = None
+) -> Family:
     """The family registered as `name`, for images of `in_channels` and `classes` classes.
 
+    Args:
+        formats: the number formats to choose from for every layer; None takes the family's own.
+
     Raises:
-        TrilobitError: no such family.
+        TrilobitError: no such family or format, or a format twice.
     """
-    family: Family = load("trilobit.spaces", FAMILIES, name)(in_channels=in_channels, classes=classes)
-    return family
+    make = load("trilobit.spaces", FAMILIES, name)
+    if formats is None:
+        family: Family = make(in_channels=in_channels, classes=classes)
+        return family
+    if not formats or len(set(formats)) < len(formats):
+        raise TrilobitError(
+            f"a space needs at least one number format, each once; got {', '.join(formats)!r}"
+        )
+    computed = {load_format(fmt).activation_format for fmt in formats}
+    if "fp16" in computed and not computed <= set(FLOATS):
+        raise TrilobitError(
+            f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: there is no direct "
+            "conversion between them; leave one kind out"
+        )
+    chosen: Family = make(in_channels=in_channels, classes=classes, formats=tuple(formats))
+    return chosen
 
 
 def load_format(name: str) -> Format:

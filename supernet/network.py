@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.workload import FP32, Workload
+from hw_profiles.workload import FLOATS, Workload
 from supernet.quant.formats.format import QuantParams
 
 
@@ -23,7 +23,7 @@ class Parameters:
         bias: (out,) float32 real values.
     """
 
-    weight: NDArray[np.float32 | np.int8]
+    weight: NDArray[np.float32 | np.float16 | np.int8]
     scale: NDArray[np.float32]
     bias: NDArray[np.float32]
 
@@ -34,7 +34,7 @@ class Network:
 
     Attributes:
         parameters: by layer name, for every convolution and linear layer.
-        tensors: by layer name, for every layer whose output is not fp32.
+        tensors: by layer name, for every layer whose output is an integer tensor.
     """
 
     workload: Workload
@@ -45,12 +45,12 @@ class Network:
         for name, layer in zip(self.workload.names, self.workload.layers, strict=True):
             if layer.weighted and name not in self.parameters:
                 raise ValueError(f"{name} has no parameters")
-            if layer.out_format != FP32 and name not in self.tensors:
+            if layer.out_format not in FLOATS and name not in self.tensors:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
 
     def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
         """Quantization of the tensors that a layer reads, by the layer's position; None where they are
-        fp32.
+        floating point.
         """
         sources = self.workload.inputs[position]
         return tuple(self.tensors.get(self.workload.names[i]) if i >= 0 else None for i in sources)

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hw_profiles.backends.ort import open_session
-from hw_profiles.workload import FP32, Workload
+from hw_profiles.workload import FLOATS, Workload
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
 from supernet.train.data import Dataset, to_batch
@@ -95,7 +95,7 @@ def expected_kernels(workload: Workload) -> Counter[str]:
     counts: Counter[str] = Counter(dict.fromkeys(INTEGER_OPS, 0))
     counts["Conv"] = 0
     for layer in workload.layers:
-        if layer.activation_format != FP32 and layer.op in integer:
+        if layer.activation_format not in FLOATS and layer.op in integer:
             counts[integer[layer.op]] += 1
         elif layer.op in ("stem", "conv"):
             counts["Conv"] += 1

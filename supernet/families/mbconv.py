@@ -8,19 +8,21 @@ Elastic are the input resolution, the depth of each stage, the kernel and the ex
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, conversion
+from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.workload import conversion as boundary_layers
 from supernet.families.mbconv_net import MBConvNet
-from supernet.family import CostTerm
+from supernet.family import CostTerm, load_format
 from supernet.policy import Precision, QuantPolicy
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.subnet import Subnet
 
 PARTS = ("expand", "depthwise", "project")
+DEFAULT_FORMATS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class MBConvFamily:
     head_width: int
     in_channels: int
     classes: int
-    formats: tuple[str, ...] = ("fp32", "int8")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
 
     # -- the space ---------------------------------------------------------------------------------
 
@@ -107,7 +109,7 @@ class MBConvFamily:
     def policy(self, candidate: Candidate) -> QuantPolicy:
         decisions = self._space.decode(candidate)
         return {
-            name.removesuffix(".format"): Precision(str(option), str(option))
+            name.removesuffix(".format"): Precision(*_stored_and_computed(str(option)))
             for name, option in decisions.items()
             if name.endswith(".format")
         }
@@ -136,7 +138,7 @@ class MBConvFamily:
         layer = _LayerFactory(self)
 
         def precision(name: str) -> str:
-            return policy[name].activation if name in policy else "fp32"
+            return policy[name].weight if name in policy else "fp32"
 
         net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
         x = net.add("stem", layer.stem(arch.resolution, precision("stem")), INPUT)
@@ -321,6 +323,17 @@ class MBConvFamily:
         return Subnet(self.plain_workload(arch), net.extract(arch))
 
 
+@cache
+def _stored_and_computed(fmt: str) -> tuple[str, str]:
+    """Formats of a layer's weights and of its activations, by the one choice that sets both."""
+    return fmt, load_format(fmt).activation_format
+
+
+def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
+    """What stands between two layers of these choices."""
+    return boundary_layers(shape, _stored_and_computed(found)[1], _stored_and_computed(wanted)[1])
+
+
 @dataclass(frozen=True)
 class _LayerFactory:
     """The layer specs of the family, by position: the one place that `workload` and `terms` take them
@@ -332,39 +345,58 @@ class _LayerFactory:
     def stem(self, resolution: int, fmt: str) -> LayerSpec:
         family = self.family
         shape = (family.in_channels, resolution, resolution)
-        return LayerSpec("stem", shape, family.stem_width, 3, 2, 1, "relu", fmt, fmt)
+        return LayerSpec("stem", shape, family.stem_width, 3, 2, 1, "relu", *_stored_and_computed(fmt))
 
     def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
         stage, mid = self.family.stages[s], block.expanded
         if part == "expand":
             return LayerSpec(
-                "conv", (self.family._entry_width(s, b), size, size), mid, 1, 1, 1, "relu", fmt, fmt
+                "conv",
+                (self.family._entry_width(s, b), size, size),
+                mid,
+                1,
+                1,
+                1,
+                "relu",
+                *_stored_and_computed(fmt),
             )
         if part == "project":
-            return LayerSpec("conv", (mid, size, size), stage.width, 1, 1, 1, "none", fmt, fmt)
+            return LayerSpec(
+                "conv", (mid, size, size), stage.width, 1, 1, 1, "none", *_stored_and_computed(fmt)
+            )
         stride = stage.stride if b == 0 else 1
-        return LayerSpec("conv", (mid, size, size), mid, block.kernel, stride, mid, "relu", fmt, fmt)
+        return LayerSpec(
+            "conv", (mid, size, size), mid, block.kernel, stride, mid, "relu", *_stored_and_computed(fmt)
+        )
 
     def add(self, s: int, size: int, shortcut: str, fmt: str) -> LayerSpec:
-        width, op = self.family.stages[s].width, "add" if shortcut == fmt else "add_converted"
-        return LayerSpec(op, (width, size, size), width, activation_format=fmt)
+        (_, found), (_, computed) = _stored_and_computed(shortcut), _stored_and_computed(fmt)
+        width, op = self.family.stages[s].width, "add" if found == computed else "add_converted"
+        return LayerSpec(op, (width, size, size), width, activation_format=computed)
 
     def head(self, size: int, fmt: str) -> LayerSpec:
         shape = (self.family.stages[-1].width, size, size)
-        return LayerSpec("conv", shape, self.family.head_width, 1, 1, 1, "relu", fmt, fmt)
+        return LayerSpec("conv", shape, self.family.head_width, 1, 1, 1, "relu", *_stored_and_computed(fmt))
 
     def pool(self, size: int, fmt: str) -> LayerSpec:
         width = self.family.head_width
-        return LayerSpec("pool", (width, size, size), width, activation_format=fmt)
+        return LayerSpec("pool", (width, size, size), width, activation_format=_stored_and_computed(fmt)[1])
 
     def classifier(self, fmt: str) -> LayerSpec:
         family = self.family
+        weight, activation = _stored_and_computed(fmt)
         return LayerSpec(
-            "linear", (family.head_width, 1, 1), family.classes, weight_format=fmt, activation_format=fmt
+            "linear",
+            (family.head_width, 1, 1),
+            family.classes,
+            weight_format=weight,
+            activation_format=activation,
         )
 
 
-def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
+def digits_mbconv(
+    *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
+) -> MBConvFamily:
     """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12
     networks.
     """
@@ -380,10 +412,13 @@ def digits_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
         head_width=96,
         in_channels=in_channels,
         classes=classes,
+        formats=formats,
     )
 
 
-def cifar_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
+def cifar_mbconv(
+    *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
+) -> MBConvFamily:
     """The CNN family at CIFAR size: the largest subnet has about 20 MMACs."""
     return MBConvFamily(
         name="cifar-mbconv",
@@ -397,4 +432,5 @@ def cifar_mbconv(*, in_channels: int, classes: int) -> MBConvFamily:
         head_width=256,
         in_channels=in_channels,
         classes=classes,
+        formats=formats,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.workload import FP32, INPUT, Workload
+from hw_profiles.workload import FLOATS, INPUT, Workload
 from supernet.family import load_format
 from supernet.layers.elastic import ConvNorm
 from supernet.network import Network, Parameters
@@ -48,7 +48,7 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
             weight, bias = _folded(subnet.layer(name))
             codes, scale = load_format(layer.weight_format).quantize_weight(weight)
             parameters[name] = Parameters(codes, scale, bias)
-        if layer.out_format != FP32:
+        if layer.out_format not in FLOATS:
             low, high = (
                 ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
             )

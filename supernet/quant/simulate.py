@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.workload import FP32, INPUT, LayerSpec
+from hw_profiles.workload import FLOATS, INPUT, LayerSpec
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant.formats.format import QuantParams
 
@@ -30,8 +30,9 @@ def simulate(network: Network, images: Tensor) -> Tensor:
         for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
             sources = [images if i == INPUT else tensors[i] for i in work.inputs[position]]
             before, after = network.input_params(position), network.tensors.get(name)
-            run = _FLOAT if layer.in_format == FP32 and layer.out_format == FP32 else _INTEGER
-            tensors.append(run[layer.op](layer, sources, before, after, network.parameters.get(name)))
+            run = _FLOAT if layer.in_format in FLOATS and layer.out_format in FLOATS else _INTEGER
+            y = run[layer.op](layer, sources, before, after, network.parameters.get(name))
+            tensors.append(y.half().float() if layer.out_format == "fp16" else y)
     return tensors[-1]
 
 
@@ -44,7 +45,7 @@ def _float_conv(
     layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
 ) -> Tensor:
     assert parameters is not None
-    weight, bias = torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias)
+    weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
     y = F.conv2d(x[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
     return F.relu(y) if layer.activation == "relu" else y
 
@@ -53,7 +54,8 @@ def _float_linear(
     layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
 ) -> Tensor:
     assert parameters is not None
-    return F.linear(x[0].flatten(1), torch.from_numpy(parameters.weight), torch.from_numpy(parameters.bias))
+    weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
+    return F.linear(x[0].flatten(1), weight, bias)
 
 
 def _accumulate(
@@ -161,6 +163,8 @@ _FLOAT: Mapping[str, _Step] = {
     "add": lambda layer, x, *_: x[0] + x[1],
     "add_converted": lambda layer, x, *_: x[0] + x[1],
     "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
+    "quantize": lambda layer, x, *_: x[0],  # to fp16: the tensor is rounded as every other of that format
+    "dequantize": lambda layer, x, *_: x[0],
 }
 _INTEGER: Mapping[str, _Step] = {
     "stem": _integer_conv,

@@ -39,7 +39,7 @@ def through_codes(number_format: Format, x: np.ndarray, low: float, high: float)
     params = number_format.activation_params(low, high)
     shape = (len(x), 1, 1)
     layers = tuple(
-        LayerSpec(op, shape, len(x), activation_format=number_format.name)
+        LayerSpec(op, shape, len(x), activation_format=number_format.activation_format)
         for op in ("quantize", "dequantize")
     )
     network = Network(Workload(("q", "d"), layers, ((INPUT,), (0,))), {}, {"q": params})
@@ -69,7 +69,8 @@ def test_codes_survive_the_round_trip(name: str, weight: np.ndarray) -> None:
 def test_weights_are_at_most_half_a_step_off(name: str, weight: np.ndarray) -> None:
     codes, scale = load_format(name).quantize_weight(weight)
     error = np.abs(load_format(name).dequantize_weight(codes, scale) - weight)
-    assert (error <= scale[:, None] * (0.5 + ROUNDING)).all()
+    step = np.spacing(weight.astype(np.float16)).astype(np.float32) if name == "fp16" else scale[:, None]
+    assert (error <= np.abs(step) * (0.5 + ROUNDING)).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,5 +152,5 @@ def test_codes_fill_the_published_grid(name: str) -> None:
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:
-    with pytest.raises(TrilobitError, match="unknown format 'int3'; known: fp32, int8"):
+    with pytest.raises(TrilobitError, match="unknown format 'int3'; known: fp16, fp32, int4, int8"):
         load_format("int3")

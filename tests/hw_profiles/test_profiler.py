@@ -15,8 +15,8 @@ from hw_profiles.profiler import (
     measure_patiently,
     plan_groups,
     probe_networks,
-    reference_network,
     profile_layers,
+    reference_network,
 )
 from hw_profiles.workload import LayerSpec, Workload
 from predictors.table import distinct_layers

@@ -31,15 +31,20 @@ class Format(Protocol):
         ...
 
     @property
+    def activation_format(self) -> str:
+        """Name of the format that a layer with such weights computes in: its own, or a wider one."""
+        ...
+
+    @property
     def onnx_weight_type(self) -> str:
         """Name of the ONNX tensor type that holds the weight codes."""
         ...
 
-    def quantize_weight(self, weight: Array) -> tuple[NDArray[np.float32 | np.int8], Array]:
+    def quantize_weight(self, weight: Array) -> tuple[NDArray[np.float32 | np.float16 | np.int8], Array]:
         """Codes of a weight (out, ...), and the scale (out,) of each output channel."""
         ...
 
-    def dequantize_weight(self, codes: NDArray[np.float32 | np.int8], scale: Array) -> Array:
+    def dequantize_weight(self, codes: NDArray[np.float32 | np.float16 | np.int8], scale: Array) -> Array:
         """The real values that codes stand for."""
         ...
 

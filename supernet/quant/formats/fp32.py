@@ -13,6 +13,7 @@ class Fp32:
 
     name: str = "fp32"
     bits: int = 32
+    activation_format: str = "fp32"
     onnx_weight_type: str = "FLOAT"
 
     def quantize_weight(self, weight: Array) -> tuple[Array, Array]:

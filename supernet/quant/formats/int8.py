@@ -19,6 +19,7 @@ class Int8:
 
     name: str = "int8"
     bits: int = 8
+    activation_format: str = "int8"
     onnx_weight_type: str = "INT8"
 
     def quantize_weight(self, weight: Array) -> tuple[NDArray[np.int8], Array]:

@@ -1,0 +1,81 @@
+"""4-bit weights run on integer kernels from packed codes; half precision is stored and computed as such."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from hw_profiles.backends import ort
+from hw_profiles.errors import TrilobitError
+from nas.export.to_onnx import emit, file_overhead, file_size, random_network
+from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
+from supernet.family import Family, load_family
+from supernet.network import Network
+from supernet.quant.simulate import simulate
+
+TIES = 0.05  # of the largest logit
+HALF_ERROR = 0.02  # of the largest logit: some 20 layers of 11-bit roundings
+
+
+def family_of(*formats: str) -> Family:
+    return load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
+
+
+def networks(family: Family, n: int = 3) -> list[Network]:
+    space, rng = family.space(), np.random.default_rng(3)
+    works = [family.workload(space.candidate(row)) for row in space.sample(n, rng=rng)]
+    return [random_network(work, rng=rng) for work in works]
+
+
+def images(network: Network, n: int = 8) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((n, *network.workload.in_shape), dtype=np.float32)
+
+
+@pytest.mark.parametrize("formats", [("int4",), ("int8", "int4"), ("fp32", "int4")])
+def test_4_bit_weights_give_what_the_simulation_gives(formats: tuple[str, ...]) -> None:
+    for network in networks(family_of(*formats)):
+        x = images(network)
+        (found,) = ort.open_session(emit(network, batch=len(x))).run(None, {"image": x})
+        expected = simulate(network, torch.from_numpy(x)).numpy()
+        exact = (np.abs(found - expected).max(axis=1) < 1e-4).mean()
+        assert exact >= 0.4  # random scales make ties, on which one code may round the other way
+        assert np.abs(found - expected).max() <= TIES * np.abs(expected).max()
+
+
+def test_4_bit_weights_run_on_the_kernels_of_8_bit_ones() -> None:
+    family = family_of("int8", "int4")
+    for network in networks(family):
+        found, expected = optimised_ops(emit(network)), expected_kernels(network.workload)
+        assert {op: found[op] for op in INTEGER_OPS} == {op: expected[op] for op in INTEGER_OPS}
+        assert found["Cast"] == 0
+
+
+def test_4_bit_weights_take_half_the_bytes_and_the_size_table_knows() -> None:
+    family, rng = family_of("int8", "int4"), np.random.default_rng(0)
+    corners = family.corners()
+    works = [family.workload(corners[f"largest/{fmt}"]) for fmt in ("int8", "int4")]
+    int8, int4 = (len(emit(random_network(work, rng=rng))) for work in works)
+    weights = sum(layer.out_channels * layer.kernel**2 * layer.in_shape[0] // layer.groups
+                  for layer in works[0].layers if layer.weighted)  # fmt: skip
+    assert int8 - int4 == pytest.approx(weights / 2, rel=0.15)
+    predicted = file_overhead() + sum(map(file_size, works[1].layers))
+    assert predicted == pytest.approx(int4, rel=0.03)
+
+
+def test_half_precision_is_stored_as_such_and_close_to_its_simulation() -> None:
+    for network in networks(family_of("fp32", "fp16")):
+        x, model = images(network), emit(network, batch=8)
+        types = {tensor.data_type for tensor in onnx.load_from_string(model).graph.initializer}
+        assert TensorProto.FLOAT16 in types
+        (found,) = ort.open_session(model).run(None, {"image": x})
+        expected = simulate(network, torch.from_numpy(x)).numpy()
+        assert found.dtype == np.float32
+        assert np.abs(found - expected).max() <= HALF_ERROR * np.abs(expected).max()
+
+
+def test_formats_without_a_direct_conversion_are_refused() -> None:
+    with pytest.raises(TrilobitError, match="cannot hold both fp16 and integer formats, got fp16, int8"):
+        family_of("fp16", "int8")
+    with pytest.raises(TrilobitError, match="each once; got 'int8, int8'"):
+        family_of("int8", "int8")
