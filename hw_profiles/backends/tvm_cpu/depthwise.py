@@ -1,0 +1,210 @@
+"""Depthwise convolutions: one filter per channel.
+
+The input is copied into padded planes of one vector of channels each, [block, row, column, lane]. There, four
+neighbouring positions are one vector of bytes, so that one VNNI instruction multiplies four taps of 16
+channels (the filter is padded with zeros to whole groups). Other targets multiply tap by tap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from hw_profiles.arithmetic import UnitNumbers
+from hw_profiles.backends.tvm_cpu.epilogue import (
+    INPUT_ZERO,
+    ZERO_POINTS,
+    finish,
+    integer_constants,
+    pack_bias,
+    pack_constants,
+)
+from hw_profiles.backends.tvm_cpu.nibbles import pack_nibbles, unpack_at, unpacked
+from hw_profiles.backends.tvm_cpu.target import TvmTarget
+from hw_profiles.backends.tvm_cpu.unit import (
+    DTYPES,
+    Argument,
+    Array,
+    Template,
+    Tile,
+    blocks_of,
+    divisors,
+    natural_lanes,
+)
+from hw_profiles.backends.tvm_cpu.vnni import taps_intrinsic
+from hw_profiles.workload import FP32, LayerSpec
+
+GROUP = 4  # taps that one VNNI lane multiplies
+MAX_COLUMNS = 8
+MAX_ACCUMULATORS = 16
+MAX_TILES = 5
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """How a layer is laid out for vectors of `lanes` channels.
+
+    Attributes:
+        group: taps that are multiplied at once.
+        blocks: vectors of channels.
+        taps: groups of taps in one kernel row.
+        height, width: of a padded plane.
+    """
+
+    lanes: int
+    group: int
+    blocks: int
+    taps: int
+    height: int
+    width: int
+
+
+def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
+    group = GROUP if target.vnni and layer.activation_format != FP32 else 1
+    _, height, width = layer.in_shape
+    edge, taps = layer.kernel // 2, blocks_of(layer.kernel, group)
+    last = (layer.out_shape[2] - 1) * layer.stride
+    padded_width = max(width + 2 * edge, last + taps * group)
+    return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
+
+
+def _weight_argument(layer: LayerSpec, planes: _Planes) -> Argument:
+    shape = (planes.blocks, layer.kernel, planes.taps)
+    if layer.weight_format == "int4":
+        return Argument((*shape, planes.lanes * planes.group // 2), "uint8")
+    return Argument(
+        (*shape, planes.lanes, planes.group), "float32" if layer.weight_format == FP32 else "int8"
+    )
+
+
+def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    """(weights, constants)."""
+    weight, _, _ = numbers.parameters
+    planes = _planes(layer, target, tile.lanes)
+    channels, kernel = planes.blocks * planes.lanes, layer.kernel
+    padded = np.zeros((channels, kernel, planes.taps * planes.group), weight.dtype)
+    padded[: layer.out_channels, :, :kernel] = weight[:, 0]
+    grouped = padded.reshape(planes.blocks, planes.lanes, kernel, planes.taps, planes.group)
+    grouped = grouped.transpose(0, 2, 3, 1, 4)
+    if layer.activation_format == FP32:
+        return np.ascontiguousarray(grouped), pack_bias(numbers, channels)
+    packed = pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
+    return packed, pack_constants(layer, numbers, channels)
+
+
+def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: Any) -> Any:
+    """The input with its zero padding: for codes that is the zero point."""
+    channels, height, width = layer.in_shape
+    edge, lanes = layer.kernel // 2, planes.lanes
+    whole = int(np.gcd(channels, lanes))  # so many lanes are channels all, or none
+
+    def value(b: Any, y: Any, x: Any, c: Any) -> Any:
+        inside = [y >= edge, y < height + edge, x >= edge, x < width + edge]
+        if channels % lanes:
+            inside.append(tirx.floordiv(b * lanes + c, whole) < channels // whole)
+        if layer.activation_format == FP32:
+            padding = tirx.const(0.0, "float32")
+        else:
+            padding = constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
+        return tirx.if_then_else(tirx.all(*inside), source[y - edge, x - edge, b * lanes + c], padding)
+
+    return te.compute((planes.blocks, planes.height, planes.width, lanes), value, name="padded")
+
+
+def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
+    planes = _planes(layer, target, lanes)
+    argument = _weight_argument(layer, planes)
+    channels, stride, group = planes.blocks * lanes, layer.stride, planes.group
+    integer = layer.activation_format != FP32
+    acc_dtype = "int32" if integer else "float32"
+    _, height, width = layer.out_shape
+    source = te.placeholder(
+        (*layer.in_shape[1:], layer.in_shape[0]), DTYPES[layer.activation_format], "source"
+    )
+    packed = te.placeholder(argument.shape, argument.dtype, "weight")
+    constants = integer_constants(channels) if integer else te.placeholder((channels,), "float32", "bias")
+    weight = packed
+    if layer.weight_format == "int4":
+        weight = unpacked(packed, argument, lanes, group)
+    padded = _padded_planes(layer, planes, source, constants)
+    i, t, j = (
+        te.reduce_axis((0, n), name) for n, name in ((layer.kernel, "i"), (planes.taps, "t"), (group, "j"))
+    )
+    acc = te.compute(
+        (height, width, planes.blocks, lanes),
+        lambda y, x, b, c: te.sum(
+            padded[b, y * stride + i, x * stride + t * group + j, c].astype(acc_dtype)
+            * weight[b, i, t, c, j].astype(acc_dtype),
+            axis=[i, t, j],
+        ),
+        name="acc",
+    )
+    out = te.compute(
+        (height, width, layer.out_channels),
+        lambda y, x, n: finish(
+            layer, acc[y, x, tirx.floordiv(n, lanes), tirx.floormod(n, lanes)], constants, n
+        ),
+        name="out",
+    )
+    return te.create_prim_func([source, packed, constants, out])
+
+
+def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+    """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers;
+    `tile.blocks` such planes are padded at a time.
+    """
+    planes = _planes(layer, target, tile.lanes)
+    sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
+    acc, out, padded = (sch.get_sblock(name) for name in ("acc", "out", "padded"))
+    y, x, b, c, i, t, j = sch.get_loops(acc)
+    outer_b, inner_b = sch.split(b, [None, tile.blocks])
+    outer_y, row = sch.split(y, [None, tile.rows])
+    outer_x, column = sch.split(x, [None, tile.columns])
+    sch.reorder(outer_b, outer_y, outer_x, inner_b, i, t, row, column, c, j)
+    sch.compute_at(padded, outer_b)
+    _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    sch.reverse_compute_at(out, inner_b)
+    _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    if layer.weight_format == "int4":
+        unpack_at(sch, outer_b, tile.lanes * planes.group)
+    for loop in (row, column, t):
+        sch.unroll(loop)
+    if planes.group == 1:
+        sch.vectorize(c)
+    start = sch.decompose_reduction(acc, i)
+    for loop, change in zip(
+        sch.get_loops(start)[:-4:-1], (sch.vectorize, sch.unroll, sch.unroll), strict=True
+    ):
+        change(loop)
+    sch.unroll(i)
+    if planes.group == GROUP:
+        sch.tensorize(c, taps_intrinsic(tile.lanes))
+    return sch.mod["main"]
+
+
+def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
+    _, lane = sch.split(sch.get_loops(block)[-1], [None, vector])
+    sch.vectorize(lane)
+
+
+def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+    """Register tiles that divide the output, wide ones first."""
+    lanes = natural_lanes(layer.in_shape[0], target)
+    blocks = blocks_of(layer.in_shape[0], lanes)
+    _, height, width = layer.out_shape
+    widest = divisors(width, MAX_COLUMNS)
+    found = [Tile(lanes, columns, 1, 1) for columns in widest]
+    together = divisors(blocks, 4)[0]
+    found += [Tile(lanes, columns, together, 1) for columns in widest[:2] if together > 1]
+    pair = 2 if height % 2 == 0 else 1
+    found += [
+        Tile(lanes, columns, 1, pair)
+        for columns in widest[:3]
+        if pair > 1 and columns * pair <= MAX_ACCUMULATORS
+    ]
+    return found
+
+
+DEPTHWISE = Template(tiles, schedule, pack)

@@ -1,0 +1,138 @@
+"""What is compiled for: a processor by LLVM's name, and the C compiler that links for it."""
+
+import shutil
+from dataclasses import dataclass, field
+
+import tvm
+
+from hw_profiles.errors import TrilobitError
+
+VNNI = "avx512vnni"
+VNNI_VECTORS = (VNNI, "avx512vl", "avx512bw", "avx512vbmi")  # what the kernels with that instruction use
+INSTRUCTIONS = {
+    "sse4.2",
+    "avx",
+    "avx2",
+    "fma",
+    "bmi2",
+    "avx512f",
+    "avx512fp16",
+    "avx512bf16",
+    "avxvnni",
+    "amx-tile",
+} | set(VNNI_VECTORS)
+PACKAGES = {"aarch64-linux-gnu": "gcc-aarch64-linux-gnu"}  # Debian's, by the triple they compile for
+
+
+@dataclass(frozen=True)
+class TvmTarget:
+    """A processor.
+
+    Attributes:
+        mcpu: LLVM's name of it, for example `znver4`.
+        mtriple: for example `aarch64-linux-gnu`; empty for this machine's.
+        vnni: whether it multiplies four unsigned with four signed bytes and adds them in one instruction.
+        vector_bytes: size of its vector registers.
+
+    Raises:
+        TrilobitError: LLVM does not know that processor.
+    """
+
+    mcpu: str
+    mtriple: str = ""
+    vnni: bool = field(init=False)
+    vector_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        target = self._checked()
+        features = set(map(str, tvm.target.codegen.llvm_get_cpu_features(target)))
+        object.__setattr__(self, "vnni", features.issuperset(VNNI_VECTORS))
+        wide = 64 if "avx512f" in features else 32 if "avx2" in features else 16
+        object.__setattr__(self, "vector_bytes", wide)
+
+    def _checked(self) -> tvm.target.Target:
+        try:
+            known = tvm.target.codegen.llvm_is_valid_cpu(self.mcpu, self.mtriple or _host_triple())
+        except Exception as error:
+            raise TrilobitError(
+                f"LLVM has no target {self.mtriple!r}: {str(error).splitlines()[-1]}"
+            ) from None
+        if not known:
+            raise TrilobitError(
+                f"LLVM does not know the processor {self.mcpu!r} of {self.mtriple or _host_triple()!r}; "
+                "`clang --print-supported-cpus` or tvm.target.codegen.llvm_get_cpu_archlist list those it knows"
+            )
+        return self.tvm_target()
+
+    @property
+    def name(self) -> str:
+        """As `parse_target` reads it: `llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76`."""
+        triple = f" -mtriple={self.mtriple}" if self.mtriple else ""
+        return f"llvm{triple} -mcpu={self.mcpu}"
+
+    @property
+    def local(self) -> bool:
+        """Whether this machine runs what is compiled for it."""
+        return self == host_target() or (not self.mtriple and _runs_here(self))
+
+    def tvm_target(self) -> tvm.target.Target:
+        """As TVM wants it: a dict, since this version takes no strings."""
+        triple = {"mtriple": self.mtriple} if self.mtriple else {}
+        return tvm.target.Target({"kind": "llvm", "mcpu": self.mcpu, "num-cores": 1, **triple})
+
+    def compiler(self) -> str:
+        """The C compiler that links for it.
+
+        Raises:
+            TrilobitError: it is not installed.
+        """
+        name = f"{self.mtriple}-gcc" if self.mtriple else "cc"
+        if shutil.which(name) is None:
+            package = PACKAGES.get(self.mtriple, "gcc" if not self.mtriple else name)
+            raise TrilobitError(
+                f"the C compiler {name!r} is needed to link for {self.name!r}; "
+                f"install it, on Debian with: apt-get install {package}"
+            )
+        return name
+
+
+def host_target() -> TvmTarget:
+    """This machine's processor, as LLVM calls it."""
+    return TvmTarget(str(tvm.target.codegen.llvm_get_system_cpu()))
+
+
+def parse_target(text: str) -> TvmTarget:
+    """A target from a name that a person writes.
+
+    `host`; `llvm -mcpu=znver4`; `llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76`; or shorter
+    `aarch64-linux-gnu:cortex-a76` and `znver4`.
+
+    Raises:
+        TrilobitError: none of these, or a processor that LLVM does not know.
+    """
+    if text == "host":
+        return host_target()
+    words = text.split()
+    if len(words) == 1 and words[0] != "llvm":
+        triple, _, cpu = text.rpartition(":")
+        return TvmTarget(cpu, triple)
+    options = dict(word.removeprefix("-").partition("=")[::2] for word in words[1:])
+    if not words or words[0] != "llvm" or not {"mcpu"} <= set(options) <= {"mcpu", "mtriple"}:
+        raise TrilobitError(
+            f"not a TVM target: {text!r}; write 'host', 'llvm -mcpu=<cpu>', "
+            "'llvm -mtriple=<triple> -mcpu=<cpu>' or '<triple>:<cpu>'"
+        )
+    return TvmTarget(options["mcpu"], options.get("mtriple", ""))
+
+
+def _host_triple() -> str:
+    return str(tvm.target.codegen.llvm_get_system_triple())
+
+
+def _runs_here(target: TvmTarget) -> bool:
+    """Whether this machine has the vector instructions that LLVM uses for that processor."""
+    wanted, mine = (
+        INSTRUCTIONS & set(map(str, tvm.target.codegen.llvm_get_cpu_features(each.tvm_target())))
+        for each in (target, host_target())
+    )
+    return wanted <= mine
