@@ -1,0 +1,1 @@
+"""Analytical accelerators, one TOML file each: every figure with its unit and where it comes from."""
