@@ -1,43 +1,92 @@
-"""`CostTable`: additive costs compiled for one space, so that a whole population is costed by gathers."""
+"""Costs compiled for one space, so that a whole population is costed by gathers: `CostTable` for what adds
+up, `PeakTable` for what is the largest of its parts.
+"""
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.workload import LayerSpec
-from supernet.family import CostTerm
+from hw_profiles.workload import LayerSpec, Workload
+from supernet.family import CostTerm, PeakTerm
 from supernet.space import Genomes, SearchSpace
 
 CHUNK = 16384  # rows costed at once: keeps the gathered block inside the cache
+MOST_ENTRIES = 2**20  # of one term: some ten seconds to compile, 8 MB for each kind of cost
+
+
+class Term(Protocol):
+    """Something that a few genes decide."""
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """Columns of the genome matrix."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
-class CostTable:
-    """Dense cost arrays, one per term, laid end to end.
+class Positions:
+    """Where each term's value stands in one long array that holds all terms' values, end to end.
 
     Attributes:
-        strides: (g, t) float32, so that `genomes @ strides + offsets` is each term's index into `values`.
-            Exact: indices stay
-            below 2^24.
-        offsets: (t,) where each term's array begins.
-        values: (m, k) cost of every entry, in k kinds of cost (seconds, bytes, multiply-adds...).
+        strides: (g, t) float32, so that `genomes @ strides + offsets` is each term's position.
+            Exact: positions stay below 2^24.
+        offsets: (t,) where each term's values begin.
     """
 
     strides: NDArray[np.float32]
     offsets: NDArray[np.float32]
+
+    def chunks(self, genomes: Genomes) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """(n, g) canonical genomes -> some rows, and positions (rows, t) of theirs; until all had a turn."""
+        for start in range(0, len(genomes), CHUNK):
+            rows = slice(start, start + CHUNK)
+            yield rows, (genomes[rows].astype(np.float32) @ self.strides + self.offsets).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class CostTable:
+    """Costs that add up over the terms.
+
+    Attributes:
+        positions: of the terms' values.
+        values: (m, k) cost of every entry, in k kinds of cost (seconds, bytes, multiply-adds...).
+    """
+
+    positions: Positions
     values: NDArray[np.float64]
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
         """(n, g) canonical genomes -> (n, k) summed costs."""
         out = np.empty((len(genomes), self.values.shape[1]))
-        for start in range(0, len(genomes), CHUNK):
-            rows = genomes[start : start + CHUNK].astype(np.float32)
-            index = (rows @ self.strides + self.offsets).astype(np.int32)
+        for rows, index in self.positions.chunks(genomes):
             for kind in range(out.shape[1]):
-                out[start : start + CHUNK, kind] = self.values[:, kind].take(index).sum(axis=1)
+                out[rows, kind] = self.values[:, kind].take(index).sum(axis=1)
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class PeakTable:
+    """A cost that is the largest of the terms'.
+
+    Attributes:
+        positions: of the terms' values.
+        values: (m,) cost of every entry.
+    """
+
+    positions: Positions
+    values: NDArray[np.float64]
+
+    def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
+        """(n, g) canonical genomes -> (n,) largest costs."""
+        out = np.zeros(len(genomes))
+        for rows, index in self.positions.chunks(genomes):
+            self.values.take(index).max(axis=1, initial=0.0, out=out[rows])
         return out
 
 
@@ -47,29 +96,52 @@ def compile_table(
     """Evaluate every term at every combination of its genes, in each kind of cost.
 
     Raises:
-        ValueError: the terms have 2^24 or more entries; split them into terms of fewer genes.
+        ValueError: the terms have too many entries; split them into terms of fewer genes.
     """
+    positions = _positions(space, terms)
+    values = [
+        [sum(cost(layer) for layer in layers) for cost in costs]
+        for term in terms
+        for layers in map(term.layers, _combinations(space, term))
+    ]
+    return CostTable(positions, np.array(values, np.float64).reshape(len(values), len(costs)))
+
+
+def compile_peak(
+    space: SearchSpace, terms: Sequence[PeakTerm], peak: Callable[[Workload], float]
+) -> PeakTable:
+    """Evaluate every term at every combination of its genes; a part that is absent costs 0.
+
+    Raises:
+        ValueError: as in `compile_table`.
+    """
+    positions, known = _positions(space, terms), cache(peak)
+    parts = (part for term in terms for part in map(term.part, _combinations(space, term)))
+    return PeakTable(positions, np.array([known(part) if part else 0.0 for part in parts], np.float64))
+
+
+def _combinations(space: SearchSpace, term: Term) -> Iterator[tuple[int, ...]]:
+    return itertools.product(*(range(space.cardinalities[column]) for column in term.columns))
+
+
+def _positions(space: SearchSpace, terms: Sequence[Term]) -> Positions:
+    """Each term as a dense array over `_combinations`, the last gene running fastest."""
     strides = np.zeros((len(space.choices), len(terms)), np.float32)
-    offsets = np.zeros(len(terms), np.float32)
-    values: list[list[float]] = []
+    ends = [0]
     for position, term in enumerate(terms):
         sizes = space.cardinalities[list(term.columns)]
         strides[list(term.columns), position] = np.append(np.cumprod(sizes[:0:-1])[::-1], 1)
-        offsets[position] = len(values)
-        for genes in itertools.product(*(range(size) for size in sizes)):
-            layers = term.layers(genes)
-            values.append([sum(cost(layer) for layer in layers) for cost in costs])
-        if len(values) >= 2**24:
-            raise ValueError(f"{len(values)} table entries; an index must stay below 2^24")
-    return CostTable(strides, offsets, np.array(values, np.float64).reshape(len(values), len(costs)))
+        entries = math.prod(sizes.tolist())
+        ends.append(ends[-1] + entries)
+        if entries > MOST_ENTRIES or ends[-1] >= 2**24:
+            raise ValueError(
+                f"a term of {entries} table entries, {ends[-1]} in all; allowed are {MOST_ENTRIES} and "
+                f"{2**24 - 1}: split it into terms of fewer genes"
+            )
+    return Positions(strides, np.array(ends[:-1], np.float32))
 
 
 def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[LayerSpec, ...]:
     """Every layer that some network of the space has, once, sorted by key: what a profile must hold."""
-    layers = {
-        layer
-        for term in terms
-        for genes in itertools.product(*(range(space.cardinalities[column]) for column in term.columns))
-        for layer in term.layers(genes)
-    }
+    layers = {layer for term in terms for genes in _combinations(space, term) for layer in term.layers(genes)}
     return tuple(sorted(layers, key=LayerSpec.key))

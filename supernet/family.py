@@ -40,6 +40,21 @@ class CostTerm:
     layers: Callable[[tuple[int, ...]], tuple[LayerSpec, ...]]
 
 
+@dataclass(frozen=True)
+class PeakTerm:
+    """One part of a network between two moments when a single tensor is alive, and the few genes that decide
+    its memory: a network needs as much as its largest part.
+
+    Attributes:
+        columns: columns of the genome matrix it depends on.
+        part: from the genes in those columns to the part as a network by itself, which reads the tensor that
+            the part before gives; None where the part is absent.
+    """
+
+    columns: tuple[int, ...]
+    part: Callable[[tuple[int, ...]], Workload | None]
+
+
 class ElasticNet(Protocol):
     """A supernet: `forward(x, arch)` with no stored active state."""
 
@@ -88,6 +103,10 @@ class Family(Protocol):
         """Parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
         ...
 
+    def peak_terms(self) -> tuple[PeakTerm, ...]:
+        """Parts of which the largest needs, in memory, what `workload(candidate)` needs."""
+        ...
+
     def resolution(self, candidate: Candidate) -> int:
         """Input height and width in pixels."""
         ...
@@ -129,8 +148,8 @@ def load_family(
     computed = {load_format(fmt).activation_format for fmt in formats}
     if "fp16" in computed and not computed <= set(FLOATS):
         raise TrilobitError(
-            f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: there is no direct "
-            "conversion between them; leave one kind out"
+            f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: "
+            "there is no direct conversion between them; leave one kind out"
         )
     chosen: Family = make(in_channels=in_channels, classes=classes, formats=tuple(formats))
     return chosen

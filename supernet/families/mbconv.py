@@ -9,47 +9,24 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TypeVar
 
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
-from hw_profiles.workload import conversion as boundary_layers
+from hw_profiles.workload import LayerSpec, Workload, WorkloadBuilder
+from supernet.families.mbconv_layers import PARTS as PARTS
+from supernet.families.mbconv_layers import Block as Block
+from supernet.families.mbconv_layers import MBConvLayers, conversion, stored_and_computed
+from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
-from supernet.family import CostTerm, load_format
+from supernet.family import CostTerm, PeakTerm
 from supernet.policy import Precision, QuantPolicy
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.subnet import Subnet
 
-PARTS = ("expand", "depthwise", "project")
 DEFAULT_FORMATS = ("fp32", "int8")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: its output width, stride of its first block, and what is elastic in it.
-
-    Attributes:
-        width: output channels of every block.
-        stride: stride of the first block's depthwise convolution.
-        depths: allowed numbers of blocks, ascending.
-        expanded: allowed expanded channels, ascending, multiples of 8.
-        kernels: allowed depthwise kernels, ascending and odd.
-    """
-
-    width: int
-    stride: int
-    depths: tuple[int, ...]
-    expanded: tuple[int, ...]
-    kernels: tuple[int, ...] = (3, 5, 7)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One inverted residual: depthwise kernel and expanded channels."""
-
-    kernel: int
-    expanded: int
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +49,10 @@ class MBConvFamily:
     in_channels: int
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
+
+    @cached_property
+    def _layers(self) -> MBConvLayers:
+        return MBConvLayers(self.in_channels, self.stem_width, self.stages, self.head_width, self.classes)
 
     # -- the space ---------------------------------------------------------------------------------
 
@@ -109,7 +90,7 @@ class MBConvFamily:
     def policy(self, candidate: Candidate) -> QuantPolicy:
         decisions = self._space.decode(candidate)
         return {
-            name.removesuffix(".format"): Precision(*_stored_and_computed(str(option)))
+            name.removesuffix(".format"): Precision(*stored_and_computed(str(option)))
             for name, option in decisions.items()
             if name.endswith(".format")
         }
@@ -135,43 +116,17 @@ class MBConvFamily:
         return self._workload(arch, {})
 
     def _workload(self, arch: MBConvArch, policy: QuantPolicy) -> Workload:
-        layer = _LayerFactory(self)
-
         def precision(name: str) -> str:
             return policy[name].weight if name in policy else "fp32"
 
         net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
-        x = net.add("stem", layer.stem(arch.resolution, precision("stem")), INPUT)
+        x = self._layers.append_stem(net, precision("stem"))
         for s, blocks in enumerate(arch.stages):
             for b, block in enumerate(blocks):
-                name, entry = f"s{s}.b{b}", x
-                for part in PARTS:
-                    spec = layer.part(part, s, b, net.shape(x)[1], block, precision(f"{name}.{part}"))
-                    x = net.add(f"{name}.{part}", spec, x)
-                if self._has_residual(s, b):
-                    spec = layer.add(s, net.shape(x)[1], net.format(entry), precision(f"{name}.project"))
-                    x = net.add(f"{name}.add", spec, x, entry)
-        size = net.shape(x)[1]
-        x = net.add("head", layer.head(size, precision("head")), x)
-        x = net.add("pool", layer.pool(size, precision("head")), x)
-        net.add("classifier", layer.classifier(precision("classifier")), x)
+                formats = [precision(f"s{s}.b{b}.{part}") for part in PARTS]
+                x = self._layers.append_block(net, x, s, b, block, formats)
+        self._layers.append_tail(net, x, precision("head"), precision("classifier"))
         return net.build()
-
-    def _has_residual(self, s: int, b: int) -> bool:
-        stage = self.stages[s]
-        return b > 0 or (stage.stride == 1 and self._entry_width(s, b) == stage.width)
-
-    def _entry_width(self, s: int, b: int) -> int:
-        if b > 0:
-            return self.stages[s].width
-        return self.stages[s - 1].width if s > 0 else self.stem_width
-
-    def _entry_size(self, resolution: int, s: int, b: int) -> int:
-        """Height and width of the map that block `b` of stage `s` reads."""
-        size = -(-resolution // 2)
-        for stage in self.stages[: s + (b > 0)]:
-            size = -(-size // stage.stride)
-        return size
 
     def terms(self) -> tuple[CostTerm, ...]:
         terms = [self._stem_term()]
@@ -182,16 +137,22 @@ class MBConvFamily:
 
     def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[LayerSpec, ...]]) -> CostTerm:
         """A term whose function takes the chosen options themselves, by position."""
+        return CostTerm(*self._of_options(names, layers))
+
+    def _of_options(
+        self, names: tuple[str, ...], function: Callable[..., Result]
+    ) -> tuple[tuple[int, ...], Callable[[tuple[int, ...]], Result]]:
+        """Columns of the named choices, and a function of options as one of the genes there."""
         columns = tuple(self._space.columns[name] for name in names)
         options = [self._space.choices[column].options for column in columns]
 
-        def of_genes(genes: tuple[int, ...]) -> tuple[LayerSpec, ...]:
-            return layers(*(choice[gene] for choice, gene in zip(options, genes, strict=True)))
+        def of_genes(genes: tuple[int, ...]) -> Result:
+            return function(*(choice[gene] for choice, gene in zip(options, genes, strict=True)))
 
-        return CostTerm(columns, of_genes)
+        return columns, of_genes
 
     def _stem_term(self) -> CostTerm:
-        layer = _LayerFactory(self)
+        layer = self._layers
 
         def stem(resolution: int, stem_format: str) -> tuple[LayerSpec, ...]:
             boundary = conversion((self.in_channels, resolution, resolution), "fp32", stem_format)
@@ -217,7 +178,7 @@ class MBConvFamily:
         return str(chosen[1 + self.stages[s - 1].depths.index(int(chosen[0]))])
 
     def _block_terms(self, s: int, b: int) -> list[CostTerm]:
-        layer, block, entry = _LayerFactory(self), f"s{s}.b{b}", self._entry_formats(s, b)
+        layer, block, entry = self._layers, f"s{s}.b{b}", self._entry_formats(s, b)
         stride = self.stages[s].stride if b == 0 else 1
         shared = ("resolution", f"s{s}.depth", f"{block}.expanded")
 
@@ -226,29 +187,27 @@ class MBConvFamily:
         ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
-            size = self._entry_size(resolution, s, b)
-            found = self._entry_format(s, b, before)
-            shape = (self._entry_width(s, b), size, size)
-            if not self._has_residual(s, b):
+            shape, found = layer.entry_shape(resolution, s, b), self._entry_format(s, b, before)
+            if not layer.has_residual(s, b):
                 return conversion(shape, found, expand)
             converted = [*conversion(shape, found, expand), *conversion(shape, found, project)]
             if converted and converted[0].op == "quantize":
                 converted = converted[:1]  # quantized once for both
-            return (layer.add(s, size, found, project), *converted)
+            return (layer.add(s, shape[1], found, project), *converted)
 
         def expand(
             resolution: int, depth: int, expanded: int, expand: str, depthwise: str
         ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
-            size = self._entry_size(resolution, s, b)
+            size = layer.entry_size(resolution, s, b)
             spec = layer.part("expand", s, b, size, Block(1, expanded), expand)
             return (spec, *conversion((expanded, size, size), expand, depthwise))
 
         def depthwise(
             resolution: int, depth: int, expanded: int, kernel: int, depthwise: str
         ) -> tuple[LayerSpec, ...]:
-            size = self._entry_size(resolution, s, b)
+            size = layer.entry_size(resolution, s, b)
             return (
                 (layer.part("depthwise", s, b, size, Block(kernel, expanded), depthwise),)
                 if depth > b
@@ -260,7 +219,7 @@ class MBConvFamily:
         ) -> tuple[LayerSpec, ...]:
             if depth <= b:
                 return ()
-            size = -(-self._entry_size(resolution, s, b) // stride)
+            size = -(-layer.entry_size(resolution, s, b) // stride)
             spec = layer.part("project", s, b, size, Block(1, expanded), project)
             return (*conversion((expanded, size, size), depthwise, project), spec)
 
@@ -275,15 +234,13 @@ class MBConvFamily:
         ]
 
     def _tail_terms(self) -> list[CostTerm]:
-        layer, s = _LayerFactory(self), len(self.stages)
-        width = self.stages[-1].width
+        layer, s = self._layers, len(self.stages)
 
         def boundary(resolution: int, head: str, *before: int | str) -> tuple[LayerSpec, ...]:
-            size = self._entry_size(resolution, s, 0)
-            return conversion((width, size, size), self._entry_format(s, 0, before), head)
+            return conversion(layer.entry_shape(resolution, s, 0), self._entry_format(s, 0, before), head)
 
         def tail(resolution: int, head: str, classifier: str) -> tuple[LayerSpec, ...]:
-            size = self._entry_size(resolution, s, 0)
+            size = layer.entry_size(resolution, s, 0)
             pooled = conversion((self.head_width, 1, 1), head, classifier)
             return (layer.head(size, head), layer.pool(size, head), *pooled, layer.classifier(classifier))
 
@@ -291,6 +248,42 @@ class MBConvFamily:
             self._term(("resolution", "head.format", *self._entry_formats(s, 0)), boundary),
             self._term(("resolution", "head.format", "classifier.format"), tail),
         ]
+
+    # -- memory ------------------------------------------------------------------------------------
+
+    def peak_terms(self) -> tuple[PeakTerm, ...]:
+        def stem(resolution: int, fmt: str) -> Workload:
+            net = WorkloadBuilder((self.in_channels, resolution, resolution))
+            self._layers.append_stem(net, fmt)
+            return net.build()
+
+        end, alone = len(self.stages), cache(self._layers.tail_alone)
+
+        def tail(resolution: int, head: str, classifier: str, *before: int | str) -> Workload:
+            return alone(resolution, head, classifier, self._entry_format(end, 0, before))
+
+        ends = ("resolution", "head.format", "classifier.format", *self._entry_formats(end, 0))
+        return (
+            PeakTerm(*self._of_options(("resolution", "stem.format"), stem)),
+            *(self._block_peak(s, b) for s, st in enumerate(self.stages) for b in range(max(st.depths))),
+            PeakTerm(*self._of_options(ends, tail)),
+        )
+
+    def _block_peak(self, s: int, b: int) -> PeakTerm:
+        """One block; its depthwise kernel does not matter."""
+        alone, name, mortal = cache(self._layers.block_alone), f"s{s}.b{b}", b >= min(self.stages[s].depths)
+        formats = tuple(f"{name}.{part}.format" for part in PARTS)
+
+        def block(resolution: int, expanded: int, *rest: int | str) -> Workload | None:
+            chosen, before = (str(fmt) for fmt in rest[: len(PARTS)]), rest[len(PARTS) :]
+            if mortal and int(before[0]) <= b:
+                return None
+            found = self._entry_format(s, b, before[mortal:])
+            return alone(resolution, s, b, Block(1, expanded), tuple(chosen), found)
+
+        depth = (f"s{s}.depth",) * mortal
+        names = ("resolution", f"{name}.expanded", *formats, *depth, *self._entry_formats(s, b))
+        return PeakTerm(*self._of_options(names, block))
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -301,7 +294,7 @@ class MBConvFamily:
             stages=[
                 [
                     (
-                        self._entry_width(s, b),
+                        self._layers.entry_width(s, b),
                         max(st.expanded),
                         st.width,
                         max(st.kernels),
@@ -321,77 +314,6 @@ class MBConvFamily:
             raise TypeError(f"{self.name}: expected an MBConvNet, got {type(net).__name__}")
         arch = self.arch(candidate)
         return Subnet(self.plain_workload(arch), net.extract(arch))
-
-
-@cache
-def _stored_and_computed(fmt: str) -> tuple[str, str]:
-    """Formats of a layer's weights and of its activations, by the one choice that sets both."""
-    return fmt, load_format(fmt).activation_format
-
-
-def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
-    """What stands between two layers of these choices."""
-    return boundary_layers(shape, _stored_and_computed(found)[1], _stored_and_computed(wanted)[1])
-
-
-@dataclass(frozen=True)
-class _LayerFactory:
-    """The layer specs of the family, by position: the one place that `workload` and `terms` take them
-    from.
-    """
-
-    family: MBConvFamily
-
-    def stem(self, resolution: int, fmt: str) -> LayerSpec:
-        family = self.family
-        shape = (family.in_channels, resolution, resolution)
-        return LayerSpec("stem", shape, family.stem_width, 3, 2, 1, "relu", *_stored_and_computed(fmt))
-
-    def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
-        stage, mid = self.family.stages[s], block.expanded
-        if part == "expand":
-            return LayerSpec(
-                "conv",
-                (self.family._entry_width(s, b), size, size),
-                mid,
-                1,
-                1,
-                1,
-                "relu",
-                *_stored_and_computed(fmt),
-            )
-        if part == "project":
-            return LayerSpec(
-                "conv", (mid, size, size), stage.width, 1, 1, 1, "none", *_stored_and_computed(fmt)
-            )
-        stride = stage.stride if b == 0 else 1
-        return LayerSpec(
-            "conv", (mid, size, size), mid, block.kernel, stride, mid, "relu", *_stored_and_computed(fmt)
-        )
-
-    def add(self, s: int, size: int, shortcut: str, fmt: str) -> LayerSpec:
-        (_, found), (_, computed) = _stored_and_computed(shortcut), _stored_and_computed(fmt)
-        width, op = self.family.stages[s].width, "add" if found == computed else "add_converted"
-        return LayerSpec(op, (width, size, size), width, activation_format=computed)
-
-    def head(self, size: int, fmt: str) -> LayerSpec:
-        shape = (self.family.stages[-1].width, size, size)
-        return LayerSpec("conv", shape, self.family.head_width, 1, 1, 1, "relu", *_stored_and_computed(fmt))
-
-    def pool(self, size: int, fmt: str) -> LayerSpec:
-        width = self.family.head_width
-        return LayerSpec("pool", (width, size, size), width, activation_format=_stored_and_computed(fmt)[1])
-
-    def classifier(self, fmt: str) -> LayerSpec:
-        family = self.family
-        weight, activation = _stored_and_computed(fmt)
-        return LayerSpec(
-            "linear",
-            (family.head_width, 1, 1),
-            family.classes,
-            weight_format=weight,
-            activation_format=activation,
-        )
 
 
 def digits_mbconv(

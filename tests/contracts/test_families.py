@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from hw_profiles.backends.ort import open_session
 from hw_profiles.errors import TrilobitError
+from hw_profiles.memory import peak_bytes
 from hw_profiles.registry import names
 from nas.export.to_onnx import emit
+from predictors.table import compile_peak
 from supernet.family import FAMILIES, Family, load_family
 from supernet.quant.calibrate import observe, quantize
 from supernet.space import Candidate
@@ -74,6 +76,13 @@ def test_is_what_was_asked_for(each_family: Family) -> None:
     assert (each_family.in_channels, each_family.classes) == (CHANNELS, CLASSES)
     again = load_family(each_family.name, in_channels=CHANNELS, classes=CLASSES)
     assert again.space().fingerprint == each_family.space().fingerprint
+
+
+def test_its_peak_terms_give_the_memory_of_its_workloads(each_family: Family) -> None:
+    chosen = candidates(each_family, 100)
+    genomes = np.array([candidate.genes for candidate in chosen], np.int16)
+    found = compile_peak(each_family.space(), each_family.peak_terms(), peak_bytes)(genomes)
+    np.testing.assert_array_equal(found, [peak_bytes(each_family.workload(c)) for c in chosen])
 
 
 def check_extraction(family: Family, net: nn.Module, chosen: Sequence[Candidate]) -> None:

@@ -1,4 +1,6 @@
-"""`CostTable` against the sum over workload rows, which it must equal exactly."""
+"""Tables against the sum over workload rows and against the peak of the workload, which they must equal
+exactly.
+"""
 
 import itertools
 
@@ -7,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hw_profiles.memory import peak_bytes
 from hw_profiles.workload import LayerSpec, macs, params
 from predictors import table
-from predictors.table import compile_table, distinct_layers
+from predictors.table import compile_peak, compile_table, distinct_layers
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import FAMILIES, Family, load_family
+from supernet.family import FAMILIES, CostTerm, Family, load_family
 
 COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
 
@@ -20,6 +23,11 @@ def summed(family: Family, genomes: np.ndarray) -> np.ndarray:
     """(n, k) costs added up layer by layer."""
     loads = [family.workload(family.space().candidate(genome)) for genome in genomes]
     return np.array([[sum(cost(layer) for layer in load.layers) for cost in COSTS] for load in loads], float)
+
+
+def peaks(family: Family, genomes: np.ndarray) -> list[int]:
+    """(n,) bytes, from each workload."""
+    return [peak_bytes(family.workload(family.space().candidate(genome))) for genome in genomes]
 
 
 def stages() -> st.SearchStrategy[Stage]:
@@ -59,15 +67,42 @@ def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> 
     np.testing.assert_array_equal(costs, summed(family, genomes))
 
 
+@pytest.mark.parametrize("formats", [("fp32", "int8"), ("int4", "fp32", "int8"), ("fp32", "fp16")])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) -> None:
+    family = load_family(name, in_channels=3, classes=10, formats=formats)
+    genomes = family.space().sample(300, rng=np.random.default_rng(0))
+    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    np.testing.assert_array_equal(found, peaks(family, genomes))
+    assert np.unique(found).size > 30
+
+
+@settings(max_examples=15, deadline=None)
+@given(family=small_families(), seed=st.integers(0, 99))
+def test_equals_the_peak_in_any_small_family(family: MBConvFamily, seed: int) -> None:
+    genomes = family.space().sample(8, rng=np.random.default_rng(seed))
+    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    np.testing.assert_array_equal(found, peaks(family, genomes))
+
+
+def test_a_term_of_too_many_genes_is_refused() -> None:
+    space = load_family("digits-mbconv", in_channels=1, classes=10).space()
+    everything = CostTerm(tuple(range(len(space.choices))), lambda genes: ())
+    with pytest.raises(ValueError, match="split it into terms of fewer genes"):
+        compile_table(space, [everything], (macs,))
+
+
 @pytest.mark.parametrize("n", [0, 1, 6, 7, 8, 21])
 def test_rows_do_not_depend_on_the_chunk_they_fall_in(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
     costs = compile_table(family.space(), family.terms(), COSTS)
+    memory = compile_peak(family.space(), family.peak_terms(), peak_bytes)
     genomes = family.space().sample(n, rng=np.random.default_rng(1))
-    whole = costs(genomes)
+    whole, peak = costs(genomes), memory(genomes)
     monkeypatch.setattr(table, "CHUNK", 7)
     np.testing.assert_array_equal(costs(genomes), whole)
-    assert whole.shape == (n, len(COSTS))
+    np.testing.assert_array_equal(memory(genomes), peak)
+    assert (whole.shape, peak.shape) == ((n, len(COSTS)), (n,))
 
 
 def test_a_table_without_costs_or_terms_is_empty() -> None:
@@ -75,6 +110,7 @@ def test_a_table_without_costs_or_terms_is_empty() -> None:
     genomes = family.space().sample(3, rng=np.random.default_rng(0))
     assert compile_table(family.space(), family.terms(), ())(genomes).shape == (3, 0)
     np.testing.assert_array_equal(compile_table(family.space(), (), (macs,))(genomes), np.zeros((3, 1)))
+    np.testing.assert_array_equal(compile_peak(family.space(), (), peak_bytes)(genomes), np.zeros(3))
 
 
 def test_distinct_layers_are_those_of_all_networks() -> None:
