@@ -80,21 +80,28 @@ class Calibration:
         return self.predict_s(np.reshape(sums_s, shape), np.reshape(rows, shape))
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
-        """Error on the held-out networks, of one precision or all: `mape`, `max_error` (fractions),
-        `kendall_tau`, `n`.
+        """`prediction_error` on the held-out networks, of one precision or all; only `n` where there are
+        none.
         """
         chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
         if not chosen:
             return {"n": 0}
-        measured = np.array([net.measured_s for net in chosen])
-        predicted = self.predict_networks_s(chosen)
-        error = np.abs(predicted / measured - 1)
-        return {
-            "mape": float(error.mean()),
-            "max_error": float(error.max()),
-            "kendall_tau": kendall_tau(predicted, measured),
-            "n": len(chosen),
-        }
+        return prediction_error(self.predict_networks_s(chosen), np.array([net.measured_s for net in chosen]))
+
+
+def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
+    """(n,) predicted and measured seconds -> `mape`, `max_error`, `within_5`, `within_10` (fractions),
+    `kendall_tau`, `n`.
+    """
+    error = np.abs(predicted / measured - 1)
+    return {
+        "mape": float(error.mean()),
+        "max_error": float(error.max()),
+        "within_5": float((error <= 0.05).mean()),
+        "within_10": float((error <= 0.10).mean()),
+        "kendall_tau": kendall_tau(predicted, measured),
+        "n": len(measured),
+    }
 
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
@@ -131,6 +138,29 @@ def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """Random networks drawn and measured after the calibration, which never sees them.
+
+    Attributes:
+        draw: how many validations came before: each draws networks of its own.
+        date: when, ISO 8601.
+        networks: what was measured.
+    """
+
+    draw: int
+    date: str
+    networks: tuple[WholeNetwork, ...]
+
+    def error(self, calibration: Calibration, precision: str | None = None) -> dict[str, float]:
+        """`prediction_error` of one precision or all; only `n` where there are none."""
+        chosen = [net for net in self.networks if precision in (None, net.precision)]
+        if not chosen:
+            return {"n": 0}
+        measured = np.array([net.measured_s for net in chosen])
+        return prediction_error(calibration.predict_networks_s(chosen), measured)
+
+
+@dataclass(frozen=True)
 class DeviceProfile:
     """One device's table, by layer.
 
@@ -140,6 +170,7 @@ class DeviceProfile:
         table: a measurement for every layer, or the error that prevented it.
         estimates: predicted rows, for layers that were not measured or whose number was refused.
         calibration: from sums of rows to whole networks; None until measured.
+        validation: the last `nas profile --validate`; None if there was none.
     """
 
     device: DeviceInfo
@@ -147,6 +178,7 @@ class DeviceProfile:
     table: Mapping[LayerSpec, Measurement] = field(default_factory=dict)
     calibration: Calibration | None = None
     estimates: Mapping[LayerSpec, Estimate] = field(default_factory=dict)
+    validation: Validation | None = None
 
     def __contains__(self, layer: object) -> bool:
         """Whether the profile says anything of a layer."""
@@ -262,6 +294,7 @@ def save_profile(profile: DeviceProfile, path: Path) -> None:
         "plan": profile.plan.to_json(),
         "table": table,
         "calibration": _calibration_json(profile.calibration),
+        "validation": _validation_json(profile.validation, profile.calibration or Calibration()),
     }
     write_json(path, document, indent=None)
 
@@ -288,6 +321,7 @@ def load_profile(path: Path) -> DeviceProfile:
                 for key, row in document["table"].items()
                 if row.get("predicted_s") is not None
             },
+            validation=_validation_from_json(document.get("validation")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TrilobitError(f"{path}: not a usable profile ({error}); run `nas profile` again") from None
@@ -329,48 +363,87 @@ def _row(key: str, row: Mapping[str, Any]) -> Measurement:
     )
 
 
+def groups(networks: Sequence[WholeNetwork]) -> dict[str, str | None]:
+    """What errors are told of: every precision, and `all` of them (None)."""
+    found = dict.fromkeys(("fp32", "int8", "mixed", *(net.precision for net in networks)))
+    return {**{precision: precision for precision in found}, "all": None}
+
+
 def _calibration_json(calibration: Calibration | None) -> dict[str, Any] | None:
     if calibration is None:
         return None
-    groups: dict[str, str | None] = {"fp32": "fp32", "int8": "int8", "mixed": "mixed", "all": None}
     return {
         "slope": dict(zip(KINDS, calibration.slopes, strict=True)),
         "per_row_s": dict(zip(KINDS, calibration.per_row_s, strict=True)),
         "intercept_s": calibration.intercept_s,
         "n_networks": sum(not net.held_out for net in calibration.networks),
-        "held_out": {name: calibration.held_out_error(precision) for name, precision in groups.items()},
-        "networks": [
-            {
-                "format": net.precision,
-                "held_out": net.held_out,
-                "sums_s": list(net.sums_s),
-                "rows": list(net.rows),
-                "predicted_s": float(predicted_s),
-                "measured_s": net.measured_s,
-                "iqr_s": net.iqr_s,
-                "quiet_share": net.quiet_share,
-            }
-            for net, predicted_s in zip(
-                calibration.networks, calibration.predict_networks_s(calibration.networks), strict=True
-            )
-        ],
+        "held_out": {
+            name: _error_json(calibration.held_out_error(precision))
+            for name, precision in groups(calibration.networks).items()
+        },
+        "networks": _networks_json(calibration.networks, calibration),
     }
+
+
+def _validation_json(validation: Validation | None, calibration: Calibration) -> dict[str, Any] | None:
+    if validation is None:
+        return None
+    return {
+        "draw": validation.draw,
+        "date": validation.date,
+        "error": {
+            name: _error_json(validation.error(calibration, precision))
+            for name, precision in groups(validation.networks).items()
+        },
+        "networks": _networks_json(validation.networks, calibration),
+    }
+
+
+def _error_json(error: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no nan: a rank correlation of one network is null."""
+    return {name: None if math.isnan(value) else value for name, value in error.items()}
+
+
+def _networks_json(networks: Sequence[WholeNetwork], calibration: Calibration) -> list[dict[str, Any]]:
+    predicted_s = calibration.predict_networks_s(networks).tolist()
+    return [
+        {
+            "format": net.precision,
+            "held_out": net.held_out,
+            "sums_s": list(net.sums_s),
+            "rows": list(net.rows),
+            "predicted_s": predicted,
+            "measured_s": net.measured_s,
+            "iqr_s": net.iqr_s,
+            "quiet_share": net.quiet_share,
+        }
+        for net, predicted in zip(networks, predicted_s, strict=True)
+    ]
 
 
 def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | None:
     if document is None:
         return None
-    networks = tuple(
-        WholeNetwork(
-            precision=n["format"],
-            held_out=n["held_out"],
-            sums_s=tuple(n["sums_s"]),
-            rows=tuple(n["rows"]),
-            measured_s=n["measured_s"],
-            iqr_s=n["iqr_s"],
-            quiet_share=n["quiet_share"],
-        )
-        for n in document["networks"]
-    )
     slopes, per_row_s = (tuple(document[name][one] for one in KINDS) for name in ("slope", "per_row_s"))
-    return Calibration(slopes, per_row_s, document["intercept_s"], networks)
+    return Calibration(slopes, per_row_s, document["intercept_s"], _networks(document["networks"]))
+
+
+def _validation_from_json(document: Mapping[str, Any] | None) -> Validation | None:
+    if document is None:
+        return None
+    return Validation(document["draw"], document["date"], _networks(document["networks"]))
+
+
+def _networks(rows: Sequence[Mapping[str, Any]]) -> tuple[WholeNetwork, ...]:
+    return tuple(
+        WholeNetwork(
+            precision=row["format"],
+            held_out=row["held_out"],
+            sums_s=tuple(row["sums_s"]),
+            rows=tuple(row["rows"]),
+            measured_s=row["measured_s"],
+            iqr_s=row["iqr_s"],
+            quiet_share=row["quiet_share"],
+        )
+        for row in rows
+    )

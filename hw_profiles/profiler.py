@@ -30,6 +30,7 @@ def profile_layers(
     emit: Emit,
     rng: np.random.Generator,
     deadline: float = float("inf"),
+    again: bool = True,
 ) -> Iterator[DeviceProfile]:
     """Measure the layers that `profile` lacks, then again those that were disturbed, drifted or are too
     unsteady, while the plan's `remeasure_s` last; gives the grown profile after every group, for the caller
@@ -39,6 +40,7 @@ def profile_layers(
         emit: turns a workload into ONNX with numbers of some sort in it.
         rng: shuffles the order, so that slow drift does not fall on one kind of layer.
         deadline: on the monotonic clock; no group is begun after it.
+        again: whether to measure rows a second time at all.
     """
     start, reference = time.monotonic(), reference_network(backend, layers)
     layers = [*_pools(backend, layers), *layers]  # a disturbed pooling would disturb all that build on it
@@ -53,7 +55,7 @@ def profile_layers(
             yield profile
             if not profile.missing(layers) and time.monotonic() - start > plan.remeasure_s:
                 return
-        pending, patience_s = profile.disturbed(layers), 2 * patience_s
+        pending, patience_s = profile.disturbed(layers) if again else (), 2 * patience_s
 
 
 def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload | None:
@@ -102,18 +104,29 @@ def probe_networks(
 
 
 def measure_networks(
-    backend: Backend, profile: DeviceProfile, networks: Sequence[tuple[str, bool, Workload]], *, emit: Emit
+    backend: Backend,
+    profile: DeviceProfile,
+    networks: Sequence[tuple[str, bool, Workload]],
+    *,
+    emit: Emit,
+    deadline: float = float("inf"),
 ) -> list[WholeNetwork]:
     """Measure whole networks, interleaved in groups: (precision, held out, workload) each.
 
-    Those that were disturbed to the end are left out, unless that leaves less than half: a time that
-    something else made says nothing about the table.
+    Networks with a unit that the device cannot run are left out; so are those that were disturbed to the
+    end, unless that leaves less than half: a time that something else made says nothing about the table.
+
+    Args:
+        deadline: on the monotonic clock; no group is begun after it.
 
     Raises:
         RuntimeError: the engine cannot run one of them although it could run each of its layers.
     """
-    out = []
-    for group in _chunks(networks, GROUP):
+    rejected, out = profile.rejected(), list[WholeNetwork]()
+    runnable = [one for one in networks if rejected.keys().isdisjoint(one[2].layers)]
+    for group in _chunks(runnable, GROUP):
+        if time.monotonic() > deadline:
+            break
         jobs = [Job(work, partial(emit, work)) for _, _, work in group]
         measured = measure_patiently(backend, jobs, profile.plan)
         for (precision, held_out, work), m in zip(group, measured, strict=True):

@@ -12,6 +12,9 @@ from hw_profiles.errors import TrilobitError
 BACKENDS: Mapping[str, str] = {
     "ort": "hw_profiles.backends.ort:OrtBackend",
     "recorded": "hw_profiles.backends.recorded:RecordedBackend",
+    "systolic": "hw_profiles.backends.systolic:SystolicBackend",
+    "table": "hw_profiles.backends.table:TableBackend",
+    "tvm": "hw_profiles.backends.tvm_cpu.backend:TvmBackend",
 }
 
 

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
-from hw_profiles.registry import BACKENDS, load, names
+from hw_profiles.registry import names
 from nas.config import RunConfig, read_config
+from nas.devices import available_devices
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES, Run, find_run, open_run
 from nas.targets import show
@@ -29,7 +30,10 @@ Command = Callable[[argparse.Namespace, Console], Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for bad input or a broken file, 130 when interrupted."""
-    arguments = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if " ".join(words[:2]) in _COMMANDS:
+        words[:2] = [" ".join(words[:2])]
+    arguments = _parser().parse_args(words)
     console = Console(stderr=arguments.json, highlight=False)
     try:
         result = _COMMANDS[arguments.command][0](arguments, console)
@@ -67,7 +71,51 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name in ("run", *STAGES):
             _add_run_options(command)
+        if name in ("run", "profile"):
+            _add_profile_options(command)
+        if name in _ADD_OPTIONS:
+            _ADD_OPTIONS[name](command)
     return parser
+
+
+def _add_profile_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--provider", metavar="NAME", help="execution provider of ONNX Runtime")
+    add("--batch", type=int, metavar="N", help="images of one inference")
+    add("--target", metavar="NAME", help="what TVM compiles for: host, or for example "
+        "aarch64-linux-gnu:cortex-a76")  # fmt: skip
+    add("--rpc", nargs=2, metavar=("tracker", "HOST:PORT"), help="measure on boards, through TVM's tracker")
+    add("--key", metavar="KEY", help="which of the tracker's boards")
+    add("--database", metavar="DIR", help="folder of TVM's tuned units (default: the user's cache)")
+    add("--budget", metavar="TIME", help="stop measuring after so long, for example 2m; predict the rest")
+    add("--share", metavar="SHARE", help="measure this share of the units, such as 20%%; predict the rest")
+    add("--from", dest="sources", action="append", metavar="PROFILE", help="a profile of another device to "
+        "predict from; may be repeated")  # fmt: skip
+
+
+def _add_validate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--validate", type=int, metavar="N", help="then measure N new random networks of each kind"
+    )
+
+
+def _add_compare(command: argparse.ArgumentParser) -> None:
+    command.add_argument("a", type=Path, metavar="A", help="a profile")
+    command.add_argument("b", type=Path, metavar="B", help="another")
+    command.add_argument("--space", metavar="NAME", help="also compare how they rank networks of this space")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="write a plot, .html or .svg")
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument("table", type=Path, help="OFA or ProxylessNAS table (.json), BitFusion (.npz)")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="PROFILE.json")
+
+
+_ADD_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
+    "profile": _add_validate,
+    "profile compare": _add_compare,
+    "profile import": _add_import,
+}
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
@@ -79,6 +127,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", metavar="NAME", help="see `nas devices`")
     command.add_argument("--threads", type=int, metavar="N", help="threads of one inference")
     command.add_argument("--space", metavar="NAME", help="see `nas spaces`")
+    command.add_argument("--formats", metavar="A,B", help="number formats to choose from, see `nas formats`")
     command.add_argument("--seed", type=int, metavar="N")
     command.add_argument("--objective", metavar="A,B", help=f"of {','.join(OBJECTIVES)}")
     command.add_argument(
@@ -102,18 +151,52 @@ def _configure(arguments: argparse.Namespace) -> RunConfig:
         if option in given:
             config = replace(config, **{section: replace(getattr(config, section), **{key: given[option]})})
     if "objective" in given:
-        wanted = tuple(name.strip() for name in given["objective"].split(","))
-        config = replace(config, search=replace(config.search, objectives=wanted))
+        config = replace(config, search=replace(config.search, objectives=_names(given["objective"])))
+    if "formats" in given:
+        config = replace(config, space=replace(config.space, formats=_names(given["formats"])))
+    config = _configure_profile(config, given)
     if "seed" in given:
         config = replace(config, seed=given["seed"])
     limits = {LIMITS[option]: given[option] for option in LIMITS if option in given}
     return replace(config, constraints={**config.constraints, **limits})
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _configure_profile(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    if "rpc" in given:
+        kind, tracker = given["rpc"]
+        if kind != "tracker":
+            raise TrilobitError(f"--rpc {kind!r}: only 'tracker' is known; write --rpc tracker HOST:PORT")
+        device = replace(config.device, tracker=tracker)
+        config = replace(config, device=replace(device, name="tvm") if "device" not in given else device)
+    if "sources" in given:
+        config = replace(config, profile=replace(config.profile, sources=tuple(given["sources"])))
+    if "share" in given:
+        config = replace(config, profile=replace(config.profile, share=_share(given["share"])))
+    return config
+
+
+def _share(text: str) -> float:
+    number, percent = text.removesuffix("%"), text.endswith("%")
+    try:
+        return float(number) / (100 if percent else 1)
+    except ValueError:
+        raise TrilobitError(f"--share {text!r} is not a share; write for example 20%") from None
+
+
 _OPTIONS: Mapping[str, tuple[str, str]] = {
     "data": ("data", "source"),
     "device": ("device", "name"),
     "threads": ("device", "threads"),
+    "provider": ("device", "provider"),
+    "batch": ("device", "batch"),
+    "target": ("device", "target"),
+    "key": ("device", "key"),
+    "database": ("device", "database"),
+    "budget": ("profile", "budget"),
     "space": ("space", "name"),
     "count": ("export", "count"),
 }
@@ -140,6 +223,37 @@ def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     run = _open(arguments)
     run_stage(run, arguments.command, console)
     return {"stage": arguments.command, "folder": str(run.folder)}
+
+
+def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.stages.profile import run_validation
+
+    found = _stage(arguments, console)
+    if arguments.validate is not None:
+        run_validation(_open(arguments), arguments.validate, console)
+    return found
+
+
+def _compare(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.compare import compare_profiles
+
+    return compare_profiles(
+        arguments.a, arguments.b, space=arguments.space, plot=arguments.plot, console=console
+    )
+
+
+def _import(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from hw_profiles.importers import import_table
+
+    from hw_profiles.profile import save_profile
+
+    profile = import_table(arguments.table)
+    save_profile(profile, arguments.output)
+    console.print(
+        f"{arguments.output}: {len(profile.table)} units of {profile.device.name}; "
+        f"search on it with --device recorded:{arguments.output}"
+    )
+    return {"profile": str(arguments.output), "units": len(profile.table)}
 
 
 def _report(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -187,15 +301,9 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
 
 def _devices(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """What can be measured on here."""
-    found = []
-    for name in sorted(names("trilobit.devices", BACKENDS)):
-        if name == "recorded":
-            console.print("recorded:PROFILE.json  replays a saved profile")
-            found.append({"name": "recorded:PROFILE.json"})
-            continue
-        info = load("trilobit.devices", BACKENDS, name)().describe()
-        console.print(f"{name:<22} {info.engine} {info.engine_version}, {info.provider}, on {info.cpu}")
-        found.append({"name": name, **info.to_json()})
+    found = [*available_devices()]
+    for device in found:
+        console.print(f"{device['name']:<36} {device['what']}")
     return found
 
 
@@ -234,7 +342,9 @@ def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, 
 
 _COMMANDS: Mapping[str, tuple[Command, str]] = {
     "run": (_run, "all stages: profile the device, train, sample, fit, search, export, report"),
-    "profile": (_stage, "measure the units of the space on the device"),
+    "profile": (_profile, "measure the units of the space on the device"),
+    "profile compare": (_compare, "two profiles side by side"),
+    "profile import": (_import, "turn a published table into a profile"),
     "train": (_stage, "train the supernet"),
     "sample": (_stage, "evaluate sampled networks on the supernet"),
     "fit": (_stage, "fit the accuracy predictor and say how good it is"),

@@ -1,5 +1,6 @@
 """The configuration of a run: frozen sections, read from TOML and the command line, written back resolved."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,21 +27,57 @@ class DeviceSection:
     """What to measure on.
 
     Attributes:
-        name: `ort` (this machine through ONNX Runtime) or `recorded:PROFILE.json`.
+        name: `ort` (this machine through ONNX Runtime), `tvm` (this machine or a board through TVM),
+            `systolic:NAME` (an accelerator's model), `table:FILE` (published measurements) or
+            `recorded:PROFILE.json`.
         provider: ONNX Runtime execution provider.
         threads: threads of one inference.
+        batch: images of one inference.
+        target: what TVM compiles for: `host`, or for example `aarch64-linux-gnu:cortex-a76`.
+        tracker: HOST:PORT of a TVM RPC tracker; empty measures on this machine.
+        key: which of the tracker's boards.
+        database: folder of TVM's tuned units; empty takes the user's cache folder.
     """
 
     name: str = "ort"
     provider: str = "CPU"
     threads: int = 1
+    batch: int = 1
+    target: str = "host"
+    tracker: str = ""
+    key: str = ""
+    database: str = ""
+
+
+@dataclass(frozen=True)
+class ProfileSection:
+    """How much of a device to measure; what is not measured is predicted, and the profile says so per unit.
+
+    Attributes:
+        share: of the space's units to measure, in 0..1.
+        budget: time for the whole profile, such as `2m`; empty takes what it takes.
+        sources: profiles of other devices to start from.
+    """
+
+    share: float = 1.0
+    budget: str = ""
+    sources: tuple[str, ...] = ()
+
+    def budget_s(self) -> float:
+        """Seconds; infinite without a budget.
+
+        Raises:
+            TrilobitError: not a time.
+        """
+        return parse_time(self.budget) if self.budget else float("inf")
 
 
 @dataclass(frozen=True)
 class SpaceSection:
-    """Which space to search: see `nas spaces`."""
+    """Which space to search, see `nas spaces`, and with which number formats, see `nas formats`."""
 
     name: str = "digits-mbconv"
+    formats: tuple[str, ...] = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
@@ -100,6 +137,7 @@ class RunConfig:
     device: DeviceSection = field(default_factory=DeviceSection)
     space: SpaceSection = field(default_factory=SpaceSection)
     measure: MeasurePlan = field(default_factory=MeasurePlan)
+    profile: ProfileSection = field(default_factory=ProfileSection)
     train: TrainConfig = field(default_factory=TrainConfig)
     sample: SampleSection = field(default_factory=SampleSection)
     fit: FitSection = field(default_factory=FitSection)
@@ -115,6 +153,9 @@ class RunConfig:
         for name in self.search.objectives:
             objective(name)
         self.limits()
+        self.profile.budget_s()
+        if not 0 < self.profile.share <= 1:
+            raise TrilobitError(f"profile.share must be above 0 and at most 1, got {self.profile.share}")
         if self.seed < 0:
             raise TrilobitError(f"seed must be at least 0, got {self.seed}")
         for section, name in _POSITIVE:
@@ -132,8 +173,24 @@ class RunConfig:
         return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
+def parse_time(text: str) -> float:
+    """Seconds of a time as people write it.
+
+    >>> parse_time("2m"), parse_time("90s"), parse_time("1.5 h")
+    (120.0, 90.0, 5400.0)
+
+    Raises:
+        TrilobitError: not a number with one of the units s, m, h, or not above 0.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([smh])\s*", text)
+    if match is None or float(match[1]) <= 0:
+        raise TrilobitError(f"not a time: {text!r}; write for example 30s, 2m or 1h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
 _POSITIVE = [
     ("device", "threads"),
+    ("device", "batch"),
     ("measure", "rounds"),
     ("search", "rounds"),
     ("search", "budget"),

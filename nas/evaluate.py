@@ -46,6 +46,10 @@ class Evaluator:
         """The candidate with its weights in its formats."""
         return build_network(self.run.family, self.supernet, candidate, self.run.dataset, self.calibration)
 
+    def emit(self, candidate: Candidate) -> bytes:
+        """The candidate's file, for the batch size of the device."""
+        return emit(self.network(candidate), batch=self.run.config.device.batch)
+
     # -- on the supernet -------------------------------------------------------------------------------
 
     @cached_property
@@ -90,7 +94,7 @@ class Evaluator:
             yield from ((candidate, self._stored(candidate)) for candidate in group)
 
     def _measure_group(self, group: Sequence[Candidate]) -> None:
-        models = [emit(self.network(candidate)) for candidate in group]
+        models = [self.emit(candidate) for candidate in group]
         works = [self.run.family.workload(candidate) for candidate in group]
         latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
         data = self.run.dataset

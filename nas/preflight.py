@@ -12,12 +12,12 @@ from rich.table import Table
 
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profiler import plan_groups, probe_networks, reference_network
+from hw_profiles.profiler import probe_networks, reference_network
 from nas.costs import compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
 from nas.search.searcher import make_searcher
-from nas.stages.profile import emit_with_random_numbers, start_profile
+from nas.stages.profile import estimate_groups, random_emitter
 from nas.stages.sample import sample_plan
 from nas.targets import check_reachable, resolve_targets, show
 from predictors.predictor import load_predictor
@@ -64,7 +64,7 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
     family = run.family
     corners = family.corners()
     static = compile_costs(family, None).predict(np.array([c.genes for c in corners.values()], np.int16))
-    emit = partial(emit_with_random_numbers, seed=run.config.seed)
+    emit = random_emitter(run)
     works = [family.workload(candidate) for candidate in corners.values()]
     measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], run.plan)
     return {
@@ -96,11 +96,10 @@ def _estimate(run: Run) -> dict[str, float]:
     search, plan = run.config.search, run.config.measure
     per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
     if not run.is_done("profile") and not run.recorded:
-        profile = start_profile(run)
         layers = distinct_layers(run.family.space(), run.family.terms())
-        missing, reference = profile.missing(layers), reference_network(run.backend, layers)
-        groups = plan_groups(run.backend, missing, profile, np.random.default_rng(0))
-        left["profile"] = per_network * probe_networks(run.backend, groups, reference)
+        reference, groups = reference_network(run.backend, layers), estimate_groups(run, layers)
+        seconds = per_network * probe_networks(run.backend, groups, reference)
+        left["profile"] = min(seconds, run.config.profile.budget_s())
     if not run.is_done("train"):
         left["train"] = _train_seconds(run)
     evaluation = _evaluation_seconds(run)

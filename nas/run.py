@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.backend import Backend
-from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.registry import BACKENDS, load
 from nas.config import RunConfig, read_config, render_config
+from nas.devices import is_replayed, open_backend
 from supernet.family import Family, load_family
 from supernet.train.data import Dataset, load_data
 
@@ -42,7 +41,10 @@ class Run:
     def family(self) -> Family:
         """The family of networks, for this data."""
         data = self.dataset
-        return load_family(self.config.space.name, in_channels=data.channels, classes=len(data.classes))
+        space = self.config.space
+        return load_family(
+            space.name, in_channels=data.channels, classes=len(data.classes), formats=space.formats
+        )
 
     @cached_property
     def backend(self) -> Backend:
@@ -51,21 +53,15 @@ class Run:
         Raises:
             TrilobitError: no such device, or its engine refuses.
         """
-        device = self.config.device
-        name, _, argument = device.name.partition(":")
-        make = load("trilobit.devices", BACKENDS, name)
-        if name == "recorded":
-            if not argument:
-                raise TrilobitError("device 'recorded' needs a profile: write recorded:PROFILE.json")
-            return RecordedBackend(profile=Path(argument))
-        backend: Backend = make(provider=device.provider, threads=device.threads)
-        return backend
+        return open_backend(self.config.device)
 
     @property
     def plan(self) -> MeasurePlan:
-        """How to measure here: one thread pinned to a core and by its own clock, several by the wall."""
-        plan = self.config.measure
-        if self.config.device.threads > 1:
+        """How to measure here: one thread pinned to a core and by its own clock; several, or an accelerator,
+        by the wall.
+        """
+        plan, device = self.config.measure, self.config.device
+        if device.threads > 1 or device.provider.removesuffix("ExecutionProvider") != "CPU":
             return replace(plan, clock="wall", core=None)
         if plan.core is None and hasattr(os, "sched_getaffinity"):
             return replace(plan, core=max(os.sched_getaffinity(0)))
@@ -73,8 +69,8 @@ class Run:
 
     @property
     def recorded(self) -> bool:
-        """Whether the device only replays a saved profile."""
-        return self.config.device.name.startswith("recorded:")
+        """Whether nothing is measured on the device: its times are looked up or modelled."""
+        return is_replayed(self.config.device)
 
     # -- files -----------------------------------------------------------------------------------------
 
@@ -119,7 +115,8 @@ class Run:
         config, space = self.config, self.family.space().fingerprint
         match stage:
             case "profile":
-                return [space, config.section("measure"), self.backend.describe().to_json()]
+                device = self.backend.describe().to_json()
+                return [space, config.section("measure"), config.section("profile"), device]
             case "train":
                 return [space, self.dataset.fingerprint, config.section("train"), config.seed]
             case "sample":
@@ -178,7 +175,17 @@ def find_run(folder: Path) -> Run:
 
 
 def _environment(config: RunConfig) -> dict[str, Any]:
-    packages = ("trilobit", "torch", "numpy", "onnx", "onnxruntime", "optuna", "pymoo", "scikit-learn")
+    packages = (
+        "trilobit",
+        "torch",
+        "numpy",
+        "onnx",
+        "onnxruntime",
+        "apache-tvm",
+        "optuna",
+        "pymoo",
+        "scikit-learn",
+    )
     return {
         "schema": "env/1",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

@@ -30,6 +30,7 @@ SEARCH = {
 MAY_IMPORT: Mapping[str, set[str]] = {
     "hw_profiles": {"numpy", "hw_profiles"},
     "hw_profiles.backends.ort": {"numpy", "hw_profiles", "onnxruntime"},
+    "hw_profiles.backends.tvm_cpu": {"numpy", "hw_profiles", "tvm", "tvm_ffi"},
     "supernet": {
         "torch",
         "numpy",

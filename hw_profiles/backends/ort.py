@@ -19,7 +19,9 @@ from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
 
-FORMATS = ("fp32", "int8")
+# (weights, activations) with kernels of their own on every provider; 4-bit weights run on those of int8
+PRECISIONS = (("fp32", "fp32"), ("int8", "int8"), ("int4", "int8"))
+HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
 OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
 # Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
 # its result would be
@@ -54,33 +56,40 @@ class OrtBackend:
     Args:
         provider: an execution provider, with or without its `ExecutionProvider` suffix.
         threads: threads of one inference.
+        batch: images of one inference; the models that jobs give must have it.
 
     Raises:
         TrilobitError: the provider is not installed.
     """
 
-    def __init__(self, *, provider: str = "CPU", threads: int = 1) -> None:
+    def __init__(self, *, provider: str = "CPU", threads: int = 1, batch: int = 1) -> None:
         full = provider if provider.endswith("ExecutionProvider") else f"{provider}ExecutionProvider"
         installed = onnxruntime.get_available_providers()
         if full not in installed:
             known = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
             raise TrilobitError(f"execution provider {provider!r} is not installed; installed: {known}")
-        self._provider, self._threads = full, threads
+        self._provider, self._threads, self._batch = full, threads, batch
+        self._short = full.removesuffix("ExecutionProvider")
         self._pulse: Pulse | None = None  # found on the core that is measured on
 
     def describe(self) -> DeviceInfo:
-        short = self._provider.removesuffix("ExecutionProvider").lower()
+        batch = f"-b{self._batch}" if self._batch > 1 else ""
         return DeviceInfo(
-            name=f"ort-{short}-{self._threads}t",
+            name=f"ort-{self._short.lower()}-{self._threads}t{batch}",
             cpu=_cpu_model(),
             engine="onnxruntime",
             engine_version=onnxruntime.__version__,
             provider=self._provider,
             threads=self._threads,
+            batch=self._batch,
         )
 
     def supports(self, layer: LayerSpec) -> bool:
-        return layer.op in OPS and layer.weight_format in FORMATS and layer.activation_format in FORMATS
+        half = (("fp16", "fp16"),) if self._short in HALF_PROVIDERS else ()
+        known = (*PRECISIONS, *half)
+        if layer.weighted:
+            return layer.op in OPS and (layer.weight_format, layer.activation_format) in known
+        return layer.op in OPS and layer.activation_format in {activation for _, activation in known}
 
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)
@@ -101,6 +110,8 @@ class OrtBackend:
             session = open_session(job.onnx(), threads=self._threads, provider=self._provider)
         except Exception as error:  # whatever the engine rejects becomes a row with its error
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        if session.get_providers()[0] != self._provider:
+            return f"{self._short} could not start; ONNX Runtime fell back to {session.get_providers()[0]}"
         image = session.get_inputs()[0]
         pixels = np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
         binding = session.io_binding()

@@ -25,12 +25,18 @@ INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QGemm", "QLinearGlobalAveragePool")
 
 
 def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
-    """(n,) labels that the ONNX file predicts, image by image, as it will be used."""
+    """(n,) labels that the ONNX file predicts, in batches of the size it was made for."""
     session = open_session(model)
     image = session.get_inputs()[0]
+    batch = image.shape[0]
     pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
-    logits = [session.run(None, {image.name: np.ascontiguousarray(one[None])})[0] for one in pixels]
-    return np.asarray(np.concatenate(logits).argmax(axis=1))
+    short = -len(pixels) % batch
+    padded = np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), pixels.dtype)])
+    logits = [
+        session.run(None, {image.name: np.ascontiguousarray(padded[start : start + batch])})[0]
+        for start in range(0, len(padded), batch)
+    ]
+    return np.asarray(np.concatenate(logits)[: len(pixels)].argmax(axis=1))
 
 
 def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:

@@ -80,7 +80,7 @@ def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
 
 def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any]) -> Shipped:
     network, data = evaluator.network(_candidate(run, entry)), run.dataset
-    model = emit(network, metadata=_metadata(run, entry))
+    model = emit(network, batch=run.config.device.batch, metadata=_metadata(run, entry))
     parity = check_parity(model, network, data.validation, data)
     return Shipped(entry, model, parity, file_accuracy(model, data.test, data))
 
@@ -105,7 +105,7 @@ def _measure(
     """All shipped files and, last, the reference network, measured in turns."""
     run = evaluator.run
     candidate = _candidate(run, reference)
-    model = emit(evaluator.network(candidate))
+    model = evaluator.emit(candidate)
     jobs = [
         Job(run.family.workload(_candidate(run, one.entry)), partial(_bytes, one.model)) for one in shipped
     ]

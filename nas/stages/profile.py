@@ -1,75 +1,171 @@
-"""Stage 1: measure every distinct unit of the space on the device, then calibrate on whole networks."""
+"""Stage 1: measure the units of the space on the device, calibrate on whole networks, predict what was not
+measured.
+"""
 
+import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from predictors.kernels import choose_units, fill
 from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profile import DeviceProfile, fit_calibration, load_profile, save_profile
-from hw_profiles.profiler import measure_networks, plan_groups, profile_layers
+from hw_profiles.profiler import Emit, measure_networks, plan_groups, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
+from nas.costs import compile_costs
 from nas.export.to_onnx import emit, random_network
 from nas.progress import progress_bar
 from nas.run import Run
+from nas.validation import print_trust, random_networks, validate
 from predictors.table import distinct_layers
 from supernet.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
-PRECISIONS = ("fp32", "int8", "mixed")
+UNITS_SHARE = 0.6  # of a time budget: the rest is for whole networks and for predicting
+ROUND = 0.08  # of the units are chosen at a time when not all are measured
+TRIED = 4096  # random networks, to say how much of the space a device can run
+
+Update = Callable[[int, str], None]
 
 
 def run_profile(run: Run, console: Console) -> DeviceProfile:
     """The profile of the run's device for its space, measured as far as it is not there yet.
 
     Raises:
-        TrilobitError: a profile of another device or plan is in its place, or a recorded one lacks units of
-            this space.
+        TrilobitError: a profile of another device or plan is in its place, a recorded one lacks units of this
+            space, or the device can run no network of it.
     """
     layers = distinct_layers(run.family.space(), run.family.terms())
-    if run.recorded:
-        return _copy_recorded(run, layers)
-    profile = start_profile(run)
-    groups = len(
-        plan_groups(run.backend, profile.missing(layers), profile, np.random.default_rng(run.config.seed))
-    )
-    seed = run.config.seed
-    emit_random = partial(emit_with_random_numbers, seed=seed)
-    with progress_bar(console, "profile", groups) as update:
-        steps = profile_layers(
-            run.backend, profile, layers, emit=emit_random, rng=np.random.default_rng(seed)
-        )
-        for done, profile in enumerate(steps, 1):
-            save_profile(profile, run.profile_path)
-            update(
-                min(done, groups),
-                f"{len(profile.table)} units" + ("; again, quieter" if done > groups else ""),
-            )
-    if profile.calibration is None:
-        networks = calibration_networks(run.family, np.random.default_rng([seed, 4]))
-        measured = measure_networks(run.backend, profile, networks, emit=emit_random)
-        profile = replace(profile, calibration=fit_calibration(measured))
-        save_profile(profile, run.profile_path)
+    if run.config.device.name.startswith("recorded:"):
+        profile = _copy_recorded(run, layers)
+    else:
+        profile = _measure(run, layers, console)
+    _print_coverage(run, profile, layers, console)
     print_trust(profile, console)
     return profile
 
 
-def print_trust(profile: DeviceProfile, console: Console) -> None:
-    """How far the profile can be trusted: its error on whole networks that it was not fitted on."""
-    if profile.calibration is None:
+def run_validation(run: Run, n: int, console: Console) -> DeviceProfile:
+    """Test the profile that is there on `n` new random networks of each kind.
+
+    Raises:
+        TrilobitError: `n` is not positive, or nothing is measured on this device.
+    """
+    if n < 1:
+        raise TrilobitError(f"--validate must be at least 1, got {n}")
+    profile = validate(run, load_profile(run.profile_path), n, emit=random_emitter(run))
+    save_profile(profile, run.profile_path)
+    print_trust(profile, console)
+    return profile
+
+
+def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
+    started, budget_s = time.monotonic(), run.config.profile.budget_s()
+    profile, emit_random = start_profile(run), random_emitter(run)
+    known = len(profile.table)
+    with progress_bar(console, "profile", _wanted(run, layers)) as update:
+        for grown in _measure_units(run, profile, layers, started + UNITS_SHARE * budget_s):
+            profile = grown
+            save_profile(profile, run.profile_path)
+            _tell(update, profile, layers)
+    sources = [load_profile(Path(source)) for source in run.config.profile.sources]
+    rng = np.random.default_rng([run.config.seed, 7])
+    if any(layer not in profile.table or profile.refused(layer) for layer in layers):
+        profile = fill(profile, layers, sources=sources, rng=rng)
+    if len(profile.table) > known:
+        profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
+    if profile.calibration is None and not run.recorded:
+        networks = calibration_networks(run.family, np.random.default_rng([run.config.seed, 4]))
+        measured = measure_networks(
+            run.backend, profile, networks, emit=emit_random, deadline=started + budget_s
+        )
+        if sum(not net.held_out for net in measured) >= 2:
+            profile = replace(profile, calibration=fit_calibration(measured))
+        else:
+            console.print("no time was left for whole networks: the profile is not calibrated")
+    save_profile(profile, run.profile_path)
+    return profile
+
+
+def _measure_units(
+    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], deadline: float
+) -> Iterator[DeviceProfile]:
+    """All units, or the most telling ones round by round until the share is reached or the time is used."""
+    rng = np.random.default_rng(run.config.seed)
+    measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)
+    wanted = _wanted(run, layers)
+    if wanted == len(layers) and deadline == math.inf:
+        yield from measure(profile, layers)
         return
-    table = Table(
-        "precision", "networks", "MAPE", "largest error", "Kendall tau", title="profile, on held-out networks"
+    sources = [load_profile(Path(source)) for source in run.config.profile.sources]
+    usage = unit_usage(run.family, np.random.default_rng([run.config.seed, 8]))
+    while time.monotonic() < deadline:
+        n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))
+        if n <= 0:
+            yield from measure(profile, [layer for layer in layers if layer in profile.table])
+            return
+        chosen = choose_units(layers, profile, n, rng=rng, sources=sources, weights=usage)
+        for grown in measure(profile, chosen, again=False):
+            profile = grown
+            yield profile
+
+
+def _wanted(run: Run, layers: tuple[LayerSpec, ...]) -> int:
+    return math.ceil(run.config.profile.share * len(layers))
+
+
+def _tell(update: Update, profile: DeviceProfile, layers: tuple[LayerSpec, ...]) -> None:
+    done = len(layers) - len(profile.missing(layers))
+    again = "" if done < len(layers) else f"; {len(profile.disturbed(layers))} again, quieter"
+    update(done, f"units measured{again}")
+
+
+def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[LayerSpec, float]:
+    """How often each unit occurs in a random network, on average."""
+    space, usage = family.space(), dict[LayerSpec, float]()
+    for genome in space.sample(networks, rng=rng):
+        for layer in family.workload(space.candidate(genome)).layers:
+            usage[layer] = usage.get(layer, 0.0) + 1 / networks
+    return usage
+
+
+def _print_coverage(
+    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], console: Console
+) -> None:
+    """How many units were measured, predicted, refused or rejected, and what that leaves of the space.
+
+    Raises:
+        TrilobitError: no network is left.
+    """
+    rejected = [layer for layer in layers if layer in profile.rejected()]
+    refused = [layer for layer in layers if profile.refused(layer)]
+    predicted = [layer for layer in layers if layer in profile.estimates]
+    console.print(
+        f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} measured, {len(predicted)} "
+        f"predicted ({len(refused)} of them because their spread was above "
+        f"{profile.plan.max_spread:.0%}), {len(rejected)} that {profile.device.name} cannot run"
     )
-    for precision in (*PRECISIONS, None):
-        error = profile.calibration.held_out_error(precision)
-        if error["n"]:
-            shown = (f"{error['mape']:.1%}", f"{error['max_error']:.1%}", f"{error['kendall_tau']:.2f}")
-            table.add_row(precision or "all", str(error["n"]), *shown)
-    console.print(table)
+    if not rejected:
+        return
+    space, rng = run.family.space(), np.random.default_rng([run.config.seed, 9])
+    latency_s = compile_costs(run.family, profile).predict(space.sample(TRIED, rng=rng))["latency"]
+    example = rejected[0]
+    why = f"for example {example.key()!r}: {profile.table[example].error}"
+    if not np.isfinite(latency_s).any():
+        raise TrilobitError(
+            f"{profile.device.name} can run none of {TRIED:,} random networks of {run.config.space.name}, "
+            f"{why}; "
+            "choose a space or number formats that it covers (--space, --formats)"
+        )
+    console.print(
+        f"the space is narrowed: {np.isfinite(latency_s).mean():.1%} of random networks can run; {why}"
+    )
 
 
 def start_profile(run: Run) -> DeviceProfile:
@@ -78,7 +174,8 @@ def start_profile(run: Run) -> DeviceProfile:
     Raises:
         TrilobitError: the profile there is of another device or plan.
     """
-    fresh = DeviceProfile(run.backend.describe(), replace(run.plan, scale_disturbed=True))
+    plan = MeasurePlan(rounds=1, remeasure_s=0.0) if run.recorded else replace(run.plan, scale_disturbed=True)
+    fresh = DeviceProfile(run.backend.describe(), plan)
     if not run.profile_path.exists():
         return fresh
     found = load_profile(run.profile_path)
@@ -90,34 +187,44 @@ def start_profile(run: Run) -> DeviceProfile:
     return found
 
 
-def emit_with_random_numbers(work: Workload, *, seed: int) -> bytes:
+def random_emitter(run: Run) -> Emit:
+    """Turns workloads into ONNX for the run's batch size, with numbers that do not matter."""
+    return partial(emit_with_random_numbers, seed=run.config.seed, batch=run.config.device.batch)
+
+
+def emit_with_random_numbers(work: Workload, *, seed: int, batch: int = 1) -> bytes:
     """ONNX of a workload whose numbers do not matter."""
-    return emit(random_network(work, rng=np.random.default_rng([seed, 5])))
+    return emit(random_network(work, rng=np.random.default_rng([seed, 5])), batch=batch)
 
 
 def calibration_networks(
     family: Family, rng: np.random.Generator, *, held_out: int = HELD_OUT
 ) -> list[tuple[str, bool, Workload]]:
     """Random networks: (precision, held out, workload), of each precision `FITTED` to fit and `HELD_OUT` to
-    test.
+    test; the first third of those to fit comes first, in case time runs out.
     """
-    space = family.space()
-    formats = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
-    networks = []
-    for precision in PRECISIONS:
-        genomes = space.sample(FITTED + held_out, rng=rng)
-        if precision != "mixed":
-            genomes[:, formats] = PRECISIONS.index(precision)
-        for i, genome in enumerate(space.canonical(genomes)):
-            networks.append((precision, i >= FITTED, family.workload(space.candidate(genome))))
-    order = rng.permutation(len(networks))  # so that drift does not fall on one precision
-    return [networks[i] for i in order]
+    networks = [
+        (precision, i >= FITTED, work)
+        for precision, works in random_networks(family, FITTED + held_out, rng).items()
+        for i, work in enumerate(works)
+    ]
+    shuffled = [networks[i] for i in rng.permutation(len(networks))]  # drift falls on all precisions alike
+    to_fit = [network for network in shuffled if not network[1]]
+    return to_fit[:FITTED] + [network for network in shuffled if network not in to_fit[:FITTED]]
+
+
+def estimate_groups(run: Run, layers: tuple[LayerSpec, ...]) -> list[list[LayerSpec]]:
+    """The groups that are still to be measured: what an estimate of the time counts."""
+    profile = start_profile(run)
+    missing = profile.missing(layers)
+    missing = missing[: max(0, _wanted(run, layers) - (len(layers) - len(missing)))]
+    return plan_groups(run.backend, missing, profile, np.random.default_rng(0))
 
 
 def _copy_recorded(run: Run, layers: tuple[LayerSpec, ...]) -> DeviceProfile:
     path = Path(run.config.device.name.partition(":")[2])
     recorded = load_profile(path)
-    missing = recorded.missing(layers)
+    missing = [layer for layer in layers if layer not in recorded]
     if missing:
         raise TrilobitError(
             f"{path}: lacks {len(missing)} of the {len(layers)} units of space {run.config.space.name}, "

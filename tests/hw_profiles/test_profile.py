@@ -14,17 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
+from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profile import (
     KINDS,
     Calibration,
     DeviceProfile,
+    Validation,
     WholeNetwork,
     fit_calibration,
     kendall_tau,
     kind,
     load_profile,
+    prediction_error,
     save_profile,
 )
 from hw_profiles.workload import INPUT, LayerSpec, Workload, parse_key
@@ -238,3 +241,90 @@ def test_predictions_are_calibrated_sums(device_profile: DeviceProfile) -> None:
     assert plain.predict_s(work) == device_profile.cost_s(layer)
     doubled = replace(plain, calibration=Calibration(slopes=(2.0,) * len(KINDS), intercept_s=1.0))
     assert doubled.predict_s(work) == pytest.approx(2 * plain.predict_s(work) + 1.0)
+
+
+# -- refused, drifted and predicted rows --------------------------------------------------------------
+
+A, B, C = (LayerSpec("conv", (8, 8, 8), channels) for channels in (8, 16, 24))
+QUIET = (1e-5, 1.01e-5, 1.02e-5)
+WILD = (1e-5, 2e-5, 3e-5)
+
+
+def of(info: DeviceInfo, table: dict[LayerSpec, Measurement], **parts: Any) -> DeviceProfile:
+    return DeviceProfile(info, MeasurePlan(), table, **parts)
+
+
+@pytest.fixture
+def info(device_profile: DeviceProfile) -> DeviceInfo:
+    return device_profile.device
+
+
+def test_a_number_that_spreads_too_far_is_refused_and_predicted_instead(info: DeviceInfo) -> None:
+    table = {A: Measurement(QUIET), B: Measurement(WILD)}
+    profile = of(info, table, estimates={B: Estimate(1.5e-5, 2e-6)})
+    assert profile.refused(A) is None
+    assert profile.refused(B) == "spread of 50% is above the plan's 10%"
+    assert profile.cost_s(A) == pytest.approx(1.01e-5)
+    assert (profile.cost_s(B), profile.std_s(B)) == (1.5e-5, 2e-6)
+    assert of(info, table).cost_s(B) == float("inf")
+
+
+def test_the_spread_of_a_difference_is_that_of_what_was_timed(info: DeviceInfo) -> None:
+    profile = of(info, {A: Measurement(WILD, context_s=5e-4)})
+    assert profile.table[A].spread == pytest.approx(0.02)
+    assert profile.refused(A) is None
+
+
+def test_rows_that_drifted_are_measured_again(info: DeviceInfo) -> None:
+    table = {
+        A: Measurement(QUIET, reference_s=1.00e-4),
+        B: Measurement(QUIET, reference_s=1.01e-4),
+        C: Measurement(QUIET, reference_s=1.20e-4),
+    }
+    profile = of(info, table)
+    assert profile.reference_s() == 1.01e-4
+    assert profile.disturbed([A, B, C]) == (C,)
+    assert profile.drift(C) == pytest.approx(0.188, abs=1e-3)
+
+
+def test_estimates_stand_in_for_what_is_not_measured_but_not_for_what_cannot_run(info: DeviceInfo) -> None:
+    estimates = {layer: Estimate(2e-5, 1e-6) for layer in (A, B, C)}
+    profile = of(info, {A: Measurement(QUIET), B: Measurement(error="no kernel")}, estimates=estimates)
+    assert profile.cost_s(A) == pytest.approx(1.01e-5)
+    assert profile.cost_s(B) == float("inf")
+    assert profile.cost_s(C) == 2e-5
+    assert profile.missing([A, B, C]) == (C,)
+    assert profile.rejected() == {B: "no kernel"}
+
+
+def test_every_entry_says_where_it_comes_from(info: DeviceInfo, tmp_path: Path) -> None:
+    table = {A: Measurement(QUIET, energy_j=3e-6, reference_s=1e-4), B: Measurement(WILD)}
+    estimates = {B: Estimate(1.5e-5, 2e-6), C: Estimate(2e-5, 1e-6)}
+    whole = WholeNetwork("fp32", True, (1e-4, 0.0, 0.0), (5, 0, 0), 1.1e-4, 1e-6)
+    profile = of(info, table, estimates=estimates, validation=Validation(2, "2026-11-21", (whole,)))
+    path = tmp_path / "profile.json"
+    save_profile(profile, path)
+    rows = json.loads(path.read_text())["table"]
+    assert {key: row["source"] for key, row in rows.items()} == {
+        A.key(): "measured",
+        B.key(): "predicted",
+        C.key(): "predicted",
+    }
+    assert rows[B.key()]["median_s"] is None
+    assert rows[B.key()]["samples_s"] == list(WILD)
+    assert "spread" in rows[B.key()]["refused"]
+    assert load_profile(path) == profile
+    assert json.loads(path.read_text())["validation"]["error"]["fp32"]["n"] == 1
+
+
+def test_an_estimate_is_two_finite_times() -> None:
+    for mean_s, std_s in ((-1e-6, 0.0), (float("nan"), 0.0), (1e-6, float("inf"))):
+        with pytest.raises(ValueError, match="two finite times"):
+            Estimate(mean_s, std_s)
+
+
+def test_an_error_tells_shares_too(info: DeviceInfo) -> None:
+    predicted = np.array([1.0, 1.04, 1.08, 1.3])
+    error = prediction_error(predicted, np.ones(4))
+    assert (error["within_5"], error["within_10"]) == (0.5, 0.75)
+    assert error["max_error"] == pytest.approx(0.3)

@@ -1,5 +1,6 @@
 """Filling a profile: resumed, ordered, patient, and unimpressed by layers that fail."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -182,3 +183,41 @@ def test_a_whole_network_that_fails_is_a_bug(backend, no_onnx, device_profile: D
     backend.measure = lambda jobs, plan: [Measurement(error="crashed")] * len(jobs)
     with pytest.raises(RuntimeError, match="a whole int8 network failed: crashed"):
         measure_networks(backend, device_profile, [("int8", True, jobs(1)[0].workload)], emit=no_onnx)
+
+
+def test_a_group_measured_while_everything_was_slower_is_measured_again(backend, no_onnx) -> None:
+    slow = set(range(30, 60))
+    measure, seen = backend.measure, [0]
+
+    def drifting(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        seen[0] += 1
+        factor = 1.3 if seen[0] in slow else 1.0
+        return [
+            Measurement(tuple(factor * s for s in m.samples_s), quiet_share=m.quiet_share)
+            for m in measure(jobs, plan)
+        ]
+
+    backend.measure = drifting
+    profile = finished(backend, no_onnx)
+    assert max(abs(profile.drift(layer)) for layer in LAYERS) < PLAN.max_drift
+    again = finished(type(backend)(backend.secret_s), no_onnx)
+    assert all(profile.cost_s(layer) == pytest.approx(again.cost_s(layer)) for layer in LAYERS)
+
+
+def test_no_group_is_begun_after_the_deadline(backend, no_onnx) -> None:
+    start = DeviceProfile(backend.describe(), PLAN)
+    rng = np.random.default_rng(0)
+    options = {"emit": no_onnx, "rng": rng}
+    assert not list(profile_layers(backend, start, LAYERS, deadline=time.monotonic() - 1, **options))
+    assert not backend.measured
+
+
+def test_networks_that_the_device_cannot_run_are_left_out(backend, no_onnx) -> None:
+    genomes = FAMILY.space().sample(4, rng=np.random.default_rng(0))
+    works = [FAMILY.workload(FAMILY.space().candidate(genome)) for genome in genomes]
+    rejected = works[0].layers[3]
+    rows = {layer: Measurement((1e-6,)) for work in works for layer in work.layers}
+    profile = DeviceProfile(backend.describe(), PLAN, {**rows, rejected: Measurement(error="no kernel")})
+    networks = [("mixed", False, work) for work in works]
+    measured = measure_networks(backend, profile, networks, emit=no_onnx)
+    assert len(measured) == sum(rejected not in work.layers for work in works) < 4

@@ -1,0 +1,73 @@
+"""What ONNX Runtime's backend says of itself, and what it accepts."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from hw_profiles.backend import Job
+from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import MeasurePlan
+from hw_profiles.workload import LayerSpec, single
+from nas.stages.profile import emit_with_random_numbers
+
+CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
+QUICK = MeasurePlan(rounds=5, patience_s=0.0)
+
+
+def conv(weight: str, activation: str) -> LayerSpec:
+    return LayerSpec("conv", (16, 8, 8), 16, weight_format=weight, activation_format=activation)
+
+
+def test_threads_and_batch_are_part_of_the_name() -> None:
+    assert OrtBackend().describe().name == "ort-cpu-1t"
+    info = OrtBackend(provider="CPUExecutionProvider", threads=2, batch=4).describe()
+    assert (info.name, info.threads, info.batch) == ("ort-cpu-2t-b4", 2, 4)
+
+
+@pytest.mark.parametrize("pair", [("fp32", "fp32"), ("int8", "int8"), ("int4", "int8")])
+def test_runs_these_formats(pair: tuple[str, str]) -> None:
+    assert OrtBackend().supports(conv(*pair))
+
+
+@pytest.mark.parametrize("pair", [("fp16", "fp16"), ("int4", "int4"), ("int8", "fp32"), ("int2", "int8")])
+def test_and_not_these(pair: tuple[str, str]) -> None:
+    assert not OrtBackend().supports(conv(*pair))
+
+
+def test_half_precision_where_the_provider_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    assert OrtBackend(provider="CUDA").supports(conv("fp16", "fp16"))
+    with pytest.raises(TrilobitError, match="'CPU' is not installed; installed: CUDA"):
+        OrtBackend()
+
+
+def test_a_provider_that_falls_back_is_an_error_not_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: installed)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
+    monkeypatch.setattr("hw_profiles.backends.ort.open_session", lambda model, **_: open_on_cpu(model))
+    [measured] = OrtBackend(provider="CUDA").measure([job(CONV)], QUICK)
+    assert measured.error == "CUDA could not start; ONNX Runtime fell back to CPUExecutionProvider"
+
+
+def open_on_cpu(model: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+
+
+def job(layer: LayerSpec, batch: int = 1) -> Job:
+    work = single(layer)
+    return Job(work, lambda: emit_with_random_numbers(work, seed=0, batch=batch))
+
+
+def test_a_batch_is_timed_as_a_whole() -> None:
+    plan = MeasurePlan(rounds=9, patience_s=1.0)
+    one, eight = OrtBackend(batch=8).measure([job(CONV), job(CONV, batch=8)], plan)
+    assert np.median(eight.array / one.array) > 1.5
+
+
+def test_whole_blocks_are_not_its_units() -> None:
+    block = LayerSpec("mbconv", (16, 8, 8), 16, 3, expanded=48)
+    assert not OrtBackend().supports(block)
+    with pytest.raises(TrilobitError, match="mbconv is a unit of published tables"):
+        OrtBackend().probe(block)
