@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hw_profiles.workload import FP32, LayerSpec
+from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload
 
 Array = NDArray[Any]
 Ints = NDArray[np.int32]
@@ -192,19 +192,19 @@ def _accumulate(layer: LayerSpec, numbers: UnitNumbers, x: Array) -> Ints:
 def _add(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         total = inputs[0].astype(np.float32) + inputs[1].astype(np.float32)
-        return np.maximum(total, np.float32(0)) if layer.activation == "relu" else np.asarray(total)
+        return np.asarray(np.maximum(total, np.float32(0)) if layer.activation == "relu" else total)
     assert numbers.output is not None
     m, c = multipliers(layer, numbers)
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
     low = numbers.output.zero_point if layer.activation == "relu" else 0
-    return np.clip(both + numbers.output.zero_point, low, CODES - 1).astype(np.uint8)
+    return np.asarray(np.clip(both + numbers.output.zero_point, low, CODES - 1), np.uint8)
 
 
 def _pool(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
-        return inputs[0].astype(np.float64).mean((0, 1), keepdims=True).astype(np.float32)
+        return np.asarray(inputs[0].astype(np.float64).mean((0, 1), keepdims=True), np.float32)
     assert numbers.output is not None
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
     return requantize(total, *multipliers(layer, numbers), numbers.output.zero_point)
@@ -215,7 +215,7 @@ def _quantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -
     codes = np.rint(inputs[0].astype(np.float32) * inverse_scale(numbers)) + np.float32(
         numbers.output.zero_point
     )
-    return np.clip(codes, 0, CODES - 1).astype(np.uint8)
+    return np.asarray(np.clip(codes, 0, CODES - 1), np.uint8)
 
 
 def _dequantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -276,7 +276,31 @@ def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) ->
 def random_inputs(layer: LayerSpec, rng: np.random.Generator) -> tuple[Array, ...]:
     """One tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
     channels, height, width = layer.in_shape
-    shape = (height, width, channels)
-    if layer.in_format == FP32:
-        return tuple(rng.standard_normal(shape, np.float32) for _ in range(2 if layer.is_add else 1))
-    return tuple(rng.integers(0, CODES, shape).astype(np.uint8) for _ in range(2 if layer.is_add else 1))
+    count = 2 if layer.is_add else 1
+    return tuple(random_tensor((height, width, channels), layer.in_format, rng) for _ in range(count))
+
+
+def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) -> Array:
+    """Normal real values, or codes."""
+    if fmt == FP32:
+        return rng.standard_normal(shape, np.float32)
+    return rng.integers(0, CODES, shape).astype(np.uint8)
+
+
+def random_network(work: Workload, rng: np.random.Generator) -> dict[str, UnitNumbers]:
+    """Numbers for each layer by its name; neighbours agree about the tensor between them."""
+    image = _random_quantization(rng, "none", work.in_format)
+    numbers: dict[str, UnitNumbers] = {}
+    for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
+        inputs = tuple(image if i == INPUT else numbers[work.names[i]].output for i in sources)
+        numbers[name] = random_numbers(layer, rng, inputs)
+    return numbers
+
+
+def run_network(work: Workload, numbers: Mapping[str, UnitNumbers], image: Array) -> Array:
+    """The last layer's output for one image (h, w, c), unit by unit."""
+    tensors: list[Array] = []
+    for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
+        inputs = [image if i == INPUT else tensors[i] for i in sources]
+        tensors.append(run_unit(layer, numbers[name], inputs))
+    return tensors[-1]

@@ -60,7 +60,7 @@ class TvmTarget:
         if not known:
             raise TrilobitError(
                 f"LLVM does not know the processor {self.mcpu!r} of {self.mtriple or _host_triple()!r}; "
-                "`clang --print-supported-cpus` or tvm.target.codegen.llvm_get_cpu_archlist list those it knows"
+                "`clang --print-supported-cpus` lists those it knows"
             )
         return self.tvm_target()
 

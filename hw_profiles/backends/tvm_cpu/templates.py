@@ -10,6 +10,7 @@ from hw_profiles.workload import FP32, LayerSpec
 
 VERSION = 1  # of all templates: raise it when one computes, packs or schedules otherwise
 WEIGHTS: Mapping[str, tuple[str, ...]] = {FP32: (FP32,), "int8": ("int8", "int4")}  # by activation format
+ACTIVATIONS = ("none", "relu")
 
 _TEMPLATES: Mapping[str, Template] = {
     "stem": DENSE,
@@ -30,7 +31,9 @@ def template_of(layer: LayerSpec) -> Template:
 
 def is_supported(layer: LayerSpec) -> bool:
     """Whether there are kernels for the formats and the grouping that it asks for."""
-    if layer.activation_format not in WEIGHTS or layer.kernel % 2 == 0:
+    if layer.op not in _TEMPLATES or layer.activation_format not in WEIGHTS:
+        return False
+    if layer.activation not in ACTIVATIONS or layer.kernel % 2 == 0:
         return False
     if not layer.weighted:
         return True

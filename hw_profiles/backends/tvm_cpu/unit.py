@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,23 @@ class Argument:
     def size_bytes(self) -> int:
         """Bytes of its elements."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class CompiledUnit:
+    """One unit in machine code.
+
+    Attributes:
+        symbol: its function is `__tvm_ffi_<symbol>`.
+        arguments: what that takes: tensors read, parameters, the tensor written.
+        tile: the schedule it was compiled with.
+        object_file: where it is.
+    """
+
+    symbol: str
+    arguments: tuple[Argument, ...]
+    tile: Tile
+    object_file: Path
 
 
 @dataclass(frozen=True)

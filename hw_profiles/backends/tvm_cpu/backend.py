@@ -1,0 +1,163 @@
+"""The TVM backend: units compiled and tuned once, networks linked from them, all measured in turns."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tvm
+
+from hw_profiles.arithmetic import random_network, random_tensor
+from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.backends.tvm_cpu.compile import one_line
+from hw_profiles.backends.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
+from hw_profiles.backends.tvm_cpu.target import parse_target
+from hw_profiles.backends.tvm_cpu.templates import is_supported
+from hw_profiles.backends.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
+from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
+from hw_profiles.errors import TrilobitError
+from hw_profiles.interleave import Pulse, Timed, interleaved
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe, alone
+from hw_profiles.workload import LayerSpec, Workload
+
+
+def default_database() -> Path:
+    """Where tuned units are kept: `tuning` in Trilobit's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "trilobit" / "tuning"
+
+
+class TvmBackend:
+    """Measures own kernels on this machine.
+
+    The time is the elapsed one, taken without Python between the runs; `plan.clock` makes no difference.
+
+    Args:
+        target: `host`, or a processor as `hw_profiles.backends.tvm_cpu.target.parse_target` reads it.
+        database: folder of tuned units; `default_database()` if not given.
+        threads: must be 1.
+
+    Raises:
+        TrilobitError: LLVM does not know the target, this machine does not run its code, or more threads
+            are asked for.
+    """
+
+    def __init__(self, *, target: str = "host", database: Path | None = None, threads: int = 1) -> None:
+        if threads != 1:
+            raise TrilobitError(f"the tvm backend runs on 1 thread, got {threads}")
+        self._target = parse_target(target)
+        if not self._target.local:
+            raise TrilobitError(
+                f"this machine does not run code for {self._target.name!r}; give target='host', "
+                "or measure on the board itself over RPC"
+            )
+        self._database = Database(database or default_database(), self._target)
+        self._pulse: Pulse | None = None  # found on the core that is measured on
+
+    def describe(self) -> DeviceInfo:
+        return DeviceInfo(
+            name=f"tvm-{self._target.mcpu}-1t",
+            cpu=_cpu_model(),
+            engine="apache-tvm",
+            engine_version=tvm.__version__,
+            provider=self._target.name,
+        )
+
+    def supports(self, layer: LayerSpec) -> bool:
+        return is_supported(layer)
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return alone(layer)  # units are called one after the other: a neighbour changes nothing
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        # not pinned, for the thread that compiles would be too
+        units = compiled_units([job.workload for job in jobs], self._database, run_locally)
+        with _pinned(plan.core), tempfile.TemporaryDirectory() as folder:
+            runs = [
+                self._prepare(job.workload, units, Path(folder) / f"{i}.so") for i, job in enumerate(jobs)
+            ]
+            self._pulse = self._pulse or Pulse()
+            ready = [run for run in runs if not isinstance(run, str)]
+            samples = iter(interleaved(ready, plan, self._pulse))
+            return [
+                Measurement(error=run) if isinstance(run, str) else Measurement.of(next(samples))
+                for run in runs
+            ]
+
+    def _prepare(
+        self, workload: Workload, units: Mapping[str, CompiledUnit | str], library: Path
+    ) -> Timed | str:
+        """The workload as something to be timed, or the reason why it cannot be."""
+        broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
+        if broken:
+            return "{}: {}".format(*broken[0])
+        try:
+            plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
+            link_network(plan, self._target, library)
+            numbers = random_network(workload, np.random.default_rng(0))
+            parameters = pack_parameters(plan, numbers, self._target)
+            return _timed(library, network_arrays(plan, parameters))
+        except TrilobitError:
+            raise  # no C compiler, or a full disk: nothing that another job would do without
+        except Exception as error:
+            return one_line(error)
+
+
+def compiled_units(
+    workloads: Sequence[Workload], database: Database, runner: TrialRunner | None
+) -> dict[str, CompiledUnit | str]:
+    """All units of the workloads by layer key: tuned, or the reason why there is none."""
+    layers = [layer for work in workloads for layer in work.layers]
+    supported = [layer for layer in layers if is_supported(layer)]
+    units = {layer.key(): unit for layer, unit in tune(supported, database, runner)}
+    unsupported = {layer.key(): "no kernel for this unit" for layer in layers if layer.key() not in units}
+    return units | unsupported
+
+
+def network_arrays(plan: NetworkPlan, parameters: Array) -> list[Array]:
+    """What to run a linked network with: a random image, the parameters, a workspace, an output."""
+    image, _, workspace, output = plan.arguments
+    pixels = random_tensor(image.shape, plan.workload.in_format, np.random.default_rng(0))
+    return [pixels, parameters, *(np.zeros(each.shape, each.dtype) for each in (workspace, output))]
+
+
+def _keys(workload: Workload) -> Iterator[str]:
+    return (layer.key() for layer in workload.layers)
+
+
+def _timed(library: Path, arrays: Sequence[Array]) -> Timed:
+    module = tvm.runtime.load_module(str(library))
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    evaluators = {}
+
+    def runs(count: int) -> float:
+        if count not in evaluators:
+            evaluators[count] = module.time_evaluator("main", tvm.cpu(), number=count, repeat=1)
+        return float(evaluators[count](*tensors).mean) * count
+
+    return runs
+
+
+@contextlib.contextmanager
+def _pinned(core: int | None) -> Iterator[None]:
+    """Run on one core only, where the platform can pin."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return os.uname().machine
