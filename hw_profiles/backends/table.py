@@ -1,0 +1,48 @@
+"""A published table as a device that answers for the units it covers, and refuses the others."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.importers import read_table
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import Probe, alone
+from hw_profiles.workload import LayerSpec
+
+
+class TableBackend:
+    """Answers from a published table: a network's time is the sum of its units, one sample each.
+
+    Unlike an imported profile it also answers for units between two measured map sizes.
+
+    Args:
+        path: the published file.
+        resolution: take the figures of this input resolution only, where the table has several.
+
+    Raises:
+        TrilobitError: the file is missing, of no known form, or holds something that is no figure.
+    """
+
+    def __init__(self, *, path: Path, resolution: int | None = None) -> None:
+        self.table = read_table(Path(path), resolution=resolution)
+
+    def describe(self) -> DeviceInfo:
+        return self.table.device()
+
+    def supports(self, layer: LayerSpec) -> bool:
+        return self.table.find(layer).how != "missing"
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return alone(layer)
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        return [self._look_up(job.workload.layers) for job in jobs]
+
+    def _look_up(self, layers: Sequence[LayerSpec]) -> Measurement:
+        answers = [self.table.find(layer) for layer in layers]
+        for layer, answer in zip(layers, answers, strict=True):
+            if answer.how == "missing":
+                return Measurement(error=f"{self.table.name} does not cover {layer.key()!r}: {answer.reason}")
+        joules = [answer.energy_j for answer in answers if answer.energy_j is not None]
+        latency_s = sum(answer.latency_s for answer in answers)
+        return Measurement((latency_s,), energy_j=sum(joules) if len(joules) == len(answers) else None)
