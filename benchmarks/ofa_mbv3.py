@@ -12,6 +12,9 @@ import torch
 from torch import nn
 from torch.utils.mkldnn import to_mkldnn
 
+from hw_profiles.importers import import_table
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.workload import LayerSpec
 from predictors.table import CostTable, compile_table
 from supernet.family import CostTerm
 from supernet.space import Choice, Genomes, SearchSpace
@@ -100,7 +103,7 @@ class AccuracyModel:
 
 
 def published_lut(data: Path) -> Lut:
-    """The Samsung Note10 table."""
+    """The Samsung Note10 table as published, for look-ups by name."""
     lut: Lut = json.loads((data / "ofa" / "note10_latency_lut.json").read_text())
     return lut
 
@@ -145,22 +148,67 @@ def fixed_keys(resolution: int) -> tuple[str, ...]:
     )
 
 
-def latency_table(space: SearchSpace, lut: Lut) -> CostTable:
-    """(n, g) genomes -> (n, 1) seconds; a table entry (resolution, key) stands where a layer would."""
+def published_profiles(data: Path) -> Mapping[int, DeviceProfile]:
+    """The Samsung Note10 table, imported: resolution -> profile of the units measured at it."""
+    path = data / "ofa" / "note10_latency_lut.json"
+    return {resolution: import_table(path, resolution=resolution) for resolution in RESOLUTIONS}
 
-    def fixed(genes: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
+
+def block_layer(resolution: int, s: int, b: int, kernel: int, expand: int) -> LayerSpec:
+    """Block `b` of stage `s` as a unit."""
+    width, stride, se, hs = STAGES[s]
+    entry = width if b else (STEM if s == 0 else STAGES[s - 1][0])
+    size = _size(resolution, 1 + sum(stage[1] == 2 for stage in STAGES[: s + bool(b)]))
+    return LayerSpec(
+        "mbconv",
+        (entry, size, size),
+        width,
+        kernel,
+        1 if b else stride,
+        activation="hswish" if hs else "relu",
+        expanded=entry * expand,
+        squeeze=bool(se),
+        residual=b > 0,
+    )
+
+
+def fixed_layers(resolution: int) -> tuple[LayerSpec, ...]:
+    """What every network has: stem, first block, head and classifier."""
+    half, last, width = _size(resolution, 1), _size(resolution, 5), STAGES[-1][0]
+    stem = (STEM, half, half)
+    return (
+        LayerSpec("stem", (3, resolution, resolution), STEM, 3, 2, activation="hswish"),
+        LayerSpec("mbconv", stem, STEM, 3, activation="relu", expanded=STEM, residual=True),
+        LayerSpec("conv", (width, last, last), HEAD, activation="hswish"),
+        LayerSpec("pool", (HEAD, last, last), HEAD),
+        LayerSpec("conv", (HEAD, 1, 1), FEATURES, activation="hswish"),
+        LayerSpec("linear", (FEATURES, 1, 1), CLASSES),
+    )
+
+
+Placed = tuple[int, LayerSpec]  # a unit in a network of this resolution
+
+
+def latency_table(space: SearchSpace, profiles: Mapping[int, DeviceProfile]) -> CostTable:
+    """(n, g) genomes -> (n, 1) seconds.
+
+    A unit's place (resolution, unit) stands where a layer would: the classifier, whose input does not depend
+    on the resolution, was measured at each of them.
+    """
+
+    def fixed(genes: tuple[int, ...]) -> tuple[Placed, ...]:
         resolution = RESOLUTIONS[genes[0]]
-        return tuple((resolution, key) for key in fixed_keys(resolution))
+        return tuple((resolution, layer) for layer in fixed_layers(resolution))
 
     def block(s: int, b: int) -> CostTerm:
-        def layers(genes: tuple[int, ...]) -> tuple[tuple[int, str], ...]:
+        def layers(genes: tuple[int, ...]) -> tuple[Placed, ...]:
             resolution, depth = RESOLUTIONS[genes[0]], DEPTHS[genes[1]]
-            key = block_key(resolution, s, b, KERNELS[genes[2]], EXPANDS[genes[3]])
-            return ((resolution, key),) if b < depth else ()
+            layer = block_layer(resolution, s, b, KERNELS[genes[2]], EXPANDS[genes[3]])
+            return ((resolution, layer),) if b < depth else ()
 
         names = ("resolution", f"s{s}.depth", f"s{s}.b{b}.kernel", f"s{s}.b{b}.expand")
         return CostTerm(tuple(space.columns[name] for name in names), layers)
 
     terms = [CostTerm((space.columns["resolution"],), fixed)]
     terms += [block(s, b) for s in range(len(STAGES)) for b in range(BLOCKS)]
-    return compile_table(space, terms, [lambda entry: lut[str(entry[0])][entry[1]]["mean"] * 1e-3])
+    return compile_table(space, terms, [lambda placed: profiles[placed[0]].cost_s(placed[1])])

@@ -22,6 +22,7 @@ from ofa_mbv3 import (
     latency_table,
     ofa_space,
     published_lut,
+    published_profiles,
     published_slot,
     published_weights,
 )
@@ -115,7 +116,7 @@ def check(ours: np.ndarray, theirs: np.ndarray) -> None:
 def rows(data: Path, repeats: int, n: int) -> list[Row]:
     """Measure everything, `n` candidates at a time."""
     space, weights, lut = ofa_space(), published_weights(data), published_lut(data)
-    accuracy, latency = AccuracyModel(space, weights), latency_table(space, lut)
+    accuracy, latency = AccuracyModel(space, weights), latency_table(space, published_profiles(data))
     genomes = space.sample(n, rng=np.random.default_rng(0))
     few = genomes[:SINGLES]
     decoded, slots = [space.decode(space.candidate(genome)) for genome in few], published_slots(space)
