@@ -31,11 +31,12 @@ FEW = 12  # rows below which the length scales stay what they are
 LINEAR_SHARE = 0.1  # costs below this share of the median one are treated linearly, since some are 0 or less
 STEEPEST = 1.5  # a prediction stays within this much, in logarithms, of what was measured
 UNSEEN_STD = 0.7  # of a logarithm: how far a device nothing is known of may be off another, a factor of 2
-ROW_ERROR = 0.02  # share of a row that repeats of a measurement differ by, whatever their samples say
+ROW_ERROR = 0.04  # share of a row that it is off what the features can say, at least
+TINY = 1e-9  # keeps matrices invertible
 OUTLIER = 4.0  # standard deviations at which a row is no longer taken at its word
 CONSIDERED = 1500  # units to choose from at a time: a random part of larger spaces
 UNUSED = 0.02  # weight of a unit that random networks lack, as a share of the mean one
-STATE_PRICE = 0.25  # of a (shape, format) that nothing was measured in yet, in units
+STATE_PRICE = 1.0  # of a (shape, format) that nothing was measured in yet, in units
 
 State = tuple[tuple[int, int, int], str]  # of a tensor: shape and format
 
@@ -130,12 +131,10 @@ class KernelPredictor:
         x, logs = self._features(layers), scale.forward(seconds)
         rest = logs - self._prior(layers)
         mean = float(np.median(rest))
-        noise = ((std_s if std_s is not None else 0) / scale.slope(logs)) ** 2 + ROW_ERROR**2
-        process = _fit_process(x, rest - mean, noise, np.random.default_rng(self.seed))
-        errors, spread = left_out(process)
-        widen = calibrate(errors, spread) if len(layers) >= FEW else 1.0
+        noise = ((std_s if std_s is not None else 0) / scale.slope(logs)) ** 2 + TINY
+        process, widen = _fit_process(x, rest - mean, noise, np.random.default_rng(self.seed))
         low, high = float(logs.min()) - STEEPEST, float(logs.max()) + STEEPEST
-        return replace(self, fitted=Fitted(scale, process, mean, low, high, max(widen, 0.5)))
+        return replace(self, fitted=Fitted(scale, process, mean, low, high, widen))
 
     def predict(self, layers: Sequence[LayerSpec]) -> list[Estimate]:
         """An estimate for every unit, never below 0.
@@ -157,7 +156,7 @@ class KernelPredictor:
         return scale.back(logs), scale.slope(logs) * np.sinh(np.minimum(std, STEEPEST))
 
     def covariance(self, layers: Sequence[LayerSpec]) -> tuple[Floats, float]:
-        """(n, n) covariance of the logarithms of units, given what was measured, and the variance of a row."""
+        """(n, n) covariance of the logarithms of units given what was measured, and a row's variance."""
         x = self._features(layers)
         if self.fitted is None:
             kernel, widen = default_kernel(x.shape[1]), 1.0
@@ -166,7 +165,7 @@ class KernelPredictor:
             kernel, widen = self.fitted.process.kernel_, self.fitted.widen
             _, covariance = self.fitted.process.predict(x, return_cov=True)
         noise = float(kernel.k2.noise_level)
-        return (covariance - noise * np.eye(len(x))) * widen**2, (noise + ROW_ERROR**2) * widen**2
+        return (covariance - noise * np.eye(len(x))) * widen**2, noise * widen**2
 
     def rough_s(self, layers: Sequence[LayerSpec]) -> Floats:
         """(n,) positive costs, for what they are worth: in arbitrary units before anything was measured."""
@@ -263,23 +262,47 @@ def default_kernel(features: int) -> Kernel:
     """Before anything was measured: a line, something smooth, and the noise of a row."""
     smooth = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(features, 4.0), (0.5, 50.0), nu=2.5)
     line = ConstantKernel(1.0, (1e-2, 1e2)) * DotProduct(1.0, "fixed")
-    return smooth + line + WhiteKernel(1e-3, (1e-6, 3e-2))
+    return smooth + line + WhiteKernel(2e-3, (ROW_ERROR**2, 3e-2))
 
 
-def _fit_process(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> GaussianProcessRegressor:
-    """A process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances."""
+def _fit_process(
+    x: Floats, y: Floats, noise: Floats, rng: np.random.Generator
+) -> tuple[GaussianProcessRegressor, float]:
+    """A process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances, and the factor
+    that makes its standard deviation that of the error.
+
+    Length scales fit the rows that they were learned on too well. So each half of the rows is judged, one
+    left out at a time, with length scales learned on the other half.
+    """
     kernel = default_kernel(x.shape[1])
+    if len(y) < FEW:
+        return _condition(kernel, x, y, noise), 1.0
+    order = rng.permutation(len(y))
+    errors, spread = np.empty(len(y)), np.empty(len(y))
+    for judged in (order[: len(y) // 2], order[len(y) // 2 :]):
+        others = np.setdiff1d(order, judged, assume_unique=True)[: LEARNED_ON // 2]
+        learned = _learn(kernel, x[others], y[others], noise[others])
+        all_errors, all_spread = left_out(_condition(learned, x, y, noise))
+        errors[judged], spread[judged] = all_errors[judged], all_spread[judged]
+    some = order[:LEARNED_ON]
+    process = _condition(_learn(kernel, x[some], y[some], noise[some]), x, y, noise)
+    return process, max(calibrate(errors, spread), 1.0)
+
+
+def _learn(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> Kernel:
+    """The kernel with the length scales that make these rows most likely."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of length scales at their bounds: features that do not matter
-        if len(y) >= FEW:
-            some = rng.permutation(len(y))[:LEARNED_ON]
-            learner = GaussianProcessRegressor(kernel, alpha=noise[some], optimizer=_few_steps)
-            kernel = learner.fit(x[some], y[some]).kernel_
-        process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x, y)
-        errors, spread = left_out(process)
-        doubtful = np.abs(errors) > OUTLIER * spread
-        if doubtful.any():
-            process.set_params(alpha=np.where(doubtful, noise + errors**2, noise)).fit(x, y)
+        return GaussianProcessRegressor(kernel, alpha=noise, optimizer=_few_steps).fit(x, y).kernel_
+
+
+def _condition(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> GaussianProcessRegressor:
+    """The process given its kernel and all rows; those far off what all others say count for little."""
+    process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x, y)
+    errors, spread = left_out(process)
+    doubtful = np.abs(errors) > OUTLIER * spread
+    if doubtful.any():
+        process.set_params(alpha=np.where(doubtful, noise + errors**2, noise)).fit(x, y)
     return process
 
 

@@ -19,6 +19,7 @@ DOT = 4  # input channels that one integer dot-product instruction takes
 FULL_BITS = 32  # of a format whose name has no number
 OCTAVES = 2.0  # doublings that count as a large change of a size...
 WORK_OCTAVES = 4.0  # ...and of a product of sizes, which moves further
+INDICATED = 2.0  # what a difference in kind counts
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
@@ -122,17 +123,19 @@ def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
 
 
 def _kind_columns(layers: Sequence[LayerSpec]) -> list[Floats]:
-    """Indicators: op, depthwise, activation, formats and what a block has."""
+    """Indicators: op and depthwise, each also times integer; activation, formats and what a block has."""
+    integer = np.array([_integer(one.activation_format) for one in layers], np.float64)
     ops = [[one.op == op for one in layers] for op in OPS]
-    activations = [[one.activation == name for one in layers] for name in ACTIVATIONS]
-    flags = [[getattr(one, name) for one in layers] for name in ("depthwise", "squeeze", "residual")]
-    integer = [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]
+    kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
+    others = [[one.activation == name for one in layers] for name in ACTIVATIONS]
+    others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
+    others += [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]
     bits = [
         [np.log2(format_bits(name)) for name in names]
         for names in ([one.weight_format for one in layers], [one.activation_format for one in layers])
     ]
-    columns = np.array([*ops, *activations, *flags, *integer], np.float64)
-    return [*(2 * columns), *(np.array(bits) / OCTAVES)]
+    indicators = np.concatenate([kinds, kinds * integer, np.array(others, np.float64)])
+    return [*(INDICATED * indicators), *(np.array(bits) / OCTAVES)]
 
 
 def _integer(name: str) -> bool:
