@@ -64,6 +64,11 @@ class Backend(Protocol):
         """
         ...
 
+    @property
+    def parallel(self) -> int:
+        """How many calls of `measure` may run at the same time: the boards of a farm; 1 for one machine."""
+        ...
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         """Measure the jobs interleaved, so that their samples are paired round by round.
 

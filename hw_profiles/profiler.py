@@ -4,8 +4,10 @@ every group.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
+from itertools import takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +21,7 @@ from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
 Emit = Callable[[Workload], bytes]
+Rows = dict[LayerSpec, Measurement]
 Item = TypeVar("Item")
 
 
@@ -44,18 +47,42 @@ def profile_layers(
     """
     start, reference = time.monotonic(), reference_network(backend, layers)
     layers = [*_pools(backend, layers), *layers]  # a disturbed pooling would disturb all that build on it
+    table = dict(profile.table)
     pending, patience_s = profile.missing(layers) or profile.disturbed(layers), profile.plan.patience_s
     while pending:
         plan = replace(profile.plan, patience_s=patience_s)
-        for group in plan_groups(backend, pending, profile, rng):
-            if time.monotonic() > deadline:
-                return
-            measured = _measure_group(backend, group, profile, plan, emit, reference)
-            profile = replace(profile, table={**profile.table, **_better(measured, profile)})
+        groups = plan_groups(backend, pending, profile, rng)
+        measure = partial(_measure_group, backend, table, plan=plan, emit=emit, reference=reference)
+        for measured in _measured(measure, groups, backend.parallel, deadline):
+            table |= _better(measured, profile)
+            profile = replace(profile, table=dict(table))
             yield profile
             if not profile.missing(layers) and time.monotonic() - start > plan.remeasure_s:
                 return
         pending, patience_s = profile.disturbed(layers) if again else (), 2 * patience_s
+
+
+def _measured(
+    measure: Callable[[Sequence[LayerSpec]], Rows],
+    groups: Sequence[Sequence[LayerSpec]],
+    width: int,
+    deadline: float,
+) -> Iterator[Rows]:
+    """The rows of every group, as they come: one group after the other, or `width` at a time where several
+    boards measure.
+    """
+    if width == 1:
+        yield from map(measure, takewhile(lambda _: time.monotonic() <= deadline, groups))
+        return
+    with ThreadPoolExecutor(width) as pool:
+        waiting = [pool.submit(measure, group) for group in groups]
+        try:
+            for done in as_completed(waiting):
+                yield done.result()
+                if time.monotonic() > deadline:
+                    return
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload | None:
@@ -69,22 +96,30 @@ def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload
 def plan_groups(
     backend: Backend, missing: Iterable[LayerSpec], profile: DeviceProfile, rng: np.random.Generator
 ) -> list[list[LayerSpec]]:
-    """Layers measured together: those that share a context, in random order of contexts; the poolings that
-    others build on first.
+    """Layers measured together: those that share a context, in random order of contexts, or any where a unit
+    is measured alone; the poolings that others build on first.
     """
     wanted = list(missing)
     pools = {pool for pool in _pools(backend, wanted) if pool in wanted or pool not in profile.table}
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     groups = _chunks([layer for layer in fp32_first if layer.activation_format == FP32], GROUP - 1)
     groups += _chunks([layer for layer in fp32_first if layer.activation_format != FP32], 2)
-    by_context: dict[tuple[str, Shape, str], list[LayerSpec]] = {}
-    for layer in wanted:
+    by_context: dict[tuple[str, Shape, str] | None, list[LayerSpec]] = {}
+    for position in rng.permutation(len(wanted)):
+        layer = wanted[position]
         if layer not in pools:
-            by_context.setdefault((layer.op, layer.in_shape, layer.activation_format), []).append(layer)
+            by_context.setdefault(_context(backend, layer), []).append(layer)
     contexts = list(by_context.values())
     for position in rng.permutation(len(contexts)):
         groups += _chunks(contexts[position], GROUP - 1)
     return groups
+
+
+def _context(backend: Backend, layer: LayerSpec) -> tuple[str, Shape, str] | None:
+    """What a layer's probe shares with others: the networks without it; None where there are none."""
+    if backend.supports(layer) and len(backend.probe(layer).workloads) == 1:
+        return None
+    return layer.op, layer.in_shape, layer.activation_format
 
 
 def _pools(backend: Backend, layers: Iterable[LayerSpec]) -> set[LayerSpec]:
@@ -172,21 +207,22 @@ def _better(
 
 def _measure_group(
     backend: Backend,
+    table: Mapping[LayerSpec, Measurement],
     layers: Sequence[LayerSpec],
-    profile: DeviceProfile,
+    *,
     plan: MeasurePlan,
     emit: Emit,
     reference: Workload | None,
-) -> dict[LayerSpec, Measurement]:
+) -> Rows:
     probes = {layer: backend.probe(layer) for layer in layers if backend.supports(layer)}
     extra = [reference] if reference is not None and probes else []
     works = list(dict.fromkeys([*extra, *(work for p in probes.values() for _, work in p.workloads)]))
     jobs = [Job(work, partial(emit, work)) for work in works]
     measured = dict(zip(works, backend.measure(jobs, plan), strict=True))
     beside = measured[extra[0]] if extra else None
-    rejected = f"{profile.device.engine} does not support this unit in these formats"
+    rejected = f"{backend.describe().engine} does not support this unit in these formats"
     return {
-        layer: _combine(probes[layer], measured, profile, beside)
+        layer: _combine(probes[layer], measured, table, beside)
         if layer in probes
         else Measurement(error=rejected)
         for layer in layers
@@ -194,17 +230,20 @@ def _measure_group(
 
 
 def _combine(
-    p: Probe, measured: Mapping[Workload, Measurement], profile: DeviceProfile, beside: Measurement | None
+    p: Probe,
+    measured: Mapping[Workload, Measurement],
+    table: Mapping[LayerSpec, Measurement],
+    beside: Measurement | None,
 ) -> Measurement:
     """The layer's samples: factors times the probe networks' samples, paired round by round."""
-    parts = [measured[work] for _, work in p.workloads] + [profile.table[pool] for _, pool in p.pools]
+    parts = [measured[work] for _, work in p.workloads] + [table[pool] for _, pool in p.pools]
     errors = [part.error for part in parts if part.error is not None]
     if errors:
         return Measurement(error=errors[0])
     samples = sum((factor * measured[work].array for factor, work in p.workloads), np.zeros(1))
-    samples = samples + sum(factor * profile.table[pool].median_s for factor, pool in p.pools)
+    samples = samples + sum(factor * table[pool].median_s for factor, pool in p.pools)
     terms = [(factor, measured[work]) for factor, work in p.workloads]
-    terms += [(factor, profile.table[pool]) for factor, pool in p.pools]
+    terms += [(factor, table[pool]) for factor, pool in p.pools]
     joules = [m.energy_j for _, m in terms if m.energy_j is not None]
     return Measurement(
         tuple(np.round(samples, 12).tolist()),

@@ -94,6 +94,10 @@ class OrtBackend:
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)
 
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         runs = [self._prepare(job) for job in jobs]
         ready = [timed(run, plan) for run in runs if not isinstance(run, str)]

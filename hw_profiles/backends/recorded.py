@@ -30,6 +30,10 @@ class RecordedBackend:
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._replay(job) for job in jobs]
 

@@ -369,6 +369,10 @@ class SystolicBackend:
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._compute(job.workload.layers) for job in jobs]
 

@@ -35,6 +35,10 @@ class TableBackend:
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._look_up(job.workload.layers) for job in jobs]
 

@@ -27,7 +27,7 @@ from predictors.table import distinct_layers
 from supernet.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
-UNITS_SHARE = 0.6  # of a time budget: the rest is for whole networks and for predicting
+UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9  # of a time budget, until when each is measured; predicting ends it
 ROUND = 0.08  # of the units are chosen at a time when not all are measured
 TRIED = 4096  # random networks, to say how much of the space a device can run
 
@@ -83,7 +83,7 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
     if profile.calibration is None and not run.recorded:
         networks = calibration_networks(run.family, np.random.default_rng([run.config.seed, 4]))
         measured = measure_networks(
-            run.backend, profile, networks, emit=emit_random, deadline=started + budget_s
+            run.backend, profile, networks, emit=emit_random, deadline=started + NETWORKS_SHARE * budget_s
         )
         if sum(not net.held_out for net in measured) >= 2:
             profile = replace(profile, calibration=fit_calibration(measured))

@@ -21,6 +21,7 @@ class AdditiveBackend:
     Attributes:
         secret_s: the cost of a layer.
         measured: every workload that was ever measured, in order.
+        boards: how many calls of `measure` it takes at a time.
         disturb: from the number of jobs measured so far to the share of quiet windows.
     """
 
@@ -28,6 +29,7 @@ class AdditiveBackend:
     rejected: tuple[LayerSpec, ...] = ()
     disturb: Callable[[int], float] = lambda measured: 1.0
     measured: list[Workload] = field(default_factory=list)
+    boards: int = 1
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo("additive", "no CPU", "arithmetic", "1", "none")
@@ -37,6 +39,10 @@ class AdditiveBackend:
 
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)
+
+    @property
+    def parallel(self) -> int:
+        return self.boards
 
     def network_s(self, work: Workload) -> float:
         return SESSION_S + sum(map(self.secret_s, work.layers))

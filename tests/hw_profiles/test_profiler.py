@@ -1,5 +1,6 @@
 """Filling a profile: resumed, ordered, patient, and unimpressed by layers that fail."""
 
+import collections
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from hw_profiles.backend import Job
+from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.probe import alone
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import (
     measure_networks,
@@ -19,7 +22,7 @@ from hw_profiles.profiler import (
     profile_layers,
     reference_network,
 )
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.workload import LayerSpec, Workload, single
 from predictors.table import distinct_layers
 from supernet.family import load_family
 
@@ -221,3 +224,34 @@ def test_networks_that_the_device_cannot_run_are_left_out(backend, no_onnx) -> N
     networks = [("mixed", False, work) for work in works]
     measured = measure_networks(backend, profile, networks, emit=no_onnx)
     assert len(measured) == sum(rejected not in work.layers for work in works) < 4
+
+
+def test_several_boards_measure_groups_at_a_time_and_none_is_lost(backend, no_onnx) -> None:
+    """Where a unit's own time is its cost, as on boards."""
+    backend.boards, backend.probe = 3, alone
+    rows = finished(backend, no_onnx)
+    assert not rows.missing(LAYERS)
+    own_s = {layer: backend.network_s(single(layer)) for layer in LAYERS}
+    assert {layer: rows.cost_s(layer) for layer in LAYERS} == pytest.approx(own_s)
+
+
+def test_what_was_measured_before_a_board_fails_is_there(backend, no_onnx) -> None:
+    backend.boards, backend.probe = 2, alone
+    measure, calls = backend.measure, [0]
+
+    def failing(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        calls[0] += 1
+        if calls[0] > 4:
+            raise TrilobitError("no board is left")
+        return measure(jobs, plan)
+
+    backend.measure = failing
+    seen: list[DeviceProfile] = []
+    with pytest.raises(TrilobitError, match="no board is left"):
+        collections.deque(map(seen.append, steps(backend, no_onnx)), maxlen=0)
+    last = seen[-1]
+    assert last.table
+    backend.measure = measure
+    done = len(backend.measured)
+    assert not finished(backend, no_onnx, last).missing(LAYERS)
+    assert len(backend.measured) - done < len(LAYERS) + 20  # what was there was not measured again
