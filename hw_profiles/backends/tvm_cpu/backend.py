@@ -72,6 +72,10 @@ class TvmBackend:
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)  # units are called one after the other: a neighbour changes nothing
 
+    @property
+    def parallel(self) -> int:
+        return 1
+
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         # not pinned, for the thread that compiles would be too
         units = compiled_units([job.workload for job in jobs], self._database, run_locally)
