@@ -24,7 +24,13 @@ from nas.targets import show
 from supernet.family import FAMILIES, FORMATS, load_family, load_format
 
 DEFAULT_FOLDER = Path("runs/default")
-LIMITS = {"max_latency": "latency", "max_size": "size", "max_macs": "macs", "min_accuracy": "accuracy"}
+LIMITS = {
+    "max_latency": "latency",
+    "max_size": "size",
+    "max_memory": "memory",
+    "max_macs": "macs",
+    "min_accuracy": "accuracy",
+}
 Command = Callable[[argparse.Namespace, Console], Any]
 
 
@@ -134,6 +140,9 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
         "--max-latency", metavar="TIME", help="for example 0.3ms, or 60%% of the largest network's"
     )
     command.add_argument("--max-size", metavar="BYTES", help="for example 200KB, or 60%%")
+    command.add_argument(
+        "--max-memory", metavar="BYTES", help="tensors alive at once, for example 32KB, or 60%%"
+    )
     command.add_argument("--max-macs", metavar="N", help="for example 3M, or 60%%")
     command.add_argument("--min-accuracy", metavar="SHARE", help="for example 95%%")
     command.add_argument("--count", type=int, metavar="N", help="networks to export")

@@ -1,21 +1,26 @@
-"""What the space's networks cost: the compiled table, and predictions of latency, size and multiply-adds
-from it.
+"""What the space's networks cost: the compiled tables, and predictions of latency, energy, size, memory and
+multiply-adds from them.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.memory import peak_bytes
 from hw_profiles.profile import KINDS, Calibration, DeviceProfile, kind
 from hw_profiles.workload import LayerSpec, Workload, macs
 from nas.export.to_onnx import file_overhead, file_size
-from predictors.table import CostTable, compile_table
+from predictors.table import CostTable, PeakTable, compile_peak, compile_table, distinct_layers
 from supernet.family import Family
 from supernet.space import Genomes
 
-STATIC = ("size", "macs")  # known without a device
+STATIC = ("size", "macs", "memory")  # known without a device
+ON_DEVICE = ("latency", "energy")  # infinite for a network that the device cannot run
+_SECONDS, _ROWS = slice(3, 3 + len(KINDS)), slice(3 + len(KINDS), 3 + 2 * len(KINDS))  # columns of the table
 
 
 @dataclass(frozen=True)
@@ -23,45 +28,73 @@ class Costs:
     """Predicted costs of one space on one device.
 
     Attributes:
-        table: bytes, multiply-adds, then seconds (before calibration) and number of rows of each kind of row.
+        table: bytes, multiply-adds, number of rows that the device rejects, then seconds (before
+            calibration) and number of rows of each kind of row, and joules where they are known.
+        memory: peak bytes of tensors.
         calibration: from summed seconds to whole networks.
         size_overhead: bytes of an ONNX file besides its layers.
     """
 
     table: CostTable
+    memory: PeakTable
     calibration: Calibration
     size_overhead: int
 
     def predict(self, genomes: Genomes) -> dict[str, NDArray[np.float64]]:
-        """(n, g) canonical genomes -> `latency` in seconds, `size` in bytes, `macs`, each (n,)."""
+        """(n, g) canonical genomes -> `latency` in seconds, `size` in bytes, `macs`, `memory` in bytes
+        (exact) and, where every row of the profile has it, `energy` in joules; each (n,).
+
+        Latency and energy of a network with a unit that the device rejects are infinite.
+        """
         sums = self.table(genomes)
-        return {
-            "latency": self.calibration.predict_s(sums[:, 2 : 2 + len(KINDS)], sums[:, 2 + len(KINDS) :]),
+        values = {
+            "latency": self.calibration.predict_s(sums[:, _SECONDS], sums[:, _ROWS]),
             "size": sums[:, 0] + self.size_overhead,
             "macs": sums[:, 1],
+            "memory": self.memory(genomes),
         }
+        if sums.shape[1] > _ROWS.stop:
+            values["energy"] = sums[:, _ROWS.stop]
+        for name in ON_DEVICE:
+            if name in values:
+                values[name] = np.where(sums[:, 2] > 0, np.inf, values[name])
+        return values
 
     def latency_std(self, latency_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) expected error of predicted seconds: the relative error on held-out networks."""
+        """(n,) expected error of predicted seconds: the relative error on held-out networks; 0 where the
+        device cannot run the network.
+        """
         error = self.calibration.held_out_error().get("mape", 0.0)
-        return np.asarray(
-            latency_s * error * np.sqrt(np.pi / 2)
-        )  # mean absolute error of a normal distribution
+        finite = np.where(np.isfinite(latency_s), latency_s, 0.0)
+        return np.asarray(finite * error * np.sqrt(np.pi / 2))  # mean absolute error of a normal distribution
 
 
 def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     """Costs of the family's space; without a profile all seconds are 0."""
+    # A rejected unit counts 0 s and one rejection: infinity times a slope of 0 would be no number, and times
+    # one below 0 it would be the best latency there is.
+    known_s: Callable[[LayerSpec], float] = cache(profile.cost_s) if profile else lambda layer: 0.0
+
+    def rejected(layer: LayerSpec) -> float:
+        return float(math.isinf(known_s(layer)))
 
     def seconds(layer: LayerSpec, of_kind: str) -> float:
-        return profile.cost_s(layer) if profile and kind(layer) == of_kind else 0.0
+        return known_s(layer) if kind(layer) == of_kind and not rejected(layer) else 0.0
 
     def rows(layer: LayerSpec, of_kind: str) -> float:
         return float(kind(layer) == of_kind)
 
+    def joules(layer: LayerSpec) -> float:
+        return 0.0 if profile is None or rejected(layer) else profile.energy_j(layer)
+
+    space, terms = family.space(), family.terms()
+    runs = [] if profile is None else [one for one in distinct_layers(space, terms) if not rejected(one)]
+    energy = [joules] if runs and not any(math.isnan(joules(layer)) for layer in runs) else []
     kinds = [partial(cost, of_kind=one) for cost in (seconds, rows) for one in KINDS]
-    table = compile_table(family.space(), family.terms(), [cache(file_size), macs, *kinds])
+    table = compile_table(space, terms, [cache(file_size), macs, rejected, *kinds, *energy])
+    memory = compile_peak(space, family.peak_terms(), peak_bytes)
     calibration = (profile.calibration if profile else None) or Calibration()
-    return Costs(table, calibration, file_overhead())
+    return Costs(table, memory, calibration, file_overhead())
 
 
 def workload_macs(workload: Workload) -> int:

@@ -54,6 +54,7 @@ OBJECTIVES: Mapping[str, Objective] = {
         Objective("latency", "s", "min"),
         Objective("size", "bytes", "min"),
         Objective("macs", "MACs", "min"),
+        Objective("memory", "bytes", "min"),
         Objective("energy", "J", "min"),
     )
 }

@@ -17,6 +17,10 @@ from supernet.family import Family
 from supernet.space import Genomes
 
 PROBE_BUDGET = 6_000  # candidates to find the cheapest network with
+NOTHING_RUNS = (
+    "the profile rejects some unit of every network; `nas profile` says which: search a space or number "
+    "formats that the device can run"
+)
 NEARLY = 1.02  # a limit this close to the cheapest network found may still be met by one that was not
 
 
@@ -42,9 +46,17 @@ class Targets:
         return to_min(self.objectives, _columns(self.objectives, values))
 
     def violation(self, values: Mapping[str, Values]) -> Values:
-        """(n,) how far the limits are missed, 0 where they are met."""
-        n = len(next(iter(values.values())))
-        return violation(self.bounded, _columns(self.bounded, values)) if self.bounded else np.zeros(n)
+        """(n,) how far the limits are missed, 0 where they are met; infinitely by a network with a value that
+        is not finite, limited or not: the device cannot run it.
+        """
+        missed = np.where(runs(values), 0.0, np.inf)
+        return missed + violation(self.bounded, _columns(self.bounded, values)) if self.bounded else missed
+
+
+def runs(values: Mapping[str, Values]) -> NDArray[np.bool_]:
+    """(n,) whether the device can run a network: all its values are finite."""
+    finite: NDArray[np.bool_] = np.isfinite(np.stack([*values.values()], axis=1)).all(axis=1)
+    return finite
 
 
 def _columns(objectives: Sequence[Objective], values: Mapping[str, Values]) -> Values:
@@ -60,7 +72,8 @@ def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
     """Objectives and limits; percentages become shares of `largest`, the largest network in fp32.
 
     Raises:
-        TrilobitError: a percentage of something that the largest network has no value for.
+        TrilobitError: a percentage of something that the largest network has no value for, or of a network
+            that the device cannot run.
     """
     bounds: dict[str, float] = {}
     for name, limit in config.limits().items():
@@ -69,6 +82,11 @@ def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
                 f"limit on {name}: this device gives no {name} that a percentage could refer to"
             )
         bounds[name] = limit.resolve(largest.get(name, np.nan))
+        if not np.isfinite(bounds[name]):
+            raise TrilobitError(
+                f"limit on {name}: the device cannot run the largest network in fp32, so there is no {name} "
+                f"that a percentage could refer to; give a number and a unit"
+            )
     wanted = tuple(replace(OBJECTIVES[name], bound=bounds.get(name)) for name in config.search.objectives)
     others = tuple(
         objective(name, bound) for name, bound in bounds.items() if name not in config.search.objectives
@@ -80,6 +98,24 @@ def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
     """Predicted costs of the largest network in fp32."""
     genome = np.array([family.corners()["largest/fp32"].genes], np.int16)
     return {name: float(values[0]) for name, values in costs.predict(genome).items()}
+
+
+def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
+    """The most that anything costs at the ends of the space; where the device cannot run all of those, the
+    most of what it can run of some random networks too.
+
+    Raises:
+        TrilobitError: it can run none of them.
+    """
+    genomes = np.array([c.genes for c in family.corners().values()], np.int16)
+    if not runs(costs.predict(genomes)).all():
+        rng = np.random.default_rng([seed, 0])
+        genomes = np.concatenate([genomes, family.space().sample(PROBE_BUDGET, rng=rng)])
+    values = costs.predict(genomes)
+    chosen = runs(values)
+    if not chosen.any():
+        raise TrilobitError(f"{NOTHING_RUNS} ({len(genomes)} networks tried)")
+    return {name: float(column[chosen].max()) for name, column in values.items()}
 
 
 def predict_values(
@@ -117,9 +153,12 @@ def _least(family: Family, costs: Costs, name: str, seed: int) -> float:
     searcher = make_searcher("evolution", space, seed=seed, initial=corners)
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
-        return costs.predict(genomes)[name][:, None], np.zeros(len(genomes))
+        values = costs.predict(genomes)
+        return _columns((OBJECTIVES[name],), values), np.where(runs(values), 0.0, np.inf)
 
     result = search(searcher, evaluate, budget=PROBE_BUDGET, batch=500, reference=[np.finfo(np.float64).max])
+    if not len(result.genomes):
+        raise TrilobitError(f"{NOTHING_RUNS} ({result.evaluations} networks tried)")
     return float(result.objectives.min())
 
 

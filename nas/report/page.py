@@ -21,6 +21,10 @@ from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_
 
 CLOSE = 0.01  # "within one point of the best accuracy"
 MAX_DRAWN = 4
+FRONT_COLUMNS = {
+    "measured": ("accuracy", "latency", "size"),
+    "predicted": ("accuracy", "latency", "size", "memory"),  # memory is exact: counted, not measured
+}
 
 Row = Mapping[str, str]
 
@@ -62,6 +66,7 @@ def render(run: Run) -> str:
         figures={plot.id: plot.figure for plot in plots.values()},
         exports=[_export_row(export) for export in run.exports],
         test_images=run.exports[0].images if run.exports else 0,
+        front_columns=FRONT_COLUMNS,
         front=[_front_row(network) for network in run.candidates],
         drawings=drawings,
         drawn_formats=_drawn_formats(drawings),
@@ -173,6 +178,7 @@ def _export_row(export: Export) -> Row:
         "latency": scale.text(export.latency.value),
         "iqr": scale.text(export.latency.spread) if export.latency.spread is not None else "",
         "size": units.text("size", export.size_bytes),
+        "memory": units.text("memory", export.memory_bytes) if export.memory_bytes else "",
         "speed_up": speed_up,
         "path": export.path,
     }
@@ -183,7 +189,7 @@ def _front_row(network: Network) -> Row:
     cells = {
         f"{word} {name}": units.text(name, values[name].value) if name in values else ""
         for word, values in of.items()
-        for name in ("accuracy", "latency", "size")
+        for name in FRONT_COLUMNS[word]
     }
     return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
 

@@ -46,6 +46,7 @@ class Export:
         id: of the candidate.
         path: of the model, relative to the run folder.
         size_bytes: of the model file.
+        memory_bytes: most bytes of tensors alive at once; None in files of versions that did not count it.
         accuracy, images: on the test part, and how many images that has.
         latency: median and interquartile range, seconds.
         reference_s: median of the reference network; None if unknown.
@@ -54,6 +55,7 @@ class Export:
     id: str
     path: str
     size_bytes: int
+    memory_bytes: float | None
     accuracy: float
     images: int
     latency: Value
@@ -171,6 +173,7 @@ def _export(folder: Path, path: Path, manifest: Document) -> Export:
         id=str(manifest["id"]),
         path=(path.parent / name).relative_to(folder).as_posix(),
         size_bytes=sum(int(file["bytes"]) for file in models.values()),
+        memory_bytes=manifest["predicted"].get("memory", {}).get("value"),
         accuracy=accuracy["test"],
         images=accuracy["n"],
         latency=Value(latency["median_s"], latency.get("iqr_s")),

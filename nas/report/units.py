@@ -12,7 +12,7 @@ _PREFIXES = {
     "": ((1.0, ""),),
     "%": ((0.01, "%"),),
 }
-_UNITS = {"accuracy": "%", "latency": "s", "energy": "J", "size": "B"}
+_UNITS = {"accuracy": "%", "latency": "s", "energy": "J", "size": "B", "memory": "B"}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile import load_profile
 from nas.costs import Costs, compile_costs
-from nas.evaluate import Evaluator
+from nas.evaluate import FAILED_S, Evaluator
 from nas.objectives import Values, to_min
 from nas.pareto import Evaluation, hypervolume, pareto_front
 from nas.progress import progress_bar
@@ -22,10 +22,19 @@ from nas.run import Run
 from nas.search.loop import Progress, SearchResult, choose_finalists, search
 from nas.search.searcher import make_searcher
 from nas.stages.fit import fit_predictor, training_rows
-from nas.targets import Targets, check_reachable, largest_costs, predict_values, resolve_targets, show
+from nas.targets import (
+    Targets,
+    check_reachable,
+    largest_costs,
+    predict_values,
+    resolve_targets,
+    show,
+    worst_costs,
+)
 from predictors.predictor import Predictor
 from supernet.space import Candidate, Genomes, row_keys
 
+COUNTED = ("size", "macs", "memory", "energy")  # predicted costs without an expected error of their own
 PATIENCE = 8  # generations without progress that end a round early
 
 
@@ -55,8 +64,8 @@ def prepare(run: Run) -> Setting:
     largest = largest_costs(run.family, costs)
     targets = resolve_targets(run.config, largest)
     check_reachable(run.family, costs, targets, seed=run.config.seed)
-    corners = costs.predict(np.array([c.genes for c in run.family.corners().values()], np.int16))
-    worst = {name: np.array([values.max() * 1.1]) for name, values in corners.items()}
+    most = worst_costs(run.family, costs, seed=run.config.seed)
+    worst = {name: np.array([value * 1.1]) for name, value in most.items()}
     worst["accuracy"] = np.array([accuracies.min()])
     return Setting(run, evaluator, costs, targets, targets.minimised(worst)[0], (genomes, accuracies))
 
@@ -168,12 +177,15 @@ def learn(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> Pred
 
 
 def measured_values(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> dict[str, Values]:
-    """Measured values (n,) by objective name; multiply-adds are counted, not measured."""
+    """Measured values (n,) by objective name; multiply-adds and memory are counted, and energy is what the
+    profile predicts. A network that the device failed to run has an infinite latency.
+    """
+    genomes = np.array([c.genes for c in measured], np.int16)
     values = {
         name: np.array([v[name] for v in measured.values()]) for name in ("accuracy", "latency", "size")
     }
-    genomes = np.array([c.genes for c in measured], np.int16)
-    return {**values, "macs": setting.costs.predict(genomes)["macs"]}
+    values["latency"] = np.where(values["latency"] < FAILED_S, values["latency"], np.inf)
+    return {**setting.costs.predict(genomes), **values}
 
 
 def round_summary(setting: Setting, r: int, measured: dict[Candidate, dict[str, float]]) -> dict[str, Any]:
@@ -254,9 +266,8 @@ def _entries(
             ],
             "predicted": {
                 "accuracy": {"value": float(accuracy.mean[i]), "std": float(accuracy.std[i])},
-                "latency": {"value": float(costs["latency"][i]), "std": float(latency_std[i])},
-                "size": {"value": float(costs["size"][i])},
-                "macs": {"value": float(costs["macs"][i])},
+                "latency": {"value": _number(costs["latency"][i]), "std": float(latency_std[i])},
+                **{name: {"value": _number(costs[name][i])} for name in COUNTED if name in costs},
             },
             "measured": {
                 "accuracy": {"value": share, "std": float(np.sqrt(share * (1 - share) / n))},
@@ -265,3 +276,8 @@ def _entries(
             },
         }
     return entries
+
+
+def _number(value: float) -> float | None:
+    """For JSON; None where the device cannot run the network."""
+    return float(value) if np.isfinite(value) else None

@@ -6,14 +6,27 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import Measurement
 from hw_profiles.profile import DeviceProfile
+from hw_profiles.workload import LayerSpec
 from nas.config import RunConfig, SearchSection
 from nas.costs import Costs, compile_costs
-from nas.objectives import OBJECTIVES
-from nas.targets import check_reachable, largest_costs, predict_values, resolve_targets, show
+from nas.objectives import OBJECTIVES, Values
+from nas.search.loop import search
+from nas.search.searcher import make_searcher
+from nas.targets import (
+    check_reachable,
+    largest_costs,
+    predict_values,
+    resolve_targets,
+    runs,
+    show,
+    worst_costs,
+)
 from supernet.family import Family
+from supernet.space import Genomes
 
-LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6}
+LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6, "memory": 6e4}
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +44,13 @@ def bounds(config: RunConfig) -> dict[str, float | None]:
 
 
 def test_limits_are_absolute_or_shares_of_the_largest_network() -> None:
-    found = bounds(limited(latency="0.1ms", size="60%", macs="50%"))
+    found = bounds(limited(latency="0.1ms", size="60%", macs="50%", memory="32KB"))
     assert found == {
         "accuracy": None,
         "latency": pytest.approx(1e-4),
         "size": pytest.approx(6e5),
         "macs": pytest.approx(1.5e6),
+        "memory": pytest.approx(3.2e4),
     }
 
 
@@ -73,7 +87,7 @@ def test_minimised_values_are_less_where_they_are_better() -> None:
     assert (better < worse).all()
 
 
-@pytest.mark.parametrize("name", ["latency", "size", "macs"])
+@pytest.mark.parametrize("name", ["latency", "size", "macs", "memory"])
 def test_an_unreachable_limit_names_a_value_that_can_be_reached(
     family: Family, costs: Costs, name: str
 ) -> None:
@@ -97,7 +111,7 @@ def test_the_least_is_not_above_any_network(family: Family, costs: Costs) -> Non
 def test_the_largest_network_has_the_most_of_what_counts(family: Family, costs: Costs) -> None:
     largest = largest_costs(family, costs)
     sampled = costs.predict(family.space().sample(2000, rng=np.random.default_rng(0)))
-    assert all(largest[name] >= sampled[name].max() for name in ("size", "macs"))
+    assert all(largest[name] >= sampled[name].max() for name in ("size", "macs", "memory"))
 
 
 def test_without_a_predictor_there_is_no_accuracy(family: Family, costs: Costs) -> None:
@@ -113,6 +127,7 @@ def test_without_a_predictor_there_is_no_accuracy(family: Family, costs: Costs) 
         ("latency", 1e-9, "0.001 us"),
         ("size", 999, "999 B"),
         ("size", 1.5e6, "1.5 MB"),
+        ("memory", 32_000, "32 KB"),
         ("macs", 12, "12"),
         ("accuracy", 0.9876, "98.76 %"),
         ("accuracy", 0.0, "0.00 %"),
@@ -120,3 +135,79 @@ def test_without_a_predictor_there_is_no_accuracy(family: Family, costs: Costs) 
 )
 def test_values_as_people_write_them(name: str, value: float, text: str) -> None:
     assert show(OBJECTIVES[name], value) == text
+
+
+# -- devices that cannot run every network ---------------------------------------------------------
+
+
+def without(profile: DeviceProfile, *formats: str) -> DeviceProfile:
+    """The same device without depthwise kernels in some formats."""
+
+    def lacks(layer: LayerSpec) -> bool:
+        return layer.depthwise and layer.activation_format in formats
+
+    rows = profile.table.items()
+    table = {layer: Measurement(error="no kernel") if lacks(layer) else row for layer, row in rows}
+    return replace(profile, table=table)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("objectives", [("latency", "size"), ("size", "macs"), ("memory",)], ids=str)
+@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random"])
+def test_no_network_on_a_front_has_a_rejected_unit(
+    family: Family, device_profile: DeviceProfile, searcher: str, objectives: tuple[str, ...]
+) -> None:
+    costs = compile_costs(family, without(device_profile, "int8"))
+    targets = resolve_targets(replace(RunConfig(), search=SearchSection(objectives=objectives)), LARGEST)
+    corners = np.array([c.genes for c in family.corners().values()], np.int16)
+
+    def evaluate(genomes: Genomes) -> tuple[Values, Values]:
+        values = costs.predict(genomes)
+        return targets.minimised(values), targets.violation(values)
+
+    asked = make_searcher(searcher, family.space(), seed=0, initial=corners)
+    reference = [worst_costs(family, costs, seed=0)[name] * 1.1 for name in objectives]
+    result = search(asked, evaluate, budget=2_000, batch=500, reference=reference)
+    assert len(result.genomes)
+    assert runs(costs.predict(result.genomes)).all()
+    assert np.isfinite(result.hypervolumes).all()
+    assert result.hypervolumes[-1] > 0
+
+
+def test_a_share_of_a_network_that_the_device_cannot_run_is_refused(
+    family: Family, device_profile: DeviceProfile
+) -> None:
+    largest = largest_costs(family, compile_costs(family, without(device_profile, "fp32")))
+    assert resolve_targets(limited(latency="1ms", size="60%"), largest).bounded
+    with pytest.raises(TrilobitError, match=r"cannot run the largest network in fp32.*give a number"):
+        resolve_targets(limited(latency="60%"), largest)
+
+
+def test_the_least_and_the_most_are_of_networks_that_run(
+    family: Family, device_profile: DeviceProfile
+) -> None:
+    costs = compile_costs(family, without(device_profile, "int8"))
+    targets = resolve_targets(limited(latency="1s", memory="1MB"), LARGEST)
+    least, most = check_reachable(family, costs, targets, seed=0), worst_costs(family, costs, seed=0)
+    assert all(0 < least[name] < most[name] < np.inf for name in ("latency", "memory"))
+    smallest = compile_costs(family, device_profile).predict(
+        np.array([family.corners()["smallest/int8"].genes], np.int16)
+    )
+    assert least["memory"] > smallest["memory"][0]
+
+
+def test_a_device_that_runs_nothing_says_so(family: Family, device_profile: DeviceProfile) -> None:
+    costs = compile_costs(family, without(device_profile, "int8", "fp32"))
+    targets = resolve_targets(limited(latency="1s"), LARGEST)
+    for find in (
+        lambda: worst_costs(family, costs, seed=0),
+        lambda: check_reachable(family, costs, targets, seed=0),
+    ):
+        with pytest.raises(TrilobitError, match="rejects some unit of every network"):
+            find()
+
+
+def test_a_limit_on_something_that_the_device_does_not_give_is_refused(family: Family, costs: Costs) -> None:
+    targets = resolve_targets(limited(energy="1mJ"), LARGEST)
+    with pytest.raises(TrilobitError, match="no energy; objectives it has: latency, macs, memory, size"):
+        check_reachable(family, costs, targets, seed=0)

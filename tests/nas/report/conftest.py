@@ -11,6 +11,7 @@ import pytest
 import tomli_w
 
 from hw_profiles.files import write_atomic, write_json
+from hw_profiles.memory import peak_bytes
 from hw_profiles.workload import LayerSpec, Workload, macs, params
 from supernet.family import Family, load_family
 from supernet.space import Candidate
@@ -60,6 +61,7 @@ def entry(family: Family, candidate: Candidate, rng: np.random.Generator, *, lay
             "accuracy": {"value": float(accuracy), "std": 0.004},
             "latency": {"value": latency, "std": 0.01 * latency},
             "size": {"value": size},
+            "memory": {"value": peak_bytes(work)},
         },
         "measured": {
             "accuracy": {"value": float(min(0.999, accuracy + accuracy_noise)), "std": 0.002},
