@@ -58,6 +58,10 @@ class Backend(Protocol):
         """Whether the engine can run this unit in the formats it asks for."""
         ...
 
+    def why_not(self, layer: LayerSpec) -> str:
+        """Why it cannot, in one line; asked only where `supports` says so."""
+        ...
+
     def probe(self, layer: LayerSpec) -> Probe:
         """How to find out what one unit costs inside a network: in context (`hw_profiles.probe.in_context`)
         where neighbours change it, else `hw_profiles.probe.alone`.

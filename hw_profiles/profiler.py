@@ -220,11 +220,10 @@ def _measure_group(
     jobs = [Job(work, partial(emit, work)) for work in works]
     measured = dict(zip(works, backend.measure(jobs, plan), strict=True))
     beside = measured[extra[0]] if extra else None
-    rejected = f"{backend.describe().engine} does not support this unit in these formats"
     return {
         layer: _combine(probes[layer], measured, table, beside)
         if layer in probes
-        else Measurement(error=rejected)
+        else Measurement(error=backend.why_not(layer))
         for layer in layers
     }
 

@@ -91,6 +91,10 @@ class OrtBackend:
             return layer.op in OPS and (layer.weight_format, layer.activation_format) in known
         return layer.op in OPS and layer.activation_format in {activation for _, activation in known}
 
+    def why_not(self, layer: LayerSpec) -> str:
+        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        return f"onnxruntime has no {layer.op} of {pair} on {self._short}"
+
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)
 

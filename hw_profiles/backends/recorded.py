@@ -27,6 +27,10 @@ class RecordedBackend:
     def supports(self, layer: LayerSpec) -> bool:
         return math.isfinite(self.profile.cost_s(layer)) if layer in self.profile else False
 
+    def why_not(self, layer: LayerSpec) -> str:
+        row = self.profile.table.get(layer)
+        return (row.error if row else None) or f"not recorded in {self.profile.device.name}: {layer.key()}"
+
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 

@@ -366,6 +366,12 @@ class SystolicBackend:
     def supports(self, layer: LayerSpec) -> bool:
         return layer_cost(self.accelerator, layer) is not None
 
+    def why_not(self, layer: LayerSpec) -> str:
+        return (
+            f"{self.describe().name} computes in 2, 4, 6 or 8 bits, not {layer.op} of {layer.weight_format} "
+            f"weights on {layer.activation_format} activations"
+        )
+
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 

@@ -32,6 +32,9 @@ class TableBackend:
     def supports(self, layer: LayerSpec) -> bool:
         return self.table.find(layer).how != "missing"
 
+    def why_not(self, layer: LayerSpec) -> str:
+        return f"{self.table.name} does not cover it: {self.table.find(layer).reason}"
+
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
 

@@ -1,7 +1,8 @@
 """What every backend promises, whatever engine it drives."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,43 +13,72 @@ from hw_profiles.backend import Backend, DeviceInfo, Job
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load
-from hw_profiles.workload import INPUT, LayerSpec, Workload
+from hw_profiles.workload import LayerSpec, Workload, single
 from nas.stages.profile import emit_with_random_numbers
+from supernet.family import load_family
 
 PLAN = MeasurePlan(rounds=3, patience_s=0.0)
 CONV = LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu")
 UNKNOWN = replace(CONV, weight_format="int3", activation_format="int3")
 
 
+@dataclass(frozen=True)
+class Case:
+    """A backend as it is made where there is no hardware, and networks that it can run, ascending in cost."""
+
+    make: Callable[[], Backend]
+    works: tuple[Workload, ...]
+
+
 @pytest.fixture(scope="session")
-def makers(profile_file: Path) -> dict[str, Callable[[], Backend]]:
-    """How each backend is made where there is no hardware; a new one needs its line here."""
+def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+    """A new backend needs its line here."""
+    devices = {name: load("trilobit.devices", BACKENDS, name) for name in BACKENDS}
+    database, table = tmp_path_factory.mktemp("tuning"), tmp_path_factory.mktemp("table") / "phone.json"
+    table.write_text(json.dumps(PUBLISHED))
+    integer = load_family("digits-mbconv", in_channels=1, classes=10, formats=("int8", "int4"))
+    blocks = (
+        LayerSpec("stem", (3, 160, 160), 24, 3, 2, 1, "hswish"),
+        LayerSpec("linear", (1536, 1, 1), 1000),
+    )
     return {
-        "ort": partial(load("trilobit.devices", BACKENDS, "ort"), provider="CPU", threads=1),
-        "recorded": partial(load("trilobit.devices", BACKENDS, "recorded"), profile=profile_file),
+        "ort": Case(partial(devices["ort"], provider="CPU", threads=1), corners(family, "fp32")),
+        "recorded": Case(partial(devices["recorded"], profile=profile_file), corners(family, "fp32")),
+        "systolic": Case(partial(devices["systolic"], device="bitfusion"), corners(integer, "int8")),
+        "table": Case(partial(devices["table"], path=table), tuple(map(single, blocks))),
+        "tvm": Case(partial(devices["tvm"], database=database), corners(family, "int8")),
     }
 
 
+PUBLISHED = {
+    "160": {
+        "Conv-input:160x160x3-output:80x80x24": {"mean": 1.5, "std": 0.1, "count": 50},
+        "Logits-input:1x1x1536-output:1000": {"mean": 2.5, "std": 0.1, "count": 50},
+    }
+}
+
+
+def corners(family, fmt: str) -> tuple[Workload, ...]:
+    """The smallest network of a family and its largest."""
+    return tuple(family.workload(family.corners()[f"{size}/{fmt}"]) for size in ("smallest", "largest"))
+
+
 @pytest.fixture(scope="session", params=sorted(BACKENDS))
-def backend(request: pytest.FixtureRequest, makers: dict[str, Callable[[], Backend]]) -> Backend:
-    return makers[request.param]()
+def case(request: pytest.FixtureRequest, cases: dict[str, Case]) -> Case:
+    return cases[request.param]
 
 
-def one_layer(layer: LayerSpec) -> Workload:
-    return Workload((layer.op,), (layer,), ((INPUT,),))
+@pytest.fixture(scope="session")
+def backend(case: Case) -> Backend:
+    return case.make()
 
 
 def job(work: Workload) -> Job:
     return Job(work, partial(emit_with_random_numbers, work, seed=0))
 
 
-def networks(family, n: int) -> list[Workload]:
-    genomes = family.space().sample(n, rng=np.random.default_rng(0))
-    return [family.workload(family.space().candidate(genome)) for genome in genomes]
-
-
-def test_every_backend_is_tested(makers: dict[str, Callable[[], Backend]]) -> None:
-    assert set(makers) == set(BACKENDS)
+def test_every_backend_is_tested(cases: dict[str, Case]) -> None:
+    assert set(cases) == set(BACKENDS)
 
 
 def test_the_device_is_the_same_on_every_call(backend: Backend) -> None:
@@ -64,23 +94,36 @@ def test_its_name_is_safe_for_files(backend: Backend) -> None:
     assert " " not in name
 
 
-def test_supports_the_formats_of_the_default_space(backend: Backend, family) -> None:
-    assert all(backend.supports(layer) for work in networks(family, 5) for layer in work.layers)
+def test_supports_every_unit_of_what_it_runs(backend: Backend, case: Case) -> None:
+    assert all(backend.supports(layer) for work in case.works for layer in work.layers)
 
 
-def test_does_not_claim_to_support_everything(backend: Backend) -> None:
+def test_does_not_claim_to_support_everything_and_says_why(backend: Backend) -> None:
     assert not backend.supports(UNKNOWN)
+    reason = backend.why_not(UNKNOWN)
+    assert reason
+    assert "\n" not in reason
 
 
-def test_gives_one_measurement_per_job_in_order(backend: Backend, family) -> None:
-    corners = family.corners()
-    works = [family.workload(corners[name]) for name in ("largest/fp32", "smallest/fp32", "largest/fp32")]
-    large, small, again = backend.measure([job(work) for work in works], PLAN)
-    assert small.median_s < min(large.median_s, again.median_s)
+def test_how_a_unit_is_probed_is_made_of_what_it_runs(backend: Backend, case: Case) -> None:
+    for layer in case.works[0].layers:
+        probe = backend.probe(layer)
+        assert any(layer in work.layers for factor, work in probe.workloads if factor > 0)
+        assert all(backend.supports(part) for _, work in probe.workloads for part in work.layers)
 
 
-def test_samples_are_positive_seconds_paired_by_round(backend: Backend, family) -> None:
-    measured = backend.measure([job(work) for work in networks(family, 3)], PLAN)
+def test_measures_at_least_one_call_at_a_time(backend: Backend) -> None:
+    assert backend.parallel >= 1
+
+
+def test_gives_one_measurement_per_job_in_order(backend: Backend, case: Case) -> None:
+    small, large = case.works
+    first, second, third = backend.measure([job(work) for work in (large, small, large)], PLAN)
+    assert second.median_s < min(first.median_s, third.median_s)
+
+
+def test_samples_are_positive_seconds_paired_by_round(backend: Backend, case: Case) -> None:
+    measured = backend.measure([job(work) for work in case.works], PLAN)
     assert len({len(one.samples_s) for one in measured}) == 1
     for one in measured:
         assert one.error is None
@@ -89,9 +132,15 @@ def test_samples_are_positive_seconds_paired_by_round(backend: Backend, family) 
         assert 0 <= one.quiet_share <= 1
 
 
-def test_a_layer_is_a_workload_of_length_one(backend: Backend, family) -> None:
-    layer = networks(family, 1)[0].layers[0]
-    [measured] = backend.measure([job(one_layer(layer))], PLAN)
+def test_energy_is_of_every_job_or_of_none(backend: Backend, case: Case) -> None:
+    joules = [one.energy_j for one in backend.measure([job(work) for work in case.works], PLAN)]
+    assert all(one is None for one in joules) or all(one is not None and one > 0 for one in joules)
+    assert backend.describe().energy
+
+
+def test_a_layer_is_a_workload_of_length_one(backend: Backend, case: Case) -> None:
+    layer = next(layer for layer in case.works[0].layers if layer.in_format == "fp32")
+    [measured] = backend.measure([job(single(layer))], PLAN)
     assert measured.error is None
 
 
@@ -99,16 +148,16 @@ def test_nothing_to_measure_is_nothing(backend: Backend) -> None:
     assert backend.measure([], PLAN) == []
 
 
-def test_a_job_that_fails_becomes_an_error_and_the_others_go_on(backend: Backend, family) -> None:
-    first, second = networks(family, 2)
-    broken = Job(one_layer(replace(CONV, out_channels=9)), lambda: b"no model")
+def test_a_job_that_fails_becomes_an_error_and_the_others_go_on(backend: Backend, case: Case) -> None:
+    first, second = case.works
+    broken = Job(single(UNKNOWN), lambda: b"no model")
     measured = backend.measure([job(first), broken, job(second)], PLAN)
     assert [one.error is None for one in measured] == [True, False, True]
     assert "\n" not in str(measured[1].error)
 
 
 def test_unknown_backends_and_providers_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="unknown device 'abacus'; known: ort, recorded"):
+    with pytest.raises(TrilobitError, match="unknown device 'abacus'; known: ort, recorded, systolic, table"):
         load("trilobit.devices", BACKENDS, "abacus")
     with pytest.raises(
         TrilobitError, match=r"execution provider 'Abacus' is not installed; installed: .*CPU"
@@ -116,7 +165,8 @@ def test_unknown_backends_and_providers_are_refused() -> None:
         load("trilobit.devices", BACKENDS, "ort")(provider="Abacus")
 
 
-def test_what_was_recorded_is_replayed_exactly(makers, family, device_profile) -> None:
-    recorded, works = makers["recorded"](), networks(family, 5)
-    measured = recorded.measure([job(work) for work in works], PLAN)
+def test_what_was_recorded_is_replayed_exactly(cases, family, device_profile) -> None:
+    genomes = family.space().sample(5, rng=np.random.default_rng(0))
+    works = [family.workload(family.space().candidate(genome)) for genome in genomes]
+    measured = cases["recorded"].make().measure([job(work) for work in works], PLAN)
     assert [one.median_s for one in measured] == [device_profile.predict_s(work) for work in works]

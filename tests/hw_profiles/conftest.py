@@ -37,6 +37,9 @@ class AdditiveBackend:
     def supports(self, layer: LayerSpec) -> bool:
         return layer not in self.rejected
 
+    def why_not(self, layer: LayerSpec) -> str:
+        return "it is on the list"
+
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)
 

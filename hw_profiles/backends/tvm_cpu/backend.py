@@ -69,6 +69,10 @@ class TvmBackend:
     def supports(self, layer: LayerSpec) -> bool:
         return is_supported(layer)
 
+    def why_not(self, layer: LayerSpec) -> str:
+        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        return f"there is no kernel for a {layer.op} of {pair}"
+
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)  # units are called one after the other: a neighbour changes nothing
 
