@@ -6,7 +6,6 @@ chapter 5). Profiles of other devices shift its mean and are features.
 """
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Self
@@ -21,7 +20,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel,
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Estimate
 from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.workload import LayerSpec
 from predictors.calibration import calibrate
 from predictors.unit_features import Floats, rough_cost, unit_features
 
@@ -333,8 +332,8 @@ def choose_units(
         weights: how often each unit occurs in a random network; equally often without. Only ratios count.
     """
     seed, missing = int(rng.integers(2**31)), list(dict.fromkeys(profile.missing(layers)))
-    if n >= len(missing):
-        return tuple(missing)
+    if not 0 < n < len(missing):
+        return tuple(missing[: max(n, 0)])
     considered = [missing[i] for i in np.sort(rng.permutation(len(missing))[: max(CONSIDERED, 2 * n)])]
     predictor = fit_profile(profile, sources=[source(one, seed=seed) for one in sources], seed=seed)
     covariance, noise = predictor.covariance(considered)
@@ -342,12 +341,6 @@ def choose_units(
     usage = usage + UNUSED * (usage.mean() or 1.0)
     importance = usage * predictor.rough_s(considered) ** 2
     return _greedy(considered, covariance, noise, importance, _states(profile.table), n)
-
-
-def unit_usage(workloads: Sequence[Workload]) -> dict[LayerSpec, float]:
-    """How often each unit occurs in these networks, on average: weights for `choose_units`."""
-    counts = Counter(layer for work in workloads for layer in work.layers)
-    return {layer: count / len(workloads) for layer, count in counts.items()}
 
 
 def _greedy(
