@@ -107,7 +107,7 @@ class TvmBackend:
             link_network(plan, self._target, library)
             numbers = random_network(workload, np.random.default_rng(0))
             parameters = pack_parameters(plan, numbers, self._target)
-            return _timed(library, network_arrays(plan, parameters))
+            return timed_library(library, network_arrays(plan, parameters))
         except TrilobitError:
             raise  # no C compiler, or a full disk: nothing that another job would do without
         except Exception as error:
@@ -136,7 +136,11 @@ def _keys(workload: Workload) -> Iterator[str]:
     return (layer.key() for layer in workload.layers)
 
 
-def _timed(library: Path, arrays: Sequence[Array]) -> Timed:
+def timed_library(library: Path, arrays: Sequence[Array]) -> Timed:
+    """A linked network as something to be timed: runs follow each other without Python in between.
+
+    The file must not have been loaded under this name before, not even with other contents.
+    """
     module = tvm.runtime.load_module(str(library))
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     evaluators = {}

@@ -219,7 +219,7 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
 
 
 def _finish_at(sch: Any, layer: LayerSpec, out: Any, loop: Any, tile: Tile) -> None:
-    sch.reverse_compute_at(out, loop)
+    sch.reverse_compute_at(out, loop, preserve_unit_loops=True)
     channels = sch.get_loops(out)[-1]
     # a vector must not reach beyond the last channel
     vector = np.gcd(layer.out_channels, tile.lanes)

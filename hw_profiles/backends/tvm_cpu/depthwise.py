@@ -163,9 +163,9 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     outer_y, row = sch.split(y, [None, tile.rows])
     outer_x, column = sch.split(x, [None, tile.columns])
     sch.reorder(outer_b, outer_y, outer_x, inner_b, i, t, row, column, c, j)
-    sch.compute_at(padded, outer_b)
+    sch.compute_at(padded, outer_b, preserve_unit_loops=True)
     _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
-    sch.reverse_compute_at(out, inner_b)
+    sch.reverse_compute_at(out, inner_b, preserve_unit_loops=True)
     _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
     if layer.weight_format == "int4":
         unpack_at(sch, outer_b, tile.lanes * planes.group)

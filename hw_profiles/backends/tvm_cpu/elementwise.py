@@ -12,7 +12,11 @@ from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile
 from hw_profiles.workload import FP32, LayerSpec
 
-BYTE = 255.0
+BOUND = 1024.0  # whatever the zero point, what is beyond is clipped
+# Added to a smaller number, it leaves the integer nearest to that in the low bits, ties to even. TVM's own
+# nearbyint is not vectorized.
+ROUNDER = 1.5 * 2**23
+ROUNDER_BITS = int(np.float32(ROUNDER).view(np.int32))
 
 
 def one_tile(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
@@ -103,7 +107,7 @@ def _pool_schedule(function: Any, vector: int) -> Any:
     outer, lane = sch.split(c, [None, vector])
     sch.reorder(outer, p, lane)
     sch.vectorize(lane)
-    sch.reverse_compute_at(out, outer)
+    sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
     sch.vectorize(sch.get_loops(out)[-1])
     start = sch.decompose_reduction(acc, p)
     sch.vectorize(sch.get_loops(start)[-1])
@@ -123,9 +127,10 @@ def _quantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     constants = te.placeholder((2,), "float32", "constants")
 
     def code(i: Any) -> Any:
-        shifted = tirx.nearbyint(source[i] * constants[0]) + constants[1]
-        clipped = tirx.min(tirx.max(shifted, tirx.const(0.0, "float32")), tirx.const(BYTE, "float32"))
-        return clipped.astype("int32").astype("uint8")
+        bound = tirx.const(BOUND, "float32")
+        clipped = tirx.min(tirx.max(source[i] * constants[0], -bound), bound)
+        rounded = tirx.reinterpret("int32", clipped + tirx.const(ROUNDER, "float32")) - ROUNDER_BITS
+        return codes(layer, rounded, constants[1].astype("int32"))
 
     out = te.compute(source.shape, code, name="out")
     return _vectorized(te.create_prim_func([source, constants, out]), "out", _vector(layer, tile))

@@ -36,7 +36,7 @@ def unpacked(packed: Any, argument: Argument, lanes: int, group: int) -> Any:
 def unpack_at(sch: Any, loop: Any, codes: int) -> None:
     """Schedule it inside `loop`, a vector of `codes` at a time."""
     unpack = sch.get_sblock("unpacked")
-    sch.compute_at(unpack, loop)
+    sch.compute_at(unpack, loop, preserve_unit_loops=True)
     fused = sch.fuse(*sch.get_loops(unpack)[-2:])
     half, lane = sch.split(fused, [2, codes // 2])
     sch.vectorize(lane)

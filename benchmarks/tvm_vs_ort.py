@@ -1,0 +1,208 @@
+"""Own int8 kernels (hw_profiles/backends/tvm_cpu) against ONNX Runtime's, unit by unit.
+
+Pointwise and depthwise convolutions and two classifiers, batch 1, one thread, in turns on one pinned core in
+the moments when it is left alone. Both get uint8 codes and give what the unit gives (codes, or logits of a
+classifier). ORT's time is that of a session with one fused operator and preallocated tensors; the second
+peer column takes off what a session costs that does nothing. Ours is a linked library that is called by TVM's
+timer. Every result of ours is compared with the integer reference first: it must be equal bit for bit.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import tvm
+from harness import Row, interquartile_range, one_core, parse_arguments, report
+
+from hw_profiles.arithmetic import random_network as random_numbers
+from hw_profiles.arithmetic import run_network
+from hw_profiles.backends.ort import open_session
+from hw_profiles.backends.tvm_cpu.backend import (
+    compiled_units,
+    default_database,
+    network_arrays,
+    timed_library,
+)
+from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters, plan_network
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target
+from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
+from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
+from hw_profiles.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measurement import MeasurePlan
+from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder, single
+from nas.export.to_onnx import emit, random_network
+
+TARGET = 1.3  # times as fast as ORT, in the median
+# positions, output channels, input channels
+POINTWISE = (
+    (196, 384, 64),
+    (196, 96, 576),
+    (784, 192, 32),
+    (784, 32, 192),
+    (49, 160, 960),
+    (1024, 144, 24),
+    (64, 576, 96),
+    (16, 160, 960),
+    (1, 1008, 1280),
+    (1, 1280, 960),
+)
+# kernel, stride, map size, channels
+DEPTHWISE = (
+    (3, 1, 32, 96),
+    (5, 1, 32, 96),
+    (7, 1, 32, 96),
+    (5, 1, 16, 192),
+    (3, 1, 14, 576),
+    (5, 1, 14, 576),
+    (7, 1, 14, 576),
+    (3, 2, 56, 144),
+    (5, 1, 7, 960),
+    (3, 1, 4, 576),
+)
+
+
+def pointwise(positions: int, out: int, channels: int) -> LayerSpec:
+    """A matrix product as the unit that it is in a network."""
+    if positions == 1:
+        return LayerSpec("linear", (channels, 1, 1), out, weight_format="int8", activation_format="int8")
+    size = int(positions**0.5)
+    return LayerSpec("conv", (channels, size, size), out, 1, 1, 1, "relu", "int8", "int8")
+
+
+def depthwise(kernel: int, stride: int, size: int, channels: int) -> LayerSpec:
+    """One filter per channel."""
+    return LayerSpec(
+        "conv", (channels, size, size), channels, kernel, stride, channels, "relu", "int8", "int8"
+    )
+
+
+def ours(layer: LayerSpec, unit: CompiledUnit, target: TvmTarget, library: Path) -> Timed:
+    """Our unit, ready to be timed, its result checked."""
+    work = single(layer)
+    plan = plan_network(work, {layer.key(): unit})
+    link_network(plan, target, library)
+    numbers = random_numbers(work, np.random.default_rng(0))
+    arrays = network_arrays(plan, pack_parameters(plan, numbers, target))
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    tvm.runtime.load_module(str(library))["main"](*tensors)
+    np.testing.assert_array_equal(
+        tensors[-1].numpy().reshape(-1), run_network(work, numbers, arrays[0]).reshape(-1)
+    )
+    return timed_library(library, arrays)
+
+
+def ort_model(layer: LayerSpec) -> bytes:
+    """The unit as ONNX with codes at its edges: float conversions are taken off."""
+    builder = WorkloadBuilder(layer.in_shape)
+    builder.add("unit", layer, INPUT)
+    model = onnx.load_from_string(emit(random_network(builder.build(), rng=np.random.default_rng(0))))
+    graph = model.graph
+    first, last = graph.node[0], graph.node[-1]
+    assert first.op_type == "QuantizeLinear"
+    graph.input[0].name = first.output[0]
+    graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+    graph.node.remove(first)
+    if layer.out_format != "fp32":
+        assert last.op_type == "DequantizeLinear"
+        graph.output[0].name = last.input[0]
+        graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
+        graph.node.remove(last)
+    return bytes(model.SerializeToString())
+
+
+def null_model() -> bytes:
+    """One code, handed on."""
+    tensors = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["x"], ["y"])], "null", tensors[:1], tensors[1:]
+    )
+    opset = onnx.helper.make_opsetid("", 21)
+    return bytes(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+
+
+def ort(model: bytes, plan: MeasurePlan) -> Timed:
+    """A session with preallocated tensors, ready to be timed."""
+    session = open_session(model)
+    image = session.get_inputs()[0]
+    binding = session.io_binding()
+    codes = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
+    binding.bind_cpu_input(image.name, codes)
+    binding.bind_output(session.get_outputs()[0].name)
+    return timed(lambda: session.run_with_iobinding(binding), plan)
+
+
+def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -> list[Row]:
+    """Microseconds of both, and how many times as fast ours is."""
+    ratio = ort_s / ours_s
+    least = {"least": float(ratio.min())} if ratio.size else {}
+    without = {"ORT less a null session": float(np.median((ort_s - null_s) / ours_s))}
+    return [
+        Row(
+            task,
+            "speed against ORT int8",
+            "1",
+            "higher",
+            float(np.median(ratio)),
+            interquartile_range(ratio),
+            least | without,
+            TARGET,
+        )
+    ]
+
+
+def rows(plan: MeasurePlan, shapes: Sequence[tuple[str, LayerSpec]], pulse: Pulse) -> list[Row]:
+    """Measure all shapes, each in turns with ORT."""
+    target = host_target()
+    database = Database(default_database(), target)
+    units = compiled_units([single(layer) for _, layer in shapes], database, run_locally)
+    result: list[Row] = []
+    ours_s: dict[str, float] = {}
+    ort_s: dict[str, float] = {}
+    null_s: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        null = ort(null_model(), plan)
+        for i, (task, layer) in enumerate(shapes):
+            unit = units[layer.key()]
+            if isinstance(unit, str):
+                raise RuntimeError(f"{layer.key()}: {unit}")
+            runs = [ours(layer, unit, target, Path(folder) / f"{i}.so"), ort(ort_model(layer), plan), null]
+            samples = [1e6 * np.array(each.seconds) for each in interleaved(runs, plan, pulse)]
+            mine, theirs, nothing = (float(np.median(each)) for each in samples)
+            ours_s[task], ort_s[task] = mine, theirs
+            null_s.append(nothing)
+            peers = {"ORT": theirs, "ORT less a null session": theirs - nothing}
+            result.append(
+                Row(
+                    task, "time", "us", "lower", mine, interquartile_range(samples[0]), peers, theirs / TARGET
+                )
+            )
+    for kind in ("pointwise", "depthwise"):
+        tasks = [task for task in ours_s if task.startswith(kind)]
+        pair = (np.array([times[task] for task in tasks]) for times in (ours_s, ort_s))
+        result += ratio_row(f"all {kind}", *pair, float(np.median(null_s)))
+    return result
+
+
+def all_shapes() -> list[tuple[str, LayerSpec]]:
+    """Every shape with its name."""
+    shapes = [(f"pointwise {m} x {n} x {k}", pointwise(m, n, k)) for m, n, k in POINTWISE]
+    return shapes + [
+        (f"depthwise {k}x{k}{'/2' * (s == 2)} {size}x{size}x{channels}", depthwise(k, s, size, channels))
+        for k, s, size, channels in DEPTHWISE
+    ]
+
+
+def main() -> None:
+    """Run, print and write."""
+    arguments = parse_arguments(__doc__, seeds=60)
+    rounds, shapes = (8, all_shapes()[::5]) if arguments.quick else (arguments.seeds, all_shapes())
+    patience_s = 0.2 if arguments.quick else 4.0
+    with one_core():
+        plan = MeasurePlan(rounds=rounds, patience_s=patience_s, clock="wall")
+        report("tvm_vs_ort", rows(plan, shapes, Pulse()), arguments.json)
+
+
+if __name__ == "__main__":
+    main()
