@@ -5,6 +5,7 @@ ProxylessNAS's JSON of one resolution (milliseconds), APQ's arrays from the Bit 
 and millijoules).
 """
 
+import io
 import json
 import math
 import re
@@ -34,6 +35,7 @@ COLUMNS = (
 )
 STEM_KERNEL = 3  # the tables name the stem's sizes only; both families' stems are 3 x 3
 MILLI = 1e-3
+LARGEST = 1e30  # of any figure; whatever is above is no measurement, and need not fit a float
 
 # How a table was made is on record elsewhere; nothing is repeated or waited for here.
 PLAN = MeasurePlan(rounds=1, warmup_runs=0, patience_s=0.0, remeasure_s=0.0)
@@ -235,7 +237,7 @@ def read_table(path: Path, *, resolution: int | None = None) -> PublishedTable:
         raise TrilobitError(f"{path}: cannot be read ({error.strerror}); give a published table") from None
     if data[:2] == b"PK":
         _refuse_resolution(path, resolution, "Bit Fusion")
-        return _bit_fusion(path, name)
+        return _bit_fusion(path, name, data)
     try:
         document = json.loads(data)
     except ValueError:
@@ -291,8 +293,8 @@ def _entry(path: Path, key: str, value: Any) -> Entry:
 
 
 def _check(path: Path, what: str, value: Any, *, positive: bool = True) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (positive and value == 0):
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < LARGEST
+    if not number or (positive and value == 0):
         rule = "above 0" if positive else "of at least 0"
         raise TrilobitError(f"{path}: {what} is {value!r}; it must be a finite number {rule}")
 
@@ -371,10 +373,10 @@ _UNITS: Mapping[str, Callable[[re.Match[str], Shape, int, bool], LayerSpec]] = {
 # -- arrays --------------------------------------------------------------
 
 
-def _bit_fusion(path: Path, name: str) -> PublishedTable:
+def _bit_fusion(path: Path, name: str, data: bytes) -> PublishedTable:
     """`rows` (n, 11) of `COLUMNS`; every other array is a constant part: [milliseconds, millijoules]."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TrilobitError(f"{path}: not a readable file of arrays ({error})") from None

@@ -27,8 +27,8 @@ from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, ma
 ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 ARRAY = load_accelerator("bitfusion")
 BITS = st.sampled_from((2, 4, 6, 8))
-# a narrower dense convolution leaves columns of the array idle, and may wait longer for its one large tile than
-# one of twice the channels for its several small ones
+# a narrower dense convolution leaves columns of the array idle, and may wait longer for its one large tile
+# than one of twice the channels for its several small ones
 CHANNELS = st.integers(4, 40).map(lambda eights: 8 * eights)
 TARGET = 0.95  # rank correlation with the published rows
 
