@@ -10,6 +10,7 @@ from hw_profiles.errors import TrilobitError
 from nas.config import RunConfig
 from nas.costs import Costs
 from nas.objectives import OBJECTIVES, Objective, Values, objective, to_min, violation
+from nas.pareto import finite_rows
 from nas.search.loop import search
 from nas.search.searcher import make_searcher
 from predictors.predictor import Predictor
@@ -55,8 +56,7 @@ class Targets:
 
 def runs(values: Mapping[str, Values]) -> NDArray[np.bool_]:
     """(n,) whether the device can run a network: all its values are finite."""
-    finite: NDArray[np.bool_] = np.isfinite(np.stack([*values.values()], axis=1)).all(axis=1)
-    return finite
+    return finite_rows(np.stack([*values.values()], axis=1))
 
 
 def _columns(objectives: Sequence[Objective], values: Mapping[str, Values]) -> Values:
