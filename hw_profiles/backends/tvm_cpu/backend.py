@@ -3,8 +3,9 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import tvm
@@ -13,7 +14,7 @@ from hw_profiles.arithmetic import random_network, random_tensor
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.backends.tvm_cpu.compile import one_line
 from hw_profiles.backends.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import parse_target
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.backends.tvm_cpu.templates import is_supported
 from hw_profiles.backends.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
 from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
@@ -22,6 +23,8 @@ from hw_profiles.interleave import Pulse, Timed, interleaved
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, alone
 from hw_profiles.workload import LayerSpec, Workload
+
+Prepared = TypeVar("Prepared")
 
 
 def default_database() -> Path:
@@ -85,7 +88,8 @@ class TvmBackend:
         units = compiled_units([job.workload for job in jobs], self._database, run_locally)
         with _pinned(plan.core), tempfile.TemporaryDirectory() as folder:
             runs = [
-                self._prepare(job.workload, units, Path(folder) / f"{i}.so") for i, job in enumerate(jobs)
+                prepare(job.workload, units, self._target, Path(folder) / f"{i}.so", timed_library)
+                for i, job in enumerate(jobs)
             ]
             self._pulse = self._pulse or Pulse()
             ready = [run for run in runs if not isinstance(run, str)]
@@ -95,23 +99,31 @@ class TvmBackend:
                 for run in runs
             ]
 
-    def _prepare(
-        self, workload: Workload, units: Mapping[str, CompiledUnit | str], library: Path
-    ) -> Timed | str:
-        """The workload as something to be timed, or the reason why it cannot be."""
-        broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
-        if broken:
-            return "{}: {}".format(*broken[0])
-        try:
-            plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
-            link_network(plan, self._target, library)
-            numbers = random_network(workload, np.random.default_rng(0))
-            parameters = pack_parameters(plan, numbers, self._target)
-            return timed_library(library, network_arrays(plan, parameters))
-        except TrilobitError:
-            raise  # no C compiler, or a full disk: nothing that another job would do without
-        except Exception as error:
-            return one_line(error)
+
+def prepare(
+    workload: Workload,
+    units: Mapping[str, CompiledUnit | str],
+    target: TvmTarget,
+    library: Path,
+    ready: Callable[[Path, Sequence[Array]], Prepared],
+) -> Prepared | str:
+    """Link the workload to `library`: what `ready` makes of that and of its arguments, or why it cannot be.
+
+    Raises:
+        TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
+    """
+    broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
+    if broken:
+        return "{}: {}".format(*broken[0])
+    try:
+        plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
+        link_network(plan, target, library)
+        numbers = random_network(workload, np.random.default_rng(0))
+        return ready(library, network_arrays(plan, pack_parameters(plan, numbers, target)))
+    except TrilobitError:
+        raise
+    except Exception as error:
+        return one_line(error)
 
 
 def compiled_units(
@@ -136,21 +148,27 @@ def _keys(workload: Workload) -> Iterator[str]:
     return (layer.key() for layer in workload.layers)
 
 
-def timed_library(library: Path, arrays: Sequence[Array]) -> Timed:
-    """A linked network as something to be timed: runs follow each other without Python in between.
-
-    The file must not have been loaded under this name before, not even with other contents.
+def timed(module: Any, symbol: str, tensors: Sequence[Any]) -> Timed:
+    """A function of a loaded library as something to be timed where its tensors are: runs follow each other
+    without Python in between.
     """
-    module = tvm.runtime.load_module(str(library))
-    tensors = [tvm.runtime.tensor(array) for array in arrays]
-    evaluators = {}
+    evaluators: dict[int, Any] = {}
 
     def runs(count: int) -> float:
         if count not in evaluators:
-            evaluators[count] = module.time_evaluator("main", tvm.cpu(), number=count, repeat=1)
+            evaluators[count] = module.time_evaluator(symbol, tensors[0].device, number=count, repeat=1)
         return float(evaluators[count](*tensors).mean) * count
 
     return runs
+
+
+def timed_library(library: Path, arrays: Sequence[Array]) -> Timed:
+    """A linked network as something to be timed on this machine.
+
+    The file must not have been loaded under this name before, not even with other contents.
+    """
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    return timed(tvm.runtime.load_module(str(library)), "main", tensors)
 
 
 @contextlib.contextmanager

@@ -163,6 +163,8 @@ def _timed(
             out = np.zeros(each.arguments[-1].shape, each.arguments[-1].dtype)
             try:
                 found, median_s = runner(library, each.symbol, [*shaped, out])
+            except TrilobitError:
+                raise  # no board to try it on: says nothing about the candidate
             except Exception as error:  # a candidate that fails is only not chosen
                 trials[each.symbol] = _trial(each, error=one_line(error))
                 continue
@@ -188,13 +190,18 @@ def run_locally(library: Path, symbol: str, arrays: Sequence[Array]) -> tuple[Ar
 
     The seconds are the least of a few medians: other programs only ever add to a time.
     """
-    module = tvm.runtime.load_module(str(library))
     tensors = [tvm.runtime.tensor(array) for array in arrays]
+    return try_out(tvm.runtime.load_module(str(library)), symbol, tensors)
+
+
+def try_out(module: Any, symbol: str, tensors: Sequence[Any]) -> tuple[Array, float]:
+    """The same where a library and tensors were loaded."""
+    device = tensors[0].device
     module[symbol](*tensors)
-    found = tensors[-1].numpy()
-    once_s = module.time_evaluator(symbol, tvm.cpu(), number=3, repeat=1)(*tensors).mean
+    found: Array = tensors[-1].numpy()
+    once_s = module.time_evaluator(symbol, device, number=3, repeat=1)(*tensors).mean
     count = max(1, round(WINDOW_S / max(once_s, 1e-9)))
-    evaluator = module.time_evaluator(symbol, tvm.cpu(), number=count, repeat=WINDOWS)
+    evaluator = module.time_evaluator(symbol, device, number=count, repeat=WINDOWS)
     medians = [float(np.median(evaluator(*tensors).results)) for _ in range(GROUPS)]
     return found, min(medians)
 
