@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 from scipy.optimize import minimize
+from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
@@ -24,7 +25,7 @@ from hw_profiles.workload import LayerSpec
 from predictors.calibration import calibrate
 from predictors.unit_features import Floats, rough_cost, unit_features
 
-LEARNED_ON = 200  # rows that choose the length scales; all rows are then fitted with them
+LEARNED_ON = 150  # rows that choose the length scales; all rows are then fitted with them
 STEPS = 40  # of the optimiser: more changes nothing measurable
 FEW = 12  # rows below which the length scales stay what they are
 LINEAR_SHARE = 0.1  # costs below this share of the median one are treated linearly, since some are 0 or less
@@ -111,11 +112,13 @@ class KernelPredictor:
     Args:
         seed: chooses the rows that length scales are learned on, where there are many.
         sources: what other devices say.
+        calibrated: whether standard deviations are made to agree with errors, which takes as long again.
     """
 
     _: KW_ONLY
     seed: int = 0
     sources: tuple[Source, ...] = ()
+    calibrated: bool = True
     fitted: Fitted | None = None
 
     def fit(self, layers: Sequence[LayerSpec], seconds: Floats, std_s: Floats | None = None) -> Self:
@@ -131,7 +134,9 @@ class KernelPredictor:
         rest = logs - self._prior(layers)
         mean = float(np.median(rest))
         noise = ((std_s if std_s is not None else 0) / scale.slope(logs)) ** 2 + TINY
-        process, widen = _fit_process(x, rest - mean, noise, np.random.default_rng(self.seed))
+        rng = np.random.default_rng(self.seed)
+        process = _fit_process(x, rest - mean, noise, rng)
+        widen = _widening(x, rest - mean, noise, rng) if self.calibrated else 1.0
         low, high = float(logs.min()) - STEEPEST, float(logs.max()) + STEEPEST
         return replace(self, fitted=Fitted(scale, process, mean, low, high, widen))
 
@@ -191,7 +196,8 @@ class KernelPredictor:
 
     def _prior(self, layers: Sequence[LayerSpec]) -> Floats:
         """(n,) what the other devices say on average; 0 without any."""
-        return np.mean([one.logs(layers) for one in self.sources] or [np.zeros(len(layers))], axis=0)
+        logs = [one.logs(layers) for one in self.sources] or [np.zeros(len(layers))]
+        return np.asarray(np.mean(logs, axis=0))
 
 
 def left_out(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
@@ -215,16 +221,18 @@ def source(profile: DeviceProfile, *, seed: int = 0) -> Source:
     Raises:
         TrilobitError: it has no measured row.
     """
-    predictor = fit_profile(profile, seed=seed)
+    predictor = fit_profile(profile, seed=seed, calibrated=False)
     if predictor.fitted is None:
         raise TrilobitError(f"profile {profile.device.name} has no measured row: nothing to start from")
     return Source(profile, predictor, predictor.fitted.scale)
 
 
-def fit_profile(profile: DeviceProfile, *, sources: Sequence[Source] = (), seed: int = 0) -> KernelPredictor:
+def fit_profile(
+    profile: DeviceProfile, *, sources: Sequence[Source] = (), seed: int = 0, calibrated: bool = True
+) -> KernelPredictor:
     """A predictor fitted on the usable rows of a profile; unfitted where there is none."""
     layers = [layer for layer in profile.table if usable(profile, layer)]
-    predictor = KernelPredictor(seed=seed, sources=tuple(sources))
+    predictor = KernelPredictor(seed=seed, sources=tuple(sources), calibrated=calibrated)
     if not layers:
         return predictor
     seconds = np.array([profile.table[layer].median_s for layer in layers])
@@ -264,35 +272,47 @@ def default_kernel(features: int) -> Kernel:
     return smooth + line + WhiteKernel(2e-3, (ROW_ERROR**2, 3e-2))
 
 
-def _fit_process(
-    x: Floats, y: Floats, noise: Floats, rng: np.random.Generator
-) -> tuple[GaussianProcessRegressor, float]:
-    """A process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances, and the factor
-    that makes its standard deviation that of the error.
+def _fit_process(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> GaussianProcessRegressor:
+    """A process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances."""
+    kernel = default_kernel(x.shape[1])
+    if len(y) >= FEW:
+        some = rng.permutation(len(y))[:LEARNED_ON]
+        kernel = _learn(kernel, x[some], y[some], noise[some])
+    return _condition(kernel, x, y, noise)
+
+
+def _widening(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> float:
+    """The factor from a process's standard deviation to that of its error, 1 or more.
 
     Length scales fit the rows that they were learned on too well. So each half of the rows is judged, one
     left out at a time, with length scales learned on the other half.
     """
-    kernel = default_kernel(x.shape[1])
     if len(y) < FEW:
-        return _condition(kernel, x, y, noise), 1.0
-    order = rng.permutation(len(y))
+        return 1.0
+    order, kernel = rng.permutation(len(y)), default_kernel(x.shape[1])
     errors, spread = np.empty(len(y)), np.empty(len(y))
     for judged in (order[: len(y) // 2], order[len(y) // 2 :]):
         others = np.setdiff1d(order, judged, assume_unique=True)[: LEARNED_ON // 2]
         learned = _learn(kernel, x[others], y[others], noise[others])
         all_errors, all_spread = left_out(_condition(learned, x, y, noise))
         errors[judged], spread[judged] = all_errors[judged], all_spread[judged]
-    some = order[:LEARNED_ON]
-    process = _condition(_learn(kernel, x[some], y[some], noise[some]), x, y, noise)
-    return process, max(calibrate(errors, spread), 1.0)
+    return max(calibrate(errors, spread), 1.0)
 
 
 def _learn(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> Kernel:
-    """The kernel with the length scales that make these rows most likely."""
+    """The kernel with the length scales that make these rows most likely; columns that do not vary keep
+    theirs.
+    """
+    varies = np.ptp(x, axis=0) > 0
+    lengths = "k1__k1__k2__length_scale"  # of the smooth part, in `default_kernel`
+    scales = kernel.get_params()[lengths].copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of length scales at their bounds: features that do not matter
-        return GaussianProcessRegressor(kernel, alpha=noise, optimizer=_few_steps).fit(x, y).kernel_
+        learner = GaussianProcessRegressor(
+            clone(kernel).set_params(**{lengths: scales[varies]}), alpha=noise, optimizer=_few_steps
+        ).fit(x[:, varies], y)
+    scales[varies] = learner.kernel_.get_params()[lengths]
+    return learner.kernel_.set_params(**{lengths: scales})
 
 
 def _condition(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> GaussianProcessRegressor:
@@ -323,9 +343,10 @@ def choose_units(
 ) -> tuple[LayerSpec, ...]:
     """Which n units to measure next, most telling first: distinct ones that `profile` has no row of.
 
-    Greedily the one that most reduces the expected squared error of a network's time, summed over units:
-    how often a unit occurs, times its variance in seconds. Units whose context is measured already cost less.
-    Cohn 1996, doi:10.1016/0893-6080(95)00137-9; Krause et al. 2008, JMLR 9.
+    Greedily the one that most reduces the variance of the logarithms of all units, each as important as its
+    share of a random network's time, for what it takes to measure: less where its context is measured.
+    Cohn 1996, doi:10.1016/0893-6080(95)00137-9; Krause et al. 2008, JMLR 9. (By the square of the time, which
+    the error of a sum would ask for, the first choices crowd around the heaviest units.)
 
     Args:
         sources: profiles of other devices, to start from.
@@ -335,11 +356,12 @@ def choose_units(
     if not 0 < n < len(missing):
         return tuple(missing[: max(n, 0)])
     considered = [missing[i] for i in np.sort(rng.permutation(len(missing))[: max(CONSIDERED, 2 * n)])]
-    predictor = fit_profile(profile, sources=[source(one, seed=seed) for one in sources], seed=seed)
+    others = [source(one, seed=seed) for one in sources]
+    predictor = fit_profile(profile, sources=others, seed=seed, calibrated=False)
     covariance, noise = predictor.covariance(considered)
     usage = np.array([1.0 if weights is None else weights.get(layer, 0.0) for layer in considered])
     usage = usage + UNUSED * (usage.mean() or 1.0)
-    importance = usage * predictor.rough_s(considered) ** 2
+    importance = usage * predictor.rough_s(considered)
     return _greedy(considered, covariance, noise, importance, _states(profile.table), n)
 
 

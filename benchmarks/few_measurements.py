@@ -1,0 +1,246 @@
+"""What a profile is worth of which only a share of the units was measured, and the rest predicted.
+
+Profiles every unit of a space with ONNX Runtime on this machine (or replays `--profile FILE`, a finished
+profile of this space), hides all but the chosen units, fills the gaps, calibrates on whole networks, and
+predicts 30 others of each precision. Peers: the same predictor on units drawn at random, gradient boosting on
+the raw numbers of those same random units, and, with `--source FILE`, ours with another device's profile to
+start from.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from harness import Row, argument_parser, interquartile_range, one_core, report
+from sklearn.ensemble import GradientBoostingRegressor
+
+from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import Estimate, MeasurePlan
+from hw_profiles.probe import in_context
+from hw_profiles.profile import (
+    DeviceProfile,
+    WholeNetwork,
+    count_rows,
+    fit_calibration,
+    load_profile,
+    save_profile,
+)
+from hw_profiles.profiler import measure_networks, profile_layers
+from hw_profiles.workload import OPS, LayerSpec, Workload
+from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage
+from predictors.calibration import coverage
+from predictors.kernels import choose_units, fill
+from predictors.table import distinct_layers
+from supernet.family import Family, load_family
+
+SHARES = (0.05, 0.1, 0.2, 0.4)
+PRECISIONS = ("fp32", "int8", "mixed")
+TARGETS = {0.2: 0.05}  # share -> largest MAPE
+CHANNELS = {"digits-mbconv": 1, "cifar-mbconv": 3}
+CHEAP_S = 5e-7  # relative errors of cheaper rows are taken as if they cost this much: some are near 0
+SPREAD = "spread over selections"
+
+Fill = Callable[[DeviceProfile, np.random.Generator], DeviceProfile]
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A space whose every unit was measured, and whole networks that were too.
+
+    Attributes:
+        profile: the complete one.
+        layers: the units of the space.
+        networks: the workloads of the profile's calibration, in the same order.
+        usage: how often a random network has each unit.
+    """
+
+    profile: DeviceProfile
+    layers: tuple[LayerSpec, ...]
+    networks: tuple[Workload, ...]
+    usage: Mapping[LayerSpec, float]
+
+    def part(self, chosen: Sequence[LayerSpec]) -> DeviceProfile:
+        """As if only these had been measured."""
+        table = {layer: self.profile.table[layer] for layer in chosen}
+        return replace(self.profile, table=table, estimates={}, calibration=None)
+
+
+def main() -> None:
+    """Print the table, write the JSON."""
+    parser = argument_parser(__doc__, seeds=5)
+    parser.add_argument("--space", default="cifar-mbconv", choices=CHANNELS)
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="replay this profile")
+    parser.add_argument("--source", type=Path, metavar="FILE", help="profile of another device or space")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the complete profile here")
+    arguments = parser.parse_args()
+    family = load_family(arguments.space, in_channels=CHANNELS[arguments.space], classes=10)
+    with one_core() as core:
+        profile = load_profile(arguments.profile) if arguments.profile else measure(family, core)
+        if arguments.save:
+            save_profile(profile, arguments.save)
+        sources = [load_profile(arguments.source)] if arguments.source else []
+        truth = understand(profile, family)
+        rows = complete_rows(truth)
+        for share in SHARES[1:3] if arguments.quick else SHARES:
+            rows += share_rows(truth, share, sources, 2 if arguments.quick else arguments.seeds)
+    report("few_measurements", rows, arguments.json)
+
+
+def measure(family: Family, core: int) -> DeviceProfile:
+    """Every unit, then whole networks."""
+    backend, emit = OrtBackend(), partial(emit_with_random_numbers, seed=0)
+    plan, layers = (
+        MeasurePlan(core=core, scale_disturbed=True),
+        distinct_layers(family.space(), family.terms()),
+    )
+    empty, rng = DeviceProfile(backend.describe(), plan), np.random.default_rng(0)
+    *_, profile = profile_layers(backend, empty, layers, emit=emit, rng=rng)
+    measured = measure_networks(backend, profile, _networks(family), emit=emit)
+    return replace(profile, calibration=fit_calibration(measured))
+
+
+def _networks(family: Family) -> list[tuple[str, bool, Workload]]:
+    return calibration_networks(family, np.random.default_rng([0, 4]))
+
+
+def understand(profile: DeviceProfile, family: Family) -> Truth:
+    """The profile with the networks that it was calibrated on, recognised by their sums.
+
+    Raises:
+        TrilobitError: not a complete and calibrated profile of this space with run seed 0.
+    """
+    layers = distinct_layers(family.space(), family.terms())
+    known = {_identity(profile.sums_s(work), count_rows(work)): work for _, _, work in _networks(family)}
+    measured = profile.calibration.networks if profile.calibration else ()
+    found = [net for net in measured if _identity(net.sums_s, net.rows) in known]
+    if profile.missing(layers) or len(found) < 100:
+        raise TrilobitError(
+            f"{len(profile.missing(layers))} units of {family.name} are missing, {len(found)} networks known;"
+            " give a complete, calibrated profile made with seed 0"
+        )
+    works = tuple(known[_identity(net.sums_s, net.rows)] for net in found)
+    kept = replace(profile, calibration=fit_calibration(found))
+    usage = unit_usage(family, np.random.default_rng(8))
+    return Truth(kept, layers, works, usage)
+
+
+def _identity(sums_s: Sequence[float], rows: Sequence[int]) -> tuple[float, ...]:
+    return (*(round(1e12 * one) for one in sums_s), *rows)
+
+
+def recalibrated(truth: Truth, filled: DeviceProfile) -> dict[str, dict[str, float]]:
+    """Errors on the held-out networks per precision, after calibrating the filled profile."""
+    measured = truth.profile.calibration.networks if truth.profile.calibration else ()
+    networks: list[WholeNetwork] = [
+        replace(net, sums_s=filled.sums_s(work)) for net, work in zip(measured, truth.networks, strict=True)
+    ]
+    fitted = fit_calibration(networks)
+    return {precision: fitted.held_out_error(precision) for precision in PRECISIONS}
+
+
+def complete_rows(truth: Truth) -> list[Row]:
+    """What is left when every unit is measured: no share can do much better."""
+    error = recalibrated(truth, truth.profile)
+    return [Row(f"100 %, {p}", "MAPE", "fraction", "lower", error[p]["mape"], 0.0) for p in PRECISIONS]
+
+
+def share_rows(truth: Truth, share: float, sources: Sequence[DeviceProfile], seeds: int) -> list[Row]:
+    """Row error, coverage, and MAPE and tau of whole networks, for ours and its peers."""
+    n = round(share * len(truth.layers))
+    ways: dict[str, tuple[Callable[[np.random.Generator], DeviceProfile], Fill]] = {
+        "ours": (partial(_chosen, truth, n, ()), partial(_filled, truth, ())),
+        "random units": (partial(_drawn, truth, n), partial(_filled, truth, ())),
+        "gradient boosting": (partial(_drawn, truth, n), partial(_boosted, truth)),
+    }
+    if sources:
+        ways["with a source"] = (partial(_chosen, truth, n, sources), partial(_filled, truth, sources))
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, (pick, complete) in ways.items():
+        for seed in range(seeds):
+            part = pick(np.random.default_rng(seed))
+            figures = _figures(truth, complete(part, np.random.default_rng(seed)))
+            networks = {"networks timed for units": float(_networks_timed(part.table))}
+            found.setdefault(name, []).append({**figures, **networks})
+    return [_row(f"{share:.0%} measured", share, metric, found) for metric in found["ours"][0]]
+
+
+def _row(task: str, share: float, metric: str, found: Mapping[str, Sequence[Mapping[str, float]]]) -> Row:
+    values = {name: np.array([one[metric] for one in runs]) for name, runs in found.items()}
+    medians = {name: float(np.median(v)) for name, v in values.items()}
+    target = TARGETS.get(share) if "MAPE" in metric else None
+    higher = "tau" in metric or "coverage" in metric
+    spread = interquartile_range(values["ours"])
+    peers = {name: value for name, value in medians.items() if name != "ours"}
+    return Row(task, metric, "", "higher" if higher else "lower", medians["ours"], spread, peers, target)
+
+
+def _figures(truth: Truth, filled: DeviceProfile) -> dict[str, float]:
+    hidden = [layer for layer in truth.layers if layer not in filled.table]
+    true_s = np.array([truth.profile.cost_s(layer) for layer in hidden])
+    error_s = np.array([filled.cost_s(layer) for layer in hidden]) - true_s
+    relative = np.abs(error_s) / np.maximum(np.abs(true_s), CHEAP_S)
+    networks = recalibrated(truth, filled)
+    return {
+        "row error, median": float(np.median(relative)),
+        "row error, 90th percentile": float(np.quantile(relative, 0.9)),
+        "coverage of 90 % intervals": coverage(error_s, np.array([filled.std_s(layer) for layer in hidden])),
+        **{f"MAPE, {p}": networks[p]["mape"] for p in PRECISIONS},
+        **{f"Kendall tau, {p}": networks[p]["kendall_tau"] for p in PRECISIONS},
+    }
+
+
+def _networks_timed(layers: Mapping[LayerSpec, object]) -> int:
+    """Distinct probe networks of units and of the poolings they build on: what measuring them takes."""
+    probes = [in_context(layer) for layer in layers]
+    while pools := {in_context(pool) for probe in probes for _, pool in probe.pools} - set(probes):
+        probes += pools
+    return len({work for probe in probes for _, work in probe.workloads})
+
+
+def _chosen(
+    truth: Truth, n: int, sources: Sequence[DeviceProfile], rng: np.random.Generator
+) -> DeviceProfile:
+    """Round by round, as `nas profile` does it."""
+    profile, batch = truth.part(()), math.ceil(ROUND * len(truth.layers))
+    while missing := min(batch, n - len(profile.table)):
+        more = choose_units(truth.layers, profile, missing, rng=rng, sources=sources, weights=truth.usage)
+        profile = truth.part([*profile.table, *more])
+    return profile
+
+
+def _drawn(truth: Truth, n: int, rng: np.random.Generator) -> DeviceProfile:
+    return truth.part([truth.layers[i] for i in rng.permutation(len(truth.layers))[:n]])
+
+
+def _filled(
+    truth: Truth, sources: Sequence[DeviceProfile], part: DeviceProfile, rng: np.random.Generator
+) -> DeviceProfile:
+    return fill(part, truth.layers, sources=sources, rng=rng)
+
+
+def _boosted(truth: Truth, part: DeviceProfile, rng: np.random.Generator) -> DeviceProfile:
+    """Gradient boosting with default settings; its error on its own rows stands in for an uncertainty."""
+    model = GradientBoostingRegressor(random_state=int(rng.integers(2**31)))
+    known, seconds = list(part.table), np.array([row.median_s for row in part.table.values()])
+    model.fit(_raw(known), seconds * 1e6)
+    hidden = [layer for layer in truth.layers if layer not in part.table]
+    std_s = float(np.std(model.predict(_raw(known)) * 1e-6 - seconds))
+    predicted = np.maximum(model.predict(_raw(hidden)) * 1e-6, 0).tolist()
+    return replace(
+        part, estimates={one: Estimate(s, std_s) for one, s in zip(hidden, predicted, strict=True)}
+    )
+
+
+def _raw(layers: Sequence[LayerSpec]) -> np.ndarray:
+    """(n, 9) the numbers of a unit as they stand."""
+    sizes = [(*one.in_shape, one.out_channels, one.kernel, one.stride, one.groups) for one in layers]
+    kinds = [(OPS.index(one.op), one.activation_format == "fp32") for one in layers]
+    return np.column_stack([sizes, kinds]).astype(float)
+
+
+if __name__ == "__main__":
+    main()
