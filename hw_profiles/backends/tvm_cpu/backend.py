@@ -33,7 +33,21 @@ def default_database() -> Path:
     return Path(cache) / "trilobit" / "tuning"
 
 
-class TvmBackend:
+class OwnKernels:
+    """What a backend says of a unit that it measures with these kernels."""
+
+    def supports(self, layer: LayerSpec) -> bool:
+        return is_supported(layer)
+
+    def why_not(self, layer: LayerSpec) -> str:
+        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        return f"there is no kernel for a {layer.op} of {pair}"
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return alone(layer)  # units are called one after the other: a neighbour changes nothing
+
+
+class TvmBackend(OwnKernels):
     """Measures own kernels on this machine.
 
     The time is the elapsed one, taken without Python between the runs; `plan.clock` makes no difference.
@@ -68,16 +82,6 @@ class TvmBackend:
             engine_version=tvm.__version__,
             provider=self._target.name,
         )
-
-    def supports(self, layer: LayerSpec) -> bool:
-        return is_supported(layer)
-
-    def why_not(self, layer: LayerSpec) -> str:
-        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
-        return f"there is no kernel for a {layer.op} of {pair}"
-
-    def probe(self, layer: LayerSpec) -> Probe:
-        return alone(layer)  # units are called one after the other: a neighbour changes nothing
 
     @property
     def parallel(self) -> int:

@@ -1,0 +1,135 @@
+"""The TVM backend for boards: compiled and linked here, tuned and measured there."""
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tvm
+
+from hw_profiles.backend import Backend, DeviceInfo, Job
+from hw_profiles.backends.tvm_cpu.backend import (
+    OwnKernels,
+    TvmBackend,
+    compiled_units,
+    default_database,
+    prepare,
+)
+from hw_profiles.backends.tvm_cpu.boards import Board, Boards
+from hw_profiles.backends.tvm_cpu.compile import compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.session import Program
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.backends.tvm_cpu.tracker import parse_tracker
+from hw_profiles.backends.tvm_cpu.tuning import Database
+from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
+from hw_profiles.backends.tvm_cpu.vnni import dot_intrinsic, taps_intrinsic
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.workload import LayerSpec
+
+# What tells whether a board is disturbed: as many multiply-adds as the pulse of this machine has.
+REFERENCE = LayerSpec("conv", (64, 8, 8), 64)
+
+
+class RemoteTvmBackend(OwnKernels):
+    """Measures own kernels on boards behind TVM's tracker, any number of them at a time.
+
+    A call of `measure` takes a board while it tunes and one while it measures, and gives it back. If one is
+    lost, what it was asked for is asked of another one. The boards of a key are taken as alike; what was
+    tuned on them is kept apart from what was tuned elsewhere, in a folder of the database for each key.
+    Programs are not pinned to a core of the board: start its server with `taskset` if it has several kinds.
+
+    Args:
+        tracker: HOST:PORT.
+        key: of the boards.
+        target: their processor; `host` if they are like this machine.
+        database: folder of tuned units; `default_database()` if not given.
+        threads: must be 1.
+
+    Raises:
+        TrilobitError: LLVM does not know the target, there is no C compiler for it, no tracker answers, no
+            board has that key, or more threads are asked for.
+    """
+
+    def __init__(
+        self, *, tracker: str, key: str, target: str = "host", database: Path | None = None, threads: int = 1
+    ) -> None:
+        if threads != 1:
+            raise TrilobitError(f"the tvm backend runs on 1 thread, got {threads}")
+        self._target = parse_target(target)
+        self._name = re.sub(r"[^\w.-]", "_", key)
+        folder = (database or default_database()) / f"boards-{self._name}"
+        self._database = Database(folder, self._target)
+        where = parse_tracker(tracker)
+        where.count(key)
+        _register_intrinsics(self._target)
+        self._boards = Boards(where, key, _reference(self._target))
+
+    def describe(self) -> DeviceInfo:
+        return DeviceInfo(
+            name=f"tvm-rpc-{self._name}-1t",
+            cpu=self._target.mcpu,
+            engine="apache-tvm",
+            engine_version=tvm.__version__,
+            provider=self._target.name,
+        )
+
+    @property
+    def parallel(self) -> int:
+        return self._boards.alive
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        units = self._boards.run(lambda board: self._tuned(jobs, board))
+        with tempfile.TemporaryDirectory() as folder:
+            programs = [
+                prepare(job.workload, units, self._target, Path(folder) / f"{i}.so", _program)
+                for i, job in enumerate(jobs)
+            ]
+            ready = [program for program in programs if not isinstance(program, str)]
+            samples = iter(self._boards.run(lambda board: board.sample(ready, plan)))
+        results = [program if isinstance(program, str) else next(samples) for program in programs]
+        return [Measurement(error=one) if isinstance(one, str) else Measurement.of(one) for one in results]
+
+    def _tuned(self, jobs: Sequence[Job], board: Board) -> Mapping[str, CompiledUnit | str]:
+        return compiled_units([job.workload for job in jobs], self._database, board.try_out)
+
+
+def open_tvm(
+    *, tracker: str = "", key: str = "", target: str = "host", database: Path | None = None, threads: int = 1
+) -> Backend:
+    """The TVM backend: of this machine, or of boards where a tracker and a key are given.
+
+    Raises:
+        TrilobitError: see `TvmBackend` and `RemoteTvmBackend`; or only one of the two is given.
+    """
+    if bool(tracker) != bool(key):
+        raise TrilobitError(f"boards need a tracker and a key, got tracker {tracker!r} and key {key!r}")
+    if tracker:
+        return RemoteTvmBackend(tracker=tracker, key=key, target=target, database=database, threads=threads)
+    return TvmBackend(target=target, database=database, threads=threads)
+
+
+def _reference(target: TvmTarget) -> Program:
+    """What is run between windows, compiled for the boards with the first schedule."""
+    (candidate,) = compile_candidates(REFERENCE, target, limit=1)
+    if candidate.error:
+        raise TrilobitError(f"cannot compile for {target.name!r}: {candidate.error}")
+    arrays = tuple(np.ones(each.shape, each.dtype) for each in candidate.arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        code, library = Path(folder) / "unit.o", Path(folder) / "unit.so"
+        code.write_bytes(candidate.code)
+        link_shared(target, [str(code)], library)
+        return Program(library.read_bytes(), candidate.symbol, arrays)
+
+
+def _register_intrinsics(target: TvmTarget) -> None:
+    """Before several threads compile: TVM takes each name once."""
+    if target.vnni:
+        for lanes in (8, 16):
+            dot_intrinsic(lanes)
+            taps_intrinsic(lanes)
+
+
+def _program(library: Path, arrays: Sequence[Array]) -> Program:
+    return Program(library.read_bytes(), "main", tuple(arrays))
