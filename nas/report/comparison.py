@@ -44,14 +44,14 @@ def write_plot(found: Comparison, path: Path) -> None:
 
 def title_of(found: Comparison) -> str:
     """What is compared."""
-    return f"{found.b} against {found.a}, unit by unit"
+    return f"{found.b} (B) against {found.a} (A), unit by unit"
 
 
 def caption_of(found: Comparison) -> str:
     """How to read the plot, and the figures in it."""
     return (
-        f"{len(found.pairs)} units; on the dashed line both devices take the same time, above it "
-        f"{found.b} is slower. Circles are fp32, diamonds lower formats. Median ratio "
+        f"{len(found.pairs)} units; on the dashed line A and B take the same time, above it B is slower. "
+        f"Circles are fp32, diamonds lower formats. Median of B / A "
         f"{found.median_ratio:.3g}, Kendall τ {found.kendall:.2f}."
     )
 
