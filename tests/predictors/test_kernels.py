@@ -88,8 +88,9 @@ def test_refused_rows_are_predicted_and_failed_ones_left(
 ) -> None:
     refused, failed = layers[:2]
     wild = Measurement((1e-6, 1e-3, 2e-3))
-    table = {**device_profile.table, refused: wild, failed: Measurement(error="no kernel")}
-    profile = fill(replace(device_profile, table=table), layers, rng=np.random.default_rng(0))
+    measured = {layer: device_profile.table[layer] for layer in layers[::20]}
+    table = {**measured, refused: wild, failed: Measurement(error="no kernel")}
+    profile = fill(replace(device_profile, table=table), list(table), rng=np.random.default_rng(0))
     assert profile.refused(refused)
     assert set(profile.estimates) == {refused}
     assert profile.cost_s(failed) == float("inf")
@@ -155,8 +156,8 @@ def test_one_outlier_does_not_spoil_the_others(device_profile: DeviceProfile) ->
 
 
 def test_rows_at_and_below_zero_are_learned_from(layers: Sequence[LayerSpec]) -> None:
-    seconds = np.linspace(-5e-7, 5e-6, len(layers))
-    estimates = KernelPredictor().fit(layers, seconds).predict(layers)
+    some = layers[::10]
+    estimates = KernelPredictor().fit(some, np.linspace(-5e-7, 5e-6, len(some))).predict(layers)
     assert all(estimate.mean_s >= 0 for estimate in estimates)
 
 
