@@ -14,8 +14,9 @@ from harness import Arguments, Row, one_core, parse_arguments, report
 
 from hw_profiles.backend import Job
 from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.calibration import fit_calibration
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile, fit_calibration
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import measure_networks, profile_layers
 from nas.stages.profile import PRECISIONS, calibration_networks, emit_with_random_numbers
 from predictors.table import distinct_layers

@@ -13,9 +13,10 @@ from typing import TypeVar
 import numpy as np
 
 from hw_profiles.backend import Backend, Job
+from hw_profiles.calibration import WholeNetwork, count_rows
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, Shape
-from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time

@@ -253,7 +253,6 @@ def _compare(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _import(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from hw_profiles.importers import import_table
-
     from hw_profiles.profile import save_profile
 
     profile = import_table(arguments.table)

@@ -10,8 +10,9 @@ from functools import cache, partial
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.calibration import KINDS, Calibration, kind
 from hw_profiles.memory import peak_bytes
-from hw_profiles.profile import KINDS, Calibration, DeviceProfile, kind
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec, Workload, macs
 from nas.export.to_onnx import file_overhead, file_size
 from predictors.table import CostTable, PeakTable, compile_peak, compile_table, distinct_layers

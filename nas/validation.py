@@ -10,8 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from hw_profiles.calibration import Calibration, Validation, groups
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import Calibration, DeviceProfile, Validation, groups
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import Emit, measure_networks
 from hw_profiles.workload import Workload
 from nas.run import Run

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hw_profiles.backend import DeviceInfo
+from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile, WholeNetwork, count_rows, fit_calibration, save_profile
+from hw_profiles.profile import DeviceProfile, save_profile
 from hw_profiles.workload import LayerSpec, macs
 from predictors.table import distinct_layers
 from supernet.family import Family, load_family

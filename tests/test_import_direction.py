@@ -52,6 +52,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "supernet.family",
         "hw_profiles.workload",
         "hw_profiles.profile",
+        "hw_profiles.calibration",
+        "hw_profiles.measurement",
         "hw_profiles.errors",
         "hw_profiles.registry",
     },

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from predictors.kernels import choose_units, fill
 from rich.console import Console
 
+from hw_profiles.calibration import fit_calibration
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile, fit_calibration, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile, load_profile, save_profile
 from hw_profiles.profiler import Emit, measure_networks, plan_groups, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
 from nas.costs import compile_costs
@@ -23,6 +23,7 @@ from nas.export.to_onnx import emit, random_network
 from nas.progress import progress_bar
 from nas.run import Run
 from nas.validation import print_trust, random_networks, validate
+from predictors.kernels import choose_units, fill
 from predictors.table import distinct_layers
 from supernet.family import Family
 

@@ -15,21 +15,19 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from hw_profiles.backend import DeviceInfo
-from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
-from hw_profiles.profile import (
+from hw_profiles.calibration import (
     KINDS,
     Calibration,
-    DeviceProfile,
     Validation,
     WholeNetwork,
     fit_calibration,
     kendall_tau,
     kind,
-    load_profile,
     prediction_error,
-    save_profile,
 )
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.profile import DeviceProfile, load_profile, save_profile
 from hw_profiles.workload import INPUT, LayerSpec, Workload, parse_key
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"

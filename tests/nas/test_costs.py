@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hw_profiles.calibration import KINDS, Calibration
 from hw_profiles.measurement import Estimate, Measurement
 from hw_profiles.memory import peak_bytes
-from hw_profiles.profile import KINDS, Calibration, DeviceProfile
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec
 from nas.costs import STATIC, Costs, compile_costs, workload_macs
 from nas.export.to_onnx import emit, random_network

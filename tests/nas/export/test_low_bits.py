@@ -65,7 +65,8 @@ def test_4_bit_weights_take_half_the_bytes_and_the_size_table_knows() -> None:
 
 def test_half_precision_is_stored_as_such_and_close_to_its_simulation() -> None:
     for network in networks(family_of("fp32", "fp16")):
-        x, model = images(network), emit(network, batch=len(x))
+        x = images(network)
+        model = emit(network, batch=len(x))
         types = {tensor.data_type for tensor in onnx.load_from_string(model).graph.initializer}
         assert TensorProto.FLOAT16 in types
         (found,) = ort.open_session(model).run(None, {"image": x})
