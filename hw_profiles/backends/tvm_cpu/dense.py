@@ -191,6 +191,7 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     """The layer with one register tile of `tile.columns` positions x `tile.blocks` vectors of channels."""
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers
     r, x, n, i, q = sch.get_loops(acc)
     n_blocks, lane = sch.split(n, [None, tile.lanes])
     groups, in_group = sch.split(q, [None, _group(layer, target)])
@@ -225,6 +226,9 @@ def _finish_at(sch: Any, layer: LayerSpec, out: Any, loop: Any, tile: Tile) -> N
     vector = np.gcd(layer.out_channels, tile.lanes)
     _, lane = sch.split(channels, [None, int(vector)])
     sch.vectorize(lane)
+    if layer.out_channels % tile.lanes == 0:
+        for inner in sch.get_loops(out)[-4:-1]:
+            sch.unroll(inner)
 
 
 def _copy_in_vectors(sch: Any, windows: _Windows) -> None:

@@ -158,6 +158,7 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     planes = _planes(layer, target, tile.lanes)
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out, padded = (sch.get_sblock(name) for name in ("acc", "out", "padded"))
+    sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers
     y, x, b, c, i, t, j = sch.get_loops(acc)
     outer_b, inner_b = sch.split(b, [None, tile.blocks])
     outer_y, row = sch.split(y, [None, tile.rows])

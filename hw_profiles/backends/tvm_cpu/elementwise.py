@@ -7,7 +7,8 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.arithmetic import UnitNumbers, inverse_scale, multipliers
-from hw_profiles.backends.tvm_cpu.epilogue import codes, rescaled
+from hw_profiles.backends.tvm_cpu.epilogue import codes, output_zero_point
+from hw_profiles.backends.tvm_cpu.rescale import rescaled
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile
 from hw_profiles.workload import FP32, LayerSpec
@@ -61,8 +62,9 @@ def _add(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     constants = te.placeholder((7,), "int32", "constants")
 
     def operand(x: Any, which: int, i: Any) -> Any:
-        shifted = x[i].astype("int32") - constants[ADD_ZERO_POINTS[which]]
-        return rescaled(shifted, constants[ADD_MULTIPLIERS[which]], constants[ADD_SHIFTS[which]])
+        offset = -constants[ADD_ZERO_POINTS[which]]
+        m, c = constants[ADD_MULTIPLIERS[which]], constants[ADD_SHIFTS[which]]
+        return rescaled(x[i].astype("int32"), offset, m, c)
 
     out = te.compute(
         first.shape,
@@ -76,7 +78,7 @@ def _pack_add(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: T
     if layer.activation_format == FP32:
         return ()
     assert numbers.output is not None
-    zeros = (numbers.input(0).zero_point, numbers.input(1).zero_point, numbers.output.zero_point)
+    zeros = (numbers.input(0).zero_point, numbers.input(1).zero_point, output_zero_point(layer, numbers))
     return (np.concatenate([*multipliers(layer, numbers), np.array(zeros, np.int32)]),)
 
 
@@ -92,8 +94,8 @@ def _pool(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     def finished(c: Any) -> Any:
         if not integer:
             return acc[c] * tirx.const(1 / pixels, "float32")
-        shifted = acc[c] - pixels * constants[2]
-        return codes(layer, rescaled(shifted, constants[0], constants[1]), constants[3])
+        scaled = rescaled(acc[c], -pixels * constants[2], constants[0], constants[1])
+        return codes(layer, scaled, constants[3])
 
     out = te.compute((channels,), finished, name="out")
     arguments = [source, constants, out] if integer else [source, out]
@@ -118,7 +120,7 @@ def _pack_pool(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: 
     if layer.activation_format == FP32:
         return ()
     assert numbers.output is not None
-    zeros = np.array([numbers.input().zero_point, numbers.output.zero_point], np.int32)
+    zeros = np.array([numbers.input().zero_point, output_zero_point(layer, numbers)], np.int32)
     return (np.concatenate([*multipliers(layer, numbers), zeros]),)
 
 

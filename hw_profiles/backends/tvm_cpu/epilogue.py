@@ -6,11 +6,13 @@ import numpy as np
 from tvm import te, tirx
 
 from hw_profiles.arithmetic import (
+    CODES,
     UnitNumbers,
     accumulator_scale,
     bias_codes,
     multipliers,
 )
+from hw_profiles.backends.tvm_cpu.rescale import rescaled
 from hw_profiles.backends.tvm_cpu.unit import Array
 from hw_profiles.workload import FP32, LayerSpec
 
@@ -39,9 +41,8 @@ def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int) -> Arr
     if layer.out_format == FP32:
         constants[MULTIPLIER, :out] = accumulator_scale(numbers).view(np.int32)
         return constants
-    assert numbers.output is not None
     constants[MULTIPLIER, :out], constants[SHIFT, :out] = multipliers(layer, numbers)
-    constants[ZERO_POINTS, OUTPUT_ZERO] = numbers.output.zero_point
+    constants[ZERO_POINTS, OUTPUT_ZERO] = output_zero_point(layer, numbers)
     return constants
 
 
@@ -58,21 +59,26 @@ def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any) -> Any:
     if layer.activation_format == FP32:
         total = acc + constants[channel]
         return tirx.max(total, tirx.const(0.0, "float32")) if layer.activation == "relu" else total
-    total = acc + constants[BIAS, channel]
+    bias, multiplier = constants[BIAS, channel], constants[MULTIPLIER, channel]
     if layer.out_format == FP32:
-        return total.astype("float32") * tirx.reinterpret("float32", constants[MULTIPLIER, channel])
-    scaled = rescaled(total, constants[MULTIPLIER, channel], constants[SHIFT, channel])
+        return (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
+    scaled = rescaled(acc, bias, multiplier, constants[SHIFT, channel])
     return codes(layer, scaled, constants[ZERO_POINTS, OUTPUT_ZERO])
 
 
-def rescaled(value: Any, m: Any, c: Any) -> Any:
-    """round(value * m / 2^c), half up, as int32: `hw_profiles.arithmetic.rescale`."""
-    shift = c.astype("int64")
-    half = tirx.const(1, "int64") << (shift - tirx.const(1, "int64"))
-    return ((value.astype("int64") * m.astype("int64") + half) >> shift).astype("int32")
-
-
 def codes(layer: LayerSpec, scaled: Any, zero_point: Any) -> Any:
-    """uint8 codes of an int32 at the output's scale."""
-    low = zero_point if layer.activation == "relu" else 0
-    return tirx.min(tirx.max(scaled + zero_point, low), 255).astype("uint8")
+    """uint8 codes of an int32 at the output's scale. After a ReLU, the zero point is 0: clipping is all."""
+    shifted = scaled if layer.activation == "relu" else scaled + zero_point
+    return tirx.min(tirx.max(shifted, 0), CODES - 1).astype("uint8")
+
+
+def output_zero_point(layer: LayerSpec, numbers: UnitNumbers) -> int:
+    """The output's zero point.
+
+    Raises:
+        ValueError: it is not 0 after a ReLU, so that half of the codes would never occur.
+    """
+    assert numbers.output is not None
+    if layer.activation == "relu" and numbers.output.zero_point:
+        raise ValueError(f"the output of a ReLU has zero point 0, got {numbers.output.zero_point}")
+    return numbers.output.zero_point

@@ -14,7 +14,7 @@ _DOT = """
 def description(
     A: T.Buffer((4,), "uint8", offset_factor=1),
     B: T.Buffer(({lanes}, 4), "int8", offset_factor=1),
-    C: T.Buffer(({lanes},), "int32", offset_factor=1),
+    C: T.Buffer(({lanes},), "int32", offset_factor=1, scope="local"),
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:{lanes}], A[0:4], B[0:{lanes}, 0:4])
@@ -30,7 +30,7 @@ _DOT_IMPLEMENTATION = """
 def implementation(
     A: T.Buffer((4,), "uint8", offset_factor=1),
     B: T.Buffer(({lanes}, 4), "int8", offset_factor=1),
-    C: T.Buffer(({lanes},), "int32", offset_factor=1),
+    C: T.Buffer(({lanes},), "int32", offset_factor=1, scope="local"),
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:{lanes}], A[0:4], B[0:{lanes}, 0:4])
@@ -50,7 +50,7 @@ _TAPS = """
 def description(
     A: T.Buffer((4, {lanes}), "uint8", offset_factor=1),
     B: T.Buffer(({lanes}, 4), "int8", offset_factor=1),
-    C: T.Buffer(({lanes},), "int32", offset_factor=1),
+    C: T.Buffer(({lanes},), "int32", offset_factor=1, scope="local"),
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:{lanes}], A[0:4, 0:{lanes}], B[0:{lanes}, 0:4])
@@ -66,7 +66,7 @@ _TAPS_IMPLEMENTATION = """
 def implementation(
     A: T.Buffer((4, {lanes}), "uint8", offset_factor=1),
     B: T.Buffer(({lanes}, 4), "int8", offset_factor=1),
-    C: T.Buffer(({lanes},), "int32", offset_factor=1),
+    C: T.Buffer(({lanes},), "int32", offset_factor=1, scope="local"),
 ) -> None:
     with T.sblock("root"):
         T.reads(C[0:{lanes}], A[0:4, 0:{lanes}], B[0:{lanes}, 0:4])
