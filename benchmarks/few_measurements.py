@@ -169,7 +169,8 @@ def _row(task: str, share: float, metric: str, found: Mapping[str, Sequence[Mapp
     higher = "tau" in metric or "coverage" in metric
     spread = interquartile_range(values["ours"])
     peers = {name: value for name, value in medians.items() if name != "ours"}
-    return Row(task, metric, "", "higher" if higher else "lower", medians["ours"], spread, peers, target)
+    unit = "count" if "timed" in metric else "tau-a" if "tau" in metric else "fraction"
+    return Row(task, metric, unit, "higher" if higher else "lower", medians["ours"], spread, peers, target)
 
 
 def _figures(truth: Truth, filled: DeviceProfile) -> dict[str, float]:
