@@ -36,7 +36,9 @@ from hw_profiles.backends.tvm_cpu.vnni import dot_intrinsic
 from hw_profiles.workload import FP32, LayerSpec
 
 REGISTERS = 24  # vectors of accumulators that leave room for the operands
-MAX_COLUMNS = 14
+MAX_COLUMNS = 16
+MAX_BLOCKS = 4  # more, and the constants of the channels no longer fit beside the sums
+BEST_VECTORS = 13
 MAX_TILES = 6
 GROUP = 4  # inputs that one VNNI lane multiplies
 
@@ -248,11 +250,11 @@ def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
     found = [
         Tile(lanes, columns, block)
         for columns in divisors(windows.columns, MAX_COLUMNS)
-        for block in divisors(blocks, REGISTERS)
+        for block in divisors(blocks, MAX_BLOCKS if windows.columns > 1 else REGISTERS)
         if columns * block <= REGISTERS
     ]
-    # products per vector that is loaded
-    return sorted(found, key=lambda t: -t.vectors / (t.columns + t.blocks) + t.vectors * 1e-6)[:MAX_TILES]
+    # enough sums at a time to hide how long a multiplication takes, few enough to leave room for constants
+    return sorted(found, key=lambda tile: (abs(tile.vectors - BEST_VECTORS), -tile.columns))[:MAX_TILES]
 
 
 DENSE = Template(tiles, schedule, pack)

@@ -37,8 +37,8 @@ from hw_profiles.backends.tvm_cpu.vnni import taps_intrinsic
 from hw_profiles.workload import FP32, LayerSpec
 
 GROUP = 4  # taps that one VNNI lane multiplies
-MAX_COLUMNS = 8
-MAX_ACCUMULATORS = 16
+MAX_COLUMNS, MAX_ROWS, MAX_REAL_ROWS = 8, 8, 2
+INTEGER_VECTORS, REAL_VECTORS = 8, 4  # sums at a time that were fastest for most shapes
 MAX_TILES = 5
 
 
@@ -152,24 +152,21 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
 
 
 def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
-    """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers;
-    `tile.blocks` such planes are padded at a time.
-    """
+    """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers."""
     planes = _planes(layer, target, tile.lanes)
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out, padded = (sch.get_sblock(name) for name in ("acc", "out", "padded"))
     sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers
     y, x, b, c, i, t, j = sch.get_loops(acc)
-    outer_b, inner_b = sch.split(b, [None, tile.blocks])
     outer_y, row = sch.split(y, [None, tile.rows])
     outer_x, column = sch.split(x, [None, tile.columns])
-    sch.reorder(outer_b, outer_y, outer_x, inner_b, i, t, row, column, c, j)
-    sch.compute_at(padded, outer_b, preserve_unit_loops=True)
+    sch.reorder(b, outer_y, outer_x, i, t, row, column, c, j)
+    sch.compute_at(padded, b, preserve_unit_loops=True)
     _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
-    sch.reverse_compute_at(out, inner_b, preserve_unit_loops=True)
+    sch.reverse_compute_at(out, outer_x, preserve_unit_loops=True)
     _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
     if layer.weight_format == "int4":
-        unpack_at(sch, outer_b, tile.lanes * planes.group)
+        unpack_at(sch, b, tile.lanes * planes.group)
     for loop in (row, column, t):
         sch.unroll(loop)
     if planes.group == 1:
@@ -191,21 +188,18 @@ def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
 
 
 def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
-    """Register tiles that divide the output, wide ones first."""
+    """Register tiles that divide the output. Rows under each other share what they load and rearrange."""
     lanes = natural_lanes(layer.in_shape[0], target)
-    blocks = blocks_of(layer.in_shape[0], lanes)
     _, height, width = layer.out_shape
-    widest = divisors(width, MAX_COLUMNS)
-    found = [Tile(lanes, columns, 1, 1) for columns in widest]
-    together = divisors(blocks, 4)[0]
-    found += [Tile(lanes, columns, together, 1) for columns in widest[:2] if together > 1]
-    pair = 2 if height % 2 == 0 else 1
-    found += [
-        Tile(lanes, columns, 1, pair)
-        for columns in widest[:3]
-        if pair > 1 and columns * pair <= MAX_ACCUMULATORS
+    integer = layer.activation_format != FP32
+    tallest, wanted = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)
+    found = [
+        Tile(lanes, columns, rows=rows)
+        for rows in divisors(height, tallest)
+        for columns in divisors(width, MAX_COLUMNS)
+        if rows * columns <= 2 * wanted
     ]
-    return found
+    return sorted(found, key=lambda tile: (abs(tile.vectors - wanted), -tile.rows))[:MAX_TILES]
 
 
 DEPTHWISE = Template(tiles, schedule, pack)

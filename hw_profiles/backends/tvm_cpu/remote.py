@@ -64,7 +64,7 @@ class RemoteTvmBackend(OwnKernels):
         where = parse_tracker(tracker)
         where.count(key)
         _register_intrinsics(self._target)
-        self._boards = Boards(where, key, _reference(self._target))
+        self.boards = Boards(where, key, _reference(self._target))
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo(
@@ -77,17 +77,17 @@ class RemoteTvmBackend(OwnKernels):
 
     @property
     def parallel(self) -> int:
-        return self._boards.alive
+        return self.boards.alive
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        units = self._boards.run(lambda board: self._tuned(jobs, board))
+        units = self.boards.run(lambda board: self._tuned(jobs, board))
         with tempfile.TemporaryDirectory() as folder:
             programs = [
                 prepare(job.workload, units, self._target, Path(folder) / f"{i}.so", _program)
                 for i, job in enumerate(jobs)
             ]
             ready = [program for program in programs if not isinstance(program, str)]
-            samples = iter(self._boards.run(lambda board: board.sample(ready, plan)))
+            samples = iter(self.boards.run(lambda board: board.sample(ready, plan)))
         results = [program if isinstance(program, str) else next(samples) for program in programs]
         return [Measurement(error=one) if isinstance(one, str) else Measurement.of(one) for one in results]
 

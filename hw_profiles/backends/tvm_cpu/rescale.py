@@ -5,6 +5,7 @@ again: 12 instructions for 16 lanes, slow ones among them. Here even lanes and o
 where they stand, 32 x 32 -> 64 bits: 8 fast ones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -35,18 +36,19 @@ def rescaled(value: Any, offset: Any, m: Any, c: Any) -> Any:
 def _lowered(call: Any) -> Any:
     lanes = _lanes(call)
     if lanes % 2:
-        operands = (each.astype(_vector("int64", lanes)) for each in call.args)
-        return _scaled(*operands, lanes).astype(_vector("int32", lanes))
+        operands = [each.astype(_vector("int64", lanes)) for each in call.args]
+        return _scaled(operands, lanes).astype(_vector("int32", lanes))
     pairs = [tirx.reinterpret(_vector("int64", lanes // 2), each) for each in call.args]
     count = lanes // 2
     shift = _constant(HALF, count)
-    even = _scaled(*((each << shift) >> shift for each in pairs), count)
-    odd = _scaled(*(each >> shift for each in pairs), count)
+    even = _scaled([(each << shift) >> shift for each in pairs], count)
+    odd = _scaled([each >> shift for each in pairs], count)
     joined = (odd << shift) | (even & _constant(2**HALF - 1, count))
     return tirx.reinterpret(_vector("int32", lanes), joined)
 
 
-def _scaled(value: Any, offset: Any, m: Any, c: Any, lanes: int) -> Any:
+def _scaled(operands: Sequence[Any], lanes: int) -> Any:
+    value, offset, m, c = operands
     one = _constant(1, lanes)
     return (value * m + (offset * m + (one << (c - one)))) >> c
 
