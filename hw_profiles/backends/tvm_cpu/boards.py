@@ -1,6 +1,7 @@
 """Boards behind TVM's tracker: borrowed one call at a time, and replaced when they are lost."""
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,9 @@ class Boards:
     reference: Program
     idle: list[PopenWorker] = field(default_factory=list, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _end, self.idle)  # while Python still has what that needs
+
     @property
     def alive(self) -> int:
         """How many there are.
@@ -116,6 +120,11 @@ class Boards:
             worker.kill()  # and with it the session
             raise
         self.idle.append(worker)
+
+
+def _end(workers: Sequence[PopenWorker]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def _new_worker() -> PopenWorker:

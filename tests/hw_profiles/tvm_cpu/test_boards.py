@@ -1,0 +1,237 @@
+"""Boards over RPC, with TVM's real tracker and real servers on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hw_profiles import profiler
+from hw_profiles.arithmetic import random_inputs, random_numbers, run_unit
+from hw_profiles.backend import Job
+from hw_profiles.backends.tvm_cpu import tracker as tracker_module
+from hw_profiles.backends.tvm_cpu.backend import TvmBackend
+from hw_profiles.backends.tvm_cpu.boards import Board
+from hw_profiles.backends.tvm_cpu.compile import compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.remote import RemoteTvmBackend, open_tvm
+from hw_profiles.backends.tvm_cpu.target import host_target
+from hw_profiles.backends.tvm_cpu.templates import template_of
+from hw_profiles.backends.tvm_cpu.tracker import Tracker, parse_tracker
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measurement import MeasurePlan, Samples
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.workload import LayerSpec, Workload, single
+
+START_S = 60.0  # a tracker and servers, each of which imports TVM twice
+FACTOR = 3.0  # between a unit's time here and over RPC, on a machine that others use: no unit is mistaken
+PLAN = MeasurePlan(rounds=5, patience_s=0.1, remeasure_s=0.0)
+UNITS = tuple(LayerSpec("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
+INTEGER = LayerSpec(
+    "conv", (16, 9, 9), 16, 3, 2, 16, activation="relu", weight_format="int8", activation_format="int8"
+)
+
+
+@dataclass
+class Farm:
+    """A tracker and servers, each in a process group of its own: they start processes themselves.
+
+    Attributes:
+        servers: by port.
+    """
+
+    tracker: Tracker
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    servers: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        command = [sys.executable, "-m", module, "--host=127.0.0.1", *arguments]
+        self.processes.append(subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True))
+        return self.processes[-1]
+
+    def add(self, key: str) -> None:
+        port = free_port()
+        ports = (f"--port={port}", f"--port-end={port + 1}")
+        where = f"--tracker={self.tracker.name}"
+        self.servers[port] = self.start("tvm.exec.rpc_server", where, f"--key={key}", *ports)
+
+    def kill(self, process: subprocess.Popen[bytes]) -> None:
+        """Like pulling the plug."""
+        if process in self.processes:
+            self.processes.remove(process)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + START_S
+    while time.monotonic() < end:
+        try:
+            if ready():
+                return
+        except TrilobitError:
+            pass
+        time.sleep(0.1)
+    raise TimeoutError("the tracker or a server did not start")
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    """One board `steady`, two boards `doomed`."""
+    found = Farm(Tracker("127.0.0.1", free_port()))
+    port = found.tracker.port
+    try:
+        found.start("tvm.exec.rpc_tracker", f"--port={port}", f"--port-end={port + 1}")
+        wait_until(lambda: found.tracker.boards() == {})
+        for key in ("steady", "doomed", "doomed"):
+            found.add(key)
+        wait_until(lambda: found.tracker.boards() == {"steady": 1, "doomed": 2})
+        yield found
+    finally:
+        for process in list(found.processes):
+            found.kill(process)
+
+
+@pytest.fixture
+def closed_port() -> str:
+    return f"127.0.0.1:{free_port()}"
+
+
+def jobs(layers: Sequence[LayerSpec]) -> list[Job]:
+    return [Job(single(layer), lambda: b"") for layer in layers]
+
+
+def test_an_unreachable_tracker_is_named_at_once(closed_port: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(TrilobitError, match=f"no TVM tracker answers at {closed_port}.*rpc_tracker --host"):
+        open_tvm(tracker=closed_port, key="pi", database=tmp_path)
+    assert time.monotonic() - start < 5
+
+
+def test_what_listens_but_is_no_tracker_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "ANSWER_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        tracker = Tracker("127.0.0.1", listening.getsockname()[1])
+        with pytest.raises(TrilobitError, match=r"no TVM tracker answers.*timed out"):
+            tracker.boards()
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "localhost:", ":9190", "localhost:x", "localhost:70000"])
+def test_a_tracker_is_written_host_port(text: str) -> None:
+    with pytest.raises(TrilobitError, match="HOST:PORT"):
+        parse_tracker(text)
+
+
+def test_boards_need_both_a_tracker_and_a_key() -> None:
+    with pytest.raises(TrilobitError, match="tracker '' and key 'pi'"):
+        open_tvm(key="pi")
+
+
+def test_a_key_that_nobody_serves_is_told_from_those_served(farm: Farm, tmp_path: Path) -> None:
+    served = r"no board serves the key 'pi'.*keys served: doomed \(2\), steady \(1\).*rpc_server --tracker="
+    with pytest.raises(TrilobitError, match=served):
+        open_tvm(tracker=farm.tracker.name, key="pi", database=tmp_path)
+
+
+def test_a_board_computes_every_bit_as_here(farm: Farm, tmp_path: Path) -> None:
+    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+    rng, target = np.random.default_rng(0), host_target()
+    numbers, inputs = random_numbers(INTEGER, rng), random_inputs(INTEGER, rng)
+    (unit,) = compile_candidates(INTEGER, target, limit=1)
+    (tmp_path / "unit.o").write_bytes(unit.code)
+    link_shared(target, [str(tmp_path / "unit.o")], tmp_path / "unit.so")
+    arrays = [*inputs, *template_of(INTEGER).pack(INTEGER, numbers, target, unit.tile)]
+    arrays = [array.reshape(each.shape) for array, each in zip(arrays, unit.arguments, strict=False)]
+    arrays.append(np.zeros(unit.arguments[-1].shape, unit.arguments[-1].dtype))
+
+    found, seconds = backend.boards.run(
+        lambda board: board.try_out(tmp_path / "unit.so", unit.symbol, arrays)
+    )
+
+    wanted = run_unit(INTEGER, numbers, inputs)
+    assert np.array_equal(found.reshape(wanted.shape), wanted)
+    assert seconds > 0
+
+
+def test_a_function_that_does_not_run_is_an_error_of_its_own(farm: Farm, tmp_path: Path) -> None:
+    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+    (tmp_path / "junk.so").write_bytes(b"no library")
+    with pytest.raises(RuntimeError, match="Failed to load") as error:
+        backend.boards.run(
+            lambda board: board.try_out(tmp_path / "junk.so", "main", [np.zeros(1)]),
+        )
+    assert not isinstance(error.value, TrilobitError)
+
+
+def test_a_board_like_this_machine_takes_as_long(farm: Farm, tmp_path: Path) -> None:
+    remote = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+    here = TvmBackend(database=tmp_path)
+    there_s, here_s = (
+        np.array([each.median_s for each in backend.measure(jobs(UNITS[-2:]), PLAN)])
+        for backend in (remote, here)
+    )
+    assert remote.describe() == remote.describe()
+    assert remote.describe().name == "tvm-rpc-steady-1t"
+    assert (there_s < FACTOR * here_s).all()
+    assert (here_s < FACTOR * there_s).all()
+    assert (tmp_path / "boards-steady").is_dir()  # tuned there, not here
+
+
+def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
+    farm: Farm,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_onnx: Callable[[Workload], bytes],
+) -> None:
+    sampled = list[int]()  # the ports of the boards, in order
+    both, sample = threading.Barrier(2), Board.sample
+
+    def dying(board: Board, programs: Sequence[Any], plan: MeasurePlan) -> list[Samples | str]:
+        sampled.append(board.offer.port)
+        if len(sampled) <= 2:
+            both.wait(START_S)  # two calls have a board each
+        if len(sampled) == 3:
+            farm.kill(farm.servers[board.offer.port])
+        return sample(board, programs, plan)
+
+    monkeypatch.setattr(Board, "sample", dying)
+    monkeypatch.setattr(profiler, "GROUP", 3)
+    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="doomed", database=tmp_path)
+    assert backend.parallel == 2
+    grown = list(
+        profiler.profile_layers(
+            backend,
+            DeviceProfile(backend.describe(), PLAN),
+            UNITS,
+            emit=no_onnx,
+            rng=np.random.default_rng(0),
+            again=False,
+        )
+    )
+
+    assert len(sampled) == 5  # four groups, one of them twice
+    assert sampled[0] != sampled[1]
+    assert sampled[2] not in sampled[3:]
+    assert set(grown[-1].table) == set(UNITS)
+    assert all(row.error is None for row in grown[-1].table.values())
+    assert all(grown[-1].table[layer] == row for layer, row in grown[0].table.items())
+
+    assert backend.parallel == 1
+    farm.kill(farm.servers[sampled[-1]])
+    with pytest.raises(TrilobitError, match="no board serves the key 'doomed'"):
+        backend.measure(jobs(UNITS[:1]), PLAN)
