@@ -1,0 +1,87 @@
+"""`TvmBackend` as everything else sees it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tvm
+
+from hw_profiles.backend import Job
+from hw_profiles.backends.tvm_cpu import backend as backend_module
+from hw_profiles.backends.tvm_cpu.backend import TvmBackend, default_database
+from hw_profiles.errors import TrilobitError
+from hw_profiles.interleave import Pulse
+from hw_profiles.measurement import MeasurePlan
+from hw_profiles.probe import alone
+from hw_profiles.workload import LayerSpec, Workload, parse_key, single
+
+QUICK = MeasurePlan(rounds=3, window_s=2e-5, patience_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> TvmBackend:
+    return TvmBackend(database=tmp_path_factory.mktemp("tuning"))
+
+
+def job(layer: LayerSpec, no_onnx: Callable[[Workload], bytes]) -> Job:
+    work = single(layer)
+    return Job(work, lambda: no_onnx(work))
+
+
+def test_it_describes_engine_and_target(backend: TvmBackend) -> None:
+    info = backend.describe()
+    assert info == backend.describe()
+    assert info.name.startswith("tvm-")
+    assert info.name.endswith("-1t")
+    assert (info.engine, info.engine_version) == ("apache-tvm", tvm.__version__)
+    assert info.provider.startswith("llvm -mcpu=")
+
+
+def test_a_unit_is_measured_alone(backend: TvmBackend, tiny: LayerSpec) -> None:
+    assert backend.probe(tiny) == alone(tiny)
+
+
+def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
+    backend: TvmBackend, tiny: LayerSpec, no_onnx: Callable[[Workload], bytes]
+) -> None:
+    bad = parse_key("conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32")
+    assert not backend.supports(bad)
+    good = LayerSpec("pool", (16, 3, 3), 16)
+    results = backend.measure([job(layer, no_onnx) for layer in (tiny, bad, good)], QUICK)
+    assert [result.error is None for result in results] == [True, False, True]
+    assert "no kernel for this unit" in str(results[1].error)
+    for result in (results[0], results[2]):
+        assert len(result.samples_s) == QUICK.rounds
+        assert 0 < result.median_s < 1e-3
+
+
+def test_a_unit_that_cannot_be_linked_is_a_row_too(
+    backend: TvmBackend,
+    tiny: LayerSpec,
+    no_onnx: Callable[[Workload], bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ValueError("two lines\nof reasons")
+
+    monkeypatch.setattr(backend_module, "pack_parameters", refuse)
+    monkeypatch.setattr(backend_module, "Pulse", lambda: Pulse(lambda count: 1e-6))
+    (result,) = backend.measure([job(tiny, no_onnx)], QUICK)
+    assert result.error == "ValueError: of reasons"
+
+
+def test_nothing_is_made_before_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_database() == tmp_path / "trilobit" / "tuning"
+    TvmBackend().describe()
+    assert not list(tmp_path.iterdir())
+
+
+def test_more_threads_than_one_are_refused() -> None:
+    with pytest.raises(TrilobitError, match="1 thread"):
+        TvmBackend(threads=2)
+
+
+def test_another_machines_target_is_refused() -> None:
+    with pytest.raises(TrilobitError, match="does not run code for"):
+        TvmBackend(target="aarch64-linux-gnu:cortex-a76")

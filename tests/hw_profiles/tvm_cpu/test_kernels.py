@@ -1,0 +1,147 @@
+"""Every schedule of every kind of unit computes what `hw_profiles.arithmetic` says, bit for bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_profiles.arithmetic import UnitNumbers, random_inputs, random_numbers, run_unit
+from hw_profiles.backends.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.epilogue import output_zero_point
+from hw_profiles.backends.tvm_cpu.target import TvmTarget
+from hw_profiles.backends.tvm_cpu.templates import is_supported, template_of
+from hw_profiles.backends.tvm_cpu.tuning import agrees, run_locally
+from hw_profiles.backends.tvm_cpu.unit import Tile
+from hw_profiles.workload import LayerSpec, parse_key
+from predictors.table import distinct_layers
+from supernet.family import Family, load_family
+
+FAST = (
+    "stem 3x9x9>16 k3s2g1 relu w=int8 a=int8",
+    "conv 24x6x6>40 k1s1g1 relu w=int8 a=int8",
+    "conv 32x4x4>16 k1s1g1 none w=int4 a=int8",
+    "conv 16x7x7>16 k5s2g16 relu w=int8 a=int8",
+    "conv 24x6x6>24 k3s1g24 relu w=int4 a=int8",
+    "conv 16x6x6>16 k3s1g16 relu w=fp32 a=fp32",
+    "conv 16x6x6>24 k1s1g1 none w=fp32 a=fp32",
+    "linear 24x1x1>10 k1s1g1 none w=int8 a=int8",
+    "add 8x3x3>8 k1s1g1 none w=fp32 a=int8",
+    "pool 24x3x3>24 k1s1g1 none w=fp32 a=int8",
+    "pool 5x3x3>5 k1s1g1 none w=fp32 a=fp32",
+    "quantize 5x3x3>5 k1s1g1 none w=fp32 a=int8",
+    "dequantize 16x3x3>16 k1s1g1 none w=fp32 a=int8",
+)
+ODD = [
+    f"{op} {channels}x{size}x{size}>{out} k{kernel}s{stride}g{groups} {act} w={weight} a=int8"
+    for channels, out in ((3, 5), (5, 8), (8, 24), (24, 100), (100, 3))
+    for size, stride, act, weight in ((3, 1, "relu", "int8"), (7, 2, "none", "int4"), (12, 1, "none", "int8"))
+    for op, kernel, groups in (("conv", 1, 1), ("conv", 3, 1))
+] + [
+    f"conv {c}x{size}x{size}>{c} k{kernel}s{stride}g{c} relu w={weight} a={act}"
+    for c in (3, 5, 8, 24, 100)
+    for size, kernel, stride in ((3, 7, 1), (7, 5, 2), (12, 3, 2))
+    for weight, act in (("int8", "int8"), ("int4", "int8"), ("fp32", "fp32"))
+]
+
+
+def check(layer: LayerSpec, target: TvmTarget, folder: Path) -> None:
+    """All candidates of one unit."""
+    rng = np.random.default_rng(list(layer.key().encode()))
+    numbers, inputs = random_numbers(layer, rng), random_inputs(layer, rng)
+    wanted = run_unit(layer, numbers, inputs)
+    for candidate in compile_candidates(layer, target):
+        assert candidate.error is None, (layer.key(), candidate.tile, candidate.error)
+        code, library = folder / f"{candidate.symbol}.o", folder / f"{candidate.symbol}.so"
+        code.write_bytes(candidate.code)
+        link_shared(target, [str(code)], library)
+        arrays = [*inputs, *template_of(layer).pack(layer, numbers, target, candidate.tile)]
+        shaped = [a.reshape(b.shape) for a, b in zip(arrays, candidate.arguments, strict=False)]
+        result = np.zeros(candidate.arguments[-1].shape, candidate.arguments[-1].dtype)
+        found, _ = run_locally(library, candidate.symbol, [*shaped, result])
+        assert agrees(found.reshape(wanted.shape), wanted), (layer.key(), candidate.tile)
+        exact = layer.activation_format != "fp32" and layer.op != "dequantize"
+        assert not exact or np.array_equal(found.reshape(wanted.shape), wanted), layer.key()
+
+
+@pytest.fixture(scope="module", params=["digits-mbconv", "cifar-mbconv"])
+def family(request: pytest.FixtureRequest) -> Family:
+    channels = 1 if request.param == "digits-mbconv" else 3
+    return load_family(request.param, in_channels=channels, classes=10)
+
+
+@pytest.mark.parametrize("key", FAST)
+def test_every_schedule_is_exact(key: str, host: TvmTarget, tmp_path: Path) -> None:
+    check(parse_key(key), host, tmp_path)
+
+
+@pytest.mark.parametrize("key", FAST[:6])
+def test_so_it_is_without_the_newest_instructions(key: str, tmp_path: Path) -> None:
+    older = TvmTarget("x86-64-v2")
+    assert not older.vnni
+    if not older.local:
+        pytest.skip("this machine is no x86")
+    check(parse_key(key), older, tmp_path)
+
+
+@pytest.mark.slow
+def test_units_of_the_families_are_exact(family: Family, host: TvmTarget, tmp_path: Path) -> None:
+    layers = sorted(distinct_layers(family.space(), family.terms()), key=LayerSpec.key)
+    assert all(map(is_supported, layers))
+    for i in np.random.default_rng(0).choice(len(layers), 60, replace=False):
+        check(layers[i], host, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ODD)
+def test_odd_shapes_are_exact(key: str, host: TvmTarget, tmp_path: Path) -> None:
+    check(parse_key(key), host, tmp_path)
+
+
+def test_large_accumulators_and_ratios_do_not_overflow(host: TvmTarget, tmp_path: Path) -> None:
+    layer = parse_key("conv 64x2x2>16 k1s1g1 none w=int8 a=int8")
+    rng = np.random.default_rng(0)
+    plain = random_numbers(layer, rng)
+    weight, scale, _ = plain.parameters
+    bias = rng.integers(-(2**30), 2**30, 16).astype(np.int32)
+    steep = (scale * np.logspace(-6, 5, 16)).astype(np.float32)
+    numbers = UnitNumbers(plain.inputs, plain.output, weight, steep, bias)
+    inputs = random_inputs(layer, rng)
+    candidate = compile_candidate(layer, host, template_of(layer).tiles(layer, host)[0])
+    code = tmp_path / "unit.o"
+    code.write_bytes(candidate.code)
+    link_shared(host, [str(code)], tmp_path / "unit.so")
+    packed = template_of(layer).pack(layer, numbers, host, candidate.tile)
+    arrays = [x.reshape(a.shape) for x, a in zip([*inputs, *packed], candidate.arguments, strict=False)]
+    result = np.zeros(candidate.arguments[-1].shape, np.uint8)
+    found, _ = run_locally(tmp_path / "unit.so", candidate.symbol, [*arrays, result])
+    np.testing.assert_array_equal(found.reshape(2, 2, 16), run_unit(layer, numbers, inputs))
+
+
+def test_what_the_compiler_rejects_is_an_error_in_one_line(host: TvmTarget) -> None:
+    layer = parse_key("conv 16x4x4>16 k1s1g1 relu w=int8 a=int8")
+    candidate = compile_candidate(layer, host, Tile(lanes=5))
+    assert candidate.error
+    assert "\n" not in candidate.error
+    assert not candidate.code
+
+
+def test_a_relu_has_zero_point_0() -> None:
+    layer = parse_key("conv 16x4x4>16 k1s1g1 none w=int8 a=int8")
+    numbers = random_numbers(layer, np.random.default_rng(0))
+    relu = parse_key("conv 16x4x4>16 k1s1g1 relu w=int8 a=int8")
+    with pytest.raises(ValueError, match="zero point 0"):
+        output_zero_point(relu, numbers)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32",
+        "conv 8x4x4>8 k2s1g1 relu w=fp32 a=fp32",
+        "conv 8x4x4>8 k3s1g4 relu w=fp32 a=fp32",
+        "conv 8x4x4>8 k3s1g1 relu w=fp8_e4m3 a=fp32",
+        "conv 8x4x4>8 k3s1g1 relu w=fp16 a=fp16",
+    ],
+)
+def test_no_kernel_is_promised_that_there_is_not(key: str) -> None:
+    assert not is_supported(parse_key(key))

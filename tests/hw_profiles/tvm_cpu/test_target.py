@@ -1,0 +1,64 @@
+"""Targets: what people write, and what goes wrong."""
+
+import shutil
+
+import pytest
+
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target, parse_target
+from hw_profiles.errors import TrilobitError
+
+
+def test_the_host_runs_its_own_code() -> None:
+    assert parse_target("host") == host_target()
+    assert host_target().local
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("llvm -mcpu=znver4", TvmTarget("znver4")),
+        ("znver4", TvmTarget("znver4")),
+        ("aarch64-linux-gnu:cortex-a76", TvmTarget("cortex-a76", "aarch64-linux-gnu")),
+        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76", TvmTarget("cortex-a76", "aarch64-linux-gnu")),
+        ("llvm -mcpu=cortex-a76 -mtriple=aarch64-linux-gnu", TvmTarget("cortex-a76", "aarch64-linux-gnu")),
+    ],
+)
+def test_targets_are_read(text: str, target: TvmTarget) -> None:
+    assert parse_target(text) == target
+    assert parse_target(target.name) == target
+
+
+@pytest.mark.parametrize(
+    ("cpu", "vnni", "vector_bytes"),
+    [("znver4", True, 64), ("haswell", False, 32), ("x86-64", False, 16), ("skylake-avx512", False, 64)],
+)
+def test_llvm_tells_what_a_processor_has(cpu: str, vnni: bool, vector_bytes: int) -> None:
+    target = TvmTarget(cpu)
+    assert (target.vnni, target.vector_bytes) == (vnni, vector_bytes)
+
+
+def test_another_architecture_is_not_local() -> None:
+    board = TvmTarget("cortex-a76", "aarch64-linux-gnu")
+    assert not board.local
+    assert not board.vnni
+    assert board.vector_bytes == 16
+
+
+@pytest.mark.parametrize("text", ["", "llvm", "llvm -mcpu", "cuda -arch=sm_90", "llvm -mcpu=znver4 -opt=3"])
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(TrilobitError):
+        parse_target(text)
+
+
+@pytest.mark.parametrize("text", ["pentium-9", "llvm -mcpu=znvr4", "aarch64-linux-gnu:znver4"])
+def test_an_unknown_processor_is_refused(text: str) -> None:
+    with pytest.raises(TrilobitError, match="does not know the processor"):
+        parse_target(text)
+
+
+def test_a_missing_compiler_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(TrilobitError, match="apt-get install gcc-aarch64-linux-gnu"):
+        TvmTarget("cortex-a76", "aarch64-linux-gnu").compiler()
+    with pytest.raises(TrilobitError, match="'cc'"):
+        host_target().compiler()
