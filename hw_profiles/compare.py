@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.profile import DeviceProfile, kendall_tau
+from hw_profiles.calibration import kendall_tau
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec
 
 NEAR_ZERO_S = 3e-7  # measured units below this are mostly noise: a residual sum that the engine fuses away

@@ -238,3 +238,15 @@ def test_broken_file_leaves_the_old_report(own_run: Path) -> None:
     with pytest.raises(TrilobitError, match="not whole JSON"):
         write_report(own_run)
     assert (own_run / "report.html").read_bytes() == old
+
+
+def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
+    manifest = next((own_run / "export").glob("*/manifest.json"))
+    document = read_json(manifest, "export/1")
+    shown = text("memory", document["predicted"]["memory"]["value"])
+    assert f"<td>{shown}</td>" in page_of(own_run)
+    del document["predicted"]["memory"]  # as older versions wrote it
+    write_json(manifest, document)
+    old = next(export for export in read_run(own_run).exports if export.id == document["id"])
+    assert old.memory_bytes is None
+    assert "<th>Memory</th>" in page_of(own_run)
