@@ -30,6 +30,7 @@ class MeasurePlan:
         core: CPU core to pin to while measuring; None leaves the scheduler free.
         max_spread: IQR above this share of the time of the network that a row was measured in: the row's
             number is refused.
+        energy_s: how long each workload runs for its energy, where the device can tell any.
         max_drift: a row is measured again when the reference network beside it was off its usual time by
             more than this share.
     """
@@ -46,6 +47,7 @@ class MeasurePlan:
     core: int | None = None
     max_spread: float = 0.1
     max_drift: float = 0.03
+    energy_s: float = 0.05
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
@@ -87,9 +89,9 @@ class Measurement:
             raise ValueError("a measurement has either samples or an error")
 
     @classmethod
-    def of(cls, samples: Samples) -> "Measurement":
-        """From what `hw_profiles.interleave` gives."""
-        return cls(samples.seconds, quiet_share=samples.quiet_share)
+    def of(cls, samples: Samples, energy_j: float | None = None) -> "Measurement":
+        """From what `hw_profiles.interleave` gives, and joules where the device can tell."""
+        return cls(samples.seconds, quiet_share=samples.quiet_share, energy_j=energy_j)
 
     @property
     def array(self) -> NDArray[np.float64]:

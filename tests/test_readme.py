@@ -25,6 +25,7 @@ rounds = 2
 window_s = 5e-5
 patience_s = 0.0
 remeasure_s = 0.0
+quiet_share = 0.0
 [train]
 epochs = 2
 [sample]

@@ -13,8 +13,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.energy import Meter, find_meter, measure_energy
 from hw_profiles.errors import TrilobitError
-from hw_profiles.interleave import Pulse, interleaved, timed
+from hw_profiles.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
@@ -71,6 +72,7 @@ class OrtBackend:
         self._provider, self._threads, self._batch = full, threads, batch
         self._short = full.removesuffix("ExecutionProvider")
         self._pulse: Pulse | None = None  # found on the core that is measured on
+        self._meter = find_meter()
 
     def describe(self) -> DeviceInfo:
         batch = f"-b{self._batch}" if self._batch > 1 else ""
@@ -82,6 +84,7 @@ class OrtBackend:
             provider=self._provider,
             threads=self._threads,
             batch=self._batch,
+            energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
         )
 
     def supports(self, layer: LayerSpec) -> bool:
@@ -107,10 +110,15 @@ class OrtBackend:
         ready = [timed(run, plan) for run in runs if not isinstance(run, str)]
         with _pinned(plan.core):
             self._pulse = self._pulse or Pulse()
-            samples = iter(interleaved(ready, plan, self._pulse))
-        return [
-            Measurement(error=run) if isinstance(run, str) else Measurement.of(next(samples)) for run in runs
-        ]
+            samples = interleaved(ready, plan, self._pulse)
+            joules = self._joules(ready, plan)
+        measured = map(Measurement.of, samples, joules)
+        return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+
+    def _joules(self, runs: Sequence[Timed], plan: MeasurePlan) -> list[float | None]:
+        if not isinstance(self._meter, Meter):
+            return [None] * len(runs)
+        return [measure_energy(run, self._meter, seconds=plan.energy_s) for run in runs]
 
     def _prepare(self, job: Job) -> Callable[[], None] | str:
         """A function that runs the workload once on preallocated tensors, or the reason why there is none."""

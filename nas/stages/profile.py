@@ -82,7 +82,9 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
     if len(profile.table) > known:
         profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
     if profile.calibration is None and not run.recorded:
-        networks = calibration_networks(run.family, np.random.default_rng([run.config.seed, 4]))
+        networks = calibration_networks(
+            run.family, np.random.default_rng([run.config.seed, 4]), fitted=FITTED, held_out=HELD_OUT
+        )
         measured = measure_networks(
             run.backend, profile, networks, emit=emit_random, deadline=started + NETWORKS_SHARE * budget_s
         )
@@ -199,19 +201,19 @@ def emit_with_random_numbers(work: Workload, *, seed: int, batch: int = 1) -> by
 
 
 def calibration_networks(
-    family: Family, rng: np.random.Generator, *, held_out: int = HELD_OUT
+    family: Family, rng: np.random.Generator, *, fitted: int = FITTED, held_out: int = HELD_OUT
 ) -> list[tuple[str, bool, Workload]]:
-    """Random networks: (precision, held out, workload), of each precision `FITTED` to fit and `HELD_OUT` to
+    """Random networks: (precision, held out, workload), of each precision `fitted` to fit and `held_out` to
     test; the first third of those to fit comes first, in case time runs out.
     """
     networks = [
-        (precision, i >= FITTED, work)
-        for precision, works in random_networks(family, FITTED + held_out, rng).items()
+        (precision, i >= fitted, work)
+        for precision, works in random_networks(family, fitted + held_out, rng).items()
         for i, work in enumerate(works)
     ]
     shuffled = [networks[i] for i in rng.permutation(len(networks))]  # drift falls on all precisions alike
     to_fit = [network for network in shuffled if not network[1]]
-    return to_fit[:FITTED] + [network for network in shuffled if network not in to_fit[:FITTED]]
+    return to_fit[:fitted] + [network for network in shuffled if network not in to_fit[:fitted]]
 
 
 def estimate_groups(run: Run, layers: tuple[LayerSpec, ...]) -> list[list[LayerSpec]]:

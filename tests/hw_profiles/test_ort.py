@@ -1,11 +1,14 @@
 """What ONNX Runtime's backend says of itself, and what it accepts."""
 
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
 
 from hw_profiles.backend import Job
 from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.energy import Domain, Meter
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.workload import LayerSpec, single
@@ -71,3 +74,22 @@ def test_whole_blocks_are_not_its_units() -> None:
     assert not OrtBackend().supports(block)
     with pytest.raises(TrilobitError, match="mbconv is a unit of published tables"):
         OrtBackend().probe(block)
+
+
+def test_energy_is_measured_where_the_machine_counts_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meter = Meter((Domain("package-0", tmp_path / "energy_uj", 10**9),))
+    monkeypatch.setattr("hw_profiles.backends.ort.find_meter", lambda: meter)
+    monkeypatch.setattr(
+        "hw_profiles.backends.ort.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
+    )
+    backend = OrtBackend()
+    assert backend.describe().energy.startswith("powercap: all that package-0 used")
+    assert [m.energy_j for m in backend.measure([job(CONV)], QUICK)] == [2e-6]
+
+
+def test_or_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hw_profiles.backends.ort.find_meter", lambda: "no counters here")
+    assert OrtBackend().describe().energy == "no counters here"
+    assert OrtBackend().measure([job(CONV)], QUICK)[0].energy_j is None

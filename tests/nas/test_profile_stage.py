@@ -1,0 +1,206 @@
+"""`nas profile`: of all units or some, within a time, validated, narrowed, resumed; and what it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.workload import LayerSpec
+from nas.cli import main
+from predictors.table import distinct_layers
+
+# Rough but fast; numbers that spread too far are predicted instead, so no limit on the spread here.
+QUICK = """
+[measure]
+rounds = 2
+window_s = 5e-5
+patience_s = 0.0
+remeasure_s = 0.0
+quiet_share = 0.0
+max_spread = 1e9
+"""
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("nas.stages.profile.FITTED", 6)
+    monkeypatch.setattr("nas.stages.profile.HELD_OUT", 2)
+    path = tmp_path / "quick.toml"
+    path.write_text(QUICK)
+    return path
+
+
+def profile(*arguments: object) -> int:
+    return main(["profile", *map(str, arguments)])
+
+
+def table_of(path: Path) -> dict[str, dict[str, object]]:
+    return json.loads(path.read_text())["table"]
+
+
+def test_a_share_of_the_units_gives_a_complete_profile(quick: Path, tmp_path: Path, family) -> None:
+    run = tmp_path / "run"
+    assert profile(quick, "--share", "10%", "--validate", 2, "-o", run) == 0
+    path = run / "profiles" / "ort-cpu-1t.json"
+    rows = table_of(path)
+    sources = [row["source"] for row in rows.values()]
+    assert {layer.key() for layer in distinct_layers(family.space(), family.terms())} <= set(rows)
+    assert 68 <= sources.count("measured") < 100  # poolings that others build on come on top
+    assert all(row["predicted_std_s"] > 0 for row in rows.values() if row["source"] == "predicted")
+    found = load_profile(path)
+    assert all(found.cost_s(layer) >= 0 for layer in found.estimates)
+    assert found.calibration is not None
+    assert found.validation is not None
+    assert len(found.validation.networks) == 6
+    assert found.validation.error(found.calibration)["n"] == 6
+
+
+def test_each_validation_draws_networks_of_its_own(quick: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert profile(quick, "--share", "6%", "--validate", 1, "-o", run) == 0
+    first = load_profile(run / "profiles" / "ort-cpu-1t.json").validation
+    assert profile("--validate", 1, "-o", run) == 0
+    second = load_profile(run / "profiles" / "ort-cpu-1t.json").validation
+    assert first is not None
+    assert second is not None
+    assert (first.draw, second.draw) == (0, 1)
+    assert {net.sums_s for net in first.networks}.isdisjoint(net.sums_s for net in second.networks)
+
+
+def test_a_budget_ends_in_time_with_a_complete_profile(quick: Path, tmp_path: Path, family) -> None:
+    run = tmp_path / "run"
+    assert profile(quick, "--budget", "3s", "-o", run) == 0
+    rows = table_of(run / "profiles" / "ort-cpu-1t.json")
+    assert {layer.key() for layer in distinct_layers(family.space(), family.terms())} <= set(rows)
+    assert {row["source"] for row in rows.values()} == {"measured", "predicted"}
+
+
+def test_more_of_the_units_later_keeps_what_was_measured(quick: Path, tmp_path: Path) -> None:
+    run, path = tmp_path / "run", tmp_path / "run" / "profiles" / "ort-cpu-1t.json"
+    assert profile(quick, "--share", "6%", "-o", run) == 0
+    before = {key: row["samples_s"] for key, row in table_of(path).items() if row["source"] == "measured"}
+    assert profile("--share", "9%", "-o", run) == 0
+    after = table_of(path)
+    assert sum(row["source"] == "measured" for row in after.values()) > len(before)
+    assert all(after[key]["samples_s"] == samples for key, samples in before.items())
+
+
+def test_units_that_the_device_rejects_narrow_the_space_visibly(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    supports = OrtBackend.supports
+
+    def no_large_int8(self: OrtBackend, layer: LayerSpec) -> bool:
+        return supports(self, layer) and not (layer.kernel == 7 and layer.activation_format == "int8")
+
+    monkeypatch.setattr(OrtBackend, "supports", no_large_int8)
+    monkeypatch.setattr(OrtBackend, "why_not", lambda self, layer: "no 7 x 7 in 8 bits")
+    assert profile(quick, "-o", tmp_path / "run") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "58 that ort-cpu-1t cannot run" in said
+    assert "the space is narrowed: " in said
+    assert "no 7 x 7 in 8 bits" in said
+    rows = table_of(tmp_path / "run" / "profiles" / "ort-cpu-1t.json")
+    assert {row["error"] for row in rows.values()} == {None, "no 7 x 7 in 8 bits"}
+
+
+def test_an_accelerator_needs_no_measuring(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert profile("--device", "systolic:bitfusion", "--formats", "int8,int4", "-o", run) == 0
+    found = load_profile(run / "profiles" / "bitfusion.json")
+    assert all(row.energy_j is not None for row in found.table.values())
+
+
+def test_profiles_of_other_devices_help(quick: Path, tmp_path: Path, device_profile: DeviceProfile) -> None:
+    source = tmp_path / "other.json"
+    save_profile(device_profile, source)
+    assert profile(quick, "--share", "6%", "--from", source, "-o", tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "soon"], "not a time: 'soon'; write for example 30s, 2m or 1h"),
+        (["--budget", "0s"], "not a time: '0s'"),
+        (["--share", "some"], "--share 'some' is not a share; write for example 20%"),
+        (["--share", "120%"], "profile.share must be above 0 and at most 1, got 1.2"),
+        (["--from", "none.json", "--share", "10%"], "none.json: no such file"),
+        (["--batch", "0"], "device.batch must be at least 1, got 0"),
+        (["--provider", "CUDA"], "execution provider 'CUDA' is not installed; installed: "),
+        (["--formats", "int8,int7"], "unknown format 'int7'; known: fp16, fp32, int4, int8"),
+        (["--formats", "int8,int8"], "each once"),
+        (["--formats", "fp16,int8"], "cannot hold both fp16 and integer formats"),
+        (["--device", "systolic"], "write systolic:bitfusion"),
+        (["--device", "systolic:abacus"], "abacus"),
+        (["--device", "systolic:bitfusion"], "bitfusion can run none of"),
+        (["--device", "table:none.npz"], "none.npz"),
+        (["--device", "tvm", "--threads", "2"], "'tvm' runs with threads 1 only, got 2"),
+        (["--device", "tvm", "--target", "llvm -mcpu=abacus"], "abacus"),
+        (["--rpc", "tracker", "127.0.0.1:1"], "both a tracker and a key"),
+        (["--rpc", "queue", "127.0.0.1:1", "--key", "pi"], "only 'tracker' is known"),
+        (["--rpc", "tracker", "127.0.0.1:1", "--key", "pi"], "127.0.0.1:1"),
+        (["--device", "systolic:bitfusion", "--formats", "int8", "--validate", "3"], "--validate measures"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profile(*arguments, "-o", tmp_path / "run") == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("nas: ")
+    assert message in line
+
+
+def test_validating_nothing_is_refused(
+    quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert profile(quick, "--share", "6%", "--validate", 0, "-o", tmp_path / "run") == 2
+    assert "--validate must be at least 1, got 0" in capsys.readouterr().err
+
+
+# -- profile import, profile compare ------------------------------------------------------------------
+
+TABLE = {"160": {"Conv-input:160x160x3-output:80x80x24": {"mean": 1.5, "std": 0.1, "count": 50}}}
+
+
+@pytest.mark.parametrize("mean", [-1.5, float("nan"), "fast"])
+def test_a_table_with_what_is_no_time_is_refused(
+    mean: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [(key, entry)] = TABLE["160"].items()
+    (tmp_path / "table.json").write_text(json.dumps({"160": {key: {**entry, "mean": mean}}}))
+    assert main(["profile", "import", str(tmp_path / "table.json"), "-o", str(tmp_path / "out.json")]) == 2
+    assert key in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_an_imported_table_is_a_profile(tmp_path: Path) -> None:
+    (tmp_path / "phone.json").write_text(json.dumps(TABLE))
+    out = tmp_path / "out.json"
+    assert main(["profile", "import", str(tmp_path / "phone.json"), "-o", str(out)]) == 0
+    [(layer, row)] = load_profile(out).table.items()
+    assert layer.op == "stem"
+    assert row.median_s == pytest.approx(1.5e-3)
+
+
+def test_two_profiles_side_by_side(
+    device_profile: DeviceProfile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faster = {layer: replace(row, samples_s=tuple(s / 2 for s in row.samples_s))
+              for layer, row in device_profile.table.items()}  # fmt: skip
+    for name, one in (("a", device_profile), ("b", replace(device_profile, table=faster))):
+        save_profile(one, tmp_path / f"{name}.json")
+    arguments = [str(tmp_path / "a.json"), str(tmp_path / "b.json"), "--plot", str(tmp_path / "plot.html")]
+    assert main(["profile", "compare", *arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    assert (tmp_path / "plot.html").stat().st_size > 1000
+
+
+def test_a_profile_of_another_schema_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps({"schema": "profile/0", "table": {}}))
+    assert main(["profile", "compare", str(old), str(old)]) == 2
+    assert "profile/1" in capsys.readouterr().err
