@@ -230,13 +230,28 @@ def source(profile: DeviceProfile, *, seed: int = 0) -> Source:
 def fit_profile(
     profile: DeviceProfile, *, sources: Sequence[Source] = (), seed: int = 0, calibrated: bool = True
 ) -> KernelPredictor:
-    """A predictor fitted on the usable rows of a profile; unfitted where there is none."""
+    """A predictor fitted on the usable rows of a profile; unfitted where there is none.
+
+    Sources that do not make the rows that there are more likely are left aside: a device may be too
+    different, or of another space.
+    """
     layers = [layer for layer in profile.table if usable(profile, layer)]
     predictor = KernelPredictor(seed=seed, sources=tuple(sources), calibrated=calibrated)
     if not layers:
         return predictor
     seconds = np.array([profile.table[layer].median_s for layer in layers])
-    return predictor.fit(layers, seconds, np.array([profile.std_s(layer) for layer in layers]))
+    std_s = np.array([profile.std_s(layer) for layer in layers])
+    fits = [predictor.fit(layers, seconds, std_s)]
+    if sources and len(layers) >= FEW:
+        fits.append(replace(predictor, sources=()).fit(layers, seconds, std_s))
+    return min(fits, key=_surprise) if len(fits) > 1 else fits[0]
+
+
+def _surprise(predictor: KernelPredictor) -> float:
+    """Mean negative log density of the fitted rows, each predicted from all others, less a constant."""
+    assert predictor.fitted is not None
+    errors, spread = left_out(predictor.fitted.process)
+    return float(np.mean((errors / spread) ** 2 / 2 + np.log(spread)))
 
 
 def fill(
