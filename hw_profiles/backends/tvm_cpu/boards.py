@@ -45,14 +45,15 @@ class Board:
 
     def sample(self, programs: Sequence[Program], plan: MeasurePlan) -> list[Samples | str]:
         """The programs timed in turns, or why each does not run."""
-        limit_s = ANSWER_S + plan.patience_s + WINDOW_S * plan.rounds * len(programs)
-        samples: list[Samples | str] = self.call(
-            session.sample, programs, plan, self.offer.name, limit_s=limit_s
-        )
+        name, extra_s = self.offer.name, plan.patience_s + WINDOW_S * plan.rounds * len(programs)
+        samples: list[Samples | str] = self.call(session.sample, programs, plan, name, extra_s=extra_s)
         return samples
 
-    def call(self, function: Callable[..., Any], *arguments: object, limit_s: float = ANSWER_S) -> Any:
-        """A function of `session`, in the process that talks to the board."""
+    def call(self, function: Callable[..., Any], *arguments: object, extra_s: float = 0.0) -> Any:
+        """A function of `session`, in the process that talks to the board, which may take `extra_s` longer
+        than others.
+        """
+        limit_s = ANSWER_S + extra_s
         self.worker.send(function, arguments, timeout=limit_s)
         try:
             return self.worker.recv()

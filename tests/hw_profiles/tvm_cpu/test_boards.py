@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from hw_profiles import profiler
 from hw_profiles.arithmetic import random_inputs, random_numbers, run_unit
 from hw_profiles.backend import Job
+from hw_profiles.backends.tvm_cpu import boards
 from hw_profiles.backends.tvm_cpu import tracker as tracker_module
 from hw_profiles.backends.tvm_cpu.backend import TvmBackend
 from hw_profiles.backends.tvm_cpu.boards import Board
@@ -190,6 +191,26 @@ def test_a_board_like_this_machine_takes_as_long(farm: Farm, tmp_path: Path) -> 
     assert (there_s < FACTOR * here_s).all()
     assert (here_s < FACTOR * there_s).all()
     assert (tmp_path / "boards-steady").is_dir()  # tuned there, not here
+
+
+def test_a_board_that_hangs_is_not_waited_for(
+    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boards, "ANSWER_S", 4.0)
+    monkeypatch.setattr(boards, "TRIES", 1)
+    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+
+    def stopped(board: Board) -> list[Samples | str]:
+        os.killpg(farm.servers[board.offer.port].pid, signal.SIGSTOP)
+        return board.sample([backend.boards.reference], replace(PLAN, rounds=1))
+
+    try:
+        with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 5 s"):
+            backend.boards.run(stopped)
+    finally:
+        for server in farm.servers.values():
+            os.killpg(server.pid, signal.SIGCONT)
+    assert backend.boards.run(lambda board: board.offer.port) in farm.servers  # the server took no harm
 
 
 def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
