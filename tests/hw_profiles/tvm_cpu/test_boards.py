@@ -108,6 +108,12 @@ def farm() -> Iterator[Farm]:
             found.kill(process)
 
 
+@pytest.fixture(scope="module")
+def steady(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> RemoteTvmBackend:
+    folder = tmp_path_factory.mktemp("steady")
+    return RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=folder)
+
+
 @pytest.fixture
 def closed_port() -> str:
     return f"127.0.0.1:{free_port()}"
@@ -149,8 +155,7 @@ def test_a_key_that_nobody_serves_is_told_from_those_served(farm: Farm, tmp_path
         open_tvm(tracker=farm.tracker.name, key="pi", database=tmp_path)
 
 
-def test_a_board_computes_every_bit_as_here(farm: Farm, tmp_path: Path) -> None:
-    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+def test_a_board_computes_every_bit_as_here(steady: RemoteTvmBackend, tmp_path: Path) -> None:
     rng, target = np.random.default_rng(0), host_target()
     numbers, inputs = random_numbers(INTEGER, rng), random_inputs(INTEGER, rng)
     (unit,) = compile_candidates(INTEGER, target, limit=1)
@@ -160,57 +165,51 @@ def test_a_board_computes_every_bit_as_here(farm: Farm, tmp_path: Path) -> None:
     arrays = [array.reshape(each.shape) for array, each in zip(arrays, unit.arguments, strict=False)]
     arrays.append(np.zeros(unit.arguments[-1].shape, unit.arguments[-1].dtype))
 
-    found, seconds = backend.boards.run(
-        lambda board: board.try_out(tmp_path / "unit.so", unit.symbol, arrays)
-    )
+    found, seconds = steady.boards.run(lambda board: board.try_out(tmp_path / "unit.so", unit.symbol, arrays))
 
     wanted = run_unit(INTEGER, numbers, inputs)
     assert np.array_equal(found.reshape(wanted.shape), wanted)
     assert seconds > 0
 
 
-def test_a_function_that_does_not_run_is_an_error_of_its_own(farm: Farm, tmp_path: Path) -> None:
-    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+def test_a_function_that_does_not_run_is_an_error_of_its_own(
+    steady: RemoteTvmBackend, tmp_path: Path
+) -> None:
     (tmp_path / "junk.so").write_bytes(b"no library")
     with pytest.raises(RuntimeError, match="Failed to load") as error:
-        backend.boards.run(
-            lambda board: board.try_out(tmp_path / "junk.so", "main", [np.zeros(1)]),
-        )
+        steady.boards.run(lambda board: board.try_out(tmp_path / "junk.so", "main", [np.zeros(1)]))
     assert not isinstance(error.value, TrilobitError)
 
 
-def test_a_board_like_this_machine_takes_as_long(farm: Farm, tmp_path: Path) -> None:
-    remote = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
+def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_path: Path) -> None:
     here = TvmBackend(database=tmp_path)
     there_s, here_s = (
         np.array([each.median_s for each in backend.measure(jobs(UNITS[-2:]), PLAN)])
-        for backend in (remote, here)
+        for backend in (steady, here)
     )
-    assert remote.describe() == remote.describe()
-    assert remote.describe().name == "tvm-rpc-steady-1t"
+    assert steady.describe() == steady.describe()
+    assert steady.describe().name == "tvm-rpc-steady-1t"
     assert (there_s < FACTOR * here_s).all()
     assert (here_s < FACTOR * there_s).all()
-    assert (tmp_path / "boards-steady").is_dir()  # tuned there, not here
 
 
 def test_a_board_that_hangs_is_not_waited_for(
-    farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    farm: Farm, steady: RemoteTvmBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "ANSWER_S", 4.0)
     monkeypatch.setattr(boards, "TRIES", 1)
-    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=tmp_path)
 
     def stopped(board: Board) -> list[Samples | str]:
         os.killpg(farm.servers[board.offer.port].pid, signal.SIGSTOP)
-        return board.sample([backend.boards.reference], replace(PLAN, rounds=1))
+        return board.sample([steady.boards.reference], replace(PLAN, rounds=1))
 
     try:
         with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 5 s"):
-            backend.boards.run(stopped)
+            steady.boards.run(stopped)
     finally:
         for server in farm.servers.values():
             os.killpg(server.pid, signal.SIGCONT)
-    assert backend.boards.run(lambda board: board.offer.port) in farm.servers  # the server took no harm
+    assert steady.boards.run(lambda board: board.offer.port) in farm.servers  # the server took no harm
 
 
 def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
@@ -247,6 +246,7 @@ def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
 
     assert len(sampled) == 5  # four groups, one of them twice
     assert sampled[0] != sampled[1]
+    assert (tmp_path / "boards-doomed").is_dir()  # tuned there, apart from what is tuned here
     assert sampled[2] not in sampled[3:]
     assert set(grown[-1].table) == set(UNITS)
     assert all(row.error is None for row in grown[-1].table.values())
