@@ -9,6 +9,7 @@ from tvm import s_tir, te, tirx
 from hw_profiles.arithmetic import UnitNumbers, inverse_scale, multipliers
 from hw_profiles.backends.tvm_cpu.epilogue import codes, output_zero_point
 from hw_profiles.backends.tvm_cpu.rescale import rescaled
+from hw_profiles.backends.tvm_cpu.short_dyadic import shortened
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile
 from hw_profiles.workload import FP32, LayerSpec
@@ -62,9 +63,9 @@ def _add(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     constants = te.placeholder((7,), "int32", "constants")
 
     def operand(x: Any, which: int, i: Any) -> Any:
-        offset = -constants[ADD_ZERO_POINTS[which]]
+        zero_point = constants[ADD_ZERO_POINTS[which]]
         m, c = constants[ADD_MULTIPLIERS[which]], constants[ADD_SHIFTS[which]]
-        return rescaled(x[i].astype("int32"), offset, m, c)
+        return (x[i].astype("int32") * m + ((1 << (c - 1)) - zero_point * m)) >> c
 
     out = te.compute(
         first.shape,
@@ -79,7 +80,8 @@ def _pack_add(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: T
         return ()
     assert numbers.output is not None
     zeros = (numbers.input(0).zero_point, numbers.input(1).zero_point, output_zero_point(layer, numbers))
-    return (np.concatenate([*multipliers(layer, numbers), np.array(zeros, np.int32)]),)
+    pairs = [shortened(int(m), int(c)) for m, c in zip(*multipliers(layer, numbers), strict=True)]
+    return (np.array([*(m for m, _ in pairs), *(c for _, c in pairs), *zeros], np.int32),)
 
 
 def _pool(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
