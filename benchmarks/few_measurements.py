@@ -27,7 +27,7 @@ from hw_profiles.profiler import measure_networks, profile_layers
 from hw_profiles.workload import OPS, LayerSpec, Workload
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage
 from predictors.calibration import coverage
-from predictors.kernels import choose_units, fill
+from predictors.kernels import Source, choose_units, fill, source
 from predictors.table import distinct_layers
 from supernet.family import Family, load_family
 
@@ -75,7 +75,7 @@ def main() -> None:
         profile = load_profile(arguments.profile) if arguments.profile else measure(family, core)
         if arguments.save:
             save_profile(profile, arguments.save)
-        sources = [load_profile(arguments.source)] if arguments.source else []
+        sources = [source(load_profile(arguments.source))] if arguments.source else []
         truth = understand(profile, family)
         rows = complete_rows(truth)
         for share in SHARES[1:3] if arguments.quick else SHARES:
@@ -142,7 +142,7 @@ def complete_rows(truth: Truth) -> list[Row]:
     return [Row(f"100 %, {p}", "MAPE", "fraction", "lower", error[p]["mape"], 0.0) for p in PRECISIONS]
 
 
-def share_rows(truth: Truth, share: float, sources: Sequence[DeviceProfile], seeds: int) -> list[Row]:
+def share_rows(truth: Truth, share: float, sources: Sequence[Source], seeds: int) -> list[Row]:
     """Row error, coverage, and MAPE and tau of whole networks, for ours and its peers."""
     n = round(share * len(truth.layers))
     ways: dict[str, tuple[Callable[[np.random.Generator], DeviceProfile], Fill]] = {
@@ -197,9 +197,7 @@ def _networks_timed(layers: Mapping[LayerSpec, object]) -> int:
     return len({work for probe in probes for _, work in probe.workloads})
 
 
-def _chosen(
-    truth: Truth, n: int, sources: Sequence[DeviceProfile], rng: np.random.Generator
-) -> DeviceProfile:
+def _chosen(truth: Truth, n: int, sources: Sequence[Source], rng: np.random.Generator) -> DeviceProfile:
     """Round by round, as `nas profile` does it."""
     profile, batch = truth.part(()), math.ceil(ROUND * len(truth.layers))
     while missing := min(batch, n - len(profile.table)):
@@ -213,7 +211,7 @@ def _drawn(truth: Truth, n: int, rng: np.random.Generator) -> DeviceProfile:
 
 
 def _filled(
-    truth: Truth, sources: Sequence[DeviceProfile], part: DeviceProfile, rng: np.random.Generator
+    truth: Truth, sources: Sequence[Source], part: DeviceProfile, rng: np.random.Generator
 ) -> DeviceProfile:
     return fill(part, truth.layers, sources=sources, rng=rng)
 

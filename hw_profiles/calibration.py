@@ -60,8 +60,11 @@ class Calibration:
     networks: tuple[WholeNetwork, ...] = ()
 
     def predict_s(self, sums_s: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, kinds) sums and numbers of rows -> (n,) whole-network seconds."""
-        return np.asarray(sums_s @ np.array(self.slopes) + rows @ np.array(self.per_row_s) + self.intercept_s)
+        """(n, kinds) sums and numbers of rows -> (n,) whole-network seconds; infinite where a sum is."""
+        runs = np.isfinite(sums_s)
+        finite_s = np.where(runs, sums_s, 0.0) @ np.array(self.slopes)
+        seconds = finite_s + rows @ np.array(self.per_row_s) + self.intercept_s
+        return np.where(runs.all(axis=-1), seconds, np.inf)
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
         """(n,) predicted seconds of measured networks."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiler import probe_networks, reference_network
-from nas.costs import compile_costs
+from nas.costs import STATIC, compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
 from nas.search.searcher import make_searcher
@@ -68,7 +68,7 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
     works = [family.workload(candidate) for candidate in corners.values()]
     measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], run.plan)
     return {
-        name: {"latency": m.median_s, "size": float(static["size"][i]), "macs": float(static["macs"][i])}
+        name: {"latency": m.median_s, **{cost: float(static[cost][i]) for cost in STATIC}}
         for i, (name, m) in enumerate(zip(corners, measured, strict=True))
     }
 
@@ -84,9 +84,7 @@ def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
                 f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
                 f"the nearest reachable value is about {show(limited, least)}"
             )
-    static = replace(
-        targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in ("size", "macs"))
-    )
+    static = replace(targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in STATIC))
     check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
 
 

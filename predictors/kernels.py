@@ -258,7 +258,7 @@ def fill(
     profile: DeviceProfile,
     layers: Sequence[LayerSpec],
     *,
-    sources: Sequence[DeviceProfile] = (),
+    sources: Sequence[Source] = (),
     rng: np.random.Generator,
 ) -> DeviceProfile:
     """The profile with an estimate for every layer that has no usable measured number. Rows with an error
@@ -275,7 +275,7 @@ def fill(
     if not wanted:
         return profile
     seed = int(rng.integers(2**31))
-    predictor = fit_profile(profile, sources=[source(one, seed=seed) for one in sources], seed=seed)
+    predictor = fit_profile(profile, sources=sources, seed=seed)
     estimates = dict(zip(wanted, predictor.predict(wanted), strict=True))
     return replace(profile, estimates={**profile.estimates, **estimates})
 
@@ -353,7 +353,7 @@ def choose_units(
     n: int,
     *,
     rng: np.random.Generator,
-    sources: Sequence[DeviceProfile] = (),
+    sources: Sequence[Source] = (),
     weights: Mapping[LayerSpec, float] | None = None,
 ) -> tuple[LayerSpec, ...]:
     """Which n units to measure next, most telling first: distinct ones that `profile` has no row of.
@@ -364,15 +364,14 @@ def choose_units(
     the error of a sum would ask for, the first choices crowd around the heaviest units.)
 
     Args:
-        sources: profiles of other devices, to start from.
+        sources: what other devices say, to start from.
         weights: how often each unit occurs in a random network; equally often without. Only ratios count.
     """
     seed, missing = int(rng.integers(2**31)), list(dict.fromkeys(profile.missing(layers)))
     if not 0 < n < len(missing):
         return tuple(missing[: max(n, 0)])
     considered = [missing[i] for i in np.sort(rng.permutation(len(missing))[: max(CONSIDERED, 2 * n)])]
-    others = [source(one, seed=seed) for one in sources]
-    predictor = fit_profile(profile, sources=others, seed=seed, calibrated=False)
+    predictor = fit_profile(profile, sources=sources, seed=seed, calibrated=False)
     covariance, noise = predictor.covariance(considered)
     usage = np.array([1.0 if weights is None else weights.get(layer, 0.0) for layer in considered])
     usage = usage + UNUSED * (usage.mean() or 1.0)

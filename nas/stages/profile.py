@@ -4,7 +4,7 @@ measured.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +23,13 @@ from nas.export.to_onnx import emit, random_network
 from nas.progress import progress_bar
 from nas.run import Run
 from nas.validation import print_trust, random_networks, validate
-from predictors.kernels import choose_units, fill
+from predictors.kernels import Source, choose_units, fill, source
 from predictors.table import distinct_layers
 from supernet.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9  # of a time budget, until when each is measured; predicting ends it
-ROUND = 0.08  # of the units are chosen at a time when not all are measured
+ROUND = 0.04  # of the units are chosen at a time when not all are measured
 TRIED = 4096  # random networks, to say how much of the space a device can run
 
 Update = Callable[[int, str], None]
@@ -68,14 +68,14 @@ def run_validation(run: Run, n: int, console: Console) -> DeviceProfile:
 
 def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
     started, budget_s = time.monotonic(), run.config.profile.budget_s()
+    sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
     profile, emit_random = start_profile(run), random_emitter(run)
     known = len(profile.table)
     with progress_bar(console, "profile", _wanted(run, layers)) as update:
-        for grown in _measure_units(run, profile, layers, started + UNITS_SHARE * budget_s):
+        for grown in _measure_units(run, profile, layers, sources, started + UNITS_SHARE * budget_s):
             profile = grown
             save_profile(profile, run.profile_path)
             _tell(update, profile, layers)
-    sources = [load_profile(Path(source)) for source in run.config.profile.sources]
     rng = np.random.default_rng([run.config.seed, 7])
     if any(layer not in profile.table or profile.refused(layer) for layer in layers):
         profile = fill(profile, layers, sources=sources, rng=rng)
@@ -97,7 +97,11 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
 
 
 def _measure_units(
-    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], deadline: float
+    run: Run,
+    profile: DeviceProfile,
+    layers: tuple[LayerSpec, ...],
+    sources: Sequence[Source],
+    deadline: float,
 ) -> Iterator[DeviceProfile]:
     """All units, or the most telling ones round by round until the share is reached or the time is used."""
     rng = np.random.default_rng(run.config.seed)
@@ -106,7 +110,6 @@ def _measure_units(
     if wanted == len(layers) and deadline == math.inf:
         yield from measure(profile, layers)
         return
-    sources = [load_profile(Path(source)) for source in run.config.profile.sources]
     usage = unit_usage(run.family, np.random.default_rng([run.config.seed, 8]))
     while time.monotonic() < deadline:
         n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))

@@ -109,14 +109,14 @@ def test_nothing_measured_and_no_source_is_an_error(
     with pytest.raises(TrilobitError, match="no unit was measured"):
         fill(empty, layers, rng=np.random.default_rng(0))
     with pytest.raises(TrilobitError, match="nothing to start from"):
-        fill(empty, layers, sources=[empty], rng=np.random.default_rng(0))
+        source(empty)
 
 
 def test_another_device_stands_in_where_nothing_was_measured(
     device_profile: DeviceProfile, layers: Sequence[LayerSpec]
 ) -> None:
     empty = replace(device_profile, table={})
-    profile = fill(empty, layers, sources=[device_profile], rng=np.random.default_rng(0))
+    profile = fill(empty, layers, sources=[source(device_profile)], rng=np.random.default_rng(0))
     costs = [profile.cost_s(layer) for layer in layers]
     np.testing.assert_allclose(costs, [device_profile.cost_s(layer) for layer in layers])
     assert all(profile.std_s(layer) > 0.3 * profile.cost_s(layer) for layer in layers)
@@ -127,7 +127,7 @@ def test_a_device_three_times_slower_helps(
 ) -> None:
     part, rng = part_of(device_profile, 0.02), np.random.default_rng
     alone = fill(part, layers, rng=rng(0))
-    helped = fill(part, layers, sources=[slower(device_profile, 3.0)], rng=rng(0))
+    helped = fill(part, layers, sources=[source(slower(device_profile, 3.0))], rng=rng(0))
     assert median_error(helped, device_profile) < 0.5 * median_error(alone, device_profile)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec
-from predictors.kernels import choose_units, fill
+from predictors.kernels import choose_units, fill, source
 from supernet.family import Family
 
 SEEDS, ROUNDS = 2, 4
@@ -91,7 +91,7 @@ def test_a_larger_space_is_chosen_from_in_part(
 
 def test_sources_are_taken_into_account(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> None:
     empty = replace(device_profile, table={})
-    chosen = choose_units(layers, empty, 20, rng=np.random.default_rng(0), sources=[device_profile])
+    chosen = choose_units(layers, empty, 20, rng=np.random.default_rng(0), sources=[source(device_profile)])
     assert len(set(chosen)) == 20
 
 
