@@ -202,7 +202,9 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     sch.reorder(outer_n, r, outer_x, i, groups, column, block, lane, in_group)
     _finish_at(sch, layer, out, outer_x, tile)
     if layer.weight_format == "int4":
-        unpack_at(sch, outer_n, tile.lanes * _group(layer, target))
+        # once for all positions; a lone one takes its codes as it goes, from registers
+        lone = layer.out_shape[1] * layer.out_shape[2] == tile.columns
+        unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))
     vnni = _group(layer, target) == GROUP
     if not vnni:
         sch.vectorize(lane)

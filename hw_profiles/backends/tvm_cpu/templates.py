@@ -8,7 +8,7 @@ from hw_profiles.backends.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUAN
 from hw_profiles.backends.tvm_cpu.unit import Template
 from hw_profiles.workload import FP32, LayerSpec
 
-VERSION = 3  # of all templates: raise it when one computes, packs or schedules otherwise
+VERSION = 4  # of all templates: raise it when one computes, packs or schedules otherwise
 WEIGHTS: Mapping[str, tuple[str, ...]] = {FP32: (FP32,), "int8": ("int8", "int4")}  # by activation format
 ACTIVATIONS = ("none", "relu")
 
