@@ -98,6 +98,7 @@ class Boards:
         Raises:
             TrilobitError: no board is left, or too many were lost.
         """
+        self.tracker.count(self.key)  # before a process is started for nothing
         for _ in range(TRIES):
             try:
                 with self._borrowed() as board:

@@ -39,6 +39,7 @@ class RemoteTvmBackend(OwnKernels):
     lost, what it was asked for is asked of another one. The boards of a key are taken as alike; what was
     tuned on them is kept apart from what was tuned elsewhere, in a folder of the database for each key.
     Programs are not pinned to a core of the board: start its server with `taskset` if it has several kinds.
+    Nothing is connected to before boards are needed, so that a saved profile can be used without them.
 
     Args:
         tracker: HOST:PORT.
@@ -48,8 +49,9 @@ class RemoteTvmBackend(OwnKernels):
         threads: must be 1.
 
     Raises:
-        TrilobitError: LLVM does not know the target, there is no C compiler for it, no tracker answers, no
-            board has that key, or more threads are asked for.
+        TrilobitError: LLVM does not know the target, there is no C compiler for it, the tracker is not
+            written HOST:PORT, or more threads are asked for. `parallel` and `measure` raise one if no tracker
+            answers, no board has that key, or none is left.
     """
 
     def __init__(
@@ -61,10 +63,8 @@ class RemoteTvmBackend(OwnKernels):
         self._name = re.sub(r"[^\w.-]", "_", key)
         folder = (database or default_database()) / f"boards-{self._name}"
         self._database = Database(folder, self._target)
-        where = parse_tracker(tracker)
-        where.count(key)
         _register_intrinsics(self._target)
-        self.boards = Boards(where, key, _reference(self._target))
+        self.boards = Boards(parse_tracker(tracker), key, _reference(self._target))
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo(
