@@ -9,17 +9,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.workload import FP32, LayerSpec, Workload
+from hw_profiles.workload import FLOATS, LayerSpec, Workload
 
-KINDS = ("fp32", "integer", "conversion")  # rows that share a slope: their bias in context differs
-PRIOR = 0.02  # weight of the belief that a slope is 1, against networks' relative errors
+# Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
+KINDS = (
+    "float pointwise",
+    "float depthwise",
+    "float other",
+    "integer pointwise",
+    "integer depthwise",
+    "integer other",
+    "quantize",
+    "dequantize",
+    "add_converted",
+)
+# Weights of the belief that a slope is 1, against networks' relative errors: the one that predicts each
+# network best from the others is taken.
+PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def kind(layer: LayerSpec) -> str:
     """Which of `KINDS` a row belongs to."""
-    if layer.op in ("quantize", "dequantize", "add_converted"):
-        return "conversion"
-    return "fp32" if layer.activation_format == FP32 else "integer"
+    if layer.op in KINDS:
+        return layer.op
+    part = ("depthwise" if layer.depthwise else "pointwise") if layer.op == "conv" else "other"
+    return f"{'float' if layer.activation_format in FLOATS else 'integer'} {part}"
 
 
 @dataclass(frozen=True)
@@ -31,8 +45,10 @@ class WholeNetwork:
         held_out: not used to fit the calibration.
         sums_s: sum of its rows of each kind, before calibration.
         rows: number of its rows of each kind.
-        measured_s, iqr_s: measured median and interquartile range.
+        measured_s, iqr_s: measured median and interquartile range, at the device's usual speed.
         quiet_share: share of its windows in which nothing else used the core.
+        drift: how much slower than usual, as a share, the reference network ran beside it; the seconds are
+            already divided by 1 + drift.
     """
 
     precision: str
@@ -42,6 +58,7 @@ class WholeNetwork:
     measured_s: float
     iqr_s: float
     quiet_share: float = 1.0
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,11 @@ class Calibration:
         finite_s = np.where(runs, sums_s, 0.0) @ np.array(self.slopes)
         seconds = finite_s + rows @ np.array(self.per_row_s) + self.intercept_s
         return np.where(runs.all(axis=-1), seconds, np.inf)
+
+    def row_s(self, layer: LayerSpec, seconds: float) -> float:
+        """What a row of `seconds` adds to a network: the sum of these and `intercept_s` is `predict_s`."""
+        which = KINDS.index(kind(layer))
+        return self.slopes[which] * seconds + self.per_row_s[which]
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
         """(n,) predicted seconds of measured networks."""
@@ -99,7 +121,7 @@ def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float6
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
     """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that
-    are not held out.
+    are not held out; how strongly, leave-one-out decides.
 
     Raises:
         ValueError: fewer than two networks to fit.
@@ -111,13 +133,28 @@ def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
     measured, k = np.array([net.measured_s for net in used]), len(KINDS)
     unit = measured.mean() / rows.sum(axis=1).mean()  # a typical row: makes the columns comparable
     design = np.column_stack([sums, rows * unit, np.full(len(used), unit)]) / measured[:, None]
-    prior = PRIOR * np.eye(2 * k, 2 * k + 1)
-    target = np.concatenate([np.ones(len(used)), np.full(k, PRIOR), np.zeros(k)])
-    fitted = np.linalg.lstsq(np.vstack([design, prior]), target, rcond=None)[0]
+    fits = [_ridge(design, prior) for prior in PRIORS]
+    _, fitted = min(fits, key=lambda fit: fit[0])
     slopes, constants = fitted[:k], fitted[k:] * unit
     return Calibration(
         tuple(slopes.tolist()), tuple(constants[:k].tolist()), float(constants[k]), tuple(networks)
     )
+
+
+def _ridge(design: NDArray[np.float64], prior: float) -> tuple[float, NDArray[np.float64]]:
+    """(n, 2 k + 1) design for targets of 1 -> (mean squared leave-one-out error, coefficients).
+
+    The first k are drawn to 1, the next k to 0, the constant to nothing.
+    """
+    k = design.shape[1] // 2
+    expected = np.concatenate([np.ones(k), np.zeros(k + 1)])
+    penalty = prior**2 * np.diag(np.concatenate([np.ones(2 * k), [1e-12]]))
+    solved = np.linalg.solve(design.T @ design + penalty, design.T)
+    missed = 1 - design @ expected
+    fitted = expected + solved @ missed
+    leverage = np.einsum("ij,ji->i", design, solved)
+    left_out = (1 - design @ fitted) / np.maximum(1 - leverage, 1e-3)
+    return float(np.mean(left_out**2)), fitted
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

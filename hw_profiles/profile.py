@@ -5,6 +5,7 @@ Stored as `profile/1`.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,15 @@ class DeviceProfile:
         return layer in self.table or layer in self.estimates
 
     def cost_s(self, layer: LayerSpec) -> float:
-        """Seconds of one layer: the measured median, else the estimate; infinite where the device cannot run
-        it, so that a search avoids it.
+        """Seconds of one layer: the measured median at the device's usual speed, else the estimate; infinite
+        where the device cannot run it, so that a search avoids it.
 
         Raises:
             TrilobitError: the layer is not in the profile: it was made for another space.
         """
         row = self.table.get(layer)
         if row is not None and (row.error is not None or not self.refused(layer)):
-            return row.median_s
+            return row.median_s / (1 + _drift(row, self.reference_s))
         if layer in self.estimates:
             return self.estimates[layer].mean_s
         if row is not None:
@@ -115,7 +116,7 @@ class DeviceProfile:
         """Layers to measure again: their row was mostly measured while something else used the core, or while
         the whole machine ran slower or faster than usual, or it is refused.
         """
-        usual_s = self.reference_s()
+        usual_s = self.reference_s
         return tuple(
             layer
             for layer in layers
@@ -128,6 +129,7 @@ class DeviceProfile:
             )
         )
 
+    @cached_property
     def reference_s(self) -> float | None:
         """Usual time of the reference network: its median over all rows; None where there is none."""
         seen = [row.reference_s for row in self.table.values() if row.reference_s is not None]
@@ -135,7 +137,7 @@ class DeviceProfile:
 
     def drift(self, layer: LayerSpec) -> float:
         """How much slower than usual, as a share, the reference network ran beside a row; 0 where unknown."""
-        return _drift(self.table[layer], self.reference_s())
+        return _drift(self.table[layer], self.reference_s)
 
 
 def _drift(row: Measurement, usual_s: float | None) -> float:
@@ -268,6 +270,7 @@ def _networks_json(networks: Sequence[WholeNetwork], calibration: Calibration) -
             "measured_s": net.measured_s,
             "iqr_s": net.iqr_s,
             "quiet_share": net.quiet_share,
+            "drift": net.drift,
         }
         for net, predicted in zip(networks, predicted_s, strict=True)
     ]
@@ -276,8 +279,32 @@ def _networks_json(networks: Sequence[WholeNetwork], calibration: Calibration) -
 def _calibration_from_json(document: Mapping[str, Any] | None) -> Calibration | None:
     if document is None:
         return None
-    slopes, per_row_s = (tuple(document[name][one] for one in KINDS) for name in ("slope", "per_row_s"))
-    return Calibration(slopes, per_row_s, document["intercept_s"], _networks(document["networks"]))
+    slopes, per_row_s = (_by_kind(document[name]) for name in ("slope", "per_row_s"))
+    networks = _networks(document["networks"])
+    return Calibration(tuple(slopes.values()), tuple(per_row_s.values()), document["intercept_s"], networks)
+
+
+# Profiles of version 0.1 had three kinds of rows: what became of each, the first of which holds old sums.
+_FORMERLY: Mapping[str, tuple[str, ...]] = {
+    "fp32": KINDS[:3],
+    "integer": KINDS[3:6],
+    "conversion": KINDS[6:],
+}
+
+
+def _by_kind(values: Mapping[str, float]) -> dict[str, float]:
+    """A number for every kind, also from a profile with three."""
+    if set(values) == set(_FORMERLY):
+        values = {now: values[before] for before, kinds in _FORMERLY.items() for now in kinds}
+    return {one: values[one] for one in KINDS}
+
+
+def _of_kinds(values: Sequence[Any]) -> tuple[Any, ...]:
+    """Sums or numbers of rows, also those of a profile with three kinds: they predict the same."""
+    if len(values) != len(_FORMERLY):
+        return tuple(values)
+    place = {kinds[0]: value for kinds, value in zip(_FORMERLY.values(), values, strict=True)}
+    return tuple(place.get(one, 0) for one in KINDS)
 
 
 def _validation_from_json(document: Mapping[str, Any] | None) -> Validation | None:
@@ -291,11 +318,12 @@ def _networks(rows: Sequence[Mapping[str, Any]]) -> tuple[WholeNetwork, ...]:
         WholeNetwork(
             precision=row["format"],
             held_out=row["held_out"],
-            sums_s=tuple(row["sums_s"]),
-            rows=tuple(row["rows"]),
+            sums_s=_of_kinds(row["sums_s"]),
+            rows=_of_kinds(row["rows"]),
             measured_s=row["measured_s"],
             iqr_s=row["iqr_s"],
             quiet_share=row["quiet_share"],
+            drift=row.get("drift", 0.0),
         )
         for row in rows
     )

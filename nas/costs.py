@@ -5,12 +5,12 @@ multiply-adds from them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.calibration import KINDS, Calibration, kind
+from hw_profiles.calibration import Calibration
 from hw_profiles.memory import peak_bytes
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec, Workload, macs
@@ -20,8 +20,8 @@ from supernet.family import Family
 from supernet.space import Genomes
 
 STATIC = ("size", "macs", "memory")  # known without a device
+COLUMNS = ("size", "macs", "rejected", "latency")  # of the table, before energy where that is known
 ON_DEVICE = ("latency", "energy")  # infinite for a network that the device cannot run
-_SECONDS, _ROWS = slice(3, 3 + len(KINDS)), slice(3 + len(KINDS), 3 + 2 * len(KINDS))  # columns of the table
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Costs:
     """Predicted costs of one space on one device.
 
     Attributes:
-        table: bytes, multiply-adds, number of rows that the device rejects, then seconds (before
-            calibration) and number of rows of each kind of row, and joules where they are known.
+        table: bytes, multiply-adds, number of rows that the device rejects, calibrated seconds, and joules
+            where they are known.
         memory: peak bytes of tensors.
-        calibration: from summed seconds to whole networks.
+        calibration: from rows to whole networks; its part of each row is in the table.
         size_overhead: bytes of an ONNX file besides its layers.
     """
 
@@ -49,13 +49,13 @@ class Costs:
         """
         sums = self.table(genomes)
         values = {
-            "latency": self.calibration.predict_s(sums[:, _SECONDS], sums[:, _ROWS]),
+            "latency": sums[:, 3] + self.calibration.intercept_s,
             "size": sums[:, 0] + self.size_overhead,
             "macs": sums[:, 1],
             "memory": self.memory(genomes),
         }
-        if sums.shape[1] > _ROWS.stop:
-            values["energy"] = sums[:, _ROWS.stop]
+        if sums.shape[1] > len(COLUMNS):
+            values["energy"] = sums[:, len(COLUMNS)]
         for name in ON_DEVICE:
             if name in values:
                 values[name] = np.where(sums[:, 2] > 0, np.inf, values[name])
@@ -79,22 +79,18 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     def rejected(layer: LayerSpec) -> float:
         return float(math.isinf(known_s(layer)))
 
-    def seconds(layer: LayerSpec, of_kind: str) -> float:
-        return known_s(layer) if kind(layer) == of_kind and not rejected(layer) else 0.0
-
-    def rows(layer: LayerSpec, of_kind: str) -> float:
-        return float(kind(layer) == of_kind)
+    def seconds(layer: LayerSpec) -> float:
+        return 0.0 if profile is None or rejected(layer) else calibration.row_s(layer, known_s(layer))
 
     def joules(layer: LayerSpec) -> float:
         return 0.0 if profile is None or rejected(layer) else profile.energy_j(layer)
 
+    calibration = (profile.calibration if profile else None) or Calibration()
     space, terms = family.space(), family.terms()
     runs = [] if profile is None else [one for one in distinct_layers(space, terms) if not rejected(one)]
     energy = [joules] if runs and not any(math.isnan(joules(layer)) for layer in runs) else []
-    kinds = [partial(cost, of_kind=one) for cost in (seconds, rows) for one in KINDS]
-    table = compile_table(space, terms, [cache(file_size), macs, rejected, *kinds, *energy])
+    table = compile_table(space, terms, [cache(file_size), macs, rejected, seconds, *energy])
     memory = compile_peak(space, family.peak_terms(), peak_bytes)
-    calibration = (profile.calibration if profile else None) or Calibration()
     return Costs(table, memory, calibration, file_overhead())
 
 

@@ -214,9 +214,10 @@ def calibration_networks(
         for precision, works in random_networks(family, fitted + held_out, rng).items()
         for i, work in enumerate(works)
     ]
-    shuffled = [networks[i] for i in rng.permutation(len(networks))]  # drift falls on all precisions alike
-    to_fit = [network for network in shuffled if not network[1]]
-    return to_fit[:fitted] + [network for network in shuffled if network not in to_fit[:fitted]]
+    order = rng.permutation(len(networks))  # drift falls on all precisions alike
+    to_fit = [networks[i] for i in order if not networks[i][1]]
+    others = to_fit[fitted:] + [networks[i] for i in order if networks[i][1]]
+    return to_fit[:fitted] + [others[i] for i in rng.permutation(len(others))]
 
 
 def estimate_groups(run: Run, layers: tuple[LayerSpec, ...]) -> list[list[LayerSpec]]:

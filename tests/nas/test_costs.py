@@ -90,7 +90,7 @@ def test_expected_errors_follow_the_held_out_ones(
 
 # -- units that the device rejects -----------------------------------------------------------------
 
-SLOPES = {"none": (0.0,) * len(KINDS), "negative": (-0.5,) * len(KINDS), "usual": (0.9, 1.1, 1.0)}
+SLOPES = {"none": (0.0,) * len(KINDS), "negative": (-0.5,) * len(KINDS), "usual": (0.9, 1.1, 1.0) * 3}
 
 
 def rejects(layer: LayerSpec) -> bool:
