@@ -7,6 +7,7 @@ https://docs.kernel.org/power/powercap/powercap.html
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,3 +153,11 @@ def _runs_per_batch(run: Timed) -> int:
     start = time.perf_counter()
     run(3)
     return max(1, round(3 * BATCH_S / max(time.perf_counter() - start, 1e-9)))
+
+
+def joules_of(runs: Sequence[Timed], meter: Meter | str, *, seconds: float) -> Iterator[float | None]:
+    """Joules per run of each, measured at once; None each where there is no meter."""
+    found = [
+        measure_energy(run, meter, seconds=seconds) if isinstance(meter, Meter) else None for run in runs
+    ]
+    return iter(found)

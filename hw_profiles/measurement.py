@@ -1,6 +1,7 @@
 """How something is measured, and what came out: raw samples, or the reason why there are none."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +15,8 @@ class MeasurePlan:
 
     Attributes:
         rounds: timed windows per workload; workloads of one call take turns, one window each a round.
+        sessions: the rounds are shared by so many sessions, each opened anew: where a session's memory lies
+            changes its time by 0.5 to 2 %.
         window_s: length of a window. Short ones fit between disturbances.
         warmup_runs: untimed runs after every switch, since the other workloads evicted the weights.
         quiet: a window counts if the reference computation around it took at most this factor of its usual
@@ -36,6 +39,7 @@ class MeasurePlan:
     """
 
     rounds: int = 25
+    sessions: int = 2
     window_s: float = 1.5e-4
     warmup_runs: int = 2
     quiet: float = 1.06
@@ -117,6 +121,20 @@ class Measurement:
         if not self.samples_s:
             return float("nan")
         return self.iqr_s / max(self.median_s, self.context_s, 1e-9)
+
+
+def joined(parts: Sequence[Measurement]) -> Measurement:
+    """Measurements of one workload in several sessions as one, or the first error."""
+    errors = [part for part in parts if part.error is not None]
+    if errors:
+        return errors[0]
+    joules = [part.energy_j for part in parts if part.energy_j is not None]
+    return replace(
+        parts[0],
+        samples_s=tuple(sample for part in parts for sample in part.samples_s),
+        quiet_share=sum(part.quiet_share for part in parts) / len(parts),
+        energy_j=sum(joules) / len(joules) if joules else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 every group.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,11 +15,12 @@ import numpy as np
 
 from hw_profiles.backend import Backend, Job
 from hw_profiles.calibration import WholeNetwork, count_rows
-from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.measurement import Measurement, MeasurePlan, joined
 from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 
+TRUTH = 2  # whole networks get so many times the rounds and sessions of a unit's: all else is judged by them
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
 Emit = Callable[[Workload], bytes]
@@ -187,13 +189,14 @@ def _measure_steadily(
     """Networks measured in turns with the reference, and how far off its usual time that was: the steadiest
     of three tries, or the first within the plan's limit.
     """
+    plan = replace(profile.plan, rounds=TRUTH * profile.plan.rounds, sessions=TRUTH * profile.plan.sessions)
     jobs = [Job(work, partial(emit, work)) for work in works]
     if reference is None or not profile.reference_s:
-        return measure_patiently(backend, jobs, profile.plan), 0.0
+        return measure_patiently(backend, jobs, plan), 0.0
     best: tuple[list[Measurement], float] = ([], float("inf"))
     for _ in range(3):
         *measured, beside = measure_patiently(
-            backend, [*jobs, Job(reference, partial(emit, reference))], profile.plan
+            backend, [*jobs, Job(reference, partial(emit, reference))], plan
         )
         drift = beside.median_s / profile.reference_s - 1
         best = min(best, (measured, drift), key=lambda one: abs(one[1]))
@@ -204,14 +207,22 @@ def _measure_steadily(
 
 def measure_patiently(backend: Backend, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
     """Measure once, and those that were disturbed again with growing patience, twice at most."""
-    measured = backend.measure(jobs, plan)
+    measured = measure_in_sessions(backend, jobs, plan)
     for factor in (4, 16):
         again = [i for i, m in enumerate(measured) if m.quiet_share < plan.quiet_share]
         if again:
             patient = replace(plan, patience_s=factor * plan.patience_s)
-            for i, m in zip(again, backend.measure([jobs[i] for i in again], patient), strict=True):
+            chosen = [jobs[i] for i in again]
+            for i, m in zip(again, measure_in_sessions(backend, chosen, patient), strict=True):
                 measured[i] = max(measured[i], m, key=lambda one: one.quiet_share)
     return measured
+
+
+def measure_in_sessions(backend: Backend, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+    """The plan's rounds in several sessions; samples are paired by index as in one."""
+    rounds = math.ceil(plan.rounds / plan.sessions)
+    parts = [backend.measure(jobs, replace(plan, rounds=rounds)) for _ in range(plan.sessions)]
+    return [joined(of_one_job) for of_one_job in zip(*parts, strict=True)]
 
 
 def _better(
@@ -246,7 +257,7 @@ def _measure_group(
     extra = [reference] if reference is not None and probes else []
     works = list(dict.fromkeys([*extra, *(work for p in probes.values() for _, work in p.workloads)]))
     jobs = [Job(work, partial(emit, work)) for work in works]
-    measured = dict(zip(works, backend.measure(jobs, plan), strict=True))
+    measured = dict(zip(works, measure_in_sessions(backend, jobs, plan), strict=True))
     beside = measured[extra[0]] if extra else None
     return {
         layer: _combine(probes[layer], measured, table, beside)

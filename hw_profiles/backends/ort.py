@@ -1,9 +1,7 @@
 """ONNX Runtime, any installed execution provider. The only place in `hw_profiles` that imports it."""
 
-import contextlib
 import os
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.backend import DeviceInfo, Job
-from hw_profiles.energy import Meter, find_meter, measure_energy
+from hw_profiles.energy import Meter, find_meter, joules_of
 from hw_profiles.errors import TrilobitError
-from hw_profiles.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.host import cpu_model, pinned
+from hw_profiles.interleave import Pulse, interleaved, timed
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
@@ -78,7 +77,7 @@ class OrtBackend:
         batch = f"-b{self._batch}" if self._batch > 1 else ""
         return DeviceInfo(
             name=f"ort-{self._short.lower()}-{self._threads}t{batch}",
-            cpu=_cpu_model(),
+            cpu=cpu_model(),
             engine="onnxruntime",
             engine_version=onnxruntime.__version__,
             provider=self._provider,
@@ -108,17 +107,11 @@ class OrtBackend:
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         runs = [self._prepare(job) for job in jobs]
         ready = [timed(run, plan) for run in runs if not isinstance(run, str)]
-        with _pinned(plan.core):
+        with pinned(plan.core):
             self._pulse = self._pulse or Pulse()
             samples = interleaved(ready, plan, self._pulse)
-            joules = self._joules(ready, plan)
-        measured = map(Measurement.of, samples, joules)
+            measured = map(Measurement.of, samples, joules_of(ready, self._meter, seconds=plan.energy_s))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
-
-    def _joules(self, runs: Sequence[Timed], plan: MeasurePlan) -> list[float | None]:
-        if not isinstance(self._meter, Meter):
-            return [None] * len(runs)
-        return [measure_energy(run, self._meter, seconds=plan.energy_s) for run in runs]
 
     def _prepare(self, job: Job) -> Callable[[], None] | str:
         """A function that runs the workload once on preallocated tensors, or the reason why there is none."""
@@ -134,25 +127,3 @@ class OrtBackend:
         binding.bind_cpu_input(image.name, pixels)
         binding.bind_output(session.get_outputs()[0].name)
         return lambda: session.run_with_iobinding(binding)
-
-
-@contextlib.contextmanager
-def _pinned(core: int | None) -> Iterator[None]:
-    """Run on one core only, where the platform can pin."""
-    if core is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -81,9 +81,7 @@ def test_energy_is_measured_where_the_machine_counts_it(
 ) -> None:
     meter = Meter((Domain("package-0", tmp_path / "energy_uj", 10**9),))
     monkeypatch.setattr("hw_profiles.backends.ort.find_meter", lambda: meter)
-    monkeypatch.setattr(
-        "hw_profiles.backends.ort.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
-    )
+    monkeypatch.setattr("hw_profiles.energy.measure_energy", lambda run, meter, seconds: run(1) and 2e-6)
     backend = OrtBackend()
     assert backend.describe().energy.startswith("powercap: all that package-0 used")
     assert [m.energy_j for m in backend.measure([job(CONV)], QUICK)] == [2e-6]

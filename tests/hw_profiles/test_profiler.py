@@ -28,7 +28,7 @@ from supernet.family import load_family
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())[::12]
-PLAN = MeasurePlan(rounds=2)
+PLAN = MeasurePlan(rounds=2, sessions=1)
 
 
 def steps(backend, emit, profile=None, *, layers: Sequence[LayerSpec] = LAYERS, seed: int = 0):

@@ -1,8 +1,10 @@
 """The TVM backend: units compiled and tuned once, networks linked from them, all measured in turns."""
 
-import contextlib
+import hashlib
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +20,9 @@ from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.backends.tvm_cpu.templates import is_supported
 from hw_profiles.backends.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
 from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
+from hw_profiles.energy import Meter, find_meter, joules_of
 from hw_profiles.errors import TrilobitError
+from hw_profiles.host import cpu_model, pinned
 from hw_profiles.interleave import Pulse, Timed, interleaved
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, alone
@@ -72,15 +76,19 @@ class TvmBackend(OwnKernels):
                 "or measure on the board itself over RPC"
             )
         self._database = Database(database or default_database(), self._target)
+        self._libraries = Path(tempfile.mkdtemp(prefix="trilobit-"))  # linked once for all sessions
+        weakref.finalize(self, shutil.rmtree, self._libraries, ignore_errors=True)
+        self._meter = find_meter()
         self._pulse: Pulse | None = None  # found on the core that is measured on
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo(
             name=f"tvm-{self._target.mcpu}-1t",
-            cpu=_cpu_model(),
+            cpu=cpu_model(),
             engine="apache-tvm",
             engine_version=tvm.__version__,
             provider=self._target.name,
+            energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
         )
 
     @property
@@ -90,18 +98,19 @@ class TvmBackend(OwnKernels):
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         # not pinned, for the thread that compiles would be too
         units = compiled_units([job.workload for job in jobs], self._database, run_locally)
-        with _pinned(plan.core), tempfile.TemporaryDirectory() as folder:
+        with pinned(plan.core):
             runs = [
-                prepare(job.workload, units, self._target, Path(folder) / f"{i}.so", timed_library)
-                for i, job in enumerate(jobs)
+                prepare(job.workload, units, self._target, self._library(job.workload), timed_library)
+                for job in jobs
             ]
             self._pulse = self._pulse or Pulse()
             ready = [run for run in runs if not isinstance(run, str)]
-            samples = iter(interleaved(ready, plan, self._pulse))
-            return [
-                Measurement(error=run) if isinstance(run, str) else Measurement.of(next(samples))
-                for run in runs
-            ]
+            samples = interleaved(ready, plan, self._pulse)
+            measured = map(Measurement.of, samples, joules_of(ready, self._meter, seconds=plan.energy_s))
+        return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+
+    def _library(self, workload: Workload) -> Path:
+        return self._libraries / f"{hashlib.sha256(repr(workload).encode()).hexdigest()[:24]}.so"
 
 
 def prepare(
@@ -111,7 +120,8 @@ def prepare(
     library: Path,
     ready: Callable[[Path, Sequence[Array]], Prepared],
 ) -> Prepared | str:
-    """Link the workload to `library`: what `ready` makes of that and of its arguments, or why it cannot be.
+    """Link the workload to `library`, unless it is there: what `ready` makes of that and of its arguments, or
+    why it cannot be.
 
     Raises:
         TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
@@ -121,7 +131,8 @@ def prepare(
         return "{}: {}".format(*broken[0])
     try:
         plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
-        link_network(plan, target, library)
+        if not library.exists():
+            link_network(plan, target, library)
         numbers = random_network(workload, np.random.default_rng(0))
         return ready(library, network_arrays(plan, pack_parameters(plan, numbers, target)))
     except TrilobitError:
@@ -169,29 +180,7 @@ def timed(module: Any, symbol: str, tensors: Sequence[Any]) -> Timed:
 def timed_library(library: Path, arrays: Sequence[Array]) -> Timed:
     """A linked network as something to be timed on this machine.
 
-    The file must not have been loaded under this name before, not even with other contents.
+    The file must not have been loaded under this name before with other contents.
     """
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     return timed(tvm.runtime.load_module(str(library)), "main", tensors)
-
-
-@contextlib.contextmanager
-def _pinned(core: int | None) -> Iterator[None]:
-    """Run on one core only, where the platform can pin."""
-    if core is None or not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return os.uname().machine
