@@ -155,9 +155,8 @@ def _runs_per_batch(run: Timed) -> int:
     return max(1, round(3 * BATCH_S / max(time.perf_counter() - start, 1e-9)))
 
 
-def joules_of(runs: Sequence[Timed], meter: Meter | str, *, seconds: float) -> Iterator[float | None]:
-    """Joules per run of each, measured at once; None each where there is no meter."""
-    found = [
-        measure_energy(run, meter, seconds=seconds) if isinstance(meter, Meter) else None for run in runs
-    ]
-    return iter(found)
+def joules_of(runs: Sequence[Timed], meter: Meter | str, *, seconds: float) -> list[float | None]:
+    """Joules per run of each; None each where there is no meter."""
+    if not isinstance(meter, Meter):
+        return [None] * len(runs)
+    return [measure_energy(run, meter, seconds=seconds) for run in runs]
