@@ -29,6 +29,7 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profile import DeviceProfile, load_profile, save_profile
 from hw_profiles.profiler import measure_networks, profile_layers
 from nas.stages.profile import calibration_networks, emit_with_random_numbers
+from predictors.kernels import fill
 from predictors.table import distinct_layers
 from supernet.family import Family, load_family
 
@@ -62,6 +63,7 @@ def main() -> None:
             backend, targets, cold = made(engine, arguments, Path(empty))
             profile, seconds = profiled(backend, plan, family)
             task = f"{family.name}, {engine}{', cold database' if cold else ''}"
+            rows.append(Row(task, "refused rows", "", "lower", len(profile.unsteady()), 0.0))
             rows.append(Row(task, "profiling", "s", "lower", seconds, 0.0, target=targets.seconds))
             profile = calibrated(backend, profile, family, arguments.quick)
             rows += error_rows(task, profile, targets)
@@ -98,7 +100,8 @@ def profiled(backend: Backend, plan: MeasurePlan, family: Family) -> tuple[Devic
     emit, rng = partial(emit_with_random_numbers, seed=0), np.random.default_rng(0)
     empty, start = DeviceProfile(backend.describe(), plan), time.monotonic()
     *_, profile = profile_layers(backend, empty, layers, emit=emit, rng=rng)
-    return profile, time.monotonic() - start
+    seconds = time.monotonic() - start
+    return fill(profile, layers, rng=rng), seconds  # in place of rows whose number is refused
 
 
 def calibrated(backend: Backend, profile: DeviceProfile, family: Family, quick: bool) -> DeviceProfile:

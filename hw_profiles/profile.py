@@ -21,7 +21,7 @@ from hw_profiles.workload import LayerSpec, Workload, parse_key
 SCHEMA = "profile/1"
 
 
-PLAUSIBLE = 0.5  # a difference of two networks may come out below 0 by noise, but not by half of their time
+PLAUSIBLE_S = 5e-7  # a difference of two networks may come out so far below 0 by noise
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,11 @@ class DeviceProfile:
     def refused(self, layer: LayerSpec) -> str | None:
         """Why the number of a measured row is not reported; None where it is, or where there is none."""
         row = self.table.get(layer)
-        if row is None or row.error is not None or row.spread <= self.plan.max_spread:
+        if row is None or row.error is not None:
+            return None
+        if row.median_s < -max(self.plan.max_spread * row.context_s, PLAUSIBLE_S):
+            return f"a difference of {row.median_s * 1e6:.2g} us, and nothing takes less than no time"
+        if row.spread <= self.plan.max_spread:
             return None
         return f"spread of {row.spread:.0%} is above the plan's {self.plan.max_spread:.0%}"
 
@@ -211,7 +215,7 @@ def _row(key: str, row: Mapping[str, Any]) -> Measurement:
     samples = tuple(float(sample) for sample in row["samples_s"])
     if not all(map(math.isfinite, samples)):
         raise ValueError(f"row {key!r} holds a value that is not a finite number of seconds")
-    if samples and float(np.median(samples)) < -PLAUSIBLE * max(row.get("context_s") or 0.0, 1e-6):
+    if samples and not row.get("context_s") and float(np.median(samples)) < -PLAUSIBLE_S:
         raise ValueError(f"row {key!r} says {np.median(samples):g} s, and nothing takes less than no time")
     return Measurement(
         samples,

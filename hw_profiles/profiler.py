@@ -21,6 +21,7 @@ from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 
 TRUTH = 2  # whole networks get so many times the rounds and sessions of a unit's: all else is judged by them
+HURRIED = 3  # networks that take turns when time is short
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
 Emit = Callable[[Workload], bytes]
@@ -160,12 +161,18 @@ def measure_networks(
         deadline: on the monotonic clock; no group is begun after it.
 
     Raises:
+        ValueError: a row that was refused has no estimate.
         RuntimeError: the engine cannot run one of them although it could run each of its layers.
     """
     rejected, out = profile.rejected(), list[WholeNetwork]()
     runnable = [one for one in networks if rejected.keys().isdisjoint(one[2].layers)]
+    if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
+        raise ValueError(
+            "rows were refused and not predicted: fill the profile before whole networks are measured"
+        )
     reference = reference_network(backend, sorted(profile.table, key=LayerSpec.key))
-    for group in _chunks(runnable, GROUP - 1):
+    # in a hurry fewer at a time: an engine that tunes may have to tune every unit of a group first
+    for group in _chunks(runnable, GROUP - 1 if math.isinf(deadline) else HURRIED):
         if time.monotonic() > deadline:
             break
         measured, drift = _measure_steadily(backend, profile, [work for _, _, work in group], emit, reference)

@@ -58,7 +58,7 @@ def test_nas_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for command in (c for c in COMMANDS if c.startswith("nas ")):
         words = [found for word in shlex.split(command)[1:] for found in expanded(word, tmp_path)]
         if "--budget" in words:
-            words[words.index("--budget") + 1] = "5s"
+            words[words.index("--budget") + 1] = "2s"
         folder = words[words.index("-o") + 1] if "-o" in words else ""
         if folder and folder not in started and words[0] in ("run", "profile"):
             words.insert(1, "quick.toml")

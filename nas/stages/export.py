@@ -116,6 +116,14 @@ def _bytes(model: bytes) -> bytes:
     return model
 
 
+def _through(run: Run) -> str:
+    """What was timed: only ONNX Runtime runs the shipped file itself."""
+    if run.recorded:
+        return "nothing: the times are looked up"
+    engine = run.backend.describe().engine
+    return MODEL if engine == "onnxruntime" else f"the same network built by {engine}"
+
+
 def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurement) -> Path:
     """The folder of one network; the manifest comes last, so a folder with one is whole."""
     folder = run.export_path / shipped.entry["id"]
@@ -145,6 +153,7 @@ def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurem
             "reference_median_s": reference.median_s,
             "ratio_to_reference": latency.median_s / reference.median_s,
             "replayed": run.recorded,
+            "through": _through(run),
         },
         "predicted": entry["predicted"],
         "parity": asdict(shipped.parity),

@@ -291,6 +291,12 @@ def test_the_spread_of_a_difference_is_that_of_what_was_timed(info: DeviceInfo) 
     assert profile.refused(A) is None
 
 
+def test_less_than_no_time_is_refused(info: DeviceInfo) -> None:
+    below = Measurement((-6e-6,) * 3, context_s=5e-5)
+    assert of(info, {A: below}).refused(A) == "a difference of -6 us, and nothing takes less than no time"
+    assert of(info, {A: replace(below, samples_s=(-1e-7,) * 3)}).refused(A) is None  # noise around nothing
+
+
 def test_rows_that_drifted_are_measured_again(info: DeviceInfo) -> None:
     table = {
         A: Measurement(QUIET, reference_s=1.00e-4),
