@@ -15,6 +15,7 @@ import numpy as np
 
 from hw_profiles.backend import Backend, Job
 from hw_profiles.calibration import WholeNetwork, count_rows
+from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement, MeasurePlan, joined
 from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile
@@ -85,10 +86,13 @@ def _measured(
                 yield done.result()
                 waiting.remove(done)
                 if time.monotonic() > deadline:
-                    return
-        finally:  # a board was lost or the time is over; what others are just measuring still counts
+                    break
+        except TrilobitError:  # no board is left; what others were just measuring still counts
             pool.shutdown(cancel_futures=True)
             yield from (one.result() for one in waiting if not one.cancelled() and one.exception() is None)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload | None:
@@ -167,9 +171,7 @@ def measure_networks(
     rejected, out = profile.rejected(), list[WholeNetwork]()
     runnable = [one for one in networks if rejected.keys().isdisjoint(one[2].layers)]
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
-        raise ValueError(
-            "rows were refused and not predicted: fill the profile before whole networks are measured"
-        )
+        raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
     reference = reference_network(backend, sorted(profile.table, key=LayerSpec.key))
     # in a hurry fewer at a time: an engine that tunes may have to tune every unit of a group first
     for group in _chunks(runnable, GROUP - 1 if math.isinf(deadline) else HURRIED):

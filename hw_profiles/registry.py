@@ -14,7 +14,7 @@ BACKENDS: Mapping[str, str] = {
     "recorded": "hw_profiles.backends.recorded:RecordedBackend",
     "systolic": "hw_profiles.backends.systolic:SystolicBackend",
     "table": "hw_profiles.backends.table:TableBackend",
-    "tvm": "hw_profiles.backends.tvm_cpu.backend:TvmBackend",
+    "tvm": "hw_profiles.backends.tvm_cpu.remote:open_tvm",
 }
 
 
