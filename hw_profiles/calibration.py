@@ -47,8 +47,8 @@ class WholeNetwork:
         rows: number of its rows of each kind.
         measured_s, iqr_s: measured median and interquartile range, at the device's usual speed.
         quiet_share: share of its windows in which nothing else used the core.
-        drift: how much slower than usual, as a share, the reference network ran beside it; the seconds are
-            already divided by 1 + drift.
+        drift: how much slower than usual, as a share, the reference network ran beside it; what is beyond
+            the plan's limit is already divided out.
     """
 
     precision: str

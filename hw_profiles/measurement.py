@@ -123,6 +123,15 @@ class Measurement:
         return self.iqr_s / max(self.median_s, self.context_s, 1e-9)
 
 
+def slowdown(drift: float, plan: MeasurePlan) -> float:
+    """What to divide a time by, when the reference network ran slower than usual by `drift` beside it.
+
+    1 within the plan's limit: there a reference differs as much by where its session's memory lies as by
+    the machine.
+    """
+    return 1 + drift if abs(drift) > plan.max_drift else 1.0
+
+
 def joined(parts: Sequence[Measurement]) -> Measurement:
     """Measurements of one workload in several sessions as one, or the first error."""
     errors = [part for part in parts if part.error is not None]

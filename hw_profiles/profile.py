@@ -15,7 +15,7 @@ from hw_profiles.backend import DeviceInfo
 from hw_profiles.calibration import KINDS, Calibration, Validation, WholeNetwork, count_rows, groups, kind
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan, slowdown
 from hw_profiles.workload import LayerSpec, Workload, parse_key
 
 SCHEMA = "profile/1"
@@ -49,15 +49,16 @@ class DeviceProfile:
         return layer in self.table or layer in self.estimates
 
     def cost_s(self, layer: LayerSpec) -> float:
-        """Seconds of one layer: the measured median at the device's usual speed, else the estimate; infinite
-        where the device cannot run it, so that a search avoids it.
+        """Seconds of one layer: the measured median, brought to the device's usual speed where that was off by
+        more than the plan allows, else the estimate; infinite where the device cannot run it, so that a
+        search avoids it.
 
         Raises:
             TrilobitError: the layer is not in the profile: it was made for another space.
         """
         row = self.table.get(layer)
         if row is not None and (row.error is not None or not self.refused(layer)):
-            return row.median_s / (1 + _drift(row, self.reference_s))
+            return row.median_s / slowdown(_drift(row, self.reference_s), self.plan)
         if layer in self.estimates:
             return self.estimates[layer].mean_s
         if row is not None:

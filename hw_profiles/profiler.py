@@ -16,7 +16,7 @@ import numpy as np
 from hw_profiles.backend import Backend, Job
 from hw_profiles.calibration import WholeNetwork, count_rows
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement, MeasurePlan, joined
+from hw_profiles.measurement import Measurement, MeasurePlan, joined, slowdown
 from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs
@@ -182,7 +182,8 @@ def measure_networks(
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
             sums_s, rows = profile.sums_s(work), count_rows(work)
-            usual = (m.median_s / (1 + drift), m.iqr_s / (1 + drift), m.quiet_share, drift)
+            slow = slowdown(drift, profile.plan)
+            usual = (m.median_s / slow, m.iqr_s / slow, m.quiet_share, drift)
             out.append(WholeNetwork(precision, held_out, sums_s, rows, *usual))
     quiet = [net for net in out if net.quiet_share >= profile.plan.quiet_share]
     return quiet if 2 * len(quiet) >= len(out) else out
