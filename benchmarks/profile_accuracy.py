@@ -4,7 +4,8 @@ Profiles every unit of a space, calibrates on whole networks, then predicts 30 o
 int8, random mixed) and measures them, all on one thread and one image. Peer of the errors: the plain sum of
 the rows with one slope and one constant (an affine fit), as OFA and HAWQV3 use their tables.
 
-`--cold` tunes TVM's units from nothing (20 minutes); without it the user's tuning database is used as it is.
+`--cold` tunes TVM's units from nothing (10 minutes) and then profiles once more on what it found; without it
+the user's tuning database is used as it is.
 `--before FILE` compares the fresh ONNX Runtime profile with one of an hour ago: do two profiles agree?
 `--save DIR` keeps the profiles.
 """
@@ -12,7 +13,7 @@ the rows with one slope and one constant (an affine fit), as OFA and HAWQV3 use 
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -59,15 +60,14 @@ def main() -> None:
     with one_core() as core, tempfile.TemporaryDirectory() as empty:
         plan = MeasurePlan(core=core, scale_disturbed=True)
         family = load_family(arguments.space, in_channels=CHANNELS[arguments.space], classes=10)
-        for engine in arguments.engines.split(","):
-            backend, targets, cold = made(engine, arguments, Path(empty))
+        for task, backend, targets in engines(arguments, Path(empty)):
             profile, seconds = profiled(backend, plan, family)
-            task = f"{family.name}, {engine}{', cold database' if cold else ''}"
-            rows.append(Row(task, "refused rows", "", "lower", len(profile.unsteady()), 0.0))
+            task = f"{family.name}, {task}"
             rows.append(Row(task, "profiling", "s", "lower", seconds, 0.0, target=targets.seconds))
+            rows.append(Row(task, "refused rows", "", "lower", len(profile.unsteady()), 0.0))
             profile = calibrated(backend, profile, family, arguments.quick)
             rows += error_rows(task, profile, targets)
-            if engine == "ort":
+            if targets is ORT:
                 rows += [*again_rows(profile, arguments.before), quiet_row(backend, plan, family)]
             if arguments.save:
                 save_profile(profile, arguments.save / f"{family.name}-{profile.device.name}.json")
@@ -85,13 +85,16 @@ def options() -> ArgumentParser:
     return parser
 
 
-def made(engine: str, arguments: Namespace, empty: Path) -> tuple[Backend, Targets, bool]:
-    """The engine, its targets, and whether it has to tune its units first."""
-    if engine == "ort":
-        return OrtBackend(), ORT, False
-    if arguments.cold:
-        return TvmBackend(database=empty), TVM_COLD, True
-    return TvmBackend(), TVM_WARM, False
+def engines(arguments: Namespace, empty: Path) -> Iterator[tuple[str, Backend, Targets]]:
+    """What to profile with: a name, the engine, its targets."""
+    for engine in arguments.engines.split(","):
+        if engine == "ort":
+            yield "ort", OrtBackend(), ORT
+        elif not arguments.cold:
+            yield "tvm", TvmBackend(), TVM_WARM
+        else:
+            yield "tvm, cold database", TvmBackend(database=empty), TVM_COLD
+            yield "tvm, warm database", TvmBackend(database=empty), TVM_WARM
 
 
 def profiled(backend: Backend, plan: MeasurePlan, family: Family) -> tuple[DeviceProfile, float]:

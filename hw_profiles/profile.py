@@ -49,7 +49,7 @@ class DeviceProfile:
         return layer in self.table or layer in self.estimates
 
     def cost_s(self, layer: LayerSpec) -> float:
-        """Seconds of one layer: the measured median, brought to the device's usual speed where that was off by
+        """Seconds of one layer: the measured median, brought to the device's usual speed where it was off by
         more than the plan allows, else the estimate; infinite where the device cannot run it, so that a
         search avoids it.
 
