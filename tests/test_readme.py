@@ -22,10 +22,12 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 QUICK = """
 [measure]
 rounds = 2
+sessions = 1
 window_s = 5e-5
 patience_s = 0.0
 remeasure_s = 0.0
 quiet_share = 0.0
+max_spread = 1e9
 [train]
 epochs = 2
 [sample]

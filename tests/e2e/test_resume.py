@@ -64,11 +64,9 @@ def kill_once(begun: Begun, process, folder: Path) -> None:
 # A replayed profile is there in no time; measuring one is interrupted below.
 @pytest.mark.parametrize(
     "stage",
-    [
-        "sample",
-        *(pytest.param(stage, marks=pytest.mark.slow) for stage in ("train", "fit", "search", "export")),
-    ],
+    ["train", "sample", "fit", "search", "export"],
 )
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_front(
     stage: str, start, nas, config: Path, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -89,10 +89,8 @@ def test_networks_are_ranked_as_the_profiles_rank_them(
     found, space = document["networks"], family.space()
     genomes = space.sample(200, rng=np.random.default_rng(SEED))
     works = [family.workload(space.candidate(genome)) for genome in genomes]
-    a_s, b_s = (
-        np.array([load_profile(path).predict_s(work) for work in works])
-        for path in (profile_file, other_file)
-    )
+    profiles = (load_profile(profile_file), load_profile(other_file))
+    a_s, b_s = (np.array([one.predict_s(work) for work in works]) for one in profiles)
     assert found["kendall_tau"] == pytest.approx(kendalltau(a_s, b_s).statistic, abs=1e-3)
     assert found["median_ratio"] == pytest.approx(np.median(b_s / a_s))
     assert (found["sampled"], found["run_on_both"], found["formats"]) == (200, 200, ["fp32", "int8"])

@@ -185,6 +185,7 @@ def test_a_function_that_does_not_run_is_an_error_of_its_own(
     assert not isinstance(error.value, TrilobitError)
 
 
+@pytest.mark.slow
 def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_path: Path) -> None:
     here = TvmBackend(database=tmp_path)
     there_s, here_s = (
@@ -197,6 +198,7 @@ def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_p
     assert (here_s < FACTOR * there_s).all()
 
 
+@pytest.mark.slow
 def test_a_board_that_hangs_is_not_waited_for(
     farm: Farm, steady: RemoteTvmBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
