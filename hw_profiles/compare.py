@@ -13,7 +13,9 @@ from hw_profiles.calibration import kendall_tau
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec
 
-NEAR_ZERO_S = 3e-7  # measured units below this are mostly noise: a residual sum that the engine fuses away
+# Measured units below this are mostly noise, as a residual sum that the engine fuses away: a share of the
+# network that a row was measured in, or seconds where the profile does not say which.
+NEAR_ZERO, NEAR_ZERO_S = 0.02, 3e-7
 CLOSE = (0.03, 0.1)  # "within 3 %, within 10 %"
 SHOWN = 10  # units listed as faster on one device
 
@@ -181,7 +183,8 @@ def _near_zero(profile: DeviceProfile, layer: LayerSpec) -> bool:
     row = profile.table[layer]
     if row.median_s <= 0:
         return True
-    return row.iqr_s > 0 and row.median_s < max(NEAR_ZERO_S, row.iqr_s)
+    limit_s = NEAR_ZERO * row.context_s if row.context_s else NEAR_ZERO_S
+    return row.iqr_s > 0 and row.median_s < max(limit_s, row.iqr_s)
 
 
 def _sorted(layers: set[LayerSpec]) -> tuple[LayerSpec, ...]:
