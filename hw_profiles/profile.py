@@ -98,6 +98,14 @@ class DeviceProfile:
         """Layers that were not measured yet."""
         return tuple(layer for layer in layers if layer not in self.table)
 
+    def predicted(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+        """Layers whose cost is an estimate: not measured, or with a number that is refused."""
+        return tuple(
+            layer
+            for layer in layers
+            if layer in self.estimates and (layer not in self.table or self.refused(layer) is not None)
+        )
+
     def rejected(self) -> dict[LayerSpec, str]:
         """Layers that the device cannot run, and why."""
         return {layer: row.error for layer, row in self.table.items() if row.error is not None}

@@ -151,7 +151,7 @@ def _print_coverage(
     """
     rejected = [layer for layer in layers if layer in profile.rejected()]
     refused = [layer for layer in layers if profile.refused(layer)]
-    predicted = [layer for layer in layers if layer in profile.estimates]
+    predicted = profile.predicted(layers)
     console.print(
         f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} measured, {len(predicted)} "
         f"predicted ({len(refused)} of them because their spread was above "

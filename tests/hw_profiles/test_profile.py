@@ -317,6 +317,7 @@ def test_estimates_stand_in_for_what_is_not_measured_but_not_for_what_cannot_run
     assert profile.cost_s(C) == 2e-5
     assert profile.missing([A, B, C]) == (C,)
     assert profile.rejected() == {B: "no kernel"}
+    assert profile.predicted([A, B, C]) == (C,)
 
 
 def test_every_entry_says_where_it_comes_from(info: DeviceInfo, tmp_path: Path) -> None:
