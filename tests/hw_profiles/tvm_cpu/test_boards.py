@@ -34,6 +34,7 @@ from hw_profiles.workload import LayerSpec, Workload, single
 
 START_S = 60.0  # a tracker and servers, each of which imports TVM twice
 FACTOR = 3.0  # between a unit's time here and over RPC, on a machine that others use: no unit is mistaken
+pytestmark = pytest.mark.slow  # servers of their own; `.ci/run` runs them all the same
 PLAN = MeasurePlan(sessions=1, rounds=5, patience_s=0.1, remeasure_s=0.0)
 UNITS = tuple(LayerSpec("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
 INTEGER = LayerSpec(
