@@ -1,15 +1,20 @@
 """`nas profile`: of all units or some, within a time, validated, narrowed, resumed; and what it refuses."""
 
+import itertools
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.probe import in_context
 from hw_profiles.profile import DeviceProfile, load_profile, save_profile
-from hw_profiles.workload import LayerSpec
+from hw_profiles.profiler import GROUP
+from hw_profiles.workload import LayerSpec, parse_key
 from nas.cli import main
 from predictors.table import distinct_layers
 
@@ -47,10 +52,14 @@ def test_a_share_of_the_units_gives_a_complete_profile(quick: Path, tmp_path: Pa
     run = tmp_path / "run"
     assert profile(quick, "--share", "10%", "--validate", 2, "-o", run) == 0
     path = run / "profiles" / "ort-cpu-1t.json"
-    rows = table_of(path)
-    sources = [row["source"] for row in rows.values()]
-    assert {layer.key() for layer in distinct_layers(family.space(), family.terms())} <= set(rows)
-    assert 68 <= sources.count("measured") < 100  # poolings that others build on come on top
+    rows, units = table_of(path), set(distinct_layers(family.space(), family.terms()))
+    measured = {parse_key(key) for key, row in rows.items() if row["source"] == "measured"}
+    # which units are the most telling ones depends on the machine, and with them the poolings they build on
+    pools = {pool for layer in measured for _, pool in in_context(layer).pools}
+    asked = math.ceil(0.1 * len(units))
+    assert len(measured & units - pools) <= asked <= len(measured & units)
+    assert measured - units <= pools
+    assert {layer.key() for layer in units} <= set(rows)
     assert all(row["predicted_std_s"] > 0 for row in rows.values() if row["source"] == "predicted")
     found = load_profile(path)
     assert all(found.cost_s(layer) >= 0 for layer in found.estimates)
@@ -72,12 +81,19 @@ def test_each_validation_draws_networks_of_its_own(quick: Path, tmp_path: Path) 
     assert {net.sums_s for net in first.networks}.isdisjoint(net.sums_s for net in second.networks)
 
 
-def test_a_budget_ends_in_time_with_a_complete_profile(quick: Path, tmp_path: Path, family) -> None:
+def test_a_budget_ends_in_time_with_a_complete_profile(
+    quick: Path, tmp_path: Path, family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = (0.05 * n for n in itertools.count())  # s: how fast this machine is does not matter
+    clock = SimpleNamespace(monotonic=lambda: next(ticks))
+    for module in ("nas.stages.profile", "hw_profiles.profiler"):
+        monkeypatch.setattr(f"{module}.time", clock)
     run = tmp_path / "run"
     assert profile(quick, "--budget", "3s", "-o", run) == 0
     rows = table_of(run / "profiles" / "ort-cpu-1t.json")
     assert {layer.key() for layer in distinct_layers(family.space(), family.terms())} <= set(rows)
     assert {row["source"] for row in rows.values()} == {"measured", "predicted"}
+    assert clock.monotonic() < 3.0
 
 
 def test_more_of_the_units_later_keeps_what_was_measured(quick: Path, tmp_path: Path) -> None:
@@ -88,8 +104,8 @@ def test_more_of_the_units_later_keeps_what_was_measured(quick: Path, tmp_path: 
     after = table_of(path)
     assert sum(row["source"] == "measured" for row in after.values()) > len(before)
     assert all(after[key]["samples_s"] for key in before)
-    kept = [after[key]["samples_s"] == samples for key, samples in before.items()]
-    assert sum(kept) > 0.5 * len(kept)  # the others were disturbed, and measured again
+    again = sum(after[key]["samples_s"] != samples for key, samples in before.items())
+    assert again < GROUP  # those that drifted, as many as were measured together: no time is left for more
 
 
 def test_units_that_the_device_rejects_narrow_the_space_visibly(
