@@ -21,7 +21,12 @@ Ints = NDArray[np.int32]
 CODES = 256  # of an activation
 MANTISSA_BITS = 31
 MAX_SHIFT = 62  # so that accumulator * mantissa + 2^(shift - 1) stays within 63 bits
-WEIGHT_RANGE: Mapping[str, tuple[int, int]] = {"int8": (-128, 127), "int4": (-8, 7)}
+WEIGHT_RANGE: Mapping[str, tuple[int, int]] = {
+    "int8": (-128, 127),
+    "int6": (-32, 31),
+    "int4": (-8, 7),
+    "int2": (-2, 1),
+}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A tensor has one format. Where two neighbours disagree, the change is a layer of
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError
@@ -201,8 +201,9 @@ def single(layer: LayerSpec) -> Workload:
 class WorkloadBuilder:
     """Grows a `Workload` layer by layer and inserts the format conversions.
 
-    A tensor is quantized once for all that read it, but dequantized for each: that is how engines that fuse
-    DequantizeLinear -> op -> QuantizeLinear groups run it, whatever the graph says.
+    A tensor is quantized once for all that read it in one format, but dequantized for each: that is how
+    engines that fuse DequantizeLinear -> op -> QuantizeLinear groups run it, whatever the graph says. From
+    one integer format to another it goes through fp32.
     """
 
     def __init__(self, in_shape: tuple[int, int, int]) -> None:
@@ -243,27 +244,39 @@ class WorkloadBuilder:
             return tensor
         if (tensor, wanted) in self._quantized:
             return self._quantized[tensor, wanted]
-        origin = "input" if tensor == INPUT else self._names[tensor]
-        (layer,) = conversion(self.shape(tensor), found, wanted)
-        name = f"{origin}.{layer.op}"
-        result = self._append(f"{name}.{len(self._names)}" if name in self._names else name, layer, (tensor,))
-        if layer.op == "quantize":
+        origin, result = "input" if tensor == INPUT else self._names[tensor], tensor
+        for layer in conversion(self.shape(tensor), found, wanted):
+            name = f"{origin}.{layer.op}"
+            unique = f"{name}.{len(self._names)}" if name in self._names else name
+            result = self._append(unique, layer, (result,))
+        if wanted != FP32:
             self._quantized[tensor, wanted] = result
         return result
 
 
 def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
-    """The boundary layers that turn a tensor of format `found` into `wanted`: none, or one.
+    """The boundary layers that turn a tensor of format `found` into `wanted`: none, one, or two where neither
+    is fp32, since every change goes through fp32.
 
-    Raises:
-        ValueError: neither side is fp32; such a change would go through fp32 and cost two layers.
+    >>> [layer.op for layer in conversion((8, 4, 4), "int8", "int4")]
+    ['dequantize', 'quantize']
     """
     if found == wanted:
         return ()
-    if FP32 not in (found, wanted):
-        raise ValueError(f"no direct conversion from {found} to {wanted}")
-    op, activation_format = ("quantize", wanted) if found == FP32 else ("dequantize", found)
-    return (LayerSpec(op, shape, shape[0], activation_format=activation_format),)
+    steps = [("dequantize", found)] * (found != FP32) + [("quantize", wanted)] * (wanted != FP32)
+    return tuple(LayerSpec(op, shape, shape[0], activation_format=fmt) for op, fmt in steps)
+
+
+def conversions(shape: tuple[int, int, int], found: str, wanted: Iterable[str]) -> tuple[LayerSpec, ...]:
+    """The boundary layers between a tensor of format `found` and readers that want `wanted`, as
+    `WorkloadBuilder` sets them: it is quantized once for each format, but dequantized for each reader.
+
+    >>> [layer.op for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
+    ['quantize']
+    """
+    formats = list(wanted)
+    once = [fmt for i, fmt in enumerate(formats) if fmt == FP32 or fmt not in formats[:i]]
+    return tuple(layer for fmt in once for layer in conversion(shape, found, fmt))
 
 
 def _conv_macs(layer: LayerSpec) -> int:

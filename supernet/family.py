@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import load
 from hw_profiles.workload import FLOATS, LayerSpec, Workload
-from supernet.policy import QuantPolicy
+from supernet.policy import Precision, QuantPolicy
 from supernet.quant.formats.format import Format
 from supernet.space import Candidate, SearchSpace
 from supernet.subnet import Subnet
@@ -22,8 +22,10 @@ FAMILIES: Mapping[str, str] = {
 FORMATS: Mapping[str, str] = {
     "fp32": "supernet.quant.formats.fp32:FP32",
     "fp16": "supernet.quant.formats.fp16:FP16",
-    "int8": "supernet.quant.formats.int8:INT8",
-    "int4": "supernet.quant.formats.int4:INT4",
+    "int8": "supernet.quant.formats.integer:INT8",
+    "int6": "supernet.quant.formats.integer:INT6",
+    "int4": "supernet.quant.formats.integer:INT4",
+    "int2": "supernet.quant.formats.integer:INT2",
 }
 
 
@@ -132,7 +134,8 @@ def load_family(
     """The family registered as `name`, for images of `in_channels` and `classes` classes.
 
     Args:
-        formats: the number formats to choose from for every layer; None takes the family's own.
+        formats: the number formats to choose from for every layer, as `parse_precision` reads them; None
+            takes the family's own.
 
     Raises:
         TrilobitError: no such family or format, or a format twice.
@@ -141,11 +144,12 @@ def load_family(
     if formats is None:
         family: Family = make(in_channels=in_channels, classes=classes)
         return family
-    if not formats or len(set(formats)) < len(formats):
+    precisions = {parse_precision(fmt) for fmt in formats}
+    if not formats or len(precisions) < len(formats):
         raise TrilobitError(
             f"a space needs at least one number format, each once; got {', '.join(formats)!r}"
         )
-    computed = {load_format(fmt).activation_format for fmt in formats}
+    computed = {precision.activation for precision in precisions}
     if "fp16" in computed and not computed <= set(FLOATS):
         raise TrilobitError(
             f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: "
@@ -163,3 +167,28 @@ def load_format(name: str) -> Format:
     """
     number_format: Format = load("trilobit.formats", FORMATS, name)
     return number_format
+
+
+def parse_precision(choice: str) -> Precision:
+    """The number formats that one choice of a layer stands for: `int4` are 4-bit weights on the activations
+    that such weights usually run on, `int4/int6` are 4-bit weights on 6-bit activations.
+
+    >>> parse_precision("int4"), parse_precision("int4/int6")
+    (Precision(weight='int4', activation='int8'), Precision(weight='int4', activation='int6'))
+
+    Raises:
+        TrilobitError: no such format, or not one that activations of these weights can have.
+    """
+    weight, given, activation = choice.partition("/")
+    usual = load_format(weight).activation_format
+    if not given:
+        return Precision(weight, usual)
+    known = load_format(activation)
+    if usual in FLOATS or known.activation_params(0.0, 1.0) is None:
+        if usual == activation:
+            return Precision(weight, activation)
+        raise TrilobitError(
+            f"{choice!r}: {weight} weights do not run on {activation} activations; floating-point weights "
+            "run on activations of their own format, integer weights on int8, int6 or int4"
+        )
+    return Precision(weight, activation)

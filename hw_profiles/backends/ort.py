@@ -19,8 +19,8 @@ from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
 
-# (weights, activations) with kernels of their own on every provider; 4-bit weights run on those of int8
-PRECISIONS = (("fp32", "fp32"), ("int8", "int8"), ("int4", "int8"))
+# (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
+PRECISIONS = (("fp32", "fp32"), ("int8", "int8"), ("int6", "int8"), ("int4", "int8"), ("int2", "int8"))
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
 OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
 # Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
@@ -95,7 +95,9 @@ class OrtBackend:
 
     def why_not(self, layer: LayerSpec) -> str:
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
-        return f"onnxruntime has no {layer.op} of {pair} on {self._short}"
+        narrow = layer.activation_format in ("int6", "int4")
+        reason = "; its integer kernels read activations of 8 bits" if narrow else ""
+        return f"onnxruntime has no {layer.op} of {pair} on {self._short}{reason}"
 
     def probe(self, layer: LayerSpec) -> Probe:
         return in_context(layer)

@@ -19,6 +19,8 @@ from supernet.quant.formats.format import QuantParams
 
 OPSET = 21  # the first with 4-bit tensors
 _TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
+NARROW_OPSET, NARROW_IR_VERSION = 25, 13  # the first with 2-bit tensors
+_RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 IR_VERSION = 10
 
 
@@ -217,7 +219,15 @@ class _Graph:
         return self._node("Cast", f"{name}8", [self._constant(name, packed)], to=TensorProto.INT8)
 
     def _quantize(self, name: str, value: str, params: QuantParams) -> str:
-        return self._node("QuantizeLinear", name, [value, *self._params(name, params)])
+        codes = self._node("QuantizeLinear", name, [value, *self._params(name, params)])
+        if params.largest == np.iinfo(np.uint8).max:
+            return codes
+        # fewer bits than the type of the tensor: what the network computes, at no gain in speed
+        bounds = [
+            self._constant(f"{name}.{end}", np.array(code, np.uint8))
+            for end, code in (("first", 0), ("last", params.largest))
+        ]
+        return self._node("Clip", f"{name}.clip", [codes, *bounds])
 
     def _dequantize(self, name: str, value: str, params: QuantParams) -> str:
         return self._node("DequantizeLinear", name, [value, *self._params(name, params)])
@@ -257,7 +267,7 @@ class _Graph:
             [helper.make_tensor_value_info(value, TensorProto.FLOAT, [batch, *shape])],
             self.initialisers,
         )
-        opset = helper.make_opsetid("", OPSET)
+        opset, ir_version = _versions(graph)
         model = helper.make_model(
             graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="trilobit"
         )
@@ -265,3 +275,9 @@ class _Graph:
         onnx.checker.check_model(model, full_check=True)
         data: bytes = model.SerializeToString()
         return data
+
+
+def _versions(graph: onnx.GraphProto) -> tuple[int, int]:
+    """The oldest opset and file version that have the graph's types."""
+    narrow = any(tensor.data_type == TensorProto.INT2 for tensor in graph.initializer)
+    return (NARROW_OPSET, NARROW_IR_VERSION) if narrow else (OPSET, IR_VERSION)

@@ -17,7 +17,7 @@ from torch import nn
 from hw_profiles.workload import LayerSpec, Workload, WorkloadBuilder
 from supernet.families.mbconv_layers import PARTS as PARTS
 from supernet.families.mbconv_layers import Block as Block
-from supernet.families.mbconv_layers import MBConvLayers, conversion, stored_and_computed
+from supernet.families.mbconv_layers import MBConvLayers, conversion, conversions, stored_and_computed
 from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
 from supernet.family import CostTerm, PeakTerm
@@ -117,7 +117,7 @@ class MBConvFamily:
 
     def _workload(self, arch: MBConvArch, policy: QuantPolicy) -> Workload:
         def precision(name: str) -> str:
-            return policy[name].weight if name in policy else "fp32"
+            return str(policy[name]) if name in policy else "fp32"
 
         net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
         x = self._layers.append_stem(net, precision("stem"))
@@ -190,10 +190,7 @@ class MBConvFamily:
             shape, found = layer.entry_shape(resolution, s, b), self._entry_format(s, b, before)
             if not layer.has_residual(s, b):
                 return conversion(shape, found, expand)
-            converted = [*conversion(shape, found, expand), *conversion(shape, found, project)]
-            if converted and converted[0].op == "quantize":
-                converted = converted[:1]  # quantized once for both
-            return (layer.add(s, shape[1], found, project), *converted)
+            return (layer.add(s, shape[1], found, project), *conversions(shape, found, expand, project))
 
         def expand(
             resolution: int, depth: int, expanded: int, expand: str, depthwise: str

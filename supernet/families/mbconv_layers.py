@@ -8,7 +8,8 @@ from functools import cache
 
 from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
 from hw_profiles.workload import conversion as boundary_layers
-from supernet.family import load_format
+from hw_profiles.workload import conversions as boundaries_of_readers
+from supernet.family import parse_precision
 
 PARTS = ("expand", "depthwise", "project")
 
@@ -178,9 +179,16 @@ def _from(work: Workload, first: int) -> Workload:
 @cache
 def stored_and_computed(fmt: str) -> tuple[str, str]:
     """Formats of a layer's weights and of its activations, by the one choice that sets both."""
-    return fmt, load_format(fmt).activation_format
+    precision = parse_precision(fmt)
+    return precision.weight, precision.activation
 
 
 def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
     """What stands between two layers of these choices."""
     return boundary_layers(shape, stored_and_computed(found)[1], stored_and_computed(wanted)[1])
+
+
+def conversions(shape: tuple[int, int, int], found: str, *readers: str) -> tuple[LayerSpec, ...]:
+    """What stands between a layer and all that read its output, by their choices."""
+    wanted = (stored_and_computed(reader)[1] for reader in readers)
+    return boundaries_of_readers(shape, stored_and_computed(found)[1], wanted)

@@ -62,7 +62,9 @@ def _range(tensor: Tensor) -> tuple[float, float]:
 
 
 def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple[float, float]:
-    """A conversion has the range of what it converts."""
+    """A conversion, or a chain of two, has the range of what it converts; a curve by itself that of the layer
+    which fuses it in fp32.
+    """
     (source,) = workload.inputs[position]
     return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
 

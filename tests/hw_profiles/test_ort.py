@@ -28,14 +28,21 @@ def test_threads_and_batch_are_part_of_the_name() -> None:
     assert (info.name, info.threads, info.batch) == ("ort-cpu-2t-b4", 2, 4)
 
 
-@pytest.mark.parametrize("pair", [("fp32", "fp32"), ("int8", "int8"), ("int4", "int8")])
+@pytest.mark.parametrize("pair", [("fp32", "fp32"), *((f"int{bits}", "int8") for bits in (8, 6, 4, 2))])
 def test_runs_these_formats(pair: tuple[str, str]) -> None:
     assert OrtBackend().supports(conv(*pair))
 
 
-@pytest.mark.parametrize("pair", [("fp16", "fp16"), ("int4", "int4"), ("int8", "fp32"), ("int2", "int8")])
+@pytest.mark.parametrize("pair", [("fp16", "fp16"), ("int4", "int4"), ("int8", "fp32"), ("int8", "int6")])
 def test_and_not_these(pair: tuple[str, str]) -> None:
     assert not OrtBackend().supports(conv(*pair))
+
+
+def test_why_activations_of_few_bits_do_not_run() -> None:
+    said = OrtBackend().why_not(conv("int4", "int6"))
+    assert said.startswith("onnxruntime has no conv of int4 weights on int6 activations on CPU")
+    assert said.endswith("its integer kernels read activations of 8 bits")
+    assert "8 bits" not in OrtBackend().why_not(conv("fp16", "fp16"))
 
 
 def test_half_precision_where_the_provider_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from hw_profiles.workload import (
     Workload,
     WorkloadBuilder,
     conversion,
+    conversions,
     macs,
     params,
     parse_key,
@@ -28,7 +29,7 @@ FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 CONV = LayerSpec("conv", (8, 7, 7), 16, kernel=3)
 
 sizes = st.integers(1, 512)
-formats = st.sampled_from(("fp32", "int8", "int4"))
+formats = st.sampled_from(("fp32", "int8", "int6", "int4"))
 geometry = (
     st.tuples(sizes, sizes, sizes),
     sizes,
@@ -164,18 +165,30 @@ def test_a_tensor_is_quantized_once_and_dequantized_for_each_reader() -> None:
         assert len(conversions) == boundaries
 
 
-@given(st.lists(formats.filter(lambda fmt: fmt != "int4"), min_size=1, max_size=8))
-def test_a_chain_has_one_conversion_for_every_change(chain: list[str]) -> None:
+@given(st.lists(formats, min_size=1, max_size=8))
+def test_a_chain_has_one_conversion_for_every_change_from_or_to_fp32(chain: list[str]) -> None:
     net, x = WorkloadBuilder((4, 5, 5)), INPUT
     for i, fmt in enumerate(chain):
         x = net.add(f"layer{i}", pointwise(fmt), x)
-    changes = sum(one != other for one, other in zip(["fp32", *chain], chain, strict=False))
+    pairs = list(zip(["fp32", *chain], chain, strict=False))
+    changes = sum((one != "fp32") + (other != "fp32") for one, other in pairs if one != other)
     assert len(net.build().layers) == len(chain) + changes
 
 
-def test_integers_do_not_convert_into_each_other_directly() -> None:
-    with pytest.raises(ValueError, match="no direct conversion from int8 to int4"):
-        conversion((4, 5, 5), "int8", "int4")
+def test_integers_convert_into_each_other_through_fp32() -> None:
+    first, second = conversion((4, 5, 5), "int8", "int4")
+    assert (first.op, first.in_format, first.out_format) == ("dequantize", "int8", "fp32")
+    assert (second.op, second.in_format, second.out_format) == ("quantize", "fp32", "int4")
+
+
+@given(found=formats, readers=st.lists(formats, max_size=4))
+def test_conversions_are_those_that_the_builder_sets(found: str, readers: list[str]) -> None:
+    net = WorkloadBuilder((4, 5, 5))
+    x = net.add("x", pointwise(found), INPUT)
+    for i, fmt in enumerate(readers):
+        net.add(f"reader{i}", pointwise(fmt), x)
+    boundaries = [layer for layer in net.build().layers[x + 1 :] if layer.op in ("quantize", "dequantize")]
+    assert boundaries == list(conversions((4, 5, 5), found, readers))
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_profiles_of_other_devices_help(quick: Path, tmp_path: Path, device_prof
         (["--from", "none.json", "--share", "10%"], "none.json: no such file"),
         (["--batch", "0"], "device.batch must be at least 1, got 0"),
         (["--provider", "CUDA"], "execution provider 'CUDA' is not installed; installed: "),
-        (["--formats", "int8,int7"], "unknown format 'int7'; known: fp16, fp32, int4, int8"),
+        (["--formats", "int8,int7"], "unknown format 'int7'; known: fp16, fp32, int2, int4, int6, int8"),
         (["--formats", "int8,int8"], "each once"),
         (["--formats", "fp16,int8"], "cannot hold both fp16 and integer formats"),
         (["--device", "systolic"], "write systolic:bitfusion"),

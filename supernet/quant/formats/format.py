@@ -11,10 +11,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class QuantParams:
-    """Per-tensor activation quantization: real value = scale * (code - zero_point)."""
+    """Per-tensor activation quantization: real value = scale * (code - zero_point), codes in [0, largest]."""
 
     scale: float
     zero_point: int
+    largest: int = 255
 
 
 class Format(Protocol):
@@ -27,12 +28,14 @@ class Format(Protocol):
 
     @property
     def bits(self) -> int:
-        """Bits per stored weight."""
+        """Bits per weight."""
         ...
 
     @property
     def activation_format(self) -> str:
-        """Name of the format that a layer with such weights computes in: its own, or a wider one."""
+        """Name of the format that a layer with such weights computes in unless told otherwise: its own, or a
+        wider one.
+        """
         ...
 
     @property
@@ -49,5 +52,7 @@ class Format(Protocol):
         ...
 
     def activation_params(self, low: float, high: float) -> QuantParams | None:
-        """Parameters for activations seen in [low, high]; None where the format needs none."""
+        """Parameters for activations of this format seen in [low, high]; None where it needs none, being a
+        floating-point format, or where it is for weights only.
+        """
         ...

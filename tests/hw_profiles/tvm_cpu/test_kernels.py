@@ -22,6 +22,8 @@ FAST = (
     "conv 32x4x4>16 k1s1g1 none w=int4 a=int8",
     "conv 16x7x7>16 k5s2g16 relu w=int8 a=int8",
     "conv 24x6x6>24 k3s1g24 relu w=int4 a=int8",
+    "conv 16x3x3>16 k1s1g1 relu w=int2 a=int8",
+    "conv 16x3x3>16 k3s1g16 none w=int6 a=int8",
     "conv 16x6x6>16 k3s1g16 relu w=fp32 a=fp32",
     "conv 16x6x6>24 k1s1g1 none w=fp32 a=fp32",
     "linear 24x1x1>10 k1s1g1 none w=int8 a=int8",
