@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from math import prod
 
+from hw_profiles.lowering import lower
 from hw_profiles.workload import INPUT, Workload
 
 _WIDTH = re.compile(r"(?:fp|bf|u?int)([1-9]\d*)")
@@ -29,9 +30,10 @@ def peak_bytes(workload: Workload) -> int:
 
     While a layer runs, its output is alive, and every tensor that it or a later layer reads, the network's
     input among them. No layer writes over its input, and no output takes the place of one that dies with the
-    layer: engines that do so need less. Weights, and what a kernel keeps for itself (an unfolded image, the
-    tensors within an `mbconv`), do not count.
+    layer: engines that do so need less. A block is the layers within it. Weights, and what a kernel keeps for
+    itself (an unfolded image), do not count.
     """
+    workload = lower(workload)
     last_reader = {source: position for position, read in enumerate(workload.inputs) for source in read}
     dies = [0] * len(workload.layers)  # bytes that are free once a layer has run
     alive = peak = 0

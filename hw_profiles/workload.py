@@ -15,7 +15,11 @@ FP32 = "fp32"
 FLOATS = (FP32, "fp16")  # formats whose tensors need no scale
 INPUT = -1  # as an input index: the network's own input
 
-OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv")
+OPS = (
+    *("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv"),
+    *("mul", "act"),
+)
+ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,16 @@ class LayerSpec:
             through a format
             conversion: engines that fuse sums into convolutions cannot fuse that one. `mbconv` is a whole
             inverted-residual block, the unit of published tables that measured blocks; `kernel` and `stride`
-            are those of its depthwise convolution.
-        in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum.
+            are those of its depthwise convolution. `mul` scales every channel of its first input by what its
+            second has for it, and `act` is an activation by itself, behind an integer convolution that
+            cannot fuse it; both only occur in what `hw_profiles.lowering` makes of a network.
+        in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum, of the
+            first for a product.
         out_channels: channels of the output.
         kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or
             `in_channels`.
-        activation: `none`, `relu`, `relu6` or `hswish`, fused into the unit.
+        activation: one of `ACTIVATIONS`, fused into the unit; in a `mbconv` after its first and its depthwise
+            convolution.
         weight_format: number format of the stored weights; `fp32` where there are none.
         activation_format: number format the unit computes in. For `quantize` the format it produces, for
             `dequantize` the one
@@ -64,6 +72,15 @@ class LayerSpec:
             raise TrilobitError(f"sizes must be at least 1: {self.key()}")
         if (self.op == "mbconv") != (self.expanded > 0):
             raise TrilobitError(f"an mbconv, and only that, has expanded channels: {self.key()}")
+        if self.activation not in ACTIVATIONS:
+            raise TrilobitError(f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}")
+
+    @property
+    def in_shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(channels, height, width) of each tensor that it reads."""
+        if self.op == "mul":
+            return (self.in_shape, (self.in_shape[0], 1, 1))
+        return (self.in_shape,) * (2 if self.is_add else 1)
 
     @property
     def out_shape(self) -> tuple[int, int, int]:
@@ -172,19 +189,15 @@ class Workload:
         for position, (name, layer, sources) in enumerate(
             zip(self.names, self.layers, self.inputs, strict=True)
         ):
-            for source in sources:
+            if len(sources) != len(layer.in_shapes):
+                raise ValueError(f"{name} reads {len(layer.in_shapes)} tensors, but {len(sources)} are given")
+            for source, shape in zip(sources, layer.in_shapes, strict=True):
                 if not INPUT <= source < position:
                     raise ValueError(f"{name} reads layer {source}, which does not come before it")
                 producer = self.layers[source] if source != INPUT else None
-                found = (
-                    (producer.out_shape, producer.out_format)
-                    if producer
-                    else (layer.in_shape, self.in_format)
-                )
-                if found != (layer.in_shape, layer.in_format):
-                    raise ValueError(
-                        f"{name} reads {(layer.in_shape, layer.in_format)}, but its input is {found}"
-                    )
+                found = (producer.out_shape, producer.out_format) if producer else (shape, self.in_format)
+                if found != (shape, layer.in_format):
+                    raise ValueError(f"{name} reads {(shape, layer.in_format)}, but its input is {found}")
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -194,8 +207,7 @@ class Workload:
 
 def single(layer: LayerSpec) -> Workload:
     """One layer as a workload by itself; both inputs of a sum are the network's."""
-    sources = (INPUT,) * (2 if layer.is_add else 1)
-    return Workload((layer.op,), (layer,), (sources,), layer.in_format)
+    return Workload((layer.op,), (layer,), ((INPUT,) * len(layer.in_shapes),), layer.in_format)
 
 
 class WorkloadBuilder:
@@ -284,34 +296,40 @@ def _conv_macs(layer: LayerSpec) -> int:
     return channels * height * width * layer.kernel**2 * layer.in_shape[0] // layer.groups
 
 
-def _divisible(value: float, divisor: int = 8) -> int:
+def divisible(value: float, divisor: int = 8) -> int:
     """The multiple of `divisor` nearest to `value`, at most 10 % below it (MobileNet's rule)."""
     nearest = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return nearest + divisor if nearest < 0.9 * value else nearest
 
 
-def _block(layer: LayerSpec) -> tuple[LayerSpec, ...]:
-    """The convolutions of a `mbconv`: expand, depthwise, both of squeeze-and-excitation, project.
+def block_convolutions(block: LayerSpec) -> dict[str, LayerSpec]:
+    """The convolutions of a `mbconv` by name, in order: `expand`, `depthwise`, `reduce` and `excite` of
+    squeeze-and-excitation, `project`; each in the block's formats.
 
     There is no expanding convolution where it would not add channels, and the squeeze leaves a quarter of the
     expanded ones: once-for-all's MobileNetV3 (Cai et al. 2020, arXiv:1908.09791).
     """
-    (channels, *size), middle = layer.in_shape, layer.expanded
-    depthwise = LayerSpec("conv", (middle, size[0], size[1]), middle, layer.kernel, layer.stride, middle)
-    parts = [depthwise, LayerSpec("conv", depthwise.out_shape, layer.out_channels)]
-    if middle != channels:
-        parts.append(LayerSpec("conv", layer.in_shape, middle))
-    if layer.squeeze:
-        squeezed = _divisible(middle / 4)
-        parts += [LayerSpec("conv", (middle, 1, 1), squeezed), LayerSpec("conv", (squeezed, 1, 1), middle)]
-    return tuple(parts)
+    middle, activation = block.expanded, block.activation
+    formats = (block.weight_format, block.activation_format)
+    parts = {}
+    if middle != block.in_shape[0]:
+        parts["expand"] = LayerSpec("conv", block.in_shape, middle, 1, 1, 1, activation, *formats)
+    shape = (middle, *block.in_shape[1:])
+    depthwise = LayerSpec("conv", shape, middle, block.kernel, block.stride, middle, activation, *formats)
+    parts["depthwise"] = depthwise
+    if block.squeeze:
+        squeezed = divisible(middle / 4)
+        parts["reduce"] = LayerSpec("conv", (middle, 1, 1), squeezed, 1, 1, 1, "relu", *formats)
+        parts["excite"] = LayerSpec("conv", (squeezed, 1, 1), middle, 1, 1, 1, "hsigmoid", *formats)
+    parts["project"] = LayerSpec("conv", depthwise.out_shape, block.out_channels, 1, 1, 1, "none", *formats)
+    return parts
 
 
 _MACS: Mapping[str, Callable[[LayerSpec], int]] = {
     "stem": _conv_macs,
     "conv": _conv_macs,
     "linear": lambda layer: layer.in_shape[0] * layer.out_channels,
-    "mbconv": lambda layer: sum(map(_conv_macs, _block(layer))),
+    "mbconv": lambda layer: sum(map(_conv_macs, block_convolutions(layer).values())),
 }
 
 
@@ -323,7 +341,7 @@ _PARAMS: Mapping[str, Callable[[LayerSpec], int]] = {
     "stem": _conv_params,
     "conv": _conv_params,
     "linear": lambda layer: layer.out_channels * (layer.in_shape[0] + 1),
-    "mbconv": lambda layer: sum(map(_conv_params, _block(layer))),
+    "mbconv": lambda layer: sum(map(_conv_params, block_convolutions(layer).values())),
 }
 
 

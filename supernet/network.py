@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.lowering import is_lowered
 from hw_profiles.workload import FLOATS, Workload
 from supernet.quant.formats.format import QuantParams
 
@@ -30,7 +31,7 @@ class Parameters:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A workload, the parameters of its weighted layers, and the quantization of its integer tensors.
+    """A lowered workload, the parameters of its weighted layers, and the quantization of its integer tensors.
 
     Attributes:
         parameters: by layer name, for every convolution and linear layer.
@@ -43,6 +44,8 @@ class Network:
 
     def __post_init__(self) -> None:
         for name, layer in zip(self.workload.names, self.workload.layers, strict=True):
+            if not is_lowered(layer):
+                raise ValueError(f"{name} is a unit, not a layer that runs; lower the workload")
             if layer.weighted and name not in self.parameters:
                 raise ValueError(f"{name} has no parameters")
             if layer.out_format not in FLOATS and name not in self.tensors:

@@ -1,21 +1,22 @@
-"""A subnet on its own: the fp32 workload as the program, one torch module per weighted layer."""
+"""A subnet on its own: the fp32 workload, lowered, as the program, one torch module per weighted layer."""
 
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.lowering import lower
 from hw_profiles.workload import INPUT, Workload
 
 
 class Subnet(nn.Module):
-    """Runs `workload` (fp32 throughout) with `layers`, one module per convolution and linear layer, by
-    name.
+    """Runs `workload` (fp32 throughout) with `layers`, one module per convolution and linear layer, by the
+    names that they have in the lowered workload.
     """
 
     def __init__(self, workload: Workload, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.workload = workload
+        self.workload = lower(workload)
         self.layers = nn.ModuleDict({_module_name(name): layer for name, layer in layers.items()})
 
     def layer(self, name: str) -> nn.Module:
@@ -37,7 +38,11 @@ class Subnet(nn.Module):
                 case "add":
                     y = sources[0] + sources[1]
                 case "pool":
-                    y = sources[0].mean((2, 3))
+                    y = sources[0].mean((2, 3), keepdim=True)
+                case "mul":
+                    y = sources[0] * sources[1]
+                case "linear":
+                    y = self.layer(name)(sources[0].flatten(1))
                 case _:
                     y = self.layer(name)(sources[0])
             tensors.append(y)

@@ -37,6 +37,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "PIL",
         "supernet",
         "hw_profiles.workload",
+        "hw_profiles.lowering",
         "hw_profiles.errors",
         "hw_profiles.files",
         "hw_profiles.registry",

@@ -12,15 +12,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hw_profiles.workload import FLOATS, FP32, INPUT, LayerSpec, Workload
+from hw_profiles.lowering import lower
+from hw_profiles.workload import FLOATS, FP32, INPUT, LayerSpec, Workload, single
 from supernet.family import load_format
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant.formats.format import QuantParams
 
 OPSET = 21  # the first with 4-bit tensors
-_TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 NARROW_OPSET, NARROW_IR_VERSION = 25, 13  # the first with 2-bit tensors
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
+_TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 IR_VERSION = 10
 
 
@@ -37,10 +38,12 @@ def emit(network: Network, *, batch: int = 1, metadata: Mapping[str, str] | None
 
 
 def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
-    """`workload` with random weights and scales: for measuring time, which does not depend on the numbers.
+    """`workload`, lowered, with random weights and scales: for measuring time, which does not depend on the
+    numbers.
 
     Values keep the magnitude of a trained network's, since denormal floats would change the time.
     """
+    workload = lower(workload)
     parameters, tensors = {}, {}
     for name, layer in zip(workload.names, workload.layers, strict=True):
         if layer.weighted:
@@ -54,19 +57,23 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
                 codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32)
             )
         if layer.out_format not in FLOATS:
-            low = 0.0 if layer.activation == "relu" else -3.0
-            params = load_format(layer.out_format).activation_params(low, 3.0)
+            bounds = _RANDOM_RANGES.get(layer.activation, (-3.0, 3.0))
+            params = load_format(layer.out_format).activation_params(*bounds)
             assert params is not None
             tensors[name] = params
     return Network(workload, parameters, tensors)
 
 
 def file_size(layer: LayerSpec) -> int:
-    """Bytes that one layer adds to the ONNX file: codes, scales, biases and the description of its nodes."""
-    inputs = (INPUT,) * (2 if layer.is_add else 1)
-    # the layer alone, its input taken as it is: a conversion would be a layer of its own
+    """Bytes that one layer or block adds to the ONNX file: codes, scales, biases and the description of its
+    nodes.
+    """
+    name = "s0.b0" if layer.op == "mbconv" else "s0.b0.depthwise"  # of typical length
+    # the unit alone, its input taken as it is: a conversion would be a layer of its own
+    work = lower(Workload((name,), (layer,), single(layer).inputs, layer.in_format))
     graph = _Graph(None)
-    graph.add("s0.b0.depthwise", layer, inputs, *_placeholder(layer))  # a name of typical length
+    for part, one, sources in zip(work.names, work.layers, work.inputs, strict=True):
+        graph.add(part, one, sources, *_placeholder(one))
     return graph.body_bytes()
 
 
@@ -159,6 +166,10 @@ class _Graph:
                 return self._node("Add", name, real)
             case "pool":
                 return self._node("GlobalAveragePool", name, real)
+            case "mul":
+                return self._node("Mul", name, real)
+            case "act":
+                return self._activate(name, layer, *real)
         assert parameters is not None
         weights = self._weights(name, layer, parameters, before)
         if layer.op == "linear":
@@ -173,7 +184,21 @@ class _Graph:
             pads=edge,
             group=layer.groups,
         )
-        return self._node("Relu", f"{name}.relu", [value]) if layer.activation == "relu" else value
+        return self._activate(f"{name}.{layer.activation}", layer, value)
+
+    def _activate(self, name: str, layer: LayerSpec, value: str) -> str:
+        match layer.activation:
+            case "relu":
+                return self._node("Relu", name, [value])
+            case "relu6":
+                stored = np.float16 if layer.activation_format == "fp16" else np.float32
+                ends = [self._constant(f"{name}.{end}", np.array(end, stored)) for end in (0, 6)]
+                return self._node("Clip", name, [value, *ends])
+            case "hswish":
+                return self._node("HardSwish", name, [value])
+            case "hsigmoid":
+                return self._node("HardSigmoid", name, [value], alpha=1 / 6, beta=0.5)
+        return value
 
     def _weights(
         self, name: str, layer: LayerSpec, parameters: Parameters, before: QuantParams | None
@@ -269,7 +294,10 @@ class _Graph:
         )
         opset, ir_version = _versions(graph)
         model = helper.make_model(
-            graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="trilobit"
+            graph,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=ir_version,
+            producer_name="trilobit",
         )
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

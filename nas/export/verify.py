@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hw_profiles.backends.ort import open_session
+from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
@@ -21,7 +22,7 @@ from supernet.train.images import Images
 AGREEMENT = (
     0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
 )
-INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QGemm", "QLinearGlobalAveragePool")
+INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool")
 
 
 def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
@@ -97,10 +98,11 @@ def expected_kernels(workload: Workload) -> Counter[str]:
         "add_converted": "QLinearAdd",
         "linear": "QGemm",
         "pool": "QLinearGlobalAveragePool",
+        "mul": "QLinearMul",
     }
     counts: Counter[str] = Counter(dict.fromkeys(INTEGER_OPS, 0))
     counts["Conv"] = 0
-    for layer in workload.layers:
+    for layer in lower(workload).layers:
         if layer.activation_format not in FLOATS and layer.op in integer:
             counts[integer[layer.op]] += 1
         elif layer.op in ("stem", "conv"):

@@ -31,11 +31,23 @@ class ElasticMBConv(nn.Module):
     arXiv:1801.04381).
     """
 
-    def __init__(self, in_width: int, expanded: int, width: int, kernel: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_width: int,
+        expanded: int,
+        width: int,
+        kernel: int,
+        stride: int,
+        *,
+        activation: str = "relu",
+        eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        self.expand = ElasticConvNorm(in_width, expanded, 1)
-        self.depthwise = ElasticConvNorm(expanded, expanded, kernel, stride=stride, depthwise=True)
-        self.project = ElasticConvNorm(expanded, width, 1, relu=False)
+        self.expand = ElasticConvNorm(in_width, expanded, 1, activation=activation, eps=eps)
+        self.depthwise = ElasticConvNorm(
+            expanded, expanded, kernel, stride=stride, depthwise=True, activation=activation, eps=eps
+        )
+        self.project = ElasticConvNorm(expanded, width, 1, activation="none", eps=eps)
         self.residual = stride == 1 and in_width == width
 
     def forward(self, x: Tensor, sizes: BlockSizes) -> Tensor:
@@ -70,26 +82,17 @@ class MBConvNet(nn.Module):
         stages: Sequence[Sequence[tuple[int, int, int, int, int]]],
         head_width: int,
         classes: int,
+        stem_stride: int = 2,
         rng: np.random.Generator,
     ) -> None:
         super().__init__()
-        self.stem = ElasticConvNorm(in_channels, stem_width, 3, stride=2)
+        self.stem = ElasticConvNorm(in_channels, stem_width, 3, stride=stem_stride)
         self.stages = nn.ModuleList(
             nn.ModuleList(ElasticMBConv(*block) for block in stage) for stage in stages
         )
         self.head = ElasticConvNorm(stages[-1][-1][2], head_width, 1)
         self.classifier = nn.Linear(head_width, classes)
-        self._initialise(torch.Generator().manual_seed(int(rng.integers(2**62))))
-
-    def _initialise(self, generator: torch.Generator) -> None:
-        for module in self.modules():
-            if isinstance(module, ElasticConvNorm):
-                fan_out = module.weight[0, 0].numel() * (1 if module.depthwise else module.weight.shape[0])
-                nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5, generator=generator)
-            if isinstance(module, ElasticMBConv) and module.residual:
-                nn.init.zeros_(module.project.norm.weight)
-        nn.init.normal_(self.classifier.weight, std=0.01, generator=generator)
-        nn.init.zeros_(self.classifier.bias)
+        initialise(self, rng=rng)
 
     def forward(self, x: Tensor, arch: Sizes) -> Tensor:
         """(n, c, h, w) -> logits (n, classes) of the subnet `arch`."""
@@ -119,3 +122,19 @@ class MBConvNet(nn.Module):
         classifier.load_state_dict(self.classifier.state_dict())
         layers["classifier"] = classifier
         return layers
+
+
+def initialise(net: nn.Module, *, rng: np.random.Generator) -> None:
+    """First weights of a network of these blocks: He-normal for convolutions, small for linear layers, and
+    each block starts at its shortcut.
+    """
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    for module in net.modules():
+        if isinstance(module, ElasticConvNorm):
+            fan_out = module.weight[0, 0].numel() * (1 if module.depthwise else module.weight.shape[0])
+            nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5, generator=generator)
+        if isinstance(module, ElasticMBConv) and module.residual:
+            nn.init.zeros_(module.project.norm.weight)
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01, generator=generator)
+            nn.init.zeros_(module.bias)

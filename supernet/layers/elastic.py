@@ -8,16 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernet.layers.activation import ACTIVATE
+
 
 class ElasticConvNorm(nn.Module):
-    """Convolution + batch norm + optional ReLU whose channels and kernel can be any prefix and crop of the
+    """Convolution + batch norm + activation whose channels and kernel can be any prefix and crop of the
     largest.
 
     Args:
         in_channels, out_channels, kernel: the largest sizes.
         stride: of the convolution; padding keeps `ceil(size / stride)`.
         depthwise: one filter per channel; then only `out_channels` counts.
-        relu: whether a ReLU follows.
+        activation: one of `hw_profiles.workload.ACTIVATIONS`.
+        eps: of the batch norm.
     """
 
     def __init__(
@@ -28,12 +31,13 @@ class ElasticConvNorm(nn.Module):
         *,
         stride: int = 1,
         depthwise: bool = False,
-        relu: bool = True,
+        activation: str = "relu",
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, 1 if depthwise else in_channels, kernel, kernel))
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.stride, self.depthwise, self.relu = stride, depthwise, relu
+        self.norm = nn.BatchNorm2d(out_channels, eps)
+        self.stride, self.depthwise, self.activation = stride, depthwise, activation
 
     def sliced_weight(self, in_channels: int, out_channels: int, kernel: int) -> Tensor:
         """View (out, in or 1, k, k) of the largest weight."""
@@ -59,12 +63,20 @@ class ElasticConvNorm(nn.Module):
             assert norm.running_var is not None
             mean, var = norm.running_mean[:out_channels], norm.running_var[:out_channels]
             y = F.batch_norm(y, mean, var, scale, shift, False, 0.0, norm.eps)
-        return F.relu(y) if self.relu else y
+        return ACTIVATE[self.activation](y)
 
     def extract(self, in_channels: int, out_channels: int, kernel: int) -> "ConvNorm":
         """A static layer with copies of the sliced weights and statistics."""
         groups = out_channels if self.depthwise else 1
-        layer = ConvNorm(in_channels, out_channels, kernel, stride=self.stride, groups=groups, relu=self.relu)
+        layer = ConvNorm(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=self.stride,
+            groups=groups,
+            activation=self.activation,
+            eps=self.norm.eps,
+        )
         with torch.no_grad():
             layer.conv.weight.copy_(self.sliced_weight(in_channels, out_channels, kernel))
             for name in ("weight", "bias", "running_mean", "running_var"):
@@ -73,7 +85,7 @@ class ElasticConvNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A static convolution + batch norm + optional ReLU: what a unit of an extracted subnet is."""
+    """A static convolution + batch norm + activation: what a unit of an extracted subnet is."""
 
     def __init__(
         self,
@@ -83,19 +95,19 @@ class ConvNorm(nn.Module):
         *,
         stride: int = 1,
         groups: int = 1,
-        relu: bool = True,
+        activation: str = "relu",
+        eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False
         )
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.relu = relu
+        self.norm = nn.BatchNorm2d(out_channels, eps)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, out_channels, ceil(h / stride), ceil(w / stride))."""
-        y = self.norm(self.conv(x))
-        return F.relu(y) if self.relu else y
+        return ACTIVATE[self.activation](self.norm(self.conv(x)))
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias with the batch norm's running statistics folded in."""

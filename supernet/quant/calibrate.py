@@ -1,5 +1,6 @@
 """From a trained subnet to a `Network`: fold batch norm, observe activation ranges, round the weights."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,12 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, INPUT, Workload
 from supernet.family import load_format
 from supernet.layers.elastic import ConvNorm
+from supernet.layers.plain import PlainConv
 from supernet.network import Network, Parameters
 from supernet.quant.formats.format import QuantParams
 from supernet.subnet import Subnet
+
+CURVE_END = 3.0  # from -3 to 3 h-swish and h-sigmoid are curved
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Ranges:
 
 
 def observe(subnet: Subnet, images: Tensor) -> Ranges:
-    """Run the fp32 subnet on calibration images (n, c, h, w) and record every tensor's range.
+    """Run the fp32 subnet on calibration images (n, c, h, w) and record every tensor's range, by the names of
+    its lowered workload.
 
     Ranges depend on the architecture only: one observation serves every quantization policy of it.
     """
@@ -40,8 +46,14 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
 
     Args:
         subnet: in evaluation mode, of the same architecture.
-        workload: with its quantization policy; names of weighted layers are the subnet's.
+        workload: with its quantization policy; names of weighted layers are the subnet's once it is lowered.
     """
+    workload = lower(workload)
+    curves = {
+        s: one.activation
+        for one, (s, *_) in zip(workload.layers, workload.inputs, strict=True)
+        if one.op == "act"
+    }
     parameters, tensors = {}, {}
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
         if layer.weighted:
@@ -52,8 +64,23 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
             low, high = (
                 ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
             )
+            if position in curves:
+                low, high = before_curve(curves[position], high)
             tensors[name] = _require(load_format(layer.out_format).activation_params(low, high), name)
     return Network(workload, parameters, tensors)
+
+
+def before_curve(activation: str, high: float) -> tuple[float, float]:
+    """The range of values that matters to an h-swish or h-sigmoid whose results reach `high`: below -3 both
+    give 0, above 3 an h-sigmoid gives 1.
+
+    >>> before_curve("hswish", 5.0), before_curve("hsigmoid", 1.0)
+    ((-3.0, 5.0), (-3.0, 3.0))
+    """
+    if activation == "hsigmoid":
+        return -CURVE_END, CURVE_END
+    # x (x + 3) / 6 = high where the curve is a parabola; a straight line from 3 on
+    return -CURVE_END, high if high > CURVE_END else (math.sqrt(9 + 24 * max(high, 0.0)) - 3) / 2
 
 
 def _range(tensor: Tensor) -> tuple[float, float]:
@@ -66,11 +93,13 @@ def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple
     which fuses it in fp32.
     """
     (source,) = workload.inputs[position]
+    while source != INPUT and workload.names[source] not in ranges.layers:
+        (source,) = workload.inputs[source]
     return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
 
 
 def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(layer, ConvNorm):
+    if isinstance(layer, ConvNorm | PlainConv):
         weight, bias = layer.folded()
     else:
         assert isinstance(layer, nn.Linear)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec
+from supernet.layers.activation import ACTIVATE
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant.formats.format import QuantParams
 
@@ -47,7 +48,7 @@ def _float_conv(
     assert parameters is not None
     weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
     y = F.conv2d(x[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
-    return F.relu(y) if layer.activation == "relu" else y
+    return ACTIVATE[layer.activation](y)
 
 
 def _float_linear(
@@ -137,6 +138,37 @@ def _integer_pool(
     return _requantize(_real(x[0], before[0]).mean((2, 3), keepdim=True) / after.scale, after)
 
 
+def _integer_mul(
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: object,
+) -> Tensor:
+    """The product of the codes first, which is exact, then one ratio of scales: ONNX Runtime's order."""
+    assert after is not None
+    first, second = before
+    assert first is not None
+    assert second is not None
+    ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(after.scale)
+    return _requantize((x[0] - first.zero_point) * (x[1] - second.zero_point) * float(ratio), after)
+
+
+def _integer_act(
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: object,
+) -> Tensor:
+    """In real numbers, with the sixth as a factor: no runtime has an integer kernel for these curves."""
+    assert after is not None
+    real = _real(x[0], before[0])
+    gate = torch.clamp(real * float(np.float32(1 / 6)) + 0.5, 0, 1)
+    y = gate if layer.activation == "hsigmoid" else real * gate
+    return _requantize(y / after.scale, after)
+
+
 def _requantize(scaled: Tensor, after: QuantParams) -> Tensor:
     return torch.clamp(torch.round(scaled) + after.zero_point, 0, after.largest)
 
@@ -170,6 +202,7 @@ _FLOAT: Mapping[str, _Step] = {
     "add": lambda layer, x, *_: x[0] + x[1],
     "add_converted": lambda layer, x, *_: x[0] + x[1],
     "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
+    "mul": lambda layer, x, *_: x[0] * x[1],
     "quantize": lambda layer, x, *_: x[0],  # to fp16: the tensor is rounded as every other of that format
     "dequantize": lambda layer, x, *_: x[0],
 }
@@ -180,6 +213,8 @@ _INTEGER: Mapping[str, _Step] = {
     "add": _integer_add,
     "add_converted": _integer_add,
     "pool": _integer_pool,
+    "mul": _integer_mul,
+    "act": _integer_act,
     "quantize": _quantize,
     "dequantize": _dequantize,
 }

@@ -61,7 +61,7 @@ def test_narrow_inputs_are_wide_ones_with_the_rest_at_zero() -> None:
 
 
 def test_training_normalises_each_channel_over_the_batch() -> None:
-    elastic = layer(relu=False).train()
+    elastic = layer(activation="none").train()
     with torch.no_grad():
         y = elastic(image(8, size=16), 6, 3)
         torch.testing.assert_close(y.mean((0, 2, 3)), elastic.norm.bias[:6], rtol=0, atol=ROUNDING)
@@ -71,13 +71,13 @@ def test_training_normalises_each_channel_over_the_batch() -> None:
 
 def test_a_relu_comes_last() -> None:
     with torch.no_grad():
-        rectified, plain = (layer(relu=relu)(image(8), 6, 3) for relu in (True, False))
+        rectified, plain = (layer(activation=name)(image(8), 6, 3) for name in ("relu", "none"))
     assert plain.min() < 0
     assert torch.equal(rectified, plain.clamp(min=0))
 
 
 def test_folding_changes_nothing() -> None:
-    static, x = layer(relu=False).extract(8, 6, 5).eval(), image(8)
+    static, x = layer(activation="none").extract(8, 6, 5).eval(), image(8)
     with torch.no_grad():
         weight, bias = static.folded()
         folded = nn.functional.conv2d(x, weight, bias, padding=2)
