@@ -8,7 +8,7 @@ Elastic are the input resolution, the depth of each stage, the kernel and the ex
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +17,14 @@ from torch import nn
 from hw_profiles.workload import LayerSpec, Workload, WorkloadBuilder
 from supernet.families.mbconv_layers import PARTS as PARTS
 from supernet.families.mbconv_layers import Block as Block
-from supernet.families.mbconv_layers import MBConvLayers, conversion, conversions, stored_and_computed
+from supernet.families.mbconv_layers import (
+    Entry,
+    MBConvLayers,
+    computed_as,
+    conversion,
+    conversions,
+    stored_and_computed,
+)
 from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
 from supernet.family import CostTerm, PeakTerm
@@ -49,10 +56,12 @@ class MBConvFamily:
     in_channels: int
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
+    stem_stride: int = 2
 
     @cached_property
     def _layers(self) -> MBConvLayers:
-        return MBConvLayers(self.in_channels, self.stem_width, self.stages, self.head_width, self.classes)
+        widths = (self.stem_width, self.stages, self.head_width)
+        return MBConvLayers(self.in_channels, *widths, self.classes, self.stem_stride)
 
     # -- the space ---------------------------------------------------------------------------------
 
@@ -160,34 +169,27 @@ class MBConvFamily:
 
         return self._term(("resolution", "stem.format"), stem)
 
-    def _entry_formats(self, s: int, b: int) -> tuple[str, ...]:
-        """Names of the choices that decide the format of the tensor entering a block (or the head, for `s`
-        past the end).
-        """
+    def _entries(self, s: int, b: int) -> list[Entry]:
+        """The layers that the tensor entering a block (or the head, for `s` past the end) can come from."""
         if b > 0:
-            return (f"s{s}.b{b - 1}.project.format",)
+            return [Entry((f"s{s}.b{b - 1}.project.format",))]
         if s == 0:
-            return ("stem.format",)
-        before = self.stages[s - 1]
-        return (f"s{s - 1}.depth", *(f"s{s - 1}.b{depth - 1}.project.format" for depth in before.depths))
-
-    def _entry_format(self, s: int, b: int, chosen: tuple[int | str, ...]) -> str:
-        """The format itself, from the options of `_entry_formats`."""
-        if b > 0 or s == 0:
-            return str(chosen[0])
-        return str(chosen[1 + self.stages[s - 1].depths.index(int(chosen[0]))])
+            return [Entry(("stem.format",))]
+        stage = f"s{s - 1}"
+        depths = self.stages[s - 1].depths
+        return [Entry((f"{stage}.b{d - 1}.project.format", f"{stage}.depth"), d) for d in depths]
 
     def _block_terms(self, s: int, b: int) -> list[CostTerm]:
-        layer, block, entry = self._layers, f"s{s}.b{b}", self._entry_formats(s, b)
+        layer, block = self._layers, f"s{s}.b{b}"
         stride = self.stages[s].stride if b == 0 else 1
         shared = ("resolution", f"s{s}.depth", f"{block}.expanded")
 
         def boundaries(
-            resolution: int, depth: int, expand: str, project: str, *before: int | str
+            resolution: int, depth: int, expand: str, project: str, found: str, *before: int, entry: Entry
         ) -> tuple[LayerSpec, ...]:
-            if depth <= b:
+            if depth <= b or not entry.holds(before):
                 return ()
-            shape, found = layer.entry_shape(resolution, s, b), self._entry_format(s, b, before)
+            shape = layer.entry_shape(resolution, s, b)
             if not layer.has_residual(s, b):
                 return conversion(shape, found, expand)
             return (layer.add(s, shape[1], found, project), *conversions(shape, found, expand, project))
@@ -221,10 +223,10 @@ class MBConvFamily:
             return (*conversion((expanded, size, size), depthwise, project), spec)
 
         formats = {part: f"{block}.{part}.format" for part in PARTS}
+        ends = ("resolution", f"s{s}.depth", formats["expand"], formats["project"])
+        entries = self._entries(s, b)
         return [
-            self._term(
-                ("resolution", f"s{s}.depth", formats["expand"], formats["project"], *entry), boundaries
-            ),
+            *(self._term((*ends, *entry.names), partial(boundaries, entry=entry)) for entry in entries),
             self._term((*shared, formats["expand"], formats["depthwise"]), expand),
             self._term((*shared, f"{block}.kernel", formats["depthwise"]), depthwise),
             self._term((*shared, formats["depthwise"], formats["project"]), project),
@@ -233,16 +235,20 @@ class MBConvFamily:
     def _tail_terms(self) -> list[CostTerm]:
         layer, s = self._layers, len(self.stages)
 
-        def boundary(resolution: int, head: str, *before: int | str) -> tuple[LayerSpec, ...]:
-            return conversion(layer.entry_shape(resolution, s, 0), self._entry_format(s, 0, before), head)
+        def boundary(
+            resolution: int, head: str, found: str, *before: int, entry: Entry
+        ) -> tuple[LayerSpec, ...]:
+            shape = layer.entry_shape(resolution, s, 0)
+            return conversion(shape, found, head) if entry.holds(before) else ()
 
         def tail(resolution: int, head: str, classifier: str) -> tuple[LayerSpec, ...]:
             size = layer.entry_size(resolution, s, 0)
             pooled = conversion((self.head_width, 1, 1), head, classifier)
             return (layer.head(size, head), layer.pool(size, head), *pooled, layer.classifier(classifier))
 
+        ends = ("resolution", "head.format")
         return [
-            self._term(("resolution", "head.format", *self._entry_formats(s, 0)), boundary),
+            *(self._term((*ends, *e.names), partial(boundary, entry=e)) for e in self._entries(s, 0)),
             self._term(("resolution", "head.format", "classifier.format"), tail),
         ]
 
@@ -256,31 +262,38 @@ class MBConvFamily:
 
         end, alone = len(self.stages), cache(self._layers.tail_alone)
 
-        def tail(resolution: int, head: str, classifier: str, *before: int | str) -> Workload:
-            return alone(resolution, head, classifier, self._entry_format(end, 0, before))
+        def tail(
+            resolution: int, head: str, classifier: str, found: str, *before: int, entry: Entry
+        ) -> Workload | None:
+            if not entry.holds(before):
+                return None
+            return alone(resolution, *map(computed_as, (head, classifier, found)))
 
-        ends = ("resolution", "head.format", "classifier.format", *self._entry_formats(end, 0))
+        ends = ("resolution", "head.format", "classifier.format")
+        tails = [((*ends, *e.names), partial(tail, entry=e)) for e in self._entries(end, 0)]
+        blocks = [(s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths))]
         return (
             PeakTerm(*self._of_options(("resolution", "stem.format"), stem)),
-            *(self._block_peak(s, b) for s, st in enumerate(self.stages) for b in range(max(st.depths))),
-            PeakTerm(*self._of_options(ends, tail)),
+            *(term for s, b in blocks for term in self._block_peaks(s, b)),
+            *(PeakTerm(*self._of_options(*each)) for each in tails),
         )
 
-    def _block_peak(self, s: int, b: int) -> PeakTerm:
-        """One block; its depthwise kernel does not matter."""
-        alone, name, mortal = cache(self._layers.block_alone), f"s{s}.b{b}", b >= min(self.stages[s].depths)
-        formats = tuple(f"{name}.{part}.format" for part in PARTS)
+    def _block_peaks(self, s: int, b: int) -> list[PeakTerm]:
+        """One block; its depthwise kernel and what its weights are stored in do not matter."""
+        alone, name = cache(self._layers.block_alone), f"s{s}.b{b}"
+        names = ("resolution", f"{name}.expanded", f"s{s}.depth", *(f"{name}.{p}.format" for p in PARTS))
 
-        def block(resolution: int, expanded: int, *rest: int | str) -> Workload | None:
-            chosen, before = (str(fmt) for fmt in rest[: len(PARTS)]), rest[len(PARTS) :]
-            if mortal and int(before[0]) <= b:
+        def block(
+            resolution: int, expanded: int, depth: int, *rest: int | str, entry: Entry
+        ) -> Workload | None:
+            formats, before = rest[: len(PARTS) + 1], rest[len(PARTS) + 1 :]
+            if depth <= b or not entry.holds(before):
                 return None
-            found = self._entry_format(s, b, before[mortal:])
+            *chosen, found = (computed_as(str(fmt)) for fmt in formats)
             return alone(resolution, s, b, Block(1, expanded), tuple(chosen), found)
 
-        depth = (f"s{s}.depth",) * mortal
-        names = ("resolution", f"{name}.expanded", *formats, *depth, *self._entry_formats(s, b))
-        return PeakTerm(*self._of_options(names, block))
+        options = [((*names, *entry.names), partial(block, entry=entry)) for entry in self._entries(s, b)]
+        return [PeakTerm(*self._of_options(*each)) for each in options]
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -288,6 +301,7 @@ class MBConvFamily:
         return MBConvNet(
             in_channels=self.in_channels,
             stem_width=self.stem_width,
+            stem_stride=self.stem_stride,
             stages=[
                 [
                     (
@@ -338,18 +352,21 @@ def digits_mbconv(
 def cifar_mbconv(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> MBConvFamily:
-    """The CNN family at CIFAR size: the largest subnet has about 20 MMACs."""
+    """The CNN family at CIFAR size: 3 to 22 MMACs. Halving the map in the first block rather than in the stem
+    keeps the one convolution that sees single pixels.
+    """
     return MBConvFamily(
         name="cifar-mbconv",
         resolutions=(24, 28, 32),
         stem_width=16,
         stages=(
-            Stage(24, 1, (1, 2, 3), tuple(range(32, 97, 16))),
-            Stage(40, 2, (1, 2, 3), tuple(range(64, 161, 16))),
-            Stage(64, 2, (1, 2, 3), tuple(range(128, 257, 32))),
+            Stage(24, 2, (2, 3), (32, 48, 64), (3, 5)),
+            Stage(48, 2, (2, 3, 4), tuple(range(96, 193, 32))),
+            Stage(96, 2, (2, 3, 4), tuple(range(192, 385, 64))),
         ),
-        head_width=256,
+        head_width=320,
         in_channels=in_channels,
         classes=classes,
         formats=formats,
+        stem_stride=1,
     )

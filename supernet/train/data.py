@@ -27,7 +27,7 @@ from supernet.train import cifar10
 from supernet.train.image_archives import read_class_folders
 from supernet.train.images import Images, Labels, Pixels, Source
 
-__all__ = ["Dataset", "Images", "augment", "load_data", "stratified_split", "to_batch"]
+__all__ = ["Dataset", "Images", "load_data", "stratified_split", "to_batch"]
 
 _USAGE = {"digits": "digits", "imagefolder": "imagefolder:PATH[?size=N]", "cifar10": "cifar10:PATH"}
 
@@ -117,22 +117,6 @@ def to_batch(images: Images, dataset: Dataset, resolution: int) -> Tensor:
         batch = F.interpolate(batch, (resolution, resolution), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(values).mul(255).view(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
     return batch.sub_(mean).div_(std)
-
-
-def augment(x: Tensor, *, generator: torch.Generator, flip: bool, pad: int) -> Tensor:
-    """Shift each image of `x` (n, c, h, w) by up to `pad` pixels, borders repeated; mirror half if `flip`.
-
-    This is pad-and-crop with replicated borders: zeros would be grey, which the background of digits is not.
-    """
-    n, _, height, width = x.shape
-    shift = torch.randint(-pad, pad + 1, (2, n, 1), generator=generator)
-    rows = (torch.arange(height) + shift[0]).clamp(0, height - 1)
-    columns = (torch.arange(width) + shift[1]).clamp(0, width - 1)
-    if flip:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    images = torch.arange(n).view(n, 1, 1)
-    return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _three_parts(read: Source, source: str, seed: int) -> dict[str, Images]:

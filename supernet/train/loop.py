@@ -1,4 +1,4 @@
-"""The training loop: sandwich rule with in-place distillation, exactly resumable.
+"""The training loop: several subnets a step, in-place distillation, exactly resumable.
 
 Everything random in step k comes from (seed, k), so a run that was killed and resumed ends with the very
 same weights.
@@ -14,53 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw_profiles.errors import TrilobitError
 from supernet.family import Family
+from supernet.train.augment import cutout, mixup, shift_and_flip
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
-from supernet.train.data import Dataset, augment, to_batch
-from supernet.train.images import Images
+from supernet.train.config import TrainConfig as TrainConfig
+from supernet.train.data import Dataset, to_batch
 from supernet.train.losses import distillation_loss, label_loss
-from supernet.train.sampling import sandwich
+from supernet.train.sampling import step_archs
 
-CLIP_NORM = 5.0
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the training part.
-        batch_size: images per step; every subnet of the step sees the same ones.
-        learning_rate: peak; linear warm-up, then cosine to 0.
-        weight_decay: on convolution and linear weights only.
-        warmup: share of the steps that warm up.
-        smoothing: label smoothing for the largest subnet.
-        random_subnets: subnets per step besides the largest and the smallest.
-        pad: random shift in pixels.
-        flip: mirror half of the images.
-        checkpoint_s: seconds between checkpoints.
-        threads: of torch, set by the command line. Small networks gain little from a second one, and lose ten
-            times as much as soon as anything else wants its core.
-    """
-
-    epochs: int = 36
-    batch_size: int = 64
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    smoothing: float = 0.1
-    random_subnets: int = 2
-    pad: int = 2
-    flip: bool = False
-    checkpoint_s: float = 15.0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "threads"):
-            if getattr(self, name) <= 0:
-                raise TrilobitError(f"train.{name} must be above 0, got {getattr(self, name)}")
+HOST_ONLY = ("checkpoint_s", "threads")  # settings that say how to compute, not what
 
 
 @dataclass(frozen=True)
@@ -72,9 +37,43 @@ class Progress:
     loss: float
 
 
+@dataclass(frozen=True)
+class Training:
+    """What a step reads and changes.
+
+    Attributes:
+        ema: the averaged weights; None without averaging.
+    """
+
+    family: Family
+    dataset: Dataset
+    config: TrainConfig
+    seed: int
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: AveragedModel | None
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.config.epochs * steps_per_epoch(self.dataset, self.config)
+
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on exactly here."""
+        state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
+        return state if self.ema is None else {**state, "ema": self.ema.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.net.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+
+
 def steps_per_epoch(dataset: Dataset, config: TrainConfig) -> int:
     """Optimiser steps per pass; the last, smaller batch of a pass is dropped unless it is the only one."""
-    return max(1, len(dataset.train.labels) // config.batch_size)
+    return max(1, len(dataset.train.labels) // (config.batch_size * config.accumulate))
 
 
 def train(
@@ -86,26 +85,30 @@ def train(
         TrilobitError: the checkpoint there is damaged, of another space, or of another training
             configuration or data.
     """
-    net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = torch.optim.AdamW(_parameter_groups(net, config), lr=config.learning_rate)
-    identity = _identity(family, dataset, config, seed)
-    steps = config.epochs * steps_per_epoch(dataset, config)
-    step = _resume(path, family, identity, net, optimiser) if path.exists() else 0
-    saved_at = time.monotonic()
+    training = start(family, dataset, config, seed=seed)
+    identity = _identity(training)
+    step = _resume(path, training, identity) if path.exists() else 0
+    steps, saved_at = training.steps, time.monotonic()
     if step == steps:
         yield Progress(steps, steps, math.nan)
     while step < steps:
-        loss = _step(family, dataset, config, net, optimiser, step, steps, seed)
+        loss = _step(training, step)
         step += 1
         if step == steps or time.monotonic() - saved_at > config.checkpoint_s:
-            state = {"model": net.state_dict(), "optimiser": optimiser.state_dict()}
-            save_checkpoint(path, {**identity, "step": step, "steps": steps, **state})
+            save_checkpoint(path, {**identity, "step": step, "steps": steps, **training.state()})
             saved_at = time.monotonic()
         yield Progress(step, steps, loss)
 
 
+def start(family: Family, dataset: Dataset, config: TrainConfig, *, seed: int) -> Training:
+    """A training whose network has its first weights."""
+    net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None  # type: ignore[no-untyped-call]
+    return Training(family, dataset, config, seed, net, _optimiser(net, config), ema)
+
+
 def load_supernet(family: Family, path: Path) -> nn.Module:
-    """The trained supernet in evaluation mode.
+    """The trained supernet in evaluation mode, with the averaged weights where there are any.
 
     Raises:
         TrilobitError: the checkpoint is missing, damaged, of another space, or its training is not finished.
@@ -117,72 +120,16 @@ def load_supernet(family: Family, path: Path) -> nn.Module:
             "train` to finish it"
         )
     net = family.supernet(rng=np.random.default_rng(0))
-    net.load_state_dict(state["model"])
+    net.load_state_dict(trained_weights(state))
     return net.eval()
 
 
-def _identity(family: Family, dataset: Dataset, config: TrainConfig, seed: int) -> dict[str, Any]:
-    plain = {name: value for name, value in asdict(config).items() if name != "checkpoint_s"}
-    return {"space": family.space().fingerprint, "data": dataset.fingerprint, "config": plain, "seed": seed}
-
-
-def _resume(
-    path: Path, family: Family, identity: dict[str, Any], net: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
-    state = load_checkpoint(path, fingerprint=family.space().fingerprint)
-    changed = [name for name, value in identity.items() if state.get(name) != value]
-    if changed:
-        raise TrilobitError(
-            f"{path}: was trained with another {' and '.join(changed)}; "
-            "use another run folder, or delete it to train anew"
-        )
-    net.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
-
-
-def _parameter_groups(net: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weight decay only where there are more than one dimension: not on biases and batch norm."""
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    return [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def _step(
-    family: Family,
-    dataset: Dataset,
-    config: TrainConfig,
-    net: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    steps: int,
-    seed: int,
-) -> float:
-    images, labels = _batch(dataset, config, step, seed)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * _schedule(step, steps, config.warmup)
-    net.train()
-    optimiser.zero_grad(set_to_none=True)
-    teacher: Tensor | None = None
-    first_loss = 0.0
-    shifted = augment(
-        to_batch(images, dataset, images.pixels.shape[1]),
-        generator=generator,
-        flip=config.flip,
-        pad=config.pad,
-    )
-    for arch in sandwich(family, config.random_subnets, rng=np.random.default_rng([seed, 1, step])):
-        logits = net(resize(shifted, arch.resolution), arch)
-        if teacher is None:
-            loss = label_loss(logits, labels, config.smoothing)
-            teacher, first_loss = logits, float(loss.detach())
-        else:
-            loss = distillation_loss(logits, teacher)
-        loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(net.parameters(), CLIP_NORM)
-    optimiser.step()
-    return first_loss
+def trained_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use of a checkpoint's state: the averaged ones where there are any."""
+    if "ema" not in state:
+        return dict(state["model"])
+    prefix = "module."
+    return {name.removeprefix(prefix): w for name, w in state["ema"].items() if name.startswith(prefix)}
 
 
 def resize(x: Tensor, resolution: int) -> Tensor:
@@ -192,13 +139,101 @@ def resize(x: Tensor, resolution: int) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _batch(dataset: Dataset, config: TrainConfig, step: int, seed: int) -> tuple[Images, Tensor]:
-    per_epoch = steps_per_epoch(dataset, config)
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng([seed, 2, epoch]).permutation(len(dataset.train.labels))
-    rows = order[position * config.batch_size : (position + 1) * config.batch_size]
-    part = dataset.train
-    return Images(part.pixels[rows], part.labels[rows]), torch.from_numpy(part.labels[rows])
+def _identity(training: Training) -> dict[str, Any]:
+    config = {name: value for name, value in asdict(training.config).items() if name not in HOST_ONLY}
+    space, data = training.family.space().fingerprint, training.dataset.fingerprint
+    return {"space": space, "data": data, "config": config, "seed": training.seed}
+
+
+def _resume(path: Path, training: Training, identity: dict[str, Any]) -> int:
+    """The step to go on from; settings that an older checkpoint does not know had their defaults then."""
+    state = load_checkpoint(path, fingerprint=identity["space"])
+    defaults = {name: value for name, value in asdict(TrainConfig()).items() if name not in HOST_ONLY}
+    found = {**state, "config": {**defaults, **state.get("config", {})}}
+    changed = [name for name, value in identity.items() if found.get(name) != value]
+    if changed:
+        raise TrilobitError(
+            f"{path}: was trained with another {' and '.join(changed)}; "
+            "use another run folder, or delete it to train anew"
+        )
+    training.load(state)
+    return int(state["step"])
+
+
+def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Weight decay only where there are more than one dimension: not on biases and batch norm."""
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _step(training: Training, step: int) -> float:
+    """One optimiser step; gives the loss of the largest subnet."""
+    config, optimiser = training.config, training.optimiser
+    for group in optimiser.param_groups:
+        group["lr"] = config.learning_rate * _schedule(step, training.steps, config.warmup)
+    training.net.train()
+    optimiser.zero_grad(set_to_none=True)
+    rng, rows = np.random.default_rng([training.seed, 1, step]), _rows(training, step)
+    done = step / training.steps
+    archs = step_archs(training.family, config.schedule, config.random_subnets, done, rng=rng)
+    losses = [
+        _backward(training, archs, part, generator_seed)
+        for generator_seed, part in enumerate(
+            np.array_split(rows, config.accumulate), (training.seed * 1_000_003 + step) * config.accumulate
+        )
+    ]
+    nn.utils.clip_grad_norm_(training.net.parameters(), config.clip_norm)
+    optimiser.step()
+    if training.ema is not None:
+        training.ema.update_parameters(training.net)
+    return float(np.mean(losses))
+
+
+def _backward(training: Training, archs: list[Any], rows: np.ndarray, seed: int) -> float:
+    """Add the gradients of one forward of every subnet; gives the loss of the first, the largest."""
+    config = training.config
+    images, targets = _augmented(training, rows, seed)
+    teacher: Tensor | None = None
+    first_loss = 0.0
+    for arch in archs:
+        logits = training.net(resize(images, arch.resolution), arch)
+        if teacher is None:
+            loss = label_loss(logits, targets, config.smoothing)
+            teacher, first_loss = logits.detach(), float(loss.detach())
+        else:
+            loss = distillation_loss(logits, teacher)
+        (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+    return first_loss
+
+
+def _augmented(training: Training, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
+    """Images (n, c, h, w) of these rows of the training part, and labels (n,) or mixed ones (n, classes)."""
+    config, generator = training.config, torch.Generator().manual_seed(seed)
+    part = training.dataset.train[rows]
+    x = to_batch(part, training.dataset, part.pixels.shape[1])
+    x = shift_and_flip(x, generator=generator, flip=config.flip, pad=config.pad)
+    if config.cutout:
+        x = cutout(x, config.cutout, generator=generator)
+    targets = torch.from_numpy(part.labels)
+    if config.mixup:
+        soft = nn.functional.one_hot(targets, len(training.dataset.classes)).float()
+        x, targets = mixup(x, soft, config.mixup, rng=np.random.default_rng([seed, 5]))
+    return x, targets
+
+
+def _rows(training: Training, step: int) -> np.ndarray:
+    """Rows of the training part that a step sees; every pass sees each once, in an order of its own."""
+    epoch, position = divmod(step, steps_per_epoch(training.dataset, training.config))
+    order = np.random.default_rng([training.seed, 2, epoch]).permutation(len(training.dataset.train.labels))
+    size = training.config.batch_size * training.config.accumulate
+    return order[position * size : (position + 1) * size]
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -4,9 +4,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy with label smoothing; (n, classes), (n,) -> scalar."""
-    return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+def label_loss(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy with label smoothing.
+
+    (n, classes), and labels (n,) or probabilities (n, classes) -> scalar.
+    """
+    return F.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:

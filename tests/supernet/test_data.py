@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from hw_profiles.errors import TrilobitError
 from supernet.train import cifar10
-from supernet.train.data import Dataset, Images, augment, load_data, stratified_split, to_batch
+from supernet.train.data import Dataset, Images, load_data, stratified_split, to_batch
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CIFAR_IMAGES = SHARED / "cifar10-images.tar.xz"
@@ -347,48 +347,6 @@ def test_batches_are_resized(digits: Dataset, resolution: int) -> None:
     batch = to_batch(digits.test[:7], digits, resolution)
     assert batch.shape == (7, 1, resolution, resolution)
     assert abs(float(batch.mean() - to_batch(digits.test[:7], digits, 32).mean())) < 0.05
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    n=st.integers(0, 5),
-    channels=st.sampled_from([1, 3]),
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    flip=st.booleans(),
-    pad=st.integers(0, 4),
-)
-def test_augment_keeps_shape_and_values(
-    n: int, channels: int, size: tuple[int, int], flip: bool, pad: int
-) -> None:
-    x = torch.randn(n, channels, *size)
-    y = augment(x, generator=torch.Generator().manual_seed(0), flip=flip, pad=pad)
-    assert y.shape == x.shape
-    assert torch.isin(y, x).all()
-    assert torch.equal(y, augment(x, generator=torch.Generator().manual_seed(0), flip=flip, pad=pad))
-
-
-def test_augment_without_shift_or_flip_is_identity() -> None:
-    x = torch.randn(4, 3, 8, 8)
-    assert torch.equal(augment(x, generator=torch.Generator(), flip=False, pad=0), x)
-
-
-def test_augment_equals_pad_and_crop() -> None:
-    x, pad = torch.randn(16, 1, 6, 6), 2
-    y = augment(x, generator=torch.Generator().manual_seed(1), flip=False, pad=pad)
-    padded = torch.nn.functional.pad(x, (pad,) * 4, mode="replicate")
-    shifts = (
-        torch.randint(-pad, pad + 1, (2, 16, 1), generator=torch.Generator().manual_seed(1))[..., 0] + pad
-    )
-    for image, crop, row, column in zip(padded, y, *shifts.tolist(), strict=True):
-        assert torch.equal(image[:, row : row + 6, column : column + 6], crop)
-
-
-def test_augment_mirrors_half() -> None:
-    x = torch.arange(8.0).expand(400, 1, 8, 8)
-    y = augment(x, generator=torch.Generator().manual_seed(0), flip=True, pad=0)
-    mirrored = (y == x.flip(3)).all(dim=(1, 2, 3))
-    assert ((y == x).all(dim=(1, 2, 3)) | mirrored).all()
-    assert 150 < int(mirrored.sum()) < 250
 
 
 @pytest.mark.slow

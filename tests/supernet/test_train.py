@@ -187,7 +187,7 @@ def test_steep_gradients_are_clipped(
     (beta, _) = state["param_groups"][0]["betas"]
     gradients = [entry["exp_avg"] / (1 - beta) for entry in state["state"].values()]  # after a single step
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-    assert float(norm) == pytest.approx(loop.CLIP_NORM, rel=1e-4)  # float32
+    assert float(norm) == pytest.approx(CONFIG.clip_norm, rel=1e-4)  # float32
 
 
 def test_only_weights_decay(family: Family, digits: Dataset, tmp_path: Path) -> None:
