@@ -10,6 +10,7 @@ from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuild
 from hw_profiles.workload import conversion as boundary_layers
 from hw_profiles.workload import conversions as boundaries_of_readers
 from supernet.family import parse_precision
+from supernet.policy import Precision
 
 PARTS = ("expand", "depthwise", "project")
 
@@ -42,11 +43,30 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One layer that the tensor entering a block can come from. Where the stage before can have several
+    depths there is one for each: a term over the formats of all of them at once would be too long a table.
+
+    Attributes:
+        names: the choices that decide the tensor: the layer's format, and the depth where that matters.
+        depth: what the depth must be for the tensor to come from this layer; 0 where it does not matter.
+    """
+
+    names: tuple[str, ...]
+    depth: int = 0
+
+    def holds(self, before: Sequence[int | str]) -> bool:
+        """Whether it does come from there, by the options chosen for `names` after the first."""
+        return not self.depth or before[0] == self.depth
+
+
+@dataclass(frozen=True)
 class MBConvLayers:
     """Widths that are not elastic, and the layer specs that follow from them.
 
     `s` and `b` are positions of a stage and of a block in it; `s` past the end is the head. `fmt` is the
-    choice of a layer, which sets the formats of its weights and of its activations.
+    choice of a layer, which sets the formats of its weights and of its activations. `activation` is what
+    follows every convolution but the last of a block.
     """
 
     in_channels: int
@@ -89,11 +109,12 @@ class MBConvLayers:
         """One of `PARTS` of a block; `size` is the height and width that it reads."""
         stage, mid, formats = self.stages[s], block.expanded, stored_and_computed(fmt)
         if part == "expand":
-            return LayerSpec("conv", (self.entry_width(s, b), size, size), mid, 1, 1, 1, "relu", *formats)
+            shape = (self.entry_width(s, b), size, size)
+            return LayerSpec("conv", shape, mid, 1, 1, 1, self.activation, *formats)
         if part == "project":
             return LayerSpec("conv", (mid, size, size), stage.width, 1, 1, 1, "none", *formats)
         stride = stage.stride if b == 0 else 1
-        return LayerSpec("conv", (mid, size, size), mid, block.kernel, stride, mid, "relu", *formats)
+        return LayerSpec("conv", (mid, size, size), mid, block.kernel, stride, mid, self.activation, *formats)
 
     def add(self, s: int, size: int, shortcut: str, fmt: str) -> LayerSpec:
         """The residual sum; `shortcut` is the choice of the layer that gave the block's input."""
@@ -104,7 +125,8 @@ class MBConvLayers:
     def head(self, size: int, fmt: str) -> LayerSpec:
         """The last convolution."""
         shape = (self.stages[-1].width, size, size)
-        return LayerSpec("conv", shape, self.head_width, 1, 1, 1, "relu", *stored_and_computed(fmt))
+        formats = stored_and_computed(fmt)
+        return LayerSpec("conv", shape, self.head_width, 1, 1, 1, self.activation, *formats)
 
     def pool(self, size: int, fmt: str) -> LayerSpec:
         """The global average after the head."""
@@ -186,6 +208,13 @@ def stored_and_computed(fmt: str) -> tuple[str, str]:
 def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
     """What stands between two layers of these choices."""
     return boundary_layers(shape, stored_and_computed(found)[1], stored_and_computed(wanted)[1])
+@cache
+def computed_as(fmt: str) -> str:
+    """A choice with the same activations, whatever the weights: all that memory depends on."""
+    activation = stored_and_computed(fmt)[1]
+    return str(Precision(activation, activation))
+
+
 
 
 def conversions(shape: tuple[int, int, int], found: str, *readers: str) -> tuple[LayerSpec, ...]:

@@ -18,6 +18,7 @@ from supernet.family import FAMILIES, CostTerm, Family, load_family
 
 COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
 NARROW = ("int4", "int6/int6", "fp32", "int2/int4", "int8/int6")  # with changes between integer formats
+SLOW = pytest.param(NARROW, marks=pytest.mark.slow)
 
 
 def summed(family: Family, genomes: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> 
     np.testing.assert_array_equal(costs, summed(family, genomes))
 
 
-@pytest.mark.parametrize("formats", [("fp32", "int8"), ("int4", "fp32", "int8"), ("fp32", "fp16"), NARROW])
+@pytest.mark.parametrize("formats", [("fp32", "int8"), ("int4", "fp32", "int8"), ("fp32", "fp16"), SLOW])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) -> None:
     family = load_family(name, in_channels=3, classes=10, formats=formats)
