@@ -74,6 +74,8 @@ class MBConvLayers:
     stages: tuple[Stage, ...]
     head_width: int
     classes: int
+    stem_stride: int = 2
+    activation: str = "relu"
 
     def entry_width(self, s: int, b: int) -> int:
         """Channels of the tensor that a block reads."""
@@ -83,7 +85,7 @@ class MBConvLayers:
 
     def entry_size(self, resolution: int, s: int, b: int) -> int:
         """Height and width of the tensor that a block reads."""
-        size = -(-resolution // 2)
+        size = -(-resolution // self.stem_stride)
         for stage in self.stages[: s + (b > 0)]:
             size = -(-size // stage.stride)
         return size
@@ -103,7 +105,8 @@ class MBConvLayers:
     def stem(self, resolution: int, fmt: str) -> LayerSpec:
         """The convolution that reads the image."""
         shape = (self.in_channels, resolution, resolution)
-        return LayerSpec("stem", shape, self.stem_width, 3, 2, 1, "relu", *stored_and_computed(fmt))
+        formats = stored_and_computed(fmt)
+        return LayerSpec("stem", shape, self.stem_width, 3, self.stem_stride, 1, self.activation, *formats)
 
     def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
         """One of `PARTS` of a block; `size` is the height and width that it reads."""
@@ -205,9 +208,6 @@ def stored_and_computed(fmt: str) -> tuple[str, str]:
     return precision.weight, precision.activation
 
 
-def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
-    """What stands between two layers of these choices."""
-    return boundary_layers(shape, stored_and_computed(found)[1], stored_and_computed(wanted)[1])
 @cache
 def computed_as(fmt: str) -> str:
     """A choice with the same activations, whatever the weights: all that memory depends on."""
@@ -215,6 +215,9 @@ def computed_as(fmt: str) -> str:
     return str(Precision(activation, activation))
 
 
+def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
+    """What stands between two layers of these choices."""
+    return boundary_layers(shape, stored_and_computed(found)[1], stored_and_computed(wanted)[1])
 
 
 def conversions(shape: tuple[int, int, int], found: str, *readers: str) -> tuple[LayerSpec, ...]:
