@@ -8,7 +8,7 @@ from hw_profiles.errors import TrilobitError
 
 _CHOICES = {
     "optimiser": ("adamw", "sgd"),
-    "schedule": ("sandwich", "shrinking"),
+    "schedule": ("sandwich", "shrinking", "largest"),
 }
 _POSITIVE = ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm", "threads")
 _SHARES = ("warmup", "smoothing", "ema")
@@ -30,7 +30,8 @@ class TrainConfig:
         clip_norm: largest norm of the gradients of a step.
         ema: decay per step of the averaged weights that are used afterwards; 0 uses the last ones.
         schedule: `sandwich`: the largest, the smallest and random subnets in every step; `shrinking`: the
-            largest alone first, then random subnets of a space that opens kernel by depth by width.
+            largest alone first, then random subnets of a space that opens kernel by depth by width; `largest`:
+            no other, as a teacher is trained.
         random_subnets: subnets per step besides the largest and the smallest.
         smoothing: label smoothing for the largest subnet.
         pad: random shift in pixels.

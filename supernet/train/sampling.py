@@ -46,6 +46,8 @@ def step_archs(
     family: Family, schedule: str, n_random: int, done: float, *, rng: np.random.Generator
 ) -> list[Any]:
     """Architectures of one step by the schedule's name; the first is always the largest."""
+    if schedule == "largest":
+        return [family.arch(family.corners()["largest/fp32"])]
     if schedule == "shrinking":
         return shrinking(family, n_random, done, rng=rng)
     return sandwich(family, n_random, rng=rng)

@@ -1,0 +1,154 @@
+"""How good a trained supernet's subnets are on test images: at both ends, at random in between, in fp32 and
+quantized, and beside the same architectures trained alone.
+
+Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`); accuracy is that of the
+simulation, which equals the exported file's. `--alone K` trains K of the random architectures alone with the
+run's own recipe, all its epochs and its seed, in `RUN/alone`; such a training goes on where it was stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from harness import Row, argument_parser, interquartile_range, report
+from rich.console import Console
+from torch import nn
+
+from hw_profiles.workload import macs
+from nas.progress import progress_bar
+from nas.run import Run, find_run
+from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.family import Family, load_family
+from supernet.space import Candidate
+from supernet.train.loop import load_supernet, train
+
+POLICIES = ("fp32", "int8", "int4")  # every layer in the same format
+TARGETS = {"largest": 0.93, "smallest": 0.88}
+POINT = 0.01
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A family whose largest and only network is one architecture: what the training loop asks of it."""
+
+    family: Family
+    candidate: Candidate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.family, name)
+
+    def corners(self) -> dict[str, Candidate]:
+        return {"largest/fp32": self.candidate}
+
+
+def uniform(family: Family, candidate: Candidate, fmt: str) -> Candidate:
+    """The same architecture with every layer in one format."""
+    space = family.space()
+    genes = np.array(candidate.genes, np.int16)
+    for column, choice in enumerate(space.choices):
+        if choice.kind == "precision":
+            genes[column] = choice.options.index(fmt)
+    return space.candidate(genes)
+
+
+def accuracies(run: Run, family: Family, net: nn.Module, chosen: list[Candidate]) -> Iterator[float]:
+    """Test accuracy of each."""
+    calibration = calibration_images(run.dataset, seed=run.config.seed)
+    for candidate in chosen:
+        network = build_network(family, net, candidate, run.dataset, calibration)
+        yield simulated_accuracy(network, run.dataset.test, run.dataset)
+
+
+def alone_accuracy(run: Run, family: Family, candidate: Candidate, number: int, console: Console) -> float:
+    """Test accuracy of an architecture trained by itself, with the recipe of the supernet."""
+    only: Any = Alone(family, candidate)
+    path = run.folder / "alone" / f"{candidate.id}.pt"
+    config = replace(run.config.train, schedule="largest")
+    with progress_bar(console, f"alone {number}", 1) as update:
+        for progress in train(only, run.dataset, config, path, seed=run.config.seed):
+            update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
+    net = load_supernet(only, path)
+    return next(accuracies(run, family, net, [candidate]))
+
+
+def main() -> None:
+    parser = argument_parser(__doc__, seeds=20)
+    parser.add_argument("--run", type=Path, required=True, help="the run folder of a trained supernet")
+    parser.add_argument("--alone", type=int, default=0, metavar="K", help="architectures to train alone")
+    arguments, console = parser.parse_args(), Console(stderr=True)
+    run = find_run(arguments.run)
+    torch.set_num_threads(run.config.train.threads)
+    data, net = run.dataset, load_supernet(run.family, run.checkpoint_path)
+    family = load_family(
+        run.family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
+    )
+    space, corners = family.space(), family.corners()
+    drawn = [
+        space.candidate(genes)
+        for genes in space.sample(3 if arguments.quick else arguments.seeds, rng=np.random.default_rng(0))
+    ]
+    architectures = [corners["largest/fp32"], corners["smallest/fp32"], *drawn]
+    found = np.zeros((len(POLICIES), len(architectures)))
+    for row, fmt in enumerate(POLICIES):
+        chosen = [uniform(family, candidate, fmt) for candidate in architectures]
+        with progress_bar(console, fmt, len(chosen)) as update:
+            for i, accuracy in enumerate(accuracies(run, family, net, chosen)):
+                found[row, i] = accuracy
+                update(i + 1, f"{accuracy:.4f}")
+    rows = [
+        *_rows_of_ends(found),
+        *_rows_of_random(found[:, 2:]),
+        *_rows_alone(run, family, drawn[: arguments.alone], found[0, 2:], console),
+    ]
+    mega = [sum(map(macs, family.workload(c).layers)) / 1e6 for c in architectures]
+    console.print(f"MMACs: largest {mega[0]:.1f}, smallest {mega[1]:.1f}, random {np.median(mega[2:]):.1f}")
+    report("supernet_accuracy", rows, arguments.json)
+
+
+def _rows_of_ends(found: np.ndarray) -> list[Row]:
+    rows = []
+    for i, (name, target) in enumerate(TARGETS.items()):
+        rows.append(Row(f"{name}, fp32", "test accuracy", "share", "higher", found[0, i], 0.0, {}, target))
+        for row, fmt in list(enumerate(POLICIES))[1:]:
+            lost = (found[0, i] - found[row, i]) / POINT
+            goal = 0.5 if (name, fmt) == ("largest", "int8") else None
+            rows.append(
+                Row(f"{name}, {fmt} by calibration", "accuracy lost", "points", "lower", lost, 0.0, {}, goal)
+            )
+    return rows
+
+
+def _rows_of_random(found: np.ndarray) -> list[Row]:
+    n = found.shape[1]
+    spread = interquartile_range(found[0])
+    rows = [
+        Row(f"{n} random, fp32", "test accuracy", "share", "higher", float(np.median(found[0])), spread),
+        Row(f"worst of {n} random, fp32", "test accuracy", "share", "higher", float(found[0].min()), 0.0),
+    ]
+    for row, fmt in list(enumerate(POLICIES))[1:]:
+        lost = (found[0] - found[row]) / POINT
+        goal = 0.7 if fmt == "int8" else None
+        task = f"{n} random, {fmt} by calibration"
+        median, spread = float(np.median(lost)), interquartile_range(lost)
+        rows.append(Row(task, "accuracy lost", "points", "lower", median, spread, {}, goal))
+    return rows
+
+
+def _rows_alone(
+    run: Run, family: Family, drawn: list[Candidate], shared: np.ndarray, console: Console
+) -> list[Row]:
+    rows = []
+    for i, candidate in enumerate(drawn):
+        alone = alone_accuracy(run, family, candidate, i, console)
+        peers = {"trained alone, test accuracy": alone, "in the supernet, test accuracy": float(shared[i])}
+        lost = (alone - shared[i]) / POINT
+        task = f"random {i} against itself trained alone"
+        rows.append(Row(task, "accuracy lost", "points", "lower", lost, 0.0, peers, 1.0))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
