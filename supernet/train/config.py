@@ -30,7 +30,7 @@ class TrainConfig:
         clip_norm: largest norm of the gradients of a step.
         ema: decay per step of the averaged weights that are used afterwards; 0 uses the last ones.
         schedule: `sandwich`: the largest, the smallest and random subnets in every step; `shrinking`: the
-            largest alone first, then random subnets of a space that opens kernel by depth by width; `largest`:
+            largest alone first, then random ones of a space that opens kernel by depth by width; `largest`:
             no other, as a teacher is trained.
         random_subnets: subnets per step besides the largest and the smallest.
         smoothing: label smoothing for the largest subnet.
