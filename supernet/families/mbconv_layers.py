@@ -161,7 +161,8 @@ class MBConvLayers:
         for part, fmt in zip(PARTS, formats, strict=True):
             x = net.add(f"{name}.{part}", self.part(part, s, b, net.shape(x)[1], block, fmt), x)
         if self.has_residual(s, b):
-            total = self.add(s, net.shape(x)[1], net.format(entry), formats[-1])
+            found = net.format(entry)  # of the tensor; as a choice it would be of weights
+            total = self.add(s, net.shape(x)[1], str(Precision(found, found)), formats[-1])
             x = net.add(f"{name}.add", total, x, entry)
         return x
 
