@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.apq_parts import CONSTANTS, is_uncounted
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement, MeasurePlan
@@ -69,12 +70,13 @@ class Answer:
     """What a table says of a unit: a figure, or the reason why there is none.
 
     Attributes:
-        how: `measured` at this very size, `interpolated` between two sizes, or `missing`.
+        how: `measured` at this very size, `interpolated` between two sizes, `uncounted` where the authors'
+            own sums leave it out, or `missing`.
         latency_s, energy_j: nan and None where there is none.
         reason: what is covered instead; empty where there is a figure.
     """
 
-    how: Literal["measured", "interpolated", "missing"]
+    how: Literal["measured", "interpolated", "uncounted", "missing"]
     latency_s: float = math.nan
     energy_j: float | None = None
     reason: str = ""
@@ -89,19 +91,23 @@ class Coverage:
         covered: measured at this very size.
         interpolated: between two sizes of theirs.
         missing: unit -> why there is no figure.
+        uncounted: left out of the authors' own sums: 0 s and 0 J.
     """
 
     table: str
     covered: tuple[LayerSpec, ...]
     interpolated: tuple[LayerSpec, ...]
     missing: Mapping[LayerSpec, str]
+    uncounted: tuple[LayerSpec, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
-        total = len(self.covered) + len(self.interpolated) + len(self.missing)
+        total = len(self.covered) + len(self.interpolated) + len(self.missing) + len(self.uncounted)
         line = (
             f"{self.table}: {len(self.covered)} of {total} units in the table, "
             f"{len(self.interpolated)} interpolated, {len(self.missing)} missing"
+            + f", {len(self.uncounted)} that its authors do not count"
+            * bool(self.uncounted)
         )
         first = next(iter(self.missing.items()), None)
         return f"{line}; first missing: {first[0].key()}: {first[1]}" if first else line
@@ -118,6 +124,8 @@ class PublishedTable:
         constants: figures of parts that are no unit, by their published name.
         knows_activations: whether a unit's activation function is part of its identity; where it is not,
             look-ups ignore `LayerSpec.activation`.
+        parts: units that a constant is the figure of.
+        uncounted: whether the authors' sums leave out a unit.
     """
 
     name: str
@@ -125,6 +133,8 @@ class PublishedTable:
     entries: Mapping[LayerSpec, Entry]
     constants: Mapping[str, Entry] = field(default_factory=dict)
     knows_activations: bool = True
+    parts: Mapping[LayerSpec, Entry] = field(default_factory=dict)
+    uncounted: Callable[[LayerSpec], bool] = field(default=lambda layer: False)
 
     @cached_property
     def curves(self) -> Mapping[LayerSpec, Mapping[int, Entry]]:
@@ -140,9 +150,11 @@ class PublishedTable:
     def find(self, layer: LayerSpec) -> Answer:
         """The figure of a unit: as measured, or piecewise linear in the map's area between two sizes."""
         layer = layer if self.knows_activations else replace(layer, activation="none")
-        entry = self.entries.get(layer)
+        entry = self.entries.get(layer) or self.parts.get(layer)
         if entry is not None:
             return Answer("measured", entry.latency_s, entry.energy_j)
+        if self.uncounted(layer):
+            return Answer("uncounted", 0.0, 0.0)
         curve = self.curves.get(_sizeless(layer), {})
         if not curve:
             return Answer("missing", reason=f"no such unit in the table, which has {self._contents()}")
@@ -157,10 +169,10 @@ class PublishedTable:
         answers = {layer: self.find(layer) for layer in layers}
         chosen = {
             how: tuple(layer for layer, answer in answers.items() if answer.how == how)
-            for how in ("measured", "interpolated", "missing")
+            for how in ("measured", "interpolated", "uncounted", "missing")
         }
         missing = {layer: answers[layer].reason for layer in chosen["missing"]}
-        return Coverage(self.name, chosen["measured"], chosen["interpolated"], missing)
+        return Coverage(self.name, chosen["measured"], chosen["interpolated"], missing, chosen["uncounted"])
 
     def interpolation_errors(self) -> NDArray[np.float64]:
         """(n,) relative error of every unit at every inner size, interpolated without that size."""
@@ -394,7 +406,9 @@ def _bit_fusion(path: Path, name: str, data: bytes) -> PublishedTable:
         for one in (latency_ms, energy_mj):
             _check(path, f"constant {key!r}", one)
         constants[key] = Entry(latency_ms * MILLI, energy_j=energy_mj * MILLI)
-    return PublishedTable(name, BIT_FUSION, entries, constants, knows_activations=False)
+    parts = {layer: constants[key] for key, layer in CONSTANTS.items() if key in constants}
+    table = PublishedTable(name, BIT_FUSION, entries, constants, knows_activations=False, parts=parts)
+    return replace(table, uncounted=is_uncounted) if len(parts) == len(CONSTANTS) else table
 
 
 def _row_layer(path: Path, index: int, row: list[float]) -> LayerSpec:

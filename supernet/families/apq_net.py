@@ -93,4 +93,4 @@ def _whole(layer: ElasticConvNorm, x: Tensor) -> Tensor:
 
 def _copy(layer: ElasticConvNorm) -> nn.Module:
     outputs, inputs, kernel, _ = layer.weight.shape
-    return layer.extract(inputs, outputs, kernel)
+    return layer.extract(outputs if layer.depthwise else inputs, outputs, kernel)
