@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/default
+# two workers, each of which keeps to one core
+FAST := -n 2 --dist worksteal -m "not slow and not device"
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup search test test-slow check bench clean
@@ -21,8 +23,10 @@ setup: $(STAMP)      ## create .venv and install the pinned dependencies
 search: $(STAMP)     ## find networks for this machine on the embedded digits (RUN=folder)
 	$(BIN)/nas run -o $(RUN)
 
+test check: export OMP_NUM_THREADS = 1
+
 test: $(STAMP)       ## the fast tests
-	$(BIN)/python -m pytest -m "not slow and not device"
+	$(BIN)/python -m pytest $(FAST)
 
 test-slow: $(STAMP)  ## the slow tests too
 	$(BIN)/python -m pytest
@@ -31,7 +35,7 @@ check: $(STAMP)      ## lint, format, types, then the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow and not device"
+	$(BIN)/python -m pytest $(FAST)
 
 bench: $(STAMP)      ## every benchmark, results to benchmarks/results
 	for b in search_speed search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model; do \

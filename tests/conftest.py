@@ -1,10 +1,12 @@
 """A made-up device for the real `digits-mbconv` space: numbers of a formula, not of a measurement."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
@@ -15,6 +17,9 @@ from predictors.table import distinct_layers
 from supernet.family import Family, load_family
 
 torch.set_num_threads(1)  # more would wait for each other whenever anything else wants a core
+# No verdict depends on how fast the machine is, or on what else runs on it.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 SLOPE, SESSION_S = 0.9, 8e-6  # of whole networks against sums of rows
 WHOLE = 24  # networks of each precision "measured" as a whole, half of them held out
@@ -59,6 +64,31 @@ def device_profile(family: Family) -> DeviceProfile:
     table = {layer: Measurement(tuple((layer_s(layer) * spread).tolist())) for layer in layers}
     profile = DeviceProfile(DEVICE, MeasurePlan(), table)
     return DeviceProfile(DEVICE, MeasurePlan(), table, fit_calibration(whole_networks(family, profile)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_learning() -> Iterator[None]:
+    """A second for every backend that measures, to learn how quiet this core can be, is not spent: no test
+    is about how exact its times are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hw_profiles.interleave.LEARNING_S", 0.02)
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_measuring() -> str:
+    """For a run's TOML: rough but fast. No spread is too wide, since such rows would be predicted instead."""
+    return """
+[measure]
+rounds = 2
+sessions = 1
+window_s = 5e-5
+patience_s = 0.0
+remeasure_s = 0.0
+quiet_share = 0.0
+max_spread = 1e9
+"""
 
 
 @pytest.fixture(scope="session")

@@ -18,28 +18,24 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()]
 
-# The same stages on so little that all commands together take seconds.
+# Behind a quick plan, the other stages on so little that all commands together take seconds.
 QUICK = """
-[measure]
-rounds = 2
-sessions = 1
-window_s = 5e-5
-patience_s = 0.0
-remeasure_s = 0.0
-quiet_share = 0.0
-max_spread = 1e9
+[profile]
+share = 0.04
 [train]
-epochs = 2
+epochs = 1
+batch_size = 128
+random_subnets = 1
 [sample]
-fp32 = 14
-quantized = 10
+fp32 = 8
+quantized = 8
 [fit]
 predictor = "ridge"
 [search]
 rounds = 1
 budget = 1000
 batch = 250
-finalists = 6
+finalists = 4
 """
 
 
@@ -49,9 +45,11 @@ def test_make_target_exists(command: str) -> None:
     assert dry.returncode == 0, dry.stderr
 
 
-def test_nas_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nas_commands_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_measuring: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "quick.toml").write_text(QUICK)
+    (tmp_path / "quick.toml").write_text(quick_measuring + QUICK)
     write_photos(tmp_path / "photos.zip")
     started: set[str] = set()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
