@@ -9,9 +9,13 @@ from hw_profiles.errors import TrilobitError
 _CHOICES = {
     "optimiser": ("adamw", "sgd"),
     "schedule": ("sandwich", "shrinking", "largest"),
+    "device": ("auto", "cpu", "cuda"),
+    "amp": ("auto", "off", "bf16", "fp16"),
 }
-_POSITIVE = ("epochs", "batch_size", "accumulate", "learning_rate", "clip_norm", "threads")
+_POSITIVE = ("batch_size", "accumulate", "learning_rate", "clip_norm", "threads")
 _SHARES = ("warmup", "smoothing", "ema")
+_NOT_NEGATIVE = ("random_subnets", "pad", "cutout", "mixup", "randaugment", "evaluate_every")
+STRONGEST = 30  # of RandAugment's magnitudes
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,11 @@ class TrainConfig:
     """How to train.
 
     Attributes:
-        epochs: passes over the training part.
-        batch_size: images per forward; every subnet of the step sees the same ones.
+        epochs: passes over the training part; 0 uses the first weights, those of `init`, as they are.
+        init: the first weights: `none` for random ones, `shipped:NAME`, or the path of a checkpoint.
+        batch_size: images per forward, of one process; every subnet of the step sees the same ones.
         accumulate: forwards per optimiser step, their gradients averaged: a batch that memory cannot hold.
+            An optimiser step sees batch_size x accumulate x processes images.
         optimiser: `adamw`, or `sgd` with Nesterov's momentum.
         learning_rate: peak; linear warm-up, then cosine to 0.
         momentum: of `sgd`.
@@ -33,11 +39,18 @@ class TrainConfig:
             largest alone first, then random ones of a space that opens kernel by depth by width; `largest`:
             no other, as a teacher is trained.
         random_subnets: subnets per step besides the largest and the smallest.
+        teacher: path of a finished checkpoint of the same space, whose largest network the other subnets
+            learn from; empty takes the largest subnet of the step itself.
         smoothing: label smoothing for the largest subnet.
         pad: random shift in pixels.
         flip: mirror half of the images.
         cutout: side in pixels of the square that is blanked out; 0 for none.
         mixup: parameter of the Beta distribution that two images are mixed by; 0 for none.
+        randaugment: strength of RandAugment, 1 to 30; 0 for none.
+        device: `cpu`, `cuda`, or `auto`: CUDA where there is one.
+        amp: numbers of the activations: `bf16`, `fp16`, `off` (fp32), or `auto`: fp32 on a CPU, bf16 on a GPU
+            that has it and fp16 on others.
+        evaluate_every: epochs between two looks at the accuracy on search-validation; 0 for none.
         checkpoint_s: seconds between checkpoints.
         threads: of torch, set by the command line. Small networks gain little from a second one, and lose ten
             times as much as soon as anything else wants its core.
@@ -47,6 +60,7 @@ class TrainConfig:
     """
 
     epochs: int = 36
+    init: str = "none"
     batch_size: int = 64
     accumulate: int = 1
     optimiser: str = "adamw"
@@ -58,15 +72,21 @@ class TrainConfig:
     ema: float = 0.0
     schedule: str = "sandwich"
     random_subnets: int = 2
+    teacher: str = ""
     smoothing: float = 0.1
     pad: int = 2
     flip: bool = False
     cutout: int = 0
     mixup: float = 0.0
+    randaugment: int = 0
+    device: str = "auto"
+    amp: str = "auto"
+    evaluate_every: int = 0
     checkpoint_s: float = 15.0
     threads: int = 1
 
     def __post_init__(self) -> None:
+        self._check_epochs()
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise TrilobitError(f"train.{name} must be above 0, got {getattr(self, name)}")
@@ -78,6 +98,15 @@ class TrainConfig:
                 raise TrilobitError(
                     f"train.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        for name in ("random_subnets", "pad", "cutout", "mixup"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise TrilobitError(f"train.{name} must be at least 0, got {getattr(self, name)}")
+        if self.randaugment > STRONGEST:
+            raise TrilobitError(f"train.randaugment must be at most {STRONGEST}, got {self.randaugment}")
+
+    def _check_epochs(self) -> None:
+        if self.epochs < 0 or (self.epochs == 0 and self.init == "none"):
+            raise TrilobitError(
+                f"train.epochs must be above 0, got {self.epochs}; 0 only with train.init, "
+                "which names weights to use as they are"
+            )

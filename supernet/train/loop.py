@@ -19,9 +19,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hw_profiles.errors import TrilobitError
 from supernet.family import Family
 from supernet.train.augment import cutout, mixup, shift_and_flip
-from supernet.train.checkpoint import load_checkpoint, save_checkpoint
+from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from supernet.train.checkpoint import trained_weights as trained_weights
 from supernet.train.config import TrainConfig as TrainConfig
 from supernet.train.data import Dataset, to_batch
+from supernet.train.initial import NONE, start_from, weights_path
+from supernet.train.initial import identity as init_identity
 from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.sampling import step_archs
 
@@ -85,24 +88,47 @@ def train(
         TrilobitError: the checkpoint there is damaged, of another space, or of another training
             configuration or data.
     """
-    training = start(family, dataset, config, seed=seed)
+    resumes = path.exists()
+    training = start(family, dataset, config, seed=seed, resumes=resumes)
     identity = _identity(training)
-    step = _resume(path, training, identity) if path.exists() else 0
-    steps, saved_at = training.steps, time.monotonic()
+    past = _resume(path, training, identity) if resumes else {}
+    step, steps = int(past.get("step", 0)), training.steps
+    began, saved_at = time.monotonic() - float(past.get("seconds", 0.0)), time.monotonic()
+    losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
+
+    def save() -> None:
+        record = {"seconds": time.monotonic() - began, "losses": torch.tensor(losses, dtype=torch.float64)}
+        described = {"name": family.name, "classes": list(dataset.classes)}
+        progress = {"step": step, "steps": steps}
+        save_checkpoint(path, {**identity, **described, **progress, **record, **training.state()})
+
     if step == steps:
+        if not resumes:  # no epochs: the first weights are the result
+            save()
         yield Progress(steps, steps, math.nan)
     while step < steps:
-        loss = _step(training, step)
+        losses.append(_step(training, step))
         step += 1
         if step == steps or time.monotonic() - saved_at > config.checkpoint_s:
-            save_checkpoint(path, {**identity, "step": step, "steps": steps, **training.state()})
+            save()
             saved_at = time.monotonic()
-        yield Progress(step, steps, loss)
+        yield Progress(step, steps, losses[-1])
 
 
-def start(family: Family, dataset: Dataset, config: TrainConfig, *, seed: int) -> Training:
-    """A training whose network has its first weights."""
+def start(
+    family: Family, dataset: Dataset, config: TrainConfig, *, seed: int, resumes: bool = False
+) -> Training:
+    """A training whose network has its first weights; `resumes` says that those of a checkpoint follow.
+
+    Raises:
+        TrilobitError: `config.init` is no checkpoint, or of another architecture; or without epochs, of other
+            classes.
+    """
     net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.init != NONE and not resumes:
+        path = weights_path(config.init)
+        begun = start_from(net, load_weights(path), dataset.classes, origin=config.init)
+        begun.require_usable(config.epochs, config.init)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None  # type: ignore[no-untyped-call]
     return Training(family, dataset, config, seed, net, _optimiser(net, config), ema)
 
@@ -124,14 +150,6 @@ def load_supernet(family: Family, path: Path) -> nn.Module:
     return net.eval()
 
 
-def trained_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to use of a checkpoint's state: the averaged ones where there are any."""
-    if "ema" not in state:
-        return dict(state["model"])
-    prefix = "module."
-    return {name.removeprefix(prefix): w for name, w in state["ema"].items() if name.startswith(prefix)}
-
-
 def resize(x: Tensor, resolution: int) -> Tensor:
     """(n, c, h, w) -> (n, c, r, r), channels last; the same filter as for evaluation."""
     if x.shape[2] != resolution:
@@ -141,15 +159,18 @@ def resize(x: Tensor, resolution: int) -> Tensor:
 
 def _identity(training: Training) -> dict[str, Any]:
     config = {name: value for name, value in asdict(training.config).items() if name not in HOST_ONLY}
+    config["init"] = init_identity(training.config.init)
     space, data = training.family.space().fingerprint, training.dataset.fingerprint
     return {"space": space, "data": data, "config": config, "seed": training.seed}
 
 
-def _resume(path: Path, training: Training, identity: dict[str, Any]) -> int:
-    """The step to go on from; settings that an older checkpoint does not know had their defaults then."""
+def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[str, Any]:
+    """The state to go on from; settings that an older checkpoint does not know had their defaults then."""
     state = load_checkpoint(path, fingerprint=identity["space"])
     defaults = {name: value for name, value in asdict(TrainConfig()).items() if name not in HOST_ONLY}
     found = {**state, "config": {**defaults, **state.get("config", {})}}
+    if identity["config"]["init"] is None:  # that file is not needed any more
+        identity["config"]["init"] = found["config"]["init"]
     changed = [name for name, value in identity.items() if found.get(name) != value]
     if changed:
         raise TrilobitError(
@@ -157,7 +178,7 @@ def _resume(path: Path, training: Training, identity: dict[str, Any]) -> int:
             "use another run folder, or delete it to train anew"
         )
     training.load(state)
-    return int(state["step"])
+    return state
 
 
 def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -56,7 +56,9 @@ def test_resumed_training_ends_with_the_same_weights(family: Family, digits: Dat
     assert 5 + len(rest) == 12
     fingerprint = family.space().fingerprint
     expected, found = (load_checkpoint(path, fingerprint=fingerprint) for path in (whole, resumed))
+    assert min(state.pop("seconds") for state in (expected, found)) > 0
     assert_same(found, expected)
+    assert found["losses"].tolist() == [progress.loss for progress in steps]
     assert [progress.loss for progress in rest] == [progress.loss for progress in steps[5:]]
 
 

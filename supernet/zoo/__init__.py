@@ -1,0 +1,27 @@
+"""Supernets that are shipped: compact checkpoints as package data, each with its model card beside it."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from hw_profiles.errors import TrilobitError
+
+ZOO: Mapping[str, str] = {"cifar-mbconv": "cifar-mbconv.pt"}
+PREFIX = "shipped:"
+FOLDER = Path(str(files("supernet.zoo")))
+
+
+def shipped(name: str) -> Path:
+    """The checkpoint that is shipped as `name`.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    if name not in ZOO:
+        raise TrilobitError(f"no checkpoint {name!r} is shipped; known: {', '.join(sorted(ZOO))}")
+    return FOLDER / ZOO[name]
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a checkpoint of this name is shipped, and there."""
+    return name in ZOO and shipped(name).is_file()
