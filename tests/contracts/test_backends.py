@@ -15,11 +15,14 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load
 from hw_profiles.workload import LayerSpec, Workload, single
 from nas.stages.profile import emit_with_random_numbers
+from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.family import load_family
 
 PLAN = MeasurePlan(rounds=3, patience_s=0.0)
 CONV = LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu")
 UNKNOWN = replace(CONV, weight_format="int3", activation_format="int3")
+# each of its units is compiled and tuned: a second apiece
+FEW_UNITS = MBConvFamily("few-units", (8, 28), 8, (Stage(8, 1, (1, 2), (32,), (3,)),), 16, 1, 10)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         "recorded": Case(partial(devices["recorded"], profile=profile_file), corners(family, "fp32")),
         "systolic": Case(partial(devices["systolic"], device="bitfusion"), corners(integer, "int8")),
         "table": Case(partial(devices["table"], path=table), tuple(map(single, blocks))),
-        "tvm": Case(partial(devices["tvm"], database=database), corners(family, "int8")),
+        "tvm": Case(partial(devices["tvm"], database=database), corners(FEW_UNITS, "int8")),
     }
 
 
