@@ -71,7 +71,7 @@ def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> 
 
 
 @pytest.mark.parametrize("formats", [("fp32", "int8"), ("int4", "fp32", "int8"), ("fp32", "fp16"), SLOW])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"apq-proxyless"}))  # its formats are its own
 def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) -> None:
     family = load_family(name, in_channels=3, classes=10, formats=formats)
     genomes = family.space().sample(300, rng=np.random.default_rng(0))
