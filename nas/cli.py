@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from rich.table import Table
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
 from hw_profiles.registry import names
-from nas.config import RunConfig, read_config
+from nas.config import RunConfig, parse_config, read_document
+from nas.defaults import with_defaults
 from nas.devices import available_devices
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES, Run, find_run, open_run
@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
             _add_run_options(command)
         if name in ("run", "profile"):
             _add_profile_options(command)
+        if name in ("run", "train"):
+            _add_train_options(command)
         if name in _ADD_OPTIONS:
             _ADD_OPTIONS[name](command)
     return parser
@@ -97,6 +99,13 @@ def _add_profile_options(command: argparse.ArgumentParser) -> None:
     add("--share", metavar="SHARE", help="measure this share of the units, such as 20%%; predict the rest")
     add("--from", dest="sources", action="append", metavar="PROFILE", help="a profile of another device to "
         "predict from; may be repeated")  # fmt: skip
+
+
+def _add_train_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--init", metavar="CHECKPOINT", help="weights to start from: a file, shipped:NAME, or none")
+    add("--epochs", type=int, metavar="N", help="passes over the training images; 0 uses the weights of "
+        "--init as they are")  # fmt: skip
 
 
 def _add_validate(command: argparse.ArgumentParser) -> None:
@@ -148,44 +157,47 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--count", type=int, metavar="N", help="networks to export")
 
 
-def _configure(arguments: argparse.Namespace) -> RunConfig:
-    """The configuration file, else the one already in the run folder, else the defaults; options on top."""
+def _configure(arguments: argparse.Namespace) -> tuple[RunConfig, str]:
+    """The configuration file, else the one already in the run folder, else the defaults; options on top. And
+    a line on what was filled in because of the data or the checkpoint to start from.
+    """
     existing = arguments.output / "run.toml"
-    if arguments.config is not None:
-        config = read_config(arguments.config)
-    else:
-        config = read_config(existing) if existing.exists() else RunConfig()
+    path = arguments.config or (existing if existing.exists() else None)
+    document = read_document(path) if path is not None else {}
     given = {name: value for name, value in vars(arguments).items() if value is not None}
+    for section, values in _sections(given).items():
+        found = document.get(section, {})
+        document[section] = {**found, **values} if isinstance(found, Mapping) else found
+    if "seed" in given:
+        document["seed"] = given["seed"]
+    filled, note = with_defaults(document)
+    return parse_config(filled, origin=str(path or "options")), note
+
+
+def _sections(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The options as sections of a configuration."""
+    sections: dict[str, dict[str, Any]] = {}
+
+    def put(section: str, key: str, value: Any) -> None:
+        sections.setdefault(section, {})[key] = value
+
     for option, (section, key) in _OPTIONS.items():
         if option in given:
-            config = replace(config, **{section: replace(getattr(config, section), **{key: given[option]})})
-    if "objective" in given:
-        config = replace(config, search=replace(config.search, objectives=_names(given["objective"])))
-    if "formats" in given:
-        config = replace(config, space=replace(config.space, formats=_names(given["formats"])))
-    config = _configure_profile(config, given)
-    if "seed" in given:
-        config = replace(config, seed=given["seed"])
-    limits = {LIMITS[option]: given[option] for option in LIMITS if option in given}
-    return replace(config, constraints={**config.constraints, **limits})
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
-
-
-def _configure_profile(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+            put(section, key, _PARSED.get(option, lambda text: text)(given[option]))
     if "rpc" in given:
         kind, tracker = given["rpc"]
         if kind != "tracker":
             raise TrilobitError(f"--rpc {kind!r}: only 'tracker' is known; write --rpc tracker HOST:PORT")
-        device = replace(config.device, tracker=tracker)
-        config = replace(config, device=replace(device, name="tvm") if "device" not in given else device)
-    if "sources" in given:
-        config = replace(config, profile=replace(config.profile, sources=tuple(given["sources"])))
-    if "share" in given:
-        config = replace(config, profile=replace(config.profile, share=_share(given["share"])))
-    return config
+        put("device", "tracker", tracker)
+        put("device", "name", given.get("device", "tvm"))
+    for option, name in LIMITS.items():
+        if option in given:
+            put("constraints", name, given[option])
+    return sections
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _share(text: str) -> float:
@@ -206,14 +218,29 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "key": ("device", "key"),
     "database": ("device", "database"),
     "budget": ("profile", "budget"),
+    "sources": ("profile", "sources"),
+    "share": ("profile", "share"),
     "space": ("space", "name"),
+    "formats": ("space", "formats"),
+    "init": ("train", "init"),
+    "epochs": ("train", "epochs"),
+    "objective": ("search", "objectives"),
     "count": ("export", "count"),
+}
+_PARSED: Mapping[str, Callable[[Any], Any]] = {
+    "sources": tuple,
+    "share": _share,
+    "formats": _names,
+    "objective": _names,
 }
 
 
-def _open(arguments: argparse.Namespace) -> Run:
+def _open(arguments: argparse.Namespace, console: Console) -> Run:
     """The run that the arguments name, and torch on as many threads as it says."""
-    run = open_run(arguments.output, _configure(arguments))
+    config, note = _configure(arguments)
+    run = open_run(arguments.output, config)
+    if note:
+        console.print(note)
     torch.set_num_threads(run.config.train.threads)
     return run
 
@@ -221,7 +248,7 @@ def _open(arguments: argparse.Namespace) -> Run:
 def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.pipeline import run_all  # torch and all engines: only where they are needed
 
-    run = _open(arguments)
+    run = _open(arguments, console)
     run_all(run, console)
     return _summary(run, console)
 
@@ -229,7 +256,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.pipeline import run_stage
 
-    run = _open(arguments)
+    run = _open(arguments, console)
     run_stage(run, arguments.command, console)
     return {"stage": arguments.command, "folder": str(run.folder)}
 
@@ -239,7 +266,7 @@ def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
     found = _stage(arguments, console)
     if arguments.validate is not None:
-        run_validation(_open(arguments), arguments.validate, console)
+        run_validation(_open(arguments, console), arguments.validate, console)
     return found
 
 

@@ -248,18 +248,26 @@ def _check_type(default: Any, found: Any, where: str) -> None:
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration in a TOML file.
+    """The configuration in a TOML file; what it does not name has its default.
 
     Raises:
         TrilobitError: no such file, not TOML, or not a configuration.
     """
+    return parse_config(read_document(path), origin=str(path))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as plain data.
+
+    Raises:
+        TrilobitError: no such file, or not TOML.
+    """
     try:
-        document = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such configuration file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrilobitError(f"{path}: not valid TOML ({error})") from None
-    return parse_config(document, origin=str(path))
 
 
 def render_config(config: RunConfig) -> str:

@@ -19,6 +19,7 @@ from nas.run import Run
 from nas.search.searcher import make_searcher
 from nas.stages.profile import estimate_groups, random_emitter
 from nas.stages.sample import sample_plan
+from nas.stages.start import check_start
 from nas.targets import check_reachable, resolve_targets, show
 from predictors.predictor import load_predictor
 from predictors.table import distinct_layers
@@ -50,6 +51,7 @@ def preflight(run: Run, console: Console) -> Preflight:
     Raises:
         TrilobitError: a limit that nothing can meet, or a searcher or predictor that does not exist.
     """
+    check_start(run)
     load_predictor(run.config.fit.predictor)
     make_searcher(run.config.search.searcher, run.family.space(), seed=run.config.seed)
     corners = _corner_costs(run)
@@ -113,6 +115,8 @@ def _estimate(run: Run) -> dict[str, float]:
 
 def _train_seconds(run: Run) -> float:
     """From two steps of a throw-away supernet."""
+    if run.config.train.epochs == 0:
+        return 0.0
     config = replace(run.config.train, epochs=1, checkpoint_s=float("inf"))
     steps = train(
         run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed

@@ -19,7 +19,9 @@ from hw_profiles.measurement import MeasurePlan
 from nas.config import RunConfig, read_config, render_config
 from nas.devices import is_replayed, open_backend
 from supernet.family import Family, load_family
+from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
+from supernet.train.initial import NONE, identity, weights_path
 
 STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
 _STATE = "state/1"
@@ -72,6 +74,22 @@ class Run:
         """Whether nothing is measured on the device: its times are looked up or modelled."""
         return is_replayed(self.config.device)
 
+    @cached_property
+    def init(self) -> str:
+        """What decides the first weights: `none`, or the content of the checkpoint to start from, wherever
+        that is. It may be gone as soon as training from it has begun.
+
+        Raises:
+            TrilobitError: there is no such checkpoint.
+        """
+        init = self.config.train.init
+        found = identity(init)
+        if found is None and self.checkpoint_path.exists():
+            state = load_checkpoint(self.checkpoint_path, fingerprint=self.family.space().fingerprint)
+            begun = state.get("config", {}).get("init", NONE)
+            found = None if begun == NONE else str(begun)
+        return content_hash(weights_path(init)) if found is None else found
+
     # -- files -----------------------------------------------------------------------------------------
 
     @property
@@ -118,7 +136,8 @@ class Run:
                 device = self.backend.describe().to_json()
                 return [space, config.section("measure"), config.section("profile"), device]
             case "train":
-                return [space, self.dataset.fingerprint, config.section("train"), config.seed]
+                train = {**config.section("train"), "init": self.init}
+                return [space, self.dataset.fingerprint, train, config.seed]
             case "sample":
                 return [self.fingerprint("train"), config.section("sample"), config.seed]
             case "fit":
@@ -151,15 +170,16 @@ def open_run(folder: Path, config: RunConfig) -> Run:
     """The run in `folder` with `config`, its `run.toml` and `env.json` written.
 
     Raises:
-        TrilobitError: the device, the data or the space does not exist; nothing is written then, so that a
-            mistyped option does not stay in the folder.
+        TrilobitError: the device, the data, the space or the checkpoint to start from does not exist; nothing
+            is written then, so that a mistyped option does not stay in the folder.
         OSError: the folder cannot be written.
     """
     run = Run(folder, config)
     run.backend.describe()
     run.family.space()
+    environment = _environment(run)
     write_atomic(folder / "run.toml", render_config(config))
-    write_json(folder / "env.json", _environment(config))
+    write_json(folder / "env.json", environment)
     return run
 
 
@@ -174,7 +194,7 @@ def find_run(folder: Path) -> Run:
     return Run(folder, read_config(folder / "run.toml"))
 
 
-def _environment(config: RunConfig) -> dict[str, Any]:
+def _environment(run: Run) -> dict[str, Any]:
     packages = (
         "trilobit",
         "torch",
@@ -189,7 +209,8 @@ def _environment(config: RunConfig) -> dict[str, Any]:
     return {
         "schema": "env/1",
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "seed": config.seed,
+        "seed": run.config.seed,
+        "init": run.init,
         "host": {"system": platform.platform(), "machine": platform.machine(), "argv": sys.argv[:1]},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

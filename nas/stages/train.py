@@ -6,12 +6,14 @@ from rich.console import Console
 
 from nas.progress import progress_bar
 from nas.run import Run
+from nas.stages.start import announce_start
 from supernet.train.allocator import keep_freed_memory
 from supernet.train.loop import steps_per_epoch, train
 
 
 def run_train(run: Run, console: Console) -> None:
     """Train, or finish training; the checkpoint is left in the run folder."""
+    announce_start(run, console)
     keep_freed_memory()
     config = run.config.train
     steps = config.epochs * steps_per_epoch(run.dataset, config)

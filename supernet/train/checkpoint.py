@@ -33,6 +33,7 @@ class Weights:
         tensors: by the names of the network's state; real ones are float32.
         space: name of the space; empty where the file does not say.
         classes: names of the classes; empty where the file does not say.
+        data: fingerprint of the images; empty where the file does not say.
         unfinished: steps that the training behind them had left.
         metadata: plain values: what they were trained on and how; empty for a training's own checkpoint.
     """
@@ -40,6 +41,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
     space: str = ""
     classes: tuple[str, ...] = ()
+    data: str = ""
     unfinished: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +84,7 @@ def save_weights(path: Path, weights: Weights) -> None:
     document = {
         "space": weights.space,
         "classes": list(weights.classes),
+        "data": weights.data,
         "architecture": architecture(weights.tensors),
         "metadata": dict(weights.metadata),
     }
@@ -100,9 +103,14 @@ def load_weights(path: Path) -> Weights:
     try:
         found = state["model"] if compact else trained_weights(state)
         tensors = {str(name): _real(tensor) for name, tensor in found.items()}
-        space, metadata = str(state["space"] if compact else state.get("name", "")), state.get("metadata", {})
-        left = 0 if compact else int(state["steps"]) - int(state["step"])
-        weights = Weights(tensors, space, tuple(map(str, state.get("classes", ()))), left, dict(metadata))
+        weights = Weights(
+            tensors,
+            space=str(state["space"] if compact else state.get("name", "")),
+            classes=tuple(map(str, state.get("classes", ()))),
+            data=str(state.get("data", "")),
+            unfinished=0 if compact else int(state["steps"]) - int(state["step"]),
+            metadata=dict(state.get("metadata", {})),
+        )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TrilobitError(
             f"{path}: not a whole {state['schema']} checkpoint ({type(error).__name__}: {error}); "

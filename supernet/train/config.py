@@ -107,6 +107,6 @@ class TrainConfig:
     def _check_epochs(self) -> None:
         if self.epochs < 0 or (self.epochs == 0 and self.init == "none"):
             raise TrilobitError(
-                f"train.epochs must be above 0, got {self.epochs}; 0 only with train.init, "
-                "which names weights to use as they are"
+                f"train.epochs must be above 0, got {self.epochs}; give some (--epochs), or weights to use "
+                "as they are (train.init, --init)"
             )

@@ -52,7 +52,7 @@ def test_whole_numbers_serve_as_fractions() -> None:
     ("document", "message"),
     [
         ({"trian": {}}, "mine: unknown section 'trian'; known: seed, data, device"),
-        ({"train": {"epoch": 1}}, "mine: unknown key train.epoch; known: batch_size"),
+        ({"train": {"epoch": 1}}, "mine: unknown key train.epoch; known: accumulate"),
         ({"train": []}, r"mine: \[train\] must be a table, got \[\]"),
         ({"train": {"epochs": 1.5}}, "mine: train.epochs must be int, got 1.5"),
         ({"train": {"epochs": True}}, "mine: train.epochs must be int, got True"),

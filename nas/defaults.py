@@ -1,0 +1,62 @@
+"""What a run takes where nothing is said: by its data, and by the checkpoint that it starts from.
+
+Everything filled in here stands in the run's `run.toml`, and the command says it in one line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supernet.train.checkpoint import load_weights
+from supernet.train.initial import NONE, weights_path
+from supernet.train.loop import HOST_ONLY
+from supernet.zoo import PREFIX, is_shipped
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataDefaults:
+    """What fits one kind of data.
+
+    Attributes:
+        space: what it is searched in.
+        shipped: supernet of that space which was trained on it.
+    """
+
+    space: str
+    shipped: str
+
+
+BY_DATA: Mapping[str, DataDefaults] = {"cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv")}
+
+
+def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
+    """A configuration (plain data, as TOML gives it) with what it leaves open, and a line that says what was
+    filled in; empty where nothing was.
+
+    A checkpoint to start from (`train.init`) decides the space; else the data does. The data's shipped
+    supernet is used as it is, unless the space is another one or the configuration says how to train.
+
+    Raises:
+        TrilobitError: the checkpoint to start from cannot be read.
+    """
+    if not all(isinstance(document.get(name, {}), Mapping) for name in ("data", "train", "space")):
+        return dict(document), ""  # no configuration: whoever parses it says so
+    data, train, space = (dict(document.get(name, {})) for name in ("data", "train", "space"))
+    known = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
+    notes = []
+    if "name" not in space and (name := _space_of(train.get("init", NONE)) or (known.space if known else "")):
+        space["name"] = name
+        notes.append(f"space {name}")
+    starts = known and space.get("name") == known.space and set(train) <= set(HOST_ONLY)
+    if known and starts and is_shipped(known.shipped):
+        train |= {"init": PREFIX + known.shipped, "epochs": 0}
+        notes.append("the shipped supernet as it is (--init none trains from scratch)")
+    filled = {**document, **{name: found for name, found in (("train", train), ("space", space)) if found}}
+    return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
+
+
+def _space_of(init: object) -> str:
+    """Name of the space of the checkpoint to start from; empty where there is none, or it does not say."""
+    return load_weights(weights_path(str(init))).space if init != NONE else ""

@@ -1,0 +1,42 @@
+"""What a training starts from: checked before anything takes time, and said."""
+
+import numpy as np
+from rich.console import Console
+
+from nas.run import Run
+from supernet.train.checkpoint import Weights, load_weights
+from supernet.train.initial import NONE, Start, start_from, weights_path
+
+
+def check_start(run: Run) -> tuple[Weights, Start] | None:
+    """The weights that training starts from and what of them is used; None where it starts from random ones,
+    or has begun.
+
+    Raises:
+        TrilobitError: the checkpoint cannot be read, does not fit, or needs training but gets none.
+    """
+    config = run.config.train
+    if config.init == NONE or run.checkpoint_path.exists():
+        return None
+    weights = load_weights(weights_path(config.init))
+    net = run.family.supernet(rng=np.random.default_rng(0))
+    begun = start_from(net, weights, run.dataset.classes, origin=config.init)
+    begun.require_usable(config.epochs, config.init)
+    return weights, begun
+
+
+def announce_start(run: Run, console: Console) -> None:
+    """Say what training starts from, and what of it does not fit the data."""
+    found = check_start(run)
+    if found is None:
+        return
+    weights, begun = found
+    use = f"then {run.config.train.epochs} epochs" if run.config.train.epochs else "used as they are"
+    console.print(f"first weights: {run.config.train.init}, {use}")
+    for note in begun.notes:
+        console.print(f"  {note}")
+    if weights.classes == run.dataset.classes and weights.data not in ("", run.dataset.fingerprint):
+        console.print(
+            "  they may know images that are search-validation here, which makes accuracies there too good; "
+            "those on the test part stay right"
+        )
