@@ -1,4 +1,7 @@
-"""Augmentation of whole batches: every image gets its own draw, without a loop over images."""
+"""Augmentation of whole batches: every image gets its own draw, without a loop over images.
+
+Draws are made on the CPU, wherever the images are: the same ones for every device.
+"""
 
 import numpy as np
 import torch
@@ -17,7 +20,8 @@ def shift_and_flip(x: Tensor, *, generator: torch.Generator, flip: bool, pad: in
     if flip:
         mirrored = torch.rand(n, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    images = torch.arange(n).view(n, 1, 1)
+    images = torch.arange(n, device=x.device).view(n, 1, 1)
+    rows, columns = rows.to(x.device), columns.to(x.device)
     return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -30,7 +34,7 @@ def cutout(x: Tensor, side: int, *, generator: torch.Generator) -> Tensor:
     left = torch.randint(0, width, (n, 1), generator=generator) - side // 2
     rows = (torch.arange(height) >= top) & (torch.arange(height) < top + side)
     columns = (torch.arange(width) >= left) & (torch.arange(width) < left + side)
-    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None].to(x.device), 0.0)
 
 
 def mixup(x: Tensor, targets: Tensor, alpha: float, *, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -38,5 +42,5 @@ def mixup(x: Tensor, targets: Tensor, alpha: float, *, rng: np.random.Generator)
     by one share drawn from Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412).
     """
     share = float(rng.beta(alpha, alpha))
-    other = torch.from_numpy(rng.permutation(len(x)))
+    other = torch.from_numpy(rng.permutation(len(x))).to(x.device)
     return torch.lerp(x[other], x, share), torch.lerp(targets[other], targets, share)

@@ -27,7 +27,7 @@ from supernet.train import cifar10
 from supernet.train.image_archives import read_class_folders
 from supernet.train.images import Images, Labels, Pixels, Source
 
-__all__ = ["Dataset", "Images", "load_data", "stratified_split", "to_batch"]
+__all__ = ["Dataset", "Images", "load_data", "normalised", "stratified_split", "to_batch", "to_tensor"]
 
 _USAGE = {"digits": "digits", "imagefolder": "imagefolder:PATH[?size=N]", "cifar10": "cifar10:PATH"}
 
@@ -112,10 +112,25 @@ def stratified_split(labels: Labels, shares: tuple[float, ...], *, seed: int) ->
 
 def to_batch(images: Images, dataset: Dataset, resolution: int) -> Tensor:
     """(n, c, r, r) float32, channels last, normalised to mean 0 and deviation 1 over `dataset.train`."""
-    batch = torch.from_numpy(np.ascontiguousarray(images.pixels)).permute(0, 3, 1, 2).float()
+    return normalised(to_tensor(images), dataset, resolution)
+
+
+def to_tensor(images: Images) -> Tensor:
+    """(n, c, h, w) uint8, channels last."""
+    return torch.from_numpy(np.ascontiguousarray(images.pixels)).permute(0, 3, 1, 2)
+
+
+def normalised(pixels: Tensor, dataset: Dataset, resolution: int) -> Tensor:
+    """(n, c, h, w) uint8 -> (n, c, r, r) float32 of mean 0 and deviation 1 over `dataset.train`, on the same
+    device.
+    """
+    batch = pixels.float()
     if batch.shape[2:] != (resolution, resolution):
         batch = F.interpolate(batch, (resolution, resolution), mode="bilinear", antialias=True)
-    mean, std = (torch.tensor(values).mul(255).view(1, -1, 1, 1) for values in (dataset.mean, dataset.std))
+    mean, std = (
+        torch.tensor(values, device=batch.device).mul(255).view(1, -1, 1, 1)
+        for values in (dataset.mean, dataset.std)
+    )
     return batch.sub_(mean).div_(std)
 
 

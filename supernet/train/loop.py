@@ -1,13 +1,15 @@
 """The training loop: several subnets a step, in-place distillation, exactly resumable.
 
 Everything random in step k comes from (seed, k), so a run that was killed and resumed ends with the very
-same weights.
+same weights. On a GPU that holds up to the order in which its kernels add.
 """
 
+import hashlib
+import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +20,45 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw_profiles.errors import TrilobitError
 from supernet.family import Family
-from supernet.train.augment import cutout, mixup, shift_and_flip
+from supernet.train.batches import Batches, resize
+from supernet.train.batches import steps_per_epoch as steps_per_epoch
 from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from supernet.train.checkpoint import trained_weights as trained_weights
 from supernet.train.config import TrainConfig as TrainConfig
-from supernet.train.data import Dataset, to_batch
+from supernet.train.data import Dataset
 from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
 from supernet.train.losses import distillation_loss, label_loss
+from supernet.train.parallel import World, add_up, check_same
+from supernet.train.placement import Placement, choose_placement
 from supernet.train.sampling import step_archs
+from supernet.train.teacher import Teacher, load_teacher, teacher_identity
+from supernet.train.watch import watched_accuracies
 
-HOST_ONLY = ("checkpoint_s", "threads")  # settings that say how to compute, not what
+# settings that say how to compute, not what
+HOST_ONLY = ("device", "amp", "evaluate_every", "checkpoint_s", "threads")
+ALONE = World()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is: `step` of `steps` done, and the last step's loss of the largest subnet."""
+    """Where training is.
+
+    Attributes:
+        step, steps: done, and of the whole training.
+        loss: the last step's, of the largest subnet.
+        learning_rate: of the last step.
+        images: what the last step saw, over all processes.
+        accuracies: of the `largest` and the `smallest` network on search-validation, in 0..1; empty unless
+            it was time to look.
+    """
 
     step: int
     steps: int
     loss: float
+    learning_rate: float = math.nan
+    images: int = 0
+    accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,26 +66,41 @@ class Training:
     """What a step reads and changes.
 
     Attributes:
+        scaler: of fp16 gradients; does nothing for other types.
         ema: the averaged weights; None without averaging.
+        teacher: None where the largest subnet of the step teaches.
     """
 
     family: Family
-    dataset: Dataset
-    config: TrainConfig
-    seed: int
+    batches: Batches
+    placement: Placement
     net: nn.Module
     optimiser: torch.optim.Optimizer
-    ema: AveragedModel | None
+    scaler: torch.amp.GradScaler
+    ema: AveragedModel | None = None
+    teacher: Teacher | None = None
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.batches.config
+
+    @property
+    def world(self) -> World:
+        return self.batches.world
 
     @property
     def steps(self) -> int:
         """Of the whole training."""
-        return self.config.epochs * steps_per_epoch(self.dataset, self.config)
+        return self.config.epochs * self.batches.steps_per_epoch
 
     def state(self) -> dict[str, Any]:
         """What it takes to go on exactly here."""
         state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
-        return state if self.ema is None else {**state, "ema": self.ema.state_dict()}
+        if self.ema is not None:
+            state["ema"] = self.ema.state_dict()
+        if self.scaler.is_enabled():
+            state["scaler"] = self.scaler.state_dict()
+        return state
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
@@ -72,31 +108,47 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+        if self.scaler.is_enabled() and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
 
 
-def steps_per_epoch(dataset: Dataset, config: TrainConfig) -> int:
-    """Optimiser steps per pass; the last, smaller batch of a pass is dropped unless it is the only one."""
-    return max(1, len(dataset.train.labels) // (config.batch_size * config.accumulate))
+def _never() -> bool:
+    return False
 
 
 def train(
-    family: Family, dataset: Dataset, config: TrainConfig, path: Path, *, seed: int
+    family: Family,
+    dataset: Dataset,
+    config: TrainConfig,
+    path: Path,
+    *,
+    seed: int,
+    world: World = ALONE,
+    stop: Callable[[], bool] = _never,
 ) -> Iterator[Progress]:
     """Train, or resume from `path`, or find there that it is done. Gives the progress after every step.
 
+    Args:
+        world: the processes that train together; all call this with the same arguments, the first writes.
+        stop: asked in every step. Once it says so, in any of the processes, the step is finished and saved,
+            and no other follows.
+
     Raises:
         TrilobitError: the checkpoint there is damaged, of another space, or of another training
-            configuration or data.
+            configuration or data; or another process is gone.
     """
     resumes = path.exists()
-    training = start(family, dataset, config, seed=seed, resumes=resumes)
+    training = start(family, dataset, config, seed=seed, world=world, resumes=resumes)
     identity = _identity(training)
     past = _resume(path, training, identity) if resumes else {}
     step, steps = int(past.get("step", 0)), training.steps
+    check_same(world, "what they train", _number({**identity, "step": step}))
     began, saved_at = time.monotonic() - float(past.get("seconds", 0.0)), time.monotonic()
     losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
 
     def save() -> None:
+        if not world.writes:
+            return
         record = {"seconds": time.monotonic() - began, "losses": torch.tensor(losses, dtype=torch.float64)}
         described = {"name": family.name, "classes": list(dataset.classes)}
         progress = {"step": step, "steps": steps}
@@ -106,31 +158,45 @@ def train(
         if not resumes:  # no epochs: the first weights are the result
             save()
         yield Progress(steps, steps, math.nan)
-    while step < steps:
-        losses.append(_step(training, step))
+    stopping = False
+    while step < steps and not stopping:
+        loss, stopping = _step(training, step, stop)
+        losses.append(loss)
         step += 1
-        if step == steps or time.monotonic() - saved_at > config.checkpoint_s:
+        if step == steps or stopping or time.monotonic() - saved_at > config.checkpoint_s:
             save()
             saved_at = time.monotonic()
-        yield Progress(step, steps, losses[-1])
+        rate, images = training.optimiser.param_groups[0]["lr"], len(training.batches.rows(step - 1))
+        yield Progress(step, steps, loss, rate, images, _watched(training, step))
 
 
 def start(
-    family: Family, dataset: Dataset, config: TrainConfig, *, seed: int, resumes: bool = False
+    family: Family,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    seed: int,
+    world: World = ALONE,
+    resumes: bool = False,
 ) -> Training:
     """A training whose network has its first weights; `resumes` says that those of a checkpoint follow.
 
     Raises:
         TrilobitError: `config.init` is no checkpoint, or of another architecture; or without epochs, of other
-            classes.
+            classes; the device or the teacher is not there.
     """
+    placement = choose_placement(config, world)
+    batches = Batches(dataset, config, seed, world, placement.device)
     net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init != NONE and not resumes:
         path = weights_path(config.init)
         begun = start_from(net, load_weights(path), dataset.classes, origin=config.init)
         begun.require_usable(config.epochs, config.init)
+    net = net.to(placement.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None  # type: ignore[no-untyped-call]
-    return Training(family, dataset, config, seed, net, _optimiser(net, config), ema)
+    teacher = load_teacher(config.teacher, family, batches) if config.teacher else None
+    optimiser, scaler = _optimiser(net, config), placement.scaler()
+    return Training(family, batches, placement, net, optimiser, scaler, ema, teacher)
 
 
 def load_supernet(family: Family, path: Path) -> nn.Module:
@@ -150,35 +216,46 @@ def load_supernet(family: Family, path: Path) -> nn.Module:
     return net.eval()
 
 
-def resize(x: Tensor, resolution: int) -> Tensor:
-    """(n, c, h, w) -> (n, c, r, r), channels last; the same filter as for evaluation."""
-    if x.shape[2] != resolution:
-        x = nn.functional.interpolate(x, (resolution, resolution), mode="bilinear", antialias=True)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
 def _identity(training: Training) -> dict[str, Any]:
+    """What decides the result. How forwards are divided between processes does not, nor where files are."""
     config = {name: value for name, value in asdict(training.config).items() if name not in HOST_ONLY}
     config["init"] = init_identity(training.config.init)
-    space, data = training.family.space().fingerprint, training.dataset.fingerprint
-    return {"space": space, "data": data, "config": config, "seed": training.seed}
+    config["teacher"] = teacher_identity(training.config.teacher)
+    config["accumulate"] = training.batches.parts
+    space, data = training.family.space().fingerprint, training.batches.dataset.fingerprint
+    return {"space": space, "data": data, "config": config, "seed": training.batches.seed}
+
+
+def _number(identity: Mapping[str, Any]) -> int:
+    """52 bits that differ where the identity does."""
+    return int(hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:13], 16)
 
 
 def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[str, Any]:
     """The state to go on from; settings that an older checkpoint does not know had their defaults then."""
     state = load_checkpoint(path, fingerprint=identity["space"])
     defaults = {name: value for name, value in asdict(TrainConfig()).items() if name not in HOST_ONLY}
-    found = {**state, "config": {**defaults, **state.get("config", {})}}
+    before = {name: value for name, value in state.get("config", {}).items() if name not in HOST_ONLY}
+    found = {**state, "config": {**defaults, **before}}
     if identity["config"]["init"] is None:  # that file is not needed any more
         identity["config"]["init"] = found["config"]["init"]
     changed = [name for name, value in identity.items() if found.get(name) != value]
     if changed:
         raise TrilobitError(
-            f"{path}: was trained with another {' and '.join(changed)}; "
+            f"{path}: was trained with another {' and '.join(changed)}"
+            f"{_differences(found['config'], identity['config'])}; "
             "use another run folder, or delete it to train anew"
         )
     training.load(state)
     return state
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Of two configurations, in brackets; nothing where there are none."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    shown = {"accumulate": "accumulate x processes"}
+    listed = [f"{shown.get(name, name)} {before.get(name)!r}, not {now.get(name)!r}" for name in names]
+    return f" ({'; '.join(listed)})" if listed else ""
 
 
 def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -194,67 +271,58 @@ def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
-def _step(training: Training, step: int) -> float:
-    """One optimiser step; gives the loss of the largest subnet."""
-    config, optimiser = training.config, training.optimiser
+def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[float, bool]:
+    """One optimiser step; gives the loss of the largest subnet, and whether to stop after this step."""
+    config, batches, optimiser, scaler = (
+        training.config,
+        training.batches,
+        training.optimiser,
+        training.scaler,
+    )
     for group in optimiser.param_groups:
         group["lr"] = config.learning_rate * _schedule(step, training.steps, config.warmup)
     training.net.train()
     optimiser.zero_grad(set_to_none=True)
-    rng, rows = np.random.default_rng([training.seed, 1, step]), _rows(training, step)
-    done = step / training.steps
+    rng, done = np.random.default_rng([batches.seed, 1, step]), step / training.steps
     archs = step_archs(training.family, config.schedule, config.random_subnets, done, rng=rng)
-    losses = [
-        _backward(training, archs, part, generator_seed)
-        for generator_seed, part in enumerate(
-            np.array_split(rows, config.accumulate), (training.seed * 1_000_003 + step) * config.accumulate
-        )
-    ]
-    nn.utils.clip_grad_norm_(training.net.parameters(), config.clip_norm)
-    optimiser.step()
+    losses = [_backward(training, archs, images, targets) for images, targets in batches.of(step)]
+    parameters = list(training.net.parameters())
+    total, stops = add_up(training.world, parameters, (math.fsum(losses), float(stop())))
+    scaler.unscale_(optimiser)
+    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    scaler.step(optimiser)
+    scaler.update()
     if training.ema is not None:
         training.ema.update_parameters(training.net)
-    return float(np.mean(losses))
+    return total / batches.parts, stops > 0
 
 
-def _backward(training: Training, archs: list[Any], rows: np.ndarray, seed: int) -> float:
+def _backward(training: Training, archs: list[Any], images: Tensor, targets: Tensor) -> float:
     """Add the gradients of one forward of every subnet; gives the loss of the first, the largest."""
-    config = training.config
-    images, targets = _augmented(training, rows, seed)
-    teacher: Tensor | None = None
-    first_loss = 0.0
+    teacher = training.teacher.logits(images) if training.teacher else None
+    first_loss: float | None = None
     for arch in archs:
-        logits = training.net(resize(images, arch.resolution), arch)
-        if teacher is None:
-            loss = label_loss(logits, targets, config.smoothing)
-            teacher, first_loss = logits.detach(), float(loss.detach())
+        with training.placement.autocast():
+            logits = training.net(resize(images, arch.resolution), arch).float()
+        if first_loss is None:
+            loss = label_loss(logits, targets, training.config.smoothing)
+            first_loss = float(loss.detach())
+            teacher = logits.detach() if teacher is None else teacher
         else:
+            assert teacher is not None
             loss = distillation_loss(logits, teacher)
-        (loss / config.accumulate).backward()  # type: ignore[no-untyped-call]
+        training.scaler.scale(loss / training.batches.parts).backward()  # type: ignore[no-untyped-call]
+    assert first_loss is not None
     return first_loss
 
 
-def _augmented(training: Training, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
-    """Images (n, c, h, w) of these rows of the training part, and labels (n,) or mixed ones (n, classes)."""
-    config, generator = training.config, torch.Generator().manual_seed(seed)
-    part = training.dataset.train[rows]
-    x = to_batch(part, training.dataset, part.pixels.shape[1])
-    x = shift_and_flip(x, generator=generator, flip=config.flip, pad=config.pad)
-    if config.cutout:
-        x = cutout(x, config.cutout, generator=generator)
-    targets = torch.from_numpy(part.labels)
-    if config.mixup:
-        soft = nn.functional.one_hot(targets, len(training.dataset.classes)).float()
-        x, targets = mixup(x, soft, config.mixup, rng=np.random.default_rng([seed, 5]))
-    return x, targets
-
-
-def _rows(training: Training, step: int) -> np.ndarray:
-    """Rows of the training part that a step sees; every pass sees each once, in an order of its own."""
-    epoch, position = divmod(step, steps_per_epoch(training.dataset, training.config))
-    order = np.random.default_rng([training.seed, 2, epoch]).permutation(len(training.dataset.train.labels))
-    size = training.config.batch_size * training.config.accumulate
-    return order[position * size : (position + 1) * size]
+def _watched(training: Training, step: int) -> dict[str, float]:
+    """Accuracies after `step` steps, where it is time to look: the averaged weights' where there are any."""
+    every = training.config.evaluate_every * training.batches.steps_per_epoch
+    if not every or not training.world.writes or (step % every and step < training.steps):
+        return {}
+    net, batches = training.net if training.ema is None else training.ema.module, training.batches
+    return watched_accuracies(training.family, net, batches.dataset, seed=batches.seed, device=batches.device)
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

@@ -1,0 +1,145 @@
+"""Data-parallel training under `torchrun`: every process runs the same subnets on rows of its own, and one
+all-reduce per step adds up their gradients.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from hw_profiles.errors import TrilobitError
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one training.
+
+    Attributes:
+        rank: number of this process; the first, 0, writes all files.
+        size: how many there are.
+        local_rank: number of this process on its machine: which GPU it takes.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+
+def launched_world() -> World:
+    """What torchrun says in the environment; one process without it.
+
+    Raises:
+        TrilobitError: half of it is missing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return World()
+    missing = [name for name in LAUNCHED if name not in os.environ]
+    if missing:
+        raise TrilobitError(f"WORLD_SIZE is set, but not {', '.join(missing)}; start with torchrun")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    return World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
+
+
+@contextmanager
+def joined_world() -> Iterator[World]:
+    """Meet the other processes that torchrun started, over gloo on a CPU and NCCL on GPUs.
+
+    Raises:
+        TrilobitError: they cannot be met.
+    """
+    world = launched_world()
+    if world.size == 1:
+        yield world
+        return
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(world.local_rank % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except (RuntimeError, ValueError) as error:
+        raise TrilobitError(f"process {world.rank} of {world.size} cannot meet the others: {error}") from None
+    yield world
+    dist.destroy_process_group()  # not after an error: the others may be gone, and NCCL would wait for them
+
+
+@contextmanager
+def first_alone(world: World) -> Iterator[None]:
+    """The first process runs the block before all others do: what it leaves in a cache is there for them."""
+    if world.size > 1 and not world.writes:
+        _meet(world)
+    yield
+    if world.size > 1 and world.writes:
+        _meet(world)
+
+
+def _meet(world: World) -> None:
+    with _others_needed(world):
+        dist.all_reduce(torch.zeros(1))
+
+
+def check_same(world: World, what: str, number: int) -> None:
+    """That every process has the same `number`, of at most 53 bits.
+
+    Raises:
+        TrilobitError: one has another.
+    """
+    if world.size == 1:
+        return
+    ends = torch.tensor([number, -number], dtype=torch.float64)
+    with _others_needed(world):
+        dist.all_reduce(ends, dist.ReduceOp.MAX)
+    if ends[0] != -ends[1]:
+        raise TrilobitError(
+            f"the processes differ in {what}; all need the same run folder, data and configuration"
+        )
+
+
+def add_up(world: World, parameters: Sequence[nn.Parameter], values: Sequence[float]) -> list[float]:
+    """Replace the gradients by their sums over all processes, and give the sums of `values`: one all-reduce.
+
+    Raises:
+        TrilobitError: another process is gone.
+    """
+    if world.size == 1:
+        return list(values)
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    extra = torch.tensor(values, dtype=torch.float32, device=gradients[0].device)
+    flat = torch.cat([*(gradient.flatten() for gradient in gradients), extra])
+    with _others_needed(world):
+        dist.all_reduce(flat)
+        sums = [float(value) for value in flat[len(flat) - len(values) :]]
+    _copy_back(flat, gradients)
+    return sums
+
+
+def _copy_back(flat: Tensor, gradients: Sequence[Tensor]) -> None:
+    begin = 0
+    for gradient in gradients:
+        end = begin + gradient.numel()
+        gradient.copy_(flat[begin:end].view(gradient.shape))
+        begin = end
+
+
+@contextmanager
+def _others_needed(world: World) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # gloo and NCCL raise nothing more special when a peer is gone
+        raise TrilobitError(
+            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}); the same command "
+            "continues from the last checkpoint"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

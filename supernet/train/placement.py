@@ -1,0 +1,54 @@
+"""Where a training computes, and with which numbers."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from hw_profiles.errors import TrilobitError
+from supernet.train.config import TrainConfig
+from supernet.train.parallel import World
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, and the type that autocast computes convolutions in; None for fp32 throughout."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around forward passes."""
+        if self.dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Keeps small gradients of fp16 from becoming 0; does nothing for other types."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+
+def choose_placement(config: TrainConfig, world: World) -> Placement:
+    """What `config.device` and `config.amp` mean on this machine.
+
+    Raises:
+        TrilobitError: there is no such device, or more processes than GPUs.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise TrilobitError(
+            f"train.device = 'cuda', but torch {torch.__version__} sees no GPU here; use 'auto' or 'cpu'"
+        )
+    if config.device == "cpu" or not available:
+        return Placement(torch.device("cpu"), _TYPES.get(config.amp))
+    count = torch.cuda.device_count()
+    if world.local_rank >= count:
+        raise TrilobitError(
+            f"process {world.local_rank + 1} on this machine has no GPU of its own, there are {count}; start "
+            f"torchrun with --nproc-per-node {count}, or train with train.device = 'cpu'"
+        )
+    automatic = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    dtype = automatic if config.amp == "auto" else _TYPES.get(config.amp)
+    return Placement(torch.device("cuda", world.local_rank), dtype)
