@@ -18,6 +18,11 @@ from supernet.subnet import Subnet
 FAMILIES: Mapping[str, str] = {
     "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
     "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
+    "apq-proxyless": "supernet.families.apq:apq_proxyless",
+    "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
+    "ofa-mbv3-w1.2": "supernet.families.ofa_mobile:ofa_mbv3_wide",
+    "ofa-proxyless": "supernet.families.ofa_mobile:ofa_proxyless",
+    "ofa-resnet50": "supernet.families.ofa_resnet:ofa_resnet50",
 }
 FORMATS: Mapping[str, str] = {
     "fp32": "supernet.quant.formats.fp32:FP32",
