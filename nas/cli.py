@@ -22,6 +22,7 @@ from nas.objectives import OBJECTIVES
 from nas.run import STAGES, Run, find_run, open_run
 from nas.targets import show
 from supernet.family import FAMILIES, FORMATS, load_family, load_format
+from supernet.train.parallel import World, joined_world, launched_world
 
 DEFAULT_FOLDER = Path("runs/default")
 LIMITS = {
@@ -40,18 +41,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if " ".join(words[:2]) in _COMMANDS:
         words[:2] = [" ".join(words[:2])]
     arguments = _parser().parse_args(words)
-    console = Console(stderr=arguments.json, highlight=False)
+    world = World()
     try:
-        result = _COMMANDS[arguments.command][0](arguments, console)
+        world = _launched(arguments.command)
+        console = Console(stderr=arguments.json, highlight=False, quiet=not world.writes)
+        with joined_world():
+            result = _COMMANDS[arguments.command][0](arguments, console)
     except (TrilobitError, OSError) as error:
-        print(f"nas: {_one_line(error)}", file=sys.stderr)
+        which = f" (process {world.rank} of {world.size})" if world.size > 1 else ""
+        print(f"nas{which}: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("nas: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        if world.writes:
+            print("nas: interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
-    if arguments.json:
+    if arguments.json and world.writes:
         print(json.dumps(result, indent=1))
     return 0
+
+
+def _launched(command: str) -> World:
+    """The processes that torchrun started, of which only training can use several."""
+    world = launched_world()
+    if world.size > 1 and command != "train":
+        raise TrilobitError(
+            f"`nas {command}` runs in one process, torchrun started {world.size}; only `nas train` uses "
+            "several, and `nas run` goes on from what it leaves"
+        )
+    return world
 
 
 def _one_line(error: Exception) -> str:

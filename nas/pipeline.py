@@ -15,6 +15,7 @@ from nas.stages.profile import run_profile
 from nas.stages.sample import run_sample
 from nas.stages.search import run_search
 from nas.stages.train import run_train
+from supernet.train.parallel import current_world
 
 Stage = Callable[[Run, Console], Any]
 
@@ -37,7 +38,8 @@ def run_stage(run: Run, stage: str, console: Console) -> None:
     start = time.monotonic()
     _STAGES[stage](run, console)
     seconds = time.monotonic() - start
-    run.mark_done(stage, seconds)
+    if current_world().writes:
+        run.mark_done(stage, seconds)
     console.print(f"{stage}: {seconds:.1f} s")
 
 

@@ -117,7 +117,7 @@ def _train_seconds(run: Run) -> float:
     """From two steps of a throw-away supernet."""
     if run.config.train.epochs == 0:
         return 0.0
-    config = replace(run.config.train, epochs=1, checkpoint_s=float("inf"))
+    config = replace(run.config.train, epochs=1, evaluate_every=0, checkpoint_s=float("inf"))
     steps = train(
         run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed
     )

@@ -22,6 +22,7 @@ from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
 from supernet.train.initial import NONE, identity, weights_path
+from supernet.train.parallel import current_world, first_alone
 
 STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
 _STATE = "state/1"
@@ -174,12 +175,14 @@ def open_run(folder: Path, config: RunConfig) -> Run:
             is written then, so that a mistyped option does not stay in the folder.
         OSError: the folder cannot be written.
     """
-    run = Run(folder, config)
+    run, world = Run(folder, config), current_world()
     run.backend.describe()
-    run.family.space()
+    with first_alone(world):
+        run.family.space()
     environment = _environment(run)
-    write_atomic(folder / "run.toml", render_config(config))
-    write_json(folder / "env.json", environment)
+    if world.writes:
+        write_atomic(folder / "run.toml", render_config(config))
+        write_json(folder / "env.json", environment)
     return run
 
 

@@ -1,26 +1,59 @@
 """Stage 2: train the supernet."""
 
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 
 from nas.progress import progress_bar
 from nas.run import Run
+from nas.scalars import scalar_log
 from nas.stages.start import announce_start
+from nas.stopping import stop_on_signals
 from supernet.train.allocator import keep_freed_memory
-from supernet.train.loop import steps_per_epoch, train
+from supernet.train.loop import Progress, steps_per_epoch, train
+from supernet.train.parallel import current_world
 
 
 def run_train(run: Run, console: Console) -> None:
-    """Train, or finish training; the checkpoint is left in the run folder."""
+    """Train, or finish training; the checkpoint is left in the run folder, curves in `tensorboard`.
+
+    Under torchrun all processes call this; the first one writes and speaks.
+
+    Raises:
+        KeyboardInterrupt: one of them was asked to stop; what was computed is saved.
+    """
     announce_start(run, console)
     keep_freed_memory()
-    config = run.config.train
-    steps = config.epochs * steps_per_epoch(run.dataset, config)
-    start, first = time.monotonic(), None
-    with progress_bar(console, "train", steps) as update:
-        for progress in train(run.family, run.dataset, config, run.checkpoint_path, seed=run.config.seed):
-            first = progress.step if first is None else first
-            images = (progress.step - first) * config.batch_size
+    config, world = run.config.train, current_world()
+    steps = config.epochs * steps_per_epoch(run.dataset, config, world)
+    arguments = (run.family, run.dataset, config, run.checkpoint_path)
+    start, images, accuracies, step = 0.0, 0, "", 0
+    with (
+        stop_on_signals() as stop,
+        progress_bar(console, "train", steps) as update,
+        scalar_log(run.folder / "tensorboard", console, muted=not world.writes) as write,
+    ):
+        for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop):
+            step, start = progress.step, start or time.monotonic()  # the first step warms up
             rate = images / max(time.monotonic() - start, 1e-9)
-            update(progress.step, f"loss {progress.loss:.3f}, {rate:,.0f} images/s")
+            images += progress.images
+            accuracies = _shares(progress.accuracies) or accuracies
+            update(step, f"loss {progress.loss:.3f}, {rate:,.0f} images/s{accuracies}")
+            write(step, _scalars(progress, rate))
+        if stop() or step < steps:
+            raise KeyboardInterrupt
+
+
+def _shares(accuracies: Mapping[str, float]) -> str:
+    return "".join(f", {name} {100 * accuracy:.1f} %" for name, accuracy in accuracies.items())
+
+
+def _scalars(progress: Progress, rate: float) -> dict[str, float]:
+    """What TensorBoard draws; nothing of a training that was finished already."""
+    if not progress.images:
+        return {}
+    drawn = {"train/loss": progress.loss, "train/learning_rate": progress.learning_rate}
+    if rate:
+        drawn["train/images_per_s"] = rate
+    return drawn | {f"validation/{name}": accuracy for name, accuracy in progress.accuracies.items()}

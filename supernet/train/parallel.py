@@ -51,6 +51,14 @@ def launched_world() -> World:
     return World(rank, size, int(os.environ.get("LOCAL_RANK", rank)))
 
 
+def current_world() -> World:
+    """The processes that this one has joined; itself alone otherwise."""
+    if not dist.is_initialized():
+        return World()
+    rank = dist.get_rank()
+    return World(rank, dist.get_world_size(), int(os.environ.get("LOCAL_RANK", rank)))
+
+
 @contextmanager
 def joined_world() -> Iterator[World]:
     """Meet the other processes that torchrun started, over gloo on a CPU and NCCL on GPUs.

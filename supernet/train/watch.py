@@ -1,7 +1,5 @@
 """How good both ends of a supernet are while it trains."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import torch
 from torch import nn
@@ -35,8 +33,3 @@ def watched_accuracies(
             predicted = torch.cat([subnet(batch).argmax(1) for batch in batches]).cpu().numpy()
         found[name] = float((predicted == part.labels).mean())
     return found
-
-
-def noted(accuracies: Mapping[str, float]) -> str:
-    """For a progress bar: `largest 93.1 %, smallest 88.0 %`."""
-    return ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in accuracies.items())
