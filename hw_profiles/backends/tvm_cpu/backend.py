@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.backends.tvm_cpu.compile import one_line
 from hw_profiles.backends.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.backends.tvm_cpu.templates import is_supported
+from hw_profiles.backends.tvm_cpu.templates import ACTIVATIONS, is_supported
 from hw_profiles.backends.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
 from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
 from hw_profiles.energy import Meter, find_meter, joules_of
@@ -45,6 +46,10 @@ class OwnKernels:
 
     def why_not(self, layer: LayerSpec) -> str:
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        if layer.op == "mbconv":
+            return "these kernels run single layers, no whole block (mbconv); ort runs those"
+        if layer.activation not in ACTIVATIONS:
+            return f"there is no kernel for a {layer.op} with {layer.activation}"
         return f"there is no kernel for a {layer.op} of {pair}"
 
     def probe(self, layer: LayerSpec) -> Probe:
@@ -76,8 +81,6 @@ class TvmBackend(OwnKernels):
                 "or measure on the board itself over RPC"
             )
         self._database = Database(database or default_database(), self._target)
-        self._libraries = Path(tempfile.mkdtemp(prefix="trilobit-"))  # linked once for all sessions
-        weakref.finalize(self, shutil.rmtree, self._libraries, ignore_errors=True)
         self._meter = find_meter()
         self._pulse: Pulse | None = None  # found on the core that is measured on
 
@@ -108,6 +111,13 @@ class TvmBackend(OwnKernels):
             samples = interleaved(ready, plan, self._pulse)
             measured = map(Measurement.of, samples, joules_of(ready, self._meter, seconds=plan.energy_s))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+
+    @cached_property
+    def _libraries(self) -> Path:
+        """A folder of networks, linked once for all sessions; it goes with the backend."""
+        folder = Path(tempfile.mkdtemp(prefix="trilobit-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
     def _library(self, workload: Workload) -> Path:
         return self._libraries / f"{hashlib.sha256(repr(workload).encode()).hexdigest()[:24]}.so"

@@ -12,27 +12,11 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.arithmetic import UnitNumbers
-from hw_profiles.backends.tvm_cpu.epilogue import (
-    INPUT_ZERO,
-    ZERO_POINTS,
-    finish,
-    integer_constants,
-    pack_bias,
-    pack_constants,
-)
-from hw_profiles.backends.tvm_cpu.nibbles import pack_nibbles, unpack_at, unpacked
+from hw_profiles.backends.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
-from hw_profiles.backends.tvm_cpu.unit import (
-    DTYPES,
-    Argument,
-    Array,
-    Template,
-    Tile,
-    blocks_of,
-    divisors,
-    natural_lanes,
-)
+from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
 from hw_profiles.backends.tvm_cpu.vnni import dot_intrinsic
+from hw_profiles.backends.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
 from hw_profiles.workload import FP32, LayerSpec
 
 REGISTERS = 24  # vectors of accumulators that leave room for the operands
@@ -106,16 +90,6 @@ def _group(layer: LayerSpec, target: TvmTarget) -> int:
     return GROUP if target.vnni and layer.activation_format != FP32 else 1
 
 
-def _weight_argument(layer: LayerSpec, target: TvmTarget, lanes: int) -> Argument:
-    group = _group(layer, target)
-    windows = _windows(layer, group)
-    blocks = blocks_of(layer.out_channels, lanes)
-    shape = (blocks, layer.kernel, windows.padded_window // group, lanes, group)
-    if layer.weight_format == "int4":  # two to a byte: the first half of a vector's codes in the low halves
-        return Argument((*shape[:3], lanes * group // 2), "uint8")
-    return Argument(shape, "float32" if layer.weight_format == FP32 else "int8")
-
-
 def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     """(weights, constants)."""
     weight, _, _ = numbers.parameters
@@ -128,27 +102,19 @@ def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) 
     padded = np.zeros((blocks * lanes, layer.kernel, windows.padded_window), flat.dtype)
     padded[: layer.out_channels, :, : windows.window] = flat
     grouped = padded.reshape(blocks, lanes, layer.kernel, -1, group).transpose(0, 2, 3, 1, 4)
-    channels = blocks * lanes
-    if layer.activation_format == FP32:
-        return np.ascontiguousarray(grouped), pack_bias(numbers, channels)
-    packed = pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
-    return packed, pack_constants(layer, numbers, channels)
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes)
 
 
 def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: Any) -> Any:
-    """The input with its zero padding: for codes that is the zero point."""
+    """The input with what stands around it."""
     height, length = windows.source
     channels, edge = windows.channels, windows.edge
-    width = length // channels
+    width, around = length // channels, padding(layer, constants)
 
     def value(row: Any, x: Any) -> Any:
         column = tirx.floordiv(x, channels)
         inside = tirx.all(row >= edge, row < height + edge, column >= edge, column < width + edge)
-        if layer.activation_format == FP32:
-            padding = tirx.const(0.0, "float32")
-        else:
-            padding = constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
-        return tirx.if_then_else(inside, source[row - edge, x - edge * channels], padding)
+        return tirx.if_then_else(inside, source[row - edge, x - edge * channels], around)
 
     shape = (height + 2 * edge, (width + 2 * edge + windows.extra) * channels)
     return te.compute(shape, value, name="padded")
@@ -157,14 +123,15 @@ def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: An
 def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     group = _group(layer, target)
     windows = _windows(layer, group)
-    argument = _weight_argument(layer, target, lanes)
-    channels = argument.shape[0] * lanes
+    blocks = blocks_of(layer.out_channels, lanes)
+    argument = weight_argument(layer, (blocks, layer.kernel, windows.padded_window // group, lanes, group))
+    channels = blocks * lanes
     integer = layer.activation_format != FP32
     acc_dtype = "int32" if integer else "float32"
     source = te.placeholder(windows.source, DTYPES[layer.activation_format], "source")
     packed = te.placeholder(argument.shape, argument.dtype, "weight")
-    constants = integer_constants(channels) if integer else te.placeholder((channels,), "float32", "bias")
-    weight = unpacked(packed, argument, lanes, group) if layer.weight_format == "int4" else packed
+    constants = constants_placeholder(layer, channels)
+    weight = unpacked_weights(layer, packed, lanes, group)
     rows = _padded_rows(layer, windows, source, constants) if windows.copied else source
     i = te.reduce_axis((0, windows.kernel), "i")
     q = te.reduce_axis((0, windows.padded_window), "q")
@@ -247,7 +214,7 @@ def _copy_in_vectors(sch: Any, windows: _Windows) -> None:
 def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output, those with the most reuse of what they load first."""
     windows = _windows(layer, _group(layer, target))
-    lanes = natural_lanes(layer.out_channels, target)
+    lanes = lanes_of(layer.out_channels, target)
     blocks = blocks_of(layer.out_channels, lanes)
     found = [
         Tile(lanes, columns, block)

@@ -13,27 +13,11 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.arithmetic import UnitNumbers
-from hw_profiles.backends.tvm_cpu.epilogue import (
-    INPUT_ZERO,
-    ZERO_POINTS,
-    finish,
-    integer_constants,
-    pack_bias,
-    pack_constants,
-)
-from hw_profiles.backends.tvm_cpu.nibbles import pack_nibbles, unpack_at, unpacked
+from hw_profiles.backends.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
-from hw_profiles.backends.tvm_cpu.unit import (
-    DTYPES,
-    Argument,
-    Array,
-    Template,
-    Tile,
-    blocks_of,
-    divisors,
-    natural_lanes,
-)
+from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
 from hw_profiles.backends.tvm_cpu.vnni import taps_intrinsic
+from hw_profiles.backends.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
 from hw_profiles.workload import FP32, LayerSpec
 
 GROUP = 4  # taps that one VNNI lane multiplies
@@ -70,15 +54,6 @@ def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
     return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
 
 
-def _weight_argument(layer: LayerSpec, planes: _Planes) -> Argument:
-    shape = (planes.blocks, layer.kernel, planes.taps)
-    if layer.weight_format == "int4":
-        return Argument((*shape, planes.lanes * planes.group // 2), "uint8")
-    return Argument(
-        (*shape, planes.lanes, planes.group), "float32" if layer.weight_format == FP32 else "int8"
-    )
-
-
 def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     """(weights, constants)."""
     weight, _, _ = numbers.parameters
@@ -88,35 +63,28 @@ def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) 
     padded[: layer.out_channels, :, :kernel] = weight[:, 0]
     grouped = padded.reshape(planes.blocks, planes.lanes, kernel, planes.taps, planes.group)
     grouped = grouped.transpose(0, 2, 3, 1, 4)
-    if layer.activation_format == FP32:
-        return np.ascontiguousarray(grouped), pack_bias(numbers, channels)
-    packed = pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
-    return packed, pack_constants(layer, numbers, channels)
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, channels)
 
 
 def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: Any) -> Any:
-    """The input with its zero padding: for codes that is the zero point."""
+    """The input with what stands around it."""
     channels, height, width = layer.in_shape
-    edge, lanes = layer.kernel // 2, planes.lanes
+    edge, lanes, around = layer.kernel // 2, planes.lanes, padding(layer, constants)
     whole = int(np.gcd(channels, lanes))  # so many lanes are channels all, or none
 
     def value(b: Any, y: Any, x: Any, c: Any) -> Any:
         inside = [y >= edge, y < height + edge, x >= edge, x < width + edge]
         if channels % lanes:
             inside.append(tirx.floordiv(b * lanes + c, whole) < channels // whole)
-        if layer.activation_format == FP32:
-            padding = tirx.const(0.0, "float32")
-        else:
-            padding = constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
-        return tirx.if_then_else(tirx.all(*inside), source[y - edge, x - edge, b * lanes + c], padding)
+        return tirx.if_then_else(tirx.all(*inside), source[y - edge, x - edge, b * lanes + c], around)
 
     return te.compute((planes.blocks, planes.height, planes.width, lanes), value, name="padded")
 
 
 def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     planes = _planes(layer, target, lanes)
-    argument = _weight_argument(layer, planes)
     channels, stride, group = planes.blocks * lanes, layer.stride, planes.group
+    argument = weight_argument(layer, (planes.blocks, layer.kernel, planes.taps, lanes, group))
     integer = layer.activation_format != FP32
     acc_dtype = "int32" if integer else "float32"
     _, height, width = layer.out_shape
@@ -124,10 +92,8 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
         (*layer.in_shape[1:], layer.in_shape[0]), DTYPES[layer.activation_format], "source"
     )
     packed = te.placeholder(argument.shape, argument.dtype, "weight")
-    constants = integer_constants(channels) if integer else te.placeholder((channels,), "float32", "bias")
-    weight = packed
-    if layer.weight_format == "int4":
-        weight = unpacked(packed, argument, lanes, group)
+    constants = constants_placeholder(layer, channels)
+    weight = unpacked_weights(layer, packed, lanes, group)
     padded = _padded_planes(layer, planes, source, constants)
     i, t, j = (
         te.reduce_axis((0, n), name) for n, name in ((layer.kernel, "i"), (planes.taps, "t"), (group, "j"))
@@ -189,7 +155,7 @@ def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
 
 def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output. Rows under each other share what they load and rearrange."""
-    lanes = natural_lanes(layer.in_shape[0], target)
+    lanes = lanes_of(layer.in_shape[0], target)
     _, height, width = layer.out_shape
     integer = layer.activation_format != FP32
     tallest, wanted = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)

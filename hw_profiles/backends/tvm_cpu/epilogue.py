@@ -5,13 +5,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from hw_profiles.arithmetic import (
-    CODES,
-    UnitNumbers,
-    accumulator_scale,
-    bias_codes,
-    multipliers,
-)
+from hw_profiles.arithmetic import CODES, UnitNumbers, accumulator_scale, bias_codes, multipliers
 from hw_profiles.backends.tvm_cpu.rescale import rescaled
 from hw_profiles.backends.tvm_cpu.unit import Array
 from hw_profiles.workload import FP32, LayerSpec
@@ -21,8 +15,10 @@ INPUT_ZERO, OUTPUT_ZERO = range(2)  # columns of the last row
 WIDTH = 8  # the least number of columns
 
 
-def integer_constants(channels: int) -> Any:
-    """The placeholder of an integer unit's constants: int32 (4, channels)."""
+def constants_placeholder(layer: LayerSpec, channels: int) -> Any:
+    """The placeholder of a unit's constants: of integers int32 (4, channels), else its bias (channels,)."""
+    if layer.activation_format == FP32:
+        return te.placeholder((channels,), "float32", "bias")
     return te.placeholder((4, max(channels, WIDTH)), "int32", "constants")
 
 
@@ -31,7 +27,11 @@ def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int) -> Arr
 
     The input's zero point is folded into the bias: sum (x - z) w + b = sum x w + (b - z sum w).
     """
-    weight, _, _ = numbers.parameters
+    weight, _, bias = numbers.parameters
+    if layer.activation_format == FP32:
+        padded = np.zeros(channels, np.float32)
+        padded[: len(bias)] = bias
+        return padded
     out, zero_point = layer.out_channels, numbers.input().zero_point
     constants = np.zeros((4, max(channels, WIDTH)), np.int32)
     constants[SHIFT] = 1  # of padding: a shift by nothing has no rounding bit
@@ -46,12 +46,11 @@ def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int) -> Arr
     return constants
 
 
-def pack_bias(numbers: UnitNumbers, channels: int) -> Array:
-    """The bias of an fp32 unit, padded to `channels`."""
-    _, _, bias = numbers.parameters
-    padded = np.zeros(channels, np.float32)
-    padded[: len(bias)] = bias
-    return padded
+def padding(layer: LayerSpec, constants: Any) -> Any:
+    """What stands around the input: for codes that is the zero point."""
+    if layer.activation_format == FP32:
+        return tirx.const(0.0, "float32")
+    return constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
 
 
 def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any) -> Any:

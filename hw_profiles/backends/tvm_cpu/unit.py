@@ -99,7 +99,7 @@ def divisors(number: int, limit: int) -> list[int]:
     return [d for d in range(min(number, limit), 0, -1) if number % d == 0]
 
 
-def natural_lanes(channels: int, target: TvmTarget) -> int:
+def lanes_of(channels: int, target: TvmTarget) -> int:
     """Channels in one vector of 32-bit accumulators: fewer where full vectors would be padded by half."""
     full = target.vector_bytes // 4
     return full // 2 if full == 16 and 0 < channels % full <= full // 2 else full

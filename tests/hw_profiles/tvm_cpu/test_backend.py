@@ -1,5 +1,6 @@
 """`TvmBackend` as everything else sees it."""
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
     assert "no kernel for this unit" in str(results[1].error)
     for result in (results[0], results[2]):
         assert len(result.samples_s) == QUICK.rounds
-        assert 0 < result.median_s < 1e-3
+        assert 0 < result.median_s < 0.1  # seconds, not micro- or nanoseconds
 
 
 def test_a_unit_that_cannot_be_linked_is_a_row_too(
@@ -72,6 +73,7 @@ def test_a_unit_that_cannot_be_linked_is_a_row_too(
 
 def test_nothing_is_made_before_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert default_database() == tmp_path / "trilobit" / "tuning"
     TvmBackend().describe()
     assert not list(tmp_path.iterdir())

@@ -118,5 +118,5 @@ def test_running_here_gives_the_result_and_a_time(tiny: LayerSpec, host: TvmTarg
     unit = tuned(tiny, Database(folder, host))
     _, document = entry(folder)
     (trial,) = document["trials"]
-    assert 0 < trial["median_s"] < 1e-3
+    assert 0 < trial["median_s"] < 0.1  # seconds, not micro- or nanoseconds
     assert np.prod(unit.arguments[-1].shape) == 16
