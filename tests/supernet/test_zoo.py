@@ -1,0 +1,49 @@
+"""What is shipped loads, fits its space, is small, and says how it was made."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from supernet.family import load_family
+from supernet.train.checkpoint import Weights, load_weights
+from supernet.train.initial import start_from
+from supernet.zoo import ZOO, is_shipped, shipped
+
+LARGEST_BYTES = 12_000_000
+SAID = ("Command", "Seed", "Training time", "Accuracy", "Loss")  # headings and rows of a model card
+
+
+@pytest.fixture(params=sorted(ZOO))
+def path(request: pytest.FixtureRequest) -> Path:
+    if not is_shipped(request.param):
+        pytest.skip(f"{ZOO[request.param]} is not in the package yet")
+    return shipped(request.param)
+
+
+@pytest.fixture
+def weights(path: Path) -> Weights:
+    return load_weights(path)
+
+
+def test_it_fits_its_space(weights: Weights) -> None:
+    family = load_family(weights.space, in_channels=3, classes=len(weights.classes))
+    net = family.supernet(rng=np.random.default_rng(0))
+    begun = start_from(net, weights, weights.classes, origin="shipped")
+    assert (begun.renewed, begun.notes) == ((), ())
+
+
+def test_it_is_small_and_says_how_it_was_made(path: Path, weights: Weights) -> None:
+    assert path.stat().st_size <= LARGEST_BYTES
+    assert {"command", "seed", "hours", "curve", "data", "accuracies", "versions"} <= set(weights.metadata)
+    card = path.with_suffix(".md").read_text()
+    for said in SAID:
+        assert said in card
+    assert str(weights.metadata["command"]) in card
+
+
+def test_what_is_not_shipped_is_named() -> None:
+    assert not is_shipped("mine")
+    with pytest.raises(TrilobitError, match="no checkpoint 'mine' is shipped; known: cifar-mbconv"):
+        shipped("mine")
