@@ -43,10 +43,10 @@ def in_context(layer: LayerSpec) -> Probe:
     """How to measure `layer` where an engine fuses neighbours and chooses layouts.
 
     Raises:
-        TrilobitError: it is a whole block, which no engine here runs as a unit.
+        TrilobitError: it is a part of a block, which is measured as a whole.
     """
     if layer.op not in _PROBES:
-        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.op} is a unit of published tables")
+        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.op} is a part of a block (mbconv)")
     return _PROBES[layer.op](layer)
 
 
@@ -203,7 +203,10 @@ def _pool_only(shape: Shape) -> Workload:
 _PROBES: dict[str, Callable[[LayerSpec], Probe]] = {
     "stem": _stem,
     "conv": _inserted,
+    "mbconv": _inserted,
     "linear": _linear,
+    "maxpool": _inserted,
+    "avgpool": _inserted,
     "pool": _pool,
     "add": _add,
     "add_converted": _add,

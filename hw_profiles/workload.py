@@ -8,6 +8,7 @@ A tensor has one format. Where two neighbours disagree, the change is a layer of
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from hw_profiles.errors import TrilobitError
 
@@ -18,6 +19,7 @@ INPUT = -1  # as an input index: the network's own input
 OPS = (
     *("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv"),
     *("mul", "act"),
+    *("maxpool", "avgpool"),
 )
 ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
 
@@ -35,12 +37,14 @@ class LayerSpec:
             inverted-residual block, the unit of published tables that measured blocks; `kernel` and `stride`
             are those of its depthwise convolution. `mul` scales every channel of its first input by what its
             second has for it, and `act` is an activation by itself, behind an integer convolution that
-            cannot fuse it; both only occur in what `hw_profiles.lowering` makes of a network.
+            cannot fuse it; both only occur in what `hw_profiles.lowering` makes of a network. `maxpool` takes
+            the largest of each window, padded as a convolution; `avgpool` the mean of each window of
+            `stride`, which is also its `kernel`, or of what of it is inside the map.
         in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum, of the
             first for a product.
         out_channels: channels of the output.
-        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side; `groups` is 1 or
-            `in_channels`.
+        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side, or of a pooling
+            window; `groups` is 1 or `in_channels`.
         activation: one of `ACTIVATIONS`, fused into the unit; in a `mbconv` after its first and its depthwise
             convolution.
         weight_format: number format of the stored weights; `fp32` where there are none.
@@ -109,6 +113,11 @@ class LayerSpec:
     def is_add(self) -> bool:
         """Whether it is a residual sum: two equal inputs, the branch first."""
         return self.op in ("add", "add_converted")
+
+    @property
+    def keeps_codes(self) -> bool:
+        """Whether it only chooses among the values that it reads, so that integers need no new scale."""
+        return self.op == "maxpool"
 
     @property
     def weighted(self) -> bool:
@@ -199,6 +208,13 @@ class Workload:
                 if found != (shape, layer.in_format):
                     raise ValueError(f"{name} reads {(shape, layer.in_format)}, but its input is {found}")
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.names, self.layers, self.inputs, self.in_format))
+
+    def __hash__(self) -> int:
+        return self._hash  # computed once: tables look up the same parts millions of times
+
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the network's input."""
@@ -218,8 +234,8 @@ class WorkloadBuilder:
     one integer format to another it goes through fp32.
     """
 
-    def __init__(self, in_shape: tuple[int, int, int]) -> None:
-        self._in_shape = in_shape
+    def __init__(self, in_shape: tuple[int, int, int], in_format: str = FP32) -> None:
+        self._in_shape, self._in_format = in_shape, in_format
         self._names: list[str] = []
         self._layers: list[LayerSpec] = []
         self._inputs: list[tuple[int, ...]] = []
@@ -231,7 +247,7 @@ class WorkloadBuilder:
 
     def format(self, tensor: int) -> str:
         """Number format of a tensor."""
-        return FP32 if tensor == INPUT else self._layers[tensor].out_format
+        return self._in_format if tensor == INPUT else self._layers[tensor].out_format
 
     def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
         """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives
@@ -242,7 +258,7 @@ class WorkloadBuilder:
 
     def build(self) -> Workload:
         """The finished workload."""
-        return Workload(tuple(self._names), tuple(self._layers), tuple(self._inputs))
+        return Workload(tuple(self._names), tuple(self._layers), tuple(self._inputs), self._in_format)
 
     def _append(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> int:
         self._names.append(name)

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from hw_profiles.lowering import lower
 from hw_profiles.workload import INPUT, Workload
+from supernet.layers.activation import ACTIVATE
+from supernet.layers.pooling import POOL
 
 
 class Subnet(nn.Module):
@@ -36,9 +38,11 @@ class Subnet(nn.Module):
             sources = [x if i == INPUT else tensors[i] for i in inputs]
             match spec.op:
                 case "add":
-                    y = sources[0] + sources[1]
+                    y = ACTIVATE[spec.activation](sources[0] + sources[1])
                 case "pool":
                     y = sources[0].mean((2, 3), keepdim=True)
+                case "maxpool" | "avgpool":
+                    y = POOL[spec.op](sources[0], spec.kernel, spec.stride)
                 case "mul":
                     y = sources[0] * sources[1]
                 case "linear":

@@ -22,7 +22,10 @@ from hw_profiles.workload import LayerSpec
 # (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
 PRECISIONS = (("fp32", "fp32"), ("int8", "int8"), ("int6", "int8"), ("int4", "int8"), ("int2", "int8"))
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
-OPS = ("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize")
+OPS = (
+    *("stem", "conv", "linear", "add", "add_converted", "pool", "maxpool", "avgpool"),
+    *("quantize", "dequantize", "mbconv"),
+)
 # Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
 # its result would be
 # the one that was asked for.
@@ -89,7 +92,7 @@ class OrtBackend:
     def supports(self, layer: LayerSpec) -> bool:
         half = (("fp16", "fp16"),) if self._short in HALF_PROVIDERS else ()
         known = (*PRECISIONS, *half)
-        if layer.weighted:
+        if layer.weighted or layer.op == "mbconv":
             return layer.op in OPS and (layer.weight_format, layer.activation_format) in known
         return layer.op in OPS and layer.activation_format in {activation for _, activation in known}
 

@@ -292,7 +292,7 @@ def _best(
 
 def layer_cost(device: Accelerator, layer: LayerSpec) -> Cost | None:
     """Cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
-    if layer.is_add or layer.op in ("pool", "quantize", "dequantize"):
+    if layer.is_add or layer.op in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
         return _streaming_cost(device, layer)
     if not layer.weighted or {layer.weight_format, layer.activation_format} - set(FORMATS):
         return None
@@ -367,6 +367,8 @@ class SystolicBackend:
         return layer_cost(self.accelerator, layer) is not None
 
     def why_not(self, layer: LayerSpec) -> str:
+        if layer.op == "mbconv":
+            return f"{self.describe().name} is modelled layer by layer, not for a whole block (mbconv)"
         return (
             f"{self.describe().name} computes in 2, 4, 6 or 8 bits, not {layer.op} of {layer.weight_format} "
             f"weights on {layer.activation_format} activations"

@@ -44,8 +44,9 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
     Values keep the magnitude of a trained network's, since denormal floats would change the time.
     """
     workload = lower(workload)
-    parameters, tensors = {}, {}
-    for name, layer in zip(workload.names, workload.layers, strict=True):
+    parameters: dict[str, Parameters] = {}
+    tensors: dict[str, QuantParams] = {}
+    for name, layer, sources in zip(workload.names, workload.layers, workload.inputs, strict=True):
         if layer.weighted:
             fan_in = layer.in_shape[0] // layer.groups * layer.kernel**2
             shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
@@ -56,7 +57,9 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
             parameters[name] = Parameters(
                 codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32)
             )
-        if layer.out_format not in FLOATS:
+        if layer.out_format not in FLOATS and layer.keeps_codes and sources[0] != INPUT:
+            tensors[name] = tensors[workload.names[sources[0]]]
+        elif layer.out_format not in FLOATS:
             bounds = _RANDOM_RANGES.get(layer.activation, (-3.0, 3.0))
             params = load_format(layer.out_format).activation_params(*bounds)
             assert params is not None
@@ -163,9 +166,12 @@ class _Graph:
             case "quantize" | "dequantize":
                 return real[0]
             case "add" | "add_converted":
-                return self._node("Add", name, real)
+                total = self._node("Add", name, real)
+                return self._activate(f"{name}.{layer.activation}", layer, total)
             case "pool":
                 return self._node("GlobalAveragePool", name, real)
+            case "maxpool" | "avgpool":
+                return self._pool(name, layer, *real)
             case "mul":
                 return self._node("Mul", name, real)
             case "act":
@@ -185,6 +191,12 @@ class _Graph:
             group=layer.groups,
         )
         return self._activate(f"{name}.{layer.activation}", layer, value)
+
+    def _pool(self, name: str, layer: LayerSpec, value: str) -> str:
+        window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+        if layer.op == "maxpool":
+            return self._node("MaxPool", name, [value], pads=[layer.kernel // 2] * 4, **window)
+        return self._node("AveragePool", name, [value], ceil_mode=1, **window)
 
     def _activate(self, name: str, layer: LayerSpec, value: str) -> str:
         match layer.activation:

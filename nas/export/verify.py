@@ -22,7 +22,9 @@ from supernet.train.images import Images
 AGREEMENT = (
     0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
 )
-INTEGER_OPS = ("QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool")
+INTEGER_OPS = (
+    *("QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"),
+)
 
 
 def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
@@ -99,6 +101,7 @@ def expected_kernels(workload: Workload) -> Counter[str]:
         "linear": "QGemm",
         "pool": "QLinearGlobalAveragePool",
         "mul": "QLinearMul",
+        "avgpool": "QLinearAveragePool",
     }
     counts: Counter[str] = Counter(dict.fromkeys(INTEGER_OPS, 0))
     counts["Conv"] = 0

@@ -54,13 +54,16 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
         for one, (s, *_) in zip(workload.layers, workload.inputs, strict=True)
         if one.op == "act"
     }
-    parameters, tensors = {}, {}
+    parameters: dict[str, Parameters] = {}
+    tensors: dict[str, QuantParams] = {}
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
         if layer.weighted:
             weight, bias = _folded(subnet.layer(name))
             codes, scale = load_format(layer.weight_format).quantize_weight(weight)
             parameters[name] = Parameters(codes, scale, bias)
-        if layer.out_format not in FLOATS:
+        if layer.out_format not in FLOATS and layer.keeps_codes:
+            tensors[name] = tensors[workload.names[workload.inputs[position][0]]]
+        elif layer.out_format not in FLOATS:
             low, high = (
                 ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
             )

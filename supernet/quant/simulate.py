@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec
 from supernet.layers.activation import ACTIVATE
+from supernet.layers.pooling import POOL
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant.formats.format import QuantParams
 
@@ -110,9 +111,9 @@ def _integer_add(
     after: QuantParams | None,
     parameters: object,
 ) -> Tensor:
-    """In the order of ONNX Runtime's kernel: ratios of scales first, zero points as one constant, each product
-    and sum rounded once as fused multiply-adds do. Without that, one code in 200,000 is on the other side of
-    a tie.
+    """In the order of ONNX Runtime's kernel: ratios of scales first, zero points as one constant, each
+    product and sum rounded once as fused multiply-adds do. Without that, one code in 200,000 is on the other
+    side of a tie.
     """
     assert after is not None
     first, second = before
@@ -136,6 +137,21 @@ def _integer_pool(
 ) -> Tensor:
     assert after is not None
     return _requantize(_real(x[0], before[0]).mean((2, 3), keepdim=True) / after.scale, after)
+
+
+def _integer_avgpool(
+    layer: LayerSpec,
+    x: list[Tensor],
+    before: tuple[QuantParams | None, ...],
+    after: QuantParams | None,
+    parameters: object,
+) -> Tensor:
+    """In real numbers, and the zero point before rounding: where that is odd, ties go the other way than
+    elsewhere. The means of two or four codes are full of ties.
+    """
+    assert after is not None
+    real = POOL[layer.op](_real(x[0], before[0]), layer.kernel, layer.stride)
+    return torch.clamp(torch.round(real / after.scale + after.zero_point), 0, after.largest)
 
 
 def _integer_mul(
@@ -199,8 +215,10 @@ _FLOAT: Mapping[str, _Step] = {
     "stem": _float_conv,
     "conv": _float_conv,
     "linear": _float_linear,
-    "add": lambda layer, x, *_: x[0] + x[1],
-    "add_converted": lambda layer, x, *_: x[0] + x[1],
+    "add": lambda layer, x, *_: ACTIVATE[layer.activation](x[0] + x[1]),
+    "add_converted": lambda layer, x, *_: ACTIVATE[layer.activation](x[0] + x[1]),
+    "maxpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
+    "avgpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
     "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
     "mul": lambda layer, x, *_: x[0] * x[1],
     "quantize": lambda layer, x, *_: x[0],  # to fp16: the tensor is rounded as every other of that format
@@ -213,6 +231,8 @@ _INTEGER: Mapping[str, _Step] = {
     "add": _integer_add,
     "add_converted": _integer_add,
     "pool": _integer_pool,
+    "maxpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
+    "avgpool": _integer_avgpool,
     "mul": _integer_mul,
     "act": _integer_act,
     "quantize": _quantize,
