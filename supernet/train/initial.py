@@ -90,7 +90,8 @@ def start_from(net: nn.Module, weights: Weights, classes: Sequence[str], *, orig
 
 
 def _sees_colours(found: Tensor, wanted: Tensor) -> bool:
-    return found.ndim == wanted.ndim == 4 and found.shape[1] == 3 and wanted.shape[1] == 1
+    grey = (wanted.shape[0], 3, *wanted.shape[2:])
+    return wanted.ndim == 4 and wanted.shape[1] == 1 and tuple(found.shape) == grey
 
 
 def _classifier(net: nn.Module) -> tuple[str, ...]:
