@@ -29,7 +29,7 @@ from supernet.train.data import Dataset
 from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
 from supernet.train.losses import distillation_loss, label_loss
-from supernet.train.parallel import World, add_up, check_same
+from supernet.train.parallel import World, add_up, check_same, meet
 from supernet.train.placement import Placement, choose_placement
 from supernet.train.sampling import step_archs
 from supernet.train.teacher import Teacher, load_teacher, teacher_identity
@@ -166,6 +166,8 @@ def train(
         if step == steps or stopping or time.monotonic() - saved_at > config.checkpoint_s:
             save()
             saved_at = time.monotonic()
+        if stopping:
+            meet(world)  # torchrun ends all processes as soon as one has left: not before all is saved
         rate, images = training.optimiser.param_groups[0]["lr"], len(training.batches.rows(step - 1))
         yield Progress(step, steps, loss, rate, images, _watched(training, step))
 

@@ -3,6 +3,7 @@ all-reduce per step adds up their gradients.
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,16 +84,22 @@ def joined_world() -> Iterator[World]:
 @contextmanager
 def first_alone(world: World) -> Iterator[None]:
     """The first process runs the block before all others do: what it leaves in a cache is there for them."""
-    if world.size > 1 and not world.writes:
-        _meet(world)
+    if not world.writes:
+        meet(world)
     yield
-    if world.size > 1 and world.writes:
-        _meet(world)
+    if world.writes:
+        meet(world)
 
 
-def _meet(world: World) -> None:
-    with _others_needed(world):
-        dist.all_reduce(torch.zeros(1))
+def meet(world: World) -> None:
+    """Wait until every process is here.
+
+    Raises:
+        TrilobitError: another process is gone.
+    """
+    if world.size > 1:
+        with _others_needed(world):
+            dist.all_reduce(torch.zeros(1))
 
 
 def check_same(world: World, what: str, number: int) -> None:
@@ -142,12 +149,15 @@ def _copy_back(flat: Tensor, gradients: Sequence[Tensor]) -> None:
 def _others_needed(world: World) -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:  # gloo and NCCL raise nothing more special when a peer is gone
         raise TrilobitError(
-            f"process {world.rank} of {world.size} lost another one ({_first_line(error)}); the same command "
+            f"process {world.rank} of {world.size} lost another one ({_reason(error)}); the same command "
             "continues from the last checkpoint"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _reason(error: Exception) -> str:
+    """The first sentence, without the place in the source that gloo puts before it."""
+    return re.sub(r"^\[\S+\]\s*", "", str(error)).split(". ")[0].partition("\n")[0]
