@@ -204,7 +204,8 @@ class Workload:
                 if not INPUT <= source < position:
                     raise ValueError(f"{name} reads layer {source}, which does not come before it")
                 producer = self.layers[source] if source != INPUT else None
-                found = (producer.out_shape, producer.out_format) if producer else (shape, self.in_format)
+                image = (self.in_shape, self.in_format)
+                found = (producer.out_shape, producer.out_format) if producer else image
                 if found != (shape, layer.in_format):
                     raise ValueError(f"{name} reads {(shape, layer.in_format)}, but its input is {found}")
 
