@@ -32,8 +32,8 @@ from hw_profiles.measurement import MeasurePlan, Samples
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec, Workload, single
 
-START_S = 60.0  # a tracker and servers, each of which imports TVM twice
-FACTOR = 3.0  # between a unit's time here and over RPC, on a machine that others use: no unit is mistaken
+START_S = 180.0  # a tracker and servers, each of which imports TVM twice
+FACTOR = 10.0  # between a unit's time here and over RPC, on a busy machine; a window is 50 runs and more
 pytestmark = pytest.mark.slow  # servers of their own; `.ci/run` runs them all the same
 PLAN = MeasurePlan(sessions=1, rounds=5, patience_s=0.1, remeasure_s=0.0)
 UNITS = tuple(LayerSpec("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
@@ -131,7 +131,7 @@ def test_an_unreachable_tracker_is_named_at_once(closed_port: str, tmp_path: Pat
     for use in (lambda: backend.parallel, lambda: backend.measure(jobs(UNITS[:1]), PLAN)):
         with pytest.raises(TrilobitError, match=f"no TVM tracker answers at {closed_port}.*rpc_tracker -"):
             use()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # TVM's own client would try for a minute
 
 
 def test_what_listens_but_is_no_tracker_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_p
 def test_a_board_that_hangs_is_not_waited_for(
     farm: Farm, steady: RemoteTvmBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boards, "ANSWER_S", 4.0)
+    monkeypatch.setattr(boards, "ANSWER_S", 8.0)
     monkeypatch.setattr(boards, "TRIES", 1)
 
     def stopped(board: Board) -> list[Samples | str]:
@@ -211,7 +211,7 @@ def test_a_board_that_hangs_is_not_waited_for(
         return board.sample([steady.boards.reference], replace(PLAN, rounds=1))
 
     try:
-        with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 5 s"):
+        with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 9 s"):
             steady.boards.run(stopped)
     finally:
         for server in farm.servers.values():
