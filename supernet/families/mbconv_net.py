@@ -107,6 +107,10 @@ class MBConvNet(nn.Module):
         logits: Tensor = self.classifier(x)
         return logits
 
+    def layer(self, name: str) -> nn.Module:
+        """The elastic layer that the lowered workload calls `name`."""
+        return elastic_layer(self, name)
+
     def extract(self, arch: Sizes) -> dict[str, nn.Module]:
         """The static layers of a subnet by the layer names of its workload."""
         layers: dict[str, nn.Module] = {
@@ -122,6 +126,14 @@ class MBConvNet(nn.Module):
         classifier.load_state_dict(self.classifier.state_dict())
         layers["classifier"] = classifier
         return layers
+
+
+def elastic_layer(net: nn.Module, name: str) -> nn.Module:
+    """`stem`, or `s0.b1.expand` of `stages`: a layer of a network whose parts are called as in its workload."""
+    head, *parts = name.split(".")
+    if len(parts) < 2:
+        return net.get_submodule("_".join((head, *parts)))
+    return net.get_submodule(".".join(("stages", head[1:], parts[0][1:], *parts[1:])))
 
 
 def initialise(net: nn.Module, *, rng: np.random.Generator) -> None:
