@@ -157,7 +157,7 @@ class PublishedTable:
             return Answer("uncounted", 0.0, 0.0)
         curve = self.curves.get(_sizeless(layer), {})
         if not curve:
-            return Answer("missing", reason=f"no such unit in the table, which has {self._contents()}")
+            return Answer("missing", reason=f"no such unit in the table, which has {self._contents}")
         wanted, sizes = area(layer), list(curve)
         if not sizes[0] <= wanted <= sizes[-1]:
             reach = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
@@ -197,6 +197,7 @@ class PublishedTable:
         }
         return DeviceProfile(self.device(), PLAN, table)
 
+    @cached_property
     def _contents(self) -> str:
         ops = [layer.op for layer in self.curves]
         return ", ".join(f"{ops.count(op)} {op}" for op in sorted(set(ops)))

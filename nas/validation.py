@@ -20,15 +20,18 @@ from supernet.family import Family
 
 
 def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[str, list[Workload]]:
-    """`n` random networks of each kind: uniform in each number format of the space, and `mixed`."""
+    """`n` random networks of each kind: uniform in each number format of the space, as its corners are, and
+    `mixed`.
+    """
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
-    formats = space.choices[columns[0]].options
+    corners = [(name.partition("/"), found.genes) for name, found in family.corners().items()]
+    formats = {name[2]: np.array(genes)[columns] for name, genes in corners if name[0] == "largest"}
     out = {}
-    for precision in (*map(str, formats), *(("mixed",) if len(formats) > 1 else ())):
+    for precision in (*formats, *(("mixed",) if len(formats) > 1 else ())):
         genomes = space.sample(n, rng=rng)
         if precision != "mixed":
-            genomes[:, columns] = formats.index(precision)
+            genomes[:, columns] = formats[precision]
         out[precision] = [family.workload(space.candidate(g)) for g in space.canonical(genomes)]
     return out
 

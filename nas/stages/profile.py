@@ -30,6 +30,7 @@ from supernet.family import Family
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9  # of a time budget, until when each is measured; predicting ends it
 ROUND = 0.04  # of the units are chosen at a time when not all are measured
+SAVING = 10  # times as long as it takes to save passes between two saves; measuring a group takes longer
 TRIED = 4096  # random networks, to say how much of the space a device can run
 
 Update = Callable[[int, str], None]
@@ -72,10 +73,14 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
     profile, emit_random = start_profile(run), random_emitter(run)
     known = len(profile.table)
     with progress_bar(console, "profile", _wanted(run, layers)) as update:
+        saving = 0.0  # from when on the profile is saved again
         for grown in _measure_units(run, profile, layers, sources, started + UNITS_SHARE * budget_s):
             profile = grown
-            save_profile(profile, run.profile_path)
-            _tell(update, profile, layers)
+            if time.monotonic() >= saving:
+                began = time.monotonic()
+                save_profile(profile, run.profile_path)
+                _tell(update, profile, layers)
+                saving = began + SAVING * (time.monotonic() - began)
     rng = np.random.default_rng([run.config.seed, 7])
     if any(layer not in profile.table or profile.refused(layer) for layer in layers):
         profile = fill(profile, layers, sources=sources, rng=rng)
@@ -149,7 +154,8 @@ def _print_coverage(
     Raises:
         TrilobitError: no network is left.
     """
-    rejected = [layer for layer in layers if layer in profile.rejected()]
+    cannot = profile.rejected()
+    rejected = [layer for layer in layers if layer in cannot]
     refused = [layer for layer in layers if profile.refused(layer)]
     predicted = profile.predicted(layers)
     console.print(

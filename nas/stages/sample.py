@@ -29,11 +29,20 @@ def in_fp32(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Policies whose share of fp32 layers varies from network to network: uniform genes alone would all have
     about half.
+
+    Where one choice switches a whole network to fp32, it stays on quantized, and what varies is the share of
+    the first format.
     """
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
+    parents = {parent for column in columns for parent, _ in space.choices[column].active_if}
+    switches = [column for column in columns if space.choices[column].name in parents]
     share = rng.random((len(genomes), 1))
     genomes = genomes.copy()
+    if switches:  # genes that a switch had put to 0 are drawn again
+        shape = (len(genomes), len(columns))
+        genomes[:, columns] = rng.integers(0, space.cardinalities[columns], size=shape)
     genomes[:, columns] = np.where(rng.random((len(genomes), len(columns))) < share, 0, genomes[:, columns])
+    genomes[:, switches] = space.cardinalities[switches] - 1
     return space.canonical(genomes)
 
 
