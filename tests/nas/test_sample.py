@@ -19,10 +19,11 @@ def test_policies_differ_in_their_share_of_fp32_layers() -> None:
     others = [column for column in range(len(space.choices)) if column not in precision]
     assert (varied[:, others] == genomes[:, others]).all()
 
-    def quantized(rows: np.ndarray) -> float:
-        return float((rows[:, precision] > 0).sum(axis=1).std())
+    def deviation(rows: np.ndarray) -> float:
+        living = space.active(rows)[:, precision].sum(axis=1)
+        return float(((rows[:, precision] > 0).sum(axis=1) / living).std())
 
-    assert quantized(varied) > 1.5 * quantized(genomes)
+    assert deviation(varied) > 1.5 * deviation(genomes)
 
 
 def test_where_one_choice_switches_to_fp32_quantized_candidates_are_quantized() -> None:
