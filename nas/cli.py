@@ -15,6 +15,7 @@ from rich.table import Table
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
 from hw_profiles.registry import names
+from nas import import_ofa
 from nas.config import RunConfig, parse_config, read_document
 from nas.defaults import with_defaults
 from nas.devices import available_devices
@@ -131,6 +132,11 @@ def _add_validate(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_ship(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--ship", type=Path, metavar="FILE", help="then write the weights in their compact "
+        "form, and their model card beside them")  # fmt: skip
+
+
 def _add_compare(command: argparse.ArgumentParser) -> None:
     command.add_argument("a", type=Path, metavar="A", help="a profile")
     command.add_argument("b", type=Path, metavar="B", help="another")
@@ -145,8 +151,10 @@ def _add_import(command: argparse.ArgumentParser) -> None:
 
 _ADD_OPTIONS: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "profile": _add_validate,
+    "train": _add_ship,
     "profile compare": _add_compare,
     "profile import": _add_import,
+    "import-ofa": import_ofa.add_options,
 }
 
 
@@ -287,6 +295,15 @@ def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return found
 
 
+def _train(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    found = _stage(arguments, console)
+    if arguments.ship is not None:
+        from nas.shipping import ship
+
+        ship(find_run(arguments.output), arguments.ship, console)
+    return found
+
+
 def _compare(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.compare import compare_profiles
 
@@ -397,12 +414,13 @@ _COMMANDS: Mapping[str, tuple[Command, str]] = {
     "profile": (_profile, "measure the units of the space on the device"),
     "profile compare": (_compare, "two profiles side by side"),
     "profile import": (_import, "turn a published table into a profile"),
-    "train": (_stage, "train the supernet"),
+    "train": (_train, "train the supernet"),
     "sample": (_stage, "evaluate sampled networks on the supernet"),
     "fit": (_stage, "fit the accuracy predictor and say how good it is"),
     "search": (_stage, "search, measure the finalists, write front.json"),
     "export": (_stage, "export networks of the front as ONNX"),
     "report": (_report, "write report.html"),
+    "import-ofa": (import_ofa.run, "turn a published once-for-all checkpoint into a supernet"),
     "devices": (_devices, "list what can be measured on"),
     "spaces": (_spaces, "list what can be searched"),
     "formats": (_formats, "list number formats"),

@@ -75,12 +75,16 @@ def trained_weights(state: State) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): w for name, w in state["ema"].items() if name.startswith(prefix)}
 
 
+def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the compact form holds them."""
+    return {
+        name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        for name, tensor in tensors.items()
+    }
+
+
 def save_weights(path: Path, weights: Weights) -> None:
     """Write the compact form: matrices and filters in 16 bits, vectors (biases, batch norm) as they are."""
-    tensors = {
-        name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
-        for name, tensor in weights.tensors.items()
-    }
     document = {
         "space": weights.space,
         "classes": list(weights.classes),
@@ -88,7 +92,7 @@ def save_weights(path: Path, weights: Weights) -> None:
         "architecture": architecture(weights.tensors),
         "metadata": dict(weights.metadata),
     }
-    _save(path, {"schema": WEIGHTS, **document, "model": tensors})
+    _save(path, {"schema": WEIGHTS, **document, "model": compact(weights.tensors)})
 
 
 def load_weights(path: Path) -> Weights:
@@ -99,16 +103,16 @@ def load_weights(path: Path) -> Weights:
             another schema.
     """
     state = _read(path, SCHEMA, WEIGHTS, remedy="give a checkpoint of `nas train` or `nas import-ofa`")
-    compact = state["schema"] == WEIGHTS
+    whole = state["schema"] == SCHEMA
     try:
-        found = state["model"] if compact else trained_weights(state)
+        found = trained_weights(state) if whole else state["model"]
         tensors = {str(name): _real(tensor) for name, tensor in found.items()}
         weights = Weights(
             tensors,
-            space=str(state["space"] if compact else state.get("name", "")),
+            space=str(state.get("name", "") if whole else state["space"]),
             classes=tuple(map(str, state.get("classes", ()))),
             data=str(state.get("data", "")),
-            unfinished=0 if compact else int(state["steps"]) - int(state["step"]),
+            unfinished=int(state["steps"]) - int(state["step"]) if whole else 0,
             metadata=dict(state.get("metadata", {})),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -116,7 +120,7 @@ def load_weights(path: Path) -> Weights:
             f"{path}: not a whole {state['schema']} checkpoint ({type(error).__name__}: {error}); "
             "write it again"
         ) from None
-    if compact and architecture(tensors) != state.get("architecture"):
+    if not whole and architecture(tensors) != state.get("architecture"):
         raise TrilobitError(f"{path}: its tensors are not those it was written with; write it again")
     return weights
 

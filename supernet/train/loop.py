@@ -145,11 +145,13 @@ def train(
     check_same(world, "what they train", _number({**identity, "step": step}))
     began, saved_at = time.monotonic() - float(past.get("seconds", 0.0)), time.monotonic()
     losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
+    watched = list(past.get("watched", ()))
 
     def save() -> None:
         if not world.writes:
             return
-        record = {"seconds": time.monotonic() - began, "losses": torch.tensor(losses, dtype=torch.float64)}
+        curves = {"losses": torch.tensor(losses, dtype=torch.float64), "watched": watched}
+        record = {"seconds": time.monotonic() - began, **curves}
         described = {"name": family.name, "classes": list(dataset.classes)}
         progress = {"step": step, "steps": steps}
         save_checkpoint(path, {**identity, **described, **progress, **record, **training.state()})
@@ -163,13 +165,17 @@ def train(
         loss, stopping = _step(training, step, stop)
         losses.append(loss)
         step += 1
+        accuracies = _watched(training, step)
+        if accuracies:
+            epochs = step / training.batches.steps_per_epoch
+            watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
         if step == steps or stopping or time.monotonic() - saved_at > config.checkpoint_s:
             save()
             saved_at = time.monotonic()
         if stopping:
             meet(world)  # torchrun ends all processes as soon as one has left: not before all is saved
         rate, images = training.optimiser.param_groups[0]["lr"], len(training.batches.rows(step - 1))
-        yield Progress(step, steps, loss, rate, images, _watched(training, step))
+        yield Progress(step, steps, loss, rate, images, accuracies)
 
 
 def start(

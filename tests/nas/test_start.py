@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import supernet.zoo
 from nas.cli import main
@@ -17,17 +16,7 @@ from supernet.train.checkpoint import Weights, load_weights, save_weights
 
 CLASSES = ("ant", "bee", "cow")
 Train = Callable[..., str]
-
-
-def write_images(folder: Path, classes: tuple[str, ...], *, colour: bool = False) -> Path:
-    """Twelve noisy images of each class: a pass is one step."""
-    shape = (8, 8, 3) if colour else (8, 8)
-    for label, name in enumerate(classes):
-        (folder / "train" / name).mkdir(parents=True)
-        for i in range(12):
-            pixels = np.random.default_rng([label, i]).integers(0, 256, shape, np.uint8)
-            Image.fromarray(pixels).save(folder / "train" / name / f"{i}.png")
-    return folder
+WriteImages = Callable[..., Path]
 
 
 def write_weights(
@@ -41,7 +30,7 @@ def write_weights(
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory, write_images: WriteImages) -> Path:
     return write_images(tmp_path_factory.mktemp("images") / "images", CLASSES)
 
 
@@ -119,7 +108,7 @@ def test_the_folder_knows_the_file_by_its_content(train: Train, tmp_path: Path, 
 
 
 @pytest.fixture
-def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def cifar(tmp_path: Path, write_images: WriteImages, monkeypatch: pytest.MonkeyPatch) -> str:
     """Ten classes that are not CIFAR-10's, and a shipped supernet that knows them."""
     classes = tuple("abcdefghij")
     monkeypatch.setattr(supernet.zoo, "FOLDER", tmp_path)

@@ -1,0 +1,135 @@
+"""What is shipped of a training: small, usable, and described by what was done."""
+
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas.cli import main
+from nas.config import RunConfig, parse_config
+from nas.run import Run, find_run
+from nas.shipping import FORMATS, POINTS, ship
+from supernet.train.checkpoint import Weights, load_checkpoint, load_weights
+
+CLASSES = ("ant", "bee", "cow")
+CONFIG = """
+[train]
+epochs = 2
+batch_size = 32
+random_subnets = 0
+checkpoint_s = 0.0
+evaluate_every = 1
+learning_rate = 0.003
+"""
+
+
+@pytest.fixture(scope="module")
+def run(
+    profile_file: Path, write_images: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """Four steps long."""
+    folder = tmp_path_factory.mktemp("shipping")
+    (folder / "mine.toml").write_text(CONFIG)
+    data = f"imagefolder:{write_images(folder / 'noise', CLASSES, each=36)}"
+    words = ["train", folder / "mine.toml", "--device", f"recorded:{profile_file}", "--data", data]
+    assert main([*map(str, words), "--seed", "3", "-o", str(folder / "run")]) == 0
+    return find_run(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def path(run: Run) -> Path:
+    path = run.folder.parent / "shipped" / "noise.pt"
+    ship(run, path, Console(quiet=True), random=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(path: Path) -> Weights:
+    return load_weights(path)
+
+
+def test_it_is_half_the_weights_and_nothing_else(run: Run, path: Path, weights: Weights) -> None:
+    expected = load_weights(run.checkpoint_path).tensors
+    assert weights.tensors.keys() == expected.keys()
+    for name, tensor in weights.tensors.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=2**-10, atol=1e-7)
+    assert path.stat().st_size < run.checkpoint_path.stat().st_size / 3
+
+
+def test_it_says_how_it_was_made(run: Run, weights: Weights) -> None:
+    known = weights.metadata
+    state = load_checkpoint(run.checkpoint_path, fingerprint=run.family.space().fingerprint)
+    assert (weights.space, weights.classes) == ("digits-mbconv", CLASSES)
+    assert (known["seed"], known["epochs"]) == (3, 2)
+    assert known["hours"] == pytest.approx(state["seconds"] / 3600)
+    assert known["data"]["fingerprint"] == weights.data == run.dataset.fingerprint
+    assert known["data"]["mean"] == list(run.dataset.mean)
+    curve = known["curve"]
+    assert len(curve) == min(POINTS, len(state["losses"]))
+    assert curve[-1] == [2.0, pytest.approx(float(state["losses"][-1]))]
+    assert [row[0] for row in known["watched"]] == [1.0, 2.0]
+
+
+def test_its_recipe_is_the_training(run: Run, weights: Weights) -> None:
+    assert weights.metadata["command"] == "nas train recipe.toml --data imagefolder:PATH -o RUN"
+    config = parse_config(tomllib.loads(weights.metadata["recipe"]), origin="recipe.toml")
+    assert (config.seed, config.space, config.train) == (3, RunConfig().space, run.config.train)
+
+
+def test_accuracies_are_of_both_ends_and_of_random_networks(weights: Weights) -> None:
+    rows = weights.metadata["accuracies"]
+    assert [row["network"] for row in rows] == ["largest", "smallest", "random 0"]
+    assert rows[1]["macs"] <= rows[2]["macs"] <= rows[0]["macs"]
+    assert all(0 <= row[fmt] <= 1 for row in rows for fmt in FORMATS)
+
+
+def test_the_card_says_the_same(path: Path, weights: Weights) -> None:
+    card, known = path.with_suffix(".md").read_text(), weights.metadata
+    assert card.startswith("# noise\n")
+    assert f"```sh\n{known['command']}\n```" in card
+    assert known["recipe"].strip() in card
+    assert f"| Training time | {known['hours']:.2f} hours, 2 epochs |" in card
+    for row in known["accuracies"]:
+        cells = [row["network"], f"{row['macs'] / 1e6:.1f}", *(f"{100 * row[fmt]:.2f}" for fmt in FORMATS)]
+        assert f"| {' | '.join(cells)} |" in card
+    assert len(re.findall(r"^\| \d\.\d \| \d\.\d{3} \|$", card, re.MULTILINE)) == len(known["curve"])
+    assert f"{path.stat().st_size:,} bytes" in card
+
+
+def test_a_run_can_start_from_it(run: Run, path: Path, tmp_path: Path, profile_file: Path) -> None:
+    words = [
+        "train",
+        "--data",
+        run.config.data.source,
+        "--device",
+        f"recorded:{profile_file}",
+        "--epochs",
+        "0",
+    ]
+    assert main([*words, "--seed", "3", "--init", str(path), "-o", str(tmp_path / "run")]) == 0
+    found = load_weights(tmp_path / "run" / "supernet" / "last.pt").tensors
+    expected = load_weights(path).tensors
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_an_unfinished_training_is_not_shipped(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(TrilobitError, match="no such checkpoint"):
+        ship(Run(tmp_path, run.config), tmp_path / "x.pt", Console(quiet=True))
+    with pytest.raises(TrilobitError, match=r"that is the model card's name; end it in \.pt"):
+        ship(run, tmp_path / "x.md", Console(quiet=True))
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_the_command_ships(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nas.shipping.FORMATS", ("fp32",))
+    monkeypatch.setattr(ship, "__kwdefaults__", {"random": 0})
+    assert main(["train", "-o", str(run.folder), "--ship", str(tmp_path / "mine.pt")]) == 0
+    assert "model card: " in capsys.readouterr().out
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.pt", "mine.md"}
