@@ -26,9 +26,11 @@ ORIGINAL_NAMES: Mapping[str, str] = {
     "ofa-mbv3": "supernet.families.ofa_mobile_names:mobilenet_v3",
     "ofa-mbv3-w1.2": "supernet.families.ofa_mobile_names:mobilenet_v3",
     "ofa-proxyless": "supernet.families.ofa_mobile_names:proxyless",
+    "ofa-resnet50": "supernet.families.ofa_resnet_names:resnet50",
 }
 IN_CHANNELS = 3
 CLASSIFIER = "classifier.weight"
+LISTED = 10  # misfits of one kind that are listed; beyond, they are counted
 COUNTER = "num_batches_tracked"  # of batch norm: some files have it, and nothing depends on it
 
 Shape = tuple[int, ...]
@@ -60,14 +62,19 @@ class Fit:
         return not (self.missing or self.unexpected or self.reshaped)
 
     def lines(self) -> list[str]:
-        """What fitted and what did not, to be read."""
-        out = [f"{self.space}: {len(self.fitted)} tensors fit"]
-        out += [f"  missing in the file: {name}" for name in self.missing]
-        out += [f"  in the file only: {name}" for name in self.unexpected]
-        out += [
-            f"  of another shape: {name} is {_shape(found)} in the file, {_shape(wanted)} in the space"
+        """What fitted and what did not, to be read; of each kind of misfit the first `LISTED`."""
+        reshaped = [
+            f"{name} is {_shape(found)} in the file, {_shape(wanted)} in the space"
             for name, (found, wanted) in self.reshaped.items()
         ]
+        out = [f"{self.space}: {len(self.fitted)} tensors fit"]
+        for kind, names in (
+            ("missing in the file", self.missing),
+            ("in the file only", self.unexpected),
+            ("of another shape", reshaped),
+        ):
+            out += [f"  {kind}: {name}" for name in names[:LISTED]]
+            out += [f"  {kind}: {len(names) - LISTED} more"] * (len(names) > LISTED)
         return out
 
 

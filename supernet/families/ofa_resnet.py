@@ -35,7 +35,9 @@ from supernet.subnet import Subnet
 RESOLUTIONS = tuple(range(128, 225, 16))
 PERCENTS = (20, 25, 35)  # middle channels of a block as a share of its output channels
 MULTIPLIERS = (0.65, 0.8, 1.0)  # of the widths below
-STEM_WIDTH, STAGE_WIDTHS = 64, (256, 512, 1024, 2048)
+STEM_WIDTHS = tuple(divisible(64 * multiplier) for multiplier in MULTIPLIERS)
+STEM_INNER = tuple(divisible(width // 2) for width in STEM_WIDTHS)  # the first two are equal
+STAGE_WIDTHS = (256, 512, 1024, 2048)
 BASE_DEPTHS, EXTRA_DEPTHS = (2, 2, 4, 2), (0, 1, 2)
 
 
@@ -164,14 +166,13 @@ class OfaResNetFamily:
 def ofa_resnet50(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> OfaResNetFamily:
-    """The published space. Of its three multipliers of the stem's inner channels the first two give the same
-    number, so there are two here.
+    """The published space, where networks that are one and the same are one: the first two multipliers of the
+    stem's inner channels give the same number.
     """
-    stem_widths = tuple(divisible(STEM_WIDTH * multiplier) for multiplier in MULTIPLIERS)
     return OfaResNetFamily(
         name="ofa-resnet50",
         resolutions=RESOLUTIONS,
-        stem=Stem(tuple(sorted({divisible(width // 2) for width in stem_widths})), stem_widths),
+        stem=Stem(tuple(sorted(set(STEM_INNER))), STEM_WIDTHS),
         stages=tuple(
             Stage(
                 tuple(divisible(width * multiplier) for multiplier in MULTIPLIERS),
