@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from supernet.family import Family
-from supernet.space import Genomes, SearchSpace
+from supernet.space import Choice, Genomes, SearchSpace
 
-SHRINKING = ("kernel", "depth", "expanded", "width")  # in the order in which they become elastic
+FIRST, LAST = ("kernel", "depth"), ("width",)  # become elastic in this order, and all others in between
+ALL_ALONG = "resolution"
 ALONE = 0.4  # share of the steps that train the largest subnet only, before any shrinking
 
 
@@ -30,16 +31,29 @@ def shrinking(family: Family, n_random: int, done: float, *, rng: np.random.Gene
     elastic by then.
 
     Progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3.3): the largest network alone for the
-    first part of the training, then kernels become elastic, then depths too, then widths. The resolution is
-    elastic all along.
+    first part of the training, then kernels become elastic, then depths too, then expansions and widths. The
+    resolution is elastic all along.
     """
-    largest = family.arch(family.corners()["largest/fp32"])
+    space, largest = family.space(), family.corners()["largest/fp32"]
+    closed = closed_dimensions(space, done)
     if done < ALONE:
-        return [largest]
-    stages = [name for name in SHRINKING if _columns(family.space(), (name,))]
-    opened = 1 + int((done - ALONE) / (1 - ALONE) * len(stages))
-    genomes = family.space().sample(n_random, rng=rng)
-    return [largest, *_archs(family, _fixed_to_largest(family.space(), genomes, tuple(stages[opened:])))]
+        return [family.arch(largest)]
+    # not `space.sample`: genes of blocks that a sampled depth leaves out live again when the depth is fixed
+    genomes = rng.integers(0, space.cardinalities, (n_random, len(space.choices)), dtype=np.int16)
+    columns = [column for column, name in enumerate(map(_dimension, space.choices)) if name in closed]
+    genomes[:, columns] = np.array(largest.genes, np.int16)[columns]
+    return [family.arch(largest), *_archs(family, space.canonical(genomes))]
+
+
+def closed_dimensions(space: SearchSpace, done: float) -> tuple[str, ...]:
+    """What is not elastic yet at `done` (in 0..1) of progressive shrinking, by the last word of the choices'
+    names, in the order in which it opens: first kernels, then depths, widths last. Each stage takes as long.
+    """
+    names = [_dimension(choice) for choice in space.choices if choice.kind != "precision"]
+    between = [name for name in dict.fromkeys(names) if name not in (*FIRST, *LAST, ALL_ALONG)]
+    stages = [name for name in (*FIRST, *between, *LAST) if name in names]
+    opened = 0 if done < ALONE else 1 + int((done - ALONE) / (1 - ALONE) * len(stages))
+    return tuple(stages[opened:])
 
 
 def step_archs(
@@ -57,14 +71,6 @@ def _archs(family: Family, genomes: Genomes) -> list[Any]:
     return [family.arch(family.space().candidate(row)) for row in genomes]
 
 
-def _columns(space: SearchSpace, dimensions: tuple[str, ...]) -> list[int]:
-    """Columns of the choices called `....kernel` and so on."""
-    names = enumerate(choice.name.rsplit(".", 1)[-1] for choice in space.choices)
-    return [column for column, name in names if name in dimensions]
-
-
-def _fixed_to_largest(space: SearchSpace, genomes: Genomes, dimensions: tuple[str, ...]) -> Genomes:
-    columns = _columns(space, dimensions)
-    genomes = genomes.copy()
-    genomes[:, columns] = [len(space.choices[column].options) - 1 for column in columns]
-    return space.canonical(genomes)
+def _dimension(choice: Choice) -> str:
+    """`kernel` of `s1.b0.kernel`."""
+    return choice.name.rsplit(".", 1)[-1]
