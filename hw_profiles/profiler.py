@@ -22,7 +22,8 @@ from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs
 
 TRUTH = 2  # whole networks get so many times the rounds and sessions of a unit's: all else is judged by them
-HURRIED = 3  # networks that take turns when time is short
+FEWEST = 2  # networks that a calibration can be fitted to
+HURRIED = 3  # units that take turns when time is short: an engine may have to tune each of them first
 GROUP = 12  # networks that take turns: enough to share a context, few enough to stay near each other in time
 
 Emit = Callable[[Workload], bytes]
@@ -56,7 +57,7 @@ def profile_layers(
     pending, patience_s = profile.missing(layers) or profile.disturbed(layers), profile.plan.patience_s
     while pending:
         plan = replace(profile.plan, patience_s=patience_s)
-        groups = plan_groups(backend, pending, profile, rng)
+        groups = plan_groups(backend, pending, profile, rng, hurry=math.isfinite(deadline))
         measure = partial(_measure_group, backend, table, plan=plan, emit=emit, reference=reference)
         for measured in _measured(measure, groups, backend.parallel, deadline):
             table |= _better(measured, profile)
@@ -104,10 +105,15 @@ def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload
 
 
 def plan_groups(
-    backend: Backend, missing: Iterable[LayerSpec], profile: DeviceProfile, rng: np.random.Generator
+    backend: Backend,
+    missing: Iterable[LayerSpec],
+    profile: DeviceProfile,
+    rng: np.random.Generator,
+    *,
+    hurry: bool = False,
 ) -> list[list[LayerSpec]]:
     """Layers measured together: those that share a context, in random order of contexts, or any where a unit
-    is measured alone; the poolings that others build on first.
+    is measured alone, few in a hurry; the poolings that others build on first.
     """
     wanted = list(missing)
     pools = {pool for pool in _pools(backend, wanted) if pool in wanted or pool not in profile.table}
@@ -119,9 +125,10 @@ def plan_groups(
         layer = wanted[position]
         if layer not in pools:
             by_context.setdefault(_context(backend, layer), []).append(layer)
-    contexts = list(by_context.values())
+    contexts = list(by_context.items())
     for position in rng.permutation(len(contexts)):
-        groups += _chunks(contexts[position], GROUP - 1)
+        context, layers = contexts[position]
+        groups += _chunks(layers, HURRIED if hurry and context is None else GROUP - 1)
     return groups
 
 
@@ -162,7 +169,8 @@ def measure_networks(
     end, unless that leaves less than half: a time that something else made says nothing about the table.
 
     Args:
-        deadline: on the monotonic clock; no group is begun after it.
+        deadline: on the monotonic clock; nothing is begun that would end after it if every network took as
+            long as those before.
 
     Raises:
         ValueError: a row that was refused has no estimate.
@@ -173,10 +181,7 @@ def measure_networks(
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
         raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
     reference = reference_network(backend, sorted(profile.table, key=LayerSpec.key))
-    # in a hurry fewer at a time: an engine that tunes may have to tune every unit of a group first
-    for group in _chunks(runnable, GROUP - 1 if math.isinf(deadline) else HURRIED):
-        if time.monotonic() > deadline:
-            break
+    for group in _in_time(runnable, deadline):
         measured, drift = _measure_steadily(backend, profile, [work for _, _, work in group], emit, reference)
         for (precision, held_out, work), m in zip(group, measured, strict=True):
             if m.error is not None:
@@ -187,6 +192,16 @@ def measure_networks(
             out.append(WholeNetwork(precision, held_out, sums_s, rows, *usual))
     quiet = [net for net in out if net.quiet_share >= profile.plan.quiet_share]
     return quiet if 2 * len(quiet) >= len(out) else out
+
+
+def _in_time(items: Sequence[Item], deadline: float) -> Iterator[Sequence[Item]]:
+    """The items in groups: where there is a deadline a small one first, then as many as seem to fit."""
+    size, begun = (FEWEST if math.isfinite(deadline) else GROUP - 1), time.monotonic()
+    while items and begun <= deadline and size > 0:
+        yield items[:size]
+        items, now = items[size:], time.monotonic()
+        each_s = (now - begun) / size
+        size, begun = int(min(max(deadline - now, 0.0) / max(each_s, 1e-9), GROUP - 1)), now
 
 
 def _measure_steadily(

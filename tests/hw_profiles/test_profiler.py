@@ -9,12 +9,15 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from hw_profiles import profiler
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import alone
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import (
+    FEWEST,
+    HURRIED,
     measure_networks,
     measure_patiently,
     plan_groups,
@@ -213,6 +216,56 @@ def test_no_group_is_begun_after_the_deadline(backend, no_onnx) -> None:
     options = {"emit": no_onnx, "rng": rng}
     assert not list(profile_layers(backend, start, LAYERS, deadline=time.monotonic() - 1, **options))
     assert not backend.measured
+
+
+@dataclass
+class Clock:
+    """Moves on by what measuring takes."""
+
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(profiler, "time", made)
+    return made
+
+
+def test_in_a_hurry_few_units_are_begun_at_a_time(backend, no_onnx, clock: Clock) -> None:
+    """An engine that tunes each unit for a second overshoots a deadline by what it has begun."""
+    backend.probe, measure = alone, backend.measure
+
+    def tuned(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        clock.now += len(jobs)
+        return measure(jobs, plan)
+
+    backend.measure = tuned
+    start = DeviceProfile(backend.describe(), PLAN)
+    options = {"emit": no_onnx, "rng": np.random.default_rng(0)}
+    *_, last = profile_layers(backend, start, LAYERS, deadline=20.0, **options)
+    assert 20 < clock.now <= 20 + HURRIED + 1  # the reference beside them
+    assert 0 < len(last.table) < len(LAYERS)
+
+
+@pytest.mark.parametrize(("network_s", "deadline", "expected"), [(1, 1000, 40), (1, 21, 21), (10, 5, FEWEST)])
+def test_networks_are_begun_as_long_as_they_fit(
+    network_s: float, deadline: float, expected: int, backend, no_onnx, clock: Clock
+) -> None:
+    measure, works = backend.measure, [job.workload for job in jobs(40)]
+
+    def slow(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        clock.now += network_s * len(jobs) / plan.sessions
+        return measure(jobs, plan)
+
+    rows = {layer: Measurement((1e-6,)) for work in works for layer in work.layers}
+    profile = DeviceProfile(backend.describe(), PLAN, rows)
+    backend.measure = slow
+    networks = [("mixed", False, work) for work in works]
+    assert len(measure_networks(backend, profile, networks, emit=no_onnx, deadline=deadline)) == expected
 
 
 def test_networks_that_the_device_cannot_run_are_left_out(backend, no_onnx) -> None:
