@@ -1,0 +1,103 @@
+"""Progressive shrinking in every registered family: what is elastic when."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hw_profiles.registry import names
+from supernet.family import FAMILIES, Family, load_family
+from supernet.space import Candidate, SearchSpace
+from supernet.train.sampling import ALONE, closed_dimensions, shrinking, step_archs
+
+DRAWN = 60
+BEGINNING, END = ALONE, 1 - 1e-9  # of shrinking
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """A family whose architectures are the candidates themselves, for tests to look at."""
+
+    family: Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.family, name)
+
+    def arch(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+
+@pytest.fixture(scope="module", params=sorted(names("trilobit.spaces", FAMILIES)))
+def each_family(request: pytest.FixtureRequest) -> Candidates:
+    return Candidates(load_family(request.param, in_channels=3, classes=10))
+
+
+def dimensions(space: SearchSpace) -> set[str]:
+    return {c.name.rsplit(".", 1)[-1] for c in space.choices if c.kind != "precision"} - {"resolution"}
+
+
+def values(space: SearchSpace, drawn: list[Candidate]) -> dict[str, list[set[int]]]:
+    """By dimension and choice of several options, the genes that occur where the choice is alive."""
+    genomes = np.array([candidate.genes for candidate in drawn], np.int16)
+    living = space.active(genomes)
+    found: dict[str, list[set[int]]] = {}
+    for column, choice in enumerate(space.choices):
+        if choice.kind != "precision" and len(choice.options) > 1:
+            found.setdefault(choice.name.rsplit(".", 1)[-1], []).append(
+                set(genomes[living[:, column], column].tolist())
+            )
+    return found
+
+
+def test_the_largest_is_alone_at_first(each_family: Family) -> None:
+    for done in (0.0, ALONE / 2, ALONE - 1e-9):
+        assert shrinking(each_family, 5, done, rng=np.random.default_rng(0)) == [
+            each_family.corners()["largest/fp32"]
+        ]
+        assert set(closed_dimensions(each_family.space(), done)) == dimensions(each_family.space())
+
+
+def test_dimensions_open_one_after_the_other(each_family: Family) -> None:
+    space = each_family.space()
+    closed = [closed_dimensions(space, done) for done in np.linspace(BEGINNING, END, 97)]
+    steps = list(dict.fromkeys(closed))
+    assert [len(names) for names in steps] == list(range(len(dimensions(space)) - 1, -1, -1))
+    for before, after in pairwise(steps):
+        assert before[1:] == after
+    assert max(closed.count(names) for names in steps) - min(closed.count(names) for names in steps) <= 1
+
+
+@pytest.mark.parametrize("done", [BEGINNING, 0.55, 0.65, 0.75, 0.85, 0.95, END])
+def test_closed_dimensions_stay_at_the_largest_and_open_ones_vary(each_family: Family, done: float) -> None:
+    space, largest = each_family.space(), each_family.corners()["largest/fp32"]
+    first, *drawn = step_archs(each_family, "shrinking", DRAWN, done, rng=np.random.default_rng(1))
+    assert first == largest
+    assert len(drawn) == DRAWN
+    closed, found = closed_dimensions(space, done), values(space, drawn)
+    widest = values(space, [largest])
+    for name in closed:
+        assert found[name] == widest[name], name
+    for name in set(found) - set(closed):
+        assert all(len(genes) > 1 for genes in found[name]), name
+
+
+def test_kernels_open_first_then_depths_and_widths_last(each_family: Family) -> None:
+    order = list(closed_dimensions(each_family.space(), 0.0))
+    assert order == sorted(order, key=lambda name: {"kernel": 0, "depth": 1, "width": 3}.get(name, 2))
+
+
+def test_deep_blocks_draw_as_evenly_as_others() -> None:
+    family: Any = Candidates(load_family("digits-mbconv", in_channels=1, classes=10))
+    space = family.space()
+    _, *drawn = shrinking(family, 900, BEGINNING, rng=np.random.default_rng(0))
+    deepest = space.columns["s2.b3.kernel"]  # alive in a quarter of the networks of the whole space
+    counts = np.bincount([candidate.genes[deepest] for candidate in drawn], minlength=3)
+    assert counts.min() > 0.8 * 300
+
+
+def test_the_largest_schedule_has_no_other() -> None:
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    largest = family.arch(family.corners()["largest/fp32"])
+    assert step_archs(family, "largest", 3, 0.9, rng=np.random.default_rng(0)) == [largest]
