@@ -38,6 +38,7 @@ class SearchResult:
         objectives: (f, m) theirs, less is better.
         hypervolumes: (b,) after each batch, from the reference point of the search.
         evaluations: genomes evaluated.
+        rejected: how many of them can never be: their violation is infinite.
         stopped: because the budget was used, the hypervolume stalled or the space was exhausted.
         nearest: one row, what violates the limits least, where nothing was feasible; else no rows.
     """
@@ -46,6 +47,7 @@ class SearchResult:
     objectives: Matrix
     hypervolumes: NDArray[np.float64]
     evaluations: int
+    rejected: int
     stopped: Stopped
     nearest: Points
 
@@ -76,12 +78,13 @@ def search(
     """
     if min(budget, batch, 1 if patience is None else patience) < 1:
         raise ValueError(f"budget, batch and patience are at least 1, not {budget}, {batch}, {patience}")
-    found, evaluations, volumes = None, 0, list[float]()
+    found, evaluations, rejected, volumes = None, 0, 0, list[float]()
     while not _stalled(volumes, patience) and len(genomes := searcher.ask(min(batch, budget - evaluations))):
         points = Points(genomes, *evaluate(genomes))
         searcher.tell(points.genomes, points.objectives, points.violation)
         found = best(points if found is None else join(found, points))
         evaluations += len(points)
+        rejected += int(np.isinf(points.violation).sum())
         volumes.append(hypervolume(found.objectives[found.violation <= 0], reference))
         if on_progress:
             on_progress(Progress(evaluations, budget, volumes[-1], int((found.violation <= 0).sum())))
@@ -96,6 +99,7 @@ def search(
         ordered.objectives[feasible],
         np.array(volumes, np.float64),
         evaluations,
+        rejected,
         stopped,
         ordered[~feasible],
     )

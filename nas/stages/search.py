@@ -80,18 +80,22 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     config = run.config.search
     reference = run.family.corners()["largest/fp32"]
     measured: dict[Candidate, dict[str, float]] = {}
-    rounds = []
+    rounds, tried, rejected = [], 0, 0
     predictor = fit_predictor(run, *setting.sampled)
     with progress_bar(console, "search", config.rounds * (config.budget + config.finalists)) as update:
         for r in range(config.rounds):
             done = r * (config.budget + config.finalists)
             result = search_round(setting, predictor, measured, r, partial(_show_search, update, done))
+            tried, rejected = tried + result.evaluations, rejected + result.rejected
             wanted = pick_finalists(setting, result, measured) + ([reference] if r == 0 else [])
             for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
                 measured[candidate] = values
                 update(done + config.budget + i, f"round {r + 1}: measuring finalists")
             predictor = learn(setting, measured)
-            rounds.append(round_summary(setting, r, measured))
+            rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
+    if rejected:
+        device = run.backend.describe().name
+        console.print(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
     document = front_document(setting, predictor, measured, reference, rounds)
     write_json(run.front_path, document)
     return document

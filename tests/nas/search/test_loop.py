@@ -44,6 +44,16 @@ def test_finds_the_feasible_front_of_an_exhausted_space() -> None:
     assert len(seen) == len(result.hypervolumes) == 7
 
 
+def test_what_can_never_be_is_counted_and_not_returned() -> None:
+    def evaluate(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
+        objectives, violation = trade_off(genomes)
+        return objectives, np.where(genomes[:, 1] == 0, np.inf, violation)
+
+    result = search(RandomSearch(SPACE, seed=0), evaluate, budget=1000, batch=64, reference=REFERENCE)
+    assert (result.evaluations, result.rejected) == (400, 20)
+    assert result.genomes.tolist() == [[a, 1] for a in range(5, 20)]
+
+
 def test_the_budget_is_never_exceeded() -> None:
     counted: list[int] = []
 
