@@ -2,20 +2,28 @@
 checkpoint.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from hw_profiles.errors import TrilobitError
+from supernet.train.randaugment import STRONGEST
 
+NEVER = ("checkpoint_s", math.inf)  # but at the end
 _CHOICES = {
     "optimiser": ("adamw", "sgd"),
     "schedule": ("sandwich", "shrinking", "largest"),
     "device": ("auto", "cpu", "cuda"),
     "amp": ("auto", "off", "bf16", "fp16"),
 }
-_POSITIVE = ("batch_size", "accumulate", "learning_rate", "clip_norm", "threads")
-_SHARES = ("warmup", "smoothing", "ema")
-_NOT_NEGATIVE = ("random_subnets", "pad", "cutout", "mixup", "randaugment", "evaluate_every")
-STRONGEST = 30  # of RandAugment's magnitudes
+# names, what holds of their values, and how errors say it
+_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("batch_size", "accumulate", "learning_rate", "clip_norm", "threads"), lambda v: v > 0, "above 0"),
+    (("momentum", "warmup", "smoothing", "ema"), lambda v: 0 <= v < 1, "at least 0 and below 1"),
+    (("weight_decay", "random_subnets", "pad", "cutout", "mixup"), lambda v: v >= 0, "at least 0"),
+    (("randaugment", "evaluate_every", "checkpoint_s"), lambda v: v >= 0, "at least 0"),
+    (("randaugment",), lambda v: v <= STRONGEST, f"at most {STRONGEST}"),
+)
 
 
 @dataclass(frozen=True)
@@ -87,22 +95,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._check_epochs()
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise TrilobitError(f"train.{name} must be above 0, got {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise TrilobitError(f"train.{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value) and (name, value) != NEVER:
+                raise TrilobitError(f"train.{name} must be a finite number, got {value}")
+        for names, holds, wording in _BOUNDS:
+            for name in names:
+                if not holds(getattr(self, name)):
+                    raise TrilobitError(f"train.{name} must be {wording}, got {getattr(self, name)}")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise TrilobitError(
                     f"train.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
                 )
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise TrilobitError(f"train.{name} must be at least 0, got {getattr(self, name)}")
-        if self.randaugment > STRONGEST:
-            raise TrilobitError(f"train.randaugment must be at most {STRONGEST}, got {self.randaugment}")
 
     def _check_epochs(self) -> None:
         if self.epochs < 0 or (self.epochs == 0 and self.init == "none"):
