@@ -202,6 +202,10 @@ class _Graph:
         match layer.activation:
             case "relu":
                 return self._node("Relu", name, [value])
+            case "relu6" if layer.activation_format not in FLOATS:
+                # the last code is 6 at most, so that clipping to the codes does the rest; a Clip would hide
+                # the group from the runtime where codes have fewer bits than their type
+                return self._node("Relu", name, [value])
             case "relu6":
                 stored = np.float16 if layer.activation_format == "fp16" else np.float32
                 ends = [self._constant(f"{name}.{end}", np.array(end, stored)) for end in (0, 6)]
