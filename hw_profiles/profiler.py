@@ -162,6 +162,7 @@ def measure_networks(
     *,
     emit: Emit,
     deadline: float = float("inf"),
+    unit_s: float = 0.0,
 ) -> list[WholeNetwork]:
     """Measure whole networks, interleaved in groups: (precision, held out, workload) each.
 
@@ -171,6 +172,8 @@ def measure_networks(
     Args:
         deadline: on the monotonic clock; nothing is begun that would end after it if every network took as
             long as those before.
+        unit_s: what measuring a unit took. Where one is measured alone, a network takes as long for each of
+            its units that was not measured: an engine that tunes has to tune it.
 
     Raises:
         ValueError: a row that was refused has no estimate.
@@ -181,6 +184,10 @@ def measure_networks(
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
         raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
     reference = reference_network(backend, sorted(profile.table, key=LayerSpec.key))
+    first = {layer for _, _, work in runnable[:FEWEST] for layer in work.layers} - profile.table.keys()
+    new = [layer for layer in first if _context(backend, layer) is None]
+    if time.monotonic() + unit_s * len(new) > deadline:
+        return []
     for group in _in_time(runnable, deadline):
         measured, drift = _measure_steadily(backend, profile, [work for _, _, work in group], emit, reference)
         for (precision, held_out, work), m in zip(group, measured, strict=True):

@@ -81,6 +81,7 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
                 save_profile(profile, run.profile_path)
                 _tell(update, profile, layers)
                 saving = began + SAVING * (time.monotonic() - began)
+    unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
     rng = np.random.default_rng([run.config.seed, 7])
     if any(layer not in profile.table or profile.refused(layer) for layer in layers):
         profile = fill(profile, layers, sources=sources, rng=rng)
@@ -90,8 +91,9 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
         networks = calibration_networks(
             run.family, np.random.default_rng([run.config.seed, 4]), fitted=FITTED, held_out=HELD_OUT
         )
+        deadline = started + NETWORKS_SHARE * budget_s
         measured = measure_networks(
-            run.backend, profile, networks, emit=emit_random, deadline=started + NETWORKS_SHARE * budget_s
+            run.backend, profile, networks, emit=emit_random, deadline=deadline, unit_s=unit_s
         )
         if sum(not net.held_out for net in measured) >= 2:
             profile = replace(profile, calibration=fit_calibration(measured))

@@ -12,7 +12,7 @@ import pytest
 from hw_profiles import profiler
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.probe import alone
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import (
@@ -266,6 +266,18 @@ def test_networks_are_begun_as_long_as_they_fit(
     backend.measure = slow
     networks = [("mixed", False, work) for work in works]
     assert len(measure_networks(backend, profile, networks, emit=no_onnx, deadline=deadline)) == expected
+
+
+@pytest.mark.parametrize(("unit_s", "begun"), [(0.1, True), (10.0, False)])
+def test_networks_whose_units_would_have_to_be_tuned_first_are_not_begun_too_late(
+    unit_s: float, begun: bool, backend, no_onnx, clock: Clock
+) -> None:
+    backend.probe, works = alone, [job.workload for job in jobs(2)]
+    estimates = {layer: Estimate(1e-6, 1e-7) for work in works for layer in work.layers}
+    profile = DeviceProfile(backend.describe(), PLAN, estimates=estimates)
+    networks = [("mixed", False, work) for work in works]
+    options = {"emit": no_onnx, "deadline": 10.0, "unit_s": unit_s}
+    assert bool(measure_networks(backend, profile, networks, **options)) == begun
 
 
 def test_networks_that_the_device_cannot_run_are_left_out(backend, no_onnx) -> None:
