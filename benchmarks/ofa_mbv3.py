@@ -14,12 +14,15 @@ from torch.utils.mkldnn import to_mkldnn
 
 from hw_profiles.importers import import_table
 from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
+from hw_profiles.workload import FP32, LayerSpec
 from predictors.table import CostTable, compile_table
-from supernet.family import CostTerm
+from supernet.families.mbconv_layers import Block
+from supernet.families.ofa_mobile import MobileFamily
+from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers
+from supernet.family import CostTerm, load_family
 from supernet.space import Choice, Genomes, SearchSpace
 
-KERNELS, EXPANDS, DEPTHS, RESOLUTIONS = (3, 5, 7), (3, 4, 6), (2, 3, 4), (160, 176, 192, 208, 224)
+DEPTHS, RESOLUTIONS = (2, 3, 4), (160, 176, 192, 208, 224)  # resolutions of the table
 BLOCKS = max(DEPTHS)
 STEM = 24  # channels; this and the following rows are those of width multiplier 1.2
 STAGES = (
@@ -154,36 +157,11 @@ def published_profiles(data: Path) -> Mapping[int, DeviceProfile]:
     return {resolution: import_table(path, resolution=resolution) for resolution in RESOLUTIONS}
 
 
-def block_layer(resolution: int, s: int, b: int, kernel: int, expand: int) -> LayerSpec:
-    """Block `b` of stage `s` as a unit."""
-    width, stride, se, hs = STAGES[s]
-    entry = width if b else (STEM if s == 0 else STAGES[s - 1][0])
-    size = _size(resolution, 1 + sum(stage[1] == 2 for stage in STAGES[: s + bool(b)]))
-    return LayerSpec(
-        "mbconv",
-        (entry, size, size),
-        width,
-        kernel,
-        1 if b else stride,
-        activation="hswish" if hs else "relu",
-        expanded=entry * expand,
-        squeeze=bool(se),
-        residual=b > 0,
-    )
-
-
-def fixed_layers(resolution: int) -> tuple[LayerSpec, ...]:
-    """What every network has: stem, first block, head and classifier."""
-    half, last, width = _size(resolution, 1), _size(resolution, 5), STAGES[-1][0]
-    stem = (STEM, half, half)
-    return (
-        LayerSpec("stem", (3, resolution, resolution), STEM, 3, 2, activation="hswish"),
-        LayerSpec("mbconv", stem, STEM, 3, activation="relu", expanded=STEM, residual=True),
-        LayerSpec("conv", (width, last, last), HEAD, activation="hswish"),
-        LayerSpec("pool", (HEAD, last, last), HEAD),
-        LayerSpec("conv", (HEAD, 1, 1), FEATURES, activation="hswish"),
-        LayerSpec("linear", (FEATURES, 1, 1), CLASSES),
-    )
+def published_layers() -> MobileLayers:
+    """The units of the registered space."""
+    family = load_family("ofa-mbv3-w1.2", in_channels=3, classes=CLASSES)
+    assert isinstance(family, MobileFamily)
+    return family.layers
 
 
 Placed = tuple[int, LayerSpec]  # a unit in a network of this resolution
@@ -196,14 +174,19 @@ def latency_table(space: SearchSpace, profiles: Mapping[int, DeviceProfile]) -> 
     on the resolution, was measured at each of them.
     """
 
+    units = published_layers()
+
     def fixed(genes: tuple[int, ...]) -> tuple[Placed, ...]:
         resolution = RESOLUTIONS[genes[0]]
-        return tuple((resolution, layer) for layer in fixed_layers(resolution))
+        ends = units.ends(resolution, dict.fromkeys(units.tail, FP32)).values()
+        layers = (units.stem(resolution, FP32), units.first(resolution, FP32), *ends)
+        return tuple((resolution, layer) for layer in layers)
 
     def block(s: int, b: int) -> CostTerm:
         def layers(genes: tuple[int, ...]) -> tuple[Placed, ...]:
             resolution, depth = RESOLUTIONS[genes[0]], DEPTHS[genes[1]]
-            layer = block_layer(resolution, s, b, KERNELS[genes[2]], EXPANDS[genes[3]])
+            sizes = Block(KERNELS[genes[2]], units.expanded(s, b, EXPANDS[genes[3]]))
+            layer = units.block(resolution, s, b, sizes, FP32)
             return ((resolution, layer),) if b < depth else ()
 
         names = ("resolution", f"s{s}.depth", f"s{s}.b{b}.kernel", f"s{s}.b{b}.expand")
