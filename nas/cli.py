@@ -23,7 +23,7 @@ from nas.objectives import OBJECTIVES
 from nas.run import STAGES, Run, find_run, open_run
 from nas.targets import show
 from supernet.family import FAMILIES, FORMATS, load_family, load_format
-from supernet.train.parallel import World, joined_world, launched_world
+from supernet.train.parallel import World, current_world, joined_world, launched_world
 
 DEFAULT_FOLDER = Path("runs/default")
 LIMITS = {
@@ -297,7 +297,7 @@ def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _train(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     found = _stage(arguments, console)
-    if arguments.ship is not None:
+    if arguments.ship is not None and current_world().writes:
         from nas.shipping import ship
 
         ship(find_run(arguments.output), arguments.ship, console)

@@ -1,0 +1,315 @@
+"""The whole recipe resumes exactly; stopping, teachers, mixed precision and watching do what they say."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hw_profiles.errors import TrilobitError
+from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.family import Family
+from supernet.train import loop
+from supernet.train.batches import Batches
+from supernet.train.checkpoint import load_checkpoint
+from supernet.train.config import TrainConfig
+from supernet.train.data import Dataset
+from supernet.train.loop import load_supernet, start, train
+from supernet.train.parallel import World
+from supernet.train.teacher import load_teacher
+from supernet.train.watch import watched_accuracies
+
+# everything that has a state, or draws
+EVERYTHING = TrainConfig(
+    epochs=5,
+    batch_size=16,
+    accumulate=2,
+    optimiser="sgd",
+    learning_rate=0.05,
+    ema=0.9,
+    schedule="shrinking",
+    random_subnets=1,
+    flip=True,
+    cutout=8,
+    mixup=0.2,
+    randaugment=9,
+    checkpoint_s=0.0,
+)
+STEPS = 5
+QUICK = TrainConfig(epochs=1, batch_size=16, random_subnets=0, checkpoint_s=0.0)
+
+
+def state_of(path: Path, family: Family) -> dict[str, Any]:
+    state = load_checkpoint(path, fingerprint=family.space().fingerprint)
+    state.pop("seconds")
+    return state
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """Bitwise."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for key in expected:
+            assert_same(found[key], expected[key])
+    elif isinstance(expected, list):
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert found == expected
+
+
+@pytest.fixture(scope="module")
+def whole(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The state that training with everything ends with."""
+    path = tmp_path_factory.mktemp("whole") / "last.pt"
+    assert len(list(train(family, few_digits, EVERYTHING, path, seed=1))) == STEPS
+    return state_of(path, family)
+
+
+@pytest.mark.parametrize("killed", [1, 4])
+def test_everything_resumes_exactly(
+    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path, killed: int
+) -> None:
+    path = tmp_path / "last.pt"
+    list(islice(train(family, few_digits, EVERYTHING, path, seed=1), killed))
+    assert state_of(path, family)["step"] == killed
+    assert len(list(train(family, few_digits, EVERYTHING, path, seed=1))) == STEPS - killed
+    assert_same(state_of(path, family), whole)
+    assert list(whole["ema"]) != list(whole["model"])
+
+
+def test_every_part_of_the_recipe_matters(
+    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    first = whole["losses"][0]
+    for name, off in (("flip", False), ("cutout", 0), ("mixup", 0.0), ("randaugment", 0), ("accumulate", 1)):
+        config = replace(EVERYTHING, **{name: off})
+        loss = next(train(family, few_digits, config, tmp_path / f"{name}.pt", seed=1)).loss
+        assert loss != first, name
+
+
+def test_averaged_weights_are_used(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    list(train(family, few_digits, replace(QUICK, ema=0.5), path, seed=1))
+    state = state_of(path, family)
+    net = load_supernet(family, path).state_dict()
+    assert all(torch.equal(net[name], state["ema"][f"module.{name}"]) for name in net)
+    assert not all(torch.equal(net[name], state["model"][name]) for name in net)
+
+
+# -- stopping -----------------------------------------------------------------------------------------
+
+
+def stop_in(step: int) -> Callable[[], bool]:
+    asked = iter(range(1, 1000))
+    return lambda: next(asked) == step
+
+
+def test_stopping_saves_what_was_computed(
+    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    path, config = tmp_path / "last.pt", replace(EVERYTHING, checkpoint_s=1e9)
+    steps = list(train(family, few_digits, config, path, seed=1, stop=stop_in(3)))
+    assert [progress.step for progress in steps] == [1, 2, 3]
+    assert state_of(path, family)["step"] == 3
+    list(train(family, few_digits, config, path, seed=1))
+    assert_same(state_of(path, family), whole)
+
+
+# -- what does not decide the result ------------------------------------------------------------------
+
+
+def test_settings_of_the_host_may_change(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    list(islice(train(family, few_digits, QUICK, path, seed=1), 2))
+    moved = replace(QUICK, device="cpu", amp="off", evaluate_every=1, checkpoint_s=9.0, threads=3)
+    assert next(train(family, few_digits, moved, path, seed=1)).step == 3
+
+
+def test_a_checkpoint_from_before_these_settings_goes_on(
+    family: Family, few_digits: Dataset, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.pt"
+    list(islice(train(family, few_digits, QUICK, path, seed=1), 2))
+    state = torch.load(path, weights_only=True)
+    for name in ("randaugment", "teacher", "ema", "mixup", "accumulate", "init"):
+        del state["config"][name]
+    torch.save(state, path)
+    assert next(train(family, few_digits, QUICK, path, seed=1)).step == 3
+
+
+def test_the_refusal_names_the_setting(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    next(train(family, few_digits, QUICK, path, seed=1))
+    other = replace(QUICK, accumulate=2, mixup=0.1)
+    with pytest.raises(TrilobitError, match=r"\(accumulate x processes 1, not 2; mixup 0.0, not 0.1\)"):
+        next(train(family, few_digits, other, path, seed=1))
+
+
+# -- batches of several processes ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_two_processes_see_what_one_accumulates(few_digits: Dataset, step: int) -> None:
+    config, device = replace(EVERYTHING, accumulate=1), torch.device("cpu")
+    worlds = [World(rank, 2) for rank in (0, 1)]
+    divided = [batch for w in worlds for batch in Batches(few_digits, config, 1, w, device).of(step)]
+    alone = Batches(few_digits, EVERYTHING, 1, World(), device)
+    assert_same([list(batch) for batch in divided], [list(batch) for batch in alone.of(step)])
+    assert [Batches(few_digits, config, 1, w, device).steps_per_epoch for w in worlds] == [1, 1]
+    assert alone.steps_per_epoch == 1
+
+
+def test_too_many_processes_for_the_images_are_refused(few_digits: Dataset) -> None:
+    three = replace(few_digits, train=few_digits.train[:3])
+    with pytest.raises(TrilobitError, match="3 training images cannot be divided among 4 processes"):
+        Batches(three, QUICK, 0, World(0, 4), torch.device("cpu"))
+
+
+# -- mixed precision ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_mixed_precision_resumes_exactly(
+    family: Family, few_digits: Dataset, tmp_path: Path, amp: str
+) -> None:
+    data = replace(few_digits, train=few_digits.train[:8])  # CPUs are slow at fp16
+    full, mixed = replace(QUICK, batch_size=4), replace(QUICK, batch_size=4, amp=amp)
+    whole, killed = tmp_path / "whole.pt", tmp_path / "killed.pt"
+    losses = [progress.loss for progress in train(family, data, mixed, whole, seed=1)]
+    next(train(family, data, mixed, killed, seed=1))
+    assert len(list(train(family, data, mixed, killed, seed=1))) == 1
+    state = state_of(whole, family)
+    assert_same(state_of(killed, family), state)
+    assert ("scaler" in state) == (amp == "fp16")  # only fp16 needs its gradients scaled
+    loss = next(train(family, data, full, tmp_path / "full.pt", seed=1)).loss
+    assert losses[0] != loss
+    assert losses[0] == pytest.approx(loss, rel=0.02)  # bf16 has 8 bits
+
+
+def test_an_overflow_of_fp16_skips_the_step(
+    family: Family, few_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "label_loss", lambda logits, targets, smoothing: logits.sum() * float("inf"))
+    path = tmp_path / "last.pt"
+    next(train(family, few_digits, replace(QUICK, batch_size=4, amp="fp16"), path, seed=1))
+    state = state_of(path, family)
+    fresh = start(family, few_digits, QUICK, seed=1).net.state_dict()
+    assert all(torch.equal(state["model"][name], fresh[name]) for name in fresh)
+    assert state["scaler"]["scale"] == torch.amp.GradScaler("cpu").get_scale() / 2
+
+
+# -- a teacher ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taught(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished checkpoint."""
+    path = tmp_path_factory.mktemp("teacher") / "last.pt"
+    config = replace(QUICK, schedule="largest", checkpoint_s=1e9)
+    list(train(family, few_digits, config, path, seed=7))
+    return path
+
+
+def test_the_teacher_is_the_largest_network_of_its_checkpoint(
+    family: Family, few_digits: Dataset, taught: Path
+) -> None:
+    batches = Batches(few_digits, QUICK, 1, World(), torch.device("cpu"))
+    teacher = load_teacher(str(taught), family, batches)
+    ((images, _),) = list(batches.of(0))
+    logits = teacher.logits(images)
+    assert logits.shape == (16, 10)
+    assert not logits.requires_grad
+    torch.testing.assert_close(teacher.logits(images[:1]), logits[:1])  # of no other image
+    largest = family.corners()["largest/fp32"]
+    weights = torch.load(taught, weights_only=True)["model"]["classifier.weight"]
+    assert torch.equal(teacher.network.layer("classifier").weight, weights)
+    assert teacher.resolution == family.resolution(largest)
+
+
+def test_subnets_learn_from_the_teacher_and_the_largest_from_labels(
+    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(QUICK, teacher=str(taught))
+    batches = Batches(few_digits, config, 1, World(), torch.device("cpu"))
+    ((images, labels),) = list(batches.of(0))
+    expected = load_teacher(str(taught), family, batches).logits(images)
+    distilled, labelled = loop.distillation_loss, loop.label_loss
+    seen: list[tuple[str, torch.Tensor]] = []
+    monkeypatch.setattr(
+        loop,
+        "distillation_loss",
+        lambda x, teacher: (seen.append(("teacher", teacher)), distilled(x, teacher))[1],
+    )
+    monkeypatch.setattr(
+        loop,
+        "label_loss",
+        lambda x, targets, s: (seen.append(("labels", targets)), labelled(x, targets, s))[1],
+    )
+    next(train(family, few_digits, config, tmp_path / "last.pt", seed=1))
+    assert [name for name, _ in seen] == ["labels", "teacher"]
+    assert torch.equal(seen[0][1], labels)
+    assert torch.equal(seen[1][1], expected)
+
+
+def test_the_same_teacher_may_move_and_another_is_refused(
+    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path
+) -> None:
+    path, moved, other = tmp_path / "last.pt", tmp_path / "moved.pt", tmp_path / "other.pt"
+    moved.write_bytes(taught.read_bytes())
+    list(train(family, few_digits, replace(QUICK, checkpoint_s=1e9), other, seed=3))
+    next(train(family, few_digits, replace(QUICK, teacher=str(taught)), path, seed=1))
+    next(train(family, few_digits, replace(QUICK, teacher=str(moved)), path, seed=1))
+    with pytest.raises(TrilobitError, match=r"another config \(teacher "):
+        next(train(family, few_digits, replace(QUICK, teacher=str(other)), path, seed=1))
+
+
+def test_teachers_that_cannot_teach_are_refused(
+    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "unfinished.pt"
+    next(train(family, few_digits, QUICK, path, seed=1))
+    with pytest.raises(TrilobitError, match="must be finished, this one has 2 steps left"):
+        start(family, few_digits, replace(QUICK, teacher=str(path)), seed=1)
+    with pytest.raises(TrilobitError, match="no such checkpoint"):
+        start(family, few_digits, replace(QUICK, teacher=str(tmp_path / "none.pt")), seed=1)
+    letters = replace(few_digits, classes=tuple("abcdefghij"))
+    with pytest.raises(TrilobitError, match="a teacher must know the classes of this data"):
+        start(family, letters, replace(QUICK, teacher=str(taught)), seed=1)
+
+
+# -- watching -----------------------------------------------------------------------------------------
+
+
+def test_accuracies_come_every_so_many_epochs_and_change_nothing(
+    family: Family, few_digits: Dataset, tmp_path: Path
+) -> None:
+    config = replace(QUICK, epochs=3, ema=0.5)
+    watched, blind = tmp_path / "watched.pt", tmp_path / "blind.pt"
+    steps = list(train(family, few_digits, replace(config, evaluate_every=2), watched, seed=1))
+    assert [progress.step for progress in steps if progress.accuracies] == [6, 9]  # and at the end
+    found = steps[-1].accuracies
+    assert sorted(found) == ["largest", "smallest"]
+    assert all(progress.images == 16 for progress in steps)
+    list(train(family, few_digits, config, blind, seed=1))
+    state = state_of(watched, family)
+    assert [epochs for epochs, _, _ in state.pop("watched")] == [2, 3]
+    expected = state_of(blind, family)
+    assert expected.pop("watched") == []
+    assert_same(state, expected)
+    net = load_supernet(family, watched)  # the averaged weights are what is looked at
+    assert watched_accuracies(family, net, few_digits, seed=1, device=torch.device("cpu")) == found
+
+
+def test_watched_accuracy_is_that_of_an_evaluation(family: Family, few_digits: Dataset, taught: Path) -> None:
+    net, calibration = load_supernet(family, taught), calibration_images(few_digits, seed=0)
+    found = watched_accuracies(family, net, few_digits, seed=0, device=torch.device("cpu"))
+    for name, accuracy in found.items():
+        candidate = family.corners()[f"{name}/fp32"]
+        network = build_network(family, net, candidate, few_digits, calibration)
+        assert accuracy == simulated_accuracy(network, few_digits.validation, few_digits)
