@@ -1,0 +1,37 @@
+"""Networks with weights and activations of 4, 6 and 8 bits side by side, as files."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hw_profiles.backends.ort import open_session
+from nas.export.to_onnx import emit
+from supernet.family import load_family
+from supernet.quant.calibrate import observe, quantize
+from supernet.quant.simulate import simulate
+from supernet.subnet import recalibrate
+
+BATCH = 2
+
+
+@pytest.mark.slow
+def test_files_of_mixed_widths_compute_what_the_simulation_computes() -> None:
+    family = load_family("apq-proxyless", in_channels=3, classes=10)
+    space, net = family.space(), family.supernet(rng=np.random.default_rng(0))
+    images = torch.randn(BATCH, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    genomes = space.sample(8, rng=np.random.default_rng(3))
+    for genome in genomes[genomes[:, space.columns["policy"]] == 1][:2]:
+        candidate = space.candidate(genome)
+        subnet = family.extract(net, candidate)
+        classifier = subnet.layer("classifier")
+        assert isinstance(classifier, nn.Linear)
+        nn.init.normal_(classifier.weight, generator=torch.Generator().manual_seed(1))
+        recalibrate(subnet, [images])
+        network = quantize(subnet, family.workload(candidate), observe(subnet, images))
+        widths = {layer.activation_format for layer in network.workload.layers}
+        assert widths >= {"int4", "int6", "int8"}
+        (logits,) = open_session(emit(network, batch=BATCH)).run(None, {"image": images.numpy()})
+        simulated = simulate(network, images).numpy()
+        np.testing.assert_allclose(logits, simulated, rtol=0, atol=1e-5 * np.abs(simulated).max())
+        assert np.ptp(simulated) > 0
