@@ -4,7 +4,7 @@ multiply-adds from them.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -89,9 +89,15 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     space, terms = family.space(), family.terms()
     runs = [] if profile is None else [one for one in distinct_layers(space, terms) if not rejected(one)]
     energy = [joules] if runs and not any(math.isnan(joules(layer)) for layer in runs) else []
-    table = compile_table(space, terms, [cache(file_size), macs, rejected, seconds, *energy])
+    table = compile_table(space, terms, [_file_sizes(), macs, rejected, seconds, *energy])
     memory = compile_peak(space, family.peak_terms(), peak_bytes)
     return Costs(table, memory, calibration, file_overhead())
+
+
+def _file_sizes() -> Callable[[LayerSpec], int]:
+    """`file_size` of each unit, found once for all map sizes: a file holds weights and nodes, but no maps."""
+    known = cache(file_size)
+    return lambda layer: known(replace(layer, in_shape=(layer.in_shape[0], 1, 1)))
 
 
 def workload_macs(workload: Workload) -> int:

@@ -156,3 +156,18 @@ def test_the_range_before_an_hswish_is_no_wider_than_needed(activation: str, see
     highest = max(*seen, 0.0)
     _, high = before_curve(activation, float(ACTIVATE[activation](torch.tensor(highest))))
     assert high <= max(highest, 3.0 if activation == "hsigmoid" else 0.0) + 1e-5
+
+
+@pytest.mark.parametrize("name", ["ofa-mbv3", "digits-mbconv"])
+def test_the_size_of_a_unit_does_not_depend_on_its_map(name: str) -> None:
+    """What `nas.costs` relies on."""
+    published = load_family(name, in_channels=3, classes=10)
+    space, rng = published.space(), np.random.default_rng(0)
+    units = {
+        unit
+        for genome in space.sample(4, rng=rng)
+        for unit in published.workload(space.candidate(genome)).layers
+    }
+    assert len(units) > 20
+    for unit in units:
+        assert file_size(unit) == file_size(replace(unit, in_shape=(unit.in_shape[0], 1, 1)))
