@@ -32,6 +32,7 @@ from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World, add_up, check_same, meet
 from supernet.train.placement import Placement, choose_placement
 from supernet.train.sampling import step_archs
+from supernet.train.schedule import warmed_cosine
 from supernet.train.teacher import Teacher, load_teacher, teacher_identity
 from supernet.train.watch import watched_accuracies
 
@@ -288,7 +289,7 @@ def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[floa
         training.scaler,
     )
     for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * _schedule(step, training.steps, config.warmup)
+        group["lr"] = config.learning_rate * warmed_cosine(step, training.steps, config.warmup)
     training.net.train()
     optimiser.zero_grad(set_to_none=True)
     rng, done = np.random.default_rng([batches.seed, 1, step]), step / training.steps
@@ -331,11 +332,3 @@ def _watched(training: Training, step: int) -> dict[str, float]:
         return {}
     net, batches = training.net if training.ema is None else training.ema.module, training.batches
     return watched_accuracies(training.family, net, batches.dataset, seed=batches.seed, device=batches.device)
-
-
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate: linear warm-up, then half a cosine."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from supernet.evaluate import CALIBRATION_BATCH, calibration_images
@@ -48,7 +48,12 @@ def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:
     net = family.supernet(rng=np.random.default_rng(0))
     if start_from(net, weights, batches.dataset.classes, origin=name).renewed:
         raise TrilobitError(f"{name}: a teacher must know the classes of this data, this one knows others")
-    candidate = family.corners()["largest/fp32"]
+    return largest_network(net, family, batches)
+
+
+def largest_network(net: nn.Module, family: Family, batches: Batches) -> Teacher:
+    """The largest network of a trained supernet, in fp32."""
+    candidate = next(one for name, one in family.corners().items() if name.startswith("largest/"))
     network, resolution = family.extract(net, candidate), family.resolution(candidate)
     calibration = to_batch(
         calibration_images(batches.dataset, seed=batches.seed), batches.dataset, resolution

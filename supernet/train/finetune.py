@@ -1,0 +1,290 @@
+"""Fine-tuning of one network after the search: its own weights, its own policy, the scales of its formats.
+
+Quantization-aware where the policy rounds: what runs in training is what the file will do, see
+`supernet.quant.program`. It learns from the labels and, as much, from the largest network of the supernet.
+Everything random in step k comes from (seed, k): killed and resumed, it ends with the same weights.
+"""
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.lowering import lower
+from hw_profiles.workload import FLOATS, Workload
+from supernet.family import Family
+from supernet.network import Network
+from supernet.quant.deploy import deploy
+from supernet.quant.learned import LearnedQuantizers, Structure, new_quantizers, tensor_kinds
+from supernet.quant.program import forward
+from supernet.space import Candidate
+from supernet.subnet import Subnet
+from supernet.train.batches import Batches, resize
+from supernet.train.checkpoint import load_checkpoint, save_checkpoint
+from supernet.train.config import TrainConfig
+from supernet.train.data import Dataset, to_batch
+from supernet.train.loop import Progress
+from supernet.train.losses import distillation_loss, label_loss
+from supernet.train.parallel import World
+from supernet.train.placement import choose_placement
+from supernet.train.schedule import warmed_cosine
+from supernet.train.teacher import Teacher, largest_network
+
+FIRST_IMAGES = 256  # that the first scales are found on
+NORM_IMAGES = 2_048  # that the batch-norm statistics of the result come from
+NORM_BATCH = 128
+TIMED_STEPS = 2
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How to fine-tune.
+
+    Attributes:
+        epochs: passes over the training part.
+        learning_rate: peak, of Adam, for weights and for logarithms of scales.
+        weight_decay: on convolution and linear weights only.
+        warmup: share of the steps that warm up.
+        clip_norm: largest norm of the gradients of a step.
+        teacher: share of the loss that is the teacher's; the labels have the rest.
+        checkpoint_s: seconds between checkpoints.
+
+    Raises:
+        TrilobitError: a value that cannot train, which names what is allowed.
+    """
+
+    epochs: int = 5
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-5
+    warmup: float = 0.1
+    clip_norm: float = 5.0
+    teacher: float = 0.5
+    checkpoint_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate", "clip_norm"):
+            if getattr(self, name) <= 0:
+                raise TrilobitError(f"finetune.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup", "teacher"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise TrilobitError(f"finetune.{name} must be in 0..1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A network that is fine-tuned, in place.
+
+    Attributes:
+        workload: lowered, with its policy.
+        quantizers: of its integer weights and tensors; empty where all is floating point.
+    """
+
+    id: str
+    subnet: Subnet
+    workload: Workload
+    quantizers: LearnedQuantizers
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of its input in pixels."""
+        return self.workload.in_shape[1]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """(n, c, h, w) of any size -> (n, classes), rounded as the policy says, batch norm by the batch."""
+        return forward(self.subnet, self.quantizers, self.workload, resize(images, self.resolution))
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """What the fine-tuning of all networks of a supernet shares.
+
+    Attributes:
+        net: the trained supernet, only read.
+        learned: its learned scales; None where it has none.
+    """
+
+    family: Family
+    net: nn.Module
+    batches: Batches
+    teacher: Teacher
+    config: FineTuning
+    learned: LearnedQuantizers | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of one network."""
+        return self.config.epochs * self.batches.steps_per_epoch
+
+    def student(self, candidate: Candidate) -> Student:
+        """The candidate with copies of the supernet's weights, and with its learned scales or new ones."""
+        subnet = self.family.extract(self.net, candidate)
+        workload = lower(self.family.workload(candidate))
+        if self.learned is not None:
+            return Student(candidate.id, subnet, workload, copy.deepcopy(self.learned))
+        images = _unchanged(self.batches, FIRST_IMAGES, workload.in_shape[1])
+        quantizers = new_quantizers(structure_of(workload), subnet, [(workload, images)])
+        return Student(candidate.id, subnet, workload, quantizers)
+
+
+def open_classroom(
+    family: Family,
+    net: nn.Module,
+    dataset: Dataset,
+    config: FineTuning,
+    recipe: TrainConfig,
+    *,
+    seed: int,
+    learned: LearnedQuantizers | None = None,
+) -> Classroom:
+    """Everything that fine-tuning needs, the teacher included.
+
+    Args:
+        recipe: how images are changed and labels smoothed, batch size and device: as in the training before.
+    """
+    world = World()
+    device = choose_placement(recipe, world).device
+    batches = Batches(dataset, replace(recipe, accumulate=1), seed, world, device)
+    return Classroom(family, net, batches, largest_network(net, family, batches), config, learned)
+
+
+def structure_of(workload: Workload) -> Structure:
+    """What has scales in one network."""
+    work = lower(workload)
+    weights = {
+        name: layer
+        for name, layer in zip(work.names, work.layers, strict=True)
+        if layer.weighted and layer.weight_format not in FLOATS
+    }
+    formats = {layer.out_format for layer in work.layers} - set(FLOATS)
+    return Structure(weights, tensor_kinds(work), tuple(sorted(formats)))
+
+
+def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress]:
+    """Fine-tune `student`, or go on from `path`, or find there that it is done. Gives the progress after
+    every step. What is in `path` of another start, configuration or data is written over.
+
+    Raises:
+        TrilobitError: the checkpoint there is damaged, or of another space.
+    """
+    identity = _identity(room, student)
+    student.subnet.to(room.batches.device)
+    student.quantizers.to(room.batches.device)
+    parameters, optimiser = _optimiser(room.config, student)
+    state = _matching(path, identity) if path.exists() else None
+    step, steps, saved_at = 0, room.steps, time.monotonic()
+    if state is not None:
+        step = int(state["step"])
+        student.subnet.load_state_dict(state["model"])
+        student.quantizers.load_state_dict(state["quantizers"])
+        if step < steps:
+            optimiser.load_state_dict(state["optimiser"])
+    if step == steps:
+        yield Progress(steps, steps, math.nan)
+    while step < steps:
+        loss = _step(room, student, optimiser, parameters, step)
+        step += 1
+        if step == steps or time.monotonic() - saved_at > room.config.checkpoint_s:
+            left = {"optimiser": optimiser.state_dict()} if step < steps else {}
+            learned = {
+                "model": student.subnet.state_dict(),
+                "quantizers": student.quantizers.state_dict(),
+            }
+            save_checkpoint(path, {**identity, "step": step, "steps": steps, **learned, **left})
+            saved_at = time.monotonic()
+        rate, images = optimiser.param_groups[0]["lr"], len(room.batches.rows(step - 1))
+        yield Progress(step, steps, loss, rate, images)
+
+
+def tuned_network(room: Classroom, student: Student) -> Network:
+    """The student as it is exported: batch norm recalibrated on unchanged training images and folded."""
+    student.subnet.to("cpu").eval()
+    images = _unchanged(room.batches, NORM_IMAGES, student.resolution)
+    batches = torch.split(images, NORM_BATCH)
+    return deploy(student.subnet, student.quantizers.to("cpu"), student.workload, batches)
+
+
+def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
+    """Of fine-tuning this network here, from a few steps of a throw-away copy."""
+    student = room.student(candidate)
+    student.subnet.to(room.batches.device)
+    student.quantizers.to(room.batches.device)
+    parameters, optimiser = _optimiser(room.config, student)
+    spent = []
+    for step in range(TIMED_STEPS):
+        start = time.perf_counter()
+        _step(room, student, optimiser, parameters, step)
+        spent.append(time.perf_counter() - start)
+    return min(spent)
+
+
+def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
+    """Some images (n, c, r, r) of the training part, not augmented, on the CPU."""
+    part = batches.dataset.train
+    rows = np.random.default_rng([batches.seed, 11]).permutation(len(part))[:count]
+    return to_batch(part[rows], batches.dataset, resolution)
+
+
+def _identity(room: Classroom, student: Student) -> dict[str, Any]:
+    """What decides the result: also the weights and scales that it begins with, and the teacher's."""
+    digest = hashlib.sha256()
+    for module in (student.subnet, student.quantizers, room.teacher.network):
+        for tensor in module.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    config = {name: value for name, value in asdict(room.config).items() if name != "checkpoint_s"}
+    recipe = room.batches.config
+    changes = ("batch_size", "smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
+    return {
+        "space": room.family.space().fingerprint,
+        "data": room.batches.dataset.fingerprint,
+        "config": {**config, **{name: getattr(recipe, name) for name in changes}},
+        "seed": room.batches.seed,
+        "candidate": student.id,
+        "initial": digest.hexdigest()[:16],
+    }
+
+
+def _matching(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint in `path`; None where something that decides the result has changed since."""
+    state = load_checkpoint(path, fingerprint=identity["space"])
+    return state if all(state.get(name) == value for name, value in identity.items()) else None
+
+
+def _optimiser(config: FineTuning, student: Student) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
+    """Weights decay where they have more than one dimension; vectors and scales do not."""
+    weights, scales = list(student.subnet.parameters()), list(student.quantizers.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [*(p for p in weights if p.ndim <= 1), *scales], "weight_decay": 0.0},
+    ]
+    return weights, torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _step(
+    room: Classroom,
+    student: Student,
+    optimiser: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    step: int,
+) -> float:
+    """One optimiser step; gives its loss."""
+    config, smoothing = room.config, room.batches.config.smoothing
+    for group in optimiser.param_groups:
+        group["lr"] = config.learning_rate * warmed_cosine(step, room.steps, config.warmup)
+    [(images, targets)] = room.batches.of(step)
+    logits = student.logits(images)
+    loss = (1 - config.teacher) * label_loss(logits, targets, smoothing)
+    loss = loss + config.teacher * distillation_loss(logits, room.teacher.logits(images))
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+    optimiser.step()
+    return float(loss.detach())
