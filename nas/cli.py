@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
             _add_profile_options(command)
         if name in ("run", "train"):
             _add_train_options(command)
+        if name in ("run", "export"):
+            _add_export_options(command)
         if name in _ADD_OPTIONS:
             _ADD_OPTIONS[name](command)
     return parser
@@ -124,6 +126,12 @@ def _add_train_options(command: argparse.ArgumentParser) -> None:
     add("--init", metavar="CHECKPOINT", help="weights to start from: a file, shipped:NAME, or none")
     add("--epochs", type=int, metavar="N", help="passes over the training images; 0 uses the weights of "
         "--init as they are")  # fmt: skip
+
+
+def _add_export_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--finetune", type=int, metavar="EPOCHS", help="train each network on, in its formats, before it is "
+        "exported; kept where that helps")  # fmt: skip
 
 
 def _add_validate(command: argparse.ArgumentParser) -> None:
@@ -251,6 +259,7 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "epochs": ("train", "epochs"),
     "objective": ("search", "objectives"),
     "count": ("export", "count"),
+    "finetune": ("export", "finetune"),
 }
 _PARSED: Mapping[str, Callable[[Any], Any]] = {
     "sources": tuple,

@@ -74,10 +74,12 @@ class ProfileSection:
 
 @dataclass(frozen=True)
 class SpaceSection:
-    """Which space to search, see `nas spaces`, and with which number formats, see `nas formats`."""
+    """Which space to search, see `nas spaces`, and with which number formats, see `nas formats`; without any,
+    with the space's own.
+    """
 
     name: str = "digits-mbconv"
-    formats: tuple[str, ...] = ("fp32", "int8")
+    formats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,17 @@ class SearchSection:
 
 @dataclass(frozen=True)
 class ExportSection:
-    """How many networks of the front to export; the fastest, the most accurate and those between."""
+    """What to export of the front.
+
+    Attributes:
+        count: how many networks: the fastest, the most accurate and those between.
+        finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
+        finetune_learning_rate: peak of that.
+    """
 
     count: int = 8
+    finetune: int = 0
+    finetune_learning_rate: float = 5e-4
 
 
 @dataclass(frozen=True)
@@ -158,6 +168,11 @@ class RunConfig:
             raise TrilobitError(f"profile.share must be above 0 and at most 1, got {self.profile.share}")
         if self.seed < 0:
             raise TrilobitError(f"seed must be at least 0, got {self.seed}")
+        if self.export.finetune < 0:
+            raise TrilobitError(f"export.finetune must be at least 0 epochs, got {self.export.finetune}")
+        if not self.export.finetune_learning_rate > 0:
+            rate = self.export.finetune_learning_rate
+            raise TrilobitError(f"export.finetune_learning_rate must be above 0, got {rate}")
         for section, name in _POSITIVE:
             value = getattr(getattr(self, section), name)
             if value < 1:

@@ -17,6 +17,7 @@ from nas.costs import STATIC, compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
 from nas.search.searcher import make_searcher
+from nas.stages.finetune import finetune_seconds
 from nas.stages.profile import estimate_groups, random_emitter
 from nas.stages.sample import sample_plan
 from nas.stages.start import check_start
@@ -109,7 +110,7 @@ def _estimate(run: Run) -> dict[str, float]:
         measured = search.rounds * search.finalists
         left["search"] = measured * (evaluation + 2 * per_network) + search.rounds * search.budget * 5e-5
     if not run.is_done("export"):
-        left["export"] = run.config.export.count * 3 * evaluation
+        left["export"] = run.config.export.count * 3 * evaluation + finetune_seconds(run)
     return left
 
 

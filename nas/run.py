@@ -46,7 +46,7 @@ class Run:
         data = self.dataset
         space = self.config.space
         return load_family(
-            space.name, in_channels=data.channels, classes=len(data.classes), formats=space.formats
+            space.name, in_channels=data.channels, classes=len(data.classes), formats=space.formats or None
         )
 
     @cached_property

@@ -24,19 +24,45 @@ from nas.objectives import OBJECTIVES, to_min
 from nas.progress import progress_bar
 from nas.run import Run
 from nas.search.loop import choose_finalists
+from nas.stages.finetune import finetuned
+from supernet.network import Network
 from supernet.space import Candidate
 
 MODEL = "model.onnx"
 
 
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of right labels through a file, in 0..1."""
+
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning did to a network. The test part is reported and decides nothing."""
+
+    before: Accuracy
+    after: Accuracy
+
+    @property
+    def kept(self) -> bool:
+        """Whether the fine-tuned weights are shipped: they are no worse on search-validation."""
+        return self.after.validation >= self.before.validation
+
+
 @dataclass(frozen=True, eq=False)
 class Shipped:
-    """One exported network: its file, what was checked, and its entry in the front."""
+    """One exported network: its entry in the front, its file, what was checked and what it reaches; and what
+    fine-tuning did, None without.
+    """
 
     entry: Mapping[str, Any]
     model: bytes
     parity: Parity
-    test_accuracy: float
+    accuracy: Accuracy
+    tuning: Tuning | None = None
 
 
 def run_export(run: Run, console: Console) -> list[Path]:
@@ -54,12 +80,14 @@ def run_export(run: Run, console: Console) -> list[Path]:
         if old.is_dir() and old.name not in {entry["id"] for entry in chosen}:
             shutil.rmtree(old)
     evaluator = Evaluator(run)
+    tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
     with progress_bar(console, "export", len(chosen)) as update:
         shipped = []
         for done, entry in enumerate(chosen, 1):
-            shipped.append(_ship(run, evaluator, entry))
+            shipped.append(_ship(run, evaluator, entry, tuned.get(entry["id"])))
             update(done, entry["id"])
-        latencies = _measure(evaluator, front["reference"], shipped)
+    latencies = _measure(evaluator, front["reference"], shipped)
+    _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
     return [
         _write(run, one, latency, latencies[-1]) for one, latency in zip(shipped, latencies, strict=False)
     ]
@@ -78,11 +106,33 @@ def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
     return run.family.space().candidate(np.array(entry["genes"], np.int16))
 
 
-def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any]) -> Shipped:
-    network, data = evaluator.network(_candidate(run, entry)), run.dataset
-    model = emit(network, batch=run.config.device.batch, metadata=_metadata(run, entry))
+def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Network | None) -> Shipped:
+    """The network with the supernet's weights, or with its own where they were tuned and that helped."""
+    data = run.dataset
+    options: dict[str, Any] = {"batch": run.config.device.batch, "metadata": _metadata(run, entry)}
+    network = evaluator.network(_candidate(run, entry))
+    model = emit(network, **options)
+    accuracy = Accuracy(entry["measured"]["accuracy"]["value"], file_accuracy(model, data.test, data))
+    tuning = None
+    if tuned is not None:
+        changed = emit(tuned, **options)
+        parts = (data.validation, data.test)
+        tuning = Tuning(accuracy, Accuracy(*(file_accuracy(changed, part, data) for part in parts)))
+        if tuning.kept:
+            network, model, accuracy = tuned, changed, tuning.after
     parity = check_parity(model, network, data.validation, data)
-    return Shipped(entry, model, parity, file_accuracy(model, data.test, data))
+    return Shipped(entry, model, parity, accuracy, tuning)
+
+
+def _say_tuning(tunings: Sequence[Tuning], console: Console) -> None:
+    if not tunings:
+        return
+    gains = [100 * (one.after.validation - one.before.validation) for one in tunings]
+    worse = sum(not one.kept for one in tunings)
+    console.print(
+        f"fine-tuned {len(tunings)} networks: {np.median(gains):+.2f} points on search-validation in the "
+        f"median; {worse} got worse and are shipped as they were"
+    )
 
 
 def _metadata(run: Run, entry: Mapping[str, Any]) -> dict[str, str]:
@@ -124,6 +174,19 @@ def _through(run: Run) -> str:
     return MODEL if engine == "onnxruntime" else f"the same network built by {engine}"
 
 
+def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
+    """What fine-tuning did, for the manifest."""
+    if tuning is None:
+        return None
+    return {
+        "epochs": run.config.export.finetune,
+        "learning_rate": run.config.export.finetune_learning_rate,
+        "kept": tuning.kept,
+        "before": asdict(tuning.before),
+        "after": asdict(tuning.after),
+    }
+
+
 def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurement) -> Path:
     """The folder of one network; the manifest comes last, so a folder with one is whole."""
     folder = run.export_path / shipped.entry["id"]
@@ -140,10 +203,11 @@ def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurem
         "opset": OPSET,
         "device": run.backend.describe().to_json(),
         "accuracy": {
-            "test": shipped.test_accuracy,
+            "test": shipped.accuracy.test,
             "n": len(run.dataset.test.labels),
-            "validation": entry["measured"]["accuracy"]["value"],
+            "validation": shipped.accuracy.validation,
         },
+        "finetuning": _finetuning(run, shipped.tuning),
         "latency": {
             "samples_s": list(latency.samples_s),
             "median_s": latency.median_s,

@@ -204,6 +204,16 @@ def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress
         yield Progress(step, steps, loss, rate, images)
 
 
+def steps_left(room: Classroom, student: Student, path: Path) -> int:
+    """Of fine-tuning a student that is as `Classroom.student` gives it.
+
+    Raises:
+        TrilobitError: the checkpoint in `path` is damaged, or of another space.
+    """
+    state = _matching(path, _identity(room, student)) if path.exists() else None
+    return room.steps - (0 if state is None else int(state["step"]))
+
+
 def tuned_network(room: Classroom, student: Student) -> Network:
     """The student as it is exported: batch norm recalibrated on unchanged training images and folded."""
     student.subnet.to("cpu").eval()
