@@ -1,0 +1,86 @@
+"""Fine-tuning of the networks that are exported; each is resumed where it was, and not done twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from torch import nn
+
+from nas.evaluate import Evaluator
+from nas.progress import progress_bar
+from nas.run import Run
+from supernet.network import Network
+from supernet.space import Candidate
+from supernet.train.allocator import keep_freed_memory
+from supernet.train.finetune import (
+    Classroom,
+    FineTuning,
+    finetune,
+    open_classroom,
+    seconds_per_step,
+    steps_left,
+    tuned_network,
+)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A network to fine-tune, and how much of that is left."""
+
+    candidate: Candidate
+    path: Path
+    steps: int
+
+
+def classroom(run: Run, net: nn.Module) -> Classroom:
+    """What fine-tuning with the run's settings needs; `net` is its supernet."""
+    export = run.config.export
+    config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
+    return open_classroom(run.family, net, run.dataset, config, run.config.train, seed=run.config.seed)
+
+
+def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Console) -> dict[str, Network]:
+    """The candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
+    run = evaluator.run
+    epochs = run.config.export.finetune
+    if not epochs:
+        return {}
+    keep_freed_memory()
+    room = classroom(run, evaluator.supernet)
+    pending = [_pending(run, room, candidate) for candidate in candidates]
+    seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
+    total = sum(one.steps for one in pending)
+    console.print(
+        f"fine-tuning {len(pending)} networks, {epochs} epochs each: about {seconds / 60:.1f} min"
+        if total
+        else f"fine-tuning: {len(pending)} networks, already there"
+    )
+    found, done = {}, 0
+    with progress_bar(console, "finetune", total) as update:
+        for one in pending:
+            student = room.student(one.candidate)
+            for progress in finetune(room, student, one.path):
+                if one.steps:
+                    note = f"{one.candidate.id}, loss {progress.loss:.3f}"
+                    update(done + one.steps - (progress.steps - progress.step), note)
+            done += one.steps
+            found[one.candidate.id] = tuned_network(room, student)
+    return found
+
+
+def _pending(run: Run, room: Classroom, candidate: Candidate) -> Pending:
+    path = run.folder / "finetune" / f"{candidate.id}.pt"
+    return Pending(candidate, path, steps_left(room, room.student(candidate), path))
+
+
+def finetune_seconds(run: Run) -> float:
+    """What fine-tuning will take, from a few steps at both ends of the space, untrained."""
+    if not run.config.export.finetune:
+        return 0.0
+    room = classroom(run, run.family.supernet(rng=np.random.default_rng(0)).eval())
+    corners = list(run.family.corners().items())
+    ends = [next(one for name, one in corners if name.startswith(end)) for end in ("largest/", "smallest/")]
+    step = float(np.mean([seconds_per_step(room, candidate) for candidate in ends]))
+    return step * room.steps * run.config.export.count
