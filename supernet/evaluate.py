@@ -7,6 +7,9 @@ from torch import nn
 from supernet.family import Family
 from supernet.network import Network
 from supernet.quant.calibrate import observe, quantize
+from supernet.quant.deploy import deploy
+from supernet.quant.learned import LearnedQuantizers
+from supernet.quant.program import layered
 from supernet.quant.simulate import simulate
 from supernet.space import Candidate
 from supernet.subnet import recalibrate
@@ -28,11 +31,25 @@ def calibration_images(dataset: Dataset, *, seed: int) -> Images:
 
 
 def build_network(
-    family: Family, net: nn.Module, candidate: Candidate, dataset: Dataset, calibration: Images
+    family: Family,
+    net: nn.Module,
+    candidate: Candidate,
+    dataset: Dataset,
+    calibration: Images,
+    quantizers: LearnedQuantizers | None = None,
 ) -> Network:
-    """Extract the candidate, recalibrate its batch norm, observe its ranges, round its weights."""
-    subnet = family.extract(net, candidate)
+    """The candidate's network, its batch norm recalibrated.
+
+    Args:
+        quantizers: learned scales of `net`: weights are rounded by them, and batch norm is recalibrated with
+            everything rounded as the policy says. Without them the candidate is extracted, recalibrated in
+            fp32, and rounded in the ranges that are observed: enough for 8 bits, not for 4.
+    """
     images = to_batch(calibration, dataset, family.resolution(candidate))
+    if quantizers is not None:
+        batches = torch.split(images, CALIBRATION_BATCH)
+        return deploy(layered(net), quantizers, family.workload(candidate), batches)
+    subnet = family.extract(net, candidate)
     recalibrate(subnet, torch.split(images, CALIBRATION_BATCH))
     return quantize(subnet, family.workload(candidate), observe(subnet, images))
 

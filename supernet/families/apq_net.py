@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from supernet.families.apq_layers import FIRST_KERNEL, HEAD_WIDTH, STEM_WIDTH
-from supernet.families.mbconv_net import ElasticMBConv, Sizes, initialise
+from supernet.families.mbconv_net import ElasticMBConv, Sizes, elastic_layer, initialise
 from supernet.layers.elastic import ElasticConvNorm
 
 EPS = 1e-3  # of the batch norms, as in the published networks
@@ -67,6 +67,10 @@ class ApqNet(nn.Module):
                 x = block(x, block_sizes)
         logits: Tensor = self.classifier(_whole(self.head, x).mean((2, 3)))
         return logits
+
+    def layer(self, name: str) -> nn.Module:
+        """The elastic layer that the lowered workload calls `name`."""
+        return elastic_layer(self, name.replace("first.", "first_"))
 
     def extract(self, arch: Sizes) -> dict[str, nn.Module]:
         """The static layers of a subnet by the layer names of its workload."""

@@ -1,5 +1,6 @@
 """The elastic network of the inverted-residual family."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -129,11 +130,12 @@ class MBConvNet(nn.Module):
 
 
 def elastic_layer(net: nn.Module, name: str) -> nn.Module:
-    """`stem`, or `s0.b1.expand` of `stages`: a layer of a network whose parts are called as in its workload."""
-    head, *parts = name.split(".")
-    if len(parts) < 2:
-        return net.get_submodule("_".join((head, *parts)))
-    return net.get_submodule(".".join(("stages", head[1:], parts[0][1:], *parts[1:])))
+    """A layer by its path in a network whose blocks are `stages`: `s0.b1.expand` is `stages.0.1.expand`.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    return net.get_submodule(re.sub(r"^s(\d+)\.b(\d+)\.", r"stages.\1.\2.", name))
 
 
 def initialise(net: nn.Module, *, rng: np.random.Generator) -> None:

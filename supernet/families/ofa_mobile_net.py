@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from supernet.families.mbconv_layers import Block
-from supernet.families.mbconv_net import Sizes
+from supernet.families.mbconv_net import Sizes, elastic_layer
 from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers, MobileStage
 from supernet.layers.elastic import ElasticConvNorm
 from supernet.layers.kernel_transform import TransformedDepthwise
@@ -120,6 +120,11 @@ class MobileNet(nn.Module):
             x = self.mix(x, len(self.mix.weight))
         logits: Tensor = self.classifier(x.flatten(1))
         return logits
+
+    def layer(self, name: str) -> nn.Module:
+        """The elastic layer that the lowered workload calls `name`."""
+        block, _, part = name.rpartition(".")
+        return elastic_layer(self, f"{block}.squeeze.{part}" if part in ("reduce", "excite") else name)
 
     def extract(self, arch: Sizes) -> dict[str, nn.Module]:
         """The static layers of a subnet by their names in its lowered workload."""

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supernet.families.mbconv_net import elastic_layer
 from supernet.families.ofa_resnet_layers import (
     STEM,
     Bottleneck,
@@ -119,6 +120,10 @@ class OfaResNet(nn.Module):
                 x = block(x, block_sizes)
         x = x.mean((2, 3))
         return F.linear(x, self.classifier.weight[:, : x.shape[1]], self.classifier.bias)
+
+    def layer(self, name: str) -> nn.Module:
+        """The elastic layer that the lowered workload calls `name`."""
+        return self.stem[STEM.index(name)] if name in STEM else elastic_layer(self, name)
 
     def extract(self, arch: ResNetArch) -> dict[str, nn.Module]:
         """The static layers of a subnet by the layer names of its workload."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.lowering import CURVES, lower
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec, Workload
 from supernet.family import Family, load_format
@@ -34,6 +35,7 @@ from supernet.quant.program import (
     sized_layer,
     tensor_keys,
 )
+from supernet.space import Candidate
 
 DRAWN = 64  # random networks looked at to learn which tensors there are
 SAMPLED = 1 << 14  # values per tensor and network that a first scale is found on
@@ -171,6 +173,30 @@ def find_structure(family: Family) -> Structure:
                 weights[name] = layer
     # an integer layer anywhere may get its input from a conversion of any tensor
     return Structure(weights, tensors, tuple(sorted(formats)))
+
+
+def integer_corners(family: Family) -> tuple[Candidate, ...]:
+    """The largest and the smallest architecture, in some policy that is integer throughout.
+
+    Raises:
+        TrilobitError: the space has none.
+    """
+    corners = family.corners()
+    found = [
+        next((c for name, c in corners.items() if name.startswith(f"{size}/") and _integer(family, c)), None)
+        for size in ("largest", "smallest")
+    ]
+    chosen = tuple(candidate for candidate in found if candidate is not None)
+    if len(chosen) < len(found):
+        raise TrilobitError(
+            f"{family.name} has no integer formats to train for; give it some, such as fp32,int8,int4"
+        )
+    return chosen
+
+
+def _integer(family: Family, candidate: Candidate) -> bool:
+    layers = family.workload(candidate).layers
+    return all(layer.activation_format not in FLOATS for layer in layers if layer.op != "dequantize")
 
 
 def tensor_kinds(work: Workload) -> dict[str, TensorKind]:

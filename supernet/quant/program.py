@@ -8,17 +8,19 @@ architecture runs on the one set of weights, with nothing copied and nothing rem
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import singledispatch
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.lowering import CURVES, lower
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec, Workload
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv
+from supernet.layers.pooling import POOL
 
 IMAGE = "image"  # key of the network's own input
 
@@ -27,6 +29,20 @@ class LayeredNet(Protocol):
     """A network whose weighted layers have the names of the lowered workload: elastic or extracted."""
 
     def layer(self, name: str) -> nn.Module: ...
+
+
+def layered(net: nn.Module) -> LayeredNet:
+    """`net` as a network whose layers are known by name.
+
+    Raises:
+        TrilobitError: it has no method `layer`.
+    """
+    if not callable(getattr(net, "layer", None)):
+        raise TrilobitError(
+            f"{type(net).__name__} cannot run quantized: it needs a method layer(name) that gives its "
+            "elastic layers by the names of the lowered workload"
+        )
+    return cast("LayeredNet", net)
 
 
 class Quantizers(Protocol):
@@ -257,10 +273,8 @@ _PLAIN: Mapping[str, Callable[[LayerSpec, list[Tensor]], Tensor]] = {
     "mul": lambda layer, x: x[0] * x[1],
     "act": lambda layer, x: ACTIVATE[layer.activation](x[0]),
     "pool": lambda layer, x: x[0].mean((2, 3), keepdim=True),
-    "maxpool": lambda layer, x: F.max_pool2d(x[0], layer.kernel, layer.stride, layer.kernel // 2),
-    "avgpool": lambda layer, x: F.avg_pool2d(
-        x[0], layer.kernel, layer.stride, ceil_mode=True, count_include_pad=False
-    ),
+    "maxpool": lambda layer, x: POOL["maxpool"](x[0], layer.kernel, layer.stride),
+    "avgpool": lambda layer, x: POOL["avgpool"](x[0], layer.kernel, layer.stride),
     "quantize": lambda layer, x: x[0],
     "dequantize": lambda layer, x: x[0],
 }

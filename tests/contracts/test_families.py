@@ -17,6 +17,7 @@ from nas.export.to_onnx import emit
 from predictors.table import compile_peak
 from supernet.family import FAMILIES, Family, load_family
 from supernet.quant.calibrate import observe, quantize
+from supernet.quant.program import Unquantized, forward, layered
 from supernet.space import Candidate
 
 CHANNELS, CLASSES, BATCH = 3, 7, 2
@@ -130,6 +131,17 @@ def test_two_hundred_extracted_networks_compute_what_the_supernet_computes(
     each_family: Family, net: nn.Module
 ) -> None:
     check_extraction(each_family, net, [affordable(each_family, c) for c in candidates(each_family, 200)])
+
+
+@torch.no_grad()
+def test_workloads_run_on_the_supernets_own_layers(each_family: Family, net: nn.Module) -> None:
+    """Which is how policies are trained: with the supernet's layers by name and the workload's sizes."""
+    net.train()
+    for candidate in runnable(each_family, 4)[-4:]:
+        x, arch = images(each_family, candidate), each_family.arch(candidate)
+        found = forward(layered(net), Unquantized(), each_family.plain_workload(arch), x)
+        assert_close(found, net(x, arch), PARITY)
+    net.eval()
 
 
 def test_extracted_networks_are_copies(each_family: Family, net: nn.Module) -> None:

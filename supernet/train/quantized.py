@@ -1,0 +1,407 @@
+"""The short quantized phase after training in fp32: one set of weights learns to be rounded to every width.
+
+In every step the largest network in fp32 learns from the labels, and then each width in turn, on one
+architecture, and a network of mixed widths learn from it. Every loss is back-propagated and applied before
+the next: their gradients are not added, since low widths' would drown the others'. Exactly resumable, as the
+training before it.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw_profiles.errors import TrilobitError
+from supernet.family import Family
+from supernet.quant.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
+from supernet.quant.policies import Policies, find_policies
+from supernet.quant.program import forward, layered
+from supernet.quant.sensitivity import hessian_traces, rounding_errors
+from supernet.space import Candidate, Genomes
+from supernet.train.batches import Batches, resize
+from supernet.train.checkpoint import load_checkpoint, save_checkpoint
+from supernet.train.config import TrainConfig
+from supernet.train.data import Dataset, to_batch
+from supernet.train.loop import Progress
+from supernet.train.losses import distillation_loss, label_loss
+from supernet.train.parallel import World
+
+WIDEST = 8  # bits of the stored weights
+
+
+@dataclass(frozen=True)
+class QuantizedPhase:
+    """How to train the quantized networks of a supernet.
+
+    Attributes:
+        epochs: passes over the training part.
+        batch_size: images per step.
+        learning_rate: peak, of the weights, by Adam; linear warm-up, then cosine to 0.
+        scale_learning_rate: peak, of the logarithms of the scales, before the factor of each width.
+        weight_decay: on convolution and linear weights only; scales have none.
+        warmup: share of the steps that warm up.
+        clip_norm: largest norm of the gradients of one width.
+        widths: widths of weights in bits; empty for all that the space has.
+        mixed: networks of mixed widths per step.
+        probes: random vectors of the Hessian's trace; its images are one batch.
+        calibration: images that first scales are found on.
+        checkpoint_s: seconds between checkpoints.
+
+    Raises:
+        TrilobitError: a value that cannot train, which names what is allowed.
+    """
+
+    epochs: int = 4
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+    scale_learning_rate: float = 5e-3
+    weight_decay: float = 5e-5
+    warmup: float = 0.05
+    clip_norm: float = 5.0
+    widths: tuple[int, ...] = ()
+    mixed: int = 1
+    probes: int = 8
+    calibration: int = 128
+    checkpoint_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "scale_learning_rate",
+            "clip_norm",
+            "probes",
+            "calibration",
+        ):
+            if getattr(self, name) <= 0:
+                raise TrilobitError(f"quantized.{name} must be above 0, got {getattr(self, name)}")
+        for name in ("weight_decay", "mixed"):
+            if getattr(self, name) < 0:
+                raise TrilobitError(f"quantized.{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise TrilobitError(f"quantized.warmup must be at least 0 and below 1, got {self.warmup}")
+        if any(not 2 <= width <= WIDEST for width in self.widths) or len(set(self.widths)) < len(self.widths):
+            raise TrilobitError(
+                f"quantized.widths are between 2 and {WIDEST} bits, each once, got {self.widths}"
+            )
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """What a step reads and changes."""
+
+    family: Family
+    batches: Batches
+    config: QuantizedPhase
+    policies: Policies
+    net: nn.Module
+    quantizers: LearnedQuantizers
+    weights: torch.optim.Optimizer
+    scales: torch.optim.Optimizer
+
+    @property
+    def steps(self) -> int:
+        return self.config.epochs * self.batches.steps_per_epoch
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return self.config.widths or self.policies.widths
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "model": self.net.state_dict(),
+            "quantizers": self.quantizers.state_dict(),
+            "optimiser": self.weights.state_dict(),
+            "scales": self.scales.state_dict(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.net.load_state_dict(state["model"])
+        self.quantizers.load_state_dict(state["quantizers"])
+        self.weights.load_state_dict(state["optimiser"])
+        self.scales.load_state_dict(state["scales"])
+
+
+def train_quantized(
+    family: Family,
+    net: nn.Module,
+    dataset: Dataset,
+    config: QuantizedPhase,
+    path: Path,
+    *,
+    seed: int,
+    recipe: TrainConfig | None = None,
+) -> Iterator[Progress]:
+    """Train, or resume from `path`, or find there that it is done. Gives the progress after every step.
+
+    Args:
+        net: the supernet trained in fp32, on the device to train on. It is trained further, in place.
+        recipe: how images are changed and labels smoothed; by default as in training in fp32.
+
+    Raises:
+        TrilobitError: the space has no integer formats, or not those of `config.widths`; or the checkpoint
+            there is damaged, of another space, or of other weights, data or configuration.
+    """
+    recipe = replace(recipe or TrainConfig(), batch_size=config.batch_size, accumulate=1)
+    device = next(net.parameters()).device
+    batches = Batches(dataset, recipe, seed, World(), device)
+    identity = _identity(family, net, dataset, config, recipe, seed)
+    policies = find_policies(family)
+    _require_widths(family, config, policies)
+    state = _matching(path, identity) if path.exists() else None
+    if state is None:
+        quantizers = first_quantizers(family, net, dataset, images=config.calibration, seed=seed)
+    else:
+        quantizers = LearnedQuantizers(find_structure(family)).to(device)
+    weights, scales = _optimisers(net, quantizers, config)
+    phase = _Phase(family, batches, config, policies, net, quantizers, weights, scales)
+    if state is None:
+        step, traces = 0, _traces(phase)
+    else:
+        phase.load(state)
+        step, traces = int(state["step"]), state["traces"]
+    saved_at = time.monotonic()
+    if step == phase.steps:
+        yield Progress(step, phase.steps, math.nan)
+    while step < phase.steps:
+        loss = _step(phase, step, traces)
+        step += 1
+        if step == phase.steps or time.monotonic() - saved_at > config.checkpoint_s:
+            progress = {"step": step, "steps": phase.steps, "traces": traces}
+            save_checkpoint(path, {**identity, **progress, **phase.state()})
+            saved_at = time.monotonic()
+        rate = config.learning_rate * _schedule(step - 1, phase.steps, config.warmup)
+        yield Progress(step, phase.steps, loss, rate, len(batches.rows(step - 1)))
+
+
+def load_quantized(family: Family, path: Path) -> tuple[nn.Module, LearnedQuantizers]:
+    """The supernet after its quantized phase, in evaluation mode, and its learned scales.
+
+    Raises:
+        TrilobitError: the checkpoint is missing, damaged, of another space, or its training is not finished.
+    """
+    state = load_checkpoint(path, fingerprint=family.space().fingerprint)
+    if "quantizers" not in state:
+        raise TrilobitError(f"{path}: was trained in fp32 only; run its quantized phase")
+    if state["step"] < state["steps"]:
+        raise TrilobitError(
+            f"{path}: the quantized phase stopped at step {state['step']} of {state['steps']}; "
+            "run it again to finish it"
+        )
+    net, quantizers = family.supernet(rng=np.random.default_rng(0)), LearnedQuantizers(find_structure(family))
+    net.load_state_dict(state["model"])
+    quantizers.load_state_dict(state["quantizers"])
+    return net.eval(), quantizers.eval()
+
+
+def first_quantizers(
+    family: Family, net: nn.Module, dataset: Dataset, *, images: int, seed: int
+) -> LearnedQuantizers:
+    """Scales before any training: of weights by LSQ+'s rule, of tensors from so many images of the training
+    part, at the largest and the smallest architecture.
+    """
+    part, device = dataset.train, next(net.parameters()).device
+    rows = np.random.default_rng([seed, 8]).permutation(len(part.labels))[:images]
+    samples = [
+        (family.workload(one), to_batch(part[rows], dataset, family.resolution(one)).to(device))
+        for one in integer_corners(family)
+    ]
+    return new_quantizers(find_structure(family), layered(net), samples).to(device)
+
+
+def scale_learning_rate(peak: float, bits: int, gradients: list[Tensor]) -> float:
+    """ALRS: the learning rate of scales for a loss at `bits`, smaller for low widths and for large gradients.
+
+    peak * eta * max(0, 1 - mean over scales of min(max|clip(g)|, 1)), eta being 10^(-d/2) for an even
+    difference d to 8 bits and 5 * 10^(-(d+1)/2) for an odd one. The paper's bracket, peak - mean, is negative
+    as soon as gradients exceed the peak; this is the form that stays proportional to it.
+
+    >>> scale_learning_rate(1.0, 4, [torch.tensor(0.25)])
+    0.0075
+    """
+    apart = WIDEST - bits
+    eta = math.pow(10.0, -apart / 2) if apart % 2 == 0 else 5 * math.pow(10.0, -(apart + 1) / 2)
+    if not gradients:
+        return peak * eta
+    largest = torch.stack([gradient.abs().max() for gradient in gradients]).clamp_max(1.0)
+    return peak * eta * max(0.0, 1.0 - float(largest.mean()))
+
+
+def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
+    """One batch: the teacher, then each width and the mixed networks; gives the teacher's loss."""
+    config, family, seed = phase.config, phase.family, phase.batches.seed
+    factor = _schedule(step, phase.steps, config.warmup)
+    for group in phase.weights.param_groups:
+        group["lr"] = config.learning_rate * factor
+    phase.net.train()
+    ((images, targets),) = phase.batches.of(step)
+    largest = family.arch(_candidate(family, phase.policies.base))
+    logits = phase.net(resize(images, largest.resolution), largest)
+    loss = label_loss(logits, targets, phase.batches.config.smoothing)
+    _apply(phase, loss, bits=WIDEST, factor=0.0)
+    teacher = logits.detach()
+    rng = np.random.default_rng([seed, 9, step])
+    _in_fp32(phase, images, teacher, rng)
+    for genome in _step_genomes(phase, step, traces, rng):
+        candidate = _candidate(family, genome)
+        workload = family.workload(candidate)
+        logits = forward(
+            layered(phase.net), phase.quantizers, workload, resize(images, family.resolution(candidate))
+        )
+        _apply(phase, distillation_loss(logits, teacher), bits=_bits(phase.policies, genome), factor=factor)
+    return float(loss.detach())
+
+
+def _in_fp32(phase: _Phase, images: Tensor, teacher: Tensor, rng: np.random.Generator) -> None:
+    """A random architecture in fp32: the small networks must not forget."""
+    family = phase.family
+    arch = family.arch(_candidate(family, family.space().sample(1, rng=rng)[0]))
+    logits = phase.net(resize(images, arch.resolution), arch)
+    _apply(phase, distillation_loss(logits, teacher), bits=WIDEST, factor=0.0)
+
+
+def _step_genomes(
+    phase: _Phase, step: int, traces: Mapping[str, float], rng: np.random.Generator
+) -> Iterator[Genomes]:
+    """One network of each width, whose architecture is the largest, the smallest or a random one in turn, and
+    the networks of mixed widths: drawn by HASB and, every other step, by the integer program.
+    """
+    policies, space = phase.policies, phase.family.space()
+    smallest = np.zeros(len(space.choices), np.int16)
+    for turn, bits in enumerate(phase.widths):
+        kinds = (policies.base, smallest, space.sample(1, rng=rng)[0])
+        yield policies.uniform(kinds[(step + turn) % len(kinds)], bits, rng=rng)
+    for turn in range(phase.config.mixed):
+        genome = space.sample(1, rng=rng)[0]
+        if (step + turn) % 2 == 0:
+            yield policies.switched(genome, traces, rng=rng)
+        else:
+            average = rng.uniform(min(phase.widths), max(phase.widths))
+            yield policies.allocated(genome, _sensitivities(phase, traces), average)
+
+
+def _sensitivities(phase: _Phase, traces: Mapping[str, float]) -> dict[int, dict[str, float]]:
+    """By width and layer: mean eigenvalue of the Hessian times the squared rounding error (HAWQ-V3,
+    arXiv:2011.10680): unlike the paper's objective it falls with the width.
+    """
+    layers = phase.quantizers.structure.weights
+    return {
+        bits: {
+            name: traces[name] * error
+            for name, error in rounding_errors(layered(phase.net), phase.quantizers, layers, bits).items()
+        }
+        for bits in phase.policies.widths
+    }
+
+
+def _apply(phase: _Phase, loss: Tensor, *, bits: float, factor: float) -> None:
+    """Back-propagate one loss and take one step of the weights, and of the scales where they took part."""
+    config = phase.config
+    phase.weights.zero_grad(set_to_none=True)
+    phase.scales.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(phase.net.parameters(), config.clip_norm)
+    phase.weights.step()
+    gradients = [p.grad for p in phase.quantizers.parameters() if p.grad is not None]
+    if gradients:
+        rate = scale_learning_rate(config.scale_learning_rate * factor, round(bits), gradients)
+        for group in phase.scales.param_groups:
+            group["lr"] = rate
+        phase.scales.step()
+
+
+def _bits(policies: Policies, genome: Genomes) -> float:
+    """Average width of the weights of a genome."""
+    own = [choice for choice in policies.choices if choice.weights]
+    return float(np.mean([choice.bits[choice.genes.index(int(genome[choice.column]))] for choice in own]))
+
+
+def _traces(phase: _Phase) -> dict[str, float]:
+    """On one batch of unchanged images."""
+    part, base = phase.batches.dataset.train, _candidate(phase.family, phase.policies.base)
+    rows = np.random.default_rng([phase.batches.seed, 10]).permutation(len(part.labels))
+    rows = rows[: phase.config.batch_size]
+    device = phase.batches.device
+    images = to_batch(part[rows], phase.batches.dataset, phase.family.resolution(base)).to(device)
+    labels = torch.from_numpy(part.labels[rows]).to(device)
+    work = phase.family.plain_workload(phase.family.arch(base))
+    settings = {"probes": phase.config.probes, "seed": phase.batches.seed}
+    return hessian_traces(layered(phase.net), work, images, labels, **settings)
+
+
+def _candidate(family: Family, genome: Genomes) -> Candidate:
+    space = family.space()
+    return space.candidate(space.canonical(genome[None])[0])
+
+
+def _optimisers(
+    net: nn.Module, quantizers: LearnedQuantizers, config: QuantizedPhase
+) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Of the weights, which decay, and of the scales, which do not."""
+    matrices = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    weights = torch.optim.AdamW(groups, lr=config.learning_rate)
+    return weights, torch.optim.AdamW(quantizers.parameters(), lr=config.scale_learning_rate, weight_decay=0)
+
+
+def _schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the peak learning rate: linear warm-up, then half a cosine."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def _identity(
+    family: Family, net: nn.Module, dataset: Dataset, config: QuantizedPhase, recipe: TrainConfig, seed: int
+) -> dict[str, Any]:
+    """What decides the result: also the weights that it begins with."""
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    plain = {name: value for name, value in asdict(config).items() if name != "checkpoint_s"}
+    changes = ("smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
+    return {
+        "space": family.space().fingerprint,
+        "data": dataset.fingerprint,
+        "config": {
+            **plain,
+            "widths": list(config.widths),
+            **{name: getattr(recipe, name) for name in changes},
+        },
+        "seed": seed,
+        "initial": digest.hexdigest()[:16],
+    }
+
+
+def _matching(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    state = load_checkpoint(path, fingerprint=identity["space"])
+    changed = [name for name, value in identity.items() if state.get(name) != value]
+    if changed:
+        raise TrilobitError(
+            f"{path}: the quantized phase there had another {' and '.join(changed)}; "
+            "use another run folder, or delete it to train anew"
+        )
+    return state
+
+
+def _require_widths(family: Family, config: QuantizedPhase, policies: Policies) -> None:
+    missing = [width for width in config.widths if width not in policies.widths]
+    if missing:
+        known = ", ".join(map(str, policies.widths))
+        raise TrilobitError(
+            f"quantized.widths: {family.name} has weights of {known} bits, not {missing[0]}; "
+            "give the space such a format, or leave the width out"
+        )
