@@ -91,6 +91,8 @@ def short_arch(network: Network) -> str:
 
 def layer_kind(layer: LayerSpec) -> str:
     """What kind of work it is: the groups of the device view."""
+    if layer.op == "mbconv":
+        return f"block {square(layer.kernel)}"
     if layer.op not in ("conv", "stem"):
         return "add" if layer.is_add else layer.op
     if layer.depthwise:
@@ -122,10 +124,10 @@ def _block_names(network: Network) -> list[str]:
 
 
 def _column(name: str, layer: LayerSpec, widest: int) -> Column:
-    kind = "layer" if layer.op in ("conv", "stem", "linear") else "plain"
+    kind = "layer" if layer.op in ("conv", "stem", "linear", "mbconv") else "plain"
     kind = "conversion" if layer.op in CONVERSIONS else kind
     number_format = layer_format(layer)
-    label = square(layer.kernel) if layer.op in ("conv", "stem") else _SIGNS.get(layer.op, layer.op)
+    label = square(layer.kernel) if layer.op in ("conv", "stem", "mbconv") else _SIGNS.get(layer.op, layer.op)
     channels, height, width = layer.out_shape
     what = f"to {number_format}" if layer.op == "quantize" else number_format
     title = f"{name}: {layer_kind(layer)}, {what}, gives {channels} channels of {height}{TIMES}{width}"
