@@ -1,4 +1,4 @@
-"""A whole run in a space of blocks: measured as units, begun with an imported checkpoint, shipped as files."""
+"""A whole run in a space of blocks: measured as units, begun with a checkpoint, shipped as files."""
 
 import json
 from pathlib import Path
