@@ -161,6 +161,7 @@ def test_drawing_has_one_column_per_layer(run_folder: Path) -> None:
         (LayerSpec("conv", (8, 8, 8), 16), "1\N{MULTIPLICATION SIGN}1"),
         (LayerSpec("conv", (8, 8, 8), 8, 5, 1, 8), "depthwise 5\N{MULTIPLICATION SIGN}5"),
         (LayerSpec("pool", (8, 8, 8), 8), "pool"),
+        (LayerSpec("mbconv", (8, 8, 8), 8, 3, expanded=24), "block 3\N{MULTIPLICATION SIGN}3"),
     ],
 )
 def test_kinds_of_layers(layer: LayerSpec, kind: str) -> None:
