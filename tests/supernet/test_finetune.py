@@ -1,0 +1,186 @@
+"""Fine-tuning makes a network better in its own formats, resumes exactly, and exports what it simulated."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hw_profiles.errors import TrilobitError
+from nas.export.to_onnx import emit
+from nas.export.verify import check_parity
+from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.families.mbconv import MBConvFamily, Stage
+from supernet.family import Family
+from supernet.space import Candidate
+from supernet.train.checkpoint import load_checkpoint
+from supernet.train.data import Dataset, load_data
+from supernet.train.finetune import (
+    Classroom,
+    FineTuning,
+    finetune,
+    open_classroom,
+    seconds_per_step,
+    steps_left,
+    tuned_network,
+)
+from supernet.train.images import Images
+from supernet.train.loop import TrainConfig, load_supernet, train
+
+RECIPE = TrainConfig(epochs=4, batch_size=32, random_subnets=0, pad=1)
+CONFIG = FineTuning(epochs=2, learning_rate=2e-3, checkpoint_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def family() -> Family:
+    """Two stages at the resolution that digits have."""
+    return MBConvFamily(
+        name="tiny",
+        resolutions=(8,),
+        stem_width=8,
+        stages=(Stage(8, 1, (1,), (16, 24), (3,)), Stage(16, 2, (1, 2), (32, 48), (3,))),
+        head_width=32,
+        in_channels=1,
+        classes=10,
+        formats=("fp32", "int4"),
+        stem_stride=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """A third of the digits."""
+    whole = load_data("digits", seed=0)
+    parts = {
+        name: Images(part.pixels[:n], part.labels[:n])
+        for name, part, n in (("train", whole.train, 384), ("validation", whole.validation, 256))
+    }
+    return replace(whole, **parts)
+
+
+@pytest.fixture(scope="module")
+def room(family: Family, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Classroom:
+    path = tmp_path_factory.mktemp("supernet") / "last.pt"
+    list(train(family, data, RECIPE, path, seed=0))
+    return open_classroom(family, load_supernet(family, path), data, CONFIG, RECIPE, seed=0)
+
+
+def candidate_of(family: Family, kind: str) -> Candidate:
+    """The smallest architecture in fp32, in int4, or in both in turn."""
+    corners = family.corners()
+    if kind != "mixed":
+        return corners[f"smallest/{kind}"]
+    genes, space = np.array(corners["smallest/fp32"].genes, np.int16), family.space()
+    formats = [i for i, choice in enumerate(space.choices) if choice.kind == "precision"]
+    genes[formats[::2]] = 1
+    return space.candidate(space.canonical(genes[None])[0])
+
+
+def short(room: Classroom, images: int = 96) -> Classroom:
+    """The same on fewer images."""
+    data = room.batches.dataset
+    few = replace(data, train=Images(data.train.pixels[:images], data.train.labels[:images]))
+    return replace(room, batches=replace(room.batches, dataset=few))
+
+
+@pytest.mark.parametrize("kind", ["mixed", "fp32"])
+def test_it_gets_better_and_its_file_does_the_same(
+    family: Family, data: Dataset, room: Classroom, tmp_path: Path, kind: str
+) -> None:
+    candidate = candidate_of(family, kind)
+    before = build_network(family, room.net, candidate, data, calibration_images(data, seed=0))
+    student = room.student(candidate)
+    steps = list(finetune(room, student, tmp_path / "tuned.pt"))
+    assert (steps[-1].step, steps[-1].steps) == (24, 24)
+    tuned = tuned_network(room, student)
+    gained = simulated_accuracy(tuned, data.validation, data) - simulated_accuracy(
+        before, data.validation, data
+    )
+    assert gained > 0.02
+    assert tuned.workload == before.workload
+    model = emit(tuned, batch=1)
+    assert len(model) == pytest.approx(len(emit(before, batch=1)), rel=0.01)
+    check_parity(model, tuned, data.validation, data)
+
+
+def test_what_is_floating_point_has_no_scales(family: Family, room: Classroom) -> None:
+    def scales(kind: str) -> int:
+        return len(list(room.student(candidate_of(family, kind)).quantizers.parameters()))
+
+    assert scales("fp32") == 0
+    assert 0 < scales("mixed") < scales("int4")
+
+
+def test_the_supernet_is_only_read(family: Family, room: Classroom, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in room.net.state_dict().items()}
+    student = room.student(candidate_of(family, "int4"))
+    list(finetune(short(room), student, tmp_path / "tuned.pt"))
+    tuned_network(room, student)
+    assert all(torch.equal(before[name], tensor) for name, tensor in room.net.state_dict().items())
+
+
+def test_resumed_it_ends_with_the_same_numbers(family: Family, room: Classroom, tmp_path: Path) -> None:
+    candidate, few = candidate_of(family, "mixed"), short(room)
+    whole, resumed = few.student(candidate), few.student(candidate)
+    steps = list(finetune(few, whole, tmp_path / "whole.pt"))
+    list(islice(finetune(few, few.student(candidate), tmp_path / "resumed.pt"), 4))  # killed after four steps
+    assert steps_left(few, few.student(candidate), tmp_path / "resumed.pt") == 2
+    rest = list(finetune(few, resumed, tmp_path / "resumed.pt"))
+    assert [one.loss for one in rest] == [one.loss for one in steps[4:]]
+    for found, expected in ((resumed.subnet, whole.subnet), (resumed.quantizers, whole.quantizers)):
+        for name, tensor in expected.state_dict().items():
+            assert torch.equal(found.state_dict()[name], tensor), name
+
+
+def test_what_is_done_is_not_done_again(family: Family, room: Classroom, tmp_path: Path) -> None:
+    candidate, few, path = candidate_of(family, "mixed"), short(room), tmp_path / "tuned.pt"
+    first = few.student(candidate)
+    list(finetune(few, first, path))
+    written = path.stat().st_mtime_ns
+    again = few.student(candidate)
+    [only] = finetune(few, again, path)
+    assert (only.step, only.steps, path.stat().st_mtime_ns) == (6, 6, written)
+    found, expected = again.subnet.state_dict(), first.subnet.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "optimiser" not in load_checkpoint(path, fingerprint=family.space().fingerprint)  # nor is it kept
+
+
+@pytest.mark.parametrize("change", ["epochs", "rate", "candidate", "images"])
+def test_another_start_begins_anew(family: Family, room: Classroom, tmp_path: Path, change: str) -> None:
+    candidate, few, path = candidate_of(family, "mixed"), short(room), tmp_path / "tuned.pt"
+    list(finetune(few, few.student(candidate), path))
+    other = {
+        "epochs": replace(few, config=replace(CONFIG, epochs=1)),
+        "rate": replace(few, config=replace(CONFIG, learning_rate=1e-3)),
+        "images": short(room, 64),
+    }.get(change, few)
+    student = other.student(candidate_of(family, "int4") if change == "candidate" else candidate)
+    assert steps_left(other, student, path) == other.steps
+    assert len(list(finetune(other, student, path))) == other.steps
+    assert steps_left(other, other.student(candidate), path) == (other.steps if change == "candidate" else 0)
+
+
+def test_a_damaged_checkpoint_is_named(family: Family, room: Classroom, tmp_path: Path) -> None:
+    path = tmp_path / "tuned.pt"
+    path.write_bytes(b"PK\x03\x04 and nothing else")
+    with pytest.raises(TrilobitError, match="not a checkpoint this version can read"):
+        next(finetune(room, room.student(candidate_of(family, "fp32")), path))
+
+
+def test_the_cost_is_known_beforehand(family: Family, room: Classroom) -> None:
+    assert 0 < seconds_per_step(short(room), candidate_of(family, "mixed")) < 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, r"finetune.epochs must be above 0, got 0"),
+        ({"learning_rate": -1.0}, r"finetune.learning_rate must be above 0"),
+        ({"teacher": 2.0}, r"finetune.teacher must be in 0..1, got 2.0"),
+    ],
+)
+def test_what_cannot_train_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(TrilobitError, match=message):
+        FineTuning(**settings)
