@@ -308,11 +308,11 @@ class _Graph:
             [helper.make_tensor_value_info(value, TensorProto.FLOAT, [batch, *shape])],
             self.initialisers,
         )
-        opset, ir_version = _versions(graph)
+        opset = needed_opset(work)
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", opset)],
-            ir_version=ir_version,
+            ir_version=IR_VERSION if opset == OPSET else NARROW_IR_VERSION,
             producer_name="trilobit",
         )
         helper.set_model_props(model, dict(metadata))
@@ -321,7 +321,7 @@ class _Graph:
         return data
 
 
-def _versions(graph: onnx.GraphProto) -> tuple[int, int]:
-    """The oldest opset and file version that have the graph's types."""
-    narrow = any(tensor.data_type == TensorProto.INT2 for tensor in graph.initializer)
-    return (NARROW_OPSET, NARROW_IR_VERSION) if narrow else (OPSET, IR_VERSION)
+def needed_opset(work: Workload) -> int:
+    """The oldest opset that has the types of a network's weights."""
+    weights = {load_format(layer.weight_format).onnx_weight_type for layer in work.layers if layer.weighted}
+    return NARROW_OPSET if "INT2" in weights else OPSET

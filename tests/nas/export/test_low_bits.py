@@ -8,7 +8,15 @@ from onnx import TensorProto
 
 from hw_profiles.backends import ort
 from hw_profiles.errors import TrilobitError
-from nas.export.to_onnx import emit, file_overhead, file_size, random_network
+from nas.export.to_onnx import (
+    NARROW_OPSET,
+    OPSET,
+    emit,
+    file_overhead,
+    file_size,
+    needed_opset,
+    random_network,
+)
 from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
 from supernet.family import Family, load_family
 from supernet.network import Network
@@ -43,8 +51,9 @@ def test_4_bit_weights_give_what_the_simulation_gives(formats: tuple[str, ...]) 
         assert np.abs(found - expected).max() <= TIES * np.abs(expected).max()
 
 
-def test_4_bit_weights_run_on_the_kernels_of_8_bit_ones() -> None:
-    family = family_of("int8", "int4")
+@pytest.mark.parametrize("narrow", ["int6", "int4", "int2"])
+def test_weights_of_few_bits_run_on_the_kernels_of_8_bit_ones(narrow: str) -> None:
+    family = family_of("int8", narrow)
     for network in networks(family):
         found, expected = optimised_ops(emit(network)), expected_kernels(network.workload)
         assert {op: found[op] for op in INTEGER_OPS} == {op: expected[op] for op in INTEGER_OPS}
@@ -61,6 +70,27 @@ def test_4_bit_weights_take_half_the_bytes_and_the_size_table_knows() -> None:
     assert int8 - int4 == pytest.approx(weights / 2, rel=0.15)
     predicted = file_overhead() + sum(map(file_size, works[1].layers))
     assert predicted == pytest.approx(int4, rel=0.03)
+
+
+def test_2_bit_weights_take_a_quarter_of_the_bytes_and_a_newer_opset() -> None:
+    family, rng = family_of("int8", "int2"), np.random.default_rng(0)
+    corners = family.corners()
+    networks = [
+        random_network(family.workload(corners[f"largest/{fmt}"]), rng=rng) for fmt in ("int8", "int2")
+    ]
+    int8, int2 = (emit(network) for network in networks)
+    weights = sum(network.weight.size for network in networks[0].parameters.values())
+    assert len(int8) - len(int2) == pytest.approx(0.75 * weights, rel=0.15)
+    opsets = [onnx.load_from_string(model).opset_import[0].version for model in (int8, int2)]
+    assert opsets == [OPSET, NARROW_OPSET] == [needed_opset(network.workload) for network in networks]
+
+
+def test_narrow_activations_are_clipped_to_their_codes_on_the_same_kernels() -> None:
+    for network in networks(family_of("int4/int6", "int8/int4")):
+        found, expected = optimised_ops(emit(network)), expected_kernels(network.workload)
+        assert {op: found[op] for op in INTEGER_OPS} == {op: expected[op] for op in INTEGER_OPS}
+        narrow = sum(layer.out_format in ("int6", "int4") for layer in network.workload.layers)
+        assert found["Clip"] == narrow > 0
 
 
 def test_half_precision_is_stored_as_such_and_close_to_its_simulation() -> None:
