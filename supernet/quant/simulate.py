@@ -123,8 +123,8 @@ def _integer_add(
     ratios = [float(np.float32(params.scale) / out) for params in (first, second)]
     offset = np.float32(ratios[0] * first.zero_point + float(np.float32(ratios[1] * second.zero_point)))
     constant = float(np.float32(after.zero_point) - offset)
-    partial = (x[0].double() * ratios[0] + constant).float()
-    total = (x[1].double() * ratios[1] + partial.double()).float()
+    partial = (x[1].double() * ratios[1] + constant).float()  # the second operand first
+    total = (x[0].double() * ratios[0] + partial.double()).float()
     return torch.clamp(torch.round(total), 0, after.largest)
 
 
