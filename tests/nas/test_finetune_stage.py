@@ -1,0 +1,160 @@
+"""`nas export --finetune`: search-validation decides what is shipped, and the manifest says all of it."""
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hw_profiles.files import read_json, write_json
+from nas.cli import main
+from nas.export.verify import file_accuracy
+from nas.run import Run, find_run
+from supernet.space import Candidate
+
+CLASSES = tuple("abcdefghij")
+CONFIG = """
+[train]
+epochs = 1
+batch_size = 32
+random_subnets = 0
+"""
+
+
+def mixed(run: Run) -> Candidate:
+    """The smallest architecture, in int8 and fp32 in turn."""
+    space, genes = run.family.space(), np.array(run.family.corners()["smallest/int8"].genes, np.int16)
+    formats = [i for i, choice in enumerate(space.choices) if choice.kind == "precision"]
+    genes[formats[::3]] = 0
+    return space.candidate(space.canonical(genes[None])[0])
+
+
+def entry(candidate: Candidate, accuracy: float) -> dict[str, Any]:
+    """As the front holds it, with a made-up accuracy on search-validation."""
+    measured = {"accuracy": {"value": accuracy}, "latency": {"value": 1e-5 + accuracy}}
+    described = {"arch": {}, "policy": {}, "predicted": {}, "measured": measured}
+    return {"id": candidate.id, "genes": list(map(int, candidate.genes)), **described}
+
+
+@pytest.fixture(scope="module")
+def trained(
+    profile_file: Path, write_images: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run whose search found two networks: one as bad as can be on search-validation, one perfect."""
+    folder = tmp_path_factory.mktemp("finetune")
+    (folder / "mine.toml").write_text(CONFIG)
+    data = f"imagefolder:{write_images(folder / 'noise', CLASSES, each=16)}"
+    words = ["train", folder / "mine.toml", "--device", f"recorded:{profile_file}", "--data", data]
+    assert main([*map(str, words), "-o", str(folder / "run")]) == 0
+    run = find_run(folder / "run")
+    corners, space = run.family.corners(), run.family.space()
+    write_json(
+        run.front_path,
+        {
+            "schema": "front/1",
+            "space": {"fingerprint": space.fingerprint},
+            "objectives": [{"name": "accuracy"}, {"name": "latency"}],
+            "candidates": [entry(mixed(run), 0.0), entry(corners["smallest/fp32"], 1.0)],
+            "reference": entry(corners["largest/fp32"], 1.0),
+        },
+    )
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path) -> Path:
+    assert main(["export", "--finetune", "1", "-o", str(trained)]) == 0
+    return trained
+
+
+@pytest.fixture(scope="module")
+def manifests(exported: Path) -> dict[str, dict[str, Any]]:
+    run = find_run(exported)
+    found = {
+        path.parent.name: read_json(path, "export/1") for path in exported.glob("export/*/manifest.json")
+    }
+    return {"better": found[mixed(run).id], "worse": found[run.family.corners()["smallest/fp32"].id]}
+
+
+def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]], exported: Path) -> None:
+    data = find_run(exported).dataset
+    for manifest in manifests.values():
+        tuning, accuracy = manifest["finetuning"], manifest["accuracy"]
+        assert (tuning["epochs"], tuning["learning_rate"]) == (1, 5e-4)
+        model = (exported / "export" / manifest["id"] / "model.onnx").read_bytes()
+        assert hashlib.sha256(model).hexdigest() == manifest["files"]["model.onnx"]["sha256"]
+        assert accuracy["test"] == file_accuracy(model, data.test, data)
+        shipped = tuning["after"] if tuning["kept"] else tuning["before"]
+        assert shipped == {"validation": accuracy["validation"], "test": accuracy["test"]}
+        assert manifest["parity"]["agreement"] >= 0.995
+
+
+def test_search_validation_decides(manifests: dict[str, dict[str, Any]]) -> None:
+    better, worse = manifests["better"]["finetuning"], manifests["worse"]["finetuning"]
+    assert better["kept"]
+    assert better["before"]["validation"] == 0.0
+    assert not worse["kept"]
+    assert worse["after"]["validation"] < worse["before"]["validation"] == 1.0
+
+
+def test_what_is_done_is_not_done_again(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "-o", str(exported)]) == 0
+    assert "export: already there" in " ".join(capsys.readouterr().out.split())
+    tuned = {path: path.stat().st_mtime_ns for path in exported.glob("finetune/*.pt")}
+    (exported / "state.json").unlink()
+    models = {path: path.read_bytes() for path in exported.glob("export/*/model.onnx")}
+    shutil.rmtree(exported / "export")
+    assert main(["export", "-o", str(exported)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fine-tuning: 2 networks, already there" in said
+    assert "fine-tuned 2 networks" in said
+    assert "1 got worse and are shipped as they were" in said
+    assert len(tuned) == 2
+    assert tuned == {path: path.stat().st_mtime_ns for path in exported.glob("finetune/*.pt")}
+    assert models == {path: path.read_bytes() for path in exported.glob("export/*/model.onnx")}
+
+
+def test_without_it_nothing_is_tuned(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("finetune")))
+    assert main(["export", "--finetune", "0", "-o", str(folder)]) == 0
+    assert "fine-tun" not in capsys.readouterr().out
+    assert not (folder / "finetune").exists()
+    for path in folder.glob("export/*/manifest.json"):
+        assert read_json(path, "export/1")["finetuning"] is None
+
+
+def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("finetune")))
+    assert main(["export", "--finetune", "2", "--count", "1", "-o", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fine-tuning 1 networks, 2 epochs each: about 0." in said
+    assert len(list(folder.glob("finetune/*.pt"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[export]\nfinetune = -1\n", "export.finetune must be at least 0 epochs, got -1"),
+        ("[export]\nfinetune_learning_rate = 0\n", "export.finetune_learning_rate must be above 0, got 0"),
+        ("[export]\nfinetune = 1.5\n", "export.finetune must be int, got 1.5"),
+    ],
+)
+def test_what_cannot_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    config = tmp_path / "mine.toml"
+    config.write_text(text)
+    assert main(["export", str(config), "-o", str(tmp_path / "run")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_negative_epochs_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--finetune", "-1", "-o", str(tmp_path / "run")]) == 2
+    assert "export.finetune must be at least 0 epochs, got -1" in capsys.readouterr().err
