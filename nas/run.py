@@ -22,6 +22,7 @@ from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
 from supernet.train.initial import NONE, identity, weights_path
+from supernet.train.loop import HOST_ONLY
 from supernet.train.parallel import current_world, first_alone
 
 STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
@@ -137,7 +138,8 @@ class Run:
                 device = self.backend.describe().to_json()
                 return [space, config.section("measure"), config.section("profile"), device]
             case "train":
-                train = {**config.section("train"), "init": self.init}
+                decides = {k: v for k, v in config.section("train").items() if k not in HOST_ONLY}
+                train = {**decides, "init": self.init}
                 return [space, self.dataset.fingerprint, train, config.seed]
             case "sample":
                 return [self.fingerprint("train"), config.section("sample"), config.seed]
