@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import Family, load_family
+from supernet.family import FAMILIES, Family, load_family
 from supernet.train.checkpoint import (
     Weights,
     load_checkpoint,
@@ -266,3 +266,14 @@ def test_a_missing_file_is_refused_before_anything_is_written(
     with pytest.raises(TrilobitError, match=r"none.pt: no such checkpoint"):
         next(train(family, data, config, tmp_path / "last.pt", seed=1))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_every_family_learns_exactly_what_depends_on_the_classes(name: str) -> None:
+    found, wanted = (
+        load_family(name, in_channels=3, classes=n).supernet(rng=np.random.default_rng(0)) for n in (3, 4)
+    )
+    shapes = found.state_dict()
+    differ = {n for n, tensor in wanted.state_dict().items() if tensor.shape != shapes[n].shape}
+    begun = start_from(wanted, Weights(shapes), ("a", "b", "c", "d"), origin="x")
+    assert set(begun.renewed) == differ
