@@ -3,10 +3,11 @@
 Everything filled in here stands in the run's `run.toml`, and the command says it in one line.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from supernet.family import load_format, parse_precision
 from supernet.train.checkpoint import load_weights
 from supernet.train.initial import NONE, weights_path
 from supernet.train.loop import HOST_ONLY
@@ -22,13 +23,20 @@ class DataDefaults:
     Attributes:
         space: what it is searched in.
         shipped: supernet of that space which was trained on it.
+        augmentation: how its images are changed in training, keys of `[train]`.
+        quantized_epochs: of the quantized phase, where formats need one.
     """
 
     space: str
     shipped: str
+    augmentation: Mapping[str, Any]
+    quantized_epochs: float
 
 
-BY_DATA: Mapping[str, DataDefaults] = {"cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv")}
+QUANTIZED_EPOCHS = 4.0  # of a small data set
+BY_DATA: Mapping[str, DataDefaults] = {
+    "cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv", {"pad": 4, "flip": True}, 1.0),
+}
 
 
 def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
@@ -53,8 +61,21 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     if known and starts and is_shipped(known.shipped):
         train |= {"init": PREFIX + known.shipped, "epochs": 0}
         notes.append("the shipped supernet as it is (--init none trains from scratch)")
-    filled = {**document, **{name: found for name, found in (("train", train), ("space", space)) if found}}
+    if known and (more := {name: value for name, value in known.augmentation.items() if name not in train}):
+        train |= more
+        notes.append(", ".join(f"train.{name} {value}" for name, value in more.items()))
+    quantized = {}
+    if "quantized" not in document and _narrow(space.get("formats", ())):
+        quantized["epochs"] = known.quantized_epochs if known else QUANTIZED_EPOCHS
+        notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats below 8 bits")
+    sections = {"train": train, "space": space, "quantized": quantized}
+    filled = {**document, **{name: found for name, found in sections.items() if found}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
+
+
+def _narrow(formats: Sequence[str]) -> bool:
+    """Whether some of the formats round weights to fewer bits than calibration alone can bear."""
+    return any(load_format(parse_precision(fmt).weight).bits < 8 for fmt in formats)
 
 
 def _space_of(init: object) -> str:

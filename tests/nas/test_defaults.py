@@ -17,6 +17,7 @@ from supernet.zoo import ZOO
 
 CIFAR = {"data": {"source": "cifar10:somewhere"}}
 SHIPPED = {"init": "shipped:cifar-mbconv", "epochs": 0}
+CHANGED = {"pad": 4, "flip": True}
 Ship = Callable[[], Path]
 
 
@@ -41,10 +42,10 @@ def ship(zoo: Path) -> Ship:
 def test_cifar_starts_from_the_shipped_supernet(ship: Ship) -> None:
     ship()
     filled, note = with_defaults(CIFAR)
-    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}, "train": SHIPPED}
+    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}, "train": {**SHIPPED, **CHANGED}}
     assert note == (
         "where nothing was said: space cifar-mbconv, "
-        "the shipped supernet as it is (--init none trains from scratch)"
+        "the shipped supernet as it is (--init none trains from scratch), train.pad 4, train.flip True"
     )
     train = parse_config(filled, origin="x").train
     assert (train.epochs, train.init) == (0, "shipped:cifar-mbconv")
@@ -60,13 +61,14 @@ def test_cifar_starts_from_the_shipped_supernet(ship: Ship) -> None:
         ({"train": {"epochs": 3}}, "cifar-mbconv", {"epochs": 3}),
         ({"train": {"learning_rate": 0.1}}, "cifar-mbconv", {"learning_rate": 0.1}),
         ({"train": {"threads": 2}}, "cifar-mbconv", {"threads": 2, **SHIPPED}),
+        ({"train": {"flip": False}}, "cifar-mbconv", {"flip": False}),
         ({"seed": 3}, "cifar-mbconv", SHIPPED),
     ],
 )
 def test_what_is_said_wins(ship: Ship, said: dict[str, Any], space: str, train: dict[str, Any]) -> None:
     ship()
     filled, _ = with_defaults({**CIFAR, **said})
-    assert (filled["space"]["name"], filled.get("train", {})) == (space, train)
+    assert (filled["space"]["name"], filled["train"]) == (space, {**CHANGED, **train})
     parse_config(filled, origin="x")
 
 
@@ -79,8 +81,8 @@ def test_other_data_keeps_the_defaults(ship: Ship, source: str | None) -> None:
 
 def test_what_is_not_there_is_not_started_from(zoo: Path) -> None:
     filled, note = with_defaults(CIFAR)
-    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}}
-    assert note == "where nothing was said: space cifar-mbconv"
+    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}, "train": CHANGED}
+    assert note == "where nothing was said: space cifar-mbconv, train.pad 4, train.flip True"
 
 
 def test_the_checkpoint_decides_the_space(ship: Ship) -> None:
