@@ -360,7 +360,7 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
             show(OBJECTIVES["accuracy"], accuracy["test"]),
             show(OBJECTIVES["latency"], latency["median_s"]),
             show(OBJECTIVES["latency"], latency["iqr_s"]),
-            f"{latency['ratio_to_reference']:.2f} x",
+            "-" if (ratio := latency["ratio_to_reference"]) is None else f"{ratio:.2f} x",
             show(OBJECTIVES["size"], size),
             f"{sum(fmt != 'fp32' for fmt in policy)} of {len(policy)}",
         )

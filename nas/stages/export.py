@@ -187,6 +187,22 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
     }
 
 
+def compared(latency: Measurement, reference: Measurement) -> dict[str, Any]:
+    """A network's latency for the manifest, beside the largest one in fp32; nulls where the device cannot run
+    that.
+    """
+    runs = reference.error is None
+    return {
+        "samples_s": list(latency.samples_s),
+        "median_s": latency.median_s,
+        "iqr_s": latency.iqr_s,
+        "quiet_share": latency.quiet_share,
+        "reference_id": "largest/fp32",
+        "reference_median_s": reference.median_s if runs else None,
+        "ratio_to_reference": latency.median_s / reference.median_s if runs else None,
+    }
+
+
 def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurement) -> Path:
     """The folder of one network; the manifest comes last, so a folder with one is whole."""
     folder = run.export_path / shipped.entry["id"]
@@ -208,17 +224,7 @@ def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurem
             "validation": shipped.accuracy.validation,
         },
         "finetuning": _finetuning(run, shipped.tuning),
-        "latency": {
-            "samples_s": list(latency.samples_s),
-            "median_s": latency.median_s,
-            "iqr_s": latency.iqr_s,
-            "quiet_share": latency.quiet_share,
-            "reference_id": "largest/fp32",
-            "reference_median_s": reference.median_s,
-            "ratio_to_reference": latency.median_s / reference.median_s,
-            "replayed": run.recorded,
-            "through": _through(run),
-        },
+        "latency": {**compared(latency, reference), "replayed": run.recorded, "through": _through(run)},
         "predicted": entry["predicted"],
         "parity": asdict(shipped.parity),
         "versions": read_json(run.folder / "env.json", "env/1")["versions"],
