@@ -103,6 +103,11 @@ class Run:
         return self.folder / "supernet" / "last.pt"
 
     @property
+    def quantized_path(self) -> Path:
+        """The supernet after its quantized phase."""
+        return self.folder / "supernet" / "quantized.pt"
+
+    @property
     def storage_url(self) -> str:
         """Of the Optuna storage that holds every expensive evaluation."""
         return f"sqlite:///{self.folder / 'run.db'}"
@@ -140,7 +145,8 @@ class Run:
             case "train":
                 decides = {k: v for k, v in config.section("train").items() if k not in HOST_ONLY}
                 train = {**decides, "init": self.init}
-                return [space, self.dataset.fingerprint, train, config.seed]
+                quantized = [config.section("quantized")] if config.quantized.epochs else []
+                return [space, self.dataset.fingerprint, train, config.seed, *quantized]
             case "sample":
                 return [self.fingerprint("train"), config.section("sample"), config.seed]
             case "fit":

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -51,6 +52,11 @@ class Batches:
         """See the function of this name."""
         return steps_per_epoch(self.dataset, self.config, self.world)
 
+    @property
+    def images(self) -> int:
+        """Images of a step, over all processes."""
+        return min(self.config.batch_size * self.parts, len(self.dataset.train))
+
     def of(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's parts of a step: images (n, c, h, w) on the device, and labels (n,), or mixed ones
         (n, classes).
@@ -63,9 +69,8 @@ class Batches:
     def rows(self, step: int) -> np.ndarray:
         """Rows of the training part that a step sees; every pass sees each once, in an order of its own."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.dataset.train))
         size = self.config.batch_size * self.parts
-        return order[position * size : (position + 1) * size]
+        return _order(self.seed, epoch, len(self.dataset.train))[position * size : (position + 1) * size]
 
     def _augmented(self, rows: np.ndarray, seed: int) -> tuple[Tensor, Tensor]:
         config, generator = self.config, torch.Generator().manual_seed(seed)
@@ -82,6 +87,13 @@ class Batches:
             soft = nn.functional.one_hot(targets, len(self.dataset.classes)).float()
             x, targets = mixup(x, soft, config.mixup, rng=np.random.default_rng([seed, 5]))
         return x, targets
+
+
+@lru_cache(maxsize=2)  # 1 ms for 50,000 images, every step
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    order = np.random.default_rng([seed, 2, epoch]).permutation(images)
+    order.flags.writeable = False
+    return order
 
 
 def steps_per_epoch(dataset: Dataset, config: TrainConfig, world: World | None = None) -> int:

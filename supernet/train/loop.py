@@ -175,8 +175,8 @@ def train(
             saved_at = time.monotonic()
         if stopping:
             meet(world)  # torchrun ends all processes as soon as one has left: not before all is saved
-        rate, images = training.optimiser.param_groups[0]["lr"], len(training.batches.rows(step - 1))
-        yield Progress(step, steps, loss, rate, images, accuracies)
+        rate = float(training.optimiser.param_groups[0]["lr"])
+        yield Progress(step, steps, loss, rate, training.batches.images, accuracies)
 
 
 def start(
