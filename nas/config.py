@@ -13,6 +13,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from nas.objectives import Limit, objective, parse_limit
 from supernet.train.loop import TrainConfig
+from supernet.train.quantized import QuantizedPhase
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,30 @@ class SpaceSection:
 
 
 @dataclass(frozen=True)
+class QuantizedSection:
+    """The quantized phase after the training in fp32, in which one set of weights learns all widths.
+
+    Attributes:
+        epochs: passes over the training part, also a share of one; 0 leaves the phase out: calibration alone
+            is enough for 8 bits, not for fewer.
+        batch_size: images per step.
+        learning_rate: peak, of the weights.
+    """
+
+    epochs: float = 0.0
+    batch_size: int = 64
+    learning_rate: float = 5e-4
+
+    def phase(self) -> QuantizedPhase | None:
+        """What to train; None where the phase is left out.
+
+        Raises:
+            TrilobitError: a value that cannot train.
+        """
+        return QuantizedPhase(**asdict(self)) if self.epochs else None
+
+
+@dataclass(frozen=True)
 class SampleSection:
     """How many networks the accuracy predictor learns from: cheap fp32 evaluations and quantized ones."""
 
@@ -149,6 +174,7 @@ class RunConfig:
     measure: MeasurePlan = field(default_factory=MeasurePlan)
     profile: ProfileSection = field(default_factory=ProfileSection)
     train: TrainConfig = field(default_factory=TrainConfig)
+    quantized: QuantizedSection = field(default_factory=QuantizedSection)
     sample: SampleSection = field(default_factory=SampleSection)
     fit: FitSection = field(default_factory=FitSection)
     search: SearchSection = field(default_factory=SearchSection)
@@ -164,6 +190,7 @@ class RunConfig:
             objective(name)
         self.limits()
         self.profile.budget_s()
+        self.quantized.phase()
         if not 0 < self.profile.share <= 1:
             raise TrilobitError(f"profile.share must be above 0 and at most 1, got {self.profile.share}")
         if self.seed < 0:

@@ -17,9 +17,11 @@ from nas.run import Run
 from nas.store import EvaluationStore
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.network import Network
+from supernet.quant.learned import LearnedQuantizers
 from supernet.space import Candidate
 from supernet.train.images import Images
 from supernet.train.loop import load_supernet
+from supernet.train.quantized import load_quantized
 
 MEASURED = ("accuracy", "latency", "size")
 GROUP = 8  # files that are measured in turns
@@ -33,9 +35,21 @@ class Evaluator:
     run: Run
 
     @cached_property
+    def _trained(self) -> tuple[nn.Module, LearnedQuantizers | None]:
+        run = self.run
+        if run.config.quantized.epochs:
+            return load_quantized(run.family, run.quantized_path)
+        return load_supernet(run.family, run.checkpoint_path), None
+
+    @property
     def supernet(self) -> nn.Module:
         """In evaluation mode."""
-        return load_supernet(self.run.family, self.run.checkpoint_path)
+        return self._trained[0]
+
+    @property
+    def quantizers(self) -> LearnedQuantizers | None:
+        """Its learned scales; None where it had no quantized phase."""
+        return self._trained[1]
 
     @cached_property
     def calibration(self) -> Images:
@@ -44,7 +58,8 @@ class Evaluator:
 
     def network(self, candidate: Candidate) -> Network:
         """The candidate with its weights in its formats."""
-        return build_network(self.run.family, self.supernet, candidate, self.run.dataset, self.calibration)
+        shared = (self.run.dataset, self.calibration, self.quantizers)
+        return build_network(self.run.family, self.supernet, candidate, *shared)
 
     def emit(self, candidate: Candidate) -> bytes:
         """The candidate's file, for the batch size of the device."""

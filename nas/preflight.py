@@ -26,6 +26,7 @@ from predictors.predictor import load_predictor
 from predictors.table import distinct_layers
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.loop import steps_per_epoch, train
+from supernet.train.quantized import phase_steps, train_quantized
 
 # Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
 CERTAIN = 0.5
@@ -102,7 +103,7 @@ def _estimate(run: Run) -> dict[str, float]:
         seconds = per_network * probe_networks(run.backend, groups, reference)
         left["profile"] = min(seconds, run.config.profile.budget_s())
     if not run.is_done("train"):
-        left["train"] = _train_seconds(run)
+        left["train"] = _train_seconds(run) + _quantized_seconds(run)
     evaluation = _evaluation_seconds(run)
     if not run.is_done("sample"):
         left["sample"] = len(sample_plan(run)) * evaluation
@@ -128,6 +129,23 @@ def _train_seconds(run: Run) -> float:
     per_step = time.perf_counter() - start
     steps.close()  # type: ignore[attr-defined]
     return per_step * run.config.train.epochs * steps_per_epoch(run.dataset, run.config.train)
+
+
+def _quantized_seconds(run: Run) -> float:
+    """From the second step of a throw-away quantized phase."""
+    phase = run.config.quantized.phase()
+    if phase is None:
+        return 0.0
+    net = run.family.supernet(rng=np.random.default_rng(0))
+    path, little = (
+        run.folder / "supernet" / "estimate.pt",
+        replace(phase, probes=1, checkpoint_s=float("inf")),
+    )
+    steps = train_quantized(run.family, net, run.dataset, little, path, seed=run.config.seed)
+    next(steps)
+    start = time.perf_counter()
+    next(steps, None)
+    return (time.perf_counter() - start) * phase_steps(run.dataset, phase)
 
 
 def _evaluation_seconds(run: Run) -> float:

@@ -23,6 +23,7 @@ from supernet.family import Family, load_family
 from supernet.space import Candidate
 from supernet.train.checkpoint import State, Weights, compact, load_checkpoint, save_weights
 from supernet.train.loop import load_supernet
+from supernet.train.watch import IMAGES
 
 FORMATS = ("fp32", "int8")  # each for all layers of a network
 RANDOM = 20  # architectures besides the two ends
@@ -177,7 +178,7 @@ def _card(weights: Weights, path: Path) -> str:
         "## Accuracy",
         f"On the {data['test']:,} test images, which training has not seen; int8 by calibration alone.",
         _accuracy_table(known["accuracies"]),
-        "## Loss",
+        "## Curve",
         _curves(known),
     ]
     return "\n\n".join(parts) + "\n"
@@ -201,15 +202,15 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
 
 
 def _curves(known: Mapping[str, Any]) -> str:
-    if not known["curve"]:
-        return "Not recorded."
-    text = "Of the largest subnet, mean since the row before.\n\n"
-    text += _table(("epochs", "loss"), ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in known["curve"]))
+    parts = []
+    if known["curve"]:
+        rows = ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in known["curve"])
+        parts += ["Of the largest subnet, mean since the row before.", _table(("epochs", "loss"), rows)]
     if known["watched"]:
-        rows = (
+        shown = (
             (f"{epochs:.1f}", *(f"{100 * share:.1f}" for share in shares))
             for epochs, *shares in known["watched"]
         )
-        text += "\n\nAccuracy on images of search-validation, fp32.\n\n"
-        text += _table(("epochs", "largest, %", "smallest, %"), rows)
-    return text
+        head = ("epochs", "largest, %", "smallest, %")
+        parts += [f"Accuracy on up to {IMAGES:,} images of search-validation, fp32.", _table(head, shown)]
+    return "\n\n".join(parts) or "Not recorded."

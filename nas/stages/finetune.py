@@ -12,6 +12,7 @@ from nas.evaluate import Evaluator
 from nas.progress import progress_bar
 from nas.run import Run
 from supernet.network import Network
+from supernet.quant.learned import LearnedQuantizers
 from supernet.space import Candidate
 from supernet.train.allocator import keep_freed_memory
 from supernet.train.finetune import (
@@ -34,11 +35,12 @@ class Pending:
     steps: int
 
 
-def classroom(run: Run, net: nn.Module) -> Classroom:
-    """What fine-tuning with the run's settings needs; `net` is its supernet."""
+def classroom(run: Run, net: nn.Module, learned: LearnedQuantizers | None = None) -> Classroom:
+    """What fine-tuning with the run's settings needs; `net` is its supernet, `learned` its learned scales."""
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
-    return open_classroom(run.family, net, run.dataset, config, run.config.train, seed=run.config.seed)
+    shared = (run.family, net, run.dataset, config, run.config.train)
+    return open_classroom(*shared, seed=run.config.seed, learned=learned)
 
 
 def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Console) -> dict[str, Network]:
@@ -48,7 +50,7 @@ def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Co
     if not epochs:
         return {}
     keep_freed_memory()
-    room = classroom(run, evaluator.supernet)
+    room = classroom(run, evaluator.supernet, evaluator.quantizers)
     pending = [_pending(run, room, candidate) for candidate in candidates]
     seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
     total = sum(one.steps for one in pending)

@@ -11,8 +11,10 @@ from nas.scalars import scalar_log
 from nas.stages.start import announce_start
 from nas.stopping import stop_on_signals
 from supernet.train.allocator import keep_freed_memory
-from supernet.train.loop import Progress, steps_per_epoch, train
-from supernet.train.parallel import current_world
+from supernet.train.loop import Progress, load_supernet, steps_per_epoch, train
+from supernet.train.parallel import World, current_world
+from supernet.train.placement import choose_placement
+from supernet.train.quantized import phase_steps, train_quantized
 
 
 def run_train(run: Run, console: Console) -> None:
@@ -43,6 +45,25 @@ def run_train(run: Run, console: Console) -> None:
             write(step, _scalars(progress, rate))
         if stop() or step < steps:
             raise KeyboardInterrupt
+    if world.writes:
+        _run_quantized(run, console)
+
+
+def _run_quantized(run: Run, console: Console) -> None:
+    """The quantized phase, by one process, where the run has one."""
+    phase, config = run.config.quantized.phase(), run.config.train
+    if phase is None:
+        return
+    net, start = load_supernet(run.family, run.checkpoint_path), time.monotonic()
+    net = net.to(choose_placement(config, World()).device)
+    arguments = (run.family, net, run.dataset, phase, run.quantized_path)
+    with progress_bar(console, "quantized", phase_steps(run.dataset, phase)) as update:
+        images = 0
+        for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config):
+            images += progress.images
+            rate = images / max(time.monotonic() - start, 1e-9)
+            note = f"loss {progress.loss:.3f}, {rate:,.0f} images/s"
+            update(progress.step, note)
 
 
 def _shares(accuracies: Mapping[str, float]) -> str:

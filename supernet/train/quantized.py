@@ -34,6 +34,15 @@ from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
 
 WIDEST = 8  # bits of the stored weights
+_POSITIVE = (
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "scale_learning_rate",
+    "clip_norm",
+    "probes",
+    "calibration",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class QuantizedPhase:
     """How to train the quantized networks of a supernet.
 
     Attributes:
-        epochs: passes over the training part.
+        epochs: passes over the training part; a share of one is enough for many images.
         batch_size: images per step.
         learning_rate: peak, of the weights, by Adam; linear warm-up, then cosine to 0.
         scale_learning_rate: peak, of the logarithms of the scales, before the factor of each width.
@@ -58,7 +67,7 @@ class QuantizedPhase:
         TrilobitError: a value that cannot train, which names what is allowed.
     """
 
-    epochs: int = 4
+    epochs: float = 4.0
     batch_size: int = 64
     learning_rate: float = 5e-4
     scale_learning_rate: float = 5e-3
@@ -72,15 +81,7 @@ class QuantizedPhase:
     checkpoint_s: float = 15.0
 
     def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "scale_learning_rate",
-            "clip_norm",
-            "probes",
-            "calibration",
-        ):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise TrilobitError(f"quantized.{name} must be above 0, got {getattr(self, name)}")
         for name in ("weight_decay", "mixed"):
@@ -109,7 +110,7 @@ class _Phase:
 
     @property
     def steps(self) -> int:
-        return self.config.epochs * self.batches.steps_per_epoch
+        return phase_steps(self.batches.dataset, self.config)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -128,6 +129,11 @@ class _Phase:
         self.quantizers.load_state_dict(state["quantizers"])
         self.weights.load_state_dict(state["optimiser"])
         self.scales.load_state_dict(state["scales"])
+
+
+def phase_steps(dataset: Dataset, config: QuantizedPhase) -> int:
+    """Batches of the whole phase."""
+    return max(1, round(config.epochs * max(1, len(dataset.train.labels) // config.batch_size)))
 
 
 def train_quantized(

@@ -1,0 +1,84 @@
+"""A run's quantized phase: trained after fp32, used by every evaluation, part of what the run depends on."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas.config import QuantizedSection, RunConfig, SpaceSection
+from nas.defaults import with_defaults
+from nas.evaluate import Evaluator
+from nas.run import Run, open_run
+from nas.stages.train import run_train
+from supernet.evaluate import build_network, simulated_accuracy
+from supernet.train.images import Images
+from supernet.train.loop import TrainConfig
+
+FORMATS = ("fp32", "int8", "int4")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trained on a few images, with a quantized phase of a few steps."""
+    config = RunConfig(
+        train=TrainConfig(epochs=1, random_subnets=0),
+        space=SpaceSection(formats=FORMATS),
+        quantized=QuantizedSection(epochs=0.25, batch_size=32),
+    )
+    run = open_run(tmp_path_factory.mktemp("run"), config)
+    train, validation = run.dataset.train, run.dataset.validation
+    few = replace(
+        run.dataset,
+        train=Images(train.pixels[:512], train.labels[:512]),
+        validation=Images(validation.pixels[:100], validation.labels[:100]),
+    )
+    vars(run)["dataset"] = few  # in place of the cached property
+    run_train(run, Console(file=io.StringIO()))
+    return run
+
+
+def test_the_phase_leaves_a_checkpoint_of_its_own(run: Run) -> None:
+    assert run.checkpoint_path.exists()
+    assert run.quantized_path.exists()
+
+
+def test_evaluations_use_the_learned_scales(run: Run) -> None:
+    evaluator = Evaluator(run)
+    assert evaluator.quantizers is not None
+    candidate = run.family.corners()["largest/int4"]
+    learned = evaluator.network(candidate)
+    plain = build_network(run.family, evaluator.supernet, candidate, run.dataset, evaluator.calibration)
+    codes = {name: parameters.weight for name, parameters in learned.parameters.items()}
+    assert all(np.abs(weight).max() <= 8 for weight in codes.values())
+    assert any(not np.array_equal(codes[name], plain.parameters[name].weight) for name in codes)
+
+
+def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:
+    evaluator = Evaluator(run)
+    candidate = run.family.corners()["largest/fp32"]
+    plain = build_network(run.family, evaluator.supernet, candidate, run.dataset, evaluator.calibration)
+    found = simulated_accuracy(evaluator.network(candidate), run.dataset.validation, run.dataset)
+    assert found == pytest.approx(simulated_accuracy(plain, run.dataset.validation, run.dataset), abs=0.02)
+
+
+def test_the_phase_is_part_of_what_a_run_depends_on(run: Run) -> None:
+    without = Run(run.folder, replace(run.config, quantized=QuantizedSection()))
+    vars(without)["dataset"] = run.dataset
+    assert without.fingerprint("train") != run.fingerprint("train")
+
+
+def test_narrow_formats_get_a_phase_unless_the_configuration_says_otherwise() -> None:
+    filled, note = with_defaults({"space": {"formats": ["fp32", "int4"]}})
+    assert filled["quantized"] == {"epochs": 4.0}
+    assert "a quantized phase of 4 epochs" in note
+    said = {"space": {"formats": ["fp32", "int4"]}, "quantized": {"epochs": 0.0}}
+    assert with_defaults(said) == (said, "")
+    assert with_defaults({"space": {"formats": ["fp32", "int8"]}})[1] == ""
+
+
+def test_a_phase_that_cannot_train_is_refused() -> None:
+    with pytest.raises(TrilobitError, match=r"quantized\.epochs must be above 0, got -1"):
+        RunConfig(quantized=QuantizedSection(epochs=-1.0))
