@@ -98,6 +98,8 @@ def test_the_card_says_the_same(path: Path, weights: Weights) -> None:
         cells = [row["network"], f"{row['macs'] / 1e6:.1f}", *(f"{100 * row[fmt]:.2f}" for fmt in FORMATS)]
         assert f"| {' | '.join(cells)} |" in card
     assert len(re.findall(r"^\| \d\.\d \| \d\.\d{3} \|$", card, re.MULTILINE)) == len(known["curve"])
+    for epochs, *shares in known["watched"]:
+        assert f"| {epochs:.1f} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |" in card
     assert f"{path.stat().st_size:,} bytes" in card
 
 

@@ -12,7 +12,7 @@ from supernet.train.initial import start_from
 from supernet.zoo import ZOO, is_shipped, shipped
 
 LARGEST_BYTES = 12_000_000
-SAID = ("Command", "Seed", "Training time", "Accuracy", "Loss")  # headings and rows of a model card
+SAID = ("Command", "Seed", "Training time", "Accuracy", "Curve")  # headings and rows of a model card
 
 
 @pytest.fixture(params=sorted(ZOO))
