@@ -61,7 +61,7 @@ class TensorKind:
 
 @dataclass(frozen=True)
 class Structure:
-    """What has scales.
+    """What has scales: every tensor in every format, since a conversion may stand behind any layer.
 
     Attributes:
         weights: the largest spec of each weighted layer, by name.
@@ -171,7 +171,6 @@ def find_structure(family: Family) -> Structure:
         for name, layer in zip(work.names, work.layers, strict=True):
             if layer.weighted and (name not in weights or _sizes(layer) > _sizes(weights[name])):
                 weights[name] = layer
-    # an integer layer anywhere may get its input from a conversion of any tensor
     return Structure(weights, tensors, tuple(sorted(formats)))
 
 
@@ -219,6 +218,9 @@ def new_quantizers(
 
     Args:
         samples: workloads that between them have every integer tensor, each with images (n, c, h, w).
+
+    Raises:
+        ValueError: they have not.
     """
     quantizers = LearnedQuantizers(structure)
     with torch.no_grad():
@@ -229,6 +231,9 @@ def new_quantizers(
     for workload, images in samples:
         for key, values in observed_tensors(net, workload, images).items():
             seen.setdefault(key, []).append(values)
+    missing = set(structure.tensors) - set(seen)
+    if missing:
+        raise ValueError(f"no values were seen of {', '.join(sorted(missing))}")
     for key, parts in seen.items():
         for fmt in structure.formats:
             quantizers.set_tensor(key, fmt, least_error(torch.cat(parts), fmt))

@@ -24,7 +24,7 @@ from supernet.train.quantized import (
     train_quantized,
 )
 
-QUICK = QuantizedPhase(epochs=2, batch_size=24, probes=1, calibration=32)  # four steps
+QUICK = QuantizedPhase(epochs=2.0, batch_size=24, probes=1, calibration=32)  # four steps
 
 
 @pytest.fixture(scope="module")
