@@ -28,6 +28,9 @@ def run_train(run: Run, console: Console) -> None:
     announce_start(run, console)
     keep_freed_memory()
     config, world = run.config.train, current_world()
+    if world.size > 1:
+        images = config.batch_size * config.accumulate * world.size
+        console.print(f"{world.size} processes, {images} images a step")
     steps = config.epochs * steps_per_epoch(run.dataset, config, world)
     arguments = (run.family, run.dataset, config, run.checkpoint_path)
     start, images, accuracies, step = 0.0, 0, "", 0

@@ -308,7 +308,8 @@ def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[floa
 
 def _backward(training: Training, archs: list[Any], images: Tensor, targets: Tensor) -> float:
     """Add the gradients of one forward of every subnet; gives the loss of the first, the largest."""
-    teacher = training.teacher.logits(images) if training.teacher else None
+    with training.placement.autocast():
+        teacher = training.teacher.logits(images) if training.teacher else None
     first_loss: float | None = None
     for arch in archs:
         with training.placement.autocast():
