@@ -28,6 +28,7 @@ from supernet.train.finetune import (
 )
 from supernet.train.images import Images
 from supernet.train.loop import TrainConfig, load_supernet, train
+from supernet.train.quantized import first_quantizers
 
 RECIPE = TrainConfig(epochs=4, batch_size=32, random_subnets=0, pad=1)
 CONFIG = FineTuning(epochs=2, learning_rate=2e-3, checkpoint_s=0.0)
@@ -119,6 +120,24 @@ def test_the_supernet_is_only_read(family: Family, room: Classroom, tmp_path: Pa
     list(finetune(short(room), student, tmp_path / "tuned.pt"))
     tuned_network(room, student)
     assert all(torch.equal(before[name], tensor) for name, tensor in room.net.state_dict().items())
+
+
+def test_learned_scales_of_the_supernet_are_where_it_starts(
+    family: Family, data: Dataset, room: Classroom, tmp_path: Path
+) -> None:
+    learned = first_quantizers(family, room.net, data, images=64, seed=0)
+    with torch.no_grad():
+        for parameter in learned.parameters():
+            parameter.add_(0.1)  # unlike any that would be found here
+    before = {name: tensor.clone() for name, tensor in learned.state_dict().items()}
+    knowing = replace(short(room), learned=learned)
+    student = knowing.student(candidate_of(family, "int4"))
+    assert all(torch.equal(before[name], t) for name, t in student.quantizers.state_dict().items())
+    list(finetune(knowing, student, tmp_path / "tuned.pt"))
+    assert not all(torch.equal(before[name], t) for name, t in student.quantizers.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in learned.state_dict().items())
+    tuned = tuned_network(knowing, student)
+    check_parity(emit(tuned, batch=1), tuned, data.validation, data)
 
 
 def test_resumed_it_ends_with_the_same_numbers(family: Family, room: Classroom, tmp_path: Path) -> None:
