@@ -29,8 +29,10 @@ from supernet.families.ofa_resnet_published import (
     living_layers,
     to_published,
 )
-from supernet.ofa_checkpoint import plain_name
+from supernet.ofa_checkpoint import Fit, Imported, import_original, plain_name
+from supernet.quant import program
 from supernet.quant.calibrate import observe, quantize
+from supernet.quant.program import Unquantized, layered
 from supernet.quant.simulate import simulate
 from supernet.space import Candidate
 from supernet.subnet import recalibrate
@@ -211,6 +213,24 @@ def test_foreign_names_are_nobodys(name: str) -> None:
     assert resnet50(name) is None
 
 
+@pytest.mark.slow
+def test_a_file_of_the_published_form_is_imported(
+    published: Mapping[str, Tensor], net: nn.Module, tmp_path: Path
+) -> None:
+    torch.save({"state_dict": dict(published)}, tmp_path / "ofa_resnet50")
+    found = import_original(tmp_path / "ofa_resnet50")
+    assert isinstance(found, Imported)
+    assert (found.family.name, found.fit.classes) == ("ofa-resnet50", CLASSES)
+    ours = net.state_dict()
+    for name in found.fit.fitted:
+        assert torch.equal(found.model[name], ours[name])
+    rest = {name: tensor for name, tensor in published.items() if name != "input_stem.1.conv.bn.bias"}
+    torch.save(rest, tmp_path / "less")
+    less = import_original(tmp_path / "less", space="ofa-resnet50")
+    assert isinstance(less, Fit)
+    assert less.missing == ("stem.1.norm.bias",)
+
+
 # -- published configurations ------------------------------------------------------------------------
 
 
@@ -350,6 +370,19 @@ def test_terms_are_those_of_the_workload(formats: tuple[str, ...]) -> None:
     np.testing.assert_array_equal(costs, summed)
     peaks = compile_peak(space, family.peak_terms(), peak_bytes)(genomes)
     np.testing.assert_array_equal(peaks, [peak_bytes(work) for work in works])
+
+
+def test_programs_run_on_the_supernet_itself() -> None:
+    """What quantized training steps through is the elastic network, sums and pooling included."""
+    family = tiny(("fp32",))
+    net, space = family.supernet(rng=np.random.default_rng(0)).train(), family.space()
+    for genome in space.sample(4, rng=np.random.default_rng(1)):
+        candidate = space.candidate(genome)
+        x, arch = torch.randn(2, 3, *[family.resolution(candidate)] * 2), family.arch(candidate)
+        with torch.no_grad():
+            expected = net(x, arch)
+            found = program.forward(layered(net), Unquantized(), family.plain_workload(arch), x)
+        torch.testing.assert_close(found, expected, rtol=0, atol=PARITY * float(expected.abs().max()))
 
 
 # -- integers, and what engines say ----------------------------------------------------------------------
