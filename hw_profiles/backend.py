@@ -1,12 +1,14 @@
 """What a backend must offer: one engine on one device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe
 from hw_profiles.workload import LayerSpec, Workload
+
+_UNMEASURED: Mapping[str, str] = {"analytical": "modelled", "published table": "published"}  # by engine
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class DeviceInfo:
     Attributes:
         name: file-name-safe, for example `ort-cpu-1t`; profiles are stored under it.
         cpu: processor model.
-        engine, engine_version: for example onnxruntime 1.31.1.
+        engine, engine_version: for example onnxruntime 1.31.1; `analytical`, or `published table`.
         provider: execution provider or compiler target.
         threads: threads used by one inference.
         batch: images per inference; every time and energy is of a whole batch.
@@ -31,6 +33,11 @@ class DeviceInfo:
     threads: int = 1
     batch: int = 1
     energy: str = "not measured"
+
+    @property
+    def figures(self) -> str:
+        """What its figures are: `measured`, `modelled` or `published`."""
+        return _UNMEASURED.get(self.engine, "measured")
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""

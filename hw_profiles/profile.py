@@ -196,8 +196,9 @@ def load_profile(path: Path) -> DeviceProfile:
             },
             validation=_validation_from_json(document.get("validation")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TrilobitError(f"{path}: not a usable profile ({error}); run `nas profile` again") from None
+    except (KeyError, TypeError, ValueError, AttributeError, TrilobitError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else error
+        raise TrilobitError(f"{path}: not a usable profile ({what}); run `nas profile` again") from None
 
 
 def _row_json(profile: DeviceProfile, layer: LayerSpec) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _row_json(profile: DeviceProfile, layer: LayerSpec) -> dict[str, Any]:
     m, estimate = profile.table.get(layer), profile.estimates.get(layer)
     refused, counts = profile.refused(layer), m is not None and bool(m.samples_s)
     return {
-        "source": "measured" if m is not None and not refused else "predicted",
+        "source": profile.device.figures if m is not None and not refused else "predicted",
         "samples_s": list(m.samples_s) if m else [],
         "median_s": m.median_s if m and counts and not refused else None,
         "iqr_s": m.iqr_s if m and counts else None,

@@ -296,8 +296,10 @@ def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.stages.profile import run_validation
+    from nas.stages.profile import check_validation, run_validation
 
+    if arguments.validate is not None:
+        check_validation(arguments.validate)
     found = _stage(arguments, console)
     if arguments.validate is not None:
         run_validation(_open(arguments, console), arguments.validate, console)

@@ -59,12 +59,21 @@ def run_validation(run: Run, n: int, console: Console) -> DeviceProfile:
     Raises:
         TrilobitError: `n` is not positive, or nothing is measured on this device.
     """
-    if n < 1:
-        raise TrilobitError(f"--validate must be at least 1, got {n}")
+    check_validation(n)
     profile = validate(run, load_profile(run.profile_path), n, emit=random_emitter(run))
     save_profile(profile, run.profile_path)
     print_trust(profile, console)
     return profile
+
+
+def check_validation(n: int) -> None:
+    """Refuse a number of networks before anything is measured.
+
+    Raises:
+        TrilobitError: it is not positive.
+    """
+    if n < 1:
+        raise TrilobitError(f"--validate must be at least 1, got {n}")
 
 
 def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
@@ -160,10 +169,10 @@ def _print_coverage(
     rejected = [layer for layer in layers if layer in cannot]
     refused = [layer for layer in layers if profile.refused(layer)]
     predicted = profile.predicted(layers)
+    distrusted = f" ({len(refused)} of them because their measured number is refused)" if refused else ""
     console.print(
-        f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} measured, {len(predicted)} "
-        f"predicted ({len(refused)} of them because their spread was above "
-        f"{profile.plan.max_spread:.0%}), {len(rejected)} that {profile.device.name} cannot run"
+        f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
+        f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"
     )
     if not rejected:
         return

@@ -109,9 +109,16 @@ def test_what_is_not_a_profile_is_refused(corrupt: Corrupt, golden: dict[str, An
     corrupt(golden)
     path = tmp_path / "broken.json"
     path.write_text(json.dumps(golden))
-    with pytest.raises(TrilobitError) as caught:
+    with pytest.raises(TrilobitError, match=r"broken\.json") as caught:
         load_profile(path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_profile_lacks_is_named(golden: dict[str, Any], tmp_path: Path) -> None:
+    del golden["plan"]
+    (tmp_path / "part.json").write_text(json.dumps(golden))
+    with pytest.raises(TrilobitError, match="not a usable profile \\(lacks 'plan'\\)"):
+        load_profile(tmp_path / "part.json")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

@@ -133,11 +133,13 @@ def test_units_that_the_device_rejects_narrow_the_space_visibly(
     assert {row["error"] for row in rows.values()} == {None, "no 7 x 7 in 8 bits"}
 
 
-def test_an_accelerator_needs_no_measuring(tmp_path: Path) -> None:
+def test_an_accelerator_needs_no_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     assert profile("--device", "systolic:bitfusion", "--formats", "int8,int4", "-o", run) == 0
     found = load_profile(run / "profiles" / "bitfusion.json")
     assert all(row.energy_j is not None for row in found.table.values())
+    assert {row["source"] for row in table_of(run / "profiles" / "bitfusion.json").values()} == {"modelled"}
+    assert " measured" not in capsys.readouterr().out
 
 
 def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, profile_file: Path) -> None:
@@ -180,11 +182,12 @@ def test_bad_input_is_told_in_one_line(
     assert message in line
 
 
-def test_validating_nothing_is_refused(
+def test_validating_nothing_is_refused_before_anything_is_measured(
     quicker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert profile(quicker, "--share", "10%", "--validate", 0, "-o", tmp_path / "run") == 2
     assert "--validate must be at least 1, got 0" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 # -- profile import, profile compare ------------------------------------------------------------------
