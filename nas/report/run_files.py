@@ -1,5 +1,6 @@
 """The files of a run folder as frozen data. Only `run.toml` must be there."""
 
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -158,10 +159,11 @@ def _network(entry: Document) -> Network:
 
 
 def _values(entries: Document | None) -> dict[str, Value]:
+    """What is known; a device that cannot run a network has no latency for it, or the largest float."""
     return {
         name: Value(entry["value"], entry.get("iqr", entry.get("std")))
         for name, entry in (entries or {}).items()
-        if entry and entry.get("value") is not None
+        if entry and entry.get("value") is not None and entry["value"] < sys.float_info.max
     }
 
 

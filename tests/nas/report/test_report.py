@@ -10,6 +10,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
 from hw_profiles.workload import LayerSpec
+from nas.evaluate import FAILED_S
 from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
 from nas.report.drawing import blocks, format_shares, layer_kind, widest_of
@@ -116,6 +117,16 @@ def test_reference_network_is_drawn_as_a_point(own_run: Path) -> None:
     write_json(own_run / "front.json", {**front, "reference": front["candidates"][-1]})
     names = [trace.get("name") for trace in front_plot(read_run(own_run)).figure["data"]]
     assert "reference, measured" in names
+
+
+def test_a_reference_that_the_device_cannot_run_has_no_place_in_any_plot(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    entry = front["candidates"][-1]
+    failed = {**entry["measured"], "latency": {"value": FAILED_S, "iqr": 0.0}}
+    write_json(own_run / "front.json", {**front, "reference": {**entry, "measured": failed}})
+    drawn = [trace for trace in front_plot(read_run(own_run)).figure["data"] if trace.get("x")]
+    assert max(x for trace in drawn for x in trace["x"] if isinstance(x, float)) < 1e6
+    assert "e+308" not in page_of(own_run)
 
 
 def test_speedups_pair_layers_that_differ_in_format_only(run_folder: Path) -> None:
