@@ -45,12 +45,15 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     """The document in `path`, checked to be of `schema` (for example `profile/1`).
 
     Raises:
-        TrilobitError: the file is missing, is not JSON (truncated, say), or carries another schema.
+        TrilobitError: the file is missing, cannot be read, is not JSON (truncated, say), or carries another
+            schema.
     """
     try:
         document = json.loads(path.read_text(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such file; expected a {schema} file there") from None
+    except OSError as error:
+        raise TrilobitError(f"{path}: cannot be read ({error.strerror}); give a {schema} file") from None
     except ValueError as error:
         raise TrilobitError(
             f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again"

@@ -77,7 +77,7 @@ def check_validation(n: int) -> None:
 
 
 def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
-    started, budget_s = time.monotonic(), run.config.profile.budget_s()
+    started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
     profile, emit_random = start_profile(run), random_emitter(run)
     known = len(profile.table)
@@ -139,7 +139,8 @@ def _measure_units(
 
 
 def _wanted(run: Run, layers: tuple[LayerSpec, ...]) -> int:
-    return math.ceil(run.config.profile.share * len(layers))
+    """How many units to measure: a share, or all where that costs nothing."""
+    return math.ceil((1.0 if run.recorded else run.config.profile.share) * len(layers))
 
 
 def _tell(update: Update, profile: DeviceProfile, layers: tuple[LayerSpec, ...]) -> None:

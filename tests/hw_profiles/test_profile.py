@@ -134,6 +134,11 @@ def test_a_missing_profile_is_named(tmp_path: Path) -> None:
         load_profile(tmp_path / "none.json")
 
 
+def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+    with pytest.raises(TrilobitError, match=r"cannot be read \(Is a directory\); give a profile/1 file"):
+        load_profile(tmp_path)
+
+
 # -- rows ---------------------------------------------------------------------------------------------
 
 
