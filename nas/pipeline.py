@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hw_profiles.errors import TrilobitError
 from nas.preflight import preflight
 from nas.report import write_report
 from nas.run import STAGES, Run
@@ -35,6 +36,8 @@ def run_stage(run: Run, stage: str, console: Console) -> None:
     if stage != "report" and run.is_done(stage):
         console.print(f"{stage}: already there")
         return
+    if stage not in ("profile", "report"):
+        _require_fp32(run)
     start = time.monotonic()
     _STAGES[stage](run, console)
     seconds = time.monotonic() - start
@@ -45,7 +48,21 @@ def run_stage(run: Run, stage: str, console: Console) -> None:
 
 def run_all(run: Run, console: Console) -> None:
     """Everything from profile to report."""
+    _require_fp32(run)
     if not run.is_done("export"):
         preflight(run, console)
     for stage in STAGES:
         run_stage(run, stage, console)
+
+
+def _require_fp32(run: Run) -> None:
+    """Supernets are trained in fp32, and everything is compared with the largest network in fp32.
+
+    Raises:
+        TrilobitError: the space has no such network.
+    """
+    if "largest/fp32" not in run.family.corners():
+        raise TrilobitError(
+            f"space.formats {', '.join(run.config.space.formats)}: training and search need fp32 among them; "
+            "only `nas profile` does without"
+        )

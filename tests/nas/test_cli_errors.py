@@ -71,6 +71,7 @@ def recorded(profile_file: Path) -> str:
         (["search", "--max-latency", "fast"], "write a number and one of: s, ms, us"),
         (["search", "--min-accuracy", "95"], "'95%' is a percentage"),
         (["export", "--count", "0"], "export.count must be at least 1, got 0"),
+        (["train", "--formats", "int8"], "training and search need fp32 among them"),
     ],
 )
 def test_unknown_names_and_values(refused: Refused, arguments: list[str], message: str) -> None:
