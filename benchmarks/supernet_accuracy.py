@@ -1,7 +1,8 @@
 """How good a trained supernet's subnets are on test images: at both ends, at random in between, in fp32 and
 quantized, and beside the same architectures trained alone.
 
-Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`); accuracy is that of the
+Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`); where it had a quantized
+phase, networks are rounded by its learned scales, otherwise by calibration alone. Accuracy is that of the
 simulation, which equals the exported file's. `--alone K` trains K of the random architectures alone with the
 run's own recipe, all its epochs and its seed, in `RUN/alone`; such a training goes on where it was stopped.
 """
@@ -18,10 +19,12 @@ from rich.console import Console
 from torch import nn
 
 from hw_profiles.workload import macs
+from nas.evaluate import Evaluator
 from nas.progress import progress_bar
 from nas.run import Run, find_run
-from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.evaluate import build_network, simulated_accuracy
 from supernet.family import Family, load_family
+from supernet.quant.learned import LearnedQuantizers
 from supernet.space import Candidate
 from supernet.train.loop import load_supernet, train
 
@@ -54,11 +57,17 @@ def uniform(family: Family, candidate: Candidate, fmt: str) -> Candidate:
     return space.candidate(genes)
 
 
-def accuracies(run: Run, family: Family, net: nn.Module, chosen: list[Candidate]) -> Iterator[float]:
+def accuracies(
+    run: Run,
+    family: Family,
+    net: nn.Module,
+    chosen: list[Candidate],
+    quantizers: LearnedQuantizers | None = None,
+) -> Iterator[float]:
     """Test accuracy of each."""
-    calibration = calibration_images(run.dataset, seed=run.config.seed)
+    calibration = Evaluator(run).calibration
     for candidate in chosen:
-        network = build_network(family, net, candidate, run.dataset, calibration)
+        network = build_network(family, net, candidate, run.dataset, calibration, quantizers)
         yield simulated_accuracy(network, run.dataset.test, run.dataset)
 
 
@@ -81,10 +90,13 @@ def main() -> None:
     arguments, console = parser.parse_args(), Console(stderr=True)
     run = find_run(arguments.run)
     torch.set_num_threads(run.config.train.threads)
-    data, net = run.dataset, load_supernet(run.family, run.checkpoint_path)
-    family = load_family(
-        run.family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
-    )
+    data, trained = run.dataset, Evaluator(run)
+    net, quantizers = trained.supernet, trained.quantizers
+    family = run.family
+    if quantizers is None:  # weights serve every format
+        family = load_family(
+            family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
+        )
     space, corners = family.space(), family.corners()
     drawn = [
         space.candidate(genes)
@@ -95,12 +107,13 @@ def main() -> None:
     for row, fmt in enumerate(POLICIES):
         chosen = [uniform(family, candidate, fmt) for candidate in architectures]
         with progress_bar(console, fmt, len(chosen)) as update:
-            for i, accuracy in enumerate(accuracies(run, family, net, chosen)):
+            for i, accuracy in enumerate(accuracies(run, family, net, chosen, quantizers)):
                 found[row, i] = accuracy
                 update(i + 1, f"{accuracy:.4f}")
+    how = "by calibration" if quantizers is None else "after the quantized phase"
     rows = [
-        *_rows_of_ends(found),
-        *_rows_of_random(found[:, 2:]),
+        *_rows_of_ends(found, how),
+        *_rows_of_random(found[:, 2:], how, goal=None if quantizers is None else 2.0),
         *_rows_alone(run, family, drawn[: arguments.alone], found[0, 2:], console),
     ]
     mega = [sum(map(macs, family.workload(c).layers)) / 1e6 for c in architectures]
@@ -108,20 +121,20 @@ def main() -> None:
     report("supernet_accuracy", rows, arguments.json)
 
 
-def _rows_of_ends(found: np.ndarray) -> list[Row]:
+def _rows_of_ends(found: np.ndarray, how: str) -> list[Row]:
     rows = []
     for i, (name, target) in enumerate(TARGETS.items()):
         rows.append(Row(f"{name}, fp32", "test accuracy", "share", "higher", found[0, i], 0.0, {}, target))
         for row, fmt in list(enumerate(POLICIES))[1:]:
             lost = (found[0, i] - found[row, i]) / POINT
             goal = 0.5 if (name, fmt) == ("largest", "int8") else None
-            rows.append(
-                Row(f"{name}, {fmt} by calibration", "accuracy lost", "points", "lower", lost, 0.0, {}, goal)
-            )
+            task = f"{name}, {fmt} {how}"
+            rows.append(Row(task, "accuracy lost", "points", "lower", lost, 0.0, {}, goal))
     return rows
 
 
-def _rows_of_random(found: np.ndarray) -> list[Row]:
+def _rows_of_random(found: np.ndarray, how: str, goal: float | None) -> list[Row]:
+    """`goal`: points that no network in 4 bits should lose more than."""
     n = found.shape[1]
     spread = interquartile_range(found[0])
     rows = [
@@ -130,10 +143,14 @@ def _rows_of_random(found: np.ndarray) -> list[Row]:
     ]
     for row, fmt in list(enumerate(POLICIES))[1:]:
         lost = (found[0] - found[row]) / POINT
-        goal = 0.7 if fmt == "int8" else None
-        task = f"{n} random, {fmt} by calibration"
+        task = f"{n} random, {fmt} {how}"
         median, spread = float(np.median(lost)), interquartile_range(lost)
-        rows.append(Row(task, "accuracy lost", "points", "lower", median, spread, {}, goal))
+        usual = 0.7 if fmt == "int8" else None
+        rows.append(Row(task, "accuracy lost", "points", "lower", median, spread, {}, usual))
+        worst = goal if fmt == "int4" else None
+        rows.append(
+            Row(f"worst of {task}", "accuracy lost", "points", "lower", float(lost.max()), 0.0, {}, worst)
+        )
     return rows
 
 
