@@ -18,6 +18,7 @@ POWERCAP = Path("/sys/class/powercap")
 UPDATES = 50  # counters move every ms or so: the ends of a measurement are then uncertain by 2 %
 BATCH_S = 1e-3  # between two looks at the counters
 STUCK_S = 2.0  # a counter that has not moved for so long never will
+LOOKS, LOOK_S = 100, 1e-3  # how often, and how far apart, it is looked at whether counters move at all
 
 Reading = tuple[int, ...]  # microjoules, one per domain
 
@@ -77,8 +78,12 @@ def read_counter(path: Path) -> int:
     return int(path.read_text())
 
 
-def find_meter(root: Path = POWERCAP) -> Meter | str:
-    """The meter of this machine, or in one line why there is none."""
+def find_meter(root: Path = POWERCAP, *, looks: int = LOOKS) -> Meter | str:
+    """The meter of this machine, or in one line why there is none.
+
+    Args:
+        looks: at counters that stand still, as those that some virtual machines show; 0 does not look.
+    """
     if not root.is_dir():
         return f"no {root}: this machine, or the virtual machine around it, shows no energy counters"
     try:
@@ -92,7 +97,19 @@ def find_meter(root: Path = POWERCAP) -> Meter | str:
         )
     except (OSError, ValueError) as error:
         return f"the energy counters below {root} cannot be read: {error}"
-    return Meter(domains) if domains else f"{root} has no counter of a whole processor package"
+    if not domains:
+        return f"{root} has no counter of a whole processor package"
+    meter = Meter(domains)
+    return meter if not looks or _moves(meter, looks) else f"the counters below {root} stand still"
+
+
+def _moves(meter: Meter, looks: int) -> bool:
+    before = meter.read_uj()
+    for _ in range(looks):
+        time.sleep(LOOK_S)
+        if meter.read_uj() != before:
+            return True
+    return False
 
 
 def _package_domains(root: Path) -> tuple[Domain, ...]:
@@ -143,7 +160,7 @@ def _until_moved(run: Timed, meter: Meter, before: Reading, count: int) -> tuple
             return now, done
     raise TrilobitError(
         f"the energy counter {meter.domains[0].path} says {before[0]} uJ and has not moved for "
-        f"{STUCK_S:g} s; measure without energy"
+        f"{STUCK_S:g} s; write energy_s = 0 below [measure] to measure without energy"
     )
 
 
@@ -156,7 +173,7 @@ def _runs_per_batch(run: Timed) -> int:
 
 
 def joules_of(runs: Sequence[Timed], meter: Meter | str, *, seconds: float) -> list[float | None]:
-    """Joules per run of each; None each where there is no meter."""
-    if not isinstance(meter, Meter):
+    """Joules per run of each; None each where there is no meter, or no time for it."""
+    if not isinstance(meter, Meter) or seconds <= 0:
         return [None] * len(runs)
     return [measure_energy(run, meter, seconds=seconds) for run in runs]

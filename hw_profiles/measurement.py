@@ -33,7 +33,7 @@ class MeasurePlan:
         core: CPU core to pin to while measuring; None leaves the scheduler free.
         max_spread: IQR above this share of the time of the network that a row was measured in: the row's
             number is refused.
-        energy_s: how long each workload runs for its energy, where the device can tell any.
+        energy_s: how long each workload runs for its energy, where the device can tell any; 0 leaves it out.
         max_drift: a row is measured again when the reference network beside it was off its usual time by
             more than this share.
     """

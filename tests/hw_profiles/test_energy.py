@@ -1,12 +1,13 @@
 """Energy from a made-up powercap tree, whose counters advance with a made-up clock."""
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from hw_profiles import energy
-from hw_profiles.energy import UPDATES, Domain, Meter, find_meter, measure_energy
+from hw_profiles.energy import UPDATES, Domain, Meter, find_meter, joules_of, measure_energy
 from hw_profiles.errors import TrilobitError
 
 RANGE_UJ = 262_143_328_850
@@ -52,7 +53,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def meter_of(root: Path) -> Meter:
-    found = find_meter(root)
+    found = find_meter(root, looks=0)
     assert isinstance(found, Meter), found
     return found
 
@@ -105,6 +106,23 @@ def test_a_counter_for_root_only_says_what_to_do(tmp_path: Path, monkeypatch: py
 def test_a_broken_counter_is_a_reason(tmp_path: Path, content: str) -> None:
     add_domain(tmp_path, "intel-rapl:0", "package-0").write_text(content)
     assert "cannot be read" in str(find_meter(tmp_path))
+
+
+def test_counters_that_stand_still_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_domain(tmp_path, "intel-rapl:0", "package-0")
+    monkeypatch.setattr(energy.time, "sleep", lambda seconds: None)
+    assert find_meter(tmp_path) == f"the counters below {tmp_path} stand still"
+    looks = itertools.count()
+    monkeypatch.setattr(energy, "read_counter", lambda path: 0 if "range" in path.name else next(looks) // 5)
+    assert isinstance(find_meter(tmp_path), Meter)
+
+
+def test_without_time_for_it_there_is_no_energy(machine: Machine, tmp_path: Path) -> None:
+    add_domain(tmp_path, "intel-rapl:0", "package-0")
+    assert joules_of([machine.run], meter_of(tmp_path), seconds=0.0) == [None]
+    assert joules_of([machine.run], meter_of(tmp_path), seconds=0.1) == [
+        pytest.approx(WATTS * RUN_S, rel=0.02)
+    ]
 
 
 def test_joules_per_run_are_power_times_time(machine: Machine, tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ class RemoteTvmBackend(OwnKernels):
             engine="apache-tvm",
             engine_version=tvm.__version__,
             provider=self._target.name,
+            energy="not measured: boards' counters are not read over RPC",
         )
 
     @property
