@@ -17,7 +17,7 @@ from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.family import FAMILIES, CostTerm, Family, load_family
 
 COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
-NARROW = ("int4", "int6/int6", "fp32", "int2/int4", "int8/int6")  # with changes between integer formats
+NARROW = ("int4", "int6/int6", "fp32", "int2/int4")  # with changes between integer formats
 SLOW = pytest.param(NARROW, marks=pytest.mark.slow)
 
 
