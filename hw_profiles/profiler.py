@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -48,7 +48,7 @@ def profile_layers(
     Args:
         emit: turns a workload into ONNX with numbers of some sort in it.
         rng: shuffles the order, so that slow drift does not fall on one kind of layer.
-        deadline: on the monotonic clock; no group is begun after it.
+        deadline: on the monotonic clock; no group but the first is begun after it.
         again: whether to measure rows a second time at all.
     """
     start, reference = time.monotonic(), reference_network(backend, layers)
@@ -78,7 +78,8 @@ def _measured(
     boards measure.
     """
     if width == 1:
-        yield from map(measure, takewhile(lambda _: time.monotonic() <= deadline, groups))
+        in_time = takewhile(lambda _: time.monotonic() <= deadline, groups[1:])
+        yield from map(measure, chain(groups[:1], in_time))
         return
     with ThreadPoolExecutor(width) as pool:
         waiting = [pool.submit(measure, group) for group in groups]

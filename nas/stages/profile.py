@@ -127,7 +127,7 @@ def _measure_units(
         yield from measure(profile, layers)
         return
     usage = unit_usage(run.family, np.random.default_rng([run.config.seed, 8]))
-    while time.monotonic() < deadline:
+    while not profile.table or time.monotonic() < deadline:  # something has to be predicted from
         n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))
         if n <= 0:
             yield from measure(profile, [layer for layer in layers if layer in profile.table])

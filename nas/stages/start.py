@@ -32,9 +32,9 @@ def announce_start(run: Run, console: Console) -> None:
         return
     weights, begun = found
     use = f"then {run.config.train.epochs} epochs" if run.config.train.epochs else "used as they are"
-    console.print(f"first weights: {run.config.train.init}, {use}")
+    console.print(f"first weights: {run.config.train.init}, {use}", soft_wrap=True)
     for note in begun.notes:
-        console.print(f"  {note}")
+        console.print(f"  {note}", soft_wrap=True)
     if weights.classes == run.dataset.classes and weights.data not in ("", run.dataset.fingerprint):
         console.print(
             "  they may know images that are search-validation here, which makes accuracies there too good; "
