@@ -9,8 +9,8 @@ HEAD = """# Benchmarks
 Written by `python benchmarks/write_tables.py` from the last full results in `benchmarks/results/`.
 `make bench` measures all again: peers run in the same process, interleaved where time is compared.
 
-Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space as it was before 21 November 2026, 16:00 (stem of
-stride 2, 953 units); the space of today has 701.
+Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space as it was before
+21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
 """
 
 
