@@ -16,9 +16,10 @@ from rich.console import Console
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.lowering import lower
 from hw_profiles.measurement import Measurement
 from nas.evaluate import Evaluator
-from nas.export.to_onnx import OPSET, emit
+from nas.export.to_onnx import emit, needed_opset
 from nas.export.verify import Parity, check_parity, file_accuracy
 from nas.objectives import OBJECTIVES, to_min
 from nas.progress import progress_bar
@@ -216,7 +217,7 @@ def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurem
         "arch": entry["arch"],
         "policy": entry["policy"],
         "files": {MODEL: {"sha256": hashlib.sha256(shipped.model).hexdigest(), "bytes": len(shipped.model)}},
-        "opset": OPSET,
+        "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
         "device": run.backend.describe().to_json(),
         "accuracy": {
             "test": shipped.accuracy.test,
