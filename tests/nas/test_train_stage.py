@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_curves_are_written_and_steps_done_again_replace_their_former_values(
         with scalar_log(tmp_path, console) as write:
             for step in range(first, last + 1):
                 write(step, {"train/loss": loss})
+        time.sleep(1.01)  # files are read in the order of their names, which count whole seconds
     events = EventAccumulator(str(tmp_path)).Reload()
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert found == [(step, 0.5) for step in (1, 2, 3)] + [(step, 0.25) for step in range(4, 9)]
