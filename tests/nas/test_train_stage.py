@@ -3,8 +3,8 @@
 import os
 import signal
 import sys
-import time
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
