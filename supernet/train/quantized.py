@@ -32,6 +32,7 @@ from supernet.train.data import Dataset, to_batch
 from supernet.train.loop import Progress
 from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
+from supernet.train.schedule import warmed_cosine
 
 WIDEST = 8  # bits of the stored weights
 _POSITIVE = (
@@ -184,7 +185,7 @@ def train_quantized(
             progress = {"step": step, "steps": phase.steps, "traces": traces}
             save_checkpoint(path, {**identity, **progress, **phase.state()})
             saved_at = time.monotonic()
-        rate = config.learning_rate * _schedule(step - 1, phase.steps, config.warmup)
+        rate = config.learning_rate * warmed_cosine(step - 1, phase.steps, config.warmup)
         yield Progress(step, phase.steps, loss, rate, len(batches.rows(step - 1)))
 
 
@@ -244,7 +245,7 @@ def scale_learning_rate(peak: float, bits: int, gradients: list[Tensor]) -> floa
 def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
     """One batch: the teacher, then each width and the mixed networks; gives the teacher's loss."""
     config, family, seed = phase.config, phase.family, phase.batches.seed
-    factor = _schedule(step, phase.steps, config.warmup)
+    factor = warmed_cosine(step, phase.steps, config.warmup)
     for group in phase.weights.param_groups:
         group["lr"] = config.learning_rate * factor
     phase.net.train()
@@ -360,14 +361,6 @@ def _optimisers(
     ]
     weights = torch.optim.AdamW(groups, lr=config.learning_rate)
     return weights, torch.optim.AdamW(quantizers.parameters(), lr=config.scale_learning_rate, weight_decay=0)
-
-
-def _schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate: linear warm-up, then half a cosine."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
 
 
 def _identity(
