@@ -1,13 +1,14 @@
 """How good a trained supernet's subnets are on test images: at both ends, at random in between, in fp32 and
 quantized, and beside the same architectures trained alone.
 
-Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`); where it had a quantized
-phase, networks are rounded by its learned scales, otherwise by calibration alone. Accuracy is that of the
-simulation, which equals the exported file's. `--alone K` trains K of the random architectures alone with the
-run's own recipe, all its epochs and its seed, in `RUN/alone`; such a training goes on where it was stopped.
+Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`), behind those that it went
+on from; where the last had a quantized phase, networks are rounded by its learned scales, otherwise by
+calibration alone. Accuracy is that of the simulation, which equals the exported file's. `--alone K` trains K of
+the random architectures alone with the runs' own recipes one after the other, all their epochs and seeds, in
+`RUN/alone`; such a training goes on where it was stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from supernet.evaluate import build_network, simulated_accuracy
 from supernet.family import Family, load_family
 from supernet.quant.learned import LearnedQuantizers
 from supernet.space import Candidate
+from supernet.train.initial import NONE
 from supernet.train.loop import load_supernet, train
 
 POLICIES = ("fp32", "int8", "int4")  # every layer in the same format
@@ -71,24 +73,38 @@ def accuracies(
         yield simulated_accuracy(network, run.dataset.test, run.dataset)
 
 
-def alone_accuracy(run: Run, family: Family, candidate: Candidate, number: int, console: Console) -> float:
-    """Test accuracy of an architecture trained by itself, with the recipe of the supernet."""
+def alone_accuracy(
+    runs: Sequence[Run], family: Family, candidate: Candidate, number: int, console: Console
+) -> float:
+    """Test accuracy of an architecture trained by itself, with the recipe of the supernet.
+
+    Args:
+        runs: its parts in their order; the first starts anew, every other where the one before it ended.
+    """
     only: Any = Alone(family, candidate)
-    path = run.folder / "alone" / f"{candidate.id}.pt"
-    config = replace(run.config.train, schedule="largest")
-    with progress_bar(console, f"alone {number}", 1) as update:
-        for progress in train(only, run.dataset, config, path, seed=run.config.seed):
-            update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
+    init = NONE
+    for run in runs:
+        path = run.folder / "alone" / f"{candidate.id}.pt"
+        config = replace(run.config.train, schedule="largest", init=init)
+        with progress_bar(console, f"alone {number}", 1) as update:
+            for progress in train(only, run.dataset, config, path, seed=run.config.seed):
+                update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
+        init = str(path)
     net = load_supernet(only, path)
-    return next(accuracies(run, family, net, [candidate]))
+    accuracy = next(accuracies(runs[-1], family, net, [candidate]))
+    console.print(f"random {number} trained alone: {accuracy:.4f}")
+    return accuracy
 
 
 def main() -> None:
     parser = argument_parser(__doc__, seeds=20)
-    parser.add_argument("--run", type=Path, required=True, help="the run folder of a trained supernet")
+    parser.add_argument(
+        "--run", type=Path, nargs="+", required=True, help="folder of a trained supernet, behind earlier ones"
+    )
     parser.add_argument("--alone", type=int, default=0, metavar="K", help="architectures to train alone")
     arguments, console = parser.parse_args(), Console(stderr=True)
-    run = find_run(arguments.run)
+    runs = [find_run(folder) for folder in arguments.run]
+    run = runs[-1]
     torch.set_num_threads(run.config.train.threads)
     data, trained = run.dataset, Evaluator(run)
     net, quantizers = trained.supernet, trained.quantizers
@@ -114,7 +130,7 @@ def main() -> None:
     rows = [
         *_rows_of_ends(found, how),
         *_rows_of_random(found[:, 2:], how, goal=None if quantizers is None else 2.0),
-        *_rows_alone(run, family, drawn[: arguments.alone], found[0, 2:], console),
+        *_rows_alone(runs, family, drawn[: arguments.alone], found[0, 2:], console),
     ]
     mega = [sum(map(macs, family.workload(c).layers)) / 1e6 for c in architectures]
     console.print(f"MMACs: largest {mega[0]:.1f}, smallest {mega[1]:.1f}, random {np.median(mega[2:]):.1f}")
@@ -155,11 +171,11 @@ def _rows_of_random(found: np.ndarray, how: str, goal: float | None) -> list[Row
 
 
 def _rows_alone(
-    run: Run, family: Family, drawn: list[Candidate], shared: np.ndarray, console: Console
+    runs: Sequence[Run], family: Family, drawn: list[Candidate], shared: np.ndarray, console: Console
 ) -> list[Row]:
     rows = []
     for i, candidate in enumerate(drawn):
-        alone = alone_accuracy(run, family, candidate, i, console)
+        alone = alone_accuracy(runs, family, candidate, i, console)
         peers = {"trained alone, test accuracy": alone, "in the supernet, test accuracy": float(shared[i])}
         lost = (alone - shared[i]) / POINT
         task = f"random {i} against itself trained alone"

@@ -109,10 +109,18 @@ class QuantizedSection:
 
 @dataclass(frozen=True)
 class SampleSection:
-    """How many networks the accuracy predictor learns from: cheap fp32 evaluations and quantized ones."""
+    """What the accuracy predictor learns from.
+
+    Attributes:
+        fp32: networks in fp32 throughout; they are cheap.
+        quantized: networks of random policies.
+        images: search-validation images, the first ones, that score each of them; 0 takes all. Fewer are
+            quicker and noisier; the noise is the same images for every network, so it hardly moves ranks.
+    """
 
     fp32: int = 200
     quantized: int = 140
+    images: int = 0
 
 
 @dataclass(frozen=True)

@@ -70,17 +70,18 @@ class Evaluator:
     @cached_property
     def samples(self) -> EvaluationStore:
         """Accuracies on the supernet, for the predictor to learn from."""
-        name = f"supernet-{self.run.fingerprint('train')}"
+        images = self.run.config.sample.images
+        name = f"supernet-{self.run.fingerprint('train')}" + (f"-{images}" if images else "")
         space = self.run.family.space()
         return EvaluationStore(self.run.storage_url, name, space, [objective("accuracy")], decisions=False)
 
     def sample(self, candidates: Sequence[Candidate]) -> Iterator[float]:
         """Accuracy on search-validation in simulation, one after the other; known ones cost nothing."""
+        data = self.run.dataset
+        scoring = data.validation[: self.run.config.sample.images or None]
         for candidate in candidates:
             if self.samples.get(candidate) is None:
-                accuracy = simulated_accuracy(
-                    self.network(candidate), self.run.dataset.validation, self.run.dataset
-                )
+                accuracy = simulated_accuracy(self.network(candidate), scoring, data)
                 self.samples.add(candidate, {"accuracy": accuracy}, {"source": "supernet"})
             known = self.samples.get(candidate)
             assert known is not None
