@@ -1,0 +1,156 @@
+"""Published measurements of subnets as genomes, targets and free costs: what predictors are judged on.
+
+Sources and licences: the README of the data. Each set may hold other rows than those here, of the same form.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.workload import LayerSpec, macs, params
+from predictors.features import ARCHITECTURE
+from predictors.table import CostTable, Positions, compile_table
+from predictors.unit_features import format_bits
+from supernet.families.ofa_resnet import ofa_resnet50
+from supernet.families.ofa_resnet_published import PublishedConfig, from_published, living_layers
+from supernet.family import load_family
+from supernet.space import Choice, Genomes, SearchSpace, row_keys
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]  # (n,) which rows
+
+ROUNDING = ("symmetric", "asymmetric")  # of int8 weights
+LAYERS, HEADS, FFN = tuple(range(6, 13)), (6, 8, 10, 12), (1024, 2048, 3072)  # of BERT
+WIDTH, HEAD_WIDTH, TOKENS = 768, 64, 128
+THIRD = 4  # layers of BERT that stand for a stage
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedRows:
+    """Measured subnets of one space.
+
+    Attributes:
+        name: of the data and what was measured.
+        space: they are of.
+        genomes: (n, g) canonical.
+        targets: (n,) as measured.
+        costs: multiply-adds, parameters, and what else is known of a network for free.
+    """
+
+    name: str
+    space: SearchSpace
+    genomes: Genomes
+    targets: Floats
+    costs: CostTable
+
+    def draw(self, n: int, *, rng: np.random.Generator) -> tuple[Rows, Rows]:
+        """`n` random rows to learn from, architecture by architecture, and all rows of the architectures that
+        these do not have.
+
+        Raises:
+            ValueError: there are not that many rows.
+        """
+        columns = [c for c, choice in enumerate(self.space.choices) if choice.kind in ARCHITECTURE]
+        _, group = np.unique(row_keys(self.genomes[:, columns]), return_inverse=True)
+        order = np.argsort(rng.permutation(group.max() + 1)[group], kind="stable")
+        if n >= len(order):
+            raise ValueError(f"{n} rows to learn from and others to test, of {len(order)}")
+        seen = np.isin(group, group[order[:n]])
+        return order[:n], np.flatnonzero(~seen)
+
+
+def ofa_mobilenet(data: Path) -> PublishedRows:
+    """Top-1 in percent on ImageNet of OFA-MobileNetV3 (width 1.0) at 224 pixels in fp32."""
+    family = load_family("ofa-mbv3", in_channels=3, classes=1000, formats=("fp32",))
+    space, rows = family.space(), np.load(data / "subnets" / "ofa_mbv3_w10.npz")
+    genomes = np.zeros((len(rows["top1"]), len(space.choices)), np.int16)
+
+    def put(name: str, values: NDArray[np.int8]) -> None:
+        column = space.columns[name]
+        genomes[:, column] = np.searchsorted(space.choices[column].options, values)
+
+    put("resolution", np.full(len(genomes), 224))
+    for s in range(5):
+        put(f"s{s}.depth", rows["d"][:, s])
+        for b in range(4):  # 0, of a block that is absent, becomes gene 0
+            put(f"s{s}.b{b}.kernel", rows["ks"][:, 4 * s + b])
+            put(f"s{s}.b{b}.expand", rows["e"][:, 4 * s + b])
+    costs = compile_table(space, family.terms(), (macs, params))
+    return PublishedRows("OFA-MBv3 top-1, %", space, space.canonical(genomes), rows["top1"], costs)
+
+
+def ofa_resnet(data: Path, target: str) -> PublishedRows:
+    """OFA-ResNet50 with int8 or fp32 and a rounding of the weights for every convolution; `target` is `top1`,
+    in percent on ImageNet, or `latency_norm`.
+    """
+    family = ofa_resnet50(in_channels=3, classes=1000, formats=("fp32", "int8"))
+    plain, rows = family.space(), np.load(data / "subnets" / "ofa_r50_joint_quant.npz")
+    convolutions = [c.name.removesuffix(".format") for c in plain.choices if c.kind == "precision"][:-1]
+    roundings = [
+        Choice(f"{name}.rounding", ROUNDING, "precision", ((f"{name}.format", ("int8",)),))
+        for name in convolutions
+    ]
+    space = SearchSpace("ofa-resnet50-roundings", (*plain.choices, *roundings))
+    genomes = np.zeros((len(rows["d"]), len(space.choices)), np.int16)
+    for i, genome in enumerate(genomes):
+        ratios = tuple(round(float(e), 2) for e in rows["e"][i])
+        numbers = (tuple(rows[key][i].tolist()) for key in ("d", "w", "q_bits"))
+        d, w, bits = numbers
+        candidate = from_published(family, PublishedConfig(d, ratios, w, bits))
+        genome[: len(plain.choices)] = candidate.genes
+        for name, asymmetric in zip(living_layers(d), rows["q_weights_asym"][i], strict=True):
+            if name is not None:
+                genome[space.columns[f"{name}.rounding"]] = asymmetric
+    table = compile_table(plain, family.terms(), (macs, params, integer_macs, weight_bytes, tensor_bytes))
+    strides = np.pad(table.positions.strides, ((0, len(roundings)), (0, 0)))  # a rounding costs nothing
+    costs = replace(table, positions=replace(table.positions, strides=strides))
+    return PublishedRows(f"OFA-R50 int8/fp32, {target}", space, space.canonical(genomes), rows[target], costs)
+
+
+def bert(data: Path) -> PublishedRows:
+    """Accuracy in percent on SST-2 of BERT-base with fewer layers, heads and feed-forward channels."""
+    rows = np.load(data / "subnets" / "bert_sst2.npz")
+    choices, columns = [Choice("layers", LAYERS)], [np.searchsorted(LAYERS, rows["num_layers"])]
+    for i in range(max(LAYERS)):
+        alive = () if i < min(LAYERS) else (("layers", tuple(count for count in LAYERS if count > i)),)
+        name = f"s{i // THIRD}.b{i % THIRD}"
+        choices += [Choice(f"{name}.heads", HEADS, "pruning", alive)]
+        choices += [Choice(f"{name}.ffn", FFN, "pruning", alive)]
+        columns += [np.searchsorted(HEADS, rows["heads"][:, i]), np.searchsorted(FFN, rows["ffn"][:, i])]
+    space = SearchSpace("bert-sst2", tuple(choices))
+    genomes = space.canonical(np.stack(columns, axis=1).astype(np.int16))
+    return PublishedRows("BERT SST-2 accuracy, %", space, genomes, 100 * rows["acc"], bert_costs())
+
+
+def bert_costs() -> CostTable:
+    """Multiply-adds and parameters by layer, from the number of layers, heads and feed-forward width."""
+    terms, entries = max(LAYERS), len(LAYERS) * len(HEADS) * len(FFN)
+    strides = np.zeros((1 + 2 * terms, terms), np.float32)
+    strides[0] = len(HEADS) * len(FFN)
+    strides[1 + 2 * np.arange(terms), np.arange(terms)] = len(FFN)
+    strides[2 + 2 * np.arange(terms), np.arange(terms)] = 1
+    count, heads, ffn = np.meshgrid(LAYERS, HEADS, FFN, indexing="ij")
+    weights = 4 * WIDTH * HEAD_WIDTH * heads + 2 * WIDTH * ffn
+    products = TOKENS * weights + 2 * TOKENS**2 * HEAD_WIDTH * heads  # scores, and what they weigh
+    each = np.stack([products.ravel(), weights.ravel()], axis=1)
+    values = np.concatenate([each * (count > i).reshape(-1, 1) for i in range(terms)])
+    offsets = (entries * np.arange(terms)).astype(np.float32)
+    return CostTable(Positions(strides, offsets), values.astype(np.float64))
+
+
+def integer_macs(layer: LayerSpec) -> float:
+    """Multiply-adds on integers."""
+    return macs(layer) * (layer.activation_format != "fp32")
+
+
+def weight_bytes(layer: LayerSpec) -> float:
+    """Of weights, packed."""
+    return params(layer) * format_bits(layer.weight_format) / 8
+
+
+def tensor_bytes(layer: LayerSpec) -> float:
+    """Of the tensors that a layer reads and writes."""
+    read = np.prod(layer.in_shape) * format_bits(layer.in_format)
+    return float(read + np.prod(layer.out_shape) * format_bits(layer.out_format)) / 8
