@@ -85,7 +85,7 @@ def alone_accuracy(
     init = NONE
     for run in runs:
         path = run.folder / "alone" / f"{candidate.id}.pt"
-        config = replace(run.config.train, schedule="largest", init=init)
+        config = replace(run.config.train, schedule="largest", init=init, evaluate_every=0)
         with progress_bar(console, f"alone {number}", 1) as update:
             for progress in train(only, run.dataset, config, path, seed=run.config.seed):
                 update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
