@@ -1,5 +1,7 @@
 """Make a predictor's own idea of its spread agree with errors seen on rows it was not fitted on."""
 
+from statistics import NormalDist
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,9 @@ def calibrate(errors: NDArray[np.float64], spread: NDArray[np.float64]) -> float
     return float(np.quantile(np.abs(errors) / spread, rank, method="higher")) / Z_NOMINAL
 
 
-def coverage(errors: NDArray[np.float64], std: NDArray[np.float64]) -> float:
-    """Observed share of errors (n,) inside +- Z_NOMINAL std (n,); `NOMINAL` if the spread is right."""
-    return float(np.mean(np.abs(errors) <= Z_NOMINAL * std))
+def coverage(errors: NDArray[np.float64], std: NDArray[np.float64], expected: float = NOMINAL) -> float:
+    """Observed share of errors (n,) inside the central interval of a normal distribution of `std` (n,) that
+    holds `expected` of it; that much if the spread is right.
+    """
+    z = Z_NOMINAL if expected == NOMINAL else NormalDist().inv_cdf((1 + expected) / 2)
+    return float(np.mean(np.abs(errors) <= z * std))

@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from hw_profiles.errors import TrilobitError
 from predictors.calibration import NOMINAL, calibrate, coverage
 from predictors.predictor import Prediction
-from predictors.quality import architecture_folds, assess, pairwise_accuracy, tau
+from predictors.quality import BANDS, architecture_folds, assess, judge, pairwise_accuracy, tau
 from predictors.table import CostTable
 from supernet.family import load_family
 from supernet.space import Genomes, SearchSpace
@@ -66,6 +66,43 @@ def test_fp32_and_quantized_rows_are_told_apart() -> None:
     assert quality.kendall_tau == kendalltau(truth(genomes), targets).statistic
     assert quality.kendall_tau_fp32 == kendalltau(truth(genomes)[plain], targets[plain]).statistic
     assert quality.kendall_tau_quantized == kendalltau(truth(genomes)[~plain], targets[~plain]).statistic
+
+
+def test_intervals_are_checked_at_every_level() -> None:
+    genomes, targets = noisy(4000)
+    for found in assess(knowing, SPACE, genomes, targets, seed=0).coverages:
+        assert found.observed == pytest.approx(found.expected, abs=0.025)
+    too_sure = judge(truth(genomes), targets, std=np.full(4000, NOISE / 2)).coverages
+    assert all(found.observed < found.expected - 0.1 for found in too_sure)
+
+
+def test_a_predictor_that_knows_the_cost_alone_is_worth_nothing_within_bands() -> None:
+    rng = np.random.default_rng(0)
+    cost = rng.permutation(2000).astype(float)
+    targets = cost // 400 + rng.normal(0, 0.01, 2000)  # five levels of cost, noise within them
+    quality = judge(cost, targets, bands_of=("macs", cost))
+    assert quality.kendall_tau is not None
+    assert quality.kendall_tau > 0.75
+    assert quality.kendall_tau_bands == pytest.approx(0, abs=0.05)
+    assert quality.band_cost == "macs"
+    assert [(band.low, band.high, band.n) for band in quality.bands] == [
+        (400 * i, 400 * i + 399, 400) for i in range(BANDS)
+    ]
+
+
+def test_few_candidates_have_fewer_bands_and_none_without_a_cost() -> None:
+    cost, values = np.arange(25.0), np.random.default_rng(0).normal(size=25)
+    assert [band.n for band in judge(values, values, bands_of=("macs", cost)).bands] == [13, 12]
+    bare = judge(values, values)
+    assert (bare.bands, bare.kendall_tau_bands, bare.coverage, bare.coverages) == ((), None, None, ())
+
+
+def test_the_curve_ends_with_all_rows() -> None:
+    genomes, targets = noisy(200)
+    quality = assess(knowing, SPACE, genomes, targets, seed=0)
+    assert [point.n for point in quality.curve] == [40, 80, 160]
+    assert len({point.rmse for point in quality.curve}) == 1  # it knows the truth whatever it is shown
+    assert not assess(knowing, SPACE, genomes[:12], targets[:12], seed=0).curve[1:]
 
 
 def test_folds_never_split_an_architecture() -> None:
