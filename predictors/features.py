@@ -101,24 +101,44 @@ def policy(space: SearchSpace) -> Encoding:
 
 @dataclass(frozen=True, eq=False)
 class LogCosts:
-    """Logarithms of additive costs, standardised by the rows they were made from; none without a table."""
+    """Additive costs, standardised by the rows they were made from; none without a table.
+
+    Logarithms of those that every network has some of, such as multiply-adds. Of those that a network may be
+    without, such as the damage that its formats do, square roots: 0 is then an ordinary number, and stays 0.
+    Costs that did not vary in these rows are 0 everywhere: nothing can be learned of them.
+
+    Attributes:
+        table: of k kinds of cost.
+        without: (k,) whether a network may be without it.
+        centre: (k,) subtracted; 0 of costs that a network may be without.
+        factor: (k,) then multiplied by.
+    """
 
     table: CostTable | None
+    without: NDArray[np.bool_]
     centre: NDArray[np.float64]
-    scale: NDArray[np.float64]
+    factor: NDArray[np.float64]
 
     def __call__(self, space: SearchSpace, genomes: Genomes) -> Features:
         """(n, g) genomes -> (n, k) features."""
-        return ((_logs(self.table, space, genomes) - self.centre) / self.scale).astype(np.float32)
+        bent = _bent(self.table, self.without, space, genomes)
+        return ((bent - self.centre) * self.factor).astype(np.float32)
 
 
 def log_costs(table: CostTable | None, space: SearchSpace, genomes: Genomes) -> LogCosts:
     """Fit `LogCosts` to these genomes."""
-    logs = _logs(table, space, genomes)
-    return LogCosts(table, logs.mean(axis=0), np.maximum(logs.std(axis=0), TINY) / SCALE)
+    without = np.zeros(0, bool) if table is None else table.least <= 0
+    bent = _bent(table, without, space, genomes)
+    spread = bent.std(axis=0)
+    factor = np.where(spread > TINY, SCALE / np.maximum(spread, TINY), 0.0)
+    return LogCosts(table, without, np.where(without, 0.0, bent.mean(axis=0)), factor)
 
 
-def _logs(table: CostTable | None, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+def _bent(
+    table: CostTable | None, without: NDArray[np.bool_], space: SearchSpace, genomes: Genomes
+) -> NDArray[np.float64]:
+    """(n, k) logarithms of costs, square roots of those that a network may be without."""
     if table is None:
         return np.zeros((len(genomes), 0))
-    return np.asarray(np.log(np.maximum(table(space.canonical(genomes)), TINY)))
+    costs = table(space.canonical(genomes))
+    return np.where(without, np.sqrt(np.maximum(costs, 0.0)), np.log(np.maximum(costs, TINY)))

@@ -4,7 +4,7 @@ up, `PeakTable` for what is the largest of its parts.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -69,6 +69,14 @@ class CostTable:
                 out[rows, kind] = self.values[:, kind].take(index).sum(axis=1)
         return out
 
+    @property
+    def least(self) -> NDArray[np.float64]:
+        """(k,) the sum of every term's smallest entry: no network costs less."""
+        if not len(self.values):
+            return np.zeros(self.values.shape[1])
+        starts = self.positions.offsets.astype(np.int64)
+        return np.asarray(np.minimum.reduceat(self.values, starts).sum(axis=0))
+
 
 @dataclass(frozen=True, eq=False)
 class PeakTable:
@@ -105,6 +113,51 @@ def compile_table(
         for layers in map(term.layers, _combinations(space, term))
     ]
     return CostTable(positions, np.array(values, np.float64).reshape(len(values), len(costs)))
+
+
+def gene_table(space: SearchSpace, options: Mapping[str, Sequence[float]]) -> CostTable:
+    """One kind of cost that single choices decide, by name: a cost for each of their options, 0 where the
+    choice is dead.
+    """
+    terms = [_Gene(tuple(sorted({space.columns[name], *_ancestors(space, name)}))) for name in options]
+    values = [np.zeros(0)]
+    for term, (name, costs) in zip(terms, options.items(), strict=True):
+        column, genes = space.columns[name], np.array(list(_combinations(space, term)))
+        genomes = np.zeros((len(genes), len(space.choices)), np.int16)
+        genomes[:, term.columns] = genes
+        values.append(np.where(space.active(genomes)[:, column], np.take(costs, genomes[:, column]), 0.0))
+    return CostTable(_positions(space, terms), np.concatenate(values)[:, None])
+
+
+def beside(first: CostTable, second: CostTable) -> CostTable:
+    """The kinds of cost of one table, then those of the other, of the same space.
+
+    Raises:
+        ValueError: together they have too many entries.
+    """
+    (n, k), (m, j) = first.values.shape, second.values.shape
+    if n + m >= 2**24:
+        raise ValueError(f"{n + m} table entries; allowed are {2**24 - 1}")
+    positions = Positions(
+        np.hstack((first.positions.strides, second.positions.strides)),
+        np.concatenate((first.positions.offsets, second.positions.offsets + np.float32(n))),
+    )
+    values = np.zeros((n + m, k + j))
+    values[:n, :k], values[n:, k:] = first.values, second.values
+    return CostTable(positions, values)
+
+
+@dataclass(frozen=True)
+class _Gene:
+    """A term of one choice and those that keep it alive."""
+
+    columns: tuple[int, ...]
+
+
+def _ancestors(space: SearchSpace, name: str) -> set[int]:
+    """Columns of the choices that decide whether the one called `name` is alive."""
+    parents = [parent for parent, _ in space.choices[space.columns[name]].active_if]
+    return {column for parent in parents for column in (space.columns[parent], *_ancestors(space, parent))}
 
 
 def compile_peak(

@@ -1,5 +1,7 @@
 """From a candidate to a network with numbers in it, and that network's accuracy in simulation."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ from supernet.train.images import Images
 CALIBRATION_IMAGES = 2_048  # 256 cost the largest network of cifar-mbconv 1 to 1.4 points
 OBSERVED_IMAGES = 256  # of them, for activation ranges: every tensor of these is alive at once
 CALIBRATION_BATCH = 128
-EVALUATION_BATCH = 500
+EVALUATION_BATCH = 125  # tensors of more leave the cache: 500 took 2.5 times as long
 
 
 def calibration_images(dataset: Dataset, *, seed: int) -> Images:
@@ -46,13 +48,29 @@ def build_network(
             everything rounded as the policy says. Without them the candidate is extracted, recalibrated in
             fp32, and rounded in the ranges that are observed: enough for 8 bits, not for 4.
     """
+    return network_builder(family, net, candidate, dataset, calibration, quantizers)(candidate)
+
+
+def network_builder(
+    family: Family,
+    net: nn.Module,
+    candidate: Candidate,
+    dataset: Dataset,
+    calibration: Images,
+    quantizers: LearnedQuantizers | None = None,
+) -> Callable[[Candidate], Network]:
+    """`build_network` for the policies of one architecture, that of `candidate`; what they share is done
+    once: without `quantizers` everything but rounding.
+    """
     images = to_batch(calibration, dataset, family.resolution(candidate))
+    batches = torch.split(images, CALIBRATION_BATCH)
     if quantizers is not None:
-        batches = torch.split(images, CALIBRATION_BATCH)
-        return deploy(layered(net), quantizers, family.workload(candidate), batches)
+        elastic, scales = layered(net), quantizers
+        return lambda policy: deploy(elastic, scales, family.workload(policy), batches)
     subnet = family.extract(net, candidate)
-    recalibrate(subnet, torch.split(images, CALIBRATION_BATCH))
-    return quantize(subnet, family.workload(candidate), observe(subnet, images[:OBSERVED_IMAGES]))
+    recalibrate(subnet, batches)
+    ranges = observe(subnet, images[:OBSERVED_IMAGES])
+    return lambda policy: quantize(subnet, family.workload(policy), ranges)
 
 
 def simulated_predictions(network: Network, images: Images, dataset: Dataset) -> np.ndarray:

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from hw_profiles.workload import macs, params
 from predictors import features
-from predictors.table import compile_table
+from predictors.table import beside, compile_table, gene_table
 from supernet.family import load_family
 from supernet.space import Choice, Genomes, SearchSpace
 
@@ -77,3 +77,25 @@ def test_no_table_and_constant_costs_are_harmless() -> None:
     assert features.log_costs(None, space, genomes)(space, genomes).shape == (5, 0)
     free = compile_table(space, FAMILY.terms(), (lambda layer: 0.0,))
     assert_array_equal(features.log_costs(free, space, genomes)(space, genomes), np.zeros((5, 1), np.float32))
+
+
+def test_costs_that_a_network_may_be_without_stay_zero() -> None:
+    space = FAMILY.space()
+    hurt = gene_table(space, {"stem.format": (0.0, 4.0), "head.format": (0.0, 1e-6)})
+    table = beside(compile_table(space, FAMILY.terms(), (macs,)), hurt)
+    genomes = space.sample(200, rng=np.random.default_rng(2))
+    encode = features.log_costs(table, space, genomes)
+    assert encode.without.tolist() == [False, True]
+    found = encode(space, genomes)[:, 1]
+    roots = np.sqrt(hurt(genomes)[:, 0])
+    np.testing.assert_allclose(found, roots * features.SCALE / roots.std(), rtol=1e-5)
+    assert (found[roots == 0] == 0).all()
+
+
+def test_costs_that_did_not_vary_say_nothing_of_rows_in_which_they_do() -> None:
+    space = FAMILY.space()
+    hurt = gene_table(space, {"stem.format": (0.0, 4.0)})
+    rows = space.sample(20, rng=np.random.default_rng(2))
+    plain = rows.copy()
+    plain[:, space.columns["stem.format"]] = 0
+    assert_array_equal(features.log_costs(hurt, space, plain)(space, rows), np.zeros((20, 1), np.float32))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hw_profiles.memory import peak_bytes
 from hw_profiles.workload import LayerSpec, macs, params
 from predictors import table
-from predictors.table import compile_peak, compile_table, distinct_layers
+from predictors.table import beside, compile_peak, compile_table, distinct_layers, gene_table
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.family import FAMILIES, CostTerm, Family, load_family
 
@@ -125,3 +125,33 @@ def test_distinct_layers_are_those_of_all_networks() -> None:
     listed = distinct_layers(space, family.terms())
     assert set(listed) == found
     assert list(listed) == sorted(found, key=LayerSpec.key)
+
+
+@pytest.mark.parametrize("name", ["digits-mbconv", "apq-proxyless"])
+def test_costs_of_single_choices_add_up_over_living_ones(name: str) -> None:
+    space = load_family(name, in_channels=3, classes=10).space()
+    rng = np.random.default_rng(0)
+    formats = [choice for choice in space.choices if choice.kind == "precision"]
+    options = {choice.name: rng.random(len(choice.options)) for choice in formats}  # the first ones cost too
+    genomes = space.sample(50, rng=rng)
+    expected = [
+        sum(
+            options[choice.name][gene]
+            for choice, gene, alive in zip(space.choices, genome, living, strict=True)
+            if alive and choice.name in options
+        )
+        for genome, living in zip(genomes, space.active(genomes), strict=True)
+    ]
+    np.testing.assert_allclose(gene_table(space, options)(genomes)[:, 0], expected)
+
+
+def test_tables_stand_beside_one_another() -> None:
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    space, genomes = family.space(), family.space().sample(40, rng=np.random.default_rng(0))
+    layers = compile_table(space, family.terms(), (macs, params))
+    genes = gene_table(space, {"stem.format": (0.0, 3.0), "s1.b3.project.format": (0.0, 2.0)})
+    both = beside(layers, genes)
+    np.testing.assert_array_equal(both(genomes), np.hstack((layers(genomes), genes(genomes))))
+    assert (both.least > 0).tolist() == [True, True, False]
+    assert (both.least[:2] <= layers(genomes).min(axis=0)).all()
+    assert gene_table(space, {}).least.tolist() == [0.0]
