@@ -24,9 +24,11 @@ SPACE, LARGEST = FAMILY.space(), FAMILY.corners()["largest/fp32"]
 
 
 def supernet() -> nn.Module:
-    """Untrained, but it has an opinion: a new classifier gives all classes the same."""
+    """Untrained, but every layer matters: new blocks pass on what they get, and all classes are the same."""
     net = FAMILY.supernet(rng=np.random.default_rng(0)).eval()
     for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
         if isinstance(module, nn.Linear):
             module.weight.data.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     return net
@@ -57,7 +59,7 @@ def test_is_the_divergence_of_the_network_with_that_layer_alone_replaced(
 
     def probabilities(candidate: Candidate) -> np.ndarray:
         network = build_network(FAMILY, NET, candidate, few_digits, calibration)
-        return softmax(simulate(network, images).numpy().astype(np.float64), axis=1)
+        return np.asarray(softmax(simulate(network, images).numpy().astype(np.float64), axis=1))
 
     plain = probabilities(LARGEST)
     for name in ("stem.format", "s0.b1.depthwise.format", "classifier.format"):
@@ -86,7 +88,9 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
     layer = Choice("layer", ("int8", "int4"), "precision", alive)
     space = SearchSpace("switched", (Choice("switch", ("fp32", "quantized"), "precision"), layer))
     corners = {(0, 0): "largest/fp32", (1, 0): "largest/int8", (1, 1): "largest/int4"}
-    networks = {genes: build(FAMILY.corners()[name]) for genes, name in corners.items()}
+    networks: dict[tuple[int, ...], Network] = {
+        genes: build(FAMILY.corners()[name]) for genes, name in corners.items()
+    }
     plain = space.candidate(np.zeros(2, np.int16))
     found = dict(measure_damage(space, plain, lambda one: networks[one.genes], images))
     plain_, int8, int4 = (log_probabilities(networks[genes], images) for genes in corners)
