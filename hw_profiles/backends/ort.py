@@ -3,8 +3,10 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # Unless told before its import, the published wheel writes a device id to the home folder and sends events.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -30,6 +32,7 @@ OPS = (
 # its result would be
 # the one that was asked for.
 DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+OPEN_BATCH = 100  # images at a time through a model that takes any number
 
 
 def open_session(
@@ -51,6 +54,24 @@ def open_session(
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model
     return onnxruntime.InferenceSession(source, options, [provider], disabled_optimizers=DISABLED_OPTIMIZERS)
+
+
+def takes_bytes(session: onnxruntime.InferenceSession) -> bool:
+    """Whether the model reads uint8 pixels (batch, h, w, c), not a normalised image."""
+    return bool(session.get_inputs()[0].type == "tensor(uint8)")
+
+
+def outputs(session: onnxruntime.InferenceSession, images: NDArray[Any]) -> NDArray[np.float32]:
+    """(n, classes) logits of images (n, ...) as the model takes them, in batches of its own size."""
+    image = session.get_inputs()[0]
+    batch = image.shape[0] if isinstance(image.shape[0], int) else OPEN_BATCH
+    short = -len(images) % batch
+    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)])
+    logits = [
+        session.run(None, {image.name: np.ascontiguousarray(padded[start : start + batch])})[0]
+        for start in range(0, len(padded), batch)
+    ]
+    return np.asarray(np.concatenate(logits)[: len(images)], np.float32)
 
 
 class OrtBackend:
@@ -127,7 +148,10 @@ class OrtBackend:
         if session.get_providers()[0] != self._provider:
             return f"{self._short} could not start; ONNX Runtime fell back to {session.get_providers()[0]}"
         image = session.get_inputs()[0]
-        pixels = np.random.default_rng(0).standard_normal(image.shape, dtype=np.float32)
+        shape = [size if isinstance(size, int) else self._batch for size in image.shape]
+        rng = np.random.default_rng(0)
+        seen = takes_bytes(session)
+        pixels = rng.integers(0, 256, shape, np.uint8) if seen else rng.standard_normal(shape, np.float32)
         binding = session.io_binding()
         binding.bind_cpu_input(image.name, pixels)
         binding.bind_output(session.get_outputs()[0].name)

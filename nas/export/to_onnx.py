@@ -5,6 +5,7 @@ into integer kernels; a conversion is a lone QuantizeLinear or DequantizeLinear.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,44 @@ _TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 IR_VERSION = 10
 
 
-def emit(network: Network, *, batch: int = 1, metadata: Mapping[str, str] | None = None) -> bytes:
+@dataclass(frozen=True)
+class Normalisation:
+    """What turns pixels into a network's input: mean and standard deviation of each channel, in 0..1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def emit(
+    network: Network,
+    *,
+    batch: int | None = 1,
+    metadata: Mapping[str, str] | None = None,
+    pixels: Normalisation | None = None,
+) -> bytes:
     """The network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or the
     last tensor.
 
     A network that ends in an integer tensor gets a final DequantizeLinear, so that the output is always fp32.
+
+    Args:
+        batch: images of one inference; None leaves it open.
+        metadata: written into the file.
+        pixels: makes the input `image` (batch, h, w, c) uint8, normalised inside the file.
     """
-    graph = _Graph(network)
+    graph = _Graph(network, pixels)
     for position in range(len(network.workload.layers)):
         graph.layer(position)
     return graph.finish(batch, metadata or {})
+
+
+def described(model: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The same model with more metadata; nothing that runs is changed."""
+    proto = onnx.load_from_string(model)
+    known = {prop.key: prop.value for prop in proto.metadata_props}
+    helper.set_model_props(proto, {**known, **metadata})
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
@@ -103,11 +132,13 @@ def _placeholder(
 class _Graph:
     """Nodes and initialisers under construction."""
 
-    def __init__(self, network: Network | None) -> None:
+    def __init__(self, network: Network | None, pixels: Normalisation | None = None) -> None:
         self.network = network
+        self.pixels = pixels
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
         self.values: list[str] = []  # ONNX name of each layer's output
+        self.image = "image" if pixels is None else self._normalised("image", pixels)
 
     def layer(self, position: int) -> None:
         """Emit one layer of the network."""
@@ -135,7 +166,7 @@ class _Graph:
         """Emit one layer: dequantize its integer inputs, compute, quantize its output where that is an
         integer tensor.
         """
-        sources = ["image" if i == INPUT else self.values[i] for i in inputs]
+        sources = [self.image if i == INPUT else self.values[i] for i in inputs]
         if (
             layer.op == "linear"
         ):  # before the dequantization: in between it would hide the group from the runtime
@@ -153,6 +184,17 @@ class _Graph:
         if after is not None:
             value = self._quantize(f"{name}.q", value, after)
         self.values.append(value)
+
+    def _normalised(self, pixels: str, by: Normalisation) -> str:
+        """The operations of `supernet.train.data.normalised` in their order, so that no bit differs."""
+        value = self._node("Cast", "pixels.real", [pixels], to=TensorProto.FLOAT)
+        value = self._node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
+        for op, name, values in (("Sub", "centred", by.mean), ("Div", "normalised", by.std)):
+            per_channel = (np.array(values, np.float32) * np.float32(255)).reshape(1, -1, 1, 1)
+            value = self._node(
+                op, f"pixels.{name}", [value, self._constant(f"pixels.{name}.by", per_channel)]
+            )
+        return value
 
     def _compute(
         self,
@@ -291,7 +333,7 @@ class _Graph:
         nodes = sum(node.ByteSize() for node in self.nodes)
         return int(nodes + sum(tensor.ByteSize() for tensor in self.initialisers))
 
-    def finish(self, batch: int, metadata: Mapping[str, str]) -> bytes:
+    def finish(self, batch: int | None, metadata: Mapping[str, str]) -> bytes:
         """The checked model."""
         assert self.network is not None
         work = self.network.workload
@@ -301,11 +343,14 @@ class _Graph:
         elif last.out_format != FP32:
             value = self._node("Cast", "output", [value], to=TensorProto.FLOAT)
         shape = (last.out_channels,) if last.op == "linear" else last.out_shape
+        images = "batch" if batch is None else batch
+        c, h, w = work.in_shape
+        seen = (TensorProto.FLOAT, (c, h, w)) if self.pixels is None else (TensorProto.UINT8, (h, w, c))
         graph = helper.make_graph(
             self.nodes,
             "trilobit",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, [batch, *work.in_shape])],
-            [helper.make_tensor_value_info(value, TensorProto.FLOAT, [batch, *shape])],
+            [helper.make_tensor_value_info("image", seen[0], [images, *seen[1]])],
+            [helper.make_tensor_value_info(value, TensorProto.FLOAT, [images, *shape])],
             self.initialisers,
         )
         opset = needed_opset(work)

@@ -6,12 +6,13 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from hw_profiles.backends.ort import open_session
+from hw_profiles.backends.ort import open_session, outputs, takes_bytes
 from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
 from supernet.evaluate import simulated_predictions
@@ -31,15 +32,11 @@ def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> N
     """(n,) labels that the ONNX file predicts, in batches of the size it was made for."""
     session = open_session(model)
     image = session.get_inputs()[0]
-    batch = image.shape[0]
-    pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
-    short = -len(pixels) % batch
-    padded = np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), pixels.dtype)])
-    logits = [
-        session.run(None, {image.name: np.ascontiguousarray(padded[start : start + batch])})[0]
-        for start in range(0, len(padded), batch)
-    ]
-    return np.asarray(np.concatenate(logits)[: len(pixels)].argmax(axis=1))
+    if takes_bytes(session):
+        pixels: NDArray[Any] = images.pixels
+    else:
+        pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
+    return np.asarray(outputs(session, pixels).argmax(axis=1))
 
 
 def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:

@@ -2,8 +2,7 @@
 here, once.
 """
 
-import hashlib
-import shutil
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,21 +14,22 @@ from rich.console import Console
 
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.files import read_json
 from hw_profiles.lowering import lower
 from hw_profiles.measurement import Measurement
 from nas.evaluate import Evaluator
-from nas.export.to_onnx import emit, needed_opset
+from nas.export.card import MODEL_FILE
+from nas.export.check import Input, expected_answers
+from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
+from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, in_fp32
+from nas.export.selection import pick
+from nas.export.to_onnx import Normalisation, described, emit, needed_opset
 from nas.export.verify import Parity, check_parity, file_accuracy
-from nas.objectives import OBJECTIVES, to_min
 from nas.progress import progress_bar
 from nas.run import Run
-from nas.search.loop import choose_finalists
 from nas.stages.finetune import finetuned
 from supernet.network import Network
 from supernet.space import Candidate
-
-MODEL = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,16 @@ class Tuning:
 
 @dataclass(frozen=True, eq=False)
 class Shipped:
-    """One exported network: its entry in the front, its file, what was checked and what it reaches; and what
-    fine-tuning did, None without.
+    """One exported network: its entry in the front, its file, what was checked and what it reaches; what it
+    reads, what it must answer; and what fine-tuning did, None without.
     """
 
     entry: Mapping[str, Any]
     model: bytes
     parity: Parity
     accuracy: Accuracy
+    image: Input
+    answers: Mapping[str, Any]
     tuning: Tuning | None = None
 
 
@@ -76,10 +78,10 @@ def run_export(run: Run, console: Console) -> list[Path]:
     space = run.family.space()
     if front["space"]["fingerprint"] != space.fingerprint:
         raise TrilobitError(f"{run.front_path}: of another space; run `nas search` again")
-    chosen = pick(front, run.config.export.count)
+    chosen = pick(front, run.config.export.pick, run.config.export.count)
     for old in run.export_path.glob("*"):
         if old.is_dir() and old.name not in {entry["id"] for entry in chosen}:
-            shutil.rmtree(old)
+            remove_network(old)
     evaluator = Evaluator(run)
     tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
     with progress_bar(console, "export", len(chosen)) as update:
@@ -87,20 +89,9 @@ def run_export(run: Run, console: Console) -> list[Path]:
         for done, entry in enumerate(chosen, 1):
             shipped.append(_ship(run, evaluator, entry, tuned.get(entry["id"])))
             update(done, entry["id"])
-    latencies = _measure(evaluator, front["reference"], shipped)
     _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
-    return [
-        _write(run, one, latency, latencies[-1]) for one, latency in zip(shipped, latencies, strict=False)
-    ]
-
-
-def pick(front: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
-    """`count` well-spread networks of the front: the best in each objective, then the loneliest."""
-    measured = [o for o in front["objectives"] if o["name"] in front["candidates"][0]["measured"]]
-    objectives = [OBJECTIVES[o["name"]] for o in measured]
-    values = np.array([[c["measured"][o.name]["value"] for o in objectives] for c in front["candidates"]])
-    rows = choose_finalists(to_min(objectives, values), count)
-    return [front["candidates"][row] for row in sorted(rows)]
+    latencies = _measure(evaluator, front["reference"], shipped)
+    return [_write(run, one, latency) for one, latency in zip(shipped, latencies, strict=True)]
 
 
 def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
@@ -109,8 +100,11 @@ def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
 
 def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Network | None) -> Shipped:
     """The network with the supernet's weights, or with its own where they were tuned and that helped."""
-    data = run.dataset
-    options: dict[str, Any] = {"batch": run.config.device.batch, "metadata": _metadata(run, entry)}
+    data, config = run.dataset, run.config.export
+    options: dict[str, Any] = {
+        "batch": None if config.dynamic_batch else run.config.device.batch,
+        "pixels": Normalisation(data.mean, data.std) if config.pixels else None,
+    }
     network = evaluator.network(_candidate(run, entry))
     model = emit(network, **options)
     accuracy = Accuracy(entry["measured"]["accuracy"]["value"], file_accuracy(model, data.test, data))
@@ -122,7 +116,13 @@ def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Netwo
         if tuning.kept:
             network, model, accuracy = tuned, changed, tuning.after
     parity = check_parity(model, network, data.validation, data)
-    return Shipped(entry, model, parity, accuracy, tuning)
+    image = _input(run, network)
+    return Shipped(entry, model, parity, accuracy, image, expected_answers(network, image), tuning)
+
+
+def _input(run: Run, network: Network) -> Input:
+    c, h, w = network.workload.in_shape
+    return Input((h, w, c), run.dataset.mean, run.dataset.std, run.config.export.pixels)
 
 
 def _say_tuning(tunings: Sequence[Tuning], console: Console) -> None:
@@ -136,31 +136,56 @@ def _say_tuning(tunings: Sequence[Tuning], console: Console) -> None:
     )
 
 
-def _metadata(run: Run, entry: Mapping[str, Any]) -> dict[str, str]:
+def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str]:
     """What a user of the file alone needs to know."""
-    data = run.dataset
+    data, image, entry = run.dataset, shipped.image, shipped.entry
+    resized = "resize to the input size (bilinear, antialias)"
+    normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
     return {
         "trilobit.id": entry["id"],
         "trilobit.space": run.config.space.name,
+        "trilobit.genes": json.dumps(entry["genes"]),
+        "trilobit.policy": json.dumps(entry["policy"]),
+        "trilobit.test_accuracy": f"{shipped.accuracy.test:.6g}",
+        "trilobit.latency_s": f"{latency.median_s:.6g}",
+        "trilobit.device": run.backend.describe().name,
         "classes": "\n".join(data.classes),
         "mean": " ".join(map(str, data.mean)),
         "std": " ".join(map(str, data.std)),
-        "preprocessing": "scale pixels to 0..1, resize (bilinear, antialias) to the "
-        "input size, subtract mean, divide by std",
+        "preprocessing": resized if image.pixels else normalised,
     }
 
 
-def _measure(
-    evaluator: Evaluator, reference: Mapping[str, Any], shipped: Sequence[Shipped]
-) -> list[Measurement]:
-    """All shipped files and, last, the reference network, measured in turns."""
+@dataclass(frozen=True)
+class Timed:
+    """One network's latency, and that of what it is compared with, in the same run."""
+
+    own: Measurement
+    references: Mapping[str, Measurement]
+
+
+def _measure(evaluator: Evaluator, largest: Mapping[str, Any], shipped: Sequence[Shipped]) -> list[Timed]:
+    """All shipped files, each of them in fp32, the space's largest network and MobileNetV2, in turns."""
     run = evaluator.run
-    candidate = _candidate(run, reference)
-    model = evaluator.emit(candidate)
-    jobs = [
-        Job(run.family.workload(_candidate(run, one.entry)), partial(_bytes, one.model)) for one in shipped
+    space = run.family.space()
+    candidates = [_candidate(run, one.entry) for one in shipped]
+    own = [
+        Job(run.family.workload(candidate), partial(_bytes, one.model))
+        for candidate, one in zip(candidates, shipped, strict=True)
     ]
-    return evaluator.latencies([*jobs, Job(run.family.workload(candidate), partial(_bytes, model))])
+    plain = {c.id: found for c in candidates if (found := in_fp32(space, c)) is not None}
+    same = {found.id: fp32_job(evaluator, found) for found in plain.values()}
+    shared = {
+        LARGEST: fp32_job(evaluator, _candidate(run, largest)),
+        **baseline_jobs(evaluator, candidates[0]),
+    }
+    measured = evaluator.latencies([*own, *same.values(), *shared.values()])
+    times = dict(zip((*same, *shared), measured[len(own) :], strict=True))
+    general = {name: times[name] for name in shared}
+    return [
+        Timed(time, {**({SAME: times[plain[c.id].id]} if c.id in plain else {}), **general})
+        for c, time in zip(candidates, measured, strict=False)
+    ]
 
 
 def _bytes(model: bytes) -> bytes:
@@ -172,7 +197,7 @@ def _through(run: Run) -> str:
     if run.recorded:
         return "nothing: the times are looked up"
     engine = run.backend.describe().engine
-    return MODEL if engine == "onnxruntime" else f"the same network built by {engine}"
+    return MODEL_FILE if engine == "onnxruntime" else f"the same network built by {engine}"
 
 
 def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
@@ -188,48 +213,49 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
     }
 
 
-def compared(latency: Measurement, reference: Measurement) -> dict[str, Any]:
-    """A network's latency for the manifest, beside the largest one in fp32; nulls where the device cannot run
-    that.
+def compared(latency: Timed) -> dict[str, Any]:
+    """A network's latency for the manifest, beside those it is compared with; null where the device cannot
+    run one of them.
     """
-    runs = reference.error is None
+    own = latency.own
+    medians = {name: one.median_s if one.error is None else None for name, one in latency.references.items()}
     return {
-        "samples_s": list(latency.samples_s),
-        "median_s": latency.median_s,
-        "iqr_s": latency.iqr_s,
-        "quiet_share": latency.quiet_share,
-        "reference_id": "largest/fp32",
-        "reference_median_s": reference.median_s if runs else None,
-        "ratio_to_reference": latency.median_s / reference.median_s if runs else None,
+        "samples_s": list(own.samples_s),
+        "median_s": own.median_s,
+        "iqr_s": own.iqr_s,
+        "quiet_share": own.quiet_share,
+        "references_s": medians,
+        "ratios": {name: None if one is None else own.median_s / one for name, one in medians.items()},
     }
 
 
-def _write(run: Run, shipped: Shipped, latency: Measurement, reference: Measurement) -> Path:
-    """The folder of one network; the manifest comes last, so a folder with one is whole."""
-    folder = run.export_path / shipped.entry["id"]
-    (folder / "manifest.json").unlink(missing_ok=True)
-    write_atomic(folder / MODEL, shipped.model)
-    entry = shipped.entry
+def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
+    """The folder of one network."""
+    entry, data = shipped.entry, run.dataset
+    files = {MODEL_FILE: described(shipped.model, _metadata(run, shipped, latency.own))}
     manifest = {
-        "schema": "export/1",
+        "schema": MANIFEST_SCHEMA,
         "id": entry["id"],
+        "space": run.config.space.name,
         "genes": entry["genes"],
         "arch": entry["arch"],
         "policy": entry["policy"],
-        "files": {MODEL: {"sha256": hashlib.sha256(shipped.model).hexdigest(), "bytes": len(shipped.model)}},
+        "files": file_entries(files),
         "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
+        "data": data.name,
+        "classes": list(data.classes),
+        "input": shipped.image.to_json(),
         "device": run.backend.describe().to_json(),
         "accuracy": {
             "test": shipped.accuracy.test,
-            "n": len(run.dataset.test.labels),
+            "n": len(data.test.labels),
             "validation": shipped.accuracy.validation,
         },
         "finetuning": _finetuning(run, shipped.tuning),
-        "latency": {**compared(latency, reference), "replayed": run.recorded, "through": _through(run)},
+        "latency": {**compared(latency), "replayed": run.recorded, "through": _through(run)},
         "predicted": entry["predicted"],
         "parity": asdict(shipped.parity),
+        "answers": shipped.answers,
         "versions": read_json(run.folder / "env.json", "env/1")["versions"],
     }
-    path: Path = folder / "manifest.json"
-    write_json(path, manifest)
-    return path
+    return write_network(run.export_path / entry["id"], files, manifest)

@@ -5,16 +5,18 @@ import json
 import pytest
 
 from hw_profiles.measurement import Measurement
-from nas.stages.export import compared
+from nas.stages.export import Timed, compared
 
 
-def test_latency_is_compared_with_the_largest_network_in_fp32() -> None:
-    found = compared(Measurement((1e-3, 2e-3, 3e-3)), Measurement((8e-3,)))
-    assert (found["median_s"], found["reference_median_s"]) == (2e-3, 8e-3)
-    assert found["ratio_to_reference"] == pytest.approx(0.25)
+def test_latency_is_compared_with_other_networks_of_the_same_run() -> None:
+    references = {"largest/fp32": Measurement((8e-3,)), "same/fp32": Measurement((4e-3, 4e-3))}
+    found = compared(Timed(Measurement((1e-3, 2e-3, 3e-3)), references))
+    assert found["median_s"] == 2e-3
+    assert found["references_s"] == {"largest/fp32": 8e-3, "same/fp32": 4e-3}
+    assert found["ratios"] == {"largest/fp32": pytest.approx(0.25), "same/fp32": pytest.approx(0.5)}
 
 
-def test_a_device_that_cannot_run_fp32_has_nothing_to_compare_with() -> None:
-    found = compared(Measurement((1e-3,)), Measurement(error="no fp32 there"))
-    assert (found["reference_median_s"], found["ratio_to_reference"]) == (None, None)
+def test_a_device_that_cannot_run_one_has_nothing_to_compare_with() -> None:
+    found = compared(Timed(Measurement((1e-3,)), {"same/fp32": Measurement(error="no fp32 there")}))
+    assert found["ratios"] == found["references_s"] == {"same/fp32": None}
     json.dumps(found, allow_nan=False)

@@ -1,0 +1,85 @@
+"""What an exported network must answer, wherever it runs: made-up images that anyone can make again, and the
+labels that the simulation gave them. No image of the user's data leaves with a network.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from supernet.network import Network
+from supernet.quant.simulate import simulate
+
+IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
+PATCH = 4  # pixels: white noise alone looks the same to a network everywhere
+BATCH = 50
+
+
+def made_up_images(n: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """(n, h, w, c) pixels in patches; the same everywhere and always, since they are only integer arithmetic:
+    SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195).
+
+    Args:
+        shape: (h, w, c).
+    """
+    h, w, c = shape
+    rows, columns = -(-h // PATCH), -(-w // PATCH)
+    z = np.arange(1, n * rows * columns * c + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    patches = ((z ^ (z >> np.uint64(31))) >> np.uint64(56)).astype(np.uint8).reshape(n, rows, columns, c)
+    return patches.repeat(PATCH, axis=1).repeat(PATCH, axis=2)[:, :h, :w]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network reads.
+
+    Attributes:
+        shape: (h, w, c) of an image.
+        mean, std: of each channel in 0..1: pixels / 255 minus mean, over std.
+        pixels: whether the file does that itself and reads (batch, h, w, c) uint8; otherwise it reads (batch,
+            c, h, w) float32.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    pixels: bool = False
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(n, h, w, c) pixels -> (n, c, h, w), in the arithmetic of `supernet.train.data.normalised`."""
+        mean, std = (np.array(values, np.float32) * np.float32(255) for values in (self.mean, self.std))
+        return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
+
+    def to_json(self) -> dict[str, Any]:
+        """For a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Input":
+        """What `to_json` gave."""
+        h, w, c = data["shape"]
+        return cls((h, w, c), tuple(data["mean"]), tuple(data["std"]), bool(data["pixels"]))
+
+
+def expected_answers(network: Network, image: Input) -> dict[str, Any]:
+    """Labels and largest logits of the simulation on `IMAGES` made-up images."""
+    pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
+    batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)
+    logits = torch.cat([simulate(network, batch) for batch in batches]).numpy()
+    return {
+        "images": IMAGES,
+        "labels": logits.argmax(axis=1).tolist(),
+        "largest_logits": [float(f"{value:.6g}") for value in logits.max(axis=1)],
+    }
+
+
+def agreement(logits: NDArray[np.float32], answers: Mapping[str, Any]) -> tuple[float, float]:
+    """Share of equal labels of (n, classes) logits, and the largest difference of a largest logit."""
+    largest = np.array(answers["largest_logits"])
+    share = float((logits.argmax(axis=1) == np.array(answers["labels"])).mean())
+    return share, float(np.abs(logits.max(axis=1) - largest).max())

@@ -1,0 +1,57 @@
+"""What an exported network's latency is compared with, in one interleaved run."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+
+from hw_profiles.backend import Job
+from hw_profiles.workload import Workload
+from nas.evaluate import Evaluator
+from nas.export.to_onnx import emit, random_network
+from supernet.families.mobilenet_v2 import mobilenet_v2
+from supernet.space import Candidate, SearchSpace
+
+LARGEST, SAME = "largest/fp32", "same/fp32"
+BASELINES = ("fp32", "int8")  # formats of a whole MobileNetV2
+
+
+def in_fp32(space: SearchSpace, candidate: Candidate) -> Candidate | None:
+    """The same architecture in fp32 throughout; None where the space has no such format."""
+    genes = np.array(candidate.genes, np.int16)
+    for column, choice in enumerate(space.choices):
+        if choice.kind == "precision":
+            if "fp32" not in choice.options:
+                return None
+            genes[column] = choice.options.index("fp32")
+    return space.candidate(genes)
+
+
+def fp32_job(evaluator: Evaluator, candidate: Candidate) -> Job:
+    """A network of the space, to be measured as its file."""
+    return Job(evaluator.run.family.workload(candidate), partial(evaluator.emit, candidate))
+
+
+def baseline_jobs(evaluator: Evaluator, candidate: Candidate) -> Mapping[str, Job]:
+    """MobileNetV2 for images of a candidate's size, in each of `BASELINES`; with random weights, which do not
+    change its time.
+    """
+    run = evaluator.run
+    data = run.dataset
+    resolution = run.family.resolution(candidate)
+    network = mobilenet_v2(
+        1.0,
+        resolution=resolution,
+        in_channels=data.channels,
+        classes=len(data.classes),
+        formats=BASELINES,
+    )
+    jobs = {}
+    for fmt in BASELINES:
+        work = network.workload(network.corners()[f"largest/{fmt}"])
+        jobs[f"mobilenet-v2/{fmt}"] = Job(work, partial(_random_file, work, run.config.device.batch))
+    return jobs
+
+
+def _random_file(work: Workload, batch: int) -> bytes:
+    return emit(random_network(work, rng=np.random.default_rng(0)), batch=batch)

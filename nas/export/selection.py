@@ -1,0 +1,95 @@
+"""Which networks of a front are exported."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from nas.objectives import OBJECTIVES, parse_limit, to_min
+from nas.search.loop import choose_finalists
+from nas.targets import show
+
+Entry = Mapping[str, Any]  # a candidate of `front/1`
+USAGE = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
+_BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
+
+
+def pick(front: Mapping[str, Any], wanted: Sequence[str], count: int) -> list[Entry]:
+    """The networks of a front that `wanted` names, each once, in the order of the front.
+
+    Args:
+        front: a document of schema `front/1`.
+        wanted: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
+            `best<=0.3ms`: the most accurate that is so quick; `all`; and ids or beginnings of one. Nothing
+            means `count` well-spread ones: the best in each objective, then the loneliest.
+        count: see `wanted`.
+
+    Raises:
+        TrilobitError: no network is meant, or several are by the beginning of an id.
+    """
+    entries = front["candidates"]
+    rows = set(choose_finalists(_minimised(front), count).tolist()) if not wanted else set[int]()
+    for one in wanted:
+        rows.update(_rows(front, one.strip()))
+    return [entries[row] for row in sorted(rows)]
+
+
+def _rows(front: Mapping[str, Any], wanted: str) -> list[int]:
+    entries = front["candidates"]
+    if wanted == "all":
+        return list(range(len(entries)))
+    if wanted == "knee":
+        return [knee(_minimised(front))]
+    if bounded := _BOUNDED.fullmatch(wanted):
+        return [_bounded(front, bounded[1].startswith("fastest"), bounded[2])]
+    found = [row for row, entry in enumerate(entries) if entry["id"].startswith(wanted)]
+    if len(found) != 1 or not wanted:
+        ids = ", ".join(entry["id"] for entry in entries)
+        problem = "several networks begin so" if found and wanted else f"write {USAGE}"
+        raise TrilobitError(f"--pick {wanted!r}: {problem}; on the front are {ids}")
+    return found
+
+
+def _bounded(front: Mapping[str, Any], fastest: bool, text: str) -> int:
+    """Row of the quickest that is accurate enough, or of the most accurate that is quick enough."""
+    bounded, sought = ("accuracy", "latency") if fastest else ("latency", "accuracy")
+    objectives = OBJECTIVES[bounded], OBJECTIVES[sought]
+    limit = parse_limit(text, objectives[0])
+    largest = front["reference"]["measured"][bounded]["value"]
+    bound = np.full(1, limit.resolve(largest))
+    values = np.array([[e["measured"][o.name]["value"] for o in objectives] for e in front["candidates"]])
+    minimised = to_min(objectives, values)
+    allowed = minimised[:, 0] <= objectives[0].to_min(bound)[0]
+    if not allowed.any():
+        nearest = float(values[minimised[:, 0].argmin(), 0])
+        raise TrilobitError(
+            f"no network of the front has {bounded} {'>=' if fastest else '<='} {text}; the nearest has "
+            f"{show(objectives[0], nearest)}"
+        )
+    return int(np.where(allowed, minimised[:, 1], np.inf).argmin())
+
+
+def knee(minimised: np.ndarray) -> int:
+    """Row of a front (n, m) furthest below the plane through its ends: giving up a little of one objective
+    costs much of another on either side of it.
+
+    Objectives are scaled to 0..1 over the front; distances from that plane then differ only by the sum
+    (Das 1999, "On characterizing the knee of the Pareto curve").
+
+    >>> knee(np.array([[0.0, 1.0], [0.1, 0.2], [1.0, 0.0]]))
+    1
+    """
+    extent = np.ptp(minimised, axis=0)
+    scaled = (minimised - minimised.min(axis=0)) / np.where(extent > 0, extent, 1.0)
+    return int(scaled.sum(axis=1).argmin())
+
+
+def _minimised(front: Mapping[str, Any]) -> np.ndarray:
+    """(n, m) measured objectives of the front, less is better."""
+    entries = front["candidates"]
+    objectives = [OBJECTIVES[o["name"]] for o in front["objectives"] if o["name"] in entries[0]["measured"]]
+    return to_min(
+        objectives, np.array([[e["measured"][o.name]["value"] for o in objectives] for e in entries])
+    )
