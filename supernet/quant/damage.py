@@ -2,7 +2,7 @@
 before any policy was evaluated.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +42,15 @@ class Damage:
                 )
 
 
+def format_choices(space: SearchSpace) -> list[str]:
+    """Names of the choices of number formats."""
+    return [choice.name for choice in space.choices if choice.kind == "precision"]
+
+
 def measure_damage(
-    space: SearchSpace, largest: Candidate, build: Build, images: Tensor
+    space: SearchSpace, names: Sequence[str], largest: Candidate, build: Build, images: Tensor
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Each choice of number formats and the damage of its options, one choice after the other.
+    """Each of these choices of number formats and the damage of its options, one choice after the other.
 
     One layer alone is replaced in the largest network in fp32, and the score is the mean divergence between
     the class probabilities with and without it: replace-one-block scores by KL, of which a network's quality
@@ -58,21 +63,20 @@ def measure_damage(
         images: (n, c, h, w), normalised, of its resolution; no labels are needed.
     """
     known: dict[Candidate, Tensor] = {}
-    for column, choice in enumerate(space.choices):
-        if choice.kind != "precision":
-            continue
+    for name in names:
+        column = space.columns[name]
         reference = _living(space, np.array(largest.genes, np.int16), column)
         before = space.candidate(reference)
         if before not in known:  # the same for all choices, unless one switches others on
             known[before] = log_probabilities(build(before), images)
         values = [0.0]
-        for gene in range(1, len(choice.options)):
+        for gene in range(1, len(space.choices[column].options)):
             changed = reference.copy()
             changed[column] = gene
             after = space.candidate(changed)
             same = after == before
             values.append(0.0 if same else divergence(known[before], log_probabilities(build(after), images)))
-        yield choice.name, tuple(values)
+        yield name, tuple(values)
 
 
 def log_probabilities(network: Network, images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from hw_profiles.errors import TrilobitError
 from supernet.evaluate import build_network, calibration_images, network_builder
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.network import Network
-from supernet.quant.damage import Damage, divergence, log_probabilities, measure_damage
+from supernet.quant.damage import Damage, divergence, format_choices, log_probabilities, measure_damage
 from supernet.quant.simulate import simulate
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.train.data import Dataset, to_batch
@@ -49,7 +49,7 @@ def images(few_digits: Dataset) -> Tensor:
 
 @pytest.fixture(scope="module")
 def damage(build: Callable[[Candidate], Network], images: Tensor) -> Damage:
-    return Damage(dict(measure_damage(SPACE, LARGEST, build, images)))
+    return Damage(dict(measure_damage(SPACE, format_choices(SPACE), LARGEST, build, images)))
 
 
 def test_is_the_divergence_of_the_network_with_that_layer_alone_replaced(
@@ -92,7 +92,7 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
         genes: build(FAMILY.corners()[name]) for genes, name in corners.items()
     }
     plain = space.candidate(np.zeros(2, np.int16))
-    found = dict(measure_damage(space, plain, lambda one: networks[one.genes], images))
+    found = dict(measure_damage(space, format_choices(space), plain, lambda one: networks[one.genes], images))
     plain_, int8, int4 = (log_probabilities(networks[genes], images) for genes in corners)
     assert found == {
         "switch": (0.0, divergence(plain_, int8)),
@@ -106,7 +106,7 @@ def test_what_the_largest_network_cannot_have_does_no_damage(
     only_small = Choice("layer", ("fp32", "int4"), "precision", (("size", ("small",)),))
     space = SearchSpace("other", (Choice("size", ("small", "large")), only_small))
     largest = space.candidate(np.array([1, 0], np.int16))
-    found = dict(measure_damage(space, largest, lambda one: build(LARGEST), images))
+    found = dict(measure_damage(space, format_choices(space), largest, lambda one: build(LARGEST), images))
     assert found == {"layer": (0.0, 0.0)}
 
 

@@ -1,0 +1,90 @@
+"""`damage.json`: measured once per supernet, taken up where a killed run left it, and what predictors get."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas import damage
+from nas.config import RunConfig
+from nas.damage import run_damage
+from nas.run import Run, open_run
+from nas.stages.fit import free_features
+from nas.stages.train import run_train
+from supernet.quant.damage import format_choices
+from supernet.train.images import Images
+from supernet.train.loop import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Trained for a step."""
+    config = RunConfig(train=TrainConfig(epochs=1, random_subnets=0))
+    run = open_run(tmp_path_factory.mktemp("run"), config)
+    few = Images(run.dataset.train.pixels[:64], run.dataset.train.labels[:64])
+    vars(run)["dataset"] = replace(run.dataset, train=few, validation=few)  # in place of the cached property
+    run_train(run, Console(file=io.StringIO()))
+    return run
+
+
+def path(run: Run) -> Path:
+    return run.folder / "damage.json"
+
+
+def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, content = run_damage(run), path(run).read_text()
+    assert list(whole.options) == format_choices(run.family.space())
+    document = json.loads(content)
+    del document["options"]["s2.b1.project.format"], document["options"]["classifier.format"]
+    path(run).write_text(json.dumps(document))
+    asked: list[str] = []
+    measure = damage.measure_damage
+    monkeypatch.setattr(
+        damage,
+        "measure_damage",
+        lambda space, names, *rest: asked.extend(names) or measure(space, names, *rest),
+    )
+    assert run_damage(run) == whole
+    assert asked == ["s2.b1.project.format", "classifier.format"]
+    assert run_damage(run) == whole  # from the file alone
+    assert len(asked) == 2
+
+
+def test_another_supernet_is_measured_anew(run: Run) -> None:
+    whole = run_damage(run)
+    document = json.loads(path(run).read_text())
+    path(run).write_text(json.dumps({**document, "supernet": "another", "options": {"stem.format": [0, 9]}}))
+    assert run_damage(run) == whole
+
+
+def test_predictors_get_the_sum_over_the_living_choices(run: Run) -> None:
+    space, options = run.family.space(), run_damage(run).options
+    genomes = space.sample(30, rng=np.random.default_rng(0))
+    expected = [
+        sum(
+            options[name][space.choices[space.columns[name]].options.index(option)]
+            for name, option in space.decode(space.candidate(genome)).items()
+            if name in options
+        )
+        for genome in genomes
+    ]
+    found = free_features(run)(genomes)
+    assert found.shape == (30, 3)
+    np.testing.assert_allclose(found[:, 2], expected)
+    genomes[:, [space.columns[name] for name in options]] = 0
+    assert (free_features(run)(genomes)[:, 2] == 0).all()
+
+
+def test_a_damaged_file_is_named(run: Run) -> None:
+    content = path(run).read_text()
+    document = json.loads(content)
+    document["options"]["stem.format"] = [0.0, -1.0]
+    path(run).write_text(json.dumps(document))
+    with pytest.raises(TrilobitError, match=r"damage of stem\.format is \[0\.0, -1\.0\]"):
+        run_damage(run)
+    path(run).write_text(content)
