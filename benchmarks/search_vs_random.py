@@ -29,7 +29,7 @@ from nas.objectives import to_min
 from nas.pareto import hypervolume
 from nas.run import Run, find_run
 from nas.search.searcher import make_searcher
-from nas.stages.sample import run_sample, sample_plan
+from nas.stages.sample import run_sample, sampled
 from nas.stages.search import Setting, measured_values, prepare, run_search
 from supernet.space import Candidate
 from supernet.train.data import Dataset
@@ -97,7 +97,7 @@ def compare(run: Run, seed: int) -> Outcome:
     evaluator, space = setting.evaluator, run.family.space()
     found = [entry["genes"] for entry in (*document["candidates"], *document["evaluated"])]
     ours = dict(evaluator.measure([space.candidate(np.array(genes)) for genes in found]))
-    total = len(ours) + len(sample_plan(run))
+    total = len(ours) + len(sampled(run))
     drawn = make_searcher("random", space, seed=seed).ask(total)
     random = dict(evaluator.measure([space.candidate(genome) for genome in drawn]))
     few = dict(list(random.items())[: len(ours)])

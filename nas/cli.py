@@ -121,6 +121,13 @@ def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return found
 
 
+def _fit(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.quality import print_quality
+
+    found = _stage(arguments, console)
+    return {**found, **print_quality(_open(arguments, console), console)} if arguments.report else found
+
+
 def _train(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     found = _stage(arguments, console)
     if arguments.ship is not None and current_world().writes:
@@ -159,9 +166,15 @@ def _report(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     return {"report": str(path)}
 
 
+def _worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.worker import run_worker
+
+    return run_worker(arguments, console)
+
+
 def _summary(run: Run, console: Console) -> dict[str, Any]:
     """The exported networks, as a table and as data."""
-    manifests = [read_json(path, "export/1") for path in sorted(run.export_path.glob("*/manifest.json"))]
+    manifests = [read_json(path, "export/2") for path in sorted(run.export_path.glob("*/manifest.json"))]
     manifests.sort(key=lambda manifest: manifest["latency"]["median_s"])
     table = Table()
     table.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
@@ -177,7 +190,7 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
             show(OBJECTIVES["accuracy"], accuracy["test"]),
             show(OBJECTIVES["latency"], latency["median_s"]),
             show(OBJECTIVES["latency"], latency["iqr_s"]),
-            "-" if (ratio := latency["ratio_to_reference"]) is None else f"{ratio:.2f} x",
+            "-" if (ratio := latency["ratios"]["largest/fp32"]) is None else f"{ratio:.2f} x",
             show(OBJECTIVES["size"], size),
             f"{sum(fmt != 'fp32' for fmt in policy)} of {len(policy)}",
         )
@@ -192,6 +205,18 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
     console.print(table)
     console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
     return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
+
+
+def _bench(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.bench import run
+
+    return run(arguments, console)
+
+
+def _verify(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.verification import run
+
+    return run(arguments, console)
 
 
 def _devices(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
@@ -242,11 +267,14 @@ _COMMANDS: Mapping[str, tuple[Command, str]] = {
     "profile import": (_import, "turn a published table into a profile"),
     "train": (_train, "train the supernet"),
     "sample": (_stage, "evaluate sampled networks on the supernet"),
-    "fit": (_stage, "fit the accuracy predictor and say how good it is"),
+    "fit": (_fit, "fit the accuracy predictor and say how good it is"),
     "search": (_stage, "search, measure the finalists, write front.json"),
     "export": (_stage, "export networks of the front as ONNX"),
     "report": (_report, "write report.html"),
+    "worker": (_worker, "evaluate for a run that another machine leads"),
     "import-ofa": (import_ofa.run, "turn a published once-for-all checkpoint into a supernet"),
+    "bench": (_bench, "latency percentiles and throughput of an exported file"),
+    "verify": (_verify, "check exported networks again, here, and say what moved"),
     "devices": (_devices, "list what can be measured on"),
     "spaces": (_spaces, "list what can be searched"),
     "formats": (_formats, "list number formats"),

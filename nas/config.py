@@ -11,6 +11,7 @@ import tomli_w
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
+from nas import sampling
 from nas.objectives import Limit, objective, parse_limit
 from supernet.train.loop import TrainConfig
 from supernet.train.quantized import QuantizedPhase
@@ -112,22 +113,39 @@ class SampleSection:
     """What the accuracy predictor learns from.
 
     Attributes:
-        fp32: networks in fp32 throughout; they are cheap.
-        quantized: networks of random policies.
+        strategy: which networks are evaluated: `random`, `diverse`, `uncertainty` or `front`.
+        fp32: networks in fp32 throughout; they are cheap. None: as many as the learning curve asks for, at
+            most 200.
+        quantized: networks of random policies. None: likewise, at most 140.
         images: search-validation images, the first ones, that score each of them; 0 takes all. Fewer are
             quicker and noisier; the noise is the same images for every network, so it hardly moves ranks.
     """
 
-    fp32: int = 200
-    quantized: int = 140
+    strategy: str = sampling.DEFAULT
+    fp32: int | None = None
+    quantized: int | None = None
     images: int = 0
+
+    def __post_init__(self) -> None:
+        if self.strategy not in sampling.STRATEGIES:
+            known = ", ".join(sampling.STRATEGIES)
+            raise TrilobitError(f"unknown sample.strategy {self.strategy!r}; known: {known}")
+        if self.quantized is not None and self.quantized < 0:
+            raise TrilobitError(f"sample.quantized must be at least 0, got {self.quantized}")
 
 
 @dataclass(frozen=True)
 class FitSection:
-    """Which predictor: `mlp`, `ridge` or `trees`."""
+    """How accuracy is predicted.
+
+    Attributes:
+        predictor: `mlp`, `ridge` or `trees`.
+        prior: folder of another run, whose accuracies the predictor starts from; of the same space or one of
+            the same build, on any data.
+    """
 
     predictor: str = "mlp"
+    prior: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,14 +174,36 @@ class ExportSection:
     """What to export of the front.
 
     Attributes:
+        pick: which networks, see `nas.export.selection.pick`; nothing means `count` well-spread ones.
         count: how many networks: the fastest, the most accurate and those between.
+        dynamic_batch: whether the file takes any number of images at once.
+        pixels: whether the file takes uint8 pixels (batch, h, w, c) and normalises them itself.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
         finetune_learning_rate: peak of that.
     """
 
+    pick: tuple[str, ...] = ()
     count: int = 8
+    dynamic_batch: bool = False
+    pixels: bool = False
     finetune: int = 0
     finetune_learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class StorageSection:
+    """Where evaluations are kept when several machines work on one run.
+
+    Attributes:
+        url: of an Optuna storage, such as `postgresql+psycopg://USER@HOST/DATABASE`; empty keeps them in the
+            run folder. A password in it is never written down: later commands take it from PGPASSWORD or
+            ~/.pgpass.
+        grace_s: after so many seconds without a sign of life a worker counts as lost, and its evaluation is
+            done again.
+    """
+
+    url: str = field(default="", repr=False)
+    grace_s: int = 60
 
 
 @dataclass(frozen=True)
@@ -187,6 +227,7 @@ class RunConfig:
     fit: FitSection = field(default_factory=FitSection)
     search: SearchSection = field(default_factory=SearchSection)
     export: ExportSection = field(default_factory=ExportSection)
+    storage: StorageSection = field(default_factory=StorageSection)
     constraints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -210,7 +251,7 @@ class RunConfig:
             raise TrilobitError(f"export.finetune_learning_rate must be above 0, got {rate}")
         for section, name in _POSITIVE:
             value = getattr(getattr(self, section), name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise TrilobitError(f"{section}.{name} must be at least 1, got {value}")
 
     def limits(self) -> dict[str, Limit]:
@@ -248,6 +289,7 @@ _POSITIVE = [
     ("search", "finalists"),
     ("export", "count"),
     ("sample", "fp32"),
+    ("storage", "grace_s"),
 ]
 
 
@@ -321,8 +363,16 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def render_config(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `read_config` gives it back."""
+    """The resolved configuration as TOML; `read_config` gives it back, but for a password of the storage.
+
+    Raises:
+        TrilobitError: the storage is not a URL.
+    """
     document = {f.name: config.section(f.name) for f in fields(RunConfig)}
+    if config.storage.url:
+        from nas.storage import hidden  # a database engine: only where one is named
+
+        document["storage"]["url"] = hidden(config.storage.url)
     return tomli_w.dumps({key: _without_none(value) for key, value in document.items()})
 
 

@@ -11,6 +11,7 @@ from nas.config import RunConfig, parse_config, read_document
 from nas.defaults import with_defaults
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES
+from nas.sampling import STRATEGIES
 
 DEFAULT_FOLDER = Path("runs/default")
 LIMITS = {
@@ -54,8 +55,30 @@ def _train_options(command: argparse.ArgumentParser) -> None:
         "--init as they are")  # fmt: skip
 
 
+def _sample_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--strategy", metavar="NAME", help=f"which networks are evaluated: {', '.join(STRATEGIES)}")
+    add("--fp32", type=int, metavar="N", help="evaluate exactly N networks in fp32 (default: until more "
+        "would not help)")  # fmt: skip
+    add("--quantized", type=int, metavar="N", help="and exactly N quantized ones (default: likewise)")
+
+
+def _fit_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--prior", metavar="RUN", help="folder of another run whose accuracies the predictor starts from")
+
+
+def _report_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--report", action="store_true", help="print how good the predictors are, in full")
+
+
 def _export_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
+    add("--pick", action="append", metavar="WHICH", help="knee, 'fastest>=92%%', 'best<=0.3ms', all, or an "
+        "id; may be repeated (default: --count well-spread ones)")  # fmt: skip
+    add("--dynamic-batch", action="store_true", default=None, help="files that take any number of images")
+    add("--pixels", action="store_true", default=None, help="files that take uint8 pixels and normalise them "
+        "themselves")  # fmt: skip
     add("--finetune", type=int, metavar="EPOCHS", help="train each network on, in its formats, before it is "
         "exported; kept where that helps")  # fmt: skip
 
@@ -83,6 +106,49 @@ def _import_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, metavar="PROFILE.json")
 
 
+def _worker_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("-o", "--output", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the run folder, shared "
+        "with the machine that leads the run, or a copy of it")  # fmt: skip
+    add("--storage", metavar="URL", help="default: the one that run.toml names")
+    add("--data", metavar="SOURCE", help="where the run's data is on this machine, if it is elsewhere")
+    add("--measure", action="store_true", help="measure finalists too: this machine is the run's device, and "
+        "does nothing else")  # fmt: skip
+    add("--idle", metavar="TIME", help="leave after so long without work, for example 10m (default: stay)")
+    add("--status", action="store_true", help="only say who works on what")
+
+
+def _bench_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL", help="an .onnx file, or the folder of an exported network")
+    add("--threads", type=_numbers, default=(1,), metavar="N,M", help="threads of one inference (default: 1)")
+    add(
+        "--batch",
+        type=_numbers,
+        metavar="N,M",
+        help="images of one inference (default: the file's own, or 1)",
+    )
+    add("--seconds", type=float, default=3.0, metavar="S", help="of timing, for each setting (default: 3)")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers from 1, such as 1,2,4")
+    return found
+
+
+def _verify_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("folder", type=Path, metavar="DIR", help="the folder of an exported network, of several, or of a run")
+    add("--data", metavar="SOURCE", help="measure accuracy again on its test part")
+    add("--seed", type=int, metavar="N", help="of the run, where the data is split by chance (default: 0)")
+    add("--no-latency", action="store_true", help="leave latency out")
+
+
 def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", nargs="?", type=Path, help="a TOML file with the sections of run.toml")
     command.add_argument(
@@ -105,6 +171,8 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--max-macs", metavar="N", help="for example 3M, or 60%%")
     command.add_argument("--min-accuracy", metavar="SHARE", help="for example 95%%")
     command.add_argument("--count", type=int, metavar="N", help="networks to export")
+    command.add_argument("--storage", metavar="URL", help="of a database in which `nas worker` on other "
+        "machines finds what to evaluate: postgresql+psycopg://USER@HOST/DATABASE")  # fmt: skip
 
 
 # who has which options
@@ -112,14 +180,20 @@ _SHARED: Mapping[Callable[[argparse.ArgumentParser], None], tuple[str, ...]] = {
     _run_options: ("run", *STAGES),
     _profile_options: ("run", "profile"),
     _train_options: ("run", "train"),
+    _sample_options: ("run", "sample"),
+    _fit_options: ("run", "fit"),
     _export_options: ("run", "export"),
 }
 _OWN: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "profile": _validate_option,
     "train": _ship_option,
+    "fit": _report_option,
     "profile compare": _compare_options,
     "profile import": _import_options,
     "import-ofa": import_ofa.add_options,
+    "bench": _bench_options,
+    "verify": _verify_options,
+    "worker": _worker_options,
 }
 
 
@@ -190,12 +264,22 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "formats": ("space", "formats"),
     "init": ("train", "init"),
     "epochs": ("train", "epochs"),
+    "strategy": ("sample", "strategy"),
+    "fp32": ("sample", "fp32"),
+    "quantized": ("sample", "quantized"),
+    "prior": ("fit", "prior"),
     "objective": ("search", "objectives"),
     "count": ("export", "count"),
+    "pick": ("export", "pick"),
+    "dynamic_batch": ("export", "dynamic_batch"),
+    "pixels": ("export", "pixels"),
     "finetune": ("export", "finetune"),
+    "storage": ("storage", "url"),
 }
 _PARSED: Mapping[str, Callable[[Any], Any]] = {
+    "prior": lambda folder: str(Path(folder).resolve()),
     "sources": tuple,
+    "pick": tuple,
     "share": _share,
     "formats": _names,
     "objective": _names,

@@ -11,7 +11,7 @@ from nas.preflight import preflight
 from nas.report import write_report
 from nas.run import STAGES, Run
 from nas.stages.export import run_export
-from nas.stages.fit import run_fit
+from nas.stages.fit import judge_finalists, run_fit
 from nas.stages.profile import run_profile
 from nas.stages.sample import run_sample
 from nas.stages.search import run_search
@@ -20,12 +20,19 @@ from supernet.train.parallel import current_world
 
 Stage = Callable[[Run, Console], Any]
 
+
+def _search(run: Run, console: Console) -> None:
+    run_search(run, console)
+    if run.quality_path.exists():
+        judge_finalists(run)
+
+
 _STAGES: Mapping[str, Stage] = {
     "profile": run_profile,
     "train": run_train,
     "sample": run_sample,
     "fit": run_fit,
-    "search": run_search,
+    "search": _search,
     "export": run_export,
     "report": lambda run, console: write_report(run.folder),
 }

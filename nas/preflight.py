@@ -19,8 +19,9 @@ from nas.run import Run
 from nas.search.searcher import make_searcher
 from nas.stages.finetune import finetune_seconds
 from nas.stages.profile import estimate_groups, random_emitter
-from nas.stages.sample import sample_plan
+from nas.stages.sample import most_samples
 from nas.stages.start import check_start
+from nas.storage import open_storage
 from nas.targets import check_reachable, resolve_targets, show
 from predictors.predictor import load_predictor
 from predictors.table import distinct_layers
@@ -51,9 +52,12 @@ def preflight(run: Run, console: Console) -> Preflight:
     print all of it.
 
     Raises:
-        TrilobitError: a limit that nothing can meet, or a searcher or predictor that does not exist.
+        TrilobitError: a limit that nothing can meet, a searcher or predictor that does not exist, or a
+            storage that cannot be used.
     """
     check_start(run)
+    if run.shared:
+        open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
     load_predictor(run.config.fit.predictor)
     make_searcher(run.config.search.searcher, run.family.space(), seed=run.config.seed)
     corners = _corner_costs(run)
@@ -106,7 +110,7 @@ def _estimate(run: Run) -> dict[str, float]:
         left["train"] = _train_seconds(run) + _quantized_seconds(run)
     evaluation = _evaluation_seconds(run)
     if not run.is_done("sample"):
-        left["sample"] = len(sample_plan(run)) * evaluation
+        left["sample"] = most_samples(run) * evaluation
     if not run.is_done("search"):
         measured = search.rounds * search.finalists
         left["search"] = measured * (evaluation + 2 * per_network) + search.rounds * search.budget * 5e-5

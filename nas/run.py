@@ -92,6 +92,12 @@ class Run:
             found = None if begun == NONE else str(begun)
         return content_hash(weights_path(init)) if found is None else found
 
+    @property
+    def trained_by(self) -> dict[str, Any]:
+        """The part of the training section that decides the weights, what they begin with among it."""
+        section = self.config.section("train")
+        return {**{k: v for k, v in section.items() if k not in HOST_ONLY}, "init": self.init}
+
     # -- files -----------------------------------------------------------------------------------------
 
     @property
@@ -109,8 +115,18 @@ class Run:
 
     @property
     def storage_url(self) -> str:
-        """Of the Optuna storage that holds every expensive evaluation."""
-        return f"sqlite:///{self.folder / 'run.db'}"
+        """Of the Optuna storage that holds every expensive evaluation; it may hold a password."""
+        return self.config.storage.url or f"sqlite:///{self.folder / 'run.db'}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other machines may evaluate too."""
+        return bool(self.config.storage.url)
+
+    @property
+    def samples_path(self) -> Path:
+        """Which networks were evaluated for the predictor to learn from."""
+        return self.folder / "samples.json"
 
     @property
     def quality_path(self) -> Path:
@@ -143,14 +159,12 @@ class Run:
                 device = self.backend.describe().to_json()
                 return [space, config.section("measure"), config.section("profile"), device]
             case "train":
-                decides = {k: v for k, v in config.section("train").items() if k not in HOST_ONLY}
-                train = {**decides, "init": self.init}
                 quantized = [config.section("quantized")] if config.quantized.epochs else []
-                return [space, self.dataset.fingerprint, train, config.seed, *quantized]
+                return [space, self.dataset.fingerprint, self.trained_by, config.seed, *quantized]
             case "sample":
                 return [self.fingerprint("train"), config.section("sample"), config.seed]
             case "fit":
-                return [self.fingerprint("sample"), config.section("fit")]
+                return [self.fingerprint("sample"), config.section("fit"), *self._prior]
             case "search":
                 before = [self.fingerprint("fit"), self.fingerprint("profile")]
                 return [*before, config.section("search"), dict(config.constraints)]
@@ -158,9 +172,21 @@ class Run:
                 return [self.fingerprint("search"), config.section("export")]
         return [self.fingerprint("export")]
 
+    @property
+    def _prior(self) -> list[str]:
+        """What the predictor starts from: the content of that run's samples."""
+        if not self.config.fit.prior:
+            return []
+        samples = Path(self.config.fit.prior) / self.samples_path.name
+        return [content_hash(samples) if samples.exists() else "absent"]
+
     def is_done(self, stage: str) -> bool:
         """Whether the stage finished, with this configuration."""
         return bool(self._state().get(stage, {}).get("fingerprint") == self.fingerprint(stage))
+
+    def has_finished(self, stage: str) -> bool:
+        """Whether the stage finished at least once, whatever changed since."""
+        return stage in self._state()
 
     def mark_done(self, stage: str, seconds: float) -> None:
         """Remember that the stage finished, and how long it took (over all attempts that ended)."""

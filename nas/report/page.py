@@ -16,6 +16,7 @@ from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
 from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, predicted
 from nas.report.plots import Plot, format_colour
+from nas.report.quality_figures import coverage_plot, learning_plot, quality_rows
 from nas.report.run_files import Export, Network, Run, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 
@@ -71,7 +72,7 @@ def render(run: Run) -> str:
         drawings=drawings,
         drawn_formats=_drawn_formats(drawings),
         agreements=[name for name in plots if name.startswith("agreement-")],
-        quality=_quality_rows(run),
+        quality=quality_rows(run),
         calibration=_calibration_rows(run),
         versions=", ".join(
             f"{name} {version}" for name, version in (run.env or {}).get("versions", {}).items()
@@ -83,7 +84,7 @@ def render(run: Run) -> str:
 
 def _plots(run: Run) -> dict[str, Plot]:
     """Every plot that the files allow, by id."""
-    made = [hypervolume_plot(run), timings_plot(run)]
+    made = [hypervolume_plot(run), timings_plot(run), learning_plot(run), coverage_plot(run)]
     if run.candidates:
         made += [front_plot(run), agreement_plot(run, cost_of(run)), agreement_plot(run, "accuracy")]
     if run.profile:
@@ -192,21 +193,6 @@ def _front_row(network: Network) -> Row:
         for name in FRONT_COLUMNS[word]
     }
     return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
-
-
-def _quality_rows(run: Run) -> list[Row]:
-    objectives: Mapping[str, Mapping[str, Any]] = (run.quality or {}).get("objectives", {})
-    return [
-        {
-            "objective": name,
-            "kendall_tau": _two_decimals(row.get("kendall_tau")),
-            "rmse": units.text(name, row["rmse"]).replace("%", "points") if "rmse" in row else "",
-            "coverage": units.percent(row["coverage"]) if row.get("coverage") is not None else "",
-            "n_train": str(row.get("n_train", "")),
-            "n_test": str(row.get("n_test", "")),
-        }
-        for name, row in objectives.items()
-    ]
 
 
 def _calibration_rows(run: Run) -> list[Row]:

@@ -101,13 +101,13 @@ def read_run(folder: Path) -> Run:
     front = _optional(folder / "front.json", "front/1")
     reference = front.get("reference") if front else None
     manifests = sorted((folder / "export").glob("*/manifest.json"))
-    exports = [_export(folder, path, read_json(path, "export/1")) for path in manifests]
+    exports = [_export(folder, path, read_json(path, "export/2")) for path in manifests]
     return Run(
         folder=folder,
         config=config,
         env=_optional(folder / "env.json", "env/1"),
         profile=_profile(folder, front),
-        quality=_optional(folder / "quality.json", "quality/1"),
+        quality=_optional(folder / "quality.json", "quality/2"),
         front=front,
         timings=_optional(folder / "timings.json", "timings/1"),
         candidates=_networks(front, "candidates"),
@@ -179,5 +179,5 @@ def _export(folder: Path, path: Path, manifest: Document) -> Export:
         accuracy=accuracy["test"],
         images=accuracy["n"],
         latency=Value(latency["median_s"], latency.get("iqr_s")),
-        reference_s=latency.get("reference_median_s"),
+        reference_s=latency["references_s"].get("largest/fp32"),
     )

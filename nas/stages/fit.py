@@ -1,19 +1,33 @@
 """Stage 4: the accuracy predictor, and how good it is."""
 
-from dataclasses import asdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import write_json
 from hw_profiles.workload import macs, params
+from nas.damage import run_damage
 from nas.evaluate import Evaluator
-from nas.run import Run
-from nas.stages.sample import sample_plan
-from predictors.predictor import Predictor, load_predictor
-from predictors.quality import Quality, assess
-from predictors.table import CostTable, compile_table
+from nas.quality import (
+    CROSS_VALIDATION,
+    FINALISTS,
+    accuracy_noise,
+    cost_bands_of,
+    finalist_rows,
+    profile_rows,
+    read_quality,
+    row,
+    write_quality,
+)
+from nas.run import Run, find_run
+from nas.stages.sample import sampled
+from predictors.predictor import MakePredictor, Predictor, load_predictor
+from predictors.quality import assess
+from predictors.table import CostTable, beside, compile_table, gene_table
+from predictors.warm_start import Prior, map_genomes, warm
 from supernet.space import Genomes
 
 
@@ -21,52 +35,88 @@ def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
     """Genomes (n, g) and accuracies (n,) of the sample stage.
 
     Raises:
-        TrilobitError: a sampled candidate has no evaluation yet.
+        TrilobitError: it has not finished, or the storage has lost what it evaluated.
     """
-    plan = sample_plan(run)
-    known = [evaluator.samples.get(candidate) for candidate in plan]
+    genomes, space = sampled(run), run.family.space()
+    known = [evaluator.samples.get(space.candidate(genome)) for genome in genomes]
     missing = sum(found is None for found in known)
     if missing:
         raise TrilobitError(
-            f"{missing} of {len(plan)} sampled candidates are not evaluated; run `nas sample`"
+            f"{missing} of {len(genomes)} sampled candidates are not evaluated; run `nas sample`"
         )
-    accuracies = [found[0]["accuracy"] for found in known if found is not None]
-    return np.array([candidate.genes for candidate in plan], np.int16), np.array(accuracies)
+    return genomes, np.array([found[0]["accuracy"] for found in known if found is not None])
 
 
 def free_features(run: Run) -> CostTable:
-    """Multiply-adds and parameters: inputs of the predictor that cost nothing to know."""
-    return compile_table(run.family.space(), run.family.terms(), [macs, params])
+    """Multiply-adds, parameters and the damage of formats: inputs of the predictor that cost nothing to know,
+    once the damage of each choice was measured.
+    """
+    space = run.family.space()
+    layers = compile_table(space, run.family.terms(), [macs, params])
+    return beside(layers, gene_table(space, run_damage(run).options))
+
+
+def predictor_of(run: Run) -> MakePredictor:
+    """The configured predictor; with a prior, where one is configured.
+
+    Raises:
+        TrilobitError: unknown predictor, or a prior that has no samples or is of quite another space.
+    """
+    make = load_predictor(run.config.fit.predictor)
+    return warm(make, run_prior(run)) if run.config.fit.prior else make
+
+
+def run_prior(run: Run) -> Prior:
+    """What the run at `fit.prior` predicts for networks of this run's space."""
+    source = find_run(Path(run.config.fit.prior))
+    mapped = map_genomes(run.family.space(), source.family.space())
+    predictor = fit_predictor(source, *training_rows(source, Evaluator(source)))
+    return lambda genomes: predictor.predict(mapped(genomes)).mean
 
 
 def fit_predictor(run: Run, genomes: Genomes, targets: np.ndarray) -> Predictor:
     """The configured predictor, fitted. Deterministic, and takes seconds: it is refitted rather than
     stored.
     """
-    make = load_predictor(run.config.fit.predictor)
+    make = predictor_of(run)
     return make(run.family.space(), seed=run.config.seed, costs=free_features(run)).fit(genomes, targets)
 
 
-def run_fit(run: Run, console: Console) -> Quality:
-    """Cross-validate the predictor and write `quality.json`.
+def run_fit(run: Run, console: Console) -> dict[str, Any]:
+    """Cross-validate the predictor, hold the profile against whole networks, and write `quality.json`; gives
+    its document.
 
     Raises:
-        TrilobitError: unknown predictor, or samples are missing.
+        TrilobitError: unknown predictor, samples are missing, or the prior is of no use.
     """
-    genomes, targets = training_rows(run, Evaluator(run))
-    make = load_predictor(run.config.fit.predictor)
+    evaluator = Evaluator(run)
+    genomes, targets = training_rows(run, evaluator)
+    make, space = predictor_of(run), run.family.space()
     with console.status("cross-validating the accuracy predictor"):
-        quality = assess(
-            make, run.family.space(), genomes, targets, seed=run.config.seed, costs=free_features(run)
+        found = assess(
+            make,
+            space,
+            genomes,
+            targets,
+            seed=run.config.seed,
+            costs=free_features(run),
+            bands_of=cost_bands_of(run, genomes),
         )
-    document = {
-        "schema": "quality/1",
-        "predictor": run.config.fit.predictor,
-        "objectives": {"accuracy": asdict(quality)},
+        found = replace(found, noise=accuracy_noise(evaluator, genomes))
+    known = {
+        "tau": found.kendall_tau,
+        f"tau at equal {found.band_cost}": found.kendall_tau_bands,
+        "RMSE": found.rmse,
+        "noise": found.noise,
+        "coverage of 90 %": found.coverage,
     }
-    write_json(run.quality_path, document)
-    known = [(name, value) for name, value in asdict(quality).items() if value is not None]
-    console.print(
-        "accuracy predictor, cross-validated: " + ", ".join(f"{name} {value:.3g}" for name, value in known)
-    )
-    return quality
+    told = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if value is not None)
+    console.print(f"accuracy predictor, cross-validated: {told}")
+    return write_quality(run, [row("accuracy", CROSS_VALIDATION, found), *profile_rows(run)])
+
+
+def judge_finalists(run: Run) -> None:
+    """Add to `quality.json` how well the finalists of the search had been predicted before it."""
+    genomes, targets = training_rows(run, Evaluator(run))
+    before = [row for row in read_quality(run)["rows"] if row["source"] != FINALISTS]
+    write_quality(run, [*before, *finalist_rows(run, fit_predictor(run, genomes, targets), genomes)])

@@ -1,22 +1,72 @@
 """Stage 3: accuracies of sampled candidates, many in fp32 and fewer quantized."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
 import numpy as np
 from rich.console import Console
 
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_json
+from hw_profiles.profile import load_profile
+from hw_profiles.workload import macs, params
+from nas.costs import compile_costs
 from nas.evaluate import Evaluator
 from nas.progress import progress_bar
 from nas.run import Run
-from supernet.space import Candidate, SearchSpace
+from nas.sampling import Enough, Kind, Samples, Sampling, sample
+from predictors.learning_curve import CurvePoint
+from predictors.surrogate import embed
+from predictors.table import compile_table
+from supernet.space import Genomes, SearchSpace
+
+MOST_FP32, MOST_QUANTIZED = 200, 140  # where the learning curve decides
+SAMPLES = "samples/1"  # the schema of `samples.json`
 
 
-def sample_plan(run: Run) -> list[Candidate]:
-    """Distinct candidates to evaluate: the corners, fp32 ones, and ones of random policies."""
-    space, config = run.family.space(), run.config.sample
-    rng = np.random.default_rng([run.config.seed, 6])
-    fp32 = in_fp32(space, space.sample(config.fp32, rng=rng))
-    quantized = vary_share(space, space.sample(config.quantized, rng=rng), rng=rng)
-    rows = [space.candidate(row) for row in (*fp32, *quantized)]
-    return list({candidate.id: candidate for candidate in (*run.family.corners().values(), *rows)}.values())
+def plan(run: Run) -> Sampling:
+    """What to evaluate: the corners, candidates in fp32, and candidates of random policies."""
+    family, config = run.family, run.config.sample
+    space = family.space()
+    searched = any(choice.kind == "precision" and len(choice.options) > 1 for choice in space.choices)
+    kinds = (
+        Kind("fp32", partial(_plain, space), partial(in_fp32, space), config.fp32, MOST_FP32),
+        Kind("quantized", partial(_mixed, space), space.canonical, config.quantized, MOST_QUANTIZED),
+    )
+    table = compile_table(space, family.terms(), [macs, params])
+    return Sampling(
+        strategy=config.strategy,
+        embedding=embed(space, table, rng=np.random.default_rng([run.config.seed, 8])),
+        first=np.array([corner.genes for corner in family.corners().values()], np.int16),
+        kinds=kinds if searched or config.quantized else kinds[:1],
+        cost=_cheap_cost(run),
+        seed=run.config.seed,
+    )
+
+
+def _plain(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
+    return in_fp32(space, space.sample(n, rng=rng))
+
+
+def _mixed(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
+    return vary_share(space, space.sample(n, rng=rng), rng=rng)
+
+
+def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
+    """(n, g) -> (n,) seconds where there is a profile already, else multiply-adds."""
+    if run.config.sample.strategy != "front":
+        return lambda genomes: np.zeros(len(genomes))
+    profile = load_profile(run.profile_path) if run.is_done("profile") else None
+    costs = compile_costs(run.family, profile)
+    name = "latency" if profile else "macs"
+    return lambda genomes: costs.predict(run.family.space().canonical(genomes))[name]
+
+
+def most_samples(run: Run) -> int:
+    """How many candidates will be evaluated at most."""
+    return len(run.family.corners()) + sum(kind.limit for kind in plan(run).kinds)
 
 
 def in_fp32(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
@@ -47,8 +97,61 @@ def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Genera
 
 
 def run_sample(run: Run, console: Console) -> None:
-    """Evaluate what is not in the store yet."""
-    candidates = sample_plan(run)
-    with progress_bar(console, "sample", len(candidates)) as update:
-        for done, accuracy in enumerate(Evaluator(run).sample(candidates), 1):
-            update(done, f"accuracy {accuracy:.3f}")
+    """Evaluate what is not in the store yet, say why no more was evaluated, and write `samples.json`."""
+    evaluator, space = Evaluator(run), run.family.space()
+    with progress_bar(console, "sample", most_samples(run)) as update:
+        done = 0
+
+        def evaluate(genomes: Genomes) -> np.ndarray:
+            nonlocal done
+            answers = []
+            for accuracy in evaluator.sample([space.candidate(genome) for genome in genomes]):
+                done += 1
+                answers.append(accuracy)
+                update(done, f"accuracy {accuracy:.3f}{evaluator.sampling.crowd()}")
+            return np.array(answers)
+
+        found = sample(plan(run), evaluate)
+    for enough in found.enough:
+        console.print(in_words(enough))
+    write_json(run.samples_path, _document(run, found))
+
+
+def in_words(enough: Enough) -> str:
+    """Why sampling one kind of network ended, in one line."""
+    line = f"{enough.name}: {enough.n} networks of at most {enough.most}; {enough.why}"
+    if enough.curve:
+        curve = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in enough.curve)
+        line += f" (Kendall's tau, cross-validated: {curve})"
+    return line
+
+
+def _document(run: Run, samples: Samples) -> dict[str, Any]:
+    return {
+        "schema": SAMPLES,
+        "fingerprint": run.fingerprint("sample"),
+        "strategy": run.config.sample.strategy,
+        "kinds": [asdict(enough) for enough in samples.enough],
+        "genes": samples.genomes.tolist(),
+    }
+
+
+def sampled(run: Run) -> Genomes:
+    """(n, g) what the sample stage evaluated, in order.
+
+    Raises:
+        TrilobitError: it has not finished with this configuration.
+    """
+    if run.samples_path.exists():
+        document = read_json(run.samples_path, SAMPLES)
+        if document["fingerprint"] == run.fingerprint("sample"):
+            return np.array(document["genes"], np.int16)
+    raise TrilobitError(f"{run.samples_path}: no samples of this configuration; run `nas sample`")
+
+
+def read_enough(document: Mapping[str, Any]) -> list[Enough]:
+    """Why sampling ended, from `samples.json`."""
+    return [
+        Enough(**{**kind, "curve": tuple(CurvePoint(**point) for point in kind["curve"])})
+        for kind in document["kinds"]
+    ]

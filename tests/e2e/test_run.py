@@ -18,7 +18,8 @@ SCHEMAS = {
     "env.json": "env/1",
     "state.json": "state/1",
     "timings.json": "timings/1",
-    "quality.json": "quality/1",
+    "samples.json": "samples/1",
+    "quality.json": "quality/2",
     "front.json": "front/1",
     "profiles/made-up-cpu.json": "profile/1",
 }
@@ -98,7 +99,7 @@ def test_manifests_describe_the_files_beside_them(
         (name, file), model = next(iter(manifest["files"].items())), (folder / "model.onnx").read_bytes()
         assert (name, file["bytes"]) == ("model.onnx", len(model))
         assert file["sha256"] == hashlib.sha256(model).hexdigest()
-        assert manifest["schema"] == "export/1"
+        assert manifest["schema"] == "export/2"
         assert manifest["predicted"] == on_front[folder.name]["predicted"]
         assert file["bytes"] == pytest.approx(on_front[folder.name]["measured"]["size"]["value"], rel=0.05)
 

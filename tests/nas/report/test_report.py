@@ -58,6 +58,8 @@ def test_finished_run_has_every_plot(run_folder: Path) -> None:
         "calibration",
         "hypervolume",
         "timings",
+        "learning",
+        "coverage",
     }
     for name in figures:
         assert f'<div id="{name}"' in page
@@ -254,7 +256,7 @@ def test_broken_file_leaves_the_old_report(own_run: Path) -> None:
 
 def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
     manifest = next((own_run / "export").glob("*/manifest.json"))
-    document = read_json(manifest, "export/1")
+    document = read_json(manifest, "export/2")
     shown = text("memory", document["predicted"]["memory"]["value"])
     assert f"<td>{shown}</td>" in page_of(own_run)
     del document["predicted"]["memory"]  # as older versions wrote it

@@ -1,0 +1,195 @@
+"""How good every prediction of a run is, objective by objective, on networks that it was not made from."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.files import read_json, write_json
+from hw_profiles.profile import load_profile
+from nas.costs import compile_costs
+from nas.evaluate import FAILED_S, Evaluator
+from nas.objectives import OBJECTIVES
+from nas.run import Run
+from nas.stages.sample import SAMPLES, in_words, read_enough
+from nas.targets import show
+from predictors.predictor import Predictor
+from predictors.quality import Cost, Quality, judge
+from supernet.evaluate import simulated_predictions
+from supernet.space import Genomes, row_keys
+
+SCHEMA = "quality/2"
+CROSS_VALIDATION, PROFILE, FINALISTS = (
+    "cross-validation",
+    "profile",
+    "finalists",
+)  # where the networks are from
+IQR_OF_STD = 1.349  # of a normal distribution
+NOISE_NETWORKS = 6  # compared image by image, to know how much of accuracy is luck
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+def row(objective: str, source: str, quality: Quality) -> Row:
+    """One row of `quality.json`."""
+    return {"objective": objective, "source": source, **asdict(quality)}
+
+
+def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
+    """What a search compares networks at: predicted latency where there is a profile, else multiply-adds."""
+    profile = load_profile(run.profile_path) if run.profile_path.exists() else None
+    costs = compile_costs(run.family, profile).predict(run.family.space().canonical(genomes))
+    if profile is not None and np.isfinite(costs["latency"]).all():
+        return "latency", costs["latency"]
+    return "macs", costs["macs"]
+
+
+def accuracy_noise(evaluator: Evaluator, genomes: Genomes) -> float:
+    """Standard deviation of an accuracy over which images happen to score it, without what all networks have
+    in common: an image that is hard for all of them moves all accuracies, but no ranks.
+
+    Some networks are compared image by image: half the variance of the difference of two.
+    """
+    data, space = evaluator.run.dataset, evaluator.run.family.space()
+    images = data.validation[: evaluator.run.config.sample.images or None]
+    right = np.stack(
+        [
+            simulated_predictions(evaluator.network(space.candidate(genome)), images, data) == images.labels
+            for genome in genomes[:NOISE_NETWORKS]
+        ]
+    ).astype(np.float64)
+    first, second = np.triu_indices(len(right), 1)
+    return float(np.sqrt((right[first] - right[second]).var(axis=1).mean() / 2 / right.shape[1]))
+
+
+def profile_rows(run: Run) -> list[Row]:
+    """How well the profile predicts the latency of whole networks that it was not fitted to; nothing where
+    there is no profile, or no network was measured as a whole.
+    """
+    profile = load_profile(run.profile_path) if run.profile_path.exists() else None
+    if profile is None or profile.calibration is None:
+        return []
+    networks = [network for network in profile.calibration.networks if network.held_out]
+    networks += list(profile.validation.networks) if profile.validation else []
+    if len(networks) < 2:
+        return []
+    mean = profile.calibration.predict_networks_s(networks)
+    measured = np.array([network.measured_s for network in networks])
+    spread = np.array([network.iqr_s for network in networks]) / IQR_OF_STD
+    quality = judge(
+        mean,
+        measured,
+        std=compile_costs(run.family, profile).latency_std(mean),
+        bands_of=("latency", mean),
+        noise=float(np.sqrt((spread**2).mean())),
+        n_train=sum(not network.held_out for network in profile.calibration.networks),
+    )
+    return [row("latency", PROFILE, quality)]
+
+
+def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]:
+    """Predictions against what was measured on the finalists of the search, by objective.
+
+    Args:
+        predictor: of accuracy, fitted to nothing but...
+        learned: (n, g) ...these, which are left out.
+    """
+    front = read_json(run.front_path, "front/1")
+    entries = [entry for entry in (*front["candidates"], *front["evaluated"]) if _ran(entry)]
+    if len(entries) < 2:
+        return []
+
+    def values(of: str, name: str, key: str = "value") -> Floats:
+        return np.array([entry[of][name][key] for entry in entries], np.float64)
+
+    bands = ("latency", values("measured", "latency"))
+    noise = float(np.sqrt(((values("measured", "latency", "iqr") / IQR_OF_STD) ** 2).mean()))
+    latency, std = values("predicted", "latency"), values("predicted", "latency", "std")
+    rows = [
+        row("latency", FINALISTS, judge(latency, bands[1], std=std if std.any() else None, noise=noise)),
+        row("size", FINALISTS, judge(values("predicted", "size"), values("measured", "size"))),
+    ]
+    genomes = np.array([entry["genes"] for entry in entries], np.int16)
+    fresh = ~np.isin(row_keys(genomes), row_keys(learned))
+    if fresh.sum() < 2:
+        return rows
+    said, true = predictor.predict(genomes[fresh]), values("measured", "accuracy")[fresh]
+    accuracy = judge(
+        said.mean, true, std=said.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
+    )
+    return [row("accuracy", FINALISTS, accuracy), *rows]
+
+
+def _ran(entry: Mapping[str, Any]) -> bool:
+    predicted = entry["predicted"]["latency"]["value"]
+    return predicted is not None and entry["measured"]["latency"]["value"] < FAILED_S
+
+
+def write_quality(run: Run, rows: list[Row]) -> dict[str, Any]:
+    """`quality.json` with these rows; gives its document."""
+    document = {"schema": SCHEMA, "predictor": run.config.fit.predictor, "rows": rows}
+    write_json(run.quality_path, document)
+    return document
+
+
+def read_quality(run: Run) -> dict[str, Any]:
+    """What `write_quality` wrote.
+
+    Raises:
+        TrilobitError: there is none, or it is of another version.
+    """
+    return read_json(run.quality_path, SCHEMA)
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def print_quality(run: Run, console: Console) -> dict[str, Any]:
+    """Tell all of it: figures by objective, learning curves, and why no more was sampled. Gives both files.
+
+    Raises:
+        TrilobitError: there is no `quality.json`, or it is of another version.
+    """
+    document = read_quality(run)
+    levels: list[Row] = next((found["coverages"] for found in document["rows"] if found["coverages"]), [])
+    title = f"predictions of unseen networks; accuracy by {document['predictor']}"
+    table = Table("objective", "networks", "tau", "in bands of", "RMSE", "noise", title=title)
+    for level in levels:
+        table.add_column(f"in {level['expected']:.0%}", justify="right")
+    table.add_column("learned from", justify="right")
+    for found in document["rows"]:
+        table.add_row(*_cells(found, len(levels)))
+    console.print(table)
+    for found in document["rows"]:
+        if found["curve"]:
+            steps = ", ".join(f"{p['kendall_tau']:.3f} from {p['n']}" for p in found["curve"])
+            console.print(f"{found['objective']}, learning curve: tau {steps}")
+    samples = read_json(run.samples_path, SAMPLES) if run.samples_path.exists() else None
+    for enough in read_enough(samples) if samples else ():
+        console.print(f"sampled ({samples['strategy'] if samples else ''}) {in_words(enough)}")
+    return {"quality": document, "sampled": samples["kinds"] if samples else []}
+
+
+def _cells(found: Row, levels: int) -> list[str]:
+    objective = OBJECTIVES[found["objective"]]
+    bands = found["kendall_tau_bands"]
+    observed = [f"{level['observed']:.0%}" for level in found["coverages"]]
+    return [
+        found["objective"],
+        f"{found['n_test']} of {found['source']}",
+        _decimals(found["kendall_tau"]),
+        "" if bands is None else f"{found['band_cost']}: {bands:.3f}",
+        show(objective, found["rmse"]),
+        "" if found["noise"] is None else show(objective, found["noise"]),
+        *(observed or [""] * levels),
+        str(found["n_train"] or ""),
+    ]
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

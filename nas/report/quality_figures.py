@@ -1,0 +1,106 @@
+"""How good the predictions are: a table by objective, the learning curve, what intervals hold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.report import units
+from nas.report.plots import (
+    MEASURED,
+    MUTED,
+    OTHER,
+    PREDICTED,
+    Plot,
+    Trace,
+    axis_title,
+    figure,
+    points,
+    polyline,
+)
+from nas.report.run_files import Run
+
+SOURCES = {
+    "cross-validation": "left out of the fit",
+    "profile": "measured whole, not used by the profile",
+    "finalists": "finalists, before they were measured",
+}
+
+Row = Mapping[str, Any]
+
+
+def quality_rows(run: Run) -> list[dict[str, str]]:
+    """The table: a row per objective and origin of the networks."""
+    return [_cells(row) for row in _rows(run)]
+
+
+def _rows(run: Run) -> Sequence[Row]:
+    return (run.quality or {}).get("rows", ())
+
+
+def _cells(row: Row) -> dict[str, str]:
+    name, bands = row["objective"], row["kendall_tau_bands"]
+    return {
+        "objective": name,
+        "source": SOURCES.get(row["source"], row["source"]),
+        "kendall_tau": _two_decimals(row["kendall_tau"]),
+        "bands": "" if bands is None else f"{bands:.2f} ({row['band_cost']})",
+        "rmse": _error(name, row["rmse"]),
+        "noise": "" if row["noise"] is None else _error(name, row["noise"]),
+        "coverage": "" if row["coverage"] is None else units.percent(row["coverage"]),
+        "n_train": str(row["n_train"] or ""),
+        "n_test": str(row["n_test"]),
+    }
+
+
+def _error(objective: str, value: float) -> str:
+    return units.text(objective, value).replace("%", "points")
+
+
+def _two_decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def learning_plot(run: Run) -> Plot | None:
+    """Rank correlation over the number of networks learned from; None if no curve was drawn."""
+    traces: list[Trace] = []
+    for row in _rows(run):
+        if len(row["curve"]) > 1:
+            n, taus = ([point[key] for point in row["curve"]] for key in ("n", "kendall_tau"))
+            texts = [f"{row['objective']}, {a} networks: {tau:.3f}" for a, tau in zip(n, taus, strict=True)]
+            traces += [polyline(n, taus, color=MEASURED, width=2)]
+            traces += [points(row["objective"], n, taus, texts, color=MEASURED, size=8)]
+    if not traces:
+        return None
+    drawn = figure(
+        traces,
+        {"title": axis_title("networks learned from"), "rangemode": "tozero"},
+        {"title": axis_title("Kendall τ")},
+        showlegend=False,
+    )
+    caption = "Still rising at the end: more evaluations would help the search. Flat: these are enough."
+    return Plot("learning", "Accuracy predictor: what more networks teach", caption, drawn, 280)
+
+
+def coverage_plot(run: Run) -> Plot | None:
+    """Share of networks inside intervals against the share that should be; None without intervals."""
+    colours = {"accuracy": MEASURED, "latency": PREDICTED}
+    traces: list[Trace] = [polyline([0.4, 1], [0.4, 1], color=OTHER, width=1.5, dash="dash")]
+    for row in _rows(run):
+        if row["coverages"] and row["source"] != "finalists":
+            expected = [level["expected"] for level in row["coverages"]]
+            observed = [level["observed"] for level in row["coverages"]]
+            colour = colours.get(row["objective"], MUTED)
+            texts = [
+                f"{row['objective']}: {units.percent(one)} of networks in intervals of {units.percent(other)}"
+                for one, other in zip(observed, expected, strict=True)
+            ]
+            traces += [polyline(expected, observed, color=colour, width=2)]
+            traces += [points(row["objective"], expected, observed, texts, color=colour, size=8)]
+    if len(traces) == 1:
+        return None
+    drawn = figure(
+        traces,
+        {"title": axis_title("share that an interval should hold"), "tickformat": ".0%"},
+        {"title": axis_title("share that it holds"), "tickformat": ".0%"},
+    )
+    caption = "On the dashed line, intervals are as wide as they should be. Below it, they are too narrow."
+    return Plot("coverage", "Can the intervals be believed?", caption, drawn, 280)
