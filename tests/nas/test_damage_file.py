@@ -2,21 +2,23 @@
 
 import io
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas import damage
 from nas.config import RunConfig
 from nas.damage import run_damage
 from nas.run import Run, open_run
 from nas.stages.fit import free_features
 from nas.stages.train import run_train
-from supernet.quant.damage import format_choices
+from supernet.quant.damage import format_choices, measure_damage
+from supernet.space import SearchSpace
 from supernet.train.images import Images
 from supernet.train.loop import TrainConfig
 
@@ -43,12 +45,12 @@ def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest
     del document["options"]["s2.b1.project.format"], document["options"]["classifier.format"]
     path(run).write_text(json.dumps(document))
     asked: list[str] = []
-    measure = damage.measure_damage
-    monkeypatch.setattr(
-        damage,
-        "measure_damage",
-        lambda space, names, *rest: asked.extend(names) or measure(space, names, *rest),
-    )
+
+    def measure(space: SearchSpace, names: Sequence[str], *rest: Any) -> Iterator[Any]:
+        asked.extend(names)
+        return measure_damage(space, names, *rest)
+
+    monkeypatch.setattr("nas.damage.measure_damage", measure)
     assert run_damage(run) == whole
     assert asked == ["s2.b1.project.format", "classifier.format"]
     assert run_damage(run) == whole  # from the file alone
