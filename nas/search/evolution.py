@@ -2,36 +2,53 @@
 
 NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017), with an archive of everything non-dominated
 that breeds too; mostly steps of one gene, so that children of archived parents are a local search around the
-front; and a first generation spread from the smallest to the largest network.
+front; and a first generation spread from the smallest to the largest network. Limits on costs that are known
+in advance are met by repair (`nas.search.repair`), not by rejection.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import crowding_distance, finite_rows
-from nas.search.novelty import Novelty
-from nas.search.points import Points, constrained_rank, front, join
+from nas.pareto import crowding_distance, finite_rows, non_dominated
+from nas.search.novelty import Novelty, row_hashes
+from nas.search.points import Points, constrained_rank, join
+from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
 # the best of about 20 settings on once-for-all's predictor and Note10 latency (benchmarks/ofa_mbv3.py),
 # by hypervolume after 2,000, 10,000 and 20,000 evaluations, 3 to 6 seeds each
-POPULATION = 50
+POPULATION = 200
 ELITE = 0.5  # share of parents from the archive; the others are from the population
 CROSSED = 0.15  # share of children that have two parents
 IMMIGRANTS = 0.02  # share of children that have none
-MUTATED = np.array([0, 0, 0, 1, 2])  # genes redrawn on average, one of these per child; one gene always is
+LATELY, WORTHWHILE = 3000, 0.003  # starts again when of so many rows less than this share was worth keeping
+CAP = 4
+KICK = 0.25  # share of genes drawn again then
+CHANGED = np.array([1, 1, 2, 2, 3])  # genes of a child that are drawn again, one of these numbers each
+TRIES = 3  # to find a living gene; one that is dead stays as it is
 
 
 class Evolution:
     """See `nas.search.searcher.Searcher` for the promises."""
 
-    def __init__(self, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        initial: Genomes | None = None,
+        repair: Repair | None = None,
+    ) -> None:
         self._space = space
         self._seed = seed
         self._step = 0
-        self._novelty = Novelty(space, initial)
-        self._population: Points | None = None
+        self._novelty = Novelty(space, initial, repair)
+        self._population: Points | None = None  # best first, and so is the archive
         self._archive: Points | None = None
+        referred = {parent for choice in space.choices for parent, _ in choice.active_if}
+        self._skeleton = [space.columns[name] for name in sorted(referred)]
+        self._left: Genomes | None = None  # where the search starts again from
+        self._recent: list[tuple[int, int]] = []  # rows told lately, and how many of them entered the archive
 
     def ask(self, n: int) -> Genomes:
         rng = np.random.default_rng([self._seed, self._step])
@@ -40,29 +57,57 @@ class Evolution:
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]
-        self._archive = front(told if self._archive is None else join(self._archive, told))
+        known = told[:0] if self._archive is None else self._archive
+        candidates = join(known, told[told.violation <= 0])
+        kept = non_dominated(candidates.objectives)
+        self._archive = in_order(candidates[kept])
         everyone = told if self._population is None else join(self._population, told)
-        self._population = survivors(everyone, POPULATION)
+        self._population = self._survivors(in_order(everyone))
+        self._recent.append((len(told), int(kept[len(known) :].sum())))
+        if self._stuck():
+            self._left, self._population, self._archive = self._archive.genomes, None, None
+            self._recent = []
+
+    def _survivors(self, ordered: Points) -> Points:
+        """The first `POPULATION` rows, but at most `CAP` of one skeleton."""
+        _, niche = np.unique(row_hashes(ordered.genomes[:, self._skeleton]), return_inverse=True)
+        by_niche = np.argsort(niche, kind="stable")
+        sizes = np.bincount(niche)
+        place = np.empty(len(niche), np.int64)
+        place[by_niche] = np.arange(len(niche)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return ordered[place < CAP][:POPULATION]
+
+    def _stuck(self) -> bool:
+        """Whether next to nothing of what was told lately entered the archive."""
+        while sum(told for told, _ in self._recent[1:]) >= LATELY:
+            self._recent = self._recent[1:]
+        told, entered = (sum(counts) for counts in zip(*self._recent, strict=True))
+        return told >= LATELY and entered < WORTHWHILE * told
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
         """About `n` canonical genomes, not necessarily new."""
         if self._population is None or self._archive is None or not len(self._population):
-            return spread_sample(self._space, n, rng=rng)
-        immigrants = spread_sample(self._space, rng.binomial(n, IMMIGRANTS), rng=rng)
-        bred = n - len(immigrants)
-        mothers, fathers = (self._parents(bred, rng) for _ in range(2))
-        crossed = rng.random((bred, 1)) < CROSSED
-        children = np.where(crossed, self._space.crossover(mothers, fathers, rng=rng), mothers)
-        rates = rng.choice(MUTATED, (bred, 1)) / len(self._space.choices)
-        return np.concatenate((immigrants, self._space.mutate(children, rates, rng=rng)))
+            if self._left is None or not len(self._left):
+                return spread_sample(self._space, n, rng=rng)
+            return self._space.mutate(self._left[rng.integers(0, len(self._left), n)], KICK, rng=rng)
+        immigrants = rng.binomial(n, IMMIGRANTS)
+        crossed = rng.binomial(n - immigrants, CROSSED)
+        children = self._parents(n - immigrants, rng)
+        children[:crossed] = self._space.crossover(children[:crossed], self._parents(crossed, rng), rng=rng)
+        return np.concatenate(
+            (
+                spread_sample(self._space, immigrants, rng=rng),
+                change(self._space, children, rng.choice(CHANGED, n - immigrants), rng=rng),
+            )
+        )
 
     def _parents(self, n: int, rng: np.random.Generator) -> Genomes:
         """(n, g) winners of tournaments within the archive or within the population."""
         assert self._population is not None
         assert self._archive is not None
         elite = rng.binomial(n, ELITE) if len(self._archive) else 0
-        best = self._archive.genomes[tournament(self._archive, elite, rng=rng)]
-        good = self._population.genomes[tournament(self._population, n - elite, rng=rng)]
+        best = self._archive.genomes[tournament(len(self._archive), elite, rng=rng)]
+        good = self._population.genomes[tournament(len(self._population), n - elite, rng=rng)]
         return rng.permutation(np.concatenate((best, good)))
 
 
@@ -77,17 +122,33 @@ def spread_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Ge
     return space.canonical(rng.binomial(space.cardinalities - 1, tilt).astype(np.int16))
 
 
-def tournament(points: Points, n: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) rows that won against another random row: lower front first, then less crowded."""
-    ranks = constrained_rank(points)
-    order = np.lexsort((-crowding_distance(points.objectives, ranks), ranks))
-    place = np.empty(len(points), np.int64)
-    place[order] = np.arange(len(points))
-    winners: NDArray[np.int64] = order[place[rng.integers(0, len(points), (2, n))].min(axis=0)]
+def change(
+    space: SearchSpace, genomes: Genomes, counts: NDArray[np.int64], *, rng: np.random.Generator
+) -> Genomes:
+    """`genomes` (n, g) with `counts` (n,) living genes of each row set to another option.
+
+    `SearchSpace.mutate` draws a number for every gene; this one draws only for those that change.
+    """
+    sizes, rows = space.cardinalities, np.arange(len(genomes))
+    mutable = space.active(genomes) & (sizes > 1)
+    changed = genomes.copy()
+    for i in range(int(counts.max(initial=0))):
+        columns = rng.integers(0, len(sizes), len(genomes))
+        for _ in range(TRIES):
+            dead = np.flatnonzero(~mutable[rows, columns])
+            columns[dead] = rng.integers(0, len(sizes), len(dead))
+        step = rng.integers(1, np.maximum(sizes[columns], 2)) * (i < counts)
+        changed[rows, columns] = (changed[rows, columns] + step) % sizes[columns]
+    return space.canonical(changed)
+
+
+def tournament(points: int, n: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(n,) rows that came before another random row, of `points` rows that are in order."""
+    winners: NDArray[np.int64] = rng.integers(0, max(points, 1), (2, n)).min(axis=0)
     return winners
 
 
-def survivors(points: Points, n: int) -> Points:
-    """The `n` best rows: lower fronts first, and the least crowded of the front that does not fit whole."""
+def in_order(points: Points) -> Points:
+    """Lower fronts first, and within a front the least crowded first."""
     ranks = constrained_rank(points)
-    return points[np.lexsort((-crowding_distance(points.objectives, ranks), ranks))[:n]]
+    return points[np.lexsort((-crowding_distance(points.objectives, ranks), ranks))]

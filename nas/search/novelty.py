@@ -5,9 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
 ROUNDS = 8  # proposals in a row, from one origin, before it is given up
+MOST = 8  # times as many rows are proposed as are missing, at most
 ENUMERABLE = 2**18  # gene combinations up to which what is left of a space is listed
 
 
@@ -35,13 +37,17 @@ class Novelty:
     Args:
         space: what is drawn from.
         initial: (k, g) genomes to draw before any other, canonical or not.
+        repair: moves proposed rows inside the limits; `initial` is drawn as it is.
 
     Raises:
         ValueError: `initial` does not belong to the space.
     """
 
-    def __init__(self, space: SearchSpace, initial: Genomes | None = None) -> None:
+    def __init__(
+        self, space: SearchSpace, initial: Genomes | None = None, repair: Repair | None = None
+    ) -> None:
         self._space = space
+        self._repair = repair
         self._drawn = np.empty(0, np.uint64)  # hashes, sorted
         genes = len(space.choices)
         rows = np.empty((0, genes), np.int16) if initial is None else np.asarray(initial, np.int16)
@@ -60,11 +66,16 @@ class Novelty:
         taken = [self._take_pending(n)]
         origins = ((propose, ROUNDS), (self._sampler(rng), ROUNDS), (self._lister(rng), 1))
         for origin, rounds in origins:
+            times = 1.0
             for _ in range(rounds):
                 missing = n - sum(map(len, taken))
                 if missing <= 0:
                     return np.concatenate(taken)
-                taken.append(self._remember(self._fresh(origin(missing))[:missing]))
+                proposed = origin(int(missing * times))
+                repaired = self._repair(proposed, rng) if self._repair else proposed
+                fresh = self._fresh(repaired)
+                times = min(MOST, len(proposed) / max(len(fresh), 1))
+                taken.append(self._remember(fresh[:missing]))
         return np.concatenate(taken)
 
     def _take_pending(self, n: int) -> Genomes:

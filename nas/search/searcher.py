@@ -7,11 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.registry import load
+from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
 SEARCHERS: Mapping[str, str] = {
     "evolution": "nas.search.evolution:Evolution",
     "nsga2": "nas.search.pymoo_nsga:PymooNsga2",
+    "nsga3": "nas.search.pymoo_nsga:PymooNsga3",
+    "rnsga2": "nas.search.pymoo_nsga:PymooRnsga2",
+    "optuna-nsga2": "nas.search.optuna_samplers:OptunaNsga2",
+    "tpe": "nas.search.optuna_samplers:OptunaTpe",
+    "aging": "nas.search.aging_evolution:AgingEvolution",
     "random": "nas.search.random_search:RandomSearch",
 }
 
@@ -40,16 +46,34 @@ class Searcher(Protocol):
 
 
 class MakeSearcher(Protocol):
-    """How every registered searcher is constructed; it asks for `initial` (k, g) genomes before any other."""
+    """How every registered searcher is made.
 
-    def __call__(self, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> Searcher: ...
+    It asks for `initial` (k, g) genomes before any other, and passes what it proposes through `repair`,
+    which moves networks inside the limits that are known without evaluating; `nas.search.novelty` does both.
+    """
+
+    def __call__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        initial: Genomes | None = None,
+        repair: Repair | None = None,
+    ) -> Searcher: ...
 
 
-def make_searcher(name: str, space: SearchSpace, *, seed: int, initial: Genomes | None = None) -> Searcher:
+def make_searcher(
+    name: str,
+    space: SearchSpace,
+    *,
+    seed: int,
+    initial: Genomes | None = None,
+    repair: Repair | None = None,
+) -> Searcher:
     """The searcher registered as `name`, at its start.
 
     Raises:
         TrilobitError: no such searcher.
     """
     make: MakeSearcher = load("trilobit.searchers", SEARCHERS, name)
-    return make(space, seed=seed, initial=initial)
+    return make(space, seed=seed, initial=initial, repair=repair)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nas.pareto import Matrix
-from nas.search.evolution import spread_sample, survivors, tournament
+from nas.search.evolution import change, in_order, spread_sample, tournament
 from nas.search.loop import search
 from nas.search.points import Points
 from nas.search.searcher import make_searcher
@@ -33,15 +33,33 @@ def test_spread_sample_reaches_from_the_smallest_to_the_largest() -> None:
     assert [len(spread_sample(SPACE, n, rng=np.random.default_rng(0))) for n in (0, 1, 2)] == [0, 1, 2]
 
 
-def test_survivors_keep_the_ends_and_drop_the_crowded_the_dominated_and_the_infeasible() -> None:
-    assert sorted(survivors(RIDGE, 3).genomes[:, 0][:2].tolist()) == [0, 1]
-    assert sorted(survivors(RIDGE, 4).genomes[:, 0].tolist()) == [0, 1, 2, 3]
-    assert sorted(survivors(RIDGE, 5).genomes[:, 0].tolist()) == [0, 1, 2, 3, 4]
+def test_the_ends_come_first_then_the_crowded_the_dominated_and_the_infeasible() -> None:
+    order = in_order(RIDGE).genomes[:, 0].tolist()
+    assert sorted(order[:2]) == [0, 1]
+    assert sorted(order[2:4]) == [2, 3]
+    assert order[4:] == [4, 5]
 
 
-def test_tournaments_prefer_better_rows() -> None:
-    wins = np.bincount(tournament(RIDGE, 6000, rng=np.random.default_rng(0)), minlength=6)
-    assert wins[:4].min() > wins[4] > wins[5] > 0
+def test_tournaments_prefer_earlier_rows() -> None:
+    wins = np.bincount(tournament(4, 6000, rng=np.random.default_rng(0)), minlength=4)
+    assert (np.diff(wins) < 0).all()
+    assert wins[3] > 0
+    assert tournament(0, 0, rng=np.random.default_rng(0)).shape == (0,)
+
+
+def test_as_many_living_genes_change_as_were_wanted_at_most_and_nothing_else() -> None:
+    deep = ((("c0", (1,)),), ())
+    choices = tuple(Choice(f"c{i}", (0, 1, 2), active_if=deep[i % 2] if i > 1 else ()) for i in range(30))
+    space, rng = SearchSpace("half", (*choices, Choice("only", (1,)))), np.random.default_rng(0)
+    genomes = space.sample(400, rng=rng)
+    genomes = genomes[genomes[:, 0] == 0]
+    changed = change(space, genomes, np.repeat([0, 1, 2, 3], 400)[: len(genomes) * 4 : 4], rng=rng)
+    np.testing.assert_array_equal(space.canonical(changed), changed)
+    kept = changed[:, 0] == 0  # the others woke genes up
+    moved = (changed != genomes).sum(axis=1)[kept]
+    counts = np.repeat([0, 1, 2, 3], 400)[: len(genomes) * 4 : 4][kept]
+    assert (moved <= counts).all()
+    assert moved[counts == 1].mean() > 0.8
 
 
 def test_beats_nsga2_and_random_search() -> None:

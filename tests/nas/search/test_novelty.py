@@ -48,6 +48,16 @@ def test_initial_genomes_come_first_once_each_and_canonical() -> None:
     np.testing.assert_array_equal(second, [[1, 0, 0], [0, 0, 0]])
 
 
+def test_what_is_proposed_is_repaired_and_what_is_initial_is_not() -> None:
+    def shallow(genomes: Genomes, rng: np.random.Generator) -> Genomes:
+        return SPACE.canonical(genomes * np.array([0, 1, 1], np.int16))
+
+    novelty = Novelty(SPACE, np.array([[1, 2, 1]], np.int16), shallow)
+    drawn = novelty.draw(9, stubborn, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn[0], [1, 2, 1])
+    np.testing.assert_array_equal(np.sort(drawn[1:], axis=0), [[0, 0, 0], [0, 1, 0], [0, 2, 0]])
+
+
 def test_a_large_space_without_news_ends_early() -> None:
     choices = tuple(Choice(f"c{i}", (0, 1), active_if=(("c0", (1,)),) if i else ()) for i in range(30))
     novelty = Novelty(SearchSpace("large", choices))
