@@ -1,9 +1,12 @@
 """Real evaluations: accuracy on the supernet, and finalists measured through their files on the device."""
 
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from importlib.metadata import version
+from typing import Any
 
 from torch import nn
 
@@ -14,11 +17,13 @@ from nas.export.to_onnx import emit
 from nas.export.verify import file_accuracy
 from nas.objectives import objective
 from nas.run import Run
-from nas.store import EvaluationStore
+from nas.sharing import Task
+from nas.store import EvaluationStore, Result
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.network import Network
 from supernet.quant.learned import LearnedQuantizers
 from supernet.space import Candidate
+from supernet.train.checkpoint import content_hash
 from supernet.train.images import Images
 from supernet.train.loop import load_supernet
 from supernet.train.quantized import load_quantized
@@ -67,36 +72,30 @@ class Evaluator:
 
     # -- on the supernet -------------------------------------------------------------------------------
 
-    @cached_property
-    def samples(self) -> EvaluationStore:
-        """Accuracies on the supernet, for the predictor to learn from."""
-        images = self.run.config.sample.images
-        name = f"supernet-{self.run.fingerprint('train')}" + (f"-{images}" if images else "")
-        space = self.run.family.space()
-        return EvaluationStore(self.run.storage_url, name, space, [objective("accuracy")], decisions=False)
-
     def sample(self, candidates: Sequence[Candidate]) -> Iterator[float]:
         """Accuracy on search-validation in simulation, one after the other; known ones cost nothing."""
+        return (values["accuracy"] for values, _ in self.sampling.results(candidates))
+
+    @property
+    def samples(self) -> EvaluationStore:
+        """Accuracies on the supernet, for the predictor to learn from."""
+        return self.sampling.store
+
+    @cached_property
+    def sampling(self) -> Task:
+        """How samples are evaluated."""
+        images = self.run.config.sample.images
+        study = f"supernet-{self.run.fingerprint('train')}" + (f"-{images}" if images else "")
+        return self._task(study, ["accuracy"], self._simulate, 1, partial(supernet_identity, self.run))
+
+    def _simulate(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
         data = self.run.dataset
         scoring = data.validation[: self.run.config.sample.images or None]
         for candidate in candidates:
-            if self.samples.get(candidate) is None:
-                accuracy = simulated_accuracy(self.network(candidate), scoring, data)
-                self.samples.add(candidate, {"accuracy": accuracy}, {"source": "supernet"})
-            known = self.samples.get(candidate)
-            assert known is not None
-            yield known[0]["accuracy"]
+            accuracy = simulated_accuracy(self.network(candidate), scoring, data)
+            yield {"accuracy": accuracy}, {"source": "supernet"}
 
     # -- through files, on the device ------------------------------------------------------------------
-
-    @cached_property
-    def finalists(self) -> EvaluationStore:
-        """Measured values of finalists."""
-        name = f"measured-{self.run.fingerprint('train')}-{self.run.fingerprint('profile')}"
-        objectives = [objective(name) for name in MEASURED]
-        return EvaluationStore(
-            self.run.storage_url, name, self.run.family.space(), objectives, decisions=True
-        )
 
     def measure(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, dict[str, float]]]:
         """Each candidate with its accuracy on search-validation through the file, the median (`latency`) and
@@ -104,17 +103,22 @@ class Evaluator:
 
         A candidate that the device cannot run gets the largest latency there is.
         """
-        for start in range(0, len(candidates), GROUP):
-            group = candidates[start : start + GROUP]
-            self._measure_group([candidate for candidate in group if self.finalists.get(candidate) is None])
-            yield from ((candidate, self._stored(candidate)) for candidate in group)
+        results = self.measuring.results(candidates)
+        for candidate, (values, attributes) in zip(candidates, results, strict=True):
+            yield candidate, {**values, "iqr_s": float(attributes["iqr_s"])}
 
-    def _measure_group(self, group: Sequence[Candidate]) -> None:
+    @cached_property
+    def measuring(self) -> Task:
+        """How finalists are measured."""
+        study = f"measured-{self.run.fingerprint('train')}-{self.run.fingerprint('profile')}"
+        return self._task(study, MEASURED, self._measure, GROUP, partial(device_identity, self.run))
+
+    def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
         models = [self.emit(candidate) for candidate in group]
         works = [self.run.family.workload(candidate) for candidate in group]
         latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
         data = self.run.dataset
-        for candidate, model, latency in zip(group, models, latencies, strict=True):
+        for model, latency in zip(models, latencies, strict=True):
             ran = latency.error is None
             values = {
                 "accuracy": file_accuracy(model, data.validation, data) if ran else 0.0,
@@ -122,17 +126,55 @@ class Evaluator:
                 "size": float(len(model)),
             }
             spread = {"iqr_s": latency.iqr_s if ran else 0.0, "error": latency.error}
-            self.finalists.add(candidate, values, {"source": "measured", **spread})
+            yield values, {"source": "measured", **spread}
 
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
         """Measured on the run's device, in turns."""
         return measure_patiently(self.run.backend, jobs, self.run.plan)
 
-    def _stored(self, candidate: Candidate) -> dict[str, float]:
-        known = self.finalists.get(candidate)
-        assert known is not None
-        values, attributes = known
-        return {**values, "iqr_s": float(attributes["iqr_s"])}
+    def _task(
+        self,
+        study: str,
+        values: Sequence[str],
+        evaluate: Callable[[Sequence[Candidate]], Iterator[Result]],
+        group: int,
+        identity: Callable[[], Mapping[str, Any]],
+    ) -> Task:
+        run, grace_s = self.run, self.run.config.storage.grace_s
+        objectives = [objective(name) for name in values]
+        few = len(values) > 1  # finalists
+        open_store = partial(EvaluationStore, decisions=few, grace_s=grace_s)
+        opened = partial(open_store, run.storage_url, study, run.family.space(), objectives)
+        return Task(study, opened, evaluate, group, identity, run.shared, grace_s)
+
+
+def supernet_identity(run: Run) -> dict[str, Any]:
+    """What accuracies on the supernet depend on."""
+    space, config = run.family.space(), run.config
+    trained = run.quantized_path if config.quantized.epochs else run.checkpoint_path
+    packages = ("trilobit", "torch")
+    return _plain(
+        {
+            "space": {"name": space.family, "fingerprint": space.fingerprint},
+            "data": run.dataset.fingerprint,
+            "seed": config.seed,
+            "train": run.trained_by,
+            "weights": content_hash(trained) if trained.exists() else "absent",
+            "images": config.sample.images,
+            "software": {name: version(name) for name in packages},
+        }
+    )
+
+
+def device_identity(run: Run) -> dict[str, Any]:
+    """What measured values depend on."""
+    device = {"device": run.backend.describe().to_json(), "measure": run.config.section("measure")}
+    return _plain({**supernet_identity(run), **device, "profile": run.config.section("profile")})
+
+
+def _plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from the storage."""
+    return dict(json.loads(json.dumps(document, default=str)))
 
 
 def _same(model: bytes) -> bytes:

@@ -1,22 +1,21 @@
-"""Expensive evaluations in an Optuna storage: finished trials, found again by candidate. The only importer
-of Optuna.
+"""Expensive evaluations in an Optuna storage: finished trials, found again by candidate.
 
 `optuna-dashboard` opens the storage of every run; a resumed run finds its answers here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.exceptions import StorageInternalError
-from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hw_profiles.errors import TrilobitError
 from nas.objectives import Objective
+from nas.storage import failures_of, open_storage
 from supernet.space import Candidate, SearchSpace
+
+GRACE_S = 60  # without a sign of life after which a worker counts as lost
+Result = tuple[dict[str, float], dict[str, Any]]  # values by objective name; attributes
 
 
 class EvaluationStore:
@@ -29,66 +28,84 @@ class EvaluationStore:
         decisions: whether every choice becomes a parameter that the dashboard can plot; this takes 4 times
             as long, so it is for
             studies of few trials.
+        grace_s: after so many seconds without a sign of life a worker counts as lost.
 
     Raises:
         TrilobitError: the storage is damaged, cannot be reached or cannot be written.
     """
 
     def __init__(
-        self, url: str, name: str, space: SearchSpace, objectives: Sequence[Objective], *, decisions: bool
+        self,
+        url: str,
+        name: str,
+        space: SearchSpace,
+        objectives: Sequence[Objective],
+        *,
+        decisions: bool,
+        grace_s: int = GRACE_S,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space = space
+        self.url = url
+        self.space = space
+        self.storage = open_storage(url, grace_s=grace_s)
         self._objectives = tuple(objectives)
         self._decisions = decisions
-        self._url = url
-        with _failures_of(url):
-            self._study = optuna.create_study(
-                storage=url,
+        with failures_of(url):
+            self.study = optuna.create_study(
+                storage=self.storage,
                 study_name=name,
                 directions=["maximize" if o.direction == "max" else "minimize" for o in objectives],
                 load_if_exists=True,
             )
-            finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        self._known = {
-            trial.user_attrs["id"]: (self._by_name(trial.values), dict(trial.user_attrs))
-            for trial in finished
-        }
+        self._known: dict[str, Result] = {}
+        self.trials()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, candidate: Candidate) -> tuple[dict[str, float], dict[str, Any]] | None:
+    def get(self, candidate: Candidate) -> Result | None:
         """Values by objective name and attributes of a candidate, or None if it was never evaluated."""
         return self._known.get(candidate.id)
 
     def add(self, candidate: Candidate, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
         """Keep one finished evaluation; committed when this returns."""
-        decisions = self._space.decode(candidate) if self._decisions else {}
-        options = {choice.name: choice.options for choice in self._space.choices}
-        attrs = {"id": candidate.id, "genes": list(candidate.genes), **attributes}
-        ordered = [float(values[o.name]) for o in self._objectives]
-        trial = create_trial(
-            values=ordered,
+        trial = self.trial(candidate, self.ordered(values), attributes)
+        with failures_of(self.url):
+            self.study.add_trial(trial)
+        self.remember(candidate.id, values, trial.user_attrs)
+
+    # -- for those who share it --------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """All there are now; finished ones are known from here on. Where a candidate was evaluated twice, its
+        first values stay.
+        """
+        with failures_of(self.url):
+            trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.COMPLETE and trial.user_attrs["id"] not in self._known:
+                values = {o.name: value for o, value in zip(self._objectives, trial.values, strict=True)}
+                self.remember(trial.user_attrs["id"], values, trial.user_attrs)
+        return trials
+
+    def trial(
+        self, candidate: Candidate, values: Sequence[float] | None, attributes: Mapping[str, Any]
+    ) -> FrozenTrial:
+        """A finished trial of the candidate; without values, one that waits for them."""
+        decisions = self.space.decode(candidate) if self._decisions else {}
+        options = {choice.name: choice.options for choice in self.space.choices}
+        return create_trial(
+            state=TrialState.WAITING if values is None else TrialState.COMPLETE,
+            values=values,
             params=decisions,
             distributions={name: CategoricalDistribution(options[name]) for name in decisions},
-            user_attrs=attrs,
+            user_attrs={"id": candidate.id, "genes": list(candidate.genes), **attributes},
         )
-        with _failures_of(self._url):
-            self._study.add_trial(trial)
-        self._known[candidate.id] = (self._by_name(ordered), attrs)
 
-    def _by_name(self, values: Sequence[float]) -> dict[str, float]:
-        return {o.name: value for o, value in zip(self._objectives, values, strict=True)}
+    def ordered(self, values: Mapping[str, float]) -> list[float]:
+        """As the study holds them."""
+        return [float(values[o.name]) for o in self._objectives]
 
-
-@contextmanager
-def _failures_of(url: str) -> Iterator[None]:
-    """A storage that fails, for example on a full disk, in one line; finished evaluations stay in it."""
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = str(error.__cause__ or error).splitlines()[0]
-        raise TrilobitError(
-            f"{url}: {cause}; make room or mend its permissions, or delete it to evaluate everything again"
-        ) from None
+    def remember(self, key: str, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
+        """Know a finished evaluation by its candidate's id."""
+        floats = dict(zip((o.name for o in self._objectives), self.ordered(values), strict=True))
+        self._known[key] = (floats, dict(attributes))

@@ -90,7 +90,8 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
             wanted = pick_finalists(setting, result, measured) + ([reference] if r == 0 else [])
             for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
                 measured[candidate] = values
-                update(done + config.budget + i, f"round {r + 1}: measuring finalists")
+                crowd = setting.evaluator.measuring.crowd()
+                update(done + config.budget + i, f"round {r + 1}: measuring finalists{crowd}")
             predictor = learn(setting, measured)
             rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
     if rejected:

@@ -1,0 +1,123 @@
+"""`nas worker`: evaluates for a run that another machine leads."""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas.config import parse_time
+from nas.evaluate import Evaluator
+from nas.queue import count_crowd
+from nas.run import Run, find_run
+from nas.sharing import IDENTITY, POLL_S, Task, check_same, differences, work_off
+from nas.storage import Storage, failures_of, hidden, open_storage
+
+UNITS = {"samples": "supernet", "finalists": "measured"}  # what is evaluated: how its studies' names begin
+
+
+def run_worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Work until nothing has come for `--idle`; gives what was done. With `--status`, only look.
+
+    Raises:
+        TrilobitError: no run folder or no storage, or the storage holds another run.
+    """
+    run = _configured(arguments)
+    storage = open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
+    if arguments.status:
+        return show_status(storage, run.storage_url, console)
+    torch.set_num_threads(run.config.train.threads)
+    idle_s = parse_time(arguments.idle) if arguments.idle else float("inf")
+    done = work(run, storage, console, measure=arguments.measure, idle_s=idle_s)
+    console.print("evaluated " + ", ".join(f"{done[name]} {name}" for name in UNITS))
+    return {"storage": hidden(run.storage_url), "evaluated": {name: done[name] for name in UNITS}}
+
+
+def _configured(arguments: argparse.Namespace) -> Run:
+    """The folder's run, with this machine's storage and data."""
+    run = find_run(arguments.output)
+    config = run.config
+    url = arguments.storage or config.storage.url
+    if not url:
+        raise TrilobitError(
+            f"{arguments.output}: this run keeps its evaluations to itself; start `nas run --storage URL`, "
+            "and give its workers the same --storage"
+        )
+    source = arguments.data or config.data.source
+    here = replace(config, storage=replace(config.storage, url=url), data=replace(config.data, source=source))
+    return Run(run.folder, here)
+
+
+def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s: float) -> Mapping[str, int]:
+    """Evaluate whatever waits, until nothing has waited for `idle_s`; counts by kind.
+
+    Finalists are measured only where that gives the device's own numbers: where they are looked up, or where
+    `measure` says that this machine is the device; even then, only if it describes itself as the run's does.
+
+    Raises:
+        TrilobitError: the storage holds another run, or fails.
+    """
+    evaluator, done = Evaluator(run), Counter[str]()
+    wanted = ("samples", "finalists") if measure or run.recorded else ("samples",)
+    joined: dict[str, Task] = {}
+    with console.status("waiting for evaluations") as status:
+        last = time.monotonic()
+        while time.monotonic() - last < idle_s:
+            for name in (name for name in wanted if name not in joined):
+                task = evaluator.sampling if name == "samples" else evaluator.measuring
+                if _is_offered(task, run, storage):
+                    joined[name] = task
+                    console.print(f"{name}: joined {hidden(run.storage_url)} as {task.queue.name}")
+            worked = _work_once(joined)
+            done.update(worked)
+            if worked:
+                last = time.monotonic()
+                status.update("evaluated " + ", ".join(f"{done[name]} {name}" for name in joined))
+            else:
+                time.sleep(POLL_S)
+    return done
+
+
+def _work_once(joined: Mapping[str, Task]) -> dict[str, int]:
+    """One group of the first kind that has any waiting."""
+    for name, task in joined.items():
+        if count := work_off(task):
+            return {name: count}
+    return {}
+
+
+def _is_offered(task: Task, run: Run, storage: Storage) -> bool:
+    """Whether the leading machine has begun with these evaluations.
+
+    Raises:
+        TrilobitError: it leads another run than this one.
+    """
+    if not run.has_finished("train"):  # in a shared folder: its weights are still to come
+        return False
+    with failures_of(run.storage_url):
+        offered = {s.study_name: s.user_attrs.get(IDENTITY) for s in storage.get_all_studies()}
+    if identity := offered.get(task.study):
+        check_same(run.storage_url, task.identity(), identity)
+        return True
+    kind = UNITS["samples"]  # every run has those; where its finalists are measured is another matter
+    others = [identity for study, identity in offered.items() if identity and study.startswith(kind)]
+    if others and task.study.startswith(kind):
+        ours = task.identity()
+        check_same(run.storage_url, ours, min(others, key=lambda theirs: len(differences(ours, theirs))))
+    return False
+
+
+def show_status(storage: Storage, url: str, console: Console) -> dict[str, Any]:
+    """Print and give, of every study, what is done, waits and is claimed, and by whom."""
+    found = {}
+    with failures_of(url):
+        for name in sorted(study.study_name for study in storage.get_all_studies()):
+            trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
+            found[name] = asdict(count_crowd(trials))
+            console.print(f"{name}: {found[name]['done']} done, {count_crowd(trials)}")
+    return {"storage": hidden(url), "studies": found}
