@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hw_profiles.lowering import lower
 from hw_profiles.workload import LayerSpec, Workload
+from supernet.allocation import InfeasibleError, Limit, Problem, Term, solve
 from supernet.quant.learned import LearnedQuantizers
 from supernet.quant.lsq import fake_quantize_weight
 from supernet.quant.program import LayeredNet, Unquantized, forward, sized_layer
@@ -65,8 +66,7 @@ def rounding_errors(
 def allocate(
     widths: Sequence[Sequence[int]], costs: Sequence[Sequence[float]], total: int
 ) -> NDArray[np.int64]:
-    """The cheapest choice of one width per layer whose widths add up to `total`: the exact solution of that
-    integer program, by dynamic programming over the sum so far.
+    """The cheapest choice of one width per layer whose widths add up to `total`, exactly.
 
     Args:
         widths: of each layer, the widths it can have.
@@ -82,23 +82,16 @@ def allocate(
     >>> allocate([(8, 4), (8, 4)], [(0.0, 1.0), (0.0, 3.0)], 12)
     array([1, 0])
     """
-    best = np.full(total + 1, np.inf)
-    best[0] = 0.0
-    chosen = []
-    for options, prices in zip(widths, costs, strict=True):
-        reached = np.full((len(options), total + 1), np.inf)
-        for row, (width, price) in enumerate(zip(options, prices, strict=True)):
-            if width <= total:
-                reached[row, width:] = best[: total + 1 - width] + price
-        chosen.append(reached.argmin(axis=0))
-        best = reached.min(axis=0)
-    if not np.isfinite(best[total]):
-        raise ValueError(f"no choice of widths adds up to {total}")
-    picked, left = np.zeros(len(chosen), np.int64), total
-    for layer in reversed(range(len(chosen))):
-        picked[layer] = chosen[layer][left]
-        left -= widths[layer][picked[layer]]
-    return picked
+    average = Limit("total width", _terms(widths), upper=total, lower=total)
+    try:
+        return solve(Problem(tuple(map(len, widths)), _terms(costs), (average,))).chosen
+    except InfeasibleError:
+        raise ValueError(f"no choice of widths adds up to {total}") from None
+
+
+def _terms(values: Sequence[Sequence[float]]) -> tuple[Term, ...]:
+    """A sum that every layer decides by itself."""
+    return tuple(Term((layer,), np.array(each, np.float64)) for layer, each in enumerate(values))
 
 
 def _signs(tensor: Tensor, generator: torch.Generator) -> Tensor:
