@@ -1,5 +1,8 @@
 """What every registered searcher promises (nas.search.searcher.Searcher)."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,8 @@ from nas.search.searcher import SEARCHERS, Searcher, make_searcher
 from supernet.space import Choice, Genomes, SearchSpace, unique_rows
 
 ALL = sorted(names("trilobit.searchers", SEARCHERS))
+# Optuna's TPE builds each proposal in 15 ms and more; tests/nas/search/test_optuna_samplers.py has quick ones
+SLOW = {"tpe": pytest.mark.slow}
 REFERENCE = [100.0, 100.0]
 
 
@@ -43,7 +48,11 @@ def replay(searcher: Searcher, batches: int, n: int = 20) -> list[Genomes]:
     return asked
 
 
-@pytest.fixture(params=ALL)
+def marked(searchers: Iterable[str]) -> list[Any]:
+    return [pytest.param(each, marks=SLOW.get(each, ())) for each in sorted(searchers)]
+
+
+@pytest.fixture(params=marked(ALL))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -125,7 +134,7 @@ def test_works_where_nothing_is_feasible(name: str) -> None:
     assert len(result.nearest) == 1
 
 
-@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"random"}))
+@pytest.mark.parametrize("name", marked(set(SEARCHERS) - {"random"}))
 def test_learning_beats_chance(name: str) -> None:
     ours, chance = (
         search(make_searcher(kind, LARGE, seed=0), evaluate, budget=1000, batch=50, reference=[40.0, 40.0])
@@ -135,5 +144,5 @@ def test_learning_beats_chance(name: str) -> None:
 
 
 def test_unknown_searchers_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="unknown searcher 'luck'; known: evolution, nsga2, random"):
+    with pytest.raises(TrilobitError, match="unknown searcher 'luck'; known: aging, evolution, nsga2, nsga3"):
         make_searcher("luck", SMALL, seed=0)
