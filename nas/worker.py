@@ -18,7 +18,8 @@ from nas.run import Run, find_run
 from nas.sharing import IDENTITY, POLL_S, Task, check_same, differences, work_off
 from nas.storage import Storage, failures_of, hidden, open_storage
 
-UNITS = {"samples": "supernet", "finalists": "measured"}  # what is evaluated: how its studies' names begin
+KINDS = ("samples", "finalists")
+SAMPLES = "supernet-"  # how the names of their studies begin
 
 
 def run_worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -34,8 +35,8 @@ def run_worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any
     torch.set_num_threads(run.config.train.threads)
     idle_s = parse_time(arguments.idle) if arguments.idle else float("inf")
     done = work(run, storage, console, measure=arguments.measure, idle_s=idle_s)
-    console.print("evaluated " + ", ".join(f"{done[name]} {name}" for name in UNITS))
-    return {"storage": hidden(run.storage_url), "evaluated": {name: done[name] for name in UNITS}}
+    console.print("evaluated " + ", ".join(f"{done[name]} {name}" for name in KINDS))
+    return {"storage": hidden(run.storage_url), "evaluated": {name: done[name] for name in KINDS}}
 
 
 def _configured(arguments: argparse.Namespace) -> Run:
@@ -60,19 +61,16 @@ def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s:
     `measure` says that this machine is the device; even then, only if it describes itself as the run's does.
 
     Raises:
-        TrilobitError: the storage holds another run, or fails.
+        TrilobitError: the storage holds another run, or fails, or `measure` is set and there is no device.
     """
-    evaluator, done = Evaluator(run), Counter[str]()
-    wanted = ("samples", "finalists") if measure or run.recorded else ("samples",)
-    joined: dict[str, Task] = {}
+    tasks, done, joined = _tasks(run, console, measure=measure), Counter[str](), dict[str, Task]()
     with console.status("waiting for evaluations") as status:
         last = time.monotonic()
         while time.monotonic() - last < idle_s:
-            for name in (name for name in wanted if name not in joined):
-                task = evaluator.sampling if name == "samples" else evaluator.measuring
-                if _is_offered(task, run, storage):
-                    joined[name] = task
-                    console.print(f"{name}: joined {hidden(run.storage_url)} as {task.queue.name}")
+            for name, task in _join(tasks, joined, run, storage).items():
+                joined[name] = task
+                who = f"{name}: joined {hidden(run.storage_url)} as {task.queue.name}"
+                console.print(who, markup=False, soft_wrap=True)
             worked = _work_once(joined)
             done.update(worked)
             if worked:
@@ -83,6 +81,22 @@ def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s:
     return done
 
 
+def _tasks(run: Run, console: Console, *, measure: bool) -> dict[str, Task]:
+    """What this machine can evaluate, by kind."""
+    evaluator = Evaluator(run)
+    tasks = {"samples": evaluator.sampling}
+    if measure or run.recorded:
+        try:
+            tasks["finalists"] = evaluator.measuring
+            device = run.backend.describe()
+            console.print(f"finalists: on {device.name} ({device.cpu})", markup=False, soft_wrap=True)
+        except TrilobitError as error:
+            if measure:
+                raise
+            console.print(f"finalists: left to others ({error})", markup=False, soft_wrap=True)
+    return tasks
+
+
 def _work_once(joined: Mapping[str, Task]) -> dict[str, int]:
     """One group of the first kind that has any waiting."""
     for name, task in joined.items():
@@ -91,25 +105,34 @@ def _work_once(joined: Mapping[str, Task]) -> dict[str, int]:
     return {}
 
 
-def _is_offered(task: Task, run: Run, storage: Storage) -> bool:
-    """Whether the leading machine has begun with these evaluations.
+def _join(
+    tasks: Mapping[str, Task], joined: Mapping[str, Task], run: Run, storage: Storage
+) -> dict[str, Task]:
+    """Those not joined yet that the leading machine has begun with.
 
     Raises:
         TrilobitError: it leads another run than this one.
     """
-    if not run.has_finished("train"):  # in a shared folder: its weights are still to come
-        return False
+    left = {name: task for name, task in tasks.items() if name not in joined}
+    if not left or not run.has_finished("train"):  # in a shared folder: its weights are still to come
+        return {}
     with failures_of(run.storage_url):
-        offered = {s.study_name: s.user_attrs.get(IDENTITY) for s in storage.get_all_studies()}
-    if identity := offered.get(task.study):
-        check_same(run.storage_url, task.identity(), identity)
-        return True
-    kind = UNITS["samples"]  # every run has those; where its finalists are measured is another matter
-    others = [identity for study, identity in offered.items() if identity and study.startswith(kind)]
-    if others and task.study.startswith(kind):
-        ours = task.identity()
-        check_same(run.storage_url, ours, min(others, key=lambda theirs: len(differences(ours, theirs))))
-    return False
+        studies = [study for study in storage.get_all_studies() if IDENTITY in study.user_attrs]
+    offered = {study.study_name: study.user_attrs[IDENTITY] for study in studies}
+    for task in left.values():
+        if task.study in offered:
+            check_same(run.storage_url, task.identity(), offered[task.study])
+        elif others := [found for study, found in offered.items() if _is_rival(study, task.study)]:
+            ours = task.identity()
+            check_same(run.storage_url, ours, min(others, key=lambda theirs: len(differences(ours, theirs))))
+    return {name: task for name, task in left.items() if task.study in offered}
+
+
+def _is_rival(study: str, wanted: str) -> bool:
+    """Whether a study means that `wanted` will not come: the samples of another run do; finalists of the same
+    supernet on another device do not.
+    """
+    return study.startswith(SAMPLES) and wanted.startswith(SAMPLES)
 
 
 def show_status(storage: Storage, url: str, console: Console) -> dict[str, Any]:
@@ -119,5 +142,6 @@ def show_status(storage: Storage, url: str, console: Console) -> dict[str, Any]:
         for name in sorted(study.study_name for study in storage.get_all_studies()):
             trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
             found[name] = asdict(count_crowd(trials))
-            console.print(f"{name}: {found[name]['done']} done, {count_crowd(trials)}")
+            line = f"{name}: {found[name]['done']} done, {count_crowd(trials)}"
+            console.print(line, markup=False, soft_wrap=True)
     return {"storage": hidden(url), "studies": found}
