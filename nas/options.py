@@ -145,7 +145,6 @@ def _verify_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("folder", type=Path, metavar="DIR", help="the folder of an exported network, of several, or of a run")
     add("--data", metavar="SOURCE", help="measure accuracy again on its test part")
-    add("--seed", type=int, metavar="N", help="of the run, where the data is split by chance (default: 0)")
     add("--no-latency", action="store_true", help="leave latency out")
 
 
@@ -175,6 +174,16 @@ def _run_options(command: argparse.ArgumentParser) -> None:
         "machines finds what to evaluate: postgresql+psycopg://USER@HOST/DATABASE")  # fmt: skip
 
 
+def _search_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--engine", "--searcher", dest="searcher", metavar="NAME", help="evolution, nsga2, nsga3, rnsga2, "
+        "optuna-nsga2, tpe, aging or random; milp allocates the formats of one --architecture")  # fmt: skip
+    add("--aim", dest="aims", action="append", metavar="A=X,B=Y", help="where rnsga2 goes, for example "
+        "accuracy=95%%,latency=0.3ms; may be repeated (default: the limits)")  # fmt: skip
+    add("--architecture", metavar="WHICH", help="of milp: largest, smallest, an id, or genes 0,1,...")
+    add("--sensitivity", metavar="KIND", help="of milp: kl, sqnr or hessian")
+
+
 # who has which options
 _SHARED: Mapping[Callable[[argparse.ArgumentParser], None], tuple[str, ...]] = {
     _run_options: ("run", *STAGES),
@@ -182,6 +191,7 @@ _SHARED: Mapping[Callable[[argparse.ArgumentParser], None], tuple[str, ...]] = {
     _train_options: ("run", "train"),
     _sample_options: ("run", "sample"),
     _fit_options: ("run", "fit"),
+    _search_options: ("run", "search"),
     _export_options: ("run", "export"),
 }
 _OWN: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
@@ -269,6 +279,10 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "quantized": ("sample", "quantized"),
     "prior": ("fit", "prior"),
     "objective": ("search", "objectives"),
+    "searcher": ("search", "searcher"),
+    "aims": ("search", "aims"),
+    "architecture": ("search", "architecture"),
+    "sensitivity": ("search", "sensitivity"),
     "count": ("export", "count"),
     "pick": ("export", "pick"),
     "dynamic_batch": ("export", "dynamic_batch"),
@@ -279,6 +293,7 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
 _PARSED: Mapping[str, Callable[[Any], Any]] = {
     "prior": lambda folder: str(Path(folder).resolve()),
     "sources": tuple,
+    "aims": tuple,
     "pick": tuple,
     "share": _share,
     "formats": _names,

@@ -74,6 +74,21 @@ def outputs(session: onnxruntime.InferenceSession, images: NDArray[Any]) -> NDAr
     return np.asarray(np.concatenate(logits)[: len(images)], np.float32)
 
 
+def prepared(session: onnxruntime.InferenceSession, batch: int) -> Callable[[], None]:
+    """A function that runs the model once on preallocated random images; `batch` of them where any number is
+    allowed.
+    """
+    image = session.get_inputs()[0]
+    shape = [size if isinstance(size, int) else batch for size in image.shape]
+    rng = np.random.default_rng(0)
+    seen = takes_bytes(session)
+    pixels = rng.integers(0, 256, shape, np.uint8) if seen else rng.standard_normal(shape, np.float32)
+    binding = session.io_binding()
+    binding.bind_cpu_input(image.name, pixels)
+    binding.bind_output(session.get_outputs()[0].name)
+    return lambda: session.run_with_iobinding(binding)
+
+
 class OrtBackend:
     """Measures with ONNX Runtime on this machine.
 
@@ -147,12 +162,4 @@ class OrtBackend:
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
         if session.get_providers()[0] != self._provider:
             return f"{self._short} could not start; ONNX Runtime fell back to {session.get_providers()[0]}"
-        image = session.get_inputs()[0]
-        shape = [size if isinstance(size, int) else self._batch for size in image.shape]
-        rng = np.random.default_rng(0)
-        seen = takes_bytes(session)
-        pixels = rng.integers(0, 256, shape, np.uint8) if seen else rng.standard_normal(shape, np.float32)
-        binding = session.io_binding()
-        binding.bind_cpu_input(image.name, pixels)
-        binding.bind_output(session.get_outputs()[0].name)
-        return lambda: session.run_with_iobinding(binding)
+        return prepared(session, self._batch)

@@ -11,6 +11,12 @@ from nas.targets import show
 
 MODEL_FILE = "model.onnx"
 SHOWN_CLASSES = 20
+_REFERENCES = {
+    "same/fp32": "the same network in fp32",
+    "largest/fp32": "the largest of the space in fp32",
+    "mobilenet-v2/fp32": "MobileNetV2 in fp32",
+    "mobilenet-v2/int8": "MobileNetV2 in int8",
+}
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -37,9 +43,9 @@ def _figures(manifest: Mapping[str, Any]) -> list[str]:
         ("test accuracy", f"{accuracy['test']:.2%} of {accuracy['n']} images, through {MODEL_FILE}"),
         ("latency", f"{_time(latency['median_s'])}, IQR {_time(latency['iqr_s'])}; {source}"),
     ]
-    for name, ratio in latency.get("ratios", {}).items():
+    for name, ratio in latency["ratios"].items():
         if ratio is not None:
-            rows.append((f"latency against {name}", f"{ratio:.2f} x, in the same run"))
+            rows.append((f"latency against {_REFERENCES.get(name, name)}", f"{ratio:.2f} x, in the same run"))
     for name, file in manifest["files"].items():
         rows.append((name, f"{show(OBJECTIVES['size'], file['bytes'])}, sha256 {file['sha256'][:16]}..."))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

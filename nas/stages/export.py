@@ -243,6 +243,7 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
         "files": file_entries(files),
         "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
         "data": data.name,
+        "seed": run.config.seed,
         "classes": list(data.classes),
         "input": shipped.image.to_json(),
         "device": run.backend.describe().to_json(),

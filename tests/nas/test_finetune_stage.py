@@ -74,7 +74,7 @@ def exported(trained: Path) -> Path:
 def manifests(exported: Path) -> dict[str, dict[str, Any]]:
     run = find_run(exported)
     found = {
-        path.parent.name: read_json(path, "export/1") for path in exported.glob("export/*/manifest.json")
+        path.parent.name: read_json(path, "export/2") for path in exported.glob("export/*/manifest.json")
     }
     return {"better": found[mixed(run).id], "worse": found[run.family.corners()["smallest/fp32"].id]}
 
@@ -125,7 +125,7 @@ def test_without_it_nothing_is_tuned(
     assert "fine-tun" not in capsys.readouterr().out
     assert not (folder / "finetune").exists()
     for path in folder.glob("export/*/manifest.json"):
-        assert read_json(path, "export/1")["finetuning"] is None
+        assert read_json(path, "export/2")["finetuning"] is None
 
 
 def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
