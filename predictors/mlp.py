@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from predictors import features
 from predictors.calibration import calibrate
+from predictors.left_out import FOLDS, folds_of
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
-MEMBERS = 10
-FOLDS = 5  # each member is judged on a fifth of the rows, which it never sees
+MEMBERS = 10  # each is judged on a fold of the rows, a fifth, which it never sees
 HIDDEN = 64
 OUTPUT_GAIN = 0.3  # members start close to zero, so that they agree where nothing was learned about them
 STEPS = 400  # of full-batch AdamW, in each of the two stages
@@ -46,8 +46,8 @@ class Weights(NamedTuple):
 class Rows(NamedTuple):
     """What the networks read of n candidates."""
 
-    architecture: Tensor  # (n, a) centred
-    policy: Tensor  # (n, p) all-zero in fp32
+    architecture: Tensor  # (n, a) centred; the costs that every network has among them
+    policy: Tensor  # (n, p) all-zero in fp32; the costs that a network may be without among them
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,7 @@ class Fitted:
         centre: (a,) mean architecture features of the training rows.
         weights: of the members.
         mean, scale: of the targets.
+        left_out: (n,) standardised, what the members that have not seen a row say of it.
         typical: disagreement of members on rows they have not seen, standardised.
         widen: factor from disagreement to standard deviation of the error.
     """
@@ -68,6 +69,7 @@ class Fitted:
     weights: Weights
     mean: float
     scale: float
+    left_out: NDArray[np.float64]
     typical: float
     widen: float
 
@@ -88,19 +90,33 @@ class MlpPredictor:
     def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
         check_rows(self.space, genomes, targets)
         costs = features.log_costs(self.costs, self.space, genomes)
-        centre = _architecture(self.space, costs, genomes).mean(axis=0)
+        centre = _encode(self.space, costs, genomes)[0].mean(axis=0)
         rows = _rows(self.space, costs, centre, genomes)
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         standard = ((targets - mean) / scale).astype(np.float32)
-        seen = _seen(len(targets), seed=self.seed)
+        seen = _seen(self.space, genomes, seed=self.seed)
         weights = transfer(rows, torch.from_numpy(standard), torch.from_numpy(seen), seed=self.seed)
-        typical, widen = _judge(_outputs(weights, rows), standard, ~seen)
-        return replace(self, fitted=Fitted(costs, centre, weights, mean, scale, typical, widen))
+        unseen = _outputs(weights, rows).T[~seen.T].reshape(len(targets), MEMBERS // FOLDS)
+        typical, widen = _judge(unseen, standard)
+        left_out = unseen.mean(axis=1, dtype=np.float64)
+        return replace(self, fitted=Fitted(costs, centre, weights, mean, scale, left_out, typical, widen))
 
-    def predict(self, genomes: Genomes) -> Prediction:
+    @property
+    def left_out(self) -> NDArray[np.float64]:
+        """(n,) what it says of each row it was fitted on without having learned from its architecture.
+
+        It is a little worse than `predict`: fewer members take part.
+        """
+        fitted = self._known()
+        return fitted.mean + fitted.scale * fitted.left_out
+
+    def _known(self) -> Fitted:
         if self.fitted is None:
             raise not_fitted(self)
-        fitted, mean, std = self.fitted, np.empty(len(genomes)), np.empty(len(genomes))
+        return self.fitted
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        fitted, mean, std = self._known(), np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
             chunk = slice(start, start + CHUNK)
             outputs = _outputs(fitted.weights, _rows(self.space, fitted.costs, fitted.centre, genomes[chunk]))
@@ -112,13 +128,18 @@ class MlpPredictor:
 # -- features ------------------------------------------------------------------------------------------------
 
 
-def _architecture(space: SearchSpace, costs: features.LogCosts, genomes: Genomes) -> features.Features:
-    return np.hstack([features.architecture(space)(genomes), costs(space, genomes)])
+def _encode(
+    space: SearchSpace, costs: features.LogCosts, genomes: Genomes
+) -> tuple[features.Features, features.Features]:
+    """(n, a) of the architecture and (n, p) of the policy."""
+    free = costs(space, genomes)
+    architecture = np.hstack([features.architecture(space)(genomes), free[:, ~costs.without]])
+    return architecture, np.hstack([features.policy(space)(genomes), free[:, costs.without]])
 
 
 def _rows(space: SearchSpace, costs: features.LogCosts, centre: features.Features, genomes: Genomes) -> Rows:
-    architecture = _architecture(space, costs, genomes) - centre
-    return Rows(torch.from_numpy(architecture), torch.from_numpy(features.policy(space)(genomes)))
+    architecture, policy = _encode(space, costs, genomes)
+    return Rows(torch.from_numpy(architecture - centre), torch.from_numpy(policy))
 
 
 # -- networks ------------------------------------------------------------------------------------------------
@@ -191,15 +212,15 @@ def _outputs(weights: Weights, rows: Rows) -> NDArray[np.float32]:
 # -- uncertainty ---------------------------------------------------------------------------------------------
 
 
-def _seen(n: int, *, seed: int) -> NDArray[np.bool_]:
-    """(e, n) which rows each member learns from: all but one fold of its own partition of the rows.
+def _seen(space: SearchSpace, genomes: Genomes, *, seed: int) -> NDArray[np.bool_]:
+    """(e, n) which rows each member learns from: all but one fold of its own partition of the architectures.
 
     Every `FOLDS` members share a partition. A row is unseen by one member of each; as their training rows
     differ, they disagree about it as all members do about a new one.
     """
     rng = np.random.default_rng(seed)
-    folds = np.stack([rng.permutation(n) % FOLDS for _ in range(MEMBERS // FOLDS)])[:, None]
-    return np.asarray(folds != np.arange(FOLDS)[:, None]).reshape(MEMBERS, n)
+    folds = np.stack([folds_of(space, genomes, rng=rng) for _ in range(MEMBERS // FOLDS)])[:, None]
+    return np.asarray(folds != np.arange(FOLDS)[:, None]).reshape(MEMBERS, len(genomes))
 
 
 def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]:
@@ -207,13 +228,10 @@ def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]
     return np.asarray(np.hypot(outputs.std(axis=0), typical) / math.sqrt(2), np.float64)
 
 
-def _judge(
-    outputs: NDArray[np.float32], targets: NDArray[np.float32], held: NDArray[np.bool_]
-) -> tuple[float, float]:
-    """`typical` and `widen` of `Fitted`, from what members (e, n) say of rows `held` (e, n) out.
+def _judge(unseen: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[float, float]:
+    """`typical` and `widen` of `Fitted`, from what the members that judge a row say of it (n, e / FOLDS).
 
     Slightly wide: the few members that judge a row err more than all of them together do.
     """
-    unseen = outputs.T[held.T].reshape(len(targets), MEMBERS // FOLDS)
     typical = math.sqrt(unseen.var(axis=1, ddof=1).mean()) + FLOOR
     return typical, calibrate(unseen.mean(axis=1) - targets, np.full(len(targets), typical))

@@ -13,6 +13,8 @@ from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
 PREDICTORS: Mapping[str, str] = {
+    "auto": "predictors.stacked:StackedPredictor",
+    "boosting": "predictors.boosting:BoostingPredictor",
     "mlp": "predictors.mlp:MlpPredictor",
     "ridge": "predictors.ridge:RidgePredictor",
     "trees": "predictors.trees:TreesPredictor",

@@ -1,0 +1,110 @@
+"""Gradient boosting: small trees, each fitted to what those before it left over. They see thresholds and
+interactions that smooth models miss, and so err differently.
+"""
+
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import GradientBoostingRegressor
+
+from predictors.calibration import calibrate
+from predictors.features import Features
+from predictors.gp_features import Reader, reader
+from predictors.left_out import folds_of
+from predictors.predictor import Prediction, check_rows, not_fitted
+from predictors.table import CostTable
+from supernet.space import Genomes, SearchSpace
+
+TREES = 80  # of each fold's model
+LEARNING_RATE = 0.12
+DEPTH = 4
+FEATURES = 0.15  # share that a split chooses from: few, so that trees differ
+ROWS = 0.6  # share that a tree learns from: Friedman 2002, doi:10.1016/S0167-9473(01)00065-2
+LEAF = 3  # fewest rows in one
+FLOOR = 1e-3  # smallest std, in standard deviations of the targets
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `BoostingPredictor.fit` learns.
+
+    Attributes:
+        reader: of features.
+        models: one per fold, fitted to the other folds.
+        mean, scale: of the targets.
+        left_out: (n,) standardised, what the model of its fold says of each row.
+        std: standardised, of the error.
+    """
+
+    reader: Reader
+    models: tuple[GradientBoostingRegressor, ...]
+    mean: float
+    scale: float
+    left_out: NDArray[np.float64]
+    std: float
+
+
+@dataclass(frozen=True, eq=False)
+class BoostingPredictor:
+    """Mean of one model per fold of the rows; see `predictors.predictor.Predictor`.
+
+    Each row is judged by the model that has not seen its architecture, and these errors are the standard
+    deviation: cross-conformal prediction, Vovk 2015, arXiv:1208.0806. It is the same for every genome. How
+    much the models disagree would not do: about a row that most of them have learned they do so in another
+    way than about a new one.
+    """
+
+    space: SearchSpace
+    _: KW_ONLY
+    seed: int
+    costs: CostTable | None = None
+    fitted: Fitted | None = None
+
+    def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
+        check_rows(self.space, genomes, targets)
+        read = reader(self.space, self.costs, genomes)
+        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
+        x, standard = read(genomes), (targets - mean) / scale
+        fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
+        models = tuple(self._boosted(x[fold != k], standard[fold != k], int(k)) for k in np.unique(fold))
+        left_out = _outputs(models, x)[fold, np.arange(len(fold))]
+        std = max(calibrate(left_out - standard, np.ones(len(fold))), FLOOR)
+        return replace(self, fitted=Fitted(read, models, mean, scale, left_out, std))
+
+    def _boosted(self, x: Features, standard: NDArray[np.float64], k: int) -> GradientBoostingRegressor:
+        model = GradientBoostingRegressor(
+            n_estimators=TREES,
+            learning_rate=LEARNING_RATE,
+            max_depth=DEPTH,
+            max_features=FEATURES,
+            subsample=ROWS,
+            min_samples_leaf=LEAF,
+            random_state=int(np.random.default_rng([self.seed, k]).integers(2**31)),
+        )
+        return model.fit(x, standard)
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        fitted = self._known()
+        mean = _outputs(fitted.models, fitted.reader(genomes)).mean(axis=0)
+        std = np.full(len(genomes), fitted.scale * fitted.std)
+        return Prediction(fitted.mean + fitted.scale * mean, std)
+
+    @property
+    def left_out(self) -> NDArray[np.float64]:
+        """(n,) what it says of each row it was fitted on without having learned from its architecture."""
+        fitted = self._known()
+        return fitted.mean + fitted.scale * fitted.left_out
+
+    def _known(self) -> Fitted:
+        if self.fitted is None:
+            raise not_fitted(self)
+        return self.fitted
+
+
+def _outputs(models: tuple[GradientBoostingRegressor, ...], x: Features) -> NDArray[np.float64]:
+    """(k, n) what each model says of each row."""
+    if not len(x):
+        return np.zeros((len(models), 0))
+    return np.stack([model.predict(x) for model in models])

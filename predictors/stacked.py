@@ -1,0 +1,192 @@
+"""`auto`: every model that the time allows, and of these the weighted mean that errs least on rows that none
+of its parts had seen, or the one that ranks them best.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from predictors.calibration import calibrate
+from predictors.left_out import FOLDS, folds_of, left_out
+from predictors.predictor import FEWEST, Prediction, Predictor, check_rows, load_predictor, not_fitted
+from predictors.quality import tau
+from predictors.table import CostTable
+from supernet.space import Genomes, SearchSpace
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FitTime:
+    """Seconds that fitting takes on one core: a constant, per row, and per million cubes of rows."""
+
+    start_s: float
+    row_s: float
+    cubes_s: float = 0.0
+
+    def seconds(self, n: int) -> float:
+        """For n rows."""
+        return self.start_s + self.row_s * n + self.cubes_s * n**3 / 1e6
+
+
+# Measured once, for `benchmarks/predictor_quality.py` to check: what is chosen must not depend on what else a
+# machine is doing.
+MEMBERS: Mapping[str, FitTime] = {
+    "ridge": FitTime(0.05, 2e-4),
+    "boosting": FitTime(0.15, 5e-4),
+    "mlp": FitTime(0.4, 4e-3),
+}
+LIMIT_S = 20.0
+FEW = 2 * FEWEST  # rows below which nothing can be left out: the first member then stands alone
+LEAST_WEIGHT = 0.05  # members of less are left out: they cost more time than they add
+CHUNK = 4096  # rows predicted at once
+FLOOR = 1e-3  # smallest std, in standard deviations of the targets
+
+
+@runtime_checkable
+class PredictsMeans(Protocol):
+    """A predictor that gives means faster than standard deviations."""
+
+    def means(self, genomes: Genomes) -> Floats:
+        """(n,) the means of `predict`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `StackedPredictor.fit` learns.
+
+    Attributes:
+        members: those that the mean is of, by registered name.
+        weights: (m,) of them; they sum to 1.
+        taus: rank correlation on left-out rows, of every model that was tried, by name.
+        typical: the members' mean disagreement on left-out rows.
+        widen: factor from disagreement to standard deviation of the error.
+        floor: smallest standard deviation.
+    """
+
+    members: Mapping[str, Predictor]
+    weights: Floats
+    taus: Mapping[str, float]
+    typical: float
+    widen: float
+    floor: float
+
+
+@dataclass(frozen=True, eq=False)
+class StackedPredictor:
+    """A weighted mean of other predictors; see `predictors.predictor.Predictor`.
+
+    Stacking: Wolpert 1992, doi:10.1016/S0893-6080(05)80023-1; weights are not negative, as by Breiman 1996,
+    doi:10.1007/BF00117832, and sum to 1. Each row's error is of members that did not learn from its
+    architecture; the same errors calibrate the standard deviation.
+
+    Args:
+        members: names of the predictors to try, from the quickest.
+        limit_s: seconds that fitting may take on one core, by `MEMBERS`: members are tried in order as long
+            as they fit in, and at least the first.
+    """
+
+    space: SearchSpace
+    _: KW_ONLY
+    seed: int
+    costs: CostTable | None = None
+    members: tuple[str, ...] = tuple(MEMBERS)
+    limit_s: float = LIMIT_S
+    fitted: Fitted | None = None
+
+    def fit(self, genomes: Genomes, targets: Floats) -> Self:
+        check_rows(self.space, genomes, targets)
+        enough = len(targets) >= FEW
+        names = affordable(self.members, len(targets), self.limit_s) if enough else self.members[:1]
+        models = {
+            name: load_predictor(name)(self.space, seed=self.seed, costs=self.costs).fit(genomes, targets)
+            for name in names
+        }
+        if len(models) == 1:
+            return replace(self, fitted=Fitted(models, np.ones(1), {}, 0.0, 1.0, 0.0))
+        fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
+        unseen = np.stack([left_out(model, genomes, targets, fold) for model in models.values()])
+        return replace(self, fitted=_stack(models, unseen, targets))
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        if self.fitted is None:
+            raise not_fitted(self)
+        fitted, members = self.fitted, list(self.fitted.members.values())
+        if len(members) == 1:  # its own standard deviation knows more than a disagreement of one
+            return members[0].predict(genomes)
+        mean, std = np.empty((2, len(genomes)))
+        for start in range(0, len(genomes), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            outputs = np.stack([_means(member, genomes[chunk]) for member in members])
+            mean[chunk], spread = _mixed(fitted.weights, outputs)
+            std[chunk] = fitted.widen * np.hypot(spread, fitted.typical)
+        return Prediction(mean, np.maximum(std, fitted.floor))
+
+
+def _stack(models: Mapping[str, Predictor], unseen: Floats, targets: Floats) -> Fitted:
+    """The weighted mean of models, by name, that said `unseen` (m, n) of rows with `targets` (n,)."""
+    taus = {name: tau(output, targets) or 0.0 for name, output in zip(models, unseen, strict=True)}
+    weights = best_weights(unseen, targets)
+    kept = weights > 0
+    mean, spread = _mixed(weights, unseen)
+    floor = FLOOR * (float(targets.std()) or 1.0)
+    typical = float(spread.mean()) + floor
+    widen = calibrate(mean - targets, np.hypot(spread, typical))
+    members = {name: model for (name, model), keep in zip(models.items(), kept, strict=True) if keep}
+    return Fitted(members, weights[kept], taus, typical, widen, floor)
+
+
+def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
+    """The first of `names`, and those of the others, in order, that n rows can be fitted with in `limit_s` in
+    all; a model that is not in `MEMBERS` is taken to be as slow as the slowest there, and fitted for every
+    fold besides.
+    """
+    slowest, spent, chosen = max(time.seconds(n) for time in MEMBERS.values()), 0.0, list[str]()
+    for name in names:
+        takes_s = MEMBERS[name].seconds(n) if name in MEMBERS else (1 + FOLDS) * slowest
+        if not chosen or spent + takes_s <= limit_s:
+            chosen.append(name)
+            spent += takes_s
+    return tuple(chosen)
+
+
+def best_weights(unseen: Floats, targets: Floats) -> Floats:
+    """(m,) weights, not negative and of sum 1, of members that said `unseen` (m, n) of rows with `targets`
+    (n,): of the least squared error, or all on the member that ranks best where no mean ranks better.
+    """
+    errors = (unseen - targets) / (float(targets.std()) or 1.0)
+    weights = _least_error(errors)
+    if (weights < LEAST_WEIGHT).any():
+        kept = weights >= LEAST_WEIGHT
+        weights = np.where(kept, 0.0, weights)
+        weights[kept], weights[~kept] = _least_error(errors[kept]), 0.0
+    ranks = [tau(output, targets) or 0.0 for output in unseen]
+    best = int(np.argmax(ranks))
+    if ranks[best] >= (tau(weights @ unseen, targets) or 0.0):
+        return np.asarray(np.arange(len(unseen)) == best, np.float64)
+    return weights
+
+
+def _least_error(errors: Floats) -> Floats:
+    """(m,) weights of sum 1 that make the mean of errors (m, n) smallest, by non-negative least squares with
+    the sum as one more, heavy row.
+    """
+    heavy = 1e3 * np.sqrt((errors**2).sum() + 1)
+    system = np.vstack([errors.T, np.full(len(errors), heavy)])
+    weights, _ = nnls(system, np.append(np.zeros(errors.shape[1]), heavy))
+    return np.asarray(weights / weights.sum())
+
+
+def _mixed(weights: Floats, outputs: Floats) -> tuple[Floats, Floats]:
+    """Weighted mean (n,) of outputs (m, n), and the weighted standard deviation around it (n,)."""
+    mean = weights @ outputs
+    return mean, np.sqrt(weights @ (outputs - mean) ** 2)
+
+
+def _means(member: Predictor, genomes: Genomes) -> Floats:
+    return member.means(genomes) if isinstance(member, PredictsMeans) else member.predict(genomes).mean
