@@ -4,18 +4,18 @@ its password never shown.
 
 import random
 import time
-import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from hw_profiles.errors import TrilobitError
 
@@ -42,12 +42,14 @@ def open_storage(url: str, *, grace_s: int) -> Storage:
     # Optuna fills in templates: braces of a password are none
     text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     with failures_of(url):
-        storage = _open_patiently(text, _engine_options(parsed), grace_s)
+        storage = _open_patiently(text, {**_engine_options(parsed), "poolclass": NullPool}, grace_s)
+        if not lite:  # connections are kept now; those of an attempt that fails would never be closed
+            storage = _open(text, _engine_options(parsed), grace_s)
+            weakref.finalize(storage, storage.engine.dispose)
     if lite:
         # Reading a trial's state and setting it is one transaction; SQLite, which has no SELECT FOR UPDATE,
         # would let two processes read first. https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
         event.listen(storage.engine, "begin", _lock_at_once)
-    weakref.finalize(storage, storage.engine.dispose)
     return storage
 
 
@@ -55,15 +57,19 @@ def _open_patiently(url: str, options: dict[str, Any], grace_s: int) -> Storage:
     """Another process that makes the same tables at the same moment wins: what it made is there next time."""
     for left in reversed(range(OPENINGS)):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat's interface may change
-                # heartbeats are sent by nas/queue.py; the interval only switches them on
-                return RDBStorage(url, options, heartbeat_interval=1, grace_period=grace_s)
+            return _open(url, options, grace_s)
         except (StorageInternalError, SQLAlchemyError) as error:
             if not left or not _is_collision(error):
                 raise
             time.sleep(random.uniform(0.01, 0.1))  # no result depends on it
     raise AssertionError("unreachable")
+
+
+def _open(url: str, options: dict[str, Any], grace_s: int) -> Storage:
+    storage = RDBStorage(url, options)
+    # as its arguments would, but those warn that the heartbeat's interface may change
+    storage.heartbeat_interval, storage.grace_period = 1, grace_s  # nas/queue.py beats, at its own pace
+    return storage
 
 
 def _engine_options(url: URL) -> dict[str, Any]:
