@@ -4,7 +4,7 @@ Cai et al. 2020, arXiv:1908.09791; files from han-cai/files, described in the da
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,9 @@ ROWS = 512  # predicted at once: activations stay inside a core's second-level c
 Lut = Mapping[str, Mapping[str, Mapping[str, float]]]  # resolution -> key -> {mean ms, std, count}
 
 
-def ofa_space() -> SearchSpace:
+def ofa_space(resolutions: Sequence[int] = RESOLUTIONS) -> SearchSpace:
     """46 choices, about 10^20 networks."""
-    choices = [Choice("resolution", RESOLUTIONS)]
+    choices = [Choice("resolution", tuple(resolutions))]
     for s in range(len(STAGES)):
         choices.append(Choice(f"s{s}.depth", DEPTHS))
         for b in range(BLOCKS):
@@ -157,9 +157,9 @@ def published_profiles(data: Path) -> Mapping[int, DeviceProfile]:
     return {resolution: import_table(path, resolution=resolution) for resolution in RESOLUTIONS}
 
 
-def published_layers() -> MobileLayers:
-    """The units of the registered space."""
-    family = load_family("ofa-mbv3-w1.2", in_channels=3, classes=CLASSES)
+def published_layers(name: str = "ofa-mbv3-w1.2") -> MobileLayers:
+    """The units of a registered space."""
+    family = load_family(name, in_channels=3, classes=CLASSES)
     assert isinstance(family, MobileFamily)
     return family.layers
 
@@ -168,23 +168,28 @@ Placed = tuple[int, LayerSpec]  # a unit in a network of this resolution
 
 
 def latency_table(space: SearchSpace, profiles: Mapping[int, DeviceProfile]) -> CostTable:
-    """(n, g) genomes -> (n, 1) seconds.
+    """(n, g) genomes -> (n, 1) seconds."""
+    units = published_layers()
+    return unit_table(space, units, lambda placed: profiles[placed[0]].cost_s(placed[1]))
+
+
+def unit_table(space: SearchSpace, units: MobileLayers, cost: Callable[[Placed], float]) -> CostTable:
+    """(n, g) genomes -> (n, 1) summed costs of a network's units.
 
     A unit's place (resolution, unit) stands where a layer would: the classifier, whose input does not depend
     on the resolution, was measured at each of them.
     """
-
-    units = published_layers()
+    resolutions = [int(option) for option in space.choices[0].options]
 
     def fixed(genes: tuple[int, ...]) -> tuple[Placed, ...]:
-        resolution = RESOLUTIONS[genes[0]]
+        resolution = resolutions[genes[0]]
         ends = units.ends(resolution, dict.fromkeys(units.tail, FP32)).values()
         layers = (units.stem(resolution, FP32), units.first(resolution, FP32), *ends)
         return tuple((resolution, layer) for layer in layers)
 
     def block(s: int, b: int) -> CostTerm:
         def layers(genes: tuple[int, ...]) -> tuple[Placed, ...]:
-            resolution, depth = RESOLUTIONS[genes[0]], DEPTHS[genes[1]]
+            resolution, depth = resolutions[genes[0]], DEPTHS[genes[1]]
             sizes = Block(KERNELS[genes[2]], units.expanded(s, b, EXPANDS[genes[3]]))
             layer = units.block(resolution, s, b, sizes, FP32)
             return ((resolution, layer),) if b < depth else ()
@@ -194,4 +199,4 @@ def latency_table(space: SearchSpace, profiles: Mapping[int, DeviceProfile]) -> 
 
     terms = [CostTerm((space.columns["resolution"],), fixed)]
     terms += [block(s, b) for s in range(len(STAGES)) for b in range(BLOCKS)]
-    return compile_table(space, terms, [lambda placed: profiles[placed[0]].cost_s(placed[1])])
+    return compile_table(space, terms, [cost])

@@ -1,29 +1,28 @@
 """The default search: multi-objective evolution on whole genome matrices.
 
 NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017), with an archive of everything non-dominated
-that breeds too; mostly steps of one gene, so that children of archived parents are a local search around the
-front; and a first generation spread from the smallest to the largest network. Limits on costs that are known
-in advance are met by repair (`nas.search.repair`), not by rejection.
+that breeds too; mostly steps of one or two genes, so that children of archived parents are a local search
+around the front; a population of many skeletons (depths, mostly), since a better one is worse at first, until
+the rest fits it; and a first generation spread from the smallest to the largest network. Limits on costs that
+are known in advance are met by repair (`nas.search.repair`), not by rejection.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import crowding_distance, finite_rows, non_dominated
+from nas.pareto import crowding_distance, finite_rows
 from nas.search.novelty import Novelty, row_hashes
-from nas.search.points import Points, constrained_rank, join
+from nas.search.points import Points, constrained_rank, front, join
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
-# the best of about 20 settings on once-for-all's predictor and Note10 latency (benchmarks/ofa_mbv3.py),
-# by hypervolume after 2,000, 10,000 and 20,000 evaluations, 3 to 6 seeds each
+# the best of about 20 settings on once-for-all's predictor and Note10 latency (benchmarks/ofa_mbv3.py), by
+# hypervolume after 2,000, 10,000 and 20,000 evaluations and by top-1 within a limit, 3 to 6 seeds each
 POPULATION = 200
+ALIKE = 4  # of one skeleton, which is the genes that decide which others are alive, before others follow
 ELITE = 0.5  # share of parents from the archive; the others are from the population
 CROSSED = 0.15  # share of children that have two parents
 IMMIGRANTS = 0.02  # share of children that have none
-LATELY, WORTHWHILE = 3000, 0.003  # starts again when of so many rows less than this share was worth keeping
-CAP = 4
-KICK = 0.25  # share of genes drawn again then
 CHANGED = np.array([1, 1, 2, 2, 3])  # genes of a child that are drawn again, one of these numbers each
 TRIES = 3  # to find a living gene; one that is dead stays as it is
 
@@ -47,8 +46,6 @@ class Evolution:
         self._archive: Points | None = None
         referred = {parent for choice in space.choices for parent, _ in choice.active_if}
         self._skeleton = [space.columns[name] for name in sorted(referred)]
-        self._left: Genomes | None = None  # where the search starts again from
-        self._recent: list[tuple[int, int]] = []  # rows told lately, and how many of them entered the archive
 
     def ask(self, n: int) -> Genomes:
         rng = np.random.default_rng([self._seed, self._step])
@@ -57,39 +54,23 @@ class Evolution:
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]
-        known = told[:0] if self._archive is None else self._archive
-        candidates = join(known, told[told.violation <= 0])
-        kept = non_dominated(candidates.objectives)
-        self._archive = in_order(candidates[kept])
+        self._archive = in_order(front(told if self._archive is None else join(self._archive, told)))
         everyone = told if self._population is None else join(self._population, told)
         self._population = self._survivors(in_order(everyone))
-        self._recent.append((len(told), int(kept[len(known) :].sum())))
-        if self._stuck():
-            self._left, self._population, self._archive = self._archive.genomes, None, None
-            self._recent = []
 
     def _survivors(self, ordered: Points) -> Points:
-        """The first `POPULATION` rows, but at most `CAP` of one skeleton."""
+        """The first `POPULATION` rows; those that are not among the first `ALIKE` of their skeleton come last."""
         _, niche = np.unique(row_hashes(ordered.genomes[:, self._skeleton]), return_inverse=True)
         by_niche = np.argsort(niche, kind="stable")
         sizes = np.bincount(niche)
         place = np.empty(len(niche), np.int64)
         place[by_niche] = np.arange(len(niche)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return ordered[place < CAP][:POPULATION]
-
-    def _stuck(self) -> bool:
-        """Whether next to nothing of what was told lately entered the archive."""
-        while sum(told for told, _ in self._recent[1:]) >= LATELY:
-            self._recent = self._recent[1:]
-        told, entered = (sum(counts) for counts in zip(*self._recent, strict=True))
-        return told >= LATELY and entered < WORTHWHILE * told
+        return ordered[np.argsort(place >= ALIKE, kind="stable")[:POPULATION]]
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
         """About `n` canonical genomes, not necessarily new."""
         if self._population is None or self._archive is None or not len(self._population):
-            if self._left is None or not len(self._left):
-                return spread_sample(self._space, n, rng=rng)
-            return self._space.mutate(self._left[rng.integers(0, len(self._left), n)], KICK, rng=rng)
+            return spread_sample(self._space, n, rng=rng)
         immigrants = rng.binomial(n, IMMIGRANTS)
         crossed = rng.binomial(n - immigrants, CROSSED)
         children = self._parents(n - immigrants, rng)

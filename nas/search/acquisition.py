@@ -1,0 +1,120 @@
+"""Which networks are worth a real evaluation: the batch that is expected to add most to the front.
+
+Maximised is the expected hypervolume that the batch adds, with objectives taken as independent normal
+distributions. The expectation rewards a good mean and an uncertain one alike; and as a spot that one row
+probably dominates already is worth little a second time, a batch spreads over the front by itself. Gains
+are submodular, so the greedy batch has at least 1 - 1/e of the best one's (Nemhauser et al. 1978,
+doi:10.1007/BF01588971).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+from scipy.stats import qmc
+
+from nas.pareto import Matrix, finite_rows
+
+LINES = 9  # 2^9 lines through the box of the other objectives
+LEVELS = 12  # spots on each
+REACH = 2.5  # standard deviations below the mean that are still thought possible
+SURE = 1e-12  # an objective whose deviation is below this share of its extent is known
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """Places between a front and what might be reached: they stand for the volume there.
+
+    Attributes:
+        values: (s, m) objective values.
+        volume: (s,) that each stands for; objectives scaled to the box.
+    """
+
+    values: Matrix
+    volume: NDArray[np.float64]
+
+
+def choose_batch(
+    mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64], k: int
+) -> NDArray[np.int64]:
+    """Up to `k` rows of candidates (n, m) to evaluate for real, in order of what they are expected to add.
+
+    Where nothing more is expected of any, the rest is not filled up.
+
+    Args:
+        mean: (n, m) predicted objectives, less is better.
+        std: (n, m) standard deviations of their errors; 0 where an objective is known.
+        front: (f, m) what was evaluated so far; dominated rows do no harm.
+        reference: (m,) hypervolume is counted from there.
+        k: at most so many.
+    """
+    chosen: list[int] = []
+    if not len(mean) or k < 1:
+        return np.empty(0, np.int64)
+    spots = spots_between(mean, std, front, reference)
+    if not len(spots.volume):
+        return np.empty(0, np.int64)
+    reached = probability_to_dominate(mean, std, spots.values)
+    left = spots.volume.astype(np.float32)
+    for _ in range(min(k, len(mean))):
+        gains = reached @ left
+        row = int(gains.argmax())
+        if gains[row] <= 0:
+            break
+        chosen.append(row)
+        left = left * (1 - reached[row])
+        reached[row] = 0
+    return np.array(chosen, np.int64)
+
+
+def probability_to_dominate(mean: Matrix, std: Matrix, spots: Matrix) -> NDArray[np.float32]:
+    """(n, s) how probably each candidate is at least as good as each spot in every objective."""
+    out = np.ones((len(mean), len(spots)), np.float32)
+    extent = np.ptp(spots, axis=0)
+    for j in range(mean.shape[1]):
+        if (std[:, j] <= SURE * extent[j]).all():
+            out *= mean[:, j, None] <= spots[:, j]
+        else:
+            deviation = np.maximum(std[:, j, None], SURE * extent[j] + np.finfo(float).tiny)
+            out *= ndtr(((spots[:, j] - mean[:, j, None]) / deviation).astype(np.float32))
+    return out
+
+
+def spots_between(mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64]) -> Spots:
+    """Spots on lines along the least certain objective, from the front down to what candidates may reach.
+
+    The lines are a Sobol set in the other objectives; on each, only the stretch that is neither dominated
+    nor out of reach holds spots, so that slim gains beside a good front are seen as well as large ones.
+    """
+    hopeful = mean - REACH * std
+    best = np.minimum(hopeful.min(axis=0), front[finite_rows(front)].min(axis=0, initial=np.inf))
+    extent = np.maximum(reference - best, np.finfo(float).tiny)
+    along = int((std / extent).mean(axis=0).argmax())
+    others = np.delete(np.arange(mean.shape[1]), along)
+    lines = best[others] + _sobol(len(others)) * extent[others]
+    known = np.minimum(_lowest(front, lines, along, others), reference[along])
+    bottom = _lowest(hopeful, lines, along, others)
+    open_ = bottom < known
+    lines, known, bottom = lines[open_], known[open_], bottom[open_]
+    share = (np.arange(LEVELS) + 0.5) / LEVELS
+    values = np.empty((len(lines), LEVELS, mean.shape[1]))
+    values[:, :, others] = lines[:, None]
+    values[:, :, along] = known[:, None] - (known - bottom)[:, None] * share
+    volume = np.repeat((known - bottom) / extent[along] / LEVELS, LEVELS)
+    return Spots(values.reshape(-1, mean.shape[1]), volume)
+
+
+def _sobol(dimensions: int) -> NDArray[np.float64]:
+    """(l, d) evenly spread in 0..1; one row without dimensions."""
+    if not dimensions:
+        return np.empty((1, 0))
+    points = qmc.Sobol(dimensions, scramble=False).random_base2(LINES)
+    return np.asarray(points + 0.5 / len(points), np.float64)
+
+
+def _lowest(rows: Matrix, lines: Matrix, along: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(l,) the lowest value `along` of any of `rows` (n, m) that are at or below a line in the others."""
+    below = (rows[:, None, others] <= lines).all(axis=2)
+    lowest: NDArray[np.float64] = np.where(below, rows[:, along, None], np.inf).min(axis=0, initial=np.inf)
+    return lowest
