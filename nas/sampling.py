@@ -18,6 +18,7 @@ from predictors.surrogate import (
     PRIOR,
     Embedding,
     Kernel,
+    evened,
     learn_kernel,
     points_at,
     posterior_mean,
@@ -100,7 +101,8 @@ class Enough:
         name, n, most: the kind, how many were evaluated and how many could have been.
         why: in words.
         gain: of Kendall's tau that the next batch promised; None where no curve was drawn.
-        curve: held-out error of the sampler's own model after learning from some, and from all.
+        curve: held-out error of the sampler's own model after learning from some, and from all; on the scale
+            of `evened`.
     """
 
     name: str
@@ -160,7 +162,7 @@ def choose(sampling: Sampling, samples: Samples, kind: Kind, n: int, *, rng: np.
     """Up to `n` networks of one kind that are not known yet."""
     known, kernel = sampling.embedding(samples.genomes), PRIOR
     if sampling.strategy != "diverse" and len(samples.answers) >= FEWEST_TO_LEARN:
-        kernel = learn_kernel(known, samples.answers, rng=rng)
+        kernel = learn_kernel(known, evened(samples.answers), rng=rng)
     near = samples.genomes[:0]
     if sampling.strategy == "front" and len(samples.answers) >= FEWEST_TO_LEARN:
         near = _near_front(sampling, samples, kind, kernel, n // 2, rng=rng)
@@ -174,10 +176,10 @@ def _near_front(
     sampling: Sampling, samples: Samples, kind: Kind, kernel: Kernel, n: int, *, rng: np.random.Generator
 ) -> Genomes:
     """Up to `n` networks, well spread, of the front that the answers so far predict."""
-    known = sampling.embedding(samples.genomes)
+    known, targets = sampling.embedding(samples.genomes), evened(samples.answers)
 
     def predicted(genomes: Genomes) -> tuple[Floats, Floats]:
-        mean = posterior_mean(kernel, known, samples.answers, sampling.embedding(genomes))
+        mean = posterior_mean(kernel, known, targets, sampling.embedding(genomes))
         cost = sampling.cost(genomes)
         runs = np.isfinite(cost)
         return np.stack([-mean, np.where(runs, cost, 0.0)], axis=1), np.where(runs, 0.0, np.inf)
@@ -185,7 +187,7 @@ def _near_front(
     space = sampling.embedding.space
     start = kind.draw(BATCH, rng=rng)
     searcher = make_searcher("evolution", space, seed=int(rng.integers(2**31)), initial=start)
-    worst = [1.0, np.finfo(np.float64).max]
+    worst = [10.0, np.finfo(np.float64).max]
     found = search(
         searcher,
         lambda genomes: predicted(kind.of_kind(genomes)),
@@ -230,7 +232,7 @@ def sampler_curve(sampling: Sampling, samples: Samples, before: int) -> tuple[Cu
     """Cross-validated error of the sampler's own model on the rows after the first `before`, from which it
     always learns; the mean of several partitions.
     """
-    points, targets = sampling.embedding(samples.genomes), samples.answers
+    points, targets = sampling.embedding(samples.genomes), evened(samples.answers)
     rng = np.random.default_rng([sampling.seed, 7, len(targets)])
     kernel = learn_kernel(points, targets, rng=rng)
 

@@ -8,14 +8,13 @@ that is better.
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hw_profiles.errors import TrilobitError
-from predictors.calibration import calibrate
 from predictors.learning_curve import Rows, learning_curve
 from predictors.predictor import MakePredictor, Prediction, Predictor, check_rows, not_fitted
 from predictors.surrogate import Groups, embed, learn_kernel, points_at, posterior_mean
@@ -25,14 +24,10 @@ from supernet.space import Choice, Genomes, SearchSpace
 Floats = NDArray[np.float64]
 Prior = Callable[[Genomes], Floats]  # (n, g) -> (n,) how good, in any unit
 
-Use = Literal["alone", "prior", "prior and residual"]
-USES: tuple[Use, ...] = ("alone", "prior", "prior and residual")
-
 REFERENCE = 2_000  # random networks that the prior's ranks are told by
 FOLDS, REPEATS = 5, 6
 ENOUGH = 200  # rows to judge by, repeats counted
 MAPPED = 0.5  # share of a space's choices that another one must have, to be a prior for it
-FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +49,15 @@ class Fitted:
     """What `WarmStart.fit` learns.
 
     Attributes:
-        use: what of the prior is used.
-        scores: the prior.
-        line: slope and intercept from scores to targets; zeros where the prior is not used.
-        residual: predictor of what is left; None where the prior is all there is...
-        std: ...and its expected error then.
+        scores: the prior; None where the predictor is better left alone.
+        slope, intercept: from scores to targets.
+        residual: predictor of what is left of the targets.
     """
 
-    use: Use
-    scores: Scores
-    line: tuple[float, float]
-    residual: Predictor | None
-    std: float
+    scores: Scores | None
+    slope: float
+    intercept: float
+    residual: Predictor
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,43 +77,41 @@ class WarmStart:
         reference = self.space.sample(REFERENCE, rng=np.random.default_rng(self.seed))
         scores = Scores(self.prior, np.sort(self.prior(reference)))
         found = scores(genomes)
-        use = self._choose(genomes, found, targets)
-        line = fit_line(found, targets) if use != "alone" else (0.0, 0.0)
-        left = targets - (line[0] * found + line[1])
-        residual, std = None, 0.0
-        if use == "prior":
-            scale = float(targets.std()) or 1.0
-            std = max(calibrate(left, np.ones(len(left))), FLOOR * scale)
-        else:
-            residual = self.make(self.space, seed=self.seed, costs=self.costs).fit(genomes, left)
-        return replace(self, fitted=Fitted(use, scores, line, residual, std))
+        helps = self._helps(genomes, found, targets)
+        slope, intercept = fit_line(found, targets) if helps else (0.0, 0.0)
+        predictor = self.make(self.space, seed=self.seed, costs=self.costs)
+        residual = predictor.fit(genomes, targets - (slope * found + intercept))
+        return replace(self, fitted=Fitted(scores if helps else None, slope, intercept, residual))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
             raise not_fitted(self)
-        if self.fitted.use == "alone" and self.fitted.residual is not None:
-            return self.fitted.residual.predict(genomes)
-        slope, intercept = self.fitted.line
-        mean = slope * self.fitted.scores(genomes) + intercept
-        if self.fitted.residual is None:
-            return Prediction(mean, np.full(len(genomes), self.fitted.std))
-        left = self.fitted.residual.predict(genomes)
-        return Prediction(mean + left.mean, left.std)
+        fitted, left = self.fitted, self.fitted.residual.predict(genomes)
+        if fitted.scores is None:
+            return left
+        return Prediction(fitted.slope * fitted.scores(genomes) + fitted.intercept + left.mean, left.std)
 
-    def _choose(self, genomes: Genomes, scores: Floats, targets: Floats) -> Use:
-        """What ranks best in cross-validation, a Gaussian process standing in for the predictor, which would
-        take too long; the prior on doubt.
+    def _helps(self, genomes: Genomes, scores: Floats, targets: Floats) -> bool:
+        """Whether unseen rows are ranked better with the prior. A Gaussian process stands in for the
+        predictor, which would take too long.
         """
         rng = np.random.default_rng([self.seed, 1])
         points = embed(self.space, self.costs, rng=rng)(genomes)
-        taus = dict.fromkeys(USES, 0.0)
+        gain = 0.0
         for _ in range(max(1, min(REPEATS, ENOUGH // len(targets)))):
-            fold = rng.permutation(len(targets)) % FOLDS
-            for use in USES:
-                fit = _stand_in(use, points, scores, targets)
-                same = np.random.default_rng(0)
-                taus[use] += learning_curve(fit, targets, fold, (1.0,), rng=same)[0].kendall_tau
-        return max(("prior and residual", "prior", "alone"), key=taus.__getitem__)
+            fold, seed = rng.permutation(len(targets)) % FOLDS, int(rng.integers(2**31))
+            with_it, without = (
+                learning_curve(
+                    partial(_stand_in, points, said, targets),
+                    targets,
+                    fold,
+                    (1.0,),
+                    rng=np.random.default_rng(seed),
+                )[0].kendall_tau
+                for said in (scores, np.zeros(len(scores)))
+            )
+            gain += with_it - without
+        return gain >= 0
 
 
 def warm(make: MakePredictor, prior: Prior) -> MakePredictor:
@@ -138,18 +128,13 @@ def fit_line(scores: Floats, targets: Floats) -> tuple[float, float]:
     return slope, float(targets.mean() - slope * scores.mean())
 
 
-def _stand_in(use: Use, points: Groups, scores: Floats, targets: Floats) -> Callable[[Rows, Rows], Floats]:
-    def fit(learned: Rows, asked: Rows) -> Floats:
-        slope, intercept = fit_line(scores[learned], targets[learned]) if use != "alone" else (0.0, 0.0)
-        said = slope * scores[asked] + intercept
-        if use == "prior":
-            return said
-        left = targets[learned] - (slope * scores[learned] + intercept)
-        known = points_at(points, learned)
-        kernel = learn_kernel(known, left, rng=np.random.default_rng(0))
-        return said + posterior_mean(kernel, known, left, points_at(points, asked))
-
-    return fit
+def _stand_in(points: Groups, scores: Floats, targets: Floats, learned: Rows, asked: Rows) -> Floats:
+    slope, intercept = fit_line(scores[learned], targets[learned])
+    left = targets[learned] - (slope * scores[learned] + intercept)
+    known = points_at(points, learned)
+    kernel = learn_kernel(known, left, rng=np.random.default_rng(0))
+    rest = posterior_mean(kernel, known, left, points_at(points, asked))
+    return slope * scores[asked] + intercept + rest
 
 
 # -- between spaces --------------------------------------------------------------------------------
@@ -163,10 +148,11 @@ def map_genomes(target: SearchSpace, source: SearchSpace) -> Callable[[Genomes],
     Raises:
         TrilobitError: too few of the choices of `target` are choices of `source`.
     """
-    shared = [choice for choice in target.choices if choice.name in source.columns]
-    if len(shared) < MAPPED * len(target.choices):
+    open_choices = [choice for choice in target.choices if len(choice.options) > 1]
+    shared = [choice for choice in open_choices if choice.name in source.columns]
+    if len(shared) < MAPPED * len(open_choices):
         raise TrilobitError(
-            f"{source.family} is no prior for {target.family}: {len(shared)} of {len(target.choices)} "
+            f"{source.family} is no prior for {target.family}: {len(shared)} of {len(open_choices)} "
             f"choices are in both, at least {MAPPED:.0%} are needed; take a run of a space of the same build"
         )
     middle = np.array([(len(choice.options) - 1) // 2 for choice in source.choices], np.int16)

@@ -13,6 +13,7 @@ from predictors.surrogate import (
     Groups,
     Kernel,
     embed,
+    evened,
     learn_kernel,
     points_at,
     posterior_covariance,
@@ -85,6 +86,15 @@ def test_the_kernel_with_the_right_noise_is_learned() -> None:
     assert learn_kernel(points, rng.normal(size=150), rng=rng).noise >= 0.3
     scaled = learn_kernel(points, 1e-3 * signal + 7, rng=np.random.default_rng(5))
     assert scaled == learn_kernel(points, signal, rng=np.random.default_rng(5))
+
+
+def test_outliers_do_not_rule_and_no_order_is_lost() -> None:
+    values = np.append(np.random.default_rng(0).normal(90, 1, 99), 10.0)
+    even = evened(values)
+    assert (np.argsort(even) == np.argsort(values)).all()
+    assert even[:99].std() > 3 * ((values - values.mean()) / values.std())[:99].std()
+    np.testing.assert_allclose(evened(3 * values + 7), even)
+    assert (evened(np.ones(5)) == 0).all()
 
 
 def test_each_row_chosen_takes_most_variance_off_all() -> None:

@@ -1,0 +1,123 @@
+"""What a prior from another task is worth where few networks of this one were evaluated.
+
+NAS-Bench-201: a predictor of accuracy on CIFAR-10, learned from 200 networks, starts those for CIFAR-100 and
+ImageNet16-120. Once-for-all's MobileNetV3: the predictor that its authors released starts one for the subnets
+that others measured. Judged by Kendall's tau among networks that were not learned from, beside the same
+predictor without a prior and the prior as it is. And a prior that knows nothing, which should cost nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from active_sampling import nas_bench, tau
+from harness import Row, argument_parser, interquartile_range, one_core, report
+from latency_spaces import nas_bench_201
+from ofa_mbv3 import AccuracyModel, ofa_space, published_weights
+from published_rows import PublishedRows, ofa_mobilenet
+
+from predictors.predictor import MakePredictor, load_predictor
+from predictors.warm_start import Prior, map_genomes, warm
+from supernet.space import Genomes, unique_rows
+
+COUNTS = (10, 20, 50, 100)
+OF_PRIOR = 200  # networks that the prior learns from
+TESTED = 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Rows to learn, and how to make the prior of one draw: (rows to learn it from, seed) -> prior."""
+
+    name: str
+    rows: PublishedRows
+    prior: Callable[[np.ndarray, int], Prior]
+
+
+def nas_bench_tasks(data: Path, make: MakePredictor) -> list[Task]:
+    """From CIFAR-10 to the two other data sets."""
+    rows = nas_bench(data)
+    accuracy = np.load(data / "latency" / "nb201.npz")["acc"]
+    accuracy = accuracy[unique_rows(nas_bench_201(data).readings[1].genomes)].astype(np.float64)
+
+    def prior(learned: np.ndarray, seed: int) -> Prior:
+        predictor = make(rows.space, seed=seed, costs=rows.costs)
+        fitted = predictor.fit(rows.genomes[learned], accuracy[learned, 0])
+        return lambda genomes: fitted.predict(genomes).mean
+
+    return [
+        Task(
+            f"NAS-Bench-201, CIFAR-10 to {name}",
+            PublishedRows(name, rows.space, rows.genomes, accuracy[:, column], rows.costs),
+            prior,
+        )
+        for column, name in ((1, "CIFAR-100"), (2, "ImageNet16-120"))
+    ]
+
+
+def ofa_task(data: Path) -> Task:
+    """From the published predictor to the published measurements."""
+    rows = ofa_mobilenet(data)
+    mapped, model = map_genomes(rows.space, ofa_space()), AccuracyModel(ofa_space(), published_weights(data))
+
+    def prior(genomes: Genomes) -> np.ndarray:
+        return model(mapped(genomes)).astype(np.float64)
+
+    return Task("OFA-MBv3, released predictor to measured subnets", rows, lambda learned, seed: prior)
+
+
+def nonsense(seed: int) -> Prior:
+    """Ranks networks at random, always in the same way."""
+
+    def prior(genomes: Genomes) -> np.ndarray:
+        weights = np.random.default_rng(seed).normal(size=genomes.shape[1])
+        return np.sin(1e3 * (genomes @ weights))
+
+    return prior
+
+
+def one_draw(task: Task, make: MakePredictor, seed: int) -> dict[int, Mapping[str, float]]:
+    """Count -> way -> tau."""
+    order = np.random.default_rng([seed, 2]).permutation(len(task.rows.targets))
+    count = max(COUNTS)
+    of_prior, tested = order[count : count + OF_PRIOR], order[count + OF_PRIOR :][:TESTED]
+    prior = task.prior(of_prior, seed)
+    asked, truth = task.rows.genomes[tested], task.rows.targets[tested]
+    ways = {
+        "ours": warm(make, prior),
+        "without prior": make,
+        "with a prior that knows nothing": warm(make, nonsense(seed)),
+    }
+    found = {}
+    for n in COUNTS:
+        genomes, targets = task.rows.genomes[order[:n]], task.rows.targets[order[:n]]
+        taus = {"the prior as it is": tau(prior(asked), truth)}
+        for name, way in ways.items():
+            fitted = way(task.rows.space, seed=seed, costs=task.rows.costs).fit(genomes, targets)
+            taus[name] = tau(fitted.predict(asked).mean, truth)
+        found[n] = taus
+    return found
+
+
+def main() -> None:
+    """All tasks."""
+    parser = argument_parser(__doc__, seeds=5)
+    parser.add_argument("--predictor", default="mlp", help="what is started (default: %(default)s)")
+    arguments = parser.parse_args()
+    make, out = load_predictor("ridge" if arguments.quick else arguments.predictor), []
+    with one_core():
+        for task in [*nas_bench_tasks(arguments.data, make), ofa_task(arguments.data)]:
+            draws = [one_draw(task, make, seed) for seed in range(1 if arguments.quick else arguments.seeds)]
+            for n in COUNTS:
+                taus = {name: np.array([draw[n][name] for draw in draws]) for name in draws[0][n]}
+                ours = taus.pop("ours")
+                peers = {name: float(values.mean()) for name, values in taus.items()}
+                spread = interquartile_range(ours)
+                metric = f"Kendall's tau from {n} networks"
+                out.append(Row(task.name, metric, "", "higher", float(ours.mean()), spread, peers))
+    report("warm_start", out, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
