@@ -85,13 +85,13 @@ def evaluate_together(task: Task, candidates: Sequence[Candidate]) -> Iterator[R
     """
     agree(task.store, task.identity())
     pending = deque(candidates)
-    looked = 0.0
+    looked, worked = -float("inf"), 0
     while pending:
-        if time.monotonic() - looked > task.grace_s / 4:
+        if not worked or time.monotonic() - looked > POLL_S:
             task.queue.give_back()
+            task.queue.read()
+            task.queue.enqueue(islice(pending, WINDOW))
             looked = time.monotonic()
-        task.queue.read()
-        task.queue.enqueue(islice(pending, WINDOW))
         worked = work_off(task)
         while pending and task.store.get(pending[0]) is not None:
             yield _known(task, pending.popleft())
