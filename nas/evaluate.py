@@ -111,7 +111,8 @@ class Evaluator:
     def measuring(self) -> Task:
         """How finalists are measured."""
         study = f"measured-{self.run.fingerprint('train')}-{self.run.fingerprint('profile')}"
-        return self._task(study, MEASURED, self._measure, GROUP, partial(device_identity, self.run))
+        group = 1 if self.run.recorded else GROUP  # nothing takes turns where numbers are looked up
+        return self._task(study, MEASURED, self._measure, group, partial(device_identity, self.run))
 
     def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
         models = [self.emit(candidate) for candidate in group]
@@ -159,6 +160,7 @@ def supernet_identity(run: Run) -> dict[str, Any]:
             "data": run.dataset.fingerprint,
             "seed": config.seed,
             "train": run.trained_by,
+            "quantized": config.section("quantized"),
             "weights": content_hash(trained) if trained.exists() else "absent",
             "images": config.sample.images,
             "software": {name: version(name) for name in packages},
