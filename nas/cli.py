@@ -183,7 +183,7 @@ def _summary(run: Run, console: Console) -> dict[str, Any]:
     rows = []
     for manifest in manifests:
         accuracy, latency = manifest["accuracy"], manifest["latency"]
-        size = sum(file["bytes"] for file in manifest["files"].values())
+        size = manifest["files"]["model.onnx"]["bytes"]
         policy = list(manifest["policy"].values())
         table.add_row(
             manifest["id"],

@@ -82,6 +82,20 @@ def _use(manifest: Mapping[str, Any]) -> list[str]:
         "",
         "With that pass on, ONNX Runtime would quantize layers that are meant to stay fp32. "
         "`nas verify` on this folder checks it on another machine.",
+        *_library(manifest.get("library")),
+    ]
+
+
+def _library(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    kind = "integer-only between image and logits" if record["integer_only"] else "fp32 layers among them"
+    accuracy = f"; test accuracy {record['test_accuracy']:.2%}" if "test_accuracy" in record else ""
+    return [
+        "",
+        f"`model.so` is the same network for `{record['target']}`, weights inside, {kind}{accuracy}. It "
+        "needs neither TVM nor Python: `int trilobit_run(const void* image, void* logits)` takes one "
+        "normalised image (h, w, c) float32; see example.c and example.py. One thread at a time.",
     ]
 
 

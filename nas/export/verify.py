@@ -17,7 +17,7 @@ from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
-from supernet.train.data import Dataset, to_batch
+from supernet.train.data import Dataset, resized, to_batch
 from supernet.train.images import Images
 
 AGREEMENT = (
@@ -33,7 +33,7 @@ def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> N
     session = open_session(model)
     image = session.get_inputs()[0]
     if takes_bytes(session):
-        pixels: NDArray[Any] = images.pixels
+        pixels: NDArray[Any] = resized(images, image.shape[1])
     else:
         pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
     return np.asarray(outputs(session, pixels).argmax(axis=1))

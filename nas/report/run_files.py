@@ -168,13 +168,12 @@ def _values(entries: Document | None) -> dict[str, Value]:
 
 
 def _export(folder: Path, path: Path, manifest: Document) -> Export:
-    models = {name: file for name, file in manifest["files"].items() if not name.endswith(".json")}
-    name = next(iter(models), "")
+    name, model = next(iter(manifest["files"].items()))  # the ONNX file, before what else is shipped
     latency, accuracy = manifest["latency"], manifest["accuracy"]
     return Export(
         id=str(manifest["id"]),
         path=(path.parent / name).relative_to(folder).as_posix(),
-        size_bytes=sum(int(file["bytes"]) for file in models.values()),
+        size_bytes=int(model["bytes"]),
         memory_bytes=manifest["predicted"].get("memory", {}).get("value"),
         accuracy=accuracy["test"],
         images=accuracy["n"],

@@ -20,6 +20,7 @@ from hw_profiles.measurement import Measurement
 from nas.evaluate import Evaluator
 from nas.export.card import MODEL_FILE
 from nas.export.check import Input, expected_answers
+from nas.export.library_check import ShippedLibrary, ship_library
 from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, in_fp32
 from nas.export.selection import pick
@@ -66,6 +67,7 @@ class Shipped:
     image: Input
     answers: Mapping[str, Any]
     tuning: Tuning | None = None
+    library: ShippedLibrary | None = None
 
 
 def run_export(run: Run, console: Console) -> list[Path]:
@@ -115,9 +117,11 @@ def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Netwo
         tuning = Tuning(accuracy, Accuracy(*(file_accuracy(changed, part, data) for part in parts)))
         if tuning.kept:
             network, model, accuracy = tuned, changed, tuning.after
-    parity = check_parity(model, network, data.validation, data)
+    plain = emit(network) if config.pixels else model  # resized pixels are rounded, the simulation's are not
+    parity = check_parity(plain, network, data.validation, data)
     image = _input(run, network)
-    return Shipped(entry, model, parity, accuracy, image, expected_answers(network, image), tuning)
+    answers, library = expected_answers(network, image), ship_library(run, network, plain)
+    return Shipped(entry, model, parity, accuracy, image, answers, tuning, library)
 
 
 def _input(run: Run, network: Network) -> Input:
@@ -232,7 +236,8 @@ def compared(latency: Timed) -> dict[str, Any]:
 def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
     """The folder of one network."""
     entry, data = shipped.entry, run.dataset
-    files = {MODEL_FILE: described(shipped.model, _metadata(run, shipped, latency.own))}
+    library = shipped.library or ShippedLibrary({}, {})
+    files = {MODEL_FILE: described(shipped.model, _metadata(run, shipped, latency.own)), **library.files}
     manifest = {
         "schema": MANIFEST_SCHEMA,
         "id": entry["id"],
@@ -252,6 +257,7 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
             "n": len(data.test.labels),
             "validation": shipped.accuracy.validation,
         },
+        "library": dict(library.record) or None,
         "finetuning": _finetuning(run, shipped.tuning),
         "latency": {**compared(latency), "replayed": run.recorded, "through": _through(run)},
         "predicted": entry["predicted"],

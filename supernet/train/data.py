@@ -120,6 +120,15 @@ def to_tensor(images: Images) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.pixels)).permute(0, 3, 1, 2)
 
 
+def resized(images: Images, resolution: int) -> Pixels:
+    """(n, r, r, c) uint8: what a network that normalises by itself reads."""
+    if images.pixels.shape[1:3] == (resolution, resolution):
+        return images.pixels
+    size = (resolution, resolution)
+    batch = F.interpolate(to_tensor(images).float(), size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(batch.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
+
+
 def normalised(pixels: Tensor, dataset: Dataset, resolution: int) -> Tensor:
     """(n, c, h, w) uint8 -> (n, c, r, r) float32 of mean 0 and deviation 1 over `dataset.train`, on the same
     device.

@@ -1,0 +1,89 @@
+"""A network's library beside its ONNX file: built, run where this machine can, compared, described."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.arithmetic import run_network
+from hw_profiles.backends.tvm_cpu.standalone import is_integer_only
+from nas.export.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
+from nas.export.verify import file_predictions
+from nas.run import Run
+from supernet.network import Network
+from supernet.train.data import Dataset, to_batch
+from supernet.train.images import Images
+
+EXACT = 4  # images that are computed in plain numpy too
+FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may tip over
+
+
+@dataclass(frozen=True, eq=False)
+class ShippedLibrary:
+    """The files of a library, and what the manifest says of it."""
+
+    files: Mapping[str, bytes]
+    record: Mapping[str, Any]
+
+
+def wanted_target(run: Run) -> str:
+    """What a library is built for: what the configuration names, or the device where its kernels are TVM's;
+    empty for none.
+    """
+    if run.config.export.library or run.recorded:
+        return run.config.export.library
+    return run.config.device.target if run.backend.describe().engine == "apache-tvm" else ""
+
+
+def ship_library(run: Run, network: Network, model: bytes) -> ShippedLibrary | None:
+    """Build the library of a network, None where none is wanted.
+
+    Args:
+        model: its ONNX file, which it must agree with.
+
+    Raises:
+        TrilobitError: the target cannot run a layer, or there is no compiler for it.
+        RuntimeError: this machine runs it, and it does not give what the arithmetic says.
+    """
+    target = wanted_target(run)
+    if not target:
+        return None
+    database = Path(run.config.device.database) if run.config.device.database else None
+    library = build_library(network, target=target, database=database)
+    files = {LIBRARY: library.code, **examples(library.plan)}
+    record: dict[str, Any] = {"target": library.target, "integer_only": library.integer_only}
+    if library.local:
+        record |= _compared(library, network, model, run.dataset)
+    return ShippedLibrary(files, record)
+
+
+def _compared(library: Library, network: Network, model: bytes, data: Dataset) -> dict[str, float]:
+    """Test accuracy, and agreement with the ONNX file, which rounds ties the other way, on search-validation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LIBRARY
+        path.write_bytes(library.code)
+
+        def logits(images: Images) -> np.ndarray:
+            pixels = to_batch(images, data, network.workload.in_shape[1]).numpy()
+            return run_library(path, pixels, len(data.classes))
+
+        few = data.validation[:EXACT]
+        _require_exact(network, to_batch(few, data, network.workload.in_shape[1]).numpy(), logits(few))
+        same = logits(data.validation).argmax(axis=1) == file_predictions(model, data.validation, data)
+        right = logits(data.test).argmax(axis=1) == data.test.labels
+    return {"test_accuracy": float(right.mean()), "agreement": float(same.mean())}
+
+
+def _require_exact(network: Network, images: np.ndarray, found: np.ndarray) -> None:
+    """Refuse logits (n, classes) of images (n, c, h, w) that are not those of `hw_profiles.arithmetic`: bit
+    for bit in an integer-only network, else but for the order of summation.
+    """
+    numbers, work = unit_numbers(network), network.workload
+    wanted = np.array([run_network(work, numbers, one.transpose(1, 2, 0)).ravel() for one in images])
+    allowed = 0.0 if is_integer_only(work) else FLOAT_ERROR * float(np.abs(wanted).max())
+    off = float(np.abs(found - wanted).max())
+    if off > allowed:
+        raise RuntimeError(f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}")
