@@ -61,7 +61,7 @@ def ship_library(run: Run, network: Network, model: bytes) -> ShippedLibrary | N
 
 
 def _compared(library: Library, network: Network, model: bytes, data: Dataset) -> dict[str, float]:
-    """Test accuracy, and agreement with the ONNX file, which rounds ties the other way, on search-validation."""
+    """Test accuracy; and agreement on search-validation with the ONNX file, which rounds ties otherwise."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
         path.write_bytes(library.code)

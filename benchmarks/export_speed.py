@@ -1,0 +1,142 @@
+"""Whole exported networks: our integer-only library against ONNX Runtime on the same network in int8 and in
+fp32, what an export costs, and how large its files are.
+
+Random architectures of cifar-mbconv with random weights (neither time nor size depends on them), batch 1, one
+thread, the three forms of a network in turns on one pinned core in the moments when it is left alone. Every
+form reads the same fp32 image. Ours is called by TVM's timer, ORT's through preallocated tensors. The first
+run tunes the units; how long a library takes is measured after that.
+"""
+
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from harness import Row, interquartile_range, one_core, parse_arguments, report
+
+from hw_profiles.backends.ort import open_session, prepared
+from hw_profiles.backends.tvm_cpu.backend import network_arrays, timed_library
+from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters
+from hw_profiles.backends.tvm_cpu.target import host_target
+from hw_profiles.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measurement import MeasurePlan
+from hw_profiles.workload import Workload, macs
+from nas.export.to_onnx import emit, random_network
+from nas.export.to_tvm import build_library, unit_numbers
+from supernet.family import load_family
+
+FORMATS = ("fp32", "int8", "int4")
+FASTER = {"ONNX Runtime int8": 1.25, "ONNX Runtime fp32": 2.0}
+ONNX_S, LIBRARY_S = 5.0, 120.0
+SIZES = {"int8": 0.30, "int4": 0.20}  # of the fp32 file
+ROUNDS = 40
+
+
+def uniform_networks(n: int) -> list[dict[str, Workload]]:
+    """Random architectures, each with every layer in one of the formats."""
+    family = load_family("cifar-mbconv", in_channels=3, classes=10, formats=FORMATS)
+    space = family.space()
+    columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
+    found = []
+    for genome in space.sample(n, rng=np.random.default_rng(0)):
+        forms = {}
+        for gene, fmt in enumerate(FORMATS):
+            genome[columns] = gene
+            forms[fmt] = family.workload(space.candidate(space.canonical(genome[None])[0]))
+        found.append(forms)
+    return found
+
+
+def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> dict[str, Timed]:
+    """The network's three forms, ready to be timed."""
+    made = {fmt: random_network(works[fmt], rng=np.random.default_rng(0)) for fmt in ("fp32", "int8")}
+    library, target = build_library(made["int8"]), host_target()
+    assert library.integer_only
+    path = folder / f"{len(list(folder.iterdir()))}.so"
+    link_network(library.plan, target, path)
+    arrays = network_arrays(library.plan, pack_parameters(library.plan, unit_numbers(made["int8"]), target))
+    files = {f"ONNX Runtime {fmt}": emit(network) for fmt, network in made.items()}
+    ort = {name: timed(prepared(open_session(model), 1), plan) for name, model in files.items()}
+    return {"ours": timed_library(path, arrays), **ort}
+
+
+def costs(works: Mapping[str, Workload]) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds of both kinds of export, and bytes of the file in each format."""
+    sizes, took = {}, {}
+    for fmt, work in works.items():
+        network = random_network(work, rng=np.random.default_rng(0))
+        start = time.perf_counter()
+        sizes[fmt] = len(emit(network))
+        took[f"ONNX {fmt}"] = time.perf_counter() - start
+    start = time.perf_counter()
+    build_library(random_network(works["int8"], rng=np.random.default_rng(0)))
+    took["library"] = time.perf_counter() - start
+    return took, sizes
+
+
+def speed_rows(times_s: list[dict[str, float]], mega: list[float]) -> list[Row]:
+    """Milliseconds of each network, and how many times as fast ours is."""
+    rows = []
+    for i, (one, size) in enumerate(zip(times_s, mega, strict=True)):
+        peers = {name: 1e3 * seconds for name, seconds in one.items() if name != "ours"}
+        rows.append(
+            Row(f"network {i}, {size:.1f} MMACs", "latency", "ms", "lower", 1e3 * one["ours"], 0.0, peers)
+        )
+    for peer, target in FASTER.items():
+        ratios = np.array([one[peer] / one["ours"] for one in times_s])
+        row = (float(np.median(ratios)), interquartile_range(ratios), {"least": float(ratios.min())}, target)
+        rows.append(Row(f"integer-only library against {peer}", "times as fast", "1", "higher", *row))
+    return rows
+
+
+def cost_rows(found: list[tuple[dict[str, float], dict[str, int]]]) -> list[Row]:
+    """Seconds of an export and sizes of files."""
+    slowest = {name: [took[name] for took, _ in found] for name in found[0][0]}
+    rows = [
+        Row(
+            *(
+                f"export, {name}",
+                "time",
+                "s",
+                "lower",
+                float(np.median(taken)),
+                interquartile_range(np.array(taken)),
+            ),
+            {"longest": max(taken)},
+            LIBRARY_S if name == "library" else ONNX_S,
+        )
+        for name, taken in slowest.items()
+    ]
+    for fmt, target in SIZES.items():
+        shares = np.array([sizes[fmt] / sizes["fp32"] for _, sizes in found])
+        row = (
+            float(np.median(shares)),
+            interquartile_range(shares),
+            {"largest": float(shares.max())},
+            target,
+        )
+        rows.append(Row(f"file in {fmt}", "size", "of the fp32 file", "lower", *row))
+    return rows
+
+
+def main() -> None:
+    """Run, print and write."""
+    arguments = parse_arguments(__doc__, seeds=6)
+    networks = uniform_networks(1 if arguments.quick else arguments.seeds)
+    mega = [sum(map(macs, forms["fp32"].layers)) / 1e6 for forms in networks]
+    with tempfile.TemporaryDirectory() as name:
+        plan = MeasurePlan(rounds=8 if arguments.quick else ROUNDS)
+        ready = [forms_of(forms, Path(name), plan) for forms in networks]  # tunes, which may use every core
+        found = [costs(forms) for forms in networks]
+        with one_core():
+            pulse, times_s = Pulse(), []
+            for forms in ready:
+                samples = interleaved(list(forms.values()), plan, pulse)
+                medians = (float(np.median(each.seconds)) for each in samples)
+                times_s.append(dict(zip(forms, medians, strict=True)))
+    report("export_speed", [*speed_rows(times_s, mega), *cost_rows(found)], arguments.json)
+
+
+if __name__ == "__main__":
+    main()
