@@ -15,6 +15,7 @@ from supernet.space import Genomes, SearchSpace
 PREDICTORS: Mapping[str, str] = {
     "auto": "predictors.stacked:StackedPredictor",
     "boosting": "predictors.boosting:BoostingPredictor",
+    "gp": "predictors.gp:GpPredictor",
     "mlp": "predictors.mlp:MlpPredictor",
     "ridge": "predictors.ridge:RidgePredictor",
     "trees": "predictors.trees:TreesPredictor",
