@@ -208,6 +208,9 @@ def test_three_workers_one_killed_give_the_front_of_one(
     finished = [row for row in samples if row[1] == "COMPLETE"]
     assert wanted <= len(finished) == len({row[0] for row in finished})
     assert len({row[2] for row in finished} - {lost[2]}) >= 2  # others have worked
+    measured = watched.trials("measured")
+    assert {row[1] for row in measured} == {"COMPLETE"}
+    assert len({row[0] for row in measured}) == len(measured)
     for path in leader.rglob("*"):
         assert path.is_dir() or PASSWORD[:6].encode() not in path.read_bytes()
     assert PASSWORD[:6] not in printed
@@ -228,7 +231,9 @@ def test_a_leader_that_is_killed_goes_on_with_what_its_workers_did(
     first.communicate()
     nas("run", "-o", leader)  # the storage is in run.toml: no password was in its URL
     assert front(leader) == front(finished_run)
-    assert len({row[0] for row in watched.trials("", "COMPLETE")}) == len(watched.trials("", "COMPLETE"))
+    for study in ("supernet", "measured"):
+        finished = watched.trials(study, "COMPLETE")
+        assert len({row[0] for row in finished}) == len(finished) > 3
     crew[0].send_signal(signal.SIGINT)
     _, complaint = crew[0].communicate(timeout=DEADLINE_S)
     assert (crew[0].returncode, complaint[:16]) == (130, "nas: interrupted")
