@@ -16,7 +16,7 @@ from hw_profiles.profiler import probe_networks, reference_network
 from nas.costs import STATIC, compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
-from nas.search.searcher import make_searcher
+from nas.search.searcher import check_engine
 from nas.stages.finetune import finetune_seconds
 from nas.stages.profile import estimate_groups, random_emitter
 from nas.stages.sample import most_samples
@@ -59,7 +59,7 @@ def preflight(run: Run, console: Console) -> Preflight:
     if run.shared:
         open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
     load_predictor(run.config.fit.predictor)
-    make_searcher(run.config.search.searcher, run.family.space(), seed=run.config.seed)
+    check_engine(run.config.search.searcher)
     corners = _corner_costs(run)
     _check_limits(run, corners)
     seconds = _estimate(run)
@@ -189,3 +189,5 @@ def _print(run: Run, found: Preflight, console: Console) -> None:
     console.print(
         f"estimated time: {sum(found.seconds.values()) / 60:.1f} min ({parts or 'everything is there'})"
     )
+    if found.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
+        console.print("at most: sampling stops where more networks would hardly teach the predictor more")

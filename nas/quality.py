@@ -18,7 +18,7 @@ from nas.run import Run
 from nas.stages.sample import SAMPLES, in_words, read_enough
 from nas.targets import show
 from predictors.predictor import Predictor
-from predictors.quality import Cost, Quality, judge
+from predictors.quality import LEVELS, Cost, Quality, judge
 from supernet.evaluate import simulated_predictions
 from supernet.space import Genomes, row_keys
 
@@ -156,15 +156,18 @@ def print_quality(run: Run, console: Console) -> dict[str, Any]:
         TrilobitError: there is no `quality.json`, or it is of another version.
     """
     document = read_quality(run)
-    levels: list[Row] = next((found["coverages"] for found in document["rows"] if found["coverages"]), [])
-    title = f"predictions of unseen networks; accuracy by {document['predictor']}"
-    table = Table("objective", "networks", "tau", "in bands of", "RMSE", "noise", title=title)
-    for level in levels:
-        table.add_column(f"in {level['expected']:.0%}", justify="right")
-    table.add_column("learned from", justify="right")
+    table = Table(title=f"predictions of unseen networks; accuracy by {document['predictor']}")
+    for title in ("", "networks of", "tau", "in bands", "RMSE", "noise", "inside", "from"):
+        table.add_column(title, no_wrap=title != "networks of")
     for found in document["rows"]:
-        table.add_row(*_cells(found, len(levels)))
+        table.add_row(*_cells(found))
     console.print(table)
+    levels = "/".join(f"{100 * level:.0f}" for level in LEVELS)
+    console.print(
+        f"in bands: tau among networks of nearly equal cost; inside: % of them in intervals of {levels} %; "
+        "from: networks learned from",
+        soft_wrap=True,
+    )
     for found in document["rows"]:
         if found["curve"]:
             steps = ", ".join(f"{p['kendall_tau']:.3f} from {p['n']}" for p in found["curve"])
@@ -175,18 +178,17 @@ def print_quality(run: Run, console: Console) -> dict[str, Any]:
     return {"quality": document, "sampled": samples["kinds"] if samples else []}
 
 
-def _cells(found: Row, levels: int) -> list[str]:
+def _cells(found: Row) -> list[str]:
     objective = OBJECTIVES[found["objective"]]
-    bands = found["kendall_tau_bands"]
-    observed = [f"{level['observed']:.0%}" for level in found["coverages"]]
+    observed = [f"{100 * level['observed']:.0f}" for level in found["coverages"]]
     return [
         found["objective"],
-        f"{found['n_test']} of {found['source']}",
+        f"{found['n_test']} {found['source']}",
         _decimals(found["kendall_tau"]),
-        "" if bands is None else f"{found['band_cost']}: {bands:.3f}",
+        _decimals(found["kendall_tau_bands"]),
         show(objective, found["rmse"]),
         "" if found["noise"] is None else show(objective, found["noise"]),
-        *(observed or [""] * levels),
+        "/".join(observed),
         str(found["n_train"] or ""),
     ]
 

@@ -1,0 +1,151 @@
+"""What a run says of its own predictions: `quality.json`, its table, and where its rows come from."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_json
+from hw_profiles.profile import DeviceProfile, save_profile
+from nas.config import DeviceSection, RunConfig
+from nas.quality import (
+    accuracy_noise,
+    cost_bands_of,
+    finalist_rows,
+    print_quality,
+    profile_rows,
+    read_quality,
+    row,
+    write_quality,
+)
+from nas.run import Run
+from predictors.predictor import Prediction
+from predictors.quality import judge
+from supernet.family import Family
+from supernet.space import Genomes
+from supernet.train.images import Images
+
+
+@pytest.fixture
+def run(tmp_path: Path, profile_file: Path) -> Run:
+    """Nothing but a configuration."""
+    return Run(tmp_path, RunConfig(device=DeviceSection(name=f"recorded:{profile_file}")))
+
+
+@pytest.fixture
+def profiled(run: Run, device_profile: DeviceProfile) -> Run:
+    run.profile_path.parent.mkdir()
+    save_profile(device_profile, run.profile_path)
+    return run
+
+
+class Exact:
+    """Knows the accuracy of `entry`, which is the sum of the genes in percent."""
+
+    def fit(self, genomes: Genomes, targets: np.ndarray) -> "Exact":
+        return self
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        return Prediction(genomes.sum(axis=1) / 100, np.full(len(genomes), 0.01))
+
+
+def write_front(run: Run, genomes: Genomes, *, failed: int | None = None) -> None:
+    entries = []
+    for i, genome in enumerate(genomes):
+        latency = {"value": 1e-4 * (i + 1), "std": 1e-5}
+        entries.append(
+            {
+                "genes": genome.tolist(),
+                "predicted": {"latency": latency, "size": {"value": 1000.0 + i}},
+                "measured": {
+                    "accuracy": {"value": float(genome.sum()) / 100},
+                    "latency": {
+                        "value": 1e308 * 1.7976931348623157 if i == failed else 1e-4 * (i + 1.5),
+                        "iqr": 2e-6,
+                    },
+                    "size": {"value": 1000.0 + i},
+                },
+            }
+        )
+    write_json(run.front_path, {"schema": "front/1", "candidates": entries[:3], "evaluated": entries[3:]})
+
+
+def test_bands_are_of_latency_where_there_is_a_profile(profiled: Run, family: Family) -> None:
+    genomes = family.space().sample(20, rng=np.random.default_rng(0))
+    name, seconds = cost_bands_of(profiled, genomes)
+    assert name == "latency"
+    assert 0 < seconds.min() < seconds.max() < 1
+    profiled.profile_path.unlink()
+    name, macs = cost_bands_of(profiled, genomes)
+    assert name == "macs"
+    assert macs.min() > 1000
+
+
+def test_the_profile_is_judged_by_networks_it_was_not_fitted_to(
+    profiled: Run, device_profile: DeviceProfile
+) -> None:
+    [found] = profile_rows(profiled)
+    assert (found["objective"], found["source"]) == ("latency", "profile")
+    calibration = device_profile.calibration
+    assert calibration is not None
+    held = calibration.held_out_error()
+    assert (found["n_test"], found["n_train"]) == (held["n"], len(calibration.networks) - held["n"])
+    assert found["kendall_tau"] == pytest.approx(held["kendall_tau"])
+    iqr = [network.iqr_s for network in calibration.networks if network.held_out]
+    assert found["noise"] == pytest.approx(np.sqrt(np.mean(np.square(iqr))) / 1.349)
+
+
+def test_without_a_profile_nothing_is_said_of_latency(run: Run) -> None:
+    assert profile_rows(run) == []
+
+
+def test_finalists_that_were_learned_from_or_failed_are_left_out(run: Run, family: Family) -> None:
+    genomes = family.space().sample(12, rng=np.random.default_rng(0))
+    write_front(run, genomes, failed=11)
+    accuracy, latency, size = finalist_rows(run, Exact(), genomes[:4])
+    assert (accuracy["n_test"], latency["n_test"], size["n_test"]) == (7, 11, 11)
+    assert accuracy["rmse"] == pytest.approx(0)
+    assert latency["rmse"] == pytest.approx(5e-5)
+    assert latency["noise"] == pytest.approx(2e-6 / 1.349)
+    assert (size["rmse"], size["kendall_tau"]) == (0, 1)
+
+
+def test_a_few_networks_compared_image_by_image_tell_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = Images(np.zeros((4000, 1, 1, 1), np.uint8), np.zeros(4000, np.int64))
+    hard = rng.random(4000) < 0.2  # for all networks
+
+    def predictions(*_: object) -> np.ndarray:
+        return (hard | (rng.random(4000) < 0.1)).astype(np.int64)
+
+    monkeypatch.setattr("nas.quality.simulated_predictions", predictions)
+    config = SimpleNamespace(sample=SimpleNamespace(images=0))
+    family = SimpleNamespace(space=lambda: SimpleNamespace(candidate=tuple))
+    run = SimpleNamespace(dataset=SimpleNamespace(validation=images), config=config, family=family)
+    evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate)
+    noise = accuracy_noise(evaluator, np.zeros((6, 3), np.int16))  # type: ignore[arg-type]
+    assert noise == pytest.approx(np.sqrt(0.8 * 0.1 * 0.9 / 4000), rel=0.1)  # nothing of the hard images
+
+
+def test_the_table_names_every_row(run: Run) -> None:
+    values = np.arange(30.0)
+    rows = [
+        row("accuracy", "cross-validation", judge(values, values, std=values + 1, noise=0.5)),
+        row("size", "finalists", judge(values, values)),
+    ]
+    write_quality(run, rows)
+    console = Console(width=100)
+    with console.capture() as printed:
+        document = print_quality(run, console)
+    assert document["quality"]["rows"][0]["kendall_tau"] == pytest.approx(1)
+    for word in ("30 cross-validation", "30 finalists", "100/100/100/100", "accuracy", "size"):
+        assert word in printed.get()
+
+
+def test_a_file_of_another_version_is_refused(run: Run) -> None:
+    write_json(run.quality_path, {"schema": "quality/1", "objectives": {}})
+    with pytest.raises(TrilobitError, match="quality/2"):
+        read_quality(run)
