@@ -13,6 +13,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from nas import sampling
 from nas.objectives import Limit, objective, parse_limit
+from nas.search.searcher import MILP
 from supernet.train.loop import TrainConfig
 from supernet.train.quantized import QuantizedPhase
 
@@ -139,13 +140,16 @@ class FitSection:
     """How accuracy is predicted.
 
     Attributes:
-        predictor: `mlp`, `ridge` or `trees`.
+        predictor: `auto`, which weighs several, or one of `boosting`, `gp`, `mlp`, `ridge` and `trees`.
         prior: folder of another run, whose accuracies the predictor starts from; of the same space or one of
             the same build, on any data.
     """
 
-    predictor: str = "mlp"
+    predictor: str = "auto"
     prior: str = ""
+
+
+OF_ONE_ENGINE: Mapping[str, str] = {"aims": "rnsga2", "architecture": MILP, "sensitivity": MILP}
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,19 @@ class SearchSection:
     """How to search.
 
     Attributes:
-        searcher: `evolution`, `nsga2` or `random`.
+        searcher: `evolution`, `nsga2`, `nsga3`, `rnsga2`, `optuna-nsga2`, `tpe`, `aging` or `random`; or
+            `milp`, which allocates the number formats of one architecture exactly.
         objectives: names, in order.
         rounds: search on predictions, evaluate finalists for real, learn from them: so many times.
         budget: predicted candidates per round.
         batch: candidates between two generations.
         finalists: candidates evaluated for real per round.
+        latency_confidence: with which a network is to be within the limit on latency, given the profile's
+            error on whole networks: 0.95 leaves a margin; 0.5 goes by the predicted latency.
+        focus: whether to search near the limits only, instead of the whole front inside them.
+        aims: points that `rnsga2` heads for, such as `accuracy=95%,latency=0.3ms`; without any, the limits.
+        architecture: of `milp`: `largest`, `smallest`, the id of a network that the run evaluated, or genes.
+        sensitivity: of `milp`, how much a format hurts: `kl`, `sqnr` or `hessian`.
     """
 
     searcher: str = "evolution"
@@ -167,6 +178,25 @@ class SearchSection:
     budget: int = 40_000
     batch: int = 1_000
     finalists: int = 24
+    latency_confidence: float = 0.5
+    focus: bool = False
+    aims: tuple[str, ...] = ()
+    architecture: str = "largest"
+    sensitivity: str = "kl"
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.latency_confidence < 1:
+            raise TrilobitError(
+                f"search.latency_confidence must be at least 0.5 and below 1, got {self.latency_confidence}"
+            )
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, searcher in OF_ONE_ENGINE.items():
+            value = getattr(self, name)
+            if value != defaults[name] and self.searcher != searcher:
+                raise TrilobitError(
+                    f"search.{name} = {value!r} is for the searcher {searcher}, not for {self.searcher}: "
+                    f"write --engine {searcher}, or leave search.{name} out"
+                )
 
 
 @dataclass(frozen=True)
@@ -178,6 +208,8 @@ class ExportSection:
         count: how many networks: the fastest, the most accurate and those between.
         dynamic_batch: whether the file takes any number of images at once.
         pixels: whether the file takes uint8 pixels (batch, h, w, c) and normalises them itself.
+        library: what a shared library is built for too, such as `host` or `aarch64-linux-gnu:cortex-a76`;
+            empty builds one only where the device is measured with TVM, for that.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
         finetune_learning_rate: peak of that.
     """
@@ -186,6 +218,7 @@ class ExportSection:
     count: int = 8
     dynamic_batch: bool = False
     pixels: bool = False
+    library: str = ""
     finetune: int = 0
     finetune_learning_rate: float = 5e-4
 

@@ -11,6 +11,7 @@ from nas.evaluate import Evaluator
 from nas.run import Run
 from supernet.evaluate import network_builder
 from supernet.quant.damage import Build, Damage, format_choices, measure_damage
+from supernet.space import Candidate
 from supernet.train.data import to_batch
 
 SCHEMA = "damage/1"
@@ -31,7 +32,7 @@ def run_damage(run: Run) -> Damage:
     missing = [name for name in format_choices(space) if name not in options]
     if missing:
         largest = run.family.corners()["largest/fp32"]
-        for name, values in measure_damage(space, missing, largest, *_subject(run)):
+        for name, values in measure_damage(space, missing, largest, *subject(run, largest)):
             options[name] = values
             write_json(run.folder / "damage.json", document)
     return Damage({name: tuple(values) for name, values in options.items()})
@@ -44,15 +45,14 @@ def _document(run: Run) -> dict[str, Any]:
     return found if found.get("supernet") == trained else dict(schema=SCHEMA, supernet=trained, options={})
 
 
-def _subject(run: Run) -> tuple[Build, Tensor]:
-    """How to build policies of the largest network, and the images to compare them on."""
+def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
+    """How to build policies of a network's architecture, and the images to compare them on."""
     evaluator, family = Evaluator(run), run.family
-    largest = family.corners()["largest/fp32"]
     options = sum(len(c.options) - 1 for c in family.space().choices if c.kind == "precision")
-    work = options * sum(map(macs, family.workload(largest).layers))
+    work = options * sum(map(macs, family.workload(network).layers))
     images = evaluator.calibration[: int(np.clip(WORK / work, FEWEST, MOST))]
     # learned scales take batch norm's statistics anew for every policy: of as many images
     calibration = evaluator.calibration if evaluator.quantizers is None else images
     shared = (run.dataset, calibration, evaluator.quantizers)
-    build = network_builder(family, evaluator.supernet, largest, *shared)
-    return build, to_batch(images, run.dataset, family.resolution(largest))
+    build = network_builder(family, evaluator.supernet, network, *shared)
+    return build, to_batch(images, run.dataset, family.resolution(network))

@@ -7,7 +7,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from nas import import_ofa
-from nas.config import RunConfig, parse_config, read_document
+from nas.config import OF_ONE_ENGINE, RunConfig, parse_config, read_document
 from nas.defaults import with_defaults
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES
@@ -79,6 +79,8 @@ def _export_options(command: argparse.ArgumentParser) -> None:
     add("--dynamic-batch", action="store_true", default=None, help="files that take any number of images")
     add("--pixels", action="store_true", default=None, help="files that take uint8 pixels and normalise them "
         "themselves")  # fmt: skip
+    add("--library", metavar="TARGET", help="a shared library too, compiled by TVM: host, or for example "
+        "aarch64-linux-gnu:cortex-a76 (default: where --device is tvm)")  # fmt: skip
     add("--finetune", type=int, metavar="EPOCHS", help="train each network on, in its formats, before it is "
         "exported; kept where that helps")  # fmt: skip
 
@@ -178,6 +180,10 @@ def _search_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--engine", "--searcher", dest="searcher", metavar="NAME", help="evolution, nsga2, nsga3, rnsga2, "
         "optuna-nsga2, tpe, aging or random; milp allocates the formats of one --architecture")  # fmt: skip
+    add("--latency-confidence", type=float, metavar="SHARE", help="with which networks are to be within "
+        "--max-latency, given the profile's error: 0.95 leaves a margin (default: 0.5)")  # fmt: skip
+    add("--focus", action="store_true", default=None, help="search near the limits only, instead of "
+        "the whole front inside them")  # fmt: skip
     add("--aim", dest="aims", action="append", metavar="A=X,B=Y", help="where rnsga2 goes, for example "
         "accuracy=95%%,latency=0.3ms; may be repeated (default: the limits)")  # fmt: skip
     add("--architecture", metavar="WHICH", help="of milp: largest, smallest, an id, or genes 0,1,...")
@@ -217,6 +223,10 @@ def configure(arguments: argparse.Namespace) -> tuple[RunConfig, str]:
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     for section, values in _sections(given).items():
         found = document.get(section, {})
+        if isinstance(found, Mapping) and found.get("searcher") != values.get(
+            "searcher", found.get("searcher")
+        ):
+            found = {key: value for key, value in found.items() if key not in OF_ONE_ENGINE}
         document[section] = {**found, **values} if isinstance(found, Mapping) else found
     if "seed" in given:
         document["seed"] = given["seed"]
@@ -280,6 +290,8 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "prior": ("fit", "prior"),
     "objective": ("search", "objectives"),
     "searcher": ("search", "searcher"),
+    "latency_confidence": ("search", "latency_confidence"),
+    "focus": ("search", "focus"),
     "aims": ("search", "aims"),
     "architecture": ("search", "architecture"),
     "sensitivity": ("search", "sensitivity"),
@@ -287,6 +299,7 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "pick": ("export", "pick"),
     "dynamic_batch": ("export", "dynamic_batch"),
     "pixels": ("export", "pixels"),
+    "library": ("export", "library"),
     "finetune": ("export", "finetune"),
     "storage": ("storage", "url"),
 }

@@ -10,6 +10,8 @@ from hw_profiles.errors import TrilobitError
 from nas.preflight import preflight
 from nas.report import write_report
 from nas.run import STAGES, Run
+from nas.search.searcher import MILP
+from nas.stages.allocate import run_allocation
 from nas.stages.export import run_export
 from nas.stages.fit import judge_finalists, run_fit
 from nas.stages.profile import run_profile
@@ -22,8 +24,9 @@ Stage = Callable[[Run, Console], Any]
 
 
 def _search(run: Run, console: Console) -> None:
-    run_search(run, console)
-    if run.quality_path.exists():
+    allocate = run.config.search.searcher == MILP
+    (run_allocation if allocate else run_search)(run, console)
+    if run.quality_path.exists() and run.is_done("sample"):
         judge_finalists(run)
 
 

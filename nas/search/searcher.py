@@ -1,12 +1,13 @@
 """What a search algorithm must offer, and the registry of them."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.registry import load
+from hw_profiles.errors import TrilobitError
+from hw_profiles.registry import load, names
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
@@ -20,6 +21,9 @@ SEARCHERS: Mapping[str, str] = {
     "aging": "nas.search.aging_evolution:AgingEvolution",
     "random": "nas.search.random_search:RandomSearch",
 }
+
+
+MILP = "milp"  # no searcher: number formats of one architecture are allocated exactly, nas.stages.allocate
 
 
 class Searcher(Protocol):
@@ -42,6 +46,15 @@ class Searcher(Protocol):
 
         Rows may be any of those asked for, or others; a row with a NaN or an infinity is a failed evaluation.
         """
+        ...
+
+
+@runtime_checkable
+class Aimed(Protocol):
+    """A searcher that heads for points of the front."""
+
+    def aim(self, points: NDArray[np.float64]) -> None:
+        """Head for points (k, m) of minimised objectives; NaN stands for the best value that was seen."""
         ...
 
 
@@ -77,3 +90,14 @@ def make_searcher(
     """
     make: MakeSearcher = load("trilobit.searchers", SEARCHERS, name)
     return make(space, seed=seed, initial=initial, repair=repair)
+
+
+def check_engine(name: str) -> None:
+    """Whether a search can run with this.
+
+    Raises:
+        TrilobitError: it is neither a registered searcher nor `milp`.
+    """
+    known = {*names("trilobit.searchers", SEARCHERS), MILP}
+    if name not in known:
+        raise TrilobitError(f"unknown searcher {name!r}; known: {', '.join(sorted(known))}")

@@ -13,14 +13,19 @@ from rich.console import Console
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile import load_profile
+from nas.aims import aims_of
+from nas.allocation import SEEDED, seeds
 from nas.costs import Costs, compile_costs
 from nas.evaluate import FAILED_S, Evaluator
 from nas.objectives import Values, to_min
-from nas.pareto import Evaluation, hypervolume, pareto_front
+from nas.pareto import Evaluation, hypervolume, non_dominated, pareto_front
+from nas.predicted import Predicted, check_confidence
 from nas.progress import progress_bar
 from nas.run import Run
+from nas.search.expensive import Shortlist
 from nas.search.loop import Progress, SearchResult, choose_finalists, search
-from nas.search.searcher import make_searcher
+from nas.search.repair import TowardsAnchor
+from nas.search.searcher import Aimed, make_searcher
 from nas.stages.fit import fit_predictor, training_rows
 from nas.targets import (
     Targets,
@@ -31,7 +36,7 @@ from nas.targets import (
     show,
     worst_costs,
 )
-from predictors.predictor import Predictor
+from predictors.predictor import Prediction, Predictor
 from supernet.space import Candidate, Genomes, row_keys
 
 COUNTED = ("size", "macs", "memory", "energy")  # predicted costs without an expected error of their own
@@ -50,8 +55,11 @@ class Setting:
     sampled: tuple[Genomes, np.ndarray]
 
 
-def prepare(run: Run) -> Setting:
+def prepare(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) -> Setting:
     """Load profile and samples, resolve the limits and check that they can be met.
+
+    Args:
+        sampled: genomes and accuracies to take for those of the sample stage.
 
     Raises:
         TrilobitError: a stage before has not run, or a limit cannot be met.
@@ -60,9 +68,10 @@ def prepare(run: Run) -> Setting:
         raise TrilobitError(f"{run.profile_path}: no such profile; run `nas profile`")
     costs = compile_costs(run.family, load_profile(run.profile_path))
     evaluator = Evaluator(run)
-    genomes, accuracies = training_rows(run, evaluator)
+    genomes, accuracies = training_rows(run, evaluator) if sampled is None else sampled
     largest = largest_costs(run.family, costs)
     targets = resolve_targets(run.config, largest)
+    check_confidence(costs, targets, run.config.search.latency_confidence)
     check_reachable(run.family, costs, targets, seed=run.config.seed)
     most = worst_costs(run.family, costs, seed=run.config.seed)
     worst = {name: np.array([value * 1.1]) for name, value in most.items()}
@@ -85,9 +94,13 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     with progress_bar(console, "search", config.rounds * (config.budget + config.finalists)) as update:
         for r in range(config.rounds):
             done = r * (config.budget + config.finalists)
-            result = search_round(setting, predictor, measured, r, partial(_show_search, update, done))
+            predicted = predictions(setting, predictor)
+            result, shortlist = search_round(
+                setting, predicted, measured, r, partial(_show_search, update, done)
+            )
             tried, rejected = tried + result.evaluations, rejected + result.rejected
-            wanted = pick_finalists(setting, result, measured) + ([reference] if r == 0 else [])
+            wanted = pick_finalists(setting, predicted, result, shortlist, measured)
+            wanted += [reference] if r == 0 else []
             for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
                 measured[candidate] = values
                 crowd = setting.evaluator.measuring.crowd()
@@ -108,30 +121,32 @@ def _show_search(update: Callable[[int, str], None], done: int, progress: Progre
 
 def search_round(
     setting: Setting,
-    predictor: Predictor,
+    predicted: Predicted,
     measured: dict[Candidate, dict[str, float]],
     r: int,
     on_progress: Callable[[Progress], None],
-) -> SearchResult:
-    """One search on predictions, started from what was measured so far.
+) -> tuple[SearchResult, Shortlist]:
+    """One search on predictions, started from what was measured so far; and the best that it came across.
 
     Raises:
         TrilobitError: nothing meets the limits even by prediction.
     """
     config, space = setting.run.config.search, setting.run.family.space()
     corners = [c.genes for c in setting.run.family.corners().values()]
-    initial = np.array([*corners, *(c.genes for c in measured)], np.int16)
+    known = np.array([*corners, *(c.genes for c in measured)], np.int16)
+    initial = np.concatenate([known, allocated(setting, predicted.predictor, measured)])
+    repair = TowardsAnchor(space, predicted.excess, known) if predicted.repairable else None
     searcher = make_searcher(
-        config.searcher, space, seed=setting.run.config.seed + 1000 * (r + 1), initial=initial
+        config.searcher, space, seed=setting.run.config.seed + 1000 * (r + 1), initial=initial, repair=repair
     )
+    if isinstance(searcher, Aimed):
+        largest = largest_costs(setting.run.family, setting.costs)
+        searcher.aim(aims_of(setting.run.config, setting.targets, largest))
 
-    def evaluate(genomes: Genomes) -> tuple[Values, Values]:
-        values = predict_values(setting.costs, predictor, genomes)
-        return setting.targets.minimised(values), setting.targets.violation(values)
-
+    shortlist = Shortlist(predicted)
     result = search(
         searcher,
-        evaluate,
+        shortlist.evaluate,
         budget=config.budget,
         batch=config.batch,
         reference=setting.reference.tolist(),
@@ -139,8 +154,24 @@ def search_round(
         on_progress=on_progress,
     )
     if not len(result.genomes):
-        raise TrilobitError(_unreachable(setting, predictor, result))
-    return result
+        raise TrilobitError(_unreachable(setting, predicted.predictor, result))
+    return result, shortlist
+
+
+def allocated(setting: Setting, predictor: Predictor, measured: dict[Candidate, dict[str, float]]) -> Genomes:
+    """(n, g) exact allocations of formats for the largest and the smallest architecture and, where there is
+    one, for networks of the measured front.
+    """
+    targets, corners = setting.targets, setting.run.family.corners()
+    rows = np.array([corners[f"{end}/fp32"].genes for end in ("largest", "smallest")], np.int16)
+    if measured:
+        values = measured_values(setting, measured)
+        points = targets.minimised(values)
+        points[targets.violation(values) > 0] = np.nan
+        front = np.flatnonzero(non_dominated(points))
+        chosen = front[choose_finalists(points[front], SEEDED)]
+        rows = np.concatenate([np.array([c.genes for c in measured], np.int16)[chosen], rows])
+    return seeds(setting.run.family.space(), setting.costs, targets, predictor, rows)
 
 
 def _unreachable(setting: Setting, predictor: Predictor, result: SearchResult) -> str:
@@ -155,19 +186,32 @@ def _unreachable(setting: Setting, predictor: Predictor, result: SearchResult) -
     )
 
 
+def predictions(setting: Setting, predictor: Predictor) -> Predicted:
+    """What a round goes by."""
+    config = setting.run.config.search
+    return Predicted(setting.costs, predictor, setting.targets, config.latency_confidence, config.focus)
+
+
 def pick_finalists(
-    setting: Setting, result: SearchResult, measured: dict[Candidate, dict[str, float]]
+    setting: Setting,
+    predicted: Predicted,
+    result: SearchResult,
+    shortlist: Shortlist,
+    measured: dict[Candidate, dict[str, float]],
 ) -> list[Candidate]:
-    """Well-spread points of the predicted front that are not measured yet."""
-    space = setting.run.family.space()
-    known = (
-        row_keys(np.array([c.genes for c in measured], np.int16))
-        if measured
-        else row_keys(result.genomes[:0])
-    )
-    fresh = ~np.isin(row_keys(result.genomes), known)
-    chosen = choose_finalists(result.objectives[fresh], setting.run.config.search.finalists)
-    return [space.candidate(genome) for genome in result.genomes[fresh][chosen]]
+    """Networks not measured yet that are expected to add most to the measured front; where nothing more is
+    expected of any, well-spread points of the predicted front.
+    """
+    space, k = setting.run.family.space(), setting.run.config.search.finalists
+    known, front = np.empty((0, len(space.choices)), np.int16), setting.reference[None][:0]
+    if measured:
+        known, values = np.array([c.genes for c in measured], np.int16), measured_values(setting, measured)
+        front = predicted.focus(setting.targets.minimised(values))[setting.targets.violation(values) <= 0]
+    chosen = shortlist.choose(known, front, setting.reference, k)
+    taken = row_keys(np.concatenate([known, chosen]))
+    fresh = np.flatnonzero(~np.isin(row_keys(result.genomes), taken))
+    others = fresh[choose_finalists(result.objectives[fresh], k - len(chosen))]
+    return [space.candidate(genome) for genome in (*chosen, *result.genomes[others])]
 
 
 def learn(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> Predictor:
@@ -203,7 +247,7 @@ def round_summary(setting: Setting, r: int, measured: dict[Candidate, dict[str, 
 
 def front_document(
     setting: Setting,
-    predictor: Predictor,
+    predictor: Predictor | None,
     measured: dict[Candidate, dict[str, float]],
     reference: Candidate,
     rounds: list[dict[str, Any]],
@@ -249,11 +293,11 @@ def front_document(
 
 
 def _entries(
-    setting: Setting, predictor: Predictor, measured: dict[Candidate, dict[str, float]]
+    setting: Setting, predictor: Predictor | None, measured: dict[Candidate, dict[str, float]]
 ) -> dict[Candidate, dict[str, Any]]:
     family = setting.run.family
     genomes = np.array([c.genes for c in measured], np.int16)
-    costs, accuracy = setting.costs.predict(genomes), predictor.predict(genomes)
+    costs, accuracy = setting.costs.predict(genomes), predictor.predict(genomes) if predictor else None
     latency_std = setting.costs.latency_std(costs["latency"])
     n = len(setting.run.dataset.validation.labels)
     entries: dict[Candidate, dict[str, Any]] = {}
@@ -270,7 +314,7 @@ def _entries(
                 for name, layer in zip(work.names, work.layers, strict=True)
             ],
             "predicted": {
-                "accuracy": {"value": float(accuracy.mean[i]), "std": float(accuracy.std[i])},
+                **({"accuracy": _predicted(accuracy, i)} if accuracy else {}),
                 "latency": {"value": _number(costs["latency"][i]), "std": float(latency_std[i])},
                 **{name: {"value": _number(costs[name][i])} for name in COUNTED if name in costs},
             },
@@ -281,6 +325,10 @@ def _entries(
             },
         }
     return entries
+
+
+def _predicted(accuracy: Prediction, row: int) -> dict[str, float]:
+    return {"value": float(accuracy.mean[row]), "std": float(accuracy.std[row])}
 
 
 def _number(value: float) -> float | None:

@@ -17,6 +17,7 @@ from supernet.space import Candidate, Genomes, SearchSpace
 BATCH = 128  # images simulated at once
 
 Build = Callable[[Candidate], Network]
+Score = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,21 @@ def format_choices(space: SearchSpace) -> list[str]:
     return [choice.name for choice in space.choices if choice.kind == "precision"]
 
 
+def divergence(reference: Tensor, other: Tensor) -> float:
+    """Mean Kullback-Leibler divergence in nats of `other` from `reference`, both (n, classes) logarithms of
+    probabilities; rounding does not take it below 0.
+    """
+    return max(float((reference.exp() * (reference - other)).sum(dim=1).mean()), 0.0)
+
+
 def measure_damage(
-    space: SearchSpace, names: Sequence[str], largest: Candidate, build: Build, images: Tensor
+    space: SearchSpace,
+    names: Sequence[str],
+    largest: Candidate,
+    build: Build,
+    images: Tensor,
+    *,
+    score: Score = divergence,
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Each of these choices of number formats and the damage of its options, one choice after the other.
 
@@ -61,6 +75,7 @@ def measure_damage(
         largest: in fp32 throughout.
         build: the network of a candidate; all asked for are of the same architecture.
         images: (n, c, h, w), normalised, of its resolution; no labels are needed.
+        score: what the replacement does, from the logarithms of the class probabilities before and after.
     """
     known: dict[Candidate, Tensor] = {}
     for name in names:
@@ -75,7 +90,7 @@ def measure_damage(
             changed[column] = gene
             after = space.candidate(changed)
             same = after == before
-            values.append(0.0 if same else divergence(known[before], log_probabilities(build(after), images)))
+            values.append(0.0 if same else score(known[before], log_probabilities(build(after), images)))
         yield name, tuple(values)
 
 
@@ -83,13 +98,6 @@ def log_probabilities(network: Network, images: Tensor) -> Tensor:
     """(n, classes) float64, of the simulated network."""
     logits = torch.cat([simulate(network, batch) for batch in torch.split(images, BATCH)])
     return torch.log_softmax(logits.double(), dim=1)
-
-
-def divergence(reference: Tensor, other: Tensor) -> float:
-    """Mean Kullback-Leibler divergence in nats of `other` from `reference`, both (n, classes) logarithms of
-    probabilities; rounding does not take it below 0.
-    """
-    return max(float((reference.exp() * (reference - other)).sum(dim=1).mean()), 0.0)
 
 
 def _living(space: SearchSpace, genome: Genomes, column: int) -> Genomes:

@@ -1,0 +1,39 @@
+"""Aims of a search by reference points: where on the front people want to be, in their own units."""
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from nas.config import RunConfig
+from nas.objectives import Values, objective, parse_limit, to_min
+from nas.targets import Targets
+
+
+def aims_of(config: RunConfig, targets: Targets, largest: dict[str, float]) -> Values:
+    """(k, m) minimised values of the search's objectives, NaN for the best that is seen: those that
+    `search.aims` names, else one that has every objective at its limit.
+
+    Raises:
+        TrilobitError: there is neither an aim nor a limit on an objective, or an aim cannot be read.
+    """
+    rows = [_row(text, targets, largest) for text in config.search.aims]
+    bounds = [np.nan if o.bound is None else o.bound for o in targets.objectives]
+    if not rows and np.isnan(bounds).all():
+        raise TrilobitError(
+            f"searcher {config.search.searcher} needs to know where to go: give an aim, such as "
+            f"--aim 'latency=60%', or a limit on one of {', '.join(o.name for o in targets.objectives)}"
+        )
+    return to_min(targets.objectives, np.array(rows or [bounds], np.float64))
+
+
+def _row(text: str, targets: Targets, largest: dict[str, float]) -> list[float]:
+    wanted = [o.name for o in targets.objectives]
+    found: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or name not in wanted or name in found:
+            raise TrilobitError(
+                f"aim {text!r}: write objectives of the search ({', '.join(wanted)}), each once and with a "
+                "value, such as accuracy=95%,latency=0.3ms"
+            )
+        found[name] = parse_limit(value, objective(name)).resolve(largest.get(name, np.nan))
+    return [found.get(name, np.nan) for name in wanted]

@@ -1,0 +1,64 @@
+"""Stage 5 by exact allocation: the number formats of one architecture under the run's limits, measured like
+any finalist. It needs a profile and a trained supernet, and no samples.
+"""
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from hw_profiles.files import write_json
+from nas.allocation import allocator
+from nas.progress import progress_bar
+from nas.run import Run
+from nas.sensitivity import known_candidate, sensitivity
+from nas.stages.fit import fit_predictor
+from nas.stages.search import Setting, front_document, prepare, round_summary
+from predictors.predictor import Predictor
+from supernet.space import Candidate, Genomes
+
+
+def run_allocation(run: Run, console: Console) -> dict[str, Any]:
+    """Allocate, measure, and write `front.json`; gives its document.
+
+    The first network measured has the least sensitivity within the limits, the others are as good as can be
+    at less of each cost that is an objective.
+
+    Raises:
+        TrilobitError: a stage before has not run, there is no such architecture or sensitivity, or nothing
+            meets the limits.
+    """
+    config, space = run.config.search, run.family.space()
+    architecture = np.array(known_candidate(run, config.architecture).genes, np.int16)
+    setting, predictor = _prepared(run)
+    one = allocator(space, setting.costs, setting.targets, architecture, confidence=config.latency_confidence)
+    with console.status(f"{config.sensitivity} sensitivity of {len(one.names)} choices of formats"):
+        damage = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
+        genomes = one.allocate(damage, config.finalists)
+    measured = _measured(setting, genomes, console)
+    rounds = [{**round_summary(setting, 0, measured), "rejected": 0}]
+    reference = run.family.corners()["largest/fp32"]
+    document = front_document(setting, predictor, measured, reference, rounds)
+    write_json(run.front_path, document)
+    return document
+
+
+def _prepared(run: Run) -> tuple[Setting, Predictor | None]:
+    """Accuracy is predicted where the samples are there."""
+    if run.is_done("sample"):
+        setting = prepare(run)
+        return setting, fit_predictor(run, *setting.sampled)
+    chance = np.array([1 / len(run.dataset.classes)])
+    return prepare(run, (np.zeros((1, len(run.family.space().choices)), np.int16), chance)), None
+
+
+def _measured(setting: Setting, genomes: Genomes, console: Console) -> dict[Candidate, dict[str, float]]:
+    """Values of these networks and of the largest in fp32."""
+    space, family = setting.run.family.space(), setting.run.family
+    wanted = [*(space.candidate(genome) for genome in genomes), family.corners()["largest/fp32"]]
+    measured: dict[Candidate, dict[str, float]] = {}
+    with progress_bar(console, "search", len(wanted)) as update:
+        for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
+            measured[candidate] = values
+            update(i, f"measuring allocations{setting.evaluator.measuring.crowd()}")
+    return measured

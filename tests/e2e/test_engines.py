@@ -1,0 +1,74 @@
+"""Engines besides evolution, in a run whose earlier stages are done: the front is measured as ever."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from supernet.family import Family
+
+
+@pytest.fixture
+def own_run(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def entries(front: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*front["candidates"], *front["evaluated"]]
+
+
+def measured(front: dict[str, Any], name: str) -> np.ndarray:
+    return np.array([entry["measured"][name]["value"] for entry in entries(front)])
+
+
+def test_a_search_by_reference_points_heads_for_the_limit(own_run: Path, nas, read) -> None:
+    printed = nas("search", "-o", own_run, "--engine", "rnsga2", "--max-latency", "60%")
+    assert "fit: " not in printed
+    front = read(own_run / "front.json")
+    bound = next(o["bound"] for o in front["objectives"] if o["name"] == "latency")
+    assert all(e["measured"]["latency"]["value"] <= bound for e in front["candidates"])
+
+
+def test_formats_of_one_architecture(own_run: Path, nas, read, family: Family) -> None:
+    """Allocated, measured, on the front; then exported and reported like any other."""
+    command = ("search", "-o", own_run, "--engine", "milp", "--max-size", "60%")
+    nas(*command)
+    front = read(own_run / "front.json")
+    largest = family.corners()["largest/fp32"]
+    kinds = np.array([choice.kind for choice in family.space().choices])
+    rows = np.array([entry["genes"] for entry in entries(front)])
+    assert (rows[:, kinds != "precision"] == np.array(largest.genes)[kinds != "precision"]).all()
+    assert len(rows) == 5  # as many as finalists, and the largest network in fp32
+    bound = next(o["bound"] for o in front["objectives"] if o["name"] == "size")
+    assert (np.sort(measured(front, "size"))[:-1] <= bound * 1.02).all()
+    assert {"accuracy", "latency"} <= set(front["candidates"][0]["predicted"])
+    assert "search: already there" in nas(*command)
+    nas("export", "-o", own_run)
+    nas("report", "-o", own_run)
+    exported = {path.name for path in (own_run / "export").iterdir()}
+    assert exported <= {entry["id"] for entry in front["candidates"]}
+
+
+def test_allocation_needs_no_samples(
+    nas, read, start, config: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    """A profile and a trained supernet are enough; sensitivities differ, the limits hold."""
+    folder = tmp_path / "run"
+    for name in ("profiles", "supernet"):
+        shutil.copytree(finished_run / name, folder / name)
+    nas("profile", config, "-o", folder)
+    found = {}
+    for kind in ("hessian", "sqnr"):
+        nas("search", "-o", folder, "--engine", "milp", "--sensitivity", kind, "--max-size", "50%",
+            "--architecture", "smallest" if kind == "sqnr" else "largest")  # fmt: skip
+        found[kind] = read(folder / "front.json")
+        assert "accuracy" not in found[kind]["candidates"][0]["predicted"]
+        assert len(entries(found[kind])) == 5
+    assert measured(found["sqnr"], "size").mean() < measured(found["hessian"], "size").mean()
+    nas("report", "-o", folder)
+    [one, *_] = found["sqnr"]["candidates"]
+    nas("search", "-o", folder, "--engine", "milp", "--architecture", one["id"])
+    process = start("search", "-o", folder, "--engine", "evolution")
+    assert "sampled candidates are not evaluated; run `nas sample`" in process.communicate(timeout=60)[1]
