@@ -6,7 +6,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from nas.pareto import Matrix, rank
-from predictors.surrogate import JITTER, covariance, embed, learn_kernel, squared_distances
+from predictors.surrogate import JITTER, Kernel, embed, learn_kernel
 from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
@@ -23,15 +23,16 @@ class GaussianFit:
     def __init__(self, space: SearchSpace, costs: CostTable | None, *, seed: int) -> None:
         self._embedding = embed(space, costs, rng=np.random.default_rng([seed, 2]))
         self._seed = seed
+        self._kernels: dict[int, tuple[int, Kernel]] = {}  # column -> rows it was learned from, and it
 
     def __call__(self, genomes: Genomes, objectives: Matrix, column: int) -> Column:
         """From genomes (n, g) and objectives (n, m)."""
         rng = np.random.default_rng([self._seed, len(genomes)])
         rows = _rows(objectives, rng)
-        known, targets = self._embedding(genomes[rows]), objectives[rows, column]
-        kernel = learn_kernel(known, targets, rng=rng)
-        own = covariance(kernel, squared_distances(known, known))
-        own += (kernel.noise + JITTER) * np.eye(len(rows))
+        targets = without_outliers(objectives[rows, column])
+        kernel = self._kernel(genomes[rows], targets, column, rng)
+        known = self._scaled(kernel, genomes[rows])
+        own = _covariance(known, known) + (kernel.noise + JITTER) * np.eye(len(rows))
         factor, lower = cho_factor(own, lower=True)
         centred = targets - targets.mean()
         solved = cho_solve((factor, lower), centred)
@@ -39,12 +40,38 @@ class GaussianFit:
         whitening = solve_triangular(factor, np.eye(len(rows)), lower=True).astype(np.float32)
 
         def predict(wanted: Genomes) -> tuple[np.ndarray, np.ndarray]:
-            across = covariance(kernel, squared_distances(self._embedding(wanted), known))
+            across = _covariance(self._scaled(kernel, wanted), known)
             explained = ((across.astype(np.float32) @ whitening.T) ** 2).sum(axis=1)
             std = np.sqrt(np.maximum(1 - explained, LEAST) * signal)
             return targets.mean() + across @ solved, std
 
         return predict
+
+    def _kernel(self, genomes: Genomes, targets: np.ndarray, column: int, rng: np.random.Generator) -> Kernel:
+        """Learned anew whenever there are a fifth more rows."""
+        n, kernel = self._kernels.get(column, (0, None))
+        if kernel is None or len(genomes) > 1.2 * n:
+            kernel = learn_kernel(self._embedding(genomes), targets, rng=rng)
+            self._kernels[column] = len(genomes), kernel
+        return kernel
+
+    def _scaled(self, kernel: Kernel, genomes: Genomes) -> np.ndarray:
+        """(n, f) so that the covariance is exp(-squared distance)."""
+        parts = zip(kernel.weights, self._embedding(genomes), strict=True)
+        return np.hstack([np.sqrt(weight / 2) / kernel.length * part for weight, part in parts])
+
+
+def without_outliers(targets: np.ndarray) -> np.ndarray:
+    """Less is better. Networks far on the wrong side of the median, such as those that learned nothing, are
+    moved to twice the best one's distance from it: how bad they are must not rule the scale.
+    """
+    median = np.median(targets)
+    return np.minimum(targets, median + 2 * (median - targets.min()))
+
+
+def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    distances = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    return np.asarray(np.exp(-np.maximum(distances, 0)))
 
 
 def _rows(objectives: Matrix, rng: np.random.Generator) -> np.ndarray:
