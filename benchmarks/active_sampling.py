@@ -85,7 +85,7 @@ def learn(rows: PublishedRows, strategy: str, seed: int, predictor: str | None) 
     cost = rows.costs(asked)[:, 0]
     ranks = rank(np.stack([-truth, cost], axis=1))
     near = np.argsort(ranks, kind="stable")[: round(NEAR * len(tested))]
-    counts = np.arange(BATCH, len(samples.genomes) + 1, BATCH)
+    counts = np.arange(BATCH, MOST + 1, BATCH)
     taus = [
         [tau(said, truth), tau(said[near], truth[near])]
         for said in (own_model(rows, samples.genomes[:n], samples.answers[:n], asked) for n in counts)
@@ -95,7 +95,8 @@ def learn(rows: PublishedRows, strategy: str, seed: int, predictor: str | None) 
         fitted = load_predictor(str(predictor))(rows.space, seed=seed, costs=rows.costs)
         said = fitted.fit(samples.genomes[:n], samples.answers[:n]).predict(asked).mean
         judged[n] = tau(said, truth)
-    return Learned(counts, *np.array(taus).T, judged)
+    among_all, among_near = np.array(taus).T
+    return Learned(counts, among_all, among_near, judged)
 
 
 def sampling_of(rows: PublishedRows, pool: Floats, strategy: str, seed: int) -> Sampling:

@@ -114,7 +114,7 @@ def run_sample(run: Run, console: Console) -> None:
         found = sample(plan(run), evaluate)
     for enough in found.enough:
         console.print(in_words(enough))
-    write_json(run.samples_path, _document(run, found))
+    write_samples(run, found)
 
 
 def in_words(enough: Enough) -> str:
@@ -126,14 +126,16 @@ def in_words(enough: Enough) -> str:
     return line
 
 
-def _document(run: Run, samples: Samples) -> dict[str, Any]:
-    return {
+def write_samples(run: Run, samples: Samples) -> None:
+    """`samples.json`: what was evaluated, and why no more; the accuracies are in the storage."""
+    document = {
         "schema": SAMPLES,
         "fingerprint": run.fingerprint("sample"),
         "strategy": run.config.sample.strategy,
         "kinds": [asdict(enough) for enough in samples.enough],
         "genes": samples.genomes.tolist(),
     }
+    write_json(run.samples_path, document)
 
 
 def sampled(run: Run) -> Genomes:

@@ -1,9 +1,31 @@
 """Which candidates the accuracy predictor learns from."""
 
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from nas.stages.sample import in_fp32, vary_share
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_json
+from hw_profiles.profile import DeviceProfile, save_profile
+from nas.config import DeviceSection, RunConfig, SampleSection, SpaceSection
+from nas.run import Run
+from nas.sampling import Enough, Samples
+from nas.stages.sample import (
+    SAMPLES,
+    in_fp32,
+    in_words,
+    most_samples,
+    plan,
+    read_enough,
+    sampled,
+    vary_share,
+    write_samples,
+)
 from nas.validation import random_networks
+from predictors.learning_curve import CurvePoint
 from supernet.family import load_family
 
 DIGITS = load_family("digits-mbconv", in_channels=1, classes=10)
@@ -53,3 +75,58 @@ def test_random_networks_are_uniform_in_every_format_of_the_corners() -> None:
             assert {layer.activation_format for layer in inner} == {fmt}
             assert {layer.weight_format for layer in inner} == {fmt}
     assert list(random_networks(DIGITS, 1, np.random.default_rng(0))) == ["fp32", "int8", "mixed"]
+
+
+# -- what a run samples ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path, profile_file: Path) -> Run:
+    """Nothing but a configuration."""
+    return Run(tmp_path, RunConfig(device=DeviceSection(name=f"recorded:{profile_file}")))
+
+
+def configured(run: Run, **values: Any) -> Run:
+    return replace(run, config=replace(run.config, sample=SampleSection(**values)))
+
+
+def test_the_most_is_told_before_anything_is_evaluated(run: Run) -> None:
+    corners = len(run.family.corners())
+    assert most_samples(run) == corners + 200 + 140
+    assert most_samples(configured(run, fp32=7)) == corners + 7 + 140
+    assert most_samples(configured(run, fp32=7, quantized=0)) == corners + 7
+
+
+def test_without_formats_to_choose_from_nothing_is_quantized(run: Run) -> None:
+    plain = replace(run, config=replace(run.config, space=SpaceSection(formats=("fp32",))))
+    assert [kind.name for kind in plan(plain).kinds] == ["fp32"]
+
+
+def test_front_trades_against_latency_once_there_is_a_profile(
+    run: Run, device_profile: DeviceProfile
+) -> None:
+    genomes = DIGITS.space().sample(5, rng=np.random.default_rng(0))
+    front = configured(run, strategy="front")
+    assert (plan(front).cost(genomes) > 1000).all()  # multiply-adds
+    run.profile_path.parent.mkdir()
+    save_profile(device_profile, run.profile_path)
+    run.mark_done("profile", 1.0)
+    assert (plan(front).cost(genomes) < 1).all()  # seconds
+
+
+def test_samples_are_found_again_and_refused_once_the_configuration_changed(run: Run) -> None:
+    genomes = DIGITS.space().sample(5, rng=np.random.default_rng(0))
+    with pytest.raises(
+        TrilobitError, match=r"samples\.json: no samples of this configuration; run `nas sample`"
+    ):
+        sampled(run)
+    enough = Enough("fp32", 5, 200, "the most", 0.01, (CurvePoint(4, 0.5, 0.1), CurvePoint(5, 0.6, 0.1)))
+    write_samples(run, Samples(genomes, np.zeros(5), (enough,)))
+    np.testing.assert_array_equal(sampled(run), genomes)
+    assert read_enough(read_json(run.samples_path, SAMPLES)) == [enough]
+    assert in_words(enough).startswith("fp32: 5 networks of at most 200; the most (Kendall's tau")
+    with pytest.raises(TrilobitError, match="run `nas sample`"):
+        sampled(configured(run, strategy="random"))
+    write_json(run.samples_path, {"schema": "samples/9"})
+    with pytest.raises(TrilobitError, match="samples/1"):
+        sampled(run)
