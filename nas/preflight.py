@@ -18,6 +18,7 @@ from nas.objectives import OBJECTIVES
 from nas.run import Run
 from nas.search.searcher import check_engine
 from nas.stages.finetune import finetune_seconds
+from nas.stages.fit import prior_source
 from nas.stages.profile import estimate_groups, random_emitter
 from nas.stages.sample import most_samples
 from nas.stages.start import check_start
@@ -59,6 +60,8 @@ def preflight(run: Run, console: Console) -> Preflight:
     if run.shared:
         open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
     load_predictor(run.config.fit.predictor)
+    if run.config.fit.prior:
+        prior_source(run)
     check_engine(run.config.search.searcher)
     corners = _corner_costs(run)
     _check_limits(run, corners)

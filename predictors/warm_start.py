@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hw_profiles.errors import TrilobitError
-from predictors.learning_curve import Rows, learning_curve
+from predictors.learning_curve import Fit, Rows, learning_curve
 from predictors.predictor import MakePredictor, Prediction, Predictor, check_rows, not_fitted
 from predictors.surrogate import Groups, embed, learn_kernel, points_at, posterior_mean
 from predictors.table import CostTable
@@ -97,20 +97,12 @@ class WarmStart:
         """
         rng = np.random.default_rng([self.seed, 1])
         points = embed(self.space, self.costs, rng=rng)(genomes)
+        ways = [_stand_in(points, said, targets) for said in (scores, np.zeros(len(scores)))]
         gain = 0.0
         for _ in range(max(1, min(REPEATS, ENOUGH // len(targets)))):
-            fold, seed = rng.permutation(len(targets)) % FOLDS, int(rng.integers(2**31))
-            with_it, without = (
-                learning_curve(
-                    partial(_stand_in, points, said, targets),
-                    targets,
-                    fold,
-                    (1.0,),
-                    rng=np.random.default_rng(seed),
-                )[0].kendall_tau
-                for said in (scores, np.zeros(len(scores)))
-            )
-            gain += with_it - without
+            fold = rng.permutation(len(targets)) % FOLDS
+            with_it, without = (learning_curve(way, targets, fold, (1.0,), rng=rng)[0] for way in ways)
+            gain += with_it.kendall_tau - without.kendall_tau
         return gain >= 0
 
 
@@ -128,13 +120,19 @@ def fit_line(scores: Floats, targets: Floats) -> tuple[float, float]:
     return slope, float(targets.mean() - slope * scores.mean())
 
 
-def _stand_in(points: Groups, scores: Floats, targets: Floats, learned: Rows, asked: Rows) -> Floats:
-    slope, intercept = fit_line(scores[learned], targets[learned])
-    left = targets[learned] - (slope * scores[learned] + intercept)
-    known = points_at(points, learned)
-    kernel = learn_kernel(known, left, rng=np.random.default_rng(0))
-    rest = posterior_mean(kernel, known, left, points_at(points, asked))
-    return slope * scores[asked] + intercept + rest
+def _stand_in(points: Groups, scores: Floats, targets: Floats) -> Fit:
+    """Learns from some rows, with the kernel that fits what scores leave of all, and predicts others."""
+    slope, intercept = fit_line(scores, targets)
+    rng = np.random.default_rng(0)
+    kernel = learn_kernel(points, targets - slope * scores - intercept, rng=rng)
+
+    def fit(learned: Rows, asked: Rows) -> Floats:
+        slope, intercept = fit_line(scores[learned], targets[learned])
+        left = targets[learned] - (slope * scores[learned] + intercept)
+        rest = posterior_mean(kernel, points_at(points, learned), left, points_at(points, asked))
+        return slope * scores[asked] + intercept + rest
+
+    return fit
 
 
 # -- between spaces --------------------------------------------------------------------------------

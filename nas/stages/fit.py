@@ -1,5 +1,6 @@
 """Stage 4: the accuracy predictor, and how good it is."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,20 +67,41 @@ def predictor_of(run: Run) -> MakePredictor:
     return warm(make, run_prior(run)) if run.config.fit.prior else make
 
 
-def run_prior(run: Run) -> Prior:
-    """What the run at `fit.prior` predicts for networks of this run's space."""
+def prior_source(run: Run) -> tuple[Run, Callable[[Genomes], Genomes]]:
+    """The run at `fit.prior`, and how this run's genomes read in its space.
+
+    Raises:
+        TrilobitError: it is this run itself, has no samples, or is of quite another space.
+    """
     source = find_run(Path(run.config.fit.prior))
-    mapped = map_genomes(run.family.space(), source.family.space())
-    predictor = fit_predictor(source, *training_rows(source, Evaluator(source)))
+    if source.folder.resolve() == run.folder.resolve():
+        raise TrilobitError(f"fit.prior {source.folder}: a run cannot be its own prior; name another run")
+    sampled(source)
+    return source, map_genomes(run.family.space(), source.family.space())
+
+
+def run_prior(run: Run) -> Prior:
+    """What the run at `fit.prior` predicts for networks of this run's space; a prior of its own is not
+    followed.
+
+    Raises:
+        TrilobitError: as in `prior_source`.
+    """
+    source, mapped = prior_source(run)
+    rows = training_rows(source, Evaluator(source))
+    predictor = _made(source, load_predictor(source.config.fit.predictor)).fit(*rows)
     return lambda genomes: predictor.predict(mapped(genomes)).mean
+
+
+def _made(run: Run, make: MakePredictor) -> Predictor:
+    return make(run.family.space(), seed=run.config.seed, costs=free_features(run))
 
 
 def fit_predictor(run: Run, genomes: Genomes, targets: np.ndarray) -> Predictor:
     """The configured predictor, fitted. Deterministic, and takes seconds: it is refitted rather than
     stored.
     """
-    make = predictor_of(run)
-    return make(run.family.space(), seed=run.config.seed, costs=free_features(run)).fit(genomes, targets)
+    return _made(run, predictor_of(run)).fit(genomes, targets)
 
 
 def run_fit(run: Run, console: Console) -> dict[str, Any]:
