@@ -1,0 +1,233 @@
+"""Whole networks' latency from few measurements: alone, and with full tables of other devices.
+
+Published tables of NAS-Bench-201 (HELP, OneProxy), FBNet (HELP) and HAT. Networks to measure are drawn at
+random (or, where it says so, chosen), the rest are predicted. NAS-Bench-201 is read in two ways, with
+operations on no path from input to output as they stand and as dead genes; which one a device goes by is
+decided on the measured networks. Peers get the reading that is better for them on the networks tested.
+Transfer: no other batch size of the same chip is a source, and FBNet's columns that are exact sums of blocks
+are left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from harness import Row, interquartile_range, one_core, parse_arguments, report
+from latency_spaces import Reading, Table, fbnet, hat, nas_bench_201
+from scipy.stats import spearmanr
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+from sklearn.linear_model import RidgeCV
+from sklearn.utils._testing import ignore_warnings
+
+from predictors.device_transfer import AdditiveSources, choose_networks, fit_sources
+from predictors.features import every
+from predictors.latency import LatencyPredictor
+
+MEASURED = (10, 20, 50, 100)
+TRANSFERRED = (10, 20)
+TESTED = 4000  # networks, at random: more change no digit
+METRICS = ("Spearman", "within 5 %", "within 10 %")
+# What simple models reach, of shared/data/README.md: device -> networks -> METRICS.
+TARGETS: Mapping[str, Mapping[int, tuple[float, float, float]]] = {
+    "samsung_a50": {20: (0.815, 0.19, 0.36), 50: (0.966, 0.51, 0.76), 100: (0.979, 0.72, 0.92)},
+    "true_640": {20: (0.910, 0.41, 0.65), 50: (0.989, 0.91, 0.95), 100: (0.994, 0.96, 0.98)},
+    "eagle_dsp_855": {20: (0.688, 0.42, 0.70), 50: (0.919, 0.73, 0.93), 100: (0.942, 0.82, 0.96)},
+}
+OTHERS = ("eagle_gpu_855", "pixel3", "1080ti_32")  # of NAS-Bench-201; eagle_gpu_855 is an Adreno 640 too
+FBNET = ("pixel2", "gold_6240", "1080ti_32")
+TRANSFORMERS = ("wmt14ende_cpu_raspberrypi", "wmt14ende_cpu_xeon", "wmt14ende_gpu_titanxp")
+TRANSFER_TARGETS = {"nb201": 0.964, "fbnet": 0.969}
+PUBLISHED = {  # mean Spearman, 20 measurements; their devices and draws
+    "nb201": {"HELP (published)": 0.948, "NASFLAT (published)": 0.959},
+    "fbnet": {"HELP (published)": 0.910, "NASFLAT (published)": 0.961},
+}
+
+Figures = tuple[float, float, float]  # METRICS
+Fit = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # x, y, new x -> predicted
+
+
+def main() -> None:
+    """Print the table, write the JSON."""
+    arguments = parse_arguments(__doc__, seeds=10)
+    draws = 2 if arguments.quick else arguments.seeds
+    with one_core():
+        cells, layers = nas_bench_201(arguments.data), fbnet(arguments.data)
+        rows = []
+        for name in [*TARGETS, *OTHERS]:
+            if name in cells.latency:  # true_640 is held back
+                rows += alone_rows(f"nb201 {name}", cells, name, draws, TARGETS.get(name, {}))
+        for name in FBNET:
+            rows += alone_rows(f"fbnet {name}", layers, name, draws, {})
+        for name, table in hat(arguments.data).items():
+            if name in TRANSFORMERS:
+                rows += alone_rows(f"hat {name}", table, "whole", draws, {})
+        shared = [name for name, ms in cells.latency.items() if np.isfinite(ms).all()]
+        rows += transfer_rows("nb201", replace(cells, readings=cells.readings[:1]), shared, draws)
+        rows += transfer_rows("fbnet", layers, list(layers.latency), draws)
+    report("latency_transfer", rows, arguments.json)
+
+
+# -- without other devices -------------------------------------------------------------------------
+
+
+def alone_rows(task: str, table: Table, device: str, draws: int, targets: Mapping[int, Figures]) -> list[Row]:
+    """Ours and the peers on one device, for every number of measured networks."""
+    rows = []
+    for n in MEASURED:
+        found: dict[str, list[Figures]] = {}
+        for seed in range(draws):
+            measured, tested = drawn(table.latency[device], n, seed)
+            for name, figures in compare(table, table.latency[device], measured, tested, seed).items():
+                found.setdefault(name, []).append(figures)
+        rows += _rows(f"{task}, {n} measured", found, targets.get(n))
+    return rows
+
+
+def drawn(latency: np.ndarray, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) rows to measure and (m,) others to test on, of those with a latency."""
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(np.isfinite(latency)))
+    return order[:n], order[n : n + TESTED]
+
+
+def compare(
+    table: Table, latency: np.ndarray, measured: np.ndarray, tested: np.ndarray, seed: int
+) -> dict[str, Figures]:
+    """Figures of one draw."""
+    ours = [
+        LatencyPredictor(one.space, seed=seed, costs=one.costs).fit(one.genomes[measured], latency[measured])
+        for one in table.readings
+    ]
+    best = min(range(len(ours)), key=lambda i: ours[i].surprise)
+    mean = ours[best].predict(table.readings[best].genomes[tested]).mean
+    found = {"ours": figures(mean, latency[tested])}
+    for name, fit in PEERS.items():
+        every = [
+            figures(fit(*_described(one, measured, tested, latency)), latency[tested])
+            for one in table.readings
+        ]
+        found[name] = max(every)
+    return found
+
+
+def _described(
+    reading: Reading, measured: np.ndarray, tested: np.ndarray, latency: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One-hot genes, levels of those that are numbers and, where they are known, logarithms of costs."""
+
+    def x(rows: np.ndarray) -> np.ndarray:
+        genes = every(reading.space)(reading.genomes[rows]).astype(float)
+        if reading.costs is None:
+            return genes
+        return np.hstack([genes, np.log(reading.costs(reading.genomes[rows]))])
+
+    return x(measured), latency[measured], x(tested)
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.asarray(RidgeCV(np.geomspace(1e-3, 1e3, 13)).fit(x, y).predict(new))
+
+
+@ignore_warnings(category=ConvergenceWarning)
+def _process(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    kernel = ConstantKernel(1.0) * RBF(3.0, (0.3, 100.0)) + WhiteKernel(1e-2, (1e-6, 1.0))
+    return np.asarray(GaussianProcessRegressor(kernel, normalize_y=True).fit(x, y).predict(new))
+
+
+PEERS: Mapping[str, Fit] = {"ridge": _ridge, "Gaussian process": _process}
+
+
+def figures(predicted: np.ndarray, measured: np.ndarray) -> Figures:
+    """Spearman's rho and the shares within 5 and 10 %."""
+    error = np.abs(predicted / measured - 1)
+    rho = float(spearmanr(predicted, measured).statistic) if np.ptp(predicted) > 0 else 0.0
+    return rho, float(np.mean(error <= 0.05)), float(np.mean(error <= 0.10))
+
+
+def _rows(task: str, found: Mapping[str, Sequence[Figures]], targets: Figures | None) -> list[Row]:
+    rows = []
+    for i, metric in enumerate(METRICS):
+        values = {name: np.array([one[i] for one in draws]) for name, draws in found.items()}
+        peers = {name: float(v.mean()) for name, v in values.items() if name != "ours"}
+        unit = "fraction" if i else "rho"
+        target = targets[i] if targets else None
+        ours, spread = float(values["ours"].mean()), interquartile_range(values["ours"])
+        rows.append(Row(task, f"{metric}, mean", unit, "higher", ours, spread, peers, target))
+    return rows
+
+
+# -- with other devices ----------------------------------------------------------------------------
+
+
+def transfer_rows(task: str, table: Table, devices: Sequence[str], draws: int) -> list[Row]:
+    """Mean over held-out devices, networks drawn at random and chosen."""
+    (reading,) = table.readings
+    seconds = np.column_stack([table.latency[name] for name in devices])
+    sources = fit_sources(reading.space, reading.genomes, seconds, devices)
+    rows = []
+    for n in TRANSFERRED:
+        found: dict[str, list[list[Figures]]] = {}
+        for seed in range(draws):
+            every: dict[str, list[Figures]] = {}
+            for device in devices:
+                same = [one for one in devices if chip(one) == chip(device)]
+                scores = transfer(reading, sources.without(same), table.latency[device], n, seed)
+                for name, score in scores.items():
+                    every.setdefault(name, []).append(score)
+            for name, scores_of in every.items():
+                found.setdefault(name, []).append(scores_of)
+        rows += _transfer_rows(task, n, {name: np.array(v) for name, v in found.items()})
+    return rows
+
+
+def _transfer_rows(task: str, n: int, found: Mapping[str, np.ndarray]) -> list[Row]:
+    """From figures (draws, devices, metrics)."""
+    rows = []
+    for i, metric in enumerate(METRICS):
+        means = {name: values[:, :, i].mean(axis=1) for name, values in found.items()}
+        peers = {name: float(v.mean()) for name, v in means.items() if name != "ours"}
+        known = i == 0 and n == 20
+        target = TRANSFER_TARGETS[task] if known else None
+        peers |= PUBLISHED[task] if known else {}
+        title = f"{task}, new device, {n} measured"
+        ours, spread = float(means["ours"].mean()), interquartile_range(means["ours"])
+        unit = "fraction" if i else "rho"
+        rows.append(Row(title, f"{metric}, mean of devices", unit, "higher", ours, spread, peers, target))
+    return rows
+
+
+def chip(device: str) -> str:
+    """The device without its batch size."""
+    head, _, tail = device.rpartition("_")
+    return head if head.startswith(("1080", "2080", "titan")) and tail.isdigit() else device
+
+
+def transfer(
+    reading: Reading, sources: AdditiveSources, latency: np.ndarray, n: int, seed: int
+) -> dict[str, Figures]:
+    """Figures of one draw on one device: ours on random networks, on chosen ones, and without sources."""
+    order, tested = drawn(latency, n, seed)
+    predictor = LatencyPredictor(reading.space, seed=seed, costs=reading.costs, sources=sources)
+    pool = np.setdiff1d(np.arange(len(latency)), tested)
+    rng = np.random.default_rng(seed)
+    chosen = pool[choose_networks(predictor, reading.genomes[pool], n, rng=rng)]
+    ways = {
+        "ours": (predictor, order),
+        "ours, networks chosen": (predictor, chosen),
+        "ours without other devices": (replace(predictor, sources=None), order),
+    }
+    found = {}
+    for name, (one, rows) in ways.items():
+        mean = one.fit(reading.genomes[rows], latency[rows]).predict(reading.genomes[tested]).mean
+        found[name] = figures(mean, latency[tested])
+    nearest = sources(reading.genomes[order])
+    scores = [spearmanr(column, latency[order]).statistic for column in nearest.T]
+    best = sources(reading.genomes[tested])[:, int(np.argmax(scores))]
+    slope, intercept = np.polyfit(nearest[:, int(np.argmax(scores))], latency[order], 1)
+    found["affine fit of the most alike device"] = figures(slope * best + intercept, latency[tested])
+    return found
+
+
+if __name__ == "__main__":
+    main()

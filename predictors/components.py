@@ -1,0 +1,117 @@
+"""A Gaussian process whose covariance is a sum of given ones, each as large as the targets make likely.
+
+With the parts given as matrices, learning is a smooth problem of a few variances, which tens of rows can
+decide (Rasmussen & Williams 2006, chapter 5).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+CONSTANT = 10.0  # variance of the targets' mean, in those of standardised targets: all but free
+BELIEF = 2.0  # standard deviation of the logarithm of a variance: a factor of 7 either way
+BOUNDS = (-9.0, 6.0)  # of the same logarithm, around what is expected: keeps the matrices invertible
+STEPS = 40  # of the optimiser
+LEARNED_ON = 200  # rows that choose the variances; all rows are then conditioned on
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Variances:
+    """How large each part of the covariance is.
+
+    Attributes:
+        parts: (m,) factor of every given covariance.
+        noise: variance of the noise of a row of weight 1.
+    """
+
+    parts: Floats
+    noise: float
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """What targets (n,) say.
+
+    Attributes:
+        variances: of its parts.
+        weights: (n,) variance of the rows' noise, in units of `variances.noise`.
+        precision: (n, n) inverse of the targets' covariance.
+        alpha: (n,) precision times targets.
+        surprise: negative log density of the targets, less a constant.
+    """
+
+    variances: Variances
+    weights: Floats
+    precision: Floats
+    alpha: Floats
+    surprise: float
+
+    def fitted(self, targets: Floats) -> Floats:
+        """(n,) targets without their noise."""
+        return targets - self.variances.noise * self.weights * self.alpha
+
+    def left_out(self) -> tuple[Floats, Floats]:
+        """(n,) errors of rows predicted from all others, and (n,) standard deviations of these errors.
+
+        In closed form: Rasmussen & Williams 2006, eq. 5.12.
+        """
+        own = np.diag(self.precision)
+        return self.alpha / own, 1 / np.sqrt(own)
+
+
+def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Process:
+    """Learn the variances and condition on all rows.
+
+    Args:
+        grams: (m, n, n) the parts between rows.
+        targets: (n,) standardised, in random order.
+        expected: what the variances are where the targets do not say.
+        weights: (n,) variance of the rows' noise, relative to each other.
+    """
+    some = slice(min(LEARNED_ON, len(targets)))
+    variances = learn(grams[:, some, some], targets[some], expected, weights[some])
+    return condition(grams, targets, variances, weights)
+
+
+def condition(grams: Floats, targets: Floats, variances: Variances, weights: Floats) -> Process:
+    """The process given its variances; arguments as in `fit_process`."""
+    covariance = _covariance(grams, variances, weights)
+    factor = np.linalg.cholesky(covariance)
+    precision = np.asarray(np.linalg.inv(covariance), np.float64)
+    alpha = precision @ targets
+    surprise = float(targets @ alpha / 2 + np.log(np.diag(factor)).sum())
+    return Process(variances, weights, precision, alpha, surprise)
+
+
+def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Variances:
+    """The most probable variances; arguments as in `fit_process`."""
+    centre = np.log(np.append(expected.parts, expected.noise))
+    flat = grams.reshape(len(grams), -1)
+
+    def surprise(logs: Floats) -> tuple[float, Floats]:
+        sizes = np.exp(logs)
+        covariance = _covariance(grams, Variances(sizes[:-1], sizes[-1]), weights)
+        log_det = 2 * np.log(np.diag(np.linalg.cholesky(covariance))).sum()
+        precision = np.linalg.inv(covariance)
+        alpha = precision @ targets
+        slack = precision - np.outer(alpha, alpha)
+        slopes = np.append(flat @ slack.ravel(), np.diag(slack) @ weights)
+        off = (logs - centre) / BELIEF
+        return float(targets @ alpha + log_det + off @ off) / 2, sizes * slopes / 2 + off / BELIEF
+
+    bounds = [(one + BOUNDS[0], one + BOUNDS[1]) for one in centre]
+    options = {"maxiter": STEPS}
+    found = minimize(surprise, centre, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    sizes = np.exp(found.x)
+    return Variances(sizes[:-1], float(sizes[-1]))
+
+
+def _covariance(grams: Floats, variances: Variances, weights: Floats) -> Floats:
+    n = len(weights)
+    out = (variances.parts @ grams.reshape(len(grams), -1)).reshape(n, n) + CONSTANT
+    out[np.diag_indices(n)] += variances.noise * weights
+    return np.asarray(out)
