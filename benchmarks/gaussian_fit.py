@@ -29,7 +29,7 @@ class GaussianFit:
         """From genomes (n, g) and objectives (n, m)."""
         rng = np.random.default_rng([self._seed, len(genomes)])
         rows = _rows(objectives, rng)
-        targets = without_outliers(objectives[rows, column])
+        targets = objectives[rows, column]
         kernel = self._kernel(genomes[rows], targets, column, rng)
         known = self._scaled(kernel, genomes[rows])
         own = _covariance(known, known) + (kernel.noise + JITTER) * np.eye(len(rows))
@@ -59,14 +59,6 @@ class GaussianFit:
         """(n, f) so that the covariance is exp(-squared distance)."""
         parts = zip(kernel.weights, self._embedding(genomes), strict=True)
         return np.hstack([np.sqrt(weight / 2) / kernel.length * part for weight, part in parts])
-
-
-def without_outliers(targets: np.ndarray) -> np.ndarray:
-    """Less is better. Networks far on the wrong side of the median, such as those that learned nothing, are
-    moved to twice the best one's distance from it: how bad they are must not rule the scale.
-    """
-    median = np.median(targets)
-    return np.minimum(targets, median + 2 * (median - targets.min()))
 
 
 def _covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
