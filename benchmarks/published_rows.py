@@ -45,20 +45,26 @@ class PublishedRows:
     targets: Floats
     costs: CostTable
 
-    def draw(self, n: int, *, rng: np.random.Generator) -> tuple[Rows, Rows]:
-        """`n` random rows to learn from, architecture by architecture, and all rows of the architectures that
-        these do not have.
+    def draw(self, n: int, *, rng: np.random.Generator, unseen: bool = True) -> tuple[Rows, Rows]:
+        """`n` random rows to learn from, and others to test.
+
+        Args:
+            unseen: whether rows are drawn architecture by architecture, and tested are all of the others.
+                Otherwise they are drawn one by one and tested is every other row, some of which may be of
+                networks that were learned.
 
         Raises:
             ValueError: there are not that many rows.
         """
+        if n >= len(self.targets):
+            raise ValueError(f"{n} rows to learn from and others to test, of {len(self.targets)}")
+        if not unseen:
+            order = rng.permutation(len(self.targets))
+            return order[:n], order[n:]
         columns = [c for c, choice in enumerate(self.space.choices) if choice.kind in ARCHITECTURE]
         _, group = np.unique(row_keys(self.genomes[:, columns]), return_inverse=True)
         order = np.argsort(rng.permutation(group.max() + 1)[group], kind="stable")
-        if n >= len(order):
-            raise ValueError(f"{n} rows to learn from and others to test, of {len(order)}")
-        seen = np.isin(group, group[order[:n]])
-        return order[:n], np.flatnonzero(~seen)
+        return order[:n], np.flatnonzero(~np.isin(group, group[order[:n]]))
 
 
 def ofa_mobilenet(data: Path) -> PublishedRows:

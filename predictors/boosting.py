@@ -17,12 +17,13 @@ from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
-TREES = 80  # of each fold's model
-LEARNING_RATE = 0.12
+TREES = 100
+LEARNING_RATE = 0.1
 DEPTH = 4
 FEATURES = 0.15  # share that a split chooses from: few, so that trees differ
 ROWS = 0.6  # share that a tree learns from: Friedman 2002, doi:10.1016/S0167-9473(01)00065-2
 LEAF = 3  # fewest rows in one
+DIGITS = 9  # kept of standardised targets: in no unit does rounding then choose between equally good splits
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 
 
@@ -32,14 +33,14 @@ class Fitted:
 
     Attributes:
         reader: of features.
-        models: one per fold, fitted to the other folds.
+        model: of all rows.
         mean, scale: of the targets.
-        left_out: (n,) standardised, what the model of its fold says of each row.
+        left_out: (n,) standardised, what a model of the other folds says of each row.
         std: standardised, of the error.
     """
 
     reader: Reader
-    models: tuple[GradientBoostingRegressor, ...]
+    model: GradientBoostingRegressor
     mean: float
     scale: float
     left_out: NDArray[np.float64]
@@ -48,12 +49,10 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class BoostingPredictor:
-    """Mean of one model per fold of the rows; see `predictors.predictor.Predictor`.
+    """Boosted trees; see `predictors.predictor.Predictor`.
 
-    Each row is judged by the model that has not seen its architecture, and these errors are the standard
-    deviation: cross-conformal prediction, Vovk 2015, arXiv:1208.0806. It is the same for every genome. How
-    much the models disagree would not do: about a row that most of them have learned they do so in another
-    way than about a new one.
+    The standard deviation is the same for every genome: that of errors on folds of the rows by models of the
+    other folds.
     """
 
     space: SearchSpace
@@ -66,14 +65,16 @@ class BoostingPredictor:
         check_rows(self.space, genomes, targets)
         read = reader(self.space, self.costs, genomes)
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
-        x, standard = read(genomes), (targets - mean) / scale
+        x, standard = read(genomes), np.round((targets - mean) / scale, DIGITS)
         fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
-        models = tuple(self._boosted(x[fold != k], standard[fold != k], int(k)) for k in np.unique(fold))
-        left_out = _outputs(models, x)[fold, np.arange(len(fold))]
+        left_out = np.empty(len(fold))
+        for k in np.unique(fold):
+            left_out[fold == k] = self._boosted(x[fold != k], standard[fold != k]).predict(x[fold == k])
         std = max(calibrate(left_out - standard, np.ones(len(fold))), FLOOR)
-        return replace(self, fitted=Fitted(read, models, mean, scale, left_out, std))
+        model = self._boosted(x, standard)
+        return replace(self, fitted=Fitted(read, model, mean, scale, left_out, std))
 
-    def _boosted(self, x: Features, standard: NDArray[np.float64], k: int) -> GradientBoostingRegressor:
+    def _boosted(self, x: Features, standard: NDArray[np.float64]) -> GradientBoostingRegressor:
         model = GradientBoostingRegressor(
             n_estimators=TREES,
             learning_rate=LEARNING_RATE,
@@ -81,13 +82,13 @@ class BoostingPredictor:
             max_features=FEATURES,
             subsample=ROWS,
             min_samples_leaf=LEAF,
-            random_state=int(np.random.default_rng([self.seed, k]).integers(2**31)),
+            random_state=self.seed,
         )
         return model.fit(x, standard)
 
     def predict(self, genomes: Genomes) -> Prediction:
         fitted = self._known()
-        mean = _outputs(fitted.models, fitted.reader(genomes)).mean(axis=0)
+        mean = fitted.model.predict(fitted.reader(genomes)) if len(genomes) else np.empty(0)
         std = np.full(len(genomes), fitted.scale * fitted.std)
         return Prediction(fitted.mean + fitted.scale * mean, std)
 
@@ -101,10 +102,3 @@ class BoostingPredictor:
         if self.fitted is None:
             raise not_fitted(self)
         return self.fitted
-
-
-def _outputs(models: tuple[GradientBoostingRegressor, ...], x: Features) -> NDArray[np.float64]:
-    """(k, n) what each model says of each row."""
-    if not len(x):
-        return np.zeros((len(models), 0))
-    return np.stack([model.predict(x) for model in models])

@@ -4,7 +4,7 @@ of its parts had seen, or the one that ranks them best.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,23 +37,15 @@ class FitTime:
 # machine is doing.
 MEMBERS: Mapping[str, FitTime] = {
     "ridge": FitTime(0.05, 2e-4),
-    "boosting": FitTime(0.15, 5e-4),
-    "mlp": FitTime(0.4, 4e-3),
+    "boosting": FitTime(0.2, 5e-4),
+    "gp": FitTime(0.25, 2e-3, 0.01),
 }
 LIMIT_S = 20.0
 FEW = 2 * FEWEST  # rows below which nothing can be left out: the first member then stands alone
 LEAST_WEIGHT = 0.05  # members of less are left out: they cost more time than they add
+MARGIN = 0.02  # of tau, by which one member must rank better than the mean to stand alone: less is chance
 CHUNK = 4096  # rows predicted at once
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
-
-
-@runtime_checkable
-class PredictsMeans(Protocol):
-    """A predictor that gives means faster than standard deviations."""
-
-    def means(self, genomes: Genomes) -> Floats:
-        """(n,) the means of `predict`."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +114,7 @@ class StackedPredictor:
         mean, std = np.empty((2, len(genomes)))
         for start in range(0, len(genomes), CHUNK):
             chunk = slice(start, start + CHUNK)
-            outputs = np.stack([_means(member, genomes[chunk]) for member in members])
+            outputs = np.stack([member.predict(genomes[chunk]).mean for member in members])
             mean[chunk], spread = _mixed(fitted.weights, outputs)
             std[chunk] = fitted.widen * np.hypot(spread, fitted.typical)
         return Prediction(mean, np.maximum(std, fitted.floor))
@@ -157,7 +149,7 @@ def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
 
 def best_weights(unseen: Floats, targets: Floats) -> Floats:
     """(m,) weights, not negative and of sum 1, of members that said `unseen` (m, n) of rows with `targets`
-    (n,): of the least squared error, or all on the member that ranks best where no mean ranks better.
+    (n,): of the least squared error, or all on one member that ranks clearly better.
     """
     errors = (unseen - targets) / (float(targets.std()) or 1.0)
     weights = _least_error(errors)
@@ -167,7 +159,7 @@ def best_weights(unseen: Floats, targets: Floats) -> Floats:
         weights[kept], weights[~kept] = _least_error(errors[kept]), 0.0
     ranks = [tau(output, targets) or 0.0 for output in unseen]
     best = int(np.argmax(ranks))
-    if ranks[best] >= (tau(weights @ unseen, targets) or 0.0):
+    if ranks[best] > (tau(weights @ unseen, targets) or 0.0) + MARGIN:
         return np.asarray(np.arange(len(unseen)) == best, np.float64)
     return weights
 
@@ -186,7 +178,3 @@ def _mixed(weights: Floats, outputs: Floats) -> tuple[Floats, Floats]:
     """Weighted mean (n,) of outputs (m, n), and the weighted standard deviation around it (n,)."""
     mean = weights @ outputs
     return mean, np.sqrt(weights @ (outputs - mean) ** 2)
-
-
-def _means(member: Predictor, genomes: Genomes) -> Floats:
-    return member.means(genomes) if isinstance(member, PredictsMeans) else member.predict(genomes).mean

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from predictors.boosting import BoostingPredictor
+from predictors.gp import GpPredictor
 from predictors.left_out import LeavesOut, folds_of, left_out
 from predictors.mlp import MlpPredictor
 from predictors.predictor import MakePredictor
@@ -19,7 +20,7 @@ from supernet.space import Genomes, row_keys
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 POLICY = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]
-KNOWING: dict[str, MakePredictor] = {"boosting": BoostingPredictor, "mlp": MlpPredictor}
+KNOWING: dict[str, MakePredictor] = {"boosting": BoostingPredictor, "gp": GpPredictor, "mlp": MlpPredictor}
 
 
 def rows(architectures: int, policies: int = 1) -> Genomes:

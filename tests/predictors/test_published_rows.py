@@ -70,3 +70,10 @@ def test_more_rows_than_there_are_is_an_error(loaders: ModuleType) -> None:
     rows = loaders.bert(DATA)
     with pytest.raises(ValueError, match="1200 rows to learn from and others to test, of 1200"):
         rows.draw(1200, rng=np.random.default_rng(0))
+
+
+def test_any_rows_are_all_rows(loaders: ModuleType) -> None:
+    rows = loaders.bert(DATA)
+    learned, asked = rows.draw(100, rng=np.random.default_rng(0), unseen=False)
+    assert sorted([*learned, *asked]) == list(range(1200))
+    assert len(learned) == 100
