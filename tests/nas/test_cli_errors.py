@@ -70,6 +70,11 @@ def recorded(profile_file: Path) -> str:
         (["search", "--objective", "accuracy,accuracy"], "each once"),
         (["search", "--max-latency", "fast"], "write a number and one of: s, ms, us"),
         (["search", "--min-accuracy", "95"], "'95%' is a percentage"),
+        (
+            ["search", "--architecture", "smallest"],
+            "search.architecture = 'smallest' is for the searcher milp",
+        ),
+        (["search", "--engine", "tpe", "--aim", "latency=1ms"], "is for the searcher rnsga2, not for tpe"),
         (["export", "--count", "0"], "export.count must be at least 1, got 0"),
         (["train", "--formats", "int8"], "training and search need fp32 among them"),
     ],
@@ -103,7 +108,7 @@ def test_a_missing_configuration(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"search": {"searcher": "luck"}}, "unknown searcher 'luck'; known: evolution, nsga2, random"),
+        ({"search": {"searcher": "luck"}}, "unknown searcher 'luck'; known: aging, evolution, milp, nsga2"),
         ({"fit": {"predictor": "luck"}}, "unknown predictor 'luck'; known: auto, boosting, "),
     ],
 )
