@@ -16,6 +16,7 @@ PREDICTORS: Mapping[str, str] = {
     "auto": "predictors.stacked:StackedPredictor",
     "boosting": "predictors.boosting:BoostingPredictor",
     "gp": "predictors.gp:GpPredictor",
+    "latency": "predictors.latency:LatencyPredictor",
     "mlp": "predictors.mlp:MlpPredictor",
     "ridge": "predictors.ridge:RidgePredictor",
     "trees": "predictors.trees:TreesPredictor",
