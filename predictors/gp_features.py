@@ -117,7 +117,7 @@ def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Rea
     costs = replace(costs, relative=np.asarray((costs.in_fp32(canonical) > 0).all(axis=0)))
     logs, changes = (part.shape[1] for part in costs(canonical))
     architecture = _part(space, ARCHITECTURE, _levels_and_bends)
-    policy = _part(space, POLICY, features.changes)
+    policy = _part(space, POLICY, features.format_changes(space, table))
     first = [*architecture.labels, *(f"cost {i}" for i in range(logs))]
     labels = (*first, *policy.labels, *(f"change of cost {i}" for i in range(changes)))
     same = np.ones(len(labels), np.float32)

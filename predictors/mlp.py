@@ -26,7 +26,9 @@ HIDDEN = 64
 OUTPUT_GAIN = 0.3  # members start close to zero, so that they agree where nothing was learned about them
 STEPS = 400  # of full-batch AdamW, in each of the two stages
 LEARNING_RATE = 1e-2
-WEIGHT_DECAY = 0.3  # decoupled, times the learning rate: Loshchilov & Hutter 2019, arXiv:1711.05101
+# Decoupled weight decay, times the learning rate (Loshchilov & Hutter 2019, arXiv:1711.05101): little where
+# targets are exact, much where they are noisy; rows left out decide.
+DECAYS = (0.3, 3.0)
 CHUNK = 2048  # rows predicted at once: the activations of all members stay inside the cache
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 
@@ -51,12 +53,44 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
+class Reader:
+    """Genomes as `Rows`.
+
+    Attributes:
+        space: whose genomes it reads.
+        architecture, policy: features that genes decide.
+        costs: the cost features of the training rows.
+        centre: (a,) mean architecture features of the training rows.
+    """
+
+    space: SearchSpace
+    architecture: features.Encoding
+    policy: features.Encoding
+    costs: features.LogCosts
+    centre: features.Features
+
+    def __call__(self, genomes: Genomes) -> Rows:
+        """(n, g) genomes -> n rows."""
+        free, without = self.costs(self.space, genomes), self.costs.without
+        architecture = np.hstack([self.architecture(genomes), free[:, ~without]]) - self.centre
+        policy = np.hstack([self.policy(genomes), free[:, without]])
+        return Rows(torch.from_numpy(architecture), torch.from_numpy(policy))
+
+
+def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Reader:
+    """A reader whose features are centred on these genomes (n, g)."""
+    parts = (features.architecture(space), features.policy(space, table))
+    costs = features.log_costs(table, space, genomes)
+    plain = Reader(space, *parts, costs, np.zeros(1, np.float32))
+    return replace(plain, centre=plain(genomes).architecture.numpy().mean(axis=0))
+
+
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """What `MlpPredictor.fit` learns.
 
     Attributes:
-        costs: the cost features of the training rows.
-        centre: (a,) mean architecture features of the training rows.
+        read: from genomes to what the networks read.
         weights: of the members.
         mean, scale: of the targets.
         left_out: (n,) standardised, what the members that have not seen a row say of it.
@@ -64,8 +98,7 @@ class Fitted:
         widen: factor from disagreement to standard deviation of the error.
     """
 
-    costs: features.LogCosts
-    centre: features.Features
+    read: Reader
     weights: Weights
     mean: float
     scale: float
@@ -89,17 +122,18 @@ class MlpPredictor:
 
     def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
         check_rows(self.space, genomes, targets)
-        costs = features.log_costs(self.costs, self.space, genomes)
-        centre = _encode(self.space, costs, genomes)[0].mean(axis=0)
-        rows = _rows(self.space, costs, centre, genomes)
+        read = reader(self.space, self.costs, genomes)
+        rows = read(genomes)
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         standard = ((targets - mean) / scale).astype(np.float32)
         seen = _seen(self.space, genomes, seed=self.seed)
-        weights = transfer(rows, torch.from_numpy(standard), torch.from_numpy(seen), seed=self.seed)
-        unseen = _outputs(weights, rows).T[~seen.T].reshape(len(targets), MEMBERS // FOLDS)
-        typical, widen = _judge(unseen, standard)
-        left_out = unseen.mean(axis=1, dtype=np.float64)
-        return replace(self, fitted=Fitted(costs, centre, weights, mean, scale, left_out, typical, widen))
+        data = (rows, torch.from_numpy(standard), torch.from_numpy(seen))
+        tried = [transfer(*data, decay=decay, seed=self.seed) for decay in DECAYS]
+        said = [_unseen(_outputs(weights, rows), ~seen) for weights in tried]
+        best = int(np.argmin([((each.mean(axis=1) - standard) ** 2).mean() for each in said]))
+        typical, widen = _judge(said[best], standard)
+        left_out = said[best].mean(axis=1, dtype=np.float64)
+        return replace(self, fitted=Fitted(read, tried[best], mean, scale, left_out, typical, widen))
 
     @property
     def left_out(self) -> NDArray[np.float64]:
@@ -119,27 +153,10 @@ class MlpPredictor:
         fitted, mean, std = self._known(), np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
             chunk = slice(start, start + CHUNK)
-            outputs = _outputs(fitted.weights, _rows(self.space, fitted.costs, fitted.centre, genomes[chunk]))
+            outputs = _outputs(fitted.weights, fitted.read(genomes[chunk]))
             mean[chunk], std[chunk] = outputs.mean(axis=0), _spread(outputs, fitted.typical)
         std = np.maximum(fitted.widen * std, FLOOR)
         return Prediction(fitted.mean + fitted.scale * mean, fitted.scale * std)
-
-
-# -- features ------------------------------------------------------------------------------------------------
-
-
-def _encode(
-    space: SearchSpace, costs: features.LogCosts, genomes: Genomes
-) -> tuple[features.Features, features.Features]:
-    """(n, a) of the architecture and (n, p) of the policy."""
-    free = costs(space, genomes)
-    architecture = np.hstack([features.architecture(space)(genomes), free[:, ~costs.without]])
-    return architecture, np.hstack([features.policy(space)(genomes), free[:, costs.without]])
-
-
-def _rows(space: SearchSpace, costs: features.LogCosts, centre: features.Features, genomes: Genomes) -> Rows:
-    architecture, policy = _encode(space, costs, genomes)
-    return Rows(torch.from_numpy(architecture - centre), torch.from_numpy(policy))
 
 
 # -- networks ------------------------------------------------------------------------------------------------
@@ -173,26 +190,28 @@ def forward(weights: Weights, rows: Rows) -> Tensor:
     return torch.baddbmm(weights.output_bias, F.silu(x), weights.output).squeeze(2)
 
 
-def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, seed: int) -> Weights:
+def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, decay: float, seed: int) -> Weights:
     """Weights fitted to the fp32 rows, if any, and then to all rows, if some are quantized.
 
     Args:
         rows: n candidates.
         targets: (n,) standardised.
         seen: (e, n) which rows each member may learn from.
+        decay: of the weights.
         seed: of the initial weights.
     """
     weights = initial_weights(rows.architecture.shape[1], rows.policy.shape[1], seed=seed)
     plain = ~rows.policy.any(dim=1)
     if plain.any():
-        weights = train(weights, Rows(*(part[plain] for part in rows)), targets[plain], seen[:, plain])
-    return weights if plain.all() else train(weights, rows, targets, seen)
+        in_fp32 = Rows(*(part[plain] for part in rows))
+        weights = train(weights, in_fp32, targets[plain], seen[:, plain], decay)
+    return weights if plain.all() else train(weights, rows, targets, seen, decay)
 
 
-def train(weights: Weights, rows: Rows, targets: Tensor, seen: Tensor) -> Weights:
+def train(weights: Weights, rows: Rows, targets: Tensor, seen: Tensor, decay: float) -> Weights:
     """Minimise each member's squared error on the rows it may see; arguments as for `transfer`."""
     weights = Weights(*(weight.clone().requires_grad_() for weight in weights))
-    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     share = seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
     for _ in range(STEPS):
@@ -221,6 +240,11 @@ def _seen(space: SearchSpace, genomes: Genomes, *, seed: int) -> NDArray[np.bool
     rng = np.random.default_rng(seed)
     folds = np.stack([folds_of(space, genomes, rng=rng) for _ in range(MEMBERS // FOLDS)])[:, None]
     return np.asarray(folds != np.arange(FOLDS)[:, None]).reshape(MEMBERS, len(genomes))
+
+
+def _unseen(outputs: NDArray[np.float32], held: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(n, e / FOLDS) what members, of outputs (e, n), say of the rows that are held back from them (e, n)."""
+    return outputs.T[held.T].reshape(outputs.shape[1], MEMBERS // FOLDS)
 
 
 def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]:

@@ -147,6 +147,26 @@ def beside(first: CostTable, second: CostTable) -> CostTable:
     return CostTable(positions, values)
 
 
+def option_costs(table: CostTable, space: SearchSpace, name: str) -> NDArray[np.float64]:
+    """(options, k) what each option of a choice adds to what the first costs, in the network of first options
+    as far as the choice is alive there.
+    """
+    column = space.columns[name]
+    genomes = np.repeat(_alive(space, name)[None], space.cardinalities[column], axis=0)
+    genomes[:, column] = np.arange(len(genomes))
+    costs = table(space.canonical(genomes))
+    return np.asarray(costs - costs[0])
+
+
+def _alive(space: SearchSpace, name: str) -> Genomes:
+    """(g,) a genome in which the choice called `name` is alive."""
+    genome = np.zeros(len(space.choices), np.int16)
+    for parent, alive in space.choices[space.columns[name]].active_if:
+        genome = np.maximum(genome, _alive(space, parent))
+        genome[space.columns[parent]] = space.choices[space.columns[parent]].options.index(alive[0])
+    return genome
+
+
 @dataclass(frozen=True)
 class _Gene:
     """A term of one choice and those that keep it alive."""

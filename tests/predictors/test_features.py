@@ -99,3 +99,22 @@ def test_costs_that_did_not_vary_say_nothing_of_rows_in_which_they_do() -> None:
     plain = rows.copy()
     plain[:, space.columns["stem.format"]] = 0
     assert_array_equal(features.log_costs(hurt, space, plain)(space, rows), np.zeros((20, 1), np.float32))
+
+
+def test_changes_of_format_are_as_large_as_the_root_of_their_damage() -> None:
+    space = FAMILY.space()
+    hurt = gene_table(space, {"stem.format": (0.0, 0.9), "s2.b3.expand.format": (0.0, 0.1)})
+    table = beside(compile_table(space, FAMILY.terms(), (macs,)), hurt)
+    encoding = features.policy(space, table)
+    assert_array_equal(encoding.columns, features.policy(space).columns)
+    found = dict(zip((space.choices[c].name for c in encoding.columns), encoding.values[:, 2], strict=True))
+    assert found.pop("stem.format") == pytest.approx(np.sqrt(0.9 / 0.5))  # over the mean damage of a policy
+    assert found.pop("s2.b3.expand.format") == pytest.approx(np.sqrt(0.1 / 0.5))
+    assert set(found.values()) == {np.float32(features.FAINTEST)}
+
+
+def test_without_damage_all_changes_of_format_are_alike() -> None:
+    space = FAMILY.space()
+    plain, nothing = compile_table(space, FAMILY.terms(), (macs,)), gene_table(space, {"stem.format": (0, 0)})
+    for table in (plain, beside(plain, nothing)):
+        assert_array_equal(features.policy(space, table).values, features.policy(space).values)

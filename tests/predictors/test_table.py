@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from hw_profiles.memory import peak_bytes
 from hw_profiles.workload import LayerSpec, macs, params
 from predictors import table
-from predictors.table import beside, compile_peak, compile_table, distinct_layers, gene_table
+from predictors.table import (
+    beside,
+    compile_peak,
+    compile_table,
+    distinct_layers,
+    gene_table,
+    option_costs,
+)
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.family import FAMILIES, CostTerm, Family, load_family
 
@@ -155,3 +162,14 @@ def test_tables_stand_beside_one_another() -> None:
     assert (both.least > 0).tolist() == [True, True, False]
     assert (both.least[:2] <= layers(genomes).min(axis=0)).all()
     assert gene_table(space, {}).least.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("name", ["digits-mbconv", "apq-proxyless"])
+def test_what_an_option_adds_is_what_it_was_given(name: str) -> None:
+    """Also of choices that others keep alive."""
+    space, rng = load_family(name, in_channels=3, classes=10).space(), np.random.default_rng(0)
+    options = {c.name: np.cumsum(rng.random(len(c.options))) for c in space.choices if c.kind == "precision"}
+    table = gene_table(space, options)
+    leaves = [n for n in options if not any(n == p for c in space.choices for p, _ in c.active_if)]
+    for one in leaves:
+        np.testing.assert_allclose(option_costs(table, space, one)[:, 0], options[one] - options[one][0])
