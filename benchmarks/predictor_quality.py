@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import product
 from multiprocessing import get_context
@@ -90,11 +90,17 @@ def main() -> None:
     report("predictor_quality", [*rows, *speed_rows(arguments.data, arguments.quick)], arguments.json)
 
 
+@cache
+def loaded(name: str, data: Path) -> PublishedRows:
+    """Published rows, read once by each process."""
+    return LOADERS[name](data)
+
+
 def draw(data: Path, task: tuple[str, int], seed: int) -> Draw:
     """Fit every model to the same rows and judge it on the same others."""
     torch.set_num_threads(1)
     name, n = task
-    rows = LOADERS[name](data)
+    rows = loaded(name, data)
     learned, asked = rows.draw(n, rng=np.random.default_rng(seed), unseen=not name.endswith("any rows"))
     y, macs = rows.targets[learned], rows.costs(rows.genomes)[:, 0]
     figures = partial(judge, targets=rows.targets[asked], bands_of=("multiply-adds", macs[asked]), n_train=n)
