@@ -31,8 +31,20 @@ def test_a_search_by_reference_points_heads_for_the_limit(own_run: Path, nas, re
     assert all(e["measured"]["latency"]["value"] <= bound for e in front["candidates"])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["nsga3", "optuna-nsga2", "tpe", "aging"])
+def test_every_engine_ends_with_a_measured_front(own_run: Path, nas, read, engine: str, config: Path) -> None:
+    quick = own_run / "quick.toml"
+    quick.write_text(config.read_text().replace("budget = 1000", "budget = 120").replace("250", "40"))
+    nas("search", quick, "-o", own_run, "--engine", engine)
+    front = read(own_run / "front.json")
+    assert len(front["candidates"]) >= 1
+    assert len(entries(front)) == 9  # two rounds of four, and the largest network in fp32
+    assert f'searcher = "{engine}"' in (own_run / "run.toml").read_text()
+
+
 def test_formats_of_one_architecture(own_run: Path, nas, read, family: Family) -> None:
-    """Allocated, measured, on the front; then exported and reported like any other."""
+    """Allocated and measured like finalists; then exported and reported like any other."""
     command = ("search", "-o", own_run, "--engine", "milp", "--max-size", "60%")
     nas(*command)
     front = read(own_run / "front.json")
@@ -47,7 +59,8 @@ def test_formats_of_one_architecture(own_run: Path, nas, read, family: Family) -
     assert "search: already there" in nas(*command)
     nas("export", "-o", own_run)
     nas("report", "-o", own_run)
-    exported = {path.name for path in (own_run / "export").iterdir()}
+    exported = {path.parent.name for path in (own_run / "export").glob("*/manifest.json")}
+    assert exported
     assert exported <= {entry["id"] for entry in front["candidates"]}
 
 

@@ -1,0 +1,49 @@
+"""Where a search by reference points goes, in people's units."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from nas.aims import aims_of
+from nas.config import RunConfig, SearchSection
+from nas.objectives import Values
+from nas.targets import resolve_targets
+
+LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6, "memory": 6e4}
+
+
+def aims(*texts: str, **limits: str) -> Values:
+    config = replace(RunConfig(), search=SearchSection(searcher="rnsga2", aims=texts), constraints=limits)
+    return aims_of(config, resolve_targets(config, LARGEST), LARGEST)
+
+
+def test_aims_are_minimised_and_open_ones_are_nan() -> None:
+    found = aims("accuracy=95%, latency=0.1ms", "size = 50%")
+    np.testing.assert_allclose(found, [[-0.95, 1e-4, np.nan], [np.nan, np.nan, 5e5]])
+
+
+def test_without_aims_the_limits_count() -> None:
+    np.testing.assert_allclose(aims(latency="60%"), [[np.nan, 1.2e-4, np.nan]])
+    np.testing.assert_allclose(aims("size=1KB", latency="60%"), [[np.nan, np.nan, 1e3]])
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ((), "needs to know where to go: give an aim"),
+        (("macs=3M",), "write objectives of the search"),
+        (("latency",), "write objectives of the search"),
+        (("latency=1ms,latency=2ms",), "each once"),
+        (("latency=fast",), "write a number and one of: s, ms"),
+    ],
+)
+def test_aims_that_say_nothing_are_refused(texts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(TrilobitError, match=message):
+        aims(*texts)
+
+
+def test_a_limit_on_no_objective_is_no_aim() -> None:
+    with pytest.raises(TrilobitError, match="a limit on one of accuracy, latency, size"):
+        aims(macs="2M")
