@@ -139,7 +139,9 @@ def test_costs_of_single_choices_add_up_over_living_ones(name: str) -> None:
     space = load_family(name, in_channels=3, classes=10).space()
     rng = np.random.default_rng(0)
     formats = [choice for choice in space.choices if choice.kind == "precision"]
-    options = {choice.name: rng.random(len(choice.options)) for choice in formats}  # the first ones cost too
+    options = {
+        choice.name: rng.random(len(choice.options)).tolist() for choice in formats
+    }  # the first ones cost too
     genomes = space.sample(50, rng=rng)
     expected = [
         sum(
@@ -168,8 +170,10 @@ def test_tables_stand_beside_one_another() -> None:
 def test_what_an_option_adds_is_what_it_was_given(name: str) -> None:
     """Also of choices that others keep alive."""
     space, rng = load_family(name, in_channels=3, classes=10).space(), np.random.default_rng(0)
-    options = {c.name: np.cumsum(rng.random(len(c.options))) for c in space.choices if c.kind == "precision"}
+    formats = [choice for choice in space.choices if choice.kind == "precision"]
+    options = {choice.name: rng.random(len(choice.options)).tolist() for choice in formats}
     table = gene_table(space, options)
     leaves = [n for n in options if not any(n == p for c in space.choices for p, _ in c.active_if)]
     for one in leaves:
-        np.testing.assert_allclose(option_costs(table, space, one)[:, 0], options[one] - options[one][0])
+        expected = np.array(options[one]) - options[one][0]
+        np.testing.assert_allclose(option_costs(table, space, one)[:, 0], expected)
