@@ -13,7 +13,7 @@ from nas.targets import Targets, predict_values
 from predictors.predictor import Predictor
 from supernet.space import Genomes
 
-FOCUS = 0.85  # of a limit, below which less is no longer better in a focused search
+FOCUS = 0.9  # of a limit, below which less is no longer better in a focused search
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ class Predicted:
         return Beliefs(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
 
     def focus(self, minimised: Values) -> Values:
-        """Objectives (n, m), where the search is focused with those at 0.85 of a limit or less made equal."""
+        """Objectives (n, m), where the search is focused with those at 0.9 of a limit or less made equal."""
         floors = [
             o.bound * FOCUS if self.focused and o.bound is not None and o.direction == "min" else -np.inf
             for o in self.targets.objectives

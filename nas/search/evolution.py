@@ -18,9 +18,10 @@ from supernet.space import Genomes, SearchSpace
 
 # the best of about 20 settings on once-for-all's predictor and Note10 latency (benchmarks/ofa_mbv3.py), by
 # hypervolume after 2,000, 10,000 and 20,000 evaluations and by top-1 within a limit, 3 to 6 seeds each
-POPULATION = 200
-ALIKE = 4  # of one skeleton, which is the genes that decide which others are alive, before others follow
-ELITE = 0.5  # share of parents from the archive; the others are from the population
+POPULATION = 50, 400  # at first, and at most
+GROWTH = 0.05  # of all networks told is the population in between
+ALIKE = 8  # of one skeleton, which is the genes that decide which others are alive, before others follow
+ELITE = 0.3  # share of parents from the archive; the others are from the population
 CROSSED = 0.15  # share of children that have two parents
 IMMIGRANTS = 0.02  # share of children that have none
 CHANGED = np.array([1, 1, 2, 2, 3])  # genes of a child that are drawn again, one of these numbers each
@@ -42,6 +43,7 @@ class Evolution:
         self._seed = seed
         self._step = 0
         self._novelty = Novelty(space, initial, repair)
+        self._told = 0
         self._population: Points | None = None  # best first, and so is the archive
         self._archive: Points | None = None
         referred = {parent for choice in space.choices for parent, _ in choice.active_if}
@@ -54,18 +56,22 @@ class Evolution:
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]
+        self._told += len(told)
         self._archive = in_order(front(told if self._archive is None else join(self._archive, told)))
         everyone = told if self._population is None else join(self._population, told)
         self._population = self._survivors(in_order(everyone))
 
     def _survivors(self, ordered: Points) -> Points:
-        """The first `POPULATION` rows; those that are not among the first `ALIKE` of their skeleton come last."""
+        """The first rows, as many as the population has; those after the first `ALIKE` of a skeleton come
+        last.
+        """
         _, niche = np.unique(row_hashes(ordered.genomes[:, self._skeleton]), return_inverse=True)
         by_niche = np.argsort(niche, kind="stable")
         sizes = np.bincount(niche)
         place = np.empty(len(niche), np.int64)
         place[by_niche] = np.arange(len(niche)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return ordered[np.argsort(place >= ALIKE, kind="stable")[:POPULATION]]
+        size = int(np.clip(GROWTH * self._told, *POPULATION))
+        return ordered[np.argsort(place >= ALIKE, kind="stable")[:size]]
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
         """About `n` canonical genomes, not necessarily new."""
