@@ -31,7 +31,7 @@ from supernet.family import load_family
 
 DEADLINE_S = 600  # of several processes on a busy machine
 POLL_S = 0.05
-GRACE_S = 2
+GRACE_S = 20  # two were not enough for a living worker among twenty busy processes
 PASSWORD = "s3cret@{}"  # as awkward as people write them
 IN_URL = "s3cret%40{}"
 Row = tuple[Any, ...]
