@@ -244,6 +244,8 @@ def _sections(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for option, (section, key) in _OPTIONS.items():
         if option in given:
             put(section, key, _PARSED.get(option, lambda text: text)(given[option]))
+    if "count" in given and "pick" not in given:  # a spread, whatever was picked before
+        put("export", "pick", ())
     if "rpc" in given:
         kind, tracker = given["rpc"]
         if kind != "tracker":
