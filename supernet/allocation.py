@@ -9,9 +9,13 @@ integrality, because in every marginal they agree with the items' own variables 
 Wainwright & Jordan 2008, doi:10.1561/2200000001, section 8.4).
 """
 
+import ctypes
 import itertools
 import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -325,13 +329,14 @@ class _Program:
         """(variables,) the exact solution between 0 and `upper`; None where there is none."""
         integral = np.zeros(self.variables)
         integral[: self.binaries] = 1
-        outcome = milp(
-            self.costs,
-            integrality=integral,
-            bounds=Bounds(0, upper),
-            constraints=self.rows.constraint(self.variables),
-            options={"mip_rel_gap": 0.0},
-        )
+        with _silent():
+            outcome = milp(
+                self.costs,
+                integrality=integral,
+                bounds=Bounds(0, upper),
+                constraints=self.rows.constraint(self.variables),
+                options={"mip_rel_gap": 0.0},
+            )
         if outcome.status == INFEASIBLE:
             return None
         if outcome.x is None:
@@ -382,6 +387,28 @@ class _Program:
     def _unscaled(self, cost: float) -> float:
         base = math.fsum(float(term.values.min()) for term in self.problem.costs)
         return base + cost * (_span(self.problem.costs) or 1.0) / SPAN
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches standard output: HiGHS now and then says there that it repaired a solution, whatever it
+    is told to display, and what a command prints may be JSON.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    sys.stdout.flush()
+    libc.fflush(None)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        libc.fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class _Rows:

@@ -1,11 +1,14 @@
 """The solver against every assignment, and what it says where nothing is possible."""
 
+import ctypes
 import itertools
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.optimize import milp
 
 import supernet.allocation
 from supernet.allocation import (
@@ -246,6 +249,21 @@ def test_a_core_that_is_too_small_grows(monkeypatch: pytest.MonkeyPatch) -> None
     found = solve(problem)
     assert total(widths, found.chosen) == met
     assert found.bound <= exact.cost <= found.cost
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """HiGHS prints a line when it repairs a solution; here it always does."""
+
+    def noisy(*arguments: object, **options: object) -> object:
+        os.write(1, b"unbuffered\n")
+        ctypes.CDLL(None).puts(b"buffered by C")
+        return milp(*arguments, **options)
+
+    monkeypatch.setattr(supernet.allocation, "milp", noisy)
+    print("before")
+    assert solve(Problem((2,), alone([np.array([1.0, 0.5])]))).cost == 0.5
+    print("after")
+    assert capfd.readouterr().out == "before\nafter\n"
 
 
 def test_malformed_problems_are_refused() -> None:
