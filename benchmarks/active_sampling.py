@@ -3,7 +3,7 @@
 Every strategy chooses from the same pool, batch by batch, with the code that a run uses; what it learned is
 judged on rows that are never chosen: Kendall's tau among all of them, and among the quarter nearest to their
 front of accuracy and multiply-adds, which is what a search will look at. Judged by the sampler's own Gaussian
-process after every batch, and by `--predictor` (the default one, unless given) after 50, 100 and 200.
+process after every batch, and by `--predictor` (ridge, unless given) after 50, 100 and 200.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -185,11 +185,11 @@ def tau_row(
 
 def main() -> None:
     """All pools, all strategies."""
-    parser = argument_parser(__doc__, seeds=5)
+    parser = argument_parser(__doc__, seeds=6)
     parser.add_argument("--predictor", help="also judge by this one; `none` leaves it out")
     parser.add_argument("--pool", action="append", choices=list(POOLS), help="only this one; may be repeated")
     arguments = parser.parse_args()
-    predictor = None if arguments.predictor == "none" or arguments.quick else arguments.predictor or "mlp"
+    predictor = None if arguments.predictor == "none" or arguments.quick else arguments.predictor or "ridge"
     seeds, out = 1 if arguments.quick else arguments.seeds, []
     with one_core():
         for pool in arguments.pool or POOLS:

@@ -102,8 +102,8 @@ def one_draw(task: Task, make: MakePredictor, seed: int) -> dict[int, Mapping[st
 
 def main() -> None:
     """All tasks."""
-    parser = argument_parser(__doc__, seeds=5)
-    parser.add_argument("--predictor", default="mlp", help="what is started (default: %(default)s)")
+    parser = argument_parser(__doc__, seeds=3)
+    parser.add_argument("--predictor", default="ridge", help="what is started (default: %(default)s)")
     arguments = parser.parse_args()
     make, out = load_predictor("ridge" if arguments.quick else arguments.predictor), []
     with one_core():
