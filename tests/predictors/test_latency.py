@@ -27,7 +27,7 @@ def networks(n: int, seed: int = 0) -> Genomes:
 def seconds(genomes: Genomes, options: np.ndarray = COST, seed: int = 9) -> np.ndarray:
     """Additive, with 2 % noise."""
     noise = np.random.default_rng(seed).normal(0, 0.02, len(genomes))
-    return 1e-3 * (2 + options[genomes].sum(axis=1)) * (1 + noise)
+    return np.asarray(1e-3 * (2 + options[genomes].sum(axis=1)) * (1 + noise))
 
 
 # -- the process -----------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_what_stands_alone_is_learned_too() -> None:
     own = np.random.default_rng(5).uniform(0, 3, (8, len(OPS)))
 
     def truth(rows: Genomes) -> np.ndarray:
-        return own[np.arange(8), rows].sum(axis=1)
+        return np.asarray(own[np.arange(8), rows].sum(axis=1))
 
     found = LatencyPredictor(SPACE).fit(genomes, truth(genomes)).predict(new)
     assert spearmanr(found.mean, truth(new)).statistic > 0.99
