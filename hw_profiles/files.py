@@ -5,6 +5,7 @@ name.
 import contextlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode() if isinstance(data, str) else data
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=f".{_writer()}.part"
+    )
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
@@ -32,6 +35,30 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def _writer() -> str:
+    """Who writes: a name that no other living process has."""
+    return f"{os.getpid()}@{platform.node()}"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine were writing somewhere in `folder` when they were killed."""
+    for path in folder.rglob(".*.part"):
+        pid, _, node = path.name.removesuffix(".part").rpartition("@")
+        writer = pid.rpartition(".")[2]
+        if node == platform.node() and writer.isdigit() and not _alive(int(writer)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_json(path: Path, document: dict[str, Any], *, indent: int | None = 1) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from hw_profiles.backend import Backend
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.files import read_json, remove_abandoned, write_atomic, write_json
 from hw_profiles.measurement import MeasurePlan
 from nas.config import RunConfig, read_config, render_config
 from nas.devices import is_replayed, open_backend
@@ -215,6 +215,7 @@ def open_run(folder: Path, config: RunConfig) -> Run:
         run.family.space()
     environment = _environment(run)
     if world.writes:
+        remove_abandoned(folder)
         write_atomic(folder / "run.toml", render_config(config))
         write_json(folder / "env.json", environment)
     return run
