@@ -90,9 +90,16 @@ def architecture(space: SearchSpace) -> Encoding:
     return encode(space, ARCHITECTURE, level)
 
 
-def every(space: SearchSpace) -> Encoding:
-    """Everything: one-hot of all choices, and the levels of those of numbers."""
-    return encode(space, ARCHITECTURE + POLICY, indicators) | encode(space, ARCHITECTURE, level)
+def every(space: SearchSpace, table: CostTable | None = None) -> Encoding:
+    """Everything: one-hot of all choices, and the levels of those of numbers.
+
+    Args:
+        table: as for `format_changes`, which take the place of one-hot formats where it knows their damage.
+    """
+    weighted = format_changes(space, table)
+    rows = indicators if weighted is changes else lambda choice: weighted(choice) / SCALE
+    plain = encode(space, ARCHITECTURE, indicators) | encode(space, POLICY, rows)
+    return plain | encode(space, ARCHITECTURE, level)
 
 
 def policy(space: SearchSpace, table: CostTable | None = None) -> Encoding:

@@ -94,4 +94,4 @@ class RidgePredictor:
 
 def _features(space: SearchSpace, costs: features.LogCosts, genomes: Genomes) -> features.Features:
     """One-hot, since a line through levels is too stiff, with levels for what the options have in common."""
-    return np.hstack([features.every(space)(genomes), costs(space, genomes)])
+    return np.hstack([features.every(space, costs.table)(genomes), costs(space, genomes)])

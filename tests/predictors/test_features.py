@@ -118,3 +118,14 @@ def test_without_damage_all_changes_of_format_are_alike() -> None:
     plain, nothing = compile_table(space, FAMILY.terms(), (macs,)), gene_table(space, {"stem.format": (0, 0)})
     for table in (plain, beside(plain, nothing)):
         assert_array_equal(features.policy(space, table).values, features.policy(space).values)
+
+
+def test_known_damage_takes_the_place_of_one_hot_formats() -> None:
+    space = FAMILY.space()
+    table = gene_table(space, {"stem.format": (0.0, 0.9), "s2.b3.expand.format": (0.0, 0.1)})
+    genomes = space.sample(40, rng=np.random.default_rng(1))
+    whole, formats = features.every(space, table)(genomes), features.policy(space, table)(genomes)
+    plain = features.every(space)(genomes)
+    assert len(plain[0]) == len(whole[0]) + len(formats[0])  # one feature less per choice of two formats
+    scaled = {tuple(column) for column in (formats / np.float32(features.SCALE)).T.round(4).tolist()}
+    assert scaled <= {tuple(column) for column in whole.T.round(4).tolist()}
