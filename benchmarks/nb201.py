@@ -27,12 +27,12 @@ class MeasuredSpace:
         self.space = SearchSpace("nb201", tuple(edges))
         self._place = len(names) ** np.arange(ops.shape[1])
         self._values = np.empty((len(ops), 2))
-        self._values[ops @ self._place] = np.column_stack((-accuracy, np.log(latency)))
+        self._values[ops @ self._place] = np.column_stack((np.log(100 - accuracy), np.log(latency)))
         self.reference = self._values.max(axis=0).tolist()
         self._whole = hypervolume(self._values, self.reference)
 
     def measure(self, genomes: Genomes) -> Matrix:
-        """(n, 2) accuracy in percent, negated, and logarithm of milliseconds."""
+        """(n, 2) logarithms of the error in percent and of milliseconds."""
         return np.asarray(self._values[genomes.astype(np.int64) @ self._place])
 
     def share(self, genomes: Genomes) -> float:
