@@ -234,7 +234,7 @@ def test_code_in_a_checkpoint_is_not_run(
 def test_a_storage_that_is_none(refused: Refused, folder: Path) -> None:
     folder.mkdir()
     (folder / "run.db").write_text("not a database, but long enough to look like one " * 100)
-    assert "run.db: " in refused("fit")
+    assert "run.db: " in refused("sample")
 
 
 # -- disks and people ---------------------------------------------------------------------------------
