@@ -3,9 +3,9 @@ quantized, and beside the same architectures trained alone.
 
 Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`), behind those that it went
 on from; where the last had a quantized phase, networks are rounded by its learned scales, otherwise by
-calibration alone. Accuracy is that of the simulation, which equals the exported file's. `--alone K` trains K of
-the random architectures alone with the runs' own recipes one after the other, all their epochs and seeds, in
-`RUN/alone`; such a training goes on where it was stopped.
+calibration alone. Accuracy is that of the simulation, which equals the exported file's. `--alone K` trains K
+of the random architectures alone with the runs' own recipes one after the other, all their epochs and seeds,
+in `RUN/alone`; such a training goes on where it was stopped.
 """
 
 from collections.abc import Iterator, Sequence

@@ -33,7 +33,8 @@ def quality_rows(run: Run) -> list[dict[str, str]]:
 
 
 def _rows(run: Run) -> Sequence[Row]:
-    return (run.quality or {}).get("rows", ())
+    found: Sequence[Row] = (run.quality or {}).get("rows", ())
+    return found
 
 
 def _cells(row: Row) -> dict[str, str]:
