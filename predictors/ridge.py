@@ -54,8 +54,9 @@ def fit_line(x: features.Features, y: NDArray[np.float64]) -> Line:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What `RidgePredictor.fit` learns: cost features, the line, mean and scale of the targets."""
+    """What `RidgePredictor.fit` learns: how genes and costs are read, the line, mean and scale of targets."""
 
+    encode: features.Encoding
     costs: features.LogCosts
     line: Line
     mean: float
@@ -77,21 +78,18 @@ class RidgePredictor:
 
     def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
         check_rows(self.space, genomes, targets)
+        # one-hot, since a line through levels is too stiff, with levels for what the options have in common
+        encode = features.every(self.space, self.costs)
         costs = features.log_costs(self.costs, self.space, genomes)
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
-        line = fit_line(_features(self.space, costs, genomes), (targets - mean) / scale)
-        return replace(self, fitted=Fitted(costs, line, mean, scale))
+        line = fit_line(np.hstack([encode(genomes), costs(self.space, genomes)]), (targets - mean) / scale)
+        return replace(self, fitted=Fitted(encode, costs, line, mean, scale))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
             raise not_fitted(self)
         fitted, line = self.fitted, self.fitted.line
-        x = _features(self.space, fitted.costs, genomes) - line.centre
+        x = np.hstack([fitted.encode(genomes), fitted.costs(self.space, genomes)]) - line.centre
         spread = np.sqrt(1 + line.variance + ((x @ line.covariance) * x).sum(axis=1))
         std = np.maximum(line.noise * spread, FLOOR)
         return Prediction(fitted.mean + fitted.scale * (x @ line.slope), fitted.scale * std)
-
-
-def _features(space: SearchSpace, costs: features.LogCosts, genomes: Genomes) -> features.Features:
-    """One-hot, since a line through levels is too stiff, with levels for what the options have in common."""
-    return np.hstack([features.every(space, costs.table)(genomes), costs(space, genomes)])
