@@ -54,10 +54,10 @@ def test_fine_tuning_separates_policies() -> None:
 
 
 def test_transfer_beats_learning_from_quantized_candidates_alone() -> None:
-    genomes, test = candidates(250, fp32=200), candidates(500, fp32=0, seed=1)
+    genomes, test = candidates(130, fp32=100), candidates(300, fp32=0, seed=1)
     targets = accuracy(genomes)
     with_fp32 = MlpPredictor(SPACE, seed=0).fit(genomes, targets).predict(test)
-    alone = MlpPredictor(SPACE, seed=0).fit(genomes[200:], targets[200:]).predict(test)
+    alone = MlpPredictor(SPACE, seed=0).fit(genomes[100:], targets[100:]).predict(test)
     gained = [kendalltau(p.mean, accuracy(test)).statistic for p in (with_fp32, alone)]
     assert gained[0] > gained[1] + 0.05
 
