@@ -13,9 +13,9 @@ Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space
 21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
 
 The second supernet_accuracy is of the shipped supernet (three random architectures, each also trained alone
-with both parts of its recipe); the first is of its first part after a quantized phase. predictor_quality is of
-3 draws, not 10. Parts of latency_transfer and search_quality ran beside each other on a machine under load:
-their times are too long.
+with both parts of its recipe); the first is of its first part after a quantized phase. predictor_quality is
+of 3 draws, not 10. Parts of latency_transfer and search_quality ran beside each other on a machine under
+load: their times are too long.
 """
 
 
