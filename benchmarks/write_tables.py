@@ -14,8 +14,8 @@ Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space
 
 The second supernet_accuracy is of the shipped supernet (three random architectures, each also trained alone
 with both parts of its recipe); the first is of its first part after a quantized phase. predictor_quality is
-of 3 draws, not 10. latency_transfer and the hypervolume rows of search_quality are of parts that ran beside
-each other on a machine under load: their times are too long.
+of 3 draws, not 10. latency_transfer is of parts that ran beside each other on a machine under load; so were
+the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
 """
 
 
