@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto import Matrix, finite_rows
-from nas.search.novelty import Novelty
+from nas.search.drawn import DrawnSearch
 from nas.search.points import Points, join
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
@@ -20,7 +20,7 @@ CROSSED, MUTATION = 0.5, 0.1  # once-for-all's released search
 AUGMENTED = 0.05
 
 
-class AgingEvolution:
+class AgingEvolution(DrawnSearch):
     """See `nas.search.searcher.Searcher` for the promises.
 
     A tournament is won by the feasible network of the least objective. Where there are several, each
@@ -36,18 +36,10 @@ class AgingEvolution:
         initial: Genomes | None = None,
         repair: Repair | None = None,
     ) -> None:
-        self._space = space
-        self._seed = seed
-        self._step = 0
-        self._novelty = Novelty(space, initial, repair)
+        super().__init__(space, seed=seed, initial=initial, repair=repair)
         self._alive: Points | None = None  # the oldest first
         self._least: Matrix | None = None  # (1, m) of all feasible ones so far
         self._most: Matrix | None = None
-
-    def ask(self, n: int) -> Genomes:
-        rng = np.random.default_rng([self._seed, self._step])
-        self._step += 1
-        return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto import crowding_distance, finite_rows
-from nas.search.novelty import Novelty, row_hashes
+from nas.search.drawn import DrawnSearch
+from nas.search.novelty import row_hashes
 from nas.search.points import Points, constrained_rank, front, join
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
@@ -28,7 +29,7 @@ CHANGED = np.array([1, 1, 2, 2, 3])  # genes of a child that are drawn again, on
 TRIES = 3  # to find a living gene; one that is dead stays as it is
 
 
-class Evolution:
+class Evolution(DrawnSearch):
     """See `nas.search.searcher.Searcher` for the promises."""
 
     def __init__(
@@ -39,20 +40,12 @@ class Evolution:
         initial: Genomes | None = None,
         repair: Repair | None = None,
     ) -> None:
-        self._space = space
-        self._seed = seed
-        self._step = 0
-        self._novelty = Novelty(space, initial, repair)
+        super().__init__(space, seed=seed, initial=initial, repair=repair)
         self._told = 0
         self._population: Points | None = None  # best first, and so is the archive
         self._archive: Points | None = None
         referred = {parent for choice in space.choices for parent, _ in choice.active_if}
         self._skeleton = [space.columns[name] for name in sorted(referred)]
-
-    def ask(self, n: int) -> Genomes:
-        rng = np.random.default_rng([self._seed, self._step])
-        self._step += 1
-        return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]
