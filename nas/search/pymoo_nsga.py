@@ -1,6 +1,6 @@
 """Algorithms of pymoo (Blank & Deb 2020, doi:10.1109/ACCESS.2020.2990567), usual in published searches."""
 
-from collections.abc import Callable
+from abc import abstractmethod
 from math import comb
 from typing import Any
 
@@ -18,9 +18,8 @@ from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.util.ref_dirs import get_reference_directions
 
 from nas.pareto import Matrix, finite_rows
-from nas.search.novelty import Novelty
-from nas.search.repair import Repair
-from supernet.space import Genomes, SearchSpace
+from nas.search.drawn import DrawnSearch
+from supernet.space import Genomes
 
 POPULATION = 50
 DIRECTIONS = 100  # of NSGA-III, at most
@@ -29,28 +28,14 @@ CROSSOVER = {"prob": 0.9, "eta": 15, "vtype": float, "repair": RoundingRepair()}
 MUTATION = {"prob_var": 0.02, "eta": 20, "vtype": float, "repair": RoundingRepair()}
 
 
-class _PymooSearch:
-    """See `nas.search.searcher.Searcher`. Genes are integers; children are made canonical.
+class _PymooSearch(DrawnSearch):
+    """See `nas.search.searcher.Searcher`. Genes are integers; children are made canonical."""
 
-    Args:
-        build: the algorithm for so many objectives; they are known when there are the first answers.
-    """
+    _algorithm: Any = None
 
-    def __init__(
-        self,
-        build: Callable[[int], Any],
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None,
-        repair: Repair | None,
-    ) -> None:
-        self._build = build
-        self._space = space
-        self._seed = seed
-        self._step = 0
-        self._novelty = Novelty(space, initial, repair)
-        self._algorithm: Any = None
+    @abstractmethod
+    def _build(self, objectives: int) -> Any:
+        """The algorithm for so many objectives; they are known when there are the first answers."""
 
     def ask(self, n: int) -> Genomes:
         rng = np.random.default_rng([self._seed, self._step])
@@ -90,21 +75,8 @@ class _PymooSearch:
 class PymooNsga2(_PymooSearch):
     """NSGA-II: Deb et al. 2002, doi:10.1109/4235.996017."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None = None,
-        repair: Repair | None = None,
-    ) -> None:
-        super().__init__(
-            lambda objectives: NSGA2(POPULATION, **_operators()),
-            space,
-            seed=seed,
-            initial=initial,
-            repair=repair,
-        )
+    def _build(self, objectives: int) -> Any:
+        return NSGA2(POPULATION, **_operators())
 
 
 class PymooNsga3(_PymooSearch):
@@ -112,15 +84,9 @@ class PymooNsga3(_PymooSearch):
     directions, evenly between the objectives: meant for three and more of them.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None = None,
-        repair: Repair | None = None,
-    ) -> None:
-        super().__init__(_nsga3, space, seed=seed, initial=initial, repair=repair)
+    def _build(self, objectives: int) -> Any:
+        directions = reference_directions(objectives)
+        return NSGA3(directions, pop_size=max(POPULATION, len(directions)), **_operators())
 
 
 class PymooRnsga2(_PymooSearch):
@@ -128,17 +94,8 @@ class PymooRnsga2(_PymooSearch):
     are near an aim; without any aim, near the best value of every objective that was seen.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None = None,
-        repair: Repair | None = None,
-    ) -> None:
-        super().__init__(self._rnsga2, space, seed=seed, initial=initial, repair=repair)
-        self._aims: Matrix | None = None
-        self._best: NDArray[np.float64] | None = None  # (m,) least of each objective among feasible rows
+    _aims: Matrix | None = None
+    _best: NDArray[np.float64] | None = None  # (m,) least of each objective among feasible rows
 
     def aim(self, points: Matrix) -> None:
         """Head for points (k, m) of minimised objectives; NaN stands for the best value that was seen."""
@@ -153,7 +110,7 @@ class PymooRnsga2(_PymooSearch):
             self._algorithm.survival.ref_points = self._points(objectives.shape[1])
         super().tell(genomes, objectives, violation)
 
-    def _rnsga2(self, objectives: int) -> Any:
+    def _build(self, objectives: int) -> Any:
         points = self._points(objectives)
         return RNSGA2(points, normalization="ever", pop_size=POPULATION, **_operators())
 
@@ -161,11 +118,6 @@ class PymooRnsga2(_PymooSearch):
         best = np.zeros(objectives) if self._best is None else self._best
         aims = np.full((1, objectives), np.nan) if self._aims is None else self._aims
         return np.asarray(np.where(np.isnan(aims), best, aims), np.float64)
-
-
-def _nsga3(objectives: int) -> Any:
-    directions = reference_directions(objectives)
-    return NSGA3(directions, pop_size=max(POPULATION, len(directions)), **_operators())
 
 
 def reference_directions(objectives: int) -> Matrix:
