@@ -5,7 +5,7 @@ into integer kernels; a conversion is a lone QuantizeLinear or DequantizeLinear.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ NARROW_OPSET, NARROW_IR_VERSION = 25, 13  # the first with 2-bit tensors
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 _TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 IR_VERSION = 10
+_TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,11 @@ def file_size(layer: LayerSpec) -> int:
     # the unit alone, its input taken as it is: a conversion would be a layer of its own
     work = lower(Workload((name,), (layer,), single(layer).inputs, layer.in_format))
     graph = _Graph(None)
-    for part, one, sources in zip(work.names, work.layers, work.inputs, strict=True):
-        graph.add(part, one, sources, *_placeholder(one))
-    return graph.body_bytes()
+    graph.stored("image", _TYPICAL)  # written with the layer that gives what this one reads
+    start = graph.body_bytes()
+    for place, (part, one, sources) in enumerate(zip(work.names, work.layers, work.inputs, strict=True), 1):
+        graph.add(part, one, sources, *_placeholder(one, replace(_TYPICAL, scale=_TYPICAL.scale * 2**place)))
+    return graph.body_bytes() - start
 
 
 def file_overhead() -> int:
@@ -116,17 +119,17 @@ def file_overhead() -> int:
 
 
 def _placeholder(
-    layer: LayerSpec,
+    layer: LayerSpec, own: QuantParams
 ) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
-    params = QuantParams(0.01, 128)
     weights = None
     if layer.weighted:
         shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
         ones = np.ones(shape[:2] if layer.op == "linear" else shape, np.float32)
         codes, scale = load_format(layer.weight_format).quantize_weight(ones)
         weights = Parameters(codes, scale, np.zeros(layer.out_channels, np.float32))
-    before = None if layer.in_format in FLOATS else params
-    return weights, (before,) * 2, None if layer.out_format in FLOATS else params
+    before = None if layer.in_format in FLOATS else _TYPICAL
+    after = _TYPICAL if layer.keeps_codes and before else own
+    return weights, (before,) * 2, None if layer.out_format in FLOATS else after
 
 
 class _Graph:
@@ -138,6 +141,8 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
         self.values: list[str] = []  # ONNX name of each layer's output
+        self.scales: dict[float, str] = {}  # ONNX names of activations' scales, and of their zero points
+        self.zeros: dict[int, str] = {}
         self.image = "image" if pixels is None else self._normalised("image", pixels)
 
     def layer(self, position: int) -> None:
@@ -269,25 +274,15 @@ class _Graph:
                 self._constant(f"{name}.w", real.astype(stored)),
                 self._constant(f"{name}.b", parameters.bias.astype(stored)),
             )
-        codes, scale = bias_codes(parameters, before.scale)
-        zero = np.zeros(layer.out_channels, parameters.weight.dtype)
-        weight = self._node(
-            "DequantizeLinear",
-            f"{name}.w",
-            [
-                self._weight_codes(f"{name}.wc", layer, parameters),
-                self._constant(f"{name}.ws", parameters.scale),
-                self._constant(f"{name}.wz", zero),
-            ],
-            axis=0,
-        )
-        bias = self._node(
-            "DequantizeLinear",
-            f"{name}.b",
-            [self._constant(f"{name}.bc", codes), self._constant(f"{name}.bs", scale)],
-            axis=0,
-        )
-        return weight, bias
+        scale = self._constant(f"{name}.ws", parameters.scale)
+        codes = [self._weight_codes(f"{name}.wc", layer, parameters), scale]  # around zero: no zero points
+        if layer.op == "linear":  # without them ONNX Runtime has no integer kernel for it
+            codes.append(self._constant(f"{name}.wz", np.zeros(layer.out_channels, np.int8)))
+        weight = self._node("DequantizeLinear", f"{name}.w", codes, axis=0)
+        # the bias's scales are a product that the runtime folds at load: stored, they would be as large as it
+        product = self._node("Mul", f"{name}.bs", [self.stored(name, before)[0], scale])
+        bias = self._constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])
+        return weight, self._node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)
 
     def _weight_codes(self, name: str, layer: LayerSpec, parameters: Parameters) -> str:
         """Codes of 8 bits; fewer are stored packed and widened by a Cast, which the runtime folds at load.
@@ -302,7 +297,7 @@ class _Graph:
         return self._node("Cast", f"{name}8", [self._constant(name, packed)], to=TensorProto.INT8)
 
     def _quantize(self, name: str, value: str, params: QuantParams) -> str:
-        codes = self._node("QuantizeLinear", name, [value, *self._params(name, params)])
+        codes = self._node("QuantizeLinear", name, [value, *self.stored(name, params)])
         if params.largest == np.iinfo(np.uint8).max:
             return codes
         # fewer bits than the type of the tensor: what the network computes, at no gain in speed
@@ -313,12 +308,17 @@ class _Graph:
         return self._node("Clip", f"{name}.clip", [codes, *bounds])
 
     def _dequantize(self, name: str, value: str, params: QuantParams) -> str:
-        return self._node("DequantizeLinear", name, [value, *self._params(name, params)])
+        return self._node("DequantizeLinear", name, [value, *self.stored(name, params)])
 
-    def _params(self, name: str, params: QuantParams) -> tuple[str, str]:
+    def stored(self, name: str, params: QuantParams) -> tuple[str, str]:
+        """Scale and zero point; each value is stored once, a scale by the name of its first tensor."""
         # np.array keeps 0 dimensions: ONNX Runtime wants scalars here
-        scale = self._constant(f"{name}.s", np.array(params.scale, np.float32))
-        return scale, self._constant(f"{name}.z", np.array(params.zero_point, np.uint8))
+        if params.scale not in self.scales:
+            self.scales[params.scale] = self._constant(f"{name}.s", np.array(params.scale, np.float32))
+        if params.zero_point not in self.zeros:
+            zero = np.array(params.zero_point, np.uint8)
+            self.zeros[params.zero_point] = self._constant(f"zero_point.{zero}", zero)
+        return self.scales[params.scale], self.zeros[params.zero_point]
 
     def _constant(self, name: str, array: NDArray[np.generic]) -> str:
         self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))

@@ -9,7 +9,7 @@ from hw_profiles.backends import ort
 from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder
 from nas.export.to_onnx import OPSET, emit, file_overhead, file_size, random_network
 from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
-from supernet.family import Family
+from supernet.family import Family, load_family
 from supernet.network import Network
 
 SIZE_ERROR = 0.03  # layer names differ in length
@@ -67,12 +67,28 @@ def test_size_is_the_sum_of_its_layers(family: Family) -> None:
         assert abs(predicted / len(emit(network)) - 1) < SIZE_ERROR
 
 
-def test_int8_file_is_smaller(family: Family) -> None:
-    corners, rng = family.corners(), np.random.default_rng(0)
-    fp32, int8 = (
-        len(emit(random_network(family.workload(corners[f"largest/{f}"]), rng=rng))) for f in ("fp32", "int8")
-    )
-    assert int8 < 0.5 * fp32
+@pytest.mark.parametrize(("fmt", "largest"), [("int8", 0.30), ("int4", 0.20)])
+def test_files_of_codes_are_as_small_as_promised(fmt: str, largest: float) -> None:
+    """Beside the codes there is little: scales, biases, and names."""
+    family = load_family("cifar-mbconv", in_channels=3, classes=10, formats=("fp32", fmt))
+    space, rng = family.space(), np.random.default_rng(0)
+    formats = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
+    for genome in space.sample(5, rng=rng):
+        bytes_of = []
+        for gene in (0, 1):
+            genome[formats] = gene
+            work = family.workload(space.candidate(space.canonical(genome[None])[0]))
+            bytes_of.append(len(emit(random_network(work, rng=rng))))
+        assert bytes_of[1] <= largest * bytes_of[0]
+
+
+def test_parameters_of_a_tensor_are_stored_once(family: Family) -> None:
+    (network,) = random_networks(family, 1)
+    model = onnx.load_from_string(emit(network))
+    names = [tensor.name for tensor in model.graph.initializer]
+    assert len(names) == len(set(names))
+    scales = [tensor.float_data or tensor.raw_data for tensor in model.graph.initializer if tensor.dims == []]
+    assert len(scales) == len({bytes(one) for one in scales})
 
 
 def test_kernels_are_those_of_the_policy(family: Family) -> None:
