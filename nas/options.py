@@ -12,6 +12,7 @@ from nas.defaults import with_defaults
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES
 from nas.sampling import STRATEGIES
+from supernet.family import FILE
 
 DEFAULT_FOLDER = Path("runs/default")
 LIMITS = {
@@ -158,7 +159,7 @@ def _run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", metavar="SOURCE", help="digits, imagefolder:PATH or cifar10:PATH")
     command.add_argument("--device", metavar="NAME", help="see `nas devices`")
     command.add_argument("--threads", type=int, metavar="N", help="threads of one inference")
-    command.add_argument("--space", metavar="NAME", help="see `nas spaces`")
+    command.add_argument("--space", metavar="NAME", help="see `nas spaces`; or FILE.json of a designed one")
     command.add_argument("--formats", metavar="A,B", help="number formats to choose from, see `nas formats`")
     command.add_argument("--seed", type=int, metavar="N")
     command.add_argument("--objective", metavar="A,B", help=f"of {','.join(OBJECTIVES)}")
@@ -306,6 +307,7 @@ _OPTIONS: Mapping[str, tuple[str, str]] = {
     "storage": ("storage", "url"),
 }
 _PARSED: Mapping[str, Callable[[Any], Any]] = {
+    "space": lambda name: str(Path(name).resolve()) if name.endswith(FILE) else name,
     "prior": lambda folder: str(Path(folder).resolve()),
     "sources": tuple,
     "aims": tuple,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,12 +20,14 @@ from supernet.subnet import Subnet
 FAMILIES: Mapping[str, str] = {
     "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
     "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
+    "digits-staged": "supernet.families.staged:digits_staged",
     "apq-proxyless": "supernet.families.apq:apq_proxyless",
     "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
     "ofa-mbv3-w1.2": "supernet.families.ofa_mobile:ofa_mbv3_wide",
     "ofa-proxyless": "supernet.families.ofa_mobile:ofa_proxyless",
     "ofa-resnet50": "supernet.families.ofa_resnet:ofa_resnet50",
 }
+FILE = ".json"  # the end of a space's name that is a file
 FORMATS: Mapping[str, str] = {
     "fp32": "supernet.quant.formats.fp32:FP32",
     "fp16": "supernet.quant.formats.fp16:FP16",
@@ -136,16 +140,20 @@ class Family(Protocol):
 def load_family(
     name: str, *, in_channels: int, classes: int, formats: tuple[str, ...] | None = None
 ) -> Family:
-    """The family registered as `name`, for images of `in_channels` and `classes` classes.
+    """The family registered as `name`, for images of `in_channels` and `classes` classes; a name that ends in
+    `.json` is that of a file which holds a space.
 
     Args:
         formats: the number formats to choose from for every layer, as `parse_precision` reads them; None
             takes the family's own.
 
     Raises:
-        TrilobitError: no such family or format, or a format twice.
+        TrilobitError: no such family, file or format, or a format twice.
     """
-    make = load("trilobit.spaces", FAMILIES, name)
+    if name.endswith(FILE):
+        make = partial(resolve_name("supernet.families.staged_file:space_in_file"), name)
+    else:
+        make = load("trilobit.spaces", FAMILIES, name)
     if formats is None:
         family: Family = make(in_channels=in_channels, classes=classes)
         return family
