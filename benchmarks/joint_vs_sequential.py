@@ -1,0 +1,406 @@
+"""The headline: is it worth deciding architecture, pruning and number formats together?
+
+Three ways to networks for this machine, all from one trained supernet and by the same predictions
+(`joint_methods.py`): (1) a fixed network of MobileNetV2's type at several widths, int8 everywhere; (2)
+stages: architecture in fp32, then pruning, then formats; (3) all genes together, with as many evaluations as
+the stages have in all. Networks spread over the latencies that both searches reach are exported, tested on
+the test part through their files, and timed in turns in one run. APQ (Wang et al. 2020, arXiv:2006.08509)
+reports half the latency of (1) and 2.3 points over (2), on an accelerator with 4- to 8-bit layers and with
+fine-tuning; nothing is fine-tuned here.
+
+`--run` is a folder after `nas profile` and `nas sample`; for CIFAR-10 with the shipped supernet:
+
+    nas profile -o RUN --space cifar-mbconv --formats fp32,int8,int4 --data cifar10:PATH
+    nas train -o RUN --init shipped:cifar-mbconv --epochs 0
+    nas sample -o RUN --fp32 260 --quantized 1300
+
+A search drives predictions to where they are wrong. So before anything is compared, networks that (2) and (3)
+propose are evaluated on the supernet and learned from, as many of each, round after round; they are kept in
+the run's storage. `--device tvm` measures own kernels (after `nas profile -o RUN --device tvm`).
+"""
+
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from harness import Row, argument_parser, interquartile_range, one_core, report
+from joint_fronts import Apart, Curve, apart, shares, standard_errors
+from joint_methods import METHODS, PARTS, Front, Task, fixed_networks, spread
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+from rich.console import Console
+
+from hw_profiles.backend import Job
+from hw_profiles.measurement import Measurement
+from hw_profiles.profile import DeviceProfile, load_profile
+from hw_profiles.profiler import measure_patiently
+from hw_profiles.workload import FP32
+from nas.config import ProfileSection, RunConfig, SampleSection
+from nas.costs import compile_costs
+from nas.evaluate import Evaluator
+from nas.export.to_tvm import LIBRARY, build_library, run_library
+from nas.export.verify import file_predictions
+from nas.pipeline import run_stage
+from nas.report.drawing import layer_kind
+from nas.run import Run, find_run, open_run
+from nas.stages.fit import fit_predictor
+from predictors.table import distinct_layers
+from supernet.network import Network
+from supernet.space import Genomes, row_keys
+from supernet.train.data import to_batch
+
+FIXED, FIXED_FP32 = "fixed network, int8", "fixed network, fp32"
+PUBLISHED_TIMES, PUBLISHED_POINTS = 2.0, 2.3  # APQ over a fixed network, and over stages
+PATIENCE_S = 20.0  # for quiet moments, of one interleaved run
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done.
+
+    Attributes:
+        budget: evaluations of each method.
+        rounds: of learning from networks that the methods propose.
+        proposed: networks of each method and round.
+        chosen: networks of each method that are exported.
+        timed: windows of each exported network.
+    """
+
+    budget: int = 60_000
+    rounds: int = 4
+    proposed: int = 20
+    chosen: int = 7
+    timed: int = 100
+
+
+QUICK = Effort(budget=3_000, rounds=1, proposed=4, chosen=3, timed=6)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A run, with the networks (n, g) evaluated on its supernet and their accuracies (n,)."""
+
+    run: Run
+    genomes: Genomes
+    targets: NDArray[np.float64]
+
+    def task(self) -> Task:
+        """With a predictor of all that is known."""
+        run = self.run
+        costs = compile_costs(run.family, load_profile(run.profile_path))
+        return Task(run.family, costs, fit_predictor(run, self.genomes, self.targets))
+
+    def learned(self, genomes: Genomes) -> "Study":
+        """With the accuracies of more networks, evaluated now where they are not in the storage."""
+        space = self.run.family.space()
+        accuracies = Evaluator(self.run).sample([space.candidate(genome) for genome in genomes])
+        more = Study(self.run, genomes, np.array(list(accuracies)))
+        new = ~np.isin(row_keys(more.genomes), row_keys(self.genomes))
+        rows = np.concatenate((self.genomes, more.genomes[new]))
+        return Study(self.run, rows, np.concatenate((self.targets, more.targets[new])))
+
+    def known(self, genomes: Genomes) -> NDArray[np.float64]:
+        """(n,) accuracies of networks that were evaluated."""
+        values = dict(zip(row_keys(self.genomes).tolist(), self.targets, strict=True))
+        return np.array([values[key] for key in row_keys(genomes).tolist()])
+
+
+def load_study(run: Run) -> Study:
+    """All that the run has evaluated on its supernet by now."""
+    trials = [t for t in Evaluator(run).samples.trials() if t.state == TrialState.COMPLETE]
+    genomes = np.array([trial.user_attrs["genes"] for trial in trials], np.int16)
+    return Study(run, genomes, np.array([trial.values[0] for trial in trials]))
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Of networks that one method proposed in one round: predicted minus evaluated accuracy, the mean."""
+
+    method: str
+    points: float
+
+
+def learn(study: Study, effort: Effort) -> tuple[Study, list[Surprise]]:
+    """Learn from what the methods propose, as many networks of each."""
+    surprises = []
+    for r in range(effort.rounds):
+        task = study.task()
+        for name, method in METHODS.items():
+            front = method(task, effort.budget, 1000 + r)
+            rows = spread(front, effort.proposed)
+            study = study.learned(front.genomes[rows])
+            off = front.accuracy[rows] - study.known(front.genomes[rows])
+            surprises.append(Surprise(name, 100 * float(off.mean())))
+            print(f"round {r + 1}: {surprises[-1]}", file=sys.stderr)
+    return study, surprises
+
+
+# -- measured ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Tested:
+    """An exported network.
+
+    Attributes:
+        method: that found it.
+        genome: (g,).
+        predicted_s, predicted: latency and accuracy (on search-validation).
+        latency: measured, in turns with all others.
+        right: (images,) whether its file is right about each test image.
+    """
+
+    method: str
+    genome: Genomes
+    predicted_s: float
+    predicted: float
+    latency: Measurement
+    right: NDArray[np.bool_]
+
+
+def choose(task: Task, fronts: Mapping[str, Front], effort: Effort) -> list[tuple[str, Genomes]]:
+    """Every width of the fixed network, in int8 and fp32; of each front some, evenly over the latencies that
+    all fronts reach.
+    """
+    fixed = fixed_networks(task)
+    chosen = [(FIXED, genome) for genome in fixed]
+    chosen += [(FIXED_FP32, genome) for genome in task.uniform(fixed, FP32)]
+    low_s = max(front.latency_s[0] for front in fronts.values())
+    high_s = min(front.latency_s[-1] for front in fronts.values())
+    for name, front in fronts.items():
+        chosen += [(name, front.genomes[row]) for row in spread(front, effort.chosen, low_s, high_s)]
+    return chosen
+
+
+def test(run: Run, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort) -> list[Tested]:
+    """Export, test on the test part, and time everything in one run."""
+    evaluator, jobs, right = Evaluator(run), [], []
+    genomes = np.array([genome for _, genome in chosen])
+    for i, genome in enumerate(genomes):
+        candidate = run.family.space().candidate(genome)
+        network, model = evaluator.network(candidate), evaluator.emit(candidate)
+        jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
+        right.append(_labels(run, network, model) == run.dataset.test.labels)
+        print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
+    plan = replace(run.plan, rounds=effort.timed, patience_s=PATIENCE_S)
+    latencies = measure_patiently(run.backend, jobs, plan)
+    for latency in latencies:
+        if latency.error is not None:
+            raise RuntimeError(latency.error)
+    believed = zip(task.latency_s(genomes), task.accuracy(genomes), latencies, right, strict=True)
+    return [Tested(name, genome, *values) for (name, genome), values in zip(chosen, believed, strict=True)]
+
+
+def _labels(run: Run, network: Network, model: bytes) -> NDArray[np.int64]:
+    """(n,) what the exported network predicts for the test part: the ONNX file, or TVM's library."""
+    data = run.dataset
+    if run.backend.describe().engine != "apache-tvm":
+        return file_predictions(model, data.test, data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LIBRARY
+        path.write_bytes(build_library(network).code)
+        pixels = to_batch(data.test, data, network.workload.in_shape[1]).contiguous().numpy()
+        return np.asarray(run_library(path, pixels, len(data.classes)).argmax(axis=1))
+
+
+def _bytes(model: bytes) -> bytes:
+    return model
+
+
+# -- figures -----------------------------------------------------------------------------------------------
+
+Fronts = Mapping[str, Front]
+
+
+def predicted_rows(task: Task, every: Sequence[Fronts], effort: Effort) -> Iterator[Row]:
+    """Of all seeds: how far the joint search is ahead by prediction, and which of its freedoms matter."""
+    fixed = task.front(fixed_networks(task))
+    names = list(every[0])
+    curves = [[_curve(fronts[name]) for name in names] + [_curve(fixed)] for fronts in every]
+    volumes = dict(zip([*names, FIXED], np.array([shares(row) for row in curves]).T, strict=True))
+    where = f"predicted, {effort.budget} evaluations each, {len(every)} seeds"
+    peers = {name: float(np.median(found)) for name, found in volumes.items() if name != "joint"}
+    own = volumes["joint"]
+    volume = float(np.median(own)), interquartile_range(own), peers
+    yield Row(f"{where}: joint", "hypervolume", "share of the box", "higher", *volume)
+    for i, name in enumerate([*names, FIXED]):
+        if name != "joint":
+            found = [apart(row[names.index("joint")], row[i]) for row in curves]
+            yield from _ahead(f"{where}: joint against {name}", found, name)
+
+
+def _ahead(task: str, found: Sequence[Apart], peer: str) -> Iterator[Row]:
+    """Medians over seeds; nothing where two fronts have no range in common."""
+    points, times = (np.array([getattr(one, name) for one in found]) for name in ("points", "times"))
+    if np.isfinite(points).all():
+        most = {"most, at one latency": float(np.median([one.points_most for one in found]))}
+        target = PUBLISHED_POINTS if peer == "sequential" else None
+        row = float(np.median(points)), interquartile_range(points), {**most, **_worst(points)}, target
+        yield Row(task, "accuracy at equal latency", "points", "higher", *row)
+    if np.isfinite(times).all():
+        most = {"most, at one accuracy": float(np.median([one.times_most for one in found]))}
+        target = PUBLISHED_TIMES if peer == FIXED else None
+        row = float(np.median(times)), interquartile_range(times), {**most, **_worst(times)}, target
+        yield Row(task, "speed at equal accuracy", "times as fast", "higher", *row)
+
+
+def _worst(values: NDArray[np.float64]) -> dict[str, float]:
+    return {"worst seed": float(values.min())} if len(values) > 1 else {}
+
+
+def _curve(front: Front) -> Curve:
+    return Curve(front.latency_s, front.accuracy)
+
+
+def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
+    """How far the joint search is ahead of each peer, with the standard error that the test images leave."""
+    groups = {name: [one for one in tested if one.method == name] for name in METHODS}
+    groups |= {name: [one for one in tested if one.method == name] for name in (FIXED, FIXED_FP32)}
+    seconds = {name: np.array([one.latency.median_s for one in found]) for name, found in groups.items()}
+    right = {name: np.array([one.right for one in found]) for name, found in groups.items()}
+    rng, images = np.random.default_rng(0), len(tested[0].right)
+    for peer in (name for name in groups if name != "joint"):
+        pair = "joint", peer
+        found = apart(*(Curve(seconds[name], right[name].mean(axis=1)) for name in pair))
+        errors = standard_errors([seconds[n] for n in pair], [right[n] for n in pair], rng)
+        where = f"measured, {images} test images: joint against {peer}"
+        for row, error in zip(_ahead(where, [found], peer), errors, strict=False):
+            low, high = found.latencies_s if row.unit == "points" else found.accuracies
+            scale = (1e6, "us") if row.unit == "points" else (100, "%")
+            ends = {f"from, {scale[1]}": scale[0] * low, f"to, {scale[1]}": scale[0] * high}
+            yield replace(row, spread=error, peers={**row.peers, **ends})
+
+
+def network_rows(tested: Sequence[Tested]) -> Iterator[Row]:
+    """Every exported network."""
+    for i, one in enumerate(tested):
+        peers = {
+            "test accuracy, %": 100 * float(one.right.mean()),
+            "predicted accuracy on search-validation, %": 100 * one.predicted,
+            "predicted latency, us": 1e6 * one.predicted_s,
+            "quiet windows, share": one.latency.quiet_share,
+        }
+        latency_us, spread_us = 1e6 * one.latency.median_s, 1e6 * one.latency.iqr_s
+        yield Row(f"network {i}: {one.method}", "latency", "us", "lower", latency_us, spread_us, peers)
+
+
+def shape_rows(task: Task, tested: Sequence[Tested]) -> Iterator[Row]:
+    """What the networks of each method look like, on average: every choice as a share of its largest option,
+    and the share of layers in each format.
+    """
+    space, found = task.space, dict[str, dict[str, float]]()
+    for name in METHODS:
+        decoded = [space.decode(space.candidate(one.genome)) for one in tested if one.method == name]
+        parts: dict[str, list[float]] = {}
+        for choice in space.choices:
+            kind = choice.name.rpartition(".")[2]
+            for options in decoded:
+                if choice.name in options and choice.kind == "precision":
+                    for fmt in task.formats:
+                        part = f"{kind_of_layer(choice.name)} in {fmt}"
+                        parts.setdefault(part, []).append(float(options[choice.name] == fmt))
+                elif choice.name in options:
+                    value = float(options[choice.name]) / float(max(map(float, choice.options)))
+                    parts.setdefault(f"{kind}, of the largest", []).append(value)
+        found[name] = {part: float(np.mean(values)) for part, values in parts.items()}
+    for part, value in found["joint"].items():
+        peers = {name: parts[part] for name, parts in found.items() if name != "joint" and part in parts}
+        yield Row(f"chosen by the joint search: {part}", "mean share", "1", "higher", value, 0.0, peers)
+
+
+def kind_of_layer(choice: str) -> str:
+    """The layer that a choice of formats is for, without its block: `s1.b0.expand.format` is an `expand`."""
+    return choice.split(".")[-2]
+
+
+def speed_rows(task: Task, profile: DeviceProfile) -> Iterator[Row]:
+    """How much faster int8 makes each kind of layer by the table."""
+    gains: dict[str, list[float]] = {}
+    for layer in distinct_layers(task.space, task.family.terms()):
+        if (layer.weight_format, layer.activation_format) == ("int8", "int8"):
+            plain = replace(layer, weight_format=FP32, activation_format=FP32)
+            gains.setdefault(layer_kind(layer), []).append(profile.cost_s(plain) / profile.cost_s(layer))
+    for kind, ratios in gains.items():
+        found = np.array(ratios)
+        row = float(np.median(found)), interquartile_range(found), {"share faster": float((found > 1).mean())}
+        yield Row(
+            f"table, {len(found)} of {kind}: int8", "speed against fp32", "times as fast", "higher", *row
+        )
+
+
+def surprise_rows(surprises: Sequence[Surprise], effort: Effort) -> Iterator[Row]:
+    """How much too good predictions were, round after round."""
+    for name in METHODS:
+        points = [one.points for one in surprises if one.method == name]
+        if points:
+            peers = {f"round {i + 1}": value for i, value in enumerate(points)}
+            task = f"{effort.proposed} networks of a predicted front in each round: {name}"
+            row = points[-1], 0.0, peers
+            yield Row(task, "predicted minus evaluated accuracy", "points", "lower", *row)
+
+
+# -- the command -------------------------------------------------------------------------------------------
+
+
+def quick_run(folder: Path) -> Run:
+    """A run on the embedded digits: an hour's work in seconds, and as rough."""
+    config = RunConfig()
+    config = replace(
+        config,
+        train=replace(config.train, epochs=1, batch_size=128, random_subnets=1),
+        sample=SampleSection(fp32=10, quantized=14),
+        profile=ProfileSection(share=0.05),
+        measure=replace(config.measure, rounds=2, sessions=1, patience_s=0.0, remeasure_s=0.0),
+    )
+    run = open_run(folder, config)
+    for stage in ("profile", "train", "sample"):
+        run_stage(run, stage, Console(stderr=True))
+    return run
+
+
+def compare(run: Run, seeds: int, effort: Effort) -> list[Row]:
+    """All figures of one run."""
+    study, surprises = learn(load_study(run), effort)
+    task = study.task()
+    methods = {**METHODS, **PARTS}
+    every = [
+        {name: method(task, effort.budget, seed) for name, method in methods.items()} for seed in range(seeds)
+    ]
+    tested = test(run, task, choose(task, {name: every[0][name] for name in METHODS}, effort), effort)
+    return [
+        *measured_rows(tested),
+        *predicted_rows(task, every, effort),
+        *surprise_rows(surprises, effort),
+        *speed_rows(task, load_profile(run.profile_path)),
+        *shape_rows(task, tested),
+        *network_rows(tested),
+    ]
+
+
+def main() -> None:
+    """Print the table, write the JSON."""
+    parser = argument_parser(__doc__, seeds=3)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="after `nas sample` and `nas profile`")
+    parser.add_argument("--device", default="", help="instead of the run's, such as tvm")
+    arguments = parser.parse_args()
+    if not arguments.run and not arguments.quick:
+        raise SystemExit("--run DIR is needed, a folder after `nas sample` and `nas profile`; or --quick")
+    effort = QUICK if arguments.quick else Effort()
+    with one_core(), tempfile.TemporaryDirectory() as folder:
+        run = find_run(arguments.run) if arguments.run else quick_run(Path(folder) / "run")
+        if arguments.device:
+            device = replace(run.config.device, name=arguments.device)
+            run = replace(run, config=replace(run.config, device=device))
+        if not run.profile_path.exists():
+            raise SystemExit(f"{run.profile_path}: no such profile; run `nas profile`")
+        found = compare(run, 1 if arguments.quick else arguments.seeds, effort)
+    engine = run.backend.describe().engine
+    report("joint_vs_sequential" + ("_tvm" if engine == "apache-tvm" else ""), found, arguments.json)
+
+
+if __name__ == "__main__":
+    main()
