@@ -5,7 +5,6 @@ were: another engine version may round a tie the other way, and another machine 
 """
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,12 +23,19 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profiler import measure_patiently
 from hw_profiles.workload import LayerSpec, single
 from nas.export.card import MODEL_FILE
-from nas.export.check import Input, agreement, made_up_images
-from nas.export.package import MANIFEST, MANIFEST_SCHEMA
+from nas.export.check import Input, agreement, digest, made_up_images
+from nas.export.library import (
+    LIBRARY,
+    OtherProcessorError,
+    library_latency,
+    require_runnable,
+    run_library,
+)
+from nas.export.package import MANIFEST, MANIFEST_SCHEMA, hash_of
 from nas.export.verify import AGREEMENT, file_accuracy
 from nas.objectives import OBJECTIVES
 from nas.targets import show
-from supernet.train.data import Dataset, load_data
+from supernet.train.data import Dataset, load_data, to_batch
 
 MOVED_POINTS = 0.5  # of accuracy; less is a tie that rounds the other way
 
@@ -92,7 +98,7 @@ def network_folders(folder: Path) -> list[Path]:
 
 
 def verify(folder: Path, data: Dataset | None, *, latency: bool = True) -> list[Finding]:
-    """Look at everything in the folder of one network again.
+    """Look at everything in the folder of one network again. Nothing is loaded whose hash is another.
 
     Args:
         data: whose test part accuracy is measured on; None leaves that out.
@@ -113,14 +119,15 @@ def verify(folder: Path, data: Dataset | None, *, latency: bool = True) -> list[
         findings.append(_accuracy(model, manifest, data))
     if latency:
         findings.append(_latency(model, manifest))
+    if manifest.get("library"):
+        findings += _library(folder / LIBRARY, manifest, data, latency=latency)
     return findings
 
 
 def _hashes(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     found = []
     for name, file in files.items():
-        path = folder / name
-        now = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+        now = hash_of(folder / name)
         found.append(Finding(f"sha256 of {name}", file["sha256"][:16], now[:16], now == file["sha256"]))
     return found
 
@@ -155,10 +162,15 @@ def _accuracy(model: Path, manifest: Mapping[str, Any], data: Dataset) -> Findin
             f"{', '.join(manifest['classes'][:5])}...; give the data it was made for"
         )
     then, now = manifest["accuracy"]["test"], file_accuracy(model, data.test, data)
-    same = len(data.test) == manifest["accuracy"]["n"]
-    holds = abs(now - then) * 100 <= MOVED_POINTS if same else None
-    said = f"{now:.2%}" if same else f"{now:.2%} of {len(data.test)} other images"
-    return Finding("test accuracy", f"{then:.2%}", said, holds)
+    return _moved("test accuracy", then, now, len(data.test), manifest)
+
+
+def _moved(what: str, then: float | None, now: float, images: int, manifest: Mapping[str, Any]) -> Finding:
+    """An accuracy; nothing holds or fails where there is nothing to compare it with."""
+    same = images == manifest["accuracy"]["n"]
+    holds = abs(now - then) * 100 <= MOVED_POINTS if same and then is not None else None
+    said = f"{now:.2%}" if same else f"{now:.2%} of {images} other images"
+    return Finding(what, "not measured" if then is None else f"{then:.2%}", said, holds)
 
 
 def _latency(model: Path, manifest: Mapping[str, Any]) -> Finding:
@@ -172,6 +184,53 @@ def _latency(model: Path, manifest: Mapping[str, Any]) -> Finding:
     here = "here" if device["cpu"] == cpu_model() else f"on {cpu_model()}"
     said = f"{seconds(now.median_s)} ({now.median_s / then:.2f} x), IQR {seconds(now.iqr_s)}, {here}"
     return Finding("latency", f"{seconds(then)} on {device['name']}, {device['cpu']}", said, None)
+
+
+def _library(
+    path: Path, manifest: Mapping[str, Any], data: Dataset | None, *, latency: bool
+) -> list[Finding]:
+    """What the network's library does, where this processor can run it."""
+    record, image = manifest["library"], Input.from_json(manifest["input"])
+    classes = len(manifest["classes"])
+    if LIBRARY not in manifest["files"]:
+        raise TrilobitError(f"{path}: its manifest has no hash of it; not exported by `nas`")
+    try:
+        require_runnable(path, image.shape, classes)
+    except TrilobitError as error:
+        holds = None if isinstance(error, OtherProcessorError) else False
+        return [Finding("library", f"for {record['target']}", str(error), holds)]
+    found = [_library_answers(path, manifest, image)]
+    if data is not None:
+        pixels = to_batch(data.test, data, image.shape[0]).contiguous().numpy()
+        right = run_library(path, pixels, classes).argmax(axis=1) == data.test.labels
+        then = record.get("test_accuracy")
+        found.append(_moved("accuracy of the library", then, float(right.mean()), len(data.test), manifest))
+    if latency:
+        found.append(_library_latency(path, record.get("latency"), image, classes))
+    return found
+
+
+def _library_answers(path: Path, manifest: Mapping[str, Any], image: Input) -> Finding:
+    own = manifest["library"].get("answers")  # or those of the simulation, which rounds otherwise
+    answers = own or manifest["answers"]
+    pixels = image.normalised(made_up_images(answers["images"], image.shape))
+    logits = run_library(path, pixels, len(manifest["classes"]))
+    share, difference = agreement(logits, answers)
+    now = f"{share:.1%} the same, logits within {difference:.2g}"
+    what, then = "answers of the library", f"{answers['images']} answers"
+    if "sha256" not in answers:
+        return Finding(what, then, now, share >= AGREEMENT if own else None)
+    exact = digest(logits) == answers["sha256"]
+    return Finding(what, f"{then}, every bit", "every bit the same" if exact else now, exact)
+
+
+def _library_latency(path: Path, then: Mapping[str, Any] | None, image: Input, classes: int) -> Finding:
+    now, seconds = library_latency(path, image.shape, classes), partial(show, OBJECTIVES["latency"])
+    said = f"{seconds(now.median_s)}, IQR {seconds(now.iqr_s)}, on {cpu_model()}"
+    if then is None:
+        return Finding("latency of the library", "not measured", said, None)
+    said += f" ({now.median_s / then['median_s']:.2f} x)"
+    return Finding("latency of the library", f"{seconds(then['median_s'])} on {then['cpu']}", said, None)
 
 
 def _table(name: str, findings: Sequence[Finding]) -> Table:

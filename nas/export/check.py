@@ -2,6 +2,7 @@
 labels that the simulation gave them. No image of the user's data leaves with a network.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -70,12 +71,21 @@ def expected_answers(network: Network, image: Input) -> dict[str, Any]:
     """Labels and largest logits of the simulation on `IMAGES` made-up images."""
     pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
     batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)
-    logits = torch.cat([simulate(network, batch) for batch in batches]).numpy()
+    return answers_of(torch.cat([simulate(network, batch) for batch in batches]).numpy())
+
+
+def answers_of(logits: NDArray[np.float32]) -> dict[str, Any]:
+    """What a manifest keeps of (n, classes) logits."""
     return {
-        "images": IMAGES,
+        "images": len(logits),
         "labels": logits.argmax(axis=1).tolist(),
         "largest_logits": [float(f"{value:.6g}") for value in logits.max(axis=1)],
     }
+
+
+def digest(logits: NDArray[np.float32]) -> str:
+    """The same for logits that are equal bit by bit, and for no others."""
+    return hashlib.sha256(np.ascontiguousarray(logits + 0.0, "<f4").tobytes()).hexdigest()  # -0 is 0
 
 
 def agreement(logits: NDArray[np.float32], answers: Mapping[str, Any]) -> tuple[float, float]:

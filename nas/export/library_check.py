@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_profiles.arithmetic import run_network
 from hw_profiles.backends.tvm_cpu.standalone import is_integer_only
-from nas.export.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
+from hw_profiles.host import cpu_model
+from nas.export.check import IMAGES, Input, answers_of, digest, made_up_images
+from nas.export.library import LIBRARY, library_latency, run_library
+from nas.export.to_tvm import Library, build_library, examples, unit_numbers
 from nas.export.verify import file_predictions
 from nas.run import Run
 from supernet.network import Network
@@ -38,11 +42,12 @@ def wanted_target(run: Run) -> str:
     return run.config.device.target if run.backend.describe().engine == "apache-tvm" else ""
 
 
-def ship_library(run: Run, network: Network, model: bytes) -> ShippedLibrary | None:
+def ship_library(run: Run, network: Network, model: bytes, image: Input) -> ShippedLibrary | None:
     """Build the library of a network, None where none is wanted.
 
     Args:
-        model: its ONNX file, which it must agree with.
+        model: its ONNX file, which it is compared with.
+        image: what it reads; always normalised.
 
     Raises:
         TrilobitError: the target cannot run a layer, or there is no compiler for it.
@@ -56,12 +61,24 @@ def ship_library(run: Run, network: Network, model: bytes) -> ShippedLibrary | N
     files = {LIBRARY: library.code, **examples(library.plan)}
     record: dict[str, Any] = {"target": library.target, "integer_only": library.integer_only}
     if library.local:
-        record |= _compared(library, network, model, run.dataset)
+        record |= _compared(library, network, model, run.dataset, image)
+    else:
+        pixels = image.normalised(made_up_images(EXACT, image.shape))
+        record |= {"answers": _answers(_by_arithmetic(network, pixels), library)}
     return ShippedLibrary(files, record)
 
 
-def _compared(library: Library, network: Network, model: bytes, data: Dataset) -> dict[str, float]:
-    """Test accuracy; and agreement on search-validation with the ONNX file, which rounds ties otherwise."""
+def _answers(logits: NDArray[np.float32], library: Library) -> dict[str, Any]:
+    """What the library must give on any machine; every bit of it where there is no floating point inside."""
+    return {**answers_of(logits), **({"sha256": digest(logits)} if library.integer_only else {})}
+
+
+def _compared(
+    library: Library, network: Network, model: bytes, data: Dataset, image: Input
+) -> dict[str, Any]:
+    """Test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise, answers
+    to made-up images, and latency by itself.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
         path.write_bytes(library.code)
@@ -74,16 +91,30 @@ def _compared(library: Library, network: Network, model: bytes, data: Dataset) -
         _require_exact(network, to_batch(few, data, network.workload.in_shape[1]).numpy(), logits(few))
         same = logits(data.validation).argmax(axis=1) == file_predictions(model, data.validation, data)
         right = logits(data.test).argmax(axis=1) == data.test.labels
-    return {"test_accuracy": float(right.mean()), "agreement": float(same.mean())}
+        made_up = image.normalised(made_up_images(IMAGES, image.shape))
+        answers = _answers(run_library(path, made_up, len(data.classes)), library)
+        latency = library_latency(path, image.shape, len(data.classes))
+    return {
+        "test_accuracy": float(right.mean()),
+        "agreement": float(same.mean()),
+        "answers": answers,
+        "latency": {"median_s": latency.median_s, "iqr_s": latency.iqr_s, "cpu": cpu_model()},
+    }
+
+
+def _by_arithmetic(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, classes) logits of images (n, c, h, w) in plain numpy."""
+    numbers = unit_numbers(network)
+    found = [run_network(network.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in images]
+    return np.array(found, np.float32)
 
 
 def _require_exact(network: Network, images: np.ndarray, found: np.ndarray) -> None:
     """Refuse logits (n, classes) of images (n, c, h, w) that are not those of `hw_profiles.arithmetic`: bit
     for bit in an integer-only network, else but for the order of summation.
     """
-    numbers, work = unit_numbers(network), network.workload
-    wanted = np.array([run_network(work, numbers, one.transpose(1, 2, 0)).ravel() for one in images])
-    allowed = 0.0 if is_integer_only(work) else FLOAT_ERROR * float(np.abs(wanted).max())
+    wanted = _by_arithmetic(network, images)
+    allowed = 0.0 if is_integer_only(network.workload) else FLOAT_ERROR * float(np.abs(wanted).max())
     off = float(np.abs(found - wanted).max())
     if off > allowed:
         raise RuntimeError(f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}")

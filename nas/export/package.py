@@ -24,6 +24,11 @@ def file_entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     }
 
 
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file as the manifest keeps it, or `missing`."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
+
+
 def write_network(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> Path:
     """Write the folder of one network, `FOLDER.zip` with the same in it, and give the manifest's path.
 

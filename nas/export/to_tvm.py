@@ -5,7 +5,6 @@ weights two to a byte. The arithmetic is that of `hw_profiles.arithmetic`, bit f
 where ONNX Runtime rounds half to even, so a code may differ by one at a tie between the two.
 """
 
-import ctypes
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +13,11 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hw_profiles.arithmetic import Quantization, UnitNumbers
 from hw_profiles.backends.tvm_cpu.backend import compiled_units, default_database
 from hw_profiles.backends.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
 from hw_profiles.backends.tvm_cpu.standalone import (
-    ENTRY,
     float_operations,
     is_integer_only,
     link_standalone,
@@ -30,10 +27,12 @@ from hw_profiles.backends.tvm_cpu.templates import is_supported
 from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
 from hw_profiles.errors import TrilobitError
+from nas.export.library import LIBRARY as LIBRARY
+from nas.export.library import run_library as run_library
 from supernet.network import Network, Parameters
 from supernet.quant.formats.format import QuantParams
 
-LIBRARY, C_EXAMPLE, PYTHON_EXAMPLE = "model.so", "example.c", "example.py"
+C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
 _EXAMPLES = Path(__file__).parent / "examples"
 
 
@@ -118,22 +117,6 @@ def _parameters(found: Parameters | None) -> tuple[Any, ...]:
         return ()
     shape = found.weight.shape + (1, 1) * (found.weight.ndim == 2)  # a linear layer is a 1x1 convolution
     return found.weight.reshape(shape), found.scale, found.bias
-
-
-def run_library(path: Path, images: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """(n, classes) logits of normalised images (n, c, h, w), one after the other, on this machine.
-
-    Raises:
-        RuntimeError: a unit failed.
-    """
-    run = getattr(ctypes.CDLL(str(path)), ENTRY)
-    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    planes = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
-    logits = np.zeros((len(images), classes), np.float32)
-    for image, row in zip(planes, logits, strict=True):
-        if code := run(image.ctypes.data, row.ctypes.data):
-            raise RuntimeError(f"{path.name}: code {code}")
-    return logits
 
 
 def examples(plan: NetworkPlan) -> Mapping[str, bytes]:

@@ -120,7 +120,7 @@ def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Netwo
     plain = emit(network) if config.pixels else model  # resized pixels are rounded, the simulation's are not
     parity = check_parity(plain, network, data.validation, data)
     image = _input(run, network)
-    answers, library = expected_answers(network, image), ship_library(run, network, plain)
+    answers, library = expected_answers(network, image), ship_library(run, network, plain, image)
     return Shipped(entry, model, parity, accuracy, image, answers, tuning, library)
 
 

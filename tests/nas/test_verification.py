@@ -141,7 +141,8 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     assert (one["threads"], one["batch"]) == (1, 1)
     assert times == sorted(times)
     assert one["calls"] > 0
-    assert 0.5 / times[-1] < one["images_per_s"] < 2 / min(times)
+    assert one["images_per_s"] < 2 / min(times)
+    assert 0.05 <= one["calls"] / one["images_per_s"] < 60  # the time of all calls
 
 
 @pytest.mark.parametrize(

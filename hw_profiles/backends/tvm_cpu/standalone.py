@@ -18,7 +18,6 @@ from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.templates import template_of
 from hw_profiles.workload import Workload
 
-ENTRY = "trilobit_run"
 # what units take from TVM's runtime, and the one function that people call
 _RUN = """\
 #include <stdlib.h>

@@ -1,0 +1,307 @@
+"""`nas verify` and `nas bench` on a network's shared library: run where it can be, and never loaded unless it
+is the file that was exported.
+"""
+
+import _ctypes
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_json
+from hw_profiles.workload import LayerSpec, WorkloadBuilder
+from nas.cli import main
+from nas.export.check import Input, digest, expected_answers
+from nas.export.library import MACHINES, machine_of
+from nas.export.library_check import EXACT, ShippedLibrary, ship_library
+from nas.export.package import file_entries, write_network
+from nas.export.to_onnx import emit, random_network
+from nas.export.verify import file_accuracy
+from supernet.network import Network
+from supernet.train.data import Dataset, load_data
+
+CROSS = "aarch64-linux-gnu"
+AARCH64 = next(code for code, name in MACHINES.items() if name == "aarch64")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return load_data("digits", seed=0)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """Integers throughout, with random weights."""
+    formats = {"weight_format": "int8", "activation_format": "int8"}
+    net = WorkloadBuilder((1, 8, 8))
+    x = net.add("stem", LayerSpec("stem", (1, 8, 8), 16, 3, activation="relu", **formats), -1)
+    x = net.add("pool", LayerSpec("pool", (16, 8, 8), 16, activation_format="int8"), x)
+    net.add("classifier", LayerSpec("linear", (16, 1, 1), 10, **formats), x)
+    return random_network(net.build(), rng=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def shipped(network: Network, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ShippedLibrary:
+    return ship(network, data, "host", tmp_path_factory.mktemp("database"))
+
+
+def image_of(network: Network, data: Dataset) -> Input:
+    c, h, w = network.workload.in_shape
+    return Input((h, w, c), data.mean, data.std)
+
+
+def ship(network: Network, data: Dataset, target: str, database: Path) -> ShippedLibrary:
+    """As `nas export --library TARGET` does, with the first schedule of every unit."""
+    config = SimpleNamespace(
+        export=SimpleNamespace(library=target), device=SimpleNamespace(database=str(database))
+    )
+    run: Any = SimpleNamespace(config=config, dataset=data, recorded=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.export.to_tvm.run_locally", None)
+        library = ship_library(run, network, emit(network), image_of(network, data))
+    assert library is not None
+    return library
+
+
+@pytest.fixture(scope="module")
+def exported(
+    network: Network, shipped: ShippedLibrary, data: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """As `nas export --library host` writes it."""
+    image, model = image_of(network, data), emit(network, metadata={"trilobit.id": "abc123"})
+    files = {"model.onnx": model, **shipped.files}
+    manifest = {
+        "schema": "export/2",
+        "id": "abc123",
+        "space": "digits-mbconv",
+        "genes": [0],
+        "policy": {"stem": "int8"},
+        "files": file_entries(files),
+        "opset": 21,
+        "data": "digits",
+        "seed": 0,
+        "classes": list(data.classes),
+        "input": image.to_json(),
+        "device": {"name": "ort-cpu-1t", "cpu": "another CPU", "threads": 1, "batch": 1},
+        "accuracy": {"test": file_accuracy(model, data.test, data), "n": len(data.test)},
+        "library": dict(shipped.record),
+        "finetuning": None,
+        "latency": {
+            "median_s": 1e-5,
+            "iqr_s": 1e-7,
+            "replayed": False,
+            "through": "model.onnx",
+            "ratios": {},
+        },
+        "answers": expected_answers(network, image),
+        "versions": {},
+    }
+    folder = tmp_path_factory.mktemp("run") / "export" / "abc123"
+    write_network(folder, files, manifest)
+    return folder
+
+
+def changed(exported: Path, folder: Path, code: bytes | None = None, **record: Any) -> Path:
+    """A copy with another library, whose hash the manifest knows, and other things said of it."""
+    folder.mkdir(exist_ok=True)
+    for path in exported.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    if code is not None:
+        (folder / "model.so").write_bytes(code)
+    manifest = json.loads((exported / "manifest.json").read_text())
+    files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+    library = {**manifest["library"], **record}
+    known = {key: value for key, value in library.items() if value is not None}
+    write_json(folder / "manifest.json", {**manifest, "files": file_entries(files), "library": known})
+    return folder
+
+
+def findings(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
+    assert main(["verify", str(folder), "--json", *more]) == 0
+    [found] = json.loads(capsys.readouterr().out).values()
+    return {one["what"]: one for one in found}
+
+
+def for_aarch64(exported: Path) -> bytes:
+    code = bytearray((exported / "model.so").read_bytes())
+    code[18:20] = AARCH64.to_bytes(2, "little")
+    return bytes(code)
+
+
+def compiled(source: str, folder: Path) -> bytes:
+    (folder / "other.c").write_text(source)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "other.c", "-o", "other.so"], cwd=folder, check=True, timeout=60
+    )
+    return (folder / "other.so").read_bytes()
+
+
+def test_what_is_shipped_is_described(shipped: ShippedLibrary, network: Network, data: Dataset) -> None:
+    record = shipped.record
+    assert record["integer_only"]
+    assert record["answers"]["images"] == len(record["answers"]["labels"]) == 200
+    assert 0 < record["latency"]["median_s"] < 1e-2
+    assert record["agreement"] > 0.95
+    assert abs(record["test_accuracy"] - file_accuracy(emit(network), data.test, data)) < 0.05
+
+
+@pytest.mark.skipif(
+    shutil.which(f"{CROSS}-gcc") is None, reason=f"needs {CROSS}-gcc: apt-get install gcc-{CROSS}"
+)
+def test_what_a_board_must_answer_is_known_without_it(
+    network: Network, shipped: ShippedLibrary, data: Dataset, tmp_path: Path
+) -> None:
+    record = ship(network, data, f"{CROSS}:cortex-a76", tmp_path).record
+    assert record["answers"]["images"] == EXACT
+    assert record["answers"]["labels"] == shipped.record["answers"]["labels"][:EXACT]
+    assert len(record["answers"]["sha256"]) == 64
+    assert "latency" not in record
+    assert "test_accuracy" not in record
+
+
+def test_a_whole_folder_holds(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = findings(exported, capsys, "--data", "digits")
+    assert found["answers of the library"]["now"] == "every bit the same"
+    holds = [found[f"{what} of the library"]["holds"] for what in ("answers", "accuracy", "latency")]
+    assert holds == [True, True, None]
+    assert " x)" in found["latency of the library"]["now"]
+
+
+def test_a_library_is_not_loaded_unless_it_is_the_one(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = changed(exported, tmp_path)
+    with (folder / "model.so").open("ab") as file:
+        file.write(b"x")
+    for module in ("nas.verification", "nas.bench"):
+        monkeypatch.setattr(f"{module}.require_runnable", None)  # calling it would be no exit with 2
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert "sha256 of model.so was" in capsys.readouterr().err
+    assert main(["bench", str(folder / "model.so")]) == 2
+    assert "not the file that its manifest.json has the hash of" in capsys.readouterr().err
+
+
+def test_another_processor_is_said(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(exported, tmp_path, for_aarch64(exported))
+    assert machine_of(folder / "model.so") == "aarch64"
+    found = findings(folder, capsys, "--no-latency")["library"]
+    assert found["holds"] is None
+    assert "is for aarch64, this machine is" in found["now"]
+    assert main(["bench", str(folder / "model.so")]) == 2
+    assert "is for aarch64" in capsys.readouterr().err
+
+
+def test_an_instruction_that_is_missing_ends_nothing(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = "#include <signal.h>\nint trilobit_run(void* x, void* y) { return raise(SIGILL); }"
+    folder = changed(exported, tmp_path, compiled(source, tmp_path))
+    found = findings(folder, capsys, "--no-latency")["library"]
+    assert found["holds"] is None
+    assert "instructions that this processor lacks" in found["now"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "undefined symbol: trilobit_run"),
+        ("int trilobit_run(void* x, void* y) { return 7; }", "it ended with 3"),
+        ("int trilobit_run(void* x, void* y) { return *(volatile int*)0; }", "it ended with -11"),
+    ],
+)
+def test_a_library_that_does_not_run_is_found(
+    source: str, said: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = compiled(source, tmp_path) if source else Path(_ctypes.__file__).read_bytes()
+    folder = changed(exported, tmp_path, code)
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_library_is_refused(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(exported, tmp_path, b"text")
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert "no shared library (ELF)" in capsys.readouterr().err
+    with pytest.raises(TrilobitError, match="no shared library"):
+        machine_of(folder / "model.so")
+
+
+def test_other_bits_are_found(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = json.loads((exported / "manifest.json").read_text())["library"]["answers"]
+    folder = changed(exported, tmp_path, answers={**answers, "sha256": digest(np.zeros(3, np.float32))})
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    said = capsys.readouterr().err
+    assert "answers of the library was 200 answers, every bit, is 100.0% the same" in said
+
+
+def test_a_library_with_real_layers_is_compared_by_its_labels(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = json.loads((exported / "manifest.json").read_text())["library"]["answers"]
+    own = {key: value for key, value in answers.items() if key != "sha256"}
+    folder = changed(exported, tmp_path, answers=own)
+    assert findings(folder, capsys, "--no-latency")["answers of the library"]["holds"] is True
+    other = [(label + 1) % 10 for label in own["labels"]]
+    folder = changed(exported, tmp_path / "other", answers={**own, "labels": other})
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert "0.0% the same" in capsys.readouterr().err
+
+
+def test_a_library_that_nothing_is_known_of_is_compared_with_the_simulation(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(exported, tmp_path, answers=None, latency=None, test_accuracy=None)
+    found = findings(folder, capsys, "--data", "digits")
+    assert found["answers of the library"]["holds"] is None
+    assert (
+        found["accuracy of the library"]["then"] == found["latency of the library"]["then"] == "not measured"
+    )
+
+
+def test_a_library_without_a_hash_is_not_loaded(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(exported, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["model.so"]
+    write_json(folder / "manifest.json", manifest)
+    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert "its manifest has no hash of it" in capsys.readouterr().err
+    assert main(["bench", str(folder / "model.so")]) == 2
+    assert "not the file" in capsys.readouterr().err
+
+
+def test_bench_times_a_library(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(exported / "model.so"), "--seconds", "0.05", "--json"]) == 0
+    [one] = json.loads(capsys.readouterr().out)["settings"]
+    times = list(one["percentiles_s"].values())
+    assert (one["threads"], one["batch"]) == (1, 1)
+    assert times == sorted(times)
+    assert one["images_per_s"] < 2 / min(times)
+    assert 0.05 <= one["calls"] / one["images_per_s"] < 60  # the time of all calls
+
+
+@pytest.mark.parametrize("setting", ["--threads", "--batch"])
+def test_a_library_takes_one_image_on_one_thread(
+    setting: str, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(exported / "model.so"), setting, "1,4"]) == 2
+    assert f"{setting} 1,4: model.so takes one image at a time on one thread" in capsys.readouterr().err
+
+
+def test_a_library_alone_says_nothing_of_its_images(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(exported / "model.so", tmp_path / "model.so")
+    assert main(["bench", str(tmp_path / "model.so")]) == 2
+    assert "no manifest.json beside it" in capsys.readouterr().err
