@@ -43,6 +43,23 @@ class Choice:
     active_if: tuple[tuple[str, tuple[Option, ...]], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What one choice decides about the life of others.
+
+    Attributes:
+        parent: its column.
+        nested: whether the parent itself can be dead; its children then are, too.
+        children: their columns; a slice where they are neighbours, which numpy reads without gathering.
+        alive: (options of the parent, children) whether that option keeps a child alive.
+    """
+
+    parent: int
+    nested: bool
+    children: slice | NDArray[np.int64]
+    alive: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One canonical genome: architecture, pruning and precision together.
@@ -92,24 +109,27 @@ class SearchSpace:
         return np.array([len(choice.options) for choice in self.choices])
 
     @cached_property
-    def _conditions(self) -> tuple[tuple[tuple[int, NDArray[np.bool_]], ...], ...]:
-        """Per choice: (parent column, which of the parent's genes keep it alive)."""
-        out = []
-        for choice in self.choices:
-            conditions = []
-            for parent, alive in choice.active_if:
-                column = self.columns[parent]
-                conditions.append(
-                    (
-                        column,
-                        np.isin(
-                            np.arange(self.cardinalities[column]),
-                            [self.choices[column].options.index(option) for option in alive],
-                        ),
-                    )
-                )
-            out.append(tuple(conditions))
-        return tuple(out)
+    def _conditions(self) -> tuple["Condition", ...]:
+        """By parent, in order: a parent's own conditions come before those on it."""
+        return tuple(
+            self._condition(parent, children)
+            for parent, choice in enumerate(self.choices)
+            if (children := self._children(choice.name))
+        )
+
+    def _children(self, parent: str) -> list[int]:
+        return [
+            c for c, choice in enumerate(self.choices) if parent in (name for name, _ in choice.active_if)
+        ]
+
+    def _condition(self, parent: int, children: list[int]) -> "Condition":
+        choice = self.choices[parent]
+        asked = [[w for name, w in self.choices[c].active_if if name == choice.name] for c in children]
+        alive = np.array([[all(o in w for w in wanted) for wanted in asked] for o in choice.options])
+        first, last = children[0], children[-1]
+        adjacent = last - first + 1 == len(children)
+        where = slice(first, last + 1) if adjacent else np.array(children)
+        return Condition(parent, bool(choice.active_if), where, alive)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -122,14 +142,16 @@ class SearchSpace:
     def active(self, genomes: Genomes) -> NDArray[np.bool_]:
         """(n, g) True where the gene is alive."""
         mask = np.ones(genomes.shape, bool)
-        for column, conditions in enumerate(self._conditions):
-            for parent, alive in conditions:
-                mask[:, column] &= mask[:, parent] & alive[genomes[:, parent]]
+        for condition in self._conditions:
+            alive = condition.alive[genomes[:, condition.parent]]
+            if condition.nested:
+                alive &= mask[:, condition.parent, None]
+            mask[:, condition.children] &= alive
         return mask
 
     def canonical(self, genomes: Genomes) -> Genomes:
         """The same networks with dead genes set to 0. Idempotent."""
-        return np.where(self.active(genomes), genomes, 0).astype(np.int16)
+        return np.multiply(genomes, self.active(genomes), dtype=np.int16)
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Genomes:
         """(n, g) canonical genomes, every living gene uniform over its options."""
@@ -184,14 +206,14 @@ class SearchSpace:
     def _groups(self) -> list[list[int]]:
         """Columns connected by conditions."""
         group = list(range(len(self.choices)))
-        for column, conditions in enumerate(self._conditions):
-            for parent, _ in conditions:
-                old, new = group[column], group[parent]
+        for column, choice in enumerate(self.choices):
+            for parent, _ in choice.active_if:
+                old, new = group[column], group[self.columns[parent]]
                 group = [new if g == old else g for g in group]
         return [[c for c, g in enumerate(group) if g == label] for label in sorted(set(group))]
 
     def _group_size(self, columns: list[int]) -> int:
-        parents = sorted({parent for c in columns for parent, _ in self._conditions[c]})
+        parents = sorted({self.columns[name] for c in columns for name, _ in self.choices[c].active_if})
         leaves = [c for c in columns if c not in parents]
         rows = np.array(list(itertools.product(*(range(self.cardinalities[p]) for p in parents))), np.int16)
         genomes = np.zeros((len(rows), len(self.choices)), np.int16)
