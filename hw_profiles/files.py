@@ -88,8 +88,8 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
     found = document.get("schema") if isinstance(document, dict) else None
     if found != schema:
         raise TrilobitError(
-            f"{path}: schema {found!r}, but this version reads {schema!r}; write the file "
-            "again with this version"
+            f"{path}: schema {found!r}, but this version reads {schema!r}; use the version that wrote it, or "
+            "have this one write it again (what belongs to a run: in another folder, -o)"
         )
     return dict(document)
 

@@ -23,12 +23,12 @@ from hw_profiles.backends.tvm_cpu.standalone import (
     link_standalone,
 )
 from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.backends.tvm_cpu.templates import is_supported
 from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
 from hw_profiles.errors import TrilobitError
 from nas.export.library import LIBRARY as LIBRARY
 from nas.export.library import run_library as run_library
+from nas.export.library_limits import why_not
 from supernet.network import Network, Parameters
 from supernet.quant.formats.format import QuantParams
 
@@ -68,14 +68,8 @@ def build_library(network: Network, *, target: str = "host", database: Path | No
     """
     parsed = parse_target(target)
     work = network.workload
-    for name, layer in zip(work.names, work.layers, strict=True):
-        if not is_supported(layer):
-            formats = f"{layer.weight_format} weights, {layer.activation_format} activations"
-            raise TrilobitError(
-                f"{name}: TVM's kernels have no {layer.op} with {layer.activation} ({formats}); the nearest "
-                "they run is relu or none, on fp32 or int8 activations: leave the library out, or search a "
-                "space of those (--device tvm keeps to what it can run)"
-            )
+    if why := why_not(work):
+        raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
     tuned = Database(database or default_database(), parsed)
     units = compiled_units([work], tuned, run_locally if parsed.local else None)
     if broken := [f"{key}: {unit}" for key, unit in units.items() if isinstance(unit, str)]:

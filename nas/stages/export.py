@@ -20,7 +20,8 @@ from hw_profiles.measurement import Measurement
 from nas.evaluate import Evaluator
 from nas.export.card import MODEL_FILE
 from nas.export.check import Input, expected_answers
-from nas.export.library_check import ShippedLibrary, ship_library
+from nas.export.library_check import ShippedLibrary, ship_library, wanted_target
+from nas.export.library_limits import require_kernels
 from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, in_fp32
 from nas.export.selection import pick
@@ -74,13 +75,19 @@ def run_export(run: Run, console: Console) -> list[Path]:
     """Export `export.count` networks of the front; gives the manifests' paths.
 
     Raises:
-        TrilobitError: there is no front, or it is of another space.
+        TrilobitError: there is no front, it is of another space, or a library is wanted that cannot be.
     """
     front = read_json(run.front_path, "front/1")
     space = run.family.space()
     if front["space"]["fingerprint"] != space.fingerprint:
         raise TrilobitError(f"{run.front_path}: of another space; run `nas search` again")
     chosen = pick(front, run.config.export.pick, run.config.export.count)
+    if wanted_target(run):
+        networks = {
+            entry["id"]: (entry["genes"], lower(run.family.workload(_candidate(run, entry))))
+            for entry in front["candidates"]
+        }
+        require_kernels([entry["id"] for entry in chosen], networks)
     for old in run.export_path.glob("*"):
         if old.is_dir() and old.name not in {entry["id"] for entry in chosen}:
             remove_network(old)
