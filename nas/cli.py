@@ -247,6 +247,12 @@ def _spaces(arguments: argparse.Namespace, console: Console) -> list[dict[str, A
     return found
 
 
+def _design(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.design.command import run
+
+    return run(arguments, console)
+
+
 def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """Number formats a layer can take."""
     found = []
@@ -277,6 +283,7 @@ _COMMANDS: Mapping[str, tuple[Command, str]] = {
     "verify": (_verify, "check exported networks again, here, and say what moved"),
     "devices": (_devices, "list what can be measured on"),
     "spaces": (_spaces, "list what can be searched"),
+    "spaces design": (_design, "design a space for a device: its block types and widths"),
     "formats": (_formats, "list number formats"),
 }
 

@@ -9,6 +9,7 @@ from hw_profiles.errors import TrilobitError
 from nas import import_ofa
 from nas.config import OF_ONE_ENGINE, RunConfig, parse_config, read_document
 from nas.defaults import with_defaults
+from nas.design import options as design
 from nas.objectives import OBJECTIVES
 from nas.run import STAGES
 from nas.sampling import STRATEGIES
@@ -208,6 +209,7 @@ _OWN: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "profile compare": _compare_options,
     "profile import": _import_options,
     "import-ofa": import_ofa.add_options,
+    "spaces design": design.add_options,
     "bench": _bench_options,
     "verify": _verify_options,
     "worker": _worker_options,

@@ -129,10 +129,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One block: its output channels, its middle channels and its kernel."""
+    """One block: its output channels, those in its middle, and its kernel."""
 
     width: int
-    middle: int
+    expanded: int
     kernel: int
 
 
@@ -160,7 +160,7 @@ def convolution(
     stage: Stage, part: Part, shape: Shape, sizes: Sizes, *, stride: int, summed: bool, fmt: str
 ) -> LayerSpec:
     """A part of a block of that stage; `shape` is that of the tensor it reads."""
-    channels = {"entry": shape[0], "middle": sizes.middle, "out": sizes.width}
+    channels = {"entry": shape[0], "middle": sizes.expanded, "out": sizes.width}
     ends = part is stage.type.last and not summed
     return LayerSpec(
         "conv",

@@ -40,7 +40,7 @@ class ElasticBlock(nn.Module):
 
     def layers(self, in_width: int, sizes: Sizes) -> Iterator[tuple[str, ElasticConvNorm, int, int, int]]:
         """Name, layer, input channels, output channels and kernel of every part."""
-        channels = {"entry": in_width, "middle": sizes.middle, "out": sizes.width}
+        channels = {"entry": in_width, "middle": sizes.expanded, "out": sizes.width}
         for part in self._parts:
             layer = self.get_submodule(part.name)
             assert isinstance(layer, ElasticConvNorm)

@@ -122,7 +122,7 @@ class Position:
         strided = any(before.strided for before in parts[: parts.index(part)])
         if strided:
             size = -(-size // self.stride)
-        width = {"entry": entry, "middle": sizes.middle, "out": sizes.width}[part.reads]
+        width = {"entry": entry, "middle": sizes.expanded, "out": sizes.width}[part.reads]
         return net.convolution(
             self.stage,
             part,

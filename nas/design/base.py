@@ -1,0 +1,215 @@
+"""What spaces are designed from: stages with all widths and block types they could have, and random parts of
+them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.workload import FP32, INPUT, Workload, WorkloadBuilder
+from supernet.families.mbconv import MBConvFamily
+from supernet.families.staged_file import StagedSpace
+from supernet.families.staged_layers import (
+    BLOCKS,
+    Ends,
+    Sizes,
+    Stage,
+    append_block,
+    entry_size,
+    middle_channels,
+)
+
+STEPS_ABOVE = 2  # widths above the teacher's own, and one below
+WINDOW = 2  # widths that a stage of a designed space chooses from
+SMALLEST_MAP = 3  # pixels high
+KERNELS = (3, 5)
+PERCENTS = {"inverted": (100, 200, 400), "fused": (100, 200), "bottleneck": (50, 100), "separable": (100,)}
+
+
+@dataclass(frozen=True)
+class BaseStage:
+    """One stage before its type and its window are chosen.
+
+    Attributes:
+        widths: all output channels it could have, ascending.
+        stride, depths: as in a `Stage`.
+    """
+
+    widths: tuple[int, ...]
+    stride: int
+    depths: tuple[int, ...]
+
+    @property
+    def windows(self) -> tuple[tuple[int, ...], ...]:
+        """Contiguous runs of the widths, from the narrowest."""
+        length = min(WINDOW, len(self.widths))
+        starts = range(len(self.widths) - length + 1)
+        return tuple(self.widths[start : start + length] for start in starts)
+
+
+@dataclass(frozen=True)
+class Base:
+    """Everything that a design does not change, and what it chooses from.
+
+    Attributes:
+        resolutions: of the input in pixels.
+        stem_width, stem_stride, head_width: of what surrounds the stages.
+        types: names of block types, see `BLOCKS`.
+    """
+
+    resolutions: tuple[int, ...]
+    stem_width: int
+    stem_stride: int
+    head_width: int
+    stages: tuple[BaseStage, ...]
+    types: tuple[str, ...]
+
+    @property
+    def imitated(self) -> tuple[int, ...]:
+        """Resolutions at which stages are imitated: those whose last maps have a variance to speak of."""
+        return tuple(r for r in self.resolutions if self.entry_size(r, len(self.stages)) >= SMALLEST_MAP)
+
+    def stage(self, s: int, block: str, widths: tuple[int, ...] | None = None) -> Stage:
+        """Stage `s` of that block type, with some of its widths or all."""
+        base = self.stages[s]
+        return Stage(block, widths or base.widths, base.stride, base.depths, KERNELS, PERCENTS[block])
+
+    def entry_widths(self, s: int) -> tuple[int, ...]:
+        """Channels that stage `s` can be given."""
+        return self.stages[s - 1].widths if s else (self.stem_width,)
+
+    def entry_size(self, resolution: int, s: int) -> int:
+        """Height and width of what stage `s` is given."""
+        ends = Ends(self.stem_width, self.stem_stride, self.head_width, 1)
+        return entry_size(ends, [self.stage(i, self.types[0]) for i in range(s)], resolution, s, 0)
+
+    def space(self, title: str, genes: NDArray[np.int16]) -> StagedSpace:
+        """The space with the types and windows of (2 s,) genes."""
+        n = len(self.stages)
+        stages = tuple(
+            self.stage(s, self.types[genes[s]], base.windows[genes[n + s]])
+            for s, base in enumerate(self.stages)
+        )
+        ends = (self.stem_width, self.stem_stride, self.head_width)
+        return StagedSpace(title, self.resolutions, *ends, stages)
+
+
+def base_of(teacher: object, types: Sequence[str]) -> Base:
+    """The base around a teacher's family: its stages, with widths from a step below its own to two above.
+
+    Raises:
+        TrilobitError: not a family of inverted residuals, or not block types.
+    """
+    if not isinstance(teacher, MBConvFamily):
+        name = getattr(teacher, "name", type(teacher).__name__)
+        raise TrilobitError(
+            f"space {name!r} cannot be imitated stage by stage; give a --teacher of cifar-mbconv or "
+            "digits-mbconv"
+        )
+    unknown = [name for name in types if name not in BLOCKS]
+    if unknown or not types or len(set(types)) < len(types):
+        raise TrilobitError(f"--types {','.join(types)!r}: write some of {', '.join(BLOCKS)}, each once")
+    stages = tuple(BaseStage(_widths(s.width), s.stride, s.depths) for s in teacher.stages)
+    ends = (teacher.stem_width, teacher.stem_stride, teacher.head_width)
+    return Base(teacher.resolutions, *ends, stages, tuple(types))
+
+
+def _widths(width: int) -> tuple[int, ...]:
+    """Multiples of 8 around a width.
+
+    >>> _widths(8), _widths(24), _widths(96)
+    ((8, 16, 24, 32), (16, 24, 32, 40), (72, 96, 120, 144))
+    """
+    step = max(8, round(width / 32) * 8)
+    lowest = max(8, width - step)
+    return tuple(lowest + i * step for i in range(STEPS_ABOVE + 2))
+
+
+@dataclass(frozen=True)
+class Practice:
+    """How each (stage, type) is trained and judged.
+
+    Attributes:
+        steps: of training.
+        batch_size: images of a step.
+        learning_rate: peak.
+        samples: random sub-stages that are judged, of every window.
+        images: that it learns from.
+        judged: images that it is judged by, which it has not learned from.
+    """
+
+    steps: int = 120
+    batch_size: int = 32
+    learning_rate: float = 4e-3
+    samples: int = 48
+    images: int = 768
+    judged: int = 128
+
+
+# -- parts of the networks -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SubStage:
+    """One stage of one network.
+
+    Attributes:
+        s: which stage.
+        block: its type.
+        window: which of the stage's windows its width is in.
+        resolution: of the network's input.
+        in_width: channels that it is given.
+        blocks: its blocks' sizes, in order.
+    """
+
+    s: int
+    block: str
+    window: int
+    resolution: int
+    in_width: int
+    blocks: tuple[Sizes, ...]
+
+
+def draw_sub_stages(
+    base: Base, s: int, block: str, each: int, *, rng: np.random.Generator
+) -> tuple[SubStage, ...]:
+    """`each` random sub-stages of every window, as many of every resolution."""
+    stage, found = base.stage(s, block), []
+    for window, widths in enumerate(base.stages[s].windows):
+        for i in range(each):
+            width = int(rng.choice(widths))
+            blocks = tuple(
+                Sizes(
+                    width,
+                    middle_channels(width, int(rng.choice(stage.percents))),
+                    int(rng.choice(stage.kernels)),
+                )
+                for _ in range(int(rng.choice(stage.depths)))
+            )
+            resolution = base.imitated[i % len(base.imitated)]
+            in_width = int(rng.choice(base.entry_widths(s)))
+            found.append(SubStage(s, block, window, resolution, in_width, blocks))
+    return tuple(found)
+
+
+def stage_workload(base: Base, part: SubStage, fmt: str, *, found: str = FP32) -> Workload:
+    """A sub-stage as a network by itself, in one number format; `found` is that of what it is given."""
+    size, stage = base.entry_size(part.resolution, part.s), base.stage(part.s, part.block)
+    net, x = WorkloadBuilder((part.in_width, size, size), found), INPUT
+    for b, sizes in enumerate(part.blocks):
+        x = append_block(net, x, f"s{part.s}.b{b}", stage, sizes, b, [fmt] * len(stage.type.parts))
+    return net.build()
+
+
+def ends_workloads(
+    base: Base, resolution: int, *, in_channels: int, classes: int, fmt: str
+) -> tuple[Workload, Workload]:
+    """What is before the stages and what is after them, where the last stage is as narrow as can be."""
+    ends = Ends(base.stem_width, base.stem_stride, base.head_width, classes)
+    stem = WorkloadBuilder((in_channels, resolution, resolution))
+    ends.append_stem(stem, fmt)
+    size, width = base.entry_size(resolution, len(base.stages)), base.stages[-1].widths[0]
+    return stem.build(), ends.tail_alone((width, size, size), fmt, fmt, fmt)

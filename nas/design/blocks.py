@@ -1,0 +1,177 @@
+"""What is known of the blocks of a base: their losses in files that a killed run leaves behind, their seconds
+in a profile, and both as the table that spaces are scored on.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_json
+from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profiler import profile_layers
+from hw_profiles.workload import LayerSpec
+from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
+from nas.design.imitation import INT8, Imitation, Lesson, losses
+from nas.progress import progress_bar
+from nas.run import Run
+from nas.search.space_design import BlockTable, block_table
+from nas.stages.profile import random_emitter, start_profile
+from predictors.kernels import fill
+
+SCHEMA = "blocks/1"
+SAVING_S = 5.0  # between two saves of the profile
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """All blocks of a base, on a run's data and device.
+
+    Attributes:
+        run: its folder keeps what is found.
+        lessons: (stage, resolution) -> what there is to imitate.
+        teacher: hash of the checkpoint that the lessons come from.
+    """
+
+    run: Run
+    base: Base
+    lessons: Mapping[tuple[int, int], Lesson]
+    practice: Practice
+    teacher: str
+
+    @cached_property
+    def imitations(self) -> tuple[Imitation, ...]:
+        """Every (stage, type)."""
+        found = []
+        for s in range(len(self.base.stages)):
+            own = {r: self.lessons[s, r] for r in self.base.imitated}
+            found += [
+                Imitation(self.base, s, block, own, self.practice, self.run.config.seed)
+                for block in self.base.types
+            ]
+        return tuple(found)
+
+    # -- losses ------------------------------------------------------------------------------------
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        described = [self.teacher, self.run.dataset.fingerprint, asdict(self.base), asdict(self.practice)]
+        text = json.dumps([*described, self.run.config.seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def known(self, one: Imitation) -> NDArray[np.float64] | None:
+        """(n,) losses of its sub-stages; None where they are still to be found."""
+        path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
+        if not path.exists():
+            return None
+        document = read_json(path, SCHEMA)
+        if document.get("fingerprint") != self._fingerprint:
+            return None  # of another teacher, other data or other settings
+        found = np.array(document["losses"], float)
+        return found if found.shape == (len(one.sub_stages),) else None
+
+    def missing(self) -> tuple[Imitation, ...]:
+        """Those whose losses are still to be found."""
+        return tuple(one for one in self.imitations if self.known(one) is None)
+
+    def imitate(self, console: Console) -> None:
+        """Train and judge what is missing, and keep each as soon as it is done."""
+        missing, done = self.missing(), 0
+        total = sum(self.practice.steps + len(one.sub_stages) for one in missing)
+        with progress_bar(console, "imitate", total) as update:
+            for one in missing:
+                name = f"stage {one.s}, {one.block}"
+
+                def step(name: str = name) -> None:
+                    nonlocal done
+                    done += 1
+                    update(done, name)
+
+                found = losses(one, step)
+                path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
+                document = {"schema": SCHEMA, "fingerprint": self._fingerprint, "losses": found.tolist()}
+                write_json(path, document)
+
+    # -- seconds -----------------------------------------------------------------------------------
+
+    def layers(self, part: SubStage) -> tuple[LayerSpec, ...]:
+        """What a sub-stage runs in int8."""
+        return stage_workload(self.base, part, INT8, found=INT8).layers
+
+    @cached_property
+    def ends(self) -> tuple[tuple[LayerSpec, ...], ...]:
+        """What runs before and after the stages, at each of the imitated resolutions."""
+        data = self.run.dataset
+        found = []
+        for resolution in self.base.imitated:
+            works = ends_workloads(
+                self.base, resolution, in_channels=data.channels, classes=len(data.classes), fmt=INT8
+            )
+            found.append(tuple(layer for work in works for layer in work.layers))
+        return tuple(found)
+
+    @cached_property
+    def units(self) -> tuple[LayerSpec, ...]:
+        """Every layer of all of them, once."""
+        parts = [part for one in self.imitations for part in one.sub_stages]
+        layers = [layer for part in parts for layer in self.layers(part)]
+        return tuple(dict.fromkeys([*layers, *(layer for each in self.ends for layer in each)]))
+
+    def measure(self, console: Console) -> DeviceProfile:
+        """The profile of the units; what its numbers are refused of is predicted."""
+        run, profile = self.run, start_profile(self.run)
+        rng, saving = np.random.default_rng(run.config.seed), 0.0
+        with progress_bar(console, "profile", len(self.units)) as update:
+            for grown in profile_layers(run.backend, profile, self.units, emit=random_emitter(run), rng=rng):
+                profile = grown
+                update(len(self.units) - len(profile.missing(self.units)), "units measured")
+                if time.monotonic() >= saving:
+                    save_profile(profile, run.profile_path)
+                    saving = time.monotonic() + SAVING_S
+        if any(unit not in profile.table or profile.refused(unit) for unit in self.units):
+            profile = fill(profile, self.units, rng=rng)
+        save_profile(profile, run.profile_path)
+        return profile
+
+    def table(self, seconds: Callable[[LayerSpec], float]) -> BlockTable:
+        """Losses and seconds of all sub-stages that the device can run.
+
+        Args:
+            seconds: of a layer; infinite where the device cannot run it.
+
+        Raises:
+            TrilobitError: losses are missing, or the device cannot run what a network needs.
+        """
+        cost_s = cache(seconds)
+        constant_s = [sum(map(cost_s, layers)) for layers in self.ends]
+        if not all(map(math.isfinite, constant_s)):
+            name = self.run.backend.describe().name
+            raise TrilobitError(f"{name} cannot run the first or the last layers of these networks in int8")
+        groups: dict[tuple[int, int, int, int], list[tuple[float, float]]] = {}
+        for one in self.imitations:
+            known = self.known(one)
+            if known is None:
+                raise TrilobitError(f"the losses of stage {one.s}, {one.block}, are not known yet")
+            for part, loss in zip(one.sub_stages, known, strict=True):
+                at = (one.s, self.base.types.index(one.block), part.window)
+                row = (float(loss), sum(map(cost_s, self.layers(part))))
+                if math.isfinite(row[1]):
+                    groups.setdefault((*at, self.base.imitated.index(part.resolution)), []).append(row)
+        return block_table({at: np.array(rows) for at, rows in groups.items()}, constant_s=constant_s)
+
+
+def describe(base: Base, genes: NDArray[np.int16]) -> Sequence[str]:
+    """A space in words, a stage each."""
+    n = len(base.stages)
+    return [
+        f"stage {s}: {base.types[genes[s]]}, widths {', '.join(map(str, stage.windows[genes[n + s]]))}"
+        for s, stage in enumerate(base.stages)
+    ]

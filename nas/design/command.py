@@ -1,0 +1,272 @@
+"""`nas spaces design`: a space whose block types and width windows suit one device."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.profiler import probe_networks, reference_network
+from nas.config import DataSection, DeviceSection, RunConfig, SpaceSection
+from nas.defaults import BY_DATA
+from nas.design.base import Base, Practice, base_of
+from nas.design.blocks import Blocks, describe
+from nas.design.imitation import lessons
+from nas.objectives import OBJECTIVES, Limit, parse_limit
+from nas.preflight import SESSION_S
+from nas.progress import progress_bar
+from nas.run import Run
+from nas.search.space_design import (
+    EVALUATIONS,
+    NETWORKS,
+    POPULATION,
+    TOURNAMENT,
+    BlockTable,
+    DrawnNetworks,
+    Evolved,
+    evolve,
+    random_spaces,
+    scores_under,
+    uniform_spaces,
+)
+from nas.stages.profile import estimate_groups, start_profile
+from nas.targets import show
+from supernet.evaluate import CALIBRATION_BATCH, calibration_images
+from supernet.families.staged_file import save_space
+from supernet.subnet import Subnet, recalibrate
+from supernet.train.checkpoint import content_hash, load_weights
+from supernet.train.data import to_batch
+from supernet.train.images import Images
+from supernet.train.initial import start_from, weights_path
+from supernet.zoo import PREFIX, is_shipped
+
+COMPARED = 200  # random spaces that the designed one is compared with
+SHARE = 20  # spaces for each one that is alive: small bases need no population of 500
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Find out how well and how fast the blocks are, and write the best space.
+
+    Raises:
+        TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
+    """
+    limits = _limits(arguments.max_latency)
+    practice = _practice(arguments)
+    torch.set_num_threads(1)
+    blocks = _blocks(arguments, practice)
+    _announce(blocks, console)
+    blocks.imitate(console)
+    profile = blocks.measure(console)
+    table = blocks.table(profile.cost_s)
+    designed = design(table, limits, seed=arguments.seed, evaluations=arguments.evaluations, console=console)
+    return _report(blocks, designed, arguments, console)
+
+
+# -- what is asked for -----------------------------------------------------------------------------
+
+
+def _limits(text: str | None) -> tuple[Limit, ...]:
+    return tuple(parse_limit(part, OBJECTIVES["latency"]) for part in text.split(",")) if text else ()
+
+
+def _practice(arguments: argparse.Namespace) -> Practice:
+    for name in ("steps", "samples", "images", "evaluations"):
+        if getattr(arguments, name) < 1:
+            raise TrilobitError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.seed < 0:
+        raise TrilobitError(f"--seed must be at least 0, got {arguments.seed}")
+    if not arguments.title.strip():
+        raise TrilobitError("--title must not be empty")
+    return Practice(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
+
+
+def _teacher_path(name: str | None, source: str) -> Path:
+    """The checkpoint that `--teacher` names, or the one that is shipped for the data.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    known = BY_DATA.get(source.partition(":")[0])
+    if name is None and known is not None and is_shipped(known.shipped):
+        name = PREFIX + known.shipped
+    if name is None:
+        raise TrilobitError(
+            "blocks learn from a trained supernet, and none is shipped for this data: train one with "
+            f"`nas train --data {source} -o DIR` and give --teacher DIR"
+        )
+    path = weights_path(name)
+    return path / "supernet" / "last.pt" if path.is_dir() else path
+
+
+def _blocks(arguments: argparse.Namespace, practice: Practice) -> Blocks:
+    path = _teacher_path(arguments.teacher, arguments.data)
+    weights = load_weights(path)
+    config = RunConfig(
+        seed=arguments.seed,
+        data=DataSection(arguments.data),
+        device=DeviceSection(name=arguments.device),
+        space=SpaceSection(weights.space),
+    )
+    found = Run(arguments.output, config)
+    found.backend.describe()
+    base = base_of(found.family, [name.strip() for name in arguments.types.split(",")])
+    if not base.imitated:
+        raise TrilobitError(f"the last maps of {weights.space} are too small to be imitated")
+    teacher, images = _teacher(found, path, practice)
+    learned = lessons(teacher, images, practice.judged, stages=len(base.stages), resolutions=base.imitated)
+    return Blocks(found, base, learned, practice, content_hash(path))
+
+
+def _teacher(found: Run, path: Path, practice: Practice) -> tuple[Subnet, torch.Tensor]:
+    """The teacher's largest network, and images (n, c, h, w)."""
+    data, family = found.dataset, found.family
+    net = family.supernet(rng=np.random.default_rng(0))
+    if start_from(net, load_weights(path), data.classes, origin=str(path)).renewed:
+        raise TrilobitError(f"{path}: a teacher must know the classes of this data, this one knows others")
+    largest = next(one for name, one in family.corners().items() if name.startswith("largest/"))
+    teacher, pool = family.extract(net, largest), calibration_images(data, seed=found.config.seed)
+    wanted = min(practice.images + practice.judged, len(pool))
+    if wanted < 2 * practice.judged:
+        least = 2 * practice.judged
+        raise TrilobitError(f"{data.name}: {least} training images are needed to learn from, got {wanted}")
+    few = Images(pool.pixels[:wanted], pool.labels[:wanted])
+    images = to_batch(few, data, family.resolution(largest))
+    recalibrate(teacher, torch.split(images, CALIBRATION_BATCH))
+    return teacher, images
+
+
+def _announce(blocks: Blocks, console: Console) -> None:
+    """Say what will be done and how long that will take, from timing a step of each type in a stage."""
+    missing, practice = blocks.missing(), blocks.practice
+    seconds = 0.0
+    for one in missing:
+        net = one.fresh()
+        training = one.train(net, steps=2)
+        next(training)  # the first step also warms up
+        start = time.perf_counter()
+        next(training)
+        step_s, start = time.perf_counter() - start, time.perf_counter()
+        next(one.judge(net))
+        seconds += practice.steps * step_s + len(one.sub_stages) * (time.perf_counter() - start)
+    run = blocks.run
+    groups, plan = estimate_groups(run, blocks.units), run.plan
+    per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
+    measuring = per_network * probe_networks(
+        run.backend, groups, reference_network(run.backend, blocks.units)
+    )
+    unknown, base = len(start_profile(run).missing(blocks.units)), blocks.base
+    spaces = np.prod([len(base.types) * len(stage.windows) for stage in base.stages])
+    console.print(
+        f"{spaces:,} spaces: {len(base.stages)} stages, {len(base.types)} block types "
+        f"({', '.join(base.types)}), widths around those of {run.config.space.name}",
+        soft_wrap=True,
+    )
+    console.print(
+        f"to do: {len(missing)} of {len(blocks.imitations)} (stage, type) to imitate, about "
+        f"{seconds:.0f} s; {unknown} of {len(blocks.units)} units to measure on "
+        f"{run.backend.describe().name}, about {0 if run.recorded else measuring:.0f} s",
+        soft_wrap=True,
+    )
+
+
+# -- the design ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Designed:
+    """A designed space among others.
+
+    Attributes:
+        limits_s: that it was designed for.
+        evolved: every space that was scored, and their scores.
+        uniform, random: scores of spaces of one type throughout and of random ones.
+        share: of the best space's networks that meet each limit.
+    """
+
+    limits_s: tuple[float, ...]
+    evolved: Evolved
+    uniform: NDArray[np.float64]
+    random: NDArray[np.float64]
+    share: tuple[float, ...]
+
+
+def design(
+    table: BlockTable,
+    limits: Sequence[Limit],
+    *,
+    seed: int,
+    evaluations: int = EVALUATIONS,
+    networks: int = NETWORKS,
+    console: Console,
+) -> Designed:
+    """Evolve a space on a table of blocks; without limits, for one that half of all networks meet."""
+    rng = np.random.default_rng([seed, 11])
+    drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 12]))
+    sample = random_spaces(table, COMPARED, rng=rng)
+    latency_s = np.concatenate([drawn(space)[1] for space in sample[:20]])
+    limits_s = tuple(limit.resolve(float(latency_s.max())) for limit in limits) or (
+        float(np.median(latency_s)),
+    )
+    score = scores_under(drawn, limits_s)
+    population = int(np.clip(table.size / SHARE, 10, POPULATION))
+    most = int(min(evaluations, table.size))
+    with progress_bar(console, "evolve", most) as update:
+        evolved = evolve(
+            table,
+            score,
+            rng=rng,
+            population=population,
+            tournament=max(2, population * TOURNAMENT // POPULATION),
+            evaluations=most,
+            told=lambda scored: update(scored, "spaces scored"),
+        )
+    best_s = drawn(evolved.best)[1]
+    share = tuple(float((best_s <= limit).mean()) for limit in limits_s)
+    return Designed(limits_s, evolved, score(uniform_spaces(table)), score(sample), share)
+
+
+def _report(
+    blocks: Blocks, designed: Designed, arguments: argparse.Namespace, console: Console
+) -> dict[str, Any]:
+    base, evolved = blocks.base, designed.evolved
+    space, path = base.space(arguments.title, evolved.best), arguments.output / "space.json"
+    found = {
+        "device": blocks.run.backend.describe().name,
+        "limits_s": list(designed.limits_s),
+        "score": float(evolved.scores.max()),
+        "within_limits": list(designed.share),
+        "scored": len(evolved.scores),
+        "best_uniform_score": float(designed.uniform.max()),
+        "random_scores": {
+            "median": float(np.median(designed.random)),
+            "largest": float(designed.random.max()),
+        },
+        "teacher": str(blocks.run.config.space.name),
+        "data": blocks.run.dataset.name,
+    }
+    save_space(path, space, found)
+    _print(base, designed, found, console)
+    console.print(f"{path}: {space.name}; search it with `nas run --space {path}`", soft_wrap=True)
+    return {"space": str(path), "name": space.name, **found, "stages": list(describe(base, evolved.best))}
+
+
+def _print(base: Base, designed: Designed, found: dict[str, Any], console: Console) -> None:
+    for line in describe(base, designed.evolved.best):
+        console.print(line)
+    limits = " and ".join(
+        f"{show(OBJECTIVES['latency'], limit)} (met by {share:.0%} of its networks)"
+        for limit, share in zip(designed.limits_s, designed.share, strict=True)
+    )
+    console.print(
+        f"score {found['score']:.4f} for {limits}; the best space of one block type has "
+        f"{found['best_uniform_score']:.4f}, random ones {found['random_scores']['median']:.4f} (median) to "
+        f"{found['random_scores']['largest']:.4f}; {found['scored']} spaces scored",
+        soft_wrap=True,
+    )

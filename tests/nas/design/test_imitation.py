@@ -1,0 +1,138 @@
+"""Blocks that learn what a teacher's stage does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nas.design.base import Base, Practice, base_of
+from nas.design.imitation import FLAT, Imitation, Lesson, lessons, losses, noise_to_signal
+from supernet.family import load_family
+from supernet.layers.elastic import ElasticConvNorm
+from supernet.subnet import Subnet, recalibrate
+
+PRACTICE = Practice(steps=40, batch_size=16, samples=2, images=64, judged=32)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return base_of(load_family("digits-mbconv", in_channels=1, classes=10), ("fused", "separable"))
+
+
+def images(n: int, size: int = 28) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    small = torch.randn(n, 1, 7, 7, generator=generator)
+    return torch.nn.functional.interpolate(small, (size, size), mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Subnet:
+    family = load_family("digits-mbconv", in_channels=1, classes=10)
+    net = family.supernet(rng=np.random.default_rng(0))
+    for module in net.modules():
+        if isinstance(module, ElasticConvNorm):
+            torch.nn.init.ones_(module.norm.weight)  # so that blocks are more than their shortcuts
+    subnet = family.extract(net, family.corners()["largest/fp32"])
+    recalibrate(subnet, [images(96)])
+    return subnet
+
+
+@pytest.fixture(scope="module")
+def imitation(base: Base, teacher: Subnet) -> Imitation:
+    taught = lessons(teacher, images(96), PRACTICE.judged, stages=3, resolutions=(28,))
+    return Imitation(base, 1, "fused", {28: taught[1, 28]}, PRACTICE, seed=0)
+
+
+def test_lessons_are_what_the_teachers_stages_read_and_give(teacher: Subnet) -> None:
+    found = lessons(teacher, images(96), 32, stages=3, resolutions=(28, 14))
+    assert sorted(found) == [(s, r) for s in range(3) for r in (14, 28)]
+    shapes = [tuple(found[s, 28].wanted.shape[1:]) for s in range(3)]
+    assert shapes == [(8, 14, 14), (16, 7, 7), (32, 4, 4)]
+    torch.testing.assert_close(found[0, 28].wanted, found[1, 28].given)
+    first = found[0, 28]
+    assert (len(first.given), len(first.judged_given)) == (64, 32)
+    torch.testing.assert_close(first.wanted.mean((0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(first.wanted.std((0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
+    with torch.no_grad():
+        names = teacher.workload.names
+        tensor = teacher.tensors(images(96))[max(i for i, n in enumerate(names) if n.startswith("s0."))]
+    flat = torch.stack((tensor[:64, 3].flatten(), first.wanted[:, 3].flatten()))
+    assert float(torch.corrcoef(flat)[0, 1]) == pytest.approx(1, abs=1e-4)
+
+
+def test_noise_to_signal_is_the_error_over_the_teachers_variance() -> None:
+    rng = np.random.default_rng(0)
+    found, wanted = (rng.normal(0, 2, (3, 4, 5, 5)) for _ in range(2))
+    ratios = [
+        [((found[n, c] - wanted[n, c]) ** 2).mean() / wanted[n, c].var() for c in range(4)] for n in range(3)
+    ]
+    ours = noise_to_signal(torch.from_numpy(found), torch.from_numpy(wanted))
+    assert float(ours) == pytest.approx(np.mean(ratios))
+    flat = torch.zeros(1, 1, 4, 4)  # no variance at all
+    assert float(noise_to_signal(flat + 1, flat)) == pytest.approx(1 / FLAT)
+    assert float(noise_to_signal(flat, flat)) == 0
+
+
+def test_an_imitator_learns(imitation: Imitation) -> None:
+    net = imitation.fresh()
+    before = [loss for loss in imitation.judge(net)]
+    told = [*imitation.train(net)]
+    after = [loss for loss in imitation.judge(net)]
+    assert len(told) == PRACTICE.steps
+    assert len(after) == len(imitation.sub_stages) == 6
+    assert np.mean(told[-5:]) < 0.5 * told[0]
+    assert np.mean(after) < 0.7 * np.mean(before)
+
+
+def test_int8_costs_little(imitation: Imitation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulated integers are those of the trained weights: a wrong scale would be far off."""
+    net = imitation.fresh()
+    [*imitation.train(net, steps=20)]
+    int8 = np.array([*imitation.judge(net)])
+    fp16 = Fp32(imitation, net).losses()
+    np.testing.assert_allclose(int8, fp16, rtol=0.1)
+
+
+class Fp32:
+    """The judgement by hand, without any rounding."""
+
+    def __init__(self, imitation: Imitation, net: torch.nn.Module) -> None:
+        self.imitation, self.net = imitation, net
+
+    def losses(self) -> list[float]:
+        found = []
+        for part in self.imitation.sub_stages:
+            lesson = self.imitation.lessons[part.resolution]
+            alone = self.imitation.fresh()
+            alone.load_state_dict(self.net.state_dict())
+            seen = lesson.given[: 2 * PRACTICE.judged]
+            with torch.no_grad():
+                together = torch.cat((lesson.judged_given, seen))
+                alone.train()  # the batch's own statistics: nearly those of the images learned from
+                y = alone(together, part.in_width, part.blocks)[: PRACTICE.judged]
+                found.append(float(noise_to_signal(y, lesson.judged_wanted)))
+        return found
+
+
+def test_losses_are_the_same_for_a_seed_and_tell_how_far_they_are(imitation: Imitation) -> None:
+    quick, told = replace(imitation, practice=replace(PRACTICE, steps=2)), []
+    first, again = (losses(quick, lambda: told.append(1)) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(told) == 2 * (2 + 6)
+    other = losses(replace(quick, seed=1), lambda: None)
+    assert not np.array_equal(first, other)
+
+
+def test_every_resolution_is_learned(base: Base) -> None:
+    """Steps draw a resolution each; a lesson that is nothing but noise cannot be learned."""
+    generator = torch.Generator().manual_seed(0)
+
+    def lesson(size: int) -> Lesson:
+        return Lesson(*(torch.randn(40, c, size, size, generator=generator) for c in (8, 8, 8, 8)))
+
+    wide = replace(base, resolutions=(28, 32))
+    one = Imitation(wide, 0, "separable", {28: lesson(14), 32: lesson(16)}, replace(PRACTICE, steps=6), 0)
+    assert {part.resolution for part in one.sub_stages} == {28, 32}
+    assert np.isfinite([*one.train(one.fresh())]).all()
