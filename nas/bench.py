@@ -20,11 +20,10 @@ from rich.table import Table
 
 from hw_profiles.backends.ort import open_session, prepared
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json
 from nas.export.card import MODEL_FILE
 from nas.export.check import Input
 from nas.export.library import prepared_library, require_runnable
-from nas.export.package import MANIFEST, MANIFEST_SCHEMA, hash_of
+from nas.export.package import MANIFEST, hash_of, read_manifest
 from nas.objectives import OBJECTIVES
 from nas.progress import progress_bar
 from nas.targets import show
@@ -123,7 +122,7 @@ def _manifest_of(library: Path) -> dict[str, Any]:
         raise TrilobitError(
             f"{library}: no {MANIFEST} beside it, which says what it reads; keep its folder whole"
         )
-    manifest = read_json(path, MANIFEST_SCHEMA)
+    manifest = read_manifest(path.parent)
     if hash_of(library) != manifest["files"].get(library.name, {}).get("sha256"):
         raise TrilobitError(
             f"{library}: not the file that its {MANIFEST} has the hash of; fetch its folder again"

@@ -17,7 +17,6 @@ from rich.table import Table
 from hw_profiles.backend import Job
 from hw_profiles.backends.ort import OrtBackend, open_session, outputs, takes_bytes
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json
 from hw_profiles.host import cpu_model
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profiler import measure_patiently
@@ -31,7 +30,7 @@ from nas.export.library import (
     require_runnable,
     run_library,
 )
-from nas.export.package import MANIFEST, MANIFEST_SCHEMA, hash_of
+from nas.export.package import MANIFEST, hash_of, read_manifest
 from nas.export.verify import AGREEMENT, file_accuracy
 from nas.objectives import OBJECTIVES
 from nas.targets import show
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     folders = network_folders(arguments.folder)
     data = None
     if arguments.data:  # split by the seed of the run, where that has to be done
-        data = load_data(arguments.data, seed=read_json(folders[0] / MANIFEST, MANIFEST_SCHEMA)["seed"])
+        data = load_data(arguments.data, seed=read_manifest(folders[0])["seed"])
     found = {folder.name: verify(folder, data, latency=not arguments.no_latency) for folder in folders}
     for name, findings in found.items():
         console.print(_table(name, findings))
@@ -108,7 +107,7 @@ def verify(folder: Path, data: Dataset | None, *, latency: bool = True) -> list[
         TrilobitError: the manifest is broken or of another version, a file is not an ONNX model of ours, or
             the data has other classes.
     """
-    manifest = read_json(folder / MANIFEST, MANIFEST_SCHEMA)
+    manifest = read_manifest(folder)
     findings = _hashes(folder, manifest["files"])
     if any(one.holds is False for one in findings):
         return findings  # nothing else means anything

@@ -90,10 +90,12 @@ def _library(record: Mapping[str, Any] | None) -> list[str]:
     if record is None:
         return []
     kind = "integer-only between image and logits" if record["integer_only"] else "fp32 layers among them"
-    accuracy = f"; test accuracy {record['test_accuracy']:.2%}" if "test_accuracy" in record else ""
+    measured = f"; test accuracy {record['test_accuracy']:.2%}" if "test_accuracy" in record else ""
+    if "latency" in record:
+        measured += f", {_time(record['latency']['median_s'])} on {record['latency']['cpu']}"
     return [
         "",
-        f"`model.so` is the same network for `{record['target']}`, weights inside, {kind}{accuracy}. It "
+        f"`model.so` is the same network for `{record['target']}`, weights inside, {kind}{measured}. It "
         "needs neither TVM nor Python: `int trilobit_run(const void* image, void* logits)` takes one "
         "normalised image (h, w, c) float32; see example.c and example.py. One thread at a time.",
     ]

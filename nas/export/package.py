@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hw_profiles.files import write_atomic, write_json
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_atomic, write_json
 from nas.export.card import model_card
 
 MANIFEST = "manifest.json"
 MANIFEST_SCHEMA = "export/2"
 CARD = "README.md"
+CHECKED = ("id", "seed", "files", "input", "answers", "classes", "accuracy", "device", "latency")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in every archive, so that equal networks are equal files
 
 
@@ -22,6 +24,18 @@ def file_entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     return {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
     }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an exported network, with all that is checked again elsewhere in it.
+
+    Raises:
+        TrilobitError: there is none, it is of another version, or something is missing.
+    """
+    manifest = read_json(folder / MANIFEST, MANIFEST_SCHEMA)
+    if missing := [name for name in CHECKED if name not in manifest]:
+        raise TrilobitError(f"{folder / MANIFEST}: without {', '.join(missing)}; not exported by `nas`")
+    return manifest
 
 
 def hash_of(path: Path) -> str:

@@ -114,6 +114,14 @@ def test_what_is_not_ours_is_refused(
     assert said in capsys.readouterr().err
 
 
+def test_a_manifest_that_is_not_ours_is_refused(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_json(tmp_path / "manifest.json", {"schema": "export/2", "id": "abc123", "seed": 0})
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "without files, input, answers" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_model_is_refused(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,15 @@ def test_the_card_says_what_a_user_needs(pixels: bool) -> None:
     assert "24" not in card.split("## Use")[0].split("classes")[1]  # only the first are listed
 
 
+@pytest.mark.parametrize("more", [{}, {"test_accuracy": 0.91, "latency": {"median_s": 5e-5, "cpu": "a CPU"}}])
+def test_the_card_says_what_is_known_of_a_library(more: dict[str, Any]) -> None:
+    card = model_card(
+        {**manifest(False), "library": {"target": "llvm -mcpu=x", "integer_only": True, **more}}
+    )
+    assert "`llvm -mcpu=x`, weights inside, integer-only" in card
+    assert ("; test accuracy 91.00%, 50 us on a CPU. It needs" in " ".join(card.split())) == bool(more)
+
+
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Path) -> None:
     c, h, w = network.workload.in_shape
