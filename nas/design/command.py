@@ -58,9 +58,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
     """
     limits = _limits(arguments.max_latency)
-    practice = _practice(arguments)
     torch.set_num_threads(1)
-    blocks = _blocks(arguments, practice)
+    blocks = open_blocks(arguments)
     _announce(blocks, console)
     blocks.imitate(console)
     profile = blocks.measure(console)
@@ -105,7 +104,13 @@ def _teacher_path(name: str | None, source: str) -> Path:
     return path / "supernet" / "last.pt" if path.is_dir() else path
 
 
-def _blocks(arguments: argparse.Namespace, practice: Practice) -> Blocks:
+def open_blocks(arguments: argparse.Namespace) -> Blocks:
+    """The blocks that the arguments are about, as far as they are known.
+
+    Raises:
+        TrilobitError: bad options, or a teacher that cannot be imitated.
+    """
+    practice = _practice(arguments)
     path = _teacher_path(arguments.teacher, arguments.data)
     weights = load_weights(path)
     config = RunConfig(
@@ -197,6 +202,12 @@ class Designed:
     share: tuple[float, ...]
 
 
+def tempo(table: BlockTable) -> dict[str, int]:
+    """Population and tournament for so many spaces."""
+    population = int(np.clip(table.size / SHARE, 10, POPULATION))
+    return {"population": population, "tournament": max(2, population * TOURNAMENT // POPULATION)}
+
+
 def design(
     table: BlockTable,
     limits: Sequence[Limit],
@@ -215,15 +226,13 @@ def design(
         float(np.median(latency_s)),
     )
     score = scores_under(drawn, limits_s)
-    population = int(np.clip(table.size / SHARE, 10, POPULATION))
     most = int(min(evaluations, table.size))
     with progress_bar(console, "evolve", most) as update:
         evolved = evolve(
             table,
             score,
             rng=rng,
-            population=population,
-            tournament=max(2, population * TOURNAMENT // POPULATION),
+            **tempo(table),
             evaluations=most,
             told=lambda scored: update(scored, "spaces scored"),
         )

@@ -100,24 +100,34 @@ class DrawnNetworks:
 
     def __init__(self, table: BlockTable, *, networks: int = NETWORKS, rng: np.random.Generator) -> None:
         stages, _, _, resolutions = table.count.shape
-        batches = -(-networks // BATCH)
+        batches = rng.integers(resolutions, size=-(-networks // BATCH))
+        ends = np.cumsum(np.bincount(batches, minlength=resolutions)) * BATCH
         self._table = table
-        self._resolution = np.repeat(rng.integers(resolutions, size=batches), BATCH)[:networks]
+        self._parts = [  # networks of one resolution
+            slice(start, min(end, networks)) for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
         self._uniform = rng.random((stages, networks))
+        self._picked: dict[tuple[int, int, int], NDArray[np.intp]] = {}
 
     def __call__(self, space: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(2 s,) -> losses (n,) and seconds (n,) of the networks as that space has them."""
-        table, stages = self._table, len(self._uniform)
-        loss = np.zeros(len(self._resolution))
-        latency_s = table.constant_s[self._resolution]
-        for s, (block, window) in enumerate(zip(space[:stages], space[stages:], strict=True)):
-            count = table.count[s, block, window][self._resolution]
-            row = table.start[s, block, window][self._resolution] + (self._uniform[s] * count).astype(
-                np.int64
-            )
-            loss += table.loss[row]
-            latency_s += table.latency_s[row]
+        table, (stages, networks) = self._table, self._uniform.shape
+        loss, latency_s = np.zeros(networks), np.zeros(networks)
+        for r, part in enumerate(self._parts):
+            latency_s[part] = table.constant_s[r]
+            for s, (block, window) in enumerate(zip(space[:stages], space[stages:], strict=True)):
+                start, count = table.start[s, block, window, r], table.count[s, block, window, r]
+                rows, row = slice(start, start + count), self._rows(s, r, int(count))
+                loss[part] += table.loss[rows].take(row)
+                latency_s[part] += table.latency_s[rows].take(row)
         return loss, latency_s
+
+    def _rows(self, s: int, r: int, count: int) -> NDArray[np.intp]:
+        """Which of `count` rows each network of a resolution has in a stage; groups of one size share it."""
+        at = (s, r, count)
+        if at not in self._picked:
+            self._picked[at] = (self._uniform[s, self._parts[r]] * count).astype(np.intp)
+        return self._picked[at]
 
 
 def penalty(

@@ -85,7 +85,7 @@ def naive_networks(
 ) -> tuple[list[float], list[float]]:
     """As `DrawnNetworks`, one network at a time."""
     rng = np.random.default_rng(seed)
-    resolution = rng.integers(table.count.shape[3], size=-(-networks // BATCH))
+    resolution = np.sort(rng.integers(table.count.shape[3], size=-(-networks // BATCH)))
     uniform = rng.random((STAGES, networks))
     losses, seconds = [], []
     for i in range(networks):
