@@ -109,7 +109,8 @@ def ofa_resnet(data: Path, target: str) -> PublishedRows:
         for name, asymmetric in zip(living_layers(d), rows["q_weights_asym"][i], strict=True):
             if name is not None:
                 genome[space.columns[f"{name}.rounding"]] = asymmetric
-    table = compile_table(plain, family.terms(), (macs, params, integer_macs, weight_bytes, tensor_bytes))
+    known = (macs, params, integer_macs, weight_bytes, tensor_bytes, conversions, converted)
+    table = compile_table(plain, family.terms(), known)
     strides = np.pad(table.positions.strides, ((0, len(roundings)), (0, 0)))  # a rounding costs nothing
     costs = replace(table, positions=replace(table.positions, strides=strides))
     return PublishedRows(f"OFA-R50 int8/fp32, {target}", space, space.canonical(genomes), rows[target], costs)
@@ -160,3 +161,13 @@ def tensor_bytes(layer: LayerSpec) -> float:
     """Of the tensors that a layer reads and writes."""
     read = np.prod(layer.in_shape) * format_bits(layer.in_format)
     return float(read + np.prod(layer.out_shape) * format_bits(layer.out_format)) / 8
+
+
+def conversions(layer: LayerSpec) -> float:
+    """1 where a tensor changes its format."""
+    return float(layer.op in ("quantize", "dequantize"))
+
+
+def converted(layer: LayerSpec) -> float:
+    """Elements that change their format."""
+    return conversions(layer) * float(np.prod(layer.in_shape))

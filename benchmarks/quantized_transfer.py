@@ -33,7 +33,7 @@ from supernet.space import Genomes, SearchSpace, row_keys
 
 SAMPLES = (50, 100, 200, 500)  # quantized; then as many as there are
 QUICK = (50, 100)
-TEST_SHARE = 0.3  # of the quantized samples
+TEST_SHARE = 0.2  # of the quantized samples
 GAIN = 0.02  # of pairwise accuracy over scratch
 GAIN_AT = 100  # quantized samples
 HIDDEN, STEPS, LEARNING_RATE = 400, 300, 1e-3  # of APQ's recipe; full batches
