@@ -202,10 +202,10 @@ class Designed:
     share: tuple[float, ...]
 
 
-def tempo(table: BlockTable) -> dict[str, int]:
+def tempo(table: BlockTable) -> tuple[int, int]:
     """Population and tournament for so many spaces."""
     population = int(np.clip(table.size / SHARE, 10, POPULATION))
-    return {"population": population, "tournament": max(2, population * TOURNAMENT // POPULATION)}
+    return population, max(2, population * TOURNAMENT // POPULATION)
 
 
 def design(
@@ -226,13 +226,14 @@ def design(
         float(np.median(latency_s)),
     )
     score = scores_under(drawn, limits_s)
-    most = int(min(evaluations, table.size))
+    most, (population, tournament) = int(min(evaluations, table.size)), tempo(table)
     with progress_bar(console, "evolve", most) as update:
         evolved = evolve(
             table,
             score,
             rng=rng,
-            **tempo(table),
+            population=population,
+            tournament=tournament,
             evaluations=most,
             told=lambda scored: update(scored, "spaces scored"),
         )

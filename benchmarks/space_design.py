@@ -1,0 +1,242 @@
+"""Evolving spaces by the Q-T score (SpaceEvo): against random spaces, against spaces of one block type, and
+against the best of all.
+
+`published`: the released block tables of a phone and of an x86 CPU with VNNI. Their latencies are their
+authors' predictions, not measurements; a row's resolution is not among what was released here, so that a
+network's stages are drawn over all of them; and the constant of the stages that are not searched is left out.
+Which spaces the authors published is not in the data either, so that theirs cannot be scored here. Every
+space found is scored anew, on networks that no search has seen.
+
+`measured`: 3 stages x 3 types x 3 windows on this machine, in int8 through ONNX Runtime: blocks that imitate
+the stages of a supernet of the embedded digits, which is trained first. All 729 spaces are scored, so that
+the best is known (SPECS.md section 3, acceptance 3: found in at most 30 % of the evaluations).
+
+    python benchmarks/space_design.py [--data DIR] [--seeds N] [--folder DIR] [--quick] [--json OUT]
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from harness import Row, argument_parser, interquartile_range, one_core, report
+from numpy.typing import NDArray
+from rich.console import Console
+
+from hw_profiles.profile import load_profile
+from nas.cli import main as nas
+from nas.design.command import open_blocks, tempo
+from nas.design.options import add_options
+from nas.search.space_design import (
+    EVALUATIONS,
+    NETWORKS,
+    POPULATION,
+    BlockTable,
+    DrawnNetworks,
+    Spaces,
+    all_spaces,
+    block_table,
+    evolve,
+    qt_score,
+    random_spaces,
+    scores_under,
+)
+
+LIMITS_S: Mapping[str, tuple[float, ...]] = {"mobilew": (8e-3, 15e-3, 25e-3), "onnxw": (5e-3, 10e-3, 20e-3)}
+NAMES = {"mobilew": "phone table", "onnxw": "x86 table"}
+TYPES = {  # SPECS.md section 3, in the order of the tables
+    "mobilew": ("separable", "inverted", "inverted+SE", "bottleneck", "fused+SE", "stacked", "stacked+SE"),
+    "onnxw": ("separable", "inverted", "inverted+SE", "bottleneck", "bottleneck+SE", "fused"),
+}
+RANDOM, FEWER = 1000, 50  # spaces that a good one is to be better than 99 % of
+SHARE = 0.3  # of all spaces, in which the best is to be found
+TEACHER_EPOCHS = 12
+MEASURED_TYPES = "inverted,fused,bottleneck"
+
+
+def published_table(data: Path, device: str) -> BlockTable:
+    """The released rows of a device: loss and predicted seconds."""
+    groups = {}
+    with np.load(data / "latency" / "spaceevo_block_lut.npz") as file:
+        offsets, values = file["offsets"], file["vals"].astype(float)
+        for i, name in enumerate(file["names"]):
+            place, _, block = str(name).partition("/")
+            if place == device:
+                stage, kind, window = map(int, block.removeprefix("stage").split("_"))
+                rows = values[offsets[i] : offsets[i + 1]]
+                groups[stage - 1, kind, window, 0] = rows[:, [0, 3]] * [1.0, 1e-3]
+    return block_table(groups)
+
+
+def spaces_of_one_type(table: BlockTable, n: int, rng: np.random.Generator) -> Spaces:
+    """(n, 2 s) random ones with one block type throughout."""
+    spaces, stages = random_spaces(table, n, rng=rng), len(table.count)
+    blocks = rng.integers(table.count.shape[1], size=n)
+    for s in range(stages):
+        spaces[:, s] = blocks
+        allowed = table.allowed[s, blocks]
+        spaces[:, stages + s] = np.where(allowed, rng.random(allowed.shape), -1).argmax(axis=1)
+    return spaces
+
+
+def compare_published(data: Path, device: str, *, seeds: int, evaluations: int, networks: int) -> list[Row]:
+    """Evolution, random search and spaces of one type, with as many evaluations each."""
+    table, limits = published_table(data, device), LIMITS_S[device]
+    fresh = DrawnNetworks(table, networks=networks, rng=np.random.default_rng(10**6))
+    unseen = [scores_under(fresh, [limit]) for limit in limits]
+    n = RANDOM if evaluations > RANDOM else FEWER
+    among = _all_scores(fresh, limits, random_spaces(table, n, rng=np.random.default_rng(10**6 + 1)))
+    population = min(POPULATION, max(20, evaluations // 10))
+    found: dict[str, list[list[float]]] = {"evolution": [], "random": [], "one type": []}
+    best: list[list[NDArray[np.int16]]] = []
+    for seed in range(seeds):
+        drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 0]))
+        rng = np.random.default_rng([seed, 1])
+        scores = [scores_under(drawn, [limit]) for limit in limits]
+        others = {
+            "random": random_spaces(table, evaluations, rng=rng),
+            "one type": spaces_of_one_type(table, evaluations, rng),
+        }
+        evolved = [
+            evolve(
+                table,
+                score,
+                rng=rng,
+                population=population,
+                tournament=max(2, population // 4),
+                evaluations=evaluations,
+            ).best
+            for score in scores
+        ]
+        best.append(evolved)
+        found["evolution"].append([float(unseen[i](evolved[i][None])[0]) for i in range(len(limits))])
+        for name, spaces in others.items():
+            winners = [spaces[int(score.argmax())] for score in _all_scores(drawn, limits, spaces)]
+            found[name].append([float(unseen[i](winners[i][None])[0]) for i in range(len(limits))])
+    return [
+        row
+        for i, limit in enumerate(limits)
+        for row in _rows(device, limit, {k: [v[i] for v in vs] for k, vs in found.items()}, among[i])
+    ] + [_preference(device, limits, [spaces[i] for spaces in best], i) for i in range(len(limits))]
+
+
+def _all_scores(drawn: DrawnNetworks, limits: Sequence[float], spaces: Spaces) -> NDArray[np.float64]:
+    """(limits, n) scores of spaces, each drawn once."""
+    found = np.empty((len(limits), len(spaces)))
+    for i, space in enumerate(spaces):
+        loss, latency_s = drawn(space)
+        found[:, i] = [qt_score(loss, latency_s, limit) for limit in limits]
+    return found
+
+
+def _rows(
+    device: str, limit: float, found: Mapping[str, list[float]], among: NDArray[np.float64]
+) -> list[Row]:
+    ours = np.array(found["evolution"])
+    peers = {name: float(np.median(values)) for name, values in found.items() if name != "evolution"}
+    task = f"{NAMES[device]}, {limit * 1e3:g} ms"
+    beaten = [float((among < score).mean()) for score in ours]
+    return [
+        Row(task, "Q-T score of the space found", "score", "higher", float(np.median(ours)),
+            interquartile_range(ours), peers),
+        Row(task, f"of {len(among)} random spaces that score less", "share", "higher",
+            float(np.median(beaten)), interquartile_range(np.array(beaten)), {}, 0.99),
+    ]  # fmt: skip
+
+
+def _preference(device: str, limits: Sequence[float], spaces: Sequence[NDArray[np.int16]], i: int) -> Row:
+    """Which types the evolved spaces have, and how wide their windows are, from 0 to 1 the widest."""
+    stages = len(spaces[0]) // 2
+    names = [", ".join(TYPES[device][t] for t in space[:stages]) for space in spaces]
+    usual = max(sorted(names), key=names.count)
+    most = {"mobilew": (1, 5, 5, 6, 4, 3), "onnxw": (1, 3, 3, 3, 3, 3)}[device]
+    widths = np.array([(space[stages:] / most).mean() for space in spaces])
+    return Row(
+        f"{NAMES[device]}, {limits[i] * 1e3:g} ms: {usual} ({names.count(usual)} of {len(names)} seeds)",
+        "mean position of the best space's windows", "share", "higher",
+        float(np.median(widths)), interquartile_range(widths),
+    )  # fmt: skip
+
+
+# -- measured --------------------------------------------------------------------------------------
+
+
+def measured_table(folder: Path, quick: bool) -> BlockTable:
+    """Blocks that imitate a supernet of the digits, and their int8 seconds on this machine."""
+    teacher, design = folder / "teacher", folder / "design"
+    epochs = "1" if quick else str(TEACHER_EPOCHS)
+    if nas(["train", "--data", "digits", "--epochs", epochs, "-o", str(teacher)]):
+        raise SystemExit("the teacher could not be trained")
+    words = ["--teacher", str(teacher), "--types", MEASURED_TYPES, "-o", str(design)]
+    words += ["--steps", "4", "--samples", "2", "--images", "128", "--evaluations", "9"] if quick else []
+    if nas(["spaces", "design", *words]):
+        raise SystemExit("no space could be designed")
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    blocks = open_blocks(parser.parse_args(words))
+    return blocks.table(load_profile(blocks.run.profile_path).cost_s)
+
+
+def compare_measured(table: BlockTable, *, seeds: int, networks: int) -> list[Row]:
+    """How soon evolution finds the best of all spaces, under a tight and an easy limit."""
+    drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng(0))
+    spaces = all_spaces(table)
+    latency_s = np.concatenate([drawn(space)[1][:1000] for space in spaces[::7]])
+    rows = []
+    for share in (0.1, 0.5):
+        limit = float(np.quantile(latency_s, share))
+        score = scores_under(drawn, [limit])
+        scores = score(spaces)
+        allowed, best = int(SHARE * len(spaces)), scores.max()
+        needed, random, reached = [], [], []
+        for seed in range(seeds):
+            rng = np.random.default_rng([seed, 2])
+            population, tournament = tempo(table)
+            found = evolve(
+                table,
+                score,
+                rng=rng,
+                population=population,
+                tournament=tournament,
+                evaluations=allowed,
+            )
+            hit = np.flatnonzero(found.scores == best)
+            needed.append(float(hit[0] + 1) if len(hit) else float(len(spaces)))
+            reached.append(found.scores.max() / best)
+            random.append(float(np.flatnonzero(rng.permutation(scores) == best)[0] + 1))
+        task = f"measured 3 x 3 x 3, {limit * 1e6:.0f} us ({share:.0%} of all networks)"
+        within = np.mean(np.array(needed) <= allowed)
+        uniform = scores[(spaces[:, 1:3] == spaces[:, :1]).all(axis=1)].max()
+        rows += [
+            Row(task, f"evaluations until the best of {len(spaces)} spaces", "evaluations", "lower",
+                float(np.median(needed)), interquartile_range(np.array(needed)),
+                {"random": float(np.median(random))}, float(allowed)),
+            Row(task, f"seeds that find it within {allowed}", "share", "higher", float(within), 0.0),
+            Row(task, "score found over the best", "ratio", "higher", float(np.median(reached)),
+                interquartile_range(np.array(reached)), {"best of one type": float(uniform / best)}),
+        ]  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argument_parser(__doc__, seeds=3)
+    parser.add_argument("--folder", type=Path, help="where what is trained and measured is kept")
+    given = parser.parse_args()
+    networks, evaluations = (2000, 60) if given.quick else (NETWORKS, EVALUATIONS)
+    rows = []
+    with one_core(), TemporaryDirectory() as temporary:
+        table = measured_table(given.folder or Path(temporary), given.quick)
+        rows += compare_measured(table, seeds=2 if given.quick else 10, networks=networks)
+        Console().print("measured: done")
+        for device in LIMITS_S if given.data.exists() else ():
+            rows += compare_published(
+                given.data, device, seeds=given.seeds, evaluations=evaluations, networks=networks
+            )
+            Console().print(f"{NAMES[device]}: done")
+    report("space_design", rows, given.json)
+
+
+if __name__ == "__main__":
+    main()
