@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from nas import sampling
 from nas.objectives import Limit, objective, parse_limit
-from nas.search.searcher import MILP
+from nas.search.searcher import MILP, SLOWER, USUAL
 from supernet.train.loop import TrainConfig
 from supernet.train.quantized import QuantizedPhase
 
@@ -161,7 +161,8 @@ class SearchSection:
             `milp`, which allocates the number formats of one architecture exactly.
         objectives: names, in order.
         rounds: search on predictions, evaluate finalists for real, learn from them: so many times.
-        budget: predicted candidates per round.
+        budget: predicted candidates per round. None: 40,000; 2,000 for Optuna's NSGA-II and 1,000 for its
+            TPE, which are slow.
         batch: candidates between two generations.
         finalists: candidates evaluated for real per round.
         latency_confidence: with which a network is to be within the limit on latency, given the profile's
@@ -175,7 +176,7 @@ class SearchSection:
     searcher: str = "evolution"
     objectives: tuple[str, ...] = ("accuracy", "latency", "size")
     rounds: int = 3
-    budget: int = 40_000
+    budget: int | None = None
     batch: int = 1_000
     finalists: int = 24
     latency_confidence: float = 0.5
@@ -183,6 +184,11 @@ class SearchSection:
     aims: tuple[str, ...] = ()
     architecture: str = "largest"
     sensitivity: str = "kl"
+
+    @property
+    def candidates(self) -> int:
+        """Predicted per round."""
+        return self.budget or SLOWER.get(self.searcher, USUAL).budget
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.latency_confidence < 1:

@@ -16,7 +16,7 @@ from hw_profiles.profiler import probe_networks, reference_network
 from nas.costs import STATIC, compile_costs
 from nas.objectives import OBJECTIVES
 from nas.run import Run
-from nas.search.searcher import check_engine
+from nas.search.searcher import SLOWER, USUAL, check_engine
 from nas.stages.finetune import finetune_seconds
 from nas.stages.fit import prior_source
 from nas.stages.profile import estimate_groups, random_emitter
@@ -116,7 +116,8 @@ def _estimate(run: Run) -> dict[str, float]:
         left["sample"] = most_samples(run) * evaluation
     if not run.is_done("search"):
         measured = search.rounds * search.finalists
-        left["search"] = measured * (evaluation + 2 * per_network) + search.rounds * search.budget * 5e-5
+        predicted_s = search.rounds * search.candidates * SLOWER.get(search.searcher, USUAL).candidate_s
+        left["search"] = measured * (evaluation + 2 * per_network) + predicted_s
     if not run.is_done("export"):
         left["export"] = run.config.export.count * 3 * evaluation + finetune_seconds(run)
     return left

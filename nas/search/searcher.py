@@ -1,6 +1,7 @@
 """What a search algorithm must offer, and the registry of them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,17 @@ SEARCHERS: Mapping[str, str] = {
     "random": "nas.search.random_search:RandomSearch",
 }
 
+
+@dataclass(frozen=True)
+class Pace:
+    """How many candidates an engine is given where nothing was said, and about how long one takes it."""
+
+    budget: int
+    candidate_s: float
+
+
+USUAL = Pace(40_000, 5e-5)
+SLOWER: Mapping[str, Pace] = {"optuna-nsga2": Pace(2_000, 5e-3), "tpe": Pace(1_000, 2e-2)}  # measured
 
 MILP = "milp"  # no searcher: number formats of one architecture are allocated exactly, nas.stages.allocate
 

@@ -91,9 +91,9 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     measured: dict[Candidate, dict[str, float]] = {}
     rounds, tried, rejected = [], 0, 0
     predictor = fit_predictor(run, *setting.sampled)
-    with progress_bar(console, "search", config.rounds * (config.budget + config.finalists)) as update:
+    with progress_bar(console, "search", config.rounds * (config.candidates + config.finalists)) as update:
         for r in range(config.rounds):
-            done = r * (config.budget + config.finalists)
+            done = r * (config.candidates + config.finalists)
             predicted = predictions(setting, predictor)
             result, shortlist = search_round(
                 setting, predicted, measured, r, partial(_show_search, update, done)
@@ -104,7 +104,7 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
             for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
                 measured[candidate] = values
                 crowd = setting.evaluator.measuring.crowd()
-                update(done + config.budget + i, f"round {r + 1}: measuring finalists{crowd}")
+                update(done + config.candidates + i, f"round {r + 1}: measuring finalists{crowd}")
             predictor = learn(setting, measured)
             rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
     if rejected:
@@ -147,7 +147,7 @@ def search_round(
     result = search(
         searcher,
         shortlist.evaluate,
-        budget=config.budget,
+        budget=config.candidates,
         batch=config.batch,
         reference=setting.reference.tolist(),
         patience=PATIENCE,

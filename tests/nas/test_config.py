@@ -97,3 +97,9 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(TrilobitError, match=r"broken\.toml: not valid TOML"):
         read_config(path)
+
+
+def test_slow_engines_are_given_fewer_candidates_unless_it_is_said() -> None:
+    assert SearchSection().candidates == 40_000
+    assert SearchSection(searcher="tpe").candidates == 1_000
+    assert SearchSection(searcher="tpe", budget=7).candidates == 7
