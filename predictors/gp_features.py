@@ -112,7 +112,8 @@ class Reader:
 
 def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Reader:
     """A reader whose features are centred and scaled by these genomes (n, g)."""
-    formats = np.array([i for i, choice in enumerate(space.choices) if choice.kind in POLICY], np.int64)
+    chosen = [choice.kind in POLICY and len(choice.options) > 1 for choice in space.choices]
+    formats = np.flatnonzero(chosen)
     costs, canonical = FreeCosts(table, formats, np.zeros(0, bool)), space.canonical(genomes)
     costs = replace(costs, relative=np.asarray((costs.in_fp32(canonical) > 0).all(axis=0)))
     logs, changes = (part.shape[1] for part in costs(canonical))
