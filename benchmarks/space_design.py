@@ -11,7 +11,8 @@ space found is scored anew, on networks that no search has seen.
 the stages of a supernet of the embedded digits, which is trained first. All 729 spaces are scored, so that
 the best is known (SPECS.md section 3, acceptance 3: found in at most 30 % of the evaluations).
 
-    python benchmarks/space_design.py [--data DIR] [--seeds N] [--folder DIR] [--quick] [--json OUT]
+    python benchmarks/space_design.py [--data DIR] [--seeds N] [--folder DIR] [--teacher DIR]
+        [--quick] [--json OUT]
 """
 
 import argparse
@@ -29,11 +30,11 @@ from nas.cli import main as nas
 from nas.design.command import open_blocks, tempo
 from nas.design.options import add_options
 from nas.search.space_design import (
-    EVALUATIONS,
     NETWORKS,
     POPULATION,
     BlockTable,
     DrawnNetworks,
+    Scores,
     Spaces,
     all_spaces,
     block_table,
@@ -49,6 +50,8 @@ TYPES = {  # SPECS.md section 3, in the order of the tables
     "mobilew": ("separable", "inverted", "inverted+SE", "bottleneck", "fused+SE", "stacked", "stacked+SE"),
     "onnxw": ("separable", "inverted", "inverted+SE", "bottleneck", "bottleneck+SE", "fused"),
 }
+WIDEST = {"mobilew": (1, 5, 5, 6, 4, 3), "onnxw": (1, 3, 3, 3, 3, 3)}  # last window of every stage
+EVALUATIONS = 1000  # of each search on the published tables; the authors' searches had 5000
 RANDOM, FEWER = 1000, 50  # spaces that a good one is to be better than 99 % of
 SHARE = 0.3  # of all spaces, in which the best is to be found
 TEACHER_EPOCHS = 12
@@ -84,41 +87,44 @@ def compare_published(data: Path, device: str, *, seeds: int, evaluations: int, 
     """Evolution, random search and spaces of one type, with as many evaluations each."""
     table, limits = published_table(data, device), LIMITS_S[device]
     fresh = DrawnNetworks(table, networks=networks, rng=np.random.default_rng(10**6))
-    unseen = [scores_under(fresh, [limit]) for limit in limits]
-    n = RANDOM if evaluations > RANDOM else FEWER
+    n = FEWER if evaluations < EVALUATIONS else RANDOM
     among = _all_scores(fresh, limits, random_spaces(table, n, rng=np.random.default_rng(10**6 + 1)))
-    population = min(POPULATION, max(20, evaluations // 10))
-    found: dict[str, list[list[float]]] = {"evolution": [], "random": [], "one type": []}
-    best: list[list[NDArray[np.int16]]] = []
-    for seed in range(seeds):
-        drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 0]))
-        rng = np.random.default_rng([seed, 1])
-        scores = [scores_under(drawn, [limit]) for limit in limits]
-        others = {
-            "random": random_spaces(table, evaluations, rng=rng),
-            "one type": spaces_of_one_type(table, evaluations, rng),
-        }
-        evolved = [
-            evolve(
-                table,
-                score,
-                rng=rng,
-                population=population,
-                tournament=max(2, population // 4),
-                evaluations=evaluations,
-            ).best
-            for score in scores
-        ]
-        best.append(evolved)
-        found["evolution"].append([float(unseen[i](evolved[i][None])[0]) for i in range(len(limits))])
-        for name, spaces in others.items():
-            winners = [spaces[int(score.argmax())] for score in _all_scores(drawn, limits, spaces)]
-            found[name].append([float(unseen[i](winners[i][None])[0]) for i in range(len(limits))])
-    return [
-        row
-        for i, limit in enumerate(limits)
-        for row in _rows(device, limit, {k: [v[i] for v in vs] for k, vs in found.items()}, among[i])
-    ] + [_preference(device, limits, [spaces[i] for spaces in best], i) for i in range(len(limits))]
+    winners = [_search(table, limits, seed, evaluations, networks) for seed in range(seeds)]
+    rows, preferred = [], []
+    for i, limit in enumerate(limits):
+        unseen = scores_under(fresh, [limit])
+        found = {name: unseen(np.array([one[name][i] for one in winners])) for name in winners[0]}
+        rows += _rows(device, limit, found, among[i])
+        preferred.append(_preference(device, limit, [one["evolution"][i] for one in winners]))
+    return rows + preferred
+
+
+def _search(
+    table: BlockTable, limits: Sequence[float], seed: int, evaluations: int, networks: int
+) -> dict[str, list[NDArray[np.int16]]]:
+    """The best space of each way to search, under each of the limits."""
+    drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 0]))
+    rng, population = np.random.default_rng([seed, 1]), min(POPULATION, max(20, evaluations // 10))
+    others = {
+        "random": random_spaces(table, evaluations, rng=rng),
+        "one type": spaces_of_one_type(table, evaluations, rng),
+    }
+    evolved = [
+        evolve(
+            table,
+            scores_under(drawn, [limit]),
+            rng=rng,
+            population=population,
+            tournament=max(2, population // 4),
+            evaluations=evaluations,
+        ).best
+        for limit in limits
+    ]
+    best = {
+        name: [spaces[int(score.argmax())] for score in _all_scores(drawn, limits, spaces)]
+        for name, spaces in others.items()
+    }
+    return {"evolution": evolved, **best}
 
 
 def _all_scores(drawn: DrawnNetworks, limits: Sequence[float], spaces: Spaces) -> NDArray[np.float64]:
@@ -131,29 +137,28 @@ def _all_scores(drawn: DrawnNetworks, limits: Sequence[float], spaces: Spaces) -
 
 
 def _rows(
-    device: str, limit: float, found: Mapping[str, list[float]], among: NDArray[np.float64]
+    device: str, limit: float, found: Mapping[str, NDArray[np.float64]], among: NDArray[np.float64]
 ) -> list[Row]:
-    ours = np.array(found["evolution"])
-    peers = {name: float(np.median(values)) for name, values in found.items() if name != "evolution"}
+    ours = found["evolution"]
+    peers = {name: float(np.median(scores)) for name, scores in found.items() if name != "evolution"}
     task = f"{NAMES[device]}, {limit * 1e3:g} ms"
-    beaten = [float((among < score).mean()) for score in ours]
+    beaten = np.array([float((among < score).mean()) for score in ours])
     return [
         Row(task, "Q-T score of the space found", "score", "higher", float(np.median(ours)),
             interquartile_range(ours), peers),
         Row(task, f"of {len(among)} random spaces that score less", "share", "higher",
-            float(np.median(beaten)), interquartile_range(np.array(beaten)), {}, 0.99),
+            float(np.median(beaten)), interquartile_range(beaten), {}, 0.99),
     ]  # fmt: skip
 
 
-def _preference(device: str, limits: Sequence[float], spaces: Sequence[NDArray[np.int16]], i: int) -> Row:
+def _preference(device: str, limit: float, spaces: Sequence[NDArray[np.int16]]) -> Row:
     """Which types the evolved spaces have, and how wide their windows are, from 0 to 1 the widest."""
     stages = len(spaces[0]) // 2
     names = [", ".join(TYPES[device][t] for t in space[:stages]) for space in spaces]
     usual = max(sorted(names), key=names.count)
-    most = {"mobilew": (1, 5, 5, 6, 4, 3), "onnxw": (1, 3, 3, 3, 3, 3)}[device]
-    widths = np.array([(space[stages:] / most).mean() for space in spaces])
+    widths = np.array([(space[stages:] / WIDEST[device]).mean() for space in spaces])
     return Row(
-        f"{NAMES[device]}, {limits[i] * 1e3:g} ms: {usual} ({names.count(usual)} of {len(names)} seeds)",
+        f"{NAMES[device]}, {limit * 1e3:g} ms: {usual} ({names.count(usual)} of {len(names)} seeds)",
         "mean position of the best space's windows", "share", "higher",
         float(np.median(widths)), interquartile_range(widths),
     )  # fmt: skip
@@ -162,12 +167,13 @@ def _preference(device: str, limits: Sequence[float], spaces: Sequence[NDArray[n
 # -- measured --------------------------------------------------------------------------------------
 
 
-def measured_table(folder: Path, quick: bool) -> BlockTable:
+def measured_table(folder: Path, teacher: Path | None, quick: bool) -> BlockTable:
     """Blocks that imitate a supernet of the digits, and their int8 seconds on this machine."""
-    teacher, design = folder / "teacher", folder / "design"
-    epochs = "1" if quick else str(TEACHER_EPOCHS)
-    if nas(["train", "--data", "digits", "--epochs", epochs, "-o", str(teacher)]):
-        raise SystemExit("the teacher could not be trained")
+    design, epochs = folder / "design", "1" if quick else str(TEACHER_EPOCHS)
+    if teacher is None:
+        teacher = folder / "teacher"
+        if nas(["train", "--data", "digits", "--epochs", epochs, "-o", str(teacher)]):
+            raise SystemExit("the teacher could not be trained")
     words = ["--teacher", str(teacher), "--types", MEASURED_TYPES, "-o", str(design)]
     words += ["--steps", "4", "--samples", "2", "--images", "128", "--evaluations", "9"] if quick else []
     if nas(["spaces", "design", *words]):
@@ -186,48 +192,46 @@ def compare_measured(table: BlockTable, *, seeds: int, networks: int) -> list[Ro
     rows = []
     for share in (0.1, 0.5):
         limit = float(np.quantile(latency_s, share))
-        score = scores_under(drawn, [limit])
-        scores = score(spaces)
-        allowed, best = int(SHARE * len(spaces)), scores.max()
-        needed, random, reached = [], [], []
-        for seed in range(seeds):
-            rng = np.random.default_rng([seed, 2])
-            population, tournament = tempo(table)
-            found = evolve(
-                table,
-                score,
-                rng=rng,
-                population=population,
-                tournament=tournament,
-                evaluations=allowed,
-            )
-            hit = np.flatnonzero(found.scores == best)
-            needed.append(float(hit[0] + 1) if len(hit) else float(len(spaces)))
-            reached.append(found.scores.max() / best)
-            random.append(float(np.flatnonzero(rng.permutation(scores) == best)[0] + 1))
         task = f"measured 3 x 3 x 3, {limit * 1e6:.0f} us ({share:.0%} of all networks)"
-        within = np.mean(np.array(needed) <= allowed)
-        uniform = scores[(spaces[:, 1:3] == spaces[:, :1]).all(axis=1)].max()
-        rows += [
-            Row(task, f"evaluations until the best of {len(spaces)} spaces", "evaluations", "lower",
-                float(np.median(needed)), interquartile_range(np.array(needed)),
-                {"random": float(np.median(random))}, float(allowed)),
-            Row(task, f"seeds that find it within {allowed}", "share", "higher", float(within), 0.0),
-            Row(task, "score found over the best", "ratio", "higher", float(np.median(reached)),
-                interquartile_range(np.array(reached)), {"best of one type": float(uniform / best)}),
-        ]  # fmt: skip
+        rows += _find_best(table, spaces, scores_under(drawn, [limit]), task, seeds)
     return rows
+
+
+def _find_best(table: BlockTable, spaces: Spaces, score: Scores, task: str, seeds: int) -> list[Row]:
+    scores, (population, tournament) = score(spaces), tempo(table)
+    allowed, best = int(SHARE * len(spaces)), scores.max()
+    needed, random, reached = np.empty(seeds), np.empty(seeds), np.empty(seeds)
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 2])
+        found = evolve(
+            table, score, rng=rng, population=population, tournament=tournament, evaluations=allowed
+        )
+        hit = np.flatnonzero(found.scores == best)
+        needed[seed] = hit[0] + 1 if len(hit) else len(spaces)
+        reached[seed] = found.scores.max() / best
+        random[seed] = np.flatnonzero(rng.permutation(scores) == best)[0] + 1
+    of_one_type = scores[(spaces[:, 1:3] == spaces[:, :1]).all(axis=1)].max()
+    return [
+        Row(task, f"evaluations until the best of {len(spaces)} spaces", "evaluations", "lower",
+            float(np.median(needed)), interquartile_range(needed),
+            {"random": float(np.median(random))}, float(allowed)),
+        Row(task, f"seeds that find it within {allowed}", "share", "higher",
+            float((needed <= allowed).mean()), 0.0, {}, 1.0),
+        Row(task, "score found over the best", "ratio", "higher", float(np.median(reached)),
+            interquartile_range(reached), {"best of one type": float(of_one_type / best)}),
+    ]  # fmt: skip
 
 
 def main() -> None:
     """Run what the command line asks for."""
     parser = argument_parser(__doc__, seeds=3)
     parser.add_argument("--folder", type=Path, help="where what is trained and measured is kept")
+    parser.add_argument("--teacher", type=Path, help="run folder of a trained supernet of the digits")
     given = parser.parse_args()
     networks, evaluations = (2000, 60) if given.quick else (NETWORKS, EVALUATIONS)
     rows = []
     with one_core(), TemporaryDirectory() as temporary:
-        table = measured_table(given.folder or Path(temporary), given.quick)
+        table = measured_table(given.folder or Path(temporary), given.teacher, given.quick)
         rows += compare_measured(table, seeds=2 if given.quick else 10, networks=networks)
         Console().print("measured: done")
         for device in LIMITS_S if given.data.exists() else ():

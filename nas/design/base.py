@@ -141,10 +141,10 @@ class Practice:
         judged: images that it is judged by, which it has not learned from.
     """
 
-    steps: int = 120
+    steps: int = 80
     batch_size: int = 32
     learning_rate: float = 4e-3
-    samples: int = 48
+    samples: int = 32
     images: int = 768
     judged: int = 128
 
