@@ -1,5 +1,6 @@
 """An exported network as a folder and as one file to hand on."""
 
+import contextlib
 import hashlib
 import io
 import shutil
@@ -49,8 +50,11 @@ def write_network(folder: Path, files: Mapping[str, bytes], manifest: Mapping[st
     The manifest comes last, so a folder with one is whole.
     """
     path = folder / MANIFEST
-    path.unlink(missing_ok=True)
     written = {**files, CARD: model_card(manifest).encode()}
+    with contextlib.suppress(TrilobitError):  # an earlier export may have had a library, say
+        for name in read_manifest(folder)["files"].keys() - written.keys():
+            (folder / Path(name).name).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     for name, data in written.items():
         write_atomic(folder / name, data)
     write_json(path, dict(manifest))

@@ -101,6 +101,8 @@ def manifest(pixels: bool) -> dict[str, Any]:
         "files": file_entries({"model.onnx": b"model"}),
         "opset": 21,
         "data": "digits",
+        "seed": 0,
+        "answers": {},
         "classes": [str(i) for i in range(25)],
         "input": Input((8, 8, 1), MEAN, STD, pixels).to_json(),
         "device": {"name": "ort-cpu-1t", "cpu": "a CPU"},
@@ -149,13 +151,22 @@ def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Pat
 
 def test_the_zip_holds_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "abc123"
-    path = write_network(folder, {"model.onnx": b"model"}, manifest(False))
+    files = {"model.onnx": b"model", "model.so": b"code"}
+    path = write_network(folder, files, {**manifest(False), "files": file_entries(files)})
     assert json.loads(path.read_text())["id"] == "abc123"
     with zipfile.ZipFile(archive_of(folder)) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     assert held == {f"abc123/{file.name}": file.read_bytes() for file in folder.iterdir()}
     first = archive_of(folder).read_bytes()
-    write_network(folder, {"model.onnx": b"model"}, manifest(False))
+    write_network(folder, files, {**manifest(False), "files": file_entries(files)})
     assert archive_of(folder).read_bytes() == first
+    (folder / "mine.txt").write_text("kept")
+    write_network(folder, {"model.onnx": b"model"}, manifest(False))
+    assert {file.name for file in folder.iterdir()} == {
+        "README.md",
+        "manifest.json",
+        "mine.txt",
+        "model.onnx",
+    }
     remove_network(folder)
     assert list(tmp_path.iterdir()) == []
