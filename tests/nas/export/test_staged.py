@@ -1,0 +1,57 @@
+"""Files of staged networks: every block type in integers."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hw_profiles.backends.ort import open_session
+from nas.export.to_onnx import emit
+from supernet.families.staged import StagedFamily, digits_staged
+from supernet.quant.calibrate import observe, quantize
+from supernet.quant.simulate import simulate
+from supernet.space import Candidate
+from supernet.subnet import recalibrate
+
+BATCH = 2
+SAME_CODES = 1e-6  # no code differs; the last layer gives real values
+
+
+@pytest.fixture(scope="module")
+def family() -> StagedFamily:
+    return digits_staged(in_channels=1, classes=10)
+
+
+@pytest.fixture(scope="module")
+def net(family: StagedFamily) -> nn.Module:
+    net = family.supernet(rng=np.random.default_rng(0))
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+    return net
+
+
+def images(n: int, size: int) -> Tensor:
+    return torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(n))
+
+
+def candidates(family: StagedFamily) -> list[Candidate]:
+    """Both int8 corners, and networks of mixed formats."""
+    space, corners = family.space(), family.corners()
+    mixed = [space.candidate(genome) for genome in space.sample(4, rng=np.random.default_rng(3))]
+    return [corners["smallest/int8"], corners["largest/int8"], *mixed]
+
+
+def test_integer_files_compute_what_the_simulation_computes(family: StagedFamily, net: nn.Module) -> None:
+    for candidate in candidates(family):
+        subnet, size = family.extract(net, candidate), family.resolution(candidate)
+        recalibrate(subnet, [images(32, size)])
+        network = quantize(subnet, family.workload(candidate), observe(subnet, images(32, size)))
+        x = images(BATCH, size)
+        expected = simulate(network, x).numpy()
+        (found,) = open_session(emit(network, batch=BATCH)).run(None, {"image": x.numpy()})
+        assert np.abs(found - expected).max() <= SAME_CODES * np.abs(expected).max()
+        with torch.no_grad():
+            plain = subnet(x).numpy()
+        assert np.linalg.norm(expected - plain) < 0.3 * np.linalg.norm(plain)
