@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
     """
     limits = _limits(arguments.max_latency)
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # stages are small, and what is measured needs the other cores idle
     blocks = open_blocks(arguments)
     _announce(blocks, console)
     blocks.imitate(console)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import TypeVar
 
 from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
 from supernet.families import staged_layers as net
@@ -13,6 +14,8 @@ from supernet.family import CostTerm, PeakTerm
 from supernet.space import SearchSpace
 
 Layers = tuple[LayerSpec, ...]
+Genes = tuple[int, ...]
+Result = TypeVar("Result")
 Chosen = Mapping[str, int | str]  # option by the name of its choice
 
 
@@ -79,25 +82,27 @@ class Position:
         """Whether the block is there."""
         return int(chosen.get(f"s{self.s}.depth", self.b + 1)) > self.b
 
-    def term(self, names: Sequence[str], layers: Callable[[Chosen], Layers]) -> CostTerm:
-        """The layers that the choices called `names` give, where the block is there."""
+    def decided_by(
+        self, names: Sequence[str], function: Callable[[Chosen], Result], absent: Result
+    ) -> tuple[tuple[int, ...], Callable[[Genes], Result]]:
+        """Columns of the choices called `names`, and a function of what is chosen there as one of the genes;
+        `absent` where the block is not there.
+        """
         asked = self.names(names)
 
-        def found(*options: int | str) -> Layers:
+        def found(*options: int | str) -> Result:
             chosen = dict(zip(asked, options, strict=True))
-            return layers(chosen) if self.alive(chosen) else ()
+            return function(chosen) if self.alive(chosen) else absent
 
-        return CostTerm(*of_options(self.space, asked, found))
+        return of_options(self.space, asked, found)
+
+    def term(self, names: Sequence[str], layers: Callable[[Chosen], Layers]) -> CostTerm:
+        """The layers that the choices called `names` give, where the block is there."""
+        return CostTerm(*self.decided_by(names, layers, ()))
 
     def peak_term(self, names: Sequence[str], part: Callable[[Chosen], Workload | None]) -> PeakTerm:
         """As `term`."""
-        asked = self.names(names)
-
-        def found(*options: int | str) -> Workload | None:
-            chosen = dict(zip(asked, options, strict=True))
-            return part(chosen) if self.alive(chosen) else None
-
-        return PeakTerm(*of_options(self.space, asked, found))
+        return PeakTerm(*self.decided_by(names, part, None))
 
     def sizes_of(self, parts: Sequence[Part]) -> list[str]:
         """Names of the choices that decide the sizes of `parts`."""
