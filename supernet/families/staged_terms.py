@@ -229,7 +229,6 @@ def computed(fmt: str) -> str:
 
 # -- whole networks --------------------------------------------------------------------------------
 
-Genes = tuple[int, ...]
 PartOf = tuple[
     tuple[int, ...], Callable[[Genes], Workload | None]
 ]  # columns, and the part by the genes there
