@@ -98,7 +98,8 @@ class Position:
 
     def term(self, names: Sequence[str], layers: Callable[[Chosen], Layers]) -> CostTerm:
         """The layers that the choices called `names` give, where the block is there."""
-        return CostTerm(*self.decided_by(names, layers, ()))
+        none: Layers = ()
+        return CostTerm(*self.decided_by(names, layers, none))
 
     def peak_term(self, names: Sequence[str], part: Callable[[Chosen], Workload | None]) -> PeakTerm:
         """As `term`."""
@@ -229,9 +230,7 @@ def computed(fmt: str) -> str:
 
 # -- whole networks --------------------------------------------------------------------------------
 
-PartOf = tuple[
-    tuple[int, ...], Callable[[Genes], Workload | None]
-]  # columns, and the part by the genes there
+PartOf = tuple[tuple[int, ...], Callable[[Genes], Workload | None]]  # columns, the part by the genes there
 
 
 @dataclass(frozen=True)
