@@ -13,7 +13,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from predictors.calibration import coverage
 from predictors.predictor import FEWEST, load_predictor
 from predictors.quality import tau
-from predictors.stacked import FEW, LEAST_WEIGHT, MEMBERS, StackedPredictor, affordable, best_weights
+from predictors.stacked import (
+    EXPECTED,
+    FEW,
+    LEAST_WEIGHT,
+    MEMBERS,
+    StackedPredictor,
+    affordable,
+    best_weights,
+)
 from supernet.family import load_family
 from supernet.space import Genomes
 
@@ -38,10 +46,17 @@ def fitted(n: int = 60, **kwargs: object) -> StackedPredictor:
 # -- weights -------------------------------------------------------------------------------------------------
 
 
+def penalised(weights: np.ndarray, errors: np.ndarray) -> float:
+    """Squared error of the mean, and how far the weights are from those by each member's own error."""
+    expected = (errors**2).mean(axis=1) ** -4.0
+    away = weights - expected / expected.sum()
+    return float(((weights @ errors) ** 2).sum() + EXPECTED * away @ away)
+
+
 def exhaustive_weights(errors: np.ndarray, steps: int = 50) -> float:
-    """The least squared error of a mean of three, among all weights in steps of 2 %."""
+    """The least penalised error of a mean of three, among all weights in steps of 2 %."""
     grid = [(a, b, steps - a - b) for a, b in itertools.product(range(steps + 1), repeat=2) if a + b <= steps]
-    return float(min((((np.array(one) / steps) @ errors) ** 2).sum() for one in grid))
+    return min(penalised(np.array(one) / steps, errors) for one in grid)
 
 
 @settings(max_examples=30)
@@ -55,8 +70,14 @@ def test_weights_err_no_more_than_any_on_a_grid(seed: int) -> None:
     assert weights.sum() == pytest.approx(1)
     assert ((weights == 0) | (weights >= LEAST_WEIGHT)).all()
     if (weights > 0).sum() == 3:  # nothing was left out for being too little
-        best = exhaustive_weights(unseen - targets)
-        assert ((weights @ unseen - targets) ** 2).sum() <= best * (1 + 1e-6)
+        errors = (unseen - targets) / targets.std()
+        assert penalised(weights, errors) <= exhaustive_weights(errors) * (1 + 1e-6)
+
+
+def test_with_few_rows_members_that_err_alike_share() -> None:
+    errors = np.random.default_rng(0).normal(size=12)
+    weights = best_weights(np.stack([errors, 1.01 * errors]), np.zeros(12))
+    assert weights.min() > 0.4  # the error alone would give all to the first
 
 
 def test_independent_errors_are_averaged() -> None:
