@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.memory import peak_bytes
 from hw_profiles.workload import Workload
 from nas.costs import workload_macs
+from predictors.table import compile_peak
 from supernet.families.staged import StagedFamily, digits_staged
 from supernet.families.staged_file import StagedSpace, load_space, save_space
 from supernet.families.staged_layers import BLOCKS, Stage
@@ -44,6 +48,40 @@ def test_cost_terms_hold_the_layers_of_every_workload(family: StagedFamily) -> N
             layer for term in terms for layer in term.layers(tuple(genes[column] for column in term.columns))
         ]
         assert Counter(layers) == Counter(family.workload(candidate).layers)
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> Stage:
+    """Any block type, windows, depths and strides."""
+    width = 8 * draw(st.integers(1, 3))
+    return Stage(
+        draw(st.sampled_from(sorted(BLOCKS))),
+        draw(st.sampled_from([(width,), (width, width + 8)])),
+        draw(st.integers(1, 2)),
+        draw(st.sampled_from([(1,), (2,), (1, 3)])),
+        draw(st.sampled_from([(3,), (3, 5)])),
+        draw(st.sampled_from([(100,), (50, 200)])),
+    )
+
+
+@settings(max_examples=15)
+@given(
+    found=st.lists(stages(), min_size=1, max_size=3), seed=st.integers(0, 1000), stem_stride=st.integers(1, 2)
+)
+def test_terms_are_right_for_any_stages(found: list[Stage], seed: int, stem_stride: int) -> None:
+    built = space(stages=tuple(found), resolutions=(7, 12), stem_stride=stem_stride)
+    any_family = built.family(in_channels=3, classes=5, formats=FORMATS)
+    searched = any_family.space()
+    genomes = searched.sample(8, rng=np.random.default_rng(seed))
+    peaks = compile_peak(searched, any_family.peak_terms(), peak_bytes)(genomes)
+    terms = any_family.terms()
+    for genome, peak in zip(genomes, peaks, strict=True):
+        candidate = searched.candidate(genome)
+        work = any_family.workload(candidate)
+        genes = candidate.genes
+        layers = [layer for term in terms for layer in term.layers(tuple(genes[c] for c in term.columns))]
+        assert Counter(layers) == Counter(work.layers)
+        assert peak == peak_bytes(work)
 
 
 def test_all_formats_fit_into_tables(family: StagedFamily) -> None:
