@@ -42,6 +42,7 @@ from hw_profiles.workload import FP32
 from nas.config import ProfileSection, RunConfig, SampleSection
 from nas.costs import compile_costs
 from nas.evaluate import Evaluator
+from nas.export.to_onnx import emit
 from nas.export.to_tvm import LIBRARY, build_library, run_library
 from nas.export.verify import file_predictions
 from nas.pipeline import run_stage
@@ -53,9 +54,9 @@ from supernet.network import Network
 from supernet.space import Genomes, row_keys
 from supernet.train.data import to_batch
 
-FIXED, FIXED_FP32 = "fixed network, int8", "fixed network, fp32"
+FIXED = "fixed network, int8"
 PUBLISHED_TIMES, PUBLISHED_POINTS = 2.0, 2.3  # APQ over a fixed network, and over stages
-PATIENCE_S = 20.0  # for quiet moments, of one interleaved run
+PATIENCE_S = 5.0  # for quiet moments, of one interleaved run
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class Effort:
 
     budget: int = 60_000
     rounds: int = 4
-    proposed: int = 20
-    chosen: int = 7
+    proposed: int = 8
+    chosen: int = 6
     timed: int = 100
 
 
@@ -82,26 +83,26 @@ QUICK = Effort(budget=3_000, rounds=1, proposed=4, chosen=3, timed=6)
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A run, with the networks (n, g) evaluated on its supernet and their accuracies (n,)."""
+    """The networks (n, g) evaluated on a run's supernet, and their accuracies (n,)."""
 
-    run: Run
+    evaluator: Evaluator
     genomes: Genomes
     targets: NDArray[np.float64]
 
     def task(self) -> Task:
         """With a predictor of all that is known."""
-        run = self.run
+        run = self.evaluator.run
         costs = compile_costs(run.family, load_profile(run.profile_path))
         return Task(run.family, costs, fit_predictor(run, self.genomes, self.targets))
 
     def learned(self, genomes: Genomes) -> "Study":
         """With the accuracies of more networks, evaluated now where they are not in the storage."""
-        space = self.run.family.space()
-        accuracies = Evaluator(self.run).sample([space.candidate(genome) for genome in genomes])
-        more = Study(self.run, genomes, np.array(list(accuracies)))
-        new = ~np.isin(row_keys(more.genomes), row_keys(self.genomes))
-        rows = np.concatenate((self.genomes, more.genomes[new]))
-        return Study(self.run, rows, np.concatenate((self.targets, more.targets[new])))
+        space = self.evaluator.run.family.space()
+        found = self.evaluator.sample([space.candidate(genome) for genome in genomes])
+        accuracies = np.array(list(found))
+        new = ~np.isin(row_keys(genomes), row_keys(self.genomes))
+        rows = np.concatenate((self.genomes, genomes[new]))
+        return Study(self.evaluator, rows, np.concatenate((self.targets, accuracies[new])))
 
     def known(self, genomes: Genomes) -> NDArray[np.float64]:
         """(n,) accuracies of networks that were evaluated."""
@@ -111,9 +112,10 @@ class Study:
 
 def load_study(run: Run) -> Study:
     """All that the run has evaluated on its supernet by now."""
-    trials = [t for t in Evaluator(run).samples.trials() if t.state == TrialState.COMPLETE]
+    evaluator = Evaluator(run)
+    trials = [t for t in evaluator.samples.trials() if t.state == TrialState.COMPLETE]
     genomes = np.array([trial.user_attrs["genes"] for trial in trials], np.int16)
-    return Study(run, genomes, np.array([trial.values[0] for trial in trials]))
+    return Study(evaluator, genomes, np.array([trial.values[0] for trial in trials]))
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,10 @@ class Tested:
 
 
 def choose(task: Task, fronts: Mapping[str, Front], effort: Effort) -> list[tuple[str, Genomes]]:
-    """Every width of the fixed network, in int8 and fp32; of each front some, evenly over the latencies that
-    all fronts reach.
+    """Every width of the fixed network; of each front some, evenly over the latencies that all fronts
+    reach.
     """
-    fixed = fixed_networks(task)
-    chosen = [(FIXED, genome) for genome in fixed]
-    chosen += [(FIXED_FP32, genome) for genome in task.uniform(fixed, FP32)]
+    chosen = [(FIXED, genome) for genome in fixed_networks(task)]
     low_s = max(front.latency_s[0] for front in fronts.values())
     high_s = min(front.latency_s[-1] for front in fronts.values())
     for name, front in fronts.items():
@@ -176,13 +176,16 @@ def choose(task: Task, fronts: Mapping[str, Front], effort: Effort) -> list[tupl
     return chosen
 
 
-def test(run: Run, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort) -> list[Tested]:
+def test(
+    evaluator: Evaluator, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort
+) -> list[Tested]:
     """Export, test on the test part, and time everything in one run."""
-    evaluator, jobs, right = Evaluator(run), [], []
+    run, jobs, right = evaluator.run, list[Job](), list[NDArray[np.bool_]]()
     genomes = np.array([genome for _, genome in chosen])
     for i, genome in enumerate(genomes):
         candidate = run.family.space().candidate(genome)
-        network, model = evaluator.network(candidate), evaluator.emit(candidate)
+        network = evaluator.network(candidate)
+        model = emit(network, batch=run.config.device.batch)
         jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
         right.append(_labels(run, network, model) == run.dataset.test.labels)
         print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
@@ -258,8 +261,7 @@ def _curve(front: Front) -> Curve:
 
 def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
     """How far the joint search is ahead of each peer, with the standard error that the test images leave."""
-    groups = {name: [one for one in tested if one.method == name] for name in METHODS}
-    groups |= {name: [one for one in tested if one.method == name] for name in (FIXED, FIXED_FP32)}
+    groups = {name: [one for one in tested if one.method == name] for name in (*METHODS, FIXED)}
     seconds = {name: np.array([one.latency.median_s for one in found]) for name, found in groups.items()}
     right = {name: np.array([one.right for one in found]) for name, found in groups.items()}
     rng, images = np.random.default_rng(0), len(tested[0].right)
@@ -370,7 +372,8 @@ def compare(run: Run, seeds: int, effort: Effort) -> list[Row]:
     every = [
         {name: method(task, effort.budget, seed) for name, method in methods.items()} for seed in range(seeds)
     ]
-    tested = test(run, task, choose(task, {name: every[0][name] for name in METHODS}, effort), effort)
+    chosen = choose(task, {name: every[0][name] for name in METHODS}, effort)
+    tested = test(study.evaluator, task, chosen, effort)
     return [
         *measured_rows(tested),
         *predicted_rows(task, every, effort),
@@ -386,10 +389,13 @@ def main() -> None:
     parser = argument_parser(__doc__, seeds=3)
     parser.add_argument("--run", type=Path, metavar="DIR", help="after `nas sample` and `nas profile`")
     parser.add_argument("--device", default="", help="instead of the run's, such as tvm")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="of learning from what is proposed (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     if not arguments.run and not arguments.quick:
         raise SystemExit("--run DIR is needed, a folder after `nas sample` and `nas profile`; or --quick")
-    effort = QUICK if arguments.quick else Effort()
+    effort = QUICK if arguments.quick else Effort(rounds=arguments.rounds)
     with one_core(), tempfile.TemporaryDirectory() as folder:
         run = find_run(arguments.run) if arguments.run else quick_run(Path(folder) / "run")
         if arguments.device:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def fronts() -> ModuleType:
         patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
         import joint_fronts
     return joint_fronts
+
+
+@pytest.fixture(scope="module")
+def plot() -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+        import joint_plot
+    return joint_plot
 
 
 class Sum:
@@ -180,6 +189,25 @@ def test_standard_errors_are_those_of_paired_shares(fronts: ModuleType) -> None:
     points, _ = fronts.standard_errors([latency_s] * 2, [first, second], rng)
     expected = 100 * (first.astype(float) - second).std() / np.sqrt(4000)
     assert points == pytest.approx(expected, rel=0.15)
+
+
+def test_the_picture_has_every_network_and_lines_of_the_best(plot: ModuleType, tmp_path: Path) -> None:
+    measured = {"joint": [(50.0, 80.0), (90.0, 79.0), (100.0, 84.0)], "sequential": [(60.0, 81.0)]}
+    rows = [
+        {"task": f"network {i}: {method}", "ours": x, "peers": {"test accuracy, %": y}}
+        for method, points in measured.items()
+        for i, (x, y) in enumerate(points)
+    ]
+    path = tmp_path / "rows.json"
+    other = {"task": "predicted: joint", "ours": 1.0, "peers": {}}
+    path.write_text(json.dumps({"benchmark": "joint_vs_sequential", "rows": [*rows, other]}))
+    picture = ElementTree.fromstring(plot.draw([plot.read_panel(path, 0)]))
+    space = "{http://www.w3.org/2000/svg}"
+    lines = [line.get("points", "").split() for line in picture.iter(f"{space}polyline")]
+    assert [len(line) for line in lines] == [2, 1]
+    networks = [dot for dot in picture.iter(f"{space}circle") if dot.get("stroke")]
+    assert len(networks) == 4
+    assert {dot.get("fill") for dot in networks} == {plot.COLOURS[method] for method in measured}
 
 
 @pytest.mark.slow
