@@ -33,6 +33,8 @@ from nas.stages.finetune import finetuned
 from supernet.network import Network
 from supernet.space import Candidate
 
+COMPACT = (",", ":")  # of JSON inside a file
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -155,8 +157,8 @@ def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str
     return {
         "trilobit.id": entry["id"],
         "trilobit.space": run.config.space.name,
-        "trilobit.genes": json.dumps(entry["genes"]),
-        "trilobit.policy": json.dumps(entry["policy"]),
+        "trilobit.genes": json.dumps(entry["genes"], separators=COMPACT),
+        "trilobit.policy": json.dumps(entry["policy"], separators=COMPACT),
         "trilobit.test_accuracy": f"{shipped.accuracy.test:.6g}",
         "trilobit.latency_s": f"{latency.median_s:.6g}",
         "trilobit.device": run.backend.describe().name,

@@ -102,7 +102,8 @@ def test_manifests_describe_the_files_beside_them(
         assert file["sha256"] == hashlib.sha256(model).hexdigest()
         assert manifest["schema"] == "export/2"
         assert manifest["predicted"] == on_front[folder.name]["predicted"]
-        assert file["bytes"] == pytest.approx(on_front[folder.name]["measured"]["size"]["value"], rel=0.05)
+        told = file["bytes"] - on_front[folder.name]["measured"]["size"]["value"]
+        assert 0 < told < 2000  # bytes of what the file says of itself: a policy, genes, classes
 
 
 def test_shipped_files_run_and_say_what_they_are(manifests: dict[Path, dict[str, Any]]) -> None:
