@@ -217,7 +217,11 @@ def design(
     networks: int = NETWORKS,
     console: Console,
 ) -> Designed:
-    """Evolve a space on a table of blocks; without limits, for one that half of all networks meet."""
+    """Evolve a space on a table of blocks; without limits, for one that half of all networks meet.
+
+    Raises:
+        TrilobitError: no network meets a limit.
+    """
     rng = np.random.default_rng([seed, 11])
     drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 12]))
     sample = random_spaces(table, COMPARED, rng=rng)
@@ -239,7 +243,17 @@ def design(
         )
     best_s = drawn(evolved.best)[1]
     share = tuple(float((best_s <= limit).mean()) for limit in limits_s)
+    if not all(share):
+        raise _unmet(limits_s[share.index(0.0)], min(latency_s.min(), best_s.min()))
     return Designed(limits_s, evolved, score(uniform_spaces(table)), score(sample), share)
+
+
+def _unmet(limit_s: float, fastest_s: float) -> TrilobitError:
+    missed, fastest = (show(OBJECTIVES["latency"], float(one)) for one in (limit_s, fastest_s))
+    return TrilobitError(
+        f"no network of the best space found takes at most {missed} in int8; the fastest one drawn takes "
+        f"{fastest}: give a higher --max-latency"
+    )
 
 
 def _report(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
 from nas.cli import main
 from nas.design import blocks, command
@@ -119,6 +120,12 @@ def test_limits_are_designed_for() -> None:
     absolute = command.design(table, [Limit(free.limits_s[0])], seed=0, networks=2000, console=console)
     assert absolute.limits_s == free.limits_s
     np.testing.assert_array_equal(absolute.evolved.best, free.evolved.best)
+
+
+def test_a_limit_that_nothing_meets_is_refused() -> None:
+    table, console = made_up_table(), Console(quiet=True)
+    with pytest.raises(TrilobitError, match=r"at most 1 us in int8; the fastest one drawn takes 2\d\d us"):
+        command.design(table, [Limit(1e-6)], seed=0, networks=2000, console=console)
 
 
 @pytest.mark.parametrize(
