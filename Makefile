@@ -38,7 +38,7 @@ check: $(STAMP)      ## lint, format, types, then the fast tests
 	$(BIN)/python -m pytest $(FAST)
 
 bench: $(STAMP)      ## every benchmark, results to benchmarks/results
-	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start allocation; do \
+	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start allocation export_speed space_design joint_apq; do \
 		PYTHONPATH=. $(BIN)/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
 
 clean:               ## remove .venv and run folders

@@ -7,7 +7,9 @@ ROOT = Path(__file__).parents[1]
 HEAD = """# Benchmarks
 
 Written by `python benchmarks/write_tables.py` from the last full results in `benchmarks/results/`.
-`make bench` measures all again: peers run in the same process, interleaved where time is compared.
+`make bench` measures again what needs nothing but the data; quantized_transfer, supernet_accuracy and
+joint_vs_sequential need `--run` folders of CIFAR-10 too. Peers run in the same process, interleaved where time
+is compared.
 
 Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space as it was before
 21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
@@ -16,6 +18,11 @@ The second supernet_accuracy is of the shipped supernet (three random architectu
 with both parts of its recipe); the first is of its first part after a quantized phase. predictor_quality is
 of 3 draws, not 10. latency_transfer is of parts that ran beside each other on a machine under load; so were
 the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
+
+space_design: SpaceEvo's published tables hold their authors' predicted latencies, and rows of all resolutions
+are drawn together, since what was released does not say which is which; which spaces were published is not in
+the data, so they are not scored; 1,000 evaluations a search where the authors had 5,000. At the tightest limits
+(8 and 5 ms) a score rests on few draws.
 """
 
 

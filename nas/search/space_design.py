@@ -21,10 +21,8 @@ Position = tuple[int, int, int, int]  # stage, type, window, resolution: an inde
 
 NETWORKS, BATCH = 100_000, 500  # drawn for a score, and of one resolution together
 BEST = 50  # networks within the limit whose mean loss counts
-WANTED_SHARE, SHARPNESS = (
-    0.08,
-    0.01,
-)  # t and a: how many networks should meet the limit, and how much it counts
+WANTED_SHARE = 0.08  # t: how many networks should meet the limit
+SHARPNESS = 0.01  # a: and how much it counts
 COUNTED = 1e-5  # added to the share of networks that meet it
 HOPELESS = 1e5  # the loss of a space no network of which meets it
 
