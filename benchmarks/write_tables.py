@@ -8,8 +8,8 @@ HEAD = """# Benchmarks
 
 Written by `python benchmarks/write_tables.py` from the last full results in `benchmarks/results/`.
 `make bench` measures again what needs nothing but the data; quantized_transfer, supernet_accuracy and
-joint_vs_sequential need `--run` folders of CIFAR-10 too. Peers run in the same process, interleaved where time
-is compared.
+joint_vs_sequential need `--run` folders of CIFAR-10 too. Peers run in the same process, interleaved where
+time is compared.
 
 Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space as it was before
 21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
@@ -21,8 +21,8 @@ the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
 
 space_design: SpaceEvo's published tables hold their authors' predicted latencies, and rows of all resolutions
 are drawn together, since what was released does not say which is which; which spaces were published is not in
-the data, so they are not scored; 1,000 evaluations a search where the authors had 5,000. At the tightest limits
-(8 and 5 ms) a score rests on few draws.
+the data, so they are not scored; 1,000 evaluations a search where the authors had 5,000. At the tightest
+limits (8 and 5 ms) a score rests on few draws.
 """
 
 
