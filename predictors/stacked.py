@@ -39,7 +39,7 @@ MEMBERS: Mapping[str, FitTime] = {
     "ridge": FitTime(0.05, 2e-4),
     "boosting": FitTime(0.2, 5e-4),
     "trees": FitTime(0.25, 5e-4),
-    "gp": FitTime(0.25, 2e-3, 0.01),
+    "gp": FitTime(0.25, 2e-3, 2e-4),
 }
 LIMIT_S = 20.0
 FEW = 2 * FEWEST  # rows below which nothing can be left out: the first member then stands alone
