@@ -155,10 +155,10 @@ def best_weights(unseen: Floats, targets: Floats) -> Floats:
     """
     errors = (unseen - targets) / (float(targets.std()) or 1.0)
     weights = _least_error(errors)
-    if (weights < LEAST_WEIGHT).any():
+    while ((weights > 0) & (weights < LEAST_WEIGHT)).any():  # the others' weights can fall below it in turn
         kept = weights >= LEAST_WEIGHT
-        weights = np.where(kept, 0.0, weights)
-        weights[kept], weights[~kept] = _least_error(errors[kept]), 0.0
+        weights = np.zeros(len(errors))
+        weights[kept] = _least_error(errors[kept])
     ranks = [tau(output, targets) or 0.0 for output in unseen]
     best = int(np.argmax(ranks))
     if ranks[best] > (tau(weights @ unseen, targets) or 0.0) + MARGIN:

@@ -6,7 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -61,6 +61,7 @@ def exhaustive_weights(errors: np.ndarray, steps: int = 50) -> float:
 
 @settings(max_examples=30)
 @given(st.integers(0, 10**6))
+@example(1807)  # one falls below the least weight only after another one was left out
 def test_weights_err_no_more_than_any_on_a_grid(seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets = rng.normal(size=80)
