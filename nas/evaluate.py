@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from hw_profiles.backend import Job
@@ -85,14 +86,23 @@ class Evaluator:
     def sampling(self) -> Task:
         """How samples are evaluated."""
         images = self.run.config.sample.images
-        study = f"supernet-{self.run.fingerprint('train')}" + (f"-{images}" if images else "")
+        study = f"supernet-{self.run.fingerprint('train')}" + (f"-drawn-{images}" if images else "")
         return self._task(study, ["accuracy"], self._simulate, 1, partial(supernet_identity, self.run))
 
+    @cached_property
+    def scoring(self) -> Images:
+        """The images of search-validation that samples are scored on, the same for all: those that
+        `sample.images` says, drawn, since data comes sorted by class.
+        """
+        everything, config = self.run.dataset.validation, self.run.config
+        if not config.sample.images:
+            return everything
+        order = np.random.default_rng([config.seed, 9]).permutation(len(everything))
+        return everything[np.sort(order[: config.sample.images])]
+
     def _simulate(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        data = self.run.dataset
-        scoring = data.validation[: self.run.config.sample.images or None]
         for candidate in candidates:
-            accuracy = simulated_accuracy(self.network(candidate), scoring, data)
+            accuracy = simulated_accuracy(self.network(candidate), self.scoring, self.run.dataset)
             yield {"accuracy": accuracy}, {"source": "supernet"}
 
     # -- through files, on the device ------------------------------------------------------------------

@@ -56,7 +56,7 @@ def accuracy_noise(evaluator: Evaluator, genomes: Genomes) -> float:
     Some networks are compared image by image: half the variance of the difference of two.
     """
     data, space = evaluator.run.dataset, evaluator.run.family.space()
-    images = data.validation[: evaluator.run.config.sample.images or None]
+    images = evaluator.scoring
     right = np.stack(
         [
             simulated_predictions(evaluator.network(space.candidate(genome)), images, data) == images.labels

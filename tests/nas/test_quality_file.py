@@ -11,6 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile import DeviceProfile, save_profile
 from nas.config import DeviceSection, RunConfig
+from nas.evaluate import Evaluator
 from nas.quality import (
     accuracy_noise,
     cost_bands_of,
@@ -122,12 +123,22 @@ def test_a_few_networks_compared_image_by_image_tell_the_noise(monkeypatch: pyte
         return (hard | (rng.random(4000) < 0.1)).astype(np.int64)
 
     monkeypatch.setattr("nas.quality.simulated_predictions", predictions)
-    config = SimpleNamespace(sample=SimpleNamespace(images=0))
     family = SimpleNamespace(space=lambda: SimpleNamespace(candidate=tuple))
-    run = SimpleNamespace(dataset=SimpleNamespace(validation=images), config=config, family=family)
-    evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate)
+    run = SimpleNamespace(dataset=SimpleNamespace(validation=images), family=family)
+    evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate, scoring=images)
     noise = accuracy_noise(evaluator, np.zeros((6, 3), np.int16))  # type: ignore[arg-type]
     assert noise == pytest.approx(np.sqrt(0.8 * 0.1 * 0.9 / 4000), rel=0.1)  # nothing of the hard images
+
+
+def test_few_scoring_images_are_drawn_from_all_that_are_sorted_by_class() -> None:
+    labels = np.repeat(np.arange(10), 50)
+    sorted_images = Images(np.zeros((500, 1, 1, 1), np.uint8), labels)
+    config = SimpleNamespace(seed=3, sample=SimpleNamespace(images=200))
+    run = SimpleNamespace(dataset=SimpleNamespace(validation=sorted_images), config=config)
+    drawn = Evaluator(run).scoring.labels  # type: ignore[arg-type]
+    assert len(drawn) == 200
+    assert np.bincount(drawn, minlength=10).min() >= 10
+    np.testing.assert_array_equal(drawn, Evaluator(run).scoring.labels)  # type: ignore[arg-type]
 
 
 def test_the_table_names_every_row(run: Run) -> None:
