@@ -15,9 +15,9 @@ Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space
 21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
 
 The second supernet_accuracy is of the shipped supernet (three random architectures, each also trained alone
-with both parts of its recipe); the first is of its first part after a quantized phase. predictor_quality is
-of 3 draws, not 10. latency_transfer is of parts that ran beside each other on a machine under load; so were
-the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
+with both parts of its recipe); the first is of its first part after a quantized phase. The times of
+predictor_quality are of a machine under load. latency_transfer is of parts that ran beside each other on such a
+machine; so were the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
 
 space_design: SpaceEvo's published tables hold their authors' predicted latencies, and rows of all resolutions
 are drawn together, since what was released does not say which is which; which spaces were published is not in
@@ -37,7 +37,9 @@ def section(document: dict) -> str:
     """A heading, the machine, a table."""
     machine = document["machine"]
     where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']:.1f}"
-    lines = [f"\n## {document['benchmark']}\n", f"`benchmarks/{document['benchmark']}.py` on {where}\n"]
+    name = document["benchmark"]
+    script = name.removesuffix("_tvm")  # the same script on another device
+    lines = [f"\n## {name}\n", f"`benchmarks/{script}.py` on {where}\n"]
     lines += ["| task | metric | ours | spread | peers | target |", "|---|---|---|---|---|---|"]
     for row in document["rows"]:
         peers = "; ".join(f"{name} {readable(value)}" for name, value in row["peers"].items())
