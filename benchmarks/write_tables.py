@@ -16,8 +16,8 @@ Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space
 
 The second supernet_accuracy is of the shipped supernet (three random architectures, each also trained alone
 with both parts of its recipe); the first is of its first part after a quantized phase. The times of
-predictor_quality are of a machine under load. latency_transfer is of parts that ran beside each other on such a
-machine; so were the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
+predictor_quality are of a machine under load. latency_transfer is of parts that ran beside each other on such
+a machine; so were the NAS-Bench-201 rows of search_quality, whose tasks were measured one by one.
 
 space_design: SpaceEvo's published tables hold their authors' predicted latencies, and rows of all resolutions
 are drawn together, since what was released does not say which is which; which spaces were published is not in
