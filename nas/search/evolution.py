@@ -2,9 +2,10 @@
 
 NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017), with an archive of everything non-dominated
 that breeds too; mostly steps of one or two genes, so that children of archived parents are a local search
-around the front; crossover of neighbouring genes, which are blocks and stages that fit each other; and a
-first generation spread from the smallest to the largest network. Limits on costs that are known in advance
-are met by repair (`nas.search.repair`), not by rejection.
+around the front; crossover of neighbouring genes, which are blocks and stages that fit each other; a
+population of many skeletons (depths, mostly), since a better one is worse at first, until the rest fits it;
+and a first generation spread from the smallest to the largest network. Limits on costs that are known in
+advance are met by repair (`nas.search.repair`), not by rejection.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from nas.pareto import crowding_distance, finite_rows
 from nas.search.drawn import DrawnSearch
+from nas.search.novelty import row_hashes
 from nas.search.points import Points, constrained_rank, front, join
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
@@ -20,6 +22,7 @@ from supernet.space import Genomes, SearchSpace
 # hypervolume after 2,000, 10,000 and 20,000 evaluations and by top-1 within a limit, 3 to 8 seeds each
 POPULATION = 50, 400  # at first, and at most
 GROWTH = 0.05  # of all networks told is the population in between
+ALIKE = 8  # of one skeleton, which is the genes that decide which others are alive, before others follow
 ELITE = 0.15  # share of parents from the archive; the others are from the population
 CROSSED = 0.4  # share of children that have two parents
 IMMIGRANTS = 0.02  # share of children that have none
@@ -42,13 +45,27 @@ class Evolution(DrawnSearch):
         self._told = 0
         self._population: Points | None = None  # best first, and so is the archive
         self._archive: Points | None = None
+        referred = {parent for choice in space.choices for parent, _ in choice.active_if}
+        self._skeleton = [space.columns[name] for name in sorted(referred)]
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         told = Points(genomes, objectives, violation)[finite_rows(objectives)]
         self._told += len(told)
         self._archive = in_order(front(told if self._archive is None else join(self._archive, told)))
         everyone = told if self._population is None else join(self._population, told)
-        self._population = in_order(everyone)[: int(np.clip(GROWTH * self._told, *POPULATION))]
+        self._population = self._survivors(in_order(everyone))
+
+    def _survivors(self, ordered: Points) -> Points:
+        """The first rows, as many as the population has; those after the first `ALIKE` of a skeleton come
+        last.
+        """
+        _, niche = np.unique(row_hashes(ordered.genomes[:, self._skeleton]), return_inverse=True)
+        by_niche = np.argsort(niche, kind="stable")
+        sizes = np.bincount(niche)
+        place = np.empty(len(niche), np.int64)
+        place[by_niche] = np.arange(len(niche)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        size = int(np.clip(GROWTH * self._told, *POPULATION))
+        return ordered[np.argsort(place >= ALIKE, kind="stable")[:size]]
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
         """About `n` canonical genomes, not necessarily new."""
