@@ -44,10 +44,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.registry",
     },
     "supernet.allocation": {"numpy", "scipy", "hw_profiles.errors"},
-    "supernet.train.data": {"torch", "numpy", "PIL", "sklearn", "threadpoolctl", "supernet.train", "hw_profiles"},
+    "supernet.train.data": {"torch", "numpy", "PIL", "sklearn", "supernet.train", "hw_profiles"},
     "predictors": {
         "numpy",
-        "sklearn", "threadpoolctl",
+        "sklearn",
+        "threadpoolctl",
         "scipy",
         "torch",
         "predictors",
@@ -140,7 +141,7 @@ def test_importing_has_no_effect(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("package", ["nas.cli", "nas.search.searcher", "hw_profiles.registry"])
 def test_engines_wait_until_they_are_needed(package: str, tmp_path: Path) -> None:
-    engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn", "threadpoolctl"}
+    engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn"}
     assert python(f"import {package}, sys; print(*({engines} & set(sys.modules)))", tmp_path) == "\n"
 
 
