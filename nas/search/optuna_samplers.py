@@ -4,6 +4,7 @@ For comparison, and for searches of a few thousand networks: each proposal is bu
 5 ms with NSGA-II and 20 ms and more with TPE, which fits its densities anew to all that it was told.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,14 +15,14 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from nas.pareto import finite_rows
-from nas.search.novelty import Novelty
+from nas.search.drawn import DrawnSearch
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace, row_keys
 
 POPULATION = 50  # of NSGA-II
 
 
-class _OptunaSearch:
+class _OptunaSearch(DrawnSearch):
     """See `nas.search.searcher.Searcher`. Every gene is a categorical parameter, and what Optuna proposes is
     made canonical.
 
@@ -31,19 +32,15 @@ class _OptunaSearch:
 
     def __init__(
         self,
-        sampler: BaseSampler,
         space: SearchSpace,
         *,
         seed: int,
-        initial: Genomes | None,
-        repair: Repair | None,
+        initial: Genomes | None = None,
+        repair: Repair | None = None,
     ) -> None:
+        super().__init__(space, seed=seed, initial=initial, repair=repair)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._sampler = sampler
-        self._space = space
-        self._seed = seed
-        self._step = 0
-        self._novelty = Novelty(space, initial, repair)
+        self._sampler = self._make_sampler()
         self._genes: dict[str, BaseDistribution] = {
             choice.name: CategoricalDistribution(range(len(choice.options))) for choice in space.choices
         }
@@ -52,10 +49,12 @@ class _OptunaSearch:
         self._asked: dict[bytes, Trial] = {}  # not told yet
         self._known: set[bytes] = set()
 
+    @abstractmethod
+    def _make_sampler(self) -> BaseSampler:
+        """Optuna's, at its start."""
+
     def ask(self, n: int) -> Genomes:
-        rng = np.random.default_rng([self._seed, self._step])
-        self._step += 1
-        rows = self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
+        rows = super().ask(n)
         wanted = set(_keys(rows))
         self._known |= wanted
         for key, trial in self._proposed:
@@ -103,16 +102,8 @@ class _OptunaSearch:
 class OptunaNsga2(_OptunaSearch):
     """Optuna's NSGA-II."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None = None,
-        repair: Repair | None = None,
-    ) -> None:
-        sampler = NSGAIISampler(population_size=POPULATION, seed=seed)
-        super().__init__(sampler, space, seed=seed, initial=initial, repair=repair)
+    def _make_sampler(self) -> BaseSampler:
+        return NSGAIISampler(population_size=POPULATION, seed=self._seed)
 
 
 class OptunaTpe(_OptunaSearch):
@@ -121,16 +112,8 @@ class OptunaTpe(_OptunaSearch):
     Multivariate: genes are drawn together, which is also the faster way.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        seed: int,
-        initial: Genomes | None = None,
-        repair: Repair | None = None,
-    ) -> None:
-        sampler = TPESampler(multivariate=True, constant_liar=False, seed=seed)
-        super().__init__(sampler, space, seed=seed, initial=initial, repair=repair)
+    def _make_sampler(self) -> BaseSampler:
+        return TPESampler(multivariate=True, constant_liar=False, seed=self._seed)
 
 
 def _keys(genomes: Genomes) -> Sequence[bytes]:

@@ -1,4 +1,4 @@
-"""What families share that name their choices: functions of options as functions of genes, and corners."""
+"""What families share that name their choices: functions of options as ones of genes, policies, corners."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from supernet.family import parse_precision
+from supernet.policy import QuantPolicy
 from supernet.space import Candidate, SearchSpace
 
 Result = TypeVar("Result")
@@ -24,6 +26,15 @@ def of_options(
         return function(*(choice[gene] for choice, gene in zip(options, genes, strict=True)))
 
     return columns, of_genes
+
+
+def policy(space: SearchSpace, candidate: Candidate) -> QuantPolicy:
+    """The number formats of all layers `NAME` that have a choice `NAME.format`."""
+    return {
+        name.removesuffix(".format"): parse_precision(str(option))
+        for name, option in space.decode(candidate).items()
+        if name.endswith(".format")
+    }
 
 
 def corners(space: SearchSpace, formats: Sequence[str]) -> Mapping[str, Candidate]:

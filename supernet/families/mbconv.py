@@ -5,16 +5,15 @@ Elastic are the input resolution, the depth of each stage, the kernel and the ex
 (the pruning dimension, in multiples of 8), and the number format of every convolution and of the classifier.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from typing import TypeVar
 
 import numpy as np
 from torch import nn
 
 from hw_profiles.workload import LayerSpec, Workload, WorkloadBuilder
+from supernet.families import choices
 from supernet.families.mbconv_layers import PARTS as PARTS
 from supernet.families.mbconv_layers import Block as Block
 from supernet.families.mbconv_layers import (
@@ -23,17 +22,15 @@ from supernet.families.mbconv_layers import (
     computed_as,
     conversion,
     conversions,
-    stored_and_computed,
 )
 from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
 from supernet.family import CostTerm, PeakTerm
-from supernet.policy import Precision, QuantPolicy
+from supernet.policy import QuantPolicy
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.subnet import Subnet
 
 DEFAULT_FORMATS = ("fp32", "int8")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +64,20 @@ class MBConvFamily:
 
     @cached_property
     def _space(self) -> SearchSpace:
-        choices = [Choice("resolution", self.resolutions), Choice("stem.format", self.formats, "precision")]
+        found = [Choice("resolution", self.resolutions), Choice("stem.format", self.formats, "precision")]
         for s, stage in enumerate(self.stages):
-            choices.append(Choice(f"s{s}.depth", stage.depths))
+            found.append(Choice(f"s{s}.depth", stage.depths))
             for b in range(max(stage.depths)):
                 deep_enough = tuple(depth for depth in stage.depths if depth > b)
                 alive = () if b < min(stage.depths) else ((f"s{s}.depth", deep_enough),)
                 block = f"s{s}.b{b}"
-                choices.append(Choice(f"{block}.kernel", stage.kernels, "architecture", alive))
-                choices.append(Choice(f"{block}.expanded", stage.expanded, "pruning", alive))
-                choices += [
+                found.append(Choice(f"{block}.kernel", stage.kernels, "architecture", alive))
+                found.append(Choice(f"{block}.expanded", stage.expanded, "pruning", alive))
+                found += [
                     Choice(f"{block}.{part}.format", self.formats, "precision", alive) for part in PARTS
                 ]
-        choices += [Choice(f"{layer}.format", self.formats, "precision") for layer in ("head", "classifier")]
-        return SearchSpace(self.name, tuple(choices))
+        found += [Choice(f"{layer}.format", self.formats, "precision") for layer in ("head", "classifier")]
+        return SearchSpace(self.name, tuple(found))
 
     def space(self) -> SearchSpace:
         return self._space
@@ -97,24 +94,13 @@ class MBConvFamily:
         return MBConvArch(int(decisions["resolution"]), stages)
 
     def policy(self, candidate: Candidate) -> QuantPolicy:
-        decisions = self._space.decode(candidate)
-        return {
-            name.removesuffix(".format"): Precision(*stored_and_computed(str(option)))
-            for name, option in decisions.items()
-            if name.endswith(".format")
-        }
+        return choices.policy(self._space, candidate)
 
     def resolution(self, candidate: Candidate) -> int:
         return self.arch(candidate).resolution
 
     def corners(self) -> Mapping[str, Candidate]:
-        space, out = self._space, {}
-        for (size, end), (i, number_format) in itertools.product(
-            (("smallest", 0), ("largest", -1)), enumerate(self.formats)
-        ):
-            genome = [i if c.kind == "precision" else end % len(c.options) for c in space.choices]
-            out[f"{size}/{number_format}"] = space.candidate(np.array(genome, np.int16))
-        return out
+        return choices.corners(self._space, self.formats)
 
     # -- cost ---------------------------------------------------------------------------------
 
@@ -146,19 +132,7 @@ class MBConvFamily:
 
     def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[LayerSpec, ...]]) -> CostTerm:
         """A term whose function takes the chosen options themselves, by position."""
-        return CostTerm(*self._of_options(names, layers))
-
-    def _of_options(
-        self, names: tuple[str, ...], function: Callable[..., Result]
-    ) -> tuple[tuple[int, ...], Callable[[tuple[int, ...]], Result]]:
-        """Columns of the named choices, and a function of options as one of the genes there."""
-        columns = tuple(self._space.columns[name] for name in names)
-        options = [self._space.choices[column].options for column in columns]
-
-        def of_genes(genes: tuple[int, ...]) -> Result:
-            return function(*(choice[gene] for choice, gene in zip(options, genes, strict=True)))
-
-        return columns, of_genes
+        return CostTerm(*choices.of_options(self._space, names, layers))
 
     def _stem_term(self) -> CostTerm:
         layer = self._layers
@@ -273,9 +247,9 @@ class MBConvFamily:
         tails = [((*ends, *e.names), partial(tail, entry=e)) for e in self._entries(end, 0)]
         blocks = [(s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths))]
         return (
-            PeakTerm(*self._of_options(("resolution", "stem.format"), stem)),
+            PeakTerm(*choices.of_options(self._space, ("resolution", "stem.format"), stem)),
             *(term for s, b in blocks for term in self._block_peaks(s, b)),
-            *(PeakTerm(*self._of_options(*each)) for each in tails),
+            *(PeakTerm(*choices.of_options(self._space, *each)) for each in tails),
         )
 
     def _block_peaks(self, s: int, b: int) -> list[PeakTerm]:
@@ -293,7 +267,7 @@ class MBConvFamily:
             return alone(resolution, s, b, Block(1, expanded), tuple(chosen), found)
 
         options = [((*names, *entry.names), partial(block, entry=entry)) for entry in self._entries(s, b)]
-        return [PeakTerm(*self._of_options(*each)) for each in options]
+        return [PeakTerm(*choices.of_options(self._space, *each)) for each in options]
 
     # -- networks ----------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from supernet.families.ofa_resnet_layers import (
 )
 from supernet.families.ofa_resnet_net import OfaResNet
 from supernet.families.ofa_resnet_terms import cost_terms, peak_terms
-from supernet.family import CostTerm, PeakTerm, parse_precision
+from supernet.family import CostTerm, PeakTerm
 from supernet.policy import QuantPolicy
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.subnet import Subnet
@@ -103,12 +103,7 @@ class OfaResNetFamily:
         return ResNetArch(chosen["resolution"], stem, tuple(blocks))
 
     def policy(self, candidate: Candidate) -> QuantPolicy:
-        decisions = self._space.decode(candidate)
-        return {
-            name.removesuffix(".format"): parse_precision(str(option))
-            for name, option in decisions.items()
-            if name.endswith(".format")
-        }
+        return choices.policy(self._space, candidate)
 
     def resolution(self, candidate: Candidate) -> int:
         return self.arch(candidate).resolution

@@ -19,7 +19,7 @@ from supernet.families.mbconv import DEFAULT_FORMATS
 from supernet.families.staged_layers import Ends, Sizes, Stage, StagedArch, append_block, middle_channels
 from supernet.families.staged_net import StagedNet
 from supernet.families.staged_terms import Whole
-from supernet.family import CostTerm, PeakTerm, parse_precision
+from supernet.family import CostTerm, PeakTerm
 from supernet.policy import QuantPolicy
 from supernet.space import Candidate, Choice, SearchSpace
 from supernet.subnet import Subnet
@@ -86,12 +86,7 @@ class StagedFamily:
         return StagedArch(chosen["resolution"], tuple(stages))
 
     def policy(self, candidate: Candidate) -> QuantPolicy:
-        decisions = self._space.decode(candidate)
-        return {
-            name.removesuffix(".format"): parse_precision(str(option))
-            for name, option in decisions.items()
-            if name.endswith(".format")
-        }
+        return choices.policy(self._space, candidate)
 
     def resolution(self, candidate: Candidate) -> int:
         return self.arch(candidate).resolution

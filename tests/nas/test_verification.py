@@ -1,6 +1,7 @@
 """`nas verify` and `nas bench` on a network that was exported, tampered with, or is none of ours."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +10,23 @@ import pytest
 
 from hw_profiles.files import write_json
 from nas.cli import main
-from nas.export.check import Input, expected_answers
-from nas.export.package import file_entries, write_network
-from nas.export.to_onnx import emit, random_network
-from nas.export.verify import file_accuracy
+from nas.export.check import Input
+from nas.export.package import file_entries
+from nas.export.to_onnx import random_network
 from supernet.family import Family
 from supernet.train.data import load_data
 
 
 @pytest.fixture(scope="module")
-def exported(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(
+    family: Family, write_exported: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """As `nas export` writes it, of random weights."""
     data = load_data("digits", seed=0)
     network = random_network(family.workload(family.corners()["smallest/int8"]), rng=np.random.default_rng(0))
     c, h, w = network.workload.in_shape
     image = Input((h, w, c), data.mean, data.std)
-    model = emit(network, metadata={"trilobit.id": "abc123"})
-    files = {"model.onnx": model}
-    manifest = {
-        "schema": "export/2",
-        "id": "abc123",
-        "space": family.name,
-        "genes": [0],
-        "policy": {"stem": "int8"},
-        "files": file_entries(files),
-        "opset": 21,
-        "data": "digits",
-        "seed": 0,
-        "classes": list(data.classes),
-        "input": image.to_json(),
-        "device": {"name": "ort-cpu-1t", "cpu": "another CPU", "threads": 1, "batch": 1},
-        "accuracy": {"test": file_accuracy(model, data.test, data), "n": len(data.test)},
-        "finetuning": None,
-        "latency": {
-            "median_s": 1e-5,
-            "iqr_s": 1e-7,
-            "replayed": False,
-            "through": "model.onnx",
-            "ratios": {},
-        },
-        "answers": expected_answers(network, image),
-        "versions": {},
-    }
-    folder = tmp_path_factory.mktemp("run") / "export" / "abc123"
-    write_network(folder, files, manifest)
-    return folder
+    return write_exported(tmp_path_factory.mktemp("run") / "export" / "abc123", network, image, data)
 
 
 def changed(exported: Path, folder: Path, **parts: Any) -> Path:

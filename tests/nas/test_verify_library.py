@@ -6,6 +6,7 @@ import _ctypes
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +18,10 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.workload import LayerSpec, WorkloadBuilder
 from nas.cli import main
-from nas.export.check import Input, digest, expected_answers
+from nas.export.check import Input, digest
 from nas.export.library import MACHINES, machine_of
 from nas.export.library_check import EXACT, ShippedLibrary, ship_library
-from nas.export.package import file_entries, write_network
+from nas.export.package import file_entries
 from nas.export.to_onnx import emit, random_network
 from nas.export.verify import file_accuracy
 from supernet.network import Network
@@ -71,40 +72,16 @@ def ship(network: Network, data: Dataset, target: str, database: Path) -> Shippe
 
 @pytest.fixture(scope="module")
 def exported(
-    network: Network, shipped: ShippedLibrary, data: Dataset, tmp_path_factory: pytest.TempPathFactory
+    network: Network,
+    shipped: ShippedLibrary,
+    data: Dataset,
+    write_exported: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """As `nas export --library host` writes it."""
-    image, model = image_of(network, data), emit(network, metadata={"trilobit.id": "abc123"})
-    files = {"model.onnx": model, **shipped.files}
-    manifest = {
-        "schema": "export/2",
-        "id": "abc123",
-        "space": "digits-mbconv",
-        "genes": [0],
-        "policy": {"stem": "int8"},
-        "files": file_entries(files),
-        "opset": 21,
-        "data": "digits",
-        "seed": 0,
-        "classes": list(data.classes),
-        "input": image.to_json(),
-        "device": {"name": "ort-cpu-1t", "cpu": "another CPU", "threads": 1, "batch": 1},
-        "accuracy": {"test": file_accuracy(model, data.test, data), "n": len(data.test)},
-        "library": dict(shipped.record),
-        "finetuning": None,
-        "latency": {
-            "median_s": 1e-5,
-            "iqr_s": 1e-7,
-            "replayed": False,
-            "through": "model.onnx",
-            "ratios": {},
-        },
-        "answers": expected_answers(network, image),
-        "versions": {},
-    }
     folder = tmp_path_factory.mktemp("run") / "export" / "abc123"
-    write_network(folder, files, manifest)
-    return folder
+    image = image_of(network, data)
+    return write_exported(folder, network, image, data, files=shipped.files, library=dict(shipped.record))
 
 
 def changed(exported: Path, folder: Path, code: bytes | None = None, **record: Any) -> Path:
