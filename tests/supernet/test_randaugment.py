@@ -1,6 +1,7 @@
 """RandAugment's operations against Pillow's, image by image, and its draws."""
 
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
@@ -61,10 +62,9 @@ def images(request: pytest.FixtureRequest) -> Tensor:
     return torch.cat([noise[:1], noise[1:2] // 4 + 60, few, flat, (254 * smooth + 1).byte()])
 
 
-@pytest.mark.parametrize("magnitude", MAGNITUDES)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_are_pillows(images: Tensor, name: str, magnitude: int) -> None:
-    for sign in (-1.0, 1.0):
+def test_operations_are_pillows(images: Tensor, name: str) -> None:
+    for magnitude, sign in product(MAGNITUDES, (-1.0, 1.0)):
         found = OPERATIONS[name](images, magnitude / STRONGEST, torch.full((len(images),), sign))
         expected = torch.stack(
             [from_pillow(by_pillow(name, to_pillow(image), magnitude / STRONGEST, sign)) for image in images]
