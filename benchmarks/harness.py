@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from hw_profiles.host import cpu_model, instruction_set
+
 SCHEMA = "benchmark/1"
 PACKAGES = ("numpy", "torch", "scikit-learn", "pymoo", "optuna", "onnxruntime", "moocore")
 
@@ -116,11 +118,9 @@ def interquartile_range(samples: np.ndarray) -> float:
 
 def machine() -> dict[str, object]:
     """Where the figures come from."""
-    names = [
-        line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
     return {
-        "cpu": names[0].strip() if names else platform.processor(),
+        "cpu": cpu_model(),
+        "instruction_set": instruction_set(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "load_1min": os.getloadavg()[0],

@@ -11,6 +11,10 @@ Written by `python benchmarks/write_tables.py` from the last full results in `be
 joint_vs_sequential need `--run` folders of CIFAR-10 too. Peers run in the same process, interleaved where
 time is compared.
 
+Every figure that depends on int8 kernels depends on the processor's instruction set, which each heading
+names. Results from before 29 November 2026 did not record it: their int8 latencies, and all of TVM's, are of
+a processor with AVX512-VNNI.
+
 Rows of `cifar-mbconv` in few_measurements and profile_accuracy are of the space as it was before
 21 November 2026, 16:00 (stem of stride 2, 953 units); the space of today has 701.
 
@@ -47,7 +51,8 @@ def main() -> None:
 def section(document: dict) -> str:
     """A heading, the machine, a table."""
     machine = document["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_1min']:.1f}"
+    instructions = machine.get("instruction_set", "instruction set not recorded")
+    where = f"{machine['cpu']} ({instructions}), {machine['cores']} cores, load {machine['load_1min']:.1f}"
     name = document["benchmark"]
     script = name.removesuffix("_tvm")  # the same script on another device
     lines = [f"\n## {name}\n", f"`benchmarks/{script}.py` on {where}\n"]
