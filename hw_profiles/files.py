@@ -76,23 +76,43 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
             schema.
     """
     try:
-        document = json.loads(path.read_text(), parse_constant=_refuse_constant)
+        text = path.read_text(encoding="utf-8")
+        document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except FileNotFoundError:
         raise TrilobitError(f"{path}: no such file; expected a {schema} file there") from None
     except OSError as error:
         raise TrilobitError(f"{path}: cannot be read ({error.strerror}); give a {schema} file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise TrilobitError(
-            f"{path}: not whole JSON ({error}); delete it and run the stage that writes it again"
+            f"{path}: not whole JSON ({why}); delete it and run the stage that writes it again"
         ) from None
     found = document.get("schema") if isinstance(document, dict) else None
     if found != schema:
         raise TrilobitError(
-            f"{path}: schema {found!r}, but this version reads {schema!r}; use the version that wrote it, or "
-            "have this one write it again (what belongs to a run: in another folder, -o)"
+            f"{path}: schema {_named(found)}, but this version reads {schema!r}; use the version that "
+            "wrote it, or have this one write it again (what belongs to a run: in another folder, -o)"
         )
     return dict(document)
 
 
+def _named(schema: object) -> str:
+    """Return what stands in the place of a schema, in a few words."""
+    return repr(schema[:60]) if isinstance(schema, str) else "None" if schema is None else "that is no text"
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; of a name that stands twice two readers may take different values.
+
+    Raises:
+        ValueError: a name stands twice.
+    """
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return document
