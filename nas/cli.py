@@ -2,24 +2,19 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json
 from hw_profiles.registry import names
 from nas import import_ofa
 from nas.devices import available_devices
-from nas.objectives import OBJECTIVES
 from nas.options import add_options, configure
 from nas.run import Run, find_run, open_run
-from nas.targets import show
 from supernet.family import FAMILIES, FORMATS, load_family, load_format
 from supernet.train.parallel import World, current_world, joined_world, launched_world
 
@@ -96,10 +91,11 @@ def _open(arguments: argparse.Namespace, console: Console) -> Run:
 
 def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.pipeline import run_all  # torch and all engines: only where they are needed
+    from nas.summary import print_summary
 
     run = _open(arguments, console)
     run_all(run, console)
-    return _summary(run, console)
+    return print_summary(run, console)
 
 
 def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -170,41 +166,6 @@ def _worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.worker import run_worker
 
     return run_worker(arguments, console)
-
-
-def _summary(run: Run, console: Console) -> dict[str, Any]:
-    """The exported networks, as a table and as data."""
-    manifests = [read_json(path, "export/2") for path in sorted(run.export_path.glob("*/manifest.json"))]
-    manifests.sort(key=lambda manifest: manifest["latency"]["median_s"])
-    table = Table()
-    table.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
-    for title in ("test accuracy", "latency", "IQR", "of largest", "size", "int8"):
-        table.add_column(title, justify="right")
-    rows = []
-    for manifest in manifests:
-        accuracy, latency = manifest["accuracy"], manifest["latency"]
-        size = manifest["files"]["model.onnx"]["bytes"]
-        policy = list(manifest["policy"].values())
-        table.add_row(
-            manifest["id"],
-            show(OBJECTIVES["accuracy"], accuracy["test"]),
-            show(OBJECTIVES["latency"], latency["median_s"]),
-            show(OBJECTIVES["latency"], latency["iqr_s"]),
-            "-" if (ratio := latency["ratios"]["largest/fp32"]) is None else f"{ratio:.2f} x",
-            show(OBJECTIVES["size"], size),
-            f"{sum(fmt != 'fp32' for fmt in policy)} of {len(policy)}",
-        )
-        rows.append(
-            {
-                "id": manifest["id"],
-                "test_accuracy": accuracy["test"],
-                "latency_s": latency["median_s"],
-                "size_bytes": size,
-            }
-        )
-    console.print(table)
-    console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
-    return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
 
 
 def _bench(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -1,0 +1,135 @@
+"""The exported networks of a run as one table: what `nas run` ends with."""
+
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.files import read_json
+from nas.objectives import OBJECTIVES
+from nas.pareto import non_dominated
+from nas.run import Run
+from nas.targets import show
+
+FOR_SIZE = "smaller"  # another network is faster and more accurate, none of those is as small
+BY_CHANCE = "not on test"  # chosen on search-validation; on test another one is better in everything
+NOTES: Mapping[str, str] = {
+    FOR_SIZE: "on the front for its size: a more accurate one is faster",
+    BY_CHANCE: "chosen by search-validation; on the test images another network is better in everything",
+}
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """One exported network's figures, all of its manifest.
+
+    Attributes:
+        test_accuracy: share of right labels among `test_images`, through the file.
+        latency_s, iqr_s: median and interquartile range, measured in turns with the others at export.
+        of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
+            cannot run that.
+        low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
+    """
+
+    id: str
+    test_accuracy: float
+    test_images: int
+    latency_s: float
+    iqr_s: float
+    of_largest: float | None
+    size_bytes: int
+    low_bit: int
+    layers: int
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the test accuracy, the test images being a sample (binomial)."""
+        return math.sqrt(self.test_accuracy * (1 - self.test_accuracy) / self.test_images)
+
+
+def exported_network(manifest: Mapping[str, Any]) -> ExportedNetwork:
+    """Return the figures of one manifest."""
+    accuracy, latency, formats = manifest["accuracy"], manifest["latency"], manifest["policy"].values()
+    return ExportedNetwork(
+        manifest["id"],
+        accuracy["test"],
+        accuracy["n"],
+        latency["median_s"],
+        latency["iqr_s"],
+        latency["ratios"]["largest/fp32"],
+        manifest["files"]["model.onnx"]["bytes"],
+        sum(number_format != "fp32" for number_format in formats),
+        len(formats),
+    )
+
+
+def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
+    """Return why each network is there although another is faster and more accurate; '' where none is."""
+    if not networks:
+        return []
+    costs = np.array([(-n.test_accuracy, n.latency_s, n.size_bytes) for n in networks])
+    fast, small = non_dominated(costs[:, :2]), non_dominated(costs)
+    return [
+        "" if on_front else FOR_SIZE if for_size else BY_CHANCE
+        for on_front, for_size in zip(fast, small, strict=True)
+    ]
+
+
+def print_summary(run: Run, console: Console) -> dict[str, Any]:
+    """Print the exported networks, the fastest first, and return them as data."""
+    manifests = (read_json(path, "export/2") for path in sorted(run.export_path.glob("*/manifest.json")))
+    networks = sorted(map(exported_network, manifests), key=lambda network: network.latency_s)
+    console.print(_table(networks))
+    for line in _footnotes(networks, run):
+        console.print(line, highlight=False)
+    console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
+    rows = [
+        {
+            "id": network.id,
+            "test_accuracy": network.test_accuracy,
+            "test_accuracy_standard_error": network.standard_error,
+            "latency_s": network.latency_s,
+            "latency_iqr_s": network.iqr_s,
+            "size_bytes": network.size_bytes,
+        }
+        for network in networks
+    ]
+    return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
+
+
+def _table(networks: Sequence[ExportedNetwork]) -> Table:
+    table, remarks = Table(), notes(networks)
+    table.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
+    titles = ("test accuracy", "latency", "IQR", "of largest", "size", "low-bit")
+    for title in (*titles, "") if any(remarks) else titles:
+        table.add_column(title, justify="right")
+    for network, remark in zip(networks, remarks, strict=True):
+        table.add_row(*_cells(network), *([remark] if any(remarks) else []))
+    return table
+
+
+def _cells(network: ExportedNetwork) -> Iterable[str]:
+    ratio = network.of_largest
+    return (
+        network.id,
+        f"{100 * network.test_accuracy:.2f} ± {100 * network.standard_error:.2f} %",
+        show(OBJECTIVES["latency"], network.latency_s),
+        show(OBJECTIVES["latency"], network.iqr_s),
+        "-" if ratio is None else f"{ratio:.2f} x",
+        show(OBJECTIVES["size"], network.size_bytes),
+        f"{network.low_bit} of {network.layers}",
+    )
+
+
+def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
+    if not networks:
+        return []
+    times = "looked up, not measured" if run.recorded else "medians, measured in turns when exported"
+    images = f"test accuracy through the file on {networks[0].test_images:,} images, ± standard error"
+    present = set(notes(networks))
+    return [f"{images}; latencies: {times}"] + [f"{key}: {NOTES[key]}" for key in NOTES if key in present]

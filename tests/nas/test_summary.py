@@ -1,0 +1,31 @@
+"""The table that a run ends with: standard errors, and why a row is there that another one beats."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from nas.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes
+
+SMALL = ExportedNetwork("a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)
+MANIFEST = {
+    "id": "a",
+    "accuracy": {"test": 0.92, "n": 100, "validation": 0.99},
+    "latency": {"median_s": 1e-5, "iqr_s": 1e-7, "ratios": {"largest/fp32": None}},
+    "files": {"model.onnx": {"bytes": 20_000}},
+    "policy": {"stem": "fp32", "head": "int8", "tail": "int4/int6"},
+}
+
+
+def test_figures_are_the_manifests_and_the_accuracy_is_that_of_test() -> None:
+    network = exported_network(MANIFEST)
+    assert network == replace(SMALL, of_largest=None, low_bit=2, layers=3)
+    assert network.standard_error == pytest.approx(math.sqrt(0.92 * 0.08 / 100))
+
+
+def test_a_beaten_network_says_why_it_is_there() -> None:
+    better = replace(SMALL, id="b", test_accuracy=0.95, latency_s=0.9e-5)
+    assert notes([SMALL, replace(better, size_bytes=40_000)]) == [FOR_SIZE, ""]
+    assert notes([SMALL, replace(better, size_bytes=10_000)]) == [BY_CHANCE, ""]
+    assert notes([SMALL, replace(better, latency_s=2e-5)]) == ["", ""]
+    assert notes([]) == []
