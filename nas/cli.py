@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from hw_profiles.registry import names
 from nas import import_ofa
 from nas.devices import available_devices
 from nas.options import add_options, configure
+from nas.redaction import printable, redacted
 from nas.run import Run, find_run, open_run
 from supernet.family import FAMILIES, FORMATS, load_family, load_format
 from supernet.train.parallel import World, current_world, joined_world, launched_world
@@ -23,6 +26,7 @@ Command = Callable[[argparse.Namespace, Console], Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for bad input or a broken file, 130 when interrupted."""
+    sys.excepthook = _tell
     words = list(sys.argv[1:] if argv is None else argv)
     if " ".join(words[:2]) in _COMMANDS:
         words[:2] = [" ".join(words[:2])]
@@ -35,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = _COMMANDS[arguments.command][0](arguments, console)
     except (TrilobitError, OSError) as error:
         which = f" (process {world.rank} of {world.size})" if world.size > 1 else ""
-        print(f"nas{which}: {_one_line(error)}", file=sys.stderr)
+        print(f"nas{which}: {printable(redacted(_one_line(error)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if world.writes:
@@ -44,6 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and world.writes:
         print(json.dumps(result, indent=1))
     return 0
+
+
+def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a bug as Python does, but for the passwords that its message may quote."""
+    sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _launched(command: str) -> World:
