@@ -17,7 +17,7 @@ from published_rows import PublishedRows, bert, ofa_mobilenet
 from scipy.stats import kendalltau
 
 from nas.pareto import rank
-from nas.sampling import BATCH, DEFAULT, STRATEGIES, Kind, Sampling, sample
+from nas.sampling import BATCH, DEFAULT_STRATEGY, STRATEGIES, Kind, Sampling, sample
 from predictors.predictor import load_predictor
 from predictors.surrogate import embed, evened, learn_kernel, posterior_mean, squared_distances
 from predictors.table import gene_table
@@ -194,7 +194,7 @@ def main() -> None:
     with one_core():
         for pool in arguments.pool or POOLS:
             rows = POOLS[pool](arguments.data)
-            strategies = ("random", DEFAULT) if arguments.quick else STRATEGIES
+            strategies = ("random", DEFAULT_STRATEGY) if arguments.quick else STRATEGIES
             found = {
                 name: [learn(rows, name, seed, predictor) for seed in range(seeds)] for name in strategies
             }

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hw_profiles.options import Range, check
 
 
 @dataclass(frozen=True)
@@ -36,22 +38,28 @@ class MeasurePlan:
         energy_s: how long each workload runs for its energy, where the device can tell any; 0 leaves it out.
         max_drift: a row is measured again when the reference network beside it was off its usual time by
             more than this share.
+
+    Raises:
+        TrilobitError: a value that is not allowed.
     """
 
-    rounds: int = 25
-    sessions: int = 2
-    window_s: float = 1.5e-4
-    warmup_runs: int = 2
-    quiet: float = 1.06
-    patience_s: float = 0.25
+    rounds: Annotated[int, Range(1, 10_000)] = 25
+    sessions: Annotated[int, Range(1, 100)] = 2
+    window_s: Annotated[float, Range(0, 10, above=True)] = 1.5e-4
+    warmup_runs: Annotated[int, Range(0, 10_000)] = 2
+    quiet: Annotated[float, Range(1, 100)] = 1.06
+    patience_s: Annotated[float, Range(0, 3_600)] = 0.25
     scale_disturbed: bool = False
-    quiet_share: float = 0.7
-    remeasure_s: float = 60.0
+    quiet_share: Annotated[float, Range(0, 1, share=True)] = 0.7
+    remeasure_s: Annotated[float, Range(0, 86_400)] = 60.0
     clock: Literal["thread", "wall"] = "thread"
-    core: int | None = None
-    max_spread: float = 0.1
-    max_drift: float = 0.03
-    energy_s: float = 0.05
+    core: Annotated[int | None, Range(0, 65_535)] = None
+    max_spread: Annotated[float, Range(0, 100, above=True, share=True)] = 0.1
+    max_drift: Annotated[float, Range(0, 100, share=True)] = 0.03
+    energy_s: Annotated[float, Range(0, 3_600)] = 0.05
+
+    def __post_init__(self) -> None:
+        check(self, "measure")
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""

@@ -1,5 +1,5 @@
-"""A registry is a dict from a name to `"module:attribute"`; third parties join through entry points of the
-same group name.
+"""A registry is a dict from a name to `"module:attribute"`; third parties join through entry points of its
+group: `trilobit.devices`, `.spaces`, `.formats`, `.searchers` and `.predictors`.
 """
 
 from collections.abc import Mapping
@@ -7,7 +7,8 @@ from importlib.metadata import entry_points
 from pkgutil import resolve_name
 from typing import Any
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.engines import missing_engine
+from hw_profiles.errors import TrilobitError, did_you_mean
 
 BACKENDS: Mapping[str, str] = {
     "ort": "hw_profiles.backends.ort:OrtBackend",
@@ -18,24 +19,31 @@ BACKENDS: Mapping[str, str] = {
 }
 
 
+def plugins(group: str) -> dict[str, str]:
+    """Return what installed plug-ins add to the registry `group`, for example `trilobit.devices`."""
+    return {point.name: point.value for point in entry_points(group=group)}
+
+
 def names(group: str, builtin: Mapping[str, str]) -> dict[str, str]:
-    """All entries of one registry: the built-in ones and those of installed plug-ins (`group` is e.g.
-    `trilobit.backends`).
-    """
-    return {point.name: point.value for point in entry_points(group=group)} | dict(builtin)
+    """Return all entries of one registry: those of installed plug-ins, and the built-in ones."""
+    return plugins(group) | dict(builtin)
 
 
 def load(group: str, builtin: Mapping[str, str], name: str) -> Any:
-    """The object registered as `name`; its module is imported only now.
+    """Return the object registered as `name`; its module is imported only now.
 
     Raises:
-        TrilobitError: nothing of that name is registered.
+        TrilobitError: nothing of that name is registered, or the engine that it needs is not installed.
     """
-    if name in builtin:
-        return resolve_name(builtin[name])
-    known = names(group, builtin)
+    known = builtin if name in builtin else names(group, builtin)
     if name not in known:
+        kind = group.rsplit(".", 1)[-1].rstrip("s")
         raise TrilobitError(
-            f"unknown {group.rsplit('.', 1)[-1].rstrip('s')} {name!r}; known: {', '.join(sorted(known))}"
+            f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}{did_you_mean(name, known)}"
         )
-    return resolve_name(known[name])
+    try:
+        return resolve_name(known[name])
+    except ModuleNotFoundError as error:
+        if remedy := missing_engine(error):
+            raise TrilobitError(f"{name}: {remedy}") from None
+        raise

@@ -4,8 +4,9 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from nas.config import RunConfig
-from nas.objectives import Values, objective, parse_limit, to_min
+from nas.objectives import Values, to_min
 from nas.targets import Targets
+from nas.wanted import parse_aim
 
 
 def aims_of(config: RunConfig, targets: Targets, largest: dict[str, float]) -> Values:
@@ -26,14 +27,10 @@ def aims_of(config: RunConfig, targets: Targets, largest: dict[str, float]) -> V
 
 
 def _row(text: str, targets: Targets, largest: dict[str, float]) -> list[float]:
-    wanted = [o.name for o in targets.objectives]
-    found: dict[str, float] = {}
-    for part in text.split(","):
-        name, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or name not in wanted or name in found:
-            raise TrilobitError(
-                f"aim {text!r}: write objectives of the search ({', '.join(wanted)}), each once and with a "
-                "value, such as accuracy=95%,latency=0.3ms"
-            )
-        found[name] = parse_limit(value, objective(name)).resolve(largest.get(name, np.nan))
-    return [found.get(name, np.nan) for name in wanted]
+    names, aims = [o.name for o in targets.objectives], parse_aim(text)
+    if others := [name for name in aims if name not in names]:
+        raise TrilobitError(
+            f"aim {text!r}: {', '.join(others)} is no objective of the search ({', '.join(names)})"
+        )
+    values = {name: limit.resolve(largest.get(name, np.nan)) for name, limit in aims.items()}
+    return [values.get(name, np.nan) for name in names]

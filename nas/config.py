@@ -1,28 +1,31 @@
 """The configuration of a run: frozen sections, read from TOML and the command line, written back resolved."""
 
-import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any
 
-import tomli_w
-
-from hw_profiles.errors import TrilobitError
+from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measurement import MeasurePlan
-from nas import sampling
-from nas.objectives import Limit, objective, parse_limit
-from nas.search.searcher import MILP, SLOWER, USUAL
-from supernet.train.loop import TrainConfig
-from supernet.train.quantized import QuantizedPhase
+from hw_profiles.options import OneOf, Option, Range, Written, check, options
+from hw_profiles.registry import BACKENDS
+from nas.objectives import OBJECTIVES, Limit, objective, parse_limit
+from nas.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
+from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
+from nas.wanted import PICKS, parse_aim, parse_pick, parse_time
+from predictors.registry import DEFAULT as DEFAULT_PREDICTOR
+from predictors.registry import PREDICTORS
+from supernet.registry import FAMILIES, FILE, FORMATS, SOURCES
+from supernet.train.config import QuantizedPhase, TrainConfig
 
 
 @dataclass(frozen=True)
 class DataSection:
     """Where the images come from: `digits`, `imagefolder:PATH`, `cifar10:PATH`."""
 
-    source: str = "digits"
+    source: Annotated[str, OneOf(tuple(SOURCES), arguments=True)] = "digits"
+
+    def __post_init__(self) -> None:
+        check(self, "data")
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,17 @@ class DeviceSection:
         database: folder of TVM's tuned units; empty takes the user's cache folder.
     """
 
-    name: str = "ort"
+    name: Annotated[str, OneOf(tuple(BACKENDS), "trilobit.devices", arguments=True)] = "ort"
     provider: str = "CPU"
-    threads: int = 1
-    batch: int = 1
+    threads: Annotated[int, Range(1, 1_024)] = 1
+    batch: Annotated[int, Range(1, 65_536)] = 1
     target: str = "host"
     tracker: str = ""
     key: str = ""
     database: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "device")
 
 
 @dataclass(frozen=True)
@@ -62,9 +68,12 @@ class ProfileSection:
         sources: profiles of other devices to start from.
     """
 
-    share: float = 1.0
-    budget: str = ""
+    share: Annotated[float, Range(0, 1, above=True, share=True)] = 1.0
+    budget: Annotated[str, Written(parse_time, "a time such as 2m")] = ""
     sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, "profile")
 
     def budget_s(self) -> float:
         """Seconds; infinite without a budget.
@@ -81,8 +90,11 @@ class SpaceSection:
     with the space's own.
     """
 
-    name: str = "digits-mbconv"
-    formats: tuple[str, ...] = ()
+    name: Annotated[str, OneOf(tuple(FAMILIES), "trilobit.spaces", suffix=FILE)] = "digits-mbconv"
+    formats: Annotated[tuple[str, ...], OneOf(tuple(FORMATS), "trilobit.formats", joined=True)] = ()
+
+    def __post_init__(self) -> None:
+        check(self, "space")
 
 
 @dataclass(frozen=True)
@@ -96,9 +108,12 @@ class QuantizedSection:
         learning_rate: peak, of the weights.
     """
 
-    epochs: float = 0.0
-    batch_size: int = 64
-    learning_rate: float = 5e-4
+    epochs: Annotated[float, Range(0, 10_000)] = 0.0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+
+    def __post_init__(self) -> None:
+        check(self, "quantized")
 
     def phase(self) -> QuantizedPhase | None:
         """What to train; None where the phase is left out.
@@ -122,17 +137,13 @@ class SampleSection:
             quicker and noisier; the noise is the same images for every network, so it hardly moves ranks.
     """
 
-    strategy: str = sampling.DEFAULT
-    fp32: int | None = None
-    quantized: int | None = None
-    images: int = 0
+    strategy: Annotated[str, OneOf(tuple(STRATEGIES))] = DEFAULT_STRATEGY
+    fp32: Annotated[int | None, Range(1, 1_000_000)] = None
+    quantized: Annotated[int | None, Range(0, 1_000_000)] = None
+    images: Annotated[int, Range(0, 100_000_000)] = 0
 
     def __post_init__(self) -> None:
-        if self.strategy not in sampling.STRATEGIES:
-            known = ", ".join(sampling.STRATEGIES)
-            raise TrilobitError(f"unknown sample.strategy {self.strategy!r}; known: {known}")
-        if self.quantized is not None and self.quantized < 0:
-            raise TrilobitError(f"sample.quantized must be at least 0, got {self.quantized}")
+        check(self, "sample")
 
 
 @dataclass(frozen=True)
@@ -145,8 +156,11 @@ class FitSection:
             the same build, on any data.
     """
 
-    predictor: str = "auto"
+    predictor: Annotated[str, OneOf(tuple(PREDICTORS), "trilobit.predictors")] = DEFAULT_PREDICTOR
     prior: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "fit")
 
 
 OF_ONE_ENGINE: Mapping[str, str] = {"aims": "rnsga2", "architecture": MILP, "sensitivity": MILP}
@@ -173,17 +187,17 @@ class SearchSection:
         sensitivity: of `milp`, how much a format hurts: `kl`, `sqnr` or `hessian`.
     """
 
-    searcher: str = "evolution"
-    objectives: tuple[str, ...] = ("accuracy", "latency", "size")
-    rounds: int = 3
-    budget: int | None = None
-    batch: int = 1_000
-    finalists: int = 24
-    latency_confidence: float = 0.5
+    searcher: Annotated[str, OneOf((*SEARCHERS, MILP), "trilobit.searchers")] = "evolution"
+    objectives: Annotated[tuple[str, ...], OneOf(tuple(OBJECTIVES))] = ("accuracy", "latency", "size")
+    rounds: Annotated[int, Range(1, 1_000)] = 3
+    budget: Annotated[int | None, Range(1, 1_000_000_000)] = None
+    batch: Annotated[int, Range(1, 10_000_000)] = 1_000
+    finalists: Annotated[int, Range(1, 1_000_000)] = 24
+    latency_confidence: Annotated[float, Range(0.5, 1, below=True, share=True)] = 0.5
     focus: bool = False
-    aims: tuple[str, ...] = ()
+    aims: Annotated[tuple[str, ...], Written(parse_aim, "such as accuracy=95%,latency=0.3ms")] = ()
     architecture: str = "largest"
-    sensitivity: str = "kl"
+    sensitivity: Annotated[str, OneOf(tuple(SENSITIVITIES))] = "kl"
 
     @property
     def candidates(self) -> int:
@@ -191,9 +205,10 @@ class SearchSection:
         return self.budget or SLOWER.get(self.searcher, USUAL).budget
 
     def __post_init__(self) -> None:
-        if not 0.5 <= self.latency_confidence < 1:
+        check(self, "search")
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise TrilobitError(
-                f"search.latency_confidence must be at least 0.5 and below 1, got {self.latency_confidence}"
+                f"search.objectives must name at least one objective, each once: {', '.join(self.objectives)}"
             )
         defaults = {f.name: f.default for f in fields(self)}
         for name, searcher in OF_ONE_ENGINE.items():
@@ -220,13 +235,16 @@ class ExportSection:
         finetune_learning_rate: peak of that.
     """
 
-    pick: tuple[str, ...] = ()
-    count: int = 8
+    pick: Annotated[tuple[str, ...], Written(parse_pick, PICKS)] = ()
+    count: Annotated[int, Range(1, 1_000_000)] = 8
     dynamic_batch: bool = False
     pixels: bool = False
     library: str = ""
-    finetune: int = 0
-    finetune_learning_rate: float = 5e-4
+    finetune: Annotated[int, Range(0, 10_000)] = 0
+    finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+
+    def __post_init__(self) -> None:
+        check(self, "export")
 
 
 @dataclass(frozen=True)
@@ -242,7 +260,10 @@ class StorageSection:
     """
 
     url: str = field(default="", repr=False)
-    grace_s: int = 60
+    grace_s: Annotated[int, Range(1, 86_400)] = 60
+
+    def __post_init__(self) -> None:
+        check(self, "storage")
 
 
 @dataclass(frozen=True)
@@ -254,7 +275,7 @@ class RunConfig:
         constraints: objective name -> limit as people write it, as in `{"latency": "0.3ms", "size": "60%"}`.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
     data: DataSection = field(default_factory=DataSection)
     device: DeviceSection = field(default_factory=DeviceSection)
     space: SpaceSection = field(default_factory=SpaceSection)
@@ -270,32 +291,19 @@ class RunConfig:
     constraints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.search.objectives) < 1 or len(set(self.search.objectives)) < len(self.search.objectives):
-            raise TrilobitError(
-                f"search.objectives must name at least one objective, each once: {self.search.objectives}"
-            )
-        for name in self.search.objectives:
-            objective(name)
+        check(self, "")
         self.limits()
-        self.profile.budget_s()
         self.quantized.phase()
-        if not 0 < self.profile.share <= 1:
-            raise TrilobitError(f"profile.share must be above 0 and at most 1, got {self.profile.share}")
-        if self.seed < 0:
-            raise TrilobitError(f"seed must be at least 0, got {self.seed}")
-        if self.export.finetune < 0:
-            raise TrilobitError(f"export.finetune must be at least 0 epochs, got {self.export.finetune}")
-        if not self.export.finetune_learning_rate > 0:
-            rate = self.export.finetune_learning_rate
-            raise TrilobitError(f"export.finetune_learning_rate must be above 0, got {rate}")
-        for section, name in _POSITIVE:
-            value = getattr(getattr(self, section), name)
-            if value is not None and value < 1:
-                raise TrilobitError(f"{section}.{name} must be at least 1, got {value}")
 
     def limits(self) -> dict[str, Limit]:
-        """The parsed constraints by objective name."""
-        return {name: parse_limit(str(text), objective(name)) for name, text in self.constraints.items()}
+        """The parsed constraints by objective name.
+
+        Raises:
+            TrilobitError: no such objective, or a limit that cannot be read.
+        """
+        return {
+            name: parse_limit(_limit_text(text), objective(name)) for name, text in self.constraints.items()
+        }
 
     def section(self, name: str) -> Any:
         """One section as plain data, for fingerprints."""
@@ -303,120 +311,23 @@ class RunConfig:
         return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def parse_time(text: str) -> float:
-    """Seconds of a time as people write it.
-
-    >>> parse_time("2m"), parse_time("90s"), parse_time("1.5 h")
-    (120.0, 90.0, 5400.0)
-
-    Raises:
-        TrilobitError: not a number with one of the units s, m, h, or not above 0.
-    """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([smh])\s*", text)
-    if match is None or float(match[1]) <= 0:
-        raise TrilobitError(f"not a time: {text!r}; write for example 30s, 2m or 1h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+def _limit_text(limit: Any) -> str:
+    """Return a limit as text; a plain number in a file is one too."""
+    if isinstance(limit, bool) or not isinstance(limit, str | int | float):
+        raise TrilobitError(f"a limit must be text such as '0.3ms' or '60%', got {shown(limit)}")
+    return limit if isinstance(limit, str) else shown(limit)
 
 
-_POSITIVE = [
-    ("device", "threads"),
-    ("device", "batch"),
-    ("measure", "rounds"),
-    ("search", "rounds"),
-    ("search", "budget"),
-    ("search", "batch"),
-    ("search", "finalists"),
-    ("export", "count"),
-    ("sample", "fp32"),
-    ("storage", "grace_s"),
-]
+def section_options() -> dict[str, Option]:
+    """Return every option of a configuration by its name, `section.key`."""
+    listed = list(options(RunConfig, ""))
+    for name, section in sections().items():
+        listed += options(type(section), name)
+    return {option.name: option for option in listed}
 
 
-def parse_config(document: Mapping[str, Any], *, origin: str) -> RunConfig:
-    """A configuration from plain data, as TOML gives it.
-
-    Raises:
-        TrilobitError: an unknown section or key, a value of the wrong type, or one that is not allowed.
-    """
-    known = {f.name: f for f in fields(RunConfig)}
+def sections() -> dict[str, Any]:
+    """Return the sections with all defaults, by name."""
     config = RunConfig()
-    for name, value in document.items():
-        if name not in known:
-            raise TrilobitError(f"{origin}: unknown section {name!r}; known: {', '.join(known)}")
-        config = replace(config, **{name: _parse_section(getattr(config, name), name, value, origin)})
-    return config
-
-
-def _parse_section(default: Any, name: str, value: Any, origin: str) -> Any:
-    if not hasattr(default, "__dataclass_fields__"):
-        if not isinstance(value, type(default)):
-            raise TrilobitError(f"{origin}: {name} must be {type(default).__name__}, got {value!r}")
-        return value
-    if not isinstance(value, Mapping):
-        raise TrilobitError(f"{origin}: [{name}] must be a table, got {value!r}")
-    known = {f.name for f in fields(default)}
-    for key, found in value.items():
-        if key not in known:
-            raise TrilobitError(f"{origin}: unknown key {name}.{key}; known: {', '.join(sorted(known))}")
-        _check_type(getattr(default, key), found, f"{origin}: {name}.{key}")
-    plain = {key: tuple(found) if isinstance(found, list) else found for key, found in value.items()}
-    return replace(default, **plain)
-
-
-def _check_type(default: Any, found: Any, where: str) -> None:
-    if default is None:  # optional, an integer in all cases so far
-        expected: tuple[type, ...] = (int,)
-    elif isinstance(default, bool):
-        expected = (bool,)
-    elif isinstance(default, float):
-        expected = (float, int)
-    elif isinstance(default, tuple):
-        expected = (list, tuple)
-    else:
-        expected = (type(default),)
-    if not isinstance(found, expected) or (isinstance(found, bool) and bool not in expected):
-        raise TrilobitError(f"{where} must be {' or '.join(t.__name__ for t in expected)}, got {found!r}")
-
-
-def read_config(path: Path) -> RunConfig:
-    """The configuration in a TOML file; what it does not name has its default.
-
-    Raises:
-        TrilobitError: no such file, not TOML, or not a configuration.
-    """
-    return parse_config(read_document(path), origin=str(path))
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A TOML file as plain data.
-
-    Raises:
-        TrilobitError: no such file, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise TrilobitError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrilobitError(f"{path}: not valid TOML ({error})") from None
-
-
-def render_config(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `read_config` gives it back, but for a password of the storage.
-
-    Raises:
-        TrilobitError: the storage is not a URL.
-    """
-    document = {f.name: config.section(f.name) for f in fields(RunConfig)}
-    if config.storage.url:
-        from nas.storage import hidden  # a database engine: only where one is named
-
-        document["storage"]["url"] = hidden(config.storage.url)
-    return tomli_w.dumps({key: _without_none(value) for key, value in document.items()})
-
-
-def _without_none(value: Any) -> Any:
-    """TOML has no null: what is absent takes its default."""
-    if isinstance(value, Mapping):
-        return {key: _without_none(found) for key, found in value.items() if found is not None}
-    return list(value) if isinstance(value, tuple) else value
+    sections = {f.name: getattr(config, f.name) for f in fields(RunConfig)}
+    return {name: section for name, section in sections.items() if hasattr(section, "__dataclass_fields__")}

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.errors import TrilobitError, did_you_mean, shown
 
 Direction = Literal["max", "min"]
 Values = NDArray[np.float64]
@@ -67,7 +67,8 @@ def objective(name: str, bound: float | None = None) -> Objective:
         TrilobitError: no such objective.
     """
     if name not in OBJECTIVES:
-        raise TrilobitError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+        hint = did_you_mean(name, OBJECTIVES)
+        raise TrilobitError(f"unknown objective {shown(name)}; known: {', '.join(OBJECTIVES)}{hint}")
     return replace(OBJECTIVES[name], bound=bound)
 
 
@@ -105,7 +106,8 @@ UNITS: Mapping[str, Mapping[str, float]] = {
     "MACs": {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12},
     "J": {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9},
 }
-_QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\d\s]*)\s*")
+# ASCII digits only: others look alike, and no file gives them back
+_QUANTITY = re.compile(r"\s*([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?)\s*([^\d\s]*)\s*")
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,15 @@ def parse_limit(text: str, limited: Objective) -> Limit:
     factors = {**units, "%": 1e-2} if relative else units
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in factors:
-        shown = ", ".join(unit or "no unit" for unit in factors)
+        written = ", ".join(unit or "no unit" for unit in factors)
         example = next(iter(factors))
         raise TrilobitError(
-            f"limit {text!r} on {limited.name}: write a number and one of: {shown} (for example '2{example}')"
+            f"limit {shown(text)} on {limited.name}: write a number and one of: {written} (for example "
+            f"'2{example}')"
         )
     value = float(match[1]) * factors[match[2]]
     if not 0 < value < math.inf:
-        raise TrilobitError(f"limit {text!r} on {limited.name}: it must be positive and finite")
+        raise TrilobitError(f"limit {shown(text)} on {limited.name}: it must be positive and finite")
     if not relative and value > 1:
         hint = f"it is a fraction up to 1; '{match[1]}%' is a percentage"
         raise TrilobitError(f"limit {text!r} on {limited.name}: {hint}")

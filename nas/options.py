@@ -7,7 +7,8 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from nas import import_ofa
-from nas.config import OF_ONE_ENGINE, RunConfig, parse_config, read_document
+from nas.config import OF_ONE_ENGINE, RunConfig
+from nas.config_file import parse_config, read_document
 from nas.defaults import with_defaults
 from nas.design import options as design
 from nas.objectives import OBJECTIVES

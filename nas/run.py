@@ -16,7 +16,8 @@ from hw_profiles.backend import Backend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, remove_abandoned, write_atomic, write_json
 from hw_profiles.measurement import MeasurePlan
-from nas.config import RunConfig, read_config, render_config
+from nas.config import RunConfig
+from nas.config_file import read_config, render_config
 from nas.devices import is_replayed, open_backend
 from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint

@@ -11,6 +11,7 @@ from hw_profiles.lowering import lower
 from hw_profiles.workload import LayerSpec
 from nas.damage import run_damage, subject
 from nas.evaluate import Evaluator
+from nas.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run import Run
 from supernet.family import Family, load_format
 from supernet.quant.damage import divergence, measure_damage
@@ -20,11 +21,6 @@ from supernet.quant.sensitivity import hessian_traces, largest_layers
 from supernet.space import Candidate, Genomes
 from supernet.train.data import to_batch
 
-SENSITIVITIES: Mapping[str, str] = {
-    "kl": "divergence of the class probabilities when one layer alone has the format (Puzzle)",
-    "sqnr": "noise of the logits over their signal when one layer alone has the format",
-    "hessian": "trace of the loss's Hessian times the squared rounding error of the weights (HAWQ-V3)",
-}
 HESSIAN_IMAGES, PROBES = 128, 16
 
 # name of a choice of formats -> what each of its options adds

@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.config import parse_time
 from nas.evaluate import Evaluator
 from nas.queue import count_crowd
 from nas.run import Run, find_run
 from nas.sharing import IDENTITY, POLL_S, Task, check_same, differences, work_off
 from nas.storage import Storage, failures_of, hidden, open_storage
+from nas.wanted import parse_time
 
 KINDS = ("samples", "finalists")
 SAMPLES = "supernet-"  # how the names of their studies begin

@@ -1,6 +1,5 @@
 """The `Predictor` protocol, what it answers, and the registry of predictors."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -9,19 +8,11 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import load
+from predictors.registry import DEFAULT as DEFAULT
+from predictors.registry import PREDICTORS as PREDICTORS
 from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
-PREDICTORS: Mapping[str, str] = {
-    "auto": "predictors.stacked:StackedPredictor",
-    "boosting": "predictors.boosting:BoostingPredictor",
-    "gp": "predictors.gp:GpPredictor",
-    "latency": "predictors.latency:LatencyPredictor",
-    "mlp": "predictors.mlp:MlpPredictor",
-    "ridge": "predictors.ridge:RidgePredictor",
-    "trees": "predictors.trees:TreesPredictor",
-}
-DEFAULT = "auto"  # the best of benchmarks/predictor_quality.py
 FEWEST = 8  # rows to fit on: fewer cannot be split to measure the error
 
 

@@ -23,6 +23,7 @@ SEARCH = {
     "supernet.allocation",
     "hw_profiles.errors",
     "hw_profiles.registry",
+    "hw_profiles.streams",
     "nas.search",
     "nas.pareto",
     "nas.objectives",
@@ -42,9 +43,13 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.errors",
         "hw_profiles.files",
         "hw_profiles.registry",
+        "hw_profiles.options",
+        "hw_profiles.streams",
     },
     "supernet.allocation": {"numpy", "scipy", "hw_profiles.errors"},
-    "supernet.train.data": {"torch", "numpy", "PIL", "sklearn", "supernet.train", "hw_profiles"},
+    "supernet.train.data": {
+        *("torch", "numpy", "PIL", "sklearn", "supernet.train", "supernet.registry", "hw_profiles")
+    },
     "predictors": {
         "numpy",
         "sklearn",
@@ -60,6 +65,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.measurement",
         "hw_profiles.errors",
         "hw_profiles.registry",
+        "hw_profiles.streams",
     },
     "nas.search": SEARCH,
     "nas.pareto": SEARCH,

@@ -1,19 +1,17 @@
 """Which networks of a front are exported."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.objectives import OBJECTIVES, parse_limit, to_min
+from nas.objectives import OBJECTIVES, to_min
 from nas.search.loop import choose_finalists
 from nas.targets import show
+from nas.wanted import PICKS, Bounded, parse_pick
 
 Entry = Mapping[str, Any]  # a candidate of `front/1`
-USAGE = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
-_BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
 
 
 def pick(front: Mapping[str, Any], wanted: Sequence[str], count: int) -> list[Entry]:
@@ -38,35 +36,35 @@ def pick(front: Mapping[str, Any], wanted: Sequence[str], count: int) -> list[En
 
 def _rows(front: Mapping[str, Any], wanted: str) -> list[int]:
     entries = front["candidates"]
-    if wanted == "all":
-        return list(range(len(entries)))
-    if wanted == "knee":
-        return [knee(_minimised(front))]
-    if bounded := _BOUNDED.fullmatch(wanted):
-        return [_bounded(front, bounded[1].startswith("fastest"), bounded[2])]
+    match parse_pick(wanted):
+        case "all":
+            return list(range(len(entries)))
+        case "knee":
+            return [knee(_minimised(front))]
+        case Bounded() as bounded:
+            return [_bounded(front, bounded)]
     found = [row for row, entry in enumerate(entries) if entry["id"].startswith(wanted)]
-    if len(found) != 1 or not wanted:
+    if len(found) != 1:
         ids = ", ".join(entry["id"] for entry in entries)
-        problem = "several networks begin so" if found and wanted else f"write {USAGE}"
+        problem = "several networks begin so" if found else f"write {PICKS}"
         raise TrilobitError(f"--pick {wanted!r}: {problem}; on the front are {ids}")
     return found
 
 
-def _bounded(front: Mapping[str, Any], fastest: bool, text: str) -> int:
+def _bounded(front: Mapping[str, Any], pick: Bounded) -> int:
     """Row of the quickest that is accurate enough, or of the most accurate that is quick enough."""
-    bounded, sought = ("accuracy", "latency") if fastest else ("latency", "accuracy")
-    objectives = OBJECTIVES[bounded], OBJECTIVES[sought]
-    limit = parse_limit(text, objectives[0])
-    largest = front["reference"]["measured"][bounded]["value"]
-    bound = np.full(1, limit.resolve(largest))
+    sought = "latency" if pick.fastest else "accuracy"
+    objectives = OBJECTIVES[pick.bounded], OBJECTIVES[sought]
+    largest = front["reference"]["measured"][pick.bounded]["value"]
+    bound = np.full(1, pick.limit.resolve(largest))
     values = np.array([[e["measured"][o.name]["value"] for o in objectives] for e in front["candidates"]])
     minimised = to_min(objectives, values)
     allowed = minimised[:, 0] <= objectives[0].to_min(bound)[0]
     if not allowed.any():
         nearest = float(values[minimised[:, 0].argmin(), 0])
         raise TrilobitError(
-            f"no network of the front has {bounded} {'>=' if fastest else '<='} {text}; the nearest has "
-            f"{show(objectives[0], nearest)}"
+            f"no network of the front has {pick.bounded} {'>=' if pick.fastest else '<='} {pick.text}; the "
+            f"nearest has {show(objectives[0], nearest)}"
         )
     return int(np.where(allowed, minimised[:, 1], np.inf).argmin())
 

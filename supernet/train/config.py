@@ -3,27 +3,17 @@ checkpoint.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Annotated
 
 from hw_profiles.errors import TrilobitError
-from supernet.train.randaugment import STRONGEST
+from hw_profiles.options import OneOf, Range, check
 
-NEVER = ("checkpoint_s", math.inf)  # but at the end
-_CHOICES = {
-    "optimiser": ("adamw", "sgd"),
-    "schedule": ("sandwich", "shrinking", "largest"),
-    "device": ("auto", "cpu", "cuda"),
-    "amp": ("auto", "off", "bf16", "fp16"),
-}
-# names, what holds of their values, and how errors say it
-_BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("batch_size", "accumulate", "learning_rate", "clip_norm", "threads"), lambda v: v > 0, "above 0"),
-    (("momentum", "warmup", "smoothing", "ema"), lambda v: 0 <= v < 1, "at least 0 and below 1"),
-    (("weight_decay", "random_subnets", "pad", "cutout", "mixup"), lambda v: v >= 0, "at least 0"),
-    (("randaugment", "evaluate_every", "checkpoint_s"), lambda v: v >= 0, "at least 0"),
-    (("randaugment",), lambda v: v <= STRONGEST, f"at most {STRONGEST}"),
-)
+NONE = "none"  # no weights to start from
+STRONGEST = 30  # magnitude of RandAugment
+WIDEST = 8  # bits of the weights that the quantized phase stores
+# settings that say how to compute, not what
+HOST_ONLY = ("device", "amp", "evaluate_every", "checkpoint_s", "threads")
 
 
 @dataclass(frozen=True)
@@ -67,50 +57,77 @@ class TrainConfig:
         TrilobitError: a value that cannot train, which names what is allowed.
     """
 
-    epochs: int = 36
-    init: str = "none"
-    batch_size: int = 64
-    accumulate: int = 1
-    optimiser: str = "adamw"
-    learning_rate: float = 5e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup: float = 0.1
-    clip_norm: float = 5.0
-    ema: float = 0.0
-    schedule: str = "sandwich"
-    random_subnets: int = 2
+    epochs: Annotated[int, Range(0, 100_000)] = 36
+    init: str = NONE
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    accumulate: Annotated[int, Range(1, 65_536)] = 1
+    optimiser: Annotated[str, OneOf(("adamw", "sgd"))] = "adamw"
+    learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-3
+    momentum: Annotated[float, Range(0, 1, below=True)] = 0.9
+    weight_decay: Annotated[float, Range(0, 100)] = 1e-4
+    warmup: Annotated[float, Range(0, 1, below=True, share=True)] = 0.1
+    clip_norm: Annotated[float, Range(0, 1e6, above=True)] = 5.0
+    ema: Annotated[float, Range(0, 1, below=True)] = 0.0
+    schedule: Annotated[str, OneOf(("sandwich", "shrinking", "largest"))] = "sandwich"
+    random_subnets: Annotated[int, Range(0, 1_000)] = 2
     teacher: str = ""
-    smoothing: float = 0.1
-    pad: int = 2
+    smoothing: Annotated[float, Range(0, 1, below=True, share=True)] = 0.1
+    pad: Annotated[int, Range(0, 1_024)] = 2
     flip: bool = False
-    cutout: int = 0
-    mixup: float = 0.0
-    randaugment: int = 0
-    device: str = "auto"
-    amp: str = "auto"
-    evaluate_every: int = 0
-    checkpoint_s: float = 15.0
-    threads: int = 1
+    cutout: Annotated[int, Range(0, 4_096)] = 0
+    mixup: Annotated[float, Range(0, 100)] = 0.0
+    randaugment: Annotated[int, Range(0, STRONGEST)] = 0
+    device: Annotated[str, OneOf(("auto", "cpu", "cuda"))] = "auto"
+    amp: Annotated[str, OneOf(("auto", "off", "bf16", "fp16"))] = "auto"
+    evaluate_every: Annotated[int, Range(0, 100_000)] = 0
+    checkpoint_s: Annotated[float, Range(0, 1e9, besides=math.inf)] = 15.0
+    threads: Annotated[int, Range(1, 1_024)] = 1
 
     def __post_init__(self) -> None:
-        self._check_epochs()
-        for name, value in asdict(self).items():
-            if isinstance(value, float) and not math.isfinite(value) and (name, value) != NEVER:
-                raise TrilobitError(f"train.{name} must be a finite number, got {value}")
-        for names, holds, wording in _BOUNDS:
-            for name in names:
-                if not holds(getattr(self, name)):
-                    raise TrilobitError(f"train.{name} must be {wording}, got {getattr(self, name)}")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise TrilobitError(
-                    f"train.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
-                )
-
-    def _check_epochs(self) -> None:
-        if self.epochs < 0 or (self.epochs == 0 and self.init == "none"):
+        check(self, "train")
+        if self.epochs == 0 and self.init == NONE:
             raise TrilobitError(
-                f"train.epochs must be above 0, got {self.epochs}; give some (--epochs), or weights to use "
-                "as they are (train.init, --init)"
+                "train.epochs must be above 0, got 0; give some (--epochs), or weights to use as they are "
+                "(train.init, --init)"
             )
+
+
+@dataclass(frozen=True)
+class QuantizedPhase:
+    """How to train the quantized networks of a supernet.
+
+    Attributes:
+        epochs: passes over the training part; a share of one is enough for many images.
+        batch_size: images per step.
+        learning_rate: peak, of the weights, by Adam; linear warm-up, then cosine to 0.
+        scale_learning_rate: peak, of the logarithms of the scales, before the factor of each width.
+        weight_decay: on convolution and linear weights only; scales have none.
+        warmup: share of the steps that warm up.
+        clip_norm: largest norm of the gradients of one width.
+        widths: widths of weights in bits; empty for all that the space has.
+        mixed: networks of mixed widths per step.
+        probes: random vectors of the Hessian's trace; its images are one batch.
+        calibration: images that first scales are found on.
+        checkpoint_s: seconds between checkpoints.
+
+    Raises:
+        TrilobitError: a value that cannot train, which names what is allowed.
+    """
+
+    epochs: Annotated[float, Range(0, 10_000, above=True)] = 4.0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+    scale_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-3
+    weight_decay: Annotated[float, Range(0, 100)] = 5e-5
+    warmup: Annotated[float, Range(0, 1, below=True, share=True)] = 0.05
+    clip_norm: Annotated[float, Range(0, 1e6, above=True)] = 5.0
+    widths: Annotated[tuple[int, ...], Range(2, WIDEST)] = ()
+    mixed: Annotated[int, Range(0, 1_000)] = 1
+    probes: Annotated[int, Range(1, 10_000)] = 8
+    calibration: Annotated[int, Range(1, 100_000)] = 128
+    checkpoint_s: Annotated[float, Range(0, 1e9, besides=math.inf)] = 15.0
+
+    def __post_init__(self) -> None:
+        check(self, "quantized")
+        if len(set(self.widths)) < len(self.widths):
+            raise TrilobitError(f"quantized.widths must name each once, got {self.widths}")

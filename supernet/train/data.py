@@ -23,13 +23,12 @@ from torch.nn import functional as F
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
+from supernet.registry import SOURCES
 from supernet.train import cifar10
 from supernet.train.image_archives import read_class_folders
 from supernet.train.images import Images, Labels, Pixels, Source
 
 __all__ = ["Dataset", "Images", "load_data", "normalised", "stratified_split", "to_batch", "to_tensor"]
-
-_USAGE = {"digits": "digits", "imagefolder": "imagefolder:PATH[?size=N]", "cifar10": "cifar10:PATH"}
 
 SPLIT = (0.6, 0.2, 0.2)  # train, validation, test where the source has one part only
 VALIDATION_SHARE = 0.1  # of the training part where the source has a test part: 5,000 of CIFAR-10's 50,000
@@ -86,7 +85,7 @@ def load_data(source: str, *, seed: int, cache: Path | None = None) -> Dataset:
     """
     kind, _, argument = source.partition(":")
     if kind not in _READERS:
-        raise TrilobitError(f"unknown data source {source!r}; known: {', '.join(_USAGE.values())}")
+        raise TrilobitError(f"unknown data source {source!r}; known: {', '.join(SOURCES.values())}")
     read = _READERS[kind](argument, cache)
     if len(read.classes) < 2:
         raise TrilobitError(f"{source}: only one class, {read.classes[0]!r}; at least two are needed")
@@ -191,7 +190,7 @@ def _read_digits(argument: str, cache: Path | None) -> Source:
 def _read_image_folder(argument: str, cache: Path | None) -> Source:
     path_text, _, option = argument.partition("?")
     if not path_text:
-        raise TrilobitError(f"imagefolder needs a path: {_USAGE['imagefolder']}")
+        raise TrilobitError(f"imagefolder needs a path: {SOURCES['imagefolder']}")
     match = re.fullmatch(r"size=([1-9]\d{0,3})", option)
     if option and not match:
         raise TrilobitError(
@@ -212,7 +211,9 @@ def _read_image_folder(argument: str, cache: Path | None) -> Source:
 
 def _read_cifar10(argument: str, cache: Path | None) -> Source:
     if not argument:
-        raise TrilobitError(f"cifar10 needs a folder that holds or receives the archive: {_USAGE['cifar10']}")
+        raise TrilobitError(
+            f"cifar10 needs a folder that holds or receives the archive: {SOURCES['cifar10']}"
+        )
     path = Path(argument)
     if path.name == cifar10.PICKLED:
         raise TrilobitError(f"{path}: pickled, so never read; give {cifar10.ARCHIVE} from {cifar10.URL}")

@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.errors import TrilobitError
 from hw_profiles.lowering import lower
+from hw_profiles.options import Range, check
 from hw_profiles.workload import FLOATS, Workload
 from supernet.family import Family
 from supernet.network import Network
@@ -62,21 +62,16 @@ class FineTuning:
         TrilobitError: a value that cannot train, which names what is allowed.
     """
 
-    epochs: int = 5
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-5
-    warmup: float = 0.1
-    clip_norm: float = 5.0
-    teacher: float = 0.5
-    checkpoint_s: float = 15.0
+    epochs: Annotated[int, Range(1, 10_000)] = 5
+    learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+    weight_decay: Annotated[float, Range(0, 100)] = 1e-5
+    warmup: Annotated[float, Range(0, 1, share=True)] = 0.1
+    clip_norm: Annotated[float, Range(0, 1e6, above=True)] = 5.0
+    teacher: Annotated[float, Range(0, 1, share=True)] = 0.5
+    checkpoint_s: Annotated[float, Range(0, 1e9, besides=math.inf)] = 15.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise TrilobitError(f"finetune.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup", "teacher"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrilobitError(f"finetune.{name} must be in 0..1, got {getattr(self, name)}")
+        check(self, "finetune")
 
 
 @dataclass(frozen=True, eq=False)

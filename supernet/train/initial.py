@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from supernet.train.checkpoint import Weights, content_hash
+from supernet.train.config import NONE as NONE
 from supernet.zoo import PREFIX, shipped
 
-NONE = "none"
 LISTED = 10  # names in the error of a checkpoint that does not fit
 
 

@@ -24,6 +24,7 @@ from supernet.train.batches import Batches, resize
 from supernet.train.batches import steps_per_epoch as steps_per_epoch
 from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from supernet.train.checkpoint import trained_weights as trained_weights
+from supernet.train.config import HOST_ONLY as HOST_ONLY
 from supernet.train.config import TrainConfig as TrainConfig
 from supernet.train.data import Dataset
 from supernet.train.initial import NONE, start_from, weights_path
@@ -36,8 +37,6 @@ from supernet.train.schedule import warmed_cosine
 from supernet.train.teacher import Teacher, load_teacher, teacher_identity
 from supernet.train.watch import watched_accuracies
 
-# settings that say how to compute, not what
-HOST_ONLY = ("device", "amp", "evaluate_every", "checkpoint_s", "threads")
 ALONE = World()
 
 

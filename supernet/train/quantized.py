@@ -27,73 +27,14 @@ from supernet.quant.sensitivity import hessian_traces, rounding_errors
 from supernet.space import Candidate, Genomes
 from supernet.train.batches import Batches, resize
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
+from supernet.train.config import WIDEST as WIDEST
+from supernet.train.config import QuantizedPhase as QuantizedPhase
 from supernet.train.config import TrainConfig
 from supernet.train.data import Dataset, to_batch
 from supernet.train.loop import Progress
 from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
 from supernet.train.schedule import warmed_cosine
-
-WIDEST = 8  # bits of the stored weights
-_POSITIVE = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "scale_learning_rate",
-    "clip_norm",
-    "probes",
-    "calibration",
-)
-
-
-@dataclass(frozen=True)
-class QuantizedPhase:
-    """How to train the quantized networks of a supernet.
-
-    Attributes:
-        epochs: passes over the training part; a share of one is enough for many images.
-        batch_size: images per step.
-        learning_rate: peak, of the weights, by Adam; linear warm-up, then cosine to 0.
-        scale_learning_rate: peak, of the logarithms of the scales, before the factor of each width.
-        weight_decay: on convolution and linear weights only; scales have none.
-        warmup: share of the steps that warm up.
-        clip_norm: largest norm of the gradients of one width.
-        widths: widths of weights in bits; empty for all that the space has.
-        mixed: networks of mixed widths per step.
-        probes: random vectors of the Hessian's trace; its images are one batch.
-        calibration: images that first scales are found on.
-        checkpoint_s: seconds between checkpoints.
-
-    Raises:
-        TrilobitError: a value that cannot train, which names what is allowed.
-    """
-
-    epochs: float = 4.0
-    batch_size: int = 64
-    learning_rate: float = 5e-4
-    scale_learning_rate: float = 5e-3
-    weight_decay: float = 5e-5
-    warmup: float = 0.05
-    clip_norm: float = 5.0
-    widths: tuple[int, ...] = ()
-    mixed: int = 1
-    probes: int = 8
-    calibration: int = 128
-    checkpoint_s: float = 15.0
-
-    def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise TrilobitError(f"quantized.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("weight_decay", "mixed"):
-            if getattr(self, name) < 0:
-                raise TrilobitError(f"quantized.{name} must be at least 0, got {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise TrilobitError(f"quantized.warmup must be at least 0 and below 1, got {self.warmup}")
-        if any(not 2 <= width <= WIDEST for width in self.widths) or len(set(self.widths)) < len(self.widths):
-            raise TrilobitError(
-                f"quantized.widths are between 2 and {WIDEST} bits, each once, got {self.widths}"
-            )
 
 
 @dataclass(frozen=True)

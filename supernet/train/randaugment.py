@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from supernet.train.config import STRONGEST as STRONGEST
+
 ROUNDS = 2  # operations per image, one after the other
-STRONGEST = 30
 _GREY = (19595, 38470, 7471)  # of ITU-R 601-2 luma, in 1/65536
 _Operation = Callable[[Tensor, float, Tensor], Tensor]
 

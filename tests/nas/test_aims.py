@@ -33,8 +33,9 @@ def test_without_aims_the_limits_count() -> None:
     ("texts", "message"),
     [
         ((), "needs to know where to go: give an aim"),
-        (("macs=3M",), "write objectives of the search"),
-        (("latency",), "write objectives of the search"),
+        (("macs=3M",), "macs is no objective of the search"),
+        (("speed=3M",), "write objectives"),
+        (("latency",), "write objectives"),
         (("latency=1ms,latency=2ms",), "each once"),
         (("latency=fast",), "write a number and one of: s, ms"),
     ],

@@ -11,18 +11,27 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
-from nas.config import RunConfig, SearchSection, parse_config, read_config, render_config
+from nas.config import RunConfig, SearchSection
+from nas.config_file import parse_config, read_config, render_config
 from nas.objectives import OBJECTIVES
+from nas.search.searcher import SEARCHERS
 from supernet.train.loop import TrainConfig
 
 counts = st.integers(1, 10**6)
-names = st.text(min_size=1, max_size=20)
+names = st.sampled_from(sorted(SEARCHERS))
 objectives = st.lists(st.sampled_from(sorted(OBJECTIVES)), min_size=1, unique=True).map(tuple)
 configs = st.builds(
     RunConfig,
     seed=st.integers(0, 2**31),
-    measure=st.builds(MeasurePlan, rounds=counts, window_s=st.floats(0, 1), core=st.none() | counts),
-    train=st.builds(TrainConfig, epochs=counts, learning_rate=st.floats(1e-9, 1), flip=st.booleans()),
+    measure=st.builds(
+        MeasurePlan,
+        rounds=st.integers(1, 10_000),
+        window_s=st.floats(1e-6, 1),
+        core=st.none() | st.integers(0, 9),
+    ),
+    train=st.builds(
+        TrainConfig, epochs=st.integers(1, 1_000), learning_rate=st.floats(1e-9, 1), flip=st.booleans()
+    ),
     search=st.builds(SearchSection, searcher=names, objectives=objectives, budget=counts),
     constraints=st.dictionaries(st.sampled_from(("latency", "size", "macs")), st.just("60%")),
 )
@@ -51,16 +60,25 @@ def test_whole_numbers_serve_as_fractions() -> None:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"trian": {}}, "mine: unknown section 'trian'; known: seed, data, device"),
-        ({"train": {"epoch": 1}}, "mine: unknown key train.epoch; known: accumulate"),
+        ({"trian": {}}, "mine: unknown section 'trian'; did you mean 'train'\\?; known: seed, data, device"),
+        (
+            {"train": {"epoch": 1}},
+            "mine: unknown key train.epoch; did you mean 'epochs'\\?; known: accumulate",
+        ),
         ({"train": []}, r"mine: \[train\] must be a table, got \[\]"),
-        ({"train": {"epochs": 1.5}}, "mine: train.epochs must be int, got 1.5"),
-        ({"train": {"epochs": True}}, "mine: train.epochs must be int, got True"),
-        ({"train": {"flip": 1}}, "mine: train.flip must be bool, got 1"),
-        ({"search": {"objectives": "accuracy"}}, "search.objectives must be list or tuple"),
-        ({"measure": {"core": "first"}}, "measure.core must be int, got 'first'"),
-        ({"seed": "7"}, "mine: seed must be int, got '7'"),
-        ({"constraints": ["size"]}, "mine: constraints must be dict"),
+        ({"train": {"epochs": 1.5}}, "mine: train.epochs must be a whole number from 0 to 100,000, got 1.5"),
+        (
+            {"train": {"epochs": True}},
+            "mine: train.epochs must be a whole number from 0 to 100,000, got True",
+        ),
+        ({"train": {"flip": 1}}, "mine: train.flip must be true or false, got 1"),
+        (
+            {"search": {"objectives": "accuracy"}},
+            "search.objectives must be a list, each item one of accuracy, latency",
+        ),
+        ({"measure": {"core": "first"}}, "measure.core must be a whole number from 0 to 65,535, got 'first'"),
+        ({"seed": "7"}, "mine: seed must be a whole number from 0 to 4,294,967,295, got '7'"),
+        ({"constraints": ["size"]}, r"mine: \[constraints\] must be a table"),
         ({"constraints": {"speed": "3"}}, "unknown objective 'speed'; known: accuracy"),
         ({"constraints": {"latency": "soon"}}, "write a number and one of: s, ms, us"),
         ({"constraints": {"size": "-3KB"}}, "positive and finite"),
@@ -83,7 +101,9 @@ def test_what_makes_no_sense_is_refused(document: dict[str, Any], message: str) 
     ],
 )
 def test_counts_start_at_one(section: str, key: str) -> None:
-    with pytest.raises(TrilobitError, match=rf"{section}\.{key} must be at least 1, got 0"):
+    with pytest.raises(
+        TrilobitError, match=rf"{section}\.{key} must be a whole number from 1 to [0-9,]+, got 0"
+    ):
         parse_config({section: {key: 0}}, origin="test")
 
 

@@ -9,7 +9,8 @@ import pytest
 
 import supernet.zoo
 from hw_profiles.errors import TrilobitError
-from nas.config import RunConfig, parse_config
+from nas.config import RunConfig
+from nas.config_file import parse_config
 from nas.defaults import BY_DATA, with_defaults
 from supernet.family import FAMILIES, load_family
 from supernet.train.checkpoint import Weights, save_weights

@@ -139,8 +139,11 @@ def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[export]\nfinetune = -1\n", "export.finetune must be at least 0 epochs, got -1"),
-        ("[export]\nfinetune_learning_rate = 0\n", "export.finetune_learning_rate must be above 0, got 0"),
+        ("[export]\nfinetune = -1\n", "export.finetune must be a whole number from 0 to 10,000, got -1"),
+        (
+            "[export]\nfinetune_learning_rate = 0\n",
+            "export.finetune_learning_rate must be a number above 0 and at most 100, got 0",
+        ),
         ("[export]\nfinetune = 1.5\n", "export.finetune must be int, got 1.5"),
     ],
 )
@@ -157,4 +160,4 @@ def test_what_cannot_train(
 
 def test_negative_epochs_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--finetune", "-1", "-o", str(tmp_path / "run")]) == 2
-    assert "export.finetune must be at least 0 epochs, got -1" in capsys.readouterr().err
+    assert "export.finetune must be a whole number from 0 to 10,000, got -1" in capsys.readouterr().err

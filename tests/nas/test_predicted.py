@@ -81,7 +81,7 @@ def test_a_focused_search_gains_nothing_far_below_a_limit() -> None:
 
 @pytest.mark.parametrize("confidence", [0.4, 1.0])
 def test_confidences_that_mean_nothing_are_refused(confidence: float) -> None:
-    with pytest.raises(TrilobitError, match="latency_confidence must be at least"):
+    with pytest.raises(TrilobitError, match="latency_confidence must be a number at least"):
         SearchSection(latency_confidence=confidence)
 
 

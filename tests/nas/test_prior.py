@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.config import DeviceSection, FitSection, RunConfig, SpaceSection, render_config
+from nas.config import DeviceSection, FitSection, RunConfig, SpaceSection
+from nas.config_file import render_config
 from nas.run import Run
 from nas.sampling import Samples
 from nas.stages.fit import prior_source

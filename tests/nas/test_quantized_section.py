@@ -80,5 +80,5 @@ def test_narrow_formats_get_a_phase_unless_the_configuration_says_otherwise() ->
 
 
 def test_a_phase_that_cannot_train_is_refused() -> None:
-    with pytest.raises(TrilobitError, match=r"quantized\.epochs must be above 0, got -1"):
+    with pytest.raises(TrilobitError, match=r"quantized\.epochs must be a number from 0 to 10,000, got -1"):
         RunConfig(quantized=QuantizedSection(epochs=-1.0))

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.cli import main
-from nas.config import RunConfig, parse_config
+from nas.config import RunConfig
+from nas.config_file import parse_config
 from nas.run import Run, find_run
 from nas.shipping import FORMATS, POINTS, ship
 from supernet.train.checkpoint import Weights, load_checkpoint, load_weights

@@ -10,7 +10,7 @@ import torch
 
 import supernet.zoo
 from nas.cli import main
-from nas.config import read_config
+from nas.config_file import read_config
 from supernet.family import load_family
 from supernet.train.checkpoint import Weights, load_weights, save_weights
 

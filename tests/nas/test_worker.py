@@ -11,7 +11,8 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from nas.cli import main
-from nas.config import RunConfig, parse_config, read_config, render_config
+from nas.config import RunConfig
+from nas.config_file import parse_config, read_config, render_config
 from nas.evaluate import Evaluator, supernet_identity
 from nas.run import Run, open_run
 from nas.sharing import agree

@@ -195,9 +195,9 @@ def test_the_cost_is_known_beforehand(family: Family, room: Classroom) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, r"finetune.epochs must be above 0, got 0"),
-        ({"learning_rate": -1.0}, r"finetune.learning_rate must be above 0"),
-        ({"teacher": 2.0}, r"finetune.teacher must be in 0..1, got 2.0"),
+        ({"epochs": 0}, r"finetune.epochs must be a whole number from 1 to 10,000, got 0"),
+        ({"learning_rate": -1.0}, r"finetune.learning_rate must be a number above 0"),
+        ({"teacher": 2.0}, r"finetune.teacher must be a number from 0 to 1, got 2.0"),
     ],
 )
 def test_what_cannot_train_is_refused(settings: dict[str, float], message: str) -> None:

@@ -157,11 +157,11 @@ def test_a_space_without_integers_or_the_wanted_width_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "quantized.epochs must be above 0, got 0"),
-        ({"learning_rate": -1.0}, "quantized.learning_rate must be above 0"),
-        ({"mixed": -1}, "quantized.mixed must be at least 0"),
+        ({"epochs": 0}, "quantized.epochs must be a number above 0 and at most 10,000, got 0"),
+        ({"learning_rate": -1.0}, "quantized.learning_rate must be a number above 0"),
+        ({"mixed": -1}, "quantized.mixed must be a whole number from 0"),
         ({"warmup": 1.0}, "below 1, got 1.0"),
-        ({"widths": (8, 1)}, r"between 2 and 8 bits, each once, got \(8, 1\)"),
+        ({"widths": (8, 1)}, r"each item a whole number from 2 to 8, got 1"),
         ({"widths": (4, 4)}, "each once"),
     ],
 )

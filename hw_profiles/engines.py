@@ -1,0 +1,54 @@
+"""The libraries that do the work of single parts: what to install where one of them is missing."""
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires, version
+
+# module that is imported -> package that brings it
+PACKAGES: Mapping[str, str] = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "tvm": "apache-tvm",
+    "tvm_ffi": "apache-tvm-ffi",
+    "optuna": "optuna",
+    "pymoo": "pymoo",
+    "moocore": "moocore",
+    "plotly": "plotly",
+    "jinja2": "jinja2",
+    "PIL": "pillow",
+    "lightgbm": "lightgbm",
+    "cryptography": "cryptography",
+}
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def missing_engine(error: ModuleNotFoundError) -> str:
+    """Return how to install the library whose absence `error` is, in one line; empty where it is none of
+    those: then it is a bug.
+    """
+    module = (error.name or "").partition(".")[0]
+    if module not in PACKAGES:
+        return ""
+    return f"the package {PACKAGES[module]} is not installed: pip install {_requirement(PACKAGES[module])!r}"
+
+
+def _requirement(package: str) -> str:
+    """Return the package with the versions that Trilobit was tested with."""
+    try:
+        declared = requires("trilobit") or []
+    except PackageNotFoundError:  # run from its sources
+        declared = []
+    matching = [line.partition(";")[0].strip() for line in declared]
+    return next((line for line in matching if (m := _NAME.match(line)) and m[0] == package), package)
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

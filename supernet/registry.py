@@ -1,0 +1,29 @@
+"""What can be chosen of spaces, number formats and data, by name; nothing of it is imported here."""
+
+from collections.abc import Mapping
+
+FAMILIES: Mapping[str, str] = {
+    "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
+    "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
+    "digits-staged": "supernet.families.staged:digits_staged",
+    "apq-proxyless": "supernet.families.apq:apq_proxyless",
+    "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
+    "ofa-mbv3-w1.2": "supernet.families.ofa_mobile:ofa_mbv3_wide",
+    "ofa-proxyless": "supernet.families.ofa_mobile:ofa_proxyless",
+    "ofa-resnet50": "supernet.families.ofa_resnet:ofa_resnet50",
+}
+FILE = ".json"  # the end of a space's name that is a file
+FORMATS: Mapping[str, str] = {
+    "fp32": "supernet.quant.formats.fp32:FP32",
+    "fp16": "supernet.quant.formats.fp16:FP16",
+    "int8": "supernet.quant.formats.integer:INT8",
+    "int6": "supernet.quant.formats.integer:INT6",
+    "int4": "supernet.quant.formats.integer:INT4",
+    "int2": "supernet.quant.formats.integer:INT2",
+}
+# kind of data -> how it is written
+SOURCES: Mapping[str, str] = {
+    "digits": "digits",
+    "imagefolder": "imagefolder:PATH[?size=N]",
+    "cifar10": "cifar10:PATH",
+}
