@@ -59,8 +59,8 @@ def parse_pick(text: str) -> Bounded | str:
 def parse_aim(text: str) -> Mapping[str, Limit]:
     """Return a point that a search heads for, by objective.
 
-    >>> parse_aim("accuracy=95%")
-    {'accuracy': Limit(value=0.95, relative=False)}
+    >>> parse_aim("accuracy=50%")
+    {'accuracy': Limit(value=0.5, relative=False)}
 
     Raises:
         TrilobitError: not objectives, each once and with a value.

@@ -159,7 +159,10 @@ def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, pr
         (["--from", "none.json", "--share", "10%"], "none.json: no such file"),
         (["--batch", "0"], "device.batch must be a whole number from 1 to 65,536, got 0"),
         (["--provider", "CUDA"], "execution provider 'CUDA' is not installed; installed: "),
-        (["--formats", "int8,int7"], "unknown format 'int7'; known: fp16, fp32, int2, int4, int6, int8"),
+        (
+            ["--formats", "int8,int7"],
+            "space.formats must be a list, each item one of fp16, fp32, int2, int4, int6, int8, got 'int7'",
+        ),
         (["--formats", "int8,int8"], "each once"),
         (["--formats", "fp16,int8"], "cannot hold both fp16 and integer formats"),
         (["--device", "systolic"], "write systolic:bitfusion"),

@@ -138,7 +138,7 @@ def test_a_limit_that_nothing_meets_is_refused() -> None:
         (("--images", "4"), "256 training images are needed to learn from, got 132"),
         (("--seed", "-1"), "--seed must be at least 0"),
         (("--title", " "), "--title must not be empty"),
-        (("--device", "abacus"), "unknown device 'abacus'"),
+        (("--device", "abacus"), "got 'abacus'"),
         (("--teacher", "nowhere.pt"), "nowhere.pt: no such checkpoint"),
         (("--teacher", "shipped:gpt"), "no checkpoint 'gpt' is shipped"),
         (("--data", "mnist"), "mnist"),
