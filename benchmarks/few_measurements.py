@@ -22,7 +22,8 @@ from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Estimate, MeasurePlan
 from hw_profiles.probe import in_context
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import measure_networks, profile_layers
 from hw_profiles.workload import OPS, LayerSpec, Workload
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage

@@ -36,7 +36,8 @@ from rich.console import Console
 
 from hw_profiles.backend import Job
 from hw_profiles.measurement import Measurement
-from hw_profiles.profile import DeviceProfile, load_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile
 from hw_profiles.profiler import measure_patiently
 from hw_profiles.workload import FP32
 from nas.config import ProfileSection, RunConfig, SampleSection

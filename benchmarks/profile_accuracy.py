@@ -27,7 +27,8 @@ from hw_profiles.backends.tvm_cpu.backend import TvmBackend
 from hw_profiles.calibration import WholeNetwork, fit_calibration, kendall_tau
 from hw_profiles.compare import compare
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import measure_networks, profile_layers
 from nas.stages.profile import calibration_networks, emit_with_random_numbers
 from predictors.kernels import fill

@@ -25,7 +25,7 @@ from harness import Row, argument_parser, interquartile_range, one_core, report
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hw_profiles.profile import load_profile
+from hw_profiles.profile_file import load_profile
 from nas.cli import main as nas
 from nas.design.command import open_blocks, tempo
 from nas.design.options import add_options

@@ -34,6 +34,10 @@ class DeviceInfo:
     batch: int = 1
     energy: str = "not measured"
 
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
+            raise ValueError(f"a device's name is a file name, got {self.name!r}")
+
     @property
     def figures(self) -> str:
         """What its figures are: `measured`, `modelled` or `published`."""

@@ -71,15 +71,16 @@ def read_document(path: Path, kind: type[D]) -> D:
         TrilobitError: missing, not JSON, of another schema, or a field that is not what `kind` says.
     """
     data = read_json(path, kind.SCHEMA)
+    del data["schema"]
     try:
         return parse(kind, data)
     except MismatchError as error:
         raise TrilobitError(f"{path}: {error}; {kind.REMEDY}") from None
 
 
-def write_document(path: Path, document: Document) -> None:
+def write_document(path: Path, document: Document, *, checksum: bool = False) -> None:
     """Write a noun atomically as JSON, with its schema first."""
-    write_json(path, {"schema": document.SCHEMA, **to_json(document)})
+    write_json(path, {"schema": document.SCHEMA, **to_json(document)}, checksum=checksum)
 
 
 def to_json(noun: Any) -> dict[str, Any]:
@@ -92,7 +93,8 @@ def parse(kind: type[T], data: Any) -> T:
 
     Understood are `str`, `int`, finite `float`, `bool`, `None`, `Any`, `Literal`, unions, `tuple`,
     `Sequence`, `Mapping` by strings, dataclasses, and `Annotated[kind, check...]` whose checks raise
-    ValueError. Fields that a dataclass does not name are left out, so that older versions read newer files.
+    ValueError. Fields that a dataclass does not name are left out, so that older versions read newer files;
+    one with `STRICT = True` refuses them.
 
     >>> parse(tuple[int, ...], [1, 2])
     (1, 2)
@@ -271,25 +273,23 @@ def _union_reader(arguments: tuple[Any, ...]) -> Reader:
 
 
 def _annotated_reader(arguments: tuple[Any, ...]) -> Reader:
-    """Checks may also convert: what they return counts, unless it is None."""
     base, *checks = arguments
     read_base = _reader(base)
 
     def read(value: Any) -> Any:
         result = read_base(value)
-        for check in checks:
-            try:
-                converted = check(result)
-            except (ValueError, TrilobitError) as error:
-                raise MismatchError(str(error)) from None
-            result = result if converted is None else converted
+        try:
+            for check in checks:
+                check(result)
+        except (ValueError, TrilobitError) as error:
+            raise MismatchError(str(error)) from None
         return result
 
     return read
 
 
 def _dataclass_reader(kind: Any) -> Reader:
-    hints = get_type_hints(kind, include_extras=True)
+    hints, strict = get_type_hints(kind, include_extras=True), getattr(kind, "STRICT", False)
     parts = [
         (
             field.name,
@@ -303,6 +303,9 @@ def _dataclass_reader(kind: Any) -> Reader:
     def read(value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise _expected("an object", value)
+        if strict and (unknown := sorted(set(value) - {name for name, *_ in parts})):
+            known = ", ".join(name for name, *_ in parts)
+            raise MismatchError(f"unknown field {_shown(unknown[0])}; there are {known}")
         arguments, name = {}, ""
         try:
             for name, reader, required in parts:
@@ -314,7 +317,7 @@ def _dataclass_reader(kind: Any) -> Reader:
             raise error.inside(name) from None
         try:
             return kind(**arguments)
-        except ValueError as error:  # what its __post_init__ refuses
+        except (ValueError, TrilobitError) as error:  # what its __post_init__ refuses
             raise MismatchError(str(error)) from None
 
     return read

@@ -3,10 +3,12 @@ name.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +63,32 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def write_json(path: Path, document: dict[str, Any], *, indent: int | None = 1) -> None:
-    """Write `document`, which must carry its `"schema": "<name>/<n>"`, atomically as JSON."""
+def write_json(
+    path: Path, document: dict[str, Any], *, indent: int | None = 1, checksum: bool = False
+) -> None:
+    """Write `document`, which must carry its `"schema": "<name>/<n>"`, atomically as JSON.
+
+    Args:
+        checksum: let it carry `checksum_of` all else in it, which `read_json` then compares.
+    """
     if "schema" not in document:
         raise ValueError(f"{path.name}: every file carries a schema")
-    write_atomic(path, json.dumps(document, indent=indent, allow_nan=False) + "\n")
+    whole = {**document, "checksum": checksum_of(document)} if checksum else document
+    write_atomic(path, json.dumps(whole, indent=indent, allow_nan=False) + "\n")
+
+
+def checksum_of(document: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of plain data as compact JSON with sorted names."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """The document in `path`, checked to be of `schema` (for example `profile/1`).
+    """Return the document in `path`, of `schema` (for example `profile/1`), without its checksum.
 
     Raises:
-        TrilobitError: the file is missing, cannot be read, is not JSON (truncated, say), or carries another
-            schema.
+        TrilobitError: the file is missing, cannot be read, is not JSON (truncated, say), carries another
+            schema or a checksum that does not match.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -92,6 +107,12 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
         raise TrilobitError(
             f"{path}: schema {_named(found)}, but this version reads {schema!r}; use the version that "
             "wrote it, or have this one write it again (what belongs to a run: in another folder, -o)"
+        )
+    stated = document.pop("checksum", None)
+    if stated is not None and stated != checksum_of(document):
+        raise TrilobitError(
+            f"{path}: its checksum does not match: changed or damaged since it was written; have it written "
+            "again, or take its `checksum` out if you changed it yourself"
         )
     return dict(document)
 

@@ -152,7 +152,7 @@ def _compare(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _import(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from hw_profiles.importers import import_table
-    from hw_profiles.profile import save_profile
+    from hw_profiles.profile_file import save_profile
 
     profile = import_table(arguments.table)
     save_profile(profile, arguments.output)

@@ -11,7 +11,8 @@ from rich.table import Table
 from hw_profiles.calibration import kendall_tau
 from hw_profiles.compare import CLOSE, Comparison, Pair, compare
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import DeviceProfile, load_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile
 from nas.costs import compile_costs
 from nas.objectives import OBJECTIVES
 from nas.report.comparison import PLOTS, write_plot

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
 from hw_profiles.workload import LayerSpec, macs
 from predictors.table import distinct_layers
 from supernet.family import Family, load_family

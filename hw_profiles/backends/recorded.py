@@ -7,7 +7,7 @@ from pathlib import Path
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, alone
-from hw_profiles.profile import load_profile
+from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import LayerSpec
 
 

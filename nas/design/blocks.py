@@ -16,7 +16,8 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
 from hw_profiles.profiler import profile_layers
 from hw_profiles.workload import LayerSpec
 from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload

@@ -15,7 +15,8 @@ from rich.console import Console
 from hw_profiles.calibration import fit_calibration
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import Emit, measure_networks, plan_groups, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
 from nas.costs import compile_costs

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.profile import load_profile
+from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import macs, params
 from nas.costs import compile_costs
 from nas.evaluate import Evaluator

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile import load_profile
+from hw_profiles.profile_file import load_profile
 from nas.aims import aims_of
 from nas.allocation import SEEDED, seeds
 from nas.costs import Costs, compile_costs

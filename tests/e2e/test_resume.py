@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.profile import DeviceProfile, load_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile
 
 DEADLINE_S = 90
 POLL_S = 0.002

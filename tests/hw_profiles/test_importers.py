@@ -25,7 +25,7 @@ from hw_profiles.importers import (
     merged,
     read_table,
 )
-from hw_profiles.profile import load_profile, save_profile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.workload import LayerSpec, macs, params
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

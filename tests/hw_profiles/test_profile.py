@@ -27,7 +27,8 @@ from hw_profiles.calibration import (
 )
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.workload import INPUT, LayerSpec, Workload, parse_key
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"
@@ -87,8 +88,10 @@ BROKEN: dict[str, Corrupt] = {
     "no table": lambda d: d.pop("table"),
     "no calibration": lambda d: d.pop("calibration"),
     "no slope": lambda d: d["calibration"].pop("slope"),
-    "strange device": lambda d: d["device"].update(colour="red"),
-    "strange plan": lambda d: d["plan"].update(colour="red"),
+    "strange field": lambda d: d.update(colour="red"),
+    "a device named like a path": lambda d: d["device"].update(name="../../elsewhere"),
+    "two kinds of rows": lambda d: d["calibration"]["networks"][0].update(rows=[1, 2]),
+    "no time at all": lambda d: d["calibration"]["networks"][0].update(measured_s=0),
     "table is a list": lambda d: d.update(table=[]),
     "table is text": lambda d: d.update(table="rows"),
     "no samples": lambda d: d["table"][CONV.key()].pop("samples_s"),
@@ -117,8 +120,33 @@ def test_what_is_not_a_profile_is_refused(corrupt: Corrupt, golden: dict[str, An
 def test_what_a_profile_lacks_is_named(golden: dict[str, Any], tmp_path: Path) -> None:
     del golden["plan"]
     (tmp_path / "part.json").write_text(json.dumps(golden))
-    with pytest.raises(TrilobitError, match="not a usable profile \\(lacks 'plan'\\)"):
+    with pytest.raises(TrilobitError, match="plan: missing; not a usable profile: run `nas profile` again"):
         load_profile(tmp_path / "part.json")
+
+
+def test_newer_profiles_may_say_more_of_device_plan_and_rows(golden: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "newer.json"
+    for part in (golden["device"], golden["plan"], golden["table"][CONV.key()]):
+        part["unheard_of"] = 1
+    path.write_text(json.dumps(golden))
+    assert load_profile(path) == load_profile(GOLDEN)
+
+
+def test_one_changed_digit_of_a_saved_profile_is_noticed(
+    device_profile: DeviceProfile, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.json"
+    save_profile(device_profile, path)
+    document = json.loads(path.read_text())
+    next(iter(document["table"].values()))["samples_s"][0] *= 10
+    path.write_text(json.dumps(document))
+    with pytest.raises(
+        TrilobitError, match=r"profile\.json: its checksum does not match.*take its `checksum`"
+    ):
+        load_profile(path)
+    del document["checksum"]
+    path.write_text(json.dumps(document))
+    load_profile(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

@@ -17,7 +17,8 @@ import tomli_w
 import torch
 from PIL import Image
 
-from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
 from nas import pipeline
 from nas.cli import main
 from supernet.train.checkpoint import save_checkpoint

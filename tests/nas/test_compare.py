@@ -15,7 +15,8 @@ from scipy.stats import kendalltau
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.workload import LayerSpec
 from nas import compare
 from nas.compare import NETWORKS, SEED, compare_networks, compare_profiles

@@ -12,7 +12,8 @@ import pytest
 
 from hw_profiles.backends.ort import OrtBackend
 from hw_profiles.probe import in_context
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import GROUP
 from hw_profiles.workload import LayerSpec, parse_key
 from nas.cli import main

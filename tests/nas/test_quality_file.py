@@ -9,7 +9,8 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
 from nas.config import DeviceSection, RunConfig
 from nas.evaluate import Evaluator
 from nas.quality import (

@@ -9,7 +9,8 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.profile import DeviceProfile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
 from nas.config import DeviceSection, RunConfig, SampleSection, SpaceSection
 from nas.run import Run
 from nas.sampling import Enough, Samples

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Estimate, Measurement
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.workload import OPS, LayerSpec, conversion
 from predictors.calibration import coverage
 from predictors.kernels import KernelPredictor, Scale, fill, fit_profile, left_out, source
