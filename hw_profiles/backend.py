@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe
 from hw_profiles.workload import LayerSpec, Workload
@@ -23,6 +24,11 @@ class DeviceInfo:
         threads: threads used by one inference.
         batch: images per inference; every time and energy is of a whole batch.
         energy: where joules come from, or why there are none.
+        integer_sums: what its kernels for unsigned activations and signed weights do with sums that leave 16
+            bits, found by running some.
+
+    Raises:
+        ValueError: `integer_sums` is no `IntegerSums`.
     """
 
     name: str
@@ -33,6 +39,10 @@ class DeviceInfo:
     threads: int = 1
     batch: int = 1
     energy: str = "not measured"
+    integer_sums: IntegerSums = IntegerSums.UNKNOWN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "integer_sums", IntegerSums(self.integer_sums))  # JSON has the plain word
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
@@ -45,7 +55,7 @@ class DeviceInfo:
 
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
-        return asdict(self)
+        return {**asdict(self), "integer_sums": str(self.integer_sums)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""How a device adds the products of an integer layer, which decides what weights of 8 bits it computes exactly.
+
+Kernels for processors with neither VNNI nor dot products multiply unsigned activations with signed weights in
+pairs, and add the two products of a pair in 16 bits, with saturation (vpmaddubsw): two products of up to
+255 * 127 do not fit. Weight codes of 7 bits do, and so do unsigned weights, which other kernels compute.
+"""
+
+from enum import StrEnum
+
+WIDEST_EXACT = 64  # the largest weight code of which any pair of products fits: 2 * 255 * 64 < 2^15
+
+
+class IntegerSums(StrEnum):
+    """What the unsigned x signed kernels of a device do with sums that leave 16 bits."""
+
+    EXACT = "exact"
+    SATURATING = "saturating"
+    UNKNOWN = "unknown"  # a profile from before this was asked
+
+    @property
+    def reduced(self) -> bool:
+        """Whether weights of 8 bits need codes of 7, because sums may saturate."""
+        return self is not IntegerSums.EXACT
