@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import Measurement, MeasurePlan
@@ -25,10 +25,7 @@ class DeviceInfo:
         batch: images per inference; every time and energy is of a whole batch.
         energy: where joules come from, or why there are none.
         integer_sums: what its kernels for unsigned activations and signed weights do with sums that leave 16
-            bits, found by running some.
-
-    Raises:
-        ValueError: `integer_sums` is no `IntegerSums`.
+            bits, found by running some; `unknown` in profiles from before that.
     """
 
     name: str
@@ -39,10 +36,7 @@ class DeviceInfo:
     threads: int = 1
     batch: int = 1
     energy: str = "not measured"
-    integer_sums: IntegerSums = IntegerSums.UNKNOWN
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "integer_sums", IntegerSums(self.integer_sums))  # JSON has the plain word
+    integer_sums: Literal["exact", "saturating", "unknown"] = "unknown"
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
@@ -53,9 +47,14 @@ class DeviceInfo:
         """What its figures are: `measured`, `modelled` or `published`."""
         return _UNMEASURED.get(self.engine, "measured")
 
+    @property
+    def sums(self) -> IntegerSums:
+        """What 8-bit weights are made for."""
+        return IntegerSums(self.integer_sums)
+
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
-        return {**asdict(self), "integer_sums": str(self.integer_sums)}
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,15 @@ class PublishedTable:
         """The table in place of a device."""
         joules = any(entry.energy_j is not None for entry in self.entries.values())
         energy = f"published: {self.source}" if joules else "not published"
-        return DeviceInfo(self.name, "see provider", "published table", "1", self.source, energy=energy)
+        return DeviceInfo(
+            self.name,
+            "see provider",
+            "published table",
+            "1",
+            self.source,
+            energy=energy,
+            integer_sums="exact",
+        )
 
     def profile(self) -> DeviceProfile:
         """The rows as measured, one sample each: nothing is interpolated and nothing calibrated."""

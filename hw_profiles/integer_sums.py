@@ -1,8 +1,8 @@
-"""How a device adds the products of an integer layer, which decides what weights of 8 bits it computes exactly.
+"""How a device adds the products of an integer layer: it decides which 8-bit weights are computed exactly.
 
 Kernels for processors with neither VNNI nor dot products multiply unsigned activations with signed weights in
 pairs, and add the two products of a pair in 16 bits, with saturation (vpmaddubsw): two products of up to
-255 * 127 do not fit. Weight codes of 7 bits do, and so do unsigned weights, which other kernels compute.
+255 * 127 do not fit. With weight codes of 7 bits they do, and unsigned weights have other kernels.
 """
 
 from enum import StrEnum

@@ -24,7 +24,7 @@ settings.load_profile("any-machine")
 
 SLOPE, SESSION_S = 0.9, 8e-6  # of whole networks against sums of rows
 WHOLE = 24  # networks of each precision "measured" as a whole, half of them held out
-DEVICE = DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none")
+DEVICE = DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none", integer_sums="exact")
 
 
 def layer_s(layer: LayerSpec) -> float:

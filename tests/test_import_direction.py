@@ -32,6 +32,7 @@ SEARCH = {
 MAY_IMPORT: Mapping[str, set[str]] = {
     "hw_profiles": {"numpy", "hw_profiles"},
     "hw_profiles.backends.ort": {"numpy", "hw_profiles", "onnxruntime"},
+    "hw_profiles.backends.ort_sums": {"numpy", "hw_profiles", "onnx"},
     "hw_profiles.backends.tvm_cpu": {"numpy", "hw_profiles", "tvm", "tvm_ffi"},
     "supernet": {
         "torch",
@@ -40,6 +41,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "supernet",
         "hw_profiles.workload",
         "hw_profiles.lowering",
+        "hw_profiles.integer_sums",
         "hw_profiles.errors",
         "hw_profiles.files",
         "hw_profiles.registry",

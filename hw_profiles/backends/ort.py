@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.backend import DeviceInfo, Job
+from hw_profiles.backends.ort_sums import largest_inputs, saturating_kinds, saturating_model
 from hw_profiles.energy import Meter, find_meter, joules_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.host import cpu_model, pinned
@@ -89,6 +91,25 @@ def prepared(session: onnxruntime.InferenceSession, batch: int) -> Callable[[], 
     return lambda: session.run_with_iobinding(binding)
 
 
+@cache
+def saturating_kernels(provider: str) -> tuple[str, ...] | None:
+    """Return the kinds of integer kernels, of `ort_sums.KERNELS`, that saturate here; None where the
+    provider does not run integer kernels, so that it cannot be told.
+    """
+    try:
+        session = open_session(saturating_model(), provider=provider)
+        names = [output.name for output in session.get_outputs()]
+        return saturating_kinds(dict(zip(names, session.run(None, largest_inputs()), strict=True)))
+    except Exception:  # whatever the engine rejects
+        return None
+
+
+def integer_sums(provider: str) -> Literal["exact", "saturating", "unknown"]:
+    """Return what this machine's kernels do with sums that leave 16 bits."""
+    kinds = saturating_kernels(provider)
+    return "unknown" if kinds is None else "saturating" if kinds else "exact"
+
+
 class OrtBackend:
     """Measures with ONNX Runtime on this machine.
 
@@ -123,6 +144,7 @@ class OrtBackend:
             threads=self._threads,
             batch=self._batch,
             energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
+            integer_sums=integer_sums(self._provider),
         )
 
     def supports(self, layer: LayerSpec) -> bool:

@@ -361,6 +361,7 @@ class SystolicBackend:
             engine_version="1",
             provider=f"systolic {array.rows}x{array.columns}",
             energy=f"modelled, {array.energy_source}",
+            integer_sums="exact",
         )
 
     def supports(self, layer: LayerSpec) -> bool:

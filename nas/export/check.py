@@ -11,12 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hw_profiles.errors import TrilobitError
 from supernet.network import Network
 from supernet.quant.simulate import simulate
 
 IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
 PATCH = 4  # pixels: white noise alone looks the same to a network everywhere
 BATCH = 50
+
+
+class DisagreementError(TrilobitError):
+    """A file or a library does not do what its network says: it is not shipped."""
 
 
 def made_up_images(n: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

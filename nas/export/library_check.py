@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hw_profiles.arithmetic import run_network
 from hw_profiles.backends.tvm_cpu.standalone import is_integer_only
 from hw_profiles.host import cpu_model
-from nas.export.check import IMAGES, Input, answers_of, digest, made_up_images
+from nas.export.check import IMAGES, DisagreementError, Input, answers_of, digest, made_up_images
 from nas.export.library import LIBRARY, library_latency, run_library
 from nas.export.to_tvm import Library, build_library, examples, unit_numbers
 from nas.export.verify import file_predictions
@@ -51,7 +51,7 @@ def ship_library(run: Run, network: Network, model: bytes, image: Input) -> Ship
 
     Raises:
         TrilobitError: the target cannot run a layer, or there is no compiler for it.
-        RuntimeError: this machine runs it, and it does not give what the arithmetic says.
+        DisagreementError: this machine runs it, and it does not give what the arithmetic says.
     """
     target = wanted_target(run)
     if not target:
@@ -117,4 +117,6 @@ def _require_exact(network: Network, images: np.ndarray, found: np.ndarray) -> N
     allowed = 0.0 if is_integer_only(network.workload) else FLOAT_ERROR * float(np.abs(wanted).max())
     off = float(np.abs(found - wanted).max())
     if off > allowed:
-        raise RuntimeError(f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}")
+        raise DisagreementError(
+            f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}"
+        )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hw_profiles.backends.ort import open_session, outputs, takes_bytes
 from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
+from nas.export.check import DisagreementError
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
 from supernet.train.data import Dataset, resized, to_batch
@@ -65,22 +66,21 @@ def check_parity(model: bytes, network: Network, images: Images, dataset: Datase
     """Compare the file with the simulation, and its optimised graph with the policy.
 
     Raises:
-        RuntimeError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a layer
-            in another
-            format than the policy says.
+        DisagreementError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a
+            layer in another format than the policy says.
     """
     expected = expected_kernels(network.workload)
     found = optimised_ops(model)
     for op, count in expected.items():
         if found[op] != count:
-            raise RuntimeError(
+            raise DisagreementError(
                 f"ONNX Runtime runs {found[op]} {op} kernels where the policy asks for {count}"
             )
     agreement = float(
         (file_predictions(model, images, dataset) == simulated_predictions(network, images, dataset)).mean()
     )
     if agreement < AGREEMENT:
-        raise RuntimeError(
+        raise DisagreementError(
             f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
         )
     return Parity(

@@ -19,7 +19,7 @@ from hw_profiles.lowering import lower
 from hw_profiles.measurement import Measurement
 from nas.evaluate import Evaluator
 from nas.export.card import MODEL_FILE
-from nas.export.check import Input, expected_answers
+from nas.export.check import DisagreementError, Input, expected_answers
 from nas.export.library_check import ShippedLibrary, ship_library, wanted_target
 from nas.export.library_limits import require_kernels
 from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
@@ -74,10 +74,12 @@ class Shipped:
 
 
 def run_export(run: Run, console: Console) -> list[Path]:
-    """Export `export.count` networks of the front; gives the manifests' paths.
+    """Export `export.count` networks of the front; gives the manifests' paths. A network whose file or
+    library disagrees with the simulation is left out, with a line that says why.
 
     Raises:
-        TrilobitError: there is no front, it is of another space, or a library is wanted that cannot be.
+        TrilobitError: there is no front, it is of another space, a library is wanted that cannot be, or every
+            network disagrees.
     """
     front = read_json(run.front_path, "front/1")
     space = run.family.space()
@@ -90,16 +92,12 @@ def run_export(run: Run, console: Console) -> list[Path]:
             for entry in front["candidates"]
         }
         require_kernels([entry["id"] for entry in chosen], networks)
-    for old in run.export_path.glob("*"):
-        if old.is_dir() and old.name not in {entry["id"] for entry in chosen}:
-            remove_network(old)
     evaluator = Evaluator(run)
     tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
-    with progress_bar(console, "export", len(chosen)) as update:
-        shipped = []
-        for done, entry in enumerate(chosen, 1):
-            shipped.append(_ship(run, evaluator, entry, tuned.get(entry["id"])))
-            update(done, entry["id"])
+    shipped = _ship_all(evaluator, chosen, tuned, console)
+    for old in run.export_path.glob("*"):
+        if old.is_dir() and old.name not in {one.entry["id"] for one in shipped}:
+            remove_network(old)
     _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
     latencies = _measure(evaluator, front["reference"], shipped)
     return [_write(run, one, latency) for one, latency in zip(shipped, latencies, strict=True)]
@@ -107,6 +105,32 @@ def run_export(run: Run, console: Console) -> list[Path]:
 
 def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
     return run.family.space().candidate(np.array(entry["genes"], np.int16))
+
+
+def _ship_all(
+    evaluator: Evaluator,
+    chosen: Sequence[Mapping[str, Any]],
+    tuned: Mapping[str, Network],
+    console: Console,
+) -> list[Shipped]:
+    """Return the networks whose files do what the simulation does; say of the others why they do not ship.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    shipped, dropped = list[Shipped](), list[str]()
+    with progress_bar(console, "export", len(chosen)) as update:
+        for done, entry in enumerate(chosen, 1):
+            try:
+                shipped.append(_ship(evaluator.run, evaluator, entry, tuned.get(entry["id"])))
+            except DisagreementError as error:
+                dropped.append(f"{entry['id']}: {error}")
+            update(done, entry["id"])
+    if not shipped:
+        raise TrilobitError(f"no network can be exported: {'; '.join(dropped)}")
+    for reason in dropped:
+        console.print(f"not exported, {reason}")
+    return shipped
 
 
 def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Network | None) -> Shipped:

@@ -204,6 +204,8 @@ def start_profile(run: Run) -> DeviceProfile:
     if not run.profile_path.exists():
         return fresh
     found = load_profile(run.profile_path)
+    if found.device.integer_sums == "unknown":  # written before that was asked, which changes no time
+        found = replace(found, device=replace(found.device, integer_sums=fresh.device.integer_sums))
     if found.device != fresh.device or found.plan != fresh.plan:
         raise TrilobitError(
             f"{run.profile_path}: measured on another device, engine version or plan; delete "

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_the_device_is_the_same_on_every_call(backend: Backend) -> None:
     assert isinstance(backend.describe(), DeviceInfo)
     assert backend.describe() == backend.describe()
     assert DeviceInfo(**backend.describe().to_json()) == backend.describe()
+
+
+def test_says_what_its_integer_kernels_do_with_large_sums(backend: Backend) -> None:
+    known = backend.describe()
+    assert known.integer_sums in get_args(get_type_hints(DeviceInfo)["integer_sums"])
+    if known.figures != "measured":  # sums of a table or of a formula are exact
+        assert not known.sums.reduced
 
 
 def test_its_name_is_safe_for_files(backend: Backend) -> None:

@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import tvm
@@ -30,6 +30,9 @@ from hw_profiles.probe import Probe, alone
 from hw_profiles.workload import LayerSpec, Workload
 
 Prepared = TypeVar("Prepared")
+# Every kernel is tried on the device itself, boards included, with weight codes of the whole range; one that
+# saturates computes something else than `hw_profiles.arithmetic` says, and is not chosen (`tuning.choose`).
+INTEGER_SUMS: Literal["exact"] = "exact"
 
 
 def default_database() -> Path:
@@ -92,6 +95,7 @@ class TvmBackend(OwnKernels):
             engine_version=tvm.__version__,
             provider=self._target.name,
             energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
+            integer_sums=INTEGER_SUMS,
         )
 
     @property

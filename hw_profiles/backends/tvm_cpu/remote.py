@@ -10,6 +10,7 @@ import tvm
 
 from hw_profiles.backend import Backend, DeviceInfo, Job
 from hw_profiles.backends.tvm_cpu.backend import (
+    INTEGER_SUMS,
     OwnKernels,
     TvmBackend,
     compiled_units,
@@ -74,6 +75,7 @@ class RemoteTvmBackend(OwnKernels):
             engine_version=tvm.__version__,
             provider=self._target.name,
             energy="not measured: boards' counters are not read over RPC",
+            integer_sums=INTEGER_SUMS,
         )
 
     @property

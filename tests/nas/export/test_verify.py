@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.backends import ort
+from nas.export.check import DisagreementError
 from nas.export.to_onnx import emit
 from nas.export.verify import AGREEMENT, check_parity, expected_kernels, file_accuracy, file_predictions
 from supernet.evaluate import simulated_accuracy
@@ -67,14 +68,14 @@ def test_a_file_with_other_weights_is_caught(
     head = network.parameters["head"]
     tampered = replace(head, weight=np.roll(head.weight, 1, axis=0))
     other = replace(network, parameters={**network.parameters, "head": tampered})
-    with pytest.raises(RuntimeError, match="file and simulation agree on"):
+    with pytest.raises(DisagreementError, match="file and simulation agree on"):
         check_parity(emit(other), network, digits.validation, digits)
 
 
 def test_a_file_of_another_policy_is_caught(family: Family, build: Build, digits: Dataset) -> None:
     fp32, int8 = (build(family.corners()[f"smallest/{name}"]) for name in ("fp32", "int8"))
     for file, network in ((fp32, int8), (int8, fp32)):
-        with pytest.raises(RuntimeError, match="kernels where the policy asks for"):
+        with pytest.raises(DisagreementError, match="kernels where the policy asks for"):
             check_parity(emit(file), network, digits.validation, digits)
 
 
@@ -88,5 +89,5 @@ def test_silent_quantization_is_caught(
     assert expected_kernels(network.workload)["Conv"] == 1
     check_parity(emit(network), network, digits.validation, digits)
     monkeypatch.setattr(ort, "DISABLED_OPTIMIZERS", [])
-    with pytest.raises(RuntimeError, match="kernels where the policy asks for"):
+    with pytest.raises(DisagreementError, match="kernels where the policy asks for"):
         check_parity(emit(network), network, digits.validation, digits)

@@ -1,0 +1,55 @@
+"""A file that does not do what the simulation says is not shipped; the others are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas.export import check, verify
+from nas.run import find_run
+from nas.stages import export
+
+
+@pytest.fixture
+def own_run(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def disagreeing(ids: set[int]) -> Any:
+    """`check_parity`, but the files with these numbers, counted from 0, disagree."""
+    asked = iter(range(1000))
+
+    def check_parity(*arguments: Any) -> verify.Parity:
+        if next(asked) in ids:
+            raise check.DisagreementError("file and simulation agree on 56.00% of 359 images, below 99.5%")
+        return verify.check_parity(*arguments)
+
+    return check_parity
+
+
+def test_a_network_whose_file_disagrees_is_left_out_and_named(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = {path.name for path in (own_run / "export").iterdir() if path.is_dir()}
+    monkeypatch.setattr(export, "check_parity", disagreeing({0}))
+    console = Console(record=True, width=200)
+    paths = export.run_export(find_run(own_run), console)
+    (dropped,) = shipped - {path.parent.name for path in paths}
+    line = f"not exported, {dropped}: file and simulation agree on 56.00% of 359 images"
+    assert line in console.export_text()
+    assert len(paths) == len(shipped) - 1 > 0
+    assert not (own_run / "export" / dropped).exists()
+    assert all(json.loads(path.read_text())["parity"]["agreement"] >= 0.995 for path in paths)
+
+
+def test_where_every_file_disagrees_nothing_is_exported_in_one_line(
+    own_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "check_parity", disagreeing(set(range(100))))
+    with pytest.raises(TrilobitError, match=r"no network can be exported: .*: file and simulation agree on"):
+        export.run_export(find_run(own_run), Console())
+    assert any((own_run / "export").iterdir())  # what was exported before stays
