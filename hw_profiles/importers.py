@@ -188,13 +188,7 @@ class PublishedTable:
         joules = any(entry.energy_j is not None for entry in self.entries.values())
         energy = f"published: {self.source}" if joules else "not published"
         return DeviceInfo(
-            self.name,
-            "see provider",
-            "published table",
-            "1",
-            self.source,
-            energy=energy,
-            integer_sums="exact",
+            self.name, "see provider", "published table", "1", self.source, 1, 1, energy, "exact"
         )
 
     def profile(self) -> DeviceProfile:

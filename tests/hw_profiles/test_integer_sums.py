@@ -18,7 +18,8 @@ from hw_profiles.backends.ort_sums import (
     saturating_model,
 )
 from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
-from hw_profiles.profile import DeviceProfile, load_profile, save_profile
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
 
 CPU = "CPUExecutionProvider"
 LARGEST_16_BITS = 2**15 - 1
@@ -73,7 +74,7 @@ def test_a_profile_from_before_is_read_and_does_not_know(
     path = tmp_path / "old.json"
     save_profile(device_profile, path)
     document = json.loads(path.read_text())
-    del document["device"]["integer_sums"]
+    del document["device"]["integer_sums"], document["checksum"]
     path.write_text(json.dumps(document))
     assert load_profile(path).device == DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none")
     assert load_profile(path).device.sums.reduced
