@@ -48,7 +48,7 @@ def uniform_networks(n: int) -> list[dict[str, Workload]]:
     return found
 
 
-def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> dict[str, Timed]:
+def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> dict[str, list[Timed]]:
     """The network's three forms, ready to be timed."""
     made = {fmt: random_network(works[fmt], rng=np.random.default_rng(0)) for fmt in ("fp32", "int8")}
     library, target = build_library(made["int8"]), host_target()
@@ -57,8 +57,8 @@ def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> 
     link_network(library.plan, target, path)
     arrays = network_arrays(library.plan, pack_parameters(library.plan, unit_numbers(made["int8"]), target))
     files = {f"ONNX Runtime {fmt}": emit(network) for fmt, network in made.items()}
-    ort = {name: timed(prepared(open_session(model), 1), plan) for name, model in files.items()}
-    return {"ours": timed_library(path, arrays), **ort}
+    ort = {name: [timed(prepared(open_session(model), 1), plan)] for name, model in files.items()}
+    return {"ours": timed_library(path, arrays, sessions=1), **ort}
 
 
 def costs(works: Mapping[str, Workload]) -> tuple[dict[str, float], dict[str, int]]:

@@ -57,7 +57,7 @@ from supernet.train.data import to_batch
 
 FIXED = "fixed network, int8"
 PUBLISHED_TIMES, PUBLISHED_POINTS = 2.0, 2.3  # APQ over a fixed network, and over stages
-PATIENCE_S = 5.0  # for quiet moments, of one interleaved run
+WAITING_S = 60.0  # for quiet windows
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def test(
         jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
         right.append(_labels(run, network, model) == run.dataset.test.labels)
         print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
-    plan = replace(run.plan, rounds=effort.timed, patience_s=PATIENCE_S)
+    plan = replace(run.plan, rounds=effort.timed, waiting_s=WAITING_S)
     latencies = measure_patiently(run.backend, jobs, plan)
     for latency in latencies:
         if latency.error is not None:
@@ -358,7 +358,7 @@ def quick_run(folder: Path) -> Run:
         train=replace(config.train, epochs=1, batch_size=128, random_subnets=1),
         sample=SampleSection(fp32=10, quantized=14),
         profile=ProfileSection(share=0.05),
-        measure=replace(config.measure, rounds=2, sessions=1, patience_s=0.0, remeasure_s=0.0),
+        measure=replace(config.measure, rounds=2, sessions=1, waiting_s=0.0),
     )
     run = open_run(folder, config)
     for stage in ("profile", "train", "sample"):

@@ -163,7 +163,7 @@ def quiet_row(backend: Backend, plan: MeasurePlan, family: Family) -> Row:
     space = family.space()
     works = [family.workload(space.candidate(g)) for g in space.sample(12, rng=np.random.default_rng(1))]
     jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
-    gated = replace(plan, rounds=100, patience_s=10.0, scale_disturbed=False)
+    gated = replace(plan, rounds=100, waiting_s=10.0, scale_disturbed=False)
     spreads = [
         [m.iqr_s / m.median_s for m in backend.measure(jobs, one)]
         for one in (gated, replace(gated, quiet=float("inf")))

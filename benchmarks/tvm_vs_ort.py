@@ -90,7 +90,8 @@ def ours(layer: LayerSpec, unit: CompiledUnit, target: TvmTarget, library: Path)
     np.testing.assert_array_equal(
         tensors[-1].numpy().reshape(-1), run_network(work, numbers, arrays[0]).reshape(-1)
     )
-    return timed_library(library, arrays)
+    [run] = timed_library(library, arrays, sessions=1)
+    return run
 
 
 def ort_model(layer: LayerSpec) -> bytes:
@@ -168,7 +169,8 @@ def rows(plan: MeasurePlan, shapes: Sequence[tuple[str, LayerSpec]], pulse: Puls
             if isinstance(unit, str):
                 raise RuntimeError(f"{layer.key()}: {unit}")
             runs = [ours(layer, unit, target, Path(folder) / f"{i}.so"), ort(ort_model(layer), plan), null]
-            samples = [1e6 * np.array(each.seconds) for each in interleaved(runs, plan, pulse)]
+            measured = interleaved([[run] for run in runs], plan, pulse)
+            samples = [1e6 * np.array(each.seconds) for each in measured]
             mine, theirs, nothing = (float(np.median(each)) for each in samples)
             ours_s[task], ort_s[task] = mine, theirs
             null_s.append(nothing)
@@ -198,9 +200,9 @@ def main() -> None:
     """Run, print and write."""
     arguments = parse_arguments(__doc__, seeds=60)
     rounds, shapes = (8, all_shapes()[::5]) if arguments.quick else (arguments.seeds, all_shapes())
-    patience_s = 0.2 if arguments.quick else 4.0
+    waiting_s = 0.2 if arguments.quick else 4.0
     with one_core():
-        plan = MeasurePlan(rounds=rounds, patience_s=patience_s, clock="wall")
+        plan = MeasurePlan(rounds=rounds, waiting_s=waiting_s, clock="wall")
         report("tvm_vs_ort", rows(plan, shapes, Pulse()), arguments.json)
 
 

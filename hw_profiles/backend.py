@@ -1,6 +1,6 @@
 """What a backend must offer: one engine on one device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -61,10 +61,15 @@ class DeviceInfo:
 class Job:
     """One workload to measure, and how to get it as ONNX if the engine wants that; an analytical backend
     never calls it.
+
+    Attributes:
+        context: jobs of one context are subtracted from each other: their samples are of the same passes.
+            None stands by itself.
     """
 
     workload: Workload
     onnx: Callable[[], bytes]
+    context: Hashable | None = None
 
 
 class Backend(Protocol):
@@ -94,7 +99,7 @@ class Backend(Protocol):
         ...
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        """Measure the jobs interleaved, so that their samples are paired round by round.
+        """Measure the jobs in passes, so that the samples of jobs of one context are paired.
 
         A job that fails gives a `Measurement` with its error; the others go on.
         """

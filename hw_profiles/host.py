@@ -35,6 +35,14 @@ def pinned(core: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def load_average() -> float | None:
+    """Return how many tasks ran or wanted to over the last minute; None where the system cannot tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
 def cpu_model() -> str:
     """The processor's name."""
     with contextlib.suppress(OSError):

@@ -39,7 +39,7 @@ MILLI = 1e-3
 LARGEST = 1e30  # of any figure; whatever is above is no measurement, and need not fit a float
 
 # How a table was made is on record elsewhere; nothing is repeated or waited for here.
-PLAN = MeasurePlan(rounds=1, warmup_runs=0, patience_s=0.0, remeasure_s=0.0)
+PLAN = MeasurePlan(rounds=1, warmup_runs=0, waiting_s=0.0)
 
 _KEY = re.compile(
     r"(?P<op>[A-Za-z0-9_]+)-input:(?P<source>\d+x\d+x\d+)-output:(?P<target>\d+x\d+x\d+|\d+)"

@@ -1,7 +1,8 @@
 """How something is measured, and what came out: raw samples, or the reason why there are none."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -10,26 +11,26 @@ from numpy.typing import NDArray
 
 from hw_profiles.options import Range, check
 
+FEWEST_QUIET = 5  # windows that a median is taken of; with fewer, the least disturbed ones count too
+
 
 @dataclass(frozen=True)
 class MeasurePlan:
     """How to measure. The defaults repeat within 1 % on a busy 2-core machine (docs/measuring.md).
 
     Attributes:
-        rounds: timed windows per workload; workloads of one call take turns, one window each a round.
-        sessions: the rounds are shared by so many sessions, each opened anew: where a session's memory lies
-            changes its time by 0.5 to 2 %.
+        rounds: quiet windows that each workload gets; workloads of one call take turns, one window a pass.
+        sessions: the passes take turns between so many sessions of each workload: where a session's memory
+            lies changes its time by 0.5 to 2 %.
         window_s: length of a window. Short ones fit between disturbances.
         warmup_runs: untimed runs after every switch, since the other workloads evicted the weights.
-        quiet: a window counts if the reference computation around it took at most this factor of its usual
+        quiet: a window is quiet if the reference computation around it took at most this factor of its usual
             time.
-        patience_s: seconds that one call may wait for quiet moments before it takes what it gets.
-        scale_disturbed: divide what a disturbed window took by how much slower the pulse ran around it.
-            That is 6 to 27 % above the quiet time where the raw time is 41 to 72 % above it (15 networks,
-            docs/measuring.md): right for a table, whose rows must be comparable; not for what is shipped.
-        quiet_share: rows with fewer quiet windows than this share are measured again, with twice the
-            patience...
-        remeasure_s: ...until so many seconds have passed since profiling began.
+        waiting_s: seconds that a stage may spend on more passes than `rounds`, in all; then what there is
+            must do.
+        scale_disturbed: where there are too few quiet windows, divide what the least disturbed ones took by
+            how much slower the reference computation ran around them: right for a table, whose rows must be
+            comparable; not for what is shipped.
         clock: `thread` counts CPU time of the calling thread only (right for one thread), `wall` is elapsed
             time.
         core: CPU core to pin to while measuring; None leaves the scheduler free.
@@ -43,15 +44,13 @@ class MeasurePlan:
         TrilobitError: a value that is not allowed.
     """
 
-    rounds: Annotated[int, Range(1, 10_000)] = 25
+    rounds: Annotated[int, Range(1, 10_000)] = 16
     sessions: Annotated[int, Range(1, 100)] = 2
     window_s: Annotated[float, Range(0, 10, above=True)] = 1.5e-4
     warmup_runs: Annotated[int, Range(0, 10_000)] = 2
     quiet: Annotated[float, Range(1, 100)] = 1.06
-    patience_s: Annotated[float, Range(0, 3_600)] = 0.25
+    waiting_s: Annotated[float, Range(0, 86_400)] = 40.0
     scale_disturbed: bool = False
-    quiet_share: Annotated[float, Range(0, 1, share=True)] = 0.7
-    remeasure_s: Annotated[float, Range(0, 86_400)] = 60.0
     clock: Literal["thread", "wall"] = "thread"
     core: Annotated[int | None, Range(0, 65_535)] = None
     max_spread: Annotated[float, Range(0, 100, above=True, share=True)] = 0.1
@@ -67,10 +66,19 @@ class MeasurePlan:
 
 
 class Samples(NamedTuple):
-    """Seconds per run of each window, and the share of windows in which the core was quiet."""
+    """What passes gave of one function.
+
+    Attributes:
+        seconds: per run, of each window that counts.
+        quiet_share: share of those in which the core was quiet.
+        waited_s: how long its call took passes only to find quiet windows.
+        load: of the machine then; None where it cannot tell.
+    """
 
     seconds: tuple[float, ...]
     quiet_share: float
+    waited_s: float = 0.0
+    load: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,12 @@ class Measurement:
     Attributes:
         samples_s: seconds per run, one per timed window; empty if and only if `error` is set.
         error: why it could not be measured, in one line.
-        quiet_share: share of the windows in which nothing else used the core.
+        quiet_share: share of the windows in which nothing else used the core: 1 where there were enough such.
         context_s: seconds of the longest network that the samples are a difference of; 0 where they are not.
         reference_s: seconds of the profile's reference network in the same turns; None where there was none.
         energy_j: joules per run; None where the device cannot tell.
+        load: of the machine (runnable tasks, over a minute) when it was measured; None where unknown.
+        waited_s: seconds that the call which measured it waited for quiet windows.
 
     Raises:
         ValueError: neither or both are given.
@@ -95,6 +105,8 @@ class Measurement:
     context_s: float = 0.0
     reference_s: float | None = None
     energy_j: float | None = None
+    load: float | None = None
+    waited_s: float = 0.0
 
     def __post_init__(self) -> None:
         if bool(self.samples_s) == (self.error is not None):
@@ -103,12 +115,23 @@ class Measurement:
     @classmethod
     def of(cls, samples: Samples, energy_j: float | None = None) -> "Measurement":
         """From what `hw_profiles.interleave` gives, and joules where the device can tell."""
-        return cls(samples.seconds, quiet_share=samples.quiet_share, energy_j=energy_j)
+        return cls(
+            samples.seconds,
+            quiet_share=samples.quiet_share,
+            energy_j=energy_j,
+            load=samples.load,
+            waited_s=samples.waited_s,
+        )
 
     @property
     def array(self) -> NDArray[np.float64]:
         """The samples in seconds, in order: samples of one interleaved call are paired by index."""
         return np.array(self.samples_s)
+
+    @property
+    def quiet_windows(self) -> int:
+        """How many of its windows were quiet."""
+        return round(self.quiet_share * len(self.samples_s))
 
     @cached_property
     def median_s(self) -> float:
@@ -140,18 +163,30 @@ def slowdown(drift: float, plan: MeasurePlan) -> float:
     return 1 + drift if abs(drift) > plan.max_drift else 1.0
 
 
-def joined(parts: Sequence[Measurement]) -> Measurement:
-    """Measurements of one workload in several sessions as one, or the first error."""
-    errors = [part for part in parts if part.error is not None]
-    if errors:
-        return errors[0]
-    joules = [part.energy_j for part in parts if part.energy_j is not None]
-    return replace(
-        parts[0],
-        samples_s=tuple(sample for part in parts for sample in part.samples_s),
-        quiet_share=sum(part.quiet_share for part in parts) / len(parts),
-        energy_j=sum(joules) / len(joules) if joules else None,
-    )
+def estimator(row: Measurement, plan: MeasurePlan) -> str:
+    """Return what the median of a row is of, in words."""
+    if row.quiet_share == 1:
+        return "quiet windows"
+    return f"least disturbed windows{', scaled by the reference computation' * plan.scale_disturbed}"
+
+
+@dataclass
+class Waiting:
+    """Seconds that may still be spent on waiting for quiet windows, by everything that shares it."""
+
+    left_s: float
+
+    @contextlib.contextmanager
+    def part(self, share: float, *, most_s: float = float("inf")) -> Iterator["Waiting"]:
+        """Give a share of what is left to something; what it does not spend stays."""
+        given_s = min(share * self.left_s, max(0.0, most_s))
+        some = Waiting(given_s)
+        yield some
+        self.left_s = max(0.0, self.left_s - (given_s - some.left_s))
+
+    def spend(self, seconds: float) -> None:
+        """Count what was waited."""
+        self.left_s = max(0.0, self.left_s - seconds)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ class DeviceProfile:
             if layer in self.table
             and self.table[layer].error is None
             and (
-                self.table[layer].quiet_share < self.plan.quiet_share
+                self.table[layer].quiet_windows < self.plan.rounds
                 or abs(_drift(self.table[layer], usual_s)) > self.plan.max_drift
                 or self.refused(layer)
             )

@@ -12,7 +12,7 @@ from hw_profiles.backend import DeviceInfo
 from hw_profiles.calibration import KINDS, Calibration, Validation, WholeNetwork, groups
 from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.measurement import Estimate, Measurement, MeasurePlan, estimator
 from hw_profiles.profile import PLAUSIBLE_S, DeviceProfile
 from hw_profiles.workload import LayerSpec, parse_key
 
@@ -49,6 +49,7 @@ class _Row:
     context_s: float | None = 0.0
     reference_s: Annotated[float, _positive] | None = None
     energy_j: float | None = None
+    load: float | None = None
     predicted_s: float | None = None
     predicted_std_s: float | None = None
 
@@ -73,7 +74,7 @@ class _Row:
             raise ValueError(f"{np.median(self.samples_s):g} s, and nothing takes less than no time")
         quiet_share = 1.0 if self.quiet_share is None else self.quiet_share
         return Measurement(
-            self.samples_s, self.error, quiet_share, context_s, self.reference_s, self.energy_j
+            self.samples_s, self.error, quiet_share, context_s, self.reference_s, self.energy_j, self.load
         )
 
     def estimate(self) -> Estimate | None:
@@ -222,6 +223,9 @@ def _row_json(profile: DeviceProfile, layer: LayerSpec) -> dict[str, Any]:
         "median_s": m.median_s if m and counts and not refused else None,
         "iqr_s": m.iqr_s if m and counts else None,
         "quiet_share": m.quiet_share if m else None,
+        "quiet_windows": m.quiet_windows if m else None,
+        "estimator": estimator(m, profile.plan) if m and counts else None,
+        "load": m.load if m else None,
         "context_s": m.context_s if m else None,
         "reference_s": m.reference_s if m else None,
         "energy_j": m.energy_j if m else None,

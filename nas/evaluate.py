@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.backend import Job
-from hw_profiles.measurement import Measurement
+from hw_profiles.measurement import Measurement, Waiting
 from hw_profiles.profiler import measure_patiently
 from nas.export.to_onnx import emit
 from nas.export.verify import file_accuracy
@@ -31,6 +31,7 @@ from supernet.train.quantized import load_quantized
 
 MEASURED = ("accuracy", "latency", "size")
 GROUP = 8  # files that are measured in turns
+WAITING_SHARE = 0.25  # of what may still be waited for quiet, for one such group
 FAILED_S = sys.float_info.max  # latency of what the device cannot run: a number that JSON and SQL can hold
 
 
@@ -139,9 +140,15 @@ class Evaluator:
             spread = {"iqr_s": latency.iqr_s if ran else 0.0, "error": latency.error}
             yield values, {"source": "measured", **spread}
 
+    @cached_property
+    def waiting(self) -> Waiting:
+        """What all of its measurements may wait for quiet, together."""
+        return Waiting(self.run.plan.waiting_s)
+
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
-        """Measured on the run's device, in turns."""
-        return measure_patiently(self.run.backend, jobs, self.run.plan)
+        """Measured on the run's device, in the same passes."""
+        with self.waiting.part(WAITING_SHARE) as some:
+            return measure_patiently(self.run.backend, jobs, self.run.plan, some)
 
     def _task(
         self,

@@ -19,7 +19,7 @@ from nas.run import Run
 from nas.search.searcher import SLOWER, USUAL, check_engine
 from nas.stages.finetune import finetune_seconds
 from nas.stages.fit import prior_source
-from nas.stages.profile import estimate_groups, random_emitter
+from nas.stages.profile import estimate_batches, random_emitter
 from nas.stages.sample import most_samples
 from nas.stages.start import check_start
 from nas.storage import open_storage
@@ -106,8 +106,8 @@ def _estimate(run: Run) -> dict[str, float]:
     per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
     if not run.is_done("profile") and not run.recorded:
         layers = distinct_layers(run.family.space(), run.family.terms())
-        reference, groups = reference_network(run.backend, layers), estimate_groups(run, layers)
-        seconds = per_network * probe_networks(run.backend, groups, reference)
+        reference, batches = reference_network(run.backend, layers), estimate_batches(run, layers)
+        seconds = per_network * probe_networks(run.backend, batches, reference)
         left["profile"] = min(seconds, run.config.profile.budget_s())
     if not run.is_done("train"):
         left["train"] = _train_seconds(run) + _quantized_seconds(run)

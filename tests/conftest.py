@@ -85,9 +85,7 @@ def quick_measuring() -> str:
 rounds = 2
 sessions = 1
 window_s = 5e-5
-patience_s = 0.0
-remeasure_s = 0.0
-quiet_share = 0.0
+waiting_s = 0.0
 max_spread = 1e9
 """
 

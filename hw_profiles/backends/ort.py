@@ -18,7 +18,7 @@ from hw_profiles.backends.ort_sums import largest_inputs, saturating_kinds, satu
 from hw_profiles.energy import Meter, find_meter, joules_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.host import cpu_model, pinned
-from hw_profiles.interleave import Pulse, interleaved, timed
+from hw_profiles.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
@@ -168,20 +168,26 @@ class OrtBackend:
         return 1
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        runs = [self._prepare(job) for job in jobs]
-        ready = [timed(run, plan) for run in runs if not isinstance(run, str)]
+        runs = [self._prepare(job, plan) for job in jobs]
+        ready = [sessions for sessions in runs if not isinstance(sessions, str)]
+        contexts = [job.context for job, run in zip(jobs, runs, strict=True) if not isinstance(run, str)]
         with pinned(plan.core):
             self._pulse = self._pulse or Pulse()
-            samples = interleaved(ready, plan, self._pulse)
-            measured = map(Measurement.of, samples, joules_of(ready, self._meter, seconds=plan.energy_s))
+            samples = interleaved(ready, plan, self._pulse, contexts)
+            firsts = [sessions[0] for sessions in ready]
+            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
 
-    def _prepare(self, job: Job) -> Callable[[], None] | str:
-        """A function that runs the workload once on preallocated tensors, or the reason why there is none."""
+    def _prepare(self, job: Job, plan: MeasurePlan) -> list[Timed] | str:
+        """The workload in each of the plan's sessions, on preallocated tensors; or the reason why not."""
         try:
-            session = open_session(job.onnx(), threads=self._threads, provider=self._provider)
+            model = job.onnx()
+            sessions = [
+                open_session(model, threads=self._threads, provider=self._provider)
+                for _ in range(plan.sessions)
+            ]
         except Exception as error:  # whatever the engine rejects becomes a row with its error
             return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        if session.get_providers()[0] != self._provider:
-            return f"{self._short} could not start; ONNX Runtime fell back to {session.get_providers()[0]}"
-        return prepared(session, self._batch)
+        if (started := sessions[0].get_providers()[0]) != self._provider:
+            return f"{self._short} could not start; ONNX Runtime fell back to {started}"
+        return [timed(prepared(session, self._batch), plan) for session in sessions]

@@ -36,7 +36,7 @@ from nas.search.space_design import (
     scores_under,
     uniform_spaces,
 )
-from nas.stages.profile import estimate_groups, start_profile
+from nas.stages.profile import estimate_batches, start_profile
 from nas.targets import show
 from supernet.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.families.staged_file import save_space
@@ -161,7 +161,7 @@ def _announce(blocks: Blocks, console: Console) -> None:
         next(one.judge(net))
         seconds += practice.steps * step_s + len(one.sub_stages) * (time.perf_counter() - start)
     run = blocks.run
-    groups, plan = estimate_groups(run, blocks.units), run.plan
+    groups, plan = estimate_batches(run, blocks.units), run.plan
     per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
     measuring = per_network * probe_networks(
         run.backend, groups, reference_network(run.backend, blocks.units)

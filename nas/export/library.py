@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,8 @@ LIBRARY, ENTRY = "model.so", "trilobit_run"
 ELF = b"\x7fELF"
 MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"}  # e_machine
 _SAME = {"amd64": "x86_64", "arm64": "aarch64"}  # other names that systems give
-PATIENCE = (1, 4, 16)  # times the plan's, for a latency that was disturbed
 TRIAL_S = 60.0
+WAITING_S = 5.0  # for quiet windows, of one library
 # in a process of its own: one that meets an instruction which it lacks is ended by the system
 _TRIAL = f"""
 import ctypes, sys
@@ -110,18 +109,12 @@ def prepared_library(path: Path, shape: tuple[int, int, int], classes: int) -> C
 def library_latency(
     path: Path, shape: tuple[int, int, int], classes: int, plan: MeasurePlan | None = None
 ) -> Measurement:
-    """Seconds per image, measured as a profile is; with more patience where the machine was busy."""
-    plan = plan or MeasurePlan()
+    """Return seconds per image, measured as a profile is."""
+    plan = plan or MeasurePlan(waiting_s=WAITING_S)
     run = timed(prepared_library(path, shape, classes), plan)
-    found = []
     with pinned(plan.core):
-        pulse = Pulse()
-        for factor in PATIENCE:
-            patient = replace(plan, patience_s=factor * plan.patience_s)
-            found.append(Measurement.of(interleaved([run], patient, pulse)[0]))
-            if found[-1].quiet_share >= plan.quiet_share:
-                break
-    return max(found, key=lambda one: one.quiet_share)
+        [samples] = interleaved([[run]], plan, Pulse())
+    return Measurement.of(samples)
 
 
 def _entry(path: Path) -> Callable[[int, int], int]:

@@ -17,7 +17,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import Emit, measure_networks, plan_groups, profile_layers
+from hw_profiles.profiler import Batch, Emit, measure_networks, plan_batches, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
 from nas.costs import compile_costs
 from nas.export.to_onnx import emit, random_network
@@ -199,7 +199,7 @@ def start_profile(run: Run) -> DeviceProfile:
     Raises:
         TrilobitError: the profile there is of another device or plan.
     """
-    plan = MeasurePlan(rounds=1, remeasure_s=0.0) if run.recorded else replace(run.plan, scale_disturbed=True)
+    plan = MeasurePlan(rounds=1, waiting_s=0.0) if run.recorded else replace(run.plan, scale_disturbed=True)
     fresh = DeviceProfile(run.backend.describe(), plan)
     if not run.profile_path.exists():
         return fresh
@@ -241,12 +241,12 @@ def calibration_networks(
     return to_fit[:fitted] + [others[i] for i in rng.permutation(len(others))]
 
 
-def estimate_groups(run: Run, layers: tuple[LayerSpec, ...]) -> list[list[LayerSpec]]:
-    """The groups that are still to be measured: what an estimate of the time counts."""
+def estimate_batches(run: Run, layers: tuple[LayerSpec, ...]) -> list[Batch]:
+    """The batches that are still to be measured: what an estimate of the time counts."""
     profile = start_profile(run)
     missing = profile.missing(layers)
     missing = missing[: max(0, _wanted(run, layers) - (len(layers) - len(missing)))]
-    return plan_groups(run.backend, missing, profile, np.random.default_rng(0))
+    return plan_batches(run.backend, missing, profile, np.random.default_rng(0))
 
 
 def _copy_recorded(run: Run, layers: tuple[LayerSpec, ...]) -> DeviceProfile:

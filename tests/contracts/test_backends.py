@@ -19,7 +19,7 @@ from nas.stages.profile import emit_with_random_numbers
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.family import load_family
 
-PLAN = MeasurePlan(rounds=3, patience_s=0.0)
+PLAN = MeasurePlan(rounds=3, waiting_s=0.0)
 CONV = LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu")
 UNKNOWN = replace(CONV, weight_format="int3", activation_format="int3")
 # each of its units is compiled and tuned: a second apiece

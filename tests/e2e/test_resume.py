@@ -117,8 +117,7 @@ QUICK = """
     name = "tiny"
     [measure]
     rounds = 3
-    patience_s = 0.0
-    remeasure_s = 0.0
+    waiting_s = 0.0
 """
 
 

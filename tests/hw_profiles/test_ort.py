@@ -16,7 +16,7 @@ from hw_profiles.workload import LayerSpec, single
 from nas.stages.profile import emit_with_random_numbers
 
 CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
-QUICK = MeasurePlan(rounds=5, patience_s=0.0)
+QUICK = MeasurePlan(rounds=5, waiting_s=0.0)
 
 
 def conv(weight: str, activation: str) -> LayerSpec:

@@ -92,6 +92,7 @@ BROKEN: dict[str, Corrupt] = {
     "a device named like a path": lambda d: d["device"].update(name="../../elsewhere"),
     "two kinds of rows": lambda d: d["calibration"]["networks"][0].update(rows=[1, 2]),
     "no time at all": lambda d: d["calibration"]["networks"][0].update(measured_s=0),
+    "strange plan": lambda d: d["plan"].update(rounds="many"),
     "table is a list": lambda d: d.update(table=[]),
     "table is text": lambda d: d.update(table="rows"),
     "no samples": lambda d: d["table"][CONV.key()].pop("samples_s"),
@@ -182,7 +183,7 @@ def test_missing_disturbed_and_unsteady_rows_are_told_apart(device_profile: Devi
         disturbed: Measurement((1e-5,) * 4, quiet_share=0.1),
         unsteady: Measurement((1e-5, 2e-5, 3e-5, 4e-5)),
     }
-    profile = replace(device_profile, table=table)
+    profile = replace(device_profile, table=table, plan=MeasurePlan(rounds=4))
     assert profile.missing([steady, UNKNOWN]) == (UNKNOWN,)
     assert profile.disturbed([*table, UNKNOWN]) == (disturbed, unsteady)
     assert profile.unsteady() == (unsteady,)
@@ -307,7 +308,7 @@ WILD = (1e-5, 2e-5, 3e-5)
 
 
 def of(info: DeviceInfo, table: dict[LayerSpec, Measurement], **parts: Any) -> DeviceProfile:
-    return DeviceProfile(info, MeasurePlan(), table, **parts)
+    return DeviceProfile(info, MeasurePlan(rounds=len(QUIET)), table, **parts)
 
 
 @pytest.fixture
@@ -391,3 +392,33 @@ def test_an_error_tells_shares_too(info: DeviceInfo) -> None:
     error = prediction_error(predicted, np.ones(4))
     assert (error["within_5"], error["within_10"]) == (0.5, 0.75)
     assert error["max_error"] == pytest.approx(0.3)
+
+
+# -- what waiting cost --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "scale", "windows", "words"),
+    [
+        (1.0, True, 4, "quiet windows"),
+        (0.25, True, 1, "least disturbed windows, scaled by the reference computation"),
+        (0.25, False, 1, "least disturbed windows"),
+    ],
+)
+def test_a_row_says_how_many_windows_were_quiet_and_what_its_median_is_of(
+    info: DeviceInfo, tmp_path: Path, share: float, scale: bool, windows: int, words: str
+) -> None:
+    row = Measurement((1e-5,) * 4, quiet_share=share, load=12.5)
+    profile = DeviceProfile(info, MeasurePlan(scale_disturbed=scale), {A: row})
+    save_profile(profile, tmp_path / "profile.json")
+    [entry] = json.loads((tmp_path / "profile.json").read_text())["table"].values()
+    assert (entry["quiet_windows"], entry["estimator"], entry["load"]) == (windows, words, 12.5)
+    assert load_profile(tmp_path / "profile.json").table == profile.table
+
+
+def test_a_plan_of_an_older_version_is_read_without_what_is_no_more(
+    golden: dict[str, Any], tmp_path: Path
+) -> None:
+    golden["plan"] = {"rounds": 25, "patience_s": 0.25, "quiet_share": 0.7, "remeasure_s": 60.0, "core": 1}
+    (tmp_path / "old.json").write_text(json.dumps(golden))
+    assert load_profile(tmp_path / "old.json").plan == MeasurePlan(rounds=25, core=1)

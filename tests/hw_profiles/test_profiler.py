@@ -3,7 +3,7 @@
 import collections
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -12,26 +12,30 @@ import pytest
 from hw_profiles import profiler
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
 from hw_profiles.probe import alone
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import (
     FEWEST,
     HURRIED,
+    TRUTH,
+    VISITS,
     measure_networks,
     measure_patiently,
-    plan_groups,
+    plan_batches,
     probe_networks,
     profile_layers,
     reference_network,
 )
-from hw_profiles.workload import LayerSpec, Workload, single
+from hw_profiles.workload import LayerSpec, single
 from predictors.table import distinct_layers
 from supernet.family import load_family
+from tests.hw_profiles.restless import Core, RestlessBackend, stretches, time_slices
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())[::12]
 PLAN = MeasurePlan(rounds=2, sessions=1)
+REAL = MeasurePlan(scale_disturbed=True)
 
 
 def steps(backend, emit, profile=None, *, layers: Sequence[LayerSpec] = LAYERS, seed: int = 0):
@@ -51,19 +55,45 @@ def test_every_layer_gets_a_row(backend, no_onnx) -> None:
 
 
 def test_the_estimate_counts_what_is_measured(backend, no_onnx) -> None:
-    groups = plan_groups(backend, LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
+    batches = plan_batches(backend, LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
     finished(backend, no_onnx)
-    expected = probe_networks(backend, groups, reference_network(backend, LAYERS))
+    expected = probe_networks(backend, batches, reference_network(backend, LAYERS))
     assert len(backend.measured) == expected
 
 
-def test_the_profile_grows_group_by_group(backend, no_onnx) -> None:
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiler, "BATCH", 12)
+
+
+def test_the_profile_grows_batch_by_batch(backend, no_onnx, small_batches: None) -> None:
     sizes = [len(profile.table) for profile in steps(backend, no_onnx)]
     assert sizes == sorted(set(sizes))
+    assert len(sizes) > 5
+
+
+def test_a_batch_is_bounded_in_number_and_in_memory(
+    backend, no_onnx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes() -> list[int]:
+        profile = DeviceProfile(backend.describe(), PLAN)
+        batches = plan_batches(backend, LAYERS, profile, np.random.default_rng(0))
+        planned = {layer for batch in batches for layer in batch.layers}
+        assert planned >= set(LAYERS)
+        return [probe_networks(backend, [batch], None) for batch in batches]
+
+    largest = max(sizes())
+    monkeypatch.setattr(profiler, "BATCH", 20)
+    assert max(sizes()) <= 20 < largest
+    monkeypatch.setattr(profiler, "BATCH", 256)
+    monkeypatch.setattr(profiler, "BATCH_BYTES", 20 * profiler.SESSION_BYTES)
+    assert max(sizes()) < 20
 
 
 @pytest.mark.parametrize("groups", [1, 3, 10])
-def test_what_was_interrupted_measures_only_what_is_missing(backend, no_onnx, groups: int) -> None:
+def test_what_was_interrupted_measures_only_what_is_missing(
+    backend, no_onnx, small_batches: None, groups: int
+) -> None:
     whole = finished(backend, no_onnx)
     everything = len(backend.measured)
     *_, interrupted = islice(steps(backend, no_onnx), groups)
@@ -123,7 +153,7 @@ def test_disturbed_rows_are_measured_again(backend, no_onnx) -> None:
 
 def test_a_later_start_measures_disturbed_rows_again(backend, no_onnx) -> None:
     backend.disturb = lambda measured: 0.1
-    impatient = DeviceProfile(backend.describe(), replace(PLAN, remeasure_s=0.0))
+    impatient = DeviceProfile(backend.describe(), replace(PLAN))
     hurried = finished(backend, no_onnx, impatient)
     assert hurried.disturbed(LAYERS)
     backend.disturb = lambda measured: 1.0
@@ -132,24 +162,9 @@ def test_a_later_start_measures_disturbed_rows_again(backend, no_onnx) -> None:
 
 def test_the_quieter_measurement_is_kept(backend, no_onnx) -> None:
     backend.disturb = lambda measured: 0.5
-    whole = finished(backend, no_onnx, DeviceProfile(backend.describe(), replace(PLAN, remeasure_s=0.0)))
+    whole = finished(backend, no_onnx, DeviceProfile(backend.describe(), replace(PLAN)))
     backend.disturb = lambda measured: 0.2
     assert finished(backend, no_onnx, whole).table == whole.table
-
-
-@dataclass
-class PatientOnly:
-    """Quiet is found only by those who wait long enough."""
-
-    needed_s: Callable[[Workload], float]
-    asked: list[int]
-
-    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        self.asked.append(len(jobs))
-        return [
-            Measurement((1.0,), quiet_share=float(plan.patience_s >= self.needed_s(job.workload)))
-            for job in jobs
-        ]
 
 
 def jobs(n: int) -> list[Job]:
@@ -158,19 +173,54 @@ def jobs(n: int) -> list[Job]:
     return [Job(FAMILY.workload(space.candidate(genome)), lambda: b"") for genome in genomes]
 
 
-def test_networks_are_measured_again_with_more_patience_and_only_those() -> None:
-    few = jobs(4)
-    restless = few[2].workload
-    backend = PatientOnly(lambda work: 5 * PLAN.patience_s if work is restless else 0.0, [])
-    assert [m.quiet_share for m in measure_patiently(backend, few, PLAN)] == [1.0] * 4
-    assert (backend.asked[0], set(backend.asked[1:])) == (4, {1})
+@dataclass
+class Restless:
+    """Quiet is found only by those who may wait long enough, and that is spent.
+
+    Attributes:
+        plans: that it was asked to measure by.
+    """
+
+    needed_s: float
+    plans: list[MeasurePlan] = field(default_factory=list)
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        self.plans.append(plan)
+        waited_s = min(self.needed_s, plan.waiting_s)
+        quiet = float(waited_s == self.needed_s)
+        return [Measurement((1.0,), quiet_share=quiet, waited_s=waited_s) for _ in jobs]
 
 
-def test_patience_ends() -> None:
-    backend = PatientOnly(lambda work: float("inf"), [])
-    assert [m.quiet_share for m in measure_patiently(backend, jobs(3), PLAN)] == [0.0] * 3
-    assert backend.asked[0] == 3
-    assert sum(backend.asked) < 20
+def test_whole_networks_get_more_windows_than_units() -> None:
+    backend = Restless(0.0)
+    measure_patiently(backend, jobs(2), PLAN)
+    assert [plan.rounds for plan in backend.plans] == [TRUTH * PLAN.rounds] > [PLAN.rounds]
+
+
+def test_what_waits_shares_what_may_be_waited() -> None:
+    backend, waiting = Restless(15.0), Waiting(40.0)
+    shares = [measure_patiently(backend, jobs(3), PLAN, waiting)[0].quiet_share for _ in range(4)]
+    assert shares == [1.0, 1.0, 0.0, 0.0]
+    assert waiting.left_s == 0.0
+    assert [plan.waiting_s for plan in backend.plans] == [40.0, 25.0, 10.0, 0.0]
+
+
+def test_a_part_of_the_waiting_gives_back_what_it_does_not_spend() -> None:
+    waiting = Waiting(40.0)
+    with waiting.part(0.5) as some:
+        assert some.left_s == 20.0
+        some.spend(5.0)
+    assert waiting.left_s == 35.0
+    with waiting.part(0.5, most_s=3.0) as some:
+        some.spend(100.0)
+    assert waiting.left_s == 32.0
+
+
+def test_rows_that_never_become_steady_are_not_measured_for_ever(backend, no_onnx) -> None:
+    backend.disturb = lambda measured: 0.0
+    batches = plan_batches(backend, LAYERS, DeviceProfile(backend.describe(), PLAN), np.random.default_rng(0))
+    finished(backend, no_onnx)
+    assert len(backend.measured) <= VISITS * probe_networks(backend, batches, single(LAYERS[0]))
 
 
 def test_whole_networks_are_measured_beside_their_sums(backend, no_onnx) -> None:
@@ -259,7 +309,7 @@ def test_networks_are_begun_as_long_as_they_fit(
     measure, works = backend.measure, [job.workload for job in jobs(40)]
 
     def slow(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        clock.now += network_s * len(jobs) / plan.sessions
+        clock.now += network_s * len(jobs)
         return measure(jobs, plan)
 
     rows = {layer: Measurement((1e-6,)) for work in works for layer in work.layers}
@@ -321,3 +371,51 @@ def test_what_was_measured_before_a_board_fails_is_there(backend, no_onnx) -> No
     done = len(backend.measured)
     assert not finished(backend, no_onnx, last).missing(LAYERS)
     assert len(backend.measured) - done < len(LAYERS) + 20  # what was there was not measured again
+
+
+# -- on a machine that is rarely quiet ----------------------------------------------------------------
+
+
+@pytest.fixture
+def core(monkeypatch: pytest.MonkeyPatch) -> Core:
+    made = Core()
+    for module in ("interleave", "profiler"):
+        monkeypatch.setattr(f"hw_profiles.{module}.time", made)
+    monkeypatch.setattr("hw_profiles.interleave.LEARNING_S", 1.0)
+    return made
+
+
+def tiny_s(layer: LayerSpec) -> float:
+    """As long as a unit takes on a real machine."""
+    return float(np.random.default_rng(list(layer.key().encode())).uniform(2e-6, 4e-5))
+
+
+def profiled(core: Core, emit) -> tuple[float, DeviceProfile]:
+    """Seconds and a profile of a device whose truth is `tiny_s`."""
+    backend, start = RestlessBackend(core, tiny_s), core.now
+    *_, profile = steps(backend, emit, DeviceProfile(backend.describe(), REAL))
+    return core.now - start, profile
+
+
+@pytest.mark.parametrize(
+    ("disturb", "work"),  # how much longer the same work takes there
+    [
+        (lambda core: setattr(core, "slowdown", stretches(np.random.default_rng(1), 0.21)), 1.65),
+        (lambda core: setattr(core, "slowdown", stretches(np.random.default_rng(2), 0.29)), 1.65),
+        (lambda core: setattr(core, "taken", time_slices(20)), 21),
+        (lambda core: None, 1.01),
+    ],
+    ids=["quiet 21 % of the time", "quiet 29 %", "load 20", "idle"],
+)
+def test_a_profile_is_right_and_in_time_however_busy_the_machine(
+    core: Core, no_onnx, disturb: Callable[[Core], None], work: float
+) -> None:
+    idle_s, _ = profiled(core, no_onnx)
+    disturb(core)
+    elapsed_s, profile = profiled(core, no_onnx)
+    assert elapsed_s <= work * idle_s + REAL.waiting_s
+    truth = DeviceProfile(profile.device, REAL, {layer: Measurement((tiny_s(layer),)) for layer in LAYERS})
+    off = [profile.cost_s(layer) / truth.cost_s(layer) - 1 for layer in LAYERS if layer.op == "conv"]
+    assert np.median(np.abs(off)) < 0.01
+    assert np.percentile(np.abs(off), 95) < 0.02
+    assert min(profile.table[layer].quiet_windows for layer in LAYERS) >= FEWEST_QUIET

@@ -46,7 +46,7 @@ def published(formats: tuple[str, ...]) -> MobileFamily:
 
 def priced(family: MobileFamily) -> Costs:
     backend, layers = TableBackend(path=NOTE10), distinct_layers(family.space(), family.terms())
-    profile = DeviceProfile(backend.describe(), MeasurePlan(rounds=1, remeasure_s=0.0))
+    profile = DeviceProfile(backend.describe(), MeasurePlan(rounds=1))
     rng = np.random.default_rng(0)
     *_, profile = profile_layers(backend, profile, layers, emit=lambda work: b"", rng=rng)
     return compile_costs(family, profile)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -106,14 +106,17 @@ class TvmBackend(OwnKernels):
         # not pinned, for the thread that compiles would be too
         units = compiled_units([job.workload for job in jobs], self._database, run_locally)
         with pinned(plan.core):
+            ready_in_sessions = partial(timed_library, sessions=plan.sessions)
             runs = [
-                prepare(job.workload, units, self._target, self._library(job.workload), timed_library)
+                prepare(job.workload, units, self._target, self._library(job.workload), ready_in_sessions)
                 for job in jobs
             ]
             self._pulse = self._pulse or Pulse()
-            ready = [run for run in runs if not isinstance(run, str)]
-            samples = interleaved(ready, plan, self._pulse)
-            measured = map(Measurement.of, samples, joules_of(ready, self._meter, seconds=plan.energy_s))
+            ready = [sessions for sessions in runs if not isinstance(sessions, str)]
+            contexts = [job.context for job, run in zip(jobs, runs, strict=True) if not isinstance(run, str)]
+            samples = interleaved(ready, plan, self._pulse, contexts)
+            firsts = [sessions[0] for sessions in ready]
+            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
 
     @cached_property
@@ -191,10 +194,10 @@ def timed(module: Any, symbol: str, tensors: Sequence[Any]) -> Timed:
     return runs
 
 
-def timed_library(library: Path, arrays: Sequence[Array]) -> Timed:
-    """A linked network as something to be timed on this machine.
+def timed_library(library: Path, arrays: Sequence[Array], sessions: int) -> list[Timed]:
+    """A linked network as something to be timed on this machine, with tensors of their own for each session.
 
     The file must not have been loaded under this name before with other contents.
     """
-    tensors = [tvm.runtime.tensor(array) for array in arrays]
-    return timed(tvm.runtime.load_module(str(library)), "main", tensors)
+    module = tvm.runtime.load_module(str(library))
+    return [timed(module, "main", [tvm.runtime.tensor(array) for array in arrays]) for _ in range(sessions)]

@@ -2,7 +2,7 @@
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,10 +43,14 @@ class Board:
         output, seconds = found
         return output, seconds
 
-    def sample(self, programs: Sequence[Program], plan: MeasurePlan) -> list[Samples | str]:
-        """The programs timed in turns, or why each does not run."""
-        name, extra_s = self.offer.name, plan.patience_s + WINDOW_S * plan.rounds * len(programs)
-        samples: list[Samples | str] = self.call(session.sample, programs, plan, name, extra_s=extra_s)
+    def sample(
+        self, programs: Sequence[Program], contexts: Sequence[Hashable | None], plan: MeasurePlan
+    ) -> list[Samples | str]:
+        """The programs timed in passes, or why each does not run; contexts as of `Job`."""
+        name, extra_s = self.offer.name, plan.waiting_s + WINDOW_S * plan.rounds * len(programs)
+        samples: list[Samples | str] = self.call(
+            session.sample, programs, contexts, plan, name, extra_s=extra_s
+        )
         return samples
 
     def call(self, function: Callable[..., Any], *arguments: object, extra_s: float = 0.0) -> Any:

@@ -89,8 +89,9 @@ class RemoteTvmBackend(OwnKernels):
                 prepare(job.workload, units, self._target, Path(folder) / f"{i}.so", _program)
                 for i, job in enumerate(jobs)
             ]
-            ready = [program for program in programs if not isinstance(program, str)]
-            samples = iter(self.boards.run(lambda board: board.sample(ready, plan)))
+            made = [(p, job.context) for p, job in zip(programs, jobs, strict=True) if not isinstance(p, str)]
+            ready, contexts = [program for program, _ in made], [context for _, context in made]
+            samples = iter(self.boards.run(lambda board: board.sample(ready, contexts, plan)))
         results = [program if isinstance(program, str) else next(samples) for program in programs]
         return [Measurement(error=one) if isinstance(one, str) else Measurement.of(one) for one in results]
 

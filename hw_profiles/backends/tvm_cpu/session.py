@@ -6,7 +6,7 @@ process can end that. It lives on from board to board, so that what it learnt of
 
 import hashlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,16 +66,18 @@ class Session:
         tensors = [tvm.runtime.tensor(array, self._remote.cpu()) for array in program.arrays]
         return self._libraries[name], program.symbol, tensors
 
-    def ready(self, program: Program) -> Timed | str:
-        """The program as something to be timed, or why it does not run.
+    def ready(self, program: Program, sessions: int) -> list[Timed] | str:
+        """The program as something to be timed, with tensors of their own for each session, or why it does
+        not run.
 
         Raises:
             BoardLost: the board no longer answers.
         """
         try:
-            module, symbol, tensors = self.load(program)
+            loaded = [self.load(program) for _ in range(sessions)]
+            module, symbol, tensors = loaded[0]
             module[symbol](*tensors)
-            return timed(module, symbol, tensors)
+            return [timed(*each) for each in loaded]
         except Exception as error:
             self.check(error)
             return one_line(error)
@@ -146,22 +148,26 @@ def trial(program: Program) -> tuple[Array, float] | str:
         return one_line(error)
 
 
-def sample(programs: Sequence[Program], plan: MeasurePlan, board: str) -> list[Samples | str]:
-    """The programs timed in turns on the board, or why each does not run.
+def sample(
+    programs: Sequence[Program], contexts: Sequence[Hashable | None], plan: MeasurePlan, board: str
+) -> list[Samples | str]:
+    """The programs timed in passes on the board, or why each does not run.
 
-    A window is five calls of the board: warm-up, the window itself, and the pulse before, between and after.
+    A window is four calls of the board: warm-up, the window itself, and the two of the pulse.
 
     Args:
+        contexts: of each, see `hw_profiles.backend.Job`.
         board: its name, under which its pulse is remembered.
 
     Raises:
         BoardLost: the board no longer answers.
     """
     session = _process.current
-    runs = [session.ready(program) for program in programs]
+    runs = [session.ready(program, plan.sessions) for program in programs]
     try:
         good = [run for run in runs if not isinstance(run, str)]
-        samples = iter(interleaved(good, plan, _pulse(board)))
+        of = [context for context, run in zip(contexts, runs, strict=True) if not isinstance(run, str)]
+        samples = iter(interleaved(good, plan, _pulse(board), of))
     except Exception as error:
         raise BoardLost(one_line(error)) from None
     return [run if isinstance(run, str) else next(samples) for run in runs]

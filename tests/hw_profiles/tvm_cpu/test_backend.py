@@ -16,7 +16,7 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.probe import alone
 from hw_profiles.workload import LayerSpec, Workload, parse_key, single
 
-QUICK = MeasurePlan(rounds=3, window_s=2e-5, patience_s=0.0)
+QUICK = MeasurePlan(rounds=3, window_s=2e-5, waiting_s=0.0)
 
 
 @pytest.fixture(scope="module")

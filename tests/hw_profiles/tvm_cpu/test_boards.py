@@ -35,7 +35,7 @@ from hw_profiles.workload import LayerSpec, Workload, single
 START_S = 180.0  # a tracker and servers, each of which imports TVM twice
 FACTOR = 10.0  # between a unit's time here and over RPC, on a busy machine; a window is 50 runs and more
 pytestmark = pytest.mark.slow  # servers of their own; `.ci/run` runs them all the same
-PLAN = MeasurePlan(sessions=1, rounds=5, patience_s=0.1, remeasure_s=0.0)
+PLAN = MeasurePlan(sessions=1, rounds=5, waiting_s=0.1)
 UNITS = tuple(LayerSpec("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
 INTEGER = LayerSpec(
     "conv", (16, 9, 9), 16, 3, 2, 16, activation="relu", weight_format="int8", activation_format="int8"
