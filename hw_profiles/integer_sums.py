@@ -21,3 +21,10 @@ class IntegerSums(StrEnum):
     def reduced(self) -> bool:
         """Whether weights of 8 bits need codes of 7, because sums may saturate."""
         return self is not IntegerSums.EXACT
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What it adds to the identity of everything that depends on rounded weights: nothing where they have
+        their whole range, so that what was made before this was asked stays valid.
+        """
+        return {"int8": "7 bits"} if self.reduced else {}

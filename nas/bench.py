@@ -24,6 +24,7 @@ from nas.export.card import MODEL_FILE
 from nas.export.check import Input
 from nas.export.library import prepared_library, require_runnable
 from nas.export.package import MANIFEST, hash_of, read_manifest
+from nas.export.sums import open_exactly
 from nas.objectives import OBJECTIVES
 from nas.progress import progress_bar
 from nas.targets import show
@@ -81,7 +82,7 @@ def _file_calls(model: Path, arguments: argparse.Namespace) -> Calls:
     """An ONNX file in every setting."""
     settings = itertools.product(arguments.threads, _batches(model, arguments.batch))
     return {
-        (threads, batch): prepared(open_session(model, threads=threads), batch) for threads, batch in settings
+        (threads, batch): prepared(open_exactly(model, threads=threads), batch) for threads, batch in settings
     }
 
 

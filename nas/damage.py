@@ -40,7 +40,7 @@ def run_damage(run: Run) -> Damage:
 
 def _document(run: Run) -> dict[str, Any]:
     """What is in the file of this supernet; an empty one for the first time, or after another training."""
-    path, trained = run.folder / "damage.json", run.fingerprint("train")
+    path, trained = run.folder / "damage.json", run.rounded_fingerprint
     found = read_json(path, SCHEMA) if path.exists() else {}
     return found if found.get("supernet") == trained else dict(schema=SCHEMA, supernet=trained, options={})
 
@@ -54,5 +54,5 @@ def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
     # learned scales take batch norm's statistics anew for every policy: of as many images
     calibration = evaluator.calibration if evaluator.quantizers is None else images
     shared = (run.dataset, calibration, evaluator.quantizers)
-    build = network_builder(family, evaluator.supernet, network, *shared)
+    build = network_builder(family, evaluator.supernet, network, *shared, sums=evaluator.sums)
     return build, to_batch(images, run.dataset, family.resolution(network))

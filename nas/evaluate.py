@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.backend import Job
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import Measurement, Waiting
 from hw_profiles.profiler import measure_patiently
 from nas.export.to_onnx import emit
@@ -45,13 +46,18 @@ class Evaluator:
     def _trained(self) -> tuple[nn.Module, LearnedQuantizers | None]:
         run = self.run
         if run.config.quantized.epochs:
-            return load_quantized(run.family, run.quantized_path)
+            return load_quantized(run.family, run.quantized_path, self.sums)
         return load_supernet(run.family, run.checkpoint_path), None
 
     @property
     def supernet(self) -> nn.Module:
         """In evaluation mode."""
         return self._trained[0]
+
+    @property
+    def sums(self) -> IntegerSums:
+        """Of the device that networks are rounded for."""
+        return self.run.sums
 
     @property
     def quantizers(self) -> LearnedQuantizers | None:
@@ -66,7 +72,7 @@ class Evaluator:
     def network(self, candidate: Candidate) -> Network:
         """The candidate with its weights in its formats."""
         shared = (self.run.dataset, self.calibration, self.quantizers)
-        return build_network(self.run.family, self.supernet, candidate, *shared)
+        return build_network(self.run.family, self.supernet, candidate, *shared, sums=self.sums)
 
     def emit(self, candidate: Candidate) -> bytes:
         """The candidate's file, for the batch size of the device."""
@@ -87,7 +93,7 @@ class Evaluator:
     def sampling(self) -> Task:
         """How samples are evaluated."""
         images = self.run.config.sample.images
-        study = f"supernet-{self.run.fingerprint('train')}" + (f"-drawn-{images}" if images else "")
+        study = f"supernet-{self.run.rounded_fingerprint}" + (f"-drawn-{images}" if images else "")
         return self._task(study, ["accuracy"], self._simulate, 1, partial(supernet_identity, self.run))
 
     @cached_property
@@ -180,6 +186,7 @@ def supernet_identity(run: Run) -> dict[str, Any]:
             "quantized": config.section("quantized"),
             "weights": content_hash(trained) if trained.exists() else "absent",
             "images": config.sample.images,
+            **run.sums.identity,
             "software": {name: version(name) for name in packages},
         }
     )

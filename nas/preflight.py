@@ -165,7 +165,7 @@ def _evaluation_seconds(run: Run) -> float:
     start = time.perf_counter()
     with torch.no_grad():
         for candidate in corners:
-            network = build_network(run.family, net, candidate, run.dataset, calibration)
+            network = build_network(run.family, net, candidate, run.dataset, calibration, sums=run.sums)
             simulated_accuracy(network, run.dataset.validation, run.dataset)
     return (time.perf_counter() - start) / len(corners)
 

@@ -15,6 +15,7 @@ from typing import Any
 from hw_profiles.backend import Backend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, remove_abandoned, write_atomic, write_json
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import MeasurePlan
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
@@ -99,6 +100,11 @@ class Run:
         section = self.config.section("train")
         return {**{k: v for k, v in section.items() if k not in HOST_ONLY}, "init": self.init}
 
+    @property
+    def sums(self) -> IntegerSums:
+        """What the device's integer kernels do with large sums: its networks' weights are rounded for it."""
+        return self.backend.describe().sums
+
     # -- files -----------------------------------------------------------------------------------------
 
     @property
@@ -153,6 +159,13 @@ class Run:
             raise ValueError(f"unknown stage {stage!r}")
         return hashlib.sha256(json.dumps(self._depends(stage), default=str).encode()).hexdigest()[:16]
 
+    @property
+    def rounded_fingerprint(self) -> str:
+        """Hash of everything that the accuracy of a network on the supernet depends on: its training, and how
+        the device has weights rounded.
+        """
+        return "-".join((self.fingerprint("train"), *self.sums.identity.values())).replace(" ", "")
+
     def _depends(self, stage: str) -> list[Any]:
         config, space = self.config, self.family.space().fingerprint
         match stage:
@@ -160,10 +173,11 @@ class Run:
                 device = self.backend.describe().to_json()
                 return [space, config.section("measure"), config.section("profile"), device]
             case "train":
-                quantized = [config.section("quantized")] if config.quantized.epochs else []
+                phase = [config.section("quantized"), *self.sums.identity.values()]
+                quantized = phase if config.quantized.epochs else []
                 return [space, self.dataset.fingerprint, self.trained_by, config.seed, *quantized]
             case "sample":
-                return [self.fingerprint("train"), config.section("sample"), config.seed]
+                return [self.rounded_fingerprint, config.section("sample"), config.seed]
             case "fit":
                 return [self.fingerprint("sample"), config.section("fit"), *self._prior]
             case "search":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.lowering import lower
@@ -13,9 +13,8 @@ from nas.damage import run_damage, subject
 from nas.evaluate import Evaluator
 from nas.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run import Run
-from supernet.family import Family, load_format
+from supernet.family import Family, load_weight_format
 from supernet.quant.damage import divergence, measure_damage
-from supernet.quant.learned import LearnedQuantizers
 from supernet.quant.program import layered, sized_layer
 from supernet.quant.sensitivity import hessian_traces, largest_layers
 from supernet.space import Candidate, Genomes
@@ -76,7 +75,7 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
         chosen = _set_by(family, genome, column)
         found[family.space().choices[column].name] = tuple(
             sum(
-                max(traces[name], 0.0) * _rounding_error(net, evaluator.quantizers, name, layers[name], fmt)
+                max(traces[name], 0.0) * _rounding_error(evaluator, name, layers[name], fmt)
                 for name, fmt in formats.items()
             )
             for formats in chosen
@@ -96,15 +95,13 @@ def _set_by(family: Family, genome: Genomes, column: int) -> list[dict[str, str]
     return [{name: formats[name] for name in moved} for formats in tried]
 
 
-def _rounding_error(
-    net: nn.Module, quantizers: LearnedQuantizers | None, name: str, layer: LayerSpec, fmt: str
-) -> float:
+def _rounding_error(evaluator: Evaluator, name: str, layer: LayerSpec, fmt: str) -> float:
     """Squared error of a layer's weights in a format: by learned scales where there are some."""
     with torch.no_grad():
-        weight = sized_layer(layered(net).layer(name), layer).weight
-        if quantizers is not None:
-            return float(((quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
-        known, values = load_format(fmt), weight.numpy()
+        weight = sized_layer(layered(evaluator.supernet).layer(name), layer).weight
+        if evaluator.quantizers is not None:
+            return float(((evaluator.quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
+        known, values = load_weight_format(fmt, evaluator.sums), weight.numpy()
         rounded = known.dequantize_weight(*known.quantize_weight(values))
         return float(((rounded.astype(np.float64) - values) ** 2).sum())
 

@@ -15,7 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from hw_profiles.backend import Job
-from hw_profiles.backends.ort import OrtBackend, open_session, outputs, takes_bytes
+from hw_profiles.backends.ort import (
+    CPU,
+    EXACT_SUMS,
+    OrtBackend,
+    integer_sums,
+    open_session,
+    outputs,
+    takes_bytes,
+)
 from hw_profiles.errors import TrilobitError
 from hw_profiles.host import cpu_model
 from hw_profiles.measurement import MeasurePlan
@@ -31,6 +39,7 @@ from nas.export.library import (
     run_library,
 )
 from nas.export.package import MANIFEST, hash_of, read_manifest
+from nas.export.sums import needs_exact_sums, open_exactly
 from nas.export.verify import AGREEMENT, file_accuracy
 from nas.objectives import OBJECTIVES
 from nas.targets import show
@@ -113,7 +122,7 @@ def verify(folder: Path, data: Dataset | None, *, latency: bool = True) -> list[
         return findings  # nothing else means anything
     model = folder / MODEL_FILE
     _require_ours(model, manifest)
-    findings += _answers(model, manifest)
+    findings += [*_integer_sums(model), *_answers(model, manifest)]
     if data is not None:
         findings.append(_accuracy(model, manifest, data))
     if latency:
@@ -143,11 +152,21 @@ def _require_ours(model: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
+def _integer_sums(model: Path) -> list[Finding]:
+    """What the file needs of this processor; nothing where it needs nothing."""
+    if not needs_exact_sums(model):
+        return []
+    here = integer_sums(CPU)
+    option = f": open it with the session option {EXACT_SUMS}=1, as is done below"
+    said = f"{here} on {cpu_model()}{option if here == 'saturating' else ''}"
+    return [Finding("integer sums", "exact ones are needed", said, None)]
+
+
 def _answers(model: Path, manifest: Mapping[str, Any]) -> list[Finding]:
     """The answers to images that can be made anywhere."""
     image, answers = Input.from_json(manifest["input"]), manifest["answers"]
     pixels = made_up_images(answers["images"], image.shape)
-    session = open_session(model)
+    session = open_exactly(model)
     logits = outputs(session, pixels if takes_bytes(session) else image.normalised(pixels))
     share, difference = agreement(logits, answers)
     then, now = f"{answers['images']} answers", f"{share:.1%} the same, logits within {difference:.2g}"
@@ -174,7 +193,8 @@ def _moved(what: str, then: float | None, now: float, images: int, manifest: Map
 
 def _latency(model: Path, manifest: Mapping[str, Any]) -> Finding:
     device, then = manifest["device"], manifest["latency"]["median_s"]
-    backend = OrtBackend(threads=device["threads"], batch=device["batch"])
+    exact_sums = needs_exact_sums(model)
+    backend = OrtBackend(threads=device["threads"], batch=device["batch"], exact_sums=exact_sums)
     job = Job(single(LayerSpec("pool", (1, 1, 1), 1)), partial(model.read_bytes))  # only the file is run
     [now] = measure_patiently(backend, [job], MeasurePlan())
     seconds = partial(show, OBJECTIVES["latency"])

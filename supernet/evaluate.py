@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hw_profiles.integer_sums import IntegerSums
 from supernet.family import Family
 from supernet.network import Network
 from supernet.quant.calibrate import observe, quantize
@@ -40,6 +41,8 @@ def build_network(
     dataset: Dataset,
     calibration: Images,
     quantizers: LearnedQuantizers | None = None,
+    *,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> Network:
     """The candidate's network, its batch norm recalibrated.
 
@@ -47,8 +50,9 @@ def build_network(
         quantizers: learned scales of `net`: weights are rounded by them, and batch norm is recalibrated with
             everything rounded as the policy says. Without them the candidate is extracted, recalibrated in
             fp32, and rounded in the ranges that are observed: enough for 8 bits, not for 4.
+        sums: of the device that it is made for; learned scales know theirs.
     """
-    return network_builder(family, net, candidate, dataset, calibration, quantizers)(candidate)
+    return network_builder(family, net, candidate, dataset, calibration, quantizers, sums=sums)(candidate)
 
 
 def network_builder(
@@ -58,6 +62,8 @@ def network_builder(
     dataset: Dataset,
     calibration: Images,
     quantizers: LearnedQuantizers | None = None,
+    *,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> Callable[[Candidate], Network]:
     """`build_network` for the policies of one architecture, that of `candidate`; what they share is done
     once: without `quantizers` everything but rounding.
@@ -70,7 +76,7 @@ def network_builder(
     subnet = family.extract(net, candidate)
     recalibrate(subnet, batches)
     ranges = observe(subnet, images[:OBSERVED_IMAGES])
-    return lambda policy: quantize(subnet, family.workload(policy), ranges)
+    return lambda policy: quantize(subnet, family.workload(policy), ranges, sums)
 
 
 def simulated_predictions(network: Network, images: Images, dataset: Dataset) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.registry import load
 from hw_profiles.workload import FLOATS, LayerSpec, Workload
 from supernet.policy import Precision, QuantPolicy
@@ -17,6 +18,7 @@ from supernet.quant.formats.format import Format
 from supernet.registry import FAMILIES as FAMILIES
 from supernet.registry import FILE as FILE
 from supernet.registry import FORMATS as FORMATS
+from supernet.registry import REDUCED
 from supernet.space import Candidate, SearchSpace
 from supernet.subnet import Subnet
 
@@ -163,6 +165,19 @@ def load_format(name: str) -> Format:
     """
     number_format: Format = load("trilobit.formats", FORMATS, name)
     return number_format
+
+
+def load_weight_format(name: str, sums: IntegerSums) -> Format:
+    """Return what `name` means for the weights of a network that is made for a device which adds so: int8 has
+    codes of 7 bits where sums may saturate, all else is the same everywhere.
+
+    Raises:
+        TrilobitError: no such format.
+    """
+    if not sums.reduced or name not in REDUCED:
+        return load_format(name)
+    reduced: Format = resolve_name(REDUCED[name])
+    return reduced
 
 
 def parse_precision(choice: str) -> Precision:

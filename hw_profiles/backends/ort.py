@@ -24,16 +24,17 @@ from hw_profiles.probe import Probe, in_context
 from hw_profiles.workload import LayerSpec
 
 # (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
-PRECISIONS = (("fp32", "fp32"), ("int8", "int8"), ("int6", "int8"), ("int4", "int8"), ("int2", "int8"))
+PRECISIONS = (
+    ("fp32", "fp32"),
+    *((weights, "int8") for weights in ("int8", "int8-exact", "int6", "int4", "int2")),
+)
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
 OPS = (
     *("stem", "conv", "linear", "add", "add_converted", "pool", "maxpool", "avgpool"),
     *("quantize", "dequantize", "mbconv"),
 )
-# Left on, this pass silently quantizes an fp32 convolution between two integer ones: neither its time nor
-# its result would be
-# the one that was asked for.
-DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+CPU = "CPUExecutionProvider"
+EXACT_SUMS = "session.x64quantprecision"  # the session option that keeps integer sums from saturating
 OPEN_BATCH = 100  # images at a time through a model that takes any number
 
 
@@ -41,21 +42,28 @@ def open_session(
     model: bytes | Path,
     *,
     threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    provider: str = CPU,
     optimized: Path | None = None,
+    exact_sums: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """A session with the options every Trilobit measurement and check uses; `optimized` receives the
-    optimised graph.
+    """Return a session with the options that every Trilobit measurement and check uses.
+
+    Args:
+        optimized: receives the optimised graph.
+        exact_sums: compute integer layers exactly on processors whose kernels saturate too, 1.2 to 1.5 times
+            slower there; makes no difference elsewhere, nor to weight codes within +-64.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if exact_sums:
+        options.add_session_config_entry(EXACT_SUMS, "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     source = str(model) if isinstance(model, Path) else model
-    return onnxruntime.InferenceSession(source, options, [provider], disabled_optimizers=DISABLED_OPTIMIZERS)
+    return onnxruntime.InferenceSession(source, options, [provider])
 
 
 def takes_bytes(session: onnxruntime.InferenceSession) -> bool:
@@ -117,18 +125,22 @@ class OrtBackend:
         provider: an execution provider, with or without its `ExecutionProvider` suffix.
         threads: threads of one inference.
         batch: images of one inference; the models that jobs give must have it.
+        exact_sums: keep integer sums from saturating, see `open_session`.
 
     Raises:
         TrilobitError: the provider is not installed.
     """
 
-    def __init__(self, *, provider: str = "CPU", threads: int = 1, batch: int = 1) -> None:
+    def __init__(
+        self, *, provider: str = "CPU", threads: int = 1, batch: int = 1, exact_sums: bool = False
+    ) -> None:
         full = provider if provider.endswith("ExecutionProvider") else f"{provider}ExecutionProvider"
         installed = onnxruntime.get_available_providers()
         if full not in installed:
             known = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
             raise TrilobitError(f"execution provider {provider!r} is not installed; installed: {known}")
         self._provider, self._threads, self._batch = full, threads, batch
+        self._exact_sums = exact_sums
         self._short = full.removesuffix("ExecutionProvider")
         self._pulse: Pulse | None = None  # found on the core that is measured on
         self._meter = find_meter()
@@ -181,9 +193,9 @@ class OrtBackend:
     def _prepare(self, job: Job, plan: MeasurePlan) -> list[Timed] | str:
         """The workload in each of the plan's sessions, on preallocated tensors; or the reason why not."""
         try:
-            model = job.onnx()
+            model, exact = job.onnx(), self._exact_sums
             sessions = [
-                open_session(model, threads=self._threads, provider=self._provider)
+                open_session(model, threads=self._threads, provider=self._provider, exact_sums=exact)
                 for _ in range(plan.sessions)
             ]
         except Exception as error:  # whatever the engine rejects becomes a row with its error

@@ -24,6 +24,7 @@ NARROW_OPSET, NARROW_IR_VERSION = 25, 13  # the first with 2-bit tensors
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 _TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
 IR_VERSION = 10
+UNSIGNED_ZERO = 128  # the zero point of weights that are stored unsigned
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
 
@@ -132,6 +133,11 @@ def _placeholder(
     return weights, (before,) * 2, None if layer.out_format in FLOATS else after
 
 
+def _stored_zero(weight_format: str) -> int:
+    """Return what is added to weight codes in the file: 0 where they are stored signed."""
+    return UNSIGNED_ZERO if load_format(weight_format).onnx_weight_type == "UINT8" else 0
+
+
 class _Graph:
     """Nodes and initialisers under construction."""
 
@@ -143,6 +149,7 @@ class _Graph:
         self.values: list[str] = []  # ONNX name of each layer's output
         self.scales: dict[float, str] = {}  # ONNX names of activations' scales, and of their zero points
         self.zeros: dict[int, str] = {}
+        self.by_channel: dict[tuple[float, int, int], tuple[str, str]] = {}
         self.image = "image" if pixels is None else self._normalised("image", pixels)
 
     def layer(self, position: int) -> None:
@@ -176,13 +183,13 @@ class _Graph:
             layer.op == "linear"
         ):  # before the dequantization: in between it would hide the group from the runtime
             sources = [self._node("Flatten", f"{name}.flat", sources)]
+        real = sources
         if layer.op != "quantize":
+            scales = layer.in_shape[0] if layer.op == "dequantize" else 1
             real = [
-                source if params is None else self._dequantize(f"{name}.in{i}", source, params)
+                source if params is None else self._dequantize(f"{name}.in{i}", source, params, scales)
                 for i, (source, params) in enumerate(zip(sources, before, strict=False))
             ]
-        else:
-            real = sources
         value = self._compute(name, layer, real, parameters, before[0])
         if layer.in_format != layer.out_format and {layer.in_format, layer.out_format} <= set(FLOATS):
             value = self._node("Cast", f"{name}.cast", [value], to=_TENSOR_TYPES[layer.out_format])
@@ -275,9 +282,13 @@ class _Graph:
                 self._constant(f"{name}.b", parameters.bias.astype(stored)),
             )
         scale = self._constant(f"{name}.ws", parameters.scale)
-        codes = [self._weight_codes(f"{name}.wc", layer, parameters), scale]  # around zero: no zero points
-        if layer.op == "linear":  # without them ONNX Runtime has no integer kernel for it
-            codes.append(self._constant(f"{name}.wz", np.zeros(layer.out_channels, np.int8)))
+        codes = [self._weight_codes(f"{name}.wc", layer, parameters), scale]
+        zero = _stored_zero(layer.weight_format)
+        if (
+            zero or layer.op == "linear"
+        ):  # without zero points ONNX Runtime has no integer kernel for that one
+            zeros = np.full(layer.out_channels, zero, np.uint8 if zero else np.int8)
+            codes.append(self._constant(f"{name}.wz", zeros))
         weight = self._node("DequantizeLinear", f"{name}.w", codes, axis=0)
         # the bias's scales are a product that the runtime folds at load: stored, they would be as large as it
         product = self._node("Mul", f"{name}.bs", [self.stored(name, before)[0], scale])
@@ -291,6 +302,8 @@ class _Graph:
         speed.
         """
         wanted = TensorProto.DataType.Value(load_format(layer.weight_format).onnx_weight_type)
+        if zero := _stored_zero(layer.weight_format):
+            return self._constant(name, (parameters.weight.astype(np.int16) + zero).astype(np.uint8))
         if wanted == TensorProto.INT8:
             return self._constant(name, parameters.weight)
         packed = parameters.weight.astype(helper.tensor_dtype_to_np_dtype(wanted))
@@ -307,8 +320,22 @@ class _Graph:
         ]
         return self._node("Clip", f"{name}.clip", [codes, *bounds])
 
-    def _dequantize(self, name: str, value: str, params: QuantParams) -> str:
-        return self._node("DequantizeLinear", name, [value, *self.stored(name, params)])
+    def _dequantize(self, name: str, value: str, params: QuantParams, scales: int = 1) -> str:
+        """Real values of codes; a conversion to fp32 has the one scale repeated for each of its channels.
+
+        With a single scale ONNX Runtime's pass WeightBiasQuantization, which is on by default, takes the fp32
+        convolution behind it for one that is to be quantized, and rounds its weights to 8 bits. It leaves
+        alone what reads a tensor with a scale per channel; neither values nor time differ.
+        """
+        if scales == 1:
+            return self._node("DequantizeLinear", name, [value, *self.stored(name, params)])
+        key = (params.scale, params.zero_point, scales)
+        if key not in self.by_channel:
+            self.by_channel[key] = (
+                self._constant(f"{name}.s", np.full(scales, params.scale, np.float32)),
+                self._constant(f"{name}.z", np.full(scales, params.zero_point, np.uint8)),
+            )
+        return self._node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=1)
 
     def stored(self, name: str, params: QuantParams) -> tuple[str, str]:
         """Scale and zero point; each value is stored once, a scale by the name of its first tensor."""

@@ -16,6 +16,7 @@ from hw_profiles.backends.ort import open_session, outputs, takes_bytes
 from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
 from nas.export.check import DisagreementError
+from nas.export.sums import open_exactly
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
 from supernet.train.data import Dataset, resized, to_batch
@@ -31,7 +32,7 @@ INTEGER_OPS = (
 
 def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
     """(n,) labels that the ONNX file predicts, in batches of the size it was made for."""
-    session = open_session(model)
+    session = open_exactly(model)
     image = session.get_inputs()[0]
     if takes_bytes(session):
         pixels: NDArray[Any] = resized(images, image.shape[1])

@@ -25,6 +25,7 @@ from nas.export.library_limits import require_kernels
 from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, in_fp32
 from nas.export.selection import pick
+from nas.export.sums import needs_exact_sums
 from nas.export.to_onnx import Normalisation, described, emit, needed_opset
 from nas.export.verify import Parity, check_parity, file_accuracy
 from nas.progress import progress_bar
@@ -186,6 +187,7 @@ def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str
         "trilobit.test_accuracy": f"{shipped.accuracy.test:.6g}",
         "trilobit.latency_s": f"{latency.median_s:.6g}",
         "trilobit.device": run.backend.describe().name,
+        "trilobit.integer_sums": "exact" if needs_exact_sums(shipped.model) else "any",
         "classes": "\n".join(data.classes),
         "mean": " ".join(map(str, data.mean)),
         "std": " ".join(map(str, data.std)),
@@ -280,6 +282,7 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
         "policy": entry["policy"],
         "files": file_entries(files),
         "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
+        "requires": {"integer_sums": "exact"} if needs_exact_sums(shipped.model) else {},
         "data": data.name,
         "seed": run.config.seed,
         "classes": list(data.classes),

@@ -40,7 +40,7 @@ def classroom(run: Run, net: nn.Module, learned: LearnedQuantizers | None = None
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
     shared = (run.family, net, run.dataset, config, run.config.train)
-    return open_classroom(*shared, seed=run.config.seed, learned=learned)
+    return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=run.sums)
 
 
 def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Console) -> dict[str, Network]:

@@ -62,7 +62,7 @@ def _run_quantized(run: Run, console: Console) -> None:
     arguments = (run.family, net, run.dataset, phase, run.quantized_path)
     with progress_bar(console, "quantized", phase_steps(run.dataset, phase)) as update:
         images = 0
-        for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config):
+        for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config, sums=run.sums):
             images += progress.images
             rate = images / max(time.monotonic() - start, 1e-9)
             note = f"loss {progress.loss:.3f}, {rate:,.0f} images/s"

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, INPUT, Workload
-from supernet.family import load_format
+from supernet.family import load_format, load_weight_format
 from supernet.layers.elastic import ConvNorm
 from supernet.layers.plain import PlainConv
 from supernet.network import Network, Parameters
@@ -40,13 +41,16 @@ def observe(subnet: Subnet, images: Tensor) -> Ranges:
     return Ranges(_range(images), layers)
 
 
-def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
+def quantize(
+    subnet: Subnet, workload: Workload, ranges: Ranges, sums: IntegerSums = IntegerSums.EXACT
+) -> Network:
     """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the
     observed ranges.
 
     Args:
         subnet: in evaluation mode, of the same architecture.
         workload: with its quantization policy; names of weighted layers are the subnet's once it is lowered.
+        sums: of the device that it is made for.
     """
     workload = lower(workload)
     curves = {
@@ -59,7 +63,7 @@ def quantize(subnet: Subnet, workload: Workload, ranges: Ranges) -> Network:
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
         if layer.weighted:
             weight, bias = _folded(subnet.layer(name))
-            codes, scale = load_format(layer.weight_format).quantize_weight(weight)
+            codes, scale = load_weight_format(layer.weight_format, sums).quantize_weight(weight)
             parameters[name] = Parameters(codes, scale, bias)
         if layer.out_format not in FLOATS and layer.keeps_codes:
             tensors[name] = tensors[workload.names[workload.inputs[position][0]]]

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.lowering import CURVES, lower
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec, Workload
-from supernet.family import Family, load_format
+from supernet.family import Family, load_format, load_weight_format
 from supernet.quant.double_rounding import step_ratio, stored_codes, switched
 from supernet.quant.formats.format import QuantParams
 from supernet.quant.lsq import (
@@ -78,11 +79,14 @@ class LearnedQuantizers(nn.Module):
     """Scales of weights and tensors, trainable; see `supernet.quant.program.Quantizers`.
 
     Scales are stored as logarithms, so that they stay positive and one learning rate suits all magnitudes.
+
+    Args:
+        sums: of the device that networks are rounded for.
     """
 
-    def __init__(self, structure: Structure) -> None:
+    def __init__(self, structure: Structure, sums: IntegerSums = IntegerSums.EXACT) -> None:
         super().__init__()
-        self.structure = structure
+        self.structure, self.sums = structure, sums
         self.weight_scales = nn.ParameterDict(
             {_slot(name): nn.Parameter(torch.zeros(s.out_channels)) for name, s in structure.weights.items()}
         )
@@ -102,7 +106,11 @@ class LearnedQuantizers(nn.Module):
         """Weight (out, ...) rounded to `fmt`, as real values."""
         if fmt in FLOATS:
             return weight
-        return fake_quantize_weight(weight, self.weight_scale(name, len(weight)), load_format(fmt).bits)
+        return fake_quantize_weight(weight, self.weight_scale(name, len(weight)), self.weight_bits(fmt))
+
+    def weight_bits(self, fmt: str) -> int:
+        """Return how many bits the weight codes of an integer format have."""
+        return load_weight_format(fmt, self.sums).bits
 
     def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
         """A tensor rounded to `fmt`, as real values."""
@@ -117,7 +125,7 @@ class LearnedQuantizers(nn.Module):
         """
         if step.source is None or step.layer.weight_format in FLOATS:
             return bias
-        ratio = step_ratio(load_format(step.layer.weight_format).bits)
+        ratio = step_ratio(self.weight_bits(step.layer.weight_format))
         scale, _ = self.tensor_range(step.source, step.layer.in_format)
         accumulator = scale * self.weight_scale(step.name, len(bias)) * ratio * factor.abs()
         accumulator = torch.maximum(accumulator, bias.abs() / BIAS_CODES).clamp_min(SMALLEST_SCALE**2)
@@ -138,7 +146,7 @@ class LearnedQuantizers(nn.Module):
 
     def codes(self, name: str, weight: Tensor, fmt: str) -> tuple[Tensor, Tensor]:
         """int8 codes of a weight (out, ...) in an integer format, and the scale (out,) of each channel."""
-        bits, scale = load_format(fmt).bits, self.weight_scale(name, len(weight))
+        bits, scale = self.weight_bits(fmt), self.weight_scale(name, len(weight))
         stored = stored_codes(weight, scale.view(-1, *(1,) * (weight.ndim - 1)))
         return switched(stored, bits), scale * step_ratio(bits)
 
@@ -212,17 +220,21 @@ def tensor_kinds(work: Workload) -> dict[str, TensorKind]:
 
 
 def new_quantizers(
-    structure: Structure, net: LayeredNet, samples: Iterable[tuple[Workload, Tensor]]
+    structure: Structure,
+    net: LayeredNet,
+    samples: Iterable[tuple[Workload, Tensor]],
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> LearnedQuantizers:
     """First scales: of weights by LSQ+'s rule, of tensors those of the least squared error.
 
     Args:
         samples: workloads that between them have every integer tensor, each with images (n, c, h, w).
+        sums: of the device that networks are rounded for.
 
     Raises:
         ValueError: they have not.
     """
-    quantizers = LearnedQuantizers(structure)
+    quantizers = LearnedQuantizers(structure, sums)
     with torch.no_grad():
         for name, spec in structure.weights.items():
             weight = sized_layer(net.layer(name), spec).weight

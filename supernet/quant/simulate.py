@@ -5,34 +5,42 @@ stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are c
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.workload import FLOATS, INPUT, LayerSpec
+from supernet.family import load_format
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.pooling import POOL
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant.formats.format import QuantParams
+from supernet.quant.saturation import saturation_error
 
 EXACT_PRODUCTS = 2**24 // (255 * 127)
 
 
-def simulate(network: Network, images: Tensor) -> Tensor:
+def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
     """(n, c, h, w) fp32 -> logits (n, classes), with integer layers computed on their codes.
 
     Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped
     to the codes of the output's format: ONNX Runtime's arithmetic.
+
+    Args:
+        sums: of the device: on one that saturates, signed weights beyond 7 bits give what they give there.
     """
     work = network.workload
+    integer = _SATURATING if sums is IntegerSums.SATURATING else _INTEGER
     tensors: list[Tensor] = []
     with torch.no_grad():
         for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
             sources = [images if i == INPUT else tensors[i] for i in work.inputs[position]]
             before, after = network.input_params(position), network.tensors.get(name)
-            run = _FLOAT if layer.in_format in FLOATS and layer.out_format in FLOATS else _INTEGER
+            run = _FLOAT if layer.in_format in FLOATS and layer.out_format in FLOATS else integer
             y = run[layer.op](layer, sources, before, after, network.parameters.get(name))
             tensors.append(y.half().float() if layer.out_format == "fp16" else y)
     return tensors[-1]
@@ -61,9 +69,13 @@ def _float_linear(
 
 
 def _accumulate(
-    layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters
+    layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters, *, saturating: bool
 ) -> tuple[Tensor, Tensor]:
-    """The int32 accumulator as float32 (n, out, h, w), and its scale (out,)."""
+    """The int32 accumulator as float32 (n, out, h, w), and its scale (out,).
+
+    Args:
+        saturating: whether the device's kernels for signed weights are.
+    """
     codes, scale = bias_codes(parameters, params.scale)
     products = layer.in_shape[0] // layer.groups * layer.kernel**2
     dtype = torch.float32 if products <= EXACT_PRODUCTS else torch.float64
@@ -72,6 +84,8 @@ def _accumulate(
         weight = weight[:, :, None, None]
     shifted = (x - params.zero_point).to(dtype)
     total = F.conv2d(shifted, weight, None, layer.stride, layer.kernel // 2, 1, layer.groups)
+    if saturating and load_format(layer.weight_format).onnx_weight_type != "UINT8":
+        total = total + saturation_error(layer, x, weight, params.zero_point).to(dtype)
     return (total + torch.from_numpy(codes).to(dtype)[:, None, None]).float(), torch.from_numpy(scale)
 
 
@@ -81,11 +95,13 @@ def _integer_conv(
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
     parameters: Parameters | None,
+    *,
+    saturating: bool = False,
 ) -> Tensor:
     assert parameters is not None
     assert before[0] is not None
     assert after is not None
-    total, scale = _accumulate(layer, x[0], before[0], parameters)
+    total, scale = _accumulate(layer, x[0], before[0], parameters, saturating=saturating)
     # a ReLU needs no step of its own: its output has zero point 0, so clipping to its codes does it; that of
     # a ReLU6 reaches 6 at most
     return _requantize(total * (scale / torch.tensor(after.scale))[:, None, None], after)
@@ -97,10 +113,12 @@ def _integer_linear(
     before: tuple[QuantParams | None, ...],
     after: object,
     parameters: Parameters | None,
+    *,
+    saturating: bool = False,
 ) -> Tensor:
     assert parameters is not None
     assert before[0] is not None
-    total, scale = _accumulate(layer, x[0], before[0], parameters)
+    total, scale = _accumulate(layer, x[0], before[0], parameters, saturating=saturating)
     return (total * scale[:, None, None]).flatten(1)
 
 
@@ -237,4 +255,10 @@ _INTEGER: Mapping[str, _Step] = {
     "act": _integer_act,
     "quantize": _quantize,
     "dequantize": _dequantize,
+}
+_SATURATING: Mapping[str, _Step] = {
+    **_INTEGER,
+    "stem": partial(_integer_conv, saturating=True),
+    "conv": partial(_integer_conv, saturating=True),
+    "linear": partial(_integer_linear, saturating=True),
 }

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.lowering import lower
 from hw_profiles.options import Range, check
 from hw_profiles.workload import FLOATS, Workload
@@ -105,6 +106,7 @@ class Classroom:
     Attributes:
         net: the trained supernet, only read.
         learned: its learned scales; None where it has none.
+        sums: of the device that networks are rounded for.
     """
 
     family: Family
@@ -113,6 +115,7 @@ class Classroom:
     teacher: Teacher
     config: FineTuning
     learned: LearnedQuantizers | None = None
+    sums: IntegerSums = IntegerSums.EXACT
 
     @property
     def steps(self) -> int:
@@ -126,7 +129,7 @@ class Classroom:
         if self.learned is not None:
             return Student(candidate.id, subnet, workload, copy.deepcopy(self.learned))
         images = _unchanged(self.batches, FIRST_IMAGES, workload.in_shape[1])
-        quantizers = new_quantizers(structure_of(workload), subnet, [(workload, images)])
+        quantizers = new_quantizers(structure_of(workload), subnet, [(workload, images)], self.sums)
         return Student(candidate.id, subnet, workload, quantizers)
 
 
@@ -139,16 +142,18 @@ def open_classroom(
     *,
     seed: int,
     learned: LearnedQuantizers | None = None,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> Classroom:
     """Everything that fine-tuning needs, the teacher included.
 
     Args:
         recipe: how images are changed and labels smoothed, batch size and device: as in the training before.
+        sums: of the device that networks are rounded for.
     """
     world = World()
     device = choose_placement(recipe, world).device
     batches = Batches(dataset, replace(recipe, accumulate=1), seed, world, device)
-    return Classroom(family, net, batches, largest_network(net, family, batches), config, learned)
+    return Classroom(family, net, batches, largest_network(net, family, batches), config, learned, sums)
 
 
 def structure_of(workload: Workload) -> Structure:
@@ -254,6 +259,7 @@ def _identity(room: Classroom, student: Student) -> dict[str, Any]:
         "seed": room.batches.seed,
         "candidate": student.id,
         "initial": digest.hexdigest()[:16],
+        **room.sums.identity,
     }
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.integer_sums import IntegerSums
 from supernet.family import Family
 from supernet.quant.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
 from supernet.quant.policies import Policies, find_policies
@@ -87,12 +88,14 @@ def train_quantized(
     *,
     seed: int,
     recipe: TrainConfig | None = None,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> Iterator[Progress]:
     """Train, or resume from `path`, or find there that it is done. Gives the progress after every step.
 
     Args:
         net: the supernet trained in fp32, on the device to train on. It is trained further, in place.
         recipe: how images are changed and labels smoothed; by default as in training in fp32.
+        sums: of the device that networks are rounded for.
 
     Raises:
         TrilobitError: the space has no integer formats, or not those of `config.widths`; or the checkpoint
@@ -101,14 +104,14 @@ def train_quantized(
     recipe = replace(recipe or TrainConfig(), batch_size=config.batch_size, accumulate=1)
     device = next(net.parameters()).device
     batches = Batches(dataset, recipe, seed, World(), device)
-    identity = _identity(family, net, dataset, config, recipe, seed)
+    identity = {**_identity(family, net, dataset, config, recipe, seed), **sums.identity}
     policies = find_policies(family)
     _require_widths(family, config, policies)
     state = _matching(path, identity) if path.exists() else None
     if state is None:
-        quantizers = first_quantizers(family, net, dataset, images=config.calibration, seed=seed)
+        quantizers = first_quantizers(family, net, dataset, images=config.calibration, seed=seed, sums=sums)
     else:
-        quantizers = LearnedQuantizers(find_structure(family)).to(device)
+        quantizers = LearnedQuantizers(find_structure(family), sums).to(device)
     weights, scales = _optimisers(net, quantizers, config)
     phase = _Phase(family, batches, config, policies, net, quantizers, weights, scales)
     if state is None:
@@ -130,8 +133,13 @@ def train_quantized(
         yield Progress(step, phase.steps, loss, rate, len(batches.rows(step - 1)))
 
 
-def load_quantized(family: Family, path: Path) -> tuple[nn.Module, LearnedQuantizers]:
+def load_quantized(
+    family: Family, path: Path, sums: IntegerSums = IntegerSums.EXACT
+) -> tuple[nn.Module, LearnedQuantizers]:
     """The supernet after its quantized phase, in evaluation mode, and its learned scales.
+
+    Args:
+        sums: of the device that networks are rounded for.
 
     Raises:
         TrilobitError: the checkpoint is missing, damaged, of another space, or its training is not finished.
@@ -144,14 +152,21 @@ def load_quantized(family: Family, path: Path) -> tuple[nn.Module, LearnedQuanti
             f"{path}: the quantized phase stopped at step {state['step']} of {state['steps']}; "
             "run it again to finish it"
         )
-    net, quantizers = family.supernet(rng=np.random.default_rng(0)), LearnedQuantizers(find_structure(family))
+    net = family.supernet(rng=np.random.default_rng(0))
+    quantizers = LearnedQuantizers(find_structure(family), sums)
     net.load_state_dict(state["model"])
     quantizers.load_state_dict(state["quantizers"])
     return net.eval(), quantizers.eval()
 
 
 def first_quantizers(
-    family: Family, net: nn.Module, dataset: Dataset, *, images: int, seed: int
+    family: Family,
+    net: nn.Module,
+    dataset: Dataset,
+    *,
+    images: int,
+    seed: int,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> LearnedQuantizers:
     """Scales before any training: of weights by LSQ+'s rule, of tensors from so many images of the training
     part, at the largest and the smallest architecture.
@@ -162,7 +177,7 @@ def first_quantizers(
         (family.workload(one), to_batch(part[rows], dataset, family.resolution(one)).to(device))
         for one in integer_corners(family)
     ]
-    return new_quantizers(find_structure(family), layered(net), samples).to(device)
+    return new_quantizers(find_structure(family), layered(net), samples, sums).to(device)
 
 
 def scale_learning_rate(peak: float, bits: int, gradients: list[Tensor]) -> float:

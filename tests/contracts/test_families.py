@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.backends.ort import open_session
 from hw_profiles.errors import TrilobitError
 from hw_profiles.memory import peak_bytes
 from hw_profiles.registry import names
 from nas.costs import workload_macs
+from nas.export.sums import open_exactly
 from nas.export.to_onnx import emit
 from predictors.table import compile_peak
 from supernet.family import FAMILIES, Family, load_family
@@ -181,7 +181,7 @@ def test_fp32_files_compute_what_torch_computes(each_family: Family, net: nn.Mod
     for candidate in runnable(each_family, 4)[::2]:  # of the corners, those in fp32
         subnet, x = each_family.extract(net, candidate).eval(), images(each_family, candidate)
         plain = each_family.plain_workload(each_family.arch(candidate))
-        session = open_session(emit(quantize(subnet, plain, observe(subnet, x)), batch=BATCH))
+        session = open_exactly(emit(quantize(subnet, plain, observe(subnet, x)), batch=BATCH))
         (logits,) = session.run(None, {"image": x.numpy()})
         with torch.no_grad():
             assert_close(torch.from_numpy(logits), subnet(x), ONNX_PARITY)

@@ -4,6 +4,10 @@ Weight codes are symmetric, in [-(2^(b-1) - 1), 2^(b-1) - 1]: as many steps on b
 Activation codes are in [0, 2^b - 1] with a zero point. Unsigned activations with signed weights are the one
 pair that ONNX Runtime runs fast on x86; unless a choice says otherwise, weights of fewer bits run on 8-bit
 activations too.
+
+Where the kernels for that pair saturate (`hw_profiles.integer_sums`), int8 has codes of 7 bits, in the type
+and at the speed of 8; `int8-exact` has all 8 everywhere, stored with a zero point of 128: unsigned weights
+have other kernels.
 """
 
 from dataclasses import dataclass
@@ -65,6 +69,8 @@ class Integer:
 
 
 INT8 = Integer("int8", 8, "INT8")
+INT8_REDUCED = Integer("int8", 7, "INT8", activations=False)  # of weights, on devices whose sums may saturate
+INT8_EXACT = Integer("int8-exact", 8, "UINT8", activations=False)
 INT6 = Integer("int6", 6, "INT8")  # ONNX has no 6-bit type: one code per byte
 INT4 = Integer("int4", 4, "INT4")
 INT2 = Integer("int2", 2, "INT2", activations=False)

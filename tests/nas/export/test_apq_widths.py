@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.backends.ort import open_session
+from nas.export.sums import open_exactly
 from nas.export.to_onnx import emit
 from supernet.family import load_family
 from supernet.quant.calibrate import observe, quantize
@@ -31,7 +31,7 @@ def test_files_of_mixed_widths_compute_what_the_simulation_computes() -> None:
         network = quantize(subnet, family.workload(candidate), observe(subnet, images))
         widths = {layer.activation_format for layer in network.workload.layers}
         assert widths >= {"int4", "int6", "int8"}
-        (logits,) = open_session(emit(network, batch=BATCH)).run(None, {"image": images.numpy()})
+        (logits,) = open_exactly(emit(network, batch=BATCH)).run(None, {"image": images.numpy()})
         simulated = simulate(network, images).numpy()
         np.testing.assert_allclose(logits, simulated, rtol=0, atol=1e-5 * np.abs(simulated).max())
         assert np.ptp(simulated) > 0

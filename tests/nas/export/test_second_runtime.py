@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.backends.ort import open_session, outputs
+from hw_profiles.backends.ort import outputs
+from nas.export.sums import open_exactly
 from nas.export.to_onnx import Normalisation, emit
 from supernet.evaluate import build_network, calibration_images
 from supernet.family import Family, load_family
@@ -83,7 +84,7 @@ def test_a_file_answers_alike(
     network = built(fmt)
     model, part = emit(network), digits.validation
     images = to_batch(part, digits, network.workload.in_shape[1]).contiguous().numpy()
-    wanted, found = outputs(open_session(model), images), through(openvino, model, images)
+    wanted, found = outputs(open_exactly(model), images), through(openvino, model, images)
     assert np.abs(found - wanted).max() <= logits * np.abs(wanted).max()
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= labels
     assert (found.argmax(axis=1) == part.labels).mean() > 2 / len(digits.classes)
@@ -96,7 +97,7 @@ def test_pixels_and_an_open_batch_are_read_too(
     model = emit(network, batch=None, pixels=Normalisation(digits.mean, digits.std))
     size = network.workload.in_shape[1]
     pixels = digits.validation.pixels[:20, :size, :size]
-    wanted, found = outputs(open_session(model), pixels), through(openvino, model, pixels)
+    wanted, found = outputs(open_exactly(model), pixels), through(openvino, model, pixels)
     assert np.abs(found - wanted).max() <= FLOAT_LOGITS * np.abs(wanted).max()
 
 

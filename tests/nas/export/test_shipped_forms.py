@@ -10,10 +10,11 @@ import onnx
 import pytest
 import torch
 
-from hw_profiles.backends.ort import open_session, outputs, prepared, takes_bytes
+from hw_profiles.backends.ort import outputs, prepared, takes_bytes
 from nas.export.card import model_card
 from nas.export.check import IMAGES, Input, agreement, expected_answers, made_up_images
 from nas.export.package import archive_of, file_entries, remove_network, write_network
+from nas.export.sums import open_exactly
 from nas.export.to_onnx import Normalisation, described, emit, random_network
 from supernet.family import Family
 from supernet.network import Network
@@ -44,8 +45,8 @@ def test_pixels_are_normalised_as_in_training(family: Family) -> None:
 def test_a_file_that_takes_pixels_gives_the_same_bits(network: Network) -> None:
     image = image_of(network)
     pixels = made_up_images(5, image.shape)
-    plain = open_session(emit(network))
-    seeing = open_session(emit(network, batch=None, pixels=Normalisation(MEAN, STD)))
+    plain = open_exactly(emit(network))
+    seeing = open_exactly(emit(network, batch=None, pixels=Normalisation(MEAN, STD)))
     assert takes_bytes(seeing)
     assert not takes_bytes(plain)
     np.testing.assert_array_equal(outputs(seeing, pixels), outputs(plain, image.normalised(pixels)))
@@ -53,7 +54,7 @@ def test_a_file_that_takes_pixels_gives_the_same_bits(network: Network) -> None:
 
 def test_a_file_for_any_number_of_images_runs_each_as_alone(network: Network) -> None:
     x = image_of(network).normalised(made_up_images(5, image_of(network).shape))
-    session = open_session(emit(network, batch=None))
+    session = open_exactly(emit(network, batch=None))
     assert session.get_inputs()[0].shape[0] == "batch"
     alone = np.concatenate([session.run(None, {"image": one[None]})[0] for one in x])
     np.testing.assert_array_equal(session.run(None, {"image": x})[0], alone)
@@ -72,14 +73,14 @@ def test_made_up_images_never_change() -> None:
 def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
     image = image_of(network)
     answers = expected_answers(network, image)
-    session = open_session(emit(network))
+    session = open_exactly(emit(network))
     share, difference = agreement(
         outputs(session, image.normalised(made_up_images(IMAGES, image.shape))), answers
     )
     assert share >= 0.995
     assert difference < 0.1
     other = random_network(network.workload, rng=np.random.default_rng(9))
-    logits = outputs(open_session(emit(other)), image.normalised(made_up_images(IMAGES, image.shape)))
+    logits = outputs(open_exactly(emit(other)), image.normalised(made_up_images(IMAGES, image.shape)))
     assert agreement(logits, answers)[0] < 0.9
     assert torch.tensor(answers["labels"]).shape == (IMAGES,)
 
@@ -145,7 +146,7 @@ def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Pat
     code = code.replace('"model.onnx"', repr(str(tmp_path / "model.onnx")))
     names: dict[str, Any] = {"pixels": made_up_images(1, (h, w, c))}
     exec(code, names)
-    wanted = outputs(open_session(emit(network)), image_of(network).normalised(names["pixels"]))
+    wanted = outputs(open_exactly(emit(network)), image_of(network).normalised(names["pixels"]))
     np.testing.assert_allclose(names["logits"], wanted, atol=1e-4)
 
 

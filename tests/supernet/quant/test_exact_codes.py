@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hw_profiles.backends.ort import open_session
 from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from nas.export.sums import open_exactly
 from nas.export.to_onnx import emit
 from supernet.network import Network, Parameters
 from supernet.quant.formats.format import QuantParams
@@ -19,7 +19,7 @@ UNIT = 127  # a weight of this code and of scale 1 / UNIT is 1
 def codes(network: Network, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Those that the simulation ends in, and those of the file, whose last tensor is dequantized."""
     last = network.tensors[network.workload.names[-1]]
-    (real,) = open_session(emit(network)).run(None, {"image": image.numpy()})
+    (real,) = open_exactly(emit(network)).run(None, {"image": image.numpy()})
     return simulate(network, image).numpy(), np.rint(real / np.float32(last.scale)) + last.zero_point
 
 
