@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.backends.ort import CPU, integer_sums
 from hw_profiles.files import write_json
 from nas.cli import main
 from nas.export.check import Input
@@ -42,8 +43,11 @@ def test_a_whole_folder_holds(exported: Path, capsys: pytest.CaptureFixture[str]
     assert main(["verify", str(exported.parents[1]), "--data", "digits", "--json"]) == 0
     printed = capsys.readouterr()
     found = {one["what"]: one for one in json.loads(printed.out)["abc123"]}
-    assert list(found) == ["sha256 of model.onnx", "answers", "test accuracy", "latency"]
-    assert [one["holds"] for one in found.values()] == [True, True, True, None]
+    assert list(found) == ["sha256 of model.onnx", "integer sums", "answers", "test accuracy", "latency"]
+    assert [one["holds"] for one in found.values()] == [True, None, True, True, None]
+    here = integer_sums(CPU)
+    assert found["integer sums"]["now"].startswith(f"{here} on ")
+    assert ("session.x64quantprecision=1" in found["integer sums"]["now"]) is (here == "saturating")
     assert "another CPU" in found["latency"]["then"]
     assert "all that must hold holds" in printed.err
 
