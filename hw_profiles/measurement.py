@@ -1,7 +1,7 @@
 """How something is measured, and what came out: raw samples, or the reason why there are none."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
@@ -170,17 +170,31 @@ def estimator(row: Measurement, plan: MeasurePlan) -> str:
     return f"least disturbed windows{', scaled by the reference computation' * plan.scale_disturbed}"
 
 
+Watch = Callable[[float, bool], None]  # told how many items are done, whether quiet is waited for
+
+
+def unwatched(done: float, waiting: bool) -> None:
+    """Tell nobody."""
+
+
 @dataclass
 class Waiting:
-    """Seconds that may still be spent on waiting for quiet windows, by everything that shares it."""
+    """Seconds that may still be spent on waiting for quiet windows, by everything that shares it.
+
+    Attributes:
+        watch: told meanwhile how many of its items are done.
+    """
 
     left_s: float
+    watch: Watch = unwatched
 
     @contextlib.contextmanager
-    def part(self, share: float, *, most_s: float = float("inf")) -> Iterator["Waiting"]:
+    def part(
+        self, share: float, *, most_s: float = float("inf"), watch: Watch | None = None
+    ) -> Iterator["Waiting"]:
         """Give a share of what is left to something; what it does not spend stays."""
         given_s = min(share * self.left_s, max(0.0, most_s))
-        some = Waiting(given_s)
+        some = Waiting(given_s, watch or self.watch)
         yield some
         self.left_s = max(0.0, self.left_s - (given_s - some.left_s))
 

@@ -16,7 +16,8 @@ import numpy as np
 from hw_profiles.backend import Backend, Job
 from hw_profiles.calibration import WholeNetwork, count_rows
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement, MeasurePlan, Waiting, slowdown
+from hw_profiles.interleave import watching
+from hw_profiles.measurement import Measurement, MeasurePlan, Waiting, Watch, slowdown
 from hw_profiles.memory import peak_bytes
 from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile
@@ -38,6 +39,11 @@ Emit = Callable[[Workload], bytes]
 Network = tuple[str, bool, Workload]  # precision, held out, what it is
 Rows = dict[LayerSpec, Measurement]
 Item = TypeVar("Item")
+
+
+def _told(watch: Watch, before: int, n: int, share: float, waiting: bool) -> None:
+    """What `interleave.watching` tells of a share, as numbers of items."""
+    watch(before + share * n, waiting)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def profile_layers(
         rng: shuffles the order, so that slow drift does not fall on one kind of layer.
         deadline: on the monotonic clock; no batch but the first is begun after it, and none waits beyond it.
         again: whether to measure rows a second time at all.
-        waiting: what may be waited for quiet, in all; as long as the profile's plan says if not given.
+        waiting: what may be waited for quiet, in all; as long as the profile's plan says if not given. It
+            is told how many rows of the batch under way are done.
     """
     waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
     reference = reference_network(backend, layers)
@@ -174,7 +181,7 @@ def _batches(
     batch: list[Sequence[LayerSpec]] = []
     networks = size = alone = 0
     for group in groups:
-        works = _works(backend, group)
+        works = works_of(backend, group)
         bytes_more = sum(map(session_bytes, works))
         full = networks + len(works) > BATCH or size + bytes_more > BATCH_BYTES or alone >= most_alone
         if batch and full:
@@ -193,14 +200,14 @@ def session_bytes(work: Workload) -> int:
     return SESSION_BYTES + COPIES * (weights + peak_bytes(work))
 
 
-def _works(backend: Backend, group: Sequence[LayerSpec]) -> list[Workload]:
-    """The networks that a group's rows are differences of."""
+def works_of(backend: Backend, group: Sequence[LayerSpec]) -> list[Workload]:
+    """Return the networks that a group's rows are differences of."""
     probes = [backend.probe(layer) for layer in group if backend.supports(layer)]
     return list(dict.fromkeys(work for probe in probes for _, work in probe.workloads))
 
 
 def _networks(backend: Backend, groups: Iterable[Sequence[LayerSpec]]) -> int:
-    return sum(len(_works(backend, group)) for group in groups)
+    return sum(len(works_of(backend, group)) for group in groups)
 
 
 def _context(backend: Backend, layer: LayerSpec) -> tuple[str, Shape, str] | None:
@@ -231,7 +238,6 @@ def measure_networks(
     deadline: float = float("inf"),
     unit_s: float = 0.0,
     waiting: Waiting | None = None,
-    watch: Callable[[int], None] = lambda done: None,
 ) -> list[WholeNetwork]:
     """Measure whole networks in passes: (precision, held out, workload) each.
 
@@ -243,8 +249,8 @@ def measure_networks(
             long as those before.
         unit_s: what measuring a unit took. Where one is measured alone, a network takes as long for each of
             its units that was not measured: an engine that tunes has to tune it.
-        waiting: what may be waited for quiet, in all; as long as the profile's plan says if not given.
-        watch: told how many are measured, after every batch.
+        waiting: what may be waited for quiet, in all; as long as the profile's plan says if not given. It
+            is told how many networks are done.
 
     Raises:
         ValueError: a row that was refused has no estimate.
@@ -262,7 +268,8 @@ def measure_networks(
     waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
     for batch in _in_time(runnable, deadline):
         works, share = [work for _, _, work in batch], len(batch) / (len(runnable) - len(out))
-        with waiting.part(share, most_s=deadline - time.monotonic()) as some:
+        told = partial(_told, waiting.watch, len(out), len(batch))
+        with waiting.part(share, most_s=deadline - time.monotonic()) as some, watching(told):
             measured, drift = _measure_steadily(backend, profile, works, emit, reference, some)
         for (precision, held_out, work), m in zip(batch, measured, strict=True):
             if m.error is not None:
@@ -271,7 +278,6 @@ def measure_networks(
             slow = slowdown(drift, profile.plan)
             usual = (m.median_s / slow, m.iqr_s / slow, m.quiet_share, drift)
             out.append(WholeNetwork(precision, held_out, sums_s, rows, *usual))
-        watch(len(out))
     quiet = [net for net in out if net.quiet_share == 1]
     return quiet if 2 * len(quiet) >= len(out) else out
 
@@ -374,10 +380,11 @@ class _Sitting:
         jobs = [
             Job(work, partial(self.emit, work), context)
             for context, group in enumerate(batch.groups)
-            for work in _works(backend, group)
+            for work in works_of(backend, group)
         ]
         beside = [Job(self.reference, partial(self.emit, self.reference))] if self.reference and jobs else []
-        with self.waiting.part(batch.share, most_s=self.deadline - time.monotonic()) as some:
+        told = partial(_told, self.waiting.watch, 0, len(batch.layers))
+        with self.waiting.part(batch.share, most_s=self.deadline - time.monotonic()) as some, watching(told):
             measured = backend.measure([*beside, *jobs], replace(self.plan, waiting_s=some.left_s))
             some.spend(max((m.waited_s for m in measured), default=0.0))
         reference = measured[0] if beside else None

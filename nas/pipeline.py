@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
+from nas.estimates import Estimate
 from nas.preflight import preflight
+from nas.progress import duration
 from nas.report import write_report
 from nas.run import STAGES, Run
 from nas.search.searcher import MILP
@@ -41,11 +43,11 @@ _STAGES: Mapping[str, Stage] = {
 }
 
 
-def run_stage(run: Run, stage: str, console: Console) -> None:
-    """One stage, unless it is done already; its time and end are remembered."""
+def run_stage(run: Run, stage: str, console: Console) -> float:
+    """One stage, unless it is done already; its time and end are remembered. Gives its seconds."""
     if stage != "report" and run.is_done(stage):
         console.print(f"{stage}: already there")
-        return
+        return 0.0
     if stage not in ("profile", "report"):
         _require_fp32(run)
     start = time.monotonic()
@@ -54,15 +56,18 @@ def run_stage(run: Run, stage: str, console: Console) -> None:
     if current_world().writes:
         run.mark_done(stage, seconds)
     console.print(f"{stage}: {seconds:.1f} s")
+    return seconds
 
 
 def run_all(run: Run, console: Console) -> None:
     """Everything from profile to report."""
     _require_fp32(run)
-    if not run.is_done("export"):
-        preflight(run, console)
+    expected = preflight(run, console).time if not run.is_done("export") else Estimate({})
+    took_s: dict[str, float] = {}
     for stage in STAGES:
-        run_stage(run, stage, console)
+        took_s[stage] = run_stage(run, stage, console)
+        if took_s[stage] and (left_s := expected.left_s(took_s)) >= 1:
+            console.print(f"about {duration(left_s)} left")
 
 
 def _require_fp32(run: Run) -> None:

@@ -86,7 +86,7 @@ rounds = 2
 sessions = 1
 window_s = 5e-5
 waiting_s = 0.0
-max_spread = 1e9
+max_spread = 100.0
 """
 
 

@@ -22,7 +22,7 @@ from hw_profiles.profiler import profile_layers
 from hw_profiles.workload import LayerSpec
 from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
 from nas.design.imitation import INT8, Imitation, Lesson, losses
-from nas.progress import progress_bar
+from nas.progress import progress_bar, tell_of_waiting
 from nas.run import Run
 from nas.search.space_design import BlockTable, block_table
 from nas.stages.profile import random_emitter, start_profile
@@ -130,7 +130,10 @@ class Blocks:
         """The profile of the units; what its numbers are refused of is predicted."""
         run, profile = self.run, start_profile(self.run)
         rng, saving = np.random.default_rng(run.config.seed), 0.0
-        with progress_bar(console, "profile", len(self.units)) as update:
+        with (
+            progress_bar(console, "units", len(self.units)) as update,
+            tell_of_waiting(lambda note: update(len(self.units) - len(profile.missing(self.units)), note)),
+        ):
             for grown in profile_layers(run.backend, profile, self.units, emit=random_emitter(run), rng=rng):
                 profile = grown
                 update(len(self.units) - len(profile.missing(self.units)), "units measured")

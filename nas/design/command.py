@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profiler import probe_networks, reference_network
 from nas.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.defaults import BY_DATA
 from nas.design.base import Base, Practice, base_of
 from nas.design.blocks import Blocks, describe
 from nas.design.imitation import lessons
+from nas.estimates import measuring_seconds
 from nas.objectives import OBJECTIVES, Limit, parse_limit
-from nas.preflight import SESSION_S
 from nas.progress import progress_bar
 from nas.run import Run
 from nas.search.space_design import (
@@ -36,7 +35,7 @@ from nas.search.space_design import (
     scores_under,
     uniform_spaces,
 )
-from nas.stages.profile import estimate_batches, start_profile
+from nas.stages.profile import start_profile
 from nas.targets import show
 from supernet.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.families.staged_file import save_space
@@ -161,11 +160,7 @@ def _announce(blocks: Blocks, console: Console) -> None:
         next(one.judge(net))
         seconds += practice.steps * step_s + len(one.sub_stages) * (time.perf_counter() - start)
     run = blocks.run
-    groups, plan = estimate_batches(run, blocks.units), run.plan
-    per_network = SESSION_S + plan.rounds * (plan.window_s + 2e-4)
-    measuring = per_network * probe_networks(
-        run.backend, groups, reference_network(run.backend, blocks.units)
-    )
+    measuring = 0.0 if run.recorded else measuring_seconds(run, blocks.units)
     unknown, base = len(start_profile(run).missing(blocks.units)), blocks.base
     spaces = np.prod([len(base.types) * len(stage.windows) for stage in base.stages])
     console.print(
@@ -176,7 +171,7 @@ def _announce(blocks: Blocks, console: Console) -> None:
     console.print(
         f"to do: {len(missing)} of {len(blocks.imitations)} (stage, type) to imitate, about "
         f"{seconds:.0f} s; {unknown} of {len(blocks.units)} units to measure on "
-        f"{run.backend.describe().name}, about {0 if run.recorded else measuring:.0f} s",
+        f"{run.backend.describe().name}, about {measuring:.0f} s",
         soft_wrap=True,
     )
 

@@ -13,7 +13,7 @@ from nas.progress import progress_bar
 from nas.run import Run
 from nas.sensitivity import known_candidate, sensitivity
 from nas.stages.fit import fit_predictor
-from nas.stages.search import Setting, front_document, prepare, round_summary
+from nas.stages.search import Setting, front_document, measure_finalists, prepare, round_summary
 from predictors.predictor import Predictor
 from supernet.space import Candidate, Genomes
 
@@ -56,9 +56,5 @@ def _measured(setting: Setting, genomes: Genomes, console: Console) -> dict[Cand
     """Values of these networks and of the largest in fp32."""
     space, family = setting.run.family.space(), setting.run.family
     wanted = [*(space.candidate(genome) for genome in genomes), family.corners()["largest/fp32"]]
-    measured: dict[Candidate, dict[str, float]] = {}
-    with progress_bar(console, "search", len(wanted)) as update:
-        for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
-            measured[candidate] = values
-            update(i, f"measuring allocations{setting.evaluator.measuring.crowd()}")
-    return measured
+    with progress_bar(console, "measure", len(wanted)) as update:
+        return measure_finalists(setting.evaluator, wanted, update, done=0)

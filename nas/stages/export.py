@@ -28,7 +28,7 @@ from nas.export.selection import pick
 from nas.export.sums import needs_exact_sums
 from nas.export.to_onnx import Normalisation, described, emit, needed_opset
 from nas.export.verify import Parity, check_parity, file_accuracy
-from nas.progress import progress_bar
+from nas.progress import progress_bar, tell_of_waiting
 from nas.run import Run
 from nas.stages.finetune import finetuned
 from supernet.network import Network
@@ -100,7 +100,8 @@ def run_export(run: Run, console: Console) -> list[Path]:
         if old.is_dir() and old.name not in {one.entry["id"] for one in shipped}:
             remove_network(old)
     _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
-    latencies = _measure(evaluator, front["reference"], shipped)
+    with progress_bar(console, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
+        latencies = _measure(evaluator, front["reference"], shipped)
     return [_write(run, one, latency) for one, latency in zip(shipped, latencies, strict=True)]
 
 

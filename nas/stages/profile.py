@@ -4,8 +4,8 @@ measured.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from rich.console import Console
 
 from hw_profiles.calibration import fit_calibration
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
+from hw_profiles.measurement import MeasurePlan, Waiting
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import Batch, Emit, measure_networks, plan_batches, profile_layers
+from hw_profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
 from hw_profiles.workload import LayerSpec, Workload
 from nas.costs import compile_costs
 from nas.export.to_onnx import emit, random_network
-from nas.progress import progress_bar
+from nas.progress import Add, Update, progress, waiting_note
 from nas.run import Run
 from nas.validation import print_trust, random_networks, validate
 from predictors.kernels import Source, choose_units, fill, source
@@ -29,12 +29,11 @@ from predictors.table import distinct_layers
 from supernet.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
-UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9  # of a time budget, until when each is measured; predicting ends it
+# Of a time budget, until when each is measured (predicting ends it); units get that share of the waiting too.
+UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9
 ROUND = 0.04  # of the units are chosen at a time when not all are measured
-SAVING = 10  # times as long as it takes to save passes between two saves; measuring a group takes longer
+SAVING = 10  # times as long as it takes to save passes between two saves; measuring a batch takes longer
 TRIED = 4096  # random networks, to say how much of the space a device can run
-
-Update = Callable[[int, str], None]
 
 
 def run_profile(run: Run, console: Console) -> DeviceProfile:
@@ -80,37 +79,53 @@ def check_validation(n: int) -> None:
 def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
-    profile, emit_random = start_profile(run), random_emitter(run)
+    profile, waiting = start_profile(run), Waiting(run.plan.waiting_s)
     known = len(profile.table)
-    with progress_bar(console, "profile", _wanted(run, layers)) as update:
-        saving = 0.0  # from when on the profile is saved again
-        for grown in _measure_units(run, profile, layers, sources, started + UNITS_SHARE * budget_s):
-            profile = grown
-            if time.monotonic() >= saving:
-                began = time.monotonic()
-                save_profile(profile, run.profile_path)
-                _tell(update, profile, layers)
-                saving = began + SAVING * (time.monotonic() - began)
-    unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
-    rng = np.random.default_rng([run.config.seed, 7])
-    if any(layer not in profile.table or profile.refused(layer) for layer in layers):
-        profile = fill(profile, layers, sources=sources, rng=rng)
-    if len(profile.table) > known:
-        profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
-    if profile.calibration is None and not run.recorded:
-        networks = calibration_networks(
-            run.family, np.random.default_rng([run.config.seed, 4]), fitted=FITTED, held_out=HELD_OUT
-        )
-        deadline = started + NETWORKS_SHARE * budget_s
-        measured = measure_networks(
-            run.backend, profile, networks, emit=emit_random, deadline=deadline, unit_s=unit_s
-        )
-        if sum(not net.held_out for net in measured) >= 2:
-            profile = replace(profile, calibration=fit_calibration(measured))
-        else:
-            console.print("no time was left for whole networks: the profile is not calibrated")
+    with progress(console) as add:
+        bar = _UnitsBar(add("units", _wanted(run, layers)), layers)
+        bar.show(profile)
+        deadline, saving = started + UNITS_SHARE * budget_s, 0.0  # from when on the profile is saved again
+        with waiting.part(UNITS_SHARE, watch=bar.watch) as some:
+            for grown in _measure_units(run, profile, layers, sources, deadline, some):
+                profile = grown
+                if time.monotonic() >= saving:
+                    began = time.monotonic()
+                    save_profile(profile, run.profile_path)
+                    saving = began + SAVING * (time.monotonic() - began)
+                bar.show(profile)
+        unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
+        rng = np.random.default_rng([run.config.seed, 7])
+        if any(layer not in profile.table or profile.refused(layer) for layer in layers):
+            profile = fill(profile, layers, sources=sources, rng=rng)
+        if len(profile.table) > known:
+            profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
+        if profile.calibration is None and not run.recorded:
+            end = started + NETWORKS_SHARE * budget_s
+            profile = _calibrated(run, profile, add, deadline=end, unit_s=unit_s, waiting=waiting)
     save_profile(profile, run.profile_path)
     return profile
+
+
+def _calibrated(
+    run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: Waiting
+) -> DeviceProfile:
+    """With whole networks, as far as there is time for them."""
+    rng = np.random.default_rng([run.config.seed, 4])
+    networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
+    update = add("networks", len(networks))
+    told = replace(waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured"))
+    measured = measure_networks(
+        run.backend,
+        profile,
+        networks,
+        emit=random_emitter(run),
+        deadline=deadline,
+        unit_s=unit_s,
+        waiting=told,
+    )
+    if sum(not net.held_out for net in measured) < FEWEST:
+        return profile
+    return replace(profile, calibration=fit_calibration(measured))
 
 
 def _measure_units(
@@ -119,10 +134,19 @@ def _measure_units(
     layers: tuple[LayerSpec, ...],
     sources: Sequence[Source],
     deadline: float,
+    waiting: Waiting,
 ) -> Iterator[DeviceProfile]:
     """All units, or the most telling ones round by round until the share is reached or the time is used."""
     rng = np.random.default_rng(run.config.seed)
-    measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)
+
+    measure = partial(
+        profile_layers,
+        run.backend,
+        emit=random_emitter(run),
+        rng=rng,
+        deadline=deadline,
+        waiting=waiting,
+    )
     wanted = _wanted(run, layers)
     if wanted == len(layers) and deadline == math.inf:
         yield from measure(profile, layers)
@@ -144,10 +168,30 @@ def _wanted(run: Run, layers: tuple[LayerSpec, ...]) -> int:
     return math.ceil((1.0 if run.recorded else run.config.profile.share) * len(layers))
 
 
-def _tell(update: Update, profile: DeviceProfile, layers: tuple[LayerSpec, ...]) -> None:
-    done = len(layers) - len(profile.missing(layers))
-    again = "" if done < len(layers) else f"; {len(profile.disturbed(layers))} again, quieter"
-    update(done, f"units measured{again}")
+@dataclass
+class _UnitsBar:
+    """How many units have all their quiet windows.
+
+    Attributes:
+        done: before the batch that is under way.
+        lacking: measured, with fewer.
+    """
+
+    update: Update
+    layers: tuple[LayerSpec, ...]
+    done: int = 0
+    lacking: int = 0
+
+    def show(self, profile: DeviceProfile) -> None:
+        """After a batch."""
+        self.lacking = len(profile.disturbed(self.layers))
+        self.done = len(self.layers) - len(profile.missing(self.layers)) - self.lacking
+        self.watch(0, False)
+
+    def watch(self, more: float, waits: bool) -> None:
+        """During a batch, `more` of which are done."""
+        said = f"measured, {self.lacking} with fewer quiet windows" if self.lacking else "measured"
+        self.update(min(self.done + more, len(self.layers)), waiting_note() if waits else said)
 
 
 def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[LayerSpec, float]:

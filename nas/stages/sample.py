@@ -108,7 +108,7 @@ def run_sample(run: Run, console: Console) -> None:
             for accuracy in evaluator.sample([space.candidate(genome) for genome in genomes]):
                 done += 1
                 answers.append(accuracy)
-                update(done, f"accuracy {accuracy:.3f}{evaluator.sampling.crowd()}")
+                update(done, f"accuracy {accuracy:.1%}{evaluator.sampling.crowd()}")
             return np.array(answers)
 
         found = sample(plan(run), evaluate)

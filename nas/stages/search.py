@@ -2,7 +2,7 @@
 measured values only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from nas.evaluate import FAILED_S, Evaluator
 from nas.objectives import Values, to_min
 from nas.pareto import Evaluation, hypervolume, non_dominated, pareto_front
 from nas.predicted import Predicted, check_confidence
-from nas.progress import progress_bar
+from nas.progress import Update, progress, tell_of_waiting
 from nas.run import Run
 from nas.search.expensive import Shortlist
 from nas.search.loop import Progress, SearchResult, choose_finalists, search
@@ -91,20 +91,18 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     measured: dict[Candidate, dict[str, float]] = {}
     rounds, tried, rejected = [], 0, 0
     predictor = fit_predictor(run, *setting.sampled)
-    with progress_bar(console, "search", config.rounds * (config.candidates + config.finalists)) as update:
+    with progress(console) as add:
+        predict = add("predict", config.rounds * config.candidates)
+        measure = add("measure", config.rounds * config.finalists + 1)
         for r in range(config.rounds):
-            done = r * (config.candidates + config.finalists)
             predicted = predictions(setting, predictor)
-            result, shortlist = search_round(
-                setting, predicted, measured, r, partial(_show_search, update, done)
-            )
+            show = partial(_show_search, predict, r * config.candidates)
+            result, shortlist = search_round(setting, predicted, measured, r, show)
+            predict((r + 1) * config.candidates, "")  # one that makes no more progress ends early
             tried, rejected = tried + result.evaluations, rejected + result.rejected
             wanted = pick_finalists(setting, predicted, result, shortlist, measured)
             wanted += [reference] if r == 0 else []
-            for i, (candidate, values) in enumerate(setting.evaluator.measure(wanted), 1):
-                measured[candidate] = values
-                crowd = setting.evaluator.measuring.crowd()
-                update(done + config.candidates + i, f"round {r + 1}: measuring finalists{crowd}")
+            measured |= measure_finalists(setting.evaluator, wanted, measure, done=len(measured))
             predictor = learn(setting, measured)
             rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
     if rejected:
@@ -115,8 +113,21 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     return document
 
 
-def _show_search(update: Callable[[int, str], None], done: int, progress: Progress) -> None:
-    update(done + progress.evaluations, f"{progress.front} on the predicted front")
+def _show_search(update: Update, done: int, found: Progress) -> None:
+    update(done + found.evaluations, f"{found.front} on the predicted front")
+
+
+def measure_finalists(
+    evaluator: Evaluator, candidates: Sequence[Candidate], update: Update, *, done: int
+) -> dict[Candidate, dict[str, float]]:
+    """Return the measured values of candidates, and show how far that is."""
+    measured: dict[Candidate, dict[str, float]] = {}
+    update(done, "")
+    with tell_of_waiting(lambda note: update(done + len(measured), note)):
+        for candidate, values in evaluator.measure(candidates):
+            measured[candidate] = values
+            update(done + len(measured), f"finalists{evaluator.measuring.crowd()}")
+    return measured
 
 
 def search_round(

@@ -1,0 +1,88 @@
+"""The estimate covers every stage, the waiting too, and is corrected while the run goes on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hw_profiles.backend import Job
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.profiler import TRUTH, probe_networks, reference_network
+from nas import estimates
+from nas.config import RunConfig
+from nas.estimates import FIT_S, Estimate, estimate
+from nas.preflight import LEFT_OUT, _time
+from nas.run import STAGES, Run
+from nas.stages.profile import FITTED, HELD_OUT, estimate_batches
+from predictors.table import distinct_layers
+from tests.hw_profiles.restless import RestlessBackend
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@dataclass
+class SlowBackend(RestlessBackend):
+    """A second for every network."""
+
+    clock: Clock = None  # type: ignore[assignment]
+    quiet_share: float = 1.0
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        assert plan.waiting_s == 0.0
+        self.clock.now += len(jobs)
+        return [Measurement((1e-4,) * plan.rounds, quiet_share=self.quiet_share) for _ in jobs]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The default run, on a made-up device; training and evaluating take a second each."""
+    made, clock = Run(tmp_path, RunConfig()), Clock()
+    made.__dict__["backend"] = SlowBackend(None, lambda layer: 0.0, clock=clock)  # type: ignore[arg-type]
+    monkeypatch.setattr(estimates, "time", clock)
+    for name in ("_train_seconds", "_quantized_seconds", "_evaluation_seconds"):
+        monkeypatch.setattr(estimates, name, lambda run: 1.0)
+    return made
+
+
+def test_every_stage_that_measures_or_computes_is_estimated(run: Run) -> None:
+    found = estimate(run)
+    assert {stage for stage in STAGES if found.seconds[stage] == 0} == {"report"}
+    layers = distinct_layers(run.family.space(), run.family.terms())
+    units = probe_networks(run.backend, estimate_batches(run, layers), reference_network(run.backend, layers))
+    assert found.seconds["profile"] == pytest.approx(units + TRUTH * 3 * (FITTED + HELD_OUT))
+    assert found.seconds["fit"] >= 5 * FIT_S
+    finalists = run.config.search.rounds * run.config.search.finalists
+    assert found.seconds["search"] > finalists * (1 + TRUTH)
+    assert found.waiting_s == 0.0
+
+
+def test_a_restless_machine_adds_what_may_be_waited(run: Run) -> None:
+    run.backend.quiet_share = 0.2  # type: ignore[attr-defined]
+    found = estimate(run)
+    assert found.waiting_s == 3 * run.plan.waiting_s
+    assert found.total_s == sum(found.seconds.values()) + found.waiting_s
+
+
+def test_what_is_left_is_corrected_by_what_was_off_so_far() -> None:
+    found = Estimate({"profile": 30.0, "train": 100.0, "sample": 50.0})
+    assert found.left_s({}) == 180.0
+    assert found.left_s({"profile": 30.0}) == 150.0
+    assert found.left_s({"profile": 60.0}) == 300.0
+    assert found.left_s({"profile": 30.0, "train": 300.0, "sample": 50.0}) == 0.0
+    assert found.left_s({"profile": 3000.0}) == 150.0 * estimates.CORRECTION[1]
+
+
+def test_the_line_says_what_it_counts_and_what_not() -> None:
+    line = _time(Estimate({"profile": 29.4, "train": 150.0, "fit": 20.0}, waiting_s=120.0))
+    assert line.startswith(
+        "estimated time: 5 min (profile 29 s, train 2 min, fit 20 s, waiting for a quiet machine"
+    )
+    assert line.endswith(f"not counted: {LEFT_OUT}")
+    assert _time(Estimate({"profile": 0.0})) == "estimated time: everything is there"

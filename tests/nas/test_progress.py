@@ -1,0 +1,108 @@
+"""Progress: one bar or line for each kind of work, with an estimate of its own."""
+
+import io
+import time
+
+import pytest
+from rich.console import Console
+
+from nas import progress as module
+from nas.progress import Lines, Work, duration, progress, progress_bar, waiting_note
+
+
+def lines_of(console: Console) -> list[str]:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.fixture
+def pipe() -> Console:
+    """No terminal."""
+    return Console(file=io.StringIO(), force_terminal=False, width=80)
+
+
+def test_what_is_left_follows_from_what_was_done_and_is_corrected() -> None:
+    work = Work("units", 100)
+    assert work.left_s(0.0) is None
+    work.update(10, "", now_s=5.0)
+    assert work.left_s(5.0) is None  # how long those took is not known
+    work.update(20, "", now_s=10.0)
+    assert work.left_s(10.0) == pytest.approx(40.0)
+    work.update(30, "", now_s=30.0)  # slower
+    assert work.left_s(30.0) == pytest.approx(87.5)
+    work.update(100, "", now_s=100.0)
+    assert work.left_s(100.0) == 0.0
+
+
+def test_what_a_resumed_start_finds_done_says_nothing_about_time() -> None:
+    work = Work("train", 20_000)
+    work.update(15_000, "", now_s=1.0)
+    work.update(15_010, "", now_s=2.0)
+    assert work.left_s(2.0) == pytest.approx(499.0)
+
+
+def test_one_kind_of_work_does_not_spoil_the_estimate_of_another(pipe: Console) -> None:
+    """40,000 predictions take seconds and 24 finalists minutes: on one bar 85 hours were left."""
+    lines = Lines(pipe)
+    predictions, finalists = Work("predictions", 120_000), Work("finalists", 72)
+    lines.works += [predictions, finalists]
+    predictions.update(4_000, "", 0.0)
+    predictions.update(40_000, "", 3.6)
+    finalists.update(1, "", 10.0)
+    finalists.update(3, "", 20.0)
+    assert predictions.left_s(3.6) == pytest.approx(8.0)
+    assert finalists.left_s(20.0) == pytest.approx(345.0)
+
+
+def test_a_line_says_where_everything_stands_and_why_it_waits(pipe: Console) -> None:
+    lines = Lines(pipe)
+    waiting, begun, done, later = (Work(name, 8) for name in ("units", "networks", "done", "later"))
+    lines.works += [waiting, begun, done, later]
+    waiting.update(4, "waiting for a quiet machine (load 12)", 0.0)
+    begun.update(0, "", 0.0)
+    done.update(8, "", 0.0)
+    lines.say()
+    lines.say()  # nothing new
+    assert lines_of(pipe) == ["units: 4 of 8; waiting for a quiet machine (load 12); networks: 0 of 8"]
+
+
+def test_without_a_terminal_a_line_comes_now_and_then(pipe: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LINE_S", 0.001)
+    end = time.monotonic() + 30
+    with progress_bar(pipe, "sample", 10) as update:
+        update(3, "accuracy 81.2 %")
+        while not lines_of(pipe) and time.monotonic() < end:
+            time.sleep(0.001)
+    assert lines_of(pipe)[0] == "sample: 3 of 10; accuracy 81.2 %"
+
+
+def test_without_a_terminal_nothing_is_said_of_what_is_quick(pipe: Console) -> None:
+    with progress_bar(pipe, "sample", 1) as update:
+        update(1, "")
+    assert lines_of(pipe) == []
+
+
+def test_on_a_terminal_each_kind_of_work_has_its_bar() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, legacy_windows=False)
+    with progress(console) as add:
+        predictions, finalists = add("predict", 120_000), add("measure", 72)
+        predictions(40_000, "7 on the predicted front")
+        finalists(3, "waiting for a quiet machine (load 12)")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for words in ("40,000/120,000", "7 on the predicted front", "3/72", "(load 12)"):
+        assert words in shown
+
+
+def test_waiting_is_told_with_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load_average", lambda: 12.3)
+    assert waiting_note() == "waiting for a quiet machine (load 12)"
+    monkeypatch.setattr(module, "load_average", lambda: None)
+    assert waiting_note() == "waiting for a quiet machine"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (61, "61 s"), (185, "3 min"), (5990, "1 h 40 min"), (307_000, "85 h 17 min")],
+)
+def test_durations_as_people_read_them(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
