@@ -49,6 +49,26 @@ def rank(Y: Matrix) -> NDArray[np.int64]:
     return ranks
 
 
+def beaten(Y: Matrix, front: Matrix) -> NDArray[np.bool_]:
+    """(n,) True where a row of `front` (f, m) is at least as good as that of `Y` (n, m) in everything.
+
+    Of two objectives only, where the best second one up to each first one says so: of more it costs as much
+    as `non_dominated` itself, and all are False.
+    """
+    if Y.shape[1] != 2 or not len(front):
+        return np.zeros(len(Y), bool)
+    stairs = front[np.argsort(front[:, 0], kind="stable")]
+    lowest = np.concatenate(([np.inf], np.minimum.accumulate(stairs[:, 1])))
+    return np.asarray(lowest.take(stairs[:, 0].searchsorted(Y[:, 0], "right")) <= Y[:, 1])
+
+
+def rank_order(values: NDArray[np.float64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) rows by rank (n,), and those of one rank by value (n,)."""
+    order = np.argsort(values)
+    small = ranks.astype(np.int16) if ranks.max(initial=0) < 2**15 else ranks  # which numpy sorts by digits
+    return order.take(np.argsort(small.take(order), kind="stable"))
+
+
 def crowding_distance(Y: Matrix, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) how alone each row is within its front: summed gaps between its neighbours, infinite at the ends.
 
@@ -57,8 +77,8 @@ def crowding_distance(Y: Matrix, ranks: NDArray[np.int64]) -> NDArray[np.float64
     """
     distance = np.zeros(len(Y))
     for values in Y.T:
-        order = np.lexsort((values, ranks))
-        ordered, front = values[order], ranks[order]
+        order = rank_order(values, ranks)
+        ordered, front = values.take(order), ranks.take(order)
         edge = np.flatnonzero(np.diff(front, prepend=-1, append=-1))  # where fronts begin, and the end
         first, last = edge[:-1], edge[1:] - 1
         gaps = np.full(len(Y), np.inf)

@@ -42,11 +42,13 @@ class Positions:
     strides: NDArray[np.float32]
     offsets: NDArray[np.float32]
 
-    def chunks(self, genomes: Genomes) -> Iterator[tuple[slice, NDArray[np.int32]]]:
-        """(n, g) canonical genomes -> some rows, and positions (rows, t) of theirs; until all had a turn."""
+    def chunks(self, genomes: Genomes) -> Iterator[tuple[slice, NDArray[np.intp]]]:
+        """(n, g) canonical genomes -> some rows, and positions (t, rows) of theirs; until all had a turn."""
         for start in range(0, len(genomes), CHUNK):
             rows = slice(start, start + CHUNK)
-            yield rows, (genomes[rows].astype(np.float32) @ self.strides + self.offsets).astype(np.int32)
+            positions = self.strides.T @ genomes[rows].astype(np.float32).T
+            positions += self.offsets[:, None]
+            yield rows, positions.astype(np.intp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class CostTable:
         out = np.empty((len(genomes), self.values.shape[1]))
         for rows, index in self.positions.chunks(genomes):
             for kind in range(out.shape[1]):
-                out[rows, kind] = self.values[:, kind].take(index).sum(axis=1)
+                out[rows, kind] = self.values[:, kind].take(index).sum(axis=0)
         return out
 
     @property
@@ -94,7 +96,7 @@ class PeakTable:
         """(n, g) canonical genomes -> (n,) largest costs."""
         out = np.zeros(len(genomes))
         for rows, index in self.positions.chunks(genomes):
-            self.values.take(index).max(axis=1, initial=0.0, out=out[rows])
+            self.values.take(index).max(axis=0, initial=0.0, out=out[rows])
         return out
 
 

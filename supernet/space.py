@@ -21,6 +21,7 @@ from hw_profiles.errors import TrilobitError
 
 Genomes = NDArray[np.int16]  # (n, g)
 Option = int | str
+MOST_SKELETONS = 2**12  # rows of one table of which genes are alive: it stays inside a core's cache
 Kind = Literal["architecture", "pruning", "precision"]
 
 
@@ -44,20 +45,27 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Condition:
-    """What one choice decides about the life of others.
+class Skeletons:
+    """Every combination of some genes that decide the life of others, as one table.
 
     Attributes:
-        parent: its column.
-        nested: whether the parent itself can be dead; its children then are, too.
-        children: their columns; a slice where they are neighbours, which numpy reads without gathering.
-        alive: (options of the parent, children) whether that option keeps a child alive.
+        columns: of the deciding genes.
+        strides: one per column; `genes @ strides` is the row of the table.
+        alive: (rows, g) whether these genes keep a gene alive; others may still end it.
+        kept: (rows, g) int16, all bits set where `alive`: a mask for genomes.
     """
 
-    parent: int
-    nested: bool
-    children: slice | NDArray[np.int64]
+    columns: tuple[int, ...]
+    strides: tuple[int, ...]
     alive: NDArray[np.bool_]
+    kept: Genomes
+
+    def rows(self, genomes: Genomes) -> Genomes:
+        """(n,) row of the table that each genome has."""
+        row = genomes[:, self.columns[0]] * np.int16(self.strides[0])
+        for column, stride in zip(self.columns[1:], self.strides[1:], strict=True):
+            row += genomes[:, column] * np.int16(stride)
+        return row
 
 
 @dataclass(frozen=True)
@@ -109,27 +117,35 @@ class SearchSpace:
         return np.array([len(choice.options) for choice in self.choices])
 
     @cached_property
-    def _conditions(self) -> tuple["Condition", ...]:
-        """By parent, in order: a parent's own conditions come before those on it."""
-        return tuple(
-            self._condition(parent, children)
-            for parent, choice in enumerate(self.choices)
-            if (children := self._children(choice.name))
-        )
+    def _skeletons(self) -> tuple[Skeletons, ...]:
+        """Tables that together say which genes are alive: one where few genes decide, as is usual."""
+        deciding = self._deciding()
+        groups: list[list[int]] = []
+        for column in deciding:
+            size = math.prod(int(self.cardinalities[c]) for c in (*groups[-1], column)) if groups else 0
+            if 0 < size <= MOST_SKELETONS:
+                groups[-1].append(column)
+            else:
+                groups.append([column])
+        return tuple(_skeletons([(column, deciding[column]) for column in group]) for group in groups)
 
-    def _children(self, parent: str) -> list[int]:
-        return [
-            c for c, choice in enumerate(self.choices) if parent in (name for name, _ in choice.active_if)
-        ]
+    def _deciding(self) -> dict[int, NDArray[np.bool_]]:
+        """Column -> (options, g) whether an option of that choice keeps each choice alive.
 
-    def _condition(self, parent: int, children: list[int]) -> "Condition":
-        choice = self.choices[parent]
-        asked = [[w for name, w in self.choices[c].active_if if name == choice.name] for c in children]
-        alive = np.array([[all(o in w for w in wanted) for wanted in asked] for o in choice.options])
-        first, last = children[0], children[-1]
-        adjacent = last - first + 1 == len(children)
-        where = slice(first, last + 1) if adjacent else np.array(children)
-        return Condition(parent, bool(choice.active_if), where, alive)
+        The conditions of a choice are its own and all those of the choices they refer to: a conjunction in
+        which it no longer matters who is alive.
+        """
+        tables: dict[int, NDArray[np.bool_]] = {}
+        for column, choice in enumerate(self.choices):
+            for name, options in choice.active_if:
+                parent = self.columns[name]
+                for table in tables.values():
+                    table[:, column] &= table[:, parent]
+                own = tables.setdefault(
+                    parent, np.ones((len(self.choices[parent].options), len(self.choices)), bool)
+                )
+                own[:, column] &= [option in options for option in self.choices[parent].options]
+        return tables
 
     @cached_property
     def fingerprint(self) -> str:
@@ -141,17 +157,25 @@ class SearchSpace:
 
     def active(self, genomes: Genomes) -> NDArray[np.bool_]:
         """(n, g) True where the gene is alive."""
-        mask = np.ones(genomes.shape, bool)
-        for condition in self._conditions:
-            alive = condition.alive[genomes[:, condition.parent]]
-            if condition.nested:
-                alive &= mask[:, condition.parent, None]
-            mask[:, condition.children] &= alive
-        return mask
+        mask: NDArray[np.bool_] | None = None
+        for skeletons in self._skeletons:
+            alive = skeletons.alive.take(skeletons.rows(genomes), axis=0)
+            mask = alive if mask is None else mask & alive
+        return np.ones(genomes.shape, bool) if mask is None else mask
 
     def canonical(self, genomes: Genomes) -> Genomes:
         """The same networks with dead genes set to 0. Idempotent."""
-        return np.multiply(genomes, self.active(genomes), dtype=np.int16)
+        rows = np.array(genomes, np.int16)
+        for skeletons in self._skeletons:
+            rows &= skeletons.kept.take(skeletons.rows(genomes), axis=0)
+        return rows
+
+    def skeleton(self, genomes: Genomes) -> NDArray[np.int64]:
+        """(n,) a number for the genes that decide the life of others: equal where all of those are."""
+        skeleton = np.zeros(len(genomes), np.int64)
+        for skeletons in self._skeletons:
+            skeleton = skeleton * len(skeletons.alive) + skeletons.rows(genomes)
+        return skeleton
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Genomes:
         """(n, g) canonical genomes, every living gene uniform over its options."""
@@ -185,14 +209,20 @@ class SearchSpace:
 
         With every kind, d is the sum of the cardinalities, and equal networks have equal rows.
         """
-        columns = [i for i, choice in enumerate(self.choices) if kinds is None or choice.kind in kinds]
-        sizes = self.cardinalities[columns]
-        offsets = np.concatenate(([0], np.cumsum(sizes)[:-1])).astype(np.int64)
-        out = np.zeros((len(genomes), int(sizes.sum())), np.float32)
-        # a dead gene writes its 0 into a slot of its own
-        slots = genomes[:, columns] + offsets + out.shape[1] * np.arange(len(genomes))[:, None]
-        out.reshape(-1)[slots] = self.active(genomes)[:, columns]
-        return out
+        columns, options = self._slots
+        if kinds is not None:
+            named = np.array([choice.kind in kinds for choice in self.choices])[columns]
+            columns, options = columns[named], options[named]
+        marked = np.array(genomes, np.int16)  # -1, which is no option, where dead
+        for skeletons in self._skeletons:
+            marked |= ~skeletons.kept.take(skeletons.rows(genomes), axis=0)
+        return np.equal(marked.take(columns, axis=1), options).astype(np.float32)
+
+    @cached_property
+    def _slots(self) -> tuple[NDArray[np.int64], Genomes]:
+        """Column and option of each place in a one-hot code."""
+        columns = np.repeat(np.arange(len(self.choices)), self.cardinalities)
+        return columns, np.concatenate([np.arange(size) for size in self.cardinalities]).astype(np.int16)
 
     @cached_property
     def size(self) -> int:
@@ -272,6 +302,16 @@ class SearchSpace:
         if missing:
             raise TrilobitError(f"undecided: {', '.join(missing)}")
         return self.candidate(genome[0])
+
+
+def _skeletons(tables: Sequence[tuple[int, NDArray[np.bool_]]]) -> Skeletons:
+    """All combinations of the options of choices, given as (column, (options, g) what they keep alive)."""
+    alive = np.ones((1, tables[0][1].shape[1]), bool)
+    for _, table in tables:
+        alive = (alive[:, None] & table).reshape(-1, alive.shape[1])
+    sizes = [len(table) for _, table in tables]
+    strides = tuple(math.prod(sizes[position + 1 :]) for position in range(len(sizes)))
+    return Skeletons(tuple(column for column, _ in tables), strides, alive, -alive.astype(np.int16))
 
 
 def unique_rows(genomes: Genomes) -> NDArray[np.int64]:

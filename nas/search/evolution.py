@@ -8,13 +8,14 @@ and a first generation spread from the smallest to the largest network. Limits o
 advance are met by repair (`nas.search.repair`), not by rejection.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import crowding_distance, finite_rows
+from nas.pareto import crowding_distance, finite_rows, rank_order
 from nas.search.drawn import DrawnSearch
-from nas.search.novelty import row_hashes
-from nas.search.points import Points, constrained_rank, front, join
+from nas.search.points import Points, constrained_rank, front, join, join_unbeaten
 from nas.search.repair import Repair
 from supernet.space import Genomes, SearchSpace
 
@@ -45,21 +46,23 @@ class Evolution(DrawnSearch):
         self._told = 0
         self._population: Points | None = None  # best first, and so is the archive
         self._archive: Points | None = None
-        referred = {parent for choice in space.choices for parent, _ in choice.active_if}
-        self._skeleton = [space.columns[name] for name in sorted(referred)]
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
-        told = Points(genomes, objectives, violation)[finite_rows(objectives)]
+        told = Points(genomes, objectives, violation)
+        valid = finite_rows(objectives)
+        if not valid.all():
+            told = told[valid]
         self._told += len(told)
-        self._archive = in_order(front(told if self._archive is None else join(self._archive, told)))
+        archive = front(told if self._archive is None else join_unbeaten(self._archive, told))
+        self._archive = in_order(archive, np.zeros(len(archive), np.int64))
         everyone = told if self._population is None else join(self._population, told)
-        self._population = self._survivors(in_order(everyone))
+        self._population = self._survivors(in_order(everyone, constrained_rank(everyone)))
 
     def _survivors(self, ordered: Points) -> Points:
         """The first rows, as many as the population has; those after the first `ALIKE` of a skeleton come
         last.
         """
-        _, niche = np.unique(row_hashes(ordered.genomes[:, self._skeleton]), return_inverse=True)
+        _, niche = np.unique(self._space.skeleton(ordered.genomes), return_inverse=True)
         by_niche = np.argsort(niche, kind="stable")
         sizes = np.bincount(niche)
         place = np.empty(len(niche), np.int64)
@@ -75,21 +78,19 @@ class Evolution(DrawnSearch):
         crossed = rng.binomial(n - immigrants, CROSSED)
         children = self._parents(n - immigrants, rng)
         children[:crossed] = exchange(self._space, children[:crossed], self._parents(crossed, rng), rng=rng)
-        return np.concatenate(
-            (
-                spread_sample(self._space, immigrants, rng=rng),
-                change(self._space, children, rng.choice(CHANGED, n - immigrants), rng=rng),
-            )
-        )
+        changed = change(self._space, children, rng.choice(CHANGED, n - immigrants), rng=rng)
+        rows = np.concatenate((spread_sample(self._space, immigrants, rng=rng), changed))
+        return rows.take(rng.permutation(n), axis=0)  # only the first of them may be needed
 
     def _parents(self, n: int, rng: np.random.Generator) -> Genomes:
         """(n, g) winners of tournaments within the archive or within the population."""
         assert self._population is not None
         assert self._archive is not None
-        elite = rng.binomial(n, ELITE) if len(self._archive) else 0
-        best = self._archive.genomes[tournament(len(self._archive), elite, rng=rng)]
-        good = self._population.genomes[tournament(len(self._population), n - elite, rng=rng)]
-        return rng.permutation(np.concatenate((best, good)))
+        parents = np.concatenate((self._archive.genomes, self._population.genomes))
+        best, good = len(self._archive), len(self._population)
+        elite = rng.random(n) < (ELITE if best else 0.0)
+        rows = tournament(np.where(elite, best, good), n, rng=rng) + np.where(elite, 0, best)
+        return parents.take(rows, axis=0)
 
 
 def spread_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
@@ -108,38 +109,49 @@ def exchange(space: SearchSpace, mothers: Genomes, fathers: Genomes, *, rng: np.
 
     Choices are in the order of the network, so what works together mostly stays together.
     """
-    genes = np.arange(mothers.shape[1])
-    start, end = np.sort(rng.integers(0, len(genes) + 1, (2, len(mothers), 1)), axis=0)
-    return space.canonical(np.where((genes >= start) & (genes < end), fathers, mothers))
+    n, genes = mothers.shape
+    before = _prefixes(genes)
+    first, second = rng.integers(0, genes + 1, (2, n))
+    of_father = before.take(first, axis=0) ^ before.take(second, axis=0)
+    return space.canonical(mothers ^ ((mothers ^ fathers) & of_father))
+
+
+@cache
+def _prefixes(genes: int) -> Genomes:
+    """(genes + 1, genes) masks: row k has all bits of the first k genes."""
+    return -np.tri(genes + 1, genes, -1, np.int16)
 
 
 def change(
     space: SearchSpace, genomes: Genomes, counts: NDArray[np.int64], *, rng: np.random.Generator
 ) -> Genomes:
-    """`genomes` (n, g) with `counts` (n,) living genes of each row set to another option.
+    """`genomes` (n, g) with `counts` (n,) living genes of each row set to another option; fewer where the
+    same one is drawn twice.
 
     `SearchSpace.mutate` draws a number for every gene; this one draws only for those that change.
     """
-    sizes, rows = space.cardinalities, np.arange(len(genomes))
-    mutable = space.active(genomes) & (sizes > 1)
+    sizes, genes = space.cardinalities, genomes.shape[1]
+    mutable = (space.active(genomes) & (sizes > 1)).ravel()
+    row = np.repeat(np.arange(len(genomes)), counts) * genes  # where the row of each change begins
+    column = rng.integers(0, genes, len(row))
+    dead = np.flatnonzero(~mutable.take(row + column))
+    for _ in range(TRIES):
+        column[dead] = rng.integers(0, genes, len(dead))
+        dead = dead[~mutable.take(row[dead] + column[dead])]
+    size = sizes.take(column)
+    step = 1 + (rng.random(len(row)) * (size - 1)).astype(np.int64)
     changed = genomes.copy()
-    for i in range(int(counts.max(initial=0))):
-        columns = rng.integers(0, len(sizes), len(genomes))
-        for _ in range(TRIES):
-            dead = np.flatnonzero(~mutable[rows, columns])
-            columns[dead] = rng.integers(0, len(sizes), len(dead))
-        step = rng.integers(1, np.maximum(sizes[columns], 2)) * (i < counts)
-        changed[rows, columns] = (changed[rows, columns] + step) % sizes[columns]
+    flat = changed.reshape(-1)
+    flat[row + column] = (flat.take(row + column) + step) % size
     return space.canonical(changed)
 
 
-def tournament(points: int, n: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) rows that came before another random row, of `points` rows that are in order."""
-    winners: NDArray[np.int64] = rng.integers(0, max(points, 1), (2, n)).min(axis=0)
+def tournament(points: int | NDArray[np.int64], n: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(n,) rows that came before another random row, of `points` rows (one number, or one each) in order."""
+    winners: NDArray[np.int64] = (rng.random((2, n)).min(axis=0) * points).astype(np.int64)
     return winners
 
 
-def in_order(points: Points) -> Points:
+def in_order(points: Points, ranks: NDArray[np.int64]) -> Points:
     """Lower fronts first, and within a front the least crowded first."""
-    ranks = constrained_rank(points)
-    return points[np.lexsort((-crowding_distance(points.objectives, ranks), ranks))]
+    return points[rank_order(-crowding_distance(points.objectives, ranks), ranks)]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto import Matrix, hypervolume
-from nas.search.points import Points, best, join
+from nas.search.points import Points, best, join_unbeaten
 from nas.search.searcher import Searcher
 from supernet.space import Genomes
 
@@ -82,7 +82,7 @@ def search(
     while not _stalled(volumes, patience) and len(genomes := searcher.ask(min(batch, budget - evaluations))):
         points = Points(genomes, *evaluate(genomes))
         searcher.tell(points.genomes, points.objectives, points.violation)
-        found = best(points if found is None else join(found, points))
+        found = best(points if found is None else join_unbeaten(found, points))
         evaluations += len(points)
         rejected += int(np.isinf(points.violation).sum())
         volumes.append(hypervolume(found.objectives[found.violation <= 0], reference))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import Matrix, finite_rows, non_dominated, rank
+from nas.pareto import Matrix, beaten, finite_rows, non_dominated, rank
 from supernet.space import Genomes
 
 
@@ -27,7 +27,12 @@ class Points:
         return len(self.genomes)
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> "Points":
-        return Points(self.genomes[rows], self.objectives[rows], self.violation[rows])
+        if isinstance(rows, slice):
+            return Points(self.genomes[rows], self.objectives[rows], self.violation[rows])
+        index = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return Points(
+            self.genomes.take(index, axis=0), self.objectives.take(index, axis=0), self.violation.take(index)
+        )
 
 
 def join(first: Points, second: Points) -> Points:
@@ -37,6 +42,14 @@ def join(first: Points, second: Points) -> Points:
         np.concatenate((first.objectives, second.objectives)),
         np.concatenate((first.violation, second.violation)),
     )
+
+
+def join_unbeaten(known: Points, told: Points) -> Points:
+    """All rows of `known`, and those of `told` that no feasible one of them obviously beats: enough for the
+    front of both, and mostly few.
+    """
+    worse = beaten(told.objectives, known.objectives[known.violation <= 0])
+    return join(known, told[~worse])
 
 
 def front(points: Points) -> Points:

@@ -11,17 +11,19 @@ from supernet.space import Genomes, SearchSpace
 Excess = Callable[[Genomes], NDArray[np.float64]]
 Repair = Callable[[Genomes, np.random.Generator], Genomes]
 
+SHORTEST = 1e-3  # stretch of the way in which a gene changes
 SPREAD = 512  # random networks that the search for an anchor starts from
-HALVINGS = 9  # of the way to the anchor: steps of 1/512 of it
+COSTINGS = 5  # until the limit is found
+EDGE = 0.3  # of what is left of the way is discarded each time, at least
 
 
 class TowardsAnchor:
     """Walks each row that exceeds a limit towards a network that exceeds none, until it is inside.
 
-    On the way every gene steps through its options towards the anchor's, all of them in an order drawn
-    anew for each row. Where on the way the limits begin to be met is found by bisection, for all rows at
-    once: nine costings of the rows outside, and no rejection. Rows inside are left as they are; so is
-    everything where no network was found that meets all limits.
+    On the way every gene steps through its options towards the anchor's, when is drawn anew for each row.
+    Where on the way the limits begin to be met is found for all rows at once, by trying where the excess
+    would be 0 if it changed evenly: `COSTINGS` of the rows outside, and no rejection. Rows inside are left as
+    they are; so is everything where no network was found that meets all limits.
 
     Args:
         space: whose genomes they are.
@@ -33,29 +35,67 @@ class TowardsAnchor:
         self._space = space
         self._excess = excess
         self.anchor = find_anchor(space, excess, known)
-        self.reachable = bool(within(excess(self.anchor[None]))[0])
+        self._least = float(excess(self.anchor[None]).max())
+        self.reachable = self._least <= 0
 
     def __call__(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
-        outside = ~within(self._excess(genomes))
-        if not outside.any() or not self.reachable:
+        excess = self._excess(genomes).max(axis=1)
+        outside = np.flatnonzero(~(excess <= 0))
+        if not len(outside) or not self.reachable:
             return genomes
-        rows = genomes[outside]
-        steps = rng.random((int(self._space.cardinalities.max()) - 1, *rows.shape), np.float32)
-        too_near, far_enough = np.zeros(len(rows)), np.ones(len(rows))
-        for _ in range(HALVINGS):
-            middle = (too_near + far_enough) / 2
-            inside = within(self._excess(self._on_the_way(rows, steps, middle)))
-            far_enough = np.where(inside, middle, far_enough)
-            too_near = np.where(inside, too_near, middle)
         repaired = genomes.copy()
-        repaired[outside] = self._on_the_way(rows, steps, far_enough)
+        repaired[outside] = self._moved(genomes.take(outside, axis=0), excess[outside], rng)
         return repaired
 
-    def _on_the_way(self, rows: Genomes, steps: NDArray[np.float32], share: NDArray[np.float64]) -> Genomes:
-        """`rows` (n, g) with the steps (s, n, g) taken that come before `share` (n,) of the way."""
-        taken = (steps < share[:, None]).sum(axis=0, dtype=np.int16)
-        towards = self.anchor - rows
-        return self._space.canonical(rows + np.clip(towards, -taken, taken))
+    def _moved(self, rows: Genomes, excess: NDArray[np.float64], rng: np.random.Generator) -> Genomes:
+        """`rows` (n, g), which exceed limits by `excess` (n,), moved inside."""
+        walk = Walk(rows, self.anchor, rng)
+        too_near, far_enough = np.zeros(len(rows)), np.ones(len(rows))
+        above, below = excess, np.full(len(rows), self._least)
+        best = np.tile(self.anchor, (len(rows), 1))
+        for _ in range(COSTINGS):
+            share = too_near + (far_enough - too_near) * _crossing(above, below)
+            tried = self._space.canonical(walk.at(share))
+            excess = self._excess(tried).max(axis=1)
+            inside = excess <= 0
+            np.copyto(best, tried, where=inside[:, None])
+            far_enough, below = np.where(inside, share, far_enough), np.where(inside, excess, below)
+            too_near, above = np.where(inside, too_near, share), np.where(inside, above, excess)
+        return best
+
+
+class Walk:
+    """From networks to an anchor, every gene in a stretch of the way of its own.
+
+    Args:
+        rows: (n, g) where they begin.
+        anchor: (g,) where they end.
+        rng: draws where a gene begins to step through its options, and where it has the anchor's.
+    """
+
+    def __init__(self, rows: Genomes, anchor: Genomes, rng: np.random.Generator) -> None:
+        way = anchor - rows
+        first, second = rng.random((2, *rows.shape), np.float32)
+        self._rows = rows
+        self._sign, self._length = np.sign(way), np.abs(way).astype(np.float32)
+        self._speed = self._length / np.maximum(np.abs(first - second), SHORTEST)
+        self._before = self._speed * np.minimum(first, second)
+
+    def at(self, share: NDArray[np.float64]) -> Genomes:
+        """(n, g) after `share` (n,) of the way, 1 being the anchor."""
+        steps = self._speed * share.astype(np.float32)[:, None]
+        steps -= self._before
+        np.clip(steps, 0, self._length, out=steps)
+        moved: Genomes = self._sign * steps.astype(np.int16)
+        moved += self._rows
+        return moved
+
+
+def _crossing(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) share of the way from `above` 0 to `below` where a line would be 0; the middle where unknown."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = above / (above - below)
+    return np.clip(np.where(np.isfinite(above) & np.isfinite(share), share, 0.5), EDGE, 1 - EDGE)
 
 
 def within(excess: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from nas.pareto import (
     non_dominated,
     pareto_front,
     rank,
+    rank_order,
 )
 from supernet.space import Candidate
 
@@ -77,6 +78,14 @@ def test_crowding_distance_orders_as_pymoo(m: int) -> None:
             calc_crowding_distance(Y[rows], filter_out_duplicates=False) * m
         )  # pymoo's is the mean over objectives
         np.testing.assert_allclose(ours[rows], expected)
+
+
+def test_rank_order_is_lexicographic() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.random(400)
+    for ranks in (rng.integers(0, 9, 400), rng.integers(0, 2**40, 400), np.zeros(400, np.int64)):
+        np.testing.assert_array_equal(rank_order(values, ranks), np.lexsort((values, ranks)))
+    assert len(rank_order(values[:0], ranks[:0])) == 0
 
 
 def test_crowding_distance_of_degenerate_fronts() -> None:

@@ -68,6 +68,26 @@ def test_dead_genes_follow_the_written_conditions(space: SearchSpace, seed: int)
         assert list(alive.values()) == living.tolist()
 
 
+@given(spaces(), seeds)
+def test_any_split_into_tables_says_the_same(space: SearchSpace, seed: int) -> None:
+    genomes = random_genomes(space, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("supernet.space.MOST_SKELETONS", 2)
+        split = SearchSpace(space.family, space.choices)
+        np.testing.assert_array_equal(split.active(genomes), space.active(genomes))
+        np.testing.assert_array_equal(split.canonical(genomes), space.canonical(genomes))
+        np.testing.assert_array_equal(split.one_hot(genomes), space.one_hot(genomes))
+
+
+@given(spaces(), seeds)
+def test_a_skeleton_is_what_decides_the_life_of_others(space: SearchSpace, seed: int) -> None:
+    genomes = random_genomes(space, seed)
+    referred = sorted({space.columns[name] for choice in space.choices for name, _ in choice.active_if})
+    same = (genomes[:, None, referred] == genomes[None, :, referred]).all(axis=2)
+    skeleton = space.skeleton(genomes)
+    np.testing.assert_array_equal(skeleton[:, None] == skeleton[None], same)
+
+
 @given(spaces(), seeds, st.floats(0, 1))
 def test_operators_stay_in_the_space_and_are_canonical(space: SearchSpace, seed: int, rate: float) -> None:
     rng = np.random.default_rng(seed)

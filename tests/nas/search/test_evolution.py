@@ -3,9 +3,9 @@
 import numpy as np
 
 from nas.pareto import Matrix
-from nas.search.evolution import change, in_order, spread_sample, tournament
+from nas.search.evolution import change, exchange, in_order, spread_sample, tournament
 from nas.search.loop import search
-from nas.search.points import Points
+from nas.search.points import Points, constrained_rank
 from nas.search.searcher import make_searcher
 from supernet.space import Choice, Genomes, SearchSpace
 
@@ -34,7 +34,7 @@ def test_spread_sample_reaches_from_the_smallest_to_the_largest() -> None:
 
 
 def test_the_ends_come_first_then_the_crowded_the_dominated_and_the_infeasible() -> None:
-    order = in_order(RIDGE).genomes[:, 0].tolist()
+    order = in_order(RIDGE, constrained_rank(RIDGE)).genomes[:, 0].tolist()
     assert sorted(order[:2]) == [0, 1]
     assert sorted(order[2:4]) == [2, 3]
     assert order[4:] == [4, 5]
@@ -45,6 +45,15 @@ def test_tournaments_prefer_earlier_rows() -> None:
     assert (np.diff(wins) < 0).all()
     assert wins[3] > 0
     assert tournament(0, 0, rng=np.random.default_rng(0)).shape == (0,)
+
+
+def test_a_child_of_two_has_a_run_of_genes_from_one_and_the_rest_from_the_other() -> None:
+    mothers, fathers = np.zeros((2000, 40), np.int16), np.full((2000, 40), 2, np.int16)
+    children = exchange(SPACE, mothers, fathers, rng=np.random.default_rng(0))
+    assert set(np.unique(children)) == {0, 2}
+    assert (np.abs(np.diff(children, axis=1, prepend=0, append=0)) == 2).sum(axis=1).max() == 2
+    assert np.ptp(children.mean(axis=0)) < 1.1
+    assert (children[:, [0, -1]] == 2).any(axis=0).all()
 
 
 def test_as_many_living_genes_change_as_were_wanted_at_most_and_nothing_else() -> None:

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nas.search.novelty import Novelty, enumerate_space, row_hashes
+from nas.search.novelty import HashSet, Novelty, enumerate_space, row_hashes
 from supernet.space import Choice, Genomes, SearchSpace, unique_rows
 
 SPACE = SearchSpace(
@@ -31,6 +33,30 @@ def test_row_hashes_tell_rows_apart() -> None:
     genomes = np.random.default_rng(0).integers(0, 9, (20_000, 40)).astype(np.int16)
     assert len(np.unique(row_hashes(genomes))) == len(genomes)
     np.testing.assert_array_equal(row_hashes(genomes[::2]), row_hashes(genomes)[::2])
+
+
+@given(st.lists(st.sets(st.integers(0, 60)), max_size=12), st.sets(st.integers(0, 60)))
+def test_a_hash_set_is_a_set(added: list[set[int]], asked: set[int]) -> None:
+    known, hashes = set[int](), HashSet()
+    for several in added:
+        hashes.add(np.array(sorted(several - known), np.uint64))
+        known |= several
+    held = hashes.holds(np.array(sorted(asked), np.uint64))
+    assert held.tolist() == [hashed in known for hashed in sorted(asked)]
+
+
+def test_a_draw_proposes_as_many_as_the_one_before_needed() -> None:
+    space, asked = SearchSpace("flat", tuple(Choice(f"c{i}", (0, 1)) for i in range(40))), list[int]()
+
+    def twice(k: int) -> Genomes:
+        asked.append(k)
+        return np.repeat(space.sample(-(-k // 2), rng=rng), 2, axis=0)
+
+    rng = np.random.default_rng(0)
+    novelty = Novelty(space)
+    for _ in range(3):
+        assert len(novelty.draw(100, twice, rng=rng)) == 100
+    assert asked == [100, 105, 210, 210]
 
 
 def test_draws_are_distinct_until_the_space_is_exhausted() -> None:

@@ -1,8 +1,10 @@
 """Constrained domination."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nas.search.points import Points, best, constrained_rank, front, join
+from nas.search.points import Points, best, constrained_rank, front, join, join_unbeaten
 
 
 def points(objectives: list[list[float]], violation: list[float]) -> Points:
@@ -30,3 +32,15 @@ def test_best_is_the_least_violating_row_where_nothing_is_feasible() -> None:
     assert best(infeasible).genomes.tolist() == [[2]]
     assert best(join(infeasible, MIXED)).genomes[:, 0].tolist() == [0, 1]
     assert len(best(infeasible[:1])) == 0
+
+
+@given(st.integers(2, 3), st.integers(0, 2**32 - 1))
+def test_what_is_obviously_beaten_is_not_missed_in_a_front(m: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, 9, (60, m)).astype(float)
+    rows[rng.random(60) < 0.1] = np.nan
+    everything = points(rows.tolist(), rng.integers(0, 2, 60).tolist())
+    known = front(everything[:20])
+    both = join_unbeaten(known, everything[20:])
+    np.testing.assert_array_equal(front(both).objectives, front(join(known, everything[20:])).objectives)
+    assert len(join_unbeaten(known, known)) == len(known) * (1 if m == 2 else 2)
