@@ -5,6 +5,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,9 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import names
 from nas import import_ofa
 from nas.devices import available_devices
+from nas.failures import in_one_line, is_expected
+from nas.interruption import interruptible
+from nas.lock import locked
 from nas.options import add_options, configure
 from nas.redaction import printable, redacted
 from nas.run import Run, find_run, open_run
@@ -35,16 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         world = _launched(arguments.command)
         console = Console(stderr=arguments.json, highlight=False, quiet=not world.writes)
-        with joined_world():
+        with joined_world(), interruptible(), _writing(arguments, world):
             result = _COMMANDS[arguments.command][0](arguments, console)
-    except (TrilobitError, OSError) as error:
-        which = f" (process {world.rank} of {world.size})" if world.size > 1 else ""
-        print(f"nas{which}: {printable(redacted(_one_line(error)))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         if world.writes:
             print("nas: interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        which = f" (process {world.rank} of {world.size})" if world.size > 1 else ""
+        print(f"nas{which}: {printable(redacted(in_one_line(error)))}", file=sys.stderr)
+        return 2
     if arguments.json and world.writes:
         print(json.dumps(result, indent=1))
     return 0
@@ -66,14 +72,10 @@ def _launched(command: str) -> World:
     return world
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return (
-            f"{where}{error.strerror.lower()}; nothing half-written was left: make room or "
-            "choose another folder with -o"
-        )
-    return str(error)
+def _writing(arguments: argparse.Namespace, world: World) -> AbstractContextManager[None]:
+    """Hold the run folder that a command writes to; of several processes of one training, the first does."""
+    writes = arguments.command in _WRITERS and world.writes
+    return locked(arguments.output) if writes else nullcontext()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,6 +258,9 @@ _COMMANDS: Mapping[str, tuple[Command, str]] = {
     "spaces design": (_design, "design a space for a device: its block types and widths"),
     "formats": (_formats, "list number formats"),
 }
+
+# commands that change a run folder: one of them at a time
+_WRITERS = ("run", "profile", "train", "sample", "fit", "search", "export", "spaces design")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,12 +1,11 @@
 """`damage.json` of a run: what each choice of a number format costs by itself, measured once per supernet."""
 
-from typing import Any
-
 import numpy as np
 from torch import Tensor
 
-from hw_profiles.files import read_json, write_json
+from hw_profiles.documents import write_document
 from hw_profiles.workload import macs
+from nas.documents import DamageFile, read_optional
 from nas.evaluate import Evaluator
 from nas.run import Run
 from supernet.evaluate import network_builder
@@ -14,7 +13,6 @@ from supernet.quant.damage import Build, Damage, format_choices, measure_damage
 from supernet.space import Candidate
 from supernet.train.data import to_batch
 
-SCHEMA = "damage/1"
 WORK = 1e12  # multiply-adds to spend, about a minute of one core; networks of ImageNet size take more
 FEWEST, MOST = 16, 256  # images
 
@@ -26,23 +24,18 @@ def run_damage(run: Run) -> Damage:
     Raises:
         TrilobitError: the file is damaged, or the supernet is not trained.
     """
-    document = _document(run)
-    options: dict[str, Any] = document["options"]
+    path, trained = run.folder / "damage.json", run.rounded_fingerprint
+    known = read_optional(path, DamageFile)
+    options = dict(known.options) if known is not None and known.supernet == trained else {}
     space = run.family.space()
-    missing = [name for name in format_choices(space) if name not in options]
+    choices = {choice.name: len(choice.options) for choice in space.choices}
+    missing = [name for name in format_choices(space) if len(options.get(name, ())) != choices[name]]
     if missing:
         largest = run.family.corners()["largest/fp32"]
         for name, values in measure_damage(space, missing, largest, *subject(run, largest)):
-            options[name] = values
-            write_json(run.folder / "damage.json", document)
-    return Damage({name: tuple(values) for name, values in options.items()})
-
-
-def _document(run: Run) -> dict[str, Any]:
-    """What is in the file of this supernet; an empty one for the first time, or after another training."""
-    path, trained = run.folder / "damage.json", run.rounded_fingerprint
-    found = read_json(path, SCHEMA) if path.exists() else {}
-    return found if found.get("supernet") == trained else dict(schema=SCHEMA, supernet=trained, options={})
+            options[name] = tuple(values)
+            write_document(path, DamageFile(trained, options))
+    return Damage(options)
 
 
 def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:

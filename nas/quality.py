@@ -1,6 +1,5 @@
 """How good every prediction of a run is, objective by objective, on networks that it was not made from."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -9,20 +8,30 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from hw_profiles.files import read_json, write_json
+from hw_profiles.documents import read_document, to_json
+from hw_profiles.files import write_json
 from hw_profiles.profile_file import load_profile
 from nas.costs import compile_costs
+from nas.documents import (
+    MEASURED,
+    Entry,
+    Front,
+    QualityFile,
+    QualityRow,
+    SamplesFile,
+    genomes_of,
+    read_optional,
+)
 from nas.evaluate import FAILED_S, Evaluator
 from nas.objectives import OBJECTIVES
 from nas.run import Run
-from nas.stages.sample import SAMPLES, in_words, read_enough
+from nas.stages.sample import in_words
 from nas.targets import show
 from predictors.predictor import Predictor
 from predictors.quality import LEVELS, Cost, Quality, judge
 from supernet.evaluate import simulated_predictions
 from supernet.space import Genomes, row_keys
 
-SCHEMA = "quality/2"
 CROSS_VALIDATION, PROFILE, FINALISTS = (
     "cross-validation",
     "profile",
@@ -99,13 +108,13 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
         predictor: of accuracy, fitted to nothing but...
         learned: (n, g) ...these, which are left out.
     """
-    front = read_json(run.front_path, "front/1")
-    entries = [entry for entry in (*front["candidates"], *front["evaluated"]) if _ran(entry)]
+    front = read_document(run.front_path, Front)
+    entries = [entry for entry in (*front.candidates, *front.evaluated) if _ran(entry)]
     if len(entries) < 2:
         return []
 
     def values(of: str, name: str, key: str = "value") -> Floats:
-        return np.array([entry[of][name][key] for entry in entries], np.float64)
+        return np.array([getattr(getattr(entry, of)[name], key) for entry in entries], np.float64)
 
     bands = ("latency", values("measured", "latency"))
     noise = float(np.sqrt(((values("measured", "latency", "iqr") / IQR_OF_STD) ** 2).mean()))
@@ -114,7 +123,7 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
         row("latency", FINALISTS, judge(latency, bands[1], std=std if std.any() else None, noise=noise)),
         row("size", FINALISTS, judge(values("predicted", "size"), values("measured", "size"))),
     ]
-    genomes = np.array([entry["genes"] for entry in entries], np.int16)
+    genomes = genomes_of(run.front_path, [entry.genes for entry in entries], run.family.space())
     fresh = ~np.isin(row_keys(genomes), row_keys(learned))
     if fresh.sum() < 2:
         return rows
@@ -125,25 +134,26 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
     return [row("accuracy", FINALISTS, accuracy), *rows]
 
 
-def _ran(entry: Mapping[str, Any]) -> bool:
-    predicted = entry["predicted"]["latency"]["value"]
-    return predicted is not None and entry["measured"]["latency"]["value"] < FAILED_S
+def _ran(entry: Entry) -> bool:
+    if not (set(MEASURED) <= set(entry.measured) and {"latency", "size"} <= set(entry.predicted)):
+        return False
+    return entry.predicted["latency"].value is not None and entry.measured["latency"].value < FAILED_S
 
 
 def write_quality(run: Run, rows: list[Row]) -> dict[str, Any]:
     """`quality.json` with these rows; gives its document."""
-    document = {"schema": SCHEMA, "predictor": run.config.fit.predictor, "rows": rows}
+    document = {"schema": QualityFile.SCHEMA, "predictor": run.config.fit.predictor, "rows": rows}
     write_json(run.quality_path, document)
     return document
 
 
-def read_quality(run: Run) -> dict[str, Any]:
-    """What `write_quality` wrote.
+def read_quality(run: Run) -> QualityFile:
+    """Return what `write_quality` wrote.
 
     Raises:
         TrilobitError: there is none, or it is of another version.
     """
-    return read_json(run.quality_path, SCHEMA)
+    return read_document(run.quality_path, QualityFile)
 
 
 # -- for people ------------------------------------------------------------------------------------
@@ -155,11 +165,11 @@ def print_quality(run: Run, console: Console) -> dict[str, Any]:
     Raises:
         TrilobitError: there is no `quality.json`, or it is of another version.
     """
-    document = read_quality(run)
-    table = Table(title=f"predictions of unseen networks; accuracy by {document['predictor']}")
+    quality = read_quality(run)
+    table = Table(title=f"predictions of unseen networks; accuracy by {quality.predictor}")
     for title in ("", "networks of", "tau", "in bands", "RMSE", "noise", "inside", "from"):
         table.add_column(title, no_wrap=title != "networks of")
-    for found in document["rows"]:
+    for found in quality.rows:
         table.add_row(*_cells(found))
     console.print(table)
     levels = "/".join(f"{100 * level:.0f}" for level in LEVELS)
@@ -168,28 +178,31 @@ def print_quality(run: Run, console: Console) -> dict[str, Any]:
         "from: networks learned from",
         soft_wrap=True,
     )
-    for found in document["rows"]:
-        if found["curve"]:
-            steps = ", ".join(f"{p['kendall_tau']:.3f} from {p['n']}" for p in found["curve"])
-            console.print(f"{found['objective']}, learning curve: tau {steps}")
-    samples = read_json(run.samples_path, SAMPLES) if run.samples_path.exists() else None
-    for enough in read_enough(samples) if samples else ():
-        console.print(f"sampled ({samples['strategy'] if samples else ''}) {in_words(enough)}")
-    return {"quality": document, "sampled": samples["kinds"] if samples else []}
+    for found in quality.rows:
+        if found.curve:
+            steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in found.curve)
+            console.print(f"{found.objective}, learning curve: tau {steps}")
+    samples = read_optional(run.samples_path, SamplesFile)
+    for enough in samples.kinds if samples else ():
+        console.print(f"sampled ({samples.strategy if samples else ''}) {in_words(enough)}")
+    return {
+        "quality": {"schema": QualityFile.SCHEMA, **to_json(quality)},
+        "sampled": to_json(samples)["kinds"] if samples else [],
+    }
 
 
-def _cells(found: Row) -> list[str]:
-    objective = OBJECTIVES[found["objective"]]
-    observed = [f"{100 * level['observed']:.0f}" for level in found["coverages"]]
+def _cells(found: QualityRow) -> list[str]:
+    objective = OBJECTIVES[found.objective]
+    observed = [f"{100 * level.observed:.0f}" for level in found.coverages]
     return [
-        found["objective"],
-        f"{found['n_test']} {found['source']}",
-        _decimals(found["kendall_tau"]),
-        _decimals(found["kendall_tau_bands"]),
-        show(objective, found["rmse"]),
-        "" if found["noise"] is None else show(objective, found["noise"]),
+        found.objective,
+        f"{found.n_test} {found.source}",
+        _decimals(found.kendall_tau),
+        _decimals(found.kendall_tau_bands),
+        show(objective, found.rmse),
+        "" if found.noise is None else show(objective, found.noise),
         "/".join(observed),
-        str(found["n_train"] or ""),
+        str(found.n_train or ""),
     ]
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.backend import Backend
+from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, remove_abandoned, write_atomic, write_json
+from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import MeasurePlan
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
 from nas.devices import is_replayed, open_backend
+from nas.documents import StageDone, State, Timings, read_optional
 from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
@@ -28,7 +30,6 @@ from supernet.train.loop import HOST_ONLY
 from supernet.train.parallel import current_world, first_alone
 
 STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
-_STATE = "state/1"
 
 
 @dataclass(frozen=True)
@@ -197,23 +198,22 @@ class Run:
 
     def is_done(self, stage: str) -> bool:
         """Whether the stage finished, with this configuration."""
-        return bool(self._state().get(stage, {}).get("fingerprint") == self.fingerprint(stage))
+        done = self._state().stages.get(stage)
+        return done is not None and done.fingerprint == self.fingerprint(stage)
 
     def has_finished(self, stage: str) -> bool:
         """Whether the stage finished at least once, whatever changed since."""
-        return stage in self._state()
+        return stage in self._state().stages
 
     def mark_done(self, stage: str, seconds: float) -> None:
         """Remember that the stage finished, and how long it took (over all attempts that ended)."""
-        state = self._state()
-        state[stage] = {"fingerprint": self.fingerprint(stage), "seconds": round(seconds, 2)}
-        write_json(self.folder / "state.json", {"schema": _STATE, "stages": state})
-        seconds_by_stage = {name: entry["seconds"] for name, entry in state.items()}
-        write_json(self.folder / "timings.json", {"schema": "timings/1", "stages": seconds_by_stage})
+        stages = {**self._state().stages, stage: StageDone(self.fingerprint(stage), round(seconds, 2))}
+        write_document(self.folder / "state.json", State(stages))
+        timings = Timings({name: done.seconds for name, done in stages.items()})
+        write_document(self.folder / "timings.json", timings)
 
-    def _state(self) -> dict[str, Any]:
-        path = self.folder / "state.json"
-        return dict(read_json(path, _STATE)["stages"]) if path.exists() else {}
+    def _state(self) -> State:
+        return read_optional(self.folder / "state.json", State) or State()
 
 
 def open_run(folder: Path, config: RunConfig) -> Run:

@@ -12,10 +12,12 @@ import tomli_w
 from rich.console import Console
 from torch import nn
 
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_atomic
+from hw_profiles.files import write_atomic
 from hw_profiles.workload import macs
 from nas.config import RunConfig
+from nas.documents import Environment, Timings, read_optional
 from nas.progress import progress_bar
 from nas.run import Run
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
@@ -79,7 +81,7 @@ def _described(run: Run, state: State) -> dict[str, Any]:
             "mean": list(data.mean),
             "std": list(data.std),
         },
-        "versions": dict(read_json(run.folder / "env.json", "env/1")["versions"]),
+        "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
 
 
@@ -92,9 +94,8 @@ def _recipe(config: RunConfig) -> str:
 def _hours(run: Run, state: State) -> float | None:
     """Spent training: what the checkpoint counted, else the stage; None where neither did."""
     seconds = state.get("seconds")
-    timings = run.folder / "timings.json"
-    if seconds is None and timings.exists():
-        seconds = read_json(timings, "timings/1")["stages"].get("train")
+    if seconds is None and (timings := read_optional(run.folder / "timings.json", Timings)):
+        seconds = timings.stages.get("train")
     return None if seconds is None else float(seconds) / 3600
 
 

@@ -42,6 +42,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.workload",
         "hw_profiles.lowering",
         "hw_profiles.integer_sums",
+        "hw_profiles.documents",
         "hw_profiles.errors",
         "hw_profiles.files",
         "hw_profiles.registry",

@@ -9,27 +9,39 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_json
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import save_profile
 from hw_profiles.profiler import profile_layers
 from hw_profiles.workload import LayerSpec
 from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
 from nas.design.imitation import INT8, Imitation, Lesson, losses
+from nas.documents import read_optional
 from nas.progress import progress_bar, tell_of_waiting
 from nas.run import Run
 from nas.search.space_design import BlockTable, block_table
 from nas.stages.profile import random_emitter, start_profile
 from predictors.kernels import fill
 
-SCHEMA = "blocks/1"
 SAVING_S = 5.0  # between two saves of the profile
+
+
+@dataclass(frozen=True)
+class Losses:
+    """`blocks/*.json`: what was lost by imitating a stage with each sub-stage of one block type."""
+
+    SCHEMA: ClassVar[str] = "blocks/1"
+    REMEDY: ClassVar[str] = "delete it; it is trained again"
+
+    fingerprint: str
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +83,10 @@ class Blocks:
     def known(self, one: Imitation) -> NDArray[np.float64] | None:
         """(n,) losses of its sub-stages; None where they are still to be found."""
         path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
-        if not path.exists():
-            return None
-        document = read_json(path, SCHEMA)
-        if document.get("fingerprint") != self._fingerprint:
+        document = read_optional(path, Losses)
+        if document is None or document.fingerprint != self._fingerprint:
             return None  # of another teacher, other data or other settings
-        found = np.array(document["losses"], float)
+        found = np.array(document.losses, float)
         return found if found.shape == (len(one.sub_stages),) else None
 
     def missing(self) -> tuple[Imitation, ...]:
@@ -98,8 +108,7 @@ class Blocks:
 
                 found = losses(one, step)
                 path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
-                document = {"schema": SCHEMA, "fingerprint": self._fingerprint, "losses": found.tolist()}
-                write_json(path, document)
+                write_document(path, Losses(self._fingerprint, tuple(found.tolist())))
 
     # -- seconds -----------------------------------------------------------------------------------
 

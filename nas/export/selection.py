@@ -1,24 +1,21 @@
 """Which networks of a front are exported."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from nas.documents import MEASURED, Entry, Front
 from nas.objectives import OBJECTIVES, to_min
 from nas.search.loop import choose_finalists
 from nas.targets import show
 from nas.wanted import PICKS, Bounded, parse_pick
 
-Entry = Mapping[str, Any]  # a candidate of `front/1`
 
-
-def pick(front: Mapping[str, Any], wanted: Sequence[str], count: int) -> list[Entry]:
+def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:
     """The networks of a front that `wanted` names, each once, in the order of the front.
 
     Args:
-        front: a document of schema `front/1`.
         wanted: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
             `best<=0.3ms`: the most accurate that is so quick; `all`; and ids or beginnings of one. Nothing
             means `count` well-spread ones: the best in each objective, then the loneliest.
@@ -27,15 +24,14 @@ def pick(front: Mapping[str, Any], wanted: Sequence[str], count: int) -> list[En
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    entries = front["candidates"]
     rows = set(choose_finalists(_minimised(front), count).tolist()) if not wanted else set[int]()
     for one in wanted:
         rows.update(_rows(front, one.strip()))
-    return [entries[row] for row in sorted(rows)]
+    return [front.candidates[row] for row in sorted(rows)]
 
 
-def _rows(front: Mapping[str, Any], wanted: str) -> list[int]:
-    entries = front["candidates"]
+def _rows(front: Front, wanted: str) -> list[int]:
+    entries = front.candidates
     match parse_pick(wanted):
         case "all":
             return list(range(len(entries)))
@@ -43,21 +39,20 @@ def _rows(front: Mapping[str, Any], wanted: str) -> list[int]:
             return [knee(_minimised(front))]
         case Bounded() as bounded:
             return [_bounded(front, bounded)]
-    found = [row for row, entry in enumerate(entries) if entry["id"].startswith(wanted)]
+    found = [row for row, entry in enumerate(entries) if entry.id.startswith(wanted)]
     if len(found) != 1:
-        ids = ", ".join(entry["id"] for entry in entries)
+        ids = ", ".join(entry.id for entry in entries)
         problem = "several networks begin so" if found else f"write {PICKS}"
         raise TrilobitError(f"--pick {wanted!r}: {problem}; on the front are {ids}")
     return found
 
 
-def _bounded(front: Mapping[str, Any], pick: Bounded) -> int:
+def _bounded(front: Front, pick: Bounded) -> int:
     """Row of the quickest that is accurate enough, or of the most accurate that is quick enough."""
     sought = "latency" if pick.fastest else "accuracy"
     objectives = OBJECTIVES[pick.bounded], OBJECTIVES[sought]
-    largest = front["reference"]["measured"][pick.bounded]["value"]
-    bound = np.full(1, pick.limit.resolve(largest))
-    values = np.array([[e["measured"][o.name]["value"] for o in objectives] for e in front["candidates"]])
+    bound = np.full(1, pick.limit.resolve(front.largest.measured[pick.bounded].value))
+    values = front.measured(*(objective.name for objective in objectives))
     minimised = to_min(objectives, values)
     allowed = minimised[:, 0] <= objectives[0].to_min(bound)[0]
     if not allowed.any():
@@ -84,10 +79,7 @@ def knee(minimised: np.ndarray) -> int:
     return int(scaled.sum(axis=1).argmin())
 
 
-def _minimised(front: Mapping[str, Any]) -> np.ndarray:
+def _minimised(front: Front) -> np.ndarray:
     """(n, m) measured objectives of the front, less is better."""
-    entries = front["candidates"]
-    objectives = [OBJECTIVES[o["name"]] for o in front["objectives"] if o["name"] in entries[0]["measured"]]
-    return to_min(
-        objectives, np.array([[e["measured"][o.name]["value"] for o in objectives] for e in entries])
-    )
+    names = [objective.name for objective in front.objectives if objective.name in MEASURED]
+    return to_min([OBJECTIVES[name] for name in names], front.measured(*names))

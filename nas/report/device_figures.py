@@ -2,15 +2,15 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from hw_profiles.workload import LayerSpec, parse_key
+from hw_profiles.calibration import Calibration, WholeNetwork
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.workload import LayerSpec
 from nas.report import units
 from nas.report.drawing import CONVERSIONS, layer_format, layer_kind, square
 from nas.report.plots import INK, Plot, Trace, axis_title, figure, format_colour, guide, points
-from nas.report.run_files import Document
 from nas.report.search_figures import identity
 from nas.report.units import TIMES
 
@@ -43,12 +43,12 @@ class Speedup:
         return self.fp32_s / self.low_s
 
 
-def speedups(profile: Document) -> list[Speedup]:
+def speedups(profile: DeviceProfile) -> list[Speedup]:
     """Every pair of the table that differs in its formats only."""
     medians = {
-        parse_key(key): float(entry["median_s"])
-        for key, entry in profile["table"].items()
-        if entry.get("error") is None and (entry.get("median_s") or 0) > 0
+        layer: row.median_s
+        for layer, row in profile.table.items()
+        if row.error is None and row.median_s > 0 and not profile.refused(layer)
     }
     pairs = []
     for layer, median in medians.items():
@@ -58,7 +58,7 @@ def speedups(profile: Document) -> list[Speedup]:
     return pairs
 
 
-def speedup_plot(profile: Document) -> Plot | None:
+def speedup_plot(profile: DeviceProfile) -> Plot | None:
     """fp32 time over low-bit time of every layer, by kind; None if the table holds no such pair."""
     pairs = speedups(profile)
     if not pairs:
@@ -138,17 +138,19 @@ def _speedup_caption(pairs: Sequence[Speedup]) -> str:
 # -- validation of the profile ---------------------------------------------------------------------
 
 
-def calibration_plot(profile: Document) -> Plot | None:
+def calibration_plot(profile: DeviceProfile) -> Plot | None:
     """Latency of whole networks, from the profile and measured; None if the profile is not calibrated."""
-    calibration: Mapping[str, Any] = profile.get("calibration") or {}
-    networks = sorted(calibration.get("networks", ()), key=_calibration_group)
+    calibration = profile.calibration or Calibration()
+    networks = sorted(calibration.networks, key=_calibration_group)
     if not networks:
         return None
-    scale = units.scale_for("latency", [network["measured_s"] for network in networks])
-    times = [scale(network[name]) for network in networks for name in ("measured_s", "predicted_s")]
+    predicted_s = dict(zip(networks, calibration.predict_networks_s(networks).tolist(), strict=True))
+    scale = units.scale_for("latency", [network.measured_s for network in networks])
+    times = [scale(seconds) for network in networks for seconds in (network.measured_s, predicted_s[network])]
     traces = [identity([min(times), max(times)])]
     for (number_format, held_out), group in itertools.groupby(networks, key=_calibration_group):
-        traces.append(_calibration_trace(number_format, held_out, list(group), scale))
+        pairs = [(scale(network.measured_s), scale(predicted_s[network])) for network in group]
+        traces.append(_calibration_trace(number_format, held_out, pairs, scale))
     drawn = figure(
         traces,
         {"title": axis_title(f"measured, {scale.unit}")},
@@ -158,15 +160,14 @@ def calibration_plot(profile: Document) -> Plot | None:
     return Plot("calibration", "Profile against whole networks", caption, drawn, 420)
 
 
-def _calibration_group(network: Mapping[str, Any]) -> tuple[str, bool]:
-    return network["format"], network["held_out"]
+def _calibration_group(network: WholeNetwork) -> tuple[str, bool]:
+    return network.precision, network.held_out
 
 
 def _calibration_trace(
-    number_format: str, held_out: bool, networks: Sequence[Mapping[str, Any]], scale: units.Scale
+    number_format: str, held_out: bool, times: Sequence[tuple[float, float]], scale: units.Scale
 ) -> Trace:
     role = "held out" if held_out else "calibration"
-    times = [(scale(network["measured_s"]), scale(network["predicted_s"])) for network in networks]
     texts = [f"{number_format}: measured {x:.4g}, profile {y:.4g} {scale.unit}" for x, y in times]
     symbol = "circle" if held_out else "circle-open"
     x, y = zip(*times, strict=True)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hw_profiles.documents import MismatchError, parse
 from hw_profiles.workload import LayerSpec, macs
 from nas.report.run_files import Network
 from nas.report.units import TIMES
@@ -40,6 +41,14 @@ class Block:
 
     name: str
     columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """One block of an architecture, as families of inverted residuals store it."""
+
+    kernel: int
+    expanded: int
 
 
 def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
@@ -83,10 +92,11 @@ def short_arch(network: Network) -> str:
     >>> short_arch(network)
     'k3·16 | k5·32'
     """
-    stages = network.arch.get("stages", ())
-    return " | ".join(
-        ", ".join(f"k{block['kernel']}·{block['expanded']}" for block in stage) for stage in stages
-    )
+    try:
+        stages = parse(tuple[tuple[_Chosen, ...], ...], network.arch.get("stages", []))
+    except MismatchError:
+        return ""
+    return " | ".join(", ".join(f"k{block.kernel}·{block.expanded}" for block in stage) for stage in stages)
 
 
 def layer_kind(layer: LayerSpec) -> str:

@@ -57,7 +57,7 @@ def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Networ
 
 def cost_of(run: Run) -> str:
     """The cost drawn against accuracy: latency where it is an objective, else the first cost that is."""
-    known = [objective["name"] for objective in (run.front or {}).get("objectives", ())]
+    known = [objective.name for objective in (run.front.objectives if run.front else ())]
     return next((cost for cost in COSTS if cost in known), "latency")
 
 

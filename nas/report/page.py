@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from hw_profiles.calibration import groups
 from hw_profiles.files import write_atomic
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
@@ -75,7 +75,7 @@ def render(run: Run) -> str:
         quality=quality_rows(run),
         calibration=_calibration_rows(run),
         versions=", ".join(
-            f"{name} {version}" for name, version in (run.env or {}).get("versions", {}).items()
+            f"{name} {version}" for name, version in (run.env.versions.items() if run.env else ())
         ),
         format_colour=format_colour,
         plotly=Markup(get_plotlyjs()),
@@ -132,21 +132,20 @@ def _against(reference_s: float | None, latency_s: float) -> str:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """Labels and values for the header, those that are known."""
-    device: Mapping[str, Any] = (run.profile or {}).get("device", {})
-    environment: Mapping[str, Any] = run.env or {}
-    space: Mapping[str, Any] = (run.front or {}).get("space", {})
-    engine = f"{device.get('engine', '')} {device.get('engine_version', '')}".strip()
-    threads = device.get("threads")
+    device = run.profile.device if run.profile else None
+    space = run.front.space if run.front else None
+    engine = f"{device.engine} {device.engine_version}".strip() if device else ""
+    threads = device.threads if device else None
     found = {
         "Device": run.device,
-        "Processor": device.get("cpu"),
+        "Processor": device.cpu if device else None,
         "Engine": engine + (f", {threads} thread{'s' * (threads != 1)}" if threads else ""),
-        "Space": space.get("name") or run.config.get("space", {}).get("name"),
-        "Size of the space": f"{_power_of_ten(space['size'])} networks" if "size" in space else None,
+        "Space": space.name if space else run.config.get("space", {}).get("name"),
+        "Size of the space": f"{_power_of_ten(space.size)} networks" if space else None,
         "Data": run.config.get("data", {}).get("source"),
         "Objectives": ", ".join(run.config.get("search", {}).get("objectives", ())),
-        "Seed": environment.get("seed"),
-        "Date": str(environment.get("date", ""))[:16].replace("T", " "),
+        "Seed": run.env.seed if run.env else None,
+        "Date": run.env.date[:16].replace("T", " ") if run.env else None,
     }
     return [(label, str(value)) for label, value in found.items() if value not in (None, "")]
 
@@ -196,22 +195,24 @@ def _front_row(network: Network) -> Row:
 
 
 def _calibration_rows(run: Run) -> list[Row]:
-    calibration: Mapping[str, Any] = (run.profile or {}).get("calibration") or {}
+    calibration = run.profile.calibration if run.profile else None
+    if calibration is None:
+        return []
+    errors = {
+        name: calibration.held_out_error(precision)
+        for name, precision in groups(calibration.networks).items()
+    }
     return [
         {
             "format": name,
             "mape": units.percent(row["mape"]),
             "max_error": units.percent(row["max_error"]),
-            "kendall_tau": _two_decimals(row.get("kendall_tau")),
+            "kendall_tau": "" if math.isnan(row["kendall_tau"]) else f"{row['kendall_tau']:.2f}",
             "n": str(row["n"]),
         }
-        for name, row in calibration.get("held_out", {}).items()
-        if row and row.get("n")
+        for name, row in errors.items()
+        if row["n"]
     ]
-
-
-def _two_decimals(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 # -- drawings --------------------------------------------------------------------------------------

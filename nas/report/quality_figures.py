@@ -1,8 +1,8 @@
 """How good the predictions are: a table by objective, the learning curve, what intervals hold."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from nas.documents import QualityRow
 from nas.report import units
 from nas.report.plots import (
     MEASURED,
@@ -24,31 +24,28 @@ SOURCES = {
     "finalists": "finalists, before they were measured",
 }
 
-Row = Mapping[str, Any]
-
 
 def quality_rows(run: Run) -> list[dict[str, str]]:
     """The table: a row per objective and origin of the networks."""
     return [_cells(row) for row in _rows(run)]
 
 
-def _rows(run: Run) -> Sequence[Row]:
-    found: Sequence[Row] = (run.quality or {}).get("rows", ())
-    return found
+def _rows(run: Run) -> Sequence[QualityRow]:
+    return run.quality.rows if run.quality else ()
 
 
-def _cells(row: Row) -> dict[str, str]:
-    name, bands = row["objective"], row["kendall_tau_bands"]
+def _cells(row: QualityRow) -> dict[str, str]:
+    name, bands = row.objective, row.kendall_tau_bands
     return {
         "objective": name,
-        "source": SOURCES.get(row["source"], row["source"]),
-        "kendall_tau": _two_decimals(row["kendall_tau"]),
-        "bands": "" if bands is None else f"{bands:.2f} ({row['band_cost']})",
-        "rmse": _error(name, row["rmse"]),
-        "noise": "" if row["noise"] is None else _error(name, row["noise"]),
-        "coverage": "" if row["coverage"] is None else units.percent(row["coverage"]),
-        "n_train": str(row["n_train"] or ""),
-        "n_test": str(row["n_test"]),
+        "source": SOURCES.get(row.source, row.source),
+        "kendall_tau": _two_decimals(row.kendall_tau),
+        "bands": "" if bands is None else f"{bands:.2f} ({row.band_cost})",
+        "rmse": _error(name, row.rmse),
+        "noise": "" if row.noise is None else _error(name, row.noise),
+        "coverage": "" if row.coverage is None else units.percent(row.coverage),
+        "n_train": str(row.n_train or ""),
+        "n_test": str(row.n_test),
     }
 
 
@@ -64,11 +61,11 @@ def learning_plot(run: Run) -> Plot | None:
     """Rank correlation over the number of networks learned from; None if no curve was drawn."""
     traces: list[Trace] = []
     for row in _rows(run):
-        if len(row["curve"]) > 1:
-            n, taus = ([point[key] for point in row["curve"]] for key in ("n", "kendall_tau"))
-            texts = [f"{row['objective']}, {a} networks: {tau:.3f}" for a, tau in zip(n, taus, strict=True)]
+        if len(row.curve) > 1:
+            n, taus = ([getattr(point, key) for point in row.curve] for key in ("n", "kendall_tau"))
+            texts = [f"{row.objective}, {a} networks: {tau:.3f}" for a, tau in zip(n, taus, strict=True)]
             traces += [polyline(n, taus, color=MEASURED, width=2)]
-            traces += [points(row["objective"], n, taus, texts, color=MEASURED, size=8)]
+            traces += [points(row.objective, n, taus, texts, color=MEASURED, size=8)]
     if not traces:
         return None
     drawn = figure(
@@ -86,16 +83,16 @@ def coverage_plot(run: Run) -> Plot | None:
     colours = {"accuracy": MEASURED, "latency": PREDICTED}
     traces: list[Trace] = [polyline([0.4, 1], [0.4, 1], color=OTHER, width=1.5, dash="dash")]
     for row in _rows(run):
-        if row["coverages"] and row["source"] != "finalists":
-            expected = [level["expected"] for level in row["coverages"]]
-            observed = [level["observed"] for level in row["coverages"]]
-            colour = colours.get(row["objective"], MUTED)
+        if row.coverages and row.source != "finalists":
+            expected = [level.expected for level in row.coverages]
+            observed = [level.observed for level in row.coverages]
+            colour = colours.get(row.objective, MUTED)
             texts = [
-                f"{row['objective']}: {units.percent(one)} of networks in intervals of {units.percent(other)}"
+                f"{row.objective}: {units.percent(one)} of networks in intervals of {units.percent(other)}"
                 for one, other in zip(observed, expected, strict=True)
             ]
             traces += [polyline(expected, observed, color=colour, width=2)]
-            traces += [points(row["objective"], expected, observed, texts, color=colour, size=8)]
+            traces += [points(row.objective, expected, observed, texts, color=colour, size=8)]
     if len(traces) == 1:
         return None
     drawn = figure(

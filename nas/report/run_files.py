@@ -2,14 +2,17 @@
 
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import LayerSpec, parse_key
+from nas.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
 
 Document = Mapping[str, Any]
 
@@ -69,11 +72,11 @@ class Run:
 
     folder: Path
     config: Document
-    env: Document | None
-    profile: Document | None
-    quality: Document | None
-    front: Document | None
-    timings: Document | None
+    env: Environment | None
+    profile: DeviceProfile | None
+    quality: QualityFile | None
+    front: Front | None
+    timings: Timings | None
     candidates: tuple[Network, ...]
     evaluated: tuple[Network, ...]
     reference: Network | None
@@ -87,8 +90,8 @@ class Run:
     @property
     def limits(self) -> dict[str, float]:
         """Bounds of the search by objective name, in SI units."""
-        objectives = self.front["objectives"] if self.front else ()
-        return {one["name"]: one["bound"] for one in objectives if one["bound"] is not None}
+        objectives = self.front.objectives if self.front else ()
+        return {one.name: one.bound for one in objectives if one.bound is not None}
 
 
 def read_run(folder: Path) -> Run:
@@ -98,21 +101,20 @@ def read_run(folder: Path) -> Run:
         TrilobitError: not a run folder, or a file in it is broken or of another schema.
     """
     config = _read_config(folder / "run.toml")
-    front = _optional(folder / "front.json", "front/1")
-    reference = front.get("reference") if front else None
+    front = read_optional(folder / "front.json", Front)
     manifests = sorted((folder / "export").glob("*/manifest.json"))
     exports = [_export(folder, path, read_json(path, "export/2")) for path in manifests]
     return Run(
         folder=folder,
         config=config,
-        env=_optional(folder / "env.json", "env/1"),
+        env=read_optional(folder / "env.json", Environment),
         profile=_profile(folder, front),
-        quality=_optional(folder / "quality.json", "quality/2"),
+        quality=read_optional(folder / "quality.json", QualityFile),
         front=front,
-        timings=_optional(folder / "timings.json", "timings/1"),
-        candidates=_networks(front, "candidates"),
-        evaluated=_networks(front, "evaluated"),
-        reference=_network(reference) if reference else None,
+        timings=read_optional(folder / "timings.json", Timings),
+        candidates=tuple(map(_network, front.candidates)) if front else (),
+        evaluated=tuple(map(_network, front.evaluated)) if front else (),
+        reference=_network(front.reference) if front and front.reference else None,
         exports=tuple(sorted(exports, key=lambda export: export.latency.value)),
     )
 
@@ -130,41 +132,31 @@ def _read_config(path: Path) -> Document:
         ) from None
 
 
-def _profile(folder: Path, front: Document | None) -> Document | None:
+def _profile(folder: Path, front: Front | None) -> DeviceProfile | None:
     """The profile that the front was searched on; before there is one, the only profile there is."""
     paths = sorted((folder / "profiles").glob("*.json"))
     if front is not None:
-        paths = [path for path in paths if path.stem == front["device"]]
-    return read_json(paths[0], "profile/1") if paths else None
+        paths = [path for path in paths if path.stem == front.device]
+    return load_profile(paths[0]) if paths else None
 
 
-def _optional(path: Path, schema: str) -> Document | None:
-    return read_json(path, schema) if path.exists() else None
-
-
-def _networks(front: Document | None, kind: str) -> tuple[Network, ...]:
-    entries: Sequence[Document] = front.get(kind, ()) if front else ()
-    return tuple(_network(entry) for entry in entries)
-
-
-def _network(entry: Document) -> Network:
+def _network(entry: Entry) -> Network:
     return Network(
-        id=str(entry["id"]),
-        arch=entry.get("arch", {}),
-        policy=entry.get("policy", {}),
-        layers=tuple((layer["name"], parse_key(layer["key"])) for layer in entry.get("layers", ())),
-        predicted=_values(entry.get("predicted")),
-        measured=_values(entry.get("measured")),
+        id=entry.id,
+        arch=entry.arch,
+        policy=entry.policy,
+        layers=tuple((layer.name, parse_key(layer.key)) for layer in entry.layers),
+        predicted={
+            name: Value(figure.value, figure.std)
+            for name, figure in entry.predicted.items()
+            if figure.value is not None
+        },
+        measured={
+            name: Value(figure.value, figure.std if figure.iqr is None else figure.iqr)
+            for name, figure in entry.measured.items()
+            if figure.value < sys.float_info.max  # else the device failed to run it
+        },
     )
-
-
-def _values(entries: Document | None) -> dict[str, Value]:
-    """What is known; a device that cannot run a network has no latency for it, or the largest float."""
-    return {
-        name: Value(entry["value"], entry.get("iqr", entry.get("std")))
-        for name, entry in (entries or {}).items()
-        if entry and entry.get("value") is not None and entry["value"] < sys.float_info.max
-    }
 
 
 def _export(folder: Path, path: Path, manifest: Document) -> Export:

@@ -55,12 +55,12 @@ def _tau_text(truth: Sequence[float], guess: Sequence[float]) -> str:
 
 def hypervolume_plot(run: Run) -> Plot | None:
     """Hypervolume over evaluations; None if no round was recorded."""
-    rounds = (run.front or {}).get("rounds", ())
+    rounds = run.front.rounds if run.front else ()
     if not rounds:
         return None
-    evaluations = [entry["evaluations"] for entry in rounds]
-    volumes = [entry["hypervolume"] for entry in rounds]
-    texts = [f"round {entry['round']}: {entry['hypervolume']:.4g}" for entry in rounds]
+    evaluations = [entry.evaluations for entry in rounds]
+    volumes = [entry.hypervolume for entry in rounds]
+    texts = [f"round {entry.round}: {entry.hypervolume:.4g}" for entry in rounds]
     drawn = figure(
         [
             polyline(evaluations, volumes, color=MEASURED, width=2),
@@ -76,7 +76,7 @@ def hypervolume_plot(run: Run) -> Plot | None:
 
 def timings_plot(run: Run) -> Plot | None:
     """Wall-clock time of each stage; None if none was recorded."""
-    stages: Mapping[str, float] = (run.timings or {}).get("stages", {})
+    stages: Mapping[str, float] = run.timings.stages if run.timings else {}
     if not stages:
         return None
     names = list(stages)[::-1]

@@ -13,10 +13,11 @@ import numpy as np
 from rich.console import Console
 
 from hw_profiles.backend import Job
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json
 from hw_profiles.lowering import lower
 from hw_profiles.measurement import Measurement
+from nas.documents import Entry, Environment, read_front
 from nas.evaluate import Evaluator
 from nas.export.card import MODEL_FILE
 from nas.export.check import DisagreementError, Input, expected_answers
@@ -64,7 +65,7 @@ class Shipped:
     reads, what it must answer; and what fine-tuning did, None without.
     """
 
-    entry: Mapping[str, Any]
+    entry: Entry
     model: bytes
     parity: Parity
     accuracy: Accuracy
@@ -82,36 +83,33 @@ def run_export(run: Run, console: Console) -> list[Path]:
         TrilobitError: there is no front, it is of another space, a library is wanted that cannot be, or every
             network disagrees.
     """
-    front = read_json(run.front_path, "front/1")
-    space = run.family.space()
-    if front["space"]["fingerprint"] != space.fingerprint:
-        raise TrilobitError(f"{run.front_path}: of another space; run `nas search` again")
+    front = read_front(run.front_path, run.family.space())
     chosen = pick(front, run.config.export.pick, run.config.export.count)
     if wanted_target(run):
         networks = {
-            entry["id"]: (entry["genes"], lower(run.family.workload(_candidate(run, entry))))
-            for entry in front["candidates"]
+            entry.id: (entry.genes, lower(run.family.workload(_candidate(run, entry))))
+            for entry in front.candidates
         }
-        require_kernels([entry["id"] for entry in chosen], networks)
+        require_kernels([entry.id for entry in chosen], networks)
     evaluator = Evaluator(run)
     tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
     shipped = _ship_all(evaluator, chosen, tuned, console)
     for old in run.export_path.glob("*"):
-        if old.is_dir() and old.name not in {one.entry["id"] for one in shipped}:
+        if old.is_dir() and old.name not in {one.entry.id for one in shipped}:
             remove_network(old)
     _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
     with progress_bar(console, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
-        latencies = _measure(evaluator, front["reference"], shipped)
+        latencies = _measure(evaluator, front.largest, shipped)
     return [_write(run, one, latency) for one, latency in zip(shipped, latencies, strict=True)]
 
 
-def _candidate(run: Run, entry: Mapping[str, Any]) -> Candidate:
-    return run.family.space().candidate(np.array(entry["genes"], np.int16))
+def _candidate(run: Run, entry: Entry) -> Candidate:
+    return run.family.space().candidate(np.array(entry.genes, np.int16))
 
 
 def _ship_all(
     evaluator: Evaluator,
-    chosen: Sequence[Mapping[str, Any]],
+    chosen: Sequence[Entry],
     tuned: Mapping[str, Network],
     console: Console,
 ) -> list[Shipped]:
@@ -124,10 +122,10 @@ def _ship_all(
     with progress_bar(console, "export", len(chosen)) as update:
         for done, entry in enumerate(chosen, 1):
             try:
-                shipped.append(_ship(evaluator.run, evaluator, entry, tuned.get(entry["id"])))
+                shipped.append(_ship(evaluator.run, evaluator, entry, tuned.get(entry.id)))
             except DisagreementError as error:
-                dropped.append(f"{entry['id']}: {error}")
-            update(done, entry["id"])
+                dropped.append(f"{entry.id}: {error}")
+            update(done, entry.id)
     if not shipped:
         raise TrilobitError(f"no network can be exported: {'; '.join(dropped)}")
     for reason in dropped:
@@ -135,7 +133,7 @@ def _ship_all(
     return shipped
 
 
-def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Network | None) -> Shipped:
+def _ship(run: Run, evaluator: Evaluator, entry: Entry, tuned: Network | None) -> Shipped:
     """The network with the supernet's weights, or with its own where they were tuned and that helped."""
     data, config = run.dataset, run.config.export
     options: dict[str, Any] = {
@@ -144,7 +142,7 @@ def _ship(run: Run, evaluator: Evaluator, entry: Mapping[str, Any], tuned: Netwo
     }
     network = evaluator.network(_candidate(run, entry))
     model = emit(network, **options)
-    accuracy = Accuracy(entry["measured"]["accuracy"]["value"], file_accuracy(model, data.test, data))
+    accuracy = Accuracy(entry.measured["accuracy"].value, file_accuracy(model, data.test, data))
     tuning = None
     if tuned is not None:
         changed = emit(tuned, **options)
@@ -181,10 +179,10 @@ def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str
     resized = "resize to the input size (bilinear, antialias)"
     normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
     return {
-        "trilobit.id": entry["id"],
+        "trilobit.id": entry.id,
         "trilobit.space": run.config.space.name,
-        "trilobit.genes": json.dumps(entry["genes"], separators=COMPACT),
-        "trilobit.policy": json.dumps(entry["policy"], separators=COMPACT),
+        "trilobit.genes": json.dumps(entry.genes, separators=COMPACT),
+        "trilobit.policy": json.dumps(entry.policy, separators=COMPACT),
         "trilobit.test_accuracy": f"{shipped.accuracy.test:.6g}",
         "trilobit.latency_s": f"{latency.median_s:.6g}",
         "trilobit.device": run.backend.describe().name,
@@ -204,7 +202,7 @@ class Timed:
     references: Mapping[str, Measurement]
 
 
-def _measure(evaluator: Evaluator, largest: Mapping[str, Any], shipped: Sequence[Shipped]) -> list[Timed]:
+def _measure(evaluator: Evaluator, largest: Entry, shipped: Sequence[Shipped]) -> list[Timed]:
     """All shipped files, each of them in fp32, the space's largest network and MobileNetV2, in turns."""
     run = evaluator.run
     space = run.family.space()
@@ -276,11 +274,11 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
     files = {MODEL_FILE: described(shipped.model, _metadata(run, shipped, latency.own)), **library.files}
     manifest = {
         "schema": MANIFEST_SCHEMA,
-        "id": entry["id"],
+        "id": entry.id,
         "space": run.config.space.name,
-        "genes": entry["genes"],
-        "arch": entry["arch"],
-        "policy": entry["policy"],
+        "genes": entry.genes,
+        "arch": entry.arch,
+        "policy": entry.policy,
         "files": file_entries(files),
         "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
         "requires": {"integer_sums": "exact"} if needs_exact_sums(shipped.model) else {},
@@ -297,9 +295,9 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
         "library": dict(library.record) or None,
         "finetuning": _finetuning(run, shipped.tuning),
         "latency": {**compared(latency), "replayed": run.recorded, "through": _through(run)},
-        "predicted": entry["predicted"],
+        "predicted": {name: figure.to_json() for name, figure in entry.predicted.items()},
         "parity": asdict(shipped.parity),
         "answers": shipped.answers,
-        "versions": read_json(run.folder / "env.json", "env/1")["versions"],
+        "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
-    return write_network(run.export_path / entry["id"], files, manifest)
+    return write_network(run.export_path / entry.id, files, manifest)

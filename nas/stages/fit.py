@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
 from hw_profiles.workload import macs, params
 from nas.damage import run_damage
@@ -140,5 +141,5 @@ def run_fit(run: Run, console: Console) -> dict[str, Any]:
 def judge_finalists(run: Run) -> None:
     """Add to `quality.json` how well the finalists of the search had been predicted before it."""
     genomes, targets = training_rows(run, Evaluator(run))
-    before = [row for row in read_quality(run)["rows"] if row["source"] != FINALISTS]
+    before = [to_json(row) for row in read_quality(run).rows if row.source != FINALISTS]
     write_quality(run, [*before, *finalist_rows(run, fit_predictor(run, genomes, targets), genomes)])

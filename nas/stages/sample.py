@@ -1,29 +1,28 @@
 """Stage 3: accuracies of sampled candidates, many in fp32 and fewer quantized."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_json
+from hw_profiles.files import write_json
 from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import macs, params
 from nas.costs import compile_costs
+from nas.documents import SamplesFile, genomes_of
 from nas.evaluate import Evaluator
 from nas.progress import progress_bar
 from nas.run import Run
 from nas.sampling import Enough, Kind, Samples, Sampling, sample
-from predictors.learning_curve import CurvePoint
 from predictors.surrogate import embed
 from predictors.table import compile_table
 from supernet.space import Genomes, SearchSpace
 
 MOST_FP32, MOST_QUANTIZED = 200, 140  # where the learning curve decides
-SAMPLES = "samples/1"  # the schema of `samples.json`
 
 
 def plan(run: Run) -> Sampling:
@@ -129,7 +128,7 @@ def in_words(enough: Enough) -> str:
 def write_samples(run: Run, samples: Samples) -> None:
     """`samples.json`: what was evaluated, and why no more; the accuracies are in the storage."""
     document = {
-        "schema": SAMPLES,
+        "schema": SamplesFile.SCHEMA,
         "fingerprint": run.fingerprint("sample"),
         "strategy": run.config.sample.strategy,
         "kinds": [asdict(enough) for enough in samples.enough],
@@ -145,15 +144,7 @@ def sampled(run: Run) -> Genomes:
         TrilobitError: it has not finished with this configuration.
     """
     if run.samples_path.exists():
-        document = read_json(run.samples_path, SAMPLES)
-        if document["fingerprint"] == run.fingerprint("sample"):
-            return np.array(document["genes"], np.int16)
+        samples = read_document(run.samples_path, SamplesFile)
+        if samples.fingerprint == run.fingerprint("sample"):
+            return genomes_of(run.samples_path, samples.genes, run.family.space())
     raise TrilobitError(f"{run.samples_path}: no samples of this configuration; run `nas sample`")
-
-
-def read_enough(document: Mapping[str, Any]) -> list[Enough]:
-    """Why sampling ended, from `samples.json`."""
-    return [
-        Enough(**{**kind, "curve": tuple(CurvePoint(**point) for point in kind["curve"])})
-        for kind in document["kinds"]
-    ]

@@ -3,17 +3,20 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_json
+from hw_profiles.files import write_json
 from supernet.families.mbconv import DEFAULT_FORMATS
 from supernet.families.staged import StagedFamily
 from supernet.families.staged_layers import BLOCKS, Stage
 
 SCHEMA = "space/1"
+MOST = 10_000  # channels, percent
+LARGEST = {"depths": 100, "kernels": 99, "resolutions": 4_096, "stem_stride": 8, "stride": 8}
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ class StagedSpace:
         )
 
 
-def _require_ascending(name: str, values: Any) -> None:
-    """Refuse what is not at least one whole number from 1, in order."""
-    listed = isinstance(values, tuple) and len(values) > 0
-    whole = listed and all(type(value) is int and value >= 1 for value in values)
-    if not whole or list(values) != sorted(set(values)):
-        raise TrilobitError(f"{name} must be whole numbers from 1, ascending, each once; got {values!r}")
+def _require_ascending(name: str, values: tuple[int, ...]) -> None:
+    """Refuse what is not at least one whole number from 1 to what a network can have, in order."""
+    most = LARGEST.get(name.rpartition(".")[2], MOST)
+    if not values or list(values) != sorted(set(values)) or values[0] < 1 or values[-1] > most:
+        raise TrilobitError(
+            f"{name} must be whole numbers from 1 to {most}, ascending, each once; got {list(values)[:8]}"
+        )
 
 
 def save_space(path: Path, space: StagedSpace, origin: Mapping[str, Any]) -> None:
@@ -76,21 +80,25 @@ def save_space(path: Path, space: StagedSpace, origin: Mapping[str, Any]) -> Non
     write_json(path, {"schema": SCHEMA, **asdict(space), "origin": dict(origin)})
 
 
+@dataclass(frozen=True)
+class _File(StagedSpace):
+    """A space, and what is known of where it comes from."""
+
+    SCHEMA: ClassVar[str] = SCHEMA
+    REMEDY: ClassVar[str] = "not a space that can be built"
+    STRICT: ClassVar[bool] = True
+
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
 def load_space(path: Path) -> StagedSpace:
-    """The space in a file of schema `space/1`.
+    """Return the space in a file of schema `space/1`.
 
     Raises:
         TrilobitError: there is none, or it is not one; the message names the file and the value.
     """
-    document = read_json(path, SCHEMA)
-    try:
-        stages = tuple(_section(Stage, one, f"stages[{s}]") for s, one in enumerate(document["stages"]))
-        given = {key: value for key, value in document.items() if key not in ("schema", "origin")}
-        space: StagedSpace = _section(StagedSpace, {**given, "stages": stages}, "the space")
-    except (TrilobitError, TypeError, KeyError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise TrilobitError(f"{path}: not a space that can be built: {reason}") from None
-    return space
+    file = read_document(path, _File)
+    return StagedSpace(**{part.name: getattr(file, part.name) for part in fields(StagedSpace)})
 
 
 def space_in_file(
@@ -102,21 +110,3 @@ def space_in_file(
         TrilobitError: as `load_space`.
     """
     return load_space(Path(path)).family(in_channels=in_channels, classes=classes, formats=formats)
-
-
-def _section(kind: Any, values: Any, where: str) -> Any:
-    """An instance of a dataclass by its fields, lists as tuples.
-
-    Raises:
-        TrilobitError: a field is missing, or one is unknown.
-    """
-    if not isinstance(values, dict):
-        raise TrilobitError(f"{where} must be an object, got {values!r}")
-    known = set(kind.__dataclass_fields__)
-    unknown, missing = sorted(set(values) - known), sorted(known - set(values))
-    if unknown or missing:
-        found = f"unknown {unknown[0]!r}" if unknown else f"{missing[0]!r} is missing"
-        raise TrilobitError(f"{where}: {found}; its fields are {', '.join(sorted(known))}")
-    return kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    )

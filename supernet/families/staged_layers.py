@@ -7,7 +7,7 @@ it gives where it is not the first of its stage, as shapes are equal there.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, divisible
 from supernet.families.mbconv_layers import stored_and_computed
@@ -113,6 +113,8 @@ class Stage:
         percents: allowed middle channels of a block as a share of its output channels; of a type without
             middle channels they say nothing.
     """
+
+    STRICT: ClassVar[bool] = True  # in a file of spaces, a mistyped field is no default
 
     block: str
     widths: tuple[int, ...]

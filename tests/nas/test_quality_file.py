@@ -60,6 +60,7 @@ def write_front(run: Run, genomes: Genomes, *, failed: int | None = None) -> Non
         latency = {"value": 1e-4 * (i + 1), "std": 1e-5}
         entries.append(
             {
+                "id": f"n{i}",
                 "genes": genome.tolist(),
                 "predicted": {"latency": latency, "size": {"value": 1000.0 + i}},
                 "measured": {
@@ -72,7 +73,17 @@ def write_front(run: Run, genomes: Genomes, *, failed: int | None = None) -> Non
                 },
             }
         )
-    write_json(run.front_path, {"schema": "front/1", "candidates": entries[:3], "evaluated": entries[3:]})
+    document = {
+        "schema": "front/1",
+        "space": {"name": "digits-mbconv", "fingerprint": "0", "size": 1},
+        "device": "none",
+        "objectives": [],
+        "rounds": [],
+        "candidates": entries[:3],
+        "evaluated": entries[3:],
+        "reference": entries[0],
+    }
+    write_json(run.front_path, document)
 
 
 def test_bands_are_of_latency_where_there_is_a_profile(profiled: Run, family: Family) -> None:

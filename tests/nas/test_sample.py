@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json, write_json
+from hw_profiles.files import write_json
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import save_profile
 from nas.config import DeviceSection, RunConfig, SampleSection, SpaceSection
+from nas.documents import SamplesFile
 from nas.run import Run
 from nas.sampling import Enough, Samples
 from nas.stages.sample import (
-    SAMPLES,
     in_fp32,
     in_words,
     most_samples,
     plan,
-    read_enough,
     sampled,
     vary_share,
     write_samples,
@@ -124,7 +124,7 @@ def test_samples_are_found_again_and_refused_once_the_configuration_changed(run:
     enough = Enough("fp32", 5, 200, "the most", 0.01, (CurvePoint(4, 0.5, 0.1), CurvePoint(5, 0.6, 0.1)))
     write_samples(run, Samples(genomes, np.zeros(5), (enough,)))
     np.testing.assert_array_equal(sampled(run), genomes)
-    assert read_enough(read_json(run.samples_path, SAMPLES)) == [enough]
+    assert read_document(run.samples_path, SamplesFile).kinds == (enough,)
     assert in_words(enough).startswith("fp32: 5 networks of at most 200; the most (Kendall's tau")
     with pytest.raises(TrilobitError, match="run `nas sample`"):
         sampled(configured(run, strategy="random"))

@@ -87,7 +87,7 @@ def test_what_is_known_is_not_learned_again(
     shutil.copytree(folder, again_in)
     (again_in / "blocks" / "s1-fused.json").unlink()  # as if it had been killed before that
     learned: list[tuple[int, str]] = []
-    kept = read_json(folder / "blocks" / "s1-fused.json", blocks.SCHEMA)["losses"]
+    kept = read_json(folder / "blocks" / "s1-fused.json", blocks.Losses.SCHEMA)["losses"]
 
     def watched(one: Imitation, told: Callable[[], None]) -> np.ndarray:
         learned.append((one.s, one.block))

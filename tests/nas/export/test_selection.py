@@ -1,28 +1,31 @@
 """Which networks of a front are exported."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
+from nas.documents import Entry, Front, Measured, SpaceReference, StatedObjective
 from nas.export.selection import knee, pick
 
 NETWORKS = {"aa01": (0.90, 1e-4), "aa02": (0.95, 2e-4), "bb03": (0.96, 8e-4)}
 
 
-def entry(name: str, accuracy: float, latency_s: float) -> dict[str, Any]:
-    measured = {"accuracy": {"value": accuracy}, "latency": {"value": latency_s}, "size": {"value": 1000.0}}
-    return {"id": name, "measured": measured}
+def entry(name: str, accuracy: float, latency_s: float) -> Entry:
+    values = {"accuracy": accuracy, "latency": latency_s, "size": 1000.0}
+    return Entry(name, (), {}, {objective: Measured(value) for objective, value in values.items()})
 
 
-FRONT = {
-    "objectives": [{"name": "accuracy"}, {"name": "latency"}, {"name": "macs"}],
-    "candidates": [entry(name, *values) for name, values in NETWORKS.items()],
-    "reference": entry("largest", 0.97, 1e-3),
-}
+FRONT = Front(
+    SpaceReference("made up", "0", 3),
+    "no device",
+    (StatedObjective("accuracy"), StatedObjective("latency"), StatedObjective("macs")),
+    (),
+    tuple(entry(name, *values) for name, values in NETWORKS.items()),
+    (),
+    entry("largest", 0.97, 1e-3),
+)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +43,7 @@ FRONT = {
     ],
 )
 def test_networks_are_picked(wanted: list[str], ids: list[str]) -> None:
-    assert [one["id"] for one in pick(FRONT, wanted, 2)] == ids
+    assert [one.id for one in pick(FRONT, wanted, 2)] == ids
 
 
 @pytest.mark.parametrize(

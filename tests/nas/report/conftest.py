@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 import tomli_w
 
+from hw_profiles.backend import DeviceInfo
+from hw_profiles.calibration import Calibration, WholeNetwork, count_rows
 from hw_profiles.files import write_atomic, write_json
+from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.memory import peak_bytes
-from hw_profiles.workload import LayerSpec, Workload, macs, params
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import save_profile
+from hw_profiles.workload import LayerSpec, Workload, macs, params, parse_key
 from nas.quality import row
 from predictors.learning_curve import CurvePoint
 from predictors.quality import judge
@@ -100,58 +105,31 @@ def front_entries(
     return front, others
 
 
-def profile_document(family: Family, rng: np.random.Generator) -> dict[str, Any]:
+def made_up_profile(family: Family, rng: np.random.Generator) -> DeviceProfile:
     space = family.space()
     works = [family.workload(space.candidate(genome)) for genome in space.sample(60, rng=rng)]
     layers = {layer for work in works for layer in work.layers}
     plain = {replace(layer, weight_format="fp32", activation_format="fp32") for layer in layers}
-    table = {}
-    for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=LayerSpec.key):
-        samples = layer_s(layer) * (1 + rng.normal(0, 0.01, 5))
-        low, median, high = np.percentile(samples, [25, 50, 75])
-        iqr = float(high - low)
-        table[layer.key()] = {
-            "samples_s": samples.tolist(),
-            "median_s": float(median),
-            "iqr_s": iqr,
-            "error": None,
-        }
-    table["conv 8x9x9>8 k3s1g1 relu w=int8 a=int8"] = {
-        "samples_s": [],
-        "median_s": None,
-        "iqr_s": None,
-        "error": "not supported",
+    table = {
+        layer: Measurement(tuple((layer_s(layer) * (1 + rng.normal(0, 0.01, 5))).tolist()))
+        for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=LayerSpec.key)
     }
+    table[parse_key("conv 8x9x9>8 k3s1g1 relu w=int8 a=int8")] = Measurement(error="not supported")
     kinds = itertools.cycle(["fp32", "int8", "mixed"])
-    times = [(next(kinds), network_s(work)) for work in works[:36]]
-    networks = [
-        {
-            "format": kind,
-            "held_out": i % 4 > 0,
-            "predicted_s": seconds,
-            "measured_s": seconds * (1 + float(rng.normal(0, 0.02))),
-        }
-        for i, (kind, seconds) in enumerate(times)
-    ]
-    held_out = {
-        kind: {"mape": 0.016, "max_error": 0.041, "kendall_tau": 0.97, "n": 9}
-        for kind in ("fp32", "int8", "mixed")
-    }
-    held_out["all"] = {"mape": 0.016, "max_error": 0.041, "kendall_tau": 0.96, "n": 27}
-    device = {"name": DEVICE, "cpu": "Made-up CPU @ 0 GHz", "engine": "onnxruntime", "engine_version": "0.0"}
-    return {
-        "schema": "profile/1",
-        "device": {**device, "threads": 1},
-        "plan": {"repeats": 5},
-        "table": table,
-        "calibration": {
-            "slope": 1.0,
-            "intercept_s": 6e-6,
-            "n_networks": 9,
-            "held_out": held_out,
-            "networks": networks,
-        },
-    }
+    device = DeviceInfo(DEVICE, "Made-up CPU @ 0 GHz", "onnxruntime", "0.0", "CPU")
+    profile = DeviceProfile(device, MeasurePlan(), table)
+    networks = tuple(
+        WholeNetwork(
+            next(kinds),
+            i % 4 > 0,
+            profile.sums_s(work),
+            count_rows(work),
+            (profile.predict_s(work) + 6e-6) * (1 + float(rng.normal(0, 0.02))),
+            1e-7,
+        )
+        for i, work in enumerate(works[:36])
+    )
+    return replace(profile, calibration=Calibration(intercept_s=6e-6, networks=networks))
 
 
 def write_config(run: Path) -> Path:
@@ -215,7 +193,7 @@ def write_run(run: Path) -> Path:
     environment = {"versions": {"trilobit": "0.1.0", "torch": "0.0", "onnxruntime": "0.0"}, "seed": 0}
     date = "2026-01-02T03:04:05+00:00"
     write_json(run / "env.json", {"schema": "env/1", **environment, "host": {"cpus": 2}, "date": date})
-    write_json(run / "profiles" / f"{DEVICE}.json", profile_document(family, rng))
+    save_profile(made_up_profile(family, rng), run / "profiles" / f"{DEVICE}.json")
     write_json(run / "quality.json", {"schema": "quality/2", "predictor": "mlp", "rows": quality_of(rng)})
     rounds = [{"round": i, "evaluations": 40 * (i + 1), "hypervolume": 0.7 - 0.2 * 0.6**i} for i in range(8)]
     write_json(

@@ -9,7 +9,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.workload import LayerSpec
+from hw_profiles.workload import LayerSpec, parse_key
 from nas.evaluate import FAILED_S
 from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
@@ -137,9 +137,9 @@ def test_speedups_pair_layers_that_differ_in_format_only(run_folder: Path) -> No
     pairs = speedups(profile)
     assert len(pairs) > 50
     for pair in pairs:
-        plain = pair.layer.key().replace("int8", "fp32")
-        assert pair.fp32_s == profile["table"][plain]["median_s"]
-        assert pair.low_s == profile["table"][pair.layer.key()]["median_s"]
+        plain = parse_key(pair.layer.key().replace("int8", "fp32"))
+        assert pair.fp32_s == profile.table[plain].median_s
+        assert pair.low_s == profile.table[pair.layer].median_s
     plot = speedup_plot(profile)
     assert plot
     slower = sum(pair.ratio < 1 for pair in pairs)
@@ -211,7 +211,7 @@ def test_any_file_may_be_missing(own_run: Path, missing: str, command: str | Non
 def test_unmeasured_front_is_called_a_prediction(own_run: Path) -> None:
     front = read_json(own_run / "front.json", "front/1")
     for entry in (*front["candidates"], *front["evaluated"]):
-        entry["measured"] = None
+        entry["measured"] = {}
     write_json(own_run / "front.json", front)
     for manifest in own_run.glob("export/*/manifest.json"):
         manifest.unlink()
@@ -233,9 +233,17 @@ def test_front_without_exports_is_told_on_validation_images(own_run: Path) -> No
 
 def test_names_are_escaped(own_run: Path) -> None:
     front = read_json(own_run / "front.json", "front/1")
-    front["candidates"][0]["id"] = "<script>alert(1)</script>"
+    front["space"]["name"] = front["candidates"][0]["layers"][0]["name"] = "<script>alert(1)</script>"
     write_json(own_run / "front.json", front)
     assert "<script>alert(1)" not in page_of(own_run)
+
+
+def test_an_id_that_is_no_name_of_a_folder_is_refused(own_run: Path) -> None:
+    front = read_json(own_run / "front.json", "front/1")
+    front["candidates"][0]["id"] = "../../elsewhere"
+    write_json(own_run / "front.json", front)
+    with pytest.raises(TrilobitError, match=r"front\.json: candidates\[0\]\.id: an id is letters and digits"):
+        write_report(own_run)
 
 
 def test_not_a_run_folder(tmp_path: Path) -> None:

@@ -169,13 +169,15 @@ def broken(tmp_path: Path, change: dict[str, Any], *, stage: dict[str, Any] | No
     ("stage", "said"),
     [
         ({"block": "transformer"}, "unknown block type 'transformer'; known: bottleneck|inverted, fused"),
-        ({"widths": [16, 8]}, "widths must be whole numbers from 1, ascending"),
+        ({"widths": [16, 8]}, "widths must be whole numbers from 1 to 10000, ascending"),
         ({"widths": []}, "widths must be"),
-        ({"widths": 8}, "widths must be"),
+        ({"widths": 8}, "stages[0].widths: expected a list, got 8"),
+        ({"widths": [8, 10**9]}, "widths must be whole numbers from 1 to 10000"),
+        ({"depths": [10**9]}, "depths must be whole numbers from 1 to 100"),
         ({"kernels": [2]}, "kernels must be odd"),
         ({"depths": [0, 1]}, "depths must be"),
-        ({"stride": "two"}, "stride must be"),
-        ({"colour": 3}, "unknown 'colour'; its fields are block, depths"),
+        ({"stride": "two"}, 'stages[0].stride: expected an integer, got "two"'),
+        ({"colour": 3}, 'unknown field "colour"; there are block, widths'),
     ],
 )
 def test_a_bad_stage_is_named(tmp_path: Path, stage: dict[str, Any], said: str) -> None:
@@ -189,10 +191,11 @@ def test_a_bad_stage_is_named(tmp_path: Path, stage: dict[str, Any], said: str) 
     [
         ({"schema": "space/9"}, "space/1"),
         ({"stages": []}, "at least one stage"),
-        ({"stages": ["inverted"]}, "must be an object"),
-        ({"stages": 3}, "not a space"),
-        ({"resolutions": [14.5]}, "resolutions must be"),
-        ({"head": 3}, "unknown 'head'"),
+        ({"stages": ["inverted"]}, 'stages[0]: expected an object, got "inverted"'),
+        ({"stages": 3}, "stages: expected a list, got 3; not a space"),
+        ({"resolutions": [14.5]}, "resolutions[0]: expected an integer, got 14.5"),
+        ({"resolutions": [10**6]}, "resolutions must be whole numbers from 1 to 4096"),
+        ({"head": 3}, 'unknown field "head"'),
         ({"title": ""}, "title"),
     ],
 )
@@ -208,5 +211,5 @@ def test_a_missing_file_and_a_missing_field_are_named(tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     del document["stages"]
     path.write_text(json.dumps(document))
-    with pytest.raises(TrilobitError, match="'stages' is missing"):
+    with pytest.raises(TrilobitError, match="stages: missing"):
         load_space(path)
