@@ -17,10 +17,12 @@ import tomli_w
 import torch
 from PIL import Image
 
+from hw_profiles.documents import read_document, write_document
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import save_profile
 from nas import pipeline
 from nas.cli import main
+from nas.lock import FILE, Lock
 from supernet.train.checkpoint import save_checkpoint
 
 Refused = Callable[..., str]
@@ -198,7 +200,10 @@ def test_a_truncated_front(refused: Refused, recorded: str, folder: Path, comman
 
 def test_a_front_of_another_space(refused: Refused, recorded: str, folder: Path) -> None:
     main(["profile", "--device", recorded, "-o", str(folder)])
-    document = {"schema": "front/1", "space": {"fingerprint": "another"}}
+    space = {"name": "it", "fingerprint": "another", "size": 1}
+    network = {"id": "a", "genes": [0], "predicted": {}, "measured": {}}
+    rest = {"device": "none", "objectives": [], "rounds": [], "candidates": [network], "evaluated": []}
+    document = {"schema": "front/1", "space": space, **rest}
     (folder / "front.json").write_text(json.dumps(document))
     assert "of another space; run `nas search` again" in refused("export")
 
@@ -247,8 +252,8 @@ def test_a_storage_that_is_none(refused: Refused, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "number", "words"),
     [
-        ("tempfile.mkstemp", errno.EACCES, "permission denied"),
-        ("tempfile.mkstemp", errno.ENOSPC, "no space left on device"),
+        ("hw_profiles.files.open", errno.EACCES, "permission denied"),
+        ("hw_profiles.files.open", errno.ENOSPC, "no space left on device"),
         ("os.fsync", errno.ENOSPC, "no space left on device"),
         ("os.replace", errno.ENOSPC, "no space left on device"),
     ],
@@ -265,7 +270,7 @@ def test_a_full_disk_and_a_folder_that_cannot_be_written(
     def fail(*_: object, **__: object) -> NoReturn:
         raise OSError(number, os.strerror(number), str(folder))
 
-    monkeypatch.setattr(call, fail)
+    monkeypatch.setattr(call, fail, raising=False)
     line = refused("profile", "--device", recorded)
     assert words in line
     assert "-o" in line
@@ -303,3 +308,20 @@ def test_a_bug_keeps_its_traceback(recorded: str, folder: Path, monkeypatch: pyt
     monkeypatch.setitem(pipeline._STAGES, "profile", crash)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["profile", "--device", recorded, "-o", str(folder)])
+
+
+# -- two commands at once -----------------------------------------------------------------------------
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(
+    refused: Refused, recorded: str, folder: Path
+) -> None:
+    assert main(["profile", "--device", recorded, "-o", str(folder)]) == 0
+    other = Lock("anna", "elsewhere", 17, 0.0, "", "2026-11-29 10:00:00")
+    write_document(folder / FILE, other)
+    for command in ("run", "profile", "train", "sample", "fit", "search", "export"):
+        assert f"in use by {other}; wait for it" in refused(command)
+    assert main(["report", "-o", str(folder)]) == 0
+    assert read_document(folder / FILE, Lock) == other
+    (folder / FILE).unlink()
+    assert main(["profile", "-o", str(folder)]) == 0

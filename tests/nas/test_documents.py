@@ -62,7 +62,7 @@ def test_genomes_of_another_space_are_refused(tmp_path: Path) -> None:
     assert genomes_of(tmp_path, [(0,) * width], SPACE).shape == (1, width)
     assert genomes_of(tmp_path, [], SPACE).shape == (0, width)
     for row in ((0,) * (width - 1), (most, *(0,) * (width - 1))):
-        with pytest.raises(TrilobitError, match="genes of another space|outside its choice's options"):
+        with pytest.raises(TrilobitError, match=r"genes of another space|outside its choice's options"):
             genomes_of(tmp_path, [(0,) * width, row], SPACE)
 
 

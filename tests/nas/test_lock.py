@@ -57,7 +57,7 @@ def test_a_second_process_is_refused_with_owner_host_process_and_what_to_do(tmp_
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.kill()
-    process.wait(timeout=60)
+    process.communicate(timeout=60)
     assert (tmp_path / FILE).exists()
     with locked(tmp_path):
         assert read_document(tmp_path / FILE, Lock).pid == os.getpid()
@@ -120,9 +120,14 @@ def test_a_process_whose_lock_was_taken_over_stops(
     (tmp_path / "kept").touch()
     monkeypatch.setattr(lock_module, "BEAT_S", 0.01)
     other = held_elsewhere(tmp_path, LOST_S * 2)
-    with pytest.raises(KeyboardInterrupt), locked(tmp_path):
-        write_document(tmp_path / FILE, other)
-        time.sleep(60)
+
+    def work() -> None:
+        with locked(tmp_path):
+            write_document(tmp_path / FILE, other)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert "taken over by anna on elsewhere" in capsys.readouterr().err
     assert read_document(tmp_path / FILE, Lock) == other  # not ours to remove
 
@@ -130,7 +135,12 @@ def test_a_process_whose_lock_was_taken_over_stops(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_a_process_interrupt_it_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        os.kill(os.getpid(), number)
-        time.sleep(60)
+
+    def ended() -> None:
+        with interruptible():
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        ended()
     assert signal.getsignal(number) is before
