@@ -28,7 +28,7 @@ from rich.console import Console
 from hw_profiles.profile_file import load_profile
 from nas.cli import main as nas
 from nas.design.command import open_blocks, tempo
-from nas.design.options import add_options
+from nas.options import add_options
 from nas.search.space_design import (
     NETWORKS,
     POPULATION,
@@ -179,7 +179,7 @@ def measured_table(folder: Path, teacher: Path | None, quick: bool) -> BlockTabl
     if nas(["spaces", "design", *words]):
         raise SystemExit("no space could be designed")
     parser = argparse.ArgumentParser()
-    add_options(parser)
+    add_options("spaces design", parser)
     blocks = open_blocks(parser.parse_args(words))
     return blocks.table(load_profile(blocks.run.profile_path).cost_s)
 

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-SHOWN = 60  # characters of a value that an error quotes
+from hw_profiles.redaction import redacted
+
+SHOWN, READABLE = 60, 4_096  # characters of a value that an error quotes, and that it looks at
 
 
 class TrilobitError(Exception):
@@ -24,7 +26,10 @@ def shown(value: Any) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # Python writes no integer of more than 4,300 digits
-        text = f"{type(value).__name__} too long to show"
+        text = ""
+    if not text or len(text) > READABLE:
+        return f"{type(value).__name__} too long to show"
+    text = redacted(text)  # before it is cut: half a URL no longer looks like one
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
@@ -34,5 +39,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("nsga4", ("evolution", "nsga2", "nsga3", "tpe"))
     "; did you mean 'nsga3' or 'nsga2'?"
     """
-    close = difflib.get_close_matches(word[:SHOWN], list(known), n=2)
-    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    word = word[:SHOWN]
+    close = difflib.get_close_matches(word, list(known), n=2)
+    likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
+    best = [name for name, ratio in zip(close, likeness, strict=True) if ratio == likeness[0]]
+    return f"; did you mean {' or '.join(map(repr, best))}?" if best else ""

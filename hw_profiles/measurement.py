@@ -53,7 +53,7 @@ class MeasurePlan:
     scale_disturbed: bool = False
     clock: Literal["thread", "wall"] = "thread"
     core: Annotated[int | None, Range(0, 65_535)] = None
-    max_spread: Annotated[float, Range(0, 100, above=True, share=True)] = 0.1
+    max_spread: Annotated[float, Range(0, 1e9, above=True, share=True)] = 0.1
     max_drift: Annotated[float, Range(0, 100, share=True)] = 0.03
     energy_s: Annotated[float, Range(0, 3_600)] = 0.05
 

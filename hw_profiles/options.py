@@ -14,7 +14,7 @@ A section of a configuration is a frozen dataclass such as
 
 import math
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -74,19 +74,19 @@ class Range:
         return f"{words[0]} {low} and {words[1]} {high}{besides}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a registry has no hash; it may grow
 class OneOf:
     """Names that are known.
 
     Attributes:
-        names: those that are built in.
+        names: those that are built in; a registry, or some words.
         group: entry points of this group are allowed too.
         suffix: so does whatever ends like this: the name of a file.
         arguments: whether only what stands before the first colon is the name.
         joined: whether a name may be several, joined by `/`.
     """
 
-    names: tuple[str, ...]
+    names: Collection[str]
     group: str = ""
     suffix: str = ""
     arguments: bool = False
@@ -109,7 +109,7 @@ class OneOf:
         return tuple(name.split("/")) if self.joined else (name,)
 
     def __str__(self) -> str:
-        known = sorted({*self.names, *plugins(self.group)}) if self.group else self.names
+        known = sorted({*self.names, *plugins(self.group)}) if self.group else [*self.names]
         return f"one of {', '.join(known)}" + (f", or a file {self.suffix}" if self.suffix else "")
 
 

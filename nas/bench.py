@@ -20,6 +20,7 @@ from rich.table import Table
 
 from hw_profiles.backends.ort import open_session, prepared
 from hw_profiles.errors import TrilobitError
+from nas.command_sections import BenchSection
 from nas.export.card import MODEL_FILE
 from nas.export.check import Input
 from nas.export.library import prepared_library, require_runnable
@@ -63,8 +64,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """
     path: Path = arguments.model
     model = path / MODEL_FILE if path.is_dir() else path
-    if not 0 < arguments.seconds < float("inf"):
-        raise TrilobitError(f"--seconds {arguments.seconds}: it must be above 0")
+    BenchSection(tuple(arguments.threads), tuple(arguments.batch or ()), arguments.seconds)
     if not model.is_file():
         raise TrilobitError(
             f"{model}: no such file; give an .onnx file, a model.so or the folder of an exported network"

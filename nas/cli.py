@@ -1,46 +1,62 @@
-"""The `nas` command: one dict from command to function; everything it does is ordinary Python API."""
+"""The `nas` command: one table from command to function; everything it does is ordinary Python API.
+
+Engines are imported where they are needed: help, and whatever is refused, come at once.
+"""
 
 import argparse
+import contextlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.registry import names
-from nas import import_ofa
-from nas.devices import available_devices
+from hw_profiles.redaction import printable, redacted
+from hw_profiles.registry import load, names
+from nas.command_line import parse_words
+from nas.configuration import configure, other_runs
 from nas.failures import in_one_line, is_expected
+from nas.flags import CONFIGURED
 from nas.interruption import interruptible
 from nas.lock import locked
-from nas.options import add_options, configure
-from nas.redaction import printable, redacted
-from nas.run import Run, find_run, open_run
-from supernet.family import FAMILIES, FORMATS, load_family, load_format
-from supernet.train.parallel import World, current_world, joined_world, launched_world
+from nas.recording import taken_back_if_refused
+from supernet.registry import FAMILIES, FORMATS
+from supernet.train.world import World, launched_world
+
+if TYPE_CHECKING:
+    from nas.run import Run
 
 Command = Callable[[argparse.Namespace, Console], Any]
+# these change a run folder: one of them at a time
+WRITERS = (*CONFIGURED, "spaces design")
+REPORTED = (
+    "samples.json",
+    "quality.json",
+    "front.json",
+    "export",
+)  # any of them makes a report, or a profile
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for bad input or a broken file, 130 when interrupted."""
     sys.excepthook = _tell
-    words = list(sys.argv[1:] if argv is None else argv)
-    if " ".join(words[:2]) in _COMMANDS:
-        words[:2] = [" ".join(words[:2])]
-    arguments = _parser().parse_args(words)
     world = World()
     try:
-        world = _launched(arguments.command)
-        console = Console(stderr=arguments.json, highlight=False, quiet=not world.writes)
-        with joined_world(), interruptible(), _writing(arguments, world):
-            result = _COMMANDS[arguments.command][0](arguments, console)
+        with interruptible():
+            arguments = parse_words(sys.argv[1:] if argv is None else argv, TEXTS)
+            if isinstance(arguments, str):  # help or the version
+                print(arguments)
+                return 0
+            world = _launched(arguments.command)
+            console = Console(stderr=arguments.json, highlight=False, quiet=not world.writes)
+            with _joined(world), _writing(arguments, world):
+                result = COMMANDS[arguments.command].function(arguments, console)
     except KeyboardInterrupt:
         if world.writes:
             print("nas: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -72,30 +88,38 @@ def _launched(command: str) -> World:
     return world
 
 
-def _writing(arguments: argparse.Namespace, world: World) -> AbstractContextManager[None]:
-    """Hold the run folder that a command writes to; of several processes of one training, the first does."""
-    writes = arguments.command in _WRITERS and world.writes
-    return locked(arguments.output) if writes else nullcontext()
+def _joined(world: World) -> contextlib.AbstractContextManager[Any]:
+    """The other processes, met where there are any."""
+    if world.size == 1:
+        return contextlib.nullcontext()
+    from supernet.train.parallel import joined_world
+
+    return joined_world()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nas",
-        description="Find the networks that trade accuracy against measured latency and size best.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (_, description) in _COMMANDS.items():
-        command = commands.add_parser(name, help=description, description=description)
-        add_options(name, command)
-    return parser
+@contextlib.contextmanager
+def _writing(arguments: argparse.Namespace, world: World) -> Iterator[None]:
+    """Hold the run folder that a command writes to, and leave it as it was where the command is refused; of
+    several processes of one training, the first does.
+    """
+    if arguments.command not in WRITERS or not world.writes:
+        yield
+        return
+    with locked(arguments.output), taken_back_if_refused(arguments.output):
+        yield
 
 
-def _open(arguments: argparse.Namespace, console: Console) -> Run:
+def _open(arguments: argparse.Namespace, console: Console) -> "Run":
     """The run that the arguments name, and torch on as many threads as it says."""
-    config, note = configure(arguments)
-    run = open_run(arguments.output, config)
-    if note:
-        console.print(note)
+    configuration = configure(arguments)
+    console.print(f"nas {arguments.command}: {arguments.output}", markup=False, soft_wrap=True)
+    for note in configuration.notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)
+    import torch  # from here on it takes seconds
+
+    from nas.run import open_run
+
+    run = open_run(arguments.output, configuration.config, arguments.line)
     torch.set_num_threads(run.config.train.threads)
     return run
 
@@ -118,26 +142,27 @@ def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.stages.profile import check_validation, run_validation
+    from nas.run import find_run
+    from nas.stages.profile import run_validation
 
-    if arguments.validate is not None:
-        check_validation(arguments.validate)
     found = _stage(arguments, console)
-    if arguments.validate is not None:
-        run_validation(_open(arguments, console), arguments.validate, console)
+    if arguments.networks is not None:
+        run_validation(find_run(arguments.output), arguments.networks, console)
     return found
 
 
 def _fit(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.quality import print_quality
+    from nas.run import find_run
 
     found = _stage(arguments, console)
-    return {**found, **print_quality(_open(arguments, console), console)} if arguments.report else found
+    return {**found, **print_quality(find_run(arguments.output), console)} if arguments.report else found
 
 
 def _train(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     found = _stage(arguments, console)
-    if arguments.ship is not None and current_world().writes:
+    if arguments.ship is not None and launched_world().writes:
+        from nas.run import find_run
         from nas.shipping import ship
 
         ship(find_run(arguments.output), arguments.ship, console)
@@ -166,9 +191,16 @@ def _import(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _report(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    folder: Path = arguments.output
+    if not any((folder / name).exists() for name in REPORTED) and not any(folder.glob("profiles/*.json")):
+        raise TrilobitError(
+            f"{folder}: nothing to report on{other_runs(folder)}; `nas run -o {folder}` makes something"
+        )
+    console.print(f"nas report: {folder}", markup=False, soft_wrap=True)
     from nas.report import write_report
+    from nas.run import find_run
 
-    path = write_report(find_run(arguments.output).folder)
+    path = write_report(find_run(folder).folder)
     console.print(f"report: {path}")
     return {"report": str(path)}
 
@@ -177,6 +209,12 @@ def _worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nas.worker import run_worker
 
     return run_worker(arguments, console)
+
+
+def _import_ofa(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from nas.import_ofa import run
+
+    return run(arguments, console)
 
 
 def _bench(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
@@ -193,16 +231,23 @@ def _verify(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 def _devices(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """What can be measured on here."""
-    found = [*available_devices()]
-    for device in found:
-        console.print(f"{device['name']:<36} {device['what']}")
+    from nas.devices import available_devices
+
+    found = []
+    for device in available_devices():
+        console.print(f"{device['name']:<36} {device['what']}", markup=False, soft_wrap=True)
+        found.append(device)
     return found
 
 
 def _spaces(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     """What can be searched."""
+    listed = sorted(names("trilobit.spaces", FAMILIES))
+    console.print(f"{len(listed)} spaces:")
+    from supernet.family import load_family
+
     found = []
-    for name in sorted(names("trilobit.spaces", FAMILIES)):
+    for name in listed:
         space = load_family(name, in_channels=3, classes=10).space()
         console.print(
             f"{name:<16} {space.size:.3g} networks, {len(space.choices)} choices, fingerprint "
@@ -229,7 +274,7 @@ def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, 
     """Number formats a layer can take."""
     found = []
     for name in sorted(names("trilobit.formats", FORMATS)):
-        number_format = load_format(name)
+        number_format = load("trilobit.formats", FORMATS, name)
         console.print(
             f"{name:<8} {number_format.bits:>2} bits per weight, "
             f"stored as ONNX {number_format.onnx_weight_type}"
@@ -238,29 +283,40 @@ def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, 
     return found
 
 
-_COMMANDS: Mapping[str, tuple[Command, str]] = {
-    "run": (_run, "all stages: profile the device, train, sample, fit, search, export, report"),
-    "profile": (_profile, "measure the units of the space on the device"),
-    "profile compare": (_compare, "two profiles side by side"),
-    "profile import": (_import, "turn a published table into a profile"),
-    "train": (_train, "train the supernet"),
-    "sample": (_stage, "evaluate sampled networks on the supernet"),
-    "fit": (_fit, "fit the accuracy predictor and say how good it is"),
-    "search": (_stage, "search, measure the finalists, write front.json"),
-    "export": (_stage, "export networks of the front as ONNX"),
-    "report": (_report, "write report.html"),
-    "worker": (_worker, "evaluate for a run that another machine leads"),
-    "import-ofa": (import_ofa.run, "turn a published once-for-all checkpoint into a supernet"),
-    "bench": (_bench, "latency percentiles and throughput of an exported file"),
-    "verify": (_verify, "check exported networks again, here, and say what moved"),
-    "devices": (_devices, "list what can be measured on"),
-    "spaces": (_spaces, "list what can be searched"),
-    "spaces design": (_design, "design a space for a device: its block types and widths"),
-    "formats": (_formats, "list number formats"),
-}
+@dataclass(frozen=True)
+class Verb:
+    """One command.
 
-# commands that change a run folder: one of them at a time
-_WRITERS = ("run", "profile", "train", "sample", "fit", "search", "export", "spaces design")
+    Attributes:
+        function: what it does.
+        text: what it does, in words.
+    """
+
+    function: Command
+    text: str
+
+
+COMMANDS: Mapping[str, Verb] = {
+    "run": Verb(_run, "all stages: profile the device, train, sample, fit, search, export, report"),
+    "profile": Verb(_profile, "measure the units of the space on the device"),
+    "train": Verb(_train, "train the supernet"),
+    "sample": Verb(_stage, "evaluate sampled networks on the supernet"),
+    "fit": Verb(_fit, "fit the accuracy predictor and say how good it is"),
+    "search": Verb(_stage, "search, measure the finalists, write front.json"),
+    "export": Verb(_stage, "export networks of the front as ONNX"),
+    "report": Verb(_report, "write report.html"),
+    "bench": Verb(_bench, "latency percentiles and throughput of an exported file"),
+    "verify": Verb(_verify, "check exported networks again, here, and say what moved"),
+    "worker": Verb(_worker, "evaluate for a run that another machine leads"),
+    "devices": Verb(_devices, "list what can be measured on"),
+    "spaces": Verb(_spaces, "list what can be searched"),
+    "formats": Verb(_formats, "list number formats"),
+    "spaces design": Verb(_design, "design a space for a device: its block types and widths"),
+    "profile compare": Verb(_compare, "two profiles side by side"),
+    "profile import": Verb(_import, "turn a published table into a profile"),
+    "import-ofa": Verb(_import_ofa, "turn a published once-for-all checkpoint into a supernet"),
+}
+TEXTS: Mapping[str, str] = {name: verb.text for name, verb in COMMANDS.items()}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,7 +22,7 @@ from supernet.train.config import QuantizedPhase, TrainConfig
 class DataSection:
     """Where the images come from: `digits`, `imagefolder:PATH`, `cifar10:PATH`."""
 
-    source: Annotated[str, OneOf(tuple(SOURCES), arguments=True)] = "digits"
+    source: Annotated[str, OneOf(SOURCES, arguments=True)] = "digits"
 
     def __post_init__(self) -> None:
         check(self, "data")
@@ -45,7 +45,7 @@ class DeviceSection:
         database: folder of TVM's tuned units; empty takes the user's cache folder.
     """
 
-    name: Annotated[str, OneOf(tuple(BACKENDS), "trilobit.devices", arguments=True)] = "ort"
+    name: Annotated[str, OneOf(BACKENDS, "trilobit.devices", arguments=True)] = "ort"
     provider: str = "CPU"
     threads: Annotated[int, Range(1, 1_024)] = 1
     batch: Annotated[int, Range(1, 65_536)] = 1
@@ -90,8 +90,8 @@ class SpaceSection:
     with the space's own.
     """
 
-    name: Annotated[str, OneOf(tuple(FAMILIES), "trilobit.spaces", suffix=FILE)] = "digits-mbconv"
-    formats: Annotated[tuple[str, ...], OneOf(tuple(FORMATS), "trilobit.formats", joined=True)] = ()
+    name: Annotated[str, OneOf(FAMILIES, "trilobit.spaces", suffix=FILE)] = "digits-mbconv"
+    formats: Annotated[tuple[str, ...], OneOf(FORMATS, "trilobit.formats", joined=True)] = ()
 
     def __post_init__(self) -> None:
         check(self, "space")
@@ -137,7 +137,7 @@ class SampleSection:
             quicker and noisier; the noise is the same images for every network, so it hardly moves ranks.
     """
 
-    strategy: Annotated[str, OneOf(tuple(STRATEGIES))] = DEFAULT_STRATEGY
+    strategy: Annotated[str, OneOf(STRATEGIES)] = DEFAULT_STRATEGY
     fp32: Annotated[int | None, Range(1, 1_000_000)] = None
     quantized: Annotated[int | None, Range(0, 1_000_000)] = None
     images: Annotated[int, Range(0, 100_000_000)] = 0
@@ -156,7 +156,7 @@ class FitSection:
             the same build, on any data.
     """
 
-    predictor: Annotated[str, OneOf(tuple(PREDICTORS), "trilobit.predictors")] = DEFAULT_PREDICTOR
+    predictor: Annotated[str, OneOf(PREDICTORS, "trilobit.predictors")] = DEFAULT_PREDICTOR
     prior: str = ""
 
     def __post_init__(self) -> None:
@@ -188,7 +188,7 @@ class SearchSection:
     """
 
     searcher: Annotated[str, OneOf((*SEARCHERS, MILP), "trilobit.searchers")] = "evolution"
-    objectives: Annotated[tuple[str, ...], OneOf(tuple(OBJECTIVES))] = ("accuracy", "latency", "size")
+    objectives: Annotated[tuple[str, ...], OneOf(OBJECTIVES)] = ("accuracy", "latency", "size")
     rounds: Annotated[int, Range(1, 1_000)] = 3
     budget: Annotated[int | None, Range(1, 1_000_000_000)] = None
     batch: Annotated[int, Range(1, 10_000_000)] = 1_000
@@ -197,7 +197,7 @@ class SearchSection:
     focus: bool = False
     aims: Annotated[tuple[str, ...], Written(parse_aim, "such as accuracy=95%,latency=0.3ms")] = ()
     architecture: str = "largest"
-    sensitivity: Annotated[str, OneOf(tuple(SENSITIVITIES))] = "kl"
+    sensitivity: Annotated[str, OneOf(SENSITIVITIES)] = "kl"
 
     @property
     def candidates(self) -> int:

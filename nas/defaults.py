@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from supernet.family import load_format, parse_precision
-from supernet.train.checkpoint import load_weights
-from supernet.train.initial import NONE, weights_path
-from supernet.train.loop import HOST_ONLY
+from hw_profiles.registry import load
+from supernet.registry import FORMATS
+from supernet.train.config import HOST_ONLY, NONE
 from supernet.zoo import PREFIX, is_shipped
 
 Document = Mapping[str, Any]
@@ -75,9 +74,14 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
 
 def _narrow(formats: Sequence[str]) -> bool:
     """Whether some of the formats round weights to fewer bits than calibration alone can bear."""
-    return any(load_format(parse_precision(fmt).weight).bits < 8 for fmt in formats)
+    return any(load("trilobit.formats", FORMATS, fmt.partition("/")[0]).bits < 8 for fmt in formats)
 
 
 def _space_of(init: object) -> str:
     """Name of the space of the checkpoint to start from; empty where there is none, or it does not say."""
-    return load_weights(weights_path(str(init))).space if init != NONE else ""
+    if init == NONE:
+        return ""
+    from supernet.train.checkpoint import load_weights  # torch: only where a file is read
+    from supernet.train.initial import weights_path
+
+    return load_weights(weights_path(str(init))).space

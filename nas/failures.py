@@ -1,9 +1,10 @@
-"""What ends a command, in one line: bad input, the file system, memory."""
+"""What ends a command, in one line: bad input, the file system, memory, a library that is not installed."""
 
 import errno
 import re
 from collections.abc import Mapping
 
+from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError
 
 # what a person can do about it, by error number; nothing half-written is ever left
@@ -25,7 +26,10 @@ _ALLOCATION = re.compile(
 
 
 def is_expected(error: BaseException) -> bool:
-    """Return whether an exception is no bug: bad input, the file system, or no more memory."""
+    """Return whether an exception is no bug: bad input, the file system, no more memory, or a library
+    that is not installed."""
+    if isinstance(error, ModuleNotFoundError):
+        return bool(missing_engine(error))
     return isinstance(error, TrilobitError | OSError | MemoryError) or (
         isinstance(error, RuntimeError) and _ALLOCATION.search(str(error)) is not None
     )
@@ -35,6 +39,8 @@ def in_one_line(error: BaseException) -> str:
     """Return what an expected exception means and what to do next."""
     if isinstance(error, TrilobitError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing_engine(error)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         remedy = _REMEDIES.get(error.errno or 0, _OTHER)

@@ -11,15 +11,6 @@ from supernet.ofa_checkpoint import ORIGINAL_NAMES, Fit, Imported, import_origin
 from supernet.train.checkpoint import content_hash, save_checkpoint
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    add = command.add_argument
-    add("file", type=Path, metavar="FILE", help="a published once-for-all checkpoint")
-    add("--space", metavar="NAME", help="whose it is (default: found by the names and shapes of its tensors)")
-    add("--formats", metavar="A,B", help="number formats of the space, see `nas formats`")
-    add("-o", "--output", type=Path, metavar="OUT.pt", help="default: the space's name, in this folder")
-
-
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Write the checkpoint as one of ours, and print what fitted.
 

@@ -155,6 +155,6 @@ def parse_limit(text: str, limited: Objective) -> Limit:
     if not 0 < value < math.inf:
         raise TrilobitError(f"limit {shown(text)} on {limited.name}: it must be positive and finite")
     if not relative and value > 1:
-        hint = f"it is a fraction up to 1; '{match[1]}%' is a percentage"
+        hint = "at most 100%" if match[2] else f"it is a fraction up to 1; '{match[1]}%' is a percentage"
         raise TrilobitError(f"limit {text!r} on {limited.name}: {hint}")
     return Limit(value, relative and match[2] == "%")

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+# of a run, in order
+STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
+
 STRATEGIES: Mapping[str, str] = {
     "random": "drawn blindly",
     "diverse": "spread so that all others are near some, before and whatever the answers",

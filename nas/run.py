@@ -4,24 +4,27 @@ import hashlib
 import json
 import os
 import platform
-import sys
+import subprocess
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hw_profiles.backend import Backend
 from hw_profiles.documents import write_document
+from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import MeasurePlan
+from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
 from nas.devices import is_replayed, open_backend
 from nas.documents import StageDone, State, Timings, read_optional
+from nas.registry import STAGES as STAGES
+from nas.search.searcher import SEARCHERS
 from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
@@ -29,7 +32,9 @@ from supernet.train.initial import NONE, identity, weights_path
 from supernet.train.loop import HOST_ONLY
 from supernet.train.parallel import current_world, first_alone
 
-STAGES = ("profile", "train", "sample", "fit", "search", "export", "report")
+GIT_S = 5.0  # to wait for git
+# of every run; an engine, and what a searcher brings, come on top
+PACKAGES = ("trilobit", "torch", "numpy", "scikit-learn", "optuna", "onnx")
 
 
 @dataclass(frozen=True)
@@ -216,19 +221,22 @@ class Run:
         return read_optional(self.folder / "state.json", State) or State()
 
 
-def open_run(folder: Path, config: RunConfig) -> Run:
-    """The run in `folder` with `config`, its `run.toml` and `env.json` written.
+def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
+    """Return the run in `folder` with `config`, its `run.toml` and `env.json` written.
+
+    Args:
+        command: the line that people wrote; it is kept in `env.json`, but for passwords.
 
     Raises:
-        TrilobitError: the device, the data, the space or the checkpoint to start from does not exist; nothing
-            is written then, so that a mistyped option does not stay in the folder.
+        TrilobitError: the device, the data, the space or the checkpoint to start from does not exist, or an
+            engine is not installed; nothing is written then, so that it does not stay in the folder.
         OSError: the folder cannot be written.
     """
     run, world = Run(folder, config), current_world()
     run.backend.describe()
     with first_alone(world):
         run.family.space()
-    environment = _environment(run)
+    environment = _environment(run, command)
     if world.writes:
         remove_abandoned(folder)
         write_atomic(folder / "run.toml", render_config(config))
@@ -247,23 +255,36 @@ def find_run(folder: Path) -> Run:
     return Run(folder, read_config(folder / "run.toml"))
 
 
-def _environment(run: Run) -> dict[str, Any]:
-    packages = (
-        "trilobit",
-        "torch",
-        "numpy",
-        "onnx",
-        "onnxruntime",
-        "apache-tvm",
-        "optuna",
-        "pymoo",
-        "scikit-learn",
-    )
+def _environment(run: Run, command: str) -> dict[str, Any]:
+    """What the run is computed with, for people who want to know later."""
+    versions = {name: version for name in packages_used(run) if (version := version_of(name))}
     return {
         "schema": "env/1",
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {"python": platform.python_version(), **versions},
+        "commit": commit(),
+        "command": redacted(command),
         "seed": run.config.seed,
         "init": run.init,
-        "host": {"system": platform.platform(), "machine": platform.machine(), "argv": sys.argv[:1]},
+        "host": {"system": platform.platform(), "machine": platform.machine()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def packages_used(run: Run) -> tuple[str, ...]:
+    """Return the packages that the results of a run depend on; other engines need not be installed."""
+    engine = run.backend.describe().engine  # a package's name, where it measures
+    searcher = SEARCHERS.get(run.config.search.searcher, "")
+    return (*PACKAGES, engine, *(name for name in ("pymoo", "optuna") if name in searcher))
+
+
+def commit() -> str | None:
+    """Return the commit of these sources, with `-dirty` where they were changed; None outside a checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a disk that does not answer
+        return None
+    return done.stdout.strip() or None

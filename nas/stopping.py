@@ -1,4 +1,4 @@
-"""Being asked to stop: a signal is remembered, so that a step is finished and saved before leaving."""
+"""Being asked to stop: by Ctrl-C, by the system, or because the terminal is gone. All three mean the same."""
 
 import signal
 import threading
@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP is missing on Windows
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+Handler = Callable[[int, FrameType | None], None]
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether Ctrl-C was pressed, or the process was told to end, in the block.
+    """Gives a function that says whether a signal asked to stop in the block, so that a step is finished and
+    saved before leaving.
 
-    The second time interrupts at once, as without this. Signals that are ignored (of a job in the background,
-    say) stay so. Outside the main thread, which alone can be told, it never says so.
+    The second time interrupts at once, as without this.
     """
     asked: list[int] = []
 
@@ -23,11 +25,22 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
+    with _handled_by(ask):
+        yield lambda: bool(asked)
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    """Handle the signals that ask to stop in the block.
+
+    Those that are ignored (of a job in the background, or under nohup) stay so; outside the main thread,
+    which alone can be told, none is handled.
+    """
     main = threading.current_thread() is threading.main_thread()
     heard = [one for one in SIGNALS if main and signal.getsignal(one) is not signal.SIG_IGN]
-    before = {one: signal.signal(one, ask) for one in heard}
+    before = {one: signal.signal(one, handler) for one in heard}
     try:
-        yield lambda: bool(asked)
+        yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
+        for one, previous in before.items():
+            signal.signal(one, previous)

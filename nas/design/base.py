@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.workload import FP32, INPUT, Workload, WorkloadBuilder
+from nas.design.practice import Practice as Practice
 from supernet.families.mbconv import MBConvFamily
 from supernet.families.staged_file import StagedSpace
 from supernet.families.staged_layers import (
@@ -126,27 +127,6 @@ def _widths(width: int) -> tuple[int, ...]:
     step = max(8, round(width / 32) * 8)
     lowest = max(8, width - step)
     return tuple(lowest + i * step for i in range(STEPS_ABOVE + 2))
-
-
-@dataclass(frozen=True)
-class Practice:
-    """How each (stage, type) is trained and judged.
-
-    Attributes:
-        steps: of training.
-        batch_size: images of a step.
-        learning_rate: peak.
-        samples: random sub-stages that are judged, of every window.
-        images: that it learns from.
-        judged: images that it is judged by, which it has not learned from.
-    """
-
-    steps: int = 80
-    batch_size: int = 32
-    learning_rate: float = 4e-3
-    samples: int = 32
-    images: int = 768
-    judged: int = 128
 
 
 # -- parts of the networks -------------------------------------------------------------------------

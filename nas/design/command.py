@@ -15,9 +15,10 @@ from rich.console import Console
 from hw_profiles.errors import TrilobitError
 from nas.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.defaults import BY_DATA
-from nas.design.base import Base, Practice, base_of
+from nas.design.base import Base, base_of
 from nas.design.blocks import Blocks, describe
 from nas.design.imitation import lessons
+from nas.design.practice import Effort, Practice
 from nas.estimates import measuring_seconds
 from nas.objectives import OBJECTIVES, Limit, parse_limit
 from nas.progress import progress_bar
@@ -39,6 +40,7 @@ from nas.stages.profile import start_profile
 from nas.targets import show
 from supernet.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.families.staged_file import save_space
+from supernet.families.staged_layers import BLOCKS
 from supernet.subnet import Subnet, recalibrate
 from supernet.train.checkpoint import content_hash, load_weights
 from supernet.train.data import to_batch
@@ -75,13 +77,9 @@ def _limits(text: str | None) -> tuple[Limit, ...]:
 
 
 def _practice(arguments: argparse.Namespace) -> Practice:
-    for name in ("steps", "samples", "images", "evaluations"):
-        if getattr(arguments, name) < 1:
-            raise TrilobitError(f"--{name} must be at least 1, got {getattr(arguments, name)}")
-    if arguments.seed < 0:
-        raise TrilobitError(f"--seed must be at least 0, got {arguments.seed}")
     if not arguments.title.strip():
         raise TrilobitError("--title must not be empty")
+    Effort(arguments.evaluations, arguments.seed)
     return Practice(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
 
 
@@ -120,7 +118,8 @@ def open_blocks(arguments: argparse.Namespace) -> Blocks:
     )
     found = Run(arguments.output, config)
     found.backend.describe()
-    base = base_of(found.family, [name.strip() for name in arguments.types.split(",")])
+    types = [name.strip() for name in arguments.types.split(",")] if arguments.types else list(BLOCKS)
+    base = base_of(found.family, types)
     if not base.imitated:
         raise TrilobitError(f"the last maps of {weights.space} are too small to be imitated")
     teacher, images = _teacher(found, path, practice)

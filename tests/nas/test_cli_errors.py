@@ -240,8 +240,8 @@ def test_code_in_a_checkpoint_is_not_run(
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_storage_that_is_none(refused: Refused, folder: Path) -> None:
-    folder.mkdir()
+def test_a_storage_that_is_none(refused: Refused, recorded: str, folder: Path) -> None:
+    main(["profile", "--device", recorded, "-o", str(folder)])
     (folder / "run.db").write_text("not a database, but long enough to look like one " * 100)
     assert "run.db: " in refused("sample")
 

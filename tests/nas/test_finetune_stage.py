@@ -144,7 +144,7 @@ def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.Ca
             "[export]\nfinetune_learning_rate = 0\n",
             "export.finetune_learning_rate must be a number above 0 and at most 100, got 0",
         ),
-        ("[export]\nfinetune = 1.5\n", "export.finetune must be int, got 1.5"),
+        ("[export]\nfinetune = 1.5\n", "export.finetune must be a whole number from 0 to 10,000, got 1.5"),
     ],
 )
 def test_what_cannot_train(

@@ -155,7 +155,7 @@ def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, pr
     [
         (["--budget", "soon"], "not a time: 'soon'; write for example 30s, 2m or 1h"),
         (["--budget", "0s"], "not a time: '0s'"),
-        (["--share", "some"], "--share 'some' is not a share; write for example 20%"),
+        (["--share", "some"], "profile.share must be a number above 0 and at most 1, got 'some'"),
         (["--share", "120%"], "profile.share must be a number above 0 and at most 1, got 1.2"),
         (["--from", "none.json", "--share", "10%"], "none.json: no such file"),
         (["--batch", "0"], "device.batch must be a whole number from 1 to 65,536, got 0"),
@@ -191,7 +191,7 @@ def test_validating_nothing_is_refused_before_anything_is_measured(
     quicker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert profile(quicker, "--share", "10%", "--validate", 0, "-o", tmp_path / "run") == 2
-    assert "--validate must be at least 1, got 0" in capsys.readouterr().err
+    assert "validation.networks must be a whole number from 1 to 10,000, got 0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

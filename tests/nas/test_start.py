@@ -172,7 +172,7 @@ def cut(path: Path) -> None:
         (lambda path: torch.save(torch.nn.Linear(2, 3), path), "more than tensors in it"),
         (lambda path: path.write_bytes(np.random.default_rng(0).bytes(2000)), "damaged"),
         (lambda path: path.mkdir(), "a folder; give the file"),
-        (lambda path: None, "no such checkpoint"),
+        (lambda path: None, "no such file or folder (train.init)"),
     ],
     ids=["code", "truncated", "schema", "module", "noise", "folder", "missing"],
 )

@@ -134,8 +134,8 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     ("arguments", "said"),
     [
         (["--batch", "4"], "made for 1 images at once"),
-        (["--seconds", "0"], "must be above 0"),
-        (["--seconds", "nan"], "must be above 0"),
+        (["--seconds", "0"], "bench.seconds must be a number above 0"),
+        (["--seconds", "nan"], "bench.seconds must be a number above 0"),
     ],
 )
 def test_bench_says_what_it_cannot_do(

@@ -170,7 +170,7 @@ def test_passwords_stay_out_of_files_and_messages(nas: Nas, config: RunConfig, t
 
 
 def test_a_storage_that_is_no_url_is_not_written_down(nas: Nas, config: RunConfig, tmp_path: Path) -> None:
-    _, complaint = nas("sample", "-o", tmp_path / "run", "--storage", "s3cret", code=2)
+    _, complaint = nas("profile", "-o", tmp_path / "run", "--storage", "s3cret", code=2)
     assert "not a URL" in complaint
     assert not list(tmp_path.rglob("run.toml"))
 

@@ -133,10 +133,10 @@ def test_a_limit_that_nothing_meets_is_refused() -> None:
     [
         (("--types", "fused,swin"), "--types fused,swin"),
         (("--max-latency", "soon"), "limit 'soon' on latency"),
-        (("--steps", "0"), "--steps must be at least 1, got 0"),
-        (("--samples", "-3"), "--samples must be at least 1, got -3"),
+        (("--steps", "0"), "design.steps must be a whole number from 1 to 1,000,000, got 0"),
+        (("--samples", "-3"), "design.samples must be a whole number from 1 to 1,000,000, got -3"),
         (("--images", "4"), "256 training images are needed to learn from, got 132"),
-        (("--seed", "-1"), "--seed must be at least 0"),
+        (("--seed", "-1"), "design.seed must be a whole number from 0"),
         (("--title", " "), "--title must not be empty"),
         (("--device", "abacus"), "got 'abacus'"),
         (("--teacher", "nowhere.pt"), "nowhere.pt: no such checkpoint"),
