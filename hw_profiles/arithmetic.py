@@ -4,11 +4,14 @@ Integer tensors are uint8 codes with a scale and a zero point, weights are signe
 output channel. The accumulator is int32. It is brought to the output scale in integers only, by a dyadic
 number m / 2^c (HAWQ-V3, arXiv:2011.10680), rounded half up: dialect "half-up". Another runtime that rounds
 half to even may differ by one code where the quotient is an exact tie.
+
+Pooling has two dialects: "half-up", which is what our kernels do, rounds the mean once, at the output scale;
+"truncated" is HAWQ-V3's, which truncates the mean + 0.01 at the input's scale.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload
 
 Array = NDArray[Any]
+Pooling = Literal["half-up", "truncated"]
 Ints = NDArray[np.int32]
 
 CODES = 256  # of an activation
@@ -142,16 +146,21 @@ def inverse_scale(numbers: UnitNumbers) -> np.float32:
     return np.float32(np.float32(1) / np.float32(numbers.output.scale))
 
 
-def run_unit(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def run_unit(
+    layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array], *, pooling: Pooling = "half-up"
+) -> Array:
     """What `layer` makes of `inputs`.
 
     Args:
         inputs: (h, w, c) each, float32 or uint8 codes; two for a sum.
+        pooling: dialect of integer pooling.
 
     Returns:
         (h, w, out) float32 or uint8 codes; (1, 1, out) of a linear layer or pooling. Real convolutions are
         computed in float64 and rounded once.
     """
+    if pooling == "truncated" and layer.op == "pool" and layer.activation_format != FP32:
+        return _pool_truncated(layer, numbers, inputs)
     return _RUNS[layer.op](layer, numbers, inputs)
 
 
@@ -213,6 +222,17 @@ def _pool(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Ar
     assert numbers.output is not None
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
     return requantize(total, *multipliers(layer, numbers), numbers.output.zero_point)
+
+
+def _pool_truncated(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    """trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
+    assert numbers.output is not None
+    area = layer.in_shape[1] * layer.in_shape[2]
+    total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
+    hundredths = 100 * total + area  # of the mean + 0.01, times the area
+    mean = np.sign(hundredths) * (np.abs(hundredths) // (100 * area))
+    ratio = float(np.float32(numbers.input().scale)) / float(np.float32(numbers.output.scale))
+    return requantize(mean, *dyadic(ratio), numbers.output.zero_point)
 
 
 def _quantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -302,10 +322,12 @@ def random_network(work: Workload, rng: np.random.Generator) -> dict[str, UnitNu
     return numbers
 
 
-def run_network(work: Workload, numbers: Mapping[str, UnitNumbers], image: Array) -> Array:
+def run_network(
+    work: Workload, numbers: Mapping[str, UnitNumbers], image: Array, *, pooling: Pooling = "half-up"
+) -> Array:
     """The last layer's output for one image (h, w, c), unit by unit."""
     tensors: list[Array] = []
     for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
         inputs = [image if i == INPUT else tensors[i] for i in sources]
-        tensors.append(run_unit(layer, numbers[name], inputs))
+        tensors.append(run_unit(layer, numbers[name], inputs, pooling=pooling))
     return tensors[-1]

@@ -137,6 +137,10 @@ def _design_arguments(command: argparse.ArgumentParser) -> None:
     add("--types", metavar="A,B", help="block types (default: all)")
     add("--max-latency", metavar="TIME,TIME", help="limits to design for, such as 0.3ms, or 40%% of the "
         "slowest network's (default: what half of all random networks meet)")  # fmt: skip
+    add("--table", metavar="FILE[:DEVICE]", help="design on SpaceEvo's published block table (their folder "
+        "of CSV files, or the same as .npz) in place of imitating and measuring")  # fmt: skip
+    add("--spaces", metavar="TYPES-WINDOWS,...", help="with --table: spaces to score beside it, such as "
+        "151122-023231: a digit for the block type and for the width window of every stage")  # fmt: skip
     add("--title", default="designed", metavar="NAME", help="of the space (default: %(default)s)")
     add("-o", "--output", type=Path, default=Path("designs/default"), metavar="DIR", help="where the space "
         "is written, as space.json, and what it comes from")  # fmt: skip

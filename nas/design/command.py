@@ -2,42 +2,26 @@
 
 import argparse
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.defaults import BY_DATA
-from nas.design.base import Base, base_of
+from nas.design.base import base_of
 from nas.design.blocks import Blocks, describe
+from nas.design.designed import Designed, design, summary, verdict
 from nas.design.imitation import lessons
 from nas.design.practice import Effort, Practice
+from nas.design.published import run_published
 from nas.estimates import measuring_seconds
 from nas.objectives import OBJECTIVES, Limit, parse_limit
-from nas.progress import progress_bar
 from nas.run import Run
-from nas.search.space_design import (
-    EVALUATIONS,
-    NETWORKS,
-    POPULATION,
-    TOURNAMENT,
-    BlockTable,
-    DrawnNetworks,
-    Evolved,
-    evolve,
-    random_spaces,
-    scores_under,
-    uniform_spaces,
-)
 from nas.stages.profile import start_profile
-from nas.targets import show
 from supernet.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.families.staged_file import save_space
 from supernet.families.staged_layers import BLOCKS
@@ -48,9 +32,6 @@ from supernet.train.images import Images
 from supernet.train.initial import start_from, weights_path
 from supernet.zoo import PREFIX, is_shipped
 
-COMPARED = 200  # random spaces that the designed one is compared with
-SHARE = 20  # spaces for each one that is alive: small bases need no population of 500
-
 
 def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Find out how well and how fast the blocks are, and write the best space.
@@ -59,6 +40,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
     """
     limits = _limits(arguments.max_latency)
+    if arguments.table is not None:
+        return run_published(arguments, limits, console)
     torch.set_num_threads(1)  # stages are small, and what is measured needs the other cores idle
     blocks = open_blocks(arguments)
     _announce(blocks, console)
@@ -175,81 +158,6 @@ def _announce(blocks: Blocks, console: Console) -> None:
     )
 
 
-# -- the design ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Designed:
-    """A designed space among others.
-
-    Attributes:
-        limits_s: that it was designed for.
-        evolved: every space that was scored, and their scores.
-        uniform, random: scores of spaces of one type throughout and of random ones.
-        share: of the best space's networks that meet each limit.
-    """
-
-    limits_s: tuple[float, ...]
-    evolved: Evolved
-    uniform: NDArray[np.float64]
-    random: NDArray[np.float64]
-    share: tuple[float, ...]
-
-
-def tempo(table: BlockTable) -> tuple[int, int]:
-    """Population and tournament for so many spaces."""
-    population = int(np.clip(table.size / SHARE, 10, POPULATION))
-    return population, max(2, population * TOURNAMENT // POPULATION)
-
-
-def design(
-    table: BlockTable,
-    limits: Sequence[Limit],
-    *,
-    seed: int,
-    evaluations: int = EVALUATIONS,
-    networks: int = NETWORKS,
-    console: Console,
-) -> Designed:
-    """Evolve a space on a table of blocks; without limits, for one that half of all networks meet.
-
-    Raises:
-        TrilobitError: no network meets a limit.
-    """
-    rng = np.random.default_rng([seed, 11])
-    drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 12]))
-    sample = random_spaces(table, COMPARED, rng=rng)
-    latency_s = np.concatenate([drawn(space)[1] for space in sample[:20]])
-    limits_s = tuple(limit.resolve(float(latency_s.max())) for limit in limits) or (
-        float(np.median(latency_s)),
-    )
-    score = scores_under(drawn, limits_s)
-    most, (population, tournament) = int(min(evaluations, table.size)), tempo(table)
-    with progress_bar(console, "evolve", most) as update:
-        evolved = evolve(
-            table,
-            score,
-            rng=rng,
-            population=population,
-            tournament=tournament,
-            evaluations=most,
-            told=lambda scored: update(scored, "spaces scored"),
-        )
-    best_s = drawn(evolved.best)[1]
-    share = tuple(float((best_s <= limit).mean()) for limit in limits_s)
-    if not all(share):
-        raise _unmet(limits_s[share.index(0.0)], min(latency_s.min(), best_s.min()))
-    return Designed(limits_s, evolved, score(uniform_spaces(table)), score(sample), share)
-
-
-def _unmet(limit_s: float, fastest_s: float) -> TrilobitError:
-    missed, fastest = (show(OBJECTIVES["latency"], float(one)) for one in (limit_s, fastest_s))
-    return TrilobitError(
-        f"no network of the best space found takes at most {missed} in int8; the fastest one drawn takes "
-        f"{fastest}: give a higher --max-latency"
-    )
-
-
 def _report(
     blocks: Blocks, designed: Designed, arguments: argparse.Namespace, console: Console
 ) -> dict[str, Any]:
@@ -257,34 +165,13 @@ def _report(
     space, path = base.space(arguments.title, evolved.best), arguments.output / "space.json"
     found = {
         "device": blocks.run.backend.describe().name,
-        "limits_s": list(designed.limits_s),
-        "score": float(evolved.scores.max()),
-        "within_limits": list(designed.share),
-        "scored": len(evolved.scores),
-        "best_uniform_score": float(designed.uniform.max()),
-        "random_scores": {
-            "median": float(np.median(designed.random)),
-            "largest": float(designed.random.max()),
-        },
+        **summary(designed),
         "teacher": str(blocks.run.config.space.name),
         "data": blocks.run.dataset.name,
     }
     save_space(path, space, found)
-    _print(base, designed, found, console)
+    for line in describe(base, evolved.best):
+        console.print(line)
+    console.print(verdict(designed), soft_wrap=True)
     console.print(f"{path}: {space.name}; search it with `nas run --space {path}`", soft_wrap=True)
     return {"space": str(path), "name": space.name, **found, "stages": list(describe(base, evolved.best))}
-
-
-def _print(base: Base, designed: Designed, found: dict[str, Any], console: Console) -> None:
-    for line in describe(base, designed.evolved.best):
-        console.print(line)
-    limits = " and ".join(
-        f"{show(OBJECTIVES['latency'], limit)} (met by {share:.0%} of its networks)"
-        for limit, share in zip(designed.limits_s, designed.share, strict=True)
-    )
-    console.print(
-        f"score {found['score']:.4f} for {limits}; the best space of one block type has "
-        f"{found['best_uniform_score']:.4f}, random ones {found['random_scores']['median']:.4f} (median) to "
-        f"{found['random_scores']['largest']:.4f}; {found['scored']} spaces scored",
-        soft_wrap=True,
-    )

@@ -1,7 +1,7 @@
 """The integer oracle itself, against exact fractions and torch's float64 convolution."""
 
 from fractions import Fraction
-from math import floor
+from math import floor, trunc
 
 import numpy as np
 import pytest
@@ -146,6 +146,30 @@ def test_pooling_is_the_mean(fmt: str) -> None:
     real = (x.astype(np.float64).mean((0, 1)) - before.zero_point) * before.scale
     wanted = np.clip(real / after.scale + after.zero_point, 0, 255)
     assert np.abs(result[0, 0] - wanted).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("codes", "half_up", "truncated"),
+    [((10, 11), 11, 10), ((10, 10), 10, 10), ((0, 199), 100, 99), ((9, 8), 9, 8), ((99, 100), 100, 99)],
+)
+def test_pooling_has_two_dialects(codes: tuple[int, int], half_up: int, truncated: int) -> None:
+    """At one scale, HAWQ-V3's reference gives trunc(mean + 0.01)."""
+    layer, same = LayerSpec("pool", (1, 1, 2), 1, activation_format="int8"), Quantization(0.02, 0)
+    x = np.array(codes, np.uint8).reshape(1, 2, 1)
+    numbers = UnitNumbers((same,), same)
+    assert run_unit(layer, numbers, (x,)).item() == half_up
+    assert run_unit(layer, numbers, (x,), pooling="truncated").item() == truncated
+    assert truncated == int(np.trunc(np.mean(codes) + 0.01))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 255), st.integers(0, 2**32 - 1))
+def test_truncated_pooling_is_the_reference_in_floats(h: int, w: int, zero: int, seed: int) -> None:
+    x = np.random.default_rng(seed).integers(0, 256, (h, w, 3)).astype(np.uint8)
+    layer, same = LayerSpec("pool", (3, h, w), 3, activation_format="int8"), Quantization(0.05, zero)
+    found = run_unit(layer, UnitNumbers((same,), same), (x,), pooling="truncated")
+    mean = [(int(x[..., c].astype(int).sum()) - zero * h * w, h * w) for c in range(3)]
+    wanted = [trunc(Fraction(total, area) + Fraction(1, 100)) + zero for total, area in mean]
+    assert found.ravel().tolist() == np.clip(wanted, 0, 255).tolist()
 
 
 def test_quantizing_and_back_moves_a_value_by_half_a_step_at_most() -> None:

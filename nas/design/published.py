@@ -1,0 +1,104 @@
+"""`nas spaces design --table`: on blocks that others have judged and timed."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from hw_profiles.block_samples import BlockSamples, read_block_samples
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_json
+from nas.design.designed import design, summary, verdict
+from nas.design.practice import Effort
+from nas.objectives import Limit
+from nas.search.space_design import BlockTable, Spaces, block_table
+
+SCHEMA = "design/1"
+COMPARED = 1000  # random spaces: enough to say what beats 99 % of them
+
+
+def run_published(arguments: argparse.Namespace, limits: Sequence[Limit], console: Console) -> dict[str, Any]:
+    """Design a space on a published table, and score others beside it.
+
+    The block types are the publication's, so that nothing here can search the space: what is written is its
+    name and how good it is (`design.json`).
+
+    Raises:
+        TrilobitError: no such table, spaces that are none of it, or no network meets a limit.
+    """
+    effort = Effort(arguments.evaluations, arguments.seed)
+    samples = _samples(arguments.table)
+    table = block_table(samples.groups, constant_s=[0.0] * len(samples.sizes))
+    named = _spaces(arguments.spaces, table)
+    console.print(
+        f"{samples.device}: {len(table.loss):,} sampled sub-stages at {len(samples.sizes)} resolutions, "
+        f"{table.size:,.0f} spaces; their latencies are the publication's, what no stage holds counts 0 s",
+        soft_wrap=True,
+    )
+    designed = design(
+        table,
+        limits,
+        seed=effort.seed,
+        evaluations=effort.evaluations,
+        compared=COMPARED,
+        console=console,
+    )
+    best = designed.evolved.best
+    spaces = {_code(best): best, **named}
+    beaten = dict(zip(spaces, designed.beaten(np.array([*spaces.values()])).tolist(), strict=True))
+    for code, share in beaten.items():
+        console.print(f"{code}: beats {share:.1%} of {COMPARED} random spaces")
+    console.print(verdict(designed), soft_wrap=True)
+    document = {
+        "schema": SCHEMA,
+        "device": samples.device,
+        "best": _code(best),
+        **summary(designed),
+        "beats_random": beaten,
+    }
+    path = arguments.output / "design.json"
+    write_json(path, document)
+    console.print(f"{path}", soft_wrap=True)
+    return document
+
+
+def _samples(text: str) -> BlockSamples:
+    """`FILE`, or `FILE:DEVICE`."""
+    path, _, device = text.rpartition(":")
+    return (
+        read_block_samples(Path(text))
+        if not path or Path(text).exists()
+        else read_block_samples(Path(path), device)
+    )
+
+
+def _spaces(text: str | None, table: BlockTable) -> dict[str, Spaces]:
+    """(2 s,) of each code, by that code."""
+    spaces, stages = {}, len(table.count)
+    for code in text.split(",") if text else ():
+        digits = code.replace("-", "", 1)
+        space = np.array([int(digit) for digit in digits if "0" <= digit <= "9"], np.int16)
+        known = len(digits) == len(space) == 2 * stages and code[stages : stages + 1] == "-"
+        if not known or not _allowed(table, space):
+            raise TrilobitError(
+                f"--spaces {code!r}: write {stages} block types, '-', {stages} width windows, such as "
+                f"{_code(np.zeros(2 * stages, np.int16))}, of those in the table"
+            )
+        spaces[code] = space
+    return spaces
+
+
+def _allowed(table: BlockTable, space: Spaces) -> bool:
+    """Whether every stage has such a block type and window."""
+    stages, types, windows = table.allowed.shape
+    inside = (space[:stages] < types).all() and (space[stages:] < windows).all()
+    return bool(inside and table.allowed[np.arange(stages), space[:stages], space[stages:]].all())
+
+
+def _code(space: Spaces) -> str:
+    """`151122-023231`: block types, then width windows."""
+    digits = "".join(map(str, space.tolist()))
+    return f"{digits[: len(digits) // 2]}-{digits[len(digits) // 2 :]}"
