@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,8 @@ class MeasurePlan:
     Raises:
         TrilobitError: a value that is not allowed.
     """
+
+    RETIRED: ClassVar[tuple[str, ...]] = ("patience_s", "quiet_share", "remeasure_s")  # of older run folders
 
     rounds: Annotated[int, Range(1, 10_000)] = 16
     sessions: Annotated[int, Range(1, 100)] = 2

@@ -14,6 +14,7 @@ from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
 from hw_profiles.measurement import Estimate, Measurement, MeasurePlan, estimator
 from hw_profiles.profile import PLAUSIBLE_S, DeviceProfile
+from hw_profiles.trust import trust
 from hw_profiles.workload import LayerSpec, parse_key
 
 # Profiles of version 0.1 had three kinds of rows: what became of each, the first of which holds old sums.
@@ -150,6 +151,7 @@ class _Profile:
     table: Mapping[Annotated[str, parse_key], _Row]
     calibration: _Calibration | None
     validation: _Validation | None = None
+    trust: str | None = None  # for readers of the file: it follows from the rest
 
     def noun(self) -> DeviceProfile:
         """Return it by layers."""
@@ -177,6 +179,7 @@ def save_profile(profile: DeviceProfile, path: Path) -> None:
         "table": {layer.key(): _row_json(profile, layer) for layer in layers},
         "calibration": _calibration_json(profile.calibration),
         "validation": _validation_json(profile.validation, profile.calibration or Calibration()),
+        "trust": str(trust(profile)) if profile.device.figures == "measured" else None,
     }
     write_json(path, document, indent=None, checksum=True)
 

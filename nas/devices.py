@@ -1,12 +1,16 @@
 """From the words that name a device to the backend that drives it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hw_profiles.backend import Backend
+from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import BACKENDS, load, names
+from hw_profiles.workload import LayerSpec
 from nas.config import DeviceSection
 
 # what stands after the colon of a device's name, where a backend needs it
@@ -27,6 +31,9 @@ _REPLAYED = (
 )  # nothing is measured
 
 
+MOST_LACKING = 0.1  # of the units of a space, that are predicted where a recorded profile lacks them
+
+
 def is_replayed(device: DeviceSection) -> bool:
     """Whether the device's numbers are looked up or modelled rather than measured."""
     return device.name.partition(":")[0] in _REPLAYED
@@ -44,6 +51,26 @@ def open_backend(device: DeviceSection) -> Backend:
         raise TrilobitError(f"device {name!r} needs to know which one: write {name}:{_ARGUMENTS[name]}")
     backend: Backend = make(**_options(name, argument, device))
     return backend
+
+
+def covering(backend: RecordedBackend, layers: Sequence[LayerSpec], name: str) -> RecordedBackend:
+    """Return the recorded device with an estimate for each of these units that it lacks: other images have
+    another first layer, other classes another last one.
+
+    Raises:
+        TrilobitError: it lacks so many that it was recorded for another space.
+    """
+    missing = [layer for layer in layers if layer not in backend.profile]
+    if len(missing) > MOST_LACKING * len(layers):
+        raise TrilobitError(
+            f"{name}: lacks {len(missing)} of the {len(layers)} units of this space, for example "
+            f"{missing[0].key()!r}; it was made for another space"
+        )
+    if not missing:
+        return backend
+    from predictors.kernels import fill  # scikit-learn: only where something is predicted
+
+    return backend.replaying(fill(backend.profile, layers, rng=np.random.default_rng(0)))
 
 
 def _options(name: str, argument: str, device: DeviceSection) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.backend import Backend
+from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.documents import write_document
 from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError
@@ -21,10 +22,11 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
-from nas.devices import is_replayed, open_backend
+from nas.devices import covering, is_replayed, open_backend
 from nas.documents import StageDone, State, Timings, read_optional
 from nas.registry import STAGES as STAGES
 from nas.search.searcher import SEARCHERS
+from predictors.table import distinct_layers
 from supernet.family import Family, load_family
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.data import Dataset, load_data
@@ -63,9 +65,13 @@ class Run:
         """The device.
 
         Raises:
-            TrilobitError: no such device, or its engine refuses.
+            TrilobitError: no such device, its engine refuses, or it was recorded for another space.
         """
-        return open_backend(self.config.device)
+        backend = open_backend(self.config.device)
+        if isinstance(backend, RecordedBackend):
+            layers = distinct_layers(self.family.space(), self.family.terms())
+            return covering(backend, layers, self.config.device.name)
+        return backend
 
     @property
     def plan(self) -> MeasurePlan:
@@ -177,7 +183,8 @@ class Run:
         match stage:
             case "profile":
                 device = self.backend.describe().to_json()
-                return [space, config.section("measure"), config.section("profile"), device]
+                data = [self.dataset.channels, len(self.dataset.classes)]  # of the first and the last layers
+                return [space, *data, config.section("measure"), config.section("profile"), device]
             case "train":
                 phase = [config.section("quantized"), *self.sums.identity.values()]
                 quantized = phase if config.quantized.epochs else []

@@ -14,6 +14,7 @@ from hw_profiles.calibration import Calibration, Validation, groups
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import Emit, measure_networks
+from hw_profiles.trust import trust
 from hw_profiles.workload import Workload
 from nas.run import Run
 from supernet.family import Family
@@ -61,7 +62,7 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
 
 
 def print_trust(profile: DeviceProfile, console: Console) -> None:
-    """The error on networks held out of the calibration, and on those of the last validation."""
+    """The error on networks held out of the calibration, on those of the last validation, and the verdict."""
     calibration = profile.calibration
     if calibration is not None:
         found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}
@@ -70,6 +71,8 @@ def print_trust(profile: DeviceProfile, console: Console) -> None:
         fitted, last = calibration or Calibration(), profile.validation
         found = {name: last.error(fitted, one) for name, one in groups(last.networks).items()}
         _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", found, console)
+    if profile.device.figures == "measured":
+        console.print(str(trust(profile)), soft_wrap=True, highlight=False)
 
 
 def _print_errors(title: str, errors: Mapping[str, Mapping[str, float]], console: Console) -> None:

@@ -1,5 +1,6 @@
 """Replays a saved profile: tests without hardware, and search on a device that is somewhere else."""
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe, alone
+from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import LayerSpec
 
@@ -20,6 +22,12 @@ class RecordedBackend:
 
     def __init__(self, *, profile: Path) -> None:
         self.profile = load_profile(Path(profile))
+
+    def replaying(self, profile: DeviceProfile) -> "RecordedBackend":
+        """Return the same device with another profile of it, such as one with more rows."""
+        other = copy.copy(self)
+        other.profile = profile
+        return other
 
     def describe(self) -> DeviceInfo:
         return self.profile.device

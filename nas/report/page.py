@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from hw_profiles.calibration import groups
 from hw_profiles.files import write_atomic
+from hw_profiles.trust import trust
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
@@ -74,6 +75,7 @@ def render(run: Run) -> str:
         agreements=[name for name in plots if name.startswith("agreement-")],
         quality=quality_rows(run),
         calibration=_calibration_rows(run),
+        trust=str(trust(run.profile)) if run.profile and run.profile.device.figures == "measured" else "",
         versions=", ".join(
             f"{name} {version}" for name, version in (run.env.versions.items() if run.env else ())
         ),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.calibration import fit_calibration
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan, Waiting
@@ -40,12 +41,13 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
     """The profile of the run's device for its space, measured as far as it is not there yet.
 
     Raises:
-        TrilobitError: a profile of another device or plan is in its place, a recorded one lacks units of this
-            space, or the device can run no network of it.
+        TrilobitError: a profile of another device or plan is in its place, or the device can run no network
+            of the space.
     """
     layers = distinct_layers(run.family.space(), run.family.terms())
-    if run.config.device.name.startswith("recorded:"):
-        profile = _copy_recorded(run, layers)
+    if isinstance(run.backend, RecordedBackend):
+        profile = run.backend.profile
+        save_profile(profile, run.profile_path)
     else:
         profile = _measure(run, layers, console)
     _print_coverage(run, profile, layers, console)
@@ -291,16 +293,3 @@ def estimate_batches(run: Run, layers: tuple[LayerSpec, ...]) -> list[Batch]:
     missing = profile.missing(layers)
     missing = missing[: max(0, _wanted(run, layers) - (len(layers) - len(missing)))]
     return plan_batches(run.backend, missing, profile, np.random.default_rng(0))
-
-
-def _copy_recorded(run: Run, layers: tuple[LayerSpec, ...]) -> DeviceProfile:
-    path = Path(run.config.device.name.partition(":")[2])
-    recorded = load_profile(path)
-    missing = [layer for layer in layers if layer not in recorded]
-    if missing:
-        raise TrilobitError(
-            f"{path}: lacks {len(missing)} of the {len(layers)} units of space {run.config.space.name}, "
-            f"for example {missing[0].key()!r}; it was made for another space"
-        )
-    save_profile(recorded, run.profile_path)
-    return recorded

@@ -66,6 +66,10 @@ def test_finished_run_has_every_plot(run_folder: Path) -> None:
     assert "produces it" not in page
 
 
+def test_the_verdict_on_the_profile_is_in_the_report(run_folder: Path) -> None:
+    assert re.search(r"trust: (good|fair|poor), because ", write_report(run_folder).read_text())
+
+
 def test_page_names_nothing_to_fetch(run_folder: Path) -> None:
     page = page_of(run_folder)
     assert "default-src 'none'" in page
