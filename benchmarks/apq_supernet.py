@@ -28,11 +28,11 @@ from hw_profiles.files import write_atomic
 from hw_profiles.workload import FP32
 from nas.progress import progress_bar
 from nas.search.evolution import spread_sample
-from nas.stages.sample import in_fp32, vary_share
+from nas.stages.sample import vary_share
 from supernet.evaluate import calibration_images, network_builder, simulated_accuracy
 from supernet.families.apq import ApqFamily
 from supernet.families.mbconv import MBConvArch
-from supernet.space import Candidate, Genomes
+from supernet.space import Candidate, Genomes, in_fp32
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
 from supernet.train.data import Dataset, load_data

@@ -229,6 +229,7 @@ class ExportSection:
         count: how many networks: the fastest, the most accurate and those between.
         dynamic_batch: whether the file takes any number of images at once.
         pixels: whether the file takes uint8 pixels (batch, h, w, c) and normalises them itself.
+        portable: whether files compute the same on every processor: int8 with weights of 7 bits.
         library: what a shared library is built for too, such as `host` or `aarch64-linux-gnu:cortex-a76`;
             empty builds one only where the device is measured with TVM, for that.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
@@ -239,6 +240,7 @@ class ExportSection:
     count: Annotated[int, Range(1, 1_000_000)] = 8
     dynamic_batch: bool = False
     pixels: bool = False
+    portable: bool = False
     library: str = ""
     finetune: Annotated[int, Range(0, 10_000)] = 0
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4

@@ -38,9 +38,14 @@ FAILED_S = sys.float_info.max  # latency of what the device cannot run: a number
 
 @dataclass(frozen=True)
 class Evaluator:
-    """The trained supernet of a run, and what it takes to turn candidates into files."""
+    """The trained supernet of a run, and what it takes to turn candidates into files.
+
+    Attributes:
+        portable: whether files must compute the same on every device, not only on the run's.
+    """
 
     run: Run
+    portable: bool = False
 
     @cached_property
     def _trained(self) -> tuple[nn.Module, LearnedQuantizers | None]:
@@ -56,8 +61,8 @@ class Evaluator:
 
     @property
     def sums(self) -> IntegerSums:
-        """Of the device that networks are rounded for."""
-        return self.run.sums
+        """Of the device that networks are rounded for; any device where they are to be portable."""
+        return IntegerSums.UNKNOWN if self.portable else self.run.sums
 
     @property
     def quantizers(self) -> LearnedQuantizers | None:

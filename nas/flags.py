@@ -215,6 +215,13 @@ RUN_GROUPS: Sequence[Group] = (
                 "knee, 'fastest>=92%%', 'best<=0.3ms', all, or an id; repeatable (default: --count of them)",
                 "each",
             ),
+            Flag(
+                "--portable",
+                "export.portable",
+                "",
+                "files that compute the same on every processor, also where integer sums saturate",
+                "on",
+            ),
             Flag("--dynamic-batch", "export.dynamic_batch", "", "files that take any number of images", "on"),
             Flag("--pixels", "export.pixels", "", "files that take uint8 pixels", "on"),
             Flag(

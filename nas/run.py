@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from hw_profiles.measurement import MeasurePlan
 from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
+from nas.default_formats import with_exact
 from nas.devices import covering, is_replayed, open_backend
 from nas.documents import StageDone, State, Timings, read_optional
 from nas.registry import STAGES as STAGES
@@ -54,11 +55,12 @@ class Run:
     @cached_property
     def family(self) -> Family:
         """The family of networks, for this data."""
-        data = self.dataset
-        space = self.config.space
-        return load_family(
-            space.name, in_channels=data.channels, classes=len(data.classes), formats=space.formats or None
-        )
+        data, space = self.dataset, self.config.space
+        load = partial(load_family, space.name, in_channels=data.channels, classes=len(data.classes))
+        formats = space.formats or None
+        if formats is None and self.sums.reduced:
+            formats = with_exact(load(), self.backend)
+        return load(formats=formats)
 
     @cached_property
     def backend(self) -> Backend:

@@ -17,7 +17,7 @@ from supernet.family import Family, load_weight_format
 from supernet.quant.damage import divergence, measure_damage
 from supernet.quant.program import layered, sized_layer
 from supernet.quant.sensitivity import hessian_traces, largest_layers
-from supernet.space import Candidate, Genomes
+from supernet.space import Candidate, Genomes, in_fp32
 from supernet.train.data import to_batch
 
 HESSIAN_IMAGES, PROBES = 128, 16
@@ -38,9 +38,7 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
         return hessian_sensitivity(run, genome, columns)
     space = run.family.space()
     names = [space.choices[column].name for column in columns]
-    fp32 = genome.copy()
-    fp32[[column for column, choice in enumerate(space.choices) if choice.kind == "precision"]] = 0
-    network = space.candidate(fp32)
+    network = space.candidate(in_fp32(space, genome[None])[0])
     if kind == "kl" and network == run.family.corners()["largest/fp32"]:
         known = run_damage(run).options
         return {name: known[name] for name in names}

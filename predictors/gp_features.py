@@ -1,7 +1,7 @@
 """What the Gaussian process reads of a genome, in groups of features that share a length scale.
 
 Features of the architecture come first. Those of the policy come after them and are differences from the same
-architecture with every format at its first option, which is fp32: all-zero for a network in fp32.
+architecture with every format at fp32: all-zero for a network in fp32.
 """
 
 import re
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from predictors import features
 from predictors.features import ARCHITECTURE, POLICY, SCALE, TINY
 from predictors.table import CostTable
-from supernet.space import Choice, Genomes, Kind, SearchSpace
+from supernet.space import Choice, Genomes, Kind, SearchSpace, in_fp32
 
 Floats = NDArray[np.float64]
 UNCHANGED = 1e-6  # spread of a cost that says nothing
@@ -49,12 +49,14 @@ class FreeCosts:
     """Costs of the architecture in fp32, and what the policy changes of them.
 
     Attributes:
+        space: of the genomes.
         table: none if there are no costs.
         formats: columns of the genes of the policy.
         relative: (k,) which columns are never 0 in fp32: they are compared as logarithms, and changes of them
             are shares. Of the others, such as the damage done by a policy, there are only changes.
     """
 
+    space: SearchSpace
     table: CostTable | None
     formats: NDArray[np.int64]
     relative: NDArray[np.bool_]
@@ -71,9 +73,9 @@ class FreeCosts:
 
     def in_fp32(self, genomes: Genomes) -> Floats:
         """(n, g) canonical genomes -> (n, k) costs of the same architectures in fp32."""
-        plain = genomes.copy()
-        plain[:, self.formats] = 0
-        return self.table(plain) if self.table is not None else np.zeros((len(genomes), 0))
+        if self.table is None:
+            return np.zeros((len(genomes), 0))
+        return self.table(in_fp32(self.space, genomes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +116,7 @@ def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Rea
     """A reader whose features are centred and scaled by these genomes (n, g)."""
     chosen = [choice.kind in POLICY and len(choice.options) > 1 for choice in space.choices]
     formats = np.flatnonzero(chosen)
-    costs, canonical = FreeCosts(table, formats, np.zeros(0, bool)), space.canonical(genomes)
+    costs, canonical = FreeCosts(space, table, formats, np.zeros(0, bool)), space.canonical(genomes)
     costs = replace(costs, relative=np.asarray((costs.in_fp32(canonical) > 0).all(axis=0)))
     logs, changes = (part.shape[1] for part in costs(canonical))
     architecture = _part(space, ARCHITECTURE, _levels_and_bends)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from predictors.predictor import Predictor
 from predictors.quality import architecture_folds
-from supernet.space import Genomes, SearchSpace, unique_rows
+from supernet.space import Genomes, SearchSpace, in_fp32, unique_rows
 
 FOLDS = 5
 
@@ -35,10 +35,7 @@ def folds_of(
     otherwise by row; at most `folds`.
     """
     canonical = space.canonical(genomes)
-    policies = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
-    plain = canonical.copy()
-    plain[:, policies] = 0
-    if len(unique_rows(plain)) >= 2 * folds:
+    if len(unique_rows(in_fp32(space, canonical))) >= 2 * folds:
         return architecture_folds(space, canonical, folds, rng=rng)
     return np.asarray(rng.permutation(len(genomes)) % folds)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.registry import load
-from hw_profiles.workload import FLOATS, LayerSpec, Workload
+from hw_profiles.workload import FLOATS, FP32, LayerSpec, Workload
 from supernet.policy import Precision, QuantPolicy
 from supernet.quant.formats.format import Format
 from supernet.registry import FAMILIES as FAMILIES
@@ -130,7 +130,7 @@ def load_family(
 
     Args:
         formats: the number formats to choose from for every layer, as `parse_precision` reads them; None
-            takes the family's own.
+            takes the family's own. fp32, where it is among them, becomes the first.
 
     Raises:
         TrilobitError: no such family, file or format, or a format twice.
@@ -153,7 +153,8 @@ def load_family(
             f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: "
             "there is no direct conversion between them; leave one kind out"
         )
-    chosen: Family = make(in_channels=in_channels, classes=classes, formats=tuple(formats))
+    ordered = tuple(sorted(formats, key=lambda fmt: fmt != FP32))
+    chosen: Family = make(in_channels=in_channels, classes=classes, formats=ordered)
     return chosen
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.workload import FP32
 
 Genomes = NDArray[np.int16]  # (n, g)
 Option = int | str
@@ -110,6 +111,11 @@ class SearchSpace:
     def columns(self) -> dict[str, int]:
         """Column of each choice by name."""
         return {choice.name: column for column, choice in enumerate(self.choices)}
+
+    @cached_property
+    def format_columns(self) -> NDArray[np.int64]:
+        """Columns of the choices of number formats."""
+        return np.array([i for i, c in enumerate(self.choices) if c.kind == "precision"], np.int64)
 
     @cached_property
     def cardinalities(self) -> NDArray[np.int64]:
@@ -312,6 +318,18 @@ def _skeletons(tables: Sequence[tuple[int, NDArray[np.bool_]]]) -> Skeletons:
     sizes = [len(table) for _, table in tables]
     strides = tuple(math.prod(sizes[position + 1 :]) for position in range(len(sizes)))
     return Skeletons(tuple(column for column, _ in tables), strides, alive, -alive.astype(np.int16))
+
+
+def in_fp32(space: SearchSpace, genomes: Genomes) -> Genomes:
+    """Return the same architectures (n, g) in fp32 throughout, by the name of the option.
+
+    A choice of formats without fp32 is one that another choice switches off then: it gets its first option.
+    """
+    genomes = genomes.copy()
+    for column in space.format_columns:
+        options = space.choices[column].options
+        genomes[:, column] = options.index(FP32) if FP32 in options else 0
+    return genomes
 
 
 def unique_rows(genomes: Genomes) -> NDArray[np.int64]:

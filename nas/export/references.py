@@ -6,25 +6,21 @@ from functools import partial
 import numpy as np
 
 from hw_profiles.backend import Job
-from hw_profiles.workload import Workload
+from hw_profiles.workload import FP32, Workload
 from nas.evaluate import Evaluator
 from nas.export.to_onnx import emit, random_network
 from supernet.families.mobilenet_v2 import mobilenet_v2
-from supernet.space import Candidate, SearchSpace
+from supernet.space import Candidate, SearchSpace, in_fp32
 
 LARGEST, SAME = "largest/fp32", "same/fp32"
 BASELINES = ("fp32", "int8")  # formats of a whole MobileNetV2
 
 
-def in_fp32(space: SearchSpace, candidate: Candidate) -> Candidate | None:
-    """The same architecture in fp32 throughout; None where the space has no such format."""
-    genes = np.array(candidate.genes, np.int16)
-    for column, choice in enumerate(space.choices):
-        if choice.kind == "precision":
-            if "fp32" not in choice.options:
-                return None
-            genes[column] = choice.options.index("fp32")
-    return space.candidate(genes)
+def plain_candidate(space: SearchSpace, candidate: Candidate) -> Candidate | None:
+    """Return the same architecture in fp32 throughout; None where the space has no such format."""
+    if not any(FP32 in space.choices[column].options for column in space.format_columns):
+        return None
+    return space.candidate(in_fp32(space, np.array([candidate.genes], np.int16))[0])
 
 
 def fp32_job(evaluator: Evaluator, candidate: Candidate) -> Job:

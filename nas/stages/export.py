@@ -24,7 +24,7 @@ from nas.export.check import DisagreementError, Input, expected_answers
 from nas.export.library_check import ShippedLibrary, ship_library, wanted_target
 from nas.export.library_limits import require_kernels
 from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
-from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, in_fp32
+from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, plain_candidate
 from nas.export.selection import pick
 from nas.export.sums import needs_exact_sums
 from nas.export.to_onnx import Normalisation, described, emit, needed_opset
@@ -91,7 +91,7 @@ def run_export(run: Run, console: Console) -> list[Path]:
             for entry in front.candidates
         }
         require_kernels([entry.id for entry in chosen], networks)
-    evaluator = Evaluator(run)
+    evaluator = Evaluator(run, portable=run.config.export.portable)
     tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
     shipped = _ship_all(evaluator, chosen, tuned, console)
     for old in run.export_path.glob("*"):
@@ -142,7 +142,11 @@ def _ship(run: Run, evaluator: Evaluator, entry: Entry, tuned: Network | None) -
     }
     network = evaluator.network(_candidate(run, entry))
     model = emit(network, **options)
-    accuracy = Accuracy(entry.measured["accuracy"].value, file_accuracy(model, data.test, data))
+    known = entry.measured["accuracy"].value  # of the weights that are shipped, but for portable ones
+    validation = (
+        file_accuracy(model, data.validation, data) if evaluator.sums.reduced > run.sums.reduced else known
+    )
+    accuracy = Accuracy(validation, file_accuracy(model, data.test, data))
     tuning = None
     if tuned is not None:
         changed = emit(tuned, **options)
@@ -211,7 +215,7 @@ def _measure(evaluator: Evaluator, largest: Entry, shipped: Sequence[Shipped]) -
         Job(run.family.workload(candidate), partial(_bytes, one.model))
         for candidate, one in zip(candidates, shipped, strict=True)
     ]
-    plain = {c.id: found for c in candidates if (found := in_fp32(space, c)) is not None}
+    plain = {c.id: found for c in candidates if (found := plain_candidate(space, c)) is not None}
     same = {found.id: fp32_job(evaluator, found) for found in plain.values()}
     shared = {
         LARGEST: fp32_job(evaluator, _candidate(run, largest)),

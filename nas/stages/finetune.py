@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
+from hw_profiles.integer_sums import IntegerSums
 from nas.evaluate import Evaluator
 from nas.progress import progress_bar
 from nas.run import Run
@@ -35,12 +36,14 @@ class Pending:
     steps: int
 
 
-def classroom(run: Run, net: nn.Module, learned: LearnedQuantizers | None = None) -> Classroom:
+def classroom(
+    run: Run, net: nn.Module, sums: IntegerSums, learned: LearnedQuantizers | None = None
+) -> Classroom:
     """What fine-tuning with the run's settings needs; `net` is its supernet, `learned` its learned scales."""
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
     shared = (run.family, net, run.dataset, config, run.config.train)
-    return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=run.sums)
+    return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=sums)
 
 
 def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Console) -> dict[str, Network]:
@@ -50,7 +53,7 @@ def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Co
     if not epochs:
         return {}
     keep_freed_memory()
-    room = classroom(run, evaluator.supernet, evaluator.quantizers)
+    room = classroom(run, evaluator.supernet, evaluator.sums, evaluator.quantizers)
     pending = [_pending(run, room, candidate) for candidate in candidates]
     seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
     total = sum(one.steps for one in pending)
@@ -81,7 +84,7 @@ def finetune_seconds(run: Run) -> float:
     """What fine-tuning will take, from a few steps at both ends of the space, untrained."""
     if not run.config.export.finetune:
         return 0.0
-    room = classroom(run, run.family.supernet(rng=np.random.default_rng(0)).eval())
+    room = classroom(run, run.family.supernet(rng=np.random.default_rng(0)).eval(), run.sums)
     corners = list(run.family.corners().items())
     ends = [next(one for name, one in corners if name.startswith(end)) for end in ("largest/", "smallest/")]
     step = float(np.mean([seconds_per_step(room, candidate) for candidate in ends]))

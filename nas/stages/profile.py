@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from hw_profiles.backend import DeviceInfo
 from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.calibration import fit_calibration
 from hw_profiles.errors import TrilobitError
@@ -222,6 +223,8 @@ def _print_coverage(
         f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
         f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"
     )
+    if profile.device.sums.reduced:
+        console.print(_reduced(profile.device))
     if not rejected:
         return
     space, rng = run.family.space(), np.random.default_rng([run.config.seed, 9])
@@ -237,6 +240,15 @@ def _print_coverage(
     console.print(
         f"the space is narrowed: {np.isfinite(latency_s).mean():.1%} of random networks can run; {why}"
     )
+
+
+def _reduced(device: DeviceInfo) -> str:
+    """Return what follows for int8 where integer sums may saturate."""
+    if device.integer_sums == "unknown":
+        why = f"{device.name} does not say whether its integer sums saturate"
+    else:
+        why = f"integer sums of {device.name} saturate"
+    return f"{why}: int8 has weights of 7 bits; int8-exact has all 8, and a time of its own"
 
 
 def start_profile(run: Run) -> DeviceProfile:

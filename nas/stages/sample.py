@@ -20,7 +20,7 @@ from nas.run import Run
 from nas.sampling import Enough, Kind, Samples, Sampling, sample
 from predictors.surrogate import embed
 from predictors.table import compile_table
-from supernet.space import Genomes, SearchSpace
+from supernet.space import Genomes, SearchSpace, in_fp32
 
 MOST_FP32, MOST_QUANTIZED = 200, 140  # where the learning curve decides
 
@@ -66,13 +66,6 @@ def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
 def most_samples(run: Run) -> int:
     """How many candidates will be evaluated at most."""
     return len(run.family.corners()) + sum(kind.limit for kind in plan(run).kinds)
-
-
-def in_fp32(space: SearchSpace, genomes: np.ndarray) -> np.ndarray:
-    """The same architectures in fp32 throughout (the first option of every precision choice)."""
-    genomes = genomes.copy()
-    genomes[:, [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]] = 0
-    return genomes
 
 
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

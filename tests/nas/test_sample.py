@@ -17,7 +17,6 @@ from nas.documents import SamplesFile
 from nas.run import Run
 from nas.sampling import Enough, Samples
 from nas.stages.sample import (
-    in_fp32,
     in_words,
     most_samples,
     plan,
@@ -28,6 +27,7 @@ from nas.stages.sample import (
 from nas.validation import random_networks
 from predictors.learning_curve import CurvePoint
 from supernet.family import load_family
+from supernet.space import in_fp32
 
 DIGITS = load_family("digits-mbconv", in_channels=1, classes=10)
 APQ = load_family("apq-proxyless", in_channels=3, classes=10)

@@ -11,11 +11,11 @@ from hw_profiles.workload import macs, params
 from nas.config import SampleSection
 from nas.pareto import non_dominated
 from nas.sampling import BATCH, FEWEST, STRATEGIES, Kind, Samples, Sampling, sample
-from nas.stages.sample import in_fp32, vary_share
+from nas.stages.sample import vary_share
 from predictors.surrogate import embed, learn_kernel, posterior_mean
 from predictors.table import compile_table
 from supernet.family import load_family
-from supernet.space import Genomes, row_keys
+from supernet.space import Genomes, in_fp32, row_keys
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()

@@ -10,14 +10,13 @@ from torch import nn
 from hw_profiles.workload import INPUT, LayerSpec, Workload
 from nas.export.sums import open_exactly
 from nas.export.to_onnx import emit, random_network
-from nas.stages.sample import in_fp32
 from supernet.family import Family, load_family
 from supernet.network import Network, Parameters, bias_codes
 from supernet.quant import simulate as simulation
 from supernet.quant.calibrate import observe, quantize
 from supernet.quant.formats.format import QuantParams
 from supernet.quant.simulate import EXACT_PRODUCTS, simulate
-from supernet.space import Candidate
+from supernet.space import Candidate, in_fp32
 from supernet.subnet import Subnet, recalibrate
 
 FP32_ROUNDING = 1e-5  # folding batch norm and another order of sums, over some thirty layers
