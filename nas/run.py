@@ -59,7 +59,7 @@ class Run:
         load = partial(load_family, space.name, in_channels=data.channels, classes=len(data.classes))
         formats = space.formats or None
         if formats is None and self.sums.reduced:
-            formats = with_exact(load(), self.backend)
+            formats = with_exact(load(), self._device)
         return load(formats=formats)
 
     @cached_property
@@ -69,11 +69,15 @@ class Run:
         Raises:
             TrilobitError: no such device, its engine refuses, or it was recorded for another space.
         """
-        backend = open_backend(self.config.device)
-        if isinstance(backend, RecordedBackend):
+        if isinstance(self._device, RecordedBackend):
             layers = distinct_layers(self.family.space(), self.family.terms())
-            return covering(backend, layers, self.config.device.name)
-        return backend
+            return covering(self._device, layers, self.config.device.name)
+        return self._device
+
+    @cached_property
+    def _device(self) -> Backend:
+        """As it is before what it lacks of the space is filled in."""
+        return open_backend(self.config.device)
 
     @property
     def plan(self) -> MeasurePlan:
@@ -117,7 +121,7 @@ class Run:
     @property
     def sums(self) -> IntegerSums:
         """What the device's integer kernels do with large sums: its networks' weights are rounded for it."""
-        return self.backend.describe().sums
+        return self._device.describe().sums
 
     # -- files -----------------------------------------------------------------------------------------
 
