@@ -25,6 +25,7 @@ from hw_profiles.probe import in_context
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import measure_networks, profile_layers
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import OPS, LayerSpec, Workload
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage
 from predictors.calibration import coverage
@@ -99,7 +100,7 @@ def measure(family: Family, core: int) -> DeviceProfile:
 
 
 def _networks(family: Family) -> list[tuple[str, bool, Workload]]:
-    return calibration_networks(family, np.random.default_rng([0, 4]))
+    return calibration_networks(family, open_stream(0, Stream.WHOLE_NETWORKS))
 
 
 def understand(profile: DeviceProfile, family: Family) -> Truth:

@@ -15,6 +15,7 @@ from hw_profiles.backend import Job
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import Measurement, Waiting
 from hw_profiles.profiler import measure_patiently
+from hw_profiles.streams import Stream, open_stream
 from nas.export.to_onnx import emit
 from nas.export.verify import file_accuracy
 from nas.objectives import objective
@@ -109,7 +110,7 @@ class Evaluator:
         everything, config = self.run.dataset.validation, self.run.config
         if not config.sample.images:
             return everything
-        order = np.random.default_rng([config.seed, 9]).permutation(len(everything))
+        order = open_stream(config.seed, Stream.SCORED_IMAGES).permutation(len(everything))
         return everything[np.sort(order[: config.sample.images])]
 
     def _simulate(self, candidates: Sequence[Candidate]) -> Iterator[Result]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.streams import Stream, open_stream
 from nas.registry import DEFAULT_STRATEGY as DEFAULT_STRATEGY
 from nas.registry import STRATEGIES as STRATEGIES
 from nas.search.loop import choose_finalists, search
@@ -127,13 +128,13 @@ def sample(sampling: Sampling, evaluate: Callable[[Genomes], Floats]) -> Samples
     """Choose, evaluate (n, g) -> (n,), learn, choose again, until there are enough of every kind."""
     first = sampling.first[unique_rows(sampling.first)]
     samples = Samples(first, evaluate(first))
-    blind = np.random.default_rng([sampling.seed, 6])
+    blind = _draws(sampling)
     for position, kind in enumerate(sampling.kinds):
         drawn = kind.draw(kind.limit, rng=blind) if sampling.strategy == "random" else None
         asked, before, gains, enough = 0, len(samples.genomes), list[float](), None
         while enough is None:
             wanted = min(BATCH, kind.limit - asked)
-            rng = np.random.default_rng([sampling.seed, 6, position, asked])
+            rng = _draws(sampling, position, asked)
             if drawn is not None:
                 batch = _fresh(drawn[asked : asked + wanted], samples.genomes)
             else:
@@ -223,12 +224,17 @@ def _enough(
     return None
 
 
+def _draws(sampling: Sampling, *step: int) -> np.random.Generator:
+    """Return the random numbers of a batch, or of all that is drawn blindly: no run does both."""
+    return open_stream(sampling.seed, Stream.SAMPLES, *step)
+
+
 def sampler_curve(sampling: Sampling, samples: Samples, before: int) -> tuple[CurvePoint, ...]:
     """Cross-validated error of the sampler's own model on the rows after the first `before`, from which it
     always learns; the mean of several partitions.
     """
     points, targets = sampling.embedding(samples.genomes), evened(samples.answers)
-    rng = np.random.default_rng([sampling.seed, 7, len(targets)])
+    rng = open_stream(sampling.seed, Stream.SAMPLER_CURVE, len(targets))
     kernel = learn_kernel(points, targets, rng=rng)
 
     def fit(learned: Rows, asked: Rows) -> Floats:

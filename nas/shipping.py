@@ -15,6 +15,7 @@ from torch import nn
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import macs
 from nas.config import RunConfig
 from nas.documents import Environment, Timings, read_optional
@@ -120,7 +121,7 @@ def _accuracies(run: Run, net: nn.Module, random: int, console: Console) -> list
     )
     space = family.space()
     ends = {name: family.corners()[f"{name}/fp32"] for name in ("largest", "smallest")}
-    drawn = space.sample(random, rng=np.random.default_rng([run.config.seed, 8]))
+    drawn = space.sample(random, rng=open_stream(run.config.seed, Stream.SHIPPED))
     others = {f"random {i}": space.candidate(genes) for i, genes in enumerate(drawn)}
     architectures = {**ends, **others}
     console.print(f"test accuracy of {len(architectures)} networks, each in {' and '.join(FORMATS)}:")

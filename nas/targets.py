@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream, seed_of
 from nas.config import RunConfig
 from nas.costs import Costs
 from nas.objectives import OBJECTIVES, Objective, Values, objective, to_min, violation
@@ -109,7 +110,7 @@ def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
     """
     genomes = np.array([c.genes for c in family.corners().values()], np.int16)
     if not runs(costs.predict(genomes)).all():
-        rng = np.random.default_rng([seed, 0])
+        rng = open_stream(seed, Stream.WORST_COSTS)
         genomes = np.concatenate([genomes, family.space().sample(PROBE_BUDGET, rng=rng)])
     values = costs.predict(genomes)
     chosen = runs(values)
@@ -150,7 +151,7 @@ def check_reachable(family: Family, costs: Costs, targets: Targets, *, seed: int
 def _least(family: Family, costs: Costs, name: str, seed: int) -> float:
     space = family.space()
     corners = np.array([c.genes for c in family.corners().values()], np.int16)
-    searcher = make_searcher("evolution", space, seed=seed, initial=corners)
+    searcher = make_searcher("evolution", space, seed=seed_of(seed, Stream.LEAST_COSTS), initial=corners)
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
         values = costs.predict(genomes)

@@ -14,6 +14,7 @@ from hw_profiles.calibration import Calibration, Validation, groups
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profiler import Emit, measure_networks
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.trust import trust
 from hw_profiles.workload import Workload
 from nas.run import Run
@@ -48,7 +49,7 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
             f"--validate measures, and {run.config.device.name} is not measured: its times are looked up"
         )
     draw = profile.validation.draw + 1 if profile.validation else 0
-    rng = np.random.default_rng([run.config.seed, 6, draw])
+    rng = open_stream(run.config.seed, Stream.VALIDATION, draw)
     networks = [
         (precision, True, work)
         for precision, works in random_networks(run.family, n, rng).items()

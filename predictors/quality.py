@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from predictors.calibration import coverage
 from predictors.features import ARCHITECTURE, policy
 from predictors.learning_curve import CurvePoint, Rows, curve_point, learning_curve
@@ -109,7 +110,7 @@ def assess(
         return prediction.mean
 
     few = [share for share in CURVE_SHARES if share * len(targets) * (1 - 1 / folds) >= FEWEST]
-    rng, judged = np.random.default_rng([seed, 1]), range(min(CURVE_FOLDS, folds))
+    rng, judged = open_stream(seed, Stream.LEARNING_CURVE), range(min(CURVE_FOLDS, folds))
     curve = learning_curve(fit, targets, fold, few, rng=rng, judged=judged) if few else ()
     mean = np.empty(len(targets))
     for k in range(folds):

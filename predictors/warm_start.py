@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from predictors.learning_curve import Fit, Rows, learning_curve
 from predictors.predictor import MakePredictor, Prediction, Predictor, check_rows, not_fitted
 from predictors.surrogate import Groups, embed, learn_kernel, points_at, posterior_mean
@@ -95,7 +96,7 @@ class WarmStart:
         """Whether unseen rows are ranked better with the prior. A Gaussian process stands in for the
         predictor, which would take too long.
         """
-        rng = np.random.default_rng([self.seed, 1])
+        rng = open_stream(self.seed, Stream.PRIOR_JUDGED)
         points = embed(self.space, self.costs, rng=rng)(genomes)
         ways = [_stand_in(points, said, targets) for said in (scores, np.zeros(len(scores)))]
         gain = 0.0

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hw_profiles.integer_sums import IntegerSums
+from hw_profiles.streams import Stream, open_stream
 from supernet.family import Family
 from supernet.network import Network
 from supernet.quant.calibrate import observe, quantize
@@ -30,7 +31,7 @@ def calibration_images(dataset: Dataset, *, seed: int) -> Images:
     candidate.
     """
     part = dataset.train
-    rows = np.random.default_rng([seed, 3]).permutation(len(part.labels))[:CALIBRATION_IMAGES]
+    rows = open_stream(seed, Stream.CALIBRATION).permutation(len(part.labels))[:CALIBRATION_IMAGES]
     return Images(part.pixels[rows], part.labels[rows])
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from nas.objectives import OBJECTIVES, Limit
 from nas.progress import progress_bar
 from nas.search.space_design import (
@@ -76,8 +77,8 @@ def design(
     Raises:
         TrilobitError: no network meets a limit.
     """
-    rng = np.random.default_rng([seed, 11])
-    drawn = DrawnNetworks(table, networks=networks, rng=np.random.default_rng([seed, 12]))
+    rng = open_stream(seed, Stream.DESIGN_SPACES)
+    drawn = DrawnNetworks(table, networks=networks, rng=open_stream(seed, Stream.DESIGN_NETWORKS))
     sample = random_spaces(table, compared, rng=rng)
     latency_s = np.concatenate([drawn(space)[1] for space in sample[:20]])
     limits_s = tuple(limit.resolve(float(latency_s.max())) for limit in limits) or (

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from nas.design.base import Base, Practice, SubStage, draw_sub_stages, stage_workload
 from supernet.families.staged_layers import Sizes, middle_channels
 from supernet.families.staged_net import ElasticStage, start_at_shortcuts
@@ -127,7 +128,7 @@ class Imitation:
 
     def rng(self, *purpose: int) -> np.random.Generator:
         """Draws of this (stage, type) and purpose."""
-        return np.random.default_rng([self.seed, self.s, self.base.types.index(self.block), *purpose])
+        return open_stream(self.seed, Stream.IMITATION, self.s, self.base.types.index(self.block), *purpose)
 
     @cached_property
     def sub_stages(self) -> tuple[SubStage, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.streams import Stream, open_stream
 from nas.pareto import Matrix, finite_rows, non_dominated
 from nas.search.acquisition import choose_batch
 from nas.search.evolution import spread_sample
@@ -128,7 +129,7 @@ def search_expensive(
     """
     if min(budget, batch) < 1:
         raise ValueError(f"budget and batch are at least 1, not {budget}, {batch}")
-    rng = np.random.default_rng([seed, 0])
+    rng = open_stream(seed, Stream.FIRST_EVALUATED)
     first = spread_sample(space, 4 * FIRST, rng=rng)
     first = first[np.sort(np.unique(row_hashes(first), return_index=True)[1])][: min(FIRST, budget)]
     known = Points(first, *evaluate(first))

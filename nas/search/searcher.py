@@ -42,7 +42,8 @@ class Searcher(Protocol):
     """Proposes networks and learns how good they are.
 
     Deterministic given its seed and what it was told: asked and told the same again, it goes the same way.
-    The random numbers of ask number `i` come from `default_rng([seed, i])`, so a run is resumed by
+    The random numbers of ask number `i` come from `default_rng([seed, i])`, a seed of its own
+    (`hw_profiles.streams`), so a run is resumed by
     replaying it from stored answers.
     """
 

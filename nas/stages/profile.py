@@ -20,6 +20,7 @@ from hw_profiles.measurement import MeasurePlan, Waiting
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import LayerSpec, Workload
 from nas.costs import compile_costs
 from nas.export.to_onnx import emit, random_network
@@ -97,7 +98,7 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
                     saving = began + SAVING * (time.monotonic() - began)
                 bar.show(profile)
         unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
-        rng = np.random.default_rng([run.config.seed, 7])
+        rng = open_stream(run.config.seed, Stream.FILLED_UNITS)
         if any(layer not in profile.table or profile.refused(layer) for layer in layers):
             profile = fill(profile, layers, sources=sources, rng=rng)
         if len(profile.table) > known:
@@ -113,7 +114,7 @@ def _calibrated(
     run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: Waiting
 ) -> DeviceProfile:
     """With whole networks, as far as there is time for them."""
-    rng = np.random.default_rng([run.config.seed, 4])
+    rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
     networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
     update = add("networks", len(networks))
     told = replace(waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured"))
@@ -154,7 +155,7 @@ def _measure_units(
     if wanted == len(layers) and deadline == math.inf:
         yield from measure(profile, layers)
         return
-    usage = unit_usage(run.family, np.random.default_rng([run.config.seed, 8]))
+    usage = unit_usage(run.family, open_stream(run.config.seed, Stream.UNIT_USAGE))
     while not profile.table or time.monotonic() < deadline:  # something has to be predicted from
         n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))
         if n <= 0:
@@ -227,7 +228,7 @@ def _print_coverage(
         console.print(_reduced(profile.device))
     if not rejected:
         return
-    space, rng = run.family.space(), np.random.default_rng([run.config.seed, 9])
+    space, rng = run.family.space(), open_stream(run.config.seed, Stream.EXCLUDED)
     latency_s = compile_costs(run.family, profile).predict(space.sample(TRIED, rng=rng))["latency"]
     example = rejected[0]
     why = f"for example {example.key()!r}: {profile.table[example].error}"
@@ -279,7 +280,7 @@ def random_emitter(run: Run) -> Emit:
 
 def emit_with_random_numbers(work: Workload, *, seed: int, batch: int = 1) -> bytes:
     """ONNX of a workload whose numbers do not matter."""
-    return emit(random_network(work, rng=np.random.default_rng([seed, 5])), batch=batch)
+    return emit(random_network(work, rng=open_stream(seed, Stream.RANDOM_NUMBERS)), batch=batch)
 
 
 def calibration_networks(

@@ -11,6 +11,7 @@ from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile_file import load_profile
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import macs, params
 from nas.costs import compile_costs
 from nas.documents import SamplesFile, genomes_of
@@ -37,7 +38,7 @@ def plan(run: Run) -> Sampling:
     table = compile_table(space, family.terms(), [macs, params])
     return Sampling(
         strategy=config.strategy,
-        embedding=embed(space, table, rng=np.random.default_rng([run.config.seed, 8])),
+        embedding=embed(space, table, rng=open_stream(run.config.seed, Stream.SAMPLE_EMBEDDING)),
         first=np.array([corner.genes for corner in family.corners().values()], np.int16),
         kinds=kinds if searched or config.quantized else kinds[:1],
         cost=_cheap_cost(run),

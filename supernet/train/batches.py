@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from supernet.train.augment import cutout, mixup, shift_and_flip
 from supernet.train.config import TrainConfig
 from supernet.train.data import Dataset, normalised, to_tensor
@@ -85,13 +86,13 @@ class Batches:
         targets = torch.from_numpy(part.labels).to(self.device)
         if config.mixup:
             soft = nn.functional.one_hot(targets, len(self.dataset.classes)).float()
-            x, targets = mixup(x, soft, config.mixup, rng=np.random.default_rng([seed, 5]))
+            x, targets = mixup(x, soft, config.mixup, rng=open_stream(seed, Stream.MIXUP))
         return x, targets
 
 
 @lru_cache(maxsize=2)  # 1 ms for 50,000 images, every step
 def _order(seed: int, epoch: int, images: int) -> np.ndarray:
-    order = np.random.default_rng([seed, 2, epoch]).permutation(images)
+    order = open_stream(seed, Stream.EPOCH, epoch).permutation(images)
     order.flags.writeable = False
     return order
 

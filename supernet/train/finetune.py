@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.lowering import lower
 from hw_profiles.options import Range, check
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import FLOATS, Workload
 from supernet.family import Family
 from supernet.network import Network
@@ -239,7 +239,7 @@ def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
 def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
     """Some images (n, c, r, r) of the training part, not augmented, on the CPU."""
     part = batches.dataset.train
-    rows = np.random.default_rng([batches.seed, 11]).permutation(len(part))[:count]
+    rows = open_stream(batches.seed, Stream.FINETUNED_NORM).permutation(len(part))[:count]
     return to_batch(part[rows], batches.dataset, resolution)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from supernet.family import Family
 from supernet.train.batches import Batches, resize
 from supernet.train.batches import steps_per_epoch as steps_per_epoch
@@ -195,7 +196,7 @@ def start(
     """
     placement = choose_placement(config, world)
     batches = Batches(dataset, config, seed, world, placement.device)
-    net = family.supernet(rng=np.random.default_rng([seed, 0])).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = family.supernet(rng=open_stream(seed, Stream.WEIGHTS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init != NONE and not resumes:
         path = weights_path(config.init)
         begun = start_from(net, load_weights(path), dataset.classes, origin=config.init)
@@ -291,7 +292,7 @@ def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[floa
         group["lr"] = config.learning_rate * warmed_cosine(step, training.steps, config.warmup)
     training.net.train()
     optimiser.zero_grad(set_to_none=True)
-    rng, done = np.random.default_rng([batches.seed, 1, step]), step / training.steps
+    rng, done = open_stream(batches.seed, Stream.STEP, step), step / training.steps
     archs = step_archs(training.family, config.schedule, config.random_subnets, done, rng=rng)
     losses = [_backward(training, archs, images, targets) for images, targets in batches.of(step)]
     parameters = list(training.net.parameters())

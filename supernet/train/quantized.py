@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.integer_sums import IntegerSums
+from hw_profiles.streams import Stream, open_stream
 from supernet.family import Family
 from supernet.quant.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
 from supernet.quant.policies import Policies, find_policies
@@ -172,7 +173,7 @@ def first_quantizers(
     part, at the largest and the smallest architecture.
     """
     part, device = dataset.train, next(net.parameters()).device
-    rows = np.random.default_rng([seed, 8]).permutation(len(part.labels))[:images]
+    rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part.labels))[:images]
     samples = [
         (family.workload(one), to_batch(part[rows], dataset, family.resolution(one)).to(device))
         for one in integer_corners(family)
@@ -211,7 +212,7 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
     loss = label_loss(logits, targets, phase.batches.config.smoothing)
     _apply(phase, loss, bits=WIDEST, factor=0.0)
     teacher = logits.detach()
-    rng = np.random.default_rng([seed, 9, step])
+    rng = open_stream(seed, Stream.QUANTIZED_STEP, step)
     _in_fp32(phase, images, teacher, rng)
     for genome in _step_genomes(phase, step, traces, rng):
         candidate = _candidate(family, genome)
@@ -290,7 +291,7 @@ def _bits(policies: Policies, genome: Genomes) -> float:
 def _traces(phase: _Phase) -> dict[str, float]:
     """On one batch of unchanged images."""
     part, base = phase.batches.dataset.train, _candidate(phase.family, phase.policies.base)
-    rows = np.random.default_rng([phase.batches.seed, 10]).permutation(len(part.labels))
+    rows = open_stream(phase.batches.seed, Stream.HESSIAN).permutation(len(part.labels))
     rows = rows[: phase.config.batch_size]
     device = phase.batches.device
     images = to_batch(part[rows], phase.batches.dataset, phase.family.resolution(base)).to(device)

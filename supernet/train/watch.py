@@ -1,9 +1,9 @@
 """How good both ends of a supernet are while it trains."""
 
-import numpy as np
 import torch
 from torch import nn
 
+from hw_profiles.streams import Stream, open_stream
 from supernet.evaluate import CALIBRATION_BATCH, EVALUATION_BATCH, calibration_images
 from supernet.family import Family
 from supernet.subnet import recalibrate
@@ -19,7 +19,7 @@ def watched_accuracies(
     `IMAGES` images of search-validation each time. The supernet itself is not touched.
     """
     corners = family.corners()
-    rows = np.random.default_rng([seed, 6]).permutation(len(dataset.validation))[:IMAGES]
+    rows = open_stream(seed, Stream.WATCHED).permutation(len(dataset.validation))[:IMAGES]
     part, calibration = dataset.validation[rows], calibration_images(dataset, seed=seed)
     found = {}
     for name in ("largest", "smallest"):

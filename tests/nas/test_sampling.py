@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import macs, params
 from nas.config import SampleSection
 from nas.pareto import non_dominated
@@ -108,7 +109,7 @@ def test_seeds_give_different_samples() -> None:
 
 def test_random_is_drawn_in_one_piece() -> None:
     samples = sample(setting("random", fp32=45, quantized=0), accuracy)
-    drawn = plain(45, rng=np.random.default_rng([0, 6]))
+    drawn = plain(45, rng=open_stream(0, Stream.SAMPLES))
     np.testing.assert_array_equal(samples.genomes[len(CORNERS) :], drawn)
 
 
