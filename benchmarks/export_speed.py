@@ -10,21 +10,25 @@ run tunes the units; how long a library takes is measured after that.
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from harness import Row, interquartile_range, one_core, parse_arguments, report
+from harness import Row, argument_parser, interquartile_range, one_core, report
 
 from hw_profiles.backends.ort import open_session, prepared
 from hw_profiles.backends.tvm_cpu.backend import network_arrays, timed_library
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters
-from hw_profiles.backends.tvm_cpu.target import host_target
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.integer_sums import WIDEST_EXACT
 from hw_profiles.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.workload import Workload, macs
 from nas.export.to_onnx import emit, random_network
 from nas.export.to_tvm import build_library, unit_numbers
 from supernet.family import load_family
+from supernet.network import Network
 
 FORMATS = ("fp32", "int8", "int4")
 FASTER = {"ONNX Runtime int8": 1.25, "ONNX Runtime fp32": 2.0}
@@ -48,10 +52,27 @@ def uniform_networks(n: int) -> list[dict[str, Workload]]:
     return found
 
 
-def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> dict[str, list[Timed]]:
+def made_for(work: Workload, target: TvmTarget) -> Network:
+    """The network with random weights, in the codes that the target's fastest kernels take."""
+    network = random_network(work, rng=np.random.default_rng(0))
+    if not sums_of(target).reduced:
+        return network
+    layers = dict(zip(network.workload.names, network.workload.layers, strict=True))
+    parameters = {
+        name: replace(each, weight=np.clip(each.weight, -WIDEST_EXACT, WIDEST_EXACT))
+        if layers[name].weight_format == "int8"
+        else each
+        for name, each in network.parameters.items()
+    }
+    return replace(network, parameters=parameters)
+
+
+def forms_of(
+    works: Mapping[str, Workload], folder: Path, plan: MeasurePlan, target: TvmTarget
+) -> dict[str, list[Timed]]:
     """The network's three forms, ready to be timed."""
-    made = {fmt: random_network(works[fmt], rng=np.random.default_rng(0)) for fmt in ("fp32", "int8")}
-    library, target = build_library(made["int8"]), host_target()
+    made = {fmt: made_for(works[fmt], target) for fmt in ("fp32", "int8")}
+    library = build_library(made["int8"], target=target.name)
     assert library.integer_only
     path = folder / f"{len(list(folder.iterdir()))}.so"
     link_network(library.plan, target, path)
@@ -61,7 +82,7 @@ def forms_of(works: Mapping[str, Workload], folder: Path, plan: MeasurePlan) -> 
     return {"ours": timed_library(path, arrays, sessions=1), **ort}
 
 
-def costs(works: Mapping[str, Workload]) -> tuple[dict[str, float], dict[str, int]]:
+def costs(works: Mapping[str, Workload], target: TvmTarget) -> tuple[dict[str, float], dict[str, int]]:
     """Seconds of both kinds of export, and bytes of the file in each format."""
     sizes, took = {}, {}
     for fmt, work in works.items():
@@ -70,7 +91,7 @@ def costs(works: Mapping[str, Workload]) -> tuple[dict[str, float], dict[str, in
         sizes[fmt] = len(emit(network))
         took[f"ONNX {fmt}"] = time.perf_counter() - start
     start = time.perf_counter()
-    build_library(random_network(works["int8"], rng=np.random.default_rng(0)))
+    build_library(made_for(works["int8"], target), target=target.name)
     took["library"] = time.perf_counter() - start
     return took, sizes
 
@@ -122,13 +143,18 @@ def cost_rows(found: list[tuple[dict[str, float], dict[str, int]]]) -> list[Row]
 
 def main() -> None:
     """Run, print and write."""
-    arguments = parse_arguments(__doc__, seeds=6)
+    parser = argument_parser(__doc__, seeds=6)
+    parser.add_argument("--target", type=parse_target, default="host", help="what ours is compiled for")
+    arguments = parser.parse_args()
+    target: TvmTarget = arguments.target
     networks = uniform_networks(1 if arguments.quick else arguments.seeds)
     mega = [sum(map(macs, forms["fp32"].layers)) / 1e6 for forms in networks]
     with tempfile.TemporaryDirectory() as name:
         plan = MeasurePlan(rounds=8 if arguments.quick else ROUNDS)
-        ready = [forms_of(forms, Path(name), plan) for forms in networks]  # tunes, which may use every core
-        found = [costs(forms) for forms in networks]
+        ready = [
+            forms_of(forms, Path(name), plan, target) for forms in networks
+        ]  # tunes, which may use every core
+        found = [costs(forms, target) for forms in networks]
         with one_core():
             pulse, times_s = Pulse(), []
             for forms in ready:

@@ -5,6 +5,9 @@ the moments when it is left alone. Both get uint8 codes and give what the unit g
 classifier). ORT's time is that of a session with one fused operator and preallocated tensors; the second
 peer column takes off what a session costs that does nothing. Ours is a linked library that is called by TVM's
 timer. Every result of ours is compared with the integer reference first: it must be equal bit for bit.
+
+`--target` compiles for another processor whose code this one runs, for example `znver3` for AVX2 alone; what
+instructions ONNX Runtime uses is not ours to choose, so its sums are reported beside it.
 """
 
 import tempfile
@@ -14,19 +17,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import tvm
-from harness import Row, interquartile_range, one_core, parse_arguments, report
+from harness import Row, argument_parser, interquartile_range, one_core, report
 
 from hw_profiles.arithmetic import random_network as random_numbers
 from hw_profiles.arithmetic import run_network
-from hw_profiles.backends.ort import open_session
+from hw_profiles.backends.ort import OrtBackend, open_session
 from hw_profiles.backends.tvm_cpu.backend import (
     compiled_units,
     default_database,
     network_arrays,
     timed_library,
 )
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
 from hw_profiles.interleave import Pulse, Timed, interleaved, timed
@@ -83,7 +87,7 @@ def ours(layer: LayerSpec, unit: CompiledUnit, target: TvmTarget, library: Path)
     work = single(layer)
     plan = plan_network(work, {layer.key(): unit})
     link_network(plan, target, library)
-    numbers = random_numbers(work, np.random.default_rng(0))
+    numbers = random_numbers(work, np.random.default_rng(0), sums=sums_of(target))
     arrays = network_arrays(plan, pack_parameters(plan, numbers, target))
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(str(library))["main"](*tensors)
@@ -153,9 +157,10 @@ def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -
     ]
 
 
-def rows(plan: MeasurePlan, shapes: Sequence[tuple[str, LayerSpec]], pulse: Pulse) -> list[Row]:
+def rows(
+    plan: MeasurePlan, shapes: Sequence[tuple[str, LayerSpec]], pulse: Pulse, target: TvmTarget
+) -> list[Row]:
     """Measure all shapes, each in turns with ORT."""
-    target = host_target()
     database = Database(default_database(), target)
     units = compiled_units([single(layer) for _, layer in shapes], database, run_locally)
     result: list[Row] = []
@@ -198,12 +203,16 @@ def all_shapes() -> list[tuple[str, LayerSpec]]:
 
 def main() -> None:
     """Run, print and write."""
-    arguments = parse_arguments(__doc__, seeds=60)
+    parser = argument_parser(__doc__, seeds=60)
+    parser.add_argument("--target", type=parse_target, default="host", help="what ours is compiled for")
+    arguments = parser.parse_args()
+    target: TvmTarget = arguments.target
     rounds, shapes = (8, all_shapes()[::5]) if arguments.quick else (arguments.seeds, all_shapes())
     waiting_s = 0.2 if arguments.quick else 4.0
     with one_core():
         plan = MeasurePlan(rounds=rounds, waiting_s=waiting_s, clock="wall")
-        report("tvm_vs_ort", rows(plan, shapes, Pulse()), arguments.json)
+        print(f"ours for {target.name}; sums of ONNX Runtime here: {OrtBackend().describe().integer_sums}")
+        report("tvm_vs_ort", rows(plan, shapes, Pulse(), target), arguments.json)
 
 
 if __name__ == "__main__":

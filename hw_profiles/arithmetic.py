@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload
 
 Array = NDArray[Any]
@@ -27,6 +28,7 @@ MANTISSA_BITS = 31
 MAX_SHIFT = 62  # so that accumulator * mantissa + 2^(shift - 1) stays within 63 bits
 WEIGHT_RANGE: Mapping[str, tuple[int, int]] = {
     "int8": (-128, 127),
+    "int8-exact": (-128, 127),
     "int6": (-32, 31),
     "int4": (-8, 7),
     "int2": (-2, 1),
@@ -262,14 +264,27 @@ _RUNS: Mapping[str, Callable[[LayerSpec, UnitNumbers, Sequence[Array]], Array]] 
 }
 
 
+def weight_range(weight_format: str, sums: IntegerSums = IntegerSums.EXACT) -> tuple[int, int]:
+    """Return the lowest and the highest code of weights that are made for a device with such sums."""
+    low, high = WEIGHT_RANGE[weight_format]
+    if weight_format == "int8" and sums.reduced:
+        return max(low, -WIDEST_EXACT), min(high, WIDEST_EXACT)
+    return low, high
+
+
 def random_numbers(
-    layer: LayerSpec, rng: np.random.Generator, inputs: tuple[Quantization | None, ...] | None = None
+    layer: LayerSpec,
+    rng: np.random.Generator,
+    inputs: tuple[Quantization | None, ...] | None = None,
+    *,
+    sums: IntegerSums = IntegerSums.EXACT,
 ) -> UnitNumbers:
     """Numbers for measuring and testing, of a trained network's magnitude: denormal floats would change the
     time, codes that all clip would hide errors.
 
     Args:
         inputs: quantization of the tensors that it reads, where that is given.
+        sums: of the device that the weights are made for.
     """
     count = 2 if layer.is_add else 1
     if inputs is None:
@@ -284,7 +299,7 @@ def random_numbers(
     if layer.weight_format == FP32:
         weight = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
         return UnitNumbers(inputs, output, weight, np.ones(layer.out_channels, np.float32), bias)
-    low, high = WEIGHT_RANGE[layer.weight_format]
+    low, high = weight_range(layer.weight_format, sums)
     codes = rng.integers(low, high + 1, shape).astype(np.int8)
     spread = np.sqrt(((high - low) ** 2) / 12 * fan_in)  # standard deviation of a sum of such codes
     scale = (rng.uniform(0.5, 1.5, layer.out_channels) / spread).astype(np.float32)
@@ -312,13 +327,19 @@ def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) ->
     return rng.integers(0, CODES, shape).astype(np.uint8)
 
 
-def random_network(work: Workload, rng: np.random.Generator) -> dict[str, UnitNumbers]:
-    """Numbers for each layer by its name; neighbours agree about the tensor between them."""
+def random_network(
+    work: Workload, rng: np.random.Generator, *, sums: IntegerSums = IntegerSums.EXACT
+) -> dict[str, UnitNumbers]:
+    """Numbers for each layer by its name; neighbours agree about the tensor between them.
+
+    Args:
+        sums: of the device that the weights are made for.
+    """
     image = _random_quantization(rng, "none", work.in_format)
     numbers: dict[str, UnitNumbers] = {}
     for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
         inputs = tuple(image if i == INPUT else numbers[work.names[i]].output for i in sources)
-        numbers[name] = random_numbers(layer, rng, inputs)
+        numbers[name] = random_numbers(layer, rng, inputs, sums=sums)
     return numbers
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from hw_profiles.arithmetic import Quantization, UnitNumbers
 from hw_profiles.backends.tvm_cpu.backend import compiled_units, default_database
+from hw_profiles.backends.tvm_cpu.dot import exact_where_needed
 from hw_profiles.backends.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
 from hw_profiles.backends.tvm_cpu.standalone import (
     float_operations,
@@ -67,7 +68,8 @@ def build_library(network: Network, *, target: str = "host", database: Path | No
         RuntimeError: a network that is to be computed in integers is not.
     """
     parsed = parse_target(target)
-    work = network.workload
+    numbers = unit_numbers(network)
+    work = exact_where_needed(network.workload, numbers, parsed)
     if why := why_not(work):
         raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
     tuned = Database(database or default_database(), parsed)
@@ -78,11 +80,11 @@ def build_library(network: Network, *, target: str = "host", database: Path | No
     integer_only = is_integer_only(work)
     if integer_only and (floating := float_operations(plan, parsed)):
         raise RuntimeError(f"layers that are to be integer-only compute in floating point: {floating}")
-    return Library(_linked(plan, network, parsed), parsed.name, parsed.local, integer_only, plan)
+    return Library(_linked(plan, numbers, parsed), parsed.name, parsed.local, integer_only, plan)
 
 
-def _linked(plan: NetworkPlan, network: Network, target: TvmTarget) -> bytes:
-    parameters = pack_parameters(plan, unit_numbers(network), target)
+def _linked(plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget) -> bytes:
+    parameters = pack_parameters(plan, numbers, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
         link_standalone(plan, parameters, target, path)

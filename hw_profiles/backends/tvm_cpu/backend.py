@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tvm
@@ -16,6 +16,7 @@ import tvm
 from hw_profiles.arithmetic import random_network, random_tensor
 from hw_profiles.backend import DeviceInfo, Job
 from hw_profiles.backends.tvm_cpu.compile import one_line
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.backends.tvm_cpu.templates import ACTIVATIONS, is_supported
@@ -30,9 +31,6 @@ from hw_profiles.probe import Probe, alone
 from hw_profiles.workload import LayerSpec, Workload
 
 Prepared = TypeVar("Prepared")
-# Every kernel is tried on the device itself, boards included, with weight codes of the whole range; one that
-# saturates computes something else than `hw_profiles.arithmetic` says, and is not chosen (`tuning.choose`).
-INTEGER_SUMS: Literal["exact"] = "exact"
 
 
 def default_database() -> Path:
@@ -95,7 +93,7 @@ class TvmBackend(OwnKernels):
             engine_version=tvm.__version__,
             provider=self._target.name,
             energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
-            integer_sums=INTEGER_SUMS,
+            integer_sums=sums_of(self._target).value,
         )
 
     @property
@@ -150,7 +148,7 @@ def prepare(
         plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
         if not library.exists():
             link_network(plan, target, library)
-        numbers = random_network(workload, np.random.default_rng(0))
+        numbers = random_network(workload, np.random.default_rng(0), sums=sums_of(target))
         return ready(library, network_arrays(plan, pack_parameters(plan, numbers, target)))
     except TrilobitError:
         raise

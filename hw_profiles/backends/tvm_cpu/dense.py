@@ -12,19 +12,19 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.arithmetic import UnitNumbers
+from hw_profiles.backends.tvm_cpu.dot import GROUP, checked_codes, instruction_of, shift_of
 from hw_profiles.backends.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
-from hw_profiles.backends.tvm_cpu.vnni import dot_intrinsic
 from hw_profiles.backends.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
 from hw_profiles.workload import FP32, LayerSpec
 
-REGISTERS = 24  # vectors of accumulators that leave room for the operands
+# by vector registers: accumulators that leave room for the operands, and how many were the fastest for most
+# shapes: enough to hide how long a multiplication takes, few enough to leave room for constants
+MOST_VECTORS, BEST_VECTORS = {16: 14, 32: 24}, {16: 8, 32: 13}
 MAX_COLUMNS = 16
 MAX_BLOCKS = 4  # more, and the constants of the channels no longer fit beside the sums
-BEST_VECTORS = 13
 MAX_TILES = 6
-GROUP = 4  # inputs that one VNNI lane multiplies
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,16 @@ def _windows(layer: LayerSpec, group: int) -> _Windows:
 
 
 def _group(layer: LayerSpec, target: TvmTarget) -> int:
-    return GROUP if target.vnni and layer.activation_format != FP32 else 1
+    return GROUP if instruction_of(layer, target) else 1
 
 
 def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    """(weights, constants)."""
-    weight, _, _ = numbers.parameters
+    """(weights, constants).
+
+    Raises:
+        ValueError: there are weight codes that would saturate.
+    """
+    weight = checked_codes(layer, numbers, instruction_of(layer, target))
     group, lanes = _group(layer, target), tile.lanes
     windows = _windows(layer, group)
     blocks = blocks_of(layer.out_channels, lanes)
@@ -102,7 +106,8 @@ def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) 
     padded = np.zeros((blocks * lanes, layer.kernel, windows.padded_window), flat.dtype)
     padded[: layer.out_channels, :, : windows.window] = flat
     grouped = padded.reshape(blocks, lanes, layer.kernel, -1, group).transpose(0, 2, 3, 1, 4)
-    return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes)
+    shift = shift_of(instruction_of(layer, target))
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes, shift)
 
 
 def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: Any) -> Any:
@@ -123,7 +128,7 @@ def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: An
 def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     group = _group(layer, target)
     windows = _windows(layer, group)
-    blocks = blocks_of(layer.out_channels, lanes)
+    blocks, shift = blocks_of(layer.out_channels, lanes), shift_of(instruction_of(layer, target))
     argument = weight_argument(layer, (blocks, layer.kernel, windows.padded_window // group, lanes, group))
     channels = blocks * lanes
     integer = layer.activation_format != FP32
@@ -145,6 +150,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
             tirx.floormod(q, group),
         )
         left = rows[r * windows.row_step + i, x * windows.step + q].astype(acc_dtype)
+        left = left - shift if shift else left
         return te.sum(left * weight[place].astype(acc_dtype), axis=[i, q])
 
     acc = te.compute((windows.rows, windows.columns, channels), product, name="acc")
@@ -172,8 +178,8 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
         # once for all positions; a lone one takes its codes as it goes, from registers
         lone = layer.out_shape[1] * layer.out_shape[2] == tile.columns
         unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))
-    vnni = _group(layer, target) == GROUP
-    if not vnni:
+    instruction = instruction_of(layer, target)
+    if not instruction:
         sch.vectorize(lane)
     sch.unroll(block)
     sch.unroll(column)
@@ -182,8 +188,8 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
         sch.get_loops(start)[:-4:-1], (sch.vectorize, sch.unroll, sch.unroll), strict=True
     ):
         change(loop)
-    if vnni:
-        sch.tensorize(lane, dot_intrinsic(tile.lanes))
+    if instruction:
+        sch.tensorize(lane, instruction.dot(tile.lanes))
     windows = _windows(layer, _group(layer, target))
     if windows.copied:
         _copy_in_vectors(sch, windows)
@@ -216,14 +222,14 @@ def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
     windows = _windows(layer, _group(layer, target))
     lanes = lanes_of(layer.out_channels, target)
     blocks = blocks_of(layer.out_channels, lanes)
+    most, best = MOST_VECTORS[target.registers], BEST_VECTORS[target.registers]
     found = [
         Tile(lanes, columns, block)
         for columns in divisors(windows.columns, MAX_COLUMNS)
-        for block in divisors(blocks, MAX_BLOCKS if windows.columns > 1 else REGISTERS)
-        if columns * block <= REGISTERS
+        for block in divisors(blocks, MAX_BLOCKS if windows.columns > 1 else most)
+        if columns * block <= most
     ]
-    # enough sums at a time to hide how long a multiplication takes, few enough to leave room for constants
-    return sorted(found, key=lambda tile: (abs(tile.vectors - BEST_VECTORS), -tile.columns))[:MAX_TILES]
+    return sorted(found, key=lambda tile: (abs(tile.vectors - best), -tile.columns))[:MAX_TILES]
 
 
 DENSE = Template(tiles, schedule, pack)

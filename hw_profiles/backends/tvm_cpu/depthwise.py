@@ -1,8 +1,8 @@
 """Depthwise convolutions: one filter per channel.
 
 The input is copied into padded planes of one vector of channels each, [block, row, column, lane]. There, four
-neighbouring positions are one vector of bytes, so that one VNNI instruction multiplies four taps of 16
-channels (the filter is padded with zeros to whole groups). Other targets multiply tap by tap.
+neighbouring positions are one vector of bytes, so that one instruction multiplies four taps of all lanes (the
+filter is padded with zeros to whole groups). Processors without one multiply tap by tap.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,19 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.arithmetic import UnitNumbers
+from hw_profiles.backends.tvm_cpu.dot import (
+    GROUP,
+    Instruction,
+    checked_codes,
+    instruction_of,
+    shift_of,
+)
 from hw_profiles.backends.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
-from hw_profiles.backends.tvm_cpu.vnni import taps_intrinsic
 from hw_profiles.backends.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
 from hw_profiles.workload import FP32, LayerSpec
 
-GROUP = 4  # taps that one VNNI lane multiplies
 MAX_COLUMNS, MAX_ROWS, MAX_REAL_ROWS = 8, 8, 2
 INTEGER_VECTORS, REAL_VECTORS = 8, 4  # sums at a time that were fastest for most shapes
 MAX_TILES = 5
@@ -46,7 +51,7 @@ class _Planes:
 
 
 def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
-    group = GROUP if target.vnni and layer.activation_format != FP32 else 1
+    group = GROUP if _instruction(layer, target) else 1
     _, height, width = layer.in_shape
     edge, taps = layer.kernel // 2, blocks_of(layer.kernel, group)
     last = (layer.out_shape[2] - 1) * layer.stride
@@ -54,16 +59,26 @@ def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
     return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
 
 
+def _instruction(layer: LayerSpec, target: TvmTarget) -> Instruction | None:
+    instruction = instruction_of(layer, target)
+    return instruction if instruction and instruction.shuffle <= target.features else None
+
+
 def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    """(weights, constants)."""
-    weight, _, _ = numbers.parameters
+    """(weights, constants).
+
+    Raises:
+        ValueError: there are weight codes that would saturate.
+    """
+    instruction = _instruction(layer, target)
+    weight = checked_codes(layer, numbers, instruction)
     planes = _planes(layer, target, tile.lanes)
     channels, kernel = planes.blocks * planes.lanes, layer.kernel
     padded = np.zeros((channels, kernel, planes.taps * planes.group), weight.dtype)
     padded[: layer.out_channels, :, :kernel] = weight[:, 0]
     grouped = padded.reshape(planes.blocks, planes.lanes, kernel, planes.taps, planes.group)
     grouped = grouped.transpose(0, 2, 3, 1, 4)
-    return pack_weights(layer, grouped), pack_constants(layer, numbers, channels)
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, channels, shift_of(instruction))
 
 
 def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: Any) -> Any:
@@ -87,6 +102,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     argument = weight_argument(layer, (planes.blocks, layer.kernel, planes.taps, lanes, group))
     integer = layer.activation_format != FP32
     acc_dtype = "int32" if integer else "float32"
+    shift = tirx.const(shift_of(_instruction(layer, target)), acc_dtype)
     _, height, width = layer.out_shape
     source = te.placeholder(
         (*layer.in_shape[1:], layer.in_shape[0]), DTYPES[layer.activation_format], "source"
@@ -101,7 +117,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     acc = te.compute(
         (height, width, planes.blocks, lanes),
         lambda y, x, b, c: te.sum(
-            padded[b, y * stride + i, x * stride + t * group + j, c].astype(acc_dtype)
+            (padded[b, y * stride + i, x * stride + t * group + j, c].astype(acc_dtype) - shift)
             * weight[b, i, t, c, j].astype(acc_dtype),
             axis=[i, t, j],
         ),
@@ -135,7 +151,8 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
         unpack_at(sch, b, tile.lanes * planes.group)
     for loop in (row, column, t):
         sch.unroll(loop)
-    if planes.group == 1:
+    instruction = _instruction(layer, target)
+    if not instruction:
         sch.vectorize(c)
     start = sch.decompose_reduction(acc, i)
     for loop, change in zip(
@@ -143,8 +160,8 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     ):
         change(loop)
     sch.unroll(i)
-    if planes.group == GROUP:
-        sch.tensorize(c, taps_intrinsic(tile.lanes))
+    if instruction:
+        sch.tensorize(c, instruction.taps(tile.lanes))
     return sch.mod["main"]
 
 

@@ -69,7 +69,7 @@ def _add(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
 
     out = te.compute(
         first.shape,
-        lambda i: codes(layer, operand(first, 0, i) + operand(second, 1, i), constants[ADD_ZERO_POINTS[2]]),
+        lambda i: codes(operand(first, 0, i) + operand(second, 1, i) + constants[ADD_ZERO_POINTS[2]]),
         name="out",
     )
     return _vectorized(te.create_prim_func([first, second, constants, out]), "out", _vector(layer, tile))
@@ -96,8 +96,7 @@ def _pool(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     def finished(c: Any) -> Any:
         if not integer:
             return acc[c] * tirx.const(1 / pixels, "float32")
-        scaled = rescaled(acc[c], -pixels * constants[2], constants[0], constants[1])
-        return codes(layer, scaled, constants[3])
+        return codes(rescaled(acc[c], -pixels * constants[2], constants[0], constants[1], constants[3]))
 
     out = te.compute((channels,), finished, name="out")
     arguments = [source, constants, out] if integer else [source, out]
@@ -134,7 +133,7 @@ def _quantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
         bound = tirx.const(BOUND, "float32")
         clipped = tirx.min(tirx.max(source[i] * constants[0], -bound), bound)
         rounded = tirx.reinterpret("int32", clipped + tirx.const(ROUNDER, "float32")) - ROUNDER_BITS
-        return codes(layer, rounded, constants[1].astype("int32"))
+        return codes(rounded + constants[1].astype("int32"))
 
     out = te.compute(source.shape, code, name="out")
     return _vectorized(te.create_prim_func([source, constants, out]), "out", _vector(layer, tile))

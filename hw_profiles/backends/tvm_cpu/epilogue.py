@@ -22,10 +22,11 @@ def constants_placeholder(layer: LayerSpec, channels: int) -> Any:
     return te.placeholder((4, max(channels, WIDTH)), "int32", "constants")
 
 
-def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int) -> Array:
+def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int, shift: int = 0) -> Array:
     """Those constants, channels padded to `channels`.
 
-    The input's zero point is folded into the bias: sum (x - z) w + b = sum x w + (b - z sum w).
+    The input's zero point is folded into the bias, and so is what was taken off the input already:
+    sum (x - z) w + b = sum (x - shift) w + (b + (shift - z) sum w).
     """
     weight, _, bias = numbers.parameters
     if layer.activation_format == FP32:
@@ -36,7 +37,8 @@ def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int) -> Arr
     constants = np.zeros((4, max(channels, WIDTH)), np.int32)
     constants[SHIFT] = 1  # of padding: a shift by nothing has no rounding bit
     sums = weight.astype(np.int64).reshape(out, -1).sum(1)
-    constants[BIAS, :out] = (bias_codes(numbers).astype(np.int64) - zero_point * sums).astype(np.int32)
+    folded = bias_codes(numbers).astype(np.int64) + (shift - zero_point) * sums
+    constants[BIAS, :out] = folded.astype(np.int32)
     constants[ZERO_POINTS, INPUT_ZERO] = zero_point
     if layer.out_format == FP32:
         constants[MULTIPLIER, :out] = accumulator_scale(numbers).view(np.int32)
@@ -61,13 +63,12 @@ def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any) -> Any:
     bias, multiplier = constants[BIAS, channel], constants[MULTIPLIER, channel]
     if layer.out_format == FP32:
         return (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
-    scaled = rescaled(acc, bias, multiplier, constants[SHIFT, channel])
-    return codes(layer, scaled, constants[ZERO_POINTS, OUTPUT_ZERO])
+    zero_point = constants[ZERO_POINTS, OUTPUT_ZERO]  # 0 after a ReLU: clipping is all
+    return codes(rescaled(acc, bias, multiplier, constants[SHIFT, channel], zero_point))
 
 
-def codes(layer: LayerSpec, scaled: Any, zero_point: Any) -> Any:
-    """uint8 codes of an int32 at the output's scale. After a ReLU, the zero point is 0: clipping is all."""
-    shifted = scaled if layer.activation == "relu" else scaled + zero_point
+def codes(shifted: Any) -> Any:
+    """uint8 codes of an int32 at the output's scale, zero point added."""
     return tirx.min(tirx.max(shifted, 0), CODES - 1).astype("uint8")
 
 

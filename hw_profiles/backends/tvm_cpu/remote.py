@@ -10,7 +10,6 @@ import tvm
 
 from hw_profiles.backend import Backend, DeviceInfo, Job
 from hw_profiles.backends.tvm_cpu.backend import (
-    INTEGER_SUMS,
     OwnKernels,
     TvmBackend,
     compiled_units,
@@ -19,12 +18,12 @@ from hw_profiles.backends.tvm_cpu.backend import (
 )
 from hw_profiles.backends.tvm_cpu.boards import Board, Boards
 from hw_profiles.backends.tvm_cpu.compile import compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.dot import register_intrinsics, sums_of
 from hw_profiles.backends.tvm_cpu.session import Program
 from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.backends.tvm_cpu.tracker import parse_tracker
 from hw_profiles.backends.tvm_cpu.tuning import Database
 from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
-from hw_profiles.backends.tvm_cpu.vnni import dot_intrinsic, taps_intrinsic
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.workload import LayerSpec
@@ -64,7 +63,7 @@ class RemoteTvmBackend(OwnKernels):
         self._name = re.sub(r"[^\w.-]", "_", key)
         folder = (database or default_database()) / f"boards-{self._name}"
         self._database = Database(folder, self._target)
-        _register_intrinsics(self._target)
+        register_intrinsics(self._target)  # before several threads compile: TVM takes each name once
         self.boards = Boards(parse_tracker(tracker), key, _reference(self._target))
 
     def describe(self) -> DeviceInfo:
@@ -75,7 +74,7 @@ class RemoteTvmBackend(OwnKernels):
             engine_version=tvm.__version__,
             provider=self._target.name,
             energy="not measured: boards' counters are not read over RPC",
-            integer_sums=INTEGER_SUMS,
+            integer_sums=sums_of(self._target).value,
         )
 
     @property
@@ -125,14 +124,6 @@ def _reference(target: TvmTarget) -> Program:
         code.write_bytes(candidate.code)
         link_shared(target, [str(code)], library)
         return Program(library.read_bytes(), candidate.symbol, arrays)
-
-
-def _register_intrinsics(target: TvmTarget) -> None:
-    """Before several threads compile: TVM takes each name once."""
-    if target.vnni:
-        for lanes in (8, 16):
-            dot_intrinsic(lanes)
-            taps_intrinsic(lanes)
 
 
 def _program(library: Path, arrays: Sequence[Array]) -> Program:

@@ -17,40 +17,61 @@ NAME = "tirx.trilobit_rescale"
 PURE = 1  # tvm's CallEffectKind: no side effects, the same arguments give the same result
 LEVEL = 99  # above TVM's own rules
 HALF = 32  # bits
+TOP = 62  # 2^TOP is above every product, and 2^c divides it
 
 
-def rescaled(value: Any, offset: Any, m: Any, c: Any) -> Any:
-    """round((value + offset) * m / 2^c), half up, all int32: `hw_profiles.arithmetic.rescale`.
+def rescaled(value: Any, offset: Any, m: Any, c: Any, zero_point: Any) -> Any:
+    """round((value + offset) * m / 2^c) + zero_point, half up, all int32: `hw_profiles.arithmetic.rescale`.
 
-    What depends on `offset`, `m` and `c` alone is computed apart, for a loop to compute it once.
+    What depends on everything but `value` is computed apart, for a loop to compute it once.
     """
     if NAME not in set(Op.list_op_names()):
-        tvm.ir._ffi_api.RegisterOp(NAME, "round((value + offset) * m / 2^c), half up")
+        tvm.ir._ffi_api.RegisterOp(NAME, "round((value + offset) * m / 2^c) + zero_point, half up")
         register_op_attr(NAME, "TVectorizable", True)
         register_op_attr(NAME, "TCallEffectKind", PURE)
         register_op_attr(NAME, "TScriptPrinterName", "trilobit_rescale")
         register_intrin_lowering(NAME, target="llvm", f=_lowered, level=LEVEL)
-    return tirx.call_intrin("int32", NAME, value, offset, m, c)
+    return tirx.call_intrin("int32", NAME, value, offset, m, c, zero_point)
 
 
 def _lowered(call: Any) -> Any:
+    *operands, zero_point = call.args
     lanes = _lanes(call)
     if lanes % 2:
-        operands = [each.astype(_vector("int64", lanes)) for each in call.args]
-        return _scaled(operands, lanes).astype(_vector("int32", lanes))
-    pairs = [tirx.reinterpret(_vector("int64", lanes // 2), each) for each in call.args]
-    count = lanes // 2
+        wide = [each.astype(_vector("int64", lanes)) for each in operands]
+        scaled, above = _scaled(wide, lanes)
+        return (scaled - above).astype(_vector("int32", lanes)) + zero_point
+    count, places = lanes // 2, list(range(lanes))
+    odd_places = [place | 1 for place in places]
+    even, above_even = _scaled([_low(each, count) for each in operands], count)
+    odd, above_odd = _scaled([_low(tirx.Shuffle([each], odd_places), count) for each in operands], count)
+    above = _joined(above_even, above_odd, count)
+    return _joined(even, odd, count) + (zero_point - above)
+
+
+def _low(value: Any, count: int) -> Any:
+    """The lower halves of pairs of int32, as int64, so that LLVM sees that only 32 bits are multiplied."""
     shift = _constant(HALF, count)
-    even = _scaled([(each << shift) >> shift for each in pairs], count)
-    odd = _scaled([each >> shift for each in pairs], count)
-    joined = (odd << shift) | (even & _constant(2**HALF - 1, count))
-    return tirx.reinterpret(_vector("int32", lanes), joined)
+    return (tirx.reinterpret(_vector("int64", count), value) << shift) >> shift
 
 
-def _scaled(operands: Sequence[Any], lanes: int) -> Any:
+def _joined(even: Any, odd: Any, count: int) -> Any:
+    """The lower halves of two vectors of int64, in turns."""
+    both = (odd << _constant(HALF, count)) | (even & _constant(2**HALF - 1, count))
+    return tirx.reinterpret(_vector("int32", 2 * count), both)
+
+
+def _scaled(operands: Sequence[Any], lanes: int) -> tuple[Any, Any]:
+    """(the quotient and something, that something): made positive, a sum needs no arithmetic shift, for which
+    AVX2 has no instruction.
+    """
     value, offset, m, c = operands
     one = _constant(1, lanes)
-    return (value * m + (offset * m + (one << (c - one)))) >> c
+    positive = _constant(1 << TOP, lanes)
+    total = value * m + (offset * m + (one << (c - one)) + positive)
+    unsigned = _vector("uint64", lanes)
+    shifted = tirx.reinterpret(unsigned, total) >> tirx.reinterpret(unsigned, c)
+    return tirx.reinterpret(_vector("int64", lanes), shifted), one << (_constant(TOP, lanes) - c)
 
 
 def _constant(value: int, lanes: int) -> Any:

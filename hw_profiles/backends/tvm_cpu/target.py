@@ -31,8 +31,9 @@ class TvmTarget:
     Attributes:
         mcpu: LLVM's name of it, for example `znver4`.
         mtriple: for example `aarch64-linux-gnu`; empty for this machine's.
-        vnni: whether it multiplies four unsigned with four signed bytes and adds them in one instruction.
+        features: what it has, as LLVM calls that: `avx2`, `dotprod`.
         vector_bytes: size of its vector registers.
+        registers: how many of those there are.
 
     Raises:
         TrilobitError: LLVM does not know that processor.
@@ -40,15 +41,21 @@ class TvmTarget:
 
     mcpu: str
     mtriple: str = ""
-    vnni: bool = field(init=False)
+    features: frozenset[str] = field(init=False, repr=False)
     vector_bytes: int = field(init=False)
+    registers: int = field(init=False)
 
     def __post_init__(self) -> None:
         target = self._checked()
-        features = set(map(str, tvm.target.codegen.llvm_get_cpu_features(target)))
-        object.__setattr__(self, "vnni", features.issuperset(VNNI_VECTORS))
+        features = frozenset(map(str, tvm.target.codegen.llvm_get_cpu_features(target)))
         wide = 64 if "avx512f" in features else 32 if "avx2" in features else 16
-        object.__setattr__(self, "vector_bytes", wide)
+        derived = {
+            "features": features,
+            "vector_bytes": wide,
+            "registers": 32 if features & {"avx512f", "neon"} else 16,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def _checked(self) -> tvm.target.Target:
         try:

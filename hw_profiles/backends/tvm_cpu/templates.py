@@ -8,9 +8,12 @@ from hw_profiles.backends.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUAN
 from hw_profiles.backends.tvm_cpu.unit import Template
 from hw_profiles.workload import FP32, LayerSpec
 
-VERSION = 4  # of all templates: raise it when one computes, packs or schedules otherwise
+VERSION = 5  # of all templates: raise it when one computes, packs or schedules otherwise
 # by activation format; 4-bit codes are kept two to a byte, others one
-WEIGHTS: Mapping[str, tuple[str, ...]] = {FP32: (FP32,), "int8": ("int8", "int6", "int4", "int2")}
+WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    FP32: (FP32,),
+    "int8": ("int8", "int8-exact", "int6", "int4", "int2"),
+}
 ACTIVATIONS = ("none", "relu")
 
 _TEMPLATES: Mapping[str, Template] = {

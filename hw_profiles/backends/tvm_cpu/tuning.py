@@ -22,6 +22,7 @@ from hw_profiles.backends.tvm_cpu.compile import (
     link_shared,
     one_line,
 )
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.templates import VERSION, template_of
 from hw_profiles.backends.tvm_cpu.unit import Argument, Array, CompiledUnit, Tile
@@ -148,7 +149,7 @@ def _timed(
     layer: LayerSpec, candidates: Sequence[Candidate], target: TvmTarget, runner: TrialRunner
 ) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng(0)
-    numbers, inputs = random_numbers(layer, rng), random_inputs(layer, rng)
+    numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
     wanted = run_unit(layer, numbers, inputs)
     trials = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -37,6 +37,7 @@ def integer(op: str, *shape: object, weights: str = "int8", activation: str = "n
 UNITS = {
     "pointwise": integer("conv", (24, 7, 7), 40, activation="relu"),
     "pointwise_int4": integer("conv", (24, 7, 7), 40, weights="int4"),
+    "pointwise_exact": integer("conv", (24, 7, 7), 40, weights="int8-exact"),
     "depthwise_stride_2": integer("conv", (24, 9, 9), 24, 3, 2, 24, activation="relu"),
     "stem": integer("stem", (3, 16, 16), 16, 3, 2, activation="relu"),
     "add": LayerSpec("add", (24, 7, 7), 24, activation_format="int8"),
@@ -45,6 +46,10 @@ UNITS = {
     "pointwise_fp32": LayerSpec("conv", (24, 7, 7), 40),
     "quantize": LayerSpec("quantize", (24, 7, 7), 24, activation_format="int8"),
 }
+
+
+# with signed dot products; with mixed ones too; with neither
+PROCESSORS = ("cortex-a76", "neoverse-n2", "cortex-a53")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +66,16 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [COMPILER, *options, *includes, str(HOST), "-ldl", "-o", str(program)]
     subprocess.run(command, check=True, timeout=RUN_S)
     return program
+
+
+@pytest.mark.parametrize("cpu", PROCESSORS[1:])
+def test_so_it_does_on_other_processors(cpu: str, runner: Path, tmp_path: Path) -> None:
+    other = parse_target(f"aarch64-linux-gnu:{cpu}")
+    for name in ("pointwise", "pointwise_int4", "pointwise_exact", "depthwise_stride_2", "linear"):
+        folder = tmp_path / name
+        folder.mkdir()
+        found, wanted = outputs(single(UNITS[name]), other, runner, folder)
+        assert agrees(found, wanted), name
 
 
 @pytest.mark.parametrize("name", UNITS)
@@ -107,7 +122,7 @@ def run(plan: NetworkPlan, runner: Path, folder: Path) -> NDArray[np.generic]:
     sizes = str(plan.workspace_bytes), str(plan.output.size_bytes)
     files = [str(folder / name) for name in ("network.so", "image", "parameters", "output")]
     words = [*files[:3], sizes[0], files[3], sizes[1]]
-    command = [EMULATOR, "-L", LIBRARIES, str(runner), *words]
+    command = [EMULATOR, "-cpu", "max", "-L", LIBRARIES, str(runner), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=False)
     assert done.returncode == 0, done.stderr
     return np.fromfile(files[3], plan.output.dtype)

@@ -7,6 +7,7 @@ import pytest
 
 from hw_profiles.arithmetic import UnitNumbers, random_inputs, random_numbers, run_unit
 from hw_profiles.backends.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.epilogue import output_zero_point
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.templates import is_supported, template_of
@@ -33,6 +34,11 @@ FAST = (
     "quantize 5x3x3>5 k1s1g1 none w=fp32 a=int8",
     "dequantize 16x3x3>16 k1s1g1 none w=fp32 a=int8",
 )
+OLDER = (
+    *FAST[:6],
+    "conv 24x6x6>40 k1s1g1 relu w=int8-exact a=int8",
+    "conv 16x7x7>16 k5s2g16 relu w=int8-exact a=int8",
+)
 ODD = [
     f"{op} {channels}x{size}x{size}>{out} k{kernel}s{stride}g{groups} {act} w={weight} a=int8"
     for channels, out in ((3, 5), (5, 8), (8, 24), (24, 100), (100, 3))
@@ -49,7 +55,7 @@ ODD = [
 def check(layer: LayerSpec, target: TvmTarget, folder: Path) -> None:
     """All candidates of one unit."""
     rng = np.random.default_rng(list(layer.key().encode()))
-    numbers, inputs = random_numbers(layer, rng), random_inputs(layer, rng)
+    numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
     wanted = run_unit(layer, numbers, inputs)
     for candidate in compile_candidates(layer, target):
         assert candidate.error is None, (layer.key(), candidate.tile, candidate.error)
@@ -76,14 +82,21 @@ def test_every_schedule_is_exact(key: str, host: TvmTarget, tmp_path: Path) -> N
     check(parse_key(key), host, tmp_path)
 
 
-@pytest.mark.parametrize("cpu", ["x86-64-v2", "haswell"])
-@pytest.mark.parametrize("key", FAST[:6])
-def test_so_it_is_without_the_newest_instructions(key: str, cpu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cpu", "keys"),
+    [
+        ("haswell", OLDER),
+        ("x86-64-v2", OLDER[1::3]),
+        ("skylake-avx512", OLDER[1::3]),
+        ("cascadelake", OLDER[1::3]),
+    ],
+)
+def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path: Path) -> None:
     older = TvmTarget(cpu)
-    assert not older.vnni
     if not older.local:
         pytest.skip("this machine does not run its code")
-    check(parse_key(key), older, tmp_path)
+    for key in keys:
+        check(parse_key(key), older, tmp_path)
 
 
 @pytest.mark.slow

@@ -29,19 +29,25 @@ def test_targets_are_read(text: str, target: TvmTarget) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "vnni", "vector_bytes"),
-    [("znver4", True, 64), ("haswell", False, 32), ("x86-64", False, 16), ("skylake-avx512", False, 64)],
+    ("cpu", "feature", "vector_bytes", "registers"),
+    [
+        ("znver4", "avx512vnni", 64, 32),
+        ("haswell", "avx2", 32, 16),
+        ("x86-64", "sse2", 16, 16),
+        ("skylake-avx512", "avx512bw", 64, 32),
+    ],
 )
-def test_llvm_tells_what_a_processor_has(cpu: str, vnni: bool, vector_bytes: int) -> None:
+def test_llvm_tells_what_a_processor_has(cpu: str, feature: str, vector_bytes: int, registers: int) -> None:
     target = TvmTarget(cpu)
-    assert (target.vnni, target.vector_bytes) == (vnni, vector_bytes)
+    assert feature in target.features
+    assert (target.vector_bytes, target.registers) == (vector_bytes, registers)
 
 
 def test_another_architecture_is_not_local() -> None:
     board = TvmTarget("cortex-a76", "aarch64-linux-gnu")
     assert not board.local
-    assert not board.vnni
-    assert board.vector_bytes == 16
+    assert "dotprod" in board.features
+    assert (board.vector_bytes, board.registers) == (16, 32)
 
 
 @pytest.mark.parametrize("text", ["", "llvm", "llvm -mcpu", "cuda -arch=sm_90", "llvm -mcpu=znver4 -opt=3"])
