@@ -64,14 +64,17 @@ def _joined(even: Any, odd: Any, count: int) -> Any:
 def _scaled(operands: Sequence[Any], lanes: int) -> tuple[Any, Any]:
     """(the quotient and something, that something): made positive, a sum needs no arithmetic shift, for which
     AVX2 has no instruction.
+
+    The masks change nothing, for m and c are positive. The first keeps LLVM from taking value * m + offset * m
+    for one product of 64 bits, the second from extending the sign of c.
     """
     value, offset, m, c = operands
-    one = _constant(1, lanes)
-    positive = _constant(1 << TOP, lanes)
-    total = value * m + (offset * m + (one << (c - one)) + positive)
+    same, shift = m & _constant(2 ** (HALF - 1) - 1, lanes), c & _constant(63, lanes)
+    one, top = _constant(1, lanes), _constant(TOP, lanes)
+    total = value * m + (offset * same + (one << (shift - one)) + (one << top))
     unsigned = _vector("uint64", lanes)
-    shifted = tirx.reinterpret(unsigned, total) >> tirx.reinterpret(unsigned, c)
-    return tirx.reinterpret(_vector("int64", lanes), shifted), one << (_constant(TOP, lanes) - c)
+    shifted = tirx.reinterpret(unsigned, total) >> tirx.reinterpret(unsigned, shift)
+    return tirx.reinterpret(_vector("int64", lanes), shifted), one << (top - shift)
 
 
 def _constant(value: int, lanes: int) -> Any:

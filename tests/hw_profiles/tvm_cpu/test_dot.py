@@ -62,6 +62,15 @@ def test_the_fastest_instruction_that_is_exact_is_in_the_code(name: str) -> None
     assert sums_of(target) is (IntegerSums.SATURATING if saturating else IntegerSums.EXACT)
 
 
+@pytest.mark.parametrize("key", [POINTWISE.key(), "conv 16x4x4>16 k3s1g16 relu w=int8 a=int8"])
+def test_avx2_rescales_with_one_instruction_for_a_product_and_one_for_a_shift(key: str) -> None:
+    instructions = assembly(parse_key(key), TvmTarget(OLDER)).split()
+    assert "vpmuldq" in instructions
+    assert "vpmuludq" not in instructions  # of which a product of 64 bits takes three
+    assert "vpsrlvq" in instructions
+    assert "vpsrad" not in instructions  # of which arithmetic shifts of 64 bits are made
+
+
 @pytest.mark.parametrize("name", NOTHING)
 def test_other_processors_multiply_byte_by_byte(name: str) -> None:
     target = parse_target(name)

@@ -86,11 +86,3 @@ def test_ties_are_rounded_up(kernels: list[Rescale]) -> None:
     offset, m, c = (np.full(LANES, number, np.int32) for number in (0, 2**30, 31))  # half of each
     for run in kernels:
         assert run((totals, offset, m, c), 100).tolist() == [100 + (n + 1) // 2 for n in totals.tolist()]
-
-
-def test_avx2_multiplies_32_bits_and_shifts_in_one_instruction_each() -> None:
-    module = tvm.compile(tvm.IRModule({"unit": kernel(8)}), target=TvmTarget("haswell").tvm_target()).mod
-    instructions = str(module.inspect_source("asm")).split()
-    assert "vpmuldq" in instructions
-    assert "vpmuludq" not in instructions  # of which a product of 64 bits takes three
-    assert "vpsrad" not in instructions  # nor what an arithmetic shift of 64 bits is made of
