@@ -65,8 +65,8 @@ def _scaled(operands: Sequence[Any], lanes: int) -> tuple[Any, Any]:
     """(the quotient and something, that something): made positive, a sum needs no arithmetic shift, for which
     AVX2 has no instruction.
 
-    The masks change nothing, for m and c are positive. The first keeps LLVM from taking value * m + offset * m
-    for one product of 64 bits, the second from extending the sign of c.
+    The masks change nothing, for m and c are positive. The first keeps LLVM from taking value * m and
+    offset * m for one product of 64 bits, the second from extending the sign of c.
     """
     value, offset, m, c = operands
     same, shift = m & _constant(2 ** (HALF - 1) - 1, lanes), c & _constant(63, lanes)
