@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
+from tvm_vs_ort import instructions_of
 
 from hw_profiles.backends.ort import open_session, prepared
 from hw_profiles.backends.tvm_cpu.backend import network_arrays, timed_library
@@ -161,7 +162,8 @@ def main() -> None:
                 samples = interleaved(list(forms.values()), plan, pulse)
                 medians = (float(np.median(each.seconds)) for each in samples)
                 times_s.append(dict(zip(forms, medians, strict=True)))
-    report("export_speed", [*speed_rows(times_s, mega), *cost_rows(found)], arguments.json)
+    measured = [*speed_rows(times_s, mega), *cost_rows(found)]
+    report("export_speed", measured, arguments.json, instructions_of(target))
 
 
 if __name__ == "__main__":

@@ -131,8 +131,12 @@ def _readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def report(benchmark: str, rows: Sequence[Row], out: Path | None) -> None:
-    """Print a table and, with `out`, write it as schema `benchmark/1`."""
+def report(benchmark: str, rows: Sequence[Row], out: Path | None, instructions: str | None = None) -> None:
+    """Print a table and, with `out`, write it as schema `benchmark/1`.
+
+    Args:
+        instructions: which ones the figures are of, where those are not the best that the processor has.
+    """
     table = Table("task", "metric", "ours", "spread", "peers", "target", title=benchmark)
     for row in rows:
         peers = "\n".join(f"{name}: {_readable(value)}" for name, value in row.peers.items())
@@ -145,7 +149,7 @@ def report(benchmark: str, rows: Sequence[Row], out: Path | None) -> None:
         document = {
             "schema": SCHEMA,
             "benchmark": benchmark,
-            "machine": machine(),
+            "machine": machine() | ({"instruction_set": instructions} if instructions else {}),
             "versions": versions,
             "rows": [asdict(row) for row in rows],
         }

@@ -30,9 +30,10 @@ from hw_profiles.backends.tvm_cpu.backend import (
 )
 from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target, parse_target
 from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
+from hw_profiles.host import instruction_set
 from hw_profiles.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder, single
@@ -201,6 +202,14 @@ def all_shapes() -> list[tuple[str, LayerSpec]]:
     ]
 
 
+def instructions_of(target: TvmTarget) -> str | None:
+    """Return what a run for another target is of; None for this machine's own."""
+    if target == host_target():
+        return None
+    sums = OrtBackend().describe().integer_sums
+    return f"ours for {target.mcpu}, ONNX Runtime's kernels with {sums} sums, on {instruction_set()}"
+
+
 def main() -> None:
     """Run, print and write."""
     parser = argument_parser(__doc__, seeds=60)
@@ -211,8 +220,8 @@ def main() -> None:
     waiting_s = 0.2 if arguments.quick else 4.0
     with one_core():
         plan = MeasurePlan(rounds=rounds, waiting_s=waiting_s, clock="wall")
-        print(f"ours for {target.name}; sums of ONNX Runtime here: {OrtBackend().describe().integer_sums}")
-        report("tvm_vs_ort", rows(plan, shapes, Pulse(), target), arguments.json)
+        measured = rows(plan, shapes, Pulse(), target)
+        report("tvm_vs_ort", measured, arguments.json, instructions_of(target))
 
 
 if __name__ == "__main__":

@@ -85,6 +85,29 @@ def test_an_integer_network_computes_every_bit(
     assert len(np.unique(found)) > 20
 
 
+def test_weights_of_all_codes_are_computed_exactly_where_the_fastest_kernels_would_saturate(
+    database: Path, tmp_path: Path
+) -> None:
+    made, older = network(INT8, INT4), "haswell"  # AVX2, no VNNI
+    numbers = unit_numbers(made)
+    assert (
+        max(
+            int(np.abs(each.weight.astype(int)).max()) for each in numbers.values() if each.weight is not None
+        )
+        > 64
+    )
+    library = build_library(made, target=older, database=database)
+    assert {layer.weight_format for layer in library.plan.workload.layers if layer.weighted} == {
+        "int8-exact",
+        "int4",
+    }
+    if not library.local:
+        pytest.skip("this machine does not run AVX2 code")
+    x = images(20)
+    wanted = [run_network(made.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in x]
+    np.testing.assert_array_equal(run_library(write(library, tmp_path), x, 10), np.array(wanted))
+
+
 @pytest.mark.parametrize(("first", "second"), [(INT8, INT8), (INT8, INT4)])
 def test_integer_predictions_are_those_of_the_simulation(
     first: tuple[str, str], second: tuple[str, str], database: Path, tmp_path: Path
