@@ -48,16 +48,29 @@ class Policies:
         base: (g,) a genome of the largest architecture, integer throughout.
         columns: all choices of number formats, those without integer options included.
         choices: those that have several integer options, in the order of their columns.
+        base_bits: narrowest width of weights in `base`, which all networks have where nothing is to choose.
     """
 
     base: Genomes
     columns: tuple[int, ...]
     choices: tuple[PolicyChoice, ...]
+    base_bits: int
+
+    @property
+    def of_weights(self) -> tuple[PolicyChoice, ...]:
+        """Those of the choices that set formats of weights."""
+        return tuple(choice for choice in self.choices if choice.weights)
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Widths of weights that some choice offers, the widest first."""
-        return tuple(sorted({b for choice in self.choices if choice.weights for b in choice.bits})[::-1])
+        """Widths of weights that there are, the widest first."""
+        offered = {bits for choice in self.of_weights for bits in choice.bits} or {self.base_bits}
+        return tuple(sorted(offered)[::-1])
+
+    def average_bits(self, genome: Genomes) -> float:
+        """Average width of the weights of `genome` (g,), which is integer throughout, over the choices."""
+        widths = [c.bits[c.genes.index(int(genome[c.column]))] for c in self.of_weights]
+        return float(np.mean(widths)) if widths else float(self.base_bits)
 
     def uniform(self, genome: Genomes, bits: int, *, rng: np.random.Generator) -> Genomes:
         """`genome` (g,) with every choice at `bits`, or as near as it has."""
@@ -70,7 +83,7 @@ class Policies:
     def switched(self, genome: Genomes, traces: Mapping[str, float], *, rng: np.random.Generator) -> Genomes:
         """`genome` (g,) with widths drawn by HASB."""
         result, means = self._integer(genome), self._means(traces)
-        average = np.mean(means)
+        average = np.mean(means) if len(means) else 0.0
         for choice, mean in zip(self.choices, means, strict=True):
             share = switching_probabilities(choice.bits, sensitive=bool(mean > average))
             result[choice.column] = rng.choice(choice.genes, p=share)
@@ -89,7 +102,9 @@ class Policies:
         result = self._integer(genome)
         for choice in self.choices:
             result[choice.column] = choice.genes[int(np.argmax(choice.bits))]
-        own = [choice for choice in self.choices if choice.weights]
+        own = self.of_weights
+        if not own:
+            return result
         costs = [
             [sum(sensitivities[bits][layer] for layer in choice.layers) for bits in choice.bits]
             for choice in own
@@ -141,7 +156,8 @@ def find_policies(family: Family) -> Policies:
     for column in columns:
         genes = range(len(options[column].options))
         found.append(_policy_choice(column, [_formats(family, _with(base, column, gene)) for gene in genes]))
-    return Policies(base, columns, tuple(choice for choice in found if choice is not None))
+    widths = [load_format(layer.weight_format).bits for layer in _formats(family, base).values()]
+    return Policies(base, columns, tuple(choice for choice in found if choice is not None), min(widths))
 
 
 def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None:

@@ -220,7 +220,7 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
         logits = forward(
             layered(phase.net), phase.quantizers, workload, resize(images, family.resolution(candidate))
         )
-        _apply(phase, distillation_loss(logits, teacher), bits=_bits(phase.policies, genome), factor=factor)
+        _apply(phase, distillation_loss(logits, teacher), bits=phase.policies.average_bits(genome), factor=factor)
     return float(loss.detach())
 
 
@@ -280,12 +280,6 @@ def _apply(phase: _Phase, loss: Tensor, *, bits: float, factor: float) -> None:
         for group in phase.scales.param_groups:
             group["lr"] = rate
         phase.scales.step()
-
-
-def _bits(policies: Policies, genome: Genomes) -> float:
-    """Average width of the weights of a genome."""
-    own = [choice for choice in policies.choices if choice.weights]
-    return float(np.mean([choice.bits[choice.genes.index(int(genome[choice.column]))] for choice in own]))
 
 
 def _traces(phase: _Phase) -> dict[str, float]:

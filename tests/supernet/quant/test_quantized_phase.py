@@ -190,3 +190,14 @@ def test_what_it_leaves_runs(tiny: MBConvFamily, whole: Path) -> None:
         logits = forward(layered(net), quantizers, work, torch.zeros(2, *work.in_shape))
         assert logits.shape == (2, 10)
         assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("number_format", ["int8", "int4", "int2"])
+def test_one_integer_format_is_enough(number_format: str, few_digits: Dataset, tmp_path: Path) -> None:
+    stages = (Stage(8, 1, (1,), (8, 16), (3, 5)), Stage(12, 2, (1, 2), (16,), (3,)))
+    single = MBConvFamily("tiny", (8, 12), 8, stages, 24, 1, 10, ("fp32", number_format))
+    assert find_policies(single).widths == (int(number_format.removeprefix("int")),)
+    often = replace(QUICK, mixed=2)
+    steps = phase(single, few_digits, tmp_path / "single.pt", often)
+    assert [p.step for p in steps] == [1, 2, 3, 4]
+    assert all(np.isfinite(p.loss) for p in steps)
