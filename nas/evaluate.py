@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.backend import Job
+from hw_profiles.errors import TrilobitError
 from hw_profiles.integer_sums import IntegerSums
 from hw_profiles.measurement import Measurement, Waiting
 from hw_profiles.profiler import measure_patiently
@@ -21,6 +22,7 @@ from nas.export.verify import file_accuracy
 from nas.objectives import objective
 from nas.run import Run
 from nas.sharing import Task
+from nas.storage import hidden
 from nas.store import EvaluationStore, Result
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.network import Network
@@ -128,6 +130,11 @@ class Evaluator:
         """
         results = self.measuring.results(candidates)
         for candidate, (values, attributes) in zip(candidates, results, strict=True):
+            if "iqr_s" not in attributes:
+                raise TrilobitError(
+                    f"{hidden(self.run.storage_url)}: {candidate.id} was measured without a spread, which "
+                    "only damage explains; put a copy of it back, or delete it to measure everything again"
+                )
             yield candidate, {**values, "iqr_s": float(attributes["iqr_s"])}
 
     @cached_property

@@ -121,7 +121,7 @@ def known_candidate(run: Run, wanted: str) -> Candidate:
             raise TrilobitError(f"--architecture {wanted!r}: genes are integers") from None
     evaluator = Evaluator(run)
     for store in (evaluator.measuring.store, evaluator.samples):
-        known = {str(trial.user_attrs["id"]): trial.user_attrs["genes"] for trial in store.trials()}
+        known = {trial.user_attrs.get("id"): trial.user_attrs.get("genes") for trial in store.trials()}
         if wanted in known:
             return space.candidate(np.array(known[wanted], np.int16))
     raise TrilobitError(

@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import OptunaError, StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.errors import TrilobitError, shown
 
 Storage: TypeAlias = RDBStorage
 OPENINGS = 20  # tries; each that collides leaves more of the tables there than it found
 BUSY_S = 60.0  # to wait for another process that writes to the same SQLite file
 CONNECT_S = 10  # to wait for a server
 _COLLISIONS = ("already exists", "duplicate key", "unique constraint")
+_DAMAGED = "put a copy of it back, or delete it to evaluate everything again"
 _DRIVERS = {"psycopg": "pip install 'trilobit[distributed]'"}
 
 
@@ -119,14 +120,29 @@ def _parse(url: str) -> URL:
 
 @contextmanager
 def failures_of(url: str) -> Iterator[None]:
-    """A storage that fails, for example on a full disk, in one line; finished evaluations stay in it."""
+    """A storage that fails, for example on a full disk, in one line; finished evaluations stay in it.
+
+    Only calls of the storage belong inside: whatever Optuna and its drivers raise of a damaged file is taken
+    for damage.
+
+    Raises:
+        TrilobitError: it failed.
+        OptunaError: as Optuna raises it: what a storage answers is no failure.
+    """
     try:
         yield
+    except (TrilobitError, OSError, MemoryError):
+        raise
     except (ImportError, ArgumentError):
         raise TrilobitError(f"{hidden(url)}: {_missing_driver(url)}") from None
     except (StorageInternalError, SQLAlchemyError) as error:
-        cause = str(error.__cause__ or error).strip().splitlines()[0]
+        cause = str(error.__cause__ or error).strip().partition("\n")[0]
         raise TrilobitError(f"{hidden(url)}: {cause}; {_advice(url, error)}") from None
+    except OptunaError:
+        raise
+    except Exception as error:
+        reason = shown(f"{type(error).__name__}: {error}")
+        raise TrilobitError(f"{hidden(url)}: damaged ({reason}); {_DAMAGED}") from None
 
 
 def _missing_driver(url: str) -> str:
@@ -144,7 +160,12 @@ def _advice(url: str, error: Exception) -> str:
     if _is_collision(error) or "locked" in str(error.__cause__ or error):
         return "other processes use it at the same moment; the same command continues where this one stopped"
     if _parse(url).get_backend_name() == "sqlite":
-        return "make room or mend its permissions, or delete it to evaluate everything again"
+        cause = str(error.__cause__ or error).lower()
+        if "full" in cause:
+            return "make room; the same command continues where this one stopped"
+        if "readonly" in cause or "unable to open" in cause or "permission" in cause:
+            return "mend its permissions, or give another folder with -o"
+        return _DAMAGED
     return (
         "see that the server runs and lets you in (the password can be in PGPASSWORD or ~/.pgpass); the same "
         "command continues where this one stopped"

@@ -3,19 +3,31 @@
 `optuna-dashboard` opens the storage of every run; a resumed run finds its answers here.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hw_profiles.documents import parse
 from nas.objectives import Objective
 from nas.storage import failures_of, open_storage
 from supernet.space import Candidate, SearchSpace
 
 GRACE_S = 60  # without a sign of life after which a worker counts as lost
 Result = tuple[dict[str, float], dict[str, Any]]  # values by objective name; attributes
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What every trial of ours says of itself; one that a person asked for, with Optuna, says nothing."""
+
+    id: str = ""
+    genes: tuple[int, ...] = ()
+    iqr_s: float | None = None
 
 
 class EvaluationStore:
@@ -81,10 +93,12 @@ class EvaluationStore:
         """
         with failures_of(self.url):
             trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
-        for trial in trials:
-            if trial.state == TrialState.COMPLETE and trial.user_attrs["id"] not in self._known:
-                values = {o.name: value for o, value in zip(self._objectives, trial.values, strict=True)}
-                self.remember(trial.user_attrs["id"], values, trial.user_attrs)
+            for trial in trials:
+                described = parse(_Described, trial.user_attrs)
+                if trial.state == TrialState.COMPLETE and described.id not in self._known:
+                    values = {o.name: value for o, value in zip(self._objectives, trial.values, strict=True)}
+                    if all(map(math.isfinite, values.values())):  # else damaged: it is evaluated again
+                        self.remember(described.id, values, trial.user_attrs)
         return trials
 
     def trial(
