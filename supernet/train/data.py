@@ -7,7 +7,6 @@ that are shipped.
 import hashlib
 import io
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.files import write_atomic
 from supernet.registry import SOURCES
 from supernet.train import cifar10
-from supernet.train.image_archives import read_class_folders
+from supernet.train.image_archives import LARGEST_SIDE, MOST_SIZE, first_image_shape, read_class_folders
 from supernet.train.images import Images, Labels, Pixels, Source
 
 __all__ = ["Dataset", "Images", "load_data", "normalised", "stratified_split", "to_batch", "to_tensor"]
@@ -191,12 +190,7 @@ def _read_image_folder(argument: str, cache: Path | None) -> Source:
     path_text, _, option = argument.partition("?")
     if not path_text:
         raise TrilobitError(f"imagefolder needs a path: {SOURCES['imagefolder']}")
-    match = re.fullmatch(r"size=([1-9]\d{0,3})", option)
-    if option and not match:
-        raise TrilobitError(
-            f"unknown option {option!r} of imagefolder; known: size=N in pixels, as in ?size=32"
-        )
-    path, size = Path(path_text), int(match[1]) if match else None
+    path, size = Path(path_text), _size(option)
     if cache is None or not path.is_file():
         return read_class_folders(path, size=size)
     stat = path.stat()
@@ -207,6 +201,41 @@ def _read_image_folder(argument: str, cache: Path | None) -> Source:
         source = read_class_folders(path, size=size)
         _keep(kept, source)
     return source
+
+
+def _size(option: str) -> int | None:
+    """The side in pixels that `size=N` asks for; None where nothing is asked for."""
+    if not option:
+        return None
+    match = re.fullmatch(r"size=([1-9][0-9]{0,8})", option)
+    if not match:
+        raise TrilobitError(
+            f"unknown option {shown(option)} of imagefolder; known: size=N in pixels, as in ?size=32"
+        )
+    if int(match[1]) > MOST_SIZE:
+        raise TrilobitError(
+            f"?size={match[1]}: every image would be scaled up to that; at most {MOST_SIZE}, and no space "
+            "looks at more than 224 pixels"
+        )
+    return int(match[1])
+
+
+def image_shape(source: str) -> tuple[int, int] | None:
+    """Height and width that the images of `source` will have, by the first of them; None where the source
+    knows them by itself.
+
+    Raises:
+        TrilobitError: nothing there, or not an archive of images.
+    """
+    kind, _, argument = source.partition(":")
+    path_text, _, option = argument.partition("?")
+    if kind != "imagefolder" or not path_text:
+        return None
+    size = _size(option)
+    height, width = (size, size) if size else first_image_shape(Path(path_text))
+    if size is None and max(height, width) > LARGEST_SIDE:
+        return LARGEST_SIDE, LARGEST_SIDE
+    return height, width
 
 
 def _read_cifar10(argument: str, cache: Path | None) -> Source:
@@ -249,6 +278,11 @@ def _read_kept(path: Path) -> Source | None:
                 for part in ("train", "validation", "test")
                 if f"{part}.labels" in file
             }
-            return Source(str(file["name"]), tuple(map(str, file["classes"])), parts)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            classes = tuple(map(str, file["classes"]))
+            most = max(int(images.labels.max(initial=0)) for images in parts.values())
+            whole = "train" in parts and most < len(classes)
+            return Source(str(file["name"]), classes, parts) if whole else None
+    except MemoryError:
+        raise
+    except Exception:  # numpy's reader raises anything at all on what is damaged
         return None

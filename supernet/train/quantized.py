@@ -220,7 +220,9 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
         logits = forward(
             layered(phase.net), phase.quantizers, workload, resize(images, family.resolution(candidate))
         )
-        _apply(phase, distillation_loss(logits, teacher), bits=phase.policies.average_bits(genome), factor=factor)
+        _apply(
+            phase, distillation_loss(logits, teacher), bits=phase.policies.average_bits(genome), factor=factor
+        )
     return float(loss.detach())
 
 

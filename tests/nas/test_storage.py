@@ -36,7 +36,7 @@ def test_an_error_that_stays_is_not_tried_again(tmp_path: Path, monkeypatch: pyt
     tried = []
     monkeypatch.setattr("nas.storage.time.sleep", tried.append)
     (tmp_path / "run.db").write_text("no database")
-    with pytest.raises(TrilobitError, match="make room or mend its permissions"):
+    with pytest.raises(TrilobitError, match="put a copy of it back, or delete it"):
         open_storage(f"sqlite:///{tmp_path / 'run.db'}", grace_s=60)
     assert not tried
 

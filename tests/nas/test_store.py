@@ -87,7 +87,7 @@ def test_unfinished_evaluations_are_not_found(url: str) -> None:
 
 def test_a_damaged_storage_is_named(tmp_path: Path, url: str) -> None:
     (tmp_path / "run.db").write_text("no database")
-    with pytest.raises(TrilobitError, match=r"run\.db: .*; make room or mend"):
+    with pytest.raises(TrilobitError, match=r"run\.db: .*; put a copy of it back, or delete it"):
         store(url)
 
 
