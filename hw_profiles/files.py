@@ -84,7 +84,12 @@ def write_json(
     if "schema" not in document:
         raise ValueError(f"{path.name}: every file carries a schema")
     whole = {**document, "checksum": checksum_of(document)} if checksum else document
-    write_atomic(path, json.dumps(whole, indent=indent, allow_nan=False) + "\n")
+    write_atomic(path, json_text(whole, indent=indent))
+
+
+def json_text(document: Mapping[str, Any], *, indent: int | None = 1) -> str:
+    """Return `document` as it is written."""
+    return json.dumps(document, indent=indent, allow_nan=False) + "\n"
 
 
 def checksum_of(document: Mapping[str, Any]) -> str:
@@ -93,13 +98,14 @@ def checksum_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_json(path: Path, schema: str) -> dict[str, Any]:
-    """Return the document in `path`, of `schema` (for example `profile/1`), without its checksum.
+def read_json(path: Path, *schemas: str) -> dict[str, Any]:
+    """Return the document in `path`, of one of `schemas` (such as `profile/1`), without its checksum.
 
     Raises:
         TrilobitError: the file is missing, cannot be read, is not JSON (truncated, say), carries another
             schema or a checksum that does not match.
     """
+    schema = " or ".join(schemas)
     try:
         text = path.read_text(encoding="utf-8")
         document = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
@@ -113,7 +119,7 @@ def read_json(path: Path, schema: str) -> dict[str, Any]:
             f"{path}: not whole JSON ({why}); delete it and run the stage that writes it again"
         ) from None
     found = document.get("schema") if isinstance(document, dict) else None
-    if found != schema:
+    if found not in schemas:
         raise TrilobitError(
             f"{path}: schema {_named(found)}, but this version reads {schema!r}; use the version that "
             "wrote it, or have this one write it again (what belongs to a run: in another folder, -o)"

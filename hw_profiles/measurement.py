@@ -1,8 +1,9 @@
 """How something is measured, and what came out: raw samples, or the reason why there are none."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -65,6 +66,20 @@ class MeasurePlan:
     def to_json(self) -> dict[str, Any]:
         """As stored in a profile."""
         return asdict(self)
+
+
+def plan_on(plan: MeasurePlan, *, threads: int, provider: str) -> MeasurePlan:
+    """Return a plan as it is kept on a device: one thread pinned to a core and by its own clock; several, or
+    an accelerator, by the wall.
+
+    Args:
+        provider: with or without its `ExecutionProvider` suffix.
+    """
+    if threads > 1 or provider.removesuffix("ExecutionProvider") != "CPU":
+        return replace(plan, clock="wall", core=None)
+    if plan.core is None and hasattr(os, "sched_getaffinity"):
+        return replace(plan, core=max(os.sched_getaffinity(0)))
+    return plan
 
 
 class Samples(NamedTuple):

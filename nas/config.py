@@ -234,6 +234,7 @@ class ExportSection:
             empty builds one only where the device is measured with TVM, for that.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
         finetune_learning_rate: peak of that.
+        sign: PEM file of the ed25519 key that manifests are signed with; empty for none.
     """
 
     pick: Annotated[tuple[str, ...], Written(parse_pick, PICKS)] = ()
@@ -244,6 +245,7 @@ class ExportSection:
     library: str = ""
     finetune: Annotated[int, Range(0, 10_000)] = 0
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+    sign: str = ""
 
     def __post_init__(self) -> None:
         check(self, "export")

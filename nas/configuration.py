@@ -28,6 +28,7 @@ BEGIN = ("run", "profile", "train")
 _FILES: Mapping[str, tuple[str, ...]] = {
     "data.source": ("imagefolder:",),
     "device.name": ("recorded:",),
+    "export.sign": ("",),
     "fit.prior": ("",),
     "profile.sources": ("",),
     "train.init": ("",),
@@ -82,8 +83,9 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         given["export.pick"] = ()
     if str(given.get("space.name", "")).endswith(FILE):
         given["space.name"] = str(Path(given["space.name"]).resolve())
-    if "fit.prior" in given:
-        given["fit.prior"] = str(Path(given["fit.prior"]).resolve())
+    for name in ("fit.prior", "export.sign"):  # paths that stay in the folder's run.toml
+        if given.get(name):
+            given[name] = str(Path(given[name]).resolve())
     if rpc := getattr(arguments, "rpc", None):
         kind, tracker = rpc
         if kind != "tracker":

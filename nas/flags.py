@@ -237,6 +237,7 @@ RUN_GROUPS: Sequence[Group] = (
                 "EPOCHS",
                 "train each network on, in its formats, before it is exported; kept where that helps",
             ),
+            Flag("--sign", "export.sign", "KEYFILE", "sign manifests with this ed25519 key (PEM)"),
         ),
     ),
 )

@@ -119,6 +119,12 @@ def _worker_arguments(command: argparse.ArgumentParser) -> None:
 
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an exported folder")
+    _library_option(command)
+
+
+def _library_option(command: argparse.ArgumentParser) -> None:
+    help_ = "let model.so run: machine code of whoever made it, with your rights"
+    command.add_argument("--run-library", action="store_true", help=help_)
 
 
 def _verify_arguments(command: argparse.ArgumentParser) -> None:
@@ -126,6 +132,9 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
     add("folder", type=Path, metavar="DIR", help="the folder of an exported network, of several, or of a run")
     add("--data", metavar="SOURCE", help="measure accuracy again on its test part")
     add("--no-latency", action="store_true", help="leave latency out")
+    add("--verify-key", type=Path, metavar="FILE", help="the manifest must be signed by this ed25519 key "
+        "(its public part, PEM)")  # fmt: skip
+    _library_option(command)
 
 
 def _design_arguments(command: argparse.ArgumentParser) -> None:

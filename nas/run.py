@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.integer_sums import IntegerSums
-from hw_profiles.measurement import MeasurePlan
+from hw_profiles.measurement import MeasurePlan, plan_on
 from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
@@ -81,15 +80,9 @@ class Run:
 
     @property
     def plan(self) -> MeasurePlan:
-        """How to measure here: one thread pinned to a core and by its own clock; several, or an accelerator,
-        by the wall.
-        """
-        plan, device = self.config.measure, self.config.device
-        if device.threads > 1 or device.provider.removesuffix("ExecutionProvider") != "CPU":
-            return replace(plan, clock="wall", core=None)
-        if plan.core is None and hasattr(os, "sched_getaffinity"):
-            return replace(plan, core=max(os.sched_getaffinity(0)))
-        return plan
+        """How to measure here."""
+        device = self.config.device
+        return plan_on(self.config.measure, threads=device.threads, provider=device.provider)
 
     @property
     def recorded(self) -> bool:

@@ -19,6 +19,7 @@ from hw_profiles.streams import Stream, open_stream
 from hw_profiles.workload import macs
 from nas.config import RunConfig
 from nas.documents import Environment, Timings, read_optional
+from nas.markdown import escaped
 from nas.progress import progress_bar
 from nas.run import Run
 from supernet.evaluate import build_network, calibration_images, simulated_accuracy
@@ -161,15 +162,16 @@ def _card(weights: Weights, path: Path) -> str:
         "Space": f"`{weights.space}`",
         "Weights": f"{parameters:,}, filters and matrices in fp16, vectors in fp32; "
         f"{path.stat().st_size:,} bytes",
-        "Data": f"{data['name']} (fingerprint `{data['fingerprint']}`), {data['train']:,} training images, "
-        f"{len(weights.classes)} classes: {', '.join(weights.classes)}",
+        "Data": f"{escaped(data['name'])} (fingerprint `{data['fingerprint']}`), "
+        f"{data['train']:,} training images, {len(weights.classes)} classes: "
+        f"{', '.join(map(escaped, weights.classes))}",
         "Normalisation": f"pixels / 255, minus {_numbers(data['mean'])}, divided by {_numbers(data['std'])}",
         "Seed": known["seed"],
         "Training time": "not recorded" if hours is None else f"{hours:.2f} hours, {known['epochs']} epochs",
         "Versions": ", ".join(f"{name} {version}" for name, version in known["versions"].items()),
     }
     parts = [
-        f"# {path.stem}",
+        f"# {escaped(path.stem)}",
         f"A supernet: `nas train --init {path.name}` starts from it, and every subnet of `{weights.space}` "
         "can be taken out of it. Batch norm is recalibrated on the subnet before it is used.",
         _table(("", ""), facts.items()),

@@ -10,7 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hw_profiles.files import read_json
+from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
+from nas.export.written import written_networks
 from nas.objectives import OBJECTIVES
 from nas.pareto import non_dominated
 from nas.run import Run
@@ -52,17 +53,17 @@ class ExportedNetwork:
         return math.sqrt(self.test_accuracy * (1 - self.test_accuracy) / self.test_images)
 
 
-def exported_network(manifest: Mapping[str, Any]) -> ExportedNetwork:
+def exported_network(manifest: Manifest) -> ExportedNetwork:
     """Return the figures of one manifest."""
-    accuracy, latency, formats = manifest["accuracy"], manifest["latency"], manifest["policy"].values()
+    accuracy, latency, formats = manifest.accuracy, manifest.latency, manifest.policy.values()
     return ExportedNetwork(
-        manifest["id"],
-        accuracy["test"],
-        accuracy["n"],
-        latency["median_s"],
-        latency["iqr_s"],
-        latency["ratios"]["largest/fp32"],
-        manifest["files"]["model.onnx"]["bytes"],
+        manifest.id,
+        accuracy.test,
+        accuracy.n,
+        latency.median_s,
+        latency.iqr_s,
+        latency.ratios.get("largest/fp32"),
+        manifest.files[MODEL_FILE].bytes,
         sum(number_format != "fp32" for number_format in formats),
         len(formats),
     )
@@ -82,7 +83,7 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
 
 def print_summary(run: Run, console: Console) -> dict[str, Any]:
     """Print the exported networks, the fastest first, and return them as data."""
-    manifests = (read_json(path, "export/2") for path in sorted(run.export_path.glob("*/manifest.json")))
+    manifests = map(read_manifest, written_networks(run.export_path, MANIFEST))
     networks = sorted(map(exported_network, manifests), key=lambda network: network.latency_s)
     console.print(_table(networks))
     for line in _footnotes(networks, run):

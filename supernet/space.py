@@ -82,6 +82,11 @@ class Candidate:
     id: str
 
 
+def candidate_id(fingerprint: str, genes: Sequence[int]) -> str:
+    """Return the id of canonical genes in the space of a fingerprint."""
+    return hashlib.sha256(f"{fingerprint}:{','.join(map(str, genes))}".encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class SearchSpace:
     """A family's name and its choices.
@@ -272,8 +277,7 @@ class SearchSpace:
         if row.shape != (len(self.choices),) or (row < 0).any() or (row >= self.cardinalities).any():
             raise TrilobitError(f"not a genome of space {self.fingerprint}: {row.tolist()}")
         genes = tuple(int(gene) for gene in self.canonical(row[None].astype(np.int16))[0])
-        digest = hashlib.sha256(f"{self.fingerprint}:{','.join(map(str, genes))}".encode()).hexdigest()
-        return Candidate(genes, digest[:12])
+        return Candidate(genes, candidate_id(self.fingerprint, genes))
 
     def decode(self, candidate: Candidate) -> dict[str, Option]:
         """The living choices of a candidate by name, in order."""

@@ -66,6 +66,11 @@ def open_session(
     return onnxruntime.InferenceSession(source, options, [provider])
 
 
+def engine_version() -> str:
+    """Return the version of the ONNX Runtime that is installed."""
+    return str(onnxruntime.__version__)
+
+
 def takes_bytes(session: onnxruntime.InferenceSession) -> bool:
     """Whether the model reads uint8 pixels (batch, h, w, c), not a normalised image."""
     return bool(session.get_inputs()[0].type == "tensor(uint8)")

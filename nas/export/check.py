@@ -3,7 +3,7 @@ labels that the simulation gave them. No image of the user's data leaves with a 
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from supernet.quant.simulate import simulate
 IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
 PATCH = 4  # pixels: white noise alone looks the same to a network everywhere
 BATCH = 50
+MADE_UP_BYTES = 2**27  # of all made-up images together; 200 of (384, 384, 3) are fewer
 
 
 class DisagreementError(TrilobitError):
@@ -56,6 +57,16 @@ class Input:
     std: tuple[float, ...]
     pixels: bool = False
 
+    def __post_init__(self) -> None:
+        if min(self.shape) < 1 or not len(self.mean) == len(self.std) == self.shape[2]:
+            raise ValueError("needs a shape (h, w, c) from 1, and a mean and a deviation for each channel")
+        if not min(self.std) > 0:
+            raise ValueError("its standard deviations are not all above 0")
+
+    def holds(self, images: int) -> bool:
+        """Return whether so many images are few enough to be made up."""
+        return images * math.prod(self.shape) <= MADE_UP_BYTES
+
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(n, h, w, c) pixels -> (n, c, h, w), in the arithmetic of `supernet.train.data.normalised`."""
         mean, std = (np.array(values, np.float32) * np.float32(255) for values in (self.mean, self.std))
@@ -65,27 +76,51 @@ class Input:
         """For a manifest."""
         return asdict(self)
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Input":
-        """What `to_json` gave."""
-        h, w, c = data["shape"]
-        return cls((h, w, c), tuple(data["mean"]), tuple(data["std"]), bool(data["pixels"]))
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answers to the first `images` made-up images.
+
+    Attributes:
+        labels, largest_logits: of each image.
+        sha256: of all logits, where every bit of them is decided; None where it is not.
+    """
+
+    images: int
+    labels: tuple[int, ...]
+    largest_logits: tuple[float, ...]
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images == len(self.labels) == len(self.largest_logits):
+            raise ValueError(f"needs a label and a largest logit for each of {self.images} images, 1 or more")
+        if min(self.labels) < 0:
+            raise ValueError("a label is below 0")
+
+    def to_json(self) -> dict[str, Any]:
+        """For a manifest; without a hash where there is none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def expected_answers(network: Network, image: Input) -> dict[str, Any]:
+def expected_answers(network: Network, image: Input) -> Answers:
     """Labels and largest logits of the simulation on `IMAGES` made-up images."""
     pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
     batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)
     return answers_of(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
 
-def answers_of(logits: NDArray[np.float32]) -> dict[str, Any]:
-    """What a manifest keeps of (n, classes) logits."""
-    return {
-        "images": len(logits),
-        "labels": logits.argmax(axis=1).tolist(),
-        "largest_logits": [float(f"{value:.6g}") for value in logits.max(axis=1)],
-    }
+def answers_of(logits: NDArray[np.float32], *, exact: bool = False) -> Answers:
+    """What a manifest keeps of (n, classes) logits.
+
+    Args:
+        exact: whether every bit of them must be the same everywhere.
+    """
+    return Answers(
+        len(logits),
+        tuple(logits.argmax(axis=1).tolist()),
+        tuple(float(f"{value:.6g}") for value in logits.max(axis=1)),
+        digest(logits) if exact else None,
+    )
 
 
 def digest(logits: NDArray[np.float32]) -> str:
@@ -93,8 +128,8 @@ def digest(logits: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(logits + 0.0, "<f4").tobytes()).hexdigest()  # -0 is 0
 
 
-def agreement(logits: NDArray[np.float32], answers: Mapping[str, Any]) -> tuple[float, float]:
+def agreement(logits: NDArray[np.float32], answers: Answers) -> tuple[float, float]:
     """Share of equal labels of (n, classes) logits, and the largest difference of a largest logit."""
-    largest = np.array(answers["largest_logits"])
-    share = float((logits.argmax(axis=1) == np.array(answers["labels"])).mean())
+    largest = np.array(answers.largest_logits)
+    share = float((logits.argmax(axis=1) == np.array(answers.labels)).mean())
     return share, float(np.abs(logits.max(axis=1) - largest).max())

@@ -5,10 +5,11 @@ it takes. Needs no TVM.
 import ctypes
 import platform
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,56 +18,40 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.host import pinned
 from hw_profiles.interleave import Pulse, interleaved, timed
 from hw_profiles.measurement import Measurement, MeasurePlan
+from nas.confined import ConfinedError
 
 LIBRARY, ENTRY = "model.so", "trilobit_run"
 ELF = b"\x7fELF"
 MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"}  # e_machine
 _SAME = {"amd64": "x86_64", "arm64": "aarch64"}  # other names that systems give
-TRIAL_S = 60.0
 WAITING_S = 5.0  # for quiet windows, of one library
-# in a process of its own: one that meets an instruction which it lacks is ended by the system
-_TRIAL = f"""
-import ctypes, sys
-library = ctypes.CDLL(sys.argv[1])
-image, logits = (ctypes.create_string_buffer(4 * int(count)) for count in sys.argv[2:])
-sys.exit(library.{ENTRY}(image, logits) and 3)
-"""
 
 
 class OtherProcessorError(TrilobitError):
     """A library is for another processor than this machine's."""
 
 
-def require_runnable(path: Path, shape: tuple[int, int, int], classes: int) -> None:
-    """Refuse a library that this machine cannot run, before any of it is loaded here.
-
-    Only for a file whose hash is that of its manifest: one image goes through it, in another process.
-
-    Args:
-        shape: (h, w, c) of its image.
+def require_machine(path: Path) -> None:
+    """Refuse a library for another kind of processor, by its header alone.
 
     Raises:
-        OtherProcessorError: it is for another kind of processor, or uses instructions that this one lacks.
-        TrilobitError: it is no shared library of a network, or it fails.
+        OtherProcessorError: it is.
+        TrilobitError: it is no shared library.
     """
     made_for, here = machine_of(path), _SAME.get(platform.machine().lower(), platform.machine().lower())
     if made_for != here:
         raise OtherProcessorError(
             f"{path.name} is for {made_for}, this machine is {here}: run it on the one it is for"
         )
-    counts = map(str, (np.prod(shape), classes))
-    command = [sys.executable, "-c", _TRIAL, str(path.absolute()), *counts]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise TrilobitError(f"{path}: gave no answer in {TRIAL_S:.0f} s; export it again") from None
-    if done.returncode == -signal.SIGILL:
-        raise OtherProcessorError(
+
+
+def stopped(path: Path, error: Exception) -> TrilobitError:
+    """Return what to say of a library that gave no answer in a process of its own."""
+    if isinstance(error, ConfinedError) and error.ended_by == signal.SIGILL:
+        return OtherProcessorError(
             f"{path.name} uses instructions that this processor lacks: export one for it"
         )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"it ended with {done.returncode}"]
-        raise TrilobitError(f"{path}: does not run ({said[0]}); export it again")
+    return TrilobitError(f"{path}: does not run ({error}); export it again")
 
 
 def machine_of(path: Path) -> str:
@@ -96,6 +81,21 @@ def run_library(path: Path, images: NDArray[np.float32], classes: int) -> NDArra
         if code := run(image.ctypes.data, row.ctypes.data):
             raise RuntimeError(f"{path.name}: code {code}")
     return logits
+
+
+def library_logits(
+    request: Mapping[str, Any], images: NDArray[np.float32]
+) -> tuple[float, dict[str, NDArray[np.float32]]]:
+    """Return the seconds per image and the logits of the library at `path`: to be run confined."""
+    start = time.perf_counter()
+    logits = run_library(Path(request["path"]), images, request["classes"])
+    return (time.perf_counter() - start) / len(images), {"logits": logits}
+
+
+def library_time(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the latency of the library at `path`, as a `Measurement`: to be run confined."""
+    shape, classes = tuple(request["shape"]), request["classes"]
+    return asdict(library_latency(Path(request["path"]), shape, classes)), {}
 
 
 def prepared_library(path: Path, shape: tuple[int, int, int], classes: int) -> Callable[[], object]:

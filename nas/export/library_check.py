@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hw_profiles.arithmetic import run_network
 from hw_profiles.backends.tvm_cpu.standalone import is_integer_only
 from hw_profiles.host import cpu_model
-from nas.export.check import IMAGES, DisagreementError, Input, answers_of, digest, made_up_images
+from nas.export.check import IMAGES, DisagreementError, Input, answers_of, made_up_images
 from nas.export.library import LIBRARY, library_latency, run_library
 from nas.export.to_tvm import Library, build_library, examples, unit_numbers
 from nas.export.verify import file_predictions
@@ -64,13 +64,9 @@ def ship_library(run: Run, network: Network, model: bytes, image: Input) -> Ship
         record |= _compared(library, network, model, run.dataset, image)
     else:
         pixels = image.normalised(made_up_images(EXACT, image.shape))
-        record |= {"answers": _answers(_by_arithmetic(network, pixels), library)}
+        answers = answers_of(_by_arithmetic(network, pixels), exact=library.integer_only)
+        record |= {"answers": answers.to_json()}
     return ShippedLibrary(files, record)
-
-
-def _answers(logits: NDArray[np.float32], library: Library) -> dict[str, Any]:
-    """What the library must give on any machine; every bit of it where there is no floating point inside."""
-    return {**answers_of(logits), **({"sha256": digest(logits)} if library.integer_only else {})}
 
 
 def _compared(
@@ -92,12 +88,13 @@ def _compared(
         same = logits(data.validation).argmax(axis=1) == file_predictions(model, data.validation, data)
         right = logits(data.test).argmax(axis=1) == data.test.labels
         made_up = image.normalised(made_up_images(IMAGES, image.shape))
-        answers = _answers(run_library(path, made_up, len(data.classes)), library)
+        # every bit of it is the same on any machine where there is no floating point inside
+        answers = answers_of(run_library(path, made_up, len(data.classes)), exact=library.integer_only)
         latency = library_latency(path, image.shape, len(data.classes))
     return {
         "test_accuracy": float(right.mean()),
         "agreement": float(same.mean()),
-        "answers": answers,
+        "answers": answers.to_json(),
         "latency": {"median_s": latency.median_s, "iqr_s": latency.iqr_s, "cpu": cpu_model()},
     }
 

@@ -2,20 +2,19 @@
 runs.
 """
 
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from hw_profiles.backends.ort import open_session, outputs, takes_bytes
+from hw_profiles.backends.ort import outputs, takes_bytes
 from hw_profiles.lowering import lower
 from hw_profiles.workload import FLOATS, Workload
 from nas.export.check import DisagreementError
+from nas.export.probe import INTEGER_OPS, optimised_ops
 from nas.export.sums import open_exactly
 from supernet.evaluate import simulated_predictions
 from supernet.network import Network
@@ -25,20 +24,22 @@ from supernet.train.images import Images
 AGREEMENT = (
     0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
 )
-INTEGER_OPS = (
-    *("QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"),
-)
 
 
 def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
     """(n,) labels that the ONNX file predicts, in batches of the size it was made for."""
     session = open_exactly(model)
-    image = session.get_inputs()[0]
-    if takes_bytes(session):
-        pixels: NDArray[Any] = resized(images, image.shape[1])
-    else:
-        pixels = to_batch(images, dataset, image.shape[-1]).contiguous().numpy()
-    return np.asarray(outputs(session, pixels).argmax(axis=1))
+    pixels = takes_bytes(session)
+    size = session.get_inputs()[0].shape[1 if pixels else -1]
+    return np.asarray(outputs(session, input_of(images, dataset, size=size, pixels=pixels)).argmax(axis=1))
+
+
+def input_of(images: Images, dataset: Dataset, *, size: int, pixels: bool) -> NDArray[Any]:
+    """Return images as a file takes them: (n, size, size, c) pixels, or normalised (n, c, size, size)."""
+    if pixels:
+        return resized(images, size)
+    normalised: NDArray[Any] = to_batch(images, dataset, size).contiguous().numpy()
+    return normalised
 
 
 def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:
@@ -108,14 +109,4 @@ def expected_kernels(workload: Workload) -> Counter[str]:
             counts[integer[layer.op]] += 1
         elif layer.op in ("stem", "conv"):
             counts["Conv"] += 1
-    return counts
-
-
-def optimised_ops(model: bytes) -> Counter[str]:
-    """Operators of the graph that ONNX Runtime runs after optimisation."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        open_session(model, optimized=path)
-        counts = Counter(node.op_type for node in onnx.load(path).graph.node)
-    counts["Conv"] += counts.pop("FusedConv", 0)
     return counts

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import read_json
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile
 from hw_profiles.workload import LayerSpec, parse_key
 from nas.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
+from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
+from nas.export.written import written_networks
 
 Document = Mapping[str, Any]
 
@@ -102,8 +103,7 @@ def read_run(folder: Path) -> Run:
     """
     config = _read_config(folder / "run.toml")
     front = read_optional(folder / "front.json", Front)
-    manifests = sorted((folder / "export").glob("*/manifest.json"))
-    exports = [_export(folder, path, read_json(path, "export/2")) for path in manifests]
+    exports = [_export(folder, path) for path in written_networks(folder / "export", MANIFEST)]
     return Run(
         folder=folder,
         config=config,
@@ -159,16 +159,16 @@ def _network(entry: Entry) -> Network:
     )
 
 
-def _export(folder: Path, path: Path, manifest: Document) -> Export:
-    name, model = next(iter(manifest["files"].items()))  # the ONNX file, before what else is shipped
-    latency, accuracy = manifest["latency"], manifest["accuracy"]
+def _export(folder: Path, exported: Path) -> Export:
+    manifest = read_manifest(exported)
+    memory, references_s = manifest.predicted.get("memory"), manifest.latency.references_s
     return Export(
-        id=str(manifest["id"]),
-        path=(path.parent / name).relative_to(folder).as_posix(),
-        size_bytes=int(model["bytes"]),
-        memory_bytes=manifest["predicted"].get("memory", {}).get("value"),
-        accuracy=accuracy["test"],
-        images=accuracy["n"],
-        latency=Value(latency["median_s"], latency.get("iqr_s")),
-        reference_s=latency["references_s"].get("largest/fp32"),
+        id=manifest.id,
+        path=(exported / MODEL_FILE).relative_to(folder).as_posix(),
+        size_bytes=manifest.files[MODEL_FILE].bytes,
+        memory_bytes=None if memory is None else memory.value,
+        accuracy=manifest.accuracy.test,
+        images=manifest.accuracy.n,
+        latency=Value(manifest.latency.median_s, manifest.latency.iqr_s),
+        reference_s=references_s.get("largest/fp32"),
     )

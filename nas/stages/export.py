@@ -19,16 +19,18 @@ from hw_profiles.lowering import lower
 from hw_profiles.measurement import Measurement
 from nas.documents import Entry, Environment, read_front
 from nas.evaluate import Evaluator
-from nas.export.card import MODEL_FILE
-from nas.export.check import DisagreementError, Input, expected_answers
+from nas.export.check import Answers, DisagreementError, Input, expected_answers
 from nas.export.library_check import ShippedLibrary, ship_library, wanted_target
 from nas.export.library_limits import require_kernels
-from nas.export.package import MANIFEST_SCHEMA, file_entries, remove_network, write_network
+from nas.export.manifest import MANIFEST, MODEL_FILE
+from nas.export.package import network_files
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, plain_candidate
 from nas.export.selection import pick
+from nas.export.signature import private_key
 from nas.export.sums import needs_exact_sums
 from nas.export.to_onnx import Normalisation, described, emit, needed_opset
 from nas.export.verify import Parity, check_parity, file_accuracy
+from nas.export.written import replace_written
 from nas.progress import progress_bar, tell_of_waiting
 from nas.run import Run
 from nas.stages.finetune import finetuned
@@ -36,6 +38,7 @@ from supernet.network import Network
 from supernet.space import Candidate
 
 COMPACT = (",", ":")  # of JSON inside a file
+SHOWN = 5  # names in a line
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Shipped:
     parity: Parity
     accuracy: Accuracy
     image: Input
-    answers: Mapping[str, Any]
+    answers: Answers
     tuning: Tuning | None = None
     library: ShippedLibrary | None = None
 
@@ -84,6 +87,8 @@ def run_export(run: Run, console: Console) -> list[Path]:
             network disagrees.
     """
     front = read_front(run.front_path, run.family.space())
+    if run.config.export.sign:
+        private_key(Path(run.config.export.sign))  # refused before the work
     chosen = pick(front, run.config.export.pick, run.config.export.count)
     if wanted_target(run):
         networks = {
@@ -94,13 +99,14 @@ def run_export(run: Run, console: Console) -> list[Path]:
     evaluator = Evaluator(run, portable=run.config.export.portable)
     tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
     shipped = _ship_all(evaluator, chosen, tuned, console)
-    for old in run.export_path.glob("*"):
-        if old.is_dir() and old.name not in {one.entry.id for one in shipped}:
-            remove_network(old)
     _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
     with progress_bar(console, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
         latencies = _measure(evaluator, front.largest, shipped)
-    return [_write(run, one, latency) for one, latency in zip(shipped, latencies, strict=True)]
+    files: dict[str, bytes] = {}
+    for one, latency in zip(shipped, latencies, strict=True):
+        files |= _files(run, one, latency)
+    _say_kept(run, replace_written(run.export_path, files), console)
+    return [run.export_path / one.entry.id / MANIFEST for one in shipped]
 
 
 def _candidate(run: Run, entry: Entry) -> Candidate:
@@ -175,6 +181,13 @@ def _say_tuning(tunings: Sequence[Tuning], console: Console) -> None:
         f"fine-tuned {len(tunings)} networks: {np.median(gains):+.2f} points on search-validation in the "
         f"median; {worse} got worse and are shipped as they were"
     )
+
+
+def _say_kept(run: Run, kept: Sequence[str], console: Console) -> None:
+    if kept:
+        more = f" and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
+        line = f"kept in {run.export_path}, not of this export: {', '.join(kept[:SHOWN])}{more}"
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str]:
@@ -271,19 +284,18 @@ def compared(latency: Timed) -> dict[str, Any]:
     }
 
 
-def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
-    """The folder of one network."""
+def _files(run: Run, shipped: Shipped, latency: Timed) -> dict[str, bytes]:
+    """Return the folder of one network and its archive, by paths in the folder of exports."""
     entry, data = shipped.entry, run.dataset
     library = shipped.library or ShippedLibrary({}, {})
     files = {MODEL_FILE: described(shipped.model, _metadata(run, shipped, latency.own)), **library.files}
-    manifest = {
-        "schema": MANIFEST_SCHEMA,
+    claims = {
         "id": entry.id,
         "space": run.config.space.name,
+        "space_fingerprint": run.family.space().fingerprint,
         "genes": entry.genes,
         "arch": entry.arch,
         "policy": entry.policy,
-        "files": file_entries(files),
         "opset": needed_opset(lower(run.family.workload(_candidate(run, entry)))),
         "requires": {"integer_sums": "exact"} if needs_exact_sums(shipped.model) else {},
         "data": data.name,
@@ -301,7 +313,8 @@ def _write(run: Run, shipped: Shipped, latency: Timed) -> Path:
         "latency": {**compared(latency), "replayed": run.recorded, "through": _through(run)},
         "predicted": {name: figure.to_json() for name, figure in entry.predicted.items()},
         "parity": asdict(shipped.parity),
-        "answers": shipped.answers,
+        "answers": shipped.answers.to_json(),
         "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
-    return write_network(run.export_path / entry.id, files, manifest)
+    key = Path(run.config.export.sign) if run.config.export.sign else None
+    return network_files(entry.id, files, claims, key=key)

@@ -11,6 +11,7 @@ import pytest
 
 from hw_profiles.files import read_json, write_json
 from nas.cli import main
+from nas.export.manifest import SCHEMA
 from nas.export.verify import file_accuracy
 from nas.run import Run, find_run
 from supernet.space import Candidate
@@ -73,9 +74,7 @@ def exported(trained: Path) -> Path:
 @pytest.fixture(scope="module")
 def manifests(exported: Path) -> dict[str, dict[str, Any]]:
     run = find_run(exported)
-    found = {
-        path.parent.name: read_json(path, "export/2") for path in exported.glob("export/*/manifest.json")
-    }
+    found = {path.parent.name: read_json(path, SCHEMA) for path in exported.glob("export/*/manifest.json")}
     return {"better": found[mixed(run).id], "worse": found[run.family.corners()["smallest/fp32"].id]}
 
 
@@ -125,7 +124,7 @@ def test_without_it_nothing_is_tuned(
     assert "fine-tun" not in capsys.readouterr().out
     assert not (folder / "finetune").exists()
     for path in folder.glob("export/*/manifest.json"):
-        assert read_json(path, "export/2")["finetuning"] is None
+        assert read_json(path, SCHEMA)["finetuning"] is None
 
 
 def test_the_cost_is_said_first(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

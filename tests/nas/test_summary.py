@@ -6,15 +6,16 @@ from dataclasses import replace
 import pytest
 
 from nas.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes
+from tests.nas.exported import latency, manifest
 
 SMALL = ExportedNetwork("a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)
-MANIFEST = {
-    "id": "a",
-    "accuracy": {"test": 0.92, "n": 100, "validation": 0.99},
-    "latency": {"median_s": 1e-5, "iqr_s": 1e-7, "ratios": {"largest/fp32": None}},
-    "files": {"model.onnx": {"bytes": 20_000}},
-    "policy": {"stem": "fp32", "head": "int8", "tail": "int4/int6"},
-}
+MANIFEST = manifest(
+    id="a",
+    accuracy={"test": 0.92, "n": 100, "validation": 0.99},
+    latency=latency(1e-5, iqr_s=1e-7, ratios={"largest/fp32": None}),
+    files={"model.onnx": {"sha256": "0" * 64, "bytes": 20_000}},
+    policy={"stem": "fp32", "head": "int8", "tail": "int4/int6"},
+)
 
 
 def test_figures_are_the_manifests_and_the_accuracy_is_that_of_test() -> None:

@@ -6,7 +6,6 @@ import _ctypes
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +14,16 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import write_json
 from hw_profiles.workload import LayerSpec, WorkloadBuilder
 from nas.cli import main
 from nas.export.check import Input, digest
 from nas.export.library import MACHINES, machine_of
 from nas.export.library_check import EXACT, ShippedLibrary, ship_library
-from nas.export.package import file_entries
 from nas.export.to_onnx import emit, random_network
 from nas.export.verify import file_accuracy
 from supernet.network import Network
 from supernet.train.data import Dataset, load_data
+from tests.nas.exported import forged, write_exported
 
 CROSS = "aarch64-linux-gnu"
 AARCH64 = next(code for code, name in MACHINES.items() if name == "aarch64")
@@ -75,32 +73,22 @@ def exported(
     network: Network,
     shipped: ShippedLibrary,
     data: Dataset,
-    write_exported: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """As `nas export --library host` writes it."""
-    folder = tmp_path_factory.mktemp("run") / "export" / "abc123"
-    image = image_of(network, data)
+    folder, image = tmp_path_factory.mktemp("run") / "export", image_of(network, data)
     return write_exported(folder, network, image, data, files=shipped.files, library=dict(shipped.record))
 
 
 def changed(exported: Path, folder: Path, code: bytes | None = None, **record: Any) -> Path:
     """A copy with another library, whose hash the manifest knows, and other things said of it."""
-    folder.mkdir(exist_ok=True)
-    for path in exported.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    if code is not None:
-        (folder / "model.so").write_bytes(code)
-    manifest = json.loads((exported / "manifest.json").read_text())
-    files = {name: (folder / name).read_bytes() for name in manifest["files"]}
-    library = {**manifest["library"], **record}
+    library = {**json.loads((exported / "manifest.json").read_text())["library"], **record}
     known = {key: value for key, value in library.items() if value is not None}
-    write_json(folder / "manifest.json", {**manifest, "files": file_entries(files), "library": known})
-    return folder
+    return forged(exported, folder, files={} if code is None else {"model.so": code}, library=known)
 
 
 def findings(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, dict[str, Any]]:
-    assert main(["verify", str(folder), "--json", *more]) == 0
+    assert main(["verify", str(folder), "--json", "--run-library", *more]) == 0
     [found] = json.loads(capsys.readouterr().out).values()
     return {one["what"]: one for one in found}
 
@@ -156,11 +144,11 @@ def test_a_library_is_not_loaded_unless_it_is_the_one(
     folder = changed(exported, tmp_path)
     with (folder / "model.so").open("ab") as file:
         file.write(b"x")
-    for module in ("nas.verification", "nas.bench"):
-        monkeypatch.setattr(f"{module}.require_runnable", None)  # calling it would be no exit with 2
-    assert main(["verify", str(folder), "--no-latency"]) == 2
-    assert "sha256 of model.so was" in capsys.readouterr().err
-    assert main(["bench", str(folder / "model.so")]) == 2
+    for module in ("nas.library_checks", "nas.bench"):
+        monkeypatch.setattr(f"{module}.confined", None)  # calling it would be no exit with 2
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
+    assert "size of model.so was" in capsys.readouterr().err
+    assert main(["bench", str(folder / "model.so"), "--run-library"]) == 2
     assert "not the file that its manifest.json has the hash of" in capsys.readouterr().err
 
 
@@ -180,7 +168,7 @@ def test_an_instruction_that_is_missing_ends_nothing(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = "#include <signal.h>\nint trilobit_run(void* x, void* y) { return raise(SIGILL); }"
-    folder = changed(exported, tmp_path, compiled(source, tmp_path))
+    folder = changed(exported, tmp_path / "sent", compiled(source, tmp_path))
     found = findings(folder, capsys, "--no-latency")["library"]
     assert found["holds"] is None
     assert "instructions that this processor lacks" in found["now"]
@@ -190,16 +178,29 @@ def test_an_instruction_that_is_missing_ends_nothing(
     ("source", "said"),
     [
         ("", "undefined symbol: trilobit_run"),
-        ("int trilobit_run(void* x, void* y) { return 7; }", "it ended with 3"),
-        ("int trilobit_run(void* x, void* y) { return *(volatile int*)0; }", "it ended with -11"),
+        ("int trilobit_run(void* x, void* y) { return 7; }", "model.so: code 7"),
+        ("int trilobit_run(void* x, void* y) { return *(volatile int*)0; }", "ended by SIGSEGV"),
+        ("int trilobit_run(void* x, void* y) { for (;;) ; }", "no end after 2 s"),
+        (
+            "#include <string.h>\n#include <stdlib.h>\nint trilobit_run(void* x, void* y)"
+            "{ for (;;) { char* p = malloc(1 << 30); if (!p) abort(); memset(p, 1, 1); } }",
+            "ended by SIGABRT",
+        ),
+        ("#include <stdlib.h>\nint trilobit_run(void* x, void* y) { exit(0); }", "gave no answer"),
     ],
 )
 def test_a_library_that_does_not_run_is_found(
-    source: str, said: str, exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: str,
+    said: str,
+    exported: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("nas.library_checks.TRIAL_S", 2.0)
     code = compiled(source, tmp_path) if source else Path(_ctypes.__file__).read_bytes()
-    folder = changed(exported, tmp_path, code)
-    assert main(["verify", str(folder), "--no-latency"]) == 2
+    folder = changed(exported, tmp_path / "sent", code)
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -207,7 +208,7 @@ def test_a_file_that_is_no_library_is_refused(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = changed(exported, tmp_path, b"text")
-    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     assert "no shared library (ELF)" in capsys.readouterr().err
     with pytest.raises(TrilobitError, match="no shared library"):
         machine_of(folder / "model.so")
@@ -216,7 +217,7 @@ def test_a_file_that_is_no_library_is_refused(
 def test_other_bits_are_found(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = json.loads((exported / "manifest.json").read_text())["library"]["answers"]
     folder = changed(exported, tmp_path, answers={**answers, "sha256": digest(np.zeros(3, np.float32))})
-    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     said = capsys.readouterr().err
     assert "answers of the library was 200 answers, every bit, is 100.0% the same" in said
 
@@ -230,36 +231,69 @@ def test_a_library_with_real_layers_is_compared_by_its_labels(
     assert findings(folder, capsys, "--no-latency")["answers of the library"]["holds"] is True
     other = [(label + 1) % 10 for label in own["labels"]]
     folder = changed(exported, tmp_path / "other", answers={**own, "labels": other})
-    assert main(["verify", str(folder), "--no-latency"]) == 2
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     assert "0.0% the same" in capsys.readouterr().err
 
 
-def test_a_library_that_nothing_is_known_of_is_compared_with_the_simulation(
+def test_a_library_without_answers_never_passes(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = changed(exported, tmp_path, answers=None, latency=None, test_accuracy=None)
+    folder = changed(exported, tmp_path, answers=None)
+    for flags in ([], ["--run-library"]):
+        assert main(["verify", str(folder), "--no-latency", *flags]) == 2
+        assert "its manifest has no answers of it" in capsys.readouterr().err
+    folder = forged(exported, tmp_path / "record", library=None)
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
+    assert "the manifest says nothing of it" in capsys.readouterr().err
+
+
+def test_what_was_not_measured_is_not_compared(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = changed(exported, tmp_path, latency=None, test_accuracy=None)
     found = findings(folder, capsys, "--data", "digits")
-    assert found["answers of the library"]["holds"] is None
     assert (
         found["accuracy of the library"]["then"] == found["latency of the library"]["then"] == "not measured"
     )
 
 
-def test_a_library_without_a_hash_is_not_loaded(
+def test_machine_code_runs_only_where_that_was_asked_for(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = changed(exported, tmp_path)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["files"]["model.so"]
-    write_json(folder / "manifest.json", manifest)
-    assert main(["verify", str(folder), "--no-latency"]) == 2
-    assert "its manifest has no hash of it" in capsys.readouterr().err
+    marker = tmp_path / "it ran"
+    source = (
+        "#include <stdio.h>\n"
+        f'__attribute__((constructor)) void begin(void) {{ fclose(fopen("{marker}", "w")); }}'
+        "int trilobit_run(void* x, void* y) { return 0; }"
+    )
+    folder = changed(exported, tmp_path / "forged", compiled(source, tmp_path))
+    assert main(["verify", str(folder), "--no-latency", "--json"]) == 0
+    assert "only with --run-library" in capsys.readouterr().out
     assert main(["bench", str(folder / "model.so")]) == 2
+    assert "with --run-library it is run, with your rights" in capsys.readouterr().err
+    assert main(["bench", str(folder / "model.onnx"), "--seconds", "0.01"]) == 0
+    assert not marker.exists()
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
+    assert marker.exists()
+
+
+def test_a_library_that_is_not_listed_is_not_loaded(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = dict(json.loads((exported / "manifest.json").read_text())["files"])
+    del listed["model.so"]
+    folder = forged(exported, tmp_path, listed=listed, stamp=False)
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
+    assert "model.so was not in manifest.json" in capsys.readouterr().err
+    assert main(["bench", str(folder / "model.so"), "--run-library"]) == 2
     assert "not the file" in capsys.readouterr().err
+    (folder / "model.so").unlink()
+    assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
+    assert "its manifest has no hash of it" in capsys.readouterr().err
 
 
 def test_bench_times_a_library(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", str(exported / "model.so"), "--seconds", "0.05", "--json"]) == 0
+    assert main(["bench", str(exported / "model.so"), "--seconds", "0.05", "--run-library", "--json"]) == 0
     [one] = json.loads(capsys.readouterr().out)["settings"]
     times = list(one["percentiles_s"].values())
     assert (one["threads"], one["batch"]) == (1, 1)

@@ -1,6 +1,7 @@
 """Files that take pixels or any number of images, the answers a network must give, its card and its zip."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import torch
 from hw_profiles.backends.ort import outputs, prepared, takes_bytes
 from nas.export.card import model_card
 from nas.export.check import IMAGES, Input, agreement, expected_answers, made_up_images
-from nas.export.package import archive_of, file_entries, remove_network, write_network
+from nas.export.package import network_files
 from nas.export.sums import open_exactly
 from nas.export.to_onnx import Normalisation, described, emit, random_network
+from nas.export.written import replace_written
 from supernet.family import Family
 from supernet.network import Network
 from supernet.train.data import load_data, to_batch
+from tests.nas.exported import claims, latency, manifest
 
 MEAN, STD = (0.3091,), (0.3488,)
 
@@ -82,7 +85,7 @@ def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
     other = random_network(network.workload, rng=np.random.default_rng(9))
     logits = outputs(open_exactly(emit(other)), image.normalised(made_up_images(IMAGES, image.shape)))
     assert agreement(logits, answers)[0] < 0.9
-    assert torch.tensor(answers["labels"]).shape == (IMAGES,)
+    assert torch.tensor(answers.labels).shape == (IMAGES,)
 
 
 def test_more_metadata_changes_nothing_else(network: Network) -> None:
@@ -92,34 +95,21 @@ def test_more_metadata_changes_nothing_else(network: Network) -> None:
     assert found.graph == onnx.load_from_string(model).graph
 
 
-def manifest(pixels: bool) -> dict[str, Any]:
-    return {
-        "schema": "export/2",
-        "id": "abc123",
-        "space": "digits-mbconv",
-        "genes": [0, 1],
+def shown(*, pixels: bool = False, **more: Any) -> str:
+    """The card of a manifest."""
+    parts: dict[str, Any] = {
         "policy": {"stem": "fp32", "head": "int8", "classifier": "int8"},
-        "files": file_entries({"model.onnx": b"model"}),
-        "opset": 21,
-        "data": "digits",
-        "seed": 0,
-        "answers": {},
         "classes": [str(i) for i in range(25)],
         "input": Input((8, 8, 1), MEAN, STD, pixels).to_json(),
-        "device": {"name": "ort-cpu-1t", "cpu": "a CPU"},
-        "accuracy": {"test": 0.9, "n": 359},
         "finetuning": {"epochs": 3, "kept": False},
-        "latency": {
-            **{"median_s": 1e-4, "iqr_s": 1e-6, "replayed": False, "through": "model.onnx"},
-            "ratios": {"same/fp32": 0.5, "mobilenet-v2/int8": None},
-        },
-        "versions": {"python": "3"},
+        "latency": latency(1e-4, ratios={"same/fp32": 0.5, "mobilenet-v2/int8": None}),
     }
+    return model_card(manifest(**{**parts, **more}))
 
 
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_card_says_what_a_user_needs(pixels: bool) -> None:
-    card = model_card(manifest(pixels))
+    card = shown(pixels=pixels)
     said = ("90.00% of 359", "100 us", "the same network in fp32 | 0.50 x", "2 in int8", "3 epochs, not kept")
     assert all(one in card for one in said), card
     assert ("uint8 pixels" in card) == pixels
@@ -128,21 +118,35 @@ def test_the_card_says_what_a_user_needs(pixels: bool) -> None:
     assert "24" not in card.split("## Use")[0].split("classes")[1]  # only the first are listed
 
 
-@pytest.mark.parametrize("more", [{}, {"test_accuracy": 0.91, "latency": {"median_s": 5e-5, "cpu": "a CPU"}}])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"test_accuracy": 0.91, "latency": {"median_s": 5e-5, "iqr_s": 1e-6, "cpu": "a CPU"}}],
+)
 def test_the_card_says_what_is_known_of_a_library(more: dict[str, Any]) -> None:
-    card = model_card(
-        {**manifest(False), "library": {"target": "llvm -mcpu=x", "integer_only": True, **more}}
-    )
-    assert "`llvm -mcpu=x`, weights inside, integer-only" in card
+    card = shown(library={"target": "llvm -mcpu=x", "integer_only": True, **more})
+    assert "for llvm -mcpu=x, weights inside, integer-only" in card
     assert ("; test accuracy 91.00%, 50 us on a CPU. It needs" in " ".join(card.split())) == bool(more)
+
+
+HOSTILE = ("<script>alert(1)</script>", "a | b", "[x](http://y)", "# c\n\n- d", "`e", "![f](g)", "x" * 10_000)
+
+
+def test_names_on_a_card_are_only_names() -> None:
+    device = {**manifest().device.to_json(), "cpu": "<b>CPU</b>"}
+    card = shown(classes=HOSTILE, data="imagefolder:<i>/x|y", device=device, versions={"<u>": "|"})
+    assert "<" not in card
+    assert not re.search(r"(?<!\\)\[x|(?<!\\)`e|(?<!\\)!\[", card)
+    assert max(len(line) for line in card.splitlines()) < 1000
+    plain = shown()
+    assert len(card.splitlines()) == len(plain.splitlines())
 
 
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Path) -> None:
     c, h, w = network.workload.in_shape
-    shown = {**manifest(pixels), "input": Input((h, w, c), MEAN, STD, pixels).to_json()}
+    card = shown(input=Input((h, w, c), MEAN, STD, pixels).to_json())
     (tmp_path / "model.onnx").write_bytes(emit(network, pixels=Normalisation(MEAN, STD) if pixels else None))
-    code = model_card(shown).split("```python\n")[1].split("```")[0]
+    code = card.split("```python\n")[1].split("```")[0]
     code = code.replace('"model.onnx"', repr(str(tmp_path / "model.onnx")))
     names: dict[str, Any] = {"pixels": made_up_images(1, (h, w, c))}
     exec(code, names)
@@ -150,24 +154,17 @@ def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Pat
     np.testing.assert_allclose(names["logits"], wanted, atol=1e-4)
 
 
-def test_the_zip_holds_the_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "abc123"
-    files = {"model.onnx": b"model", "model.so": b"code"}
-    path = write_network(folder, files, {**manifest(False), "files": file_entries(files)})
-    assert json.loads(path.read_text())["id"] == "abc123"
-    with zipfile.ZipFile(archive_of(folder)) as archive:
-        held = {name: archive.read(name) for name in archive.namelist()}
-    assert held == {f"abc123/{file.name}": file.read_bytes() for file in folder.iterdir()}
-    first = archive_of(folder).read_bytes()
-    write_network(folder, files, {**manifest(False), "files": file_entries(files)})
-    assert archive_of(folder).read_bytes() == first
-    (folder / "mine.txt").write_text("kept")
-    write_network(folder, {"model.onnx": b"model"}, manifest(False))
-    assert {file.name for file in folder.iterdir()} == {
-        "README.md",
-        "manifest.json",
-        "mine.txt",
-        "model.onnx",
+def packed(network: Network, **files: bytes) -> dict[str, bytes]:
+    return network_files("abc123", {"model.onnx": emit(network), **files}, claims())
+
+
+def test_the_zip_holds_the_folder(network: Network, tmp_path: Path) -> None:
+    files = packed(network, **{"model.so": b"code"})
+    assert not replace_written(tmp_path, files)
+    assert json.loads((tmp_path / "abc123" / "manifest.json").read_text())["files"].keys() == {
+        *("model.onnx", "model.so", "README.md")
     }
-    remove_network(folder)
-    assert list(tmp_path.iterdir()) == []
+    with zipfile.ZipFile(tmp_path / "abc123.zip") as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    assert held == {f"abc123/{file.name}": file.read_bytes() for file in (tmp_path / "abc123").iterdir()}
+    assert packed(network, **{"model.so": b"code"}) == files

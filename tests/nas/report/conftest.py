@@ -18,11 +18,13 @@ from hw_profiles.memory import peak_bytes
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import save_profile
 from hw_profiles.workload import LayerSpec, Workload, macs, params, parse_key
+from nas.export.manifest import SCHEMA
 from nas.quality import row
 from predictors.learning_curve import CurvePoint
 from predictors.quality import judge
 from supernet.family import Family, load_family
 from supernet.space import Candidate
+from tests.nas.exported import claims, latency
 
 DEVICE = "made-up-cpu"
 OBJECTIVES = [
@@ -147,22 +149,15 @@ def write_config(run: Path) -> Path:
 def write_export(run: Path, document: dict[str, Any], reference_s: float) -> None:
     measured, folder = document["measured"], run / "export" / document["id"]
     median, size = measured["latency"]["value"], measured["size"]["value"]
-    manifest = {
-        "schema": "export/2",
-        "id": document["id"],
-        "files": {"model.onnx": {"sha256": "0" * 64, "bytes": int(size)}},
-        "accuracy": {"test": measured["accuracy"]["value"] - 0.003, "n": 359, "validation": 0.97},
-        "latency": {
-            "samples_s": [median] * 5,
-            "median_s": median,
-            "iqr_s": 0.01 * median,
-            "references_s": {"largest/fp32": reference_s},
-            "ratios": {"largest/fp32": median / reference_s},
-        },
-        "predicted": document["predicted"],
-        "parity": {"max_abs": 1e-6},
-        "versions": {"onnxruntime": "0.0"},
-    }
+    ratios = {"references_s": {"largest/fp32": reference_s}, "ratios": {"largest/fp32": median / reference_s}}
+    claimed = claims(
+        id=document["id"],
+        accuracy={"test": measured["accuracy"]["value"] - 0.003, "n": 359, "validation": 0.97},
+        latency=latency(median, **ratios),
+        predicted=document["predicted"],
+    )
+    files = {"model.onnx": {"sha256": "0" * 64, "bytes": int(size)}}
+    manifest = {"schema": SCHEMA, **claimed, "files": files, "digest": "0" * 64}
     write_json(folder / "manifest.json", manifest)
 
 

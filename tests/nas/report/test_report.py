@@ -11,6 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
 from hw_profiles.workload import LayerSpec, parse_key
 from nas.evaluate import FAILED_S
+from nas.export.manifest import SCHEMA
 from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
 from nas.report.drawing import blocks, format_shares, layer_kind, widest_of
@@ -268,7 +269,7 @@ def test_broken_file_leaves_the_old_report(own_run: Path) -> None:
 
 def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
     manifest = next((own_run / "export").glob("*/manifest.json"))
-    document = read_json(manifest, "export/2")
+    document = read_json(manifest, SCHEMA)
     shown = text("memory", document["predicted"]["memory"]["value"])
     assert f"<td>{shown}</td>" in page_of(own_run)
     del document["predicted"]["memory"]  # as older versions wrote it

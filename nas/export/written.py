@@ -1,0 +1,109 @@
+"""What `nas export` wrote into its folder. It replaces and removes that and nothing else: whatever somebody
+put there, or changed, is kept.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from hw_profiles.documents import read_document, write_document
+from hw_profiles.files import write_atomic
+
+RECORD = "written.json"
+KEPT = "kept"  # folder for what stood where a network's file has to be
+
+
+def _inside(name: str) -> None:
+    """Refuse a path that leads out of the folder."""
+    if name.startswith("/") or set(name.split("/")) & {"", ".", ".."}:
+        raise ValueError(f"{name[:40]!r} is not a path in the folder")
+
+
+@dataclass(frozen=True)
+class Record:
+    """SHA-256 of each file that was written, by its path in the folder: of each version that may stand
+    there, since a power cut may leave the one before.
+    """
+
+    SCHEMA: ClassVar[str] = "written/1"
+    REMEDY: ClassVar[str] = "delete it: what is in its folder then counts as yours and is kept"
+    files: Mapping[Annotated[str, _inside], tuple[str, ...]]
+
+    def wrote(self, folder: Path, name: str) -> bool:
+        """Return whether the file is there as `nas export` left it."""
+        path = folder / name
+        plain = _is_plain(path) and not path.parent.is_symlink()
+        return name in self.files and plain and _hash(path.read_bytes()) in self.files[name]
+
+
+def replace_written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
+    """Write files, by their paths in `folder`, and remove those of an earlier call that are none of them.
+
+    Returns:
+        The paths in `folder` that are kept although they are none of `files`: what this did not write.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    before = _read(folder)
+    hashes = {name: (_hash(data),) for name, data in files.items()}
+    both = {name: (*before.files.get(name, ()), *hashes.get(name, ())) for name in {*before.files, *hashes}}
+    for name in files:
+        _set_aside(folder, name, before, files[name])
+    write_document(folder / RECORD, Record(both))
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    for name in before.files.keys() - files.keys():
+        if before.wrote(folder, name):
+            (folder / name).unlink()
+            with contextlib.suppress(OSError):  # others are in it
+                (folder / name).parent.rmdir()
+    write_document(folder / RECORD, Record(hashes))
+    return sorted({*_others(folder, files)})
+
+
+def written_networks(folder: Path, manifest: str) -> list[Path]:
+    """Return the folders with a manifest of that name: those written here where that is known, else all."""
+    found = sorted(path.parent for path in folder.glob(f"*/{manifest}"))
+    known = _read(folder).files if (folder / RECORD).is_file() else None
+    return [path for path in found if known is None or f"{path.name}/{manifest}" in known]
+
+
+def _read(folder: Path) -> Record:
+    return read_document(folder / RECORD, Record) if (folder / RECORD).exists() else Record({})
+
+
+def _set_aside(folder: Path, name: str, before: Record, data: bytes) -> None:
+    """Move what is not ours out of the way of a file, into `kept`."""
+    path = folder / name
+    if not path.is_symlink() and not path.exists():
+        return
+    if before.wrote(folder, name) or (_is_plain(path) and path.read_bytes() == data):
+        return
+    target, version = folder / KEPT / name, 1
+    while target.exists():
+        version += 1
+        target = folder / KEPT / f"{name}.{version}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(target)
+
+
+def _others(folder: Path, files: Mapping[str, bytes]) -> Iterator[str]:
+    """Yield what is in the folder and its networks' folders, and was not written here."""
+    ours = {RECORD, *files, *(name.partition("/")[0] for name in files)}
+    for path in folder.iterdir():
+        if path.name not in ours:
+            yield path.name
+        elif path.is_dir():
+            yield from (name for inner in path.iterdir() if (name := f"{path.name}/{inner.name}") not in ours)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
