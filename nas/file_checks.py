@@ -17,6 +17,7 @@ from hw_profiles.host import cpu_model
 from hw_profiles.measurement import MeasurePlan, plan_on
 from nas.confined import Array, ConfinedError, Limits, confined
 from nas.export.check import Input, agreement, made_up_images
+from nas.export.library import WAITING_S
 from nas.export.manifest import CLAIMS, Manifest
 from nas.export.probe import FileFacts, measurement_of
 from nas.export.verify import AGREEMENT, input_of
@@ -195,7 +196,7 @@ def _latency(model: Path, manifest: Manifest) -> Finding:
         OrtBackend(**setting)
     except TrilobitError as error:
         return Finding("latency", said_then, f"not measured: {error}", None)
-    plan = plan_on(MeasurePlan(), threads=setting["threads"], provider=setting["provider"])
+    plan = plan_on(MeasurePlan(waiting_s=WAITING_S), threads=setting["threads"], provider=setting["provider"])
     try:
         document, _ = confined(
             "nas.export.probe:file_latency", _request(model, **setting, plan=plan.to_json())
