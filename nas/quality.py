@@ -1,6 +1,6 @@
 """How good every prediction of a run is, objective by objective, on networks that it was not made from."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from rich.table import Table
 from hw_profiles.documents import read_document, to_json
 from hw_profiles.files import write_json
 from hw_profiles.profile_file import load_profile
-from nas.costs import compile_costs
+from nas.costs import Costs, compile_costs
 from nas.documents import (
     MEASURED,
     Entry,
@@ -77,28 +77,45 @@ def accuracy_noise(evaluator: Evaluator, genomes: Genomes) -> float:
 
 
 def profile_rows(run: Run) -> list[Row]:
-    """How well the profile predicts the latency of whole networks that it was not fitted to; nothing where
-    there is no profile, or no network was measured as a whole.
+    """Tell how well the profile predicts the latency of whole networks that it was not fitted to; nothing
+    where there is no profile, or no network was measured as a whole.
     """
     profile = load_profile(run.profile_path) if run.profile_path.exists() else None
     if profile is None or profile.calibration is None:
         return []
-    networks = [network for network in profile.calibration.networks if network.held_out]
-    networks += list(profile.validation.networks) if profile.validation else []
+    held_out = [network for network in profile.calibration.networks if network.held_out]
+    networks = [*held_out, *(profile.validation.networks if profile.validation else ())]
     if len(networks) < 2:
         return []
-    mean = profile.calibration.predict_networks_s(networks)
+    costs = compile_costs(run.family, profile)
+    mean = costs.calibration.predict_networks_s(networks)
     measured = np.array([network.measured_s for network in networks])
     spread = np.array([network.iqr_s for network in networks]) / IQR_OF_STD
     quality = judge(
         mean,
         measured,
-        std=compile_costs(run.family, profile).latency_std(mean),
+        std=_latency_std_unseen(costs, mean, len(held_out)),
         bands_of=("latency", mean),
         noise=float(np.sqrt((spread**2).mean())),
         n_train=sum(not network.held_out for network in profile.calibration.networks),
     )
     return [row("latency", PROFILE, quality)]
+
+
+def _latency_std_unseen(costs: Costs, mean: Floats, held_out: int) -> Floats | None:
+    """Return the expected error of predicted seconds (n,), from networks other than the one it is of.
+
+    The spread is the error of the first `held_out` networks: each of these is judged by that of the others.
+    None where none of them has others.
+    """
+    if held_out < 2:
+        return None
+    std, calibration = costs.latency_std(mean), costs.calibration
+    known = [network for network in calibration.networks if network.held_out]
+    for i in range(held_out):
+        others = replace(calibration, networks=tuple(known[:i] + known[i + 1 :]))
+        std[i] = replace(costs, calibration=others).latency_std(mean[i : i + 1])[0]
+    return std
 
 
 def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]:

@@ -1,5 +1,6 @@
 """What a run says of its own predictions: `quality.json`, its table, and where its rows come from."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from hw_profiles.calibration import Validation
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile import DeviceProfile
@@ -109,6 +111,22 @@ def test_the_profile_is_judged_by_networks_it_was_not_fitted_to(
     assert found["kendall_tau"] == pytest.approx(held["kendall_tau"])
     iqr = [network.iqr_s for network in calibration.networks if network.held_out]
     assert found["noise"] == pytest.approx(np.sqrt(np.mean(np.square(iqr))) / 1.349)
+
+
+def test_no_network_judges_its_own_spread(profiled: Run, device_profile: DeviceProfile) -> None:
+    """Of two networks that are 1 % and 20 % off, each is told by the other alone: 20 % are outside 1 %."""
+    calibration = device_profile.calibration
+    assert calibration is not None
+    one, other = [network for network in calibration.networks if network.held_out][:2]
+    said_s = calibration.predict_networks_s([one, other])
+    off = (replace(one, measured_s=said_s[0] / 1.01), replace(other, measured_s=said_s[1] / 1.2))
+    for networks, observed in ((off, 0.5), ((one,), None)):
+        validation = None if observed else Validation(0, "2026-01-01", (other,))
+        held = replace(device_profile, calibration=replace(calibration, networks=networks))
+        save_profile(replace(held, validation=validation), profiled.profile_path)
+        [found] = profile_rows(profiled)
+        assert found["n_test"] == 2
+        assert found["coverage"] == observed
 
 
 def test_without_a_profile_nothing_is_said_of_latency(run: Run) -> None:

@@ -5,7 +5,7 @@ from typing import Self
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import kendalltau
@@ -140,3 +140,19 @@ def test_calibration_mends_a_wrong_spread(too_narrow: float) -> None:
     widen = calibrate(errors[:1000], spread[:1000])
     assert widen == pytest.approx(too_narrow, rel=0.1)
     assert coverage(errors[1000:], widen * spread[1000:]) == pytest.approx(NOMINAL, abs=0.03)
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 120))
+def test_a_new_error_is_inside_with_the_nominal_probability(seed: int, n: int) -> None:
+    """Exact: each of n + 1 exchangeable scores is as likely to be the new one, so all are, in turn."""
+    rng = np.random.default_rng(seed)
+    errors, spread = rng.standard_t(2, n + 1), rng.uniform(0.5, 2, n + 1)
+    inside = 0
+    for i in range(n + 1):
+        widen = calibrate(np.delete(errors, i), np.delete(spread, i))
+        inside += coverage(errors[i : i + 1], widen * spread[i : i + 1] * (1 + 1e-12)) > 0
+    fewest = min(n, np.ceil((n + 1) * NOMINAL - 1e-9))
+    assert inside == fewest
+    if n >= 9:
+        assert NOMINAL - 1e-9 <= inside / (n + 1) < NOMINAL + 1 / (n + 1)
