@@ -7,11 +7,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.predictor import Predictor
+from predictors.predictor import FEWEST, Predictor
 from predictors.quality import architecture_folds
 from supernet.space import Genomes, SearchSpace, in_fp32, unique_rows
 
 FOLDS = 5
+FEW = 2 * FEWEST  # rows below which a fold would take too many of them away: each is then left out alone
 
 
 @runtime_checkable
@@ -38,6 +39,11 @@ def folds_of(
     if len(unique_rows(in_fp32(space, canonical))) >= 2 * folds:
         return architecture_folds(space, canonical, folds, rng=rng)
     return np.asarray(rng.permutation(len(genomes)) % folds)
+
+
+def fold_count(n: int) -> int:
+    """Return into how many folds n rows are best split."""
+    return n if n < FEW else FOLDS
 
 
 def left_out(

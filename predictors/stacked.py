@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from predictors.calibration import calibrate
-from predictors.left_out import FOLDS, folds_of, left_out
+from predictors.left_out import FEW, FOLDS, fold_count, folds_of, left_out
 from predictors.predictor import FEWEST, Prediction, Predictor, check_rows, load_predictor, not_fitted
 from predictors.quality import tau
 from predictors.table import CostTable
@@ -42,7 +42,6 @@ MEMBERS: Mapping[str, FitTime] = {
     "trees": FitTime(1.0, 3e-3),  # its folds with it: it has nothing to say of rows that it learned from
 }
 LIMIT_S = 20.0
-FEW = 2 * FEWEST  # rows below which nothing can be left out: the first member then stands alone
 LEAST_WEIGHT = 0.05  # members of less are left out: they cost more time than they add
 EXPECTED = 5.0  # how much weights by each member's own error count beside the rows: it matters for tens
 MARGIN = 0.02  # of tau, by which one member must rank better than the mean to stand alone: less is chance
@@ -51,13 +50,15 @@ FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """What `StackedPredictor.fit` learns.
+class Mixture:
+    """A weighted mean of fitted predictors.
 
     Attributes:
-        members: those that the mean is of, by registered name.
+        members: those that the mean is of, by name.
         weights: (m,) of them; they sum to 1.
         taus: rank correlation on left-out rows, of every model that was tried, by name.
+        left_out: (n,) what the mean says of each row that it was fitted on, by members that had not learned
+            from its architecture; none where there were too few rows to leave any out.
         typical: the members' mean disagreement on left-out rows.
         widen: factor from disagreement to standard deviation of the error.
         floor: smallest standard deviation.
@@ -66,9 +67,42 @@ class Fitted:
     members: Mapping[str, Predictor]
     weights: Floats
     taus: Mapping[str, float]
+    left_out: Floats
     typical: float
     widen: float
     floor: float
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        """Return the weighted mean of genomes (n, g), and its standard deviation; of a single member what it
+        says itself, since its own standard deviation knows more than a disagreement of one.
+        """
+        members = list(self.members.values())
+        if len(members) == 1:
+            return members[0].predict(genomes)
+        mean, std = np.empty((2, len(genomes)))
+        for start in range(0, len(genomes), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            outputs = np.stack([member.predict(genomes[chunk]).mean for member in members])
+            mean[chunk], spread = _mixed(self.weights, outputs)
+            std[chunk] = self.widen * np.hypot(spread, self.typical)
+        return Prediction(mean, np.maximum(std, self.floor))
+
+
+def alone(name: str, model: Predictor) -> Mixture:
+    """Return the mixture of one model."""
+    return Mixture({name: model}, np.ones(1), {}, np.empty(0), 0.0, 1.0, 0.0)
+
+
+def mixture(models: Mapping[str, Predictor], unseen: Floats, targets: Floats, weights: Floats) -> Mixture:
+    """Return the mean, by weights (m,), of models that said `unseen` (m, n) of rows with `targets` (n,)."""
+    taus = {name: tau(output, targets) or 0.0 for name, output in zip(models, unseen, strict=True)}
+    kept = weights > 0
+    mean, spread = _mixed(weights, unseen)
+    floor = FLOOR * (float(targets.std()) or 1.0)
+    typical = float(spread.mean()) + floor
+    widen = calibrate(mean - targets, np.hypot(spread, typical))
+    members = {name: model for (name, model), keep in zip(models.items(), kept, strict=True) if keep}
+    return Mixture(members, weights[kept], taus, mean, typical, widen, floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +125,7 @@ class StackedPredictor:
     costs: CostTable | None = None
     members: tuple[str, ...] = tuple(MEMBERS)
     limit_s: float = LIMIT_S
-    fitted: Fitted | None = None
+    fitted: Mixture | None = None
 
     def fit(self, genomes: Genomes, targets: Floats) -> Self:
         check_rows(self.space, genomes, targets)
@@ -101,38 +135,26 @@ class StackedPredictor:
             name: load_predictor(name)(self.space, seed=self.seed, costs=self.costs).fit(genomes, targets)
             for name in names
         }
-        if len(models) == 1:
-            return replace(self, fitted=Fitted(models, np.ones(1), {}, 0.0, 1.0, 0.0))
-        fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
+        if len(targets) == FEWEST:  # none can be left out
+            return replace(self, fitted=alone(*models.popitem()))
+        folds = fold_count(len(targets))
+        fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
         unseen = np.stack([left_out(model, genomes, targets, fold) for model in models.values()])
-        return replace(self, fitted=_stack(models, unseen, targets))
+        return replace(self, fitted=mixture(models, unseen, targets, best_weights(unseen, targets)))
+
+    @property
+    def left_out(self) -> Floats:
+        """(n,) what it says of each row it was fitted on without having learned from its architecture; none
+        where there were only `FEWEST`.
+        """
+        if self.fitted is None:
+            raise not_fitted(self)
+        return self.fitted.left_out
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
             raise not_fitted(self)
-        fitted, members = self.fitted, list(self.fitted.members.values())
-        if len(members) == 1:  # its own standard deviation knows more than a disagreement of one
-            return members[0].predict(genomes)
-        mean, std = np.empty((2, len(genomes)))
-        for start in range(0, len(genomes), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            outputs = np.stack([member.predict(genomes[chunk]).mean for member in members])
-            mean[chunk], spread = _mixed(fitted.weights, outputs)
-            std[chunk] = fitted.widen * np.hypot(spread, fitted.typical)
-        return Prediction(mean, np.maximum(std, fitted.floor))
-
-
-def _stack(models: Mapping[str, Predictor], unseen: Floats, targets: Floats) -> Fitted:
-    """The weighted mean of models, by name, that said `unseen` (m, n) of rows with `targets` (n,)."""
-    taus = {name: tau(output, targets) or 0.0 for name, output in zip(models, unseen, strict=True)}
-    weights = best_weights(unseen, targets)
-    kept = weights > 0
-    mean, spread = _mixed(weights, unseen)
-    floor = FLOOR * (float(targets.std()) or 1.0)
-    typical = float(spread.mean()) + floor
-    widen = calibrate(mean - targets, np.hypot(spread, typical))
-    members = {name: model for (name, model), keep in zip(models.items(), kept, strict=True) if keep}
-    return Fitted(members, weights[kept], taus, typical, widen, floor)
+        return self.fitted.predict(genomes)
 
 
 def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
@@ -154,11 +176,11 @@ def best_weights(unseen: Floats, targets: Floats) -> Floats:
     (n,): of the least squared error, or all on one member that ranks clearly better.
     """
     errors = (unseen - targets) / (float(targets.std()) or 1.0)
-    weights = _least_error(errors)
+    weights = least_error(errors)
     while ((weights > 0) & (weights < LEAST_WEIGHT)).any():  # the others' weights can fall below it in turn
         kept = weights >= LEAST_WEIGHT
         weights = np.zeros(len(errors))
-        weights[kept] = _least_error(errors[kept])
+        weights[kept] = least_error(errors[kept])
     ranks = [tau(output, targets) or 0.0 for output in unseen]
     best = int(np.argmax(ranks))
     if ranks[best] > (tau(weights @ unseen, targets) or 0.0) + MARGIN:
@@ -166,7 +188,7 @@ def best_weights(unseen: Floats, targets: Floats) -> Floats:
     return weights
 
 
-def _least_error(errors: Floats) -> Floats:
+def least_error(errors: Floats) -> Floats:
     """(m,) weights of sum 1 that make the mean of errors (m, n) smallest, by non-negative least squares with
     the sum as one more, heavy row.
 

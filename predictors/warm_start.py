@@ -1,8 +1,9 @@
 """Predictors that start from what is known of another space, data set or training.
 
-Another task's predictor is rarely right but often ranks well. So its ranks are taken first, an affine map
-brings them into the new unit, and a predictor of the remaining error does the rest; or it is left alone where
-that is better.
+Another task's predictor is rarely right, but often right in another unit. So an affine map brings it into the
+new one, and a predictor of what that leaves does the rest. How far each is believed, errors on rows that
+neither had learned from decide: where nothing can be learned beyond the prior, its affine map stands alone;
+where the prior says nothing, the predictor does.
 """
 
 from collections.abc import Callable
@@ -12,53 +13,90 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.streams import Stream, open_stream
-from predictors.learning_curve import Fit, Rows, learning_curve
-from predictors.predictor import MakePredictor, Prediction, Predictor, check_rows, not_fitted
-from predictors.surrogate import Groups, embed, learn_kernel, points_at, posterior_mean
+from predictors.calibration import calibrate
+from predictors.left_out import fold_count, folds_of, left_out
+from predictors.predictor import FEWEST, MakePredictor, Prediction, Predictor, check_rows, not_fitted
+from predictors.stacked import Mixture, alone, least_error, mixture
 from predictors.table import CostTable
 from supernet.space import Choice, Genomes, SearchSpace
 
 Floats = NDArray[np.float64]
 Prior = Callable[[Genomes], Floats]  # (n, g) -> (n,) how good, in any unit
 
-REFERENCE = 2_000  # random networks that the prior's ranks are told by
-FOLDS, REPEATS = 5, 6
-ENOUGH = 200  # rows to judge by, repeats counted
 MAPPED = 0.5  # share of a space's choices that another one must have, to be a prior for it
+FLOOR = 1e-3  # smallest std, in standard deviations of the targets
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """A prior's opinion as a normal score: what share of random networks it finds worse."""
-
-    prior: Prior
-    ordered: Floats
-
-    def __call__(self, genomes: Genomes) -> Floats:
-        """(n, g) -> (n,)."""
-        found = self.prior(genomes)
-        below = np.searchsorted(self.ordered, found, "left") + np.searchsorted(self.ordered, found, "right")
-        return np.asarray(norm.ppf((below / 2 + 0.5) / (len(self.ordered) + 1)), np.float64)
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """What `WarmStart.fit` learns.
+class Line:
+    """What `AffinePrior.fit` learns.
 
     Attributes:
-        scores: the prior; None where the predictor is better left alone.
-        slope, intercept: from scores to targets.
-        residual: predictor of what is left of the targets.
+        slope, intercept: from the prior's values to targets.
+        left_out: (n,) what a line through the others says of each row.
+        std: of a new row's error.
     """
 
-    scores: Scores | None
     slope: float
     intercept: float
-    residual: Predictor
+    left_out: Floats
+    std: float
+
+
+@dataclass(frozen=True, eq=False)
+class AffinePrior:
+    """A prior in the unit of the targets, and nothing else; see `predictors.predictor.Predictor`."""
+
+    prior: Prior
+    fitted: Line | None = None
+
+    def fit(self, genomes: Genomes, targets: Floats) -> Self:
+        values = self.prior(genomes)
+        slope, intercept = fit_line(values, targets)
+        others = line_left_out(values, targets)
+        std = max(calibrate(others - targets, np.ones(len(targets))), FLOOR * (float(targets.std()) or 1.0))
+        return replace(self, fitted=Line(slope, intercept, others, std))
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        line = self.line
+        mean = line.slope * self.prior(genomes) + line.intercept
+        return Prediction(np.asarray(mean, np.float64), np.full(len(genomes), line.std))
+
+    @property
+    def left_out(self) -> Floats:
+        """(n,) what it says of each row it was fitted on without having learned from it."""
+        return self.line.left_out
+
+    @property
+    def line(self) -> Line:
+        """What it learned.
+
+        Raises:
+            TrilobitError: not fitted.
+        """
+        if self.fitted is None:
+            raise not_fitted(self)
+        return self.fitted
+
+
+@dataclass(frozen=True, eq=False)
+class PriorAndRest:
+    """A fitted affine prior, and a predictor fitted to what it leaves of the targets."""
+
+    prior: AffinePrior
+    rest: Predictor
+
+    def fit(self, genomes: Genomes, targets: Floats) -> Self:
+        prior = self.prior.fit(genomes, targets)
+        rest = self.rest.fit(genomes, targets - prior.predict(genomes).mean)
+        return replace(self, prior=prior, rest=rest)
+
+    def predict(self, genomes: Genomes) -> Prediction:
+        rest = self.rest.predict(genomes)
+        return Prediction(self.prior.predict(genomes).mean + rest.mean, rest.std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,40 +109,41 @@ class WarmStart:
     make: MakePredictor
     prior: Prior
     costs: CostTable | None = None
-    fitted: Fitted | None = None
+    fitted: Mixture | None = None
 
     def fit(self, genomes: Genomes, targets: Floats) -> Self:
         check_rows(self.space, genomes, targets)
-        reference = self.space.sample(REFERENCE, rng=np.random.default_rng(self.seed))
-        scores = Scores(self.prior, np.sort(self.prior(reference)))
-        found = scores(genomes)
-        helps = self._helps(genomes, found, targets)
-        slope, intercept = fit_line(found, targets) if helps else (0.0, 0.0)
-        predictor = self.make(self.space, seed=self.seed, costs=self.costs)
-        residual = predictor.fit(genomes, targets - (slope * found + intercept))
-        return replace(self, fitted=Fitted(scores if helps else None, slope, intercept, residual))
+        prior = AffinePrior(self.prior).fit(genomes, targets)
+        plain = self.make(self.space, seed=self.seed, costs=self.costs)
+        if not prior.line.slope:
+            return replace(self, fitted=alone("predictor", plain.fit(genomes, targets)))
+        if len(targets) == FEWEST:  # none can be left out, to learn more than a line
+            return replace(self, fitted=alone("prior", prior))
+        return replace(self, fitted=self._mixed(prior, plain, genomes, targets))
+
+    def _mixed(self, prior: AffinePrior, plain: Predictor, genomes: Genomes, targets: Floats) -> Mixture:
+        """Return the mean, of the least error on rows left out, of the prior with and without the predictor
+        of what it leaves, and the predictor without a prior.
+        """
+        folds = fold_count(len(targets))
+        fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
+        said = prior.predict(genomes).mean
+        rest, own = plain.fit(genomes, targets - said), plain.fit(genomes, targets)
+        models = {"prior": prior, "prior and rest": PriorAndRest(prior, rest), "predictor": own}
+        unseen = np.stack(
+            [
+                prior.left_out,
+                prior.left_out + left_out(rest, genomes, targets - said, fold),
+                left_out(own, genomes, targets, fold),
+            ]
+        )
+        scale = float(targets.std()) or 1.0
+        return mixture(models, unseen, targets, least_error((unseen - targets) / scale))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
             raise not_fitted(self)
-        fitted, left = self.fitted, self.fitted.residual.predict(genomes)
-        if fitted.scores is None:
-            return left
-        return Prediction(fitted.slope * fitted.scores(genomes) + fitted.intercept + left.mean, left.std)
-
-    def _helps(self, genomes: Genomes, scores: Floats, targets: Floats) -> bool:
-        """Whether unseen rows are ranked better with the prior. A Gaussian process stands in for the
-        predictor, which would take too long.
-        """
-        rng = open_stream(self.seed, Stream.PRIOR_JUDGED)
-        points = embed(self.space, self.costs, rng=rng)(genomes)
-        ways = [_stand_in(points, said, targets) for said in (scores, np.zeros(len(scores)))]
-        gain = 0.0
-        for _ in range(max(1, min(REPEATS, ENOUGH // len(targets)))):
-            fold = rng.permutation(len(targets)) % FOLDS
-            with_it, without = (learning_curve(way, targets, fold, (1.0,), rng=rng)[0] for way in ways)
-            gain += with_it.kendall_tau - without.kendall_tau
-        return gain >= 0
+        return self.fitted.predict(genomes)
 
 
 def warm(make: MakePredictor, prior: Prior) -> MakePredictor:
@@ -112,28 +151,21 @@ def warm(make: MakePredictor, prior: Prior) -> MakePredictor:
     return partial(WarmStart, make=make, prior=prior)
 
 
-def fit_line(scores: Floats, targets: Floats) -> tuple[float, float]:
-    """Least squares slope, never below 0, and intercept from scores (n,) to targets (n,): a prior that ranks
-    the other way round says nothing.
+def fit_line(values: Floats, targets: Floats) -> tuple[float, float]:
+    """Return the least squares slope, never below 0, and intercept from values (n,) to targets (n,): a prior
+    that ranks the other way round says nothing.
     """
-    centred = scores - scores.mean()
-    slope = max(0.0, float(centred @ targets / max(float(centred @ centred), 1e-12)))
-    return slope, float(targets.mean() - slope * scores.mean())
+    centred = values - values.mean()
+    spread, least = float(centred @ centred), TINY * float(values @ values)  # rounding is no spread
+    slope = max(0.0, float(centred @ targets) / spread) if spread > least else 0.0
+    return slope, float(targets.mean() - slope * values.mean())
 
 
-def _stand_in(points: Groups, scores: Floats, targets: Floats) -> Fit:
-    """Learns from some rows, with the kernel that fits what scores leave of all, and predicts others."""
-    slope, intercept = fit_line(scores, targets)
-    rng = np.random.default_rng(0)
-    kernel = learn_kernel(points, targets - slope * scores - intercept, rng=rng)
-
-    def fit(learned: Rows, asked: Rows) -> Floats:
-        slope, intercept = fit_line(scores[learned], targets[learned])
-        left = targets[learned] - (slope * scores[learned] + intercept)
-        rest = posterior_mean(kernel, points_at(points, learned), left, points_at(points, asked))
-        return slope * scores[asked] + intercept + rest
-
-    return fit
+def line_left_out(values: Floats, targets: Floats) -> Floats:
+    """Return what `fit_line` of all others says of each row (n,)."""
+    rows = np.arange(len(targets))
+    lines = [fit_line(values[rows != row], targets[rows != row]) for row in rows]
+    return np.array([slope * value + level for (slope, level), value in zip(lines, values, strict=True)])
 
 
 # -- between spaces --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 from hw_profiles.workload import macs, params
 from predictors import gp
 from predictors.calibration import NOMINAL, coverage
-from predictors.gp import GpPredictor, leave_one_out, posterior
+from predictors.gp import GpPredictor, posterior
 from predictors.gp_features import reader
 from predictors.gp_kernel import CONSTANT, Hyper, Kernel, bend, cost, grouped, noise_of, solve, unbend
 from predictors.table import CostTable, compile_table
@@ -97,21 +97,6 @@ def test_gradient_of_the_likelihood(by: float) -> None:
     theta[1] = by
     numeric = approx_fprime(theta, lambda at: cost(at, hyper, x, y)[0], 1e-6)
     assert_allclose(cost(theta, hyper, x, y)[1], numeric, rtol=1e-3, atol=1e-3)
-
-
-def test_leaving_one_out_is_fitting_without_it() -> None:
-    x, hyper = features(18)
-    y, theta = np.random.default_rng(2).normal(size=18), some_theta(hyper)
-    kernel, noise = hyper.kernel(theta), noise_of(theta)
-    covariance = kernel(x, x) + noise * np.eye(18)
-    _, inverse, weights = solve(covariance, y)
-    errors, std = leave_one_out(inverse, weights)
-    for row in range(18):
-        others = np.arange(18) != row
-        seen, cross = covariance[np.ix_(others, others)], covariance[row, others]
-        assert errors[row] == pytest.approx(cross @ np.linalg.solve(seen, y[others]) - y[row], rel=1e-6)
-        left = covariance[row, row] - cross @ np.linalg.solve(seen, cross)
-        assert std[row] == pytest.approx(np.sqrt(left), rel=1e-6)
 
 
 def test_covariances_are_symmetric_and_have_the_variance_on_their_diagonal() -> None:

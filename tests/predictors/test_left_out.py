@@ -68,6 +68,15 @@ def test_a_row_is_judged_by_what_has_not_seen_its_architecture(name: str) -> Non
     assert guessed < 0.25
 
 
+def test_many_rows_do_not_give_each_other_away_either() -> None:
+    """Beyond the rows that learn hyper-parameters, repeated networks told the process of each other."""
+    genomes = rows(130, 2)
+    targets = noise(genomes)
+    found = tau(GpPredictor(SPACE, seed=0).fit(genomes, targets).left_out, targets)
+    assert found is not None
+    assert found < 0.2
+
+
 @pytest.mark.parametrize("name", KNOWING)
 def test_left_out_is_in_the_order_and_the_unit_of_the_targets(name: str) -> None:
     genomes = rows(60)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from predictors.calibration import coverage
+from predictors.left_out import FEW
 from predictors.predictor import FEWEST, load_predictor
 from predictors.quality import tau
 from predictors.stacked import (
     EXPECTED,
-    FEW,
     LEAST_WEIGHT,
     MEMBERS,
     StackedPredictor,

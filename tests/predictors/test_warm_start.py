@@ -8,10 +8,11 @@ from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.workload import macs, params
-from predictors.predictor import load_predictor
+from predictors.calibration import coverage
+from predictors.predictor import FEWEST, MakePredictor, load_predictor
 from predictors.ridge import RidgePredictor
-from predictors.table import compile_table
-from predictors.warm_start import WarmStart, fit_line, map_genomes, warm
+from predictors.table import CostTable, compile_table
+from predictors.warm_start import AffinePrior, WarmStart, fit_line, line_left_out, map_genomes, warm
 from supernet.family import load_family
 from supernet.space import Choice, Genomes, SearchSpace
 
@@ -19,11 +20,6 @@ FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()
 COSTS = compile_table(SPACE, FAMILY.terms(), [macs, params])
 EFFECTS = np.random.default_rng(0).normal(size=(2, len(SPACE.choices)))
-
-
-@pytest.fixture(autouse=True)
-def _few_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("predictors.warm_start.REFERENCE", 300)
 
 
 def known_task(genomes: Genomes) -> np.ndarray:
@@ -73,20 +69,78 @@ def test_left_alone_it_is_the_predictor_itself() -> None:
     fitted = warm(RidgePredictor, upside_down)(SPACE, seed=0, costs=COSTS).fit(genomes, targets)
     assert isinstance(fitted, WarmStart)
     assert fitted.fitted is not None
-    assert fitted.fitted.slope == 0
+    assert list(fitted.fitted.members) == ["predictor"]
     plain = RidgePredictor(SPACE, seed=0, costs=COSTS).fit(genomes, targets)
     np.testing.assert_allclose(fitted.predict(genomes).mean, plain.predict(genomes).mean, rtol=1e-9)
+
+
+def rmse_of(make: MakePredictor, learned: Genomes, asked: Genomes) -> float:
+    predictor = make(SPACE, seed=0, costs=COSTS).fit(learned, new_task(learned))
+    return float(np.sqrt(np.mean((predictor.predict(asked).mean - new_task(asked)) ** 2)))
+
+
+def best(n: int, seed: int) -> Genomes:
+    """Networks as a search samples them: better, by the prior, than all but a few of a thousand."""
+    pool = SPACE.sample(20 * n, rng=np.random.default_rng(seed))
+    return pool[np.argsort(known_task(pool))[-n:]]
+
+
+def affine(space: SearchSpace, *, seed: int, costs: CostTable | None = None) -> AffinePrior:
+    """As predictors are made."""
+    return AffinePrior(known_task)
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_no_worse_than_an_affine_map_of_the_prior(n: int) -> None:
+    """On rows near the front, where ranks among random networks tell nothing apart any more."""
+    errors = np.array(
+        [
+            [
+                rmse_of(make, best(n, seed), best(150, 77))
+                for make in (warm(RidgePredictor, known_task), Affine)
+            ]
+            for seed in range(6)
+        ]
+    )
+    ours, affine = np.sqrt((errors**2).mean(axis=0))
+    assert ours <= 1.05 * plain
+    if n == 40:
+        alone = rmse_of(RidgePredictor, best(n, 0), best(150, 77))
+        assert ours < 0.9 * alone
 
 
 def test_whatever_the_unit_of_the_prior() -> None:
     genomes, targets = rows(20, 0)
     asked, _ = rows(50, 1)
-    plain, bent = (
+    plain, scaled = (
         warm(RidgePredictor, prior)(SPACE, seed=0, costs=COSTS).fit(genomes, targets).predict(asked)
-        for prior in (known_task, lambda genomes: np.exp(known_task(genomes) / 50))
+        for prior in (known_task, lambda genomes: 1e-9 * known_task(genomes) + 1e-6)
     )
-    np.testing.assert_allclose(plain.mean, bent.mean)
+    np.testing.assert_allclose(plain.mean, scaled.mean)
+    np.testing.assert_allclose(plain.std, scaled.std, rtol=1e-6)
     assert (plain.std > 0).all()
+
+
+def test_with_the_fewest_rows_the_prior_stands_alone() -> None:
+    genomes, targets = rows(FEWEST, 0)
+    asked, truth = rows(50, 1)
+    fitted = warm(RidgePredictor, known_task)(SPACE, seed=0, costs=COSTS).fit(genomes, targets)
+    assert kendalltau(fitted.predict(asked).mean, truth).statistic > 0.9
+
+
+def test_intervals_hold_what_they_say() -> None:
+    genomes, targets = rows(60, 0)
+    asked, truth = rows(400, 1)
+    found = warm(RidgePredictor, known_task)(SPACE, seed=0, costs=COSTS).fit(genomes, targets).predict(asked)
+    assert 0.8 < coverage(found.mean - truth, found.std) <= 1
+
+
+def test_a_line_leaves_each_row_out() -> None:
+    values, targets = np.random.default_rng(0).normal(size=(2, 12))
+    targets += values
+    found = line_left_out(values, targets)
+    slope, intercept = np.polyfit(values[1:], targets[1:], 1)
+    assert found[0] == pytest.approx(slope * values[0] + intercept)
 
 
 def test_not_fitted_is_said() -> None:
