@@ -22,58 +22,99 @@ CONSIDERED = 600  # networks to choose from at a time: a random part of larger p
 
 
 @dataclass(frozen=True, eq=False)
+class Sum:
+    """A number for every device, as a sum over genes.
+
+    Attributes:
+        slopes: (f, d) of features.
+        intercepts: (d,).
+    """
+
+    slopes: Floats
+    intercepts: Floats
+
+    def __call__(self, x: Floats) -> Floats:
+        """(n, f) features -> (n, d)."""
+        return np.asarray(x @ self.slopes + self.intercepts)
+
+    def of(self, devices: list[int]) -> "Sum":
+        """Return the same for some devices."""
+        return Sum(self.slopes[:, devices], self.intercepts[devices])
+
+
+@dataclass(frozen=True, eq=False)
 class AdditiveSources:
     """Other devices' latency as sums over genes: a lookup per network, also of networks not in the tables.
 
     Attributes:
         devices: (d,) their names.
         encoding: of genomes as f numbers.
-        slopes: (f, d) of standardised latency.
-        intercepts: (d,) of the same.
+        latency: standardised.
+        log_latency: the same of its logarithm.
     """
 
     devices: tuple[str, ...]
     encoding: Encoding
-    slopes: Floats
-    intercepts: Floats
+    latency: Sum
+    log_latency: Sum
 
     def __call__(self, genomes: Genomes) -> Floats:
         """(n, g) genomes -> (n, d) standardised latency; equal networks get equal rows."""
-        return np.asarray(self.encoding(genomes) @ self.slopes + self.intercepts)
+        return self.latency(self.encoding(genomes).astype(np.float64))
+
+    def logs(self, genomes: Genomes) -> Floats:
+        """(n, g) genomes -> (n, d) standardised logarithms of latency."""
+        return self.log_latency(self.encoding(genomes).astype(np.float64))
 
     def without(self, devices: Sequence[str]) -> "AdditiveSources":
-        """All but these devices."""
+        """Return all but these devices."""
         kept = [i for i, name in enumerate(self.devices) if name not in devices]
         names = tuple(self.devices[i] for i in kept)
-        return AdditiveSources(names, self.encoding, self.slopes[:, kept], self.intercepts[kept])
+        return AdditiveSources(names, self.encoding, self.latency.of(kept), self.log_latency.of(kept))
 
 
 def fit_sources(
     space: SearchSpace, genomes: Genomes, seconds: Floats, devices: Sequence[str]
 ) -> AdditiveSources:
-    """Additive predictors of all devices at once, from one table of genomes (n, g) and seconds (n, d).
+    """Fit additive predictors of all devices, from one table of genomes (n, g) and seconds (n, d), in which
+    NaN stands where a device was not measured.
 
     Raises:
-        TrilobitError: no row, a time that is not finite, or not one name for each column.
+        TrilobitError: not one name for each column, a device without any measurement, or a time that is not
+            above 0.
     """
-    if not len(genomes) or seconds.shape != (len(genomes), len(devices)):
+    if seconds.shape != (len(genomes), len(devices)):
         raise TrilobitError(
             f"{len(genomes)} networks, {len(devices)} devices and a table {seconds.shape}; "
             "wanted one row per network and one column per device"
         )
-    if not np.isfinite(seconds).all():
-        row, column = np.argwhere(~np.isfinite(seconds))[0].tolist()
+    known = ~np.isnan(seconds)
+    for column in np.flatnonzero(~known.any(axis=0)).tolist():
+        raise TrilobitError(f"{devices[column]}: no network was measured on it; leave the device out")
+    for row, column in np.argwhere(known & ~((seconds > 0) & np.isfinite(seconds))).tolist():
         raise TrilobitError(
-            f"{devices[column]}: latency of row {row} is {seconds[row, column]}; leave rows out that were "
-            "not measured on every device"
+            f"{devices[column]}: latency of row {row} is {seconds[row, column]}; wanted seconds above 0, or "
+            "NaN where a network was not measured"
         )
     encoding = every(space)
     x = encoding(genomes).astype(np.float64)
-    centre = x.mean(axis=0)
-    targets = (seconds - seconds.mean(axis=0)) / np.maximum(seconds.std(axis=0), TINY * np.abs(seconds).max())
-    x -= centre
-    slopes = np.linalg.solve(x.T @ x + PENALTY * np.eye(x.shape[1]), x.T @ targets)
-    return AdditiveSources(tuple(devices), encoding, slopes, -centre @ slopes)
+    return AdditiveSources(tuple(devices), encoding, _sums(x, seconds), _sums(x, np.log(seconds)))
+
+
+def _sums(x: Floats, targets: Floats) -> Sum:
+    """Fit standardised targets (n, d), NaN where not known, by features (n, f); devices that know the same
+    rows at once.
+    """
+    slopes, intercepts = np.zeros((x.shape[1], targets.shape[1])), np.zeros(targets.shape[1])
+    patterns, pattern = np.unique(~np.isnan(targets), axis=1, return_inverse=True)
+    for i, rows in enumerate(patterns.T):
+        devices = np.flatnonzero(pattern.ravel() == i)
+        some, y = x[rows], targets[np.ix_(rows, devices)]
+        centre, spread = some.mean(axis=0), y.std(axis=0)
+        some, y = some - centre, (y - y.mean(axis=0)) / np.maximum(spread, TINY * np.abs(y).max())
+        slopes[:, devices] = np.linalg.solve(some.T @ some + PENALTY * np.eye(x.shape[1]), some.T @ y)
+        intercepts[devices] = -centre @ slopes[:, devices]
+    return Sum(slopes, intercepts)
 
 
 def choose_networks(

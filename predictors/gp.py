@@ -121,6 +121,7 @@ class Fitted:
         theta: the hyper-parameters, see `predictors.gp_kernel.Hyper`.
         posterior: of the process.
         mean, scale: of the targets.
+        low, high: between which bent targets are.
         left_out: (n,) standardised, what is said of each row without having learned from its architecture.
         widen: factor from the process's standard deviation to that of the error.
     """
@@ -130,6 +131,8 @@ class Fitted:
     posterior: Posterior
     mean: float
     scale: float
+    low: float
+    high: float
     left_out: Floats
     widen: float
 
@@ -164,8 +167,9 @@ class GpPredictor:
         state = _condition(hyper, theta, x, standard)
         fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
         errors = _cross_fitted(hyper, x, standard, fold, rng=np.random.default_rng(self.seed))
-        left_out = standard + errors[0]
-        return replace(self, fitted=Fitted(read, theta, state, mean, scale, left_out, calibrate(*errors)))
+        limits, left_out = _limits(bend(standard, float(theta[1]))), standard + errors[0]
+        fitted = Fitted(read, theta, state, mean, scale, *limits, left_out, calibrate(*errors))
+        return replace(self, fitted=fitted)
 
     @property
     def left_out(self) -> Floats:
@@ -181,12 +185,20 @@ class GpPredictor:
         for start in range(0, len(genomes), CHUNK):
             chunk = slice(start, start + CHUNK)
             mean[chunk], variance[chunk] = fitted.posterior(fitted.read(genomes[chunk]))
-        by = float(fitted.theta[1])
+        by, mean = float(fitted.theta[1]), np.clip(mean, fitted.low, fitted.high)
         std = fitted.widen * np.sqrt(np.maximum(variance, 0) + noise_of(fitted.theta))
         std *= np.exp(-by * mean)  # how steep `unbend` is there
         return Prediction(
             fitted.mean + fitted.scale * unbend(mean, by), fitted.scale * np.maximum(std, FLOOR)
         )
+
+
+def _limits(bent: Floats) -> tuple[float, float]:
+    """Return between which bent targets predictions stay, from those that were seen (n,): a line that goes
+    on further is steep where it is unbent.
+    """
+    low, high = float(bent.min()), float(bent.max())
+    return low - (high - low), high + (high - low)
 
 
 def _condition(hyper: Hyper, theta: Floats, x: Floats, targets: Floats) -> Posterior:
@@ -210,6 +222,7 @@ def _cross_fitted(
         theta = learn(hyper, x[some], targets[some], steps=FOLD_STEPS)
         by = theta[1] = np.clip(theta[1], *bends(targets[seen]))
         mean, variance = _condition(hyper, theta, x[seen], targets[seen])(x[held].astype(np.float32))
+        mean = np.clip(mean, *_limits(bend(targets[seen], by)))
         errors[held] = unbend(mean, by) - targets[held]
         std[held] = np.sqrt(np.maximum(variance, 0) + noise_of(theta)) * np.exp(-by * mean)
     return errors, std

@@ -3,7 +3,8 @@
 Latency is close to a sum over layers, so the predictor is a Gaussian process on a sum over genes, whose terms
 it believes to be alike: the same option of two choices that offer the same options costs about the same,
 more so where they are neighbours. A smooth part takes what does not add up. How much of each there is, the
-targets decide, and also whether the error grows with the latency.
+targets decide, and also whether the error grows with the latency, and whether it is latency that adds up or
+its logarithm: on some devices and between formats, what a choice costs is a share of the rest.
 """
 
 from dataclasses import KW_ONLY, dataclass, replace
@@ -22,7 +23,9 @@ INDICATED = 16  # options of numbers beyond which a choice is its number alone
 REACH = 0.2  # of all choices of one sort: how far neighbours are alike
 RISE = 3.0  # the slowest networks' noise is up to this much more than the fastest's, as a multiple of it
 OUTLIER = 2.0  # standard deviations beyond which a row counts for less
+ROUNDS = 3  # in which such rows are found: the first has them hide each other
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
+FARTHEST = 3.0  # beyond the fitted logarithms no prediction goes: a factor of 20
 TINY = 1e-12
 
 # Variances that are expected, in those of the targets: each of them is learned.
@@ -41,6 +44,10 @@ class Sources(Protocol):
         """(n, g) genomes -> (n, d) standardised latency on each of d devices; equal networks, equal rows."""
         ...
 
+    def logs(self, genomes: Genomes) -> Floats:
+        """(n, g) genomes -> (n, d) standardised logarithms of the same."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Description:
@@ -49,6 +56,8 @@ class Description:
     Attributes:
         encoding: of the genes.
         costs, sources: what else is known of a network.
+        logs: whether it is the logarithm of latency that is such a sum; costs and sources are then read as
+            logarithms too.
         centre, scale: (f,) of all numbers.
         slopes: (f, b) weights that may be expected, one belief per column: that latency goes with the mean
             of other devices, or with one of them; none without other devices.
@@ -59,6 +68,7 @@ class Description:
     encoding: Encoding
     costs: CostTable | None
     sources: Sources | None
+    logs: bool
     centre: Floats
     scale: Floats
     slopes: Floats
@@ -67,7 +77,7 @@ class Description:
 
     def __call__(self, genomes: Genomes) -> Floats:
         """(n, g) genomes -> (n, f) numbers."""
-        x = _numbers(self.encoding, self.costs, self.sources, genomes)
+        x = _numbers(self.encoding, self.costs, self.sources, self.logs, genomes)
         return np.asarray((x - self.centre) / self.scale)
 
     def grams(self, x: Floats, other: Floats) -> Floats:
@@ -89,13 +99,15 @@ def _norms(x: Floats, metric: Floats) -> Floats:
 
 
 def _numbers(
-    encoding: Encoding, costs: CostTable | None, sources: Sources | None, genomes: Genomes
+    encoding: Encoding, costs: CostTable | None, sources: Sources | None, logs: bool, genomes: Genomes
 ) -> Floats:
     parts = [encoding(genomes).astype(np.float64)]
     if costs is not None:
-        parts.append(costs(encoding.space.canonical(genomes)))
+        sums = costs(encoding.space.canonical(genomes))
+        bent = costs.least > 0 if logs else np.zeros(sums.shape[1], bool)  # others may be 0: no logarithm
+        parts.append(np.where(bent, np.log(np.maximum(sums, TINY)), sums))
     if sources is not None:
-        parts.append(sources(genomes))
+        parts.append(sources.logs(genomes) if logs else sources(genomes))
     return np.hstack(parts)
 
 
@@ -109,11 +121,16 @@ def _options(choice: Choice) -> Floats:
 
 
 def describe(
-    space: SearchSpace, costs: CostTable | None, sources: Sources | None, genomes: Genomes
+    space: SearchSpace,
+    costs: CostTable | None,
+    sources: Sources | None,
+    genomes: Genomes,
+    *,
+    logs: bool = False,
 ) -> Description:
-    """A `Description` whose scales are those of these genomes (n, g)."""
+    """Return a `Description` whose scales are those of these genomes (n, g)."""
     encoding = encode(space, ARCHITECTURE + POLICY, _options)
-    x = _numbers(encoding, costs, sources, genomes)
+    x = _numbers(encoding, costs, sources, logs, genomes)
     genes, others = len(encoding.columns), len(sources(genomes[:1])[0]) if sources is not None else 0
     centre, scale = x.mean(axis=0), np.ones(x.shape[1])
     priced = slice(genes, x.shape[1] - others)
@@ -137,7 +154,7 @@ def describe(
     for whole, (start, block) in zip(likeness, blocks, strict=True):
         whole[start : start + len(block), start : start + len(block)] = block
         whole /= max(_norms(x, whole).mean(), TINY)
-    return Description(encoding, costs, sources, centre, scale, slopes, likeness, np.array(expected))
+    return Description(encoding, costs, sources, logs, centre, scale, slopes, likeness, np.array(expected))
 
 
 def _alike(space: SearchSpace, encoding: Encoding) -> tuple[Floats, Floats, Floats]:
@@ -183,9 +200,12 @@ class Fitted:
         description: of genomes.
         slopes: (f,) the weights that were expected.
         x: (n, f) the fitted ones.
-        process: of the standardised targets, less what was expected.
+        process: of the standardised targets, or of their standardised logarithms, less what was expected.
         noise: of a new network.
-        mean, scale: of the targets.
+        mean, scale: of the targets or their logarithms.
+        low, high: between which logarithms are.
+        surprise: negative log density of the targets in their own unit, less a constant.
+        floor: smallest standard deviation.
         widen: factor from the process's standard deviation to that of the error.
     """
 
@@ -196,7 +216,23 @@ class Fitted:
     noise: Noise
     mean: float
     scale: float
-    widen: float
+    low: float
+    high: float
+    surprise: float
+    floor: float
+    widen: float = 1.0
+
+    def __call__(self, genomes: Genomes) -> tuple[Floats, Floats]:
+        """(n, g) genomes -> medians (n,), and standard deviations (n,) of their error."""
+        return self.in_unit(*_predict(self, genomes))
+
+    def in_unit(self, mean: Floats, std: Floats) -> tuple[Floats, Floats]:
+        """Standardised means and standard deviations (n,) -> medians and standard deviations of targets."""
+        mean, std = self.mean + self.scale * mean, self.scale * std
+        if self.description.logs:
+            mean = np.exp(np.clip(mean, self.low, self.high))
+            std = mean * std
+        return mean, self.widen * std
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,12 +256,12 @@ class LatencyPredictor:
         check_rows(self.space, genomes, targets)
         order = np.random.default_rng(self.seed).permutation(len(targets))
         genomes, targets = genomes[order], targets[order]
-        description = describe(self.space, self.costs, self.sources, genomes)
-        mean, scale = float(targets.mean()), float(targets.std()) or 1.0
-        x = description(genomes)
-        process, noise, slopes = _fit(description, x, (targets - mean) / scale)
-        widen = calibrate(*process.left_out())
-        return replace(self, fitted=Fitted(description, slopes, x, process, noise, mean, scale, widen))
+        scales = (False, True) if targets.min() > 0 else (False,)
+        fits = [
+            _fitted(describe(self.space, self.costs, self.sources, genomes, logs=logs), genomes, targets)
+            for logs in scales
+        ]
+        return replace(self, fitted=min(fits, key=lambda fit: fit.surprise))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
@@ -233,22 +269,38 @@ class LatencyPredictor:
         mean, std = np.empty(len(genomes)), np.empty(len(genomes))
         for start in range(0, len(genomes), CHUNK):
             rows = slice(start, start + CHUNK)
-            mean[rows], std[rows] = _predict(self.fitted, genomes[rows])
-        fitted = self.fitted
-        std = np.maximum(fitted.widen * std, FLOOR)
-        return Prediction(fitted.mean + fitted.scale * mean, fitted.scale * std)
+            mean[rows], std[rows] = self.fitted(genomes[rows])
+        return Prediction(mean, np.maximum(std, self.fitted.floor))
 
     @property
     def surprise(self) -> float:
         """Negative log density of the fitted targets, less a constant: of two descriptions of the same
-        networks, the one with the smaller surprise fits the device.
+        networks, the one with the smaller surprise fits the device (see `likeliest`).
 
         Raises:
             TrilobitError: not fitted.
         """
         if self.fitted is None:
             raise not_fitted(self)
-        return self.fitted.process.surprise
+        return self.fitted.surprise
+
+
+def _fitted(description: Description, genomes: Genomes, targets: Floats) -> Fitted:
+    """Learn from genomes (n, g) and targets (n,) on the scale of the description; calibrated in the unit of
+    the targets.
+    """
+    scaled = np.log(targets) if description.logs else targets
+    mean, scale = float(scaled.mean()), float(scaled.std()) or 1.0
+    x, standard = description(genomes), (scaled - mean) / scale
+    process, noise, slopes = _fit(description, x, standard)
+    # a density per unit of the targets: of what was standardised, and of logarithms (d log t = d t / t)
+    surprise = process.surprise + len(targets) * np.log(scale) + (scaled.sum() if description.logs else 0.0)
+    floor = FLOOR * (float(targets.std()) or 1.0)
+    limits = float(scaled.min()) - FARTHEST, float(scaled.max()) + FARTHEST
+    found = Fitted(description, slopes, x, process, noise, mean, scale, *limits, surprise, floor)
+    errors, spread = process.left_out()
+    said, std = found.in_unit(standard - errors, spread)
+    return replace(found, widen=calibrate(said - targets, std))
 
 
 def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process, Noise, Floats]:
@@ -263,10 +315,15 @@ def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process,
     process, noise = fit_process(grams, targets, expected, rising(smooth)), rising
     if even.surprise <= process.surprise:
         process, noise = even, replace(rising, rise=0.0)
-    errors, spread = process.left_out()
-    distrust = np.maximum(np.abs(errors / spread) / OUTLIER, 1) ** 2
-    if (distrust > 1).any():
-        process = fit_process(grams, targets, expected, process.weights * distrust)
+    usual = process.weights
+    for _ in range(ROUNDS):
+        errors, spread = process.left_out()
+        # as if the row were trusted: once it counts for little, the others tell how far off it really is
+        extra = process.variances.noise * (process.weights - usual)
+        distrust = np.maximum(np.abs(errors) / np.sqrt(spread**2 - extra) / OUTLIER, 1) ** 2
+        if (usual * distrust <= process.weights).all():
+            break
+        process = fit_process(grams, targets, expected, usual * distrust)
     return process, noise, slopes
 
 

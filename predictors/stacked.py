@@ -1,8 +1,8 @@
 """`auto`: every model that the time allows, and of these the weighted mean that errs least on rows that none
-of its parts had seen, or the one that ranks them best.
+of its parts had seen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self
 
@@ -14,6 +14,7 @@ from predictors.calibration import calibrate
 from predictors.left_out import FEW, FOLDS, fold_count, folds_of, left_out
 from predictors.predictor import FEWEST, Prediction, Predictor, check_rows, load_predictor, not_fitted
 from predictors.quality import tau
+from predictors.surrogate import evened
 from predictors.table import CostTable
 from supernet.space import Genomes, SearchSpace
 
@@ -44,7 +45,7 @@ MEMBERS: Mapping[str, FitTime] = {
 LIMIT_S = 20.0
 LEAST_WEIGHT = 0.05  # members of less are left out: they cost more time than they add
 EXPECTED = 5.0  # how much weights by each member's own error count beside the rows: it matters for tens
-MARGIN = 0.02  # of tau, by which one member must rank better than the mean to stand alone: less is chance
+ODDS: Mapping[str, float] = {"gp": 3.0}  # of being the best member, where the others' are 1: it mostly is
 CHUNK = 4096  # rows predicted at once
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 
@@ -140,7 +141,8 @@ class StackedPredictor:
         folds = fold_count(len(targets))
         fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
         unseen = np.stack([left_out(model, genomes, targets, fold) for model in models.values()])
-        return replace(self, fitted=mixture(models, unseen, targets, best_weights(unseen, targets)))
+        weights = best_weights(unseen, targets, np.array([ODDS.get(name, 1.0) for name in models]))
+        return replace(self, fitted=mixture(models, unseen, targets, weights))
 
     @property
     def left_out(self) -> Floats:
@@ -171,32 +173,48 @@ def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def best_weights(unseen: Floats, targets: Floats) -> Floats:
-    """(m,) weights, not negative and of sum 1, of members that said `unseen` (m, n) of rows with `targets`
-    (n,): of the least squared error, or all on one member that ranks clearly better.
+def best_weights(unseen: Floats, targets: Floats, odds: Floats | None = None) -> Floats:
+    """Return (m,) weights, not negative and of sum 1, of members that said `unseen` (m, n) of rows with
+    `targets` (n,): those of the least squared error, on a scale that a few outliers do not rule.
+
+    Args:
+        odds: (m,) how likely each was the best before it said anything; all alike without.
     """
-    errors = (unseen - targets) / (float(targets.std()) or 1.0)
-    weights = least_error(errors)
+    scale = even_scale(targets)
+    errors = scale(unseen) - scale(targets)
+    odds = np.ones(len(unseen)) if odds is None else odds
+    weights = _least_error(errors, odds)
     while ((weights > 0) & (weights < LEAST_WEIGHT)).any():  # the others' weights can fall below it in turn
         kept = weights >= LEAST_WEIGHT
         weights = np.zeros(len(errors))
-        weights[kept] = least_error(errors[kept])
-    ranks = [tau(output, targets) or 0.0 for output in unseen]
-    best = int(np.argmax(ranks))
-    if ranks[best] > (tau(weights @ unseen, targets) or 0.0) + MARGIN:
-        return np.asarray(np.arange(len(unseen)) == best, np.float64)
+        weights[kept] = _least_error(errors[kept], odds[kept])
     return weights
 
 
-def least_error(errors: Floats) -> Floats:
+def even_scale(targets: Floats) -> Callable[[Floats], Floats]:
+    """Return the increasing map that takes targets (n,) to `evened` ones, of any numbers: between targets
+    and beyond them it is linear.
+    """
+    known = np.sort(targets)
+    values = evened(known)
+    slope = np.ptp(values) / (np.ptp(known) or 1.0)
+
+    def scale(numbers: Floats) -> Floats:
+        beyond = np.minimum(numbers - known[0], 0) + np.maximum(numbers - known[-1], 0)
+        return np.asarray(np.interp(numbers, known, values) + slope * beyond)
+
+    return scale
+
+
+def _least_error(errors: Floats, odds: Floats) -> Floats:
     """(m,) weights of sum 1 that make the mean of errors (m, n) smallest, by non-negative least squares with
     the sum as one more, heavy row.
 
-    Few rows do not tell similar members apart. So they are drawn, as by a ridge penalty, to weights that fall
-    with the fourth power of a member's mean squared error.
+    Few rows do not tell similar members apart. So they are drawn, as by a ridge penalty, to weights that go
+    with the odds and fall with the fourth power of a member's mean squared error.
     """
     alone = (errors**2).mean(axis=1) + np.finfo(float).tiny
-    expected = (alone.min() / alone) ** 4
+    expected = odds * (alone.min() / alone) ** 4
     expected /= expected.sum()
     heavy = 1e3 * np.sqrt((errors**2).sum() + 1)
     pull = np.sqrt(EXPECTED)

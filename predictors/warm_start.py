@@ -18,7 +18,7 @@ from hw_profiles.errors import TrilobitError
 from predictors.calibration import calibrate
 from predictors.left_out import fold_count, folds_of, left_out
 from predictors.predictor import FEWEST, MakePredictor, Prediction, Predictor, check_rows, not_fitted
-from predictors.stacked import Mixture, alone, least_error, mixture
+from predictors.stacked import Mixture, alone, best_weights, mixture
 from predictors.table import CostTable
 from supernet.space import Choice, Genomes, SearchSpace
 
@@ -129,7 +129,11 @@ class WarmStart:
         fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
         said = prior.predict(genomes).mean
         rest, own = plain.fit(genomes, targets - said), plain.fit(genomes, targets)
-        models = {"prior": prior, "prior and rest": PriorAndRest(prior, rest), "predictor": own}
+        models: dict[str, Predictor] = {
+            "prior": prior,
+            "prior and rest": PriorAndRest(prior, rest),
+            "predictor": own,
+        }
         unseen = np.stack(
             [
                 prior.left_out,
@@ -137,8 +141,7 @@ class WarmStart:
                 left_out(own, genomes, targets, fold),
             ]
         )
-        scale = float(targets.std()) or 1.0
-        return mixture(models, unseen, targets, least_error((unseen - targets) / scale))
+        return mixture(models, unseen, targets, best_weights(unseen, targets))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:

@@ -186,6 +186,18 @@ def test_rows_do_not_depend_on_the_chunk_they_fall_in(monkeypatch: pytest.Monkey
     assert_allclose(predictor.predict(genomes).mean, whole.mean, rtol=1e-5)  # BLAS may sum in another order
 
 
+def test_no_prediction_is_far_beyond_all_that_was_seen() -> None:
+    """Two outliers bend the scale; a network beyond all others was then hundreds of deviations off."""
+    genomes = in_fp32(candidates(400, fp32=0))
+    targets = -np.expm1(-accuracy(genomes))
+    rank = np.argsort(targets)
+    learned = rank[150:200]
+    seen = targets[learned].copy()
+    seen[:2] -= 30 * seen.std()
+    found = GpPredictor(SPACE, seed=0).fit(genomes[learned], seen).predict(genomes).mean
+    assert np.abs(found - seen.mean()).max() < 20 * seen.std()
+
+
 def test_more_rows_than_learn_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
     genomes, test = candidates(120, fp32=60), candidates(300, fp32=150, seed=1)
     monkeypatch.setattr(gp, "LEARNED_ON", 40)

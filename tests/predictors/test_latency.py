@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
 from hw_profiles.errors import TrilobitError
+from predictors.calibration import coverage
 from predictors.components import LEARNED_ON, Variances, condition, fit_process
 from predictors.device_transfer import choose_networks, fit_sources
 from predictors.latency import LatencyPredictor, Noise, describe
@@ -139,6 +142,74 @@ def test_twenty_measured_networks_rank_a_phone() -> None:
     assert spearmanr(found.mean, ms[test]).statistic > 0.95  # ridge on one-hot: .815
 
 
+# -- seconds or their logarithm ------------------------------------------------------------------------------
+
+
+def multiplied(genomes: Genomes, seed: int = 9) -> np.ndarray:
+    """What an option costs is a share of the rest: over two decades, with 3 % noise."""
+    effects = np.random.default_rng(5).normal(0, 0.5, (8, len(OPS)))
+    noise = np.random.default_rng(seed).normal(0, 0.03, len(genomes))
+    return np.asarray(np.exp(effects[np.arange(8), genomes].sum(axis=1) + noise - 7))
+
+
+def test_where_effects_multiply_logarithms_are_taken() -> None:
+    genomes, new = networks(60), networks(300, seed=1)
+    fitted = LatencyPredictor(SPACE).fit(genomes, multiplied(genomes))
+    assert fitted.fitted is not None
+    assert fitted.fitted.description.logs
+    truth = multiplied(new, seed=3)
+    assert np.mean(np.abs(fitted.predict(new).mean / truth - 1)) < 0.1  # .3 in seconds
+    inside = []
+    for seed in range(4):
+        learned = networks(60, seed + 10)
+        found = LatencyPredictor(SPACE).fit(learned, multiplied(learned, seed)).predict(new)
+        inside.append(coverage(found.mean - truth, found.std))
+    assert 0.83 < np.mean(inside) < 0.97
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10**6), factor=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_where_effects_add_up_seconds_are_taken_in_any_unit(seed: int, factor: float) -> None:
+    genomes = networks(40, seed)
+    added, shares = (
+        LatencyPredictor(SPACE).fit(genomes, factor * targets)
+        for targets in (seconds(genomes, seed=seed), multiplied(genomes))
+    )
+    assert added.fitted is not None
+    assert shares.fitted is not None
+    assert not added.fitted.description.logs
+    assert shares.fitted.description.logs
+
+
+def test_targets_that_may_be_negative_have_no_logarithm() -> None:
+    genomes = networks(40)
+    found = LatencyPredictor(SPACE).fit(genomes, multiplied(genomes) - 1e-3).fitted
+    assert found is not None
+    assert not found.description.logs
+
+
+def test_the_surprise_is_that_of_a_density_per_second() -> None:
+    """So that descriptions, scales and units compare: in microseconds it is n log(1e6) larger."""
+    genomes = networks(40)
+    for truth in (seconds, multiplied):
+        one, million = (LatencyPredictor(SPACE).fit(genomes, f * truth(genomes)).surprise for f in (1, 1e6))
+        assert million - one == pytest.approx(40 * np.log(1e6), rel=1e-6)
+
+
+def test_other_devices_are_read_as_logarithms_where_the_target_is() -> None:
+    """One number format from another: a share less, differently for every choice."""
+    genomes, new = networks(400), networks(300, seed=1)
+    source = fit_sources(SPACE, genomes, multiplied(genomes)[:, None], ("fp32",))
+    change = np.random.default_rng(6).normal(0, 0.15, (8, len(OPS)))
+
+    def integer(rows: Genomes) -> np.ndarray:
+        return np.asarray(multiplied(rows, seed=4) * np.exp(change[np.arange(8), rows].sum(axis=1) - 1))
+
+    few = genomes[:20]
+    said = LatencyPredictor(SPACE, sources=source).fit(few, integer(few)).predict(new).mean
+    assert np.mean(np.abs(said / integer(new) - 1)) < 0.3
+
+
 # -- with other devices ----------------------------------------------------------------------------
 
 DEVICES = ("a", "b", "c", "d")
@@ -168,14 +239,30 @@ def test_sources_know_networks_that_are_not_in_their_tables() -> None:
     assert_allclose(fewer(new), sources(new)[:, [0, 2]])
 
 
-def test_tables_with_gaps_are_refused() -> None:
+def test_sources_may_be_measured_on_part_of_the_table() -> None:
+    genomes, new = networks(400), networks(50, seed=1)
+    whole = fit_sources(SPACE, genomes, tables(genomes), DEVICES)
+    table = tables(genomes)
+    table[150:, 2] = np.nan
+    part = fit_sources(SPACE, genomes, table, DEVICES)
+    assert_allclose(part(new)[:, [0, 1, 3]], whole(new)[:, [0, 1, 3]])
+    few = tables(genomes)[:150, 2]
+    unseen = tables(new)[:, 2]
+    assert_allclose(part(new)[:, 2], (unseen - few.mean()) / few.std(), atol=0.02)
+    assert np.isfinite(part.logs(new)).all()
+
+
+def test_what_is_no_table_is_refused() -> None:
     genomes = networks(30)
     table = tables(genomes)
-    table[4, 2] = np.nan
-    with pytest.raises(TrilobitError, match="c: latency of row 4 is nan; leave rows out"):
-        fit_sources(SPACE, genomes, table, DEVICES)
     with pytest.raises(TrilobitError, match="30 networks, 2 devices"):
         fit_sources(SPACE, genomes, table, ("a", "b"))
+    table[4, 2] = np.inf
+    with pytest.raises(TrilobitError, match="c: latency of row 4 is inf; wanted seconds above 0, or NaN"):
+        fit_sources(SPACE, genomes, table, DEVICES)
+    table[:, 2] = np.nan
+    with pytest.raises(TrilobitError, match="c: no network was measured on it; leave the device out"):
+        fit_sources(SPACE, genomes, table, DEVICES)
 
 
 def test_other_devices_help() -> None:

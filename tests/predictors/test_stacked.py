@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from predictors.calibration import coverage
@@ -21,7 +22,9 @@ from predictors.stacked import (
     StackedPredictor,
     affordable,
     best_weights,
+    even_scale,
 )
+from predictors.surrogate import evened
 from supernet.family import load_family
 from supernet.space import Genomes
 
@@ -46,17 +49,17 @@ def fitted(n: int = 60, **kwargs: object) -> StackedPredictor:
 # -- weights -------------------------------------------------------------------------------------------------
 
 
-def penalised(weights: np.ndarray, errors: np.ndarray) -> float:
-    """Squared error of the mean, and how far the weights are from those by each member's own error."""
-    expected = (errors**2).mean(axis=1) ** -4.0
+def penalised(weights: np.ndarray, errors: np.ndarray, odds: np.ndarray) -> float:
+    """Squared error of the mean, and how far the weights are from those by odds and each member's error."""
+    expected = odds * (errors**2).mean(axis=1) ** -4.0
     away = weights - expected / expected.sum()
     return float(((weights @ errors) ** 2).sum() + EXPECTED * away @ away)
 
 
-def exhaustive_weights(errors: np.ndarray, steps: int = 50) -> float:
+def exhaustive_weights(errors: np.ndarray, odds: np.ndarray, steps: int = 50) -> float:
     """The least penalised error of a mean of three, among all weights in steps of 2 %."""
     grid = [(a, b, steps - a - b) for a, b in itertools.product(range(steps + 1), repeat=2) if a + b <= steps]
-    return min(penalised(np.array(one) / steps, errors) for one in grid)
+    return min(penalised(np.array(one) / steps, errors, odds) for one in grid)
 
 
 @settings(max_examples=30)
@@ -66,13 +69,15 @@ def test_weights_err_no_more_than_any_on_a_grid(seed: int) -> None:
     rng = np.random.default_rng(seed)
     targets = rng.normal(size=80)
     unseen = targets + rng.normal(size=(3, 80)) * rng.uniform(0.2, 2, (3, 1)) + rng.normal(size=80) / 3
-    weights = best_weights(unseen, targets)
+    odds = rng.uniform(1, 5, 3)
+    weights = best_weights(unseen, targets, odds)
     assert (weights >= 0).all()
     assert weights.sum() == pytest.approx(1)
     assert ((weights == 0) | (weights >= LEAST_WEIGHT)).all()
     if (weights > 0).sum() == 3:  # nothing was left out for being too little
-        errors = (unseen - targets) / targets.std()
-        assert penalised(weights, errors) <= exhaustive_weights(errors) * (1 + 1e-6)
+        scale = even_scale(targets)
+        errors = scale(unseen) - scale(targets)
+        assert penalised(weights, errors, odds) <= exhaustive_weights(errors, odds) * (1 + 1e-6)
 
 
 def test_with_few_rows_members_that_err_alike_share() -> None:
@@ -88,11 +93,31 @@ def test_independent_errors_are_averaged() -> None:
     assert_allclose(weights, [0.8, 0.2], atol=0.03)  # in proportion to 1 / variance
 
 
-def test_one_that_ranks_better_than_every_mean_stands_alone() -> None:
-    targets = np.linspace(0, 1, 50)
-    bent = targets**3  # ranks perfectly, is off
-    shuffled = np.random.default_rng(0).permutation(targets) * 0.1 + 0.5
-    assert_array_equal(best_weights(np.stack([shuffled, bent]), targets), [0, 1])
+def test_outliers_do_not_decide() -> None:
+    """How bad the few networks are that learned nothing, only one member knows; it knows little else."""
+    rng = np.random.default_rng(0)
+    targets = np.concatenate([rng.normal(size=300), [-40.0, -50.0]])
+    ranks_well, knows_the_worst = targets + rng.normal(0, [[0.1], [0.8]], (2, 302))
+    ranks_well[-2:] = -15
+    assert best_weights(np.stack([ranks_well, knows_the_worst]), targets)[0] > 0.5
+
+
+def test_a_member_that_ranks_by_luck_does_not_stand_alone() -> None:
+    """With few rows, tau of one member is often above that of a better one."""
+    kept = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        targets = rng.normal(size=40)
+        unseen = targets + rng.normal(0, [[0.5], [0.6]], (2, 40))
+        kept.append(best_weights(unseen, targets, np.array([3.0, 1.0]))[0])
+    assert min(kept) > 0.3
+
+
+@given(arrays(np.float64, st.integers(2, 20), elements=st.integers(-5, 5)))
+def test_the_even_scale_keeps_the_order_and_takes_targets_to_evened_ones(targets: np.ndarray) -> None:
+    scale = even_scale(targets)
+    assert_allclose(scale(targets), evened(targets), atol=1e-9)
+    assert (np.diff(scale(np.linspace(-9, 9, 50))) >= -1e-12).all()
 
 
 def test_equal_targets_are_no_trouble() -> None:

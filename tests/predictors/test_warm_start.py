@@ -97,12 +97,12 @@ def test_no_worse_than_an_affine_map_of_the_prior(n: int) -> None:
         [
             [
                 rmse_of(make, best(n, seed), best(150, 77))
-                for make in (warm(RidgePredictor, known_task), Affine)
+                for make in (warm(RidgePredictor, known_task), affine)
             ]
             for seed in range(6)
         ]
     )
-    ours, affine = np.sqrt((errors**2).mean(axis=0))
+    ours, plain = np.sqrt((errors**2).mean(axis=0))
     assert ours <= 1.05 * plain
     if n == 40:
         alone = rmse_of(RidgePredictor, best(n, 0), best(150, 77))
@@ -129,10 +129,13 @@ def test_with_the_fewest_rows_the_prior_stands_alone() -> None:
 
 
 def test_intervals_hold_what_they_say() -> None:
-    genomes, targets = rows(60, 0)
-    asked, truth = rows(400, 1)
-    found = warm(RidgePredictor, known_task)(SPACE, seed=0, costs=COSTS).fit(genomes, targets).predict(asked)
-    assert 0.8 < coverage(found.mean - truth, found.std) <= 1
+    asked, truth = rows(400, 99)
+    inside = []
+    for seed in range(5):
+        learned = rows(40, seed)
+        found = warm(RidgePredictor, known_task)(SPACE, seed=seed, costs=COSTS).fit(*learned).predict(asked)
+        inside.append(coverage(found.mean - truth, found.std))
+    assert 0.83 < np.mean(inside) < 0.98
 
 
 def test_a_line_leaves_each_row_out() -> None:
