@@ -7,6 +7,7 @@ targets decide, and also whether the error grows with the latency, and whether i
 its logarithm: on some devices and between formats, what a choice costs is a share of the rest.
 """
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Protocol, Self
 
@@ -275,7 +276,7 @@ class LatencyPredictor:
     @property
     def surprise(self) -> float:
         """Negative log density of the fitted targets, less a constant: of two descriptions of the same
-        networks, the one with the smaller surprise fits the device (see `likeliest`).
+        networks, the one with the smaller surprise fits the device (see `evidence`).
 
         Raises:
             TrilobitError: not fitted.
@@ -283,6 +284,18 @@ class LatencyPredictor:
         if self.fitted is None:
             raise not_fitted(self)
         return self.fitted.surprise
+
+
+def evidence(fits: Sequence[LatencyPredictor]) -> Floats:
+    """Return (k,) how likely each of k descriptions of the same networks is, after the same targets: weights
+    of what they predict.
+
+    Raises:
+        TrilobitError: one is not fitted.
+    """
+    surprises = np.array([fit.surprise for fit in fits])
+    likelihood = np.exp(surprises.min() - surprises)
+    return np.asarray(likelihood / likelihood.sum())
 
 
 def _fitted(description: Description, genomes: Genomes, targets: Floats) -> Fitted:

@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError
 from predictors.calibration import coverage
 from predictors.components import LEARNED_ON, Variances, condition, fit_process
 from predictors.device_transfer import choose_networks, fit_sources
-from predictors.latency import LatencyPredictor, Noise, describe
+from predictors.latency import LatencyPredictor, Noise, describe, evidence
 from predictors.ridge import RidgePredictor
 from supernet.space import Choice, Genomes, SearchSpace
 
@@ -194,6 +194,19 @@ def test_the_surprise_is_that_of_a_density_per_second() -> None:
     for truth in (seconds, multiplied):
         one, million = (LatencyPredictor(SPACE).fit(genomes, f * truth(genomes)).surprise for f in (1, 1e6))
         assert million - one == pytest.approx(40 * np.log(1e6), rel=1e-6)
+
+
+def test_readings_are_believed_as_far_as_the_targets_make_them_likely() -> None:
+    """A device on which only whether there is an operation counts, read with and without which one it is."""
+    blind = SearchSpace("blind", tuple(Choice(f"e{i}.op", ("none", "some")) for i in range(8)))
+    genomes = networks(40)
+    seen = np.minimum(genomes, 1)
+    for truth, best in ((seen.sum(axis=1), 1), (COST[genomes].sum(axis=1), 0)):
+        targets = 1e-3 * (2 + truth) * (1 + np.random.default_rng(2).normal(0, 0.02, 40))
+        fits = [LatencyPredictor(SPACE).fit(genomes, targets), LatencyPredictor(blind).fit(seen, targets)]
+        weights = evidence(fits)
+        assert weights.sum() == pytest.approx(1)
+        assert weights[best] > 0.9
 
 
 def test_other_devices_are_read_as_logarithms_where_the_target_is() -> None:
