@@ -10,8 +10,9 @@ from nas.costs import Costs
 from nas.objectives import Values
 from nas.search.expensive import Beliefs
 from nas.targets import Targets, predict_values
+from predictors.distilled import LEARNED, Distilled, distil
 from predictors.predictor import Predictor
-from supernet.space import Genomes
+from supernet.space import Genomes, SearchSpace
 
 FOCUS = 0.9  # of a limit, below which less is no longer better in a focused search
 
@@ -27,6 +28,7 @@ class Predicted:
         confidence: with which a network must be within the limit on latency; 0.5 takes it as predicted.
         focused: whether a limited cost counts as equal everywhere below `FOCUS` of its limit, so that the
             search spends itself on what is near the limits instead of on the whole front.
+        imitation: what is asked in the predictor's place, where that is asked of many networks.
     """
 
     costs: Costs
@@ -34,11 +36,12 @@ class Predicted:
     targets: Targets
     confidence: float = 0.5
     focused: bool = False
+    imitation: Distilled | None = None
 
     def __call__(self, genomes: Genomes) -> Beliefs:
         """Of genomes (n, g)."""
         values = predict_values(self.costs, None, genomes)
-        accuracy = self.predictor.predict(genomes)
+        accuracy = (self.imitation or self.predictor).predict(genomes)
         values["accuracy"] = np.clip(accuracy.mean, 0.0, 1.0)
         errors = {"accuracy": accuracy.std, "latency": self.costs.latency_std(values["latency"])}
         std = [errors.get(o.name, np.zeros(len(genomes))) for o in self.targets.objectives]
@@ -72,6 +75,17 @@ class Predicted:
         """With the latency that is not exceeded with the wanted confidence, in place of the expected one."""
         margin = NormalDist().inv_cdf(self.confidence) * self.costs.latency_std(values["latency"])
         return {**values, "latency": values["latency"] + margin}
+
+
+def imitated(
+    space: SearchSpace, predictor: Predictor, known: Genomes, candidates: int, *, rng: np.random.Generator
+) -> Distilled | None:
+    """Return an imitation of the predictor that learned from `known` (k, g) and will be asked of so many
+    candidates; None where asking the predictor itself is no more work than making one.
+    """
+    if candidates < 2 * LEARNED:
+        return None
+    return distil(space, predictor, known, rng=rng)
 
 
 def check_confidence(costs: Costs, targets: Targets, confidence: float) -> None:

@@ -5,6 +5,7 @@ network of two hidden layers, fitted to what it says of networks like those that
 one or two; how far off that is, is measured on others of them and added to the standard deviation.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 Layers = tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]  # weights (i, o) and biases (o,)
 
 DRAWN, BRED, REFINED = 5_000, 5_000, 5_000  # networks it learns from: at random, of known ones, of the best
+LEARNED = DRAWN + BRED + REFINED
 MUTATED = 0.05  # chance of a gene of the latter two to be drawn anew
 BEST = 0.25  # share of the first two that the last are bred from
 HELD_OUT = 0.1  # of them all, to tell the error
@@ -56,7 +58,7 @@ class Distilled:
         layers: of a network that gives what a line leaves of both, divided by `scale` (2,).
         low, high: (2,) between which the outputs stay.
         rmse: of the imitated means, on networks it did not learn from.
-        share: the same, in the imitated standard deviation.
+        share: the same, in imitated standard deviations: the predictor's own idea of its error.
     """
 
     codes: Codes
@@ -84,6 +86,10 @@ class Distilled:
             out = np.clip(self._outputs(self.codes(genomes[rows])), self.low, self.high)
             mean[rows], std[rows] = out[:, 0], np.hypot(np.exp(out[:, 1]), self.rmse)
         return Prediction(mean, std)
+
+    def in_words(self) -> str:
+        """Return what it costs to go by it."""
+        return f"candidates are asked of an imitation of the predictor, {self.share:.1%} of its error off"
 
     def _outputs(self, x: NDArray[np.float32]) -> Floats:
         hidden = x
@@ -145,7 +151,7 @@ def _trained(x: NDArray[np.float32], y: NDArray[np.float32], *, seed: int) -> La
     sizes = (x.shape[1], HIDDEN, HIDDEN, y.shape[1])
     weights = [
         torch.randn(i, o, generator=generator).mul_((2 / i) ** 0.5).requires_grad_()
-        for i, o in zip(sizes[:-1], sizes[1:], strict=True)
+        for i, o in itertools.pairwise(sizes)
     ]
     biases = [torch.zeros(o, requires_grad=True) for o in sizes[1:]]
     optimizer = torch.optim.AdamW([*weights, *biases], lr=LEARNING_RATE, fused=True)

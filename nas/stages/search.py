@@ -19,7 +19,7 @@ from nas.costs import Costs, compile_costs
 from nas.evaluate import FAILED_S, Evaluator
 from nas.objectives import Values, to_min
 from nas.pareto import Evaluation, hypervolume, non_dominated, pareto_front
-from nas.predicted import Predicted, check_confidence
+from nas.predicted import Predicted, check_confidence, imitated
 from nas.progress import Update, progress, tell_of_waiting
 from nas.run import Run
 from nas.search.expensive import Shortlist
@@ -95,7 +95,9 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
         predict = add("predict", config.rounds * config.candidates)
         measure = add("measure", config.rounds * config.finalists + 1)
         for r in range(config.rounds):
-            predicted = predictions(setting, predictor)
+            predicted = predictions(setting, predictor, measured, r)
+            if r == 0 and predicted.imitation:
+                console.print(predicted.imitation.in_words())
             show = partial(_show_search, predict, r * config.candidates)
             result, shortlist = search_round(setting, predicted, measured, r, show)
             predict((r + 1) * config.candidates, "")  # one that makes no more progress ends early
@@ -197,10 +199,22 @@ def _unreachable(setting: Setting, predictor: Predictor, result: SearchResult) -
     )
 
 
-def predictions(setting: Setting, predictor: Predictor) -> Predicted:
-    """What a round goes by."""
-    config = setting.run.config.search
-    return Predicted(setting.costs, predictor, setting.targets, config.latency_confidence, config.focus)
+def predictions(
+    setting: Setting, predictor: Predictor, measured: dict[Candidate, dict[str, float]], r: int
+) -> Predicted:
+    """Return what a round goes by."""
+    config, known = setting.run.config.search, [setting.sampled[0]]
+    known += [np.array([candidate.genes for candidate in measured], np.int16)] if measured else []
+    imitation = imitated(
+        setting.run.family.space(),
+        predictor,
+        np.concatenate(known),
+        config.candidates,
+        rng=np.random.default_rng([setting.run.config.seed, 13, r]),
+    )
+    return Predicted(
+        setting.costs, predictor, setting.targets, config.latency_confidence, config.focus, imitation
+    )
 
 
 def pick_finalists(

@@ -11,10 +11,10 @@ from hw_profiles.errors import TrilobitError
 from nas.config import SearchSection
 from nas.costs import Costs
 from nas.objectives import objective
-from nas.predicted import FOCUS, Predicted, check_confidence
+from nas.predicted import FOCUS, Predicted, check_confidence, imitated
 from nas.targets import Targets
 from predictors.predictor import Prediction
-from supernet.space import Genomes
+from supernet.space import Choice, Genomes, SearchSpace
 
 ERROR = 0.1  # of predicted latency, relative
 
@@ -91,3 +91,26 @@ def test_a_confidence_needs_a_limit_and_a_known_error() -> None:
         check_confidence(Known(), Targets((), ()), 0.9)
     with pytest.raises(TrilobitError, match="does not know its error"):
         check_confidence(Known(), TARGETS, 0.9)
+
+
+def test_only_many_candidates_are_worth_an_imitation(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SearchSpace("two", (Choice("a", tuple(range(10))), Choice("b", tuple(range(10)))))
+    made: list[int] = []
+
+    def distil(*_: object, **__: object) -> None:
+        made.append(1)
+
+    monkeypatch.setattr("nas.predicted.distil", distil)
+    for candidates in (1_000, 40_000):
+        imitated(space, Certain(), GENOMES, candidates, rng=np.random.default_rng(0))
+    assert len(made) == 1
+
+
+def test_candidates_are_asked_of_the_imitation() -> None:
+    @dataclass(frozen=True)
+    class Half(Certain):
+        def predict(self, genomes: Genomes) -> Prediction:
+            return Prediction(np.full(len(genomes), 0.5), np.full(len(genomes), 0.02))
+
+    beliefs = replace(PREDICTED, imitation=Half())(GENOMES)  # type: ignore[arg-type]
+    np.testing.assert_allclose(beliefs.mean[:, 0], -0.5)
