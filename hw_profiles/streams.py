@@ -45,7 +45,7 @@ class Stream(IntEnum):
     IMITATION = 25  # everything of one block type in one stage
     FIRST_EVALUATED = 26  # the first networks of an expensive search
     LEARNING_CURVE = 27  # partitions that judge a predictor on fewer rows
-    PRIOR_JUDGED = 28  # features that a prior is judged with
+    DISTILLED = 29  # networks that a predictor is imitated on
 
 
 def open_stream(seed: int, stream: Stream, *steps: int) -> np.random.Generator:

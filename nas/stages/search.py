@@ -13,6 +13,7 @@ from rich.console import Console
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profile_file import load_profile
+from hw_profiles.streams import Stream, open_stream
 from nas.aims import aims_of
 from nas.allocation import SEEDED, seeds
 from nas.costs import Costs, compile_costs
@@ -210,7 +211,7 @@ def predictions(
         predictor,
         np.concatenate(known),
         config.candidates,
-        rng=np.random.default_rng([setting.run.config.seed, 13, r]),
+        rng=open_stream(setting.run.config.seed, Stream.DISTILLED, r),
     )
     return Predicted(
         setting.costs, predictor, setting.targets, config.latency_confidence, config.focus, imitation
