@@ -20,6 +20,7 @@ FULL_BITS = 32  # of a format whose name has no number
 OCTAVES = 2.0  # doublings that count as a large change of a size...
 WORK_OCTAVES = 4.0  # ...and of a product of sizes, which moves further
 INDICATED = 2.0  # what a difference in kind counts
+EXACT = "-exact"  # the end of the name of a format whose weights are stored unsigned
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
@@ -129,6 +130,7 @@ def _kind_columns(layers: Sequence[LayerSpec]) -> list[Floats]:
     kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
     others = [[one.activation == name for one in layers] for name in ACTIVATIONS]
     others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
+    others += [[one.weight_format.endswith(EXACT) for one in layers]]  # as wide, and other kernels
     others += [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]
     bits = [
         [np.log2(format_bits(name)) for name in names]

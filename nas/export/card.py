@@ -62,26 +62,34 @@ def _use(manifest: Manifest) -> list[str]:
     h, w, c = image.shape
     if image.pixels:
         said = f"`image`: (batch, {h}, {w}, {c}) uint8 pixels; the file normalises them itself"
-        line = f"x = pixels.reshape(1, {h}, {w}, {c})  # uint8"
+        lines = ['x = np.stack(planes, -1).round().clip(0, 255).astype("uint8")[None]']
     else:
         mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (image.mean, image.std))
         said = (
             f"`image`: (batch, {c}, {h}, {w}) float32: pixels / 255, minus the mean ({mean}), over the "
             f"standard deviation ({std})"
         )
-        line = (
-            f"x = ((pixels.reshape(1, {h}, {w}, {c}) / 255 - [{mean}]) / [{std}])"
-            '.transpose(0, 3, 1, 2).astype("float32")'
-        )
+        lines = [
+            f"mean, std = (np.reshape(v, ({c}, 1, 1)) for v in ([{mean}], [{std}]))",
+            'x = ((np.stack(planes) / 255 - mean) / std).astype("float32")[None]',
+        ]
     return [
         "## Use",
         "",
-        f"Input {said}. Output: one logit per class, in the order of `classes` in manifest.json.",
+        f"Input {said}. Images of another size are resized first (bilinear, antialiased). Output: one logit "
+        "per class, in the order of `classes` in manifest.json.",
         "",
         "```python",
+        "import numpy as np",
         "import onnxruntime",
+        "from PIL import Image",
+        "",
         *_session(manifest),
-        line,
+        f'image = Image.open("image.png").convert("{"L" if c == 1 else "RGB"}")',
+        f"pixels = np.asarray(image, np.float32).reshape(image.height, image.width, {c})",
+        f"planes = [Image.fromarray(pixels[..., i]).resize(({w}, {h}), Image.Resampling.BILINEAR) "
+        f"for i in range({c})]",
+        *lines,
         'logits = session.run(None, {"image": x})[0]',
         "```",
         "",

@@ -4,14 +4,16 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from PIL import Image
 
-from hw_profiles.backends.ort import outputs, prepared, takes_bytes
+from hw_profiles.backends.ort import open_session, outputs, prepared, takes_bytes
 from nas.export.card import model_card
 from nas.export.check import IMAGES, Input, agreement, expected_answers, made_up_images
 from nas.export.package import network_files
@@ -20,7 +22,8 @@ from nas.export.to_onnx import Normalisation, described, emit, random_network
 from nas.export.written import replace_written
 from supernet.family import Family
 from supernet.network import Network
-from supernet.train.data import load_data, to_batch
+from supernet.train.data import load_data, resized, to_batch
+from supernet.train.images import Images
 from tests.nas.exported import claims, latency, manifest
 
 MEAN, STD = (0.3091,), (0.3488,)
@@ -141,17 +144,29 @@ def test_names_on_a_card_are_only_names() -> None:
     assert len(card.splitlines()) == len(plain.splitlines())
 
 
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("pixels", [False, True])
-def test_the_code_on_the_card_runs(pixels: bool, network: Network, tmp_path: Path) -> None:
+def test_the_code_on_the_card_gives_what_was_measured(
+    pixels: bool, exact: bool, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From an image file of another size on."""
     c, h, w = network.workload.in_shape
-    card = shown(input=Input((h, w, c), MEAN, STD, pixels).to_json())
-    (tmp_path / "model.onnx").write_bytes(emit(network, pixels=Normalisation(MEAN, STD) if pixels else None))
+    needed = {"integer_sums": "exact"} if exact else {}
+    card = shown(input=Input((h, w, c), MEAN, STD, pixels).to_json(), requires=needed)
+    model = emit(network, pixels=Normalisation(MEAN, STD) if pixels else None)
+    (tmp_path / "model.onnx").write_bytes(model)
+    photograph = made_up_images(1, (2 * h + 1, 3 * w, c))
+    Image.fromarray(photograph[0, :, :, 0] if c == 1 else photograph[0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
     code = card.split("```python\n")[1].split("```")[0]
-    code = code.replace('"model.onnx"', repr(str(tmp_path / "model.onnx")))
-    names: dict[str, Any] = {"pixels": made_up_images(1, (h, w, c))}
+    assert ("session.x64quantprecision" in code) is exact
+    assert "disabled_optimizers" not in code
+    names: dict[str, Any] = {}
     exec(code, names)
-    wanted = outputs(open_exactly(emit(network)), image_of(network).normalised(names["pixels"]))
-    np.testing.assert_allclose(names["logits"], wanted, atol=1e-4)
+    images, data = Images(photograph, np.zeros(1, np.int64)), SimpleNamespace(mean=MEAN, std=STD)
+    seen = resized(images, h) if pixels else to_batch(images, data, h).contiguous().numpy()
+    session = open_exactly(model) if exact else open_session(model)
+    np.testing.assert_allclose(names["logits"], outputs(session, seen), atol=1e-4)
 
 
 def packed(network: Network, **files: bytes) -> dict[str, bytes]:
