@@ -263,7 +263,8 @@ def test_features_tell_formats_and_directions_apart() -> None:
     conv = LayerSpec("conv", (8, 4, 4), 8)
     int4 = replace(conv, weight_format="int4", activation_format="int8")
     int8 = replace(conv, weight_format="int8", activation_format="int8")
-    assert len(np.unique(unit_features([there, back, conv, int4, int8]), axis=0)) == 5
+    exact = replace(int8, weight_format="int8-exact")
+    assert len(np.unique(unit_features([there, back, conv, int4, int8, exact]), axis=0)) == 6
 
 
 @given(st.integers(1, 20), st.sampled_from([1, 3, 5, 7]), st.sampled_from([1, 2]))
