@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -17,8 +18,8 @@ from nas.pareto import non_dominated
 from nas.run import Run
 from nas.targets import show
 
-FOR_SIZE = "smaller"  # another network is faster and more accurate, none of those is as small
-BY_CHANCE = "not on test"  # chosen on search-validation; on test another one is better in everything
+FOR_SIZE = "*"  # another network is faster and more accurate, none of those is as small
+BY_CHANCE = "!"  # chosen on search-validation; on test another one is better in everything
 NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: a more accurate one is faster",
     BY_CHANCE: "chosen by search-validation; on the test images another network is better in everything",
@@ -85,7 +86,7 @@ def print_summary(run: Run, console: Console) -> dict[str, Any]:
     """Print the exported networks, the fastest first, and return them as data."""
     manifests = map(read_manifest, written_networks(run.export_path, MANIFEST))
     networks = sorted(map(exported_network, manifests), key=lambda network: network.latency_s)
-    console.print(_table(networks))
+    console.print(table(networks))
     for line in _footnotes(networks, run):
         console.print(line, highlight=False)
     console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
@@ -103,15 +104,19 @@ def print_summary(run: Run, console: Console) -> dict[str, Any]:
     return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
 
 
-def _table(networks: Sequence[ExportedNetwork]) -> Table:
-    table, remarks = Table(), notes(networks)
-    table.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
-    titles = ("test accuracy", "latency", "IQR", "of largest", "size", "low-bit")
+def table(networks: Sequence[ExportedNetwork]) -> Table:
+    """Return the table; it fits into 80 columns, which is what output that is no terminal gets."""
+    rows, remarks = (
+        Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)),
+        notes(networks),
+    )
+    rows.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
+    titles = ("test accuracy", "latency", "IQR", "ratio", "size", "low-bit")
     for title in (*titles, "") if any(remarks) else titles:
-        table.add_column(title, justify="right")
+        rows.add_column(title, justify="right", no_wrap=True)
     for network, remark in zip(networks, remarks, strict=True):
-        table.add_row(*_cells(network), *([remark] if any(remarks) else []))
-    return table
+        rows.add_row(*_cells(network), *([remark] if any(remarks) else []))
+    return rows
 
 
 def _cells(network: ExportedNetwork) -> Iterable[str]:
@@ -131,6 +136,8 @@ def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
     if not networks:
         return []
     times = "looked up, not measured" if run.recorded else "medians, measured in turns when exported"
-    images = f"test accuracy through the file on {networks[0].test_images:,} images, ± standard error"
+    images = f"test accuracy: through the file, on {networks[0].test_images:,} images, ± standard error"
+    ratio = "ratio: to the largest network in fp32, in the same turns"
     present = set(notes(networks))
-    return [f"{images}; latencies: {times}"] + [f"{key}: {NOTES[key]}" for key in NOTES if key in present]
+    remarks = [f"{key} {NOTES[key]}" for key in NOTES if key in present]
+    return [images, f"latency: {times}; {ratio}", *remarks]

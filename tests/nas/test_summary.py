@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from nas.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes
+from nas.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes, table
 from tests.nas.exported import latency, manifest
 
 SMALL = ExportedNetwork("a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)
@@ -30,3 +32,14 @@ def test_a_beaten_network_says_why_it_is_there() -> None:
     assert notes([SMALL, replace(better, size_bytes=10_000)]) == [BY_CHANCE, ""]
     assert notes([SMALL, replace(better, latency_s=2e-5)]) == ["", ""]
     assert notes([]) == []
+
+
+def test_the_table_fits_into_eighty_columns() -> None:
+    large = ExportedNetwork("0123456789ab", 0.98765, 10_000, 1.234e-4, 1.234e-6, 10.01, 123_456, 123, 133)
+    beaten = replace(large, test_accuracy=0.9, latency_s=2e-4, size_bytes=1)
+    out = StringIO()
+    Console(file=out, width=80).print(table([large, beaten]))
+    lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+    assert len(lines) == 4
+    assert lines[2].split()[:3] == ["0123456789ab", "98.77", "±"]
+    assert lines[3].endswith(FOR_SIZE)
