@@ -1,6 +1,6 @@
 """What a backend must offer: one engine on one device."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -9,7 +9,7 @@ from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.probe import Probe
 from hw_profiles.workload import LayerSpec, Workload
 
-_UNMEASURED: Mapping[str, str] = {"analytical": "modelled", "published table": "published"}  # by engine
+Figures = Literal["measured", "modelled", "published"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class DeviceInfo:
         energy: where joules come from, or why there are none.
         integer_sums: what its kernels for unsigned activations and signed weights do with sums that leave 16
             bits, found by running some; `unknown` in profiles from before that.
+        figures: what its times and energies are: measured by somebody who had it, modelled, or published.
     """
 
     name: str
@@ -37,15 +38,11 @@ class DeviceInfo:
     batch: int = 1
     energy: str = "not measured"
     integer_sums: Literal["exact", "saturating", "unknown"] = "unknown"
+    figures: Figures = "measured"
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
             raise ValueError(f"a device's name is a file name, got {self.name!r}")
-
-    @property
-    def figures(self) -> str:
-        """What its figures are: `measured`, `modelled` or `published`."""
-        return _UNMEASURED.get(self.engine, "measured")
 
     @property
     def sums(self) -> IntegerSums:
@@ -90,6 +87,13 @@ class Backend(Protocol):
     def probe(self, layer: LayerSpec) -> Probe:
         """How to find out what one unit costs inside a network: in context (`hw_profiles.probe.in_context`)
         where neighbours change it, else `hw_profiles.probe.alone`.
+        """
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether `measure` times the device, now; not where times are looked up or modelled: there nothing
+        is disturbed, calibrated or repeated.
         """
         ...
 

@@ -187,9 +187,8 @@ class PublishedTable:
         """The table in place of a device."""
         joules = any(entry.energy_j is not None for entry in self.entries.values())
         energy = f"published: {self.source}" if joules else "not published"
-        return DeviceInfo(
-            self.name, "see provider", "published table", "1", self.source, 1, 1, energy, "exact"
-        )
+        known = (self.name, "see provider", "published table", "1", self.source)
+        return DeviceInfo(*known, energy=energy, integer_sums="exact", figures="published")
 
     def profile(self) -> DeviceProfile:
         """The rows as measured, one sample each: nothing is interpolated and nothing calibrated."""

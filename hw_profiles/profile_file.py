@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from hw_profiles.backend import DeviceInfo
+from hw_profiles.backend import DeviceInfo, Figures
 from hw_profiles.calibration import KINDS, Calibration, Validation, WholeNetwork, groups
 from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
@@ -23,6 +23,8 @@ _FORMERLY: Mapping[str, tuple[str, ...]] = {
     "integer": KINDS[3:6],
     "conversion": KINDS[6:],
 }
+# and did not say what their figures were: the engine told
+_FORMERLY_FIGURES: Mapping[str, Figures] = {"analytical": "modelled", "published table": "published"}
 
 
 def _positive(value: float) -> None:
@@ -156,9 +158,9 @@ class _Profile:
     def noun(self) -> DeviceProfile:
         """Return it by layers."""
         rows = {parse_key(key): row for key, row in self.table.items()}
-        validation = self.validation
+        validation, device = self.validation, self.device
         return DeviceProfile(
-            device=self.device,
+            device=replace(device, figures=_FORMERLY_FIGURES.get(device.engine, device.figures)),
             plan=self.plan,
             table={layer: row.measurement() for layer, row in rows.items() if row.measured},
             calibration=self.calibration.noun() if self.calibration else None,

@@ -1,5 +1,5 @@
 """A registry is a dict from a name to `"module:attribute"`; third parties join through entry points of its
-group: `trilobit.devices`, `.spaces`, `.formats`, `.searchers` and `.predictors`.
+group: `trilobit.devices`, `trilobit.spaces`, `trilobit.formats`, `trilobit.searchers`, `trilobit.predictors`.
 """
 
 from collections.abc import Mapping

@@ -24,19 +24,7 @@ _DESCRIPTIONS: Mapping[str, str] = {
     "table": "published measurements: OFA and ProxylessNAS phones, BitFusion",
     "systolic": "a model of an accelerator with 2- to 8-bit layers",
 }
-_REPLAYED = (
-    "recorded",
-    "table",
-    "systolic",
-)  # nothing is measured
-
-
 MOST_LACKING = 0.1  # of the units of a space, that are predicted where a recorded profile lacks them
-
-
-def is_replayed(device: DeviceSection) -> bool:
-    """Whether the device's numbers are looked up or modelled rather than measured."""
-    return device.name.partition(":")[0] in _REPLAYED
 
 
 def open_backend(device: DeviceSection) -> Backend:

@@ -22,7 +22,7 @@ from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
 from nas.default_formats import with_exact
-from nas.devices import covering, is_replayed, open_backend
+from nas.devices import covering, open_backend
 from nas.documents import StageDone, State, Timings, read_optional
 from nas.registry import STAGES as STAGES
 from nas.search.searcher import SEARCHERS
@@ -87,7 +87,7 @@ class Run:
     @property
     def recorded(self) -> bool:
         """Whether nothing is measured on the device: its times are looked up or modelled."""
-        return is_replayed(self.config.device)
+        return not self._device.timed
 
     @cached_property
     def init(self) -> str:

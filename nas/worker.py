@@ -85,15 +85,15 @@ def _tasks(run: Run, console: Console, *, measure: bool) -> dict[str, Task]:
     """What this machine can evaluate, by kind."""
     evaluator = Evaluator(run)
     tasks = {"samples": evaluator.sampling}
-    if measure or run.recorded:
-        try:
+    try:
+        if measure or run.recorded:
             tasks["finalists"] = evaluator.measuring
             device = run.backend.describe()
             console.print(f"finalists: on {device.name} ({device.cpu})", markup=False, soft_wrap=True)
-        except TrilobitError as error:
-            if measure:
-                raise
-            console.print(f"finalists: left to others ({error})", markup=False, soft_wrap=True)
+    except TrilobitError as error:
+        if measure:
+            raise
+        console.print(f"finalists: left to others ({error})", markup=False, soft_wrap=True)
     return tasks
 
 

@@ -181,6 +181,10 @@ class OrtBackend:
         return in_context(layer)
 
     @property
+    def timed(self) -> bool:
+        return True
+
+    @property
     def parallel(self) -> int:
         return 1
 

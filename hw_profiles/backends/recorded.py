@@ -43,6 +43,10 @@ class RecordedBackend:
         return alone(layer)
 
     @property
+    def timed(self) -> bool:
+        return False
+
+    @property
     def parallel(self) -> int:
         return 1
 

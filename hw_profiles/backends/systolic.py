@@ -362,6 +362,7 @@ class SystolicBackend:
             provider=f"systolic {array.rows}x{array.columns}",
             energy=f"modelled, {array.energy_source}",
             integer_sums="exact",
+            figures="modelled",
         )
 
     def supports(self, layer: LayerSpec) -> bool:
@@ -377,6 +378,10 @@ class SystolicBackend:
 
     def probe(self, layer: LayerSpec) -> Probe:
         return alone(layer)
+
+    @property
+    def timed(self) -> bool:
+        return False
 
     @property
     def parallel(self) -> int:

@@ -39,6 +39,10 @@ class TableBackend:
         return alone(layer)
 
     @property
+    def timed(self) -> bool:
+        return False
+
+    @property
     def parallel(self) -> int:
         return 1
 

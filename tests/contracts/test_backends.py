@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.backend import Backend, DeviceInfo, Job
+from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load
@@ -96,6 +97,12 @@ def test_says_what_its_integer_kernels_do_with_large_sums(backend: Backend) -> N
     assert known.integer_sums in get_args(get_type_hints(DeviceInfo)["integer_sums"])
     if known.figures != "measured":  # sums of a table or of a formula are exact
         assert not known.sums.reduced
+
+
+def test_says_what_its_figures_are_and_whether_it_times_anything(backend: Backend) -> None:
+    assert backend.describe().figures in get_args(get_type_hints(DeviceInfo)["figures"])
+    replayed = isinstance(backend, RecordedBackend)
+    assert backend.timed == (backend.describe().figures == "measured" and not replayed)
 
 
 def test_its_name_is_safe_for_files(backend: Backend) -> None:

@@ -44,6 +44,10 @@ class AdditiveBackend:
         return in_context(layer)
 
     @property
+    def timed(self) -> bool:
+        return True
+
+    @property
     def parallel(self) -> int:
         return self.boards
 

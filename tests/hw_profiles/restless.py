@@ -119,6 +119,10 @@ class RestlessBackend:
         return in_context(layer)
 
     @property
+    def timed(self) -> bool:
+        return True
+
+    @property
     def parallel(self) -> int:
         return 1
 

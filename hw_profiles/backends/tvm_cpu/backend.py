@@ -97,6 +97,10 @@ class TvmBackend(OwnKernels):
         )
 
     @property
+    def timed(self) -> bool:
+        return True
+
+    @property
     def parallel(self) -> int:
         return 1
 

@@ -78,6 +78,10 @@ class RemoteTvmBackend(OwnKernels):
         )
 
     @property
+    def timed(self) -> bool:
+        return True
+
+    @property
     def parallel(self) -> int:
         return self.boards.alive
 

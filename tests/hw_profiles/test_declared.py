@@ -1,0 +1,72 @@
+"""What plug-ins declare of themselves, and where: no list of names elsewhere decides."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hw_profiles.backend import DeviceInfo
+from hw_profiles.engines import PACKAGES, missing_engine, version_of
+from hw_profiles.errors import TrilobitError
+from hw_profiles.profile import DeviceProfile
+from hw_profiles.profile_file import load_profile, save_profile
+from hw_profiles.registry import load
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("devices", "spaces", "formats", "searchers", "predictors")
+NAMED = re.compile(r"\btrilobit\.(?:[a-z]+s)\b")
+
+
+def test_entry_point_groups_are_the_same_in_code_and_documents() -> None:
+    texts = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]
+    texts += [
+        path
+        for package in ("hw_profiles", "supernet", "predictors", "nas")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    named = {word for path in texts for word in NAMED.findall(path.read_text())}
+    assert named == {f"trilobit.{kind}" for kind in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("engine", "figures"),
+    [("analytical", "modelled"), ("published table", "published"), ("onnxruntime", "measured")],
+)
+def test_profiles_from_before_say_it_by_their_engine(
+    engine: str, figures: str, device_profile: DeviceProfile, tmp_path: Path
+) -> None:
+    old = replace(device_profile, device=DeviceInfo("old", "none", engine, "1", "none"))
+    save_profile(old, tmp_path / "old.json")
+    assert load_profile(tmp_path / "old.json").device.figures == figures
+
+
+def test_a_plug_in_that_models_says_so_itself(device_profile: DeviceProfile, tmp_path: Path) -> None:
+    device = DeviceInfo("mine", "none", "my formula", "1", "none", figures="modelled")
+    save_profile(replace(device_profile, device=device), tmp_path / "mine.json")
+    assert load_profile(tmp_path / "mine.json").device.figures == "modelled"
+    assert '"source": "modelled"' in (tmp_path / "mine.json").read_text().replace('":"', '": "')
+
+
+def test_an_engine_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'tvm'", name="tvm.runtime")
+
+    monkeypatch.setattr("hw_profiles.registry.resolve_name", missing)
+    with pytest.raises(TrilobitError, match=r"x: .* apache-tvm is not installed: pip install 'apache-tvm"):
+        load("trilobit.devices", {"x": "nowhere:X"}, "x")
+
+
+def test_a_module_of_ours_that_is_missing_is_no_engine() -> None:
+    assert missing_engine(ModuleNotFoundError("nas.nowhere", name="nas.nowhere")) == ""
+    assert missing_engine(ModuleNotFoundError("?")) == ""
+
+
+def test_packages_are_declared() -> None:
+    declared = (ROOT / "pyproject.toml").read_text()
+    assert not [package for package in PACKAGES.values() if f'"{package}' not in declared]
+
+
+def test_the_version_of_what_is_not_there_is_none() -> None:
+    assert version_of("trilobit-of-another-world") is None
+    assert version_of("numpy")
