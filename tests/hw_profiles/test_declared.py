@@ -14,19 +14,17 @@ from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.registry import load
 
 ROOT = Path(__file__).parents[2]
-KINDS = ("devices", "spaces", "formats", "searchers", "predictors")
-NAMED = re.compile(r"\btrilobit\.(?:[a-z]+s)\b")
+GROUPS = {f"trilobit.{kind}" for kind in ("devices", "spaces", "formats", "searchers", "predictors")}
+PACKAGES_HERE = ("hw_profiles", "supernet", "predictors", "nas")
+NAMED = re.compile(r"\btrilobit\.[a-z]+s\b")
+LOADED = re.compile(r"(?:load|names|OneOf)\([^()]*\"(trilobit\.[a-z]+)\"")
 
 
 def test_entry_point_groups_are_the_same_in_code_and_documents() -> None:
-    texts = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]
-    texts += [
-        path
-        for package in ("hw_profiles", "supernet", "predictors", "nas")
-        for path in (ROOT / package).rglob("*.py")
-    ]
-    named = {word for path in texts for word in NAMED.findall(path.read_text())}
-    assert named == {f"trilobit.{kind}" for kind in KINDS}
+    said = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "hw_profiles" / "registry.py"]
+    assert {word for path in said for word in NAMED.findall(path.read_text())} == GROUPS
+    code = [path for package in PACKAGES_HERE for path in (ROOT / package).rglob("*.py")]
+    assert {word for path in code for word in LOADED.findall(path.read_text())} == GROUPS
 
 
 @pytest.mark.parametrize(
