@@ -15,6 +15,7 @@ from hw_profiles.registry import load
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {f"trilobit.{kind}" for kind in ("devices", "spaces", "formats", "searchers", "predictors")}
+ATTRIBUTES = {"trilobit.claims", "trilobit.genes"}  # of trials in the storage
 PACKAGES_HERE = ("hw_profiles", "supernet", "predictors", "nas")
 NAMED = re.compile(r"\btrilobit\.[a-z]+s\b")
 LOADED = re.compile(r"(?:load|names|OneOf)\([^()]*\"(trilobit\.[a-z]+)\"")
@@ -22,7 +23,8 @@ LOADED = re.compile(r"(?:load|names|OneOf)\([^()]*\"(trilobit\.[a-z]+)\"")
 
 def test_entry_point_groups_are_the_same_in_code_and_documents() -> None:
     said = [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md"), ROOT / "hw_profiles" / "registry.py"]
-    assert {word for path in said for word in NAMED.findall(path.read_text())} == GROUPS
+    named = {word for path in said for word in NAMED.findall(path.read_text())}
+    assert named - ATTRIBUTES == GROUPS
     code = [path for package in PACKAGES_HERE for path in (ROOT / package).rglob("*.py")]
     assert {word for path in code for word in LOADED.findall(path.read_text())} == GROUPS
 
