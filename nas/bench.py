@@ -13,6 +13,7 @@ from rich.table import Table
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
+from hw_profiles.host import load_average
 from nas.command_sections import BenchSection
 from nas.confined import ConfinedError, Limits, confined
 from nas.export.library import OtherProcessorError, require_machine, stopped
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         request = {"threads": arguments.threads, "batches": arguments.batch}
         served = _serve("nas.serving:serve_file", model, request, arguments, console)
     console.print(_table(served))
+    if (load := load_average()) is not None:
+        console.print(f"load {load:.1f} meanwhile, this command included")
     if any(one.calls < FEWEST_CALLS for one in served):
         console.print(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
     return {"model": str(model), "settings": [asdict(one) for one in served]}

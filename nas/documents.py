@@ -171,11 +171,13 @@ class Measured:
         value: the largest float where the device failed to run the network.
         std: standard deviation of an accuracy.
         iqr: interquartile range of a latency.
+        load: of the machine when that was measured.
     """
 
     value: float
     std: float | None = None
     iqr: float | None = None
+    load: float | None = None
 
 
 @dataclass(frozen=True)

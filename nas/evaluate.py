@@ -124,7 +124,7 @@ class Evaluator:
 
     def measure(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, dict[str, float]]]:
         """Each candidate with its accuracy on search-validation through the file, the median (`latency`) and
-        IQR (`iqr_s`) of its latency, and its bytes; known ones cost nothing.
+        IQR (`iqr_s`) of its latency and the load then, and its bytes; known ones cost nothing.
 
         A candidate that the device cannot run gets the largest latency there is.
         """
@@ -135,7 +135,9 @@ class Evaluator:
                     f"{hidden(self.run.storage_url)}: {candidate.id} was measured without a spread, which "
                     "only damage explains; put a copy of it back, or delete it to measure everything again"
                 )
-            yield candidate, {**values, "iqr_s": float(attributes["iqr_s"])}
+            load = attributes.get("load")  # absent where the system cannot tell, and in older storages
+            known = {} if load is None else {"load": float(load)}
+            yield candidate, {**values, "iqr_s": float(attributes["iqr_s"]), **known}
 
     @cached_property
     def measuring(self) -> Task:
@@ -156,7 +158,7 @@ class Evaluator:
                 "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }
-            spread = {"iqr_s": latency.iqr_s if ran else 0.0, "error": latency.error}
+            spread = {"iqr_s": latency.iqr_s if ran else 0.0, "load": latency.load, "error": latency.error}
             yield values, {"source": "measured", **spread}
 
     @cached_property

@@ -23,7 +23,7 @@ from nas.export.probe import FileFacts, measurement_of
 from nas.export.verify import AGREEMENT, input_of
 from nas.finding import Finding, moved
 from nas.objectives import OBJECTIVES
-from nas.targets import show
+from nas.targets import show, show_latency
 from supernet.train.data import Dataset
 from supernet.train.images import Images
 
@@ -210,5 +210,5 @@ def _latency(model: Path, manifest: Manifest) -> Finding:
     ratio = (
         f" ({now.median_s / then.median_s:.2f} x)" if through_file else f", {device.engine} was timed then"
     )
-    said = f"{seconds(now.median_s)}{ratio}, IQR {seconds(now.iqr_s)}, {here}"
+    said = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
     return Finding("latency", said_then, said, None)

@@ -22,7 +22,7 @@ from nas.export.verify import AGREEMENT
 from nas.file_checks import SLACK, TRIAL_S, chunks, require_classes
 from nas.finding import Finding, moved
 from nas.objectives import OBJECTIVES
-from nas.targets import show
+from nas.targets import show, show_latency
 from supernet.train.data import Dataset, to_batch
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
@@ -114,7 +114,7 @@ def _latency(path: Path, record: LibraryRecord, manifest: Manifest) -> Finding:
     request: dict[str, Any] = {"path": str(path.absolute()), "shape": manifest.input.shape}
     document, _ = confined("nas.export.library:library_time", {**request, "classes": len(manifest.classes)})
     now, then, seconds = measurement_of(document), record.latency, partial(show, OBJECTIVES["latency"])
-    said = f"{seconds(now.median_s)}, IQR {seconds(now.iqr_s)}, on {cpu_model()}"
+    said = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
     if then is None:
         return Finding("latency of the library", "not measured", said, None)
     said += f" ({now.median_s / then.median_s:.2f} x)"

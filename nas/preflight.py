@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
+from hw_profiles.host import load_average
 from nas.costs import STATIC, compile_costs
 from nas.estimates import Estimate, estimate
 from nas.objectives import OBJECTIVES
@@ -34,12 +35,20 @@ class Preflight:
     """What is known before the work.
 
     Attributes:
-        costs: corner name -> objective name -> value; latency measured now, size and multiply-adds exact.
+        costs: corner name -> objective name -> value; latency and its `IQR` measured now, size and
+            multiply-adds exact.
         time: what is left to do will take.
+        load: of the machine when the latencies were measured.
     """
 
     costs: Mapping[str, Mapping[str, float]]
     time: Estimate
+    load: float | None = None
+
+    @property
+    def busy(self) -> str:
+        """How busy the machine was, for people."""
+        return "" if self.load is None else f", load {self.load:.1f}"
 
 
 def preflight(run: Run, console: Console) -> Preflight:
@@ -59,7 +68,7 @@ def preflight(run: Run, console: Console) -> Preflight:
     check_engine(run.config.search.searcher)
     corners = _corner_costs(run)
     _check_limits(run, corners)
-    found = Preflight(corners, estimate(run))
+    found = Preflight(corners, estimate(run), None if run.recorded else load_average())
     _print(run, found, console)
     return found
 
@@ -73,7 +82,11 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
     plan = replace(run.plan, waiting_s=min(WAITING_S, run.plan.waiting_s))
     measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], plan)
     return {
-        name: {"latency": m.median_s, **{cost: float(static[cost][i]) for cost in STATIC}}
+        name: {
+            "latency": m.median_s,
+            "IQR": 0.0 if m.error else m.iqr_s,
+            **{cost: float(static[cost][i]) for cost in STATIC},
+        }
         for i, (name, m) in enumerate(zip(corners, measured, strict=True))
     }
 
@@ -102,9 +115,10 @@ def _print(run: Run, found: Preflight, console: Console) -> None:
     console.print(
         f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images"
     )
-    table = Table("", *found.costs, title=f"the ends of the space on {run.backend.describe().name}")
-    for name in ("latency", "size", "macs"):
-        known = OBJECTIVES[name]
+    title = f"the ends of the space on {run.backend.describe().name}{found.busy}"
+    table = Table("", *found.costs, title=title)
+    for name in ("latency", "IQR", "size", "macs"):
+        known = OBJECTIVES["latency" if name == "IQR" else name]
         table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
     console.print(table)
     for limited in resolve_targets(run.config, found.costs["largest/fp32"]).bounded:

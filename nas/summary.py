@@ -33,6 +33,7 @@ class ExportedNetwork:
     Attributes:
         test_accuracy: share of right labels among `test_images`, through the file.
         latency_s, iqr_s: median and interquartile range, measured in turns with the others at export.
+        load: of the machine then; None where unknown.
         of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
             cannot run that.
         low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
@@ -47,6 +48,7 @@ class ExportedNetwork:
     size_bytes: int
     low_bit: int
     layers: int
+    load: float | None = None
 
     @property
     def standard_error(self) -> float:
@@ -67,6 +69,7 @@ def exported_network(manifest: Manifest) -> ExportedNetwork:
         manifest.files[MODEL_FILE].bytes,
         sum(number_format != "fp32" for number_format in formats),
         len(formats),
+        latency.load,
     )
 
 
@@ -97,6 +100,7 @@ def print_summary(run: Run, console: Console) -> dict[str, Any]:
             "test_accuracy_standard_error": network.standard_error,
             "latency_s": network.latency_s,
             "latency_iqr_s": network.iqr_s,
+            "load": network.load,
             "size_bytes": network.size_bytes,
         }
         for network in networks
@@ -135,7 +139,9 @@ def _cells(network: ExportedNetwork) -> Iterable[str]:
 def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
     if not networks:
         return []
-    times = "looked up, not measured" if run.recorded else "medians, measured in turns when exported"
+    loads = [network.load for network in networks if network.load is not None]
+    load = f" (load {max(loads):.1f})" if loads else ""
+    times = "looked up, not measured" if run.recorded else f"medians, measured in turns when exported{load}"
     images = f"test accuracy: through the file, on {networks[0].test_images:,} images, ± standard error"
     ratio = "ratio: to the largest network in fp32, in the same turns"
     present = set(notes(networks))

@@ -181,3 +181,14 @@ def show(shown: Objective, value: float) -> str:
     scales = _SCALES[shown.unit]
     factor, unit = next(((f, u) for f, u in scales if abs(value) >= f), scales[-1])
     return f"{value / factor:.3g} {unit}".rstrip() if unit != "%" else f"{value / factor:.2f} %"
+
+
+def show_latency(median_s: float, iqr_s: float, load: float | None = None) -> str:
+    """Return a measured latency with its spread, and how busy the machine was where that is known.
+
+    >>> show_latency(0.00031, 4.2e-6, 3.14)
+    '310 us, IQR 4.2 us, load 3.1'
+    """
+    latency = OBJECTIVES["latency"]
+    busy = "" if load is None else f", load {load:.1f}"
+    return f"{show(latency, median_s)}, IQR {show(latency, iqr_s)}{busy}"

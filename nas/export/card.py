@@ -8,7 +8,7 @@ from hw_profiles.backends.ort import EXACT_SUMS
 from nas.export.manifest import MODEL_FILE, LibraryRecord, Manifest
 from nas.markdown import escaped
 from nas.objectives import OBJECTIVES
-from nas.targets import show
+from nas.targets import show, show_latency
 
 SHOWN_CLASSES = 20
 _REFERENCES = {
@@ -46,7 +46,7 @@ def _figures(manifest: Manifest) -> list[str]:
     source = "looked up, not measured" if latency.replayed else f"measured through {escaped(latency.through)}"
     rows = [
         ("test accuracy", f"{accuracy.test:.2%} of {accuracy.n} images, through {MODEL_FILE}"),
-        ("latency", f"{_time(latency.median_s)}, IQR {_time(latency.iqr_s)}; {source}"),
+        ("latency", f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"),
     ]
     for name, ratio in latency.ratios.items():
         if ratio is not None:

@@ -98,6 +98,7 @@ class Latency:
     Attributes:
         replayed: whether the times were looked up, not measured.
         through: what was timed: the ONNX file, or the same network built by another engine.
+        load: of the machine then; None where unknown.
     """
 
     samples_s: tuple[Seconds, ...]
@@ -108,6 +109,7 @@ class Latency:
     ratios: Mapping[str, Seconds | None]
     replayed: bool
     through: str
+    load: float | None = None
 
 
 @dataclass(frozen=True)

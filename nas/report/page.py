@@ -18,7 +18,7 @@ from nas.report.drawing import Block, blocks, format_shares, short_arch, summary
 from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, predicted
 from nas.report.plots import Plot, format_colour
 from nas.report.quality_figures import coverage_plot, learning_plot, quality_rows
-from nas.report.run_files import Export, Network, Run, read_run
+from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 
 CLOSE = 0.01  # "within one point of the best accuracy"
@@ -178,7 +178,9 @@ def _export_row(export: Export) -> Row:
         "id": export.id,
         "accuracy": f"{100 * export.accuracy:.1f} ± {100 * error:.1f} %",
         "latency": scale.text(export.latency.value),
-        "iqr": scale.text(export.latency.spread) if export.latency.spread is not None else "",
+        "iqr": ""
+        if export.latency.spread is None
+        else scale.text(export.latency.spread) + _busy(export.latency.load),
         "size": units.text("size", export.size_bytes),
         "memory": units.text("memory", export.memory_bytes) if export.memory_bytes else "",
         "speed_up": speed_up,
@@ -189,11 +191,23 @@ def _export_row(export: Export) -> Row:
 def _front_row(network: Network) -> Row:
     of = {"measured": network.measured, "predicted": network.predicted}
     cells = {
-        f"{word} {name}": units.text(name, values[name].value) if name in values else ""
+        f"{word} {name}": _cell(word, name, values[name]) if name in values else ""
         for word, values in of.items()
         for name in FRONT_COLUMNS[word]
     }
     return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
+
+
+def _cell(word: str, name: str, value: Value) -> str:
+    """A value; of a measured latency also its interquartile range and the load."""
+    text = units.text(name, value.value)
+    if (word, name) != ("measured", "latency") or value.spread is None:
+        return text
+    return f"{text}, IQR {units.text(name, value.spread)}{_busy(value.load)}"
+
+
+def _busy(load: float | None) -> str:
+    return "" if load is None else f", load {load:.1f}"
 
 
 def _calibration_rows(run: Run) -> list[Row]:

@@ -25,10 +25,12 @@ class Value:
     Attributes:
         value: the mean or the median.
         spread: standard deviation of a prediction or an accuracy, interquartile range of a latency, or None.
+        load: of the machine when a latency was measured, or None.
     """
 
     value: float
     spread: float | None = None
+    load: float | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def _network(entry: Entry) -> Network:
             if figure.value is not None
         },
         measured={
-            name: Value(figure.value, figure.std if figure.iqr is None else figure.iqr)
+            name: Value(figure.value, figure.std if figure.iqr is None else figure.iqr, figure.load)
             for name, figure in entry.measured.items()
             if figure.value < sys.float_info.max  # else the device failed to run it
         },
@@ -169,6 +171,6 @@ def _export(folder: Path, exported: Path) -> Export:
         memory_bytes=None if memory is None else memory.value,
         accuracy=manifest.accuracy.test,
         images=manifest.accuracy.n,
-        latency=Value(manifest.latency.median_s, manifest.latency.iqr_s),
+        latency=Value(manifest.latency.median_s, manifest.latency.iqr_s, manifest.latency.load),
         reference_s=references_s.get("largest/fp32"),
     )

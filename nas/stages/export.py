@@ -279,6 +279,7 @@ def compared(latency: Timed) -> dict[str, Any]:
         "median_s": own.median_s,
         "iqr_s": own.iqr_s,
         "quiet_share": own.quiet_share,
+        "load": own.load,
         "references_s": medians,
         "ratios": {name: None if one is None else own.median_s / one for name, one in medians.items()},
     }

@@ -346,7 +346,7 @@ def _entries(
             },
             "measured": {
                 "accuracy": {"value": share, "std": float(np.sqrt(share * (1 - share) / n))},
-                "latency": {"value": values["latency"], "iqr": values["iqr_s"]},
+                "latency": {"value": values["latency"], "iqr": values["iqr_s"], "load": values.get("load")},
                 "size": {"value": values["size"]},
             },
         }

@@ -43,3 +43,8 @@ def test_the_table_fits_into_eighty_columns() -> None:
     assert len(lines) == 4
     assert lines[2].split()[:3] == ["0123456789ab", "98.77", "±"]
     assert lines[3].endswith(FOR_SIZE)
+
+
+def test_the_load_stands_with_the_latencies() -> None:
+    busy = replace(MANIFEST, latency=replace(MANIFEST.latency, load=12.3))
+    assert (exported_network(MANIFEST).load, exported_network(busy).load) == (None, 12.3)
