@@ -64,7 +64,7 @@ def _coverage(profile: DeviceProfile) -> Reason | None:
     if not units or measured == len(units):
         return None
     level = _graded(1 - measured / len(units), PREDICTED)
-    why = f"{measured:,} of {len(units):,} units are measured"
+    why = f"{measured:,} of {len(units):,} rows are measured"
     if refused:
         why += f", {refused:,} numbers are refused"
     if 2 * refused > len(units) - measured:

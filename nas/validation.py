@@ -87,6 +87,8 @@ def _print_errors(title: str, errors: Mapping[str, Mapping[str, float]], console
         "Kendall tau",
         title=title,
     )
+    if not any(error["n"] for error in errors.values()):
+        return
     for name, error in errors.items():
         if error["n"]:
             shares = (f"{error[key]:.1%}" for key in ("mape", "max_error"))

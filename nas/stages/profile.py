@@ -34,6 +34,7 @@ from supernet.family import Family
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 # Of a time budget, until when each is measured (predicting ends it); units get that share of the waiting too.
 UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9
+WAITING_SHARE = 0.25  # of a time budget, that may pass waiting for quiet: some disturbed rows beat few rows
 ROUND = 0.04  # of the units are chosen at a time when not all are measured
 SAVING = 10  # times as long as it takes to save passes between two saves; measuring a batch takes longer
 TRIED = 4096  # random networks, to say how much of the space a device can run
@@ -83,7 +84,7 @@ def check_validation(n: int) -> None:
 def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
-    profile, waiting = start_profile(run), Waiting(run.plan.waiting_s)
+    profile, waiting = start_profile(run), Waiting(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
     known = len(profile.table)
     with progress(console) as add:
         bar = _UnitsBar(add("units", _wanted(run, layers)), layers)
@@ -143,28 +144,24 @@ def _measure_units(
     """All units, or the most telling ones round by round until the share is reached or the time is used."""
     rng = np.random.default_rng(run.config.seed)
 
-    measure = partial(
-        profile_layers,
-        run.backend,
-        emit=random_emitter(run),
-        rng=rng,
-        deadline=deadline,
-        waiting=waiting,
-    )
+    measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)
     wanted = _wanted(run, layers)
     if wanted == len(layers) and deadline == math.inf:
-        yield from measure(profile, layers)
+        yield from measure(profile, layers, waiting=waiting)
         return
     usage = unit_usage(run.family, open_stream(run.config.seed, Stream.UNIT_USAGE))
     while not profile.table or time.monotonic() < deadline:  # something has to be predicted from
         n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))
         if n <= 0:
-            yield from measure(profile, [layer for layer in layers if layer in profile.table])
+            known = [layer for layer in layers if layer in profile.table]
+            yield from measure(profile, known, waiting=waiting)
             return
         chosen = choose_units(layers, profile, n, rng=rng, sources=sources, weights=usage)
-        for grown in measure(profile, chosen, again=False):
-            profile = grown
-            yield profile
+        left = len(profile.missing(layers)) - (len(layers) - wanted)
+        with waiting.part(n / max(n, left)) as some:
+            for grown in measure(profile, chosen, again=False, waiting=some):
+                profile = grown
+                yield profile
 
 
 def _wanted(run: Run, layers: tuple[LayerSpec, ...]) -> int:

@@ -31,7 +31,7 @@ def test_a_budget_that_measured_two_units_is_told(device_profile: DeviceProfile)
     some = replace(with_measured(device_profile, 2), calibration=None)
     said = str(trust(some))
     assert said.startswith(
-        f"trust: poor, because 2 of {len(device_profile.table)} units are measured and no whole"
+        f"trust: poor, because 2 of {len(device_profile.table)} rows are measured and no whole"
     )
     assert "--budget" in said
 
