@@ -156,7 +156,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     acc = te.compute((windows.rows, windows.columns, channels), product, name="acc")
     out = te.compute(
         (windows.rows, windows.columns, layer.out_channels),
-        lambda r, x, n: finish(layer, acc[r, x, n], constants, n),
+        lambda r, x, n: finish(layer, acc[r, x, n], constants, n, target),
         name="out",
     )
     return te.create_prim_func([source, packed, constants, out])

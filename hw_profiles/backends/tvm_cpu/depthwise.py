@@ -126,7 +126,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     out = te.compute(
         (height, width, layer.out_channels),
         lambda y, x, n: finish(
-            layer, acc[y, x, tirx.floordiv(n, lanes), tirx.floormod(n, lanes)], constants, n
+            layer, acc[y, x, tirx.floordiv(n, lanes), tirx.floormod(n, lanes)], constants, n, target
         ),
         name="out",
     )

@@ -96,7 +96,9 @@ def _pool(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     def finished(c: Any) -> Any:
         if not integer:
             return acc[c] * tirx.const(1 / pixels, "float32")
-        return codes(rescaled(acc[c], -pixels * constants[2], constants[0], constants[1], constants[3]))
+        return codes(
+            rescaled(acc[c], -pixels * constants[2], constants[0], constants[1], constants[3], target)
+        )
 
     out = te.compute((channels,), finished, name="out")
     arguments = [source, constants, out] if integer else [source, out]

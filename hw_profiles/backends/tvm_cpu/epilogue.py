@@ -7,6 +7,7 @@ from tvm import te, tirx
 
 from hw_profiles.arithmetic import CODES, UnitNumbers, accumulator_scale, bias_codes, multipliers
 from hw_profiles.backends.tvm_cpu.rescale import rescaled
+from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.unit import Array
 from hw_profiles.workload import FP32, LayerSpec
 
@@ -55,7 +56,7 @@ def padding(layer: LayerSpec, constants: Any) -> Any:
     return constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
 
 
-def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any) -> Any:
+def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any, target: TvmTarget) -> Any:
     """What the unit writes for the accumulator `acc` of one output channel."""
     if layer.activation_format == FP32:
         total = acc + constants[channel]
@@ -63,8 +64,9 @@ def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any) -> Any:
     bias, multiplier = constants[BIAS, channel], constants[MULTIPLIER, channel]
     if layer.out_format == FP32:
         return (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
-    zero_point = constants[ZERO_POINTS, OUTPUT_ZERO]  # 0 after a ReLU: clipping is all
-    return codes(rescaled(acc, bias, multiplier, constants[SHIFT, channel], zero_point))
+    # after a ReLU it is 0: clipping is all
+    zero_point = tirx.const(0, "int32") if layer.activation == "relu" else constants[ZERO_POINTS, OUTPUT_ZERO]
+    return codes(rescaled(acc, bias, multiplier, constants[SHIFT, channel], zero_point, target))
 
 
 def codes(shifted: Any) -> Any:

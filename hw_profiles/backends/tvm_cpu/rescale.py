@@ -13,6 +13,8 @@ from tvm import tirx
 from tvm.ir.op import Op, register_op_attr
 from tvm.tirx.op import register_intrin_lowering
 
+from hw_profiles.backends.tvm_cpu.target import TvmTarget
+
 NAME = "tirx.trilobit_rescale"
 PURE = 1  # tvm's CallEffectKind: no side effects, the same arguments give the same result
 LEVEL = 99  # above TVM's own rules
@@ -20,7 +22,7 @@ HALF = 32  # bits
 TOP = 62  # 2^TOP is above every product, and 2^c divides it
 
 
-def rescaled(value: Any, offset: Any, m: Any, c: Any, zero_point: Any) -> Any:
+def rescaled(value: Any, offset: Any, m: Any, c: Any, zero_point: Any, target: TvmTarget) -> Any:
     """round((value + offset) * m / 2^c) + zero_point, half up, all int32: `hw_profiles.arithmetic.rescale`.
 
     What depends on everything but `value` is computed apart, for a loop to compute it once.
@@ -31,22 +33,23 @@ def rescaled(value: Any, offset: Any, m: Any, c: Any, zero_point: Any) -> Any:
         register_op_attr(NAME, "TCallEffectKind", PURE)
         register_op_attr(NAME, "TScriptPrinterName", "trilobit_rescale")
         register_intrin_lowering(NAME, target="llvm", f=_lowered, level=LEVEL)
-    return tirx.call_intrin("int32", NAME, value, offset, m, c, zero_point)
+    above = 0 if target.shifts_signs else TOP
+    return tirx.call_intrin("int32", NAME, value, offset, m, c, zero_point, above)
 
 
 def _lowered(call: Any) -> Any:
-    *operands, zero_point = call.args
-    lanes = _lanes(call)
+    *operands, zero_point, bits = call.args
+    lanes, above = _lanes(call), int(bits.value if isinstance(bits, tirx.Broadcast) else bits)
     if lanes % 2:
         wide = [each.astype(_vector("int64", lanes)) for each in operands]
-        scaled, above = _scaled(wide, lanes)
-        return (scaled - above).astype(_vector("int32", lanes)) + zero_point
-    count, places = lanes // 2, list(range(lanes))
-    odd_places = [place | 1 for place in places]
-    even, above_even = _scaled([_low(each, count) for each in operands], count)
-    odd, above_odd = _scaled([_low(tirx.Shuffle([each], odd_places), count) for each in operands], count)
-    above = _joined(above_even, above_odd, count)
-    return _joined(even, odd, count) + (zero_point - above)
+        return _scaled(wide, lanes, 0).astype(_vector("int32", lanes)) + zero_point
+    count, odd_places = lanes // 2, [place | 1 for place in range(lanes)]
+    even = [_low(each, count) for each in operands]
+    odd = [_low(tirx.Shuffle([each], odd_places), count) for each in operands]
+    joined = _joined(_scaled(even, count, above), _scaled(odd, count, above), count)
+    if not above:
+        return joined + zero_point
+    return joined + (zero_point - _joined(_excess(even, count, above), _excess(odd, count, above), count))
 
 
 def _low(value: Any, count: int) -> Any:
@@ -61,20 +64,27 @@ def _joined(even: Any, odd: Any, count: int) -> Any:
     return tirx.reinterpret(_vector("int32", 2 * count), both)
 
 
-def _scaled(operands: Sequence[Any], lanes: int) -> tuple[Any, Any]:
-    """(the quotient and something, that something): made positive, a sum needs no arithmetic shift, for which
-    AVX2 has no instruction.
+def _scaled(operands: Sequence[Any], lanes: int, above: int) -> Any:
+    """The quotient, with `above` what 2^above adds to it: made positive, a sum needs no arithmetic shift.
 
     The masks change nothing, for m and c are positive. The first keeps LLVM from taking value * m and
     offset * m for one product of 64 bits, the second from extending the sign of c.
     """
     value, offset, m, c = operands
     same, shift = m & _constant(2 ** (HALF - 1) - 1, lanes), c & _constant(63, lanes)
-    one, top = _constant(1, lanes), _constant(TOP, lanes)
-    total = value * m + (offset * same + (one << (shift - one)) + (one << top))
+    one = _constant(1, lanes)
+    constant = offset * same + (one << (shift - one))
+    if not above:
+        return (value * m + constant) >> shift
     unsigned = _vector("uint64", lanes)
+    total = value * m + (constant + _constant(1 << above, lanes))
     shifted = tirx.reinterpret(unsigned, total) >> tirx.reinterpret(unsigned, shift)
-    return tirx.reinterpret(_vector("int64", lanes), shifted), one << (top - shift)
+    return tirx.reinterpret(_vector("int64", lanes), shifted)
+
+
+def _excess(operands: Sequence[Any], lanes: int, above: int) -> Any:
+    """What 2^above adds to the quotient."""
+    return _constant(1, lanes) << (_constant(above, lanes) - (operands[-1] & _constant(63, lanes)))
 
 
 def _constant(value: int, lanes: int) -> Any:

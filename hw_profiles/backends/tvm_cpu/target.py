@@ -78,6 +78,11 @@ class TvmTarget:
         return f"llvm{triple} -mcpu={self.mcpu}"
 
     @property
+    def shifts_signs(self) -> bool:
+        """Whether it has an arithmetic shift for vectors of 64-bit numbers."""
+        return bool(self.features & {"avx512f", "neon"})
+
+    @property
     def local(self) -> bool:
         """Whether this machine runs what is compiled for it."""
         return self == host_target() or (not self.mtriple and _runs_here(self))

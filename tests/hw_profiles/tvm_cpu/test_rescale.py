@@ -22,11 +22,11 @@ LANES = 16
 Rescale = Callable[[Sequence[NDArray[np.int32]], int], NDArray[np.uint8]]
 
 
-def kernel(vector: int) -> Any:
+def kernel(vector: int, target: TvmTarget) -> Any:
     """Codes of (value + offset) * m / 2^c + zero point, `vector` lanes at a time."""
     value, offset, m, c, zero = (te.placeholder((LANES,), "int32", name) for name in "vomcz")
     out = te.compute(
-        (LANES,), lambda i: codes(rescaled(value[i], offset[i], m[i], c[i], zero[i])), name="out"
+        (LANES,), lambda i: codes(rescaled(value[i], offset[i], m[i], c[i], zero[i], target)), name="out"
     )
     sch = s_tir.Schedule(te.create_prim_func([value, offset, m, c, zero, out]))
     _, lane = sch.split(sch.get_loops(sch.get_sblock("out"))[0], [None, vector])
@@ -35,7 +35,7 @@ def kernel(vector: int) -> Any:
 
 
 def compiled(target: TvmTarget, vector: int, folder: Path) -> Rescale:
-    module = tvm.compile(tvm.IRModule({"unit": kernel(vector)}), target=target.tvm_target()).mod
+    module = tvm.compile(tvm.IRModule({"unit": kernel(vector, target)}), target=target.tvm_target()).mod
     name = f"{target.mcpu}_{vector}"
     module.write_to_file(str(folder / f"{name}.o"))
     link_shared(target, [str(folder / f"{name}.o")], folder / f"{name}.so")
