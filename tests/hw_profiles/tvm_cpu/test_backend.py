@@ -10,6 +10,7 @@ import tvm
 from hw_profiles.backend import Job
 from hw_profiles.backends.tvm_cpu import backend as backend_module
 from hw_profiles.backends.tvm_cpu.backend import TvmBackend, default_database
+from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.errors import TrilobitError
 from hw_profiles.interleave import Pulse
 from hw_profiles.measurement import MeasurePlan
@@ -87,3 +88,20 @@ def test_more_threads_than_one_are_refused() -> None:
 def test_another_machines_target_is_refused() -> None:
     with pytest.raises(TrilobitError, match="does not run code for"):
         TvmBackend(target="aarch64-linux-gnu:cortex-a76")
+
+
+def test_without_vnni_int8_is_for_fewer_codes_and_all_of_them_are_another_row(
+    tmp_path: Path, no_onnx: Callable[[Workload], bytes]
+) -> None:
+    if not TvmTarget("haswell").local:
+        pytest.skip("this machine does not run AVX2 code")
+    older = TvmBackend(target="haswell", database=tmp_path)
+    assert older.describe().sums.reduced
+    units = [
+        parse_key(f"conv 16x4x4>16 k{kernel} relu w={weights} a=int8")
+        for kernel in ("1s1g1", "3s1g16")
+        for weights in ("int8", "int8-exact")
+    ]
+    assert all(map(older.supports, units))
+    results = older.measure([job(layer, no_onnx) for layer in units], QUICK)
+    assert [result.error for result in results] == [None] * len(units)
