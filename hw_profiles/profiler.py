@@ -89,7 +89,9 @@ def profile_layers(
     waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
     reference = reference_network(backend, layers)
     layers = [*_pools(backend, layers), *layers]  # a disturbed pooling would disturb all that build on it
-    table, pending = dict(profile.table), profile.missing(layers) or profile.disturbed(layers)
+    table, pending = dict(profile.table), profile.missing(layers)
+    if waiting.left_s:
+        pending = pending or profile.disturbed(layers)
     for visit in range(VISITS):
         began, left_s = time.monotonic(), waiting.left_s
         if not pending or (visit and not left_s):

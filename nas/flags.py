@@ -133,7 +133,12 @@ RUN_GROUPS: Sequence[Group] = (
             Flag("--target", "device.target", "NAME", "of TVM, such as aarch64-linux-gnu:cortex-a76"),
             Flag("--key", "device.key", "KEY", "which of the tracker's boards"),
             Flag("--database", "device.database", "DIR", "TVM's tuned units (default: the user's cache)"),
-            Flag("--budget", "profile.budget", "TIME", "measure so long, such as 2m; predict the rest"),
+            Flag(
+                "--budget",
+                "profile.budget",
+                "TIME",
+                "measure so long, such as 2m; predict the rest (tuning with tvm takes seconds a unit)",
+            ),
             Flag(
                 "--share", "profile.share", "SHARE", "of the units to measure, such as 20%%; predict the rest"
             ),

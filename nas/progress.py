@@ -1,10 +1,12 @@
 """Progress of long work: a bar for each kind of it on a terminal, a line now and then where there is none."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -15,7 +17,14 @@ from hw_profiles.interleave import watching
 
 LINE_S = 30.0  # between two lines where the output is no terminal
 Update = Callable[[float, str], None]  # how much is done, and a note
-Add = Callable[[str, int], Update]  # a kind of work and its items
+
+
+class Add(Protocol):
+    """Adds a kind of work; gives what updates it."""
+
+    def __call__(self, title: str, total: int, end_s: float = ...) -> Update:
+        """`end_s`: when it ends at the latest, on the monotonic clock."""
+        ...
 
 
 @dataclass
@@ -27,6 +36,7 @@ class Work:
         total: items to do.
         done: items done, the part of one that is under way counted.
         note: what else there is to say.
+        end_s: when it ends at the latest, on the monotonic clock: a budget.
         begun: whether anything was said of it.
         first: when, on the monotonic clock, and with how much done it was first under way: what a start that
             resumes finds done tells nothing about time.
@@ -36,6 +46,7 @@ class Work:
     total: int
     done: float = 0.0
     note: str = ""
+    end_s: float = float("inf")
     begun: bool = False
     first: tuple[float, float] | None = None
 
@@ -47,10 +58,12 @@ class Work:
 
     def left_s(self, now_s: float) -> float | None:
         """Return the seconds left if the other items take as long as those so far; None if unknown."""
+        budget_s = max(0.0, self.end_s - now_s)
         if self.first is None or self.done <= self.first[1]:
-            return None
+            return None if math.isinf(budget_s) else budget_s
         began_s, found_done = self.first
-        return (now_s - began_s) / (self.done - found_done) * max(0.0, self.total - self.done)
+        left_s = (now_s - began_s) / (self.done - found_done) * max(0.0, self.total - self.done)
+        return min(left_s, budget_s)
 
     def line(self, now_s: float) -> str:
         """Return where it stands, in words."""
@@ -139,7 +152,7 @@ def progress(console: Console) -> Iterator[Add]:
     if not console.is_terminal:
         lines = Lines(console)
         with lines.regularly():
-            yield lambda title, total: _added(lines.works, Work(title, total))
+            yield lambda title, total, end_s=math.inf: _added(lines.works, Work(title, total, end_s=end_s))
         return
     columns = (
         TextColumn("{task.description:<9}"),
@@ -151,8 +164,8 @@ def progress(console: Console) -> Iterator[Add]:
     )
     with Progress(*columns, console=console) as bars:
 
-        def add(title: str, total: int) -> Update:
-            work = Work(title, total)
+        def add(title: str, total: int, end_s: float = math.inf) -> Update:
+            work = Work(title, total, end_s=end_s)
             task = bars.add_task(title, total=total, start=False, work=work)
 
             def update(done: float, note: str) -> None:

@@ -87,9 +87,9 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
     profile, waiting = start_profile(run), Waiting(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
     known = len(profile.table)
     with progress(console) as add:
-        bar = _UnitsBar(add("units", _wanted(run, layers)), layers)
-        bar.show(profile)
         deadline, saving = started + UNITS_SHARE * budget_s, 0.0  # from when on the profile is saved again
+        bar = _UnitsBar(add("units", _wanted(run, layers), end_s=deadline), layers)
+        bar.show(profile)
         with waiting.part(UNITS_SHARE, watch=bar.watch) as some:
             for grown in _measure_units(run, profile, layers, sources, deadline, some):
                 profile = grown
@@ -117,7 +117,7 @@ def _calibrated(
     """With whole networks, as far as there is time for them."""
     rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
     networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
-    update = add("networks", len(networks))
+    update = add("networks", len(networks), end_s=deadline)
     told = replace(waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured"))
     measured = measure_networks(
         run.backend,

@@ -34,6 +34,16 @@ def test_what_is_left_follows_from_what_was_done_and_is_corrected() -> None:
     assert work.left_s(100.0) == 0.0
 
 
+def test_a_budget_ends_it_earlier() -> None:
+    work = Work("units", 677, end_s=72.0)
+    assert work.left_s(2.0) == 70.0
+    work.update(3, "", now_s=20.0)
+    work.update(6, "", now_s=30.0)
+    assert work.left_s(30.0) == 42.0
+    work.update(670, "", now_s=40.0)
+    assert 0 < work.left_s(40.0) < 1
+
+
 def test_what_a_resumed_start_finds_done_says_nothing_about_time() -> None:
     work = Work("train", 20_000)
     work.update(15_000, "", now_s=1.0)
