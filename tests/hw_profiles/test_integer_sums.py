@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from hw_profiles.backend import DeviceInfo
-from hw_profiles.backends.ort import integer_sums, open_session, saturating_kernels
+from hw_profiles.backends import ort
+from hw_profiles.backends.ort import EXACT_SUMS, integer_sums, open_session, saturating_kernels
 from hw_profiles.backends.ort_sums import (
     EXACT,
     KERNELS,
@@ -78,3 +80,22 @@ def test_a_profile_from_before_is_read_and_does_not_know(
     path.write_text(json.dumps(document))
     assert load_profile(path).device == DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none")
     assert load_profile(path).device.sums.reduced
+
+
+@pytest.mark.parametrize("sums", ["exact", "saturating", "unknown"])
+def test_the_option_is_set_where_sums_saturate_and_nowhere_else(
+    sums: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere it changes no result, and with VNNI it doubles the time."""
+    model = saturating_model()
+    monkeypatch.setattr(ort, "integer_sums", lambda provider: sums)
+    asked = [open_session(model, exact_sums=exact) for exact in (True, False)]
+    assert [entry_of(session) == "1" for session in asked] == [sums == "saturating", False]
+
+
+def entry_of(session: onnxruntime.InferenceSession) -> str:
+    """What the session was given for the option; empty for nothing."""
+    try:
+        return str(session.get_session_options().get_session_config_entry(EXACT_SUMS))
+    except RuntimeError:
+        return ""
