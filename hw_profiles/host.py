@@ -58,10 +58,16 @@ def instruction_set(cpuinfo: Path = CPUINFO) -> str:
     It is for people who read a figure: what a device computes is found by running it, never from here.
     `unknown` where the system does not list its processor's flags.
     """
+    flags = cpu_flags(cpuinfo)
+    return next((name for flag, name in INSTRUCTION_SETS.items() if flag in flags), "unknown")
+
+
+def cpu_flags(cpuinfo: Path = CPUINFO) -> set[str]:
+    """Return the processor's flags as the system lists them; none where it does not."""
     flags: set[str] = set()
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text().splitlines():
             name, _, listed = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 flags.update(listed.split())
-    return next((name for flag, name in INSTRUCTION_SETS.items() if flag in flags), "unknown")
+    return flags

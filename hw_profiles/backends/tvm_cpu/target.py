@@ -6,21 +6,19 @@ from dataclasses import dataclass, field
 import tvm
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.host import cpu_flags
 
-VNNI = "avx512vnni"
-VNNI_VECTORS = (VNNI, "avx512vl", "avx512bw", "avx512vbmi")  # what the kernels with that instruction use
+# those of x86 that kernels, or LLVM by itself, use
 INSTRUCTIONS = {
-    "sse4.2",
-    "avx",
-    "avx2",
-    "fma",
-    "bmi2",
-    "avx512f",
-    "avx512fp16",
-    "avx512bf16",
-    "avxvnni",
-    "amx-tile",
-} | set(VNNI_VECTORS)
+    *("ssse3", "sse4.2", "avx", "avx2", "fma", "bmi2", "gfni", "avxvnni"),
+    *("avx512f", "avx512cd", "avx512dq", "avx512vl", "avx512bw", "avx512vbmi", "avx512vbmi2", "avx512vnni"),
+    *("avx512bitalg", "avx512vpopcntdq", "avx512ifma", "avx512fp16", "avx512bf16"),
+}
+# processors by what they have, the most first
+LEVELS = (
+    *("icelake-server", "cascadelake", "x86-64-v4"),
+    *("alderlake", "x86-64-v3", "x86-64-v2", "x86-64"),
+)
 PACKAGES = {"aarch64-linux-gnu": "gcc-aarch64-linux-gnu"}  # Debian's, by the triple they compile for
 
 
@@ -109,8 +107,25 @@ class TvmTarget:
 
 
 def host_target() -> TvmTarget:
-    """This machine's processor, as LLVM calls it."""
-    return TvmTarget(str(tvm.target.codegen.llvm_get_system_cpu()))
+    """This machine's processor, as LLVM calls it.
+
+    LLVM goes by model numbers. Where a virtual machine hides instructions that the model has, it is the best
+    processor that has none of those.
+    """
+    model = TvmTarget(str(tvm.target.codegen.llvm_get_system_cpu()))
+    flags = {_letters(flag) for flag in cpu_flags()}
+    if not flags or _used(model) <= flags:
+        return model
+    return next(level for level in map(TvmTarget, LEVELS) if _used(level) <= flags)
+
+
+def _used(target: TvmTarget) -> set[str]:
+    return {_letters(feature) for feature in target.features & INSTRUCTIONS}
+
+
+def _letters(name: str) -> str:
+    """LLVM writes `avx512vnni` and `sse4.2` where Linux has `avx512_vnni` and `sse4_2`."""
+    return "".join(filter(str.isalnum, name))
 
 
 def parse_target(text: str) -> TvmTarget:
@@ -143,8 +158,4 @@ def _host_triple() -> str:
 
 def _runs_here(target: TvmTarget) -> bool:
     """Whether this machine has the vector instructions that LLVM uses for that processor."""
-    wanted, mine = (
-        INSTRUCTIONS & set(map(str, tvm.target.codegen.llvm_get_cpu_features(each.tvm_target())))
-        for each in (target, host_target())
-    )
-    return wanted <= mine
+    return _used(target) <= _used(host_target())

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from hw_profiles.backends.tvm_cpu import target as target_module
 from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target, parse_target
 from hw_profiles.errors import TrilobitError
 
@@ -11,6 +12,28 @@ from hw_profiles.errors import TrilobitError
 def test_the_host_runs_its_own_code() -> None:
     assert parse_target("host") == host_target()
     assert host_target().local
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpu"),
+    [
+        ("ssse3 sse4_2 avx avx2 fma bmi2 avx512f avx512vl avx512bw avx512cd avx512dq", "x86-64-v4"),
+        (
+            "ssse3 sse4_2 avx avx2 fma bmi2 avx512f avx512vl avx512bw avx512cd avx512dq avx512_vnni",
+            "cascadelake",
+        ),
+        ("ssse3 sse4_2 avx avx2 fma bmi2", "x86-64-v3"),
+        ("ssse3 sse4_2", "x86-64-v2"),
+        ("mmx sse2", "x86-64"),
+        ("", "znver4"),
+    ],
+)
+def test_what_a_virtual_machine_hides_is_not_used(
+    flags: str, cpu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target_module, "cpu_flags", lambda: set(flags.split()))
+    monkeypatch.setattr(target_module.tvm.target.codegen, "llvm_get_system_cpu", lambda: "znver4")
+    assert host_target() == TvmTarget(cpu)
 
 
 @pytest.mark.parametrize(
