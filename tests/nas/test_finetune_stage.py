@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.files import read_json, write_json
 from nas.cli import main
 from nas.export.manifest import SCHEMA
 from nas.export.verify import file_accuracy
+from nas.report.run_files import read_run
 from nas.run import Run, find_run
 from supernet.space import Candidate
 
@@ -160,3 +163,34 @@ def test_what_cannot_train(
 def test_negative_epochs_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--finetune", "-1", "-o", str(tmp_path / "run")]) == 2
     assert "export.finetune must be a whole number from 0 to 10,000, got -1" in capsys.readouterr().err
+
+
+def test_exports_are_signed_and_what_somebody_put_there_is_kept(
+    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(exported, tmp_path / "run"))
+    key, keys = Ed25519PrivateKey.generate(), serialization
+    (tmp_path / "key").write_bytes(
+        key.private_bytes(keys.Encoding.PEM, keys.PrivateFormat.PKCS8, keys.NoEncryption())
+    )
+    (tmp_path / "key.pub").write_bytes(
+        key.public_key().public_bytes(keys.Encoding.PEM, keys.PublicFormat.SubjectPublicKeyInfo)
+    )
+    folders = {path.parent.name for path in run.glob("export/*/manifest.json")}
+    colleague = Path(shutil.copytree(run / "export" / min(folders), run / "export" / "of a colleague"))
+    for folder in folders:
+        (run / "export" / folder / "notes.txt").write_text("mine")
+    words = ["export", "--pick", max(folders), "--sign", str(tmp_path / "key"), "-o", str(run)]
+    assert main(words) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    names = sorted([min(folders), f"{max(folders)}/notes.txt", colleague.name])
+    assert f"not of this export: {', '.join(names)}" in said
+    assert [path.name for path in (run / "export" / min(folders)).iterdir()] == ["notes.txt"]
+    assert (colleague / "manifest.json").is_file()
+    assert main(["report", "-o", str(run)]) == 0
+    assert [export.id for export in read_run(run).exports] == [max(folders)]
+    signed = run / "export" / max(folders)
+    (signed / "notes.txt").unlink()
+    assert main(["verify", str(signed), "--no-latency", "--verify-key", str(tmp_path / "key.pub")]) == 0
+    assert main([*words[:-3], str(tmp_path / "nothing"), *words[-2:]]) == 2
+    assert "nothing" in capsys.readouterr().err

@@ -251,6 +251,13 @@ def test_an_id_that_is_no_name_of_a_folder_is_refused(own_run: Path) -> None:
         write_report(own_run)
 
 
+def test_a_report_holds_no_password(own_run: Path) -> None:
+    config = (own_run / "run.toml").read_text()
+    url = 'url = "postgresql://me:SECRET@host/runs"'
+    (own_run / "run.toml").write_text(f"{config}\n[storage]\n{url}\n")
+    assert "SECRET" not in page_of(own_run)
+
+
 def test_not_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(TrilobitError, match=r"run.toml: no such file; .* `nas run` makes"):
         write_report(tmp_path)
