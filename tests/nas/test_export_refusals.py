@@ -17,8 +17,9 @@ FAMILY = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32"
 
 
 def entry(candidate: Candidate) -> dict[str, Any]:
-    measured = {"accuracy": {"value": 0.9}, "latency": {"value": 1e-4}}
-    return {"id": candidate.id, "genes": list(map(int, candidate.genes)), "measured": measured}
+    measured = {"accuracy": {"value": 0.9}, "latency": {"value": 1e-4}, "size": {"value": 1.0}}
+    genes = list(map(int, candidate.genes))
+    return {"id": candidate.id, "genes": genes, "predicted": {}, "measured": measured}
 
 
 @pytest.fixture
@@ -27,12 +28,16 @@ def searched(tmp_path: Path) -> Path:
     corners = FAMILY.corners()
     front = {
         "schema": "front/1",
-        "space": {"fingerprint": FAMILY.space().fingerprint},
+        "space": {"name": "x", "fingerprint": FAMILY.space().fingerprint, "size": FAMILY.space().size},
+        "device": "ort-cpu-1t",
         "objectives": [{"name": "accuracy"}, {"name": "latency"}],
+        "rounds": [],
+        "evaluated": [],
         "candidates": [entry(corners["smallest/fp16"]), entry(corners["smallest/fp32"])],
         "reference": entry(corners["largest/fp32"]),
     }
     write_json(tmp_path / "front.json", front)
+    (tmp_path / "run.toml").write_text('[space]\nformats = ["fp32", "fp16"]\n')
     return tmp_path
 
 

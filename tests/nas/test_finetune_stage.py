@@ -38,7 +38,11 @@ def mixed(run: Run) -> Candidate:
 
 def entry(candidate: Candidate, accuracy: float) -> dict[str, Any]:
     """As the front holds it, with a made-up accuracy on search-validation."""
-    measured = {"accuracy": {"value": accuracy}, "latency": {"value": 1e-5 + accuracy}}
+    measured = {
+        "accuracy": {"value": accuracy},
+        "latency": {"value": 1e-5 + accuracy},
+        "size": {"value": 1.0},
+    }
     described = {"arch": {}, "policy": {}, "predicted": {}, "measured": measured}
     return {"id": candidate.id, "genes": list(map(int, candidate.genes)), **described}
 
@@ -59,8 +63,11 @@ def trained(
         run.front_path,
         {
             "schema": "front/1",
-            "space": {"fingerprint": space.fingerprint},
+            "space": {"name": space.family, "fingerprint": space.fingerprint, "size": space.size},
+            "device": "made-up-cpu",
             "objectives": [{"name": "accuracy"}, {"name": "latency"}],
+            "rounds": [],
+            "evaluated": [],
             "candidates": [entry(mixed(run), 0.0), entry(corners["smallest/fp32"], 1.0)],
             "reference": entry(corners["largest/fp32"], 1.0),
         },
