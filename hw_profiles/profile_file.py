@@ -32,6 +32,11 @@ def _positive(value: float) -> None:
         raise ValueError(f"expected more than 0, got {value:g}")
 
 
+def _share(value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"a share is from 0 to 1, got {value:g}")
+
+
 def _of_kinds(values: Sequence[float]) -> None:
     if len(values) not in (len(KINDS), len(_FORMERLY)):
         raise ValueError(f"expected {len(KINDS)} values, one per kind of row, got {len(values)}")
@@ -48,7 +53,7 @@ class _Row:
 
     samples_s: tuple[float, ...]
     error: str | None
-    quiet_share: float | None = 1.0
+    quiet_share: Annotated[float, _share] | None = 1.0
     context_s: float | None = 0.0
     reference_s: Annotated[float, _positive] | None = None
     energy_j: float | None = None
@@ -99,7 +104,7 @@ class _Network:
     rows: Annotated[tuple[int, ...], _of_kinds]
     measured_s: Annotated[float, _positive]
     iqr_s: float
-    quiet_share: float
+    quiet_share: Annotated[float, _share]
     drift: float = 0.0
 
     def noun(self) -> WholeNetwork:

@@ -17,6 +17,7 @@ from predictors.quality import Quality
 from supernet.space import Genomes, SearchSpace
 
 MEASURED = ("accuracy", "latency", "size")  # of every network of a front
+COUNTED = ("size", "macs", "memory")  # exact, so never below 0
 MOST_OPTIONS = 2**15  # of one choice: genes are int16
 
 
@@ -174,9 +175,9 @@ class Measured:
         load: of the machine when that was measured.
     """
 
-    value: float
-    std: float | None = None
-    iqr: float | None = None
+    value: Annotated[float, _not_negative]
+    std: Annotated[float, _not_negative] | None = None
+    iqr: Annotated[float, _not_negative] | None = None
     load: float | None = None
 
 
@@ -216,6 +217,11 @@ class Entry:
     arch: Mapping[str, Any] = field(default_factory=dict)
     policy: Mapping[str, str] = field(default_factory=dict)
     layers: tuple[Layer, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in COUNTED:
+            if name in self.predicted and (self.predicted[name].value or 0) < 0:
+                raise ValueError(f"predicted.{name}.value: expected at least 0")
 
 
 @dataclass(frozen=True)
