@@ -1,7 +1,7 @@
 """Two profiles side by side: what the same units take on two devices, or on one device twice."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -141,6 +141,42 @@ def compare(a: DeviceProfile, b: DeviceProfile) -> Comparison:
         _sorted(known_a - known_b),
         _sorted(known_b - known_a),
     )
+
+
+def why_nothing_in_common(a: DeviceProfile, b: DeviceProfile) -> str:
+    """Return what keeps two profiles from sharing a unit, of those differences that a person can see."""
+    units = [{*profile.table, *profile.estimates} for profile in (a, b)]
+    if not all(units):
+        return f"the {'second' if units[0] else 'first'} has no units at all: run `nas profile` for it"
+    if shared := units[0] & units[1]:
+        usable = [sum(_measured(profile, layer) for layer in shared) for profile in (a, b)]
+        if any(_measured(a, layer) and _measured(b, layer) for layer in shared):
+            return f"all that both measured of the {len(shared)} units in both take next to no time"
+        return (
+            f"{len(shared)} units are in both, but the first has a number for {usable[0]} of them and the "
+            f"second for {usable[1]}: measure again with more time or on a quieter machine"
+        )
+    for name, property_of in _PROPERTIES.items():
+        values = [{property_of(layer) for layer in layers} - {None} for layers in units]
+        if values[0] and values[1] and not values[0] & values[1]:
+            first, second = (_some(part) for part in values)
+            return f"{name}: {first} in the first, {second} in the second; profile the same space and data"
+    return "their units have other shapes: profile the same space and data"
+
+
+# what two profiles may have none in common of, the likeliest reason first
+_PROPERTIES: Mapping[str, Callable[[LayerSpec], str | None]] = {
+    "channels of the images": lambda layer: str(layer.in_shape[0]) if layer.op == "stem" else None,
+    "classes": lambda layer: str(layer.out_channels) if layer.op == "linear" else None,
+    "sizes of the images": lambda layer: str(layer.in_shape[1]) if layer.op == "stem" else None,
+    "number formats": lambda layer: number_format(layer),
+    "kinds of units": lambda layer: op_kind(layer),
+}
+
+
+def _some(values: set[str | None]) -> str:
+    ordered = sorted((str(value) for value in values), key=lambda text: (len(text), text))
+    return ", ".join(ordered[:4]) + (", ..." if len(ordered) > 4 else "")
 
 
 def op_kind(layer: LayerSpec) -> str:

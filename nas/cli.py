@@ -118,9 +118,14 @@ def _open(arguments: argparse.Namespace, console: Console) -> "Run":
     import torch  # from here on it takes seconds
 
     from nas.run import open_run
+    from supernet.family import resolutions
 
     run = open_run(arguments.output, configuration.config, arguments.line)
     torch.set_num_threads(run.config.train.threads)
+    console.print(f"  {run.dataset}", markup=False, soft_wrap=True)
+    if seen := resolutions(run.family):
+        sizes = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
+        console.print(f"  networks of {run.config.space.name} see them at {sizes} pixels", soft_wrap=True)
     return run
 
 

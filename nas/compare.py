@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hw_profiles.calibration import kendall_tau
-from hw_profiles.compare import CLOSE, Comparison, Pair, compare
+from hw_profiles.compare import CLOSE, Comparison, Pair, compare, why_nothing_in_common
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile
@@ -43,7 +43,7 @@ def compare_profiles(
     if not found.pairs:
         raise TrilobitError(
             f"{a} and {b} have no measured unit in common (of {len(profiles[0].table)} and "
-            f"{len(profiles[1].table)}): compare profiles of one space"
+            f"{len(profiles[1].table)}): {why_nothing_in_common(*profiles)}"
         )
     document = {**found.to_json(), "files": [str(a), str(b)], "networks": None, "plot": None}
     _print_units(found, console)

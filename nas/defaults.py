@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import load
 from supernet.registry import FORMATS
 from supernet.train.config import HOST_ONLY, NONE
@@ -33,6 +34,9 @@ class DataDefaults:
 
 
 QUANTIZED_EPOCHS = 4.0  # of a small data set
+# the space for images of another source, by the shorter side that they have at least: the spaces' networks
+# look at up to 28, 32 and 224 pixels, and between two of them the one that changes the images less is taken
+BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-mbconv"))
 BY_DATA: Mapping[str, DataDefaults] = {
     "cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv", {"pad": 4, "flip": True}, 1.0),
 }
@@ -53,9 +57,13 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     data, train, space = (dict(document.get(name, {})) for name in ("data", "train", "space"))
     known = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
     notes = []
-    if "name" not in space and (name := _space_of(train.get("init", NONE)) or (known.space if known else "")):
-        space["name"] = name
-        notes.append(f"space {name}")
+    if "name" not in space:
+        name, why = _space_of(train.get("init", NONE)) or (known.space if known else ""), ""
+        if not name:
+            name, why = _space_for_images(str(data.get("source", "")))
+        if name:
+            space["name"] = name
+            notes.append(f"space {name}{why}")
     starts = known and space.get("name") == known.space and set(train) <= set(HOST_ONLY)
     if known and starts and is_shipped(known.shipped):
         train |= {"init": PREFIX + known.shipped, "epochs": 0}
@@ -70,6 +78,24 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     sections = {"train": train, "space": space, "quantized": quantized}
     filled = {**document, **{name: found for name, found in sections.items() if found}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
+
+
+def _space_for_images(source: str) -> tuple[str, str]:
+    """Return the space that fits a source's images, and why in words; empty where the source, or its images,
+    leave it at the usual one.
+    """
+    if not source.startswith("imagefolder:"):
+        return "", ""
+    from supernet.train.data import image_shape  # torch: only where a file is read
+
+    try:
+        shape = image_shape(source)
+    except (TrilobitError, OSError):
+        return "", ""  # no such images: whoever loads them says so
+    for side, name in BY_SIDE:
+        if shape and min(shape) >= side:
+            return name, f" for images of {shape[1]} x {shape[0]} pixels"
+    return "", ""
 
 
 def _narrow(formats: Sequence[str]) -> bool:

@@ -122,6 +122,11 @@ class Family(Protocol):
         ...
 
 
+def resolutions(family: Family) -> tuple[int, ...]:
+    """Return the sizes in pixels that the largest and the smallest networks see images at, ascending."""
+    return tuple(sorted({family.resolution(corner) for corner in family.corners().values()}))
+
+
 def load_family(
     name: str, *, in_channels: int, classes: int, formats: tuple[str, ...] | None = None
 ) -> Family:

@@ -58,6 +58,17 @@ class Dataset:
         """1 for grey images, 3 for RGB."""
         return int(self.train.pixels.shape[3])
 
+    def __str__(self) -> str:
+        """What there is, in one line."""
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        counts = ", ".join(f"{len(images):,} for {name}" for name, images in parts.items())
+        height, width = self.train.pixels.shape[1:3]
+        colour = "grey" if self.channels == 1 else "RGB"
+        return (
+            f"{self.name}: images of {width} x {height} pixels, {self.channels} channel"
+            f"{'' if self.channels == 1 else 's'} ({colour}), {len(self.classes)} classes; {counts}"
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the pixels and labels of all parts, to notice that data or split have changed."""

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from scipy.stats import spearmanr
 
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.calibration import kendall_tau
-from hw_profiles.compare import NEAR_ZERO_S, Comparison, Pair, compare, number_format, op_kind, spearman_rho
+from hw_profiles.compare import (
+    NEAR_ZERO_S,
+    Comparison,
+    Pair,
+    compare,
+    number_format,
+    op_kind,
+    spearman_rho,
+    why_nothing_in_common,
+)
 from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.workload import LayerSpec
@@ -158,3 +168,32 @@ def test_pairs_are_sorted_by_key() -> None:
     found = of_times({conv(i): (1.0, 1.0) for i in (9, 3, 20)})
     assert [p.layer.key() for p in found.pairs] == sorted(p.layer.key() for p in found.pairs)
     assert isinstance(found.pairs[0], Pair)
+
+
+def only(**changes: Any) -> DeviceProfile:
+    stem = LayerSpec("stem", (3, 32, 32), 16, 3, 2)
+    table = {replace(stem, **changes): Measurement((1e-5,) * 3)}
+    return DeviceProfile(DeviceInfo("x", "none", "formula", "1", "none"), MeasurePlan(), table)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (only(in_shape=(1, 32, 32)), "channels of the images: 3 in the first, 1 in the second"),
+        (only(in_shape=(3, 28, 28)), "sizes of the images: 32 in the first, 28 in the second"),
+        (only(weight_format="int8", activation_format="int8"), "number formats: fp32 in the first, int8 in"),
+        (only(out_channels=24), "their units have other shapes"),
+        (DeviceProfile(only().device, MeasurePlan()), "the second has no units at all"),
+        (
+            replace(only(), table={LayerSpec("linear", (8, 1, 1), 10): Measurement((1e-5,))}),
+            "kinds of units: stem in the first, linear in the second",
+        ),
+        (
+            replace(only(), table={layer: Measurement(error="no") for layer in only().table}),
+            "1 units are in both, but the first has a number for 1 of them and the second for 0",
+        ),
+    ],
+)
+def test_why_nothing_is_in_common(other: DeviceProfile, why: str) -> None:
+    assert not compare(only(), other).pairs
+    assert why_nothing_in_common(only(), other).startswith(why)

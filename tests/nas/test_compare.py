@@ -119,7 +119,7 @@ def test_profiles_without_a_unit_in_common_are_refused(
     profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, console: Console
 ) -> None:
     save_profile(replace(other_profile, table={}), tmp_path / "empty.json")
-    with pytest.raises(TrilobitError, match=r"no measured unit in common.*profiles of one space"):
+    with pytest.raises(TrilobitError, match=r"no measured unit in common.*the second has no units at all"):
         compare_profiles(profile_file, tmp_path / "empty.json", space=None, plot=None, console=console)
 
 

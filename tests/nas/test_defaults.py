@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import supernet.zoo
 from hw_profiles.errors import TrilobitError
@@ -109,3 +110,29 @@ def test_the_table_names_what_there_is() -> None:
         assert known.space in FAMILIES
         assert known.shipped in ZOO
     assert RunConfig().data.source.partition(":")[0] not in BY_DATA  # the default run needs no table
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "option", "space"),
+    [
+        (28, 28, "", None),  # the usual one
+        (8, 8, "", None),
+        (32, 32, "", "cifar-mbconv"),
+        (84, 200, "", "cifar-mbconv"),
+        (640, 480, "", "ofa-mbv3"),
+        (640, 480, "?size=32", "cifar-mbconv"),
+        (32, 32, "?size=224", "ofa-mbv3"),
+    ],
+)
+def test_the_space_fits_the_images(
+    tmp_path: Path, width: int, height: int, option: str, space: str | None
+) -> None:
+    folder = tmp_path / "images" / "train" / "ant"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (width, height)).save(folder / "0.png")
+    source = f"imagefolder:{tmp_path / 'images'}{option}"
+    filled, note = with_defaults({"data": {"source": source}})
+    assert filled.get("space", {}).get("name") == space
+    assert ("for images of" in note) == (space is not None)
+    chosen, _ = with_defaults({"data": {"source": source}, "space": {"name": "digits-mbconv"}})
+    assert chosen["space"]["name"] == "digits-mbconv"

@@ -161,3 +161,9 @@ def test_a_kept_decoded_archive_that_does_not_hold_together_is_decoded_again(tmp
         np.savez(file, **changed)  # type: ignore[arg-type]
     assert data._read_kept(kept) is None
     assert load_data(f"imagefolder:{path}", seed=0, cache=cache).fingerprint == fresh.fingerprint
+
+
+def test_size_channels_and_classes_are_told(tmp_path: Path) -> None:
+    told = str(load_data(f"imagefolder:{packed(tmp_path / 'it.zip', members())}", seed=0))
+    assert told.startswith("it: images of 6 x 6 pixels, 3 channels (RGB), 2 classes; 16 for training, ")
+    assert "1 channel (grey), 10 classes" in str(load_data("digits", seed=0))
