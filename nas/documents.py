@@ -264,6 +264,7 @@ class Front:
     candidates: tuple[Entry, ...]
     evaluated: tuple[Entry, ...]
     reference: Entry | None = None  # the largest network in fp32; None in files of version 0.1
+    foreseen: bool = False  # accuracies were predicted before they were measured; before 0.2, after
 
     def __post_init__(self) -> None:
         if not self.candidates:

@@ -11,6 +11,7 @@ from rich.table import Table
 from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
 from hw_profiles.host import load_average
+from hw_profiles.profile_file import load_profile
 from nas.costs import STATIC, compile_costs
 from nas.estimates import Estimate, estimate
 from nas.objectives import OBJECTIVES
@@ -21,7 +22,7 @@ from nas.stages.fit import prior_source
 from nas.stages.profile import random_emitter
 from nas.stages.start import check_start
 from nas.storage import open_storage
-from nas.targets import check_reachable, resolve_targets, show
+from nas.targets import check_reachable, largest_costs, limit_lines, resolve_targets, show
 from predictors.predictor import load_predictor
 
 # Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
@@ -121,12 +122,30 @@ def _print(run: Run, found: Preflight, console: Console) -> None:
         known = OBJECTIVES["latency" if name == "IQR" else name]
         table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
     console.print(table)
-    for limited in resolve_targets(run.config, found.costs["largest/fp32"]).bounded:
-        sign = "<=" if limited.direction == "min" else ">="
-        console.print(f"limit: {limited.name} {sign} {show(limited, limited.bound or 0.0)}")
+    for line in _limit_lines(run, found):
+        console.print(line, soft_wrap=True)
     console.print(_time(found.time), soft_wrap=True)
     if found.time.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
         console.print("at most: sampling stops where more networks would hardly teach the predictor more")
+
+
+def _limit_lines(run: Run, found: Preflight) -> list[str]:
+    """Return what limits the search: as it will apply them, where the profile is there; else about so."""
+    if run.profile_path.exists():
+        largest = largest_costs(run.family, compile_costs(run.family, load_profile(run.profile_path)))
+        return limit_lines(run.config, resolve_targets(run.config, largest), largest)
+    targets = resolve_targets(run.config, found.costs["largest/fp32"])
+    shares = {name: limit.value for name, limit in run.config.limits().items() if limit.relative}
+    lines = []
+    for limited in targets.bounded:
+        sign = "<=" if limited.direction == "min" else ">="
+        bound = show(limited, limited.bound or 0.0)
+        if limited.name in shares and limited.name not in STATIC:
+            bound = (
+                f"about {bound}: {shares[limited.name]:.3g} x what the profile will predict for the largest"
+            )
+        lines.append(f"limit: {limited.name} {sign} {bound}")
+    return lines
 
 
 def _time(found: Estimate) -> str:

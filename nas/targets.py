@@ -95,6 +95,25 @@ def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
     return Targets(wanted, others)
 
 
+def limit_lines(config: RunConfig, targets: Targets, largest: Mapping[str, float]) -> list[str]:
+    """Return a line for each limit: what applies, and where a percentage comes from.
+
+    Args:
+        config: has the limits as they were given.
+        targets: has them resolved.
+        largest: what the percentages refer to, by objective name.
+    """
+    given, lines = config.limits(), []
+    for limited in targets.bounded:
+        sign = "<=" if limited.direction == "min" else ">="
+        line = f"limit: {limited.name} {sign} {show(limited, limited.bound or 0.0)}"
+        if given[limited.name].relative:
+            whole = show(limited, largest[limited.name])
+            line += f": {given[limited.name].value:.3g} x the {whole} predicted for the largest in fp32"
+        lines.append(line)
+    return lines
+
+
 def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
     """Predicted costs of the largest network in fp32."""
     genome = np.array([family.corners()["largest/fp32"].genes], np.int16)

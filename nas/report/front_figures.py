@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.report import units
+from nas.report import run_files, units
 from nas.report.drawing import format_shares, short_arch
 from nas.report.plots import (
     INK,
@@ -26,6 +26,7 @@ from nas.report.run_files import Network, Run, Value
 
 COSTS = ("latency", "energy", "size")
 HOLLOW = "circle-open"
+TIMED = ("latency", "energy")  # costs that come from the device
 
 Values = Callable[[Network], Mapping[str, Value]]
 
@@ -65,6 +66,7 @@ def front_plot(run: Run) -> Plot:
     """Accuracy against the first cost of the search."""
     axes = _axes(run)
     wanted = ("accuracy", axes.cost)
+    word = run_files.MEASURED if axes.cost not in TIMED else run.latencies
     front, front_predicted = (having(run.candidates, of, *wanted) for of in (measured, predicted))
     rest = having(run.evaluated, measured, *wanted)
     unmeasured = [network for network in having(run.evaluated, predicted, *wanted) if network not in rest]
@@ -72,12 +74,12 @@ def front_plot(run: Run) -> Plot:
     both = having(front, predicted, *wanted)
     traces = [
         axes.markers(unmeasured, predicted, "others, predicted", OTHER, symbol=HOLLOW, opacity=0.5),
-        axes.markers(rest, measured, "others, measured", OTHER, opacity=0.75),
+        axes.markers(rest, measured, f"others, {word}", OTHER, opacity=0.75),
         axes.links(both),
         axes.markers(front_predicted, predicted, "front, predicted", PREDICTED, symbol=HOLLOW, opacity=1),
         axes.line(best_line(front, measured, axes.cost)),
-        axes.markers(front, measured, "front, measured", MEASURED, opacity=1),
-        axes.markers(reference, measured, "reference, measured", INK, symbol="diamond", opacity=1),
+        axes.markers(front, measured, f"front, {word}", MEASURED, opacity=1),
+        axes.markers(reference, measured, f"reference, {word}", INK, symbol="diamond", opacity=1),
     ]
     shapes, notes = _limits(run, axes.cost, axes.scale)
     drawn = figure(
@@ -87,17 +89,34 @@ def front_plot(run: Run) -> Plot:
         shapes=shapes,
         annotations=notes,
     )
-    return Plot("front", f"Accuracy against {axes.cost}", _caption(len(front), axes.cost), drawn, 520)
+    return Plot(
+        "front",
+        f"Accuracy against {axes.cost}",
+        _caption(len(front), axes.cost, word, foreseen(run)),
+        drawn,
+        520,
+    )
 
 
-def _caption(count: int, cost: str) -> str:
+def _caption(count: int, cost: str, word: str, origin: str) -> str:
     if not count:
         return "Nothing has been measured yet: every point is a prediction, and should be read as one."
-    return (
-        f"The blue line joins the best of {count} measured networks: nothing measured is as accurate at "
-        f"less {cost}. A thin line leads from a measurement to its prediction; short ones mean that the "
-        "predictors can be trusted. Marker size shows model size."
+    how = (
+        "measured"
+        if word == run_files.MEASURED
+        else f"whose accuracy was measured and whose {cost} was {word}"
     )
+    return (
+        f"The blue line joins the best of {count} networks {how}: none of those is as accurate at less "
+        f"{cost}. A thin line leads to the prediction, {origin}. Marker size shows model size."
+    )
+
+
+def foreseen(run: Run) -> str:
+    """Return from when the predicted accuracies are."""
+    if run.front and run.front.foreseen:
+        return "from before the network was measured"
+    return "by a predictor that has learned from the network itself, which tells nothing about others"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from hw_profiles.calibration import groups
 from hw_profiles.files import write_atomic
 from hw_profiles.trust import trust
+from nas.export.selection import knee
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
@@ -21,7 +23,6 @@ from nas.report.quality_figures import coverage_plot, learning_plot, quality_row
 from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 
-CLOSE = 0.01  # "within one point of the best accuracy"
 MAX_DRAWN = 4
 FRONT_COLUMNS = {
     "measured": ("accuracy", "latency", "size"),
@@ -63,6 +64,7 @@ def render(run: Run) -> str:
     return environment.get_template("report.html.j2").render(
         run=run,
         headline=_headline(run),
+        caveat=_caveat(run),
         facts=_facts(run),
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
@@ -98,29 +100,46 @@ def _plots(run: Run) -> dict[str, Plot]:
 
 
 def _headline(run: Run) -> str:
-    """The result in one sentence, from the best evidence there is."""
-    reference = next((export.reference_s for export in run.exports if export.reference_s), None)
+    """Return the network to take first, the knee of the front, in one sentence; and the most accurate."""
+    reference_s = next((export.reference_s for export in run.exports if export.reference_s), None)
     if run.exports:
-        results, split = [(export.accuracy, export.latency.value) for export in run.exports], "test"
+        results, split = [(e.accuracy, e.latency.value, e.id) for e in run.exports], "test"
     else:
         front = having(run.candidates, measured, "accuracy", "latency")
-        results = [
-            (network.measured["accuracy"].value, network.measured["latency"].value) for network in front
-        ]
+        results = [(n.measured["accuracy"].value, n.measured["latency"].value, n.id) for n in front]
         split = "validation"
         if run.reference and "latency" in run.reference.measured:
-            reference = run.reference.measured["latency"].value
+            reference_s = run.reference.measured["latency"].value
     if not results:
         return "No network of this run has been measured yet."
-    best = max(accuracy for accuracy, _ in results)
-    latency_s, accuracy = min(
-        (latency, accuracy) for accuracy, latency in results if accuracy >= best - CLOSE
-    )
+    results = [one for one in results if not any(a >= one[0] and s < one[1] for a, s, _ in results)]
+    accuracy, latency_s, name = results[knee(np.array([(-a, s) for a, s, _ in results]))]
+    best = max(results)
     sentence = (
-        f"The fastest network within one point of the best accuracy takes {units.text('latency', latency_s)} "
-        f"at {units.percent(accuracy)} on {split} images"
+        f"The best balance is {name}: {units.text('latency', latency_s)} at {units.percent(accuracy)} on "
+        f"{split} images{_against(reference_s, latency_s)}."
     )
-    return f"{sentence}{_against(reference, latency_s)}."
+    if best[2] == name:
+        return f"{sentence} It is the most accurate too."
+    return (
+        f"{sentence} The most accurate, {best[2]}, has {units.percent(best[0])} in "
+        f"{units.text('latency', best[1])}."
+    )
+
+
+def _caveat(run: Run) -> str:
+    """Return what was not measured; empty where all was."""
+    said = {
+        "replayed": "looked up in a profile that was recorded elsewhere",
+        "modelled": "computed by a model of the device",
+        "published": "looked up in a published table",
+    }
+    if run.latencies not in said:
+        return ""
+    return (
+        f"Latencies are {run.latencies}: {said[run.latencies]}. Nothing was timed on the device for this "
+        "run; accuracies and sizes were measured."
+    )
 
 
 def _against(reference_s: float | None, latency_s: float) -> str:
@@ -129,7 +148,7 @@ def _against(reference_s: float | None, latency_s: float) -> str:
     ratio, word = reference_s / latency_s, "faster"
     if ratio < 1:
         ratio, word = 1 / ratio, "slower"
-    return f": {ratio:.1f} times {word} than the largest network in fp32"
+    return f", {ratio:.1f} times {word} than the largest network in fp32"
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
@@ -146,10 +165,17 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Size of the space": f"{_power_of_ten(space.size)} networks" if space else None,
         "Data": run.config.get("data", {}).get("source"),
         "Objectives": ", ".join(run.config.get("search", {}).get("objectives", ())),
+        "Load while profiled": _load(run),
         "Seed": run.env.seed if run.env else None,
         "Date": run.env.date[:16].replace("T", " ") if run.env else None,
     }
     return [(label, str(value)) for label, value in found.items() if value not in (None, "")]
+
+
+def _load(run: Run) -> str | None:
+    """Return the median and the largest load of the machine while units were measured."""
+    loads = [row.load for row in run.profile.table.values() if row.load is not None] if run.profile else []
+    return f"{np.median(loads):.1f}, at most {max(loads):.1f}" if loads else None
 
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -179,7 +205,7 @@ def _export_row(export: Export) -> Row:
         "accuracy": f"{100 * export.accuracy:.1f} ± {100 * error:.1f} %",
         "latency": scale.text(export.latency.value),
         "iqr": ""
-        if export.latency.spread is None
+        if not export.latency.spread
         else scale.text(export.latency.spread) + _busy(export.latency.load),
         "size": units.text("size", export.size_bytes),
         "memory": units.text("memory", export.memory_bytes) if export.memory_bytes else "",
@@ -258,14 +284,9 @@ def _chosen(run: Run) -> list[tuple[str, Network]]:
     line = best_line(having(networks, of, cost, "accuracy"), of, cost)
     if len(line) < 3:
         return [("on the front", network) for network in line]
-    costs = [of(network)[cost].value for network in line]
-    gains = [of(network)["accuracy"].value for network in line]
-    balance = [
-        (gain - gains[0]) / (gains[-1] - gains[0]) - (price - costs[0]) / (costs[-1] - costs[0])
-        for gain, price in zip(gains, costs, strict=True)
-    ]
-    knee = max(range(1, len(line) - 1), key=balance.__getitem__)
-    return [(f"lowest {cost}", line[0]), ("best balance", line[knee]), ("most accurate", line[-1])]
+    minimised = np.array([(of(n)[cost].value, -of(n)["accuracy"].value) for n in line])
+    middle = min(max(knee(minimised), 1), len(line) - 2)
+    return [(f"lowest {cost}", line[0]), ("best balance", line[middle]), ("most accurate", line[-1])]
 
 
 def _spread_out(chosen: Sequence[tuple[str, Network]]) -> list[tuple[str, Network]]:

@@ -16,6 +16,7 @@ from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
 from nas.export.written import written_networks
 
 Document = Mapping[str, Any]
+MEASURED = "measured"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,14 @@ class Run:
     def device(self) -> str:
         """Name of the target device."""
         return str(self.config.get("device", {}).get("name", "unknown device"))
+
+    @property
+    def latencies(self) -> str:
+        """How latencies were found: `measured` on the device, `replayed` from a profile that was recorded
+        on it, `modelled`, or `published`.
+        """
+        figures = self.profile.device.figures if self.profile else MEASURED
+        return "replayed" if figures == MEASURED and self.device.startswith("recorded:") else figures
 
     @property
     def limits(self) -> dict[str, float]:

@@ -4,17 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from scipy.stats import kendalltau
 
-from nas.report import units
-from nas.report.front_figures import having, hover, measured, predicted
+from nas.report import run_files, units
+from nas.report.front_figures import TIMED, foreseen, having, hover, measured, predicted
 from nas.report.plots import MEASURED, MUTED, OTHER, Plot, Trace, axis_title, figure, points, polyline
 from nas.report.run_files import Run
 
 
 def agreement_plot(run: Run, objective: str) -> Plot | None:
-    """Predicted against measured values of one objective; None if fewer than two networks have both."""
+    """Predicted against measured values of one objective; None if fewer than two networks have both, or if
+    none was measured.
+    """
     networks = having(having((*run.candidates, *run.evaluated), measured, objective), predicted, objective)
-    if len(networks) < 2:
-        return None
+    if len(networks) < 2 or (objective in TIMED and run.latencies != run_files.MEASURED):
+        return None  # what is looked up or modelled is its own prediction
     truth = [network.measured[objective].value for network in networks]
     guess = [network.predicted[objective].value for network in networks]
     scale = units.scale_for(objective, truth)
@@ -32,6 +34,8 @@ def agreement_plot(run: Run, objective: str) -> Plot | None:
     error, rank = _error_text(objective, truth, guess), _tau_text(truth, guess)
     title = f"{objective.capitalize()}: {error}, Kendall τ {rank}"
     caption = "Exact on the dashed line, too high above it. A τ of 1 means that the order is as measured."
+    if objective == "accuracy":
+        caption += f" Predicted {foreseen(run)}."
     return Plot(f"agreement-{objective}", title, caption, drawn)
 
 

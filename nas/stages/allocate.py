@@ -13,7 +13,7 @@ from nas.progress import progress_bar
 from nas.run import Run
 from nas.sensitivity import known_candidate, sensitivity
 from nas.stages.fit import fit_predictor
-from nas.stages.search import Setting, front_document, measure_finalists, prepare, round_summary
+from nas.stages.search import Setting, foresee, front_document, measure_finalists, prepare, round_summary
 from predictors.predictor import Predictor
 from supernet.space import Candidate, Genomes
 
@@ -38,7 +38,8 @@ def run_allocation(run: Run, console: Console) -> dict[str, Any]:
     measured = _measured(setting, genomes, console)
     rounds = [{**round_summary(setting, 0, measured), "rejected": 0}]
     reference = run.family.corners()["largest/fp32"]
-    document = front_document(setting, predictor, measured, reference, rounds)
+    foreseen = foresee(predictor, [*measured]) if predictor else {}  # it has learned from none of them
+    document = front_document(setting, foreseen, measured, reference, rounds)
     write_json(run.front_path, document)
     return document
 

@@ -32,6 +32,7 @@ from nas.targets import (
     Targets,
     check_reachable,
     largest_costs,
+    limit_lines,
     predict_values,
     resolve_targets,
     show,
@@ -41,6 +42,7 @@ from predictors.predictor import Prediction, Predictor
 from supernet.space import Candidate, Genomes, row_keys
 
 COUNTED = ("size", "macs", "memory", "energy")  # predicted costs without an expected error of their own
+Foreseen = dict[Candidate, dict[str, float]]  # predicted accuracy, value and std, before it was measured
 PATIENCE = 8  # generations without progress that end a round early
 
 
@@ -90,7 +92,10 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     config = run.config.search
     reference = run.family.corners()["largest/fp32"]
     measured: dict[Candidate, dict[str, float]] = {}
+    foreseen: Foreseen = {}
     rounds, tried, rejected = [], 0, 0
+    for line in limit_lines(run.config, setting.targets, largest_costs(run.family, setting.costs)):
+        console.print(line, soft_wrap=True)
     predictor = fit_predictor(run, *setting.sampled)
     with progress(console) as add:
         predict = add("predict", config.rounds * config.candidates)
@@ -105,13 +110,14 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
             tried, rejected = tried + result.evaluations, rejected + result.rejected
             wanted = pick_finalists(setting, predicted, result, shortlist, measured)
             wanted += [reference] if r == 0 else []
+            foreseen |= foresee(predictor, wanted)
             measured |= measure_finalists(setting.evaluator, wanted, measure, done=len(measured))
             predictor = learn(setting, measured)
             rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
     if rejected:
         device = run.backend.describe().name
         console.print(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
-    document = front_document(setting, predictor, measured, reference, rounds)
+    document = front_document(setting, foreseen, measured, reference, rounds)
     write_json(run.front_path, document)
     return document
 
@@ -271,9 +277,17 @@ def round_summary(setting: Setting, r: int, measured: dict[Candidate, dict[str, 
     return {"round": r + 1, "evaluations": len(measured), "hypervolume": volume}
 
 
+def foresee(predictor: Predictor, candidates: Sequence[Candidate]) -> Foreseen:
+    """Return what is predicted of the accuracy of networks that are about to be measured: once they are, the
+    predictor learns from them, and what it says of them tells nothing about others.
+    """
+    said = predictor.predict(np.array([c.genes for c in candidates], np.int16)) if candidates else None
+    return {c: _predicted(said, i) for i, c in enumerate(candidates) if said is not None}
+
+
 def front_document(
     setting: Setting,
-    predictor: Predictor | None,
+    foreseen: Foreseen,
     measured: dict[Candidate, dict[str, float]],
     reference: Candidate,
     rounds: list[dict[str, Any]],
@@ -297,7 +311,7 @@ def front_document(
             f"none of {len(measured)} measured networks meets all limits, although some were predicted to; "
             "loosen a limit by a few percent"
         )
-    entries = _entries(setting, predictor, measured)
+    entries = _entries(setting, foreseen, measured)
     on_front = {evaluation.candidate.id for evaluation in front.evaluations}
     by_latency = sorted(entries.values(), key=lambda entry: entry["measured"]["latency"]["value"])
     return {
@@ -308,6 +322,7 @@ def front_document(
         "reference_point": list(point),
         "hypervolume": front.hypervolume,
         "rounds": rounds,
+        "foreseen": True,
         "reference": entries[reference],
         "candidates": [entry for entry in by_latency if entry["id"] in on_front],
         "evaluated": [
@@ -319,11 +334,11 @@ def front_document(
 
 
 def _entries(
-    setting: Setting, predictor: Predictor | None, measured: dict[Candidate, dict[str, float]]
+    setting: Setting, foreseen: Foreseen, measured: dict[Candidate, dict[str, float]]
 ) -> dict[Candidate, dict[str, Any]]:
     family = setting.run.family
     genomes = np.array([c.genes for c in measured], np.int16)
-    costs, accuracy = setting.costs.predict(genomes), predictor.predict(genomes) if predictor else None
+    costs = setting.costs.predict(genomes)
     latency_std = setting.costs.latency_std(costs["latency"])
     n = len(setting.run.dataset.validation.labels)
     entries: dict[Candidate, dict[str, Any]] = {}
@@ -340,7 +355,7 @@ def _entries(
                 for name, layer in zip(work.names, work.layers, strict=True)
             ],
             "predicted": {
-                **({"accuracy": _predicted(accuracy, i)} if accuracy else {}),
+                **({"accuracy": foreseen[candidate]} if candidate in foreseen else {}),
                 "latency": {"value": _number(costs["latency"][i]), "std": float(latency_std[i])},
                 **{name: {"value": _number(costs[name][i])} for name in COUNTED if name in costs},
             },

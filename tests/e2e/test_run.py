@@ -11,7 +11,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nas.run import STAGES
+from nas.run import STAGES, find_run
+from nas.stages.fit import fit_predictor
+from nas.stages.search import prepare
 from supernet.family import Family
 
 SCHEMAS = {
@@ -82,6 +84,17 @@ def test_the_front_holds_what_the_store_holds(finished_run: Path, front: dict[st
         stored = {json.loads(name): value for name, value in database.execute(query)}
     entries = front["candidates"] + front["evaluated"]
     assert {entry["id"]: entry["measured"]["accuracy"]["value"] for entry in entries} == stored
+
+
+def test_accuracies_were_predicted_before_they_were_measured(
+    finished_run: Path, front: dict[str, Any]
+) -> None:
+    """The reference is measured in the first round, when the predictor knows the samples only."""
+    run = find_run(finished_run)
+    predictor = fit_predictor(run, *prepare(run).sampled)
+    before = predictor.predict(np.array([front["reference"]["genes"]], np.int16)).mean[0]
+    assert front["foreseen"]
+    assert front["reference"]["predicted"]["accuracy"]["value"] == pytest.approx(before, abs=1e-9)
 
 
 def test_more_rounds_never_lose_hypervolume(front: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from nas.search.searcher import make_searcher
 from nas.targets import (
     check_reachable,
     largest_costs,
+    limit_lines,
     predict_values,
     resolve_targets,
     runs,
@@ -52,6 +53,15 @@ def test_limits_are_absolute_or_shares_of_the_largest_network() -> None:
         "macs": pytest.approx(1.5e6),
         "memory": pytest.approx(3.2e4),
     }
+
+
+def test_a_limit_is_said_with_what_its_percentage_is_of() -> None:
+    config = limited(latency="60%", size="200KB")
+    said = limit_lines(config, resolve_targets(config, LARGEST), LARGEST)
+    assert said == [
+        "limit: latency <= 120 us: 0.6 x the 200 us predicted for the largest in fp32",
+        "limit: size <= 200 KB",
+    ]
 
 
 def test_objectives_keep_their_order_and_limits_need_not_be_objectives() -> None:
