@@ -96,7 +96,7 @@ def test_the_headline_recommends_the_knee_of_the_exported_networks(run_folder: P
 
 def test_a_network_that_saves_a_lot_for_little_is_recommended_over_the_largest(own_run: Path) -> None:
     for place, path in enumerate(sorted(own_run.glob("export/*/manifest.json"))):
-        manifest = read_json(path, "export/2")
+        manifest = read_json(path, SCHEMA)
         accuracy, median_s = [(0.908, 1e-4), (0.905, 3.8e-5), (0.61, 3.4e-5)][min(place, 2)]
         manifest["accuracy"]["test"], manifest["latency"]["median_s"] = accuracy, median_s
         manifest["latency"]["references_s"]["largest/fp32"] = 1e-4
