@@ -113,18 +113,27 @@ def _headline(run: Run) -> str:
     if not results:
         return "No network of this run has been measured yet."
     results = [one for one in results if not any(a >= one[0] and s < one[1] for a, s, _ in results)]
-    accuracy, latency_s, name = results[knee(np.array([(-a, s) for a, s, _ in results]))]
-    best = max(results)
+    chosen = results[knee(np.array([(-accuracy, latency_s) for accuracy, latency_s, _ in results]))]
+    best, fastest = max(results), min(results, key=lambda one: one[1])
+    if len(results) == 1:
+        lead, other, word = "The best network is", best, ""
+    elif chosen in (best, fastest):  # none between the ends is below the line from one to the other
+        lead, chosen, other, word = (
+            "No network is a better balance than the most accurate,",
+            best,
+            fastest,
+            "fastest",
+        )
+    else:
+        lead, other, word = "The best balance is", best, "most accurate"
+    accuracy, latency_s, name = chosen
     sentence = (
-        f"The best balance is {name}: {units.text('latency', latency_s)} at {units.percent(accuracy)} on "
+        f"{lead} {name}: {units.text('latency', latency_s)} at {units.percent(accuracy)} on "
         f"{split} images{_against(reference_s, latency_s)}."
     )
-    if best[2] == name:
-        return f"{sentence} It is the most accurate too."
-    return (
-        f"{sentence} The most accurate, {best[2]}, has {units.percent(best[0])} in "
-        f"{units.text('latency', best[1])}."
-    )
+    if not word:
+        return sentence
+    return f"{sentence} The {word}, {other[2]}, has {units.percent(other[0])} in {units.text('latency', other[1])}."
 
 
 def _caveat(run: Run) -> str:
