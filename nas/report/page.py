@@ -99,41 +99,59 @@ def _plots(run: Run) -> dict[str, Plot]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _headline(run: Run) -> str:
-    """Return the network to take first, the knee of the front, in one sentence; and the most accurate."""
-    reference_s = next((export.reference_s for export in run.exports if export.reference_s), None)
+@dataclass(frozen=True)
+class Result:
+    """What one network reaches, by the best evidence there is."""
+
+    id: str
+    accuracy: float
+    latency_s: float
+
+    def __str__(self) -> str:
+        return f"{units.percent(self.accuracy)} in {units.text('latency', self.latency_s)}"
+
+
+def _results(run: Run) -> list[Result]:
+    """Return the exported networks, or where there are none the front's; without those that another beats."""
     if run.exports:
-        results, split = [(e.accuracy, e.latency.value, e.id) for e in run.exports], "test"
+        everyone = [Result(e.id, e.accuracy, e.latency.value) for e in run.exports]
     else:
         front = having(run.candidates, measured, "accuracy", "latency")
-        results = [(n.measured["accuracy"].value, n.measured["latency"].value, n.id) for n in front]
-        split = "validation"
-        if run.reference and "latency" in run.reference.measured:
-            reference_s = run.reference.measured["latency"].value
+        everyone = [Result(n.id, n.measured["accuracy"].value, n.measured["latency"].value) for n in front]
+    return [
+        one
+        for one in everyone
+        if not any(e.accuracy >= one.accuracy and e.latency_s < one.latency_s for e in everyone)
+    ]
+
+
+def _headline(run: Run) -> str:
+    """Return which network to take first: the knee, or the most accurate where none lies below the line
+    between the ends; and what the alternative is.
+    """
+    results = _results(run)
     if not results:
         return "No network of this run has been measured yet."
-    results = [one for one in results if not any(a >= one[0] and s < one[1] for a, s, _ in results)]
-    chosen = results[knee(np.array([(-accuracy, latency_s) for accuracy, latency_s, _ in results]))]
-    best, fastest = max(results), min(results, key=lambda one: one[1])
-    if len(results) == 1:
-        lead, other, word = "The best network is", best, ""
-    elif chosen in (best, fastest):  # none between the ends is below the line from one to the other
-        lead, chosen, other, word = (
-            "No network is a better balance than the most accurate,",
-            best,
-            fastest,
-            "fastest",
-        )
+    best, fastest = max(results, key=lambda r: r.accuracy), min(results, key=lambda r: r.latency_s)
+    chosen = results[knee(np.array([(-r.accuracy, r.latency_s) for r in results]))]
+    if chosen not in (best, fastest):
+        lead, word, other = "The best balance is", "most accurate", best
     else:
-        lead, other, word = "The best balance is", best, "most accurate"
-    accuracy, latency_s, name = chosen
+        lead, word, other = "No network is a better balance than the most accurate,", "fastest", fastest
+        chosen = best
+    split = "test" if run.exports else "validation"
     sentence = (
-        f"{lead} {name}: {units.text('latency', latency_s)} at {units.percent(accuracy)} on "
-        f"{split} images{_against(reference_s, latency_s)}."
+        f"{lead} {chosen.id}: {chosen} on {split} images{_against(_reference_s(run), chosen.latency_s)}."
     )
-    if not word:
-        return sentence
-    return f"{sentence} The {word}, {other[2]}, has {units.percent(other[0])} in {units.text('latency', other[1])}."
+    return f"{sentence} The {word}, {other.id}, has {other}." if other != chosen else sentence
+
+
+def _reference_s(run: Run) -> float | None:
+    """Return the latency of the largest network in fp32."""
+    if run.exports:
+        return next((export.reference_s for export in run.exports if export.reference_s), None)
+    known = run.reference and run.reference.measured.get("latency")
+    return known.value if known else None
 
 
 def _caveat(run: Run) -> str:

@@ -88,7 +88,7 @@ def test_the_headline_recommends_the_knee_of_the_exported_networks(run_folder: P
     )
     assert match
     chosen = next(export for export in exports if export.id == match[1])
-    assert f"{text('latency', chosen.latency.value)} at {100 * chosen.accuracy:.1f} % on test images" in said
+    assert f"{100 * chosen.accuracy:.1f} % in {text('latency', chosen.latency.value)} on test images" in said
     assert chosen.reference_s
     assert f"{chosen.reference_s / chosen.latency.value:.1f} times faster than the largest network" in said
     assert f"has {100 * best:.1f} %" in said or chosen.accuracy == best
@@ -103,7 +103,7 @@ def test_without_a_knee_the_most_accurate_is_recommended(own_run: Path) -> None:
         write_json(path, manifest)
     page = page_of(own_run)
     assert "No network is a better balance than the most accurate, " in page
-    assert "76.0 µs at 48.5 % on test images" in page
+    assert "48.5 % in 76.0 µs on test images" in page
     assert "has 25.9 % in 11.0 µs" in page
 
 
@@ -115,7 +115,7 @@ def test_a_network_that_saves_a_lot_for_little_is_recommended_over_the_largest(o
         manifest["latency"]["references_s"]["largest/fp32"] = 1e-4
         write_json(path, manifest)
     page = page_of(own_run)
-    assert "38.0 µs at 90.5 % on test images, 2.6 times faster than the largest network in fp32" in page
+    assert "90.5 % in 38.0 µs on test images, 2.6 times faster than the largest network in fp32" in page
     assert "has 90.8 % in 100 µs" in page
 
 
