@@ -31,6 +31,7 @@ Logits = NDArray[np.float32]
 TRIAL_S = 60.0  # for a file to load
 LONGEST_TRIAL_S = 600.0  # and to answer, whatever its manifest says of its latency
 SLACK = 20.0  # times as long as its first images took
+MOST_RUNS = 1000  # of a model in one measurement of its latency: windows, warm-ups, repeats
 CHUNK_BYTES = 2**28  # of images that go to a process at once
 SHOWN = 16
 
@@ -63,7 +64,7 @@ def check_file(
     if data is not None:
         yield from _accuracies(model, manifest, data, facts.run_s)
     if latency:
-        yield _latency(model, manifest)
+        yield _latency(model, manifest, facts.run_s)
 
 
 def _integer_sums(manifest: Manifest, facts: FileFacts) -> Finding:
@@ -182,7 +183,7 @@ def chunks(images: Images, image: Input) -> Iterator[Images]:
         yield images[start : start + count]
 
 
-def _latency(model: Path, manifest: Manifest) -> Finding:
+def _latency(model: Path, manifest: Manifest, run_s: float) -> Finding:
     """The file's latency by the clock, the threads and the provider that it was exported with."""
     device, then = manifest.device, manifest.latency
     seconds = partial(show, OBJECTIVES["latency"])
@@ -198,9 +199,9 @@ def _latency(model: Path, manifest: Manifest) -> Finding:
         return Finding("latency", said_then, f"not measured: {error}", None)
     plan = plan_on(MeasurePlan(waiting_s=WAITING_S), threads=setting["threads"], provider=setting["provider"])
     try:
-        document, _ = confined(
-            "nas.export.probe:file_latency", _request(model, **setting, plan=plan.to_json())
-        )
+        request = _request(model, **setting, plan=plan.to_json())
+        limits = Limits(TRIAL_S + MOST_RUNS * run_s * device.batch)
+        document, _ = confined("nas.export.probe:file_latency", request, limits=limits)
         now = measurement_of(document)
     except (ConfinedError, MismatchError) as error:
         return Finding("latency", said_then, str(error), False)

@@ -19,7 +19,7 @@ from nas.export.library import LIBRARY, OtherProcessorError, require_machine, st
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.export.probe import measurement_of
 from nas.export.verify import AGREEMENT
-from nas.file_checks import SLACK, TRIAL_S, chunks, require_classes
+from nas.file_checks import MOST_RUNS, SLACK, TRIAL_S, chunks, require_classes
 from nas.finding import Finding, moved
 from nas.objectives import OBJECTIVES
 from nas.targets import show, show_latency
@@ -80,7 +80,7 @@ def _findings(
             require_classes(manifest, data)
             yield _accuracy(path, record, manifest, data, run_s)
         if latency:
-            yield _latency(path, record, manifest)
+            yield _latency(path, record, manifest, run_s)
     except (ConfinedError, MismatchError, KeyError) as error:
         failure = stopped(path, error)
         if isinstance(failure, OtherProcessorError):
@@ -110,9 +110,11 @@ def _accuracy(path: Path, record: LibraryRecord, manifest: Manifest, data: Datas
     return moved("accuracy of the library", record.test_accuracy, now, images=images, of=manifest.accuracy.n)
 
 
-def _latency(path: Path, record: LibraryRecord, manifest: Manifest) -> Finding:
+def _latency(path: Path, record: LibraryRecord, manifest: Manifest, run_s: float) -> Finding:
     request: dict[str, Any] = {"path": str(path.absolute()), "shape": manifest.input.shape}
-    document, _ = confined("nas.export.library:library_time", {**request, "classes": len(manifest.classes)})
+    request["classes"] = len(manifest.classes)
+    limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
+    document, _ = confined("nas.export.library:library_time", request, limits=limits)
     now, then, seconds = measurement_of(document), record.latency, partial(show, OBJECTIVES["latency"])
     said = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
     if then is None:

@@ -17,6 +17,7 @@ from hw_profiles.backends.ort import open_session, outputs, prepared, takes_byte
 from nas.export.card import model_card
 from nas.export.check import IMAGES, Input, agreement, expected_answers, made_up_images
 from nas.export.package import network_files
+from nas.export.probe import INTEGER_OPS, optimised_ops
 from nas.export.sums import open_exactly
 from nas.export.to_onnx import Normalisation, described, emit, random_network
 from nas.export.written import replace_written
@@ -74,6 +75,13 @@ def test_made_up_images_never_change() -> None:
     assert (images[:, :4, :4] == images[:, :1, :1]).all()
     many = made_up_images(IMAGES, (8, 8, 1)).reshape(IMAGES, -1)
     assert len(np.unique(many, axis=0)) == IMAGES
+
+
+def test_every_form_of_a_file_runs_the_same_integer_kernels(network: Network) -> None:
+    """A manifest counts those of the plain file; `nas verify` counts the shipped one's."""
+    pixels, plain = Normalisation(MEAN, STD), optimised_ops(emit(network))
+    for form in (emit(network, batch=None), emit(network, batch=None, pixels=pixels)):
+        assert [optimised_ops(form)[op] for op in INTEGER_OPS] == [plain[op] for op in INTEGER_OPS]
 
 
 def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
