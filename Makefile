@@ -5,7 +5,13 @@ BIN := $(VENV)/bin
 RUN ?= runs/default
 # two workers, each of which keeps to one core
 FAST := -n 2 --dist worksteal -m "not slow and not device"
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# a CPU build, where PyPI's own brings CUDA (Linux, x86-64):
+# make search TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch==2.13.0
+# what `nas` needs, and what tests and checks need besides
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
 
 .PHONY: help setup search test test-slow check bench clean
 
@@ -14,30 +20,34 @@ help:                ## show this list
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,dashboard]'
+	$(PIP) $(TORCH)
+	$(PIP) -e .
 	touch $@
 
-setup: $(STAMP)      ## create .venv and install the pinned dependencies
+$(TOOLS): $(STAMP)
+	$(PIP) -e '.[dev,dashboard]'
+	touch $@
+
+setup: $(TOOLS)      ## create .venv and install the pinned dependencies, developers' tools too
 
 search: $(STAMP)     ## find networks for this machine on the embedded digits (RUN=folder)
 	$(BIN)/nas run -o $(RUN)
 
 test check: export OMP_NUM_THREADS = 1
 
-test: $(STAMP)       ## the fast tests
+test: $(TOOLS)       ## the fast tests
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(STAMP)  ## the slow tests too
+test-slow: $(TOOLS)  ## the slow tests too
 	$(BIN)/python -m pytest
 
-check: $(STAMP)      ## lint, format, types, then the fast tests
+check: $(TOOLS)      ## lint, format, types, then the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(FAST)
 
-bench: $(STAMP)      ## every benchmark, results to benchmarks/results
+bench: $(TOOLS)      ## every benchmark, results to benchmarks/results
 	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start allocation export_speed space_design joint_apq; do \
 		PYTHONPATH=. $(BIN)/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
 

@@ -21,6 +21,7 @@ PACKAGES: Mapping[str, str] = {
     "jinja2": "jinja2",
     "PIL": "pillow",
     "lightgbm": "lightgbm",
+    "cryptography": "cryptography",
 }
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 

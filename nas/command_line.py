@@ -143,12 +143,12 @@ def _check_path(path: Any) -> None:
     """Refuse a path that no file system takes.
 
     Raises:
-        TrilobitError: it is too long, too deep, or holds a character that none may.
+        TrilobitError: it is too long, too deep, or holds a character that nobody sees.
     """
     if isinstance(path, Path):
         text = str(path)
-        if len(text) > LONGEST_PATH or len(path.parts) > DEEPEST_PATH or "\0" in text:
+        if len(text) > LONGEST_PATH or len(path.parts) > DEEPEST_PATH or not text.isprintable():
             raise TrilobitError(
-                f"{shown(text)} is no path: at most {LONGEST_PATH:,} characters, none of them 0, and "
+                f"{shown(text)} is no path: at most {LONGEST_PATH:,} characters that can be printed, and "
                 f"{DEEPEST_PATH} folders in each other"
             )

@@ -11,7 +11,7 @@ from hw_profiles.registry import BACKENDS
 from nas.objectives import OBJECTIVES, Limit, objective, parse_limit
 from nas.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
 from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
-from nas.wanted import PICKS, parse_aim, parse_pick, parse_time
+from nas.wanted import PICKS, check_url, parse_aim, parse_pick, parse_time
 from predictors.registry import DEFAULT as DEFAULT_PREDICTOR
 from predictors.registry import PREDICTORS
 from supernet.registry import FAMILIES, FILE, FORMATS, SOURCES
@@ -263,7 +263,7 @@ class StorageSection:
             done again.
     """
 
-    url: str = field(default="", repr=False)
+    url: Annotated[str, Written(check_url, "a URL")] = field(default="", repr=False)
     grace_s: Annotated[int, Range(1, 86_400)] = 60
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from nas.objectives import OBJECTIVES, Limit, parse_limit
 PICKS = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
 _BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
 _ID = re.compile(r"[0-9A-Za-z_.-]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+_.-]*://.*")
 LONGEST_S = 30 * 86_400.0  # that a time may be
 _TIME = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([smh])\s*")
 
@@ -91,3 +92,16 @@ def parse_time(text: str) -> float:
     if not 0 < seconds <= LONGEST_S:
         raise TrilobitError(f"not a time: {shown(text)}; write for example 30s, 2m or 1h, at most 30 days")
     return seconds
+
+
+def check_url(text: str) -> None:
+    """Refuse what is no URL of a storage; the database's own reader says the rest.
+
+    Raises:
+        TrilobitError: without quoting it, for what is no URL may hold a password anywhere.
+    """
+    if _URL.fullmatch(text) is None:
+        raise TrilobitError(
+            "the storage is not a URL; write for example postgresql+psycopg://USER@HOST/DATABASE or "
+            "sqlite:///FILE"
+        )

@@ -23,7 +23,6 @@ from supernet.train.config import TrainConfig
 from supernet.train.data import Dataset
 from supernet.train.loop import train
 from supernet.train.parallel import (
-    LAUNCHED,
     World,
     add_up,
     check_same,
@@ -33,6 +32,7 @@ from supernet.train.parallel import (
     launched_world,
     meet,
 )
+from supernet.train.world import LAUNCHED
 
 TWO = World(1, 2)
 SUMS = 1e-4  # relative: float32 sums in another order, three steps of a young network long
