@@ -42,7 +42,8 @@ def check_file(
     """Yield everything about the ONNX file that can be looked at again.
 
     Args:
-        claims: digest of the manifest's claims, which the file must have; None where it is older.
+        claims: digest of the manifest's claims, which the file must have; None where the manifest is of a
+            version without: then the file must have none.
         data: whose parts accuracy is measured on; None leaves that out.
 
     Raises:
@@ -51,9 +52,10 @@ def check_file(
     image = manifest.input
     pixels = made_up_images(manifest.answers.images, image.shape)
     facts, logits = _examined(model, manifest, pixels if image.pixels else image.normalised(pixels))
-    if claims is not None:
-        inside = facts.metadata.get(CLAIMS, "missing")
-        yield Finding("claims in the file", claims[:SHOWN], inside[:SHOWN], inside == claims)
+    inside = facts.metadata.get(CLAIMS)
+    if claims is not None or inside is not None:  # or its manifest was made an older one, without a digest
+        then, now = ((digest or "none")[:SHOWN] for digest in (claims, inside))
+        yield Finding("claims in the file", then, now, inside == claims)
     yield Finding("opset", str(manifest.opset), str(facts.opset), facts.opset == manifest.opset)
     yield _kernels(manifest, facts)
     if facts.exact_sums or manifest.requires:

@@ -16,7 +16,7 @@ from hw_profiles.files import write_json
 from hw_profiles.measurement import MeasurePlan, plan_on
 from nas.cli import main
 from nas.export.check import Input
-from nas.export.manifest import MANIFEST
+from nas.export.manifest import CLAIMS, MANIFEST, file_entries
 from nas.export.to_onnx import described, random_network
 from nas.finding import Finding
 from nas.verification import Checks, verify
@@ -81,17 +81,29 @@ def test_a_whole_folder_holds(exported: Path, capsys: pytest.CaptureFixture[str]
     assert "all that must hold holds" in printed.err
 
 
+def earlier(exported: Path, folder: Path, model: bytes) -> Path:
+    """The folder as version `export/2` wrote it, with this ONNX file."""
+    copied(exported, folder)
+    (folder / "model.onnx").write_bytes(model)
+    document = json.loads((exported / MANIFEST).read_text())
+    known = {key: document[key] for key in document if key not in ("digest", "space_fingerprint")}
+    files = file_entries({"model.onnx": model})
+    write_json(folder / MANIFEST, {**known, "schema": "export/2", "files": files})
+    return folder
+
+
 def test_a_folder_of_an_earlier_version_is_read_with_a_note(
-    exported: Path, document: dict[str, Any], tmp_path: Path
+    exported: Path, tmp_path: Path, complaint: Complaint
 ) -> None:
-    folder = copied(exported, tmp_path)
-    earlier = {key: document[key] for key in document if key not in ("digest", "space_fingerprint")}
-    files = {"model.onnx": document["files"]["model.onnx"]}
-    write_json(folder / MANIFEST, {**earlier, "schema": "export/2", "files": files})
-    findings = verify(folder, Checks(latency=False))
+    proto = onnx.load_from_string((exported / "model.onnx").read_bytes())
+    for prop in [prop for prop in proto.metadata_props if prop.key == CLAIMS]:
+        proto.metadata_props.remove(prop)
+    findings = verify(earlier(exported, tmp_path / "2", proto.SerializeToString()), Checks(latency=False))
     assert findings[0].now == "export/2 has no digest of the manifest, no hash of README.md"
     assert {one.what for one in findings if one.holds} >= {"sha256 of model.onnx", "answers", "opset"}
     assert not [one for one in findings if one.holds is False]
+    dressed_up = earlier(exported, tmp_path / "3", (exported / "model.onnx").read_bytes())
+    assert "claims in the file was none" in complaint("verify", dressed_up, "--no-latency")
 
 
 # -- what was changed ------------------------------------------------------------------------------
