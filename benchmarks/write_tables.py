@@ -37,9 +37,10 @@ search-validation, which are of four classes only (mended since): it compares pr
 says nothing of accuracy on all classes; at 1,114 rows `auto` had left its Gaussian process out for lack of
 time (mended since; `gp` is beside it).
 
-predictor_quality and latency_transfer are of the predictors before 29 November 2026 (members of `auto` weighed on
-the targets' own scale, latency always in seconds, other devices on whole tables only) and of a LightGBM with
-300 trees on all columns; both wait for a quiet machine. warm_start starts `ridge`, one core of a busy machine.
+predictor_quality and latency_transfer are of the predictors before 29 November 2026 (members of `auto`
+weighed on the targets' own scale, latency always in seconds, other devices on whole tables only) and of a
+LightGBM with 300 trees on all columns; both wait for a quiet machine. warm_start starts `ridge`,
+on one core of a busy machine.
 
 joint_vs_sequential is of one seed and without learning from proposals (`--rounds 0 --seeds 1`).
 """
