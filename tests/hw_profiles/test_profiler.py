@@ -419,3 +419,19 @@ def test_a_profile_is_right_and_in_time_however_busy_the_machine(
     assert np.median(np.abs(off)) < 0.01
     assert np.percentile(np.abs(off), 95) < 0.02
     assert min(profile.table[layer].quiet_windows for layer in LAYERS) >= FEWEST_QUIET
+
+
+def test_rows_follow_a_pooling_that_is_measured_anew(backend, no_onnx) -> None:
+    """What they are differences from was measured while the core was disturbed, and corrected later."""
+    whole = finished(backend, no_onnx)
+    plain = [layer for layer in whole.table if layer.op == "conv" and layer.activation_format == "fp32"]
+    strided = next(layer for layer in plain if len({pool for _, pool in backend.probe(layer).pools}) == 2)
+    for _, base in backend.probe(strided).pools:  # of its input and of its output
+        wrong = replace(whole.table[base], samples_s=tuple(s + 5e-6 for s in whole.table[base].samples_s))
+        moved = profiler._rebased(backend, {**whole.table, base: wrong}, {base: whole.table[base]})
+        for layer in plain:
+            factor = sum(factor for factor, pool in backend.probe(layer).pools if pool == base)
+            change_s = moved.get(layer, whole.table[layer]).median_s - whole.table[layer].median_s
+            assert change_s == pytest.approx(-5e-6 * factor)
+        assert strided in moved
+    assert profiler._rebased(backend, whole.table, {}) == {}

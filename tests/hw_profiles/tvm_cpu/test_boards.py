@@ -208,7 +208,7 @@ def test_a_board_that_hangs_is_not_waited_for(
 
     def stopped(board: Board) -> list[Samples | str]:
         os.killpg(farm.servers[board.offer.port].pid, signal.SIGSTOP)
-        return board.sample([steady.boards.reference], replace(PLAN, rounds=1))
+        return board.sample([steady.boards.reference], [None], replace(PLAN, rounds=1))
 
     try:
         with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 9 s"):
@@ -228,13 +228,15 @@ def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
     sampled = list[int]()  # the ports of the boards, in order
     both, sample = threading.Barrier(2), Board.sample
 
-    def dying(board: Board, programs: Sequence[Any], plan: MeasurePlan) -> list[Samples | str]:
+    def dying(
+        board: Board, programs: Sequence[Any], contexts: Sequence[Any], plan: MeasurePlan
+    ) -> list[Samples | str]:
         sampled.append(board.offer.port)
         if len(sampled) <= 2:
             both.wait(START_S)  # two calls have a board each
         if len(sampled) == 3:
             farm.kill(farm.servers[board.offer.port])
-        return sample(board, programs, plan)
+        return sample(board, programs, contexts, plan)
 
     monkeypatch.setattr(Board, "sample", dying)
     monkeypatch.setattr(profiler, "GROUP", 3)

@@ -16,7 +16,8 @@ from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
 from nas.report.drawing import blocks, format_shares, layer_kind, widest_of
 from nas.report.front_figures import best_line, front_plot, measured
-from nas.report.run_files import read_run
+from nas.report.page import _front_row
+from nas.report.run_files import Network, Value, read_run
 from nas.report.search_figures import agreement_plot
 from nas.report.units import scale_for, text
 
@@ -355,3 +356,10 @@ def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
     old = next(export for export in read_run(own_run).exports if export.id == document["id"])
     assert old.memory_bytes is None
     assert "<th>Memory</th>" in page_of(own_run)
+
+
+def test_a_measured_latency_stands_with_its_spread_and_the_load() -> None:
+    known = {"latency": Value(2.5e-5, 1e-6, 12.3)}
+    shown = _front_row(Network("a", {}, {}, (), predicted={"latency": Value(2e-5)}, measured=known))
+    assert shown["measured latency"] == f"{text('latency', 2.5e-5)}, IQR {text('latency', 1e-6)}, load 12.3"
+    assert shown["predicted latency"] == text("latency", 2e-5)

@@ -1,0 +1,51 @@
+"""What is measured of finalists: spread and load with each latency, one budget of waiting for all."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hw_profiles.backend import Job
+from hw_profiles.measurement import Measurement, MeasurePlan
+from hw_profiles.workload import Workload
+from nas.evaluate import WAITING_SHARE, Evaluator
+from supernet.family import Family
+
+
+class Restless:
+    """Takes all the waiting that it is given."""
+
+    def __init__(self) -> None:
+        self.given_s = list[float]()
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        self.given_s.append(plan.waiting_s)
+        return [Measurement((1e-4,), waited_s=plan.waiting_s, load=12.3) for _ in jobs]
+
+
+@pytest.fixture
+def work(family: Family) -> Workload:
+    return family.workload(family.corners()["smallest/fp32"])
+
+
+def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload) -> None:
+    backend = Restless()
+    evaluator = Evaluator(SimpleNamespace(backend=backend, plan=MeasurePlan(waiting_s=40.0)))  # type: ignore[arg-type]
+    for _ in range(12):
+        evaluator.latencies([Job(work, bytes)])
+    assert backend.given_s[0] == WAITING_SHARE * 40.0
+    assert sum(backend.given_s) < 40.0
+    assert all(np.diff(backend.given_s) < 0)
+
+
+@pytest.mark.parametrize(("attributes", "load"), [({"load": 12.3}, 12.3), ({"load": None}, None), ({}, None)])
+def test_the_load_comes_with_a_finalist_where_it_is_known(
+    family: Family, attributes: dict[str, float | None], load: float | None
+) -> None:
+    candidate = family.corners()["smallest/fp32"]
+    evaluator = Evaluator(None)  # type: ignore[arg-type]
+    known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})
+    evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates: [known])
+    [(_, values)] = evaluator.measure([candidate])
+    assert (values["latency"], values["iqr_s"], values.get("load")) == (1e-4, 1e-6, load)
