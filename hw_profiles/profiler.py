@@ -21,6 +21,7 @@ from hw_profiles.measurement import Measurement, MeasurePlan, Waiting, Watch, sl
 from hw_profiles.memory import peak_bytes
 from hw_profiles.probe import Probe, Shape
 from hw_profiles.profile import DeviceProfile
+from hw_profiles.rebasing import rebased
 from hw_profiles.workload import FP32, LayerSpec, Workload, macs, params
 
 TRUTH = 1.5  # whole networks get so many times the rounds of a unit: all else is judged by them
@@ -101,7 +102,7 @@ def profile_layers(
         sitting = _Sitting(backend, table, profile.plan, emit, reference, waiting, deadline)
         for measured in _measured(sitting.measure, batches, backend.parallel, until):
             better = _better(measured, profile)
-            table |= _rebased(backend, table, better) | better
+            table |= rebased(backend, table, better) | better
             profile = replace(profile, table=dict(table))
             yield profile
         if visit:  # all of it was for quiet
@@ -358,30 +359,6 @@ def _better(
         for layer, m in measured.items()
         if layer not in table or m.error is not None or quality(m) >= quality(table[layer])
     }
-
-
-def _rebased(
-    backend: Backend, table: Mapping[LayerSpec, Measurement], better: Mapping[LayerSpec, Measurement]
-) -> Rows:
-    """The rows that build on a pooling which was measured anew, moved by what that changed."""
-    moved_s = {
-        layer: row.median_s - table[layer].median_s
-        for layer, row in better.items()
-        if layer.op == "pool" and layer in table and row.error is None
-    }
-    rows: Rows = {}
-    if not moved_s:
-        return rows
-    for layer in sorted(table, key=lambda layer: layer.op != "pool"):  # integer poolings build on others
-        row = table[layer]
-        if layer in better or row.error is not None or not backend.supports(layer):
-            continue
-        shift_s = sum(factor * moved_s.get(pool, 0.0) for factor, pool in backend.probe(layer).pools)
-        if shift_s:
-            rows[layer] = replace(row, samples_s=tuple(sample + shift_s for sample in row.samples_s))
-            if layer.op == "pool":
-                moved_s[layer] = shift_s
-    return rows
 
 
 @dataclass(frozen=True)

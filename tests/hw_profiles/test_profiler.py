@@ -27,6 +27,7 @@ from hw_profiles.profiler import (
     profile_layers,
     reference_network,
 )
+from hw_profiles.rebasing import rebased
 from hw_profiles.workload import LayerSpec, single
 from predictors.table import distinct_layers
 from supernet.family import load_family
@@ -428,10 +429,10 @@ def test_rows_follow_a_pooling_that_is_measured_anew(backend, no_onnx) -> None:
     strided = next(layer for layer in plain if len({pool for _, pool in backend.probe(layer).pools}) == 2)
     for _, base in backend.probe(strided).pools:  # of its input and of its output
         wrong = replace(whole.table[base], samples_s=tuple(s + 5e-6 for s in whole.table[base].samples_s))
-        moved = profiler._rebased(backend, {**whole.table, base: wrong}, {base: whole.table[base]})
+        moved = rebased(backend, {**whole.table, base: wrong}, {base: whole.table[base]})
         for layer in plain:
             factor = sum(factor for factor, pool in backend.probe(layer).pools if pool == base)
             change_s = moved.get(layer, whole.table[layer]).median_s - whole.table[layer].median_s
             assert change_s == pytest.approx(-5e-6 * factor)
         assert strided in moved
-    assert profiler._rebased(backend, whole.table, {}) == {}
+    assert rebased(backend, whole.table, {}) == {}
