@@ -1,4 +1,4 @@
-"""Rows are differences that build on rows of poolings: what becomes of them when a pooling is measured anew."""
+"""Rows are differences that build on rows of poolings: what becomes of them when those are measured anew."""
 
 from collections.abc import Mapping
 from dataclasses import replace
