@@ -1,7 +1,7 @@
 """The estimate covers every stage, the waiting too, and is corrected while the run goes on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,7 @@ from hw_profiles.backend import Job
 from hw_profiles.measurement import Measurement, MeasurePlan
 from hw_profiles.profiler import TRUTH, probe_networks, reference_network
 from nas import estimates
-from nas.config import RunConfig
+from nas.config import RunConfig, SpaceSection
 from nas.estimates import FIT_S, Estimate, estimate
 from nas.preflight import LEFT_OUT, _time
 from nas.run import STAGES, Run
@@ -43,7 +43,8 @@ class SlowBackend(RestlessBackend):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The default run, on a made-up device; training and evaluating take a second each."""
-    made, clock = Run(tmp_path, RunConfig()), Clock()
+    config = replace(RunConfig(), space=SpaceSection(formats=("fp32", "int8")))
+    made, clock = Run(tmp_path, config), Clock()
     made.__dict__["backend"] = SlowBackend(None, lambda layer: 0.0, clock=clock)  # type: ignore[arg-type]
     monkeypatch.setattr(estimates, "time", clock)
     for name in ("_train_seconds", "_quantized_seconds", "_evaluation_seconds"):
