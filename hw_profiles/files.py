@@ -3,12 +3,13 @@ name.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,27 @@ def _writer() -> str:
     return f"{os.getpid()}@{platform.node()}"
 
 
+def entries_below(folder: Path) -> Iterator[Path]:
+    """Yield every file and folder below, however deep (`Path.rglob` gives up after a thousand folders in each
+    other), without following links to folders.
+
+    Raises:
+        OSError: one of the folders cannot be read, or lies deeper than the system takes paths.
+    """
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                yield Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine were writing somewhere in `folder` when they were killed."""
-    for path in folder.rglob(".*.part"):
+    for path in entries_below(folder) if folder.exists() else ():
+        if not fnmatch.fnmatch(path.name, ".*.part"):
+            continue
         pid, _, node = path.name.removesuffix(".part").rpartition("@")
         writer = pid.rpartition(".")[2]
         if node == platform.node() and writer.isdigit() and not _alive(int(writer)):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import write_atomic
+from hw_profiles.files import entries_below, write_atomic
 
 RECORDED = ("run.toml", "env.json")
 STATE = "state.json"  # changes where a stage has ended
@@ -45,6 +45,6 @@ def _put_back(folder: Path, before: Mapping[str, bytes | None]) -> None:
         elif _bytes(folder / name) != content:
             write_atomic(folder / name, content)
     if before["run.toml"] is None:
-        for path in sorted(folder.rglob("*"), reverse=True):
+        for path in sorted(entries_below(folder), reverse=True):
             with contextlib.suppress(OSError):  # not a folder, or not empty
                 path.rmdir()

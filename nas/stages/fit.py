@@ -126,14 +126,14 @@ def run_fit(run: Run, console: Console) -> dict[str, Any]:
             bands_of=cost_bands_of(run, genomes),
         )
         found = replace(found, noise=accuracy_noise(evaluator, genomes))
-    known = {
-        "tau": found.kendall_tau,
-        f"tau at equal {found.band_cost}": found.kendall_tau_bands,
-        "RMSE": found.rmse,
-        "noise": found.noise,
-        "coverage of 90 %": found.coverage,
-    }
-    told = ", ".join(f"{name} {value:.3g}" for name, value in known.items() if value is not None)
+    known = (
+        ("tau", found.kendall_tau, ".3g"),
+        (f"tau at equal {found.band_cost}", found.kendall_tau_bands, ".3g"),
+        ("RMSE", found.rmse, ".2%"),
+        ("noise", found.noise, ".2%"),
+        ("coverage of 90 %", found.coverage, ".0%"),
+    )
+    told = ", ".join(f"{name} {value:{written}}" for name, value, written in known if value is not None)
     console.print(f"accuracy predictor, cross-validated: {told}")
     return write_quality(run, [row("accuracy", CROSS_VALIDATION, found), *profile_rows(run)])
 

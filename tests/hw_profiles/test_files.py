@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hw_profiles.files import remove_abandoned, write_atomic
+from hw_profiles.files import entries_below, remove_abandoned, write_atomic
 
 KILLED = """
 import os, sys
@@ -33,3 +33,19 @@ def test_what_others_are_writing_stays(tmp_path: Path) -> None:
         path.write_text("half")
     remove_abandoned(tmp_path)
     assert all(path.exists() for path in paths)
+
+
+def test_folders_may_lie_in_each_other_deeper_than_python_recurses(tmp_path: Path) -> None:
+    before = os.getcwd()
+    try:
+        os.chdir(tmp_path)
+        for _ in range(1_200):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("last").touch()
+    finally:
+        os.chdir(before)
+    below = sorted(entries_below(tmp_path), reverse=True)
+    assert len(below) == 1_201
+    for path in below:  # pytest's own clean-up recurses
+        path.rmdir() if path.is_dir() else path.unlink()
