@@ -18,7 +18,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hw_profiles.errors import TrilobitError, shown
-from hw_profiles.files import entries_below
 from supernet.train.images import Images, Pixels, Source
 
 PARTS = ("train", "val", "test")
@@ -124,7 +123,7 @@ def _files(path: Path) -> Iterator[tuple[Key, bytes]]:
 
 
 def _folder_files(path: Path) -> Iterator[tuple[Key, bytes]]:
-    for file in sorted(entries_below(path)):
+    for file in sorted(path.rglob("*")):
         if (key := _key(file.relative_to(path).as_posix())) and file.is_file():
             _require_small(file.stat().st_size, str(file))
             yield key, file.read_bytes()
