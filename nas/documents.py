@@ -105,7 +105,13 @@ class Timings:
 
 @dataclass(frozen=True)
 class Environment:
-    """`env.json`: what the last command ran with."""
+    """`env.json`: what the last command ran with.
+
+    Attributes:
+        integer_sums, formats: what the run's device does with large sums, and what its layers choose from by
+            that: workers round weights for it, whatever processor they have. None and none in folders from
+            before this was written.
+    """
 
     SCHEMA: ClassVar[str] = "env/1"
     REMEDY: ClassVar[str] = "delete it; every command writes it again"
@@ -113,6 +119,8 @@ class Environment:
     versions: Mapping[str, str]
     seed: int
     date: str = ""
+    integer_sums: Literal["exact", "saturating", "unknown"] | None = None
+    formats: tuple[str, ...] = ()
 
 
 # -- samples and predictors ---------------------------------------------------------------------------

@@ -27,6 +27,7 @@ FIT_S = (
 )
 FITS = 10  # of the fit stage: five folds, and parts of the samples
 REFERENCES = 3  # networks that each exported one is measured beside, at most: itself in fp32, and shared ones
+MEASURING = ("profile", "search", "export")  # stages that time networks on the device
 CORRECTION = (0.5, 5.0)  # what a machine that turns out slower or faster may change an estimate by
 
 
@@ -48,11 +49,25 @@ class Estimate:
         return sum(self.seconds.values()) + self.waiting_s
 
     def left_s(self, took_s: Mapping[str, float]) -> float:
-        """Return what is left after the stages that took so long: corrected by how far off those were."""
-        expected_s = sum(self.seconds.get(stage, 0.0) for stage in took_s)
-        ratio = sum(took_s.values()) / expected_s if expected_s >= 1 else 1.0
-        rest_s = sum(seconds for stage, seconds in self.seconds.items() if stage not in took_s)
-        return rest_s * float(np.clip(ratio, *CORRECTION))
+        """Return what is left after the stages that took so long.
+
+        Stages that measure are corrected by how far off those that measured were, their waiting included, and
+        stages that compute by those that computed: a machine that is never quiet does not train slower.
+        """
+        measuring = {stage for stage in MEASURING if self.seconds.get(stage, 0.0) > 0}
+        waiting_s = self.waiting_s / max(1, len(measuring))
+        each = {stage: seconds + waiting_s * (stage in measuring) for stage, seconds in self.seconds.items()}
+        kinds = ([stage for stage in each if (stage in measuring) == measures] for measures in (True, False))
+        return sum(_left_of({stage: each[stage] for stage in kind}, took_s) for kind in kinds)
+
+
+def _left_of(expected_s: Mapping[str, float], took_s: Mapping[str, float]) -> float:
+    """Return what is left of stages that are all as far off as those of them that are done."""
+    done_s = sum(seconds for stage, seconds in expected_s.items() if stage in took_s)
+    spent_s = sum(took_s[stage] for stage in expected_s if stage in took_s)
+    ratio = spent_s / done_s if done_s >= 1 else 1.0
+    rest_s = sum(seconds for stage, seconds in expected_s.items() if stage not in took_s)
+    return rest_s * float(np.clip(ratio, *CORRECTION))
 
 
 def estimate(run: Run) -> Estimate:
@@ -80,7 +95,7 @@ def estimate(run: Run) -> Estimate:
     if not run.is_done("export"):
         exported = run.config.export.count * (3 * evaluation + (1 + REFERENCES) * per_network)
         seconds["export"] = exported + finetune_seconds(run)
-    measuring = sum(seconds[stage] > 0 for stage in ("profile", "search", "export"))
+    measuring = sum(seconds[stage] > 0 for stage in MEASURING)
     waiting_s = run.plan.waiting_s * measuring if restless and not run.recorded else 0.0
     return Estimate(seconds, waiting_s)
 

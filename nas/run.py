@@ -21,9 +21,9 @@ from hw_profiles.measurement import MeasurePlan, plan_on
 from hw_profiles.redaction import redacted
 from nas.config import RunConfig
 from nas.config_file import read_config, render_config
-from nas.default_formats import with_exact
+from nas.default_formats import formats_of_layers, with_exact
 from nas.devices import covering, open_backend
-from nas.documents import StageDone, State, Timings, read_optional
+from nas.documents import Environment, StageDone, State, Timings, read_optional
 from nas.registry import STAGES as STAGES
 from nas.search.searcher import SEARCHERS
 from predictors.table import distinct_layers
@@ -41,10 +41,15 @@ PACKAGES = ("trilobit", "torch", "numpy", "scikit-learn", "optuna", "onnx")
 
 @dataclass(frozen=True)
 class Run:
-    """A folder and its configuration; what they name is loaded on first use."""
+    """A folder and its configuration; what they name is loaded on first use.
+
+    Attributes:
+        leader: what the machine that leads the run wrote of it, where this one need not be its device.
+    """
 
     folder: Path
     config: RunConfig
+    leader: Environment | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -56,10 +61,11 @@ class Run:
         """The family of networks, for this data."""
         data, space = self.dataset, self.config.space
         load = partial(load_family, space.name, in_channels=data.channels, classes=len(data.classes))
-        formats = space.formats or None
-        if formats is None and self.sums.reduced:
-            formats = with_exact(load(), self._device)
-        return load(formats=formats)
+        if space.formats or not self.sums.reduced:
+            return load(formats=space.formats or None)
+        if self.leader is not None:
+            return load(formats=self.leader.formats or None)
+        return load(formats=with_exact(load(), self._device))
 
     @cached_property
     def backend(self) -> Backend:
@@ -114,6 +120,8 @@ class Run:
     @property
     def sums(self) -> IntegerSums:
         """What the device's integer kernels do with large sums: its networks' weights are rounded for it."""
+        if self.leader is not None and self.leader.integer_sums is not None:
+            return IntegerSums(self.leader.integer_sums)
         return self._device.describe().sums
 
     # -- files -----------------------------------------------------------------------------------------
@@ -271,6 +279,8 @@ def _environment(run: Run, command: str) -> dict[str, Any]:
         "command": redacted(command),
         "seed": run.config.seed,
         "init": run.init,
+        "integer_sums": str(run.sums),
+        "formats": list(formats_of_layers(run.family.space())),
         "host": {"system": platform.platform(), "machine": platform.machine()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
+from nas.documents import Environment, read_optional
 from nas.evaluate import Evaluator
 from nas.queue import count_crowd
 from nas.run import Run, find_run
@@ -51,7 +52,7 @@ def _configured(arguments: argparse.Namespace) -> Run:
         )
     source = arguments.data or config.data.source
     here = replace(config, storage=replace(config.storage, url=url), data=replace(config.data, source=source))
-    return Run(run.folder, here)
+    return Run(run.folder, here, leader=read_optional(run.folder / "env.json", Environment))
 
 
 def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s: float) -> Mapping[str, int]:

@@ -89,7 +89,10 @@ class Distilled:
 
     def in_words(self) -> str:
         """Return what it costs to go by it."""
-        return f"candidates are asked of an imitation of the predictor, {self.share:.1%} of its error off"
+        return (
+            "candidates are scored by a fast model distilled from the predictor; on networks that it did not "
+            f"learn from it differs by {self.share:.0%} of the predictor's own standard deviation"
+        )
 
     def _outputs(self, x: NDArray[np.float32]) -> Floats:
         hidden = x

@@ -72,12 +72,20 @@ def test_a_restless_machine_adds_what_may_be_waited(run: Run) -> None:
 
 
 def test_what_is_left_is_corrected_by_what_was_off_so_far() -> None:
-    found = Estimate({"profile": 30.0, "train": 100.0, "sample": 50.0})
-    assert found.left_s({}) == 180.0
-    assert found.left_s({"profile": 30.0}) == 150.0
-    assert found.left_s({"profile": 60.0}) == 300.0
-    assert found.left_s({"profile": 30.0, "train": 300.0, "sample": 50.0}) == 0.0
-    assert found.left_s({"profile": 3000.0}) == 150.0 * estimates.CORRECTION[1]
+    found = Estimate({"profile": 30.0, "train": 100.0, "sample": 50.0, "search": 20.0})
+    assert found.left_s({}) == 200.0
+    assert found.left_s({"profile": 30.0}) == 170.0
+    assert found.left_s({"profile": 60.0}) == 100.0 + 50.0 + 2 * 20.0  # training is no measuring
+    assert found.left_s({"profile": 30.0, "train": 300.0}) == 3 * 50.0 + 20.0
+    assert found.left_s({"profile": 3000.0}) == 150.0 + 20.0 * estimates.CORRECTION[1]
+    assert found.left_s(dict.fromkeys(found.seconds, 1.0)) == 0.0
+
+
+def test_waiting_is_a_part_of_each_stage_that_measures() -> None:
+    found = Estimate({"profile": 10.0, "train": 100.0, "search": 20.0}, waiting_s=80.0)
+    assert found.left_s({}) == found.total_s == 210.0
+    assert found.left_s({"profile": 50.0}) == 100.0 + 60.0
+    assert found.left_s({"profile": 25.0}) == 100.0 + 30.0
 
 
 def test_the_line_says_what_it_counts_and_what_not() -> None:

@@ -90,7 +90,7 @@ def test_limits_as_people_write_them(text: str, name: str, limit: Limit) -> None
         ("0ms", "latency", "positive and finite"),
         ("1e999ms", "latency", "positive and finite"),
         ("95", "accuracy", "'95%' is a percentage"),
-        ("101%", "accuracy", "a fraction up to 1"),
+        ("101%", "accuracy", "at most 100%"),
     ],
 )
 def test_limits_that_make_no_sense_are_refused(text: str, name: str, message: str) -> None:

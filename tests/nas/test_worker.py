@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from nas.cli import main
 from nas.config import RunConfig
 from nas.config_file import parse_config, read_config, render_config
+from nas.default_formats import formats_of_layers
+from nas.documents import Environment
 from nas.evaluate import Evaluator, supernet_identity
 from nas.run import Run, open_run
 from nas.sharing import agree
+from supernet.family import load_family
 
 Nas = Callable[..., tuple[str, str]]
 SERVER = "postgresql+psycopg://me:s3cret@127.0.0.1:1/trilobit"  # nothing listens there
@@ -135,6 +139,26 @@ def test_a_device_that_is_not_here_leaves_finalists_to_others(
     assert "samples: joined" in printed
     _, complaint = nas("worker", "-o", folder, "--idle", "0.05s", "--measure", code=2)
     assert "nowhere.json" in complaint
+
+
+@pytest.mark.parametrize("sums", ["exact", "saturating"])
+def test_weights_are_rounded_for_the_runs_device_not_for_the_workers(
+    config: RunConfig, folder: Path, sums: str
+) -> None:
+    formats = ("fp32", "int8", "int8-exact")
+    leader = Environment({}, 0, integer_sums=sums, formats=formats)
+    elsewhere = replace(config, device=replace(config.device, name="recorded:nowhere.json"))
+    run = Run(folder, elsewhere, leader=leader)
+    assert run.sums.reduced == (sums == "saturating")
+    own = load_family("digits-mbconv", in_channels=1, classes=10)
+    expected = formats_of_layers(own.space()) if sums == "exact" else formats
+    assert formats_of_layers(run.family.space()) == expected
+
+
+def test_a_folder_says_what_its_device_computes(folder: Path) -> None:
+    environment = read_document(folder / "env.json", Environment)
+    assert environment.integer_sums == str(Run(folder, read_config(folder / "run.toml")).sums)
+    assert "int8" in environment.formats
 
 
 def test_a_run_of_its_own_has_no_workers(nas: Nas, config: RunConfig, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_says_nearly_the_same_and_how_nearly(imitation: Distilled) -> None:
     rmse = np.sqrt(np.mean((own.mean - found.mean) ** 2))
     assert imitation.rmse == pytest.approx(rmse, rel=0.5)
     assert imitation.share == pytest.approx(imitation.rmse / own.std.mean(), rel=0.2)
-    assert f"{100 * imitation.share:.1f}% of its error off" in imitation.in_words()
+    assert f"differs by {imitation.share:.0%} of the predictor's own" in imitation.in_words()
 
 
 def test_its_own_error_is_part_of_the_deviation(imitation: Distilled) -> None:
