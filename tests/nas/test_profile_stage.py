@@ -72,8 +72,9 @@ def test_a_share_of_the_units_gives_a_complete_profile(quick: Path, tmp_path: Pa
     assert all(found.cost_s(layer) >= 0 for layer in found.estimates)
     assert found.calibration is not None
     assert found.validation is not None
-    assert len(found.validation.networks) == 6
-    assert found.validation.error(found.calibration)["n"] == 6
+    judged = len(found.validation.networks)
+    assert 3 <= judged <= 6  # of two in each of three precisions, less what was disturbed to the end
+    assert found.validation.error(found.calibration)["n"] == judged
 
 
 def test_each_validation_draws_networks_of_its_own(quicker: Path, tmp_path: Path) -> None:

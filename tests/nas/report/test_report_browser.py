@@ -24,7 +24,7 @@ FLAGS = (
     "--enable-logging=stderr",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
-BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)?(google|googleapis|gvt1)\.com/")
+BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis|gvt1)\.com/")
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
