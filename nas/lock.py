@@ -1,10 +1,10 @@
 """One writer for a run folder at a time: a file that says who it is, and shows that it lives."""
 
-import _thread
 import fcntl
 import getpass
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -185,6 +185,6 @@ def _beat(path: Path, own: Lock, done: threading.Event) -> None:
             other = _read(path)
             if other is not None and other != own:
                 print(f"nas: {path.parent}: taken over by {other}, so this process stops", file=sys.stderr)
-                _thread.interrupt_main()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes a sleep, too
                 return
             os.utime(path)

@@ -23,6 +23,7 @@ def measured(front: dict[str, Any], name: str) -> np.ndarray:
     return np.array([entry["measured"][name]["value"] for entry in entries(front)])
 
 
+@pytest.mark.slow
 def test_a_search_by_reference_points_heads_for_the_limit(own_run: Path, nas, read) -> None:
     printed = nas("search", "-o", own_run, "--engine", "rnsga2", "--max-latency", "60%")
     assert "fit: " not in printed
@@ -43,6 +44,7 @@ def test_every_engine_ends_with_a_measured_front(own_run: Path, nas, read, engin
     assert f'searcher = "{engine}"' in (own_run / "run.toml").read_text()
 
 
+@pytest.mark.slow
 def test_formats_of_one_architecture(own_run: Path, nas, read, family: Family) -> None:
     """Allocated and measured like finalists; then exported and reported like any other."""
     command = ("search", "-o", own_run, "--engine", "milp", "--max-size", "60%")
