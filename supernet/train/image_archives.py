@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hw_profiles.errors import TrilobitError, shown
+from hw_profiles.files import entries_below
 from supernet.train.images import Images, Pixels, Source
 
 PARTS = ("train", "val", "test")
@@ -123,7 +124,7 @@ def _files(path: Path) -> Iterator[tuple[Key, bytes]]:
 
 
 def _folder_files(path: Path) -> Iterator[tuple[Key, bytes]]:
-    for file in sorted(path.rglob("*")):
+    for file in sorted(entries_below(path)):
         if (key := _key(file.relative_to(path).as_posix())) and file.is_file():
             _require_small(file.stat().st_size, str(file))
             yield key, file.read_bytes()
