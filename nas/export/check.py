@@ -18,6 +18,7 @@ from supernet.quant.simulate import simulate
 IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
 PATCH = 4  # pixels: white noise alone looks the same to a network everywhere
 BATCH = 50
+WIDEST = 1e6  # mean and deviation of pixels in 0..1 that leave float32 its precision
 MADE_UP_BYTES = 2**27  # of all made-up images together; 200 of (384, 384, 3) are fewer
 
 
@@ -60,8 +61,11 @@ class Input:
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or not len(self.mean) == len(self.std) == self.shape[2]:
             raise ValueError("needs a shape (h, w, c) from 1, and a mean and a deviation for each channel")
-        if not min(self.std) > 0:
-            raise ValueError("its standard deviations are not all above 0")
+        if not (min(self.std) >= 1 / WIDEST and max(*map(abs, self.mean), *self.std) <= WIDEST):
+            raise ValueError(
+                f"its means must be within +-{WIDEST:,.0f}, its standard deviations from 1/{WIDEST:,.0f} to "
+                f"{WIDEST:,.0f}"
+            )
 
     def holds(self, images: int) -> bool:
         """Return whether so many images are few enough to be made up."""

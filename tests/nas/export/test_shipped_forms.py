@@ -191,3 +191,11 @@ def test_the_zip_holds_the_folder(network: Network, tmp_path: Path) -> None:
         held = {name: archive.read(name) for name in archive.namelist()}
     assert held == {f"abc123/{file.name}": file.read_bytes() for file in (tmp_path / "abc123").iterdir()}
     assert packed(network, **{"model.so": b"code"}) == files
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(1e308, 0.2), (-1e308, 0.2), (0.5, 1e308), (0.5, 1e-308), (0.5, -1)]
+)
+def test_an_input_that_float32_cannot_normalise_is_refused(mean: float, std: float) -> None:
+    with pytest.raises(ValueError, match="its means must be within"):
+        Input((8, 8, 1), (mean,), (std,))
