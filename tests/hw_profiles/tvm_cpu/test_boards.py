@@ -23,6 +23,7 @@ from hw_profiles.backends.tvm_cpu import tracker as tracker_module
 from hw_profiles.backends.tvm_cpu.backend import TvmBackend
 from hw_profiles.backends.tvm_cpu.boards import Board
 from hw_profiles.backends.tvm_cpu.compile import compile_candidates, link_shared
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.remote import RemoteTvmBackend, open_tvm
 from hw_profiles.backends.tvm_cpu.target import host_target
 from hw_profiles.backends.tvm_cpu.templates import template_of
@@ -162,7 +163,7 @@ def test_a_key_that_nobody_serves_is_told_from_those_served(farm: Farm, tmp_path
 
 def test_a_board_computes_every_bit_as_here(steady: RemoteTvmBackend, tmp_path: Path) -> None:
     rng, target = np.random.default_rng(0), host_target()
-    numbers, inputs = random_numbers(INTEGER, rng), random_inputs(INTEGER, rng)
+    numbers, inputs = random_numbers(INTEGER, rng, sums=sums_of(target)), random_inputs(INTEGER, rng)
     (unit,) = compile_candidates(INTEGER, target, limit=1)
     (tmp_path / "unit.o").write_bytes(unit.code)
     link_shared(target, [str(tmp_path / "unit.o")], tmp_path / "unit.so")

@@ -116,10 +116,12 @@ def test_odd_shapes_are_exact(key: str, host: TvmTarget, tmp_path: Path) -> None
 def test_large_accumulators_and_ratios_do_not_overflow(host: TvmTarget, tmp_path: Path) -> None:
     layer = parse_key("conv 64x2x2>16 k1s1g1 none w=int8 a=int8")
     rng = np.random.default_rng(0)
-    plain = random_numbers(layer, rng)
-    weight, scale, _ = plain.parameters
-    bias = rng.integers(-(2**30), 2**30, 16).astype(np.int32)
-    steep = (scale * np.logspace(-6, 5, 16)).astype(np.float32)
+    plain = random_numbers(layer, rng, sums=sums_of(host))
+    assert plain.output is not None
+    weight, bias = plain.parameters[0], rng.integers(-(2**30), 2**30, 16).astype(np.int32)
+    # up to 1.9: rescaled sums fit into 32 bits, as those of any network do
+    ratios = np.logspace(-11, np.log10(1.9), 16)
+    steep = (ratios * plain.output.scale / plain.input().scale).astype(np.float32)
     numbers = UnitNumbers(plain.inputs, plain.output, weight, steep, bias)
     inputs = random_inputs(layer, rng)
     candidate = compile_candidate(layer, host, template_of(layer).tiles(layer, host)[0])

@@ -9,6 +9,7 @@ import tvm
 
 from hw_profiles.arithmetic import random_network, random_tensor, run_network
 from hw_profiles.backends.tvm_cpu.backend import network_arrays
+from hw_profiles.backends.tvm_cpu.dot import sums_of
 from hw_profiles.backends.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network
 from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.backends.tvm_cpu.tuning import FP32_TOLERANCE
@@ -39,7 +40,7 @@ def run_linked(
     """(found, wanted) for a few images, which lie elsewhere each time."""
     plan = plan_network(work, units)
     link_network(plan, target, library)
-    numbers = random_network(work, np.random.default_rng(1))
+    numbers = random_network(work, np.random.default_rng(1), sums=sums_of(target))
     module = tvm.runtime.load_module(str(library))
     for seed in range(3):
         arrays = network_arrays(plan, pack_parameters(plan, numbers, target))
