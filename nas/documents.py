@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hw_profiles.documents import D, read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.workload import parse_key
+from nas.objectives import objective
 from nas.sampling import Enough
 from predictors.quality import Quality
 from supernet.space import Genomes, SearchSpace
@@ -41,7 +42,12 @@ def _count(value: Any) -> None:
         raise ValueError("expected a whole number from 1")
 
 
+def _objective(name: str) -> None:
+    objective(name)  # refuses what is none
+
+
 Genes = tuple[Annotated[int, _gene], ...]
+ObjectiveName = Annotated[str, _objective]
 
 
 def read_optional(path: Path, kind: type[D]) -> D | None:
@@ -154,7 +160,7 @@ class DamageFile:
 class QualityRow(Quality):
     """How good the predictions of one objective are on networks of one origin."""
 
-    objective: Literal["accuracy", "latency", "size", "macs", "memory", "energy"]
+    objective: ObjectiveName
     source: str
 
 
@@ -247,7 +253,7 @@ class SpaceReference:
 class StatedObjective:
     """One objective of a search and its bound, None without."""
 
-    name: Literal["accuracy", "latency", "size", "macs", "memory", "energy"]
+    name: ObjectiveName
     bound: float | None = None
 
 

@@ -10,6 +10,7 @@ import pytest
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
 from nas.documents import DamageFile, Environment, Front, SamplesFile, State, Timings, genomes_of, read_front
+from nas.objectives import OBJECTIVES
 from supernet.family import load_family
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
@@ -90,6 +91,24 @@ def test_a_front_is_read_with_its_genes_and_ids(tmp_path: Path) -> None:
     ]
 
 
+def test_a_latency_below_zero_is_read(tmp_path: Path) -> None:
+    """A calibration on a few networks extrapolates to one, where a recorded profile is replayed."""
+    path = tmp_path / "front.json"
+    values = {"accuracy": {"value": 0.9}, "latency": {"value": -4.7e-6}, "size": {"value": 9.0}}
+    path.write_text(json.dumps(front(measured=values)))
+    assert read_front(path, SPACE).measured("latency").tolist() == [[-4.7e-6]]
+
+
+def test_an_objective_of_a_file_is_one_there_is(tmp_path: Path) -> None:
+    path = tmp_path / "front.json"
+    for name in OBJECTIVES:
+        path.write_text(json.dumps({**front(), "objectives": [{"name": name, "bound": None}]}))
+        assert read_front(path, SPACE).objectives[0].name == name
+    path.write_text(json.dumps({**front(), "objectives": [{"name": "luck", "bound": None}]}))
+    with pytest.raises(TrilobitError, match=r"objectives\[0\]\.name: unknown objective 'luck'"):
+        read_front(path, SPACE)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -98,6 +117,10 @@ def test_a_front_is_read_with_its_genes_and_ids(tmp_path: Path) -> None:
         ({"genes": [0]}, "genes of another space"),
         ({"measured": {"accuracy": {"value": 1}}}, "no measured latency"),
         ({"measured": {"accuracy": {"value": None}}}, "measured.accuracy.value: expected a finite number"),
+        (
+            {"measured": {name: {"value": -9.0} for name in ("accuracy", "latency", "size")}},
+            "measured.size.value: expected at least 0",
+        ),
     ],
 )
 def test_a_front_that_does_not_hold_together_is_refused(
