@@ -18,11 +18,11 @@ from nas.pareto import non_dominated
 from nas.run import Run
 from nas.targets import show
 
-FOR_SIZE = "*"  # another network is faster and more accurate, none of those is as small
-BY_CHANCE = "!"  # chosen on search-validation; on test another one is better in everything
+FOR_SIZE = "*"  # another network is faster and no less accurate, none of those is as small
+BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
 NOTES: Mapping[str, str] = {
-    FOR_SIZE: "on the front for its size: a more accurate one is faster",
-    BY_CHANCE: "chosen by search-validation; on the test images another network is better in everything",
+    FOR_SIZE: "on the front for its size: another is faster and no less accurate",
+    BY_CHANCE: "chosen by search-validation; on the test images another is no worse in anything, better in some",
 }
 
 
@@ -74,7 +74,7 @@ def exported_network(manifest: Manifest) -> ExportedNetwork:
 
 
 def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
-    """Return why each network is there although another is faster and more accurate; '' where none is."""
+    """Return why each network is there although another is faster and no less accurate; '' where none is."""
     if not networks:
         return []
     costs = np.array([(-n.test_accuracy, n.latency_s, n.size_bytes) for n in networks])

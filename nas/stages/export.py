@@ -148,10 +148,10 @@ def _ship(run: Run, evaluator: Evaluator, entry: Entry, tuned: Network | None) -
     }
     network = evaluator.network(_candidate(run, entry))
     model = emit(network, **options)
-    known = entry.measured["accuracy"].value  # of the weights that are shipped, but for portable ones
-    validation = (
-        file_accuracy(model, data.validation, data) if evaluator.sums.reduced > run.sums.reduced else known
-    )
+    if evaluator.portable and not run.sums.reduced:  # other weights than those that the search measured
+        validation = file_accuracy(model, data.validation, data)
+    else:
+        validation = entry.measured["accuracy"].value
     accuracy = Accuracy(validation, file_accuracy(model, data.test, data))
     tuning = None
     if tuned is not None:
