@@ -22,7 +22,7 @@ FOR_SIZE = "*"  # another network is faster and no less accurate, none of those 
 BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
 NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: another is faster and no less accurate",
-    BY_CHANCE: "chosen by search-validation; on the test images another is no worse in anything, better in some",
+    BY_CHANCE: "chosen by search-validation; on the test images another is no worse in anything",
 }
 
 
