@@ -4,7 +4,7 @@ that it has not seen.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,11 @@ class Calibration:
         finite_s = np.where(runs, sums_s, 0.0) @ np.array(self.slopes)
         seconds = finite_s + rows @ np.array(self.per_row_s) + self.intercept_s
         return np.where(runs.all(axis=-1), seconds, np.inf)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are added up as they are."""
+        return replace(self, networks=()) == Calibration()
 
     def row_s(self, layer: LayerSpec, seconds: float) -> float:
         """What a row of `seconds` adds to a network: the sum of these and `intercept_s` is `predict_s`."""

@@ -46,6 +46,7 @@ class Stream(IntEnum):
     FIRST_EVALUATED = 26  # the first networks of an expensive search
     LEARNING_CURVE = 27  # partitions that judge a predictor on fewer rows
     DISTILLED = 29  # networks that a predictor is imitated on
+    EXTRAPOLATED = 30  # networks that a calibration must make sense of
 
 
 def open_stream(seed: int, stream: Stream, *steps: int) -> np.random.Generator:

@@ -189,7 +189,7 @@ class Measured:
         load: of the machine when that was measured.
     """
 
-    value: float  # below 0 where the estimates of a hardly measured profile add up to that
+    value: Annotated[float, _not_negative]
     std: Annotated[float, _not_negative] | None = None
     iqr: Annotated[float, _not_negative] | None = None
     load: float | None = None
@@ -236,8 +236,6 @@ class Entry:
         for name in COUNTED:
             if name in self.predicted and (self.predicted[name].value or 0) < 0:
                 raise ValueError(f"predicted.{name}.value: expected at least 0")
-            if name in self.measured and self.measured[name].value < 0:
-                raise ValueError(f"measured.{name}.value: expected at least 0")
 
 
 @dataclass(frozen=True)

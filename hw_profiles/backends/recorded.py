@@ -57,4 +57,9 @@ class RecordedBackend:
         missing = [layer.key() for layer in job.workload.layers if not self.supports(layer)]
         if missing:
             return Measurement(error=f"not recorded: {missing[0]}")
-        return Measurement((self.profile.predict_s(job.workload),))
+        seconds = self.profile.predict_s(job.workload)
+        if seconds <= 0:
+            return Measurement(
+                error=f"its rows add up to {seconds:.3g} s: too few of them are measured"
+            )
+        return Measurement((seconds,))

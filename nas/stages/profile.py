@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hw_profiles.backend import DeviceInfo
 from hw_profiles.backends.recorded import RecordedBackend
-from hw_profiles.calibration import fit_calibration
+from hw_profiles.calibration import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measurement import MeasurePlan, Waiting
 from hw_profiles.profile import DeviceProfile
@@ -37,7 +37,8 @@ UNITS_SHARE, NETWORKS_SHARE = 0.6, 0.9
 WAITING_SHARE = 0.25  # of a time budget, that may pass waiting for quiet: some disturbed rows beat few rows
 ROUND = 0.04  # of the units are chosen at a time when not all are measured
 SAVING = 10  # times as long as it takes to save passes between two saves; measuring a batch takes longer
-TRIED = 4096  # random networks, to say how much of the space a device can run
+TRIED = 4096  # random networks: how many the device can run, and whether a calibration makes sense of them
+LEAST_OF_SUM = 0.25  # of the sum of its rows that a network takes: in context, sums are some percent off
 
 
 def run_profile(run: Run, console: Console) -> DeviceProfile:
@@ -107,6 +108,11 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
         if profile.calibration is None and not run.recorded:
             end = started + NETWORKS_SHARE * budget_s
             profile = _calibrated(run, profile, add, deadline=end, unit_s=unit_s, waiting=waiting)
+    if profile.calibration is not None and profile.calibration.is_plain:
+        console.print(
+            "not calibrated: what whole networks say gives others times that make no sense; rows are added up "
+            "as they are; measure more of them (--share, --budget), or on a quieter machine"
+        )
     save_profile(profile, run.profile_path)
     return profile
 
@@ -130,7 +136,25 @@ def _calibrated(
     )
     if sum(not net.held_out for net in measured) < FEWEST:
         return profile
-    return replace(profile, calibration=fit_calibration(measured))
+    return with_calibration(
+        run.family, profile, measured, rng=open_stream(run.config.seed, Stream.EXTRAPOLATED)
+    )
+
+
+def with_calibration(
+    family: Family, profile: DeviceProfile, measured: Sequence[WholeNetwork], *, rng: np.random.Generator
+) -> DeviceProfile:
+    """Return the profile calibrated on whole networks, or with plain sums beside what was measured where that
+    makes nonsense of other networks: few and noisy ones extrapolate to times below zero.
+    """
+    space = family.space()
+    ends = [candidate.genes for candidate in family.corners().values()]
+    genomes = np.concatenate([space.sample(TRIED, rng=rng), np.array(ends, np.int16)])
+    plain = replace(profile, calibration=Calibration(networks=tuple(measured)))
+    fitted = replace(profile, calibration=fit_calibration(measured))
+    plain_s, fitted_s = (compile_costs(family, p).predict(genomes)["latency"] for p in (plain, fitted))
+    runs = np.isfinite(plain_s)
+    return fitted if (fitted_s[runs] >= LEAST_OF_SUM * plain_s[runs]).all() else plain
 
 
 def _measure_units(

@@ -91,14 +91,6 @@ def test_a_front_is_read_with_its_genes_and_ids(tmp_path: Path) -> None:
     ]
 
 
-def test_a_latency_below_zero_is_read(tmp_path: Path) -> None:
-    """A calibration on a few networks extrapolates to one, where a recorded profile is replayed."""
-    path = tmp_path / "front.json"
-    values = {"accuracy": {"value": 0.9}, "latency": {"value": -4.7e-6}, "size": {"value": 9.0}}
-    path.write_text(json.dumps(front(measured=values)))
-    assert read_front(path, SPACE).measured("latency").tolist() == [[-4.7e-6]]
-
-
 def test_an_objective_of_a_file_is_one_there_is(tmp_path: Path) -> None:
     path = tmp_path / "front.json"
     for name in OBJECTIVES:
@@ -117,10 +109,6 @@ def test_an_objective_of_a_file_is_one_there_is(tmp_path: Path) -> None:
         ({"genes": [0]}, "genes of another space"),
         ({"measured": {"accuracy": {"value": 1}}}, "no measured latency"),
         ({"measured": {"accuracy": {"value": None}}}, "measured.accuracy.value: expected a finite number"),
-        (
-            {"measured": {name: {"value": -9.0} for name in ("accuracy", "latency", "size")}},
-            "measured.size.value: expected at least 0",
-        ),
     ],
 )
 def test_a_front_that_does_not_hold_together_is_refused(

@@ -8,18 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from hw_profiles.backend import Job
 from hw_profiles.backends.ort import OrtBackend
+from hw_profiles.backends.recorded import RecordedBackend
+from hw_profiles.calibration import Calibration, WholeNetwork, count_rows, fit_calibration
+from hw_profiles.measurement import MeasurePlan
 from hw_profiles.probe import in_context
 from hw_profiles.profile import DeviceProfile
 from hw_profiles.profile_file import load_profile, save_profile
 from hw_profiles.profiler import GROUP
-from hw_profiles.workload import LayerSpec, parse_key
+from hw_profiles.workload import LayerSpec, parse_key, single
 from nas.cli import main
+from nas.stages.profile import with_calibration
 from predictors.table import distinct_layers
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import FAMILIES
+from supernet.family import FAMILIES, Family
 
 
 def small(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32", "int8")) -> MBConvFamily:
@@ -239,3 +245,52 @@ def test_a_profile_of_another_schema_is_refused(tmp_path: Path, capsys: pytest.C
     old.write_text(json.dumps({"schema": "profile/0", "table": {}}))
     assert main(["profile", "compare", str(old), str(old)]) == 2
     assert "profile/1" in capsys.readouterr().err
+
+
+# -- what a calibration makes of other networks --------------------------------------------------------
+
+
+def measured_networks(
+    profile: DeviceProfile, family: Family, *, constant_s: float
+) -> tuple[WholeNetwork, ...]:
+    """The space's networks at both ends, which take a constant on top of their rows."""
+    works = [family.workload(candidate) for candidate in family.corners().values()]
+    return tuple(
+        WholeNetwork(
+            "mixed",
+            False,
+            tuple(profile.sums_s(work)),
+            count_rows(work),
+            sum(profile.sums_s(work)) + constant_s,
+            0.0,
+        )
+        for work in works
+    )
+
+
+def test_a_calibration_that_makes_sense_is_kept(device_profile: DeviceProfile, family: Family) -> None:
+    measured = measured_networks(device_profile, family, constant_s=1e-6)
+    calibrated = with_calibration(family, device_profile, measured, rng=np.random.default_rng(0))
+    assert calibrated.calibration == fit_calibration(measured)
+    assert not calibrated.calibration.is_plain
+
+
+def test_one_that_extrapolates_below_zero_is_not(device_profile: DeviceProfile, family: Family) -> None:
+    """Two large networks that took far less than their rows say leave less than nothing for small ones."""
+    *_, large, larger = sorted(
+        measured_networks(device_profile, family, constant_s=0.0), key=lambda network: network.measured_s
+    )
+    few = (replace(large, measured_s=0.02 * large.measured_s), replace(larger, measured_s=larger.measured_s))
+    kept = with_calibration(family, device_profile, few, rng=np.random.default_rng(0)).calibration
+    assert kept is not None
+    assert kept.is_plain
+    assert kept.networks == few  # what was measured still tells how far off the sums are
+
+
+def test_a_replayed_time_is_above_zero_or_an_error(device_profile: DeviceProfile, tmp_path: Path) -> None:
+    path = tmp_path / "below.json"
+    save_profile(replace(device_profile, calibration=Calibration(intercept_s=-1.0)), path)
+    unit = next(layer for layer, row in device_profile.table.items() if row.error is None)
+    [answer] = RecordedBackend(profile=path).measure([Job(single(unit), bytes)], MeasurePlan())
+    assert answer.error is not None
+    assert answer.error.startswith("its rows add up to -1 s")
