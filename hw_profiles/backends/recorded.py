@@ -59,7 +59,5 @@ class RecordedBackend:
             return Measurement(error=f"not recorded: {missing[0]}")
         seconds = self.profile.predict_s(job.workload)
         if seconds <= 0:
-            return Measurement(
-                error=f"its rows add up to {seconds:.3g} s: too few of them are measured"
-            )
+            return Measurement(error=f"its rows add up to {seconds:.3g} s: too few of them are measured")
         return Measurement((seconds,))

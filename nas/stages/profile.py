@@ -110,8 +110,8 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
             profile = _calibrated(run, profile, add, deadline=end, unit_s=unit_s, waiting=waiting)
     if profile.calibration is not None and profile.calibration.is_plain:
         console.print(
-            "not calibrated: what whole networks say gives others times that make no sense; rows are added up as "
-            "they are; measure more of them (--share, --budget), or on a quieter machine"
+            "not calibrated: what whole networks say gives others times that make no sense; rows are added "
+            "up as they are; measure more of them (--share, --budget), or on a quieter machine"
         )
     save_profile(profile, run.profile_path)
     return profile
