@@ -15,9 +15,9 @@ from harness import Row, parse_arguments, report
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from hw_profiles.backends.systolic import layer_cost, load_accelerator
-from hw_profiles.importers import read_table
-from hw_profiles.workload import LayerSpec
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.profiles.published_tables import read_table
+from hw_profiles.runtimes.analytical.systolic import layer_cost, load_accelerator
 
 TARGET = 0.95  # rank correlation
 FIT_TURNS = 100  # of reweighted least squares: it has settled long before

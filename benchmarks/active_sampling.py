@@ -16,12 +16,12 @@ from latency_spaces import nas_bench_201
 from published_rows import PublishedRows, bert, ofa_mobilenet
 from scipy.stats import kendalltau
 
-from nas.pareto import rank
-from nas.sampling import BATCH, DEFAULT_STRATEGY, STRATEGIES, Kind, Sampling, sample
+from nas.sampling.sampling import BATCH, DEFAULT_STRATEGY, STRATEGIES, Kind, Sampling, sample
+from nas.search.pareto import rank
+from predictors.design.surrogate import embed, evened, learn_kernel, posterior_mean, squared_distances
 from predictors.predictor import load_predictor
-from predictors.surrogate import embed, evened, learn_kernel, posterior_mean, squared_distances
 from predictors.table import gene_table
-from supernet.space import Genomes, row_keys, unique_rows
+from supernet.space.space import Genomes, row_keys, unique_rows
 
 POOL, MOST = 800, 200  # rows to choose from, and to choose; all others are tested, up to...
 TESTED = 1_000

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from harness import Row, interleaved_s, interquartile_range, one_core, parse_arguments, report
 
-from supernet.allocation import InfeasibleError, Limit, Problem, Term, solve, total
+from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, solve, total
 
 WIDTHS = {8: (1.0, 1.0), 6: (0.75, 0.9), 4: (0.5, 0.6), 2: (0.25, 0.55)}  # shares of size and of time
 TARGET_S = 0.1  # 52 layers

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nas.search.points import Points, join
 from nas.search.repair import within
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 POPULATION, PARENTS, MUTANTS, CROSSED = 100, 25, 50, 50
 REDRAWN = 0.1  # probability of a position of a mutant

@@ -25,17 +25,17 @@ from rich.console import Console
 from torch import nn
 
 from hw_profiles.files import write_atomic
-from hw_profiles.workload import FP32
-from nas.progress import progress_bar
-from nas.search.evolution import spread_sample
+from hw_profiles.graph.workload import FP32
+from nas.run.progress import progress_bar
+from nas.search.algorithms.evolution import spread_sample
 from nas.stages.sample import vary_share
-from supernet.evaluate import calibration_images, network_builder, simulated_accuracy
+from supernet.data.dataset import Dataset, load_data
 from supernet.families.apq import ApqFamily
 from supernet.families.mbconv import MBConvArch
-from supernet.space import Candidate, Genomes, in_fp32
+from supernet.space.space import Candidate, Genomes, in_fp32
+from supernet.tasks.evaluate import calibration_images, network_builder, simulated_accuracy
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset, load_data
 from supernet.train.loop import load_supernet, train
 from supernet.train.quantized import first_quantizers
 

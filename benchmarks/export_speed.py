@@ -17,19 +17,19 @@ import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from tvm_vs_ort import instructions_of
 
-from hw_profiles.backends.ort import open_session, prepared
-from hw_profiles.backends.tvm_cpu.backend import network_arrays, timed_library
-from hw_profiles.backends.tvm_cpu.dot import sums_of
-from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.integer_sums import WIDEST_EXACT
-from hw_profiles.interleave import Pulse, Timed, interleaved, timed
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.workload import Workload, macs
-from nas.export.to_onnx import emit, random_network
-from nas.export.to_tvm import build_library, unit_numbers
-from supernet.family import load_family
-from supernet.network import Network
+from hw_profiles.graph.workload import Workload, macs
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.reference.integer_sums import WIDEST_EXACT
+from hw_profiles.runtimes.ort.runtime import open_session, prepared
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.link import link_network, pack_parameters
+from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays, timed_library
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
+from nas.emit.to_onnx import emit, random_network
+from nas.export.library.to_tvm import build_library, unit_numbers
+from supernet.families.family import load_family
+from supernet.graph.quantized_graph import Network
 
 FORMATS = ("fp32", "int8", "int4")
 FASTER = {"ONNX Runtime int8": 1.25, "ONNX Runtime fp32": 2.0}

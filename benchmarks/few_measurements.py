@@ -17,21 +17,21 @@ import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from sklearn.ensemble import GradientBoostingRegressor
 
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Estimate, MeasurePlan
-from hw_profiles.probe import in_context
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import measure_networks, profile_layers
+from hw_profiles.graph.workload import OPS, LayerSpec, Workload
+from hw_profiles.measure.in_context import in_context
+from hw_profiles.measure.measurement import Estimate, MeasurePlan
+from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.profiler import measure_networks, profile_layers
+from hw_profiles.runtimes.ort.runtime import OrtBackend
 from hw_profiles.streams import Stream, open_stream
-from hw_profiles.workload import OPS, LayerSpec, Workload
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage
-from predictors.calibration import coverage
-from predictors.kernels import Source, choose_units, fill, source
+from predictors.assessment.conformal import coverage
+from predictors.latency.kernels import Source, choose_units, fill, source
 from predictors.table import distinct_layers
-from supernet.family import Family, load_family
+from supernet.families.family import Family, load_family
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
 PRECISIONS = ("fp32", "int8", "mixed")

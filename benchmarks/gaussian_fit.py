@@ -1,14 +1,14 @@
-"""The fast Gaussian process of `predictors.surrogate` as what the expensive loop learns by."""
+"""The fast Gaussian process of `predictors.design.surrogate` as what the expensive loop learns by."""
 
 from collections.abc import Callable
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from nas.pareto import Matrix, rank
-from predictors.surrogate import JITTER, Kernel, embed, learn_kernel
+from nas.search.pareto import Matrix, rank
+from predictors.design.surrogate import JITTER, Kernel, embed, learn_kernel
 from predictors.table import CostTable
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 MOST = 800  # rows learned from: those nearest the front, where the search goes on
 ELSEWHERE = 100  # and some others, so that the rest of the space is not forgotten

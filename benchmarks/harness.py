@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from hw_profiles.host import cpu_model, instruction_set
+from hw_profiles.measure.host import cpu_model, instruction_set
 
 SCHEMA = "benchmark/1"
 PACKAGES = ("numpy", "torch", "scikit-learn", "pymoo", "optuna", "onnxruntime", "moocore")

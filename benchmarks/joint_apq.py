@@ -23,22 +23,22 @@ from apq_evolution import Excess, evolve_front, positions, single_genes
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from numpy.typing import NDArray
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.table import TableBackend
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import macs, params, single
-from nas.costs import Costs, compile_costs
-from nas.pareto import Matrix, hypervolume
+from hw_profiles.graph.workload import macs, params, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.runtimes.analytical.table import TableBackend
+from nas.problem.costs import Costs, compile_costs
 from nas.search.loop import search
+from nas.search.pareto import Matrix, hypervolume
 from nas.search.repair import TowardsAnchor
 from nas.search.searcher import make_searcher
+from predictors.assessment.quality import Quality, assess
 from predictors.predictor import DEFAULT, Predictor, load_predictor
-from predictors.quality import Quality, assess
 from predictors.table import compile_table, distinct_layers
 from supernet.families.apq import INTEGER_FORMATS
-from supernet.family import Family, load_family
-from supernet.space import Genomes, SearchSpace
+from supernet.families.family import Family, load_family
+from supernet.space.space import Genomes, SearchSpace
 
 SAMPLES = Path(__file__).parent / "apq_samples.npz"
 TABLE = Path("ofa") / "apq_bitfusion_b1_lut.npz"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import hypervolume, non_dominated
+from nas.search.pareto import hypervolume, non_dominated
 
 GRID = 101  # latencies, or accuracies, at which two fronts are compared
 RESAMPLED = 500  # times that the test images are drawn anew

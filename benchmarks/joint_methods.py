@@ -13,13 +13,13 @@ from functools import cached_property, partial
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.costs import Costs
-from nas.pareto import Matrix, non_dominated
+from nas.problem.costs import Costs
 from nas.search.loop import search
+from nas.search.pareto import Matrix, non_dominated
 from nas.search.searcher import make_searcher
 from predictors.predictor import Predictor
-from supernet.family import Family
-from supernet.space import Choice, Genomes, Kind, SearchSpace
+from supernet.families.family import Family
+from supernet.space.space import Choice, Genomes, Kind, SearchSpace
 
 Floats = NDArray[np.float64]
 

@@ -34,26 +34,26 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from rich.console import Console
 
-from hw_profiles.backend import Job
-from hw_profiles.measurement import Measurement
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile
-from hw_profiles.profiler import measure_patiently
-from hw_profiles.workload import FP32
-from nas.config import ProfileSection, RunConfig, SampleSection
-from nas.costs import compile_costs
-from nas.evaluate import Evaluator
-from nas.export.to_onnx import emit
-from nas.export.to_tvm import LIBRARY, build_library, run_library
-from nas.export.verify import file_predictions
-from nas.pipeline import run_stage
+from hw_profiles.graph.workload import FP32
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import Measurement
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile
+from hw_profiles.profiles.profiler import measure_patiently
+from nas.checks.parity import file_predictions
+from nas.emit.to_onnx import emit
+from nas.evaluation.evaluate import Evaluator
+from nas.export.library.to_tvm import LIBRARY, build_library, run_library
+from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
-from nas.run import Run, find_run, open_run
+from nas.run.config import ProfileSection, RunConfig, SampleSection
+from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
+from nas.stages.pipeline import run_stage
 from predictors.table import distinct_layers
-from supernet.network import Network
-from supernet.space import Genomes, row_keys
-from supernet.train.data import to_batch
+from supernet.data.dataset import to_batch
+from supernet.graph.quantized_graph import Network
+from supernet.space.space import Genomes, row_keys
 
 FIXED = "fixed network, int8"
 PUBLISHED_TIMES, PUBLISHED_POINTS = 2.0, 2.3  # APQ over a fixed network, and over stages

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from predictors.table import CostTable, Positions
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 EXACT = 1e-5  # largest relative error of a sum of blocks that was called a measurement
 SIXTIETHS = 60  # averages over up to six layers as whole numbers

@@ -22,9 +22,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
 
-from predictors.device_transfer import AdditiveSources, choose_networks, fit_sources
 from predictors.features import every
-from predictors.latency import LatencyPredictor, evidence
+from predictors.latency.device_transfer import AdditiveSources, choose_networks, fit_sources
+from predictors.latency.networks import LatencyPredictor, evidence
 
 MEASURED = (10, 20, 50, 100)
 TRANSFERRED = (10, 20)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.pareto import Matrix, hypervolume
-from supernet.space import Choice, Genomes, SearchSpace
+from nas.search.pareto import Matrix, hypervolume
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 DEVICE, ACCURACY = "samsung_a50", "cifar100_test"
 

@@ -12,15 +12,15 @@ import torch
 from torch import nn
 from torch.utils.mkldnn import to_mkldnn
 
-from hw_profiles.importers import import_table
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import FP32, LayerSpec
+from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.published_tables import import_table
 from predictors.table import CostTable, compile_table
+from supernet.families.family import CostTerm, load_family
 from supernet.families.mbconv_layers import Block
 from supernet.families.ofa_mobile import MobileFamily
 from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers
-from supernet.family import CostTerm, load_family
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 DEPTHS, RESOLUTIONS = (2, 3, 4), (160, 176, 192, 208, 224)  # resolutions of the table
 BLOCKS = max(DEPTHS)

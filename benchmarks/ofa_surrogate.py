@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from ofa_mbv3 import BLOCKS, STAGES, ofa_space, published_layers, unit_table
 
-from hw_profiles.workload import macs
-from nas.pareto import Matrix, hypervolume
+from hw_profiles.graph.workload import macs
+from nas.search.pareto import Matrix, hypervolume
 from predictors.table import CostTable
-from supernet.space import Genomes, Option, SearchSpace
+from supernet.space.space import Genomes, Option, SearchSpace
 
 TOP1, MEGAMACS = (70.0, 78.0), (120.0, 570.0)  # what hypervolume is normalised by
 REFERENCE = (0.0, 1.0)  # in normalised units, accuracy negated: 70 % and 570 M

@@ -32,8 +32,8 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.svm import SVR
 from threadpoolctl import threadpool_limits
 
+from predictors.assessment.quality import Quality, judge
 from predictors.predictor import PREDICTORS, load_predictor
-from predictors.quality import Quality, judge
 
 Floats = np.ndarray
 Better = Literal["higher", "lower"]

@@ -21,19 +21,19 @@ from pathlib import Path
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
-from hw_profiles.backend import Backend, Job
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.backends.tvm_cpu.backend import TvmBackend
-from hw_profiles.calibration import WholeNetwork, fit_calibration, kendall_tau
-from hw_profiles.compare import compare
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import measure_networks, profile_layers
+from hw_profiles.measure.backend import Backend, Job
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.compare import compare
+from hw_profiles.profiles.latency_model import WholeNetwork, fit_calibration, kendall_tau
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.profiler import measure_networks, profile_layers
+from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend
 from nas.stages.profile import calibration_networks, emit_with_random_numbers
-from predictors.kernels import fill
+from predictors.latency.kernels import fill
 from predictors.table import distinct_layers
-from supernet.family import Family, load_family
+from supernet.families.family import Family, load_family
 
 CHANNELS = {"digits-mbconv": 1, "cifar-mbconv": 3}  # name of the space -> image channels
 PRECISIONS = ("fp32", "int8", "mixed")

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.workload import LayerSpec, macs, params
+from hw_profiles.graph.workload import LayerSpec, macs, params
 from predictors.features import ARCHITECTURE
+from predictors.latency.unit_features import format_bits
 from predictors.table import CostTable, Positions, compile_table
-from predictors.unit_features import format_bits
+from supernet.families.family import load_family
 from supernet.families.ofa_resnet import ofa_resnet50
 from supernet.families.ofa_resnet_published import PublishedConfig, from_published, living_layers
-from supernet.family import load_family
-from supernet.space import Choice, Genomes, SearchSpace, row_keys
+from supernet.space.space import Choice, Genomes, SearchSpace, row_keys
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]  # (n,) which rows

@@ -7,11 +7,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVR
 
-from nas.pareto import Matrix
 from nas.search.novelty import row_hashes
+from nas.search.pareto import Matrix
 from nas.search.points import Points, constrained_rank, join
 from nas.search.searcher import make_searcher
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 Score = Callable[[Genomes], np.ndarray]  # (n, g) canonical -> (n,)
 

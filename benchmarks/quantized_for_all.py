@@ -15,13 +15,13 @@ import numpy as np
 from harness import Row, interquartile_range, one_core, parse_arguments, report
 from torch import nn
 
-from supernet.evaluate import build_network, calibration_images, simulated_accuracy
-from supernet.family import Family, load_family
-from supernet.quant.learned import LearnedQuantizers
-from supernet.quant.policies import Policies, find_policies
-from supernet.space import Candidate
-from supernet.train.data import Dataset, load_data
+from supernet.data.dataset import Dataset, load_data
+from supernet.families.family import Family, load_family
+from supernet.qat.learned import LearnedQuantizers
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.loop import TrainConfig, load_supernet, train
+from supernet.train.policies import Policies, find_policies
 from supernet.train.quantized import QuantizedPhase, first_quantizers, load_quantized, train_quantized
 
 SPACE, FORMATS = "digits-mbconv", ("fp32", "int8", "int6", "int4", "int2")

@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-from hw_profiles.workload import macs, params
-from nas.damage import run_damage
-from nas.evaluate import Evaluator
-from nas.run import Run, find_run
+from hw_profiles.graph.workload import macs, params
+from nas.allocation.damage import run_damage
+from nas.evaluation.evaluate import Evaluator
+from nas.run.run import Run, find_run
+from predictors.assessment.quality import pairwise_accuracy, tau
 from predictors.features import ARCHITECTURE, policy
 from predictors.predictor import DEFAULT, load_predictor
-from predictors.quality import pairwise_accuracy, tau
 from predictors.table import CostTable, beside, compile_table, gene_table
-from supernet.space import Genomes, SearchSpace, row_keys
+from supernet.space.space import Genomes, SearchSpace, row_keys
 
 SAMPLES = (50, 100, 200, 500)  # quantized; then as many as there are
 QUICK = (50, 100)

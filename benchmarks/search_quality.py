@@ -21,13 +21,13 @@ from ofa_surrogate import REFERENCE, Surrogate, volume
 from published_searches import linas, ofa_evolution
 from scipy.stats import kendalltau
 
-from nas.pareto import Matrix
-from nas.search.expensive import Beliefs, Fit, Predict, search_expensive
+from nas.search.algorithms.expensive import Beliefs, Fit, Predict, search_expensive
 from nas.search.loop import search
+from nas.search.pareto import Matrix
 from nas.search.points import Points
 from nas.search.repair import TowardsAnchor
 from nas.search.searcher import make_searcher
-from supernet.space import Genomes
+from supernet.space.space import Genomes
 
 LIMITS_MS = {15: 78.79, 20: 80.75, 25: 82.20, 30: 83.03}  # and the top-1 in percent to reach there
 BUDGET, GENERATION = 80_000, 500  # of one limit

@@ -30,7 +30,7 @@ from ofa_mbv3 import (
 from nas.search.loop import search
 from nas.search.searcher import make_searcher
 from predictors.table import CostTable
-from supernet.space import Genomes, Option, SearchSpace
+from supernet.space.space import Genomes, Option, SearchSpace
 
 TARGET = 120_000  # candidates per second
 ACCURACY_TOLERANCE = 1e-5  # float32, summed in another order

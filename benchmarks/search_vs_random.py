@@ -24,15 +24,15 @@ import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from rich.console import Console
 
-from nas.config import RunConfig, SampleSection
-from nas.objectives import to_min
-from nas.pareto import hypervolume
-from nas.run import Run, find_run
+from nas.run.config import RunConfig, SampleSection
+from nas.run.run import Run, find_run
+from nas.search.objectives import to_min
+from nas.search.pareto import hypervolume
 from nas.search.searcher import make_searcher
 from nas.stages.sample import run_sample, sampled
 from nas.stages.search import Setting, measured_values, prepare, run_search
-from supernet.space import Candidate
-from supernet.train.data import Dataset
+from supernet.data.dataset import Dataset
+from supernet.space.space import Candidate
 
 QUICK = (SampleSection(fp32=30, quantized=30), {"rounds": 2, "finalists": 8, "budget": 5_000})
 FULL = (SampleSection(fp32=50, quantized=40), {"rounds": 3, "finalists": 12, "budget": 20_000})

@@ -24,12 +24,12 @@ from harness import Row, argument_parser, interquartile_range, one_core, report
 from numpy.typing import NDArray
 from rich.console import Console
 
-from hw_profiles.block_samples import read_block_samples
-from hw_profiles.profile_file import load_profile
-from nas.cli import main as nas
+from hw_profiles.profiles.block_samples import read_block_samples
+from hw_profiles.profiles.profile_json import load_profile
+from nas.cli.main import main as nas
+from nas.cli.options import add_options
 from nas.design.command import open_blocks
 from nas.design.designed import tempo
-from nas.options import add_options
 from nas.search.space_design import (
     NETWORKS,
     POPULATION,

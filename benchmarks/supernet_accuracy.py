@@ -19,14 +19,14 @@ from harness import Row, argument_parser, interquartile_range, report
 from rich.console import Console
 from torch import nn
 
-from hw_profiles.workload import macs
-from nas.evaluate import Evaluator
-from nas.progress import progress_bar
-from nas.run import Run, find_run
-from supernet.evaluate import build_network, simulated_accuracy
-from supernet.family import Family, load_family
-from supernet.quant.learned import LearnedQuantizers
-from supernet.space import Candidate
+from hw_profiles.graph.workload import macs
+from nas.evaluation.evaluate import Evaluator
+from nas.run.progress import progress_bar
+from nas.run.run import Run, find_run
+from supernet.families.family import Family, load_family
+from supernet.qat.learned import LearnedQuantizers
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, simulated_accuracy
 from supernet.train.initial import NONE
 from supernet.train.loop import load_supernet, train
 

@@ -15,14 +15,14 @@ import torch
 from harness import Row, interleaved_s, interquartile_range, one_core, parse_arguments, report
 from torch import Tensor, nn
 
-from hw_profiles.workload import macs
-from supernet.evaluate import build_network, calibration_images, simulated_accuracy
-from supernet.family import Family, load_family
-from supernet.space import Candidate
-from supernet.train.allocator import keep_freed_memory
-from supernet.train.data import Dataset, to_batch
-from supernet.train.images import Images
+from hw_profiles.graph.workload import macs
+from supernet.data.dataset import Dataset, to_batch
+from supernet.data.images import Images
+from supernet.families.family import Family, load_family
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.losses import label_loss
+from supernet.train.malloc import keep_freed_memory
 
 SPACE, PIXELS, CLASSES = "cifar-mbconv", 32, 10
 BATCH, QUICK_BATCH = 128, 32

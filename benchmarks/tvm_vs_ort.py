@@ -1,4 +1,4 @@
-"""Own int8 kernels (hw_profiles/backends/tvm_cpu) against ONNX Runtime's, unit by unit.
+"""Own int8 kernels (hw_profiles/runtimes/tvm_cpu) against ONNX Runtime's, unit by unit.
 
 Pointwise and depthwise convolutions and two classifiers, batch 1, one thread, in turns on one pinned core in
 the moments when it is left alone. Both get uint8 codes and give what the unit gives (codes, or logits of a
@@ -19,25 +19,25 @@ import onnx
 import tvm
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
-from hw_profiles.arithmetic import random_network as random_numbers
-from hw_profiles.arithmetic import run_network
-from hw_profiles.backends.ort import OrtBackend, open_session
-from hw_profiles.backends.tvm_cpu.backend import (
+from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder, single
+from hw_profiles.measure.host import instruction_set
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.reference.integer_ops import random_network as random_numbers
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.runtimes.ort.runtime import OrtBackend, open_session
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.link import link_network, pack_parameters, plan_network
+from hw_profiles.runtimes.tvm_cpu.runtime import (
     compiled_units,
     default_database,
     network_arrays,
     timed_library,
 )
-from hw_profiles.backends.tvm_cpu.dot import sums_of
-from hw_profiles.backends.tvm_cpu.link import link_network, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target, parse_target
-from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally
-from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
-from hw_profiles.host import instruction_set
-from hw_profiles.interleave import Pulse, Timed, interleaved, timed
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder, single
-from nas.export.to_onnx import emit, random_network
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target, parse_target
+from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
+from nas.emit.to_onnx import emit, random_network
 
 TARGET = 1.3  # times as fast as ORT, in the median
 # positions, output channels, input channels

@@ -19,9 +19,9 @@ from latency_spaces import nas_bench_201
 from ofa_mbv3 import AccuracyModel, ofa_space, published_weights
 from published_rows import PublishedRows, ofa_mobilenet
 
+from predictors.accuracy.warm_start import AffinePrior, Prior, fit_line, map_genomes, warm
 from predictors.predictor import MakePredictor, load_predictor
-from predictors.warm_start import AffinePrior, Prior, fit_line, map_genomes, warm
-from supernet.space import Genomes, unique_rows
+from supernet.space.space import Genomes, unique_rows
 
 COUNTS = (10, 20, 50, 100, 200)
 OF_PRIOR = 200  # networks that the prior learns from

@@ -11,11 +11,11 @@ from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError, did_you_mean
 
 BACKENDS: Mapping[str, str] = {
-    "ort": "hw_profiles.backends.ort:OrtBackend",
-    "recorded": "hw_profiles.backends.recorded:RecordedBackend",
-    "systolic": "hw_profiles.backends.systolic:SystolicBackend",
-    "table": "hw_profiles.backends.table:TableBackend",
-    "tvm": "hw_profiles.backends.tvm_cpu.remote:open_tvm",
+    "ort": "hw_profiles.runtimes.ort.runtime:OrtBackend",
+    "recorded": "hw_profiles.runtimes.analytical.recorded:RecordedBackend",
+    "systolic": "hw_profiles.runtimes.analytical.systolic:SystolicBackend",
+    "table": "hw_profiles.runtimes.analytical.table:TableBackend",
+    "tvm": "hw_profiles.runtimes.tvm_rpc.remote:open_tvm",
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from predictors.table import CostTable, option_costs
-from supernet.space import Choice, Genomes, Kind, SearchSpace
+from supernet.space.space import Choice, Genomes, Kind, SearchSpace
 
 ARCHITECTURE: tuple[Kind, ...] = ("architecture", "pruning")
 POLICY: tuple[Kind, ...] = ("precision",)

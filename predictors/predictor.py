@@ -11,7 +11,7 @@ from hw_profiles.registry import load
 from predictors.registry import DEFAULT as DEFAULT
 from predictors.registry import PREDICTORS as PREDICTORS
 from predictors.table import CostTable
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 FEWEST = 8  # rows to fit on: fewer cannot be split to measure the error
 

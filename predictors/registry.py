@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 PREDICTORS: Mapping[str, str] = {
-    "auto": "predictors.stacked:StackedPredictor",
-    "boosting": "predictors.boosting:BoostingPredictor",
-    "gp": "predictors.gp:GpPredictor",
-    "latency": "predictors.latency:LatencyPredictor",
-    "mlp": "predictors.mlp:MlpPredictor",
-    "ridge": "predictors.ridge:RidgePredictor",
-    "trees": "predictors.trees:TreesPredictor",
+    "auto": "predictors.accuracy.stacked:StackedPredictor",
+    "boosting": "predictors.accuracy.boosting:BoostingPredictor",
+    "gp": "predictors.accuracy.gp:GpPredictor",
+    "latency": "predictors.latency.networks:LatencyPredictor",
+    "mlp": "predictors.accuracy.mlp:MlpPredictor",
+    "ridge": "predictors.accuracy.ridge:RidgePredictor",
+    "trees": "predictors.accuracy.trees:TreesPredictor",
 }
 DEFAULT = "auto"  # the best of benchmarks/predictor_quality.py

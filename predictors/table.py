@@ -12,9 +12,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.workload import LayerSpec, Workload
-from supernet.family import CostTerm, PeakTerm
-from supernet.space import Genomes, SearchSpace
+from hw_profiles.graph.workload import LayerSpec, Workload
+from supernet.families.family import CostTerm, PeakTerm
+from supernet.space.space import Genomes, SearchSpace
 
 CHUNK = 16384  # rows costed at once: keeps the gathered block inside the cache
 MOST_ENTRIES = 2**20  # of one term: some ten seconds to compile, 8 MB for each kind of cost

@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.calibration import WholeNetwork, count_rows, fit_calibration
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from hw_profiles.workload import LayerSpec, macs
+from hw_profiles.graph.workload import LayerSpec, macs
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
 from predictors.table import distinct_layers
-from supernet.family import Family, load_family
+from supernet.families.family import Family, load_family
 
 torch.set_num_threads(1)  # more would wait for each other whenever anything else wants a core
 # No verdict depends on how fast the machine is, or on what else runs on it.
@@ -73,7 +73,7 @@ def _short_learning() -> Iterator[None]:
     is about how exact its times are.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hw_profiles.interleave.LEARNING_S", 0.02)
+        patch.setattr("hw_profiles.measure.interleave.LEARNING_S", 0.02)
         yield
 
 

@@ -19,29 +19,26 @@ SEARCH = {
     "numpy",
     "scipy",
     "moocore",
-    "supernet.space",
-    "supernet.allocation",
+    "supernet.space.space",
+    "supernet.solvers.multiple_choice",
     "hw_profiles.errors",
     "hw_profiles.registry",
     "hw_profiles.streams",
     "nas.search",
-    "nas.pareto",
-    "nas.objectives",
 }
 # What a package, folder or module may import besides the standard library; the longest entry decides.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "hw_profiles": {"numpy", "hw_profiles"},
-    "hw_profiles.backends.ort": {"numpy", "hw_profiles", "onnxruntime"},
-    "hw_profiles.backends.ort_sums": {"numpy", "hw_profiles", "onnx"},
-    "hw_profiles.backends.tvm_cpu": {"numpy", "hw_profiles", "tvm", "tvm_ffi"},
+    "hw_profiles.runtimes.ort": {"numpy", "hw_profiles", "onnx", "onnxruntime"},
+    "hw_profiles.runtimes.tvm_cpu": {"numpy", "hw_profiles", "tvm", "tvm_ffi"},
+    "hw_profiles.runtimes.tvm_rpc": {"numpy", "hw_profiles", "tvm"},
     "supernet": {
         "torch",
         "numpy",
         "PIL",
         "supernet",
-        "hw_profiles.workload",
-        "hw_profiles.lowering",
-        "hw_profiles.integer_sums",
+        "hw_profiles.graph",
+        "hw_profiles.reference.integer_sums",
         "hw_profiles.documents",
         "hw_profiles.errors",
         "hw_profiles.files",
@@ -49,9 +46,9 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.options",
         "hw_profiles.streams",
     },
-    "supernet.allocation": {"numpy", "scipy", "hw_profiles.errors"},
-    "supernet.train.data": {
-        *("torch", "numpy", "PIL", "sklearn", "supernet.train", "supernet.registry", "hw_profiles")
+    "supernet.solvers.multiple_choice": {"numpy", "scipy", "hw_profiles.errors"},
+    "supernet.data.dataset": {
+        *("torch", "numpy", "PIL", "sklearn", "supernet.data", "supernet.registry", "hw_profiles")
     },
     "predictors": {
         "numpy",
@@ -60,21 +57,19 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "scipy",
         "torch",
         "predictors",
-        "supernet.space",
-        "supernet.family",
-        "hw_profiles.workload",
-        "hw_profiles.profile",
-        "hw_profiles.calibration",
-        "hw_profiles.measurement",
+        "supernet.space.space",
+        "supernet.families.family",
+        "hw_profiles.graph",
+        "hw_profiles.profiles.profile",
+        "hw_profiles.profiles.latency_model",
+        "hw_profiles.measure.measurement",
         "hw_profiles.errors",
         "hw_profiles.registry",
         "hw_profiles.streams",
     },
     "nas.search": SEARCH,
-    "nas.pareto": SEARCH,
-    "nas.objectives": SEARCH,
-    "nas.search.pymoo_nsga": SEARCH | {"pymoo"},
-    "nas.search.optuna_samplers": SEARCH | {"optuna"},
+    "nas.search.algorithms.pymoo_nsga": SEARCH | {"pymoo"},
+    "nas.search.algorithms.optuna_samplers": SEARCH | {"optuna"},
 }
 
 
@@ -129,6 +124,22 @@ def test_no_module_sits_in_a_circle() -> None:
         pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
 
 
+def test_no_two_folders_sit_in_a_circle() -> None:
+    folders: dict[str, set[str]] = {}
+    parents = {dotted(path): dotted(path.parent / "__init__.py") for path in MODULES}
+    for path in MODULES:
+        others = {parents[name] for name in set(imports(path)) & NAMES}
+        folders.setdefault(parents[dotted(path)], set()).update(others - {parents[dotted(path)]})
+    try:
+        TopologicalSorter(folders).prepare()
+    except CycleError as error:
+        pytest.fail(f"folders import each other: {' <- '.join(error.args[1])}")
+
+
+def test_the_application_has_no_loose_modules() -> None:
+    assert [path.name for path in sorted((ROOT / "nas").glob("*.py"))] == ["__init__.py"]
+
+
 def test_no_module_is_too_long() -> None:
     lines = {str(path): len((ROOT / path).read_text().splitlines()) for path in MODULES}
     assert not {path: n for path, n in lines.items() if n > LONGEST}
@@ -152,10 +163,11 @@ def test_importing_has_no_effect(tmp_path: Path) -> None:
 
 def test_engines_wait_until_they_are_needed(tmp_path: Path) -> None:
     engines = {"tvm", "pymoo", "plotly", "optuna", "onnxruntime", "sklearn"}
-    code = "import nas.cli, nas.search.searcher, hw_profiles.registry, sys\n"
+    code = "import nas.cli.main, nas.search.searcher, hw_profiles.registry, sys\n"
     assert python(f"{code}print(*({engines} & set(sys.modules)))", tmp_path) == "\n"
 
 
 def test_profiles_need_no_torch(tmp_path: Path) -> None:
-    code = "import hw_profiles.profiler, hw_profiles.backends.recorded, sys; print('torch' in sys.modules)"
+    code = "import hw_profiles.profiles.profiler, hw_profiles.runtimes.analytical.recorded, sys\n"
+    code += "print('torch' in sys.modules)"
     assert python(code, tmp_path) == "False\n"

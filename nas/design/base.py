@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import FP32, INPUT, Workload, WorkloadBuilder
-from nas.design.practice import Practice as Practice
+from hw_profiles.graph.workload import FP32, INPUT, Workload, WorkloadBuilder
+from nas.run.practice import Practice as Practice
 from supernet.families.mbconv import MBConvFamily
 from supernet.families.staged_file import StagedSpace
 from supernet.families.staged_layers import (

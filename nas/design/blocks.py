@@ -17,18 +17,18 @@ from rich.console import Console
 
 from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from hw_profiles.profiler import profile_layers
-from hw_profiles.workload import LayerSpec
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
+from hw_profiles.profiles.profiler import profile_layers
 from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
 from nas.design.imitation import INT8, Imitation, Lesson, losses
-from nas.documents import read_optional
-from nas.progress import progress_bar, tell_of_waiting
-from nas.run import Run
+from nas.run.documents import read_optional
+from nas.run.progress import progress_bar, tell_of_waiting
+from nas.run.run import Run
 from nas.search.space_design import BlockTable, block_table
 from nas.stages.profile import random_emitter, start_profile
-from predictors.kernels import fill
+from predictors.latency.kernels import fill
 
 SAVING_S = 5.0  # between two saves of the profile
 

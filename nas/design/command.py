@@ -10,25 +10,25 @@ import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.config import DataSection, DeviceSection, RunConfig, SpaceSection
-from nas.defaults import BY_DATA
 from nas.design.base import base_of
 from nas.design.blocks import Blocks, describe
 from nas.design.designed import Designed, design, summary, verdict
 from nas.design.imitation import lessons
-from nas.design.practice import Effort, Practice
 from nas.design.published import run_published
-from nas.estimates import measuring_seconds
-from nas.objectives import OBJECTIVES, Limit, parse_limit
-from nas.run import Run
+from nas.run.config import DataSection, DeviceSection, RunConfig, SpaceSection
+from nas.run.defaults import BY_DATA
+from nas.run.practice import Effort, Practice
+from nas.run.run import Run
+from nas.search.objectives import OBJECTIVES, Limit, parse_limit
+from nas.stages.estimates import measuring_seconds
 from nas.stages.profile import start_profile
-from supernet.evaluate import CALIBRATION_BATCH, calibration_images
+from supernet.data.dataset import to_batch
+from supernet.data.images import Images
 from supernet.families.staged_file import save_space
 from supernet.families.staged_layers import BLOCKS
-from supernet.subnet import Subnet, recalibrate
+from supernet.graph.subnet import Subnet, recalibrate
+from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.train.checkpoint import content_hash, load_weights
-from supernet.train.data import to_batch
-from supernet.train.images import Images
 from supernet.train.initial import start_from, weights_path
 from supernet.zoo import PREFIX, is_shipped
 

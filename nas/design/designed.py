@@ -9,8 +9,9 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from nas.objectives import OBJECTIVES, Limit
-from nas.progress import progress_bar
+from nas.problem.targets import show
+from nas.run.progress import progress_bar
+from nas.search.objectives import OBJECTIVES, Limit
 from nas.search.space_design import (
     EVALUATIONS,
     NETWORKS,
@@ -26,7 +27,6 @@ from nas.search.space_design import (
     scores_under,
     uniform_spaces,
 )
-from nas.targets import show
 
 COMPARED = 200  # random spaces that the designed one is compared with
 SHARE = 20  # spaces for each one that is alive: small bases need no population of 500

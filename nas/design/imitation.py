@@ -16,11 +16,11 @@ from hw_profiles.streams import Stream, open_stream
 from nas.design.base import Base, Practice, SubStage, draw_sub_stages, stage_workload
 from supernet.families.staged_layers import Sizes, middle_channels
 from supernet.families.staged_net import ElasticStage, start_at_shortcuts
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import Subnet, recalibrate
 from supernet.layers.elastic import ElasticConvNorm
 from supernet.layers.plain import ElasticConv
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.simulate import simulate
-from supernet.subnet import Subnet, recalibrate
+from supernet.ptq.calibrate import observe, quantize
 from supernet.train.batches import resize
 
 FLAT = 0.1  # of a channel's variance over all images: the least that counts as its variance in one image

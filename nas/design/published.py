@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from hw_profiles.block_samples import BlockSamples, read_block_samples
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
+from hw_profiles.profiles.block_samples import BlockSamples, read_block_samples
 from nas.design.designed import design, summary, verdict
-from nas.design.practice import Effort
-from nas.objectives import Limit
+from nas.run.practice import Effort
+from nas.search.objectives import Limit
 from nas.search.space_design import BlockTable, Spaces, block_table
 
 SCHEMA = "design/1"

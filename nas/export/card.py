@@ -4,11 +4,11 @@ arXiv:1810.03993). All of it comes from the manifest.
 
 from collections import Counter
 
-from hw_profiles.backends.ort import EXACT_SUMS
+from hw_profiles.runtimes.ort.runtime import EXACT_SUMS
 from nas.export.manifest import MODEL_FILE, LibraryRecord, Manifest
-from nas.markdown import escaped
-from nas.objectives import OBJECTIVES
-from nas.targets import show, show_latency
+from nas.export.markdown import escaped
+from nas.problem.targets import show, show_latency
+from nas.search.objectives import OBJECTIVES
 
 SHOWN_CLASSES = 20
 _REFERENCES = {

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from hw_profiles.backend import DeviceInfo
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import checksum_of, read_json
-from nas.export.check import Answers, Input
+from hw_profiles.measure.backend import DeviceInfo
+from nas.checks.check import Answers, Input
 
 MANIFEST, SIGNATURE, CARD, MODEL_FILE = "manifest.json", "manifest.sig", "README.md", "model.onnx"
 SCHEMA = "export/3"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.files import json_text
+from nas.emit.to_onnx import described
 from nas.export.card import model_card
 from nas.export.manifest import (
     CARD,
@@ -22,7 +23,6 @@ from nas.export.manifest import (
     manifest_of,
 )
 from nas.export.signature import sign
-from nas.export.to_onnx import described
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in every archive, so that equal networks are equal files
 

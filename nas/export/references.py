@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from hw_profiles.backend import Job
-from hw_profiles.workload import FP32, Workload
-from nas.evaluate import Evaluator
-from nas.export.to_onnx import emit, random_network
+from hw_profiles.graph.workload import FP32, Workload
+from hw_profiles.measure.backend import Job
+from nas.emit.to_onnx import emit, random_network
+from nas.evaluation.evaluate import Evaluator
 from supernet.families.mobilenet_v2 import mobilenet_v2
-from supernet.space import Candidate, SearchSpace, in_fp32
+from supernet.space.space import Candidate, SearchSpace, in_fp32
 
 LARGEST, SAME = "largest/fp32", "same/fp32"
 BASELINES = ("fp32", "int8")  # formats of a whole MobileNetV2

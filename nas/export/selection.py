@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.documents import MEASURED, Entry, Front
-from nas.objectives import OBJECTIVES, to_min
+from nas.problem.targets import show
+from nas.run.documents import MEASURED, Entry, Front
+from nas.run.wanted import PICKS, Bounded, parse_pick
 from nas.search.loop import choose_finalists
-from nas.targets import show
-from nas.wanted import PICKS, Bounded, parse_pick
+from nas.search.objectives import OBJECTIVES, to_min
 
 
 def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:

@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hw_profiles.calibration import Calibration, WholeNetwork
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.profiles.latency_model import Calibration, WholeNetwork
+from hw_profiles.profiles.profile import DeviceProfile
 from nas.report import units
 from nas.report.drawing import CONVERSIONS, layer_format, layer_kind, square
 from nas.report.plots import INK, Plot, Trace, axis_title, figure, format_colour, guide, points

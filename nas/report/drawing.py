@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_profiles.documents import MismatchError, parse
-from hw_profiles.workload import LayerSpec, macs
+from hw_profiles.graph.workload import LayerSpec, macs
 from nas.report.run_files import Network
 from nas.report.units import TIMES
 

@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from hw_profiles.calibration import groups
 from hw_profiles.files import write_atomic
-from hw_profiles.trust import trust
+from hw_profiles.profiles.latency_model import groups
+from hw_profiles.profiles.trust import trust
 from nas.export.selection import knee
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot

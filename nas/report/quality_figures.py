@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from nas.documents import QualityRow
 from nas.report import units
 from nas.report.plots import (
     MEASURED,
@@ -17,6 +16,7 @@ from nas.report.plots import (
     polyline,
 )
 from nas.report.run_files import Run
+from nas.run.documents import QualityRow
 
 SOURCES = {
     "cross-validation": "left out of the fit",

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile
-from hw_profiles.workload import LayerSpec, parse_key
-from nas.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
+from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
 from nas.export.written import written_networks
+from nas.run.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
 
 Document = Mapping[str, Any]
 MEASURED = "measured"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from scipy.stats import qmc
 
-from nas.pareto import Matrix, finite_rows
+from nas.search.pareto import Matrix, finite_rows
 
 LINES = 9  # 2^9 lines through the box of the other objectives
 LEVELS = 12  # spots on each

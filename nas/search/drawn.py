@@ -6,7 +6,7 @@ import numpy as np
 
 from nas.search.novelty import Novelty
 from nas.search.repair import Repair
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 
 class DrawnSearch(ABC):

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import Matrix, hypervolume
+from nas.search.pareto import Matrix, hypervolume
 from nas.search.points import Points, best, join_unbeaten
 from nas.search.searcher import Searcher
-from supernet.space import Genomes
+from supernet.space.space import Genomes
 
 # (n, g) -> objectives (n, m), violation (n,)
 Evaluate = Callable[[Genomes], tuple[Matrix, NDArray[np.float64]]]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.search.repair import Repair
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 ROUNDS = 8  # proposals in a row, from one origin, before it is given up
 MOST = 8  # times as many rows are proposed as are missing, at most

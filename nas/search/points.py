@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.pareto import Matrix, beaten, finite_rows, non_dominated, rank
-from supernet.space import Genomes
+from nas.search.pareto import Matrix, beaten, finite_rows, non_dominated, rank
+from supernet.space.space import Genomes
 
 
 @dataclass(frozen=True, eq=False)

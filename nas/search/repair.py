@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 # (n, g) canonical genomes -> (n, k) by how much each of k limits is exceeded, relative; below 0 inside it
 Excess = Callable[[Genomes], NDArray[np.float64]]

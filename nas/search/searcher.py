@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import load, names
 from nas.search.repair import Repair
-from supernet.space import Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 SEARCHERS: Mapping[str, str] = {
-    "evolution": "nas.search.evolution:Evolution",
-    "nsga2": "nas.search.pymoo_nsga:PymooNsga2",
-    "nsga3": "nas.search.pymoo_nsga:PymooNsga3",
-    "rnsga2": "nas.search.pymoo_nsga:PymooRnsga2",
-    "optuna-nsga2": "nas.search.optuna_samplers:OptunaNsga2",
-    "tpe": "nas.search.optuna_samplers:OptunaTpe",
-    "aging": "nas.search.aging_evolution:AgingEvolution",
-    "random": "nas.search.random_search:RandomSearch",
+    "evolution": "nas.search.algorithms.evolution:Evolution",
+    "nsga2": "nas.search.algorithms.pymoo_nsga:PymooNsga2",
+    "nsga3": "nas.search.algorithms.pymoo_nsga:PymooNsga3",
+    "rnsga2": "nas.search.algorithms.pymoo_nsga:PymooRnsga2",
+    "optuna-nsga2": "nas.search.algorithms.optuna_samplers:OptunaNsga2",
+    "tpe": "nas.search.algorithms.optuna_samplers:OptunaTpe",
+    "aging": "nas.search.algorithms.aging_evolution:AgingEvolution",
+    "random": "nas.search.algorithms.random_search:RandomSearch",
 }
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from rich.console import Console
 
 from hw_profiles.files import write_json
-from nas.allocation import allocator
-from nas.progress import progress_bar
-from nas.run import Run
-from nas.sensitivity import known_candidate, sensitivity
+from nas.allocation.allocation import allocator
+from nas.allocation.sensitivity import known_candidate, sensitivity
+from nas.run.progress import progress_bar
+from nas.run.run import Run
 from nas.stages.fit import fit_predictor
 from nas.stages.search import Setting, foresee, front_document, measure_finalists, prepare, round_summary
 from predictors.predictor import Predictor
-from supernet.space import Candidate, Genomes
+from supernet.space.space import Candidate, Genomes
 
 
 def run_allocation(run: Run, console: Console) -> dict[str, Any]:

@@ -12,30 +12,30 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from hw_profiles.backend import Job
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.lowering import lower
-from hw_profiles.measurement import Measurement
-from nas.documents import Entry, Environment, read_front
-from nas.evaluate import Evaluator
-from nas.export.check import Answers, DisagreementError, Input, expected_answers
-from nas.export.library_check import ShippedLibrary, ship_library, wanted_target
-from nas.export.library_limits import require_kernels
+from hw_profiles.graph.lowering import lower
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import Measurement
+from nas.checks.check import Answers, DisagreementError, Input, expected_answers
+from nas.checks.parity import Parity, check_parity, file_accuracy
+from nas.checks.sums import needs_exact_sums
+from nas.emit.to_onnx import Normalisation, described, emit, needed_opset
+from nas.evaluation.evaluate import Evaluator
+from nas.export.library.check import ShippedLibrary, ship_library, wanted_target
+from nas.export.library.limits import require_kernels
 from nas.export.manifest import MANIFEST, MODEL_FILE
 from nas.export.package import network_files
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, plain_candidate
 from nas.export.selection import pick
 from nas.export.signature import private_key
-from nas.export.sums import needs_exact_sums
-from nas.export.to_onnx import Normalisation, described, emit, needed_opset
-from nas.export.verify import Parity, check_parity, file_accuracy
 from nas.export.written import replace_written
-from nas.progress import progress_bar, tell_of_waiting
-from nas.run import Run
+from nas.run.documents import Entry, Environment, read_front
+from nas.run.progress import progress_bar, tell_of_waiting
+from nas.run.run import Run
 from nas.stages.finetune import finetuned
-from supernet.network import Network
-from supernet.space import Candidate
+from supernet.graph.quantized_graph import Network
+from supernet.space.space import Candidate
 
 COMPACT = (",", ":")  # of JSON inside a file
 SHOWN = 5  # names in a line

@@ -8,14 +8,13 @@ import numpy as np
 from rich.console import Console
 from torch import nn
 
-from hw_profiles.integer_sums import IntegerSums
-from nas.evaluate import Evaluator
-from nas.progress import progress_bar
-from nas.run import Run
-from supernet.network import Network
-from supernet.quant.learned import LearnedQuantizers
-from supernet.space import Candidate
-from supernet.train.allocator import keep_freed_memory
+from hw_profiles.reference.integer_sums import IntegerSums
+from nas.evaluation.evaluate import Evaluator
+from nas.run.progress import progress_bar
+from nas.run.run import Run
+from supernet.graph.quantized_graph import Network
+from supernet.qat.learned import LearnedQuantizers
+from supernet.space.space import Candidate
 from supernet.train.finetune import (
     Classroom,
     FineTuning,
@@ -25,6 +24,7 @@ from supernet.train.finetune import (
     steps_left,
     tuned_network,
 )
+from supernet.train.malloc import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import macs, params
-from nas.damage import run_damage
-from nas.evaluate import Evaluator
-from nas.quality import (
+from hw_profiles.graph.workload import macs, params
+from nas.allocation.damage import run_damage
+from nas.evaluation.evaluate import Evaluator
+from nas.run.run import Run, find_run
+from nas.stages.quality import (
     CROSS_VALIDATION,
     FINALISTS,
     accuracy_noise,
@@ -24,13 +25,12 @@ from nas.quality import (
     row,
     write_quality,
 )
-from nas.run import Run, find_run
 from nas.stages.sample import sampled
+from predictors.accuracy.warm_start import Prior, map_genomes, warm
+from predictors.assessment.quality import assess
 from predictors.predictor import MakePredictor, Predictor, load_predictor
-from predictors.quality import assess
 from predictors.table import CostTable, beside, compile_table, gene_table
-from predictors.warm_start import Prior, map_genomes, warm
-from supernet.space import Genomes
+from supernet.space.space import Genomes
 
 
 def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:

@@ -12,24 +12,24 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.backends.recorded import RecordedBackend
-from hw_profiles.calibration import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan, Waiting
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import MeasurePlan, Waiting
+from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
+from hw_profiles.runtimes.analytical.recorded import RecordedBackend
 from hw_profiles.streams import Stream, open_stream
-from hw_profiles.workload import LayerSpec, Workload
-from nas.costs import compile_costs
-from nas.export.to_onnx import emit, random_network
-from nas.progress import Add, Update, progress, waiting_note
-from nas.run import Run
-from nas.validation import print_trust, random_networks, validate
-from predictors.kernels import Source, choose_units, fill, source
+from nas.emit.to_onnx import emit, random_network
+from nas.problem.costs import compile_costs
+from nas.run.progress import Add, Update, progress, waiting_note
+from nas.run.run import Run
+from nas.stages.validation import print_trust, random_networks, validate
+from predictors.latency.kernels import Source, choose_units, fill, source
 from predictors.table import distinct_layers
-from supernet.family import Family
+from supernet.families.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
 # Of a time budget, until when each is measured (predicting ends it); units get that share of the waiting too.

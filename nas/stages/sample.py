@@ -10,18 +10,18 @@ from rich.console import Console
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile_file import load_profile
+from hw_profiles.graph.workload import macs, params
+from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.streams import Stream, open_stream
-from hw_profiles.workload import macs, params
-from nas.costs import compile_costs
-from nas.documents import SamplesFile, genomes_of
-from nas.evaluate import Evaluator
-from nas.progress import progress_bar
-from nas.run import Run
-from nas.sampling import Enough, Kind, Samples, Sampling, sample
-from predictors.surrogate import embed
+from nas.evaluation.evaluate import Evaluator
+from nas.problem.costs import compile_costs
+from nas.run.documents import Enough, SamplesFile, genomes_of
+from nas.run.progress import progress_bar
+from nas.run.run import Run
+from nas.sampling.sampling import Kind, Samples, Sampling, sample
+from predictors.design.surrogate import embed
 from predictors.table import compile_table
-from supernet.space import Genomes, SearchSpace, in_fp32
+from supernet.space.space import Genomes, SearchSpace, in_fp32
 
 MOST_FP32, MOST_QUANTIZED = 200, 140  # where the learning curve decides
 

@@ -12,23 +12,14 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile_file import load_profile
+from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.streams import Stream, open_stream
-from nas.aims import aims_of
-from nas.allocation import SEEDED, seeds
-from nas.costs import Costs, compile_costs
-from nas.evaluate import FAILED_S, Evaluator
-from nas.objectives import Values, to_min
-from nas.pareto import Evaluation, hypervolume, non_dominated, pareto_front
-from nas.predicted import Predicted, check_confidence, imitated
-from nas.progress import Update, progress, tell_of_waiting
-from nas.run import Run
-from nas.search.expensive import Shortlist
-from nas.search.loop import Progress, SearchResult, choose_finalists, search
-from nas.search.repair import TowardsAnchor
-from nas.search.searcher import Aimed, make_searcher
-from nas.stages.fit import fit_predictor, training_rows
-from nas.targets import (
+from nas.allocation.allocation import SEEDED, seeds
+from nas.evaluation.evaluate import FAILED_S, Evaluator
+from nas.problem.costs import Costs, compile_costs
+from nas.problem.predicted import Predicted, check_confidence, imitated
+from nas.problem.reference_points import aims_of
+from nas.problem.targets import (
     Targets,
     check_reachable,
     largest_costs,
@@ -38,8 +29,17 @@ from nas.targets import (
     show,
     worst_costs,
 )
+from nas.run.progress import Update, progress, tell_of_waiting
+from nas.run.run import Run
+from nas.search.algorithms.expensive import Shortlist
+from nas.search.loop import Progress, SearchResult, choose_finalists, search
+from nas.search.objectives import Values, to_min
+from nas.search.pareto import Evaluation, hypervolume, non_dominated, pareto_front
+from nas.search.repair import TowardsAnchor
+from nas.search.searcher import Aimed, make_searcher
+from nas.stages.fit import fit_predictor, training_rows
 from predictors.predictor import Prediction, Predictor
-from supernet.space import Candidate, Genomes, row_keys
+from supernet.space.space import Candidate, Genomes, row_keys
 
 COUNTED = ("size", "macs", "memory", "energy")  # predicted costs without an expected error of their own
 Foreseen = dict[Candidate, dict[str, float]]  # predicted accuracy, value and std, before it was measured

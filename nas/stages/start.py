@@ -3,7 +3,7 @@
 import numpy as np
 from rich.console import Console
 
-from nas.run import Run
+from nas.run.run import Run
 from supernet.train.checkpoint import Weights, load_weights
 from supernet.train.initial import NONE, Start, start_from, weights_path
 

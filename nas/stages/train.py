@@ -5,13 +5,13 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from nas.progress import progress_bar
-from nas.run import Run
-from nas.scalars import scalar_log
+from nas.run.progress import progress_bar
+from nas.run.run import Run
+from nas.run.stopping import stop_on_signals
 from nas.stages.start import announce_start
-from nas.stopping import stop_on_signals
-from supernet.train.allocator import keep_freed_memory
+from nas.stages.tensorboard import scalar_log
 from supernet.train.loop import Progress, load_supernet, steps_per_epoch, train
+from supernet.train.malloc import keep_freed_memory
 from supernet.train.parallel import World, current_world
 from supernet.train.placement import choose_placement
 from supernet.train.quantized import phase_steps, train_quantized

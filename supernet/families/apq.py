@@ -20,16 +20,17 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import FP32, Workload, WorkloadBuilder
+from hw_profiles.graph.workload import FP32, Workload, WorkloadBuilder
 from supernet.families.apq_layers import ENDS, RESOLUTION, ApqLayers, apq_layers, expanded_widths
 from supernet.families.apq_net import ApqNet
 from supernet.families.apq_terms import INTEGER, cost_terms, end_precision, peak_terms, precision
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv import MBConvArch
 from supernet.families.mbconv_layers import PARTS, Block
-from supernet.family import CostTerm, PeakTerm, parse_precision
-from supernet.policy import QuantPolicy
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.subnet import Subnet
+from supernet.formats.loading import parse_precision
+from supernet.formats.policy import QuantPolicy
+from supernet.graph.subnet import Subnet
+from supernet.space.space import Candidate, Choice, SearchSpace
 
 INTEGER_FORMATS = ("int8", "int6", "int4")  # of weights and of activations, 4, 6 and 8 bits in APQ
 DEFAULT_FORMATS = (FP32, *INTEGER_FORMATS)
@@ -38,7 +39,7 @@ GENES = ("pointwise.weight", "pointwise.activation", "depthwise.weight", "depthw
 
 @dataclass(frozen=True)
 class ApqFamily:
-    """The family: see `supernet.family.Family` for what its methods promise.
+    """The family: see `supernet.families.family.Family` for what its methods promise.
 
     Attributes:
         formats: what networks can be in: `fp32` throughout, and the integer formats of weights and of

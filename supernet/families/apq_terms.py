@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeVar
 
-from hw_profiles.workload import FP32, LayerSpec, Workload, WorkloadBuilder, conversion, conversions
+from hw_profiles.graph.workload import FP32, LayerSpec, Workload, WorkloadBuilder, conversion, conversions
 from supernet.families.apq_layers import FIXED_FORMAT, RESOLUTION, ApqLayers
 from supernet.families.choices import of_options
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Block, Entry
-from supernet.family import CostTerm, PeakTerm
-from supernet.policy import Precision
-from supernet.space import SearchSpace
+from supernet.formats.policy import Precision
+from supernet.space.space import SearchSpace
 
 INTEGER = "integer"  # what the choice `policy` is in a quantized network; else `fp32`
 Layers = tuple[LayerSpec, ...]
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 def precision(policy: str, weight: str, activation: str) -> str:
-    """A layer's formats as `supernet.family.parse_precision` reads them."""
+    """A layer's formats as `supernet.families.family.parse_precision` reads them."""
     return str(Precision(weight, activation)) if policy == INTEGER else FP32
 
 

@@ -6,9 +6,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from supernet.family import parse_precision
-from supernet.policy import QuantPolicy
-from supernet.space import Candidate, SearchSpace
+from supernet.formats.loading import parse_precision
+from supernet.formats.policy import QuantPolicy
+from supernet.space.space import Candidate, SearchSpace
 
 Result = TypeVar("Result")
 

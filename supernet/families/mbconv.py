@@ -12,8 +12,9 @@ from functools import cache, cached_property, partial
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.workload import LayerSpec, Workload, WorkloadBuilder
 from supernet.families import choices
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import PARTS as PARTS
 from supernet.families.mbconv_layers import Block as Block
 from supernet.families.mbconv_layers import (
@@ -25,10 +26,9 @@ from supernet.families.mbconv_layers import (
 )
 from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
-from supernet.family import CostTerm, PeakTerm
-from supernet.policy import QuantPolicy
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.subnet import Subnet
+from supernet.formats.policy import QuantPolicy
+from supernet.graph.subnet import Subnet
+from supernet.space.space import Candidate, Choice, SearchSpace
 
 DEFAULT_FORMATS = ("fp32", "int8")
 
@@ -43,7 +43,7 @@ class MBConvArch:
 
 @dataclass(frozen=True)
 class MBConvFamily:
-    """The family: see `supernet.family.Family` for what its methods promise."""
+    """The family: see `supernet.families.family.Family` for what its methods promise."""
 
     name: str
     resolutions: tuple[int, ...]

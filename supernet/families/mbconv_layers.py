@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from hw_profiles.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
-from hw_profiles.workload import conversion as boundary_layers
-from hw_profiles.workload import conversions as boundaries_of_readers
-from supernet.family import parse_precision
-from supernet.policy import Precision
+from hw_profiles.graph.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.workload import conversion as boundary_layers
+from hw_profiles.graph.workload import conversions as boundaries_of_readers
+from supernet.formats.loading import parse_precision
+from supernet.formats.policy import Precision
 
 PARTS = ("expand", "depthwise", "project")
 

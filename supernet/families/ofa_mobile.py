@@ -13,15 +13,15 @@ from functools import cache, cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import FP32, LayerSpec, Workload, conversion, divisible
+from hw_profiles.graph.workload import FP32, LayerSpec, Workload, conversion, divisible
 from supernet.families.choices import corners, of_options
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Block, stored_and_computed
 from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers, MobileStage, chain
 from supernet.families.ofa_mobile_net import MobileNet
-from supernet.family import CostTerm, PeakTerm
-from supernet.policy import Precision, QuantPolicy
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.subnet import Subnet
+from supernet.formats.policy import Precision, QuantPolicy
+from supernet.graph.subnet import Subnet
+from supernet.space.space import Candidate, Choice, SearchSpace
 
 DEFAULT_FORMATS = ("fp32", "int8")
 RESOLUTIONS = tuple(range(128, 225, 4))
@@ -38,7 +38,7 @@ class MobileArch:
 
 @dataclass(frozen=True)
 class MobileFamily:
-    """The family: see `supernet.family.Family` for what its methods promise.
+    """The family: see `supernet.families.family.Family` for what its methods promise.
 
     Attributes:
         layers: the widths.

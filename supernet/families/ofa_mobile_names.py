@@ -1,4 +1,6 @@
-"""Names of the tensors in published once-for-all files, as ours: `supernet.ofa_checkpoint.ORIGINAL_NAMES`."""
+"""Names of the tensors in published once-for-all files, as ours:
+`supernet.zoo.ofa_checkpoint.ORIGINAL_NAMES`.
+"""
 
 import re
 from collections.abc import Mapping

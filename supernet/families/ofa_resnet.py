@@ -12,9 +12,10 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import Workload, WorkloadBuilder, divisible
+from hw_profiles.graph.workload import Workload, WorkloadBuilder, divisible
 from supernet.families import choices
 from supernet.families import ofa_resnet_layers as layers
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv import DEFAULT_FORMATS
 from supernet.families.ofa_resnet_layers import (
     STEM,
@@ -27,10 +28,9 @@ from supernet.families.ofa_resnet_layers import (
 )
 from supernet.families.ofa_resnet_net import OfaResNet
 from supernet.families.ofa_resnet_terms import cost_terms, peak_terms
-from supernet.family import CostTerm, PeakTerm
-from supernet.policy import QuantPolicy
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.subnet import Subnet
+from supernet.formats.policy import QuantPolicy
+from supernet.graph.subnet import Subnet
+from supernet.space.space import Candidate, Choice, SearchSpace
 
 RESOLUTIONS = tuple(range(128, 225, 16))
 PERCENTS = (20, 25, 35)  # middle channels of a block as a share of its output channels
@@ -43,7 +43,7 @@ BASE_DEPTHS, EXTRA_DEPTHS = (2, 2, 4, 2), (0, 1, 2)
 
 @dataclass(frozen=True)
 class OfaResNetFamily:
-    """The family: see `supernet.family.Family` for what its methods promise."""
+    """The family: see `supernet.families.family.Family` for what its methods promise."""
 
     name: str
     resolutions: tuple[int, ...]

@@ -1,5 +1,5 @@
 """Names of the tensors in the published once-for-all ResNet50, as ours:
-`supernet.ofa_checkpoint.ORIGINAL_NAMES`.
+`supernet.zoo.ofa_checkpoint.ORIGINAL_NAMES`.
 """
 
 import re

@@ -20,7 +20,7 @@ from supernet.families.ofa_resnet import (
     OfaResNetFamily,
 )
 from supernet.families.ofa_resnet_layers import STEM, parts
-from supernet.space import Candidate, Option
+from supernet.space.space import Candidate, Option
 
 BITS = {8: "int8", 32: "fp32"}
 STEM_IS_DEEP = 2  # what the first depth must be for the stem to have its residual convolution

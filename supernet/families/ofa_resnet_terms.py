@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import LayerSpec, Workload
 from supernet.families import ofa_resnet_layers as net
 from supernet.families.choices import of_options
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Entry, computed_as, conversion, conversions, stored_and_computed
 from supernet.families.ofa_resnet_layers import STEM, Bottleneck, Shape, Stage, StemSizes
-from supernet.family import CostTerm, PeakTerm
-from supernet.space import SearchSpace
+from supernet.space.space import SearchSpace
 
 Layers = tuple[LayerSpec, ...]
 Part = Callable[..., Workload]

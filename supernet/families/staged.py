@@ -13,21 +13,21 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.workload import Workload, WorkloadBuilder
+from hw_profiles.graph.workload import Workload, WorkloadBuilder
 from supernet.families import choices
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv import DEFAULT_FORMATS
 from supernet.families.staged_layers import Ends, Sizes, Stage, StagedArch, append_block, middle_channels
 from supernet.families.staged_net import StagedNet
 from supernet.families.staged_terms import Whole
-from supernet.family import CostTerm, PeakTerm
-from supernet.policy import QuantPolicy
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.subnet import Subnet
+from supernet.formats.policy import QuantPolicy
+from supernet.graph.subnet import Subnet
+from supernet.space.space import Candidate, Choice, SearchSpace
 
 
 @dataclass(frozen=True)
 class StagedFamily:
-    """The family: see `supernet.family.Family` for what its methods promise."""
+    """The family: see `supernet.families.family.Family` for what its methods promise."""
 
     name: str
     resolutions: tuple[int, ...]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, divisible
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, divisible
 from supernet.families.mbconv_layers import stored_and_computed
 
 Channels = Literal["entry", "middle", "out"]

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeVar
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
 from supernet.families import staged_layers as net
 from supernet.families.choices import of_options
+from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Entry, computed_as, conversion, conversions, stored_and_computed
 from supernet.families.staged_layers import Ends, Part, Shape, Sizes, Stage, middle_channels
-from supernet.family import CostTerm, PeakTerm
-from supernet.space import SearchSpace
+from supernet.space.space import SearchSpace
 
 Layers = tuple[LayerSpec, ...]
 Genes = tuple[int, ...]

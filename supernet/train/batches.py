@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
+from supernet.data.dataset import Dataset, normalised, to_tensor
 from supernet.train.augment import cutout, mixup, shift_and_flip
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset, normalised, to_tensor
 from supernet.train.parallel import World
 from supernet.train.randaugment import rand_augment
 

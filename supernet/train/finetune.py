@@ -1,7 +1,7 @@
 """Fine-tuning of one network after the search: its own weights, its own policy, the scales of its formats.
 
 Quantization-aware where the policy rounds: what runs in training is what the file will do, see
-`supernet.quant.program`. It learns from the labels and, as much, from the largest network of the supernet.
+`supernet.graph.executor`. It learns from the labels and, as much, from the largest network of the supernet.
 Everything random in step k comes from (seed, k): killed and resumed, it ends with the same weights.
 """
 
@@ -17,22 +17,22 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.integer_sums import IntegerSums
-from hw_profiles.lowering import lower
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import FLOATS, Workload
 from hw_profiles.options import Range, check
+from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from hw_profiles.workload import FLOATS, Workload
-from supernet.family import Family
-from supernet.network import Network
-from supernet.quant.deploy import deploy
-from supernet.quant.learned import LearnedQuantizers, Structure, new_quantizers, tensor_kinds
-from supernet.quant.program import forward
-from supernet.space import Candidate
-from supernet.subnet import Subnet
+from supernet.data.dataset import Dataset, to_batch
+from supernet.families.family import Family
+from supernet.graph.executor import forward
+from supernet.graph.quantized_graph import Network
+from supernet.graph.subnet import Subnet
+from supernet.qat.deploy import deploy
+from supernet.qat.learned import LearnedQuantizers, Structure, new_quantizers, tensor_kinds
+from supernet.space.space import Candidate
 from supernet.train.batches import Batches, resize
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset, to_batch
 from supernet.train.loop import Progress
 from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World

@@ -20,14 +20,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from supernet.family import Family
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family
 from supernet.train.batches import Batches, resize
 from supernet.train.batches import steps_per_epoch as steps_per_epoch
 from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from supernet.train.checkpoint import trained_weights as trained_weights
 from supernet.train.config import HOST_ONLY as HOST_ONLY
 from supernet.train.config import TrainConfig as TrainConfig
-from supernet.train.data import Dataset
 from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
 from supernet.train.losses import distillation_loss, label_loss

@@ -19,23 +19,23 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.integer_sums import IntegerSums
+from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from supernet.family import Family
-from supernet.quant.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
-from supernet.quant.policies import Policies, find_policies
-from supernet.quant.program import forward, layered
-from supernet.quant.sensitivity import hessian_traces, rounding_errors
-from supernet.space import Candidate, Genomes
+from supernet.data.dataset import Dataset, to_batch
+from supernet.families.family import Family
+from supernet.graph.executor import forward, layered
+from supernet.qat.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
+from supernet.sensitivity.hessian import hessian_traces, rounding_errors
+from supernet.space.space import Candidate, Genomes
 from supernet.train.batches import Batches, resize
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.config import WIDEST as WIDEST
 from supernet.train.config import QuantizedPhase as QuantizedPhase
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset, to_batch
 from supernet.train.loop import Progress
 from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
+from supernet.train.policies import Policies, find_policies
 from supernet.train.schedule import warmed_cosine
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from supernet.family import Family
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.families.family import Family
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 FIRST, LAST = ("kernel", "depth"), ("width",)  # become elastic in this order, and all others in between
 ALL_ALONG = "resolution"

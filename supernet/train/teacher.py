@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.evaluate import CALIBRATION_BATCH, calibration_images
-from supernet.family import Family
-from supernet.subnet import Subnet, recalibrate
+from supernet.data.dataset import to_batch
+from supernet.families.family import Family
+from supernet.graph.subnet import Subnet, recalibrate
+from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_images
 from supernet.train.batches import Batches, resize
 from supernet.train.checkpoint import content_hash, load_weights
-from supernet.train.data import to_batch
 from supernet.train.initial import start_from, weights_path
 
 

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from hw_profiles.streams import Stream, open_stream
-from supernet.evaluate import CALIBRATION_BATCH, EVALUATION_BATCH, calibration_images
-from supernet.family import Family
-from supernet.subnet import recalibrate
-from supernet.train.data import Dataset, to_batch
+from supernet.data.dataset import Dataset, to_batch
+from supernet.families.family import Family
+from supernet.graph.subnet import recalibrate
+from supernet.tasks.evaluate import CALIBRATION_BATCH, EVALUATION_BATCH, calibration_images
 
 IMAGES = 1_000  # of search-validation: enough to see a trend, within 1.5 points
 

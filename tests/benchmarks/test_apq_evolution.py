@@ -9,8 +9,8 @@ import pytest
 
 from nas.search.points import Points
 from supernet.families.apq import INTEGER_FORMATS
-from supernet.family import load_family
-from supernet.space import Genomes, SearchSpace
+from supernet.families.family import load_family
+from supernet.space.space import Genomes, SearchSpace
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 LIMIT = 300.0

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.profile import DeviceProfile
-from nas.costs import compile_costs
+from hw_profiles.profiles.profile import DeviceProfile
+from nas.problem.costs import compile_costs
 from predictors.predictor import Prediction
-from supernet.family import Family
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.families.family import Family
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 ROOT = Path(__file__).parents[2]
 SMALL = 600  # evaluations

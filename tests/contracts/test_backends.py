@@ -10,15 +10,15 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from hw_profiles.backend import Backend, DeviceInfo, Job
-from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
+from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.measure.backend import Backend, DeviceInfo, Job
+from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load
-from hw_profiles.workload import LayerSpec, Workload, single
+from hw_profiles.runtimes.analytical.recorded import RecordedBackend
 from nas.stages.profile import emit_with_random_numbers
+from supernet.families.family import load_family
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import load_family
 
 PLAN = MeasurePlan(rounds=3, waiting_s=0.0)
 CONV = LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu")

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.memory import peak_bytes
+from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.registry import names
-from nas.costs import workload_macs
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
+from nas.problem.costs import workload_macs
 from predictors.table import compile_peak
-from supernet.family import FAMILIES, Family, load_family
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.program import Unquantized, forward, layered
-from supernet.space import Candidate
+from supernet.families.family import FAMILIES, Family, load_family
+from supernet.graph.executor import Unquantized, forward, layered
+from supernet.ptq.calibrate import observe, quantize
+from supernet.space.space import Candidate
 
 CHANNELS, CLASSES, BATCH = 3, 7, 2
 PARITY = 1e-5  # relative to the largest logit; float32 sums in another order differ by some 1e-7

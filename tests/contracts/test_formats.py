@@ -12,17 +12,19 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload
 from hw_profiles.registry import names
-from hw_profiles.workload import INPUT, LayerSpec, Workload
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
-from supernet.family import FORMATS, load_family, load_format, parse_precision
-from supernet.network import Network
-from supernet.policy import Precision
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.formats.format import Format
-from supernet.quant.simulate import simulate
-from supernet.subnet import recalibrate
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
+from supernet.families.family import load_family
+from supernet.formats.format import Format
+from supernet.formats.loading import load_format, parse_precision
+from supernet.formats.policy import Precision
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import recalibrate
+from supernet.ptq.calibrate import observe, quantize
+from supernet.registry import FORMATS
 
 GRIDS = Path(__file__).parents[2].parent / "shared" / "data" / "number_formats.json"
 NAMES = sorted(names("trilobit.formats", FORMATS))

@@ -6,12 +6,12 @@ from numpy.testing import assert_array_equal
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import macs, params
 from hw_profiles.registry import names
-from hw_profiles.workload import macs, params
 from predictors.predictor import FEWEST, PREDICTORS, MakePredictor, load_predictor
 from predictors.table import CostTable, compile_table
-from supernet.family import load_family
-from supernet.space import Genomes
+from supernet.families.family import load_family
+from supernet.space.space import Genomes
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()

@@ -8,10 +8,10 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import names
-from nas.pareto import Matrix
 from nas.search.loop import search
+from nas.search.pareto import Matrix
 from nas.search.searcher import SEARCHERS, Searcher, make_searcher
-from supernet.space import Choice, Genomes, SearchSpace, unique_rows
+from supernet.space.space import Choice, Genomes, SearchSpace, unique_rows
 
 ALL = sorted(names("trilobit.searchers", SEARCHERS))
 # Optuna's TPE builds each proposal in 15 ms and more; tests/nas/search/test_optuna_samplers.py has quick ones

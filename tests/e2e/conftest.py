@@ -24,7 +24,7 @@ def start() -> Start:
     """Starts a `nas` command."""
 
     def command(*arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
-        line = [sys.executable, "-m", "nas.cli", *map(str, arguments)]
+        line = [sys.executable, "-m", "nas.cli.main", *map(str, arguments)]
         settings = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(line, text=True, **settings)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from supernet.family import Family
+from supernet.families.family import Family
 
 
 @pytest.fixture

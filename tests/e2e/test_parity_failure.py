@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.export import check, verify
-from nas.run import find_run
+from nas.checks import check
+from nas.checks import parity as verify
+from nas.run.run import find_run
 from nas.stages import export
 
 

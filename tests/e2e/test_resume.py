@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile
 
 DEADLINE_S = 90
 POLL_S = 0.002

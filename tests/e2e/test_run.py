@@ -11,10 +11,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nas.run import STAGES, find_run
+from nas.run.run import STAGES, find_run
 from nas.stages.fit import fit_predictor
 from nas.stages.search import prepare
-from supernet.family import Family
+from supernet.families.family import Family
 
 SCHEMAS = {
     "env.json": "env/1",

@@ -58,7 +58,7 @@ def test_training_saves_before_it_leaves(
 @pytest.mark.slow
 def test_torchrun_leaves_one_checkpoint_and_no_orphan(nas, settings: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [*TORCHRUN, "-m", "nas.cli", "train", str(settings), "-o", str(folder)]
+    command = [*TORCHRUN, "-m", "nas.cli.main", "train", str(settings), "-o", str(folder)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
     wait_for_curves(process, folder)

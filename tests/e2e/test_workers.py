@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.evaluate import Evaluator
-from nas.objectives import objective
-from nas.queue import EvaluationQueue
-from nas.run import find_run
-from nas.sharing import agree
-from nas.storage import Storage, open_storage
-from nas.store import EvaluationStore
-from supernet.family import load_family
+from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.queue import EvaluationQueue
+from nas.evaluation.sharing import agree
+from nas.evaluation.store import EvaluationStore
+from nas.run.run import find_run
+from nas.run.storage import Storage, open_storage
+from nas.search.objectives import objective
+from supernet.families.family import load_family
 
 DEADLINE_S = 600  # of several processes on a busy machine
 POLL_S = 0.05

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from nas.cli import main
-from nas.failures import in_one_line, is_expected
+from nas.cli.failures import in_one_line, is_expected
+from nas.cli.main import main
 
 LIMIT_S = 30.0
 SHOWN = 10  # offenders in the message of a test that fails

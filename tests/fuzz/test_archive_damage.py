@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from supernet.data.dataset import load_data
 from supernet.train.checkpoint import Weights, load_checkpoint, load_weights, save_checkpoint, save_weights
-from supernet.train.data import load_data
 from tests.fuzz.mutations import Attempt, damaged_bytes, require_sound, try_out
 
 COUNT = 1_000

@@ -12,13 +12,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hw_profiles.compare import compare
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.files import write_json
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from nas.documents import (
+from hw_profiles.profiles.compare import compare
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from nas.export.selection import pick
+from nas.report.device_figures import calibration_plot, speedup_plot
+from nas.report.page import render
+from nas.report.run_files import read_run
+from nas.run.documents import (
     DamageFile,
+    Enough,
     Environment,
     SamplesFile,
     StageDone,
@@ -27,18 +32,13 @@ from nas.documents import (
     genomes_of,
     read_front,
 )
-from nas.export.selection import pick
-from nas.quality import print_quality
-from nas.report.device_figures import calibration_plot, speedup_plot
-from nas.report.page import render
-from nas.report.run_files import read_run
-from nas.run import find_run
-from nas.sampling import Enough
+from nas.run.run import find_run
+from nas.stages.quality import print_quality
 from nas.stages.sample import in_words
-from predictors.learning_curve import CurvePoint
+from predictors.assessment.learning_curve import CurvePoint
+from supernet.families.family import load_family
 from supernet.families.staged_file import StagedSpace, load_space, save_space
 from supernet.families.staged_layers import Stage
-from supernet.family import load_family
 from tests.fuzz.mutations import (
     Attempt,
     attempt,

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.workload import LayerSpec, WorkloadBuilder
-from nas.export.check import Input
+from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from nas.checks.check import Input
+from nas.emit.to_onnx import random_network
 from nas.export.manifest import claims_of, digest_of
-from nas.export.to_onnx import random_network
-from supernet.train.data import load_data
+from supernet.data.dataset import load_data
 from tests.fuzz.mutations import Attempt, Mutation, attempt, damaged_bytes, damaged_documents, require_sound
 from tests.nas.exported import copied, forged, write_exported
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import tomli_w
 
-from nas.cli import TEXTS
-from nas.command_line import EXAMPLES, parse_words
-from nas.config import RunConfig, SearchSection
-from nas.config_file import parse_config, read_config, render_config
-from nas.configuration import configure
-from nas.flags import CONFIGURED, OWN, RUN_GROUPS
+from nas.cli.command_line import EXAMPLES, parse_words
+from nas.cli.configuration import configure
+from nas.cli.flags import CONFIGURED, OWN, RUN_GROUPS
+from nas.cli.main import TEXTS
+from nas.run.config import RunConfig, SearchSection
+from nas.run.config_file import parse_config, read_config, render_config
 from tests.fuzz.mutations import (
     VALUES,
     Attempt,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.objectives import objective
-from nas.queue import EvaluationQueue
-from nas.store import EvaluationStore
-from supernet.family import load_family
+from nas.evaluation.queue import EvaluationQueue
+from nas.evaluation.store import EvaluationStore
+from nas.search.objectives import objective
+from supernet.families.family import load_family
 from tests.fuzz.mutations import Attempt, damaged_bytes, require_sound, try_out
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hw_profiles.backend import DeviceInfo, Job
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.probe import Probe, in_context
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.measure.backend import DeviceInfo, Job
+from hw_profiles.measure.in_context import Probe, in_context
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
 
 SESSION_S = 1e-3
 

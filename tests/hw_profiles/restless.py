@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hw_profiles.backend import DeviceInfo, Job
-from hw_profiles.interleave import Pulse, interleaved
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.probe import Probe, in_context
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.measure.backend import DeviceInfo, Job
+from hw_profiles.measure.in_context import Probe, in_context
+from hw_profiles.measure.interleave import Pulse, interleaved
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
 
 PULSE_S = 8e-6  # of one run of the reference computation
 OPENING_S = 4e-3  # to open a session

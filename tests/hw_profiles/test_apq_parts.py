@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.apq_parts import CONSTANTS, UNCOUNTED
-from hw_profiles.backend import Job
-from hw_profiles.backends.systolic import SystolicBackend
-from hw_profiles.backends.table import TableBackend
-from hw_profiles.importers import PublishedTable, read_table
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.workload import LayerSpec, Workload, single
+from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED
+from hw_profiles.profiles.published_tables import PublishedTable, read_table
+from hw_profiles.runtimes.analytical.systolic import SystolicBackend
+from hw_profiles.runtimes.analytical.table import TableBackend
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 ROW = [8, 16, 7, 3, 2, 1, 1, 4, 6, 0.25, 0.5]

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.arithmetic import (
+from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder, parse_key
+from hw_profiles.reference.integer_ops import (
     Quantization,
     UnitNumbers,
     accumulator_scale,
@@ -26,7 +27,6 @@ from hw_profiles.arithmetic import (
     run_network,
     run_unit,
 )
-from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder, parse_key
 
 CONVOLUTIONS = (
     "stem 3x9x9>8 k3s2g1 relu w={w} a={a}",

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.calibration import kendall_tau
-from hw_profiles.compare import (
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.profiles.compare import (
     NEAR_ZERO_S,
     Comparison,
     Pair,
@@ -23,9 +24,8 @@ from hw_profiles.compare import (
     spearman_rho,
     why_nothing_in_common,
 )
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
+from hw_profiles.profiles.latency_model import kendall_tau
+from hw_profiles.profiles.profile import DeviceProfile
 
 US = 1e-6
 SPREAD = np.array([0.98, 0.99, 1.0, 1.01, 1.02])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.backend import DeviceInfo
 from hw_profiles.engines import PACKAGES, missing_engine, version_of
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.registry import load
 
 ROOT = Path(__file__).parents[2]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles import energy
-from hw_profiles.energy import UPDATES, Domain, Meter, find_meter, joules_of, measure_energy
 from hw_profiles.errors import TrilobitError
+from hw_profiles.measure import energy
+from hw_profiles.measure.energy import UPDATES, Domain, Meter, find_meter, joules_of, measure_energy
 
 RANGE_UJ = 262_143_328_850
 WATTS = 12.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.host import INSTRUCTION_SETS, instruction_set
+from hw_profiles.measure.host import INSTRUCTION_SETS, instruction_set
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.backends.recorded import RecordedBackend
 from hw_profiles.errors import TrilobitError
-from hw_profiles.importers import (
+from hw_profiles.graph.workload import LayerSpec, macs, params
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.published_tables import (
     BIT_FUSION,
     ONCE_FOR_ALL,
     PROXYLESS,
@@ -25,8 +26,7 @@ from hw_profiles.importers import (
     merged,
     read_table,
 )
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.workload import LayerSpec, macs, params
+from hw_profiles.runtimes.analytical.recorded import RecordedBackend
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 NOTE10 = SHARED / "ofa" / "note10_latency_lut.json"

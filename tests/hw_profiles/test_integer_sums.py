@@ -7,10 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.backends import ort
-from hw_profiles.backends.ort import EXACT_SUMS, integer_sums, open_session, saturating_kernels
-from hw_profiles.backends.ort_sums import (
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.runtimes.ort import runtime as ort
+from hw_profiles.runtimes.ort.integer_sums import (
     EXACT,
     KERNELS,
     LARGEST_INPUT,
@@ -19,9 +21,7 @@ from hw_profiles.backends.ort_sums import (
     saturating_kinds,
     saturating_model,
 )
-from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
+from hw_profiles.runtimes.ort.runtime import EXACT_SUMS, integer_sums, open_session, saturating_kernels
 
 CPU = "CPUExecutionProvider"
 LARGEST_16_BITS = 2**15 - 1

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.interleave import Pulse, interleaved, timed, watching
-from hw_profiles.measurement import FEWEST_QUIET, MeasurePlan, Samples
+from hw_profiles.measure.interleave import Pulse, interleaved, timed, watching
+from hw_profiles.measure.measurement import FEWEST_QUIET, MeasurePlan, Samples
 from tests.hw_profiles.restless import Core, stretches, time_slices
 
 PLAN = MeasurePlan(rounds=8, window_s=1e-3, warmup_runs=1, waiting_s=2.0, clock="wall")
@@ -16,8 +16,8 @@ REAL = MeasurePlan()
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
-    monkeypatch.setattr("hw_profiles.interleave.time", made)
-    monkeypatch.setattr("hw_profiles.interleave.LEARNING_S", 1.0)
+    monkeypatch.setattr("hw_profiles.measure.interleave.time", made)
+    monkeypatch.setattr("hw_profiles.measure.interleave.LEARNING_S", 1.0)
     return made
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.lowering import is_lowered, lower
-from hw_profiles.memory import peak_bytes
-from hw_profiles.workload import (
+from hw_profiles.graph.lowering import is_lowered, lower
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import (
     ACTIVATIONS,
     FLOATS,
     INPUT,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.measurement import Measurement, MeasurePlan, Samples
+from hw_profiles.measure.measurement import Measurement, MeasurePlan, Samples
 
 seconds = st.lists(st.floats(1e-9, 1e3), min_size=1, max_size=20).map(tuple)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.memory import peak_bytes, tensor_bytes
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.memory import peak_bytes, tensor_bytes
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
 
 SIZE = 4
 FORMATS = ("fp32", "int8")

@@ -7,12 +7,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.energy import Domain, Meter
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.workload import LayerSpec, single
+from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.energy import Domain, Meter
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.ort.runtime import OrtBackend
 from nas.stages.profile import emit_with_random_numbers
 
 CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
@@ -57,7 +57,9 @@ def test_a_provider_that_falls_back_is_an_error_not_a_time(monkeypatch: pytest.M
     installed = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: installed)
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["CPUExecutionProvider"])
-    monkeypatch.setattr("hw_profiles.backends.ort.open_session", lambda model, **_: open_on_cpu(model))
+    monkeypatch.setattr(
+        "hw_profiles.runtimes.ort.runtime.open_session", lambda model, **_: open_on_cpu(model)
+    )
     [measured] = OrtBackend(provider="CUDA").measure([job(CONV)], QUICK)
     assert measured.error == "CUDA could not start; ONNX Runtime fell back to CPUExecutionProvider"
 
@@ -98,14 +100,16 @@ def test_energy_is_measured_where_the_machine_counts_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meter = Meter((Domain("package-0", tmp_path / "energy_uj", 10**9),))
-    monkeypatch.setattr("hw_profiles.backends.ort.find_meter", lambda: meter)
-    monkeypatch.setattr("hw_profiles.energy.measure_energy", lambda run, meter, seconds: run(1) and 2e-6)
+    monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.find_meter", lambda: meter)
+    monkeypatch.setattr(
+        "hw_profiles.measure.energy.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
+    )
     backend = OrtBackend()
     assert backend.describe().energy.startswith("powercap: all that package-0 used")
     assert [m.energy_j for m in backend.measure([job(CONV)], QUICK)] == [2e-6]
 
 
 def test_or_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw_profiles.backends.ort.find_meter", lambda: "no counters here")
+    monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.find_meter", lambda: "no counters here")
     assert OrtBackend().describe().energy == "no counters here"
     assert OrtBackend().measure([job(CONV)], QUICK)[0].energy_j is None

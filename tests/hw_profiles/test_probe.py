@@ -7,13 +7,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import in_context
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profiler import profile_layers
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.measure.in_context import in_context
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profiler import profile_layers
 from predictors.table import distinct_layers
-from supernet.family import load_family
+from supernet.families.family import load_family
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())

@@ -14,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.calibration import (
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, parse_key
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
+from hw_profiles.profiles.latency_model import (
     KINDS,
     Calibration,
     Validation,
@@ -25,11 +28,8 @@ from hw_profiles.calibration import (
     kind,
     prediction_error,
 )
-from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Estimate, Measurement, MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.workload import INPUT, LayerSpec, Workload, parse_key
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"
 CONV = parse_key("conv 8x7x7>16 k1s1g1 relu w=fp32 a=fp32")

@@ -9,13 +9,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from hw_profiles import profiler
-from hw_profiles.backend import Job
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
-from hw_profiles.probe import alone
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profiler import (
+from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.in_context import alone
+from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
+from hw_profiles.profiles import profiler
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profiler import (
     FEWEST,
     HURRIED,
     TRUTH,
@@ -27,10 +28,9 @@ from hw_profiles.profiler import (
     profile_layers,
     reference_network,
 )
-from hw_profiles.rebasing import rebased
-from hw_profiles.workload import LayerSpec, single
+from hw_profiles.profiles.rebasing import rebased
 from predictors.table import distinct_layers
-from supernet.family import load_family
+from supernet.families.family import load_family
 from tests.hw_profiles.restless import Core, RestlessBackend, stretches, time_slices
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
@@ -382,7 +382,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
     for module in ("interleave", "profiler"):
         monkeypatch.setattr(f"hw_profiles.{module}.time", made)
-    monkeypatch.setattr("hw_profiles.interleave.LEARNING_S", 1.0)
+    monkeypatch.setattr("hw_profiles.measure.interleave.LEARNING_S", 1.0)
     return made
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.redaction import printable, redacted
-from nas.cli import main
+from nas.cli.main import main
 
 WORD = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\"'"), min_size=4)
 NAME = st.from_regex(r"[a-z][a-z0-9]{0,7}", fullmatch=True)

@@ -20,8 +20,8 @@ SOURCES = [
 OWN_SEEDS = {
     "hw_profiles/streams.py",
     "nas/search/drawn.py",
-    "nas/search/pymoo_nsga.py",
-    "supernet/train/data.py",
+    "nas/search/algorithms/pymoo_nsga.py",
+    "supernet/data/dataset.py",
 }
 
 

@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.systolic import (
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, macs, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.in_context import alone
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.analytical.systolic import (
     Convolution,
     SystolicBackend,
     convolution_cost,
@@ -19,10 +23,6 @@ from hw_profiles.backends.systolic import (
     layer_cost,
     load_accelerator,
 )
-from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import alone
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, macs, single
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 ARRAY = load_accelerator("bitfusion")

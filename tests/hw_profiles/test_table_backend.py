@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.table import TableBackend
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import alone
-from hw_profiles.workload import INPUT, LayerSpec, Workload, single
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.in_context import alone
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.analytical.table import TableBackend
 
 FIRST = LayerSpec("conv", (8, 4, 4), 16, weight_format="int4", activation_format="int6")
 SECOND = LayerSpec("conv", (16, 4, 4), 16, 3, 1, 16, "relu6", "int4", "int6")

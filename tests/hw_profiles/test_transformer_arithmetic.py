@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.arithmetic import dyadic
-from hw_profiles.transformer_arithmetic import (
+from hw_profiles.reference.integer_ops import dyadic
+from hw_profiles.reference.integer_transformer_ops import (
     LOG2_E,
     RECIPROCAL,
     check_gelu,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.measurement import Estimate
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.trust import trust
+from hw_profiles.measure.measurement import Estimate
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.trust import trust
 
 
 def test_a_whole_profile_that_predicts_well_is_good(device_profile: DeviceProfile) -> None:

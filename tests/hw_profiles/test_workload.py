@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import (
+from hw_profiles.graph.workload import (
     INPUT,
     OPS,
     LayerSpec,
@@ -22,8 +22,8 @@ from hw_profiles.workload import (
     params,
     parse_key,
 )
-from supernet.family import load_family
-from supernet.subnet import Subnet
+from supernet.families.family import load_family
+from supernet.graph.subnet import Subnet
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 CONV = LayerSpec("conv", (8, 7, 7), 16, kernel=3)

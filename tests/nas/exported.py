@@ -9,20 +9,20 @@ import onnx
 import onnxruntime
 from onnx import helper
 
-from hw_profiles.backend import DeviceInfo
 from hw_profiles.documents import parse
 from hw_profiles.files import write_json
-from nas.export.check import Input, expected_answers
+from hw_profiles.measure.backend import DeviceInfo
+from nas.checks.check import Input, expected_answers
+from nas.checks.parity import file_accuracy
+from nas.checks.probe import INTEGER_OPS, optimised_ops
+from nas.checks.sums import needs_exact_sums
+from nas.emit.to_onnx import described, emit
 from nas.export.manifest import CLAIMS, SCHEMA, Manifest, claims_of, digest_of, file_entries
 from nas.export.package import network_files
-from nas.export.probe import INTEGER_OPS, optimised_ops
-from nas.export.sums import needs_exact_sums
-from nas.export.to_onnx import described, emit
-from nas.export.verify import file_accuracy
 from nas.export.written import replace_written
-from supernet.network import Network
-from supernet.space import candidate_id
-from supernet.train.data import Dataset
+from supernet.data.dataset import Dataset
+from supernet.graph.quantized_graph import Network
+from supernet.space.space import candidate_id
 
 FLOAT = onnx.TensorProto.FLOAT
 

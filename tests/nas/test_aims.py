@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.aims import aims_of
-from nas.config import RunConfig, SearchSection
-from nas.objectives import Values
-from nas.targets import resolve_targets
+from nas.problem.reference_points import aims_of
+from nas.problem.targets import resolve_targets
+from nas.run.config import RunConfig, SearchSection
+from nas.search.objectives import Values
 
 LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6, "memory": 6e4}
 

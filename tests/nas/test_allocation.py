@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.profile import DeviceProfile
-from nas.allocation import Allocator, allocator, cost_sums, predicted_damage, seeds
-from nas.config import RunConfig
-from nas.costs import Costs, compile_costs
-from nas.search.milp import formats_of
-from nas.targets import Targets, largest_costs, resolve_targets
+from hw_profiles.profiles.profile import DeviceProfile
+from nas.allocation.allocation import Allocator, allocator, cost_sums, predicted_damage, seeds
+from nas.problem.costs import Costs, compile_costs
+from nas.problem.targets import Targets, largest_costs, resolve_targets
+from nas.run.config import RunConfig
+from nas.search.algorithms.milp import formats_of
 from predictors.predictor import Prediction
-from supernet.allocation import total
-from supernet.family import Family, load_family
-from supernet.space import Genomes
+from supernet.families.family import Family, load_family
+from supernet.solvers.multiple_choice import total
+from supernet.space.space import Genomes
 
 
 @pytest.fixture(scope="module")

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.table import TableBackend
-from hw_profiles.importers import Coverage, read_table
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec, single
-from nas.costs import Costs, compile_costs
-from nas.objectives import OBJECTIVES, Values
+from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.published_tables import Coverage, read_table
+from hw_profiles.runtimes.analytical.table import TableBackend
+from nas.problem.costs import Costs, compile_costs
+from nas.problem.targets import Targets, worst_costs
 from nas.search.loop import search
+from nas.search.objectives import OBJECTIVES, Values
 from nas.search.searcher import make_searcher
-from nas.targets import Targets, worst_costs
 from predictors.table import distinct_layers
-from supernet.family import Family, load_family
-from supernet.space import Genomes
+from supernet.families.family import Family, load_family
+from supernet.space.space import Genomes
 
 TABLE = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 STAGES = (

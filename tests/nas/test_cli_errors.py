@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 
 from hw_profiles.documents import read_document, write_document
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from nas import pipeline
-from nas.cli import main
-from nas.lock import FILE, Lock
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
+from nas.cli.main import main
+from nas.run.lock import FILE, Lock
+from nas.stages import pipeline
 from supernet.train.checkpoint import save_checkpoint
 
 Refused = Callable[..., str]

@@ -11,9 +11,9 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.options import Option
-from nas.cli import COMMANDS, main
-from nas.command_line import EXAMPLES, HEADINGS, command_parser, parse_words
-from nas.flags import OPTIONS, OWN, RUN_GROUPS, Flag
+from nas.cli.command_line import EXAMPLES, HEADINGS, command_parser, parse_words
+from nas.cli.flags import OPTIONS, OWN, RUN_GROUPS, Flag
+from nas.cli.main import COMMANDS, main
 
 TEXTS = {name: verb.text for name, verb in COMMANDS.items()}
 ENGINES = ("torch", "onnx", "onnxruntime", "tvm", "optuna", "pymoo", "sklearn", "scipy", "plotly")
@@ -26,7 +26,7 @@ FLAGS = [
 def said_by(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A fresh interpreter that may import no engine."""
     code = f"import sys; sys.modules.update(dict.fromkeys({ENGINES}))\n"
-    code += "from nas.cli import main; sys.exit(main())"
+    code += "from nas.cli.main import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.run(
         [sys.executable, "-c", code, *words],
@@ -192,7 +192,7 @@ def test_a_missing_engine_is_one_line_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    for name in [name for name in sys.modules if name.startswith("hw_profiles.backends.ort")]:
+    for name in [name for name in sys.modules if name.startswith("hw_profiles.runtimes.ort.runtime")]:
         monkeypatch.delitem(sys.modules, name)
     assert main(["profile", "-o", str(tmp_path / "run")]) == 2
     [line] = capsys.readouterr().err.splitlines()
@@ -205,7 +205,7 @@ def test_a_module_of_our_own_that_is_missing_is_a_bug(monkeypatch: pytest.Monkey
         raise ModuleNotFoundError("No module named 'nas.nowhere'", name="nas.nowhere")
 
     monkeypatch.setattr("hw_profiles.registry.names", broken)
-    monkeypatch.setattr("nas.cli.names", broken)
+    monkeypatch.setattr("nas.cli.main.names", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["formats"])
 

@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 from scipy.stats import kendalltau
 
-from hw_profiles.backend import DeviceInfo
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.workload import LayerSpec
-from nas import compare
-from nas.compare import NETWORKS, SEED, compare_networks, compare_profiles
-from supernet.family import Family
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import Measurement
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from nas.cli.compare import NETWORKS, SEED, compare_networks, compare_profiles
+from nas.cli.main import compare
+from supernet.families.family import Family
 
 SVG = "{http://www.w3.org/2000/svg}"
 

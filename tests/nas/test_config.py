@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan
-from nas.config import RunConfig, SearchSection
-from nas.config_file import parse_config, read_config, render_config
-from nas.objectives import OBJECTIVES
+from hw_profiles.measure.measurement import MeasurePlan
+from nas.run.config import RunConfig, SearchSection
+from nas.run.config_file import parse_config, read_config, render_config
+from nas.search.objectives import OBJECTIVES
 from nas.search.searcher import SEARCHERS
 from supernet.train.loop import TrainConfig
 

@@ -12,11 +12,11 @@ from typing import NoReturn
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas import pipeline
-from nas.cli import main
-from nas.config import RunConfig
-from nas.config_file import read_config, render_config
-from nas.recording import taken_back_if_refused
+from nas.cli.main import main
+from nas.run.config import RunConfig
+from nas.run.config_file import read_config, render_config
+from nas.run.recording import taken_back_if_refused
+from nas.stages import pipeline
 
 
 @pytest.fixture
@@ -145,8 +145,8 @@ def test_what_has_no_effect_is_commented(
 
 
 def test_more_threads_than_cores_are_commented(monkeypatch: pytest.MonkeyPatch) -> None:
-    from nas.command_line import parse_words
-    from nas.configuration import configure
+    from nas.cli.command_line import parse_words
+    from nas.cli.configuration import configure
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     arguments = parse_words(["profile", "--threads", "64", "-o", "nowhere/run"], {"profile": "profile"})
@@ -236,8 +236,8 @@ def test_files_that_nobody_can_mean_are_one_line(
 
 def test_rendered_defaults_need_no_reset_note(tmp_path: Path, recorded: str) -> None:
     (tmp_path / "run.toml").write_text(render_config(RunConfig()))
-    from nas.command_line import parse_words
-    from nas.configuration import configure
+    from nas.cli.command_line import parse_words
+    from nas.cli.configuration import configure
 
     arguments = parse_words(["profile", "-o", str(tmp_path)], {"profile": "profile"})
     assert not isinstance(arguments, str)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.confined import ConfinedError, Limits, confined
+from nas.checks.confined import ConfinedError, Limits, confined
 
 HERE = "tests.nas.confined_tasks"
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.calibration import KINDS, Calibration
-from hw_profiles.measurement import Estimate, Measurement
-from hw_profiles.memory import peak_bytes
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
-from nas.costs import STATIC, Costs, compile_costs, workload_macs
-from nas.export.to_onnx import emit, random_network
-from supernet.family import Family
-from supernet.space import Candidate, Genomes
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.measurement import Estimate, Measurement
+from hw_profiles.profiles.latency_model import KINDS, Calibration
+from hw_profiles.profiles.profile import DeviceProfile
+from nas.emit.to_onnx import emit, random_network
+from nas.problem.costs import STATIC, Costs, compile_costs, workload_macs
+from supernet.families.family import Family
+from supernet.space.space import Candidate, Genomes
 
 EXACT = 1e-12  # the same sums in another order
 EMITTED = 0.03  # names of layers, and so the sizes of nodes, differ a little

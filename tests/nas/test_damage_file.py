@@ -12,14 +12,14 @@ import pytest
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.config import RunConfig
-from nas.damage import run_damage
-from nas.run import Run, open_run
+from nas.allocation.damage import run_damage
+from nas.run.config import RunConfig
+from nas.run.run import Run, open_run
 from nas.stages.fit import free_features
 from nas.stages.train import run_train
-from supernet.quant.damage import format_choices, measure_damage
-from supernet.space import SearchSpace
-from supernet.train.images import Images
+from supernet.data.images import Images
+from supernet.sensitivity.kl import format_choices, measure_damage
+from supernet.space.space import SearchSpace
 from supernet.train.loop import TrainConfig
 
 
@@ -50,7 +50,7 @@ def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest
         asked.extend(names)
         return measure_damage(space, names, *rest)
 
-    monkeypatch.setattr("nas.damage.measure_damage", measure)
+    monkeypatch.setattr("nas.allocation.damage.measure_damage", measure)
     assert run_damage(run) == whole
     assert asked == ["s2.b1.project.format", "classifier.format"]
     assert run_damage(run) == whole  # from the file alone

@@ -10,10 +10,10 @@ from PIL import Image
 
 import supernet.zoo
 from hw_profiles.errors import TrilobitError
-from nas.config import RunConfig
-from nas.config_file import parse_config
-from nas.defaults import BY_DATA, with_defaults
-from supernet.family import FAMILIES, load_family
+from nas.run.config import RunConfig
+from nas.run.config_file import parse_config
+from nas.run.defaults import BY_DATA, with_defaults
+from supernet.families.family import FAMILIES, load_family
 from supernet.train.checkpoint import Weights, save_weights
 from supernet.zoo import ZOO
 

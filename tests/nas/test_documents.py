@@ -9,9 +9,18 @@ import pytest
 
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
-from nas.documents import DamageFile, Environment, Front, SamplesFile, State, Timings, genomes_of, read_front
-from nas.objectives import OBJECTIVES
-from supernet.family import load_family
+from nas.run.documents import (
+    DamageFile,
+    Environment,
+    Front,
+    SamplesFile,
+    State,
+    Timings,
+    genomes_of,
+    read_front,
+)
+from nas.search.objectives import OBJECTIVES
+from supernet.families.family import load_family
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 KINDS = {kind.SCHEMA: kind for kind in (DamageFile, Environment, Front, SamplesFile, State, Timings)}

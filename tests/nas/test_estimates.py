@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.profiler import TRUTH, probe_networks, reference_network
-from nas import estimates
-from nas.config import RunConfig, SpaceSection
-from nas.estimates import FIT_S, Estimate, estimate
-from nas.preflight import LEFT_OUT, _time
-from nas.run import STAGES, Run
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.profiles.profiler import TRUTH, probe_networks, reference_network
+from nas.run.config import RunConfig, SpaceSection
+from nas.run.run import STAGES, Run
+from nas.stages import estimates
+from nas.stages.estimates import FIT_S, Estimate, estimate
+from nas.stages.preflight import LEFT_OUT, _time
 from nas.stages.profile import FITTED, HELD_OUT, estimate_batches
 from predictors.table import distinct_layers
 from tests.hw_profiles.restless import RestlessBackend

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from hw_profiles.files import write_json
-from nas.cli import main
-from nas.run import find_run
-from supernet.family import load_family
-from supernet.space import Candidate
+from nas.cli.main import main
+from nas.run.run import find_run
+from supernet.families.family import load_family
+from supernet.space.space import Candidate
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32", "fp16"))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hw_profiles.measurement import Measurement
+from hw_profiles.measure.measurement import Measurement
 from nas.stages.export import Timed, compared
 
 

@@ -10,7 +10,7 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
-from nas.failures import in_one_line, is_expected
+from nas.cli.failures import in_one_line, is_expected
 
 
 @pytest.mark.parametrize(

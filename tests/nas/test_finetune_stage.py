@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.files import read_json, write_json
-from nas.cli import main
+from nas.checks.parity import file_accuracy
+from nas.cli.main import main
 from nas.export.manifest import SCHEMA
-from nas.export.verify import file_accuracy
 from nas.report.run_files import read_run
-from nas.run import Run, find_run
-from supernet.space import Candidate
+from nas.run.run import Run, find_run
+from supernet.space.space import Candidate
 
 CLASSES = tuple("abcdefghij")
 CONFIG = """

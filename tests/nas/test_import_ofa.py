@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from nas.cli import main
+from nas.cli.main import main
+from supernet.families.family import FAMILIES, Family, load_family
 from supernet.families.ofa_mobile import MobileFamily
 from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
-from supernet.family import FAMILIES, Family, load_family
-from supernet.ofa_checkpoint import ORIGINAL_NAMES
 from supernet.train.checkpoint import load_weights
 from supernet.train.loop import load_supernet
+from supernet.zoo.ofa_checkpoint import ORIGINAL_NAMES
 
 CLASSES = 4
 

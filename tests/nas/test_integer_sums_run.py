@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.integer_sums import IntegerSums
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from nas.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
-from nas.default_formats import with_exact
-from nas.evaluate import Evaluator, supernet_identity
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.reference.integer_sums import IntegerSums
+from hw_profiles.runtimes.ort.runtime import OrtBackend
+from nas.evaluation.evaluate import Evaluator, supernet_identity
 from nas.export.references import plain_candidate
-from nas.run import Run
+from nas.run.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
+from nas.run.default_formats import with_exact
+from nas.run.run import Run
 from nas.stages.profile import run_profile
-from supernet.family import load_family
-from supernet.space import Choice, SearchSpace, in_fp32
+from supernet.families.family import load_family
+from supernet.space.space import Choice, SearchSpace, in_fp32
 
 REDUCED = (IntegerSums.SATURATING, IntegerSums.UNKNOWN)
 

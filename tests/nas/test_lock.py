@@ -13,15 +13,15 @@ import pytest
 
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
-from nas import lock as lock_module
-from nas.interruption import interruptible
-from nas.lock import FILE, LOST_S, Lock, locked
+from nas.cli.interruption import interruptible
+from nas.run.lock import FILE, LOST_S, Lock, locked
+from nas.run.run import lock as lock_module
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nas.interruption import interruptible
-from nas.lock import locked
+from nas.cli.interruption import interruptible
+from nas.run.lock import locked
 try:
     with interruptible(), locked(Path(sys.argv[1])):
         print("held", flush=True)

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.workload import Workload
-from nas.evaluate import WAITING_SHARE, Evaluator
-from supernet.family import Family
+from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from nas.evaluation.evaluate import WAITING_SHARE, Evaluator
+from supernet.families.family import Family
 
 
 class Restless:

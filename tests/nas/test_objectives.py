@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from nas.objectives import OBJECTIVES, UNITS, Limit, Objective, objective, parse_limit, to_min, violation
+from nas.search.objectives import (
+    OBJECTIVES,
+    UNITS,
+    Limit,
+    Objective,
+    objective,
+    parse_limit,
+    to_min,
+    violation,
+)
 
 
 @pytest.mark.parametrize("known", OBJECTIVES.values(), ids=list(OBJECTIVES))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from hw_profiles.workload import parse_key
-from nas.cli import main
+from hw_profiles.graph.workload import parse_key
+from nas.cli.main import main
+from supernet.families.family import FAMILIES, load_family
 from supernet.families.ofa_mobile import MobileFamily
 from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
-from supernet.family import FAMILIES, load_family
-from supernet.ofa_checkpoint import ORIGINAL_NAMES
+from supernet.zoo.ofa_checkpoint import ORIGINAL_NAMES
 
 pytestmark = pytest.mark.slow
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.backends.table import TableBackend
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profiler import profile_layers
-from nas.costs import Costs, compile_costs
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.runtimes.analytical.table import TableBackend
+from nas.problem.costs import Costs, compile_costs
 from predictors.table import distinct_layers
+from supernet.families.family import load_family
 from supernet.families.ofa_mobile import MobileFamily
-from supernet.family import load_family
 
 NOTE10 = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "note10_latency_lut.json"
 TOO_SMALL, BETWEEN, RESOLUTIONS = 128, 172, (128, 160, 172, 224)  # the table has 160, 176, 192, 208, 224

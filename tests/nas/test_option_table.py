@@ -11,8 +11,8 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.options import Option, Range, options
-from nas.config import RunConfig, section_options
-from nas.config_file import parse_config
+from nas.run.config import RunConfig, section_options
+from nas.run.config_file import parse_config
 from supernet.train.config import QuantizedPhase
 from supernet.train.finetune import FineTuning
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hw_profiles.backends.recorded import RecordedBackend
-from hw_profiles.profile import DeviceProfile
-from nas.config import DeviceSection, RunConfig
-from nas.config_file import parse_config
-from nas.run import Run
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from nas.run.config import DeviceSection, RunConfig
+from nas.run.config_file import parse_config
+from nas.run.run import Run
 from nas.stages.profile import run_profile
 from predictors.table import distinct_layers
-from supernet.family import load_family
+from supernet.families.family import load_family
 
 
 def of_data(run: Run, *, channels: int, classes: int) -> Run:

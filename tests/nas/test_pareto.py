@@ -9,8 +9,8 @@ from pymoo.indicators.hv import HV
 from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
-from nas.objectives import objective
-from nas.pareto import (
+from nas.search.objectives import objective
+from nas.search.pareto import (
     Evaluation,
     ParetoFront,
     crowding_distance,
@@ -20,7 +20,7 @@ from nas.pareto import (
     rank,
     rank_order,
 )
-from supernet.space import Candidate
+from supernet.space.space import Candidate
 
 VOLUME_TOLERANCE = 1e-10  # both are exact; they add in another order
 OBJECTIVES = (objective("accuracy"), objective("latency"))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hw_profiles.calibration import Calibration
 from hw_profiles.errors import TrilobitError
-from nas.config import SearchSection
-from nas.costs import Costs
-from nas.objectives import objective
-from nas.predicted import FOCUS, Predicted, check_confidence, imitated
-from nas.targets import Targets
+from hw_profiles.profiles.latency_model import Calibration
+from nas.problem.costs import Costs
+from nas.problem.predicted import FOCUS, Predicted, check_confidence, imitated
+from nas.problem.targets import Targets
+from nas.run.config import SearchSection
+from nas.search.objectives import objective
 from predictors.predictor import Prediction
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 ERROR = 0.1  # of predicted latency, relative
 
@@ -100,7 +100,7 @@ def test_only_many_candidates_are_worth_an_imitation(monkeypatch: pytest.MonkeyP
     def distil(*_: object, **__: object) -> None:
         made.append(1)
 
-    monkeypatch.setattr("nas.predicted.distil", distil)
+    monkeypatch.setattr("nas.problem.predicted.distil", distil)
     for candidates in (1_000, 40_000):
         imitated(space, Certain(), GENOMES, candidates, rng=np.random.default_rng(0))
     assert len(made) == 1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.config import DeviceSection, FitSection, RunConfig, SpaceSection
-from nas.config_file import render_config
-from nas.run import Run
-from nas.sampling import Samples
+from nas.run.config import DeviceSection, FitSection, RunConfig, SpaceSection
+from nas.run.config_file import render_config
+from nas.run.run import Run
+from nas.sampling.sampling import Samples
 from nas.stages.fit import prior_source
 from nas.stages.sample import write_samples
 

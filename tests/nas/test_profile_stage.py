@@ -11,21 +11,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.backends.recorded import RecordedBackend
-from hw_profiles.calibration import Calibration, WholeNetwork, count_rows, fit_calibration
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import in_context
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.profiler import GROUP
-from hw_profiles.workload import LayerSpec, parse_key, single
-from nas.cli import main
+from hw_profiles.graph.workload import LayerSpec, parse_key, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.in_context import in_context
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows, fit_calibration
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.profiles.profiler import GROUP
+from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.runtimes.ort.runtime import OrtBackend
+from nas.cli.main import main
 from nas.stages.profile import with_calibration
 from predictors.table import distinct_layers
+from supernet.families.family import FAMILIES, Family
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import FAMILIES, Family
 
 
 def small(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32", "int8")) -> MBConvFamily:
@@ -100,7 +100,7 @@ def test_a_budget_ends_in_time_with_a_complete_profile(
 ) -> None:
     ticks = (0.05 * n for n in itertools.count())  # s: how fast this machine is does not matter
     clock = SimpleNamespace(monotonic=lambda: next(ticks))
-    for module in ("nas.stages.profile", "hw_profiles.profiler"):
+    for module in ("nas.stages.profile", "hw_profiles.profiles.profiler"):
         monkeypatch.setattr(f"{module}.time", clock)
     run = tmp_path / "run"
     assert profile(quick, "--budget", "3s", "-o", run) == 0

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hw_profiles.calibration import Validation
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from nas.config import DeviceSection, RunConfig
-from nas.evaluate import Evaluator
-from nas.quality import (
+from hw_profiles.profiles.latency_model import Validation
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
+from nas.evaluation.evaluate import Evaluator
+from nas.run.config import DeviceSection, RunConfig
+from nas.run.run import Run
+from nas.stages.quality import (
     accuracy_noise,
     cost_bands_of,
     finalist_rows,
@@ -25,12 +26,11 @@ from nas.quality import (
     row,
     write_quality,
 )
-from nas.run import Run
+from predictors.assessment.quality import judge
 from predictors.predictor import Prediction
-from predictors.quality import judge
-from supernet.family import Family
-from supernet.space import Genomes
-from supernet.train.images import Images
+from supernet.data.images import Images
+from supernet.families.family import Family
+from supernet.space.space import Genomes
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_few_networks_compared_image_by_image_tell_the_noise(monkeypatch: pyte
     def predictions(*_: object) -> np.ndarray:
         return (hard | (rng.random(4000) < 0.1)).astype(np.int64)
 
-    monkeypatch.setattr("nas.quality.simulated_predictions", predictions)
+    monkeypatch.setattr("nas.stages.quality.simulated_predictions", predictions)
     family = SimpleNamespace(space=lambda: SimpleNamespace(candidate=tuple))
     run = SimpleNamespace(dataset=SimpleNamespace(validation=images), family=family)
     evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate, scoring=images)

@@ -8,13 +8,13 @@ import pytest
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.config import QuantizedSection, RunConfig, SpaceSection
-from nas.defaults import with_defaults
-from nas.evaluate import Evaluator
-from nas.run import Run, open_run
+from nas.evaluation.evaluate import Evaluator
+from nas.run.config import QuantizedSection, RunConfig, SpaceSection
+from nas.run.defaults import with_defaults
+from nas.run.run import Run, open_run
 from nas.stages.train import run_train
-from supernet.evaluate import build_network, simulated_accuracy
-from supernet.train.images import Images
+from supernet.data.images import Images
+from supernet.tasks.evaluate import build_network, simulated_accuracy
 from supernet.train.loop import TrainConfig
 
 FORMATS = ("fp32", "int8", "int4")

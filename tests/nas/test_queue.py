@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import text
 
 from hw_profiles.errors import TrilobitError
-from nas.objectives import objective
-from nas.queue import LOST_AT_MOST, Claim, EvaluationQueue
-from nas.store import EvaluationStore
-from supernet.family import load_family
-from supernet.space import Candidate
+from nas.evaluation.queue import LOST_AT_MOST, Claim, EvaluationQueue
+from nas.evaluation.store import EvaluationStore
+from nas.search.objectives import objective
+from supernet.families.family import load_family
+from supernet.space.space import Candidate
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 DEADLINE_S = 60

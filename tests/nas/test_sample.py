@@ -10,12 +10,12 @@ import pytest
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from nas.config import DeviceSection, RunConfig, SampleSection, SpaceSection
-from nas.documents import SamplesFile
-from nas.run import Run
-from nas.sampling import Enough, Samples
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
+from nas.run.config import DeviceSection, RunConfig, SampleSection, SpaceSection
+from nas.run.documents import Enough, SamplesFile
+from nas.run.run import Run
+from nas.sampling.sampling import Samples
 from nas.stages.sample import (
     in_words,
     most_samples,
@@ -24,10 +24,10 @@ from nas.stages.sample import (
     vary_share,
     write_samples,
 )
-from nas.validation import random_networks
-from predictors.learning_curve import CurvePoint
-from supernet.family import load_family
-from supernet.space import in_fp32
+from nas.stages.validation import random_networks
+from predictors.assessment.learning_curve import CurvePoint
+from supernet.families.family import load_family
+from supernet.space.space import in_fp32
 
 DIGITS = load_family("digits-mbconv", in_channels=1, classes=10)
 APQ = load_family("apq-proxyless", in_channels=3, classes=10)

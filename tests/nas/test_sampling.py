@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import macs, params
 from hw_profiles.streams import Stream, open_stream
-from hw_profiles.workload import macs, params
-from nas.config import SampleSection
-from nas.pareto import non_dominated
-from nas.sampling import BATCH, FEWEST, STRATEGIES, Kind, Samples, Sampling, sample
+from nas.run.config import SampleSection
+from nas.sampling.sampling import BATCH, FEWEST, STRATEGIES, Kind, Samples, Sampling, sample
+from nas.search.pareto import non_dominated
 from nas.stages.sample import vary_share
-from predictors.surrogate import embed, learn_kernel, posterior_mean
+from predictors.design.surrogate import embed, learn_kernel, posterior_mean
 from predictors.table import compile_table
-from supernet.family import load_family
-from supernet.space import Genomes, in_fp32, row_keys
+from supernet.families.family import load_family
+from supernet.space.space import Genomes, in_fp32, row_keys
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()
@@ -28,8 +28,8 @@ CORNERS = np.array([corner.genes for corner in FAMILY.corners().values()], np.in
 @pytest.fixture(autouse=True)
 def _few_are_considered(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as these small samples need."""
-    monkeypatch.setattr("nas.sampling.CONSIDERED", 150)
-    monkeypatch.setattr("nas.sampling.FRONT_BUDGET", 1_000)
+    monkeypatch.setattr("nas.sampling.sampling.CONSIDERED", 150)
+    monkeypatch.setattr("nas.sampling.sampling.FRONT_BUDGET", 1_000)
 
 
 def accuracy(genomes: Genomes) -> np.ndarray:

@@ -9,13 +9,13 @@ import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.config import RunConfig, SpaceSection
-from nas.evaluate import Evaluator
-from nas.run import Run, open_run
-from nas.search.milp import Formats, formats_of
-from nas.sensitivity import SENSITIVITIES, known_candidate, noise_to_signal, sensitivity
+from nas.allocation.sensitivity import SENSITIVITIES, known_candidate, noise_to_signal, sensitivity
+from nas.evaluation.evaluate import Evaluator
+from nas.run.config import RunConfig, SpaceSection
+from nas.run.run import Run, open_run
+from nas.search.algorithms.milp import Formats, formats_of
 from nas.stages.train import run_train
-from supernet.train.images import Images
+from supernet.data.images import Images
 from supernet.train.loop import TrainConfig
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.objectives import objective
-from nas.sharing import Task, agree, differences, work_off
-from nas.store import EvaluationStore, Result
-from supernet.family import load_family
-from supernet.space import Candidate
+from nas.evaluation.sharing import Task, agree, differences, work_off
+from nas.evaluation.store import EvaluationStore, Result
+from nas.search.objectives import objective
+from supernet.families.family import load_family
+from supernet.space.space import Candidate
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 IDENTITY = {"space": "digits", "train": {"epochs": 8}}
@@ -56,7 +56,7 @@ def accuracies(results: Iterator[Result]) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.sharing.POLL_S", 0.01)
+    monkeypatch.setattr("nas.evaluation.sharing.POLL_S", 0.01)
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -10,11 +10,11 @@ import torch
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from nas.cli import main
-from nas.config import RunConfig
-from nas.config_file import parse_config
-from nas.run import Run, find_run
-from nas.shipping import FORMATS, POINTS, ship
+from nas.cli.main import main
+from nas.export.shipping import FORMATS, POINTS, ship
+from nas.run.config import RunConfig
+from nas.run.config_file import parse_config
+from nas.run.run import Run, find_run
 from supernet.train.checkpoint import Weights, load_checkpoint, load_weights
 
 CLASSES = ("ant", "bee", "cow")
@@ -131,7 +131,7 @@ def test_an_unfinished_training_is_not_shipped(run: Run, tmp_path: Path) -> None
 def test_the_command_ships(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nas.shipping.FORMATS", ("fp32",))
+    monkeypatch.setattr("nas.export.shipping.FORMATS", ("fp32",))
     monkeypatch.setattr(ship, "__kwdefaults__", {"random": 0})
     assert main(["train", "-o", str(run.folder), "--ship", str(tmp_path / "mine.pt")]) == 0
     assert "model card: " in capsys.readouterr().out

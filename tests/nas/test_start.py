@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import supernet.zoo
-from nas.cli import main
-from nas.config_file import read_config
-from supernet.family import load_family
+from nas.cli.main import main
+from nas.run.config_file import read_config
+from supernet.families.family import load_family
 from supernet.train.checkpoint import Weights, load_weights, save_weights
 
 CLASSES = ("ant", "bee", "cow")

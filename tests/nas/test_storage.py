@@ -8,7 +8,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from hw_profiles.errors import TrilobitError
-from nas.storage import hidden, open_storage
+from nas.run.storage import hidden, open_storage
 
 SERVER = "postgresql+psycopg://me:s3cret@127.0.0.1:1/trilobit"  # nothing listens there
 
@@ -34,7 +34,7 @@ def test_several_may_make_the_same_file_at_the_same_moment(tmp_path: Path) -> No
 
 def test_an_error_that_stays_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    monkeypatch.setattr("nas.storage.time.sleep", tried.append)
+    monkeypatch.setattr("nas.run.storage.time.sleep", tried.append)
     (tmp_path / "run.db").write_text("no database")
     with pytest.raises(TrilobitError, match="put a copy of it back, or delete it"):
         open_storage(f"sqlite:///{tmp_path / 'run.db'}", grace_s=60)
@@ -49,7 +49,7 @@ def test_tables_that_exist_for_ever_give_no_advice_on_disks(
     def collide(*_: object, **__: object) -> None:
         raise OperationalError("CREATE TABLE", {}, Exception("table studies already exists"))
 
-    monkeypatch.setattr("nas.storage.time.sleep", lambda _: None)
+    monkeypatch.setattr("nas.run.storage.time.sleep", lambda _: None)
     monkeypatch.setattr(RDBStorage, "__init__", collide)
     with pytest.raises(TrilobitError, match="already exists; other processes use it at the same moment"):
         open_storage(f"sqlite:///{tmp_path / 'run.db'}", grace_s=60)

@@ -9,10 +9,10 @@ import pytest
 from optuna.exceptions import StorageInternalError
 
 from hw_profiles.errors import TrilobitError
-from nas.objectives import objective
-from nas.store import EvaluationStore
-from supernet.family import load_family
-from supernet.space import Candidate
+from nas.evaluation.store import EvaluationStore
+from nas.search.objectives import objective
+from supernet.families.family import load_family
+from supernet.space.space import Candidate
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 OBJECTIVES = [objective("accuracy"), objective("latency")]

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from nas.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes, table
+from nas.cli.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes, table
 from tests.nas.exported import latency, manifest
 
 SMALL = ExportedNetwork("a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)

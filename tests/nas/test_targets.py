@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Measurement
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
-from nas.config import RunConfig, SearchSection
-from nas.costs import Costs, compile_costs
-from nas.objectives import OBJECTIVES, Values
-from nas.search.loop import search
-from nas.search.searcher import make_searcher
-from nas.targets import (
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.measurement import Measurement
+from hw_profiles.profiles.profile import DeviceProfile
+from nas.problem.costs import Costs, compile_costs
+from nas.problem.targets import (
     check_reachable,
     largest_costs,
     limit_lines,
@@ -24,8 +20,12 @@ from nas.targets import (
     show,
     worst_costs,
 )
-from supernet.family import Family
-from supernet.space import Genomes
+from nas.run.config import RunConfig, SearchSection
+from nas.search.loop import search
+from nas.search.objectives import OBJECTIVES, Values
+from nas.search.searcher import make_searcher
+from supernet.families.family import Family
+from supernet.space.space import Genomes
 
 LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6, "memory": 6e4}
 

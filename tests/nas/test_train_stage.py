@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nas.cli import main
-from nas.scalars import HINT, scalar_log
+from nas.cli.main import main
+from nas.run.stopping import SIGNALS, stop_on_signals
+from nas.stages.tensorboard import HINT, scalar_log
 from nas.stages.train import _scalars
-from nas.stopping import SIGNALS, stop_on_signals
 from supernet.train.loop import Progress
 
 # -- stopping -----------------------------------------------------------------------------------------

@@ -11,17 +11,17 @@ import numpy as np
 import onnx
 import pytest
 
-from hw_profiles.backends.ort import CPU, integer_sums
 from hw_profiles.files import write_json
-from hw_profiles.measurement import MeasurePlan, plan_on
-from nas.cli import main
-from nas.export.check import Input
+from hw_profiles.measure.measurement import MeasurePlan, plan_on
+from hw_profiles.runtimes.ort.runtime import CPU, integer_sums
+from nas.checks.check import Input
+from nas.cli.main import main
+from nas.emit.to_onnx import described, random_network
 from nas.export.manifest import CLAIMS, MANIFEST, file_entries
-from nas.export.to_onnx import described, random_network
-from nas.finding import Finding
-from nas.verification import Checks, verify
-from supernet.family import Family
-from supernet.train.data import load_data
+from nas.verification.finding import Finding
+from nas.verification.verification import Checks, verify
+from supernet.data.dataset import load_data
+from supernet.families.family import Family
 from tests.nas.exported import copied, endless, forged, greedy, write_exported
 
 Complaint = Callable[..., str]
@@ -280,7 +280,7 @@ def test_one_rule_says_how_a_device_is_measured() -> None:
 def test_latency_is_measured_as_the_manifest_says(
     exported: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas import file_checks
+    from nas.verification.verification import file_checks
 
     asked = []
 
@@ -316,8 +316,8 @@ def test_a_latency_that_cannot_be_measured_here_is_said(
 def test_an_endless_file_is_ended(
     exported: Path, tmp_path: Path, complaint: Complaint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.file_checks.TRIAL_S", 2.0)
-    monkeypatch.setattr("nas.bench.START_S", 2.0)
+    monkeypatch.setattr("nas.verification.file_checks.TRIAL_S", 2.0)
+    monkeypatch.setattr("nas.serving.bench.START_S", 2.0)
     model = described(endless(), {"trilobit.id": exported.name})
     folder = forged(exported, tmp_path, files={"model.onnx": model})
     assert "no end after 2 s" in complaint("verify", folder)

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import LayerSpec, WorkloadBuilder
-from nas.cli import main
-from nas.export.check import Input, digest
-from nas.export.library import MACHINES, machine_of
-from nas.export.library_check import EXACT, ShippedLibrary, ship_library
-from nas.export.to_onnx import emit, random_network
-from nas.export.verify import file_accuracy
-from supernet.network import Network
-from supernet.train.data import Dataset, load_data
+from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from nas.checks.check import Input, digest
+from nas.checks.parity import file_accuracy
+from nas.cli.main import main
+from nas.emit.to_onnx import emit, random_network
+from nas.export.library.check import EXACT, ShippedLibrary, ship_library
+from nas.export.library.library import MACHINES, machine_of
+from supernet.data.dataset import Dataset, load_data
+from supernet.graph.quantized_graph import Network
 from tests.nas.exported import forged, write_exported
 
 CROSS = "aarch64-linux-gnu"
@@ -62,7 +62,7 @@ def ship(network: Network, data: Dataset, target: str, database: Path) -> Shippe
     )
     run: Any = SimpleNamespace(config=config, dataset=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas.export.to_tvm.run_locally", None)
+        patch.setattr("nas.export.library.to_tvm.run_locally", None)
         library = ship_library(run, network, emit(network), image_of(network, data))
     assert library is not None
     return library
@@ -144,7 +144,7 @@ def test_a_library_is_not_loaded_unless_it_is_the_one(
     folder = changed(exported, tmp_path)
     with (folder / "model.so").open("ab") as file:
         file.write(b"x")
-    for module in ("nas.library_checks", "nas.bench"):
+    for module in ("nas.verification.library_checks", "nas.serving.bench"):
         monkeypatch.setattr(f"{module}.confined", None)  # calling it would be no exit with 2
     assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2
     assert "size of model.so was" in capsys.readouterr().err
@@ -197,7 +197,7 @@ def test_a_library_that_does_not_run_is_found(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nas.library_checks.TRIAL_S", 2.0)
+    monkeypatch.setattr("nas.verification.library_checks.TRIAL_S", 2.0)
     code = compiled(source, tmp_path) if source else Path(_ctypes.__file__).read_bytes()
     folder = changed(exported, tmp_path / "sent", code)
     assert main(["verify", str(folder), "--no-latency", "--run-library"]) == 2

@@ -11,15 +11,15 @@ import pytest
 
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from nas.cli import main
-from nas.config import RunConfig
-from nas.config_file import parse_config, read_config, render_config
-from nas.default_formats import formats_of_layers
-from nas.documents import Environment
-from nas.evaluate import Evaluator, supernet_identity
-from nas.run import Run, open_run
-from nas.sharing import agree
-from supernet.family import load_family
+from nas.cli.main import main
+from nas.evaluation.evaluate import Evaluator, supernet_identity
+from nas.evaluation.sharing import agree
+from nas.run.config import RunConfig
+from nas.run.config_file import parse_config, read_config, render_config
+from nas.run.default_formats import formats_of_layers
+from nas.run.documents import Environment
+from nas.run.run import Run, open_run
+from supernet.families.family import load_family
 
 Nas = Callable[..., tuple[str, str]]
 SERVER = "postgresql+psycopg://me:s3cret@127.0.0.1:1/trilobit"  # nothing listens there
@@ -72,7 +72,7 @@ def lead(config: RunConfig, folder: Path, **changed: Any) -> Run:
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.worker.POLL_S", 0.01)
+    monkeypatch.setattr("nas.evaluation.worker.POLL_S", 0.01)
 
 
 def test_a_worker_of_the_same_run_joins(nas: Nas, config: RunConfig, folder: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_measured_devices_are_left_alone(
 ) -> None:
     """Without --measure a worker takes samples only, whatever waits."""
     # both devices round weights alike, or these would be two runs
-    monkeypatch.setattr("hw_profiles.backends.ort.integer_sums", lambda provider: "exact")
+    monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.integer_sums", lambda provider: "exact")
     measured = replace(config, device=replace(config.device, name="ort"))
     run = trained(tmp_path / "measured", measured)
     agree(Evaluator(run).samples, supernet_identity(run))

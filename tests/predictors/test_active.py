@@ -5,9 +5,9 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
-from hw_profiles.workload import macs, params
-from predictors.active import most_informative
-from predictors.surrogate import (
+from hw_profiles.graph.workload import macs, params
+from predictors.design.active import most_informative
+from predictors.design.surrogate import (
     JITTER,
     PRIOR,
     Groups,
@@ -22,8 +22,8 @@ from predictors.surrogate import (
     stage_sums,
 )
 from predictors.table import compile_table
-from supernet.family import load_family
-from supernet.space import Choice, SearchSpace
+from supernet.families.family import load_family
+from supernet.space.space import Choice, SearchSpace
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from hw_profiles.errors import TrilobitError
-from predictors.apq_encoding import apq_encoding
-from supernet.family import load_family
-from supernet.space import Genomes, Option, SearchSpace
+from predictors.accuracy.apq_encoding import apq_encoding
+from supernet.families.family import load_family
+from supernet.space.space import Genomes, Option, SearchSpace
 
 FAMILY = load_family("apq-proxyless", in_channels=3, classes=10)
 SPACE = FAMILY.space()

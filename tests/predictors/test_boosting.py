@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from predictors.boosting import BoostingPredictor
-from predictors.calibration import coverage
-from predictors.quality import tau
-from predictors.ridge import RidgePredictor
-from supernet.family import load_family
+from predictors.accuracy.boosting import BoostingPredictor
+from predictors.accuracy.ridge import RidgePredictor
+from predictors.assessment.conformal import coverage
+from predictors.assessment.quality import tau
+from supernet.families.family import load_family
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 DEPTHS = [column for name, column in SPACE.columns.items() if name.endswith("depth")]

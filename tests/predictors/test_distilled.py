@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy.stats import kendalltau
 
-from predictors import distilled
-from predictors.distilled import Distilled, distil, offspring
+from predictors.accuracy import distilled
+from predictors.accuracy.distilled import Distilled, distil, offspring
 from predictors.predictor import Prediction
-from supernet.family import load_family
-from supernet.space import Genomes
+from supernet.families.family import load_family
+from supernet.space.space import Genomes
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 EFFECTS = np.random.default_rng(0).uniform(-1, 2, len(SPACE.choices))

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hw_profiles.workload import macs, params
+from hw_profiles.graph.workload import macs, params
 from predictors import features
 from predictors.table import beside, compile_table, gene_table
-from supernet.family import load_family
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.families.family import load_family
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = SearchSpace(

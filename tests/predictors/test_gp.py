@@ -8,15 +8,25 @@ from scipy.stats import kendalltau
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
-from hw_profiles.workload import macs, params
-from predictors import gp
-from predictors.calibration import NOMINAL, coverage
-from predictors.gp import GpPredictor, posterior
-from predictors.gp_features import reader
-from predictors.gp_kernel import CONSTANT, Hyper, Kernel, bend, cost, grouped, noise_of, solve, unbend
+from hw_profiles.graph.workload import macs, params
+from predictors.accuracy import gp
+from predictors.accuracy.gp import GpPredictor, posterior
+from predictors.accuracy.gp_features import reader
+from predictors.accuracy.gp_kernel import (
+    CONSTANT,
+    Hyper,
+    Kernel,
+    bend,
+    cost,
+    grouped,
+    noise_of,
+    solve,
+    unbend,
+)
+from predictors.assessment.conformal import NOMINAL, coverage
 from predictors.table import CostTable, compile_table
-from supernet.family import load_family
-from supernet.space import Genomes
+from supernet.families.family import load_family
+from supernet.space.space import Genomes
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()

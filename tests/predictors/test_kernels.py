@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import Estimate, Measurement
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import load_profile, save_profile
-from hw_profiles.workload import OPS, LayerSpec, conversion
-from predictors.calibration import coverage
-from predictors.kernels import KernelPredictor, Scale, fill, fit_profile, left_out, source
-from predictors.unit_features import format_bits, in_bounds_taps, rough_cost, unit_features
+from hw_profiles.graph.workload import OPS, LayerSpec, conversion
+from hw_profiles.measure.measurement import Estimate, Measurement
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile, save_profile
+from predictors.assessment.conformal import coverage
+from predictors.latency.kernels import KernelPredictor, Scale, fill, fit_profile, left_out, source
+from predictors.latency.unit_features import format_bits, in_bounds_taps, rough_cost, unit_features
 
 SHARE = 0.2
 CLOSE = 0.1  # median relative error that a fifth of a smooth device's units must reach

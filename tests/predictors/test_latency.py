@@ -10,12 +10,12 @@ from numpy.testing import assert_allclose
 from scipy.stats import spearmanr
 
 from hw_profiles.errors import TrilobitError
-from predictors.calibration import coverage
-from predictors.components import LEARNED_ON, Variances, condition, fit_process
-from predictors.device_transfer import choose_networks, fit_sources
-from predictors.latency import LatencyPredictor, Noise, describe, evidence
-from predictors.ridge import RidgePredictor
-from supernet.space import Choice, Genomes, SearchSpace
+from predictors.accuracy.ridge import RidgePredictor
+from predictors.assessment.conformal import coverage
+from predictors.latency.components import LEARNED_ON, Variances, condition, fit_process
+from predictors.latency.device_transfer import choose_networks, fit_sources
+from predictors.latency.networks import LatencyPredictor, Noise, describe, evidence
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 NB201 = Path(__file__).parents[2].parent / "shared" / "data" / "latency" / "nb201.npz"
 OPS = ("none", "skip", "one", "three", "pool")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from predictors.learning_curve import ALWAYS, curve_point, fit_power_law, learning_curve
+from predictors.assessment.learning_curve import ALWAYS, curve_point, fit_power_law, learning_curve
 
 
 @given(

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from predictors.boosting import BoostingPredictor
-from predictors.gp import GpPredictor
-from predictors.left_out import LeavesOut, folds_of, left_out
-from predictors.mlp import MlpPredictor
+from predictors.accuracy.boosting import BoostingPredictor
+from predictors.accuracy.gp import GpPredictor
+from predictors.accuracy.mlp import MlpPredictor
+from predictors.accuracy.ridge import RidgePredictor
+from predictors.assessment.out_of_fold import LeavesOut, folds_of, left_out
+from predictors.assessment.quality import tau
 from predictors.predictor import MakePredictor
-from predictors.quality import tau
-from predictors.ridge import RidgePredictor
-from supernet.family import load_family
-from supernet.space import Genomes, row_keys
+from supernet.families.family import load_family
+from supernet.space.space import Genomes, row_keys
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 POLICY = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]

@@ -6,11 +6,11 @@ import torch
 from numpy.testing import assert_array_equal
 from scipy.stats import kendalltau
 
-from predictors import mlp
-from predictors.calibration import NOMINAL, coverage
-from predictors.mlp import MlpPredictor
-from supernet.family import load_family
-from supernet.space import Genomes
+from predictors.accuracy import mlp
+from predictors.accuracy.mlp import MlpPredictor
+from predictors.assessment.conformal import NOMINAL, coverage
+from supernet.families.family import load_family
+from supernet.space.space import Genomes
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 FORMATS = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]

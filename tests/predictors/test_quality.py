@@ -11,12 +11,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from predictors.calibration import NOMINAL, calibrate, coverage
+from predictors.assessment.conformal import NOMINAL, calibrate, coverage
+from predictors.assessment.quality import BANDS, architecture_folds, assess, judge, pairwise_accuracy, tau
 from predictors.predictor import Prediction
-from predictors.quality import BANDS, architecture_folds, assess, judge, pairwise_accuracy, tau
 from predictors.table import CostTable
-from supernet.family import load_family
-from supernet.space import Genomes, SearchSpace
+from supernet.families.family import load_family
+from supernet.space.space import Genomes, SearchSpace
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 FORMATS = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]

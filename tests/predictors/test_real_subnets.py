@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from predictors.calibration import coverage
+from predictors.assessment.conformal import coverage
 from predictors.predictor import load_predictor
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 SUBNETS = Path(__file__).parents[2].parent / "shared" / "data" / "subnets" / "ofa_mbv3_w10.npz"
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictors.ridge import fit_line
+from predictors.accuracy.ridge import fit_line
 
 
 def test_numpys_singular_values_are_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:

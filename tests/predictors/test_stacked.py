@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from predictors.calibration import coverage
-from predictors.left_out import FEW
-from predictors.predictor import FEWEST, load_predictor
-from predictors.quality import tau
-from predictors.stacked import (
+from predictors.accuracy.stacked import (
     EXPECTED,
     LEAST_WEIGHT,
     MEMBERS,
@@ -24,9 +20,13 @@ from predictors.stacked import (
     best_weights,
     even_scale,
 )
-from predictors.surrogate import evened
-from supernet.family import load_family
-from supernet.space import Genomes
+from predictors.assessment.conformal import coverage
+from predictors.assessment.out_of_fold import FEW
+from predictors.assessment.quality import tau
+from predictors.design.surrogate import evened
+from predictors.predictor import FEWEST, load_predictor
+from supernet.families.family import load_family
+from supernet.space.space import Genomes
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
 QUICK = ("ridge", "boosting")  # members that take no time

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hw_profiles.memory import peak_bytes
-from hw_profiles.workload import LayerSpec, macs, params
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import LayerSpec, macs, params
 from predictors import table
 from predictors.table import (
     beside,
@@ -20,8 +20,8 @@ from predictors.table import (
     gene_table,
     option_costs,
 )
+from supernet.families.family import FAMILIES, CostTerm, Family, load_family
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import FAMILIES, CostTerm, Family, load_family
 
 COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
 NARROW = ("int4", "int6/int6", "fp32", "int2/int4")  # with changes between integer formats

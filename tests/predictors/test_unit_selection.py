@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec
-from predictors.kernels import choose_units, fill, source
-from supernet.family import Family
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.profiles.profile import DeviceProfile
+from predictors.latency.kernels import choose_units, fill, source
+from supernet.families.family import Family
 
 SEEDS, ROUNDS = 2, 4
 
@@ -84,7 +84,7 @@ def test_units_that_never_occur_come_last(device_profile: DeviceProfile, layers:
 def test_a_larger_space_is_chosen_from_in_part(
     device_profile: DeviceProfile, layers: Sequence[LayerSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("predictors.kernels.CONSIDERED", 50)
+    monkeypatch.setattr("predictors.latency.kernels.CONSIDERED", 50)
     empty = replace(device_profile, table={})
     assert len(set(choose_units(layers, empty, 20, rng=np.random.default_rng(0)))) == 20
 

@@ -7,14 +7,14 @@ import pytest
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import macs, params
-from predictors.calibration import coverage
+from hw_profiles.graph.workload import macs, params
+from predictors.accuracy.ridge import RidgePredictor
+from predictors.accuracy.warm_start import AffinePrior, WarmStart, fit_line, line_left_out, map_genomes, warm
+from predictors.assessment.conformal import coverage
 from predictors.predictor import FEWEST, MakePredictor, load_predictor
-from predictors.ridge import RidgePredictor
 from predictors.table import CostTable, compile_table
-from predictors.warm_start import AffinePrior, WarmStart, fit_line, line_left_out, map_genomes, warm
-from supernet.family import load_family
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.families.family import load_family
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from supernet.train.data import Dataset, load_data
+from supernet.data.dataset import Dataset, load_data
 
 
 @pytest.fixture(scope="session")

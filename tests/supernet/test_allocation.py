@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.optimize import milp
 
-import supernet.allocation
-from supernet.allocation import (
+import supernet.solvers.multiple_choice
+from supernet.solvers.multiple_choice import (
     InfeasibleError,
     Limit,
     Problem,
@@ -227,8 +227,8 @@ def test_large_problems_are_solved_nearly_exactly(monkeypatch: pytest.MonkeyPatc
     )
     problem = Problem((4,) * 300, alone(damage), limits)
     exact = solve(problem)
-    monkeypatch.setattr(supernet.allocation, "EXACT_BINARIES", 1000)
-    monkeypatch.setattr(supernet.allocation, "CORE", 20)
+    monkeypatch.setattr(supernet.solvers.multiple_choice, "EXACT_BINARIES", 1000)
+    monkeypatch.setattr(supernet.solvers.multiple_choice, "CORE", 20)
     found = solve(problem)
     assert found.bound <= exact.cost <= found.cost <= 1.005 * exact.cost
     impossible = replace(limits[0], upper=1.0)
@@ -244,8 +244,8 @@ def test_a_core_that_is_too_small_grows(monkeypatch: pytest.MonkeyPatch) -> None
     costs = alone([rng.random(4) for _ in range(30)])
     problem = Problem((4,) * 30, costs, (Limit("width", widths, upper=met, lower=met),))
     exact = solve(problem)
-    monkeypatch.setattr(supernet.allocation, "EXACT_BINARIES", 100)
-    monkeypatch.setattr(supernet.allocation, "CORE", 1)
+    monkeypatch.setattr(supernet.solvers.multiple_choice, "EXACT_BINARIES", 100)
+    monkeypatch.setattr(supernet.solvers.multiple_choice, "CORE", 1)
     found = solve(problem)
     assert total(widths, found.chosen) == met
     assert found.bound <= exact.cost <= found.cost
@@ -259,7 +259,7 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str], monkeypatch: pyte
         ctypes.CDLL(None).puts(b"buffered by C")
         return milp(*arguments, **options)
 
-    monkeypatch.setattr(supernet.allocation, "milp", noisy)
+    monkeypatch.setattr(supernet.solvers.multiple_choice, "milp", noisy)
     print("before")
     assert solve(Problem((2,), alone([np.array([1.0, 0.5])]))).cost == 0.5
     print("after")

@@ -7,12 +7,12 @@ import textwrap
 
 import pytest
 
-from supernet.train import allocator
-from supernet.train.allocator import keep_freed_memory
+from supernet.train import malloc as allocator
+from supernet.train.malloc import keep_freed_memory
 
 FAULTS = textwrap.dedent("""
     import ctypes, resource, sys
-    from supernet.train.allocator import keep_freed_memory
+    from supernet.train.malloc import keep_freed_memory
 
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hw_profiles.errors import TrilobitError
-from supernet.train import cifar10
-from supernet.train.data import Dataset, Images, load_data, stratified_split, to_batch
+from supernet.data import cifar10
+from supernet.data.dataset import Dataset, Images, load_data, stratified_split, to_batch
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 CIFAR_IMAGES = SHARED / "cifar10-images.tar.xz"

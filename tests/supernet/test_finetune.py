@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from nas.export.to_onnx import emit
-from nas.export.verify import check_parity
-from supernet.evaluate import build_network, calibration_images, simulated_accuracy
+from nas.checks.parity import check_parity
+from nas.emit.to_onnx import emit
+from supernet.data.dataset import Dataset, load_data
+from supernet.data.images import Images
+from supernet.families.family import Family
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import Family
-from supernet.space import Candidate
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train.checkpoint import load_checkpoint
-from supernet.train.data import Dataset, load_data
 from supernet.train.finetune import (
     Classroom,
     FineTuning,
@@ -26,7 +27,6 @@ from supernet.train.finetune import (
     steps_left,
     tuned_network,
 )
-from supernet.train.images import Images
 from supernet.train.loop import TrainConfig, load_supernet, train
 from supernet.train.quantized import first_quantizers
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from hw_profiles.errors import TrilobitError
-from supernet.train import data, image_archives
-from supernet.train.data import image_shape, load_data
-from supernet.train.image_archives import LARGEST_SIDE, MOST_SIZE
+from supernet.data import dataset as data
+from supernet.data import image_archives
+from supernet.data.dataset import image_shape, load_data
+from supernet.data.image_archives import LARGEST_SIDE, MOST_SIZE
 
 N = 12
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import FAMILIES, Family, load_family
+from supernet.data.dataset import Dataset
+from supernet.data.images import Images
+from supernet.families.family import FAMILIES, Family, load_family
 from supernet.train.checkpoint import (
     Weights,
     load_checkpoint,
@@ -18,8 +20,6 @@ from supernet.train.checkpoint import (
     save_weights,
     trained_weights,
 )
-from supernet.train.data import Dataset
-from supernet.train.images import Images
 from supernet.train.initial import identity, start_from, weights_path
 from supernet.train.loop import TrainConfig, load_supernet, train
 

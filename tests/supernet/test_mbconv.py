@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.workload import FP32, LayerSpec, Workload, macs, params
+from hw_profiles.graph.workload import FP32, LayerSpec, Workload, macs, params
+from supernet.families.family import FAMILIES, load_family
 from supernet.families.mbconv import PARTS, Block, MBConvArch, MBConvFamily, Stage
-from supernet.family import FAMILIES, load_family
-from supernet.space import Candidate
+from supernet.space.space import Candidate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "families.json").read_text())
 CONVERSIONS = ("quantize", "dequantize")

@@ -17,10 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import Family
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset
 from supernet.train.loop import train
 from supernet.train.parallel import (
     World,
@@ -138,10 +138,10 @@ MEMBER = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
-from supernet.family import load_family
+from supernet.families.family import load_family
 from supernet.train import loop
 from supernet.train.config import TrainConfig
-from supernet.train.data import load_data
+from supernet.data.dataset import load_data
 from supernet.train.parallel import joined_world
 from dataclasses import replace
 

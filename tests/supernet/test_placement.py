@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import Family
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family
 from supernet.train.augment import cutout, mixup, shift_and_flip
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset
 from supernet.train.loop import load_supernet, train
 from supernet.train.parallel import World
 from supernet.train.placement import choose_placement

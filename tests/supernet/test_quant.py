@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit, random_network
-from supernet.family import Family, load_family
-from supernet.network import Network, Parameters, bias_codes
-from supernet.quant import simulate as simulation
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.formats.format import QuantParams
-from supernet.quant.simulate import EXACT_PRODUCTS, simulate
-from supernet.space import Candidate, in_fp32
-from supernet.subnet import Subnet, recalibrate
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit, random_network
+from supernet.families.family import Family, load_family
+from supernet.formats.format import QuantParams
+from supernet.graph import simulate as simulation
+from supernet.graph.quantized_graph import Network, Parameters, bias_codes
+from supernet.graph.simulate import EXACT_PRODUCTS, simulate
+from supernet.graph.subnet import Subnet, recalibrate
+from supernet.ptq.calibrate import observe, quantize
+from supernet.space.space import Candidate, in_fp32
 
 FP32_ROUNDING = 1e-5  # folding batch norm and another order of sums, over some thirty layers
 SAME_CODES = 1e-5  # equal codes everywhere leave only the last fp32 product to differ

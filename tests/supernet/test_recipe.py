@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.evaluate import build_network, calibration_images, simulated_accuracy
-from supernet.family import Family
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family
+from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
 from supernet.train import loop
 from supernet.train.batches import Batches
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
-from supernet.train.data import Dataset
 from supernet.train.loop import load_supernet, start, train
 from supernet.train.parallel import World
 from supernet.train.teacher import load_teacher

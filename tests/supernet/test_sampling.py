@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.registry import names
-from supernet.family import FAMILIES, Family, load_family
-from supernet.space import Candidate, SearchSpace
+from supernet.families.family import FAMILIES, Family, load_family
+from supernet.space.space import Candidate, SearchSpace
 from supernet.train.sampling import ALONE, closed_dimensions, shrinking, step_archs
 
 DRAWN = 60

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from supernet.space import Choice, SearchSpace, row_keys, unique_rows
+from supernet.space.space import Choice, SearchSpace, row_keys, unique_rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "space.json"
 KINDS = ("architecture", "pruning", "precision")
@@ -72,7 +72,7 @@ def test_dead_genes_follow_the_written_conditions(space: SearchSpace, seed: int)
 def test_any_split_into_tables_says_the_same(space: SearchSpace, seed: int) -> None:
     genomes = random_genomes(space, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("supernet.space.MOST_SKELETONS", 2)
+        patch.setattr("supernet.space.space.MOST_SKELETONS", 2)
         split = SearchSpace(space.family, space.choices)
         np.testing.assert_array_equal(split.active(genomes), space.active(genomes))
         np.testing.assert_array_equal(split.canonical(genomes), space.canonical(genomes))

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import Family, load_family
+from supernet.data.dataset import Dataset, load_data
+from supernet.data.images import Images
+from supernet.families.family import Family, load_family
 from supernet.train import loop
 from supernet.train.checkpoint import load_checkpoint
-from supernet.train.data import Dataset, load_data
-from supernet.train.images import Images
 from supernet.train.loop import TrainConfig, load_supernet, train
 from supernet.train.losses import distillation_loss
 from supernet.train.sampling import sandwich

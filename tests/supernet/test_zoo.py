@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import load_family
+from supernet.families.family import load_family
 from supernet.train.checkpoint import Weights, load_weights
 from supernet.train.initial import start_from
 from supernet.zoo import ZOO, is_shipped, shipped

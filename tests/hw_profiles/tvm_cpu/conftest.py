@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target
-from hw_profiles.backends.tvm_cpu.tuning import Database, run_locally, tune
-from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
-from hw_profiles.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target
+from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally, tune
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 
 
 @pytest.fixture(scope="session")

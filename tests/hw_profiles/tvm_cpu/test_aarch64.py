@@ -12,13 +12,13 @@ import pytest
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
-from hw_profiles.arithmetic import random_network, random_tensor, run_network
-from hw_profiles.backends.tvm_cpu.backend import compiled_units
-from hw_profiles.backends.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.backends.tvm_cpu.tuning import Database, agrees
-from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
+from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
+from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.runtimes.tvm_cpu.tuning import Database, agrees
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 
 COMPILER, EMULATOR, LIBRARIES = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
 HOST = Path(__file__).with_name("run_library.c")

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import tvm
 
-from hw_profiles.backend import Job
-from hw_profiles.backends.tvm_cpu import backend as backend_module
-from hw_profiles.backends.tvm_cpu.backend import TvmBackend, default_database
-from hw_profiles.backends.tvm_cpu.target import TvmTarget
 from hw_profiles.errors import TrilobitError
-from hw_profiles.interleave import Pulse
-from hw_profiles.measurement import MeasurePlan
-from hw_profiles.probe import alone
-from hw_profiles.workload import LayerSpec, Workload, parse_key, single
+from hw_profiles.graph.workload import LayerSpec, Workload, parse_key, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.in_context import alone
+from hw_profiles.measure.interleave import Pulse
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.tvm_cpu import runtime as backend_module
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend, default_database
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 
 QUICK = MeasurePlan(rounds=3, window_s=2e-5, waiting_s=0.0)
 

@@ -15,23 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles import profiler
-from hw_profiles.arithmetic import random_inputs, random_numbers, run_unit
-from hw_profiles.backend import Job
-from hw_profiles.backends.tvm_cpu import boards
-from hw_profiles.backends.tvm_cpu import tracker as tracker_module
-from hw_profiles.backends.tvm_cpu.backend import TvmBackend
-from hw_profiles.backends.tvm_cpu.boards import Board
-from hw_profiles.backends.tvm_cpu.compile import compile_candidates, link_shared
-from hw_profiles.backends.tvm_cpu.dot import sums_of
-from hw_profiles.backends.tvm_cpu.remote import RemoteTvmBackend, open_tvm
-from hw_profiles.backends.tvm_cpu.target import host_target
-from hw_profiles.backends.tvm_cpu.templates import template_of
-from hw_profiles.backends.tvm_cpu.tracker import Tracker, parse_tracker
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measurement import MeasurePlan, Samples
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.workload import LayerSpec, Workload, single
+from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.measurement import MeasurePlan, Samples
+from hw_profiles.profiles import profiler
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
+from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates, link_shared
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend
+from hw_profiles.runtimes.tvm_cpu.target import host_target
+from hw_profiles.runtimes.tvm_cpu.templates import template_of
+from hw_profiles.runtimes.tvm_rpc import boards
+from hw_profiles.runtimes.tvm_rpc import tracker as tracker_module
+from hw_profiles.runtimes.tvm_rpc.boards import Board
+from hw_profiles.runtimes.tvm_rpc.remote import RemoteTvmBackend, open_tvm
+from hw_profiles.runtimes.tvm_rpc.tracker import Tracker, parse_tracker
 
 START_S = 180.0  # a tracker and servers, each of which imports TVM twice
 FACTOR = 10.0  # between a unit's time here and over RPC, on a busy machine; a window is 50 runs and more

@@ -10,19 +10,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hw_profiles.arithmetic import UnitNumbers, random_inputs, random_numbers, run_unit, weight_range
-from hw_profiles.backends.tvm_cpu.compile import compile_candidate, link_shared
-from hw_profiles.backends.tvm_cpu.dot import (
+from hw_profiles.graph.workload import LayerSpec, parse_key, single
+from hw_profiles.reference.integer_ops import (
+    UnitNumbers,
+    random_inputs,
+    random_numbers,
+    run_unit,
+    weight_range,
+)
+from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, link_shared
+from hw_profiles.runtimes.tvm_cpu.dot import (
     INSTRUCTIONS,
     checked_codes,
     exact_where_needed,
     instruction_of,
     sums_of,
 )
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.backends.tvm_cpu.templates import template_of
-from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
-from hw_profiles.workload import LayerSpec, parse_key, single
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.runtimes.tvm_cpu.templates import template_of
 
 POINTWISE = parse_key("conv 16x4x4>16 k1s1g1 relu w=int8 a=int8")
 EXACT = replace(POINTWISE, weight_format="int8-exact")

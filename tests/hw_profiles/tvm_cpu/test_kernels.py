@@ -1,21 +1,23 @@
-"""Every schedule of every kind of unit computes what `hw_profiles.arithmetic` says, bit for bit."""
+"""Every schedule of every kind of unit computes what `hw_profiles.reference.integer_ops` says, bit for
+bit.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hw_profiles.arithmetic import UnitNumbers, random_inputs, random_numbers, run_unit
-from hw_profiles.backends.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
-from hw_profiles.backends.tvm_cpu.dot import sums_of
-from hw_profiles.backends.tvm_cpu.epilogue import output_zero_point
-from hw_profiles.backends.tvm_cpu.target import TvmTarget
-from hw_profiles.backends.tvm_cpu.templates import is_supported, template_of
-from hw_profiles.backends.tvm_cpu.tuning import agrees, run_locally
-from hw_profiles.backends.tvm_cpu.unit import Tile
-from hw_profiles.workload import LayerSpec, parse_key
+from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.reference.integer_ops import UnitNumbers, random_inputs, random_numbers, run_unit
+from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.epilogue import output_zero_point
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.templates import is_supported, template_of
+from hw_profiles.runtimes.tvm_cpu.tuning import agrees, run_locally
+from hw_profiles.runtimes.tvm_cpu.unit import Tile
 from predictors.table import distinct_layers
-from supernet.family import Family, load_family
+from supernet.families.family import Family, load_family
 
 FAST = (
     "stem 3x9x9>16 k3s2g1 relu w=int8 a=int8",

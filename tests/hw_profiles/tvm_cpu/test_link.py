@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import tvm
 
-from hw_profiles.arithmetic import random_network, random_tensor, run_network
-from hw_profiles.backends.tvm_cpu.backend import network_arrays
-from hw_profiles.backends.tvm_cpu.dot import sums_of
-from hw_profiles.backends.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network
-from hw_profiles.backends.tvm_cpu.target import TvmTarget
-from hw_profiles.backends.tvm_cpu.tuning import FP32_TOLERANCE
-from hw_profiles.backends.tvm_cpu.unit import CompiledUnit
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
-from supernet.family import load_family
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network
+from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.tuning import FP32_TOLERANCE
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
+from supernet.families.family import load_family
 
 Units = Callable[[Workload], dict[str, CompiledUnit]]
 

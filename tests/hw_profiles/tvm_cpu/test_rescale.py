@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tvm import s_tir, te
 
-from hw_profiles.arithmetic import MAX_SHIFT, requantize
-from hw_profiles.backends.tvm_cpu.compile import link_shared
-from hw_profiles.backends.tvm_cpu.epilogue import codes
-from hw_profiles.backends.tvm_cpu.rescale import rescaled
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.reference.integer_ops import MAX_SHIFT, requantize
+from hw_profiles.runtimes.tvm_cpu.compile import link_shared
+from hw_profiles.runtimes.tvm_cpu.epilogue import codes
+from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 
 LANES = 16
 Rescale = Callable[[Sequence[NDArray[np.int32]], int], NDArray[np.uint8]]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.arithmetic import dyadic, rescale
-from hw_profiles.backends.tvm_cpu.short_dyadic import DIFFERENCES, shortened
+from hw_profiles.reference.integer_ops import dyadic, rescale
+from hw_profiles.runtimes.tvm_cpu.short_dyadic import DIFFERENCES, shortened
 
 
 def check(ratio: float) -> None:

@@ -4,9 +4,9 @@ import shutil
 
 import pytest
 
-from hw_profiles.backends.tvm_cpu import target as target_module
-from hw_profiles.backends.tvm_cpu.target import TvmTarget, host_target, parse_target
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.tvm_cpu import target as target_module
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target, parse_target
 
 
 def test_the_host_runs_its_own_code() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.backends.tvm_cpu.compile import compile_candidates
-from hw_profiles.backends.tvm_cpu.target import TvmTarget
-from hw_profiles.backends.tvm_cpu.tuning import Database, choose, run_locally, tune
-from hw_profiles.backends.tvm_cpu.unit import Array, CompiledUnit
-from hw_profiles.workload import LayerSpec, parse_key
+from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.tuning import Database, choose, run_locally, tune
+from hw_profiles.runtimes.tvm_cpu.unit import Array, CompiledUnit
 
 SEVERAL = parse_key("conv 16x4x4>16 k1s1g1 relu w=int8 a=int8")
 

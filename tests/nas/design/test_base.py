@@ -8,7 +8,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from nas.design.base import Base, SubStage, base_of, draw_sub_stages, ends_workloads, stage_workload
-from supernet.family import load_family
+from supernet.families.family import load_family
 
 TYPES = ("inverted", "fused", "separable")
 

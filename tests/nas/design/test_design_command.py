@@ -14,13 +14,13 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
-from nas.cli import main
+from nas.cli.main import main
 from nas.design import blocks, designed
 from nas.design.imitation import Imitation
-from nas.objectives import Limit
+from nas.search.objectives import Limit
 from nas.search.space_design import BlockTable, block_table
+from supernet.families.family import load_family
 from supernet.families.staged_file import load_space
-from supernet.family import load_family
 from supernet.train.checkpoint import Weights, save_weights
 
 DEVICE = "systolic:bitfusion"

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from nas.design.base import Base, Practice, base_of
 from nas.design.imitation import FLAT, Imitation, Lesson, lessons, losses, noise_to_signal
-from supernet.family import load_family
+from supernet.families.family import load_family
+from supernet.graph.subnet import Subnet, recalibrate
 from supernet.layers.elastic import ElasticConvNorm
-from supernet.subnet import Subnet, recalibrate
 
 PRACTICE = Practice(steps=40, batch_size=16, samples=2, images=64, judged=32)
 

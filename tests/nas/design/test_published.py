@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.block_samples import read_block_samples
 from hw_profiles.errors import TrilobitError
-from nas.cli import main
+from hw_profiles.profiles.block_samples import read_block_samples
+from nas.cli.main import main
 from nas.search.space_design import (
     DrawnNetworks,
     block_table,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from supernet.evaluate import build_network, calibration_images
-from supernet.family import Family
-from supernet.network import Network
-from supernet.space import Candidate
-from supernet.train.data import Dataset, load_data
+from supernet.data.dataset import Dataset, load_data
+from supernet.families.family import Family
+from supernet.graph.quantized_graph import Network
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, calibration_images
 from supernet.train.loop import TrainConfig, load_supernet, train
 
 Build = Callable[[Candidate], Network]

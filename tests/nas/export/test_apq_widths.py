@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
-from supernet.family import load_family
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.simulate import simulate
-from supernet.subnet import recalibrate
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
+from supernet.families.family import load_family
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import recalibrate
+from supernet.ptq.calibrate import observe, quantize
 
 BATCH = 2
 

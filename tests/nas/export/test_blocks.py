@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hw_profiles.workload import LayerSpec, single
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit, file_overhead, file_size, random_network
-from nas.export.verify import expected_kernels, optimised_ops
+from hw_profiles.graph.workload import LayerSpec, single
+from nas.checks.parity import expected_kernels, optimised_ops
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
+from supernet.families.family import load_family
 from supernet.families.ofa_mobile import MobileFamily
 from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
-from supernet.family import load_family
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import recalibrate
 from supernet.layers.activation import ACTIVATE
-from supernet.network import Network
-from supernet.quant.calibrate import before_curve, observe, quantize
-from supernet.quant.simulate import simulate
-from supernet.space import Candidate
-from supernet.subnet import recalibrate
+from supernet.ptq.calibrate import before_curve, observe, quantize
+from supernet.space.space import Candidate
 
 BATCH = 8
 FLOAT_PARITY = (
@@ -160,7 +160,7 @@ def test_the_range_before_an_hswish_is_no_wider_than_needed(activation: str, see
 
 @pytest.mark.parametrize("name", ["ofa-mbv3", "digits-mbconv"])
 def test_the_size_of_a_unit_does_not_depend_on_its_map(name: str) -> None:
-    """What `nas.costs` relies on."""
+    """What `nas.problem.costs` relies on."""
     published = load_family(name, in_channels=3, classes=10)
     space, rng = published.space(), np.random.default_rng(0)
     units = {

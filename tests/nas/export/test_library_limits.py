@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.backends.tvm_cpu.templates import is_supported
 from hw_profiles.errors import TrilobitError
-from hw_profiles.lowering import lower
-from hw_profiles.workload import LayerSpec, Workload, single
-from nas.export.library_limits import nearest_formats, require_kernels, why_not
-from supernet.family import Family, load_family
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.runtimes.tvm_cpu.templates import is_supported
+from nas.export.library.limits import nearest_formats, require_kernels, why_not
+from supernet.families.family import Family, load_family
 
 SHAPE = (16, 8, 8)
 

@@ -7,8 +7,9 @@ import torch
 from onnx import TensorProto
 
 from hw_profiles.errors import TrilobitError
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import (
+from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import (
     NARROW_OPSET,
     OPSET,
     emit,
@@ -17,10 +18,9 @@ from nas.export.to_onnx import (
     needed_opset,
     random_network,
 )
-from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
-from supernet.family import Family, load_family
-from supernet.network import Network
-from supernet.quant.simulate import simulate
+from supernet.families.family import Family, load_family
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
 
 TIES = 0.05  # of the largest logit
 HALF_ERROR = 0.02  # of the largest logit: some 20 layers of 11-bit roundings

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.backends.ort import outputs
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import Normalisation, emit
-from supernet.evaluate import build_network, calibration_images
-from supernet.family import Family, load_family
-from supernet.network import Network
-from supernet.train.data import Dataset, to_batch
+from hw_profiles.runtimes.ort.runtime import outputs
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import Normalisation, emit
+from supernet.data.dataset import Dataset, to_batch
+from supernet.families.family import Family, load_family
+from supernet.graph.quantized_graph import Network
+from supernet.tasks.evaluate import build_network, calibration_images
 from supernet.train.loop import TrainConfig, load_supernet, train
 
 pytestmark = pytest.mark.slow

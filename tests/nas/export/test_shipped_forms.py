@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from hw_profiles.backends.ort import open_session, outputs, prepared, takes_bytes
+from hw_profiles.runtimes.ort.runtime import open_session, outputs, prepared, takes_bytes
+from nas.checks.check import IMAGES, Input, agreement, expected_answers, made_up_images
+from nas.checks.probe import INTEGER_OPS, optimised_ops
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import Normalisation, described, emit, random_network
 from nas.export.card import model_card
-from nas.export.check import IMAGES, Input, agreement, expected_answers, made_up_images
 from nas.export.package import network_files
-from nas.export.probe import INTEGER_OPS, optimised_ops
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import Normalisation, described, emit, random_network
 from nas.export.written import replace_written
-from supernet.family import Family
-from supernet.network import Network
-from supernet.train.data import load_data, resized, to_batch
-from supernet.train.images import Images
+from supernet.data.dataset import load_data, resized, to_batch
+from supernet.data.images import Images
+from supernet.families.family import Family
+from supernet.graph.quantized_graph import Network
 from tests.nas.exported import claims, latency, manifest
 
 MEAN, STD = (0.3091,), (0.3488,)

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import LayerSpec, WorkloadBuilder
-from nas.cli import main
-from nas.export.check import Input
+from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from nas.checks.check import Input
+from nas.cli.main import main
+from nas.emit.to_onnx import random_network
 from nas.export.signature import sign
-from nas.export.to_onnx import random_network
-from supernet.train.data import load_data
+from supernet.data.dataset import load_data
 from tests.nas.exported import copied, write_exported
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8

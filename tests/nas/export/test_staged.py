@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
 from supernet.families.staged import StagedFamily, digits_staged
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.simulate import simulate
-from supernet.space import Candidate
-from supernet.subnet import recalibrate
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import recalibrate
+from supernet.ptq.calibrate import observe, quantize
+from supernet.space.space import Candidate
 
 BATCH = 2
 SAME_CODES = 1e-6  # no code differs; the last layer gives real values

@@ -10,13 +10,13 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import OPSET, emit, file_overhead, file_size, random_network
-from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
-from supernet.family import Family, load_family
-from supernet.network import Network
-from supernet.quant.simulate import simulate
+from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
+from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import OPSET, emit, file_overhead, file_size, random_network
+from supernet.families.family import Family, load_family
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
 
 SIZE_ERROR = 0.03  # layer names differ in length
 FLOAT_STEP = {"fp32": 1e-4, "fp16": 1e-3}  # of logits around 1

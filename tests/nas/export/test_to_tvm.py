@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from hw_profiles.arithmetic import run_network
-from hw_profiles.backends.tvm_cpu.standalone import float_operations, is_integer_only
-from hw_profiles.backends.tvm_cpu.target import parse_target
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import LayerSpec, WorkloadBuilder
-from nas.export.to_onnx import random_network
-from nas.export.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
-from supernet.network import Network
-from supernet.quant.simulate import simulate
+from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer_only
+from hw_profiles.runtimes.tvm_cpu.target import parse_target
+from nas.emit.to_onnx import random_network
+from nas.export.library.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
 
 COMPILER, EMULATOR, LIBRARIES = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
 LARGEST_FP32 = 1e-4  # difference between two orders of summation, of logits around 1
@@ -57,7 +57,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _untuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.export.to_tvm.run_locally", None)
+    monkeypatch.setattr("nas.export.library.to_tvm.run_locally", None)
 
 
 def write(library: Library, folder: Path) -> Path:

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.export import to_onnx
-from nas.export.check import DisagreementError
-from nas.export.to_onnx import emit
-from nas.export.verify import AGREEMENT, check_parity, expected_kernels, file_accuracy, file_predictions
-from supernet.evaluate import simulated_accuracy
-from supernet.family import Family
-from supernet.network import Network
-from supernet.space import Candidate
-from supernet.train.data import Dataset
+from nas.checks.check import DisagreementError
+from nas.checks.parity import AGREEMENT, check_parity, expected_kernels, file_accuracy, file_predictions
+from nas.emit import to_onnx
+from nas.emit.to_onnx import emit
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family
+from supernet.graph.quantized_graph import Network
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import simulated_accuracy
 
 Build = Callable[[Candidate], Network]
 

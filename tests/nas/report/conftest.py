@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import tomli_w
 
-from hw_profiles.backend import DeviceInfo
-from hw_profiles.calibration import Calibration, WholeNetwork, count_rows
 from hw_profiles.files import write_atomic, write_json
-from hw_profiles.measurement import Measurement, MeasurePlan
-from hw_profiles.memory import peak_bytes
-from hw_profiles.profile import DeviceProfile
-from hw_profiles.profile_file import save_profile
-from hw_profiles.workload import LayerSpec, Workload, macs, params, parse_key
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import LayerSpec, Workload, macs, params, parse_key
+from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import save_profile
 from nas.export.manifest import SCHEMA
-from nas.quality import row
-from predictors.learning_curve import CurvePoint
-from predictors.quality import judge
-from supernet.family import Family, load_family
-from supernet.space import Candidate
+from nas.stages.quality import row
+from predictors.assessment.learning_curve import CurvePoint
+from predictors.assessment.quality import judge
+from supernet.families.family import Family, load_family
+from supernet.space.space import Candidate
 from tests.nas.exported import claims, latency
 
 DEVICE = "made-up-cpu"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.pareto import Matrix, hypervolume
 from nas.search.acquisition import choose_batch, probability_to_dominate, spots_between
+from nas.search.pareto import Matrix, hypervolume
 
 REFERENCE = np.array([1.0, 1.0])
 FRONT = np.array([[0.2, 0.8], [0.5, 0.5], [0.8, 0.2]])

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nas.pareto import Matrix
-from nas.search.aging_evolution import POPULATION, AgingEvolution
+from nas.search.algorithms.aging_evolution import POPULATION, AgingEvolution
+from nas.search.algorithms.pymoo_nsga import DIRECTIONS, PymooNsga3, PymooRnsga2, reference_directions
 from nas.search.loop import search
-from nas.search.pymoo_nsga import DIRECTIONS, PymooNsga3, PymooRnsga2, reference_directions
+from nas.search.pareto import Matrix
 from nas.search.searcher import make_searcher
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 LINE = SearchSpace("line", tuple(Choice(f"g{i}", tuple(range(8))) for i in range(8)))
 

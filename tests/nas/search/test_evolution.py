@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from nas.pareto import Matrix
-from nas.search.evolution import change, exchange, in_order, spread_sample, tournament
+from nas.search.algorithms.evolution import change, exchange, in_order, spread_sample, tournament
 from nas.search.loop import search
+from nas.search.pareto import Matrix
 from nas.search.points import Points, constrained_rank
 from nas.search.searcher import make_searcher
-from supernet.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 SPACE = SearchSpace("deep", tuple(Choice(f"c{i}", (0, 1, 2)) for i in range(40)))
 RIDGE = Points(

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from nas.pareto import Matrix, hypervolume
-from nas.search.expensive import FIRST, Beliefs, Predict, Shortlist, search_expensive
+from nas.search.algorithms.expensive import FIRST, Beliefs, Predict, Shortlist, search_expensive
 from nas.search.loop import search
+from nas.search.pareto import Matrix, hypervolume
 from nas.search.points import Points
 from nas.search.searcher import make_searcher
-from supernet.space import Choice, Genomes, SearchSpace, unique_rows
+from supernet.space.space import Choice, Genomes, SearchSpace, unique_rows
 
 SPACE = SearchSpace("deep", tuple(Choice(f"c{i}", (0, 1, 2)) for i in range(20)))
 REFERENCE = (0.0, 25.0)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.pareto import Matrix, non_dominated
+from nas.search.algorithms.random_search import RandomSearch
 from nas.search.loop import Progress, choose_finalists, search
-from nas.search.random_search import RandomSearch
-from supernet.space import Choice, Genomes, SearchSpace
+from nas.search.pareto import Matrix, non_dominated
+from supernet.space.space import Choice, Genomes, SearchSpace
 
 SPACE = SearchSpace("line", (Choice("a", tuple(range(20))), Choice("b", tuple(range(20)))))
 REFERENCE = [20.0, 20.0]

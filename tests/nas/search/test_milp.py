@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.search.milp import APART, GeneSum, formats_of, largest_limits, least_largest, trade_offs
-from supernet.allocation import InfeasibleError, Limit, Problem, Term, total
-from supernet.space import Choice, SearchSpace
+from nas.search.algorithms.milp import APART, GeneSum, formats_of, largest_limits, least_largest, trade_offs
+from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, total
+from supernet.space.space import Choice, SearchSpace
 
 FORMATS = ("fp32", "int8", "int4")
 DEEP = (("depth", (2,)),)

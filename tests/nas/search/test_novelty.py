@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas.search.novelty import HashSet, Novelty, enumerate_space, row_hashes
-from supernet.space import Choice, Genomes, SearchSpace, unique_rows
+from supernet.space.space import Choice, Genomes, SearchSpace, unique_rows
 
 SPACE = SearchSpace(
     "small",

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nas.pareto import Matrix
 from nas.search.loop import search
+from nas.search.pareto import Matrix
 from nas.search.repair import TowardsAnchor, find_anchor, neighbours
 from nas.search.searcher import make_searcher
-from supernet.space import Choice, Genomes, SearchSpace, unique_rows
+from supernet.space.space import Choice, Genomes, SearchSpace, unique_rows
 
 DEEP = (("depth", (2, 3)),)
 SPACE = SearchSpace(

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.workload import FP32, LayerSpec, Workload, macs, params
+from hw_profiles.graph.workload import FP32, LayerSpec, Workload, macs, params
 from supernet.families.apq import GENES, ApqFamily, apq_proxyless
 from supernet.families.apq_layers import ENDS
 from supernet.families.apq_net import ApqNet
-from supernet.policy import Precision
-from supernet.space import Candidate
+from supernet.formats.policy import Precision
+from supernet.space.space import Candidate
 
 FAMILY = apq_proxyless(in_channels=3, classes=1000)
 SPACE = FAMILY.space()

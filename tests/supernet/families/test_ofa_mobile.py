@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hw_profiles.importers import read_table
-from hw_profiles.lowering import lower
-from hw_profiles.workload import LayerSpec, macs
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import LayerSpec, macs
+from hw_profiles.profiles.published_tables import read_table
 from predictors.table import compile_table
+from supernet.families.family import load_family
 from supernet.families.mbconv_layers import Block
 from supernet.families.ofa_mobile import MobileArch, MobileFamily
 from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage, chain, trained_parameters
-from supernet.family import load_family
-from supernet.space import SearchSpace
+from supernet.space.space import SearchSpace
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 ROWS, NOTE10 = SHARED / "subnets" / "ofa_mbv3_w10.npz", SHARED / "ofa" / "note10_latency_lut.json"

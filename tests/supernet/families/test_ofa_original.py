@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from supernet.families.ofa_mobile import MobileFamily
-from supernet.ofa_checkpoint import Imported, import_original
-from supernet.space import Candidate
-from supernet.subnet import recalibrate
+from supernet.graph.subnet import recalibrate
+from supernet.space.space import Candidate
+from supernet.zoo.ofa_checkpoint import Imported, import_original
 
 pytestmark = pytest.mark.slow
 

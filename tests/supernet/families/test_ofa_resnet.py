@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hw_profiles.backends.ort import OrtBackend
-from hw_profiles.backends.tvm_cpu.backend import OwnKernels
 from hw_profiles.errors import TrilobitError
-from hw_profiles.memory import peak_bytes
-from hw_profiles.workload import LayerSpec, macs, params
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
-from nas.export.verify import INTEGER_OPS, expected_kernels, optimised_ops
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import LayerSpec, macs, params
+from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.tvm_cpu.runtime import OwnKernels
+from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
 from predictors.table import compile_peak, compile_table
 from supernet.families.ofa_resnet import OfaResNetFamily, ofa_resnet50
 from supernet.families.ofa_resnet_layers import Stage, Stem, expanded_channels
@@ -30,13 +30,13 @@ from supernet.families.ofa_resnet_published import (
     living_layers,
     to_published,
 )
-from supernet.ofa_checkpoint import Fit, Imported, import_original, plain_name
-from supernet.quant import program
-from supernet.quant.calibrate import observe, quantize
-from supernet.quant.program import Unquantized, layered
-from supernet.quant.simulate import simulate
-from supernet.space import Candidate
-from supernet.subnet import recalibrate
+from supernet.graph import executor as program
+from supernet.graph.executor import Unquantized, layered
+from supernet.graph.simulate import simulate
+from supernet.graph.subnet import recalibrate
+from supernet.ptq.calibrate import observe, quantize
+from supernet.space.space import Candidate
+from supernet.zoo.ofa_checkpoint import Fit, Imported, import_original, plain_name
 
 ROWS = Path(__file__).parents[3].parent / "shared" / "data" / "subnets" / "ofa_r50_joint_quant.npz"
 CLASSES = 10

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.memory import peak_bytes
-from hw_profiles.workload import Workload
-from nas.costs import workload_macs
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import Workload
+from nas.problem.costs import workload_macs
 from predictors.table import compile_peak
+from supernet.families.family import load_family
 from supernet.families.staged import StagedFamily, digits_staged
 from supernet.families.staged_file import StagedSpace, load_space, save_space
 from supernet.families.staged_layers import BLOCKS, Stage
-from supernet.family import load_family
 
 FORMATS = ("fp32", "int8", "int4")
 

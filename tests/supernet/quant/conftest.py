@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from supernet.family import Family, load_family
-from supernet.quant.learned import LearnedQuantizers, Structure, find_structure, new_quantizers
-from supernet.quant.program import layered
-from supernet.space import Candidate
+from supernet.families.family import Family, load_family
+from supernet.graph.executor import layered
+from supernet.qat.learned import LearnedQuantizers, Structure, find_structure, new_quantizers
+from supernet.space.space import Candidate
 
 FORMATS = ("fp32", "int8", "int6", "int4", "int2", "int8/int6", "int4/int4")
 

@@ -9,13 +9,13 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.evaluate import build_network, calibration_images, network_builder
+from supernet.data.dataset import Dataset, to_batch
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.network import Network
-from supernet.quant.damage import Damage, divergence, format_choices, log_probabilities, measure_damage
-from supernet.quant.simulate import simulate
-from supernet.space import Candidate, Choice, SearchSpace
-from supernet.train.data import Dataset, to_batch
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
+from supernet.sensitivity.kl import Damage, divergence, format_choices, log_probabilities, measure_damage
+from supernet.space.space import Candidate, Choice, SearchSpace
+from supernet.tasks.evaluate import build_network, calibration_images, network_builder
 
 FAMILY = MBConvFamily(
     "tiny", (8,), 8, (Stage(8, 1, (1, 2), (8, 16), (3,)),), 16, 1, 10, ("fp32", "int8", "int4")

@@ -7,17 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
-from supernet.evaluate import build_network, calibration_images
-from supernet.family import Family
-from supernet.network import bias_codes
-from supernet.quant.deploy import deploy
-from supernet.quant.learned import LearnedQuantizers
-from supernet.quant.program import forward, layered, recalibrated
-from supernet.quant.simulate import simulate
-from supernet.space import Candidate
-from supernet.train.data import Dataset, to_batch
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
+from supernet.data.dataset import Dataset, to_batch
+from supernet.families.family import Family
+from supernet.graph.executor import forward, layered, recalibrated
+from supernet.graph.quantized_graph import bias_codes
+from supernet.graph.simulate import simulate
+from supernet.qat.deploy import deploy
+from supernet.qat.learned import LearnedQuantizers
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import build_network, calibration_images
 
 AGREEMENT = 0.995
 CLOSE = 0.05  # of the norm of the logits: a code that falls on the other side of a tie moves some

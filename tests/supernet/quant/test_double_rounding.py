@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supernet.quant.double_rounding import largest_code, rounded_down, step_ratio, stored_codes, switched
+from supernet.qat.double_rounding import largest_code, rounded_down, step_ratio, stored_codes, switched
 
 WIDTHS = (8, 6, 5, 4, 3, 2)
 ABSMAX = 4.735  # of some 400,000 normal samples: what the published figures are of

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
-from nas.export.sums import open_exactly
-from nas.export.to_onnx import emit
-from supernet.network import Network, Parameters
-from supernet.quant.formats.format import QuantParams
-from supernet.quant.simulate import simulate
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from nas.checks.sums import open_exactly
+from nas.emit.to_onnx import emit
+from supernet.formats.format import QuantParams
+from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.simulate import simulate
 
 CODES = 256
 UNIT = 127  # a weight of this code and of scale 1 / UNIT is 1

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.lowering import lower
-from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder
-from supernet.family import Family, load_family, load_format
-from supernet.quant.double_rounding import switched
-from supernet.quant.learned import (
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
+from supernet.families.family import Family, load_family
+from supernet.formats.loading import load_format
+from supernet.graph.executor import layered, sized_layer, tensor_keys
+from supernet.qat.double_rounding import switched
+from supernet.qat.learned import (
     LearnedQuantizers,
     Structure,
     TensorKind,
@@ -21,7 +23,6 @@ from supernet.quant.learned import (
     observed_tensors,
     tensor_kinds,
 )
-from supernet.quant.program import layered, sized_layer, tensor_keys
 
 ACTIVATIONS = ("int4", "int6", "int8")
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from supernet.quant.double_rounding import largest_code, step_ratio, stored_codes, switched
-from supernet.quant.lsq import (
+from supernet.qat.double_rounding import largest_code, step_ratio, stored_codes, switched
+from supernet.qat.lsq import (
     fake_quantize_tensor,
     fake_quantize_weight,
     initial_weight_scale,

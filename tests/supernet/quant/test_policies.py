@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from supernet.family import Family, load_family
-from supernet.quant.policies import (
+from supernet.families.family import Family, load_family
+from supernet.space.space import Genomes
+from supernet.train.policies import (
     Policies,
     find_policies,
     nearest_total,
     switching_probabilities,
 )
-from supernet.space import Genomes
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.lowering import lower
-from hw_profiles.workload import INPUT, LayerSpec, WorkloadBuilder
-from supernet.family import Family
-from supernet.quant.learned import LearnedQuantizers
-from supernet.quant.program import (
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
+from supernet.families.family import Family
+from supernet.graph.executor import (
     IMAGE,
     Unquantized,
     batch_normalised,
@@ -22,8 +21,9 @@ from supernet.quant.program import (
     sized_layer,
     tensor_keys,
 )
-from supernet.space import Candidate
-from supernet.subnet import recalibrate
+from supernet.graph.subnet import recalibrate
+from supernet.qat.learned import LearnedQuantizers
+from supernet.space.space import Candidate
 
 SUMS = 1e-5  # of the largest logit: float32 sums in another order
 Draw = Callable[..., Tensor]

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family, load_family
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.family import Family, load_family
-from supernet.quant.policies import find_policies
-from supernet.quant.program import forward, layered
+from supernet.graph.executor import forward, layered
 from supernet.train import quantized
-from supernet.train.data import Dataset
 from supernet.train.loop import Progress
+from supernet.train.policies import find_policies
 from supernet.train.quantized import (
     QuantizedPhase,
     first_quantizers,

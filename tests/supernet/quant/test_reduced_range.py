@@ -7,15 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
-from supernet.evaluate import build_network, calibration_images
-from supernet.family import Family, load_family, load_format, load_weight_format
-from supernet.network import Network
-from supernet.quant.deploy import deploy
-from supernet.quant.learned import LearnedQuantizers, find_structure
-from supernet.quant.program import folded, layered, recalibrated, run
-from supernet.quant.simulate import simulate
-from supernet.train.data import Dataset
+from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from supernet.data.dataset import Dataset
+from supernet.families.family import Family, load_family
+from supernet.formats.loading import load_format, load_weight_format
+from supernet.graph.executor import folded, layered, recalibrated, run
+from supernet.graph.quantized_graph import Network
+from supernet.graph.simulate import simulate
+from supernet.qat.deploy import deploy
+from supernet.qat.learned import LearnedQuantizers, find_structure
+from supernet.tasks.evaluate import build_network, calibration_images
 from supernet.train.quantized import first_quantizers
 
 REDUCED = (IntegerSums.SATURATING, IntegerSums.UNKNOWN)

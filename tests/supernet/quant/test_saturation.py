@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.backends.ort import CPU, integer_sums, open_session
-from hw_profiles.integer_sums import WIDEST_EXACT, IntegerSums
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
-from nas.export.sums import needs_exact_sums, open_exactly
-from nas.export.to_onnx import emit, random_network
-from supernet.network import Network
-from supernet.quant.saturation import saturation_error
-from supernet.quant.simulate import simulate
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_session
+from nas.checks.sums import needs_exact_sums, open_exactly
+from nas.emit.to_onnx import emit, random_network
+from supernet.graph.quantized_graph import Network
+from supernet.graph.saturation import saturation_error
+from supernet.graph.simulate import simulate
 
 SATURATES = integer_sums(CPU) == "saturating"
 HERE = IntegerSums(integer_sums(CPU))

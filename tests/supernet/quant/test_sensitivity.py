@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hw_profiles.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
 from supernet.layers.plain import PlainConv
-from supernet.quant.learned import LearnedQuantizers, Structure
-from supernet.quant.lsq import initial_weight_scale
-from supernet.quant.sensitivity import allocate, hessian_traces, largest_layers, rounding_errors
+from supernet.qat.learned import LearnedQuantizers, Structure
+from supernet.qat.lsq import initial_weight_scale
+from supernet.sensitivity.hessian import allocate, hessian_traces, largest_layers, rounding_errors
 
 
 class TwoLayers:

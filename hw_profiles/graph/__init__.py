@@ -1,0 +1,1 @@
+"""Networks as data: layers, workloads and what is counted of them."""

@@ -1,0 +1,1 @@
+"""How one layer or one network is timed on a device."""

@@ -1,0 +1,230 @@
+"""How one layer is measured in context: the difference between a small network with it and one without it.
+
+Alone, a layer pays for the session, for reordering its input and output, and for nothing that its neighbours
+did: sums of such times are 30 to 48 % off. In context they are 2 to 4 % off (docs/measuring.md).
+
+Every probe network is `lead-in convolution to the state -> [layer] -> global pooling`. Its time is
+
+    T(lead-in to state a, layer a -> b, pool) - T(lead-in to a, pool) = cost(layer) + pool(b) - pool(a)
+
+where a state is (shape, format) of a tensor. Along a network the pool terms cancel, all but the last,
+whatever they are. To make each row meaningful by itself they are taken out: for fp32 with pooling measured
+alone, for integers so that quantizing and dequantizing a tensor cost the same. The second matters where a
+shortcut is converted: that conversion has no counterpart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder, single
+
+LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
+LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What to measure, and how a layer's cost follows.
+
+    Attributes:
+        workloads: (factor, probe network); the layer's samples are the sum of factor times samples, paired
+            round by round.
+        pools: (factor, pooling layer); times that layer's cost, one constant for all layers that name it.
+    """
+
+    workloads: tuple[tuple[float, Workload], ...]
+    pools: tuple[tuple[int, LayerSpec], ...] = ()
+
+
+def in_context(layer: LayerSpec) -> Probe:
+    """How to measure `layer` where an engine fuses neighbours and chooses layouts.
+
+    Raises:
+        TrilobitError: it is a part of a block, which is measured as a whole.
+    """
+    if layer.op not in _PROBES:
+        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.op} is a part of a block (mbconv)")
+    return _PROBES[layer.op](layer)
+
+
+def alone(layer: LayerSpec) -> Probe:
+    """How to measure `layer` where a network is nothing but its units one after the other."""
+    return Probe(((1, single(layer)),))
+
+
+def pooling(shape: Shape, fmt: str) -> LayerSpec:
+    """The layer whose row holds the cost of pooling a state."""
+    return LayerSpec("pool", shape, shape[0], activation_format=fmt)
+
+
+def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+    """Lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format reached."""
+    channels, height, width = shape
+    net = WorkloadBuilder((LEAD_IN_CHANNELS, height, width))
+    x = net.add("lead_in", _pointwise((LEAD_IN_CHANNELS, height, width), channels, fmt), INPUT)
+    for i, layer in enumerate(layers):
+        x = net.add(f"layer{i}", layer, x)
+    return _pooled(net, x, layers[-1].out_format if layers else fmt)
+
+
+def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+    """The same for a pooled tensor: lead-in, pooling, then `layers`."""
+    map_shape = (LEAD_IN_CHANNELS, LEAD_IN_SIZE, LEAD_IN_SIZE)
+    net = WorkloadBuilder(map_shape)
+    x = net.add("lead_in", _pointwise(map_shape, shape[0], fmt), INPUT)
+    x = net.add("pool", pooling(net.shape(x), fmt), x)
+    for i, layer in enumerate(layers):
+        x = net.add(f"layer{i}", layer, x)
+    return net.build()
+
+
+def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
+    net.add("pool", pooling(net.shape(x), fmt), x)
+    return net.build()
+
+
+def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "relu") -> LayerSpec:
+    return LayerSpec("conv", shape, out_channels, 1, 1, 1, activation, fmt, fmt)
+
+
+def _inserted(layer: LayerSpec) -> Probe:
+    shape, fmt = layer.in_shape, layer.activation_format
+    context = _after_lead_in(shape, fmt)
+    pools = ((1, pooling(shape, fmt)), (-1, pooling(layer.out_shape, fmt)))
+    return Probe(((1, _after_lead_in(shape, fmt, layer)), (-1, context)), pools)
+
+
+def _window(layer: LayerSpec) -> Probe:
+    """Before a convolution, since only there does it stay in the layout of its neighbours: right before the
+    global pooling, an integer `avgpool` takes twice the time that it takes in a network.
+    """
+    shape, reached, fmt = layer.in_shape, layer.out_shape, layer.activation_format
+    after = _pointwise(reached, LEAD_IN_CHANNELS, fmt)
+    workloads = (
+        (1, _after_lead_in(shape, fmt, layer, after)),
+        (-1, _after_lead_in(shape, fmt)),
+        (-1, _after_lead_in(reached, fmt, after)),
+        (1, _after_lead_in(reached, fmt)),
+    )
+    return Probe(workloads, ((1, pooling(shape, fmt)), (-1, pooling(reached, fmt))))
+
+
+def _linear(layer: LayerSpec) -> Probe:
+    shape, fmt = layer.in_shape, layer.activation_format
+    return Probe(((1, _after_pooling(shape, fmt, layer)), (-1, _after_pooling(shape, fmt))))
+
+
+def _add(layer: LayerSpec) -> Probe:
+    """In context the sum follows a projection, into which some engines fuse it. A shortcut dequantized for it
+    alone has a row of its own; a quantized one is shared with the projection.
+    """
+    shape, fmt = layer.in_shape, layer.activation_format
+    project = _pointwise(shape, shape[0], fmt, "none")
+    other = "int8" if fmt == FP32 else FP32  # where a converted shortcut comes from
+
+    def net(with_add: bool) -> Workload:
+        builder = WorkloadBuilder((LEAD_IN_CHANNELS, *shape[1:]))
+        lead_format = other if layer.op == "add_converted" else fmt
+        lead_in = _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], lead_format)
+        entry = builder.add("lead_in", lead_in, INPUT)
+        x = builder.add("project", project, entry)
+        if with_add:
+            x = builder.add("add", layer, x, entry)
+        return _pooled(builder, x, fmt)
+
+    pair: tuple[tuple[float, Workload], ...] = ((1, net(True)), (-1, net(False)))
+    if layer.op == "add" or fmt != FP32:
+        return Probe(pair)
+    return _without(Probe(pair), LayerSpec("dequantize", shape, shape[0], activation_format=other))
+
+
+def _conversion(layer: LayerSpec) -> Probe:
+    """Between two convolutions of the two formats (or pooling and a linear layer), since only there do
+    layouts change too.
+
+    T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target
+    format.
+    """
+    shape, found, wanted = layer.in_shape, layer.in_format, layer.out_format
+    if shape[1:] == (1, 1):
+        after = LayerSpec("linear", shape, LEAD_IN_CHANNELS, weight_format=wanted, activation_format=wanted)
+        return Probe(_crossing(layer, after, _after_pooling))
+    after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
+    pools = ((1, pooling(shape, found)), (-1, pooling(shape, wanted)))
+    return Probe(_crossing(layer, after, _after_lead_in), pools)
+
+
+def _crossing(
+    conversion: LayerSpec, after: LayerSpec, context: Callable[..., Workload]
+) -> tuple[tuple[float, Workload], ...]:
+    shape, found, wanted = conversion.in_shape, conversion.in_format, conversion.out_format
+    return (
+        (1, context(shape, found, conversion, after)),
+        (-1, context(shape, found)),
+        (-1, context(shape, wanted, after)),
+        (1, context(shape, wanted)),
+    )
+
+
+def _stem(layer: LayerSpec) -> Probe:
+    """The first layer of a network, and with it the session's own cost. Its image conversion has a row of
+    its own.
+    """
+    net = WorkloadBuilder(layer.in_shape)
+    x = net.add("stem", layer, INPUT)
+    pools = ((-1, pooling(layer.out_shape, layer.out_format)),)
+    whole = Probe(((1, _pooled(net, x, layer.out_format)),), pools)
+    if layer.in_format == FP32:
+        return whole
+    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
+    return _without(whole, image)
+
+
+def _without(whole: Probe, layer: LayerSpec) -> Probe:
+    """What is left of `whole` when `layer`, which it contains, has a row of its own."""
+    part = in_context(layer)
+    return Probe(
+        (*whole.workloads, *((-factor, work) for factor, work in part.workloads)),
+        (*whole.pools, *((-factor, pool) for factor, pool in part.pools)),
+    )
+
+
+def _pool(layer: LayerSpec) -> Probe:
+    """In fp32 pooling alone, above pooling a single number: the session's own cost.
+
+    In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of
+    the two crossings.
+    """
+    shape, fmt = layer.in_shape, layer.activation_format
+    if fmt == FP32:
+        return Probe(((1, _pool_only(shape)), (-1, _pool_only((1, 1, 1)))))
+    quantize = LayerSpec("quantize", shape, shape[0], activation_format=fmt)
+    dequantize = LayerSpec("dequantize", shape, shape[0], activation_format=fmt)
+    there = _crossing(quantize, _pointwise(shape, LEAD_IN_CHANNELS, fmt), _after_lead_in)
+    back = _crossing(dequantize, _pointwise(shape, LEAD_IN_CHANNELS, FP32), _after_lead_in)
+    halves = [(factor / 2, work) for factor, work in there] + [(-factor / 2, work) for factor, work in back]
+    return Probe(tuple(halves), ((1, pooling(shape, FP32)),))
+
+
+def _pool_only(shape: Shape) -> Workload:
+    net = WorkloadBuilder(shape)
+    net.add("pool", pooling(shape, FP32), INPUT)
+    return net.build()
+
+
+_PROBES: dict[str, Callable[[LayerSpec], Probe]] = {
+    "stem": _stem,
+    "conv": _inserted,
+    "mbconv": _inserted,
+    "linear": _linear,
+    "maxpool": _window,
+    "avgpool": _window,
+    "pool": _pool,
+    "add": _add,
+    "add_converted": _add,
+    "quantize": _conversion,
+    "dequantize": _conversion,
+}

@@ -1,0 +1,214 @@
+"""Timing functions in passes: one short window of each, again and again, until each has its quiet windows.
+
+A core that shares its execution units (a hyper-thread, another virtual machine) runs 1.4 to 1.75x slower for
+stretches of 20 ms to minutes, in CPU time as in wall time, and not equally for all kinds of layers. A fixed
+reference computation, the pulse, tells such stretches: a window is quiet if the pulse took its usual time
+before and after it. On a host that is quiet a quarter of the time, waiting for quiet beside each function
+finds hardly any; passes over all of them give each its share of every quiet stretch (docs/measuring.md).
+"""
+
+import bisect
+import contextlib
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw_profiles.measure.host import load_average
+from hw_profiles.measure.measurement import FEWEST_QUIET, MeasurePlan, Samples
+
+Timed = Callable[[int], float]  # runs so many times one after the other; gives the seconds of all together
+# Told after every pass: the share of the functions that have their quiet windows, whether it is waiting.
+Watch = Callable[[float, bool], None]
+
+# A 64 x 64 matrix product takes a few microseconds, fits the first-level cache and never starts threads.
+PULSE_SIZE = 64
+PULSE_RUNS = 3
+LEARNING_S = 1.0
+# The usual time is that of the pulse which this share of all seen are faster than, or this many: the fastest
+# itself may be a lucky one, and the first quiet moment shall tell after a long disturbance.
+FASTER_SHARE, FASTER = 0.005, 50
+FIRST_RUNS = 3  # allocate, and choose kernels
+
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """Tell `watch` how far a measurement within is; one on a board, in another process, is silent."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def timed(run: Callable[[], object], plan: MeasurePlan) -> Timed:
+    """Return `run` as something to be timed here, by the plan's clock."""
+    clock = time.thread_time_ns if plan.clock == "thread" else time.perf_counter_ns
+
+    def runs(count: int) -> float:
+        start = clock()
+        for _ in range(count):
+            run()
+        return (clock() - start) * 1e-9
+
+    return runs
+
+
+def _matrix_product() -> Timed:
+    a = np.random.default_rng(0).standard_normal((PULSE_SIZE, PULSE_SIZE), dtype=np.float32)
+    out = np.empty_like(a)
+
+    def runs(count: int) -> float:
+        start = time.perf_counter_ns()
+        for _ in range(count):
+            np.matmul(a, a, out=out)
+        return (time.perf_counter_ns() - start) * 1e-9
+
+    return runs
+
+
+class Pulse:
+    """The reference computation, and the time it takes on a quiet core, learnt from all its runs.
+
+    Args:
+        reference: what is computed; a matrix product on this machine, or something on the board that is
+            measured.
+    """
+
+    def __init__(self, reference: Timed | None = None) -> None:
+        self._reference = reference or _matrix_product()
+        self._seen, self._fastest_s = 0, list[float]()  # how many, and the first of them in ascending order
+        end = time.perf_counter() + LEARNING_S
+        while time.perf_counter() < end:
+            self.measure_s()
+
+    def measure_s(self) -> float:
+        """Return the seconds that the reference takes now."""
+        self._reference(1)  # what ran before has evicted its numbers
+        elapsed_s = self._reference(PULSE_RUNS)
+        self._seen += 1
+        bisect.insort(self._fastest_s, elapsed_s)
+        del self._fastest_s[FASTER + 1 :]
+        return elapsed_s
+
+    @property
+    def floor_s(self) -> float:
+        """Its usual time on a quiet core, by all that was seen."""
+        return self._fastest_s[min(FASTER, int(FASTER_SHARE * self._seen))]
+
+
+@dataclass
+class _Context:
+    """Functions whose samples are subtracted from each other: a pass is quiet for all of them or for none.
+
+    Attributes:
+        members: which functions.
+        windows: a row a pass: (seconds per run, pulse before, pulse after) of each member.
+        worst_s: a pass: the longest pulse around any of its windows.
+        ascending_s: the same, sorted.
+    """
+
+    members: list[int]
+    windows: list[list[tuple[float, float, float]]] = field(default_factory=list)
+    worst_s: list[float] = field(default_factory=list)
+    ascending_s: list[float] = field(default_factory=list)
+
+    def add(self, windows: list[tuple[float, float, float]]) -> None:
+        """Take the windows of one pass."""
+        self.windows.append(windows)
+        self.worst_s.append(max(max(before, after) for _, before, after in windows))
+        bisect.insort(self.ascending_s, self.worst_s[-1])
+
+    def quiet(self, limit_s: float) -> int:
+        """Return the number of passes in which no pulse took longer than `limit_s`."""
+        return bisect.bisect_right(self.ascending_s, limit_s)
+
+    def samples(self, plan: MeasurePlan, floor_s: float) -> Iterator[tuple[tuple[float, ...], float]]:
+        """Yield (seconds, share of quiet windows) of each member, all of the same passes: the quiet ones, or
+        where those are too few the least disturbed.
+        """
+        windows, worst_s = np.array(self.windows), np.array(self.worst_s)
+        quiet = worst_s <= plan.quiet * floor_s
+        chosen = np.flatnonzero(quiet)
+        if len(chosen) < min(FEWEST_QUIET, plan.rounds):
+            chosen = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
+        seconds, pulses = windows[chosen, :, 0], windows[chosen, :, 1:].mean(axis=2)
+        if plan.scale_disturbed:
+            seconds = np.where(quiet[chosen, None], seconds, seconds * floor_s / pulses)
+        share = float(quiet[chosen].mean())
+        for column in seconds.T.round(12):
+            yield tuple(column.tolist()), share
+
+
+def interleaved(
+    runs: Sequence[Sequence[Timed]],
+    plan: MeasurePlan,
+    pulse: Pulse,
+    contexts: Sequence[Hashable | None] | None = None,
+) -> list[Samples]:
+    """Return samples of each function: passes over all of them, one window of each, until each has
+    `plan.rounds` quiet ones or `plan.waiting_s` seconds beyond the first `plan.rounds` passes are over.
+
+    Args:
+        runs: the sessions of each function; passes take them in turns.
+        contexts: functions of one context get samples of the same passes; None stands by itself.
+    """
+    groups = _by_context(contexts or [None] * len(runs))
+    counts = [_runs_per_window(sessions, plan) for sessions in runs]
+    pending, passes, deadline = groups, 0, float("inf")
+    began_waiting, watch = 0.0, _watch.get()
+    while pending and time.perf_counter() < deadline:
+        _make_pass(pending, [sessions[passes % len(sessions)] for sessions in runs], counts, plan, pulse)
+        passes += 1
+        pending = [group for group in groups if group.quiet(plan.quiet * pulse.floor_s) < plan.rounds]
+        if passes == plan.rounds:
+            began_waiting = time.perf_counter()
+            deadline = began_waiting + plan.waiting_s
+        if watch:
+            watch(1 - len(pending) / len(groups), passes > plan.rounds)
+    waited_s, load = (time.perf_counter() - began_waiting if passes > plan.rounds else 0.0), load_average()
+    samples = {
+        member: Samples(seconds, share, waited_s, load)
+        for group in groups
+        for member, (seconds, share) in zip(group.members, group.samples(plan, pulse.floor_s), strict=True)
+    }
+    return [samples[member] for member in range(len(runs))]
+
+
+def _by_context(contexts: Sequence[Hashable | None]) -> list[_Context]:
+    """The functions by context, in the order of the first of each."""
+    members: dict[Hashable, list[int]] = {}
+    for i, context in enumerate(contexts):
+        members.setdefault(("alone", i) if context is None else ("context", context), []).append(i)
+    return [_Context(indices) for indices in members.values()]
+
+
+def _make_pass(
+    groups: Sequence[_Context],
+    runs: Sequence[Timed],
+    counts: Sequence[int],
+    plan: MeasurePlan,
+    pulse: Pulse,
+) -> None:
+    """Take one window of every function; the pulse after one is the pulse before the next."""
+    before = pulse.measure_s()
+    for group in groups:
+        windows = []
+        for i in group.members:
+            runs[i](plan.warmup_runs)
+            elapsed_s = runs[i](counts[i])
+            after = pulse.measure_s()
+            windows.append((elapsed_s / counts[i], before, after))
+            before = after
+        group.add(windows)
+
+
+def _runs_per_window(sessions: Sequence[Timed], plan: MeasurePlan) -> int:
+    for run in sessions:
+        run(FIRST_RUNS)
+    once_s = min(sessions[0](1) for _ in range(FIRST_RUNS))
+    return max(1, round(plan.window_s / max(once_s, 1e-9)))

@@ -1,0 +1,1 @@
+"""Device profiles: what layers cost on one device, measured or published."""

@@ -1,0 +1,206 @@
+"""From sums of table rows to whole networks: one affine fit per device, and how far off it is on networks
+that it has not seen.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.graph.workload import FLOATS, LayerSpec, Workload
+
+# Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
+KINDS = (
+    "float pointwise",
+    "float depthwise",
+    "float other",
+    "integer pointwise",
+    "integer depthwise",
+    "integer other",
+    "quantize",
+    "dequantize",
+    "add_converted",
+)
+# Weights of the belief that a slope is 1, against networks' relative errors: the one that predicts each
+# network best from the others is taken.
+PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def kind(layer: LayerSpec) -> str:
+    """Which of `KINDS` a row belongs to."""
+    if layer.op in KINDS:
+        return layer.op
+    part = ("depthwise" if layer.depthwise else "pointwise") if layer.op == "conv" else "other"
+    return f"{'float' if layer.activation_format in FLOATS else 'integer'} {part}"
+
+
+@dataclass(frozen=True)
+class WholeNetwork:
+    """One random network, predicted from its table rows and measured as a whole.
+
+    Attributes:
+        precision: `fp32`, `int8` (uniform) or `mixed`.
+        held_out: not used to fit the calibration.
+        sums_s: sum of its rows of each kind, before calibration.
+        rows: number of its rows of each kind.
+        measured_s, iqr_s: measured median and interquartile range, at the device's usual speed.
+        quiet_share: share of its windows in which nothing else used the core.
+        drift: how much slower than usual, as a share, the reference network ran beside it; what is beyond
+            the plan's limit is already divided out.
+    """
+
+    precision: str
+    held_out: bool
+    sums_s: tuple[float, ...]
+    rows: tuple[int, ...]
+    measured_s: float
+    iqr_s: float
+    quiet_share: float = 1.0
+    drift: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From rows to whole networks: one affine fit per device.
+
+    seconds = intercept + sum over kinds of (slope * sum of the rows + per_row * number of rows)
+
+    Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md
+    section 4).
+    """
+
+    slopes: tuple[float, ...] = (1.0,) * len(KINDS)
+    per_row_s: tuple[float, ...] = (0.0,) * len(KINDS)
+    intercept_s: float = 0.0
+    networks: tuple[WholeNetwork, ...] = ()
+
+    def predict_s(self, sums_s: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, kinds) sums and numbers of rows -> (n,) whole-network seconds; infinite where a sum is."""
+        runs = np.isfinite(sums_s)
+        finite_s = np.where(runs, sums_s, 0.0) @ np.array(self.slopes)
+        seconds = finite_s + rows @ np.array(self.per_row_s) + self.intercept_s
+        return np.where(runs.all(axis=-1), seconds, np.inf)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are added up as they are."""
+        return replace(self, networks=()) == Calibration()
+
+    def row_s(self, layer: LayerSpec, seconds: float) -> float:
+        """What a row of `seconds` adds to a network: the sum of these and `intercept_s` is `predict_s`."""
+        which = KINDS.index(kind(layer))
+        return self.slopes[which] * seconds + self.per_row_s[which]
+
+    def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
+        """(n,) predicted seconds of measured networks."""
+        shape = (len(networks), len(KINDS))
+        sums_s, rows = [net.sums_s for net in networks], [net.rows for net in networks]
+        return self.predict_s(np.reshape(sums_s, shape), np.reshape(rows, shape))
+
+    def held_out_error(self, precision: str | None = None) -> dict[str, float]:
+        """`prediction_error` on the held-out networks, of one precision or all; only `n` where there are
+        none.
+        """
+        chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
+        if not chosen:
+            return {"n": 0}
+        return prediction_error(self.predict_networks_s(chosen), np.array([net.measured_s for net in chosen]))
+
+
+def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
+    """(n,) predicted and measured seconds -> `mape`, `max_error`, `within_5`, `within_10` (fractions),
+    `kendall_tau`, `n`.
+    """
+    error = np.abs(predicted / measured - 1)
+    return {
+        "mape": float(error.mean()),
+        "max_error": float(error.max()),
+        "within_5": float((error <= 0.05).mean()),
+        "within_10": float((error <= 0.10).mean()),
+        "kendall_tau": kendall_tau(predicted, measured),
+        "n": len(measured),
+    }
+
+
+def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
+    """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that
+    are not held out; how strongly, leave-one-out decides.
+
+    Raises:
+        ValueError: fewer than two networks to fit.
+    """
+    used = [net for net in networks if not net.held_out]
+    if len(used) < 2:
+        raise ValueError(f"an affine fit needs at least 2 networks, got {len(used)}")
+    sums, rows = np.array([net.sums_s for net in used]), np.array([net.rows for net in used])
+    measured, k = np.array([net.measured_s for net in used]), len(KINDS)
+    unit = measured.mean() / rows.sum(axis=1).mean()  # a typical row: makes the columns comparable
+    design = np.column_stack([sums, rows * unit, np.full(len(used), unit)]) / measured[:, None]
+    fits = [_ridge(design, prior) for prior in PRIORS]
+    _, fitted = min(fits, key=lambda fit: fit[0])
+    slopes, constants = fitted[:k], fitted[k:] * unit
+    return Calibration(
+        tuple(slopes.tolist()), tuple(constants[:k].tolist()), float(constants[k]), tuple(networks)
+    )
+
+
+def _ridge(design: NDArray[np.float64], prior: float) -> tuple[float, NDArray[np.float64]]:
+    """(n, 2 k + 1) design for targets of 1 -> (mean squared leave-one-out error, coefficients).
+
+    The first k are drawn to 1, the next k to 0, the constant to nothing.
+    """
+    k = design.shape[1] // 2
+    expected = np.concatenate([np.ones(k), np.zeros(k + 1)])
+    penalty = prior**2 * np.diag(np.concatenate([np.ones(2 * k), [1e-12]]))
+    solved = np.linalg.solve(design.T @ design + penalty, design.T)
+    missed = 1 - design @ expected
+    fitted = expected + solved @ missed
+    leverage = np.einsum("ij,ji->i", design, solved)
+    left_out = (1 - design @ fitted) / np.maximum(1 - leverage, 1e-3)
+    return float(np.mean(left_out**2)), fitted
+
+
+def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than two
+    values.
+    """
+    if len(a) < 2:
+        return math.nan
+    upper = np.triu_indices(len(a), 1)
+    return float((np.sign(a[:, None] - a)[upper] * np.sign(b[:, None] - b)[upper]).mean())
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Random networks drawn and measured after the calibration, which never sees them.
+
+    Attributes:
+        draw: how many validations came before: each draws networks of its own.
+        date: when, ISO 8601.
+        networks: what was measured.
+    """
+
+    draw: int
+    date: str
+    networks: tuple[WholeNetwork, ...]
+
+    def error(self, calibration: Calibration, precision: str | None = None) -> dict[str, float]:
+        """`prediction_error` of one precision or all; only `n` where there are none."""
+        chosen = [net for net in self.networks if precision in (None, net.precision)]
+        if not chosen:
+            return {"n": 0}
+        measured = np.array([net.measured_s for net in chosen])
+        return prediction_error(calibration.predict_networks_s(chosen), measured)
+
+
+def count_rows(workload: Workload) -> tuple[int, ...]:
+    """Number of a network's rows of each kind."""
+    return tuple(sum(kind(layer) == one for layer in workload.layers) for one in KINDS)
+
+
+def groups(networks: Sequence[WholeNetwork]) -> dict[str, str | None]:
+    """What errors are told of: every precision, and `all` of them (None)."""
+    found = dict.fromkeys(("fp32", "int8", "mixed", *(net.precision for net in networks)))
+    return {**{precision: precision for precision in found}, "all": None}

@@ -1,0 +1,32 @@
+"""Rows are differences that build on rows of poolings: what becomes of them when those are measured anew."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.backend import Backend
+from hw_profiles.measure.measurement import Measurement
+
+
+def rebased(
+    backend: Backend, table: Mapping[LayerSpec, Measurement], better: Mapping[LayerSpec, Measurement]
+) -> dict[LayerSpec, Measurement]:
+    """Return the rows that build on a pooling which was measured anew, moved by what that changed."""
+    moved_s = {
+        layer: row.median_s - table[layer].median_s
+        for layer, row in better.items()
+        if layer.op == "pool" and layer in table and row.error is None
+    }
+    rows: dict[LayerSpec, Measurement] = {}
+    if not moved_s:
+        return rows
+    for layer in sorted(table, key=lambda layer: layer.op != "pool"):  # integer poolings build on others
+        row = table[layer]
+        if layer in better or row.error is not None or not backend.supports(layer):
+            continue
+        shift_s = sum(factor * moved_s.get(pool, 0.0) for factor, pool in backend.probe(layer).pools)
+        if shift_s:
+            rows[layer] = replace(row, samples_s=tuple(sample + shift_s for sample in row.samples_s))
+            if layer.op == "pool":
+                moved_s[layer] = shift_s
+    return rows

@@ -1,0 +1,1 @@
+"""Integer arithmetic of layers in numpy: what every kernel and file is compared with."""

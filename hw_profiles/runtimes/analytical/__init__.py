@@ -1,0 +1,1 @@
+"""Devices without an executable: accelerator models, published tables and recordings."""

@@ -1,0 +1,63 @@
+"""Replays a saved profile: tests without hardware, and search on a device that is somewhere else."""
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.measure.backend import DeviceInfo, Job
+from hw_profiles.measure.in_context import Probe, alone
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profile_json import load_profile
+
+
+class RecordedBackend:
+    """Answers from a profile: a network's time is the calibrated sum of its rows, one sample each.
+
+    Raises:
+        TrilobitError: the profile is missing or not usable.
+    """
+
+    def __init__(self, *, profile: Path) -> None:
+        self.profile = load_profile(Path(profile))
+
+    def replaying(self, profile: DeviceProfile) -> "RecordedBackend":
+        """Return the same device with another profile of it, such as one with more rows."""
+        other = copy.copy(self)
+        other.profile = profile
+        return other
+
+    def describe(self) -> DeviceInfo:
+        return self.profile.device
+
+    def supports(self, layer: LayerSpec) -> bool:
+        return math.isfinite(self.profile.cost_s(layer)) if layer in self.profile else False
+
+    def why_not(self, layer: LayerSpec) -> str:
+        row = self.profile.table.get(layer)
+        return (row.error if row else None) or f"not recorded in {self.profile.device.name}: {layer.key()}"
+
+    def probe(self, layer: LayerSpec) -> Probe:
+        return alone(layer)
+
+    @property
+    def timed(self) -> bool:
+        return False
+
+    @property
+    def parallel(self) -> int:
+        return 1
+
+    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
+        return [self._replay(job) for job in jobs]
+
+    def _replay(self, job: Job) -> Measurement:
+        missing = [layer.key() for layer in job.workload.layers if not self.supports(layer)]
+        if missing:
+            return Measurement(error=f"not recorded: {missing[0]}")
+        seconds = self.profile.predict_s(job.workload)
+        if seconds <= 0:
+            return Measurement(error=f"its rows add up to {seconds:.3g} s: too few of them are measured")
+        return Measurement((seconds,))

@@ -1,0 +1,235 @@
+"""Windows of the input times one matrix: pointwise and full convolutions, the stem, linear layers.
+
+Rows of the NHWC input are taken as flat, so that what a kernel row covers is one contiguous run of bytes, and
+neighbouring windows may overlap. Nothing is unfolded. Weights are packed [block, kernel row, group, lane, 4].
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.reference.integer_ops import UnitNumbers
+from hw_profiles.runtimes.tvm_cpu.dot import GROUP, checked_codes, instruction_of, shift_of
+from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
+from hw_profiles.runtimes.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
+
+# by vector registers: accumulators that leave room for the operands, and how many were the fastest for most
+# shapes: enough to hide how long a multiplication takes, few enough to leave room for constants
+MOST_VECTORS, BEST_VECTORS = {16: 14, 32: 24}, {16: 8, 32: 13}
+MAX_COLUMNS = 16
+MAX_BLOCKS = 4  # more, and the constants of the channels no longer fit beside the sums
+MAX_TILES = 6
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Where the windows of a layer lie in its flat rows.
+
+    Attributes:
+        source: (rows, elements per row) of the input.
+        rows, columns: of the output.
+        kernel: kernel rows.
+        row_step, step: input rows, and elements of a row, between neighbouring windows.
+        window, padded_window: elements of a kernel row; rounded up to whole groups.
+        edge, extra: pixels of padding on each side, and behind the right one.
+        channels: elements of a pixel.
+    """
+
+    source: tuple[int, int]
+    rows: int
+    columns: int
+    kernel: int
+    row_step: int
+    step: int
+    window: int
+    padded_window: int
+    edge: int
+    channels: int
+
+    @property
+    def extra(self) -> int:
+        """Pixels behind the right padding, for the last window is padded too."""
+        return blocks_of(self.padded_window - self.window, self.channels)
+
+    @property
+    def copied(self) -> bool:
+        """Whether the input has to be copied into a padded buffer."""
+        return self.edge > 0 or self.extra > 0
+
+
+def _windows(layer: LayerSpec, group: int) -> _Windows:
+    channels, height, width = layer.in_shape
+    window = layer.kernel * channels
+    padded_window = blocks_of(window, group) * group
+    if layer.kernel == layer.stride == 1:  # all pixels are one row of columns
+        pixels = height * width
+        source = (1, pixels * channels)
+        return _Windows(source, 1, pixels, 1, 1, channels, window, padded_window, 0, channels)
+    _, rows, columns = layer.out_shape
+    return _Windows(
+        (height, width * channels),
+        rows,
+        columns,
+        layer.kernel,
+        layer.stride,
+        layer.stride * channels,
+        window,
+        padded_window,
+        layer.kernel // 2,
+        channels,
+    )
+
+
+def _group(layer: LayerSpec, target: TvmTarget) -> int:
+    return GROUP if instruction_of(layer, target) else 1
+
+
+def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    """(weights, constants).
+
+    Raises:
+        ValueError: there are weight codes that would saturate.
+    """
+    weight = checked_codes(layer, numbers, instruction_of(layer, target))
+    group, lanes = _group(layer, target), tile.lanes
+    windows = _windows(layer, group)
+    blocks = blocks_of(layer.out_channels, lanes)
+    rows = weight.reshape(layer.out_channels, layer.in_shape[0], layer.kernel, layer.kernel)
+    # (out, kernel row, kernel column and channel) as they follow each other in memory
+    flat = rows.transpose(0, 2, 3, 1).reshape(layer.out_channels, layer.kernel, windows.window)
+    padded = np.zeros((blocks * lanes, layer.kernel, windows.padded_window), flat.dtype)
+    padded[: layer.out_channels, :, : windows.window] = flat
+    grouped = padded.reshape(blocks, lanes, layer.kernel, -1, group).transpose(0, 2, 3, 1, 4)
+    shift = shift_of(instruction_of(layer, target))
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes, shift)
+
+
+def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: Any) -> Any:
+    """The input with what stands around it."""
+    height, length = windows.source
+    channels, edge = windows.channels, windows.edge
+    width, around = length // channels, padding(layer, constants)
+
+    def value(row: Any, x: Any) -> Any:
+        column = tirx.floordiv(x, channels)
+        inside = tirx.all(row >= edge, row < height + edge, column >= edge, column < width + edge)
+        return tirx.if_then_else(inside, source[row - edge, x - edge * channels], around)
+
+    shape = (height + 2 * edge, (width + 2 * edge + windows.extra) * channels)
+    return te.compute(shape, value, name="padded")
+
+
+def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
+    group = _group(layer, target)
+    windows = _windows(layer, group)
+    blocks, shift = blocks_of(layer.out_channels, lanes), shift_of(instruction_of(layer, target))
+    argument = weight_argument(layer, (blocks, layer.kernel, windows.padded_window // group, lanes, group))
+    channels = blocks * lanes
+    integer = layer.activation_format != FP32
+    acc_dtype = "int32" if integer else "float32"
+    source = te.placeholder(windows.source, DTYPES[layer.activation_format], "source")
+    packed = te.placeholder(argument.shape, argument.dtype, "weight")
+    constants = constants_placeholder(layer, channels)
+    weight = unpacked_weights(layer, packed, lanes, group)
+    rows = _padded_rows(layer, windows, source, constants) if windows.copied else source
+    i = te.reduce_axis((0, windows.kernel), "i")
+    q = te.reduce_axis((0, windows.padded_window), "q")
+
+    def product(r: Any, x: Any, n: Any) -> Any:
+        place = (
+            tirx.floordiv(n, lanes),
+            i,
+            tirx.floordiv(q, group),
+            tirx.floormod(n, lanes),
+            tirx.floormod(q, group),
+        )
+        left = rows[r * windows.row_step + i, x * windows.step + q].astype(acc_dtype)
+        left = left - shift if shift else left
+        return te.sum(left * weight[place].astype(acc_dtype), axis=[i, q])
+
+    acc = te.compute((windows.rows, windows.columns, channels), product, name="acc")
+    out = te.compute(
+        (windows.rows, windows.columns, layer.out_channels),
+        lambda r, x, n: finish(layer, acc[r, x, n], constants, n, target),
+        name="out",
+    )
+    return te.create_prim_func([source, packed, constants, out])
+
+
+def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+    """The layer with one register tile of `tile.columns` positions x `tile.blocks` vectors of channels."""
+    sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
+    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
+    sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers
+    r, x, n, i, q = sch.get_loops(acc)
+    n_blocks, lane = sch.split(n, [None, tile.lanes])
+    groups, in_group = sch.split(q, [None, _group(layer, target)])
+    outer_n, block = sch.split(n_blocks, [None, tile.blocks])
+    outer_x, column = sch.split(x, [None, tile.columns])
+    sch.reorder(outer_n, r, outer_x, i, groups, column, block, lane, in_group)
+    _finish_at(sch, layer, out, outer_x, tile)
+    if layer.weight_format == "int4":
+        # once for all positions; a lone one takes its codes as it goes, from registers
+        lone = layer.out_shape[1] * layer.out_shape[2] == tile.columns
+        unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))
+    instruction = instruction_of(layer, target)
+    if not instruction:
+        sch.vectorize(lane)
+    sch.unroll(block)
+    sch.unroll(column)
+    start = sch.decompose_reduction(acc, i)
+    for loop, change in zip(
+        sch.get_loops(start)[:-4:-1], (sch.vectorize, sch.unroll, sch.unroll), strict=True
+    ):
+        change(loop)
+    if instruction:
+        sch.tensorize(lane, instruction.dot(tile.lanes))
+    windows = _windows(layer, _group(layer, target))
+    if windows.copied:
+        _copy_in_vectors(sch, windows)
+    return sch.mod["main"]
+
+
+def _finish_at(sch: Any, layer: LayerSpec, out: Any, loop: Any, tile: Tile) -> None:
+    sch.reverse_compute_at(out, loop, preserve_unit_loops=True)
+    channels = sch.get_loops(out)[-1]
+    # a vector must not reach beyond the last channel
+    vector = np.gcd(layer.out_channels, tile.lanes)
+    _, lane = sch.split(channels, [None, int(vector)])
+    sch.vectorize(lane)
+    if layer.out_channels % tile.lanes == 0:
+        for inner in sch.get_loops(out)[-4:-1]:
+            sch.unroll(inner)
+
+
+def _copy_in_vectors(sch: Any, windows: _Windows) -> None:
+    _, x = sch.get_loops(sch.get_sblock("padded"))
+    _, channel = sch.split(x, [None, windows.channels])
+    vector = int(np.gcd(windows.channels, 64))
+    if vector >= 4:
+        _, lane = sch.split(channel, [None, vector])
+        sch.vectorize(lane)
+
+
+def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+    """Register tiles that divide the output, those with the most reuse of what they load first."""
+    windows = _windows(layer, _group(layer, target))
+    lanes = lanes_of(layer.out_channels, target)
+    blocks = blocks_of(layer.out_channels, lanes)
+    most, best = MOST_VECTORS[target.registers], BEST_VECTORS[target.registers]
+    found = [
+        Tile(lanes, columns, block)
+        for columns in divisors(windows.columns, MAX_COLUMNS)
+        for block in divisors(blocks, MAX_BLOCKS if windows.columns > 1 else most)
+        if columns * block <= most
+    ]
+    return sorted(found, key=lambda tile: (abs(tile.vectors - best), -tile.columns))[:MAX_TILES]
+
+
+DENSE = Template(tiles, schedule, pack)

@@ -1,0 +1,188 @@
+"""Depthwise convolutions: one filter per channel.
+
+The input is copied into padded planes of one vector of channels each, [block, row, column, lane]. There, four
+neighbouring positions are one vector of bytes, so that one instruction multiplies four taps of all lanes (the
+filter is padded with zeros to whole groups). Processors without one multiply tap by tap.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import s_tir, te, tirx
+
+from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.reference.integer_ops import UnitNumbers
+from hw_profiles.runtimes.tvm_cpu.dot import (
+    GROUP,
+    Instruction,
+    checked_codes,
+    instruction_of,
+    shift_of,
+)
+from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
+from hw_profiles.runtimes.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
+
+MAX_COLUMNS, MAX_ROWS, MAX_REAL_ROWS = 8, 8, 2
+INTEGER_VECTORS, REAL_VECTORS = 8, 4  # sums at a time that were fastest for most shapes
+MAX_TILES = 5
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """How a layer is laid out for vectors of `lanes` channels.
+
+    Attributes:
+        group: taps that are multiplied at once.
+        blocks: vectors of channels.
+        taps: groups of taps in one kernel row.
+        height, width: of a padded plane.
+    """
+
+    lanes: int
+    group: int
+    blocks: int
+    taps: int
+    height: int
+    width: int
+
+
+def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
+    group = GROUP if _instruction(layer, target) else 1
+    _, height, width = layer.in_shape
+    edge, taps = layer.kernel // 2, blocks_of(layer.kernel, group)
+    last = (layer.out_shape[2] - 1) * layer.stride
+    padded_width = max(width + 2 * edge, last + taps * group)
+    return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
+
+
+def _instruction(layer: LayerSpec, target: TvmTarget) -> Instruction | None:
+    instruction = instruction_of(layer, target)
+    return instruction if instruction and instruction.shuffle <= target.features else None
+
+
+def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    """(weights, constants).
+
+    Raises:
+        ValueError: there are weight codes that would saturate.
+    """
+    instruction = _instruction(layer, target)
+    weight = checked_codes(layer, numbers, instruction)
+    planes = _planes(layer, target, tile.lanes)
+    channels, kernel = planes.blocks * planes.lanes, layer.kernel
+    padded = np.zeros((channels, kernel, planes.taps * planes.group), weight.dtype)
+    padded[: layer.out_channels, :, :kernel] = weight[:, 0]
+    grouped = padded.reshape(planes.blocks, planes.lanes, kernel, planes.taps, planes.group)
+    grouped = grouped.transpose(0, 2, 3, 1, 4)
+    return pack_weights(layer, grouped), pack_constants(layer, numbers, channels, shift_of(instruction))
+
+
+def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: Any) -> Any:
+    """The input with what stands around it."""
+    channels, height, width = layer.in_shape
+    edge, lanes, around = layer.kernel // 2, planes.lanes, padding(layer, constants)
+    whole = int(np.gcd(channels, lanes))  # so many lanes are channels all, or none
+
+    def value(b: Any, y: Any, x: Any, c: Any) -> Any:
+        inside = [y >= edge, y < height + edge, x >= edge, x < width + edge]
+        if channels % lanes:
+            inside.append(tirx.floordiv(b * lanes + c, whole) < channels // whole)
+        return tirx.if_then_else(tirx.all(*inside), source[y - edge, x - edge, b * lanes + c], around)
+
+    return te.compute((planes.blocks, planes.height, planes.width, lanes), value, name="padded")
+
+
+def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
+    planes = _planes(layer, target, lanes)
+    channels, stride, group = planes.blocks * lanes, layer.stride, planes.group
+    argument = weight_argument(layer, (planes.blocks, layer.kernel, planes.taps, lanes, group))
+    integer = layer.activation_format != FP32
+    acc_dtype = "int32" if integer else "float32"
+    shift = tirx.const(shift_of(_instruction(layer, target)), acc_dtype)
+    _, height, width = layer.out_shape
+    source = te.placeholder(
+        (*layer.in_shape[1:], layer.in_shape[0]), DTYPES[layer.activation_format], "source"
+    )
+    packed = te.placeholder(argument.shape, argument.dtype, "weight")
+    constants = constants_placeholder(layer, channels)
+    weight = unpacked_weights(layer, packed, lanes, group)
+    padded = _padded_planes(layer, planes, source, constants)
+    i, t, j = (
+        te.reduce_axis((0, n), name) for n, name in ((layer.kernel, "i"), (planes.taps, "t"), (group, "j"))
+    )
+    acc = te.compute(
+        (height, width, planes.blocks, lanes),
+        lambda y, x, b, c: te.sum(
+            (padded[b, y * stride + i, x * stride + t * group + j, c].astype(acc_dtype) - shift)
+            * weight[b, i, t, c, j].astype(acc_dtype),
+            axis=[i, t, j],
+        ),
+        name="acc",
+    )
+    out = te.compute(
+        (height, width, layer.out_channels),
+        lambda y, x, n: finish(
+            layer, acc[y, x, tirx.floordiv(n, lanes), tirx.floormod(n, lanes)], constants, n, target
+        ),
+        name="out",
+    )
+    return te.create_prim_func([source, packed, constants, out])
+
+
+def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+    """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers."""
+    planes = _planes(layer, target, tile.lanes)
+    sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
+    acc, out, padded = (sch.get_sblock(name) for name in ("acc", "out", "padded"))
+    sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers
+    y, x, b, c, i, t, j = sch.get_loops(acc)
+    outer_y, row = sch.split(y, [None, tile.rows])
+    outer_x, column = sch.split(x, [None, tile.columns])
+    sch.reorder(b, outer_y, outer_x, i, t, row, column, c, j)
+    sch.compute_at(padded, b, preserve_unit_loops=True)
+    _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    sch.reverse_compute_at(out, outer_x, preserve_unit_loops=True)
+    _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    if layer.weight_format == "int4":
+        unpack_at(sch, b, tile.lanes * planes.group)
+    for loop in (row, column, t):
+        sch.unroll(loop)
+    instruction = _instruction(layer, target)
+    if not instruction:
+        sch.vectorize(c)
+    start = sch.decompose_reduction(acc, i)
+    for loop, change in zip(
+        sch.get_loops(start)[:-4:-1], (sch.vectorize, sch.unroll, sch.unroll), strict=True
+    ):
+        change(loop)
+    sch.unroll(i)
+    if instruction:
+        sch.tensorize(c, instruction.taps(tile.lanes))
+    return sch.mod["main"]
+
+
+def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
+    _, lane = sch.split(sch.get_loops(block)[-1], [None, vector])
+    sch.vectorize(lane)
+
+
+def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+    """Register tiles that divide the output. Rows under each other share what they load and rearrange."""
+    lanes = lanes_of(layer.in_shape[0], target)
+    _, height, width = layer.out_shape
+    integer = layer.activation_format != FP32
+    tallest, wanted = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)
+    found = [
+        Tile(lanes, columns, rows=rows)
+        for rows in divisors(height, tallest)
+        for columns in divisors(width, MAX_COLUMNS)
+        if rows * columns <= 2 * wanted
+    ]
+    return sorted(found, key=lambda tile: (abs(tile.vectors - wanted), -tile.rows))[:MAX_TILES]
+
+
+DEPTHWISE = Template(tiles, schedule, pack)

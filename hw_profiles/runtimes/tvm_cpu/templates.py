@@ -1,0 +1,45 @@
+"""Which template compiles which unit."""
+
+from collections.abc import Mapping
+
+from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.runtimes.tvm_cpu.dense import DENSE
+from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
+from hw_profiles.runtimes.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUANTIZE
+from hw_profiles.runtimes.tvm_cpu.unit import Template
+
+VERSION = 5  # of all templates: raise it when one computes, packs or schedules otherwise
+# by activation format; 4-bit codes are kept two to a byte, others one
+WEIGHTS: Mapping[str, tuple[str, ...]] = {
+    FP32: (FP32,),
+    "int8": ("int8", "int8-exact", "int6", "int4", "int2"),
+}
+ACTIVATIONS = ("none", "relu")
+
+_TEMPLATES: Mapping[str, Template] = {
+    "stem": DENSE,
+    "conv": DENSE,
+    "linear": DENSE,
+    "add": ADD,
+    "add_converted": ADD,
+    "pool": POOL,
+    "quantize": QUANTIZE,
+    "dequantize": DEQUANTIZE,
+}
+
+
+def template_of(layer: LayerSpec) -> Template:
+    """How `layer` is compiled."""
+    return DEPTHWISE if layer.depthwise else _TEMPLATES[layer.op]
+
+
+def is_supported(layer: LayerSpec) -> bool:
+    """Whether there are kernels for the formats and the grouping that it asks for."""
+    if layer.op not in _TEMPLATES or layer.activation_format not in WEIGHTS:
+        return False
+    if layer.activation not in ACTIVATIONS or layer.kernel % 2 == 0:
+        return False
+    if not layer.weighted:
+        return True
+    one_filter = layer.groups == layer.in_shape[0] == layer.out_channels
+    return layer.weight_format in WEIGHTS[layer.activation_format] and (layer.groups == 1 or one_filter)

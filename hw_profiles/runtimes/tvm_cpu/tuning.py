@@ -1,0 +1,211 @@
+"""The fastest schedule of each unit, found once per machine and kept on disk.
+
+A folder holds one JSON file and one object file per unit. Both are written whole or not at all, the object's
+name carries its hash, and what cannot be read is tuned anew: runs and processes may share a folder.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import read_json, write_atomic, write_json
+from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
+from hw_profiles.runtimes.tvm_cpu.compile import (
+    Candidate,
+    compile_candidates,
+    link_shared,
+    one_line,
+)
+from hw_profiles.runtimes.tvm_cpu.dot import sums_of
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.templates import VERSION, template_of
+from hw_profiles.runtimes.tvm_cpu.unit import Argument, Array, CompiledUnit, Tile
+
+SCHEMA = "tuning/1"
+FP32_TOLERANCE = 1e-4  # of a real result, whose sums run in another order
+WINDOW_S, WINDOWS, GROUPS = 1e-4, 5, 3  # how long a candidate is timed
+
+# Runs a function of a library on its arguments, the last of which it writes: (that afterwards, seconds).
+TrialRunner = Callable[[Path, str, Sequence[Array]], tuple[Array, float]]
+
+
+@dataclass(frozen=True)
+class Database:
+    """Compiled units of one target, in files.
+
+    Attributes:
+        folder: may be shared by targets and versions; made when something is written.
+    """
+
+    folder: Path
+    target: TvmTarget
+
+    def load(self, layer: LayerSpec) -> CompiledUnit | None:
+        """The unit, or None where it has not been compiled yet or a file of it is broken."""
+        try:
+            entry = read_json(self._entry(layer), SCHEMA)
+            path = self._folder / entry["object_file"]
+            if entry["unit"] != layer.key() or _digest(path.read_bytes()) != entry["object"]:
+                return None
+            arguments = tuple(Argument(tuple(shape), dtype) for shape, dtype in entry["arguments"])
+            return CompiledUnit(entry["symbol"], arguments, Tile(**entry["best"]), path)
+        except (TrilobitError, OSError, KeyError, TypeError, ValueError):
+            return None
+
+    def store(
+        self, layer: LayerSpec, best: Candidate, trials: Sequence[dict[str, Any]], *, tuned: bool
+    ) -> CompiledUnit:
+        """Keep `best`, and how all candidates did."""
+        digest = _digest(best.code)
+        path = self._folder / f"{best.symbol}-{digest[:12]}.o"
+        write_atomic(path, best.code)
+        entry = {
+            "schema": SCHEMA,
+            "unit": layer.key(),
+            "target": self.target.name,
+            "tvm": tvm.__version__,
+            "template": VERSION,
+            "tuned": tuned,
+            "trials": list(trials),
+            "best": asdict(best.tile),
+            "symbol": best.symbol,
+            "arguments": [[list(each.shape), each.dtype] for each in best.arguments],
+            "object_file": path.name,
+            "object": digest,
+        }
+        write_json(self._entry(layer), entry)
+        return CompiledUnit(best.symbol, best.arguments, best.tile, path)
+
+    @property
+    def _folder(self) -> Path:
+        target = self.target.name.replace(" ", "").replace("=", "-")
+        return self.folder / f"{target}-tvm-{tvm.__version__}-v{VERSION}"
+
+    def _entry(self, layer: LayerSpec) -> Path:
+        readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
+        return self._folder / f"{readable}.json"
+
+
+def tune(
+    layers: Iterable[LayerSpec], database: Database, runner: TrialRunner | None
+) -> Iterator[tuple[LayerSpec, CompiledUnit | str]]:
+    """Every layer with its compiled unit, or with the reason why there is none; known ones are only loaded.
+
+    Args:
+        runner: times a candidate; without one the first schedule that compiles is taken, "tuned": false.
+    """
+    missing = []
+    for layer in dict.fromkeys(layers):
+        known = database.load(layer)
+        if known is None:
+            missing.append(layer)
+        else:
+            yield layer, known
+    limit = None if runner else 1
+    for layer, candidates in _compiled(missing, database.target, limit):
+        yield layer, choose(layer, candidates, database, runner)
+
+
+def _compiled(
+    layers: Sequence[LayerSpec], target: TvmTarget, limit: int | None
+) -> Iterator[tuple[LayerSpec, list[Candidate]]]:
+    """Candidates of all layers, compiled in a second thread while the first times them: LLVM and the timed
+    loop both run without Python's lock.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        results = [pool.submit(compile_candidates, layer, target, limit) for layer in layers]
+        try:
+            for layer, result in zip(layers, results, strict=True):
+                yield layer, result.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def choose(
+    layer: LayerSpec, candidates: Sequence[Candidate], database: Database, runner: TrialRunner | None
+) -> CompiledUnit | str:
+    """Store the fastest candidate that computes the right thing; a reason where there is none."""
+    good = [each for each in candidates if each.error is None]
+    trials = {each.symbol: _trial(each, error=each.error) for each in candidates}
+    if runner and good:
+        trials |= _timed(layer, good, database.target, runner)
+        good = [each for each in good if "error" not in trials[each.symbol]]
+        good.sort(key=lambda each: float(trials[each.symbol]["median_s"]))
+    if not good:
+        return str(next(iter(trials.values()))["error"])
+    return database.store(layer, good[0], list(trials.values()), tuned=runner is not None)
+
+
+def _timed(
+    layer: LayerSpec, candidates: Sequence[Candidate], target: TvmTarget, runner: TrialRunner
+) -> dict[str, dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
+    wanted = run_unit(layer, numbers, inputs)
+    trials = {}
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "candidates.so"
+        objects = [Path(folder) / f"{i}.o" for i in range(len(candidates))]
+        for path, candidate in zip(objects, candidates, strict=True):
+            path.write_bytes(candidate.code)
+        link_shared(target, list(map(str, objects)), library)
+        for each in candidates:
+            arrays = [*inputs, *template_of(layer).pack(layer, numbers, target, each.tile)]
+            shaped = [a.reshape(b.shape) for a, b in zip(arrays, each.arguments, strict=False)]
+            out = np.zeros(each.arguments[-1].shape, each.arguments[-1].dtype)
+            try:
+                found, median_s = runner(library, each.symbol, [*shaped, out])
+            except TrilobitError:
+                raise  # no board to try it on: says nothing about the candidate
+            except Exception as error:  # a candidate that fails is only not chosen
+                trials[each.symbol] = _trial(each, error=one_line(error))
+                continue
+            wrong = not agrees(found.reshape(wanted.shape), wanted)
+            trials[each.symbol] = _trial(each, median_s, "computes something else" if wrong else None)
+    return trials
+
+
+def agrees(found: Array, wanted: Array) -> bool:
+    """Whether a kernel's result is right: codes exactly, real values within `FP32_TOLERANCE`."""
+    if wanted.dtype == np.uint8:
+        return bool(np.array_equal(found, wanted))
+    return bool(np.allclose(found, wanted, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE))
+
+
+def _trial(candidate: Candidate, median_s: float | None = None, error: str | None = None) -> dict[str, Any]:
+    what = {"median_s": median_s} if error is None else {"error": error}
+    return {"tile": asdict(candidate.tile), **what}
+
+
+def run_locally(library: Path, symbol: str, arrays: Sequence[Array]) -> tuple[Array, float]:
+    """Run a function on this machine: (its last argument afterwards, seconds).
+
+    The seconds are the least of a few medians: other programs only ever add to a time.
+    """
+    tensors = [tvm.runtime.tensor(array) for array in arrays]
+    return try_out(tvm.runtime.load_module(str(library)), symbol, tensors)
+
+
+def try_out(module: Any, symbol: str, tensors: Sequence[Any]) -> tuple[Array, float]:
+    """The same where a library and tensors were loaded."""
+    device = tensors[0].device
+    module[symbol](*tensors)
+    found: Array = tensors[-1].numpy()
+    once_s = module.time_evaluator(symbol, device, number=3, repeat=1)(*tensors).mean
+    count = max(1, round(WINDOW_S / max(once_s, 1e-9)))
+    evaluator = module.time_evaluator(symbol, device, number=count, repeat=WINDOWS)
+    medians = [float(np.median(evaluator(*tensors).results)) for _ in range(GROUPS)]
+    return found, min(medians)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

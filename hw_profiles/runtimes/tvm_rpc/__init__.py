@@ -1,0 +1,1 @@
+"""Boards behind a TVM RPC tracker."""

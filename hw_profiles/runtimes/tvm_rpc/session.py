@@ -1,0 +1,179 @@
+"""What runs in a process of its own that talks to one board at a time.
+
+TVM's client waits for an answer as long as the board takes, forever if the board was unplugged: only another
+process can end that. It lives on from board to board, so that what it learnt of each is not lost.
+"""
+
+import hashlib
+import signal
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+from tvm import rpc
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.measurement import MeasurePlan, Samples
+from hw_profiles.runtimes.tvm_cpu.compile import one_line
+from hw_profiles.runtimes.tvm_cpu.runtime import timed
+from hw_profiles.runtimes.tvm_cpu.tuning import try_out
+from hw_profiles.runtimes.tvm_cpu.unit import Array
+from hw_profiles.runtimes.tvm_rpc.tracker import Offer
+
+SESSION_S = 1800  # then the server ends a session by itself: its client was switched off
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function of a shared library, and what to run it with.
+
+    Attributes:
+        library: the file's contents.
+        arrays: the last one is written.
+    """
+
+    library: bytes
+    symbol: str
+    arrays: tuple[Array, ...]
+
+
+class BoardLost(TrilobitError):  # noqa: N818 - what happened, not what is wrong
+    """The board does not answer any more. What was asked of it can be asked of another one."""
+
+
+class Session:
+    """A connection to a board.
+
+    Args:
+        offer: the board.
+        reference: what tells whether the board is disturbed.
+    """
+
+    def __init__(self, offer: Offer, reference: Program) -> None:
+        self._remote = rpc.connect(offer.host, offer.port, offer.matchkey, session_timeout=SESSION_S)
+        self._libraries: dict[str, Any] = {}
+        self.reference = timed(*self.load(reference))
+
+    def load(self, program: Program) -> tuple[Any, str, list[Any]]:
+        """(library, function, tensors) on the board."""
+        # named by its contents: a file must not change while the board has it loaded
+        name = f"{hashlib.sha256(program.library).hexdigest()[:16]}.so"
+        if name not in self._libraries:
+            self._remote.upload(bytearray(program.library), name)
+            self._libraries[name] = self._remote.load_module(name)
+        tensors = [tvm.runtime.tensor(array, self._remote.cpu()) for array in program.arrays]
+        return self._libraries[name], program.symbol, tensors
+
+    def ready(self, program: Program, sessions: int) -> list[Timed] | str:
+        """The program as something to be timed, with tensors of their own for each session, or why it does
+        not run.
+
+        Raises:
+            BoardLost: the board no longer answers.
+        """
+        try:
+            loaded = [self.load(program) for _ in range(sessions)]
+            module, symbol, tensors = loaded[0]
+            module[symbol](*tensors)
+            return [timed(*each) for each in loaded]
+        except Exception as error:
+            self.check(error)
+            return one_line(error)
+
+    def check(self, error: Exception) -> None:
+        """Raise `BoardLost` from an error if the board was the reason: if it does not answer now."""
+        try:
+            self._remote.get_function("tvm.rpc.server.workpath")(".")
+        except Exception:
+            raise BoardLost(one_line(error)) from None
+
+
+@dataclass
+class Process:
+    """What this process keeps between the calls below, each of which comes from another process.
+
+    Attributes:
+        session: with the board in use.
+        pulses: by board; the reference of each runs in the current session.
+    """
+
+    session: Session | None = None
+    pulses: dict[str, Pulse] = field(default_factory=dict)
+
+    @property
+    def current(self) -> Session:
+        """The session."""
+        assert self.session is not None
+        return self.session
+
+
+_process = Process()
+
+
+def ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that this one works for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def begin(offer: Offer, reference: Program) -> None:
+    """Connect to a board.
+
+    Raises:
+        BoardLost: it does not answer.
+    """
+    try:
+        _process.session = Session(offer, reference)
+    except Exception as error:
+        raise BoardLost(one_line(error)) from None
+
+
+def end() -> None:
+    """Give the board back."""
+    _process.session = None
+
+
+def trial(program: Program) -> tuple[Array, float] | str:
+    """`hw_profiles.runtimes.tvm_cpu.tuning.try_out` on the board, or why the program does not run.
+
+    Raises:
+        BoardLost: the board no longer answers.
+    """
+    session = _process.current
+    try:
+        return try_out(*session.load(program))
+    except Exception as error:
+        session.check(error)
+        return one_line(error)
+
+
+def sample(
+    programs: Sequence[Program], contexts: Sequence[Hashable | None], plan: MeasurePlan, board: str
+) -> list[Samples | str]:
+    """The programs timed in passes on the board, or why each does not run.
+
+    A window is four calls of the board: warm-up, the window itself, and the two of the pulse.
+
+    Args:
+        contexts: of each, see `hw_profiles.measure.backend.Job`.
+        board: its name, under which its pulse is remembered.
+
+    Raises:
+        BoardLost: the board no longer answers.
+    """
+    session = _process.current
+    runs = [session.ready(program, plan.sessions) for program in programs]
+    try:
+        good = [run for run in runs if not isinstance(run, str)]
+        of = [context for context, run in zip(contexts, runs, strict=True) if not isinstance(run, str)]
+        samples = iter(interleaved(good, plan, _pulse(board), of))
+    except Exception as error:
+        raise BoardLost(one_line(error)) from None
+    return [run if isinstance(run, str) else next(samples) for run in runs]
+
+
+def _pulse(board: str) -> Pulse:
+    if board not in _process.pulses:
+        _process.pulses[board] = Pulse(lambda count: _process.current.reference(count))
+    return _process.pulses[board]

@@ -1,0 +1,172 @@
+"""The number formats of one architecture as an allocation problem: what they cost on the run's device, the
+run's limits on that, and why nothing meets them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from nas.problem.costs import COLUMNS, Costs
+from nas.problem.targets import Targets, show
+from nas.search.algorithms.milp import (
+    Formats,
+    GeneSum,
+    Terms,
+    formats_of,
+    largest_limits,
+    least_largest,
+    trade_offs,
+)
+from nas.search.objectives import OBJECTIVES
+from predictors.predictor import Predictor
+from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term
+from supernet.space.space import Genomes, SearchSpace
+
+REJECTED, MEMORY = "rejected", "memory"
+SEEDED, LEVELS = 4, 4  # architectures whose allocations a search starts from, and how many of each
+Damage = Mapping[str, Sequence[float]]  # by name of a choice of formats, what each of its options adds
+
+
+@dataclass(frozen=True, eq=False)
+class Allocator:
+    """One architecture.
+
+    Attributes:
+        formats: what may be chosen.
+        names: of the choices.
+        costs: sums over the formats by objective name, in its unit.
+        limits: those of the run, and that the device runs everything.
+        peaks: memory between any two moments when a single tensor is alive.
+        limited: which costs the search trades off.
+    """
+
+    formats: Formats
+    names: tuple[str, ...]
+    costs: Mapping[str, Terms]
+    limits: tuple[Limit, ...]
+    peaks: Terms
+    limited: tuple[str, ...]
+
+    def problem(self, damage: Damage) -> Problem:
+        """Formats of the least damage within the limits."""
+        harm = tuple(
+            Term((item,), np.array(damage[name], np.float64)) for item, name in enumerate(self.names)
+        )
+        return Problem(self.formats.sizes, harm, self.limits)
+
+    def allocate(self, damage: Damage, count: int) -> Genomes:
+        """(n, g) up to `count` networks: the least damage within the limits first, then cheaper and cheaper
+        ones, see `nas.search.algorithms.milp.trade_offs`.
+
+        Raises:
+            TrilobitError: no formats of this architecture meet the limits.
+        """
+        problem = self.problem(damage)
+        try:
+            found = trade_offs(problem, [self.costs[name] for name in self.limited], count)
+        except InfeasibleError as error:
+            raise TrilobitError(self._why(problem, error)) from None
+        return self.formats.genomes(found)
+
+    def _why(self, problem: Problem, error: InfeasibleError) -> str:
+        if error.name == REJECTED:
+            return "the device cannot run this architecture in any formats that meet the limits"
+        if not error.name:
+            return "no formats of this architecture meet all limits together; loosen one of them"
+        nearest = error.nearest
+        if error.name == MEMORY:
+            others = tuple(limit for limit in self.limits if limit.name != MEMORY and error.together)
+            nearest = least_largest(replace(problem, limits=others), self.peaks)
+        known = OBJECTIVES[error.name]
+        also = " while the other limits are met" if error.together else ""
+        return (
+            f"{error.name} <= {show(known, error.limit)} cannot be met by this architecture{also}; the "
+            f"nearest possible value is {show(known, nearest)}: loosen the limit, or name another "
+            "--architecture"
+        )
+
+
+def allocator(
+    space: SearchSpace, costs: Costs, targets: Targets, genome: Genomes, *, confidence: float = 0.5
+) -> Allocator:
+    """For the architecture of `genome` (g,). A limit on accuracy is left to what is measured.
+
+    Args:
+        confidence: with which the limit on latency is to be met; 0.5 takes latency as predicted.
+
+    Raises:
+        TrilobitError: the architecture has no formats to choose between.
+    """
+    formats = formats_of(space, genome)
+    if not formats.columns:
+        raise TrilobitError(
+            "this space has one number format for every layer: there is nothing to allocate; name several "
+            "with --formats, such as fp32,int8"
+        )
+    sums = cost_sums(formats, costs)
+    at, values = costs.memory.positions, costs.memory.values
+    peaks = formats.parts(GeneSum(at.strides, at.offsets, values))
+    limits = [Limit(REJECTED, sums[REJECTED], upper=0.0)]
+    for limited in targets.bounded:
+        bound = limited.bound or np.inf
+        if limited.name == "latency":  # its expected error is a share of it
+            error = float(costs.latency_std(np.ones(1))[0])
+            bound /= 1 + NormalDist().inv_cdf(confidence) * error
+        if limited.name in sums:
+            limits.append(Limit(limited.name, sums[limited.name], upper=bound))
+        elif limited.name == MEMORY:
+            limits += largest_limits(MEMORY, peaks, bound)
+    traded = tuple(o.name for o in targets.objectives if o.name in sums)
+    names = tuple(space.choices[column].name for column in formats.columns)
+    return Allocator(formats, names, sums, tuple(limits), peaks, traded)
+
+
+def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
+    """By objective name, and how many units the device rejects; each a sum over the formats."""
+    at = costs.table.positions
+    kinds = (*COLUMNS, "energy")[: costs.table.values.shape[1]]
+    beside = {"latency": costs.calibration.intercept_s, "size": float(costs.size_overhead)}
+    return {
+        name: (
+            *formats.terms(GeneSum(at.strides, at.offsets, costs.table.values[:, kind])),
+            Term((), np.array(beside.get(name, 0.0))),
+        )
+        for kind, name in enumerate(kinds)
+    }
+
+
+def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor) -> Damage:
+    """What each format alone takes from the predicted accuracy of the architecture, in shares."""
+    rows, at = [formats.genome], []
+    for item, column in enumerate(formats.columns):
+        for gene in range(formats.sizes[item]):
+            row = formats.genome.copy()
+            row[column] = gene
+            rows.append(row)
+            at.append(item)
+    accuracy = predictor.predict(space.canonical(np.array(rows, np.int16))).mean
+    lost = np.split(accuracy[0] - accuracy[1:], np.cumsum(formats.sizes)[:-1])
+    names = [space.choices[column].name for column in formats.columns]
+    return dict(zip(names, map(np.ndarray.tolist, lost), strict=True))
+
+
+def seeds(
+    space: SearchSpace, costs: Costs, targets: Targets, predictor: Predictor, architectures: Genomes
+) -> Genomes:
+    """(n, g) networks for an evolution to start from: exact allocations at several limits for each of the
+    first `SEEDED` different architectures of (k, g), by the damage that the predictor sees in each format
+    alone. Nothing where the space has no formats to choose between or an architecture meets no limits.
+    """
+    found = [np.empty((0, len(space.choices)), np.int16)]
+    bases = np.array([formats_of(space, genome).genome for genome in architectures], np.int16)
+    _, first = np.unique(bases, axis=0, return_index=True)
+    for row in np.sort(first)[:SEEDED]:
+        try:
+            one = allocator(space, costs, targets, bases[row])
+            found.append(one.allocate(predicted_damage(space, one.formats, predictor), LEVELS))
+        except TrilobitError:  # not of this architecture
+            continue
+    return np.concatenate(found)

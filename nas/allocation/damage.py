@@ -1,0 +1,51 @@
+"""`damage.json` of a run: what each choice of a number format costs by itself, measured once per supernet."""
+
+import numpy as np
+from torch import Tensor
+
+from hw_profiles.documents import write_document
+from hw_profiles.graph.workload import macs
+from nas.evaluation.evaluate import Evaluator
+from nas.run.documents import DamageFile, read_optional
+from nas.run.run import Run
+from supernet.data.dataset import to_batch
+from supernet.sensitivity.kl import Build, Damage, format_choices, measure_damage
+from supernet.space.space import Candidate
+from supernet.tasks.evaluate import network_builder
+
+WORK = 1e12  # multiply-adds to spend, about a minute of one core; networks of ImageNet size take more
+FEWEST, MOST = 16, 256  # images
+
+
+def run_damage(run: Run) -> Damage:
+    """The damage of the run's trained supernet. What is not in the file yet is measured and written, choice
+    by choice, so that a killed run goes on where it was.
+
+    Raises:
+        TrilobitError: the file is damaged, or the supernet is not trained.
+    """
+    path, trained = run.folder / "damage.json", run.rounded_fingerprint
+    known = read_optional(path, DamageFile)
+    options = dict(known.options) if known is not None and known.supernet == trained else {}
+    space = run.family.space()
+    choices = {choice.name: len(choice.options) for choice in space.choices}
+    missing = [name for name in format_choices(space) if len(options.get(name, ())) != choices[name]]
+    if missing:
+        largest = run.family.corners()["largest/fp32"]
+        for name, values in measure_damage(space, missing, largest, *subject(run, largest)):
+            options[name] = tuple(values)
+            write_document(path, DamageFile(trained, options))
+    return Damage(options)
+
+
+def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
+    """How to build policies of a network's architecture, and the images to compare them on."""
+    evaluator, family = Evaluator(run), run.family
+    options = sum(len(c.options) - 1 for c in family.space().choices if c.kind == "precision")
+    work = options * sum(map(macs, family.workload(network).layers))
+    images = evaluator.calibration[: int(np.clip(WORK / work, FEWEST, MOST))]
+    # learned scales take batch norm's statistics anew for every policy: of as many images
+    calibration = evaluator.calibration if evaluator.quantizers is None else images
+    shared = (run.dataset, calibration, evaluator.quantizers)
+    build = network_builder(family, evaluator.supernet, network, *shared, sums=evaluator.sums)
+    return build, to_batch(images, run.dataset, family.resolution(network))

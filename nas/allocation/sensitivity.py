@@ -1,0 +1,131 @@
+"""How much each number format of one architecture hurts by itself, scored in one of several ways."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import LayerSpec
+from nas.allocation.damage import run_damage, subject
+from nas.evaluation.evaluate import Evaluator
+from nas.run.registry import SENSITIVITIES as SENSITIVITIES
+from nas.run.run import Run
+from supernet.data.dataset import to_batch
+from supernet.families.family import Family
+from supernet.formats.loading import load_weight_format
+from supernet.graph.executor import layered, sized_layer
+from supernet.sensitivity.hessian import hessian_traces, largest_layers
+from supernet.sensitivity.kl import divergence, measure_damage
+from supernet.space.space import Candidate, Genomes, in_fp32
+
+HESSIAN_IMAGES, PROBES = 128, 16
+
+# name of a choice of formats -> what each of its options adds
+Sensitivity = Mapping[str, tuple[float, ...]]
+
+
+def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) -> Sensitivity:
+    """Of the choices in `columns`, for the architecture of `genome` (g,), on the trained supernet.
+
+    Raises:
+        TrilobitError: no such kind, or the supernet is not trained.
+    """
+    if kind not in SENSITIVITIES:
+        raise TrilobitError(f"unknown sensitivity {kind!r}; known: {', '.join(SENSITIVITIES)}")
+    if kind == "hessian":
+        return hessian_sensitivity(run, genome, columns)
+    space = run.family.space()
+    names = [space.choices[column].name for column in columns]
+    network = space.candidate(in_fp32(space, genome[None])[0])
+    if kind == "kl" and network == run.family.corners()["largest/fp32"]:
+        known = run_damage(run).options
+        return {name: known[name] for name in names}
+    score = noise_to_signal if kind == "sqnr" else divergence
+    return dict(measure_damage(space, names, network, *subject(run, network), score=score))
+
+
+def noise_to_signal(reference: Tensor, other: Tensor) -> float:
+    """The inverse of the signal-to-quantization-noise ratio at the logits, as Pandey et al. 2023 rank layers
+    by (arXiv:2302.05397, section 3), from two (n, classes) logarithms of class probabilities; what is the
+    same for all classes of an image is neither signal nor noise.
+    """
+    signal, noise = (x - x.mean(dim=1, keepdim=True) for x in (reference, other - reference))
+    return float((noise**2).sum() / (signal**2).sum())
+
+
+def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> Sensitivity:
+    """HAWQ-V3's: over the layers that a choice sets, the mean eigenvalue of the loss's Hessian in the weights
+    times the squared error of rounding them. It sees weights only: formats of activations are as good as each
+    other.
+    """
+    evaluator, family = Evaluator(run), run.family
+    net = evaluator.supernet
+    images = evaluator.calibration[:HESSIAN_IMAGES]
+    work = family.plain_workload(family.arch(family.space().candidate(genome)))
+    batch = to_batch(images, run.dataset, work.in_shape[1])
+    labels = torch.from_numpy(np.asarray(images.labels, np.int64))
+    traces = hessian_traces(layered(net), work, batch, labels, probes=PROBES, seed=run.config.seed)
+    layers = largest_layers(work)
+    found = {}
+    for column in columns:
+        chosen = _set_by(family, genome, column)
+        found[family.space().choices[column].name] = tuple(
+            sum(
+                max(traces[name], 0.0) * _rounding_error(evaluator, name, layers[name], fmt)
+                for name, fmt in formats.items()
+            )
+            for formats in chosen
+        )
+    return found
+
+
+def _set_by(family: Family, genome: Genomes, column: int) -> list[dict[str, str]]:
+    """Layers whose weights this choice sets, with their format for each of its options."""
+    space, tried = family.space(), []
+    for gene in range(len(space.choices[column].options)):
+        changed = genome.copy()
+        changed[column] = gene
+        work = lower(family.workload(space.candidate(changed)))
+        tried.append({n: x.weight_format for n, x in zip(work.names, work.layers, strict=True) if x.weighted})
+    moved = [name for name in tried[0] if len({formats[name] for formats in tried}) > 1]
+    return [{name: formats[name] for name in moved} for formats in tried]
+
+
+def _rounding_error(evaluator: Evaluator, name: str, layer: LayerSpec, fmt: str) -> float:
+    """Squared error of a layer's weights in a format: by learned scales where there are some."""
+    with torch.no_grad():
+        weight = sized_layer(layered(evaluator.supernet).layer(name), layer).weight
+        if evaluator.quantizers is not None:
+            return float(((evaluator.quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
+        known, values = load_weight_format(fmt, evaluator.sums), weight.numpy()
+        rounded = known.dequantize_weight(*known.quantize_weight(values))
+        return float(((rounded.astype(np.float64) - values) ** 2).sum())
+
+
+def known_candidate(run: Run, wanted: str) -> Candidate:
+    """The network that a person names: `largest`, `smallest`, the id of one that this run evaluated, or its
+    genes, separated by commas.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    space = run.family.space()
+    if wanted in ("largest", "smallest"):
+        return run.family.corners()[f"{wanted}/fp32"]
+    if "," in wanted:
+        try:
+            return space.candidate(np.array([int(gene) for gene in wanted.split(",")], np.int16))
+        except (ValueError, OverflowError):
+            raise TrilobitError(f"--architecture {wanted!r}: genes are integers") from None
+    evaluator = Evaluator(run)
+    for store in (evaluator.measuring.store, evaluator.samples):
+        known = {trial.user_attrs.get("id"): trial.user_attrs.get("genes") for trial in store.trials()}
+        if wanted in known:
+            return space.candidate(np.array(known[wanted], np.int16))
+    raise TrilobitError(
+        f"--architecture {wanted!r}: this run evaluated no network of that id; write an id of front.json, "
+        f"largest, smallest, or {len(space.choices)} genes such as 0,1,2"
+    )

@@ -1,0 +1,1 @@
+"""Checks of files in a process of their own."""

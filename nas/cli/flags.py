@@ -1,0 +1,267 @@
+"""The flags of all commands as one table, each of which sets an option of a section.
+
+Ranges, defaults and names come from the sections (`hw_profiles.options`); here stand the words.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.options import Option
+from nas.run.command_sections import command_options
+from nas.run.config import section_options
+from nas.run.config_file import NO_LIMIT
+from nas.run.registry import STAGES
+from nas.search.objectives import OBJECTIVES, parse_limit
+
+CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
+LIMITS = "constraints."
+OPTIONS: Mapping[str, Option] = {**section_options(), **command_options()}
+
+# once; several joined by commas; once per value; or nothing but the flag
+Form = Literal["once", "list", "each", "on"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One option on the command line.
+
+    Attributes:
+        words: `--name`, and others that mean the same.
+        key: of the option, `section.key`, or `constraints.OBJECTIVE` for a limit.
+        metavar: what stands for the value in `--help`.
+        help: a line without the default and the range, which are the option's.
+        form: how values are given.
+    """
+
+    words: str
+    key: str
+    metavar: str
+    help: str
+    form: Form = "once"
+
+    def read(self, text: str) -> Any:
+        """Return the value that `text` gives.
+
+        Raises:
+            TrilobitError: it is not allowed; names the flag, the option and what is allowed.
+        """
+        try:
+            if self.key.startswith(LIMITS):
+                return _read_limit(self.key.removeprefix(LIMITS), text)
+            option = OPTIONS[self.key]
+            if self.form == "list":
+                return tuple(option.read(part.strip()) for part in text.split(","))
+            return option.read(text)
+        except TrilobitError as error:
+            raise TrilobitError(f"{self.words.split()[0]}: {error}") from None
+
+    @property
+    def hint(self) -> str:
+        """What `--help` says after the line: range and default."""
+        option = OPTIONS.get(self.key)
+        if option is None or self.form == "on":
+            return ""
+        parts = [str(option.range)] if option.range else []
+        default = ",".join(map(str, option.default)) if option.many else option.default
+        if default not in ("", None) and "default" not in self.help:
+            parts.append(f"default: {default}")
+        return f" ({'; '.join(parts)})".replace("%", "%%") if parts else ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Flags under one heading of `--help`, of the same commands."""
+
+    title: str
+    commands: tuple[str, ...]
+    flags: tuple[Flag, ...]
+
+
+def _read_limit(name: str, text: str) -> str:
+    if text != NO_LIMIT:
+        parse_limit(text, OBJECTIVES[name])
+    return text
+
+
+RUN_GROUPS: Sequence[Group] = (
+    Group(
+        "data, device and space",
+        CONFIGURED,
+        (
+            Flag("--data", "data.source", "SOURCE", "digits, imagefolder:PATH or cifar10:PATH"),
+            Flag("--device", "device.name", "NAME", "see `nas devices`"),
+            Flag("--threads", "device.threads", "N", "threads of one inference"),
+            Flag("--space", "space.name", "NAME", "see `nas spaces`; or FILE.json of a designed one"),
+            Flag("--formats", "space.formats", "A,B", "number formats, see `nas formats`", "list"),
+            Flag("--seed", "seed", "N", "of everything random"),
+        ),
+    ),
+    Group(
+        "what to search for; `none` drops a limit",
+        CONFIGURED,
+        (
+            Flag("--objective", "search.objectives", "A,B", f"of {','.join(OBJECTIVES)}", "list"),
+            Flag("--max-latency", "constraints.latency", "TIME", "0.3ms, or 60%% of the largest network's"),
+            Flag("--max-size", "constraints.size", "BYTES", "such as 200KB, or 60%%"),
+            Flag("--max-memory", "constraints.memory", "BYTES", "tensors alive at once: 32KB, or 60%%"),
+            Flag("--max-macs", "constraints.macs", "N", "multiply-adds: 3M, or 60%%"),
+            Flag("--min-accuracy", "constraints.accuracy", "SHARE", "such as 95%%"),
+            Flag("--count", "export.count", "N", "networks to export"),
+        ),
+    ),
+    Group(
+        "several machines",
+        CONFIGURED,
+        (
+            Flag(
+                "--storage",
+                "storage.url",
+                "URL",
+                "of a database in which `nas worker` on other machines finds what to evaluate: "
+                "postgresql+psycopg://USER@HOST/DATABASE",
+            ),
+        ),
+    ),
+    Group(
+        "measuring",
+        ("run", "profile"),
+        (
+            Flag("--provider", "device.provider", "NAME", "execution provider of ONNX Runtime"),
+            Flag("--batch", "device.batch", "N", "images of one inference"),
+            Flag("--target", "device.target", "NAME", "of TVM, such as aarch64-linux-gnu:cortex-a76"),
+            Flag("--key", "device.key", "KEY", "which of the tracker's boards"),
+            Flag("--database", "device.database", "DIR", "TVM's tuned units (default: the user's cache)"),
+            Flag(
+                "--budget",
+                "profile.budget",
+                "TIME",
+                "measure so long, such as 2m; predict the rest (tuning with tvm takes seconds a unit)",
+            ),
+            Flag(
+                "--share", "profile.share", "SHARE", "of the units to measure, such as 20%%; predict the rest"
+            ),
+            Flag(
+                "--from",
+                "profile.sources",
+                "PROFILE",
+                "a profile of another device to predict from; may be repeated",
+                "each",
+            ),
+        ),
+    ),
+    Group(
+        "training",
+        ("run", "train"),
+        (
+            Flag("--init", "train.init", "CHECKPOINT", "first weights: a file, shipped:NAME, or none"),
+            Flag("--epochs", "train.epochs", "N", "passes over the training images; 0 uses --init as it is"),
+        ),
+    ),
+    Group(
+        "sampling",
+        ("run", "sample"),
+        (
+            Flag("--strategy", "sample.strategy", "NAME", "which networks are evaluated"),
+            Flag(
+                "--fp32", "sample.fp32", "N", "evaluate N networks in fp32 (default: until more do not help)"
+            ),
+            Flag("--quantized", "sample.quantized", "N", "and N quantized ones (default: likewise)"),
+        ),
+    ),
+    Group(
+        "predicting",
+        ("run", "fit"),
+        (Flag("--prior", "fit.prior", "RUN", "another run whose accuracies the predictor starts from"),),
+    ),
+    Group(
+        "searching",
+        ("run", "search"),
+        (
+            Flag(
+                "--engine --searcher",
+                "search.searcher",
+                "NAME",
+                "evolution, nsga2, nsga3, rnsga2, optuna-nsga2, tpe, aging or random; milp allocates the "
+                "formats of one --architecture",
+            ),
+            Flag(
+                "--latency-confidence",
+                "search.latency_confidence",
+                "SHARE",
+                "that networks are within --max-latency, given the profile's error; 95%% leaves a margin",
+            ),
+            Flag("--focus", "search.focus", "", "search near the limits only", "on"),
+            Flag(
+                "--aim",
+                "search.aims",
+                "A=X,B=Y",
+                "where rnsga2 goes, such as accuracy=95%%,latency=0.3ms; repeatable (default: the limits)",
+                "each",
+            ),
+            Flag(
+                "--architecture",
+                "search.architecture",
+                "WHICH",
+                "of milp: largest, smallest, an id, or genes",
+            ),
+            Flag("--sensitivity", "search.sensitivity", "KIND", "of milp: kl, sqnr or hessian"),
+        ),
+    ),
+    Group(
+        "exporting",
+        ("run", "export"),
+        (
+            Flag(
+                "--pick",
+                "export.pick",
+                "WHICH",
+                "knee, 'fastest>=92%%', 'best<=0.3ms', all, or an id; repeatable (default: --count of them)",
+                "each",
+            ),
+            Flag(
+                "--portable",
+                "export.portable",
+                "",
+                "files that compute the same on every processor, also where integer sums saturate",
+                "on",
+            ),
+            Flag("--dynamic-batch", "export.dynamic_batch", "", "files that take any number of images", "on"),
+            Flag("--pixels", "export.pixels", "", "files that take uint8 pixels", "on"),
+            Flag(
+                "--library",
+                "export.library",
+                "TARGET",
+                "a shared library too, compiled by TVM: host, or such as aarch64-linux-gnu:cortex-a76 "
+                "(default: where --device is tvm)",
+            ),
+            Flag(
+                "--finetune",
+                "export.finetune",
+                "EPOCHS",
+                "train each network on, in its formats, before it is exported; kept where that helps",
+            ),
+            Flag("--sign", "export.sign", "KEYFILE", "sign manifests with this ed25519 key (PEM)"),
+        ),
+    ),
+)
+# of single commands; the name of the value is the option's own
+OWN: Mapping[str, tuple[Flag, ...]] = {
+    "profile": (
+        Flag("--validate", "validation.networks", "N", "then measure N new random networks of each kind"),
+    ),
+    "worker": (Flag("--idle", "worker.idle", "TIME", "leave after so long without work (default: stay)"),),
+    "bench": (
+        Flag("--threads", "bench.threads", "N,M", "threads of one inference", "list"),
+        Flag("--batch", "bench.batch", "N,M", "images of one inference (default: the file's own)", "list"),
+        Flag("--seconds", "bench.seconds", "S", "of timing, for each setting"),
+    ),
+    "spaces design": (
+        Flag("--steps", "design.steps", "N", "of training, for every block type in every stage"),
+        Flag("--samples", "design.samples", "N", "random parts judged per stage, type and width window"),
+        Flag("--images", "design.images", "N", "training images to learn from"),
+        Flag("--evaluations", "design.evaluations", "N", "spaces that are scored at most"),
+        Flag("--seed", "design.seed", "N", "of everything random"),
+    ),
+}

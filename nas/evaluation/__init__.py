@@ -1,0 +1,1 @@
+"""Expensive evaluations: stored, shared between processes, and repeated never."""

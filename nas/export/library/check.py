@@ -1,0 +1,120 @@
+"""A network's library beside its ONNX file: built, run where this machine can, compared, described."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.measure.host import cpu_model
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.runtimes.tvm_cpu.standalone import is_integer_only
+from nas.checks.check import IMAGES, DisagreementError, Input, answers_of, made_up_images
+from nas.checks.parity import file_predictions
+from nas.export.library.library import LIBRARY, library_latency, run_library
+from nas.export.library.to_tvm import Library, build_library, examples, unit_numbers
+from nas.run.run import Run
+from supernet.data.dataset import Dataset, to_batch
+from supernet.data.images import Images
+from supernet.graph.quantized_graph import Network
+
+EXACT = 4  # images that are computed in plain numpy too
+FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may tip over
+
+
+@dataclass(frozen=True, eq=False)
+class ShippedLibrary:
+    """The files of a library, and what the manifest says of it."""
+
+    files: Mapping[str, bytes]
+    record: Mapping[str, Any]
+
+
+def wanted_target(run: Run) -> str:
+    """What a library is built for: what the configuration names, or the device where its kernels are TVM's;
+    empty for none.
+    """
+    if run.config.export.library or run.recorded:
+        return run.config.export.library
+    return run.config.device.target if run.backend.describe().engine == "apache-tvm" else ""
+
+
+def ship_library(run: Run, network: Network, model: bytes, image: Input) -> ShippedLibrary | None:
+    """Build the library of a network, None where none is wanted.
+
+    Args:
+        model: its ONNX file, which it is compared with.
+        image: what it reads; always normalised.
+
+    Raises:
+        TrilobitError: the target cannot run a layer, or there is no compiler for it.
+        DisagreementError: this machine runs it, and it does not give what the arithmetic says.
+    """
+    target = wanted_target(run)
+    if not target:
+        return None
+    database = Path(run.config.device.database) if run.config.device.database else None
+    library = build_library(network, target=target, database=database)
+    files = {LIBRARY: library.code, **examples(library.plan)}
+    record: dict[str, Any] = {"target": library.target, "integer_only": library.integer_only}
+    if library.local:
+        record |= _compared(library, network, model, run.dataset, image)
+    else:
+        pixels = image.normalised(made_up_images(EXACT, image.shape))
+        answers = answers_of(_by_arithmetic(network, pixels), exact=library.integer_only)
+        record |= {"answers": answers.to_json()}
+    return ShippedLibrary(files, record)
+
+
+def _compared(
+    library: Library, network: Network, model: bytes, data: Dataset, image: Input
+) -> dict[str, Any]:
+    """Test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise, answers
+    to made-up images, and latency by itself.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LIBRARY
+        path.write_bytes(library.code)
+
+        def logits(images: Images) -> np.ndarray:
+            pixels = to_batch(images, data, network.workload.in_shape[1]).numpy()
+            return run_library(path, pixels, len(data.classes))
+
+        few = data.validation[:EXACT]
+        _require_exact(network, to_batch(few, data, network.workload.in_shape[1]).numpy(), logits(few))
+        same = logits(data.validation).argmax(axis=1) == file_predictions(model, data.validation, data)
+        right = logits(data.test).argmax(axis=1) == data.test.labels
+        made_up = image.normalised(made_up_images(IMAGES, image.shape))
+        # every bit of it is the same on any machine where there is no floating point inside
+        answers = answers_of(run_library(path, made_up, len(data.classes)), exact=library.integer_only)
+        latency = library_latency(path, image.shape, len(data.classes))
+    return {
+        "test_accuracy": float(right.mean()),
+        "agreement": float(same.mean()),
+        "answers": answers.to_json(),
+        "latency": {"median_s": latency.median_s, "iqr_s": latency.iqr_s, "cpu": cpu_model()},
+    }
+
+
+def _by_arithmetic(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, classes) logits of images (n, c, h, w) in plain numpy."""
+    numbers = unit_numbers(network)
+    found = [run_network(network.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in images]
+    return np.array(found, np.float32)
+
+
+def _require_exact(network: Network, images: np.ndarray, found: np.ndarray) -> None:
+    """Refuse logits (n, classes) of images (n, c, h, w) that are not those of
+    `hw_profiles.reference.integer_ops`: bit
+    for bit in an integer-only network, else but for the order of summation.
+    """
+    wanted = _by_arithmetic(network, images)
+    allowed = 0.0 if is_integer_only(network.workload) else FLOAT_ERROR * float(np.abs(wanted).max())
+    off = float(np.abs(found - wanted).max())
+    if off > allowed:
+        raise DisagreementError(
+            f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}"
+        )

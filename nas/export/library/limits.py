@@ -1,0 +1,87 @@
+"""What a library has no kernel for, and what comes nearest to it that has one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
+from supernet.formats.loading import load_format
+
+
+def why_not(work: Workload) -> str | None:
+    """The first layer of a lowered network that has no kernel, why, and the nearest that has one; None where
+    all have.
+    """
+    named = zip(work.names, work.layers, strict=True)
+    for name, layer in sorted(
+        named, key=lambda one: not one[1].weighted
+    ):  # what has a choice of formats first
+        if not is_supported(layer):
+            return f"{name}: TVM's kernels have no {_named(layer)}; {_offer(layer)}"
+    return None
+
+
+def _named(layer: LayerSpec) -> str:
+    formats = f"{layer.activation_format} activations"
+    if layer.weighted:
+        formats = f"{layer.weight_format} weights, {formats}"
+    return f"{layer.op} with {layer.activation} ({formats})"
+
+
+def _offer(layer: LayerSpec) -> str:
+    found = nearest_formats(layer)
+    if found is not None:
+        return f"the nearest they run is {_named(found)}"
+    if layer.activation not in ACTIVATIONS:
+        return f"of activation functions they run {' and '.join(ACTIVATIONS)}"
+    return "they run it in no format"
+
+
+def nearest_formats(layer: LayerSpec) -> LayerSpec | None:
+    """The layer in formats that have a kernel: of as many bits as its own, or the fewest more; None where no
+    format helps.
+    """
+
+    def distance(other: LayerSpec) -> list[tuple[bool, int]]:
+        own, others = (
+            [load_format(fmt).bits for fmt in (one.activation_format, one.weight_format)]
+            for one in (layer, other)
+        )
+        return [(found < wanted, abs(found - wanted)) for found, wanted in zip(others, own, strict=True)]
+
+    known = (
+        replace(layer, weight_format=weight, activation_format=activation)
+        for activation, weights in WEIGHTS.items()
+        for weight in weights
+    )
+    return min(filter(is_supported, known), key=distance, default=None)
+
+
+def require_kernels(chosen: Sequence[str], front: Mapping[str, tuple[Sequence[int], Workload]]) -> None:
+    """Refuse the first chosen network that a library cannot hold, and offer the one that is most like it.
+
+    Args:
+        chosen: ids.
+        front: genes and lowered layers by id: of the chosen, and of all that could be instead.
+
+    Raises:
+        TrilobitError: one has a layer without a kernel.
+    """
+    refused = {name: why for name, (_, work) in front.items() if (why := why_not(work)) is not None}
+    for name in chosen:
+        if name in refused:
+            genes = {n: np.array(row) for n, (row, _) in front.items() if n == name or n not in refused}
+            own = genes.pop(name)
+            offer = (
+                _nearest(own, genes) if genes else "no network of the front has kernels for all its layers"
+            )
+            raise TrilobitError(f"{name}: {refused[name]}; {offer}; or leave --library out")
+
+
+def _nearest(own: np.ndarray, others: Mapping[str, np.ndarray]) -> str:
+    differ = {name: int((genes != own).sum()) for name, genes in others.items()}
+    nearest = min(differ, key=lambda name: differ[name])
+    return f"of the front, --pick {nearest} comes nearest ({differ[nearest]} of {len(own)} choices differ)"

@@ -1,0 +1,125 @@
+"""A network as one shared library for a processor, built from the kernels that its profile was measured with.
+
+Integer layers are computed in integers throughout: dyadic requantization (HAWQ-V3, arXiv:2011.10680), 4-bit
+weights two to a byte. The arithmetic is that of `hw_profiles.reference.integer_ops`, bit for bit; it rounds
+half up where ONNX Runtime rounds half to even, so a code may differ by one at a tie between the two.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.reference.integer_ops import Quantization, UnitNumbers
+from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
+from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
+from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units, default_database
+from hw_profiles.runtimes.tvm_cpu.standalone import (
+    float_operations,
+    is_integer_only,
+    link_standalone,
+)
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
+from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
+from nas.export.library.library import LIBRARY as LIBRARY
+from nas.export.library.library import run_library as run_library
+from nas.export.library.limits import why_not
+from supernet.formats.format import QuantParams
+from supernet.graph.quantized_graph import Network, Parameters
+
+C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
+_EXAMPLES = Path(__file__).parent / "examples"
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """A network for one processor.
+
+    Attributes:
+        code: the file.
+        target: as `parse_target` reads it.
+        local: whether this machine runs it.
+        integer_only: whether no layer between the image and the logits has a floating-point value in it.
+        plan: what it reads and gives.
+    """
+
+    code: bytes
+    target: str
+    local: bool
+    integer_only: bool
+    plan: NetworkPlan
+
+
+def build_library(network: Network, *, target: str = "host", database: Path | None = None) -> Library:
+    """Compile, or take what is tuned already, and link.
+
+    Args:
+        database: folder of tuned units; those of this machine that it lacks are tuned now, for another target
+            the first schedule is taken.
+
+    Raises:
+        TrilobitError: a layer has no kernel (which, and why), or there is no C compiler for the target.
+        RuntimeError: a network that is to be computed in integers is not.
+    """
+    parsed = parse_target(target)
+    numbers = unit_numbers(network)
+    work = exact_where_needed(network.workload, numbers, parsed)
+    if why := why_not(work):
+        raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
+    tuned = Database(database or default_database(), parsed)
+    units = compiled_units([work], tuned, run_locally if parsed.local else None)
+    if broken := [f"{key}: {unit}" for key, unit in units.items() if isinstance(unit, str)]:
+        raise TrilobitError(broken[0])
+    plan = plan_network(work, {k: u for k, u in units.items() if isinstance(u, CompiledUnit)})
+    integer_only = is_integer_only(work)
+    if integer_only and (floating := float_operations(plan, parsed)):
+        raise RuntimeError(f"layers that are to be integer-only compute in floating point: {floating}")
+    return Library(_linked(plan, numbers, parsed), parsed.name, parsed.local, integer_only, plan)
+
+
+def _linked(plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget) -> bytes:
+    parameters = pack_parameters(plan, numbers, target)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / LIBRARY
+        link_standalone(plan, parameters, target, path)
+        return path.read_bytes()
+
+
+def unit_numbers(network: Network) -> dict[str, UnitNumbers]:
+    """The numbers of each layer by its name, as the arithmetic takes them."""
+    work = network.workload
+    return {
+        name: UnitNumbers(
+            tuple(map(_quantization, network.input_params(position))),
+            _quantization(network.tensors.get(name)),
+            *_parameters(network.parameters.get(name)),
+        )
+        for position, name in enumerate(work.names)
+    }
+
+
+def _quantization(params: QuantParams | None) -> Quantization | None:
+    return None if params is None else Quantization(params.scale, params.zero_point)
+
+
+def _parameters(found: Parameters | None) -> tuple[Any, ...]:
+    if found is None:
+        return ()
+    shape = found.weight.shape + (1, 1) * (found.weight.ndim == 2)  # a linear layer is a 1x1 convolution
+    return found.weight.reshape(shape), found.scale, found.bias
+
+
+def examples(plan: NetworkPlan) -> Mapping[str, bytes]:
+    """A C and a Python program that load and run the library, by file name."""
+    h, w, c = plan.image.shape
+    numbers = {"h": h, "w": w, "c": c, "classes": int(np.prod(plan.output.shape))}
+    return {
+        name: Template((_EXAMPLES / f"{name}.txt").read_text()).substitute(numbers).encode()
+        for name in (C_EXAMPLE, PYTHON_EXAMPLE)
+    }

@@ -1,0 +1,1 @@
+"""The search problem: costs of genomes, objectives and limits."""

@@ -1,0 +1,1 @@
+"""A run folder: its configuration, files, stages' state and lock."""

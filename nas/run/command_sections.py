@@ -1,0 +1,67 @@
+"""What single commands take beside the configuration of a run: the same kind of sections, with ranges."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from hw_profiles.options import Option, Range, Written, check, options
+from nas.run.practice import Effort, Practice
+from nas.run.wanted import parse_time
+
+
+@dataclass(frozen=True)
+class BenchSection:
+    """Of `nas bench`.
+
+    Attributes:
+        threads: of one inference, one setting each.
+        batch: images of one inference, one setting each; empty takes the file's own.
+        seconds: of timing, for each setting.
+    """
+
+    threads: Annotated[tuple[int, ...], Range(1, 1_024)] = (1,)
+    batch: Annotated[tuple[int, ...], Range(1, 65_536)] = ()
+    seconds: Annotated[float, Range(0, 86_400, above=True)] = 3.0
+
+    def __post_init__(self) -> None:
+        check(self, "bench")
+
+
+@dataclass(frozen=True)
+class ValidationSection:
+    """Of `nas profile --validate`.
+
+    Attributes:
+        networks: new random ones of each kind that are measured; None measures none.
+    """
+
+    networks: Annotated[int | None, Range(1, 10_000)] = None
+
+    def __post_init__(self) -> None:
+        check(self, "validation")
+
+
+@dataclass(frozen=True)
+class WorkerSection:
+    """Of `nas worker`.
+
+    Attributes:
+        idle: time without work after which it leaves; empty stays.
+    """
+
+    idle: Annotated[str, Written(parse_time, "a time such as 10m")] = ""
+
+    def __post_init__(self) -> None:
+        check(self, "worker")
+
+
+def command_options() -> dict[str, Option]:
+    """Return the options of single commands by name, `command.key`."""
+    sections = (
+        ("bench", BenchSection),
+        ("validation", ValidationSection),
+        ("worker", WorkerSection),
+        ("design", Practice),
+        ("design", Effort),
+    )
+    listed = [option for name, section in sections for option in options(section, name)]
+    return {option.name: option for option in listed}

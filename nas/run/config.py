@@ -1,0 +1,337 @@
+"""The configuration of a run: frozen sections, read from TOML and the command line, written back resolved."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any
+
+from hw_profiles.errors import TrilobitError, shown
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.options import OneOf, Option, Range, Written, check, options
+from hw_profiles.registry import BACKENDS
+from nas.run.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
+from nas.run.wanted import PICKS, check_url, parse_aim, parse_pick, parse_time
+from nas.search.objectives import OBJECTIVES, Limit, objective, parse_limit
+from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
+from predictors.registry import DEFAULT as DEFAULT_PREDICTOR
+from predictors.registry import PREDICTORS
+from supernet.registry import FAMILIES, FILE, FORMATS, SOURCES
+from supernet.train.config import QuantizedPhase, TrainConfig
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where the images come from: `digits`, `imagefolder:PATH`, `cifar10:PATH`."""
+
+    source: Annotated[str, OneOf(SOURCES, arguments=True)] = "digits"
+
+    def __post_init__(self) -> None:
+        check(self, "data")
+
+
+@dataclass(frozen=True)
+class DeviceSection:
+    """What to measure on.
+
+    Attributes:
+        name: `ort` (this machine through ONNX Runtime), `tvm` (this machine or a board through TVM),
+            `systolic:NAME` (an accelerator's model), `table:FILE` (published measurements) or
+            `recorded:PROFILE.json`.
+        provider: ONNX Runtime execution provider.
+        threads: threads of one inference.
+        batch: images of one inference.
+        target: what TVM compiles for: `host`, or for example `aarch64-linux-gnu:cortex-a76`.
+        tracker: HOST:PORT of a TVM RPC tracker; empty measures on this machine.
+        key: which of the tracker's boards.
+        database: folder of TVM's tuned units; empty takes the user's cache folder.
+    """
+
+    name: Annotated[str, OneOf(BACKENDS, "trilobit.devices", arguments=True)] = "ort"
+    provider: str = "CPU"
+    threads: Annotated[int, Range(1, 1_024)] = 1
+    batch: Annotated[int, Range(1, 65_536)] = 1
+    target: str = "host"
+    tracker: str = ""
+    key: str = ""
+    database: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "device")
+
+
+@dataclass(frozen=True)
+class ProfileSection:
+    """How much of a device to measure; what is not measured is predicted, and the profile says so per unit.
+
+    Attributes:
+        share: of the space's units to measure, in 0..1.
+        budget: time for the whole profile, such as `2m`; empty takes what it takes.
+        sources: profiles of other devices to start from.
+    """
+
+    share: Annotated[float, Range(0, 1, above=True, share=True)] = 1.0
+    budget: Annotated[str, Written(parse_time, "a time such as 2m")] = ""
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check(self, "profile")
+
+    def budget_s(self) -> float:
+        """Seconds; infinite without a budget.
+
+        Raises:
+            TrilobitError: not a time.
+        """
+        return parse_time(self.budget) if self.budget else float("inf")
+
+
+@dataclass(frozen=True)
+class SpaceSection:
+    """Which space to search, see `nas spaces`, and with which number formats, see `nas formats`; without any,
+    with the space's own.
+    """
+
+    name: Annotated[str, OneOf(FAMILIES, "trilobit.spaces", suffix=FILE)] = "digits-mbconv"
+    formats: Annotated[tuple[str, ...], OneOf(FORMATS, "trilobit.formats", joined=True)] = ()
+
+    def __post_init__(self) -> None:
+        check(self, "space")
+
+
+@dataclass(frozen=True)
+class QuantizedSection:
+    """The quantized phase after the training in fp32, in which one set of weights learns all widths.
+
+    Attributes:
+        epochs: passes over the training part, also a share of one; 0 leaves the phase out: calibration alone
+            is enough for 8 bits, not for fewer.
+        batch_size: images per step.
+        learning_rate: peak, of the weights.
+    """
+
+    epochs: Annotated[float, Range(0, 10_000)] = 0.0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+
+    def __post_init__(self) -> None:
+        check(self, "quantized")
+
+    def phase(self) -> QuantizedPhase | None:
+        """What to train; None where the phase is left out.
+
+        Raises:
+            TrilobitError: a value that cannot train.
+        """
+        return QuantizedPhase(**asdict(self)) if self.epochs else None
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """What the accuracy predictor learns from.
+
+    Attributes:
+        strategy: which networks are evaluated: `random`, `diverse`, `uncertainty` or `front`.
+        fp32: networks in fp32 throughout; they are cheap. None: as many as the learning curve asks for, at
+            most 200.
+        quantized: networks of random policies. None: likewise, at most 140.
+        images: search-validation images, the first ones, that score each of them; 0 takes all. Fewer are
+            quicker and noisier; the noise is the same images for every network, so it hardly moves ranks.
+    """
+
+    strategy: Annotated[str, OneOf(STRATEGIES)] = DEFAULT_STRATEGY
+    fp32: Annotated[int | None, Range(1, 1_000_000)] = None
+    quantized: Annotated[int | None, Range(0, 1_000_000)] = None
+    images: Annotated[int, Range(0, 100_000_000)] = 0
+
+    def __post_init__(self) -> None:
+        check(self, "sample")
+
+
+@dataclass(frozen=True)
+class FitSection:
+    """How accuracy is predicted.
+
+    Attributes:
+        predictor: `auto`, which weighs several, or one of `boosting`, `gp`, `mlp`, `ridge` and `trees`.
+        prior: folder of another run, whose accuracies the predictor starts from; of the same space or one of
+            the same build, on any data.
+    """
+
+    predictor: Annotated[str, OneOf(PREDICTORS, "trilobit.predictors")] = DEFAULT_PREDICTOR
+    prior: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "fit")
+
+
+OF_ONE_ENGINE: Mapping[str, str] = {"aims": "rnsga2", "architecture": MILP, "sensitivity": MILP}
+
+
+@dataclass(frozen=True)
+class SearchSection:
+    """How to search.
+
+    Attributes:
+        searcher: `evolution`, `nsga2`, `nsga3`, `rnsga2`, `optuna-nsga2`, `tpe`, `aging` or `random`; or
+            `milp`, which allocates the number formats of one architecture exactly.
+        objectives: names, in order.
+        rounds: search on predictions, evaluate finalists for real, learn from them: so many times.
+        budget: predicted candidates per round. None: 40,000; 2,000 for Optuna's NSGA-II and 1,000 for its
+            TPE, which are slow.
+        batch: candidates between two generations.
+        finalists: candidates evaluated for real per round.
+        latency_confidence: with which a network is to be within the limit on latency, given the profile's
+            error on whole networks: 0.95 leaves a margin; 0.5 goes by the predicted latency.
+        focus: whether to search near the limits only, instead of the whole front inside them.
+        aims: points that `rnsga2` heads for, such as `accuracy=95%,latency=0.3ms`; without any, the limits.
+        architecture: of `milp`: `largest`, `smallest`, the id of a network that the run evaluated, or genes.
+        sensitivity: of `milp`, how much a format hurts: `kl`, `sqnr` or `hessian`.
+    """
+
+    searcher: Annotated[str, OneOf((*SEARCHERS, MILP), "trilobit.searchers")] = "evolution"
+    objectives: Annotated[tuple[str, ...], OneOf(OBJECTIVES)] = ("accuracy", "latency", "size")
+    rounds: Annotated[int, Range(1, 1_000)] = 3
+    budget: Annotated[int | None, Range(1, 1_000_000_000)] = None
+    batch: Annotated[int, Range(1, 10_000_000)] = 1_000
+    finalists: Annotated[int, Range(1, 1_000_000)] = 24
+    latency_confidence: Annotated[float, Range(0.5, 1, below=True, share=True)] = 0.5
+    focus: bool = False
+    aims: Annotated[tuple[str, ...], Written(parse_aim, "such as accuracy=95%,latency=0.3ms")] = ()
+    architecture: str = "largest"
+    sensitivity: Annotated[str, OneOf(SENSITIVITIES)] = "kl"
+
+    @property
+    def candidates(self) -> int:
+        """Predicted per round."""
+        return self.budget or SLOWER.get(self.searcher, USUAL).budget
+
+    def __post_init__(self) -> None:
+        check(self, "search")
+        if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+            raise TrilobitError(
+                f"search.objectives must name at least one objective, each once: {', '.join(self.objectives)}"
+            )
+        defaults = {f.name: f.default for f in fields(self)}
+        for name, searcher in OF_ONE_ENGINE.items():
+            value = getattr(self, name)
+            if value != defaults[name] and self.searcher != searcher:
+                raise TrilobitError(
+                    f"search.{name} = {value!r} is for the searcher {searcher}, not for {self.searcher}: "
+                    f"write --engine {searcher}, or leave search.{name} out"
+                )
+
+
+@dataclass(frozen=True)
+class ExportSection:
+    """What to export of the front.
+
+    Attributes:
+        pick: which networks, see `nas.export.selection.pick`; nothing means `count` well-spread ones.
+        count: how many networks: the fastest, the most accurate and those between.
+        dynamic_batch: whether the file takes any number of images at once.
+        pixels: whether the file takes uint8 pixels (batch, h, w, c) and normalises them itself.
+        portable: whether files compute the same on every processor: int8 with weights of 7 bits.
+        library: what a shared library is built for too, such as `host` or `aarch64-linux-gnu:cortex-a76`;
+            empty builds one only where the device is measured with TVM, for that.
+        finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
+        finetune_learning_rate: peak of that.
+        sign: PEM file of the ed25519 key that manifests are signed with; empty for none.
+    """
+
+    pick: Annotated[tuple[str, ...], Written(parse_pick, PICKS)] = ()
+    count: Annotated[int, Range(1, 1_000_000)] = 8
+    dynamic_batch: bool = False
+    pixels: bool = False
+    portable: bool = False
+    library: str = ""
+    finetune: Annotated[int, Range(0, 10_000)] = 0
+    finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
+    sign: str = ""
+
+    def __post_init__(self) -> None:
+        check(self, "export")
+
+
+@dataclass(frozen=True)
+class StorageSection:
+    """Where evaluations are kept when several machines work on one run.
+
+    Attributes:
+        url: of an Optuna storage, such as `postgresql+psycopg://USER@HOST/DATABASE`; empty keeps them in the
+            run folder. A password in it is never written down: later commands take it from PGPASSWORD or
+            ~/.pgpass.
+        grace_s: after so many seconds without a sign of life a worker counts as lost, and its evaluation is
+            done again.
+    """
+
+    url: Annotated[str, Written(check_url, "a URL")] = field(default="", repr=False)
+    grace_s: Annotated[int, Range(1, 86_400)] = 60
+
+    def __post_init__(self) -> None:
+        check(self, "storage")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run depends on.
+
+    Attributes:
+        seed: of everything random.
+        constraints: objective name -> limit as people write it, as in `{"latency": "0.3ms", "size": "60%"}`.
+    """
+
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+    data: DataSection = field(default_factory=DataSection)
+    device: DeviceSection = field(default_factory=DeviceSection)
+    space: SpaceSection = field(default_factory=SpaceSection)
+    measure: MeasurePlan = field(default_factory=MeasurePlan)
+    profile: ProfileSection = field(default_factory=ProfileSection)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    quantized: QuantizedSection = field(default_factory=QuantizedSection)
+    sample: SampleSection = field(default_factory=SampleSection)
+    fit: FitSection = field(default_factory=FitSection)
+    search: SearchSection = field(default_factory=SearchSection)
+    export: ExportSection = field(default_factory=ExportSection)
+    storage: StorageSection = field(default_factory=StorageSection)
+    constraints: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check(self, "")
+        self.limits()
+        self.quantized.phase()
+
+    def limits(self) -> dict[str, Limit]:
+        """The parsed constraints by objective name.
+
+        Raises:
+            TrilobitError: no such objective, or a limit that cannot be read.
+        """
+        return {
+            name: parse_limit(_limit_text(text), objective(name)) for name, text in self.constraints.items()
+        }
+
+    def section(self, name: str) -> Any:
+        """One section as plain data, for fingerprints."""
+        value = getattr(self, name)
+        return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _limit_text(limit: Any) -> str:
+    """Return a limit as text; a plain number in a file is one too."""
+    if isinstance(limit, bool) or not isinstance(limit, str | int | float):
+        raise TrilobitError(f"a limit must be text such as '0.3ms' or '60%', got {shown(limit)}")
+    return limit if isinstance(limit, str) else shown(limit)
+
+
+def section_options() -> dict[str, Option]:
+    """Return every option of a configuration by its name, `section.key`."""
+    listed = list(options(RunConfig, ""))
+    for name, section in sections().items():
+        listed += options(type(section), name)
+    return {option.name: option for option in listed}
+
+
+def sections() -> dict[str, Any]:
+    """Return the sections with all defaults, by name."""
+    config = RunConfig()
+    sections = {f.name: getattr(config, f.name) for f in fields(RunConfig)}
+    return {name: section for name, section in sections.items() if hasattr(section, "__dataclass_fields__")}

@@ -1,0 +1,109 @@
+"""Configurations as TOML: read with every error in one line, and written back resolved."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from hw_profiles.errors import TrilobitError, did_you_mean, shown
+from nas.run.config import RunConfig, sections
+
+NO_LIMIT = "none"  # as a limit: there is none
+LARGEST_BYTES = 1_000_000  # of a configuration file
+
+
+def parse_config(document: Mapping[str, Any], *, origin: str) -> RunConfig:
+    """Return a configuration from plain data, as TOML gives it.
+
+    Args:
+        origin: what errors begin with, such as the file; empty for nothing.
+
+    Raises:
+        TrilobitError: an unknown section or key, a value of the wrong type, or one that is not allowed.
+    """
+    try:
+        return _configured(document)
+    except TrilobitError as error:
+        raise TrilobitError(f"{origin}: {error}" if origin else str(error)) from None
+
+
+def _configured(document: Mapping[str, Any]) -> RunConfig:
+    known, defaults = [f.name for f in fields(RunConfig)], sections()
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise TrilobitError(f"unknown section {shown(name)}{hint}; known: {', '.join(known)}")
+        if name != "seed" and not isinstance(value, Mapping):
+            raise TrilobitError(f"[{name}] must be a table, got {shown(value)}")
+        values[name] = _parse_section(defaults[name], name, value) if name in defaults else value
+    if limits := values.get("constraints"):
+        values["constraints"] = {name: limit for name, limit in limits.items() if limit != NO_LIMIT}
+    return RunConfig(**values)
+
+
+def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
+    known = [f.name for f in fields(default)]
+    values = {key: value for key, value in values.items() if key not in getattr(default, "RETIRED", ())}
+    for key in values:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise TrilobitError(
+                f"unknown key {name}.{shown(key)[1:-1]}{hint}; known: {', '.join(sorted(known))}"
+            )
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return replace(default, **plain)
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration in a TOML file; what it does not name has its default.
+
+    Raises:
+        TrilobitError: no such file, not TOML, or not a configuration.
+    """
+    return parse_config(read_document(path), origin=str(path))
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A TOML file as plain data.
+
+    Raises:
+        TrilobitError: no such file, or not TOML.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise TrilobitError(f"{path}: larger than {LARGEST_BYTES:,} bytes: no configuration is")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TrilobitError(f"{path}: no such configuration file") from None
+    except IsADirectoryError:
+        raise TrilobitError(f"{path}: a folder, not a configuration file; a run folder goes to -o") from None
+    except RecursionError:
+        raise TrilobitError(f"{path}: not valid TOML (nested too deeply)") from None
+    except ValueError as error:  # not TOML, not UTF-8, or an integer of thousands of digits
+        reason = " ".join(str(error).split(";")[0].split())
+        raise TrilobitError(f"{path}: not valid TOML ({reason})") from None
+
+
+def render_config(config: RunConfig) -> str:
+    """The resolved configuration as TOML; `read_config` gives it back, but for a password of the storage.
+
+    Raises:
+        TrilobitError: the storage is not a URL.
+    """
+    document = {f.name: config.section(f.name) for f in fields(RunConfig)}
+    if config.storage.url:
+        from nas.run.storage import hidden  # a database engine: only where one is named
+
+        document["storage"]["url"] = hidden(config.storage.url)
+    return tomli_w.dumps({key: _without_none(value) for key, value in document.items()})
+
+
+def _without_none(value: Any) -> Any:
+    """TOML has no null: what is absent takes its default."""
+    if isinstance(value, Mapping):
+        return {key: _without_none(found) for key, found in value.items() if found is not None}
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,113 @@
+"""What a run takes where nothing is said: by its data, and by the checkpoint that it starts from.
+
+Everything filled in here stands in the run's `run.toml`, and the command says it in one line.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.registry import load
+from supernet.registry import FORMATS
+from supernet.train.config import HOST_ONLY, NONE
+from supernet.zoo import PREFIX, is_shipped
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataDefaults:
+    """What fits one kind of data.
+
+    Attributes:
+        space: what it is searched in.
+        shipped: supernet of that space which was trained on it.
+        augmentation: how its images are changed in training, keys of `[train]`.
+        quantized_epochs: of the quantized phase, where formats need one.
+    """
+
+    space: str
+    shipped: str
+    augmentation: Mapping[str, Any]
+    quantized_epochs: float
+
+
+QUANTIZED_EPOCHS = 4.0  # of a small data set
+# the space for images of another source, by the shorter side that they have at least: the spaces' networks
+# look at up to 28, 32 and 224 pixels, and between two of them the one that changes the images less is taken
+BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-mbconv"))
+BY_DATA: Mapping[str, DataDefaults] = {
+    "cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv", {"pad": 4, "flip": True}, 1.0),
+}
+
+
+def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
+    """A configuration (plain data, as TOML gives it) with what it leaves open, and a line that says what was
+    filled in; empty where nothing was.
+
+    A checkpoint to start from (`train.init`) decides the space; else the data does. The data's shipped
+    supernet is used as it is, unless the space is another one or the configuration says how to train.
+
+    Raises:
+        TrilobitError: the checkpoint to start from cannot be read.
+    """
+    if not all(isinstance(document.get(name, {}), Mapping) for name in ("data", "train", "space")):
+        return dict(document), ""  # no configuration: whoever parses it says so
+    data, train, space = (dict(document.get(name, {})) for name in ("data", "train", "space"))
+    known = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
+    notes = []
+    if "name" not in space:
+        name, why = _space_of(train.get("init", NONE)) or (known.space if known else ""), ""
+        if not name:
+            name, why = _space_for_images(str(data.get("source", "")))
+        if name:
+            space["name"] = name
+            notes.append(f"space {name}{why}")
+    starts = known and space.get("name") == known.space and set(train) <= set(HOST_ONLY)
+    if known and starts and is_shipped(known.shipped):
+        train |= {"init": PREFIX + known.shipped, "epochs": 0}
+        notes.append("the shipped supernet as it is (--init none trains from scratch)")
+    if known and (more := {name: value for name, value in known.augmentation.items() if name not in train}):
+        train |= more
+        notes.append(", ".join(f"train.{name} {value}" for name, value in more.items()))
+    quantized = {}
+    if "quantized" not in document and _narrow(space.get("formats", ())):
+        quantized["epochs"] = known.quantized_epochs if known else QUANTIZED_EPOCHS
+        notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats below 8 bits")
+    sections = {"train": train, "space": space, "quantized": quantized}
+    filled = {**document, **{name: found for name, found in sections.items() if found}}
+    return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
+
+
+def _space_for_images(source: str) -> tuple[str, str]:
+    """Return the space that fits a source's images, and why in words; empty where the source, or its images,
+    leave it at the usual one.
+    """
+    if not source.startswith("imagefolder:"):
+        return "", ""
+    from supernet.data.dataset import image_shape  # torch: only where a file is read
+
+    try:
+        shape = image_shape(source)
+    except (TrilobitError, OSError):
+        return "", ""  # no such images: whoever loads them says so
+    for side, name in BY_SIDE:
+        if shape and min(shape) >= side:
+            return name, f" for images of {shape[1]} x {shape[0]} pixels"
+    return "", ""
+
+
+def _narrow(formats: Sequence[str]) -> bool:
+    """Whether some of the formats round weights to fewer bits than calibration alone can bear."""
+    return any(load("trilobit.formats", FORMATS, fmt.partition("/")[0]).bits < 8 for fmt in formats)
+
+
+def _space_of(init: object) -> str:
+    """Name of the space of the checkpoint to start from; empty where there is none, or it does not say."""
+    if init == NONE:
+        return ""
+    from supernet.train.checkpoint import load_weights  # torch: only where a file is read
+    from supernet.train.initial import weights_path
+
+    return load_weights(weights_path(str(init))).space

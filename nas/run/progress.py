@@ -1,0 +1,193 @@
+"""Progress of long work: a bar for each kind of it on a terminal, a line now and then where there is none."""
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from hw_profiles.measure.host import load_average
+from hw_profiles.measure.interleave import watching
+
+LINE_S = 30.0  # between two lines where the output is no terminal
+Update = Callable[[float, str], None]  # how much is done, and a note
+
+
+class Add(Protocol):
+    """Adds a kind of work; gives what updates it."""
+
+    def __call__(self, title: str, total: int, end_s: float = ...) -> Update:
+        """`end_s`: when it ends at the latest, on the monotonic clock."""
+        ...
+
+
+@dataclass
+class Work:
+    """One kind of work.
+
+    Attributes:
+        title: what it is called.
+        total: items to do.
+        done: items done, the part of one that is under way counted.
+        note: what else there is to say.
+        end_s: when it ends at the latest, on the monotonic clock: a budget.
+        begun: whether anything was said of it.
+        first: when, on the monotonic clock, and with how much done it was first under way: what a start that
+            resumes finds done tells nothing about time.
+    """
+
+    title: str
+    total: int
+    done: float = 0.0
+    note: str = ""
+    end_s: float = float("inf")
+    begun: bool = False
+    first: tuple[float, float] | None = None
+
+    def update(self, done: float, note: str, now_s: float) -> None:
+        """Take what is done now."""
+        self.done, self.note, self.begun = done, note, True
+        if self.first is None and done:
+            self.first = (now_s, done)
+
+    def left_s(self, now_s: float) -> float | None:
+        """Return the seconds left if the other items take as long as those so far; None if unknown."""
+        budget_s = max(0.0, self.end_s - now_s)
+        if self.first is None or self.done <= self.first[1]:
+            return None if math.isinf(budget_s) else budget_s
+        began_s, found_done = self.first
+        left_s = (now_s - began_s) / (self.done - found_done) * max(0.0, self.total - self.done)
+        return min(left_s, budget_s)
+
+    def line(self, now_s: float) -> str:
+        """Return where it stands, in words."""
+        left_s = self.left_s(now_s)
+        left = "" if left_s is None else f", about {duration(left_s)} left"
+        return f"{self.title}: {self.done:,.0f} of {self.total:,}{left}" + (
+            f"; {self.note}" if self.note else ""
+        )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it.
+
+    >>> duration(7.6), duration(185), duration(7500)
+    ('8 s', '3 min', '2 h 5 min')
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def waiting_note() -> str:
+    """Return what to say while only quiet is waited for."""
+    load = load_average()
+    return "waiting for a quiet machine" + ("" if load is None else f" (load {load:.0f})")
+
+
+@contextmanager
+def tell_of_waiting(say: Callable[[str], None]) -> Iterator[None]:
+    """Say that quiet is waited for whenever a measurement within the block does."""
+    with watching(lambda share, waits: say(waiting_note()) if waits else None):
+        yield
+
+
+@dataclass
+class Lines:
+    """Kinds of work that are told line by line.
+
+    Attributes:
+        said: what the last line said: it is not said twice.
+    """
+
+    console: Console
+    works: list[Work] = field(default_factory=list)
+    said: str = ""
+
+    def say(self) -> None:
+        """Print a line about what is under way."""
+        under_way = [work for work in list(self.works) if work.begun and work.done < work.total]
+        line = "; ".join(work.line(monotonic()) for work in under_way)
+        if line and line != self.said:
+            self.console.print(line, soft_wrap=True, highlight=False)
+            self.said = line
+
+    @contextmanager
+    def regularly(self) -> Iterator[None]:
+        """Say it every `LINE_S` seconds meanwhile."""
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.wait(LINE_S):
+                self.say()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+class _LeftColumn(ProgressColumn):
+    """What is left of a bar's work."""
+
+    def render(self, task: Task) -> Text:
+        work: Work = task.fields["work"]
+        left_s = work.left_s(monotonic())
+        return Text("" if left_s is None or task.finished else f"about {duration(left_s)} left")
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Add]:
+    """Show work until the end of the block; gives `add(title, total)`, which gives `update(done, note)`."""
+    if not console.is_terminal:
+        lines = Lines(console)
+        with lines.regularly():
+            yield lambda title, total, end_s=math.inf: _added(lines.works, Work(title, total, end_s=end_s))
+        return
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TimeElapsedColumn(),
+        _LeftColumn(),
+        TextColumn("{task.fields[work].note}"),
+    )
+    with Progress(*columns, console=console) as bars:
+
+        def add(title: str, total: int, end_s: float = math.inf) -> Update:
+            work = Work(title, total, end_s=end_s)
+            task = bars.add_task(title, total=total, start=False, work=work)
+
+            def update(done: float, note: str) -> None:
+                if not work.begun:
+                    bars.start_task(task)
+                work.update(done, note, monotonic())
+                bars.update(task, completed=done)
+
+            return update
+
+        yield add
+
+
+def _added(works: list[Work], work: Work) -> Update:
+    works.append(work)
+    return lambda done, note: work.update(done, note, monotonic())
+
+
+@contextmanager
+def progress_bar(console: Console, title: str, total: int) -> Iterator[Update]:
+    """Show one kind of work of `total` items, which begins at once; gives `update(done, note)`."""
+    with progress(console) as add:
+        update = add(title, total)
+        update(0, "")
+        yield update

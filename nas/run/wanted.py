@@ -1,0 +1,107 @@
+"""What people want, in their words: points to head for, networks to export, and how long it may take."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hw_profiles.errors import TrilobitError, shown
+from nas.search.objectives import OBJECTIVES, Limit, parse_limit
+
+PICKS = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
+_BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
+_ID = re.compile(r"[0-9A-Za-z_.-]+")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+_.-]*://.*")
+LONGEST_S = 30 * 86_400.0  # that a time may be
+_TIME = re.compile(r"\s*([0-9]{1,9}(?:\.[0-9]{0,9})?|\.[0-9]{1,9})\s*([smh])\s*")
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """One network of a front, by a bound.
+
+    Attributes:
+        fastest: whether the quickest is meant that is so accurate, or the most accurate that is so quick.
+        text: the bound as it was written.
+    """
+
+    fastest: bool
+    text: str
+
+    @property
+    def bounded(self) -> str:
+        """Name of the objective that has the bound."""
+        return "accuracy" if self.fastest else "latency"
+
+    @property
+    def limit(self) -> Limit:
+        """The bound."""
+        return parse_limit(self.text, OBJECTIVES[self.bounded])
+
+
+def parse_pick(text: str) -> Bounded | str:
+    """Return which networks `text` means: `knee`, `all`, the beginning of an id, or those of a bound.
+
+    >>> parse_pick("fastest>=92%").limit
+    Limit(value=0.92, relative=False)
+
+    Raises:
+        TrilobitError: it means none.
+    """
+    word = text.strip()
+    if match := _BOUNDED.fullmatch(word):
+        pick = Bounded(match[1].startswith("fastest"), match[2])
+        _ = pick.limit
+        return pick
+    if _ID.fullmatch(word) is None:
+        raise TrilobitError(f"{shown(text)} means no network: write {PICKS}")
+    return word
+
+
+def parse_aim(text: str) -> Mapping[str, Limit]:
+    """Return a point that a search heads for, by objective.
+
+    >>> parse_aim("accuracy=50%")
+    {'accuracy': Limit(value=0.5, relative=False)}
+
+    Raises:
+        TrilobitError: not objectives, each once and with a value.
+    """
+    aims: dict[str, Limit] = {}
+    for part in text.split(","):
+        name, equals, value = (word.strip() for word in part.partition("="))
+        if not equals or name not in OBJECTIVES or name in aims:
+            raise TrilobitError(
+                f"aim {shown(text)}: write objectives ({', '.join(OBJECTIVES)}), each once and with a value, "
+                "such as accuracy=95%,latency=0.3ms"
+            )
+        aims[name] = parse_limit(value, OBJECTIVES[name])
+    return aims
+
+
+def parse_time(text: str) -> float:
+    """Return the seconds of a time as people write it.
+
+    >>> parse_time("2m"), parse_time("90s"), parse_time("1.5 h")
+    (120.0, 90.0, 5400.0)
+
+    Raises:
+        TrilobitError: not a number with one of the units s, m, h, not above 0, or above 30 days.
+    """
+    match = _TIME.fullmatch(text)
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds <= LONGEST_S:
+        raise TrilobitError(f"not a time: {shown(text)}; write for example 30s, 2m or 1h, at most 30 days")
+    return seconds
+
+
+def check_url(text: str) -> None:
+    """Refuse what is no URL of a storage; the database's own reader says the rest.
+
+    Raises:
+        TrilobitError: without quoting it, for what is no URL may hold a password anywhere.
+    """
+    if _URL.fullmatch(text) is None:
+        raise TrilobitError(
+            "the storage is not a URL; write for example postgresql+psycopg://USER@HOST/DATABASE or "
+            "sqlite:///FILE"
+        )

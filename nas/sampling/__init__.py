@@ -1,0 +1,1 @@
+"""Which networks the predictors learn from."""

@@ -1,0 +1,153 @@
+"""The loop around real evaluations: search on predictions, evaluate what is worth most, learn from it.
+
+Predictions cost next to nothing and evaluations a lot, so every batch is chosen from thousands of predicted
+networks by what it is expected to add to the front (`nas.search.acquisition`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.streams import Stream, open_stream
+from nas.search.acquisition import choose_batch
+from nas.search.algorithms.evolution import spread_sample
+from nas.search.loop import Evaluate, search
+from nas.search.novelty import row_hashes
+from nas.search.pareto import Matrix, finite_rows, non_dominated
+from nas.search.points import Points, constrained_rank, join
+from nas.search.searcher import make_searcher
+from supernet.space.space import Genomes, SearchSpace
+
+
+@dataclass(frozen=True, eq=False)
+class Beliefs:
+    """What is predicted of n networks.
+
+    Attributes:
+        mean: (n, m) objectives, less is better.
+        std: (n, m) standard deviations of their errors; 0 where they are known exactly.
+        violation: (n,) of the limits, 0 inside.
+    """
+
+    mean: Matrix
+    std: Matrix
+    violation: NDArray[np.float64]
+
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Beliefs":
+        return Beliefs(self.mean[rows], self.std[rows], self.violation[rows])
+
+
+Predict = Callable[[Genomes], Beliefs]
+Fit = Callable[[Points], Predict]  # from what was evaluated and did not fail
+
+KEPT = 1000  # predicted networks that a batch is chosen from
+HOPE = 1.0  # standard deviations that networks are taken to be better than predicted, while searching
+FIRST = 30  # networks evaluated before anything can be predicted
+GROWTH = 0.05  # of what is known, at least, is evaluated before the next fit
+PREDICTED, GENERATION = (
+    6_000,
+    500,
+)  # networks predicted before each batch, and between two of their generations
+
+
+class Shortlist:
+    """The best of all networks that a search on predictions came across, and how uncertain they are."""
+
+    def __init__(self, predict: Predict) -> None:
+        self._predict = predict
+        self._hopeful: Points | None = None
+        self._beliefs = Beliefs(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
+
+    def evaluate(self, genomes: Genomes) -> tuple[Matrix, NDArray[np.float64]]:
+        """Hopeful objectives (n, m), `HOPE` deviations better than predicted, and violation (n,): what the
+        search goes by.
+        """
+        beliefs = self._predict(genomes)
+        hopeful = Points(genomes, beliefs.mean - HOPE * beliefs.std, beliefs.violation)
+        inside = np.flatnonzero(beliefs.violation <= 0)
+        self._keep(hopeful[inside], beliefs[inside])
+        return hopeful.objectives, hopeful.violation
+
+    def _keep(self, points: Points, beliefs: Beliefs) -> None:
+        if self._hopeful is not None:
+            points = join(self._hopeful, points)
+            beliefs = Beliefs(
+                np.concatenate((self._beliefs.mean, beliefs.mean)),
+                np.concatenate((self._beliefs.std, beliefs.std)),
+                points.violation,
+            )
+        best = np.argsort(constrained_rank(points), kind="stable")[:KEPT]
+        self._hopeful, self._beliefs = points[best], beliefs[best]
+
+    def choose(self, known: Genomes, front: Matrix, reference: NDArray[np.float64], k: int) -> Genomes:
+        """Up to `k` networks to evaluate, in order of what they are expected to add.
+
+        Args:
+            known: (n, g) networks that are evaluated already.
+            front: (f, m) objectives of those of them that meet the limits.
+            reference: (m,) hypervolume is counted from there.
+            k: how many.
+        """
+        if self._hopeful is None:
+            return known[:0]
+        new = ~np.isin(row_hashes(self._hopeful.genomes), row_hashes(known))
+        beliefs = self._beliefs[new]
+        chosen = choose_batch(beliefs.mean, beliefs.std, front, reference, k)
+        return self._hopeful.genomes[new][chosen]
+
+
+def search_expensive(
+    space: SearchSpace,
+    fit: Fit,
+    evaluate: Evaluate,
+    *,
+    budget: int,
+    batch: int,
+    reference: Sequence[float],
+    seed: int,
+) -> Points:
+    """Up to `budget` evaluated networks, in the order of their evaluation.
+
+    The first `FIRST` are spread from the smallest to the largest; then `batch` at a time are chosen, and
+    later 5 % of those known.
+    Deterministic for its seed where `fit` and `evaluate` are, so that a killed search is resumed by running
+    it again with an `evaluate` that remembers.
+
+    Args:
+        space: what is searched.
+        fit: learns to predict the objectives from all evaluations that did not fail.
+        evaluate: gives real objectives (n, m), less is better, and violation (n,) of limits.
+        budget: evaluations.
+        batch: evaluations between two fits, at first; fewer learn more from each, and take longer.
+        reference: (m,) hypervolume is counted from there.
+        seed: of everything random.
+
+    Raises:
+        ValueError: budget or batch is below 1.
+    """
+    if min(budget, batch) < 1:
+        raise ValueError(f"budget and batch are at least 1, not {budget}, {batch}")
+    rng = open_stream(seed, Stream.FIRST_EVALUATED)
+    first = spread_sample(space, 4 * FIRST, rng=rng)
+    first = first[np.sort(np.unique(row_hashes(first), return_index=True)[1])][: min(FIRST, budget)]
+    known = Points(first, *evaluate(first))
+    while len(known) < budget:
+        valid = known[finite_rows(known.objectives)]
+        shortlist = Shortlist(fit(valid))
+        best = valid[valid.violation <= 0]
+        best = best[non_dominated(best.objectives)]
+        search(
+            make_searcher("evolution", space, seed=seed + 7919 * len(known), initial=best.genomes),
+            shortlist.evaluate,
+            budget=PREDICTED,
+            batch=GENERATION,
+            reference=reference,
+        )
+        k = min(max(batch, int(GROWTH * len(known))), budget - len(known))
+        chosen = shortlist.choose(known.genomes, best.objectives, np.array(reference), k)
+        if not len(chosen):
+            break
+        known = join(known, Points(chosen, *evaluate(chosen)))
+    return known

@@ -1,0 +1,1 @@
+"""What a file does in service: latency and throughput."""

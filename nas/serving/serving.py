@@ -1,0 +1,101 @@
+"""What a model does in service: single calls timed by the wall, in turns between the settings, so that a
+disturbance meets all of them. Runs in a process of its own (`nas.checks.confined`); imports no torch.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.runtimes.ort.runtime import open_session, prepared
+from nas.checks.sums import open_exactly
+from nas.export.library.library import prepared_library
+
+PERCENTILES = (50, 90, 95, 99)
+WARM_UP_RUNS = 5
+TURN_S = 0.1  # how long one setting runs before the next has its turn
+Calls = Mapping[tuple[int, int], Callable[[], object]]  # one inference, by (threads, images of it)
+Answer = tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What one setting does.
+
+    Attributes:
+        threads: of one inference.
+        batch: images of one inference.
+        calls: timed.
+        percentiles_s: of the time of a call, by the percentile.
+        images_per_s: images over the time of all calls.
+    """
+
+    threads: int
+    batch: int
+    calls: int
+    percentiles_s: Mapping[str, float]
+    images_per_s: float
+
+
+def serve_file(request: Mapping[str, Any]) -> Answer:
+    """Return what the ONNX file at `path` does for `seconds`, on each of `threads` with each of `batches`.
+
+    Raises:
+        ValueError: it is made for another number of images.
+    """
+    path = Path(request["path"])
+    settings = itertools.product(request["threads"], _batches(path, request["batches"]))
+    calls = {(t, batch): prepared(open_exactly(path, threads=t), batch) for t, batch in settings}
+    return _plain(serve(calls, seconds=request["seconds"]))
+
+
+def _batches(path: Path, wanted: Sequence[int] | None) -> Sequence[int]:
+    shape = open_session(path).get_inputs()[0].shape
+    if not shape or not isinstance(shape[0], int):
+        return wanted or (1,)
+    if wanted is not None and set(wanted) != {shape[0]}:
+        raise ValueError(
+            f"made for {shape[0]} images at once, asked for {','.join(map(str, wanted))}; "
+            "`nas export --dynamic-batch` makes files for any number"
+        )
+    return (shape[0],)
+
+
+def serve_library(request: Mapping[str, Any]) -> Answer:
+    """Return what the library at `path` does for `seconds`, an image of `shape` (h, w, c) at a time."""
+    run = prepared_library(Path(request["path"]), tuple(request["shape"]), request["classes"])
+    return _plain(serve({(1, 1): run}, seconds=request["seconds"]))
+
+
+def _plain(served: Sequence[Serving]) -> Answer:
+    return [asdict(one) for one in served], {}
+
+
+def serve(calls: Calls, *, seconds: float) -> list[Serving]:
+    """Time every call for `seconds`, in turns."""
+    for call in calls.values():
+        for _ in range(WARM_UP_RUNS):
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    while min(map(sum, times)) < seconds:
+        for call, taken in zip(calls.values(), times, strict=True):
+            call()  # the one before had the caches
+            turn = time.perf_counter() + TURN_S
+            while (start := time.perf_counter()) < turn:
+                call()
+                taken.append(time.perf_counter() - start)
+    return [
+        _serving(threads, batch, np.array(taken))
+        for (threads, batch), taken in zip(calls, times, strict=True)
+    ]
+
+
+def _serving(threads: int, batch: int, taken_s: NDArray[np.float64]) -> Serving:
+    percentiles_s = {str(p): float(np.percentile(taken_s, p)) for p in PERCENTILES}
+    images_per_s = float(batch * len(taken_s) / max(taken_s.sum(), 1e-12))
+    return Serving(threads, batch, len(taken_s), percentiles_s, images_per_s)

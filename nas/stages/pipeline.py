@@ -1,0 +1,83 @@
+"""All stages in order, skipping what is there and unchanged."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+
+from hw_profiles.errors import TrilobitError
+from nas.report import write_report
+from nas.run.progress import duration
+from nas.run.run import STAGES, Run
+from nas.search.searcher import MILP
+from nas.stages.allocate import run_allocation
+from nas.stages.estimates import Estimate
+from nas.stages.export import run_export
+from nas.stages.fit import judge_finalists, run_fit
+from nas.stages.preflight import preflight
+from nas.stages.profile import run_profile
+from nas.stages.sample import run_sample
+from nas.stages.search import run_search
+from nas.stages.train import run_train
+from supernet.train.parallel import current_world
+
+Stage = Callable[[Run, Console], Any]
+
+
+def _search(run: Run, console: Console) -> None:
+    allocate = run.config.search.searcher == MILP
+    (run_allocation if allocate else run_search)(run, console)
+    if run.quality_path.exists() and run.is_done("sample"):
+        judge_finalists(run)
+
+
+_STAGES: Mapping[str, Stage] = {
+    "profile": run_profile,
+    "train": run_train,
+    "sample": run_sample,
+    "fit": run_fit,
+    "search": _search,
+    "export": run_export,
+    "report": lambda run, console: write_report(run.folder),
+}
+
+
+def run_stage(run: Run, stage: str, console: Console) -> float:
+    """One stage, unless it is done already; its time and end are remembered. Gives its seconds."""
+    if stage != "report" and run.is_done(stage):
+        console.print(f"{stage}: already there")
+        return 0.0
+    if stage not in ("profile", "report"):
+        _require_fp32(run)
+    start = time.monotonic()
+    _STAGES[stage](run, console)
+    seconds = time.monotonic() - start
+    if current_world().writes:
+        run.mark_done(stage, seconds)
+    console.print(f"{stage}: {seconds:.1f} s")
+    return seconds
+
+
+def run_all(run: Run, console: Console) -> None:
+    """Everything from profile to report."""
+    _require_fp32(run)
+    expected = preflight(run, console).time if not run.is_done("export") else Estimate({})
+    took_s: dict[str, float] = {}
+    for stage in STAGES:
+        took_s[stage] = run_stage(run, stage, console)
+        if took_s[stage] and (left_s := expected.left_s(took_s)) >= 1:
+            console.print(f"about {duration(left_s)} left")
+
+
+def _require_fp32(run: Run) -> None:
+    """Supernets are trained in fp32, and everything is compared with the largest network in fp32.
+
+    Raises:
+        TrilobitError: the space has no such network.
+    """
+    if "largest/fp32" not in run.family.corners():
+        raise TrilobitError(
+            f"space.formats {', '.join(run.config.space.formats)}: training and search need fp32 among them; "
+            "only `nas profile` does without"
+        )

@@ -1,0 +1,158 @@
+"""What a run will search and what that will take, said before the work starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.backend import Job
+from hw_profiles.measure.host import load_average
+from hw_profiles.profiles.profile_json import load_profile
+from nas.problem.costs import STATIC, compile_costs
+from nas.problem.targets import check_reachable, largest_costs, limit_lines, resolve_targets, show
+from nas.run.progress import duration
+from nas.run.run import Run
+from nas.run.storage import open_storage
+from nas.search.objectives import OBJECTIVES
+from nas.search.searcher import check_engine
+from nas.stages.estimates import Estimate, estimate
+from nas.stages.fit import prior_source
+from nas.stages.profile import random_emitter
+from nas.stages.start import check_start
+from predictors.predictor import load_predictor
+
+# Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
+CERTAIN = 0.5
+WAITING_S = 5.0  # for quiet, of the corners
+LEFT_OUT = "predicting units that are not measured, what other work on this machine slows down, the report"
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before the work.
+
+    Attributes:
+        costs: corner name -> objective name -> value; latency and its `IQR` measured now, size and
+            multiply-adds exact.
+        time: what is left to do will take.
+        load: of the machine when the latencies were measured.
+    """
+
+    costs: Mapping[str, Mapping[str, float]]
+    time: Estimate
+    load: float | None = None
+
+    @property
+    def busy(self) -> str:
+        """How busy the machine was, for people."""
+        return "" if self.load is None else f", load {self.load:.1f}"
+
+
+def preflight(run: Run, console: Console) -> Preflight:
+    """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and
+    print all of it.
+
+    Raises:
+        TrilobitError: a limit that nothing can meet, a searcher or predictor that does not exist, or a
+            storage that cannot be used.
+    """
+    check_start(run)
+    if run.shared:
+        open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
+    load_predictor(run.config.fit.predictor)
+    if run.config.fit.prior:
+        prior_source(run)
+    check_engine(run.config.search.searcher)
+    corners = _corner_costs(run)
+    _check_limits(run, corners)
+    found = Preflight(corners, estimate(run), None if run.recorded else load_average())
+    _print(run, found, console)
+    return found
+
+
+def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
+    family = run.family
+    corners = family.corners()
+    static = compile_costs(family, None).predict(np.array([c.genes for c in corners.values()], np.int16))
+    emit = random_emitter(run)
+    works = [family.workload(candidate) for candidate in corners.values()]
+    plan = replace(run.plan, waiting_s=min(WAITING_S, run.plan.waiting_s))
+    measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], plan)
+    return {
+        name: {
+            "latency": m.median_s,
+            "IQR": 0.0 if m.error else m.iqr_s,
+            **{cost: float(static[cost][i]) for cost in STATIC},
+        }
+        for i, (name, m) in enumerate(zip(corners, measured, strict=True))
+    }
+
+
+def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
+    targets = resolve_targets(run.config, corners["largest/fp32"])
+    for limited in targets.bounded:
+        if limited.name not in corners["largest/fp32"] or limited.bound is None:
+            continue
+        least = min(values[limited.name] for values in corners.values())
+        if limited.bound < CERTAIN * least:
+            raise TrilobitError(
+                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
+                f"the nearest reachable value is about {show(limited, least)}"
+            )
+    static = replace(targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in STATIC))
+    check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
+
+
+def _print(run: Run, found: Preflight, console: Console) -> None:
+    space = run.family.space()
+    data = run.dataset
+    parts = ", ".join(
+        f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
+    )
+    console.print(
+        f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images"
+    )
+    title = f"the ends of the space on {run.backend.describe().name}{found.busy}"
+    table = Table("", *found.costs, title=title)
+    for name in ("latency", "IQR", "size", "macs"):
+        known = OBJECTIVES["latency" if name == "IQR" else name]
+        table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
+    console.print(table)
+    for line in _limit_lines(run, found):
+        console.print(line, soft_wrap=True)
+    console.print(_time(found.time), soft_wrap=True)
+    if found.time.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
+        console.print("at most: sampling stops where more networks would hardly teach the predictor more")
+
+
+def _limit_lines(run: Run, found: Preflight) -> list[str]:
+    """Return what limits the search: as it will apply them, where the profile is there; else about so."""
+    if run.profile_path.exists():
+        largest = largest_costs(run.family, compile_costs(run.family, load_profile(run.profile_path)))
+        return limit_lines(run.config, resolve_targets(run.config, largest), largest)
+    targets = resolve_targets(run.config, found.costs["largest/fp32"])
+    shares = {name: limit.value for name, limit in run.config.limits().items() if limit.relative}
+    lines = []
+    for limited in targets.bounded:
+        sign = "<=" if limited.direction == "min" else ">="
+        bound = show(limited, limited.bound or 0.0)
+        if limited.name in shares and limited.name not in STATIC:
+            bound = (
+                f"about {bound}: {shares[limited.name]:.3g} x what the profile will predict for the largest"
+            )
+        lines.append(f"limit: {limited.name} {sign} {bound}")
+    return lines
+
+
+def _time(found: Estimate) -> str:
+    """The estimate in one line, and what it leaves out."""
+    parts = [f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items() if seconds >= 0.5]
+    if found.waiting_s:
+        parts.append(f"waiting for a quiet machine, at most {duration(found.waiting_s)}")
+    if not parts:
+        return "estimated time: everything is there"
+    return f"estimated time: {duration(found.total_s)} ({', '.join(parts)}); not counted: {LEFT_OUT}"

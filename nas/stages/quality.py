@@ -1,0 +1,227 @@
+"""How good every prediction of a run is, objective by objective, on networks that it was not made from."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.documents import read_document, to_json
+from hw_profiles.files import write_json
+from hw_profiles.profiles.profile_json import load_profile
+from nas.evaluation.evaluate import FAILED_S, Evaluator
+from nas.problem.costs import Costs, compile_costs
+from nas.problem.targets import show
+from nas.run.documents import (
+    MEASURED,
+    Entry,
+    Front,
+    QualityFile,
+    QualityRow,
+    SamplesFile,
+    genomes_of,
+    read_optional,
+)
+from nas.run.run import Run
+from nas.search.objectives import OBJECTIVES
+from nas.stages.sample import in_words
+from predictors.assessment.quality import LEVELS, Cost, Quality, judge
+from predictors.predictor import Predictor
+from supernet.space.space import Genomes, row_keys
+from supernet.tasks.evaluate import simulated_predictions
+
+CROSS_VALIDATION, PROFILE, FINALISTS = (
+    "cross-validation",
+    "profile",
+    "finalists",
+)  # where the networks are from
+IQR_OF_STD = 1.349  # of a normal distribution
+NOISE_NETWORKS = 6  # compared image by image, to know how much of accuracy is luck
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+def row(objective: str, source: str, quality: Quality) -> Row:
+    """One row of `quality.json`."""
+    return {"objective": objective, "source": source, **asdict(quality)}
+
+
+def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
+    """What a search compares networks at: predicted latency where there is a profile, else multiply-adds."""
+    profile = load_profile(run.profile_path) if run.profile_path.exists() else None
+    costs = compile_costs(run.family, profile).predict(run.family.space().canonical(genomes))
+    if profile is not None and np.isfinite(costs["latency"]).all():
+        return "latency", costs["latency"]
+    return "macs", costs["macs"]
+
+
+def accuracy_noise(evaluator: Evaluator, genomes: Genomes) -> float:
+    """Standard deviation of an accuracy over which images happen to score it, without what all networks have
+    in common: an image that is hard for all of them moves all accuracies, but no ranks.
+
+    Some networks are compared image by image: half the variance of the difference of two.
+    """
+    data, space = evaluator.run.dataset, evaluator.run.family.space()
+    images = evaluator.scoring
+    right = np.stack(
+        [
+            simulated_predictions(evaluator.network(space.candidate(genome)), images, data) == images.labels
+            for genome in genomes[:NOISE_NETWORKS]
+        ]
+    ).astype(np.float64)
+    first, second = np.triu_indices(len(right), 1)
+    return float(np.sqrt((right[first] - right[second]).var(axis=1).mean() / 2 / right.shape[1]))
+
+
+def profile_rows(run: Run) -> list[Row]:
+    """Tell how well the profile predicts the latency of whole networks that it was not fitted to; nothing
+    where there is no profile, or no network was measured as a whole.
+    """
+    profile = load_profile(run.profile_path) if run.profile_path.exists() else None
+    if profile is None or profile.calibration is None:
+        return []
+    held_out = [network for network in profile.calibration.networks if network.held_out]
+    networks = [*held_out, *(profile.validation.networks if profile.validation else ())]
+    if len(networks) < 2:
+        return []
+    costs = compile_costs(run.family, profile)
+    mean = costs.calibration.predict_networks_s(networks)
+    measured = np.array([network.measured_s for network in networks])
+    spread = np.array([network.iqr_s for network in networks]) / IQR_OF_STD
+    quality = judge(
+        mean,
+        measured,
+        std=_latency_std_unseen(costs, mean, len(held_out)),
+        bands_of=("latency", mean),
+        noise=float(np.sqrt((spread**2).mean())),
+        n_train=sum(not network.held_out for network in profile.calibration.networks),
+    )
+    return [row("latency", PROFILE, quality)]
+
+
+def _latency_std_unseen(costs: Costs, mean: Floats, held_out: int) -> Floats | None:
+    """Return the expected error of predicted seconds (n,), from networks other than the one it is of.
+
+    The spread is the error of the first `held_out` networks: each of these is judged by that of the others.
+    None where none of them has others.
+    """
+    if held_out < 2:
+        return None
+    std, calibration = costs.latency_std(mean), costs.calibration
+    known = [network for network in calibration.networks if network.held_out]
+    for i in range(held_out):
+        others = replace(calibration, networks=tuple(known[:i] + known[i + 1 :]))
+        std[i] = replace(costs, calibration=others).latency_std(mean[i : i + 1])[0]
+    return std
+
+
+def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]:
+    """Predictions against what was measured on the finalists of the search, by objective.
+
+    Args:
+        predictor: of accuracy, fitted to nothing but...
+        learned: (n, g) ...these, which are left out.
+    """
+    front = read_document(run.front_path, Front)
+    entries = [entry for entry in (*front.candidates, *front.evaluated) if _ran(entry)]
+    if len(entries) < 2:
+        return []
+
+    def values(of: str, name: str, key: str = "value") -> Floats:
+        return np.array([getattr(getattr(entry, of)[name], key) for entry in entries], np.float64)
+
+    bands = ("latency", values("measured", "latency"))
+    noise = float(np.sqrt(((values("measured", "latency", "iqr") / IQR_OF_STD) ** 2).mean()))
+    latency, std = values("predicted", "latency"), values("predicted", "latency", "std")
+    rows = [
+        row("latency", FINALISTS, judge(latency, bands[1], std=std if std.any() else None, noise=noise)),
+        row("size", FINALISTS, judge(values("predicted", "size"), values("measured", "size"))),
+    ]
+    genomes = genomes_of(run.front_path, [entry.genes for entry in entries], run.family.space())
+    fresh = ~np.isin(row_keys(genomes), row_keys(learned))
+    if fresh.sum() < 2:
+        return rows
+    said, true = predictor.predict(genomes[fresh]), values("measured", "accuracy")[fresh]
+    accuracy = judge(
+        said.mean, true, std=said.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
+    )
+    return [row("accuracy", FINALISTS, accuracy), *rows]
+
+
+def _ran(entry: Entry) -> bool:
+    if not (set(MEASURED) <= set(entry.measured) and {"latency", "size"} <= set(entry.predicted)):
+        return False
+    return entry.predicted["latency"].value is not None and entry.measured["latency"].value < FAILED_S
+
+
+def write_quality(run: Run, rows: list[Row]) -> dict[str, Any]:
+    """`quality.json` with these rows; gives its document."""
+    document = {"schema": QualityFile.SCHEMA, "predictor": run.config.fit.predictor, "rows": rows}
+    write_json(run.quality_path, document)
+    return document
+
+
+def read_quality(run: Run) -> QualityFile:
+    """Return what `write_quality` wrote.
+
+    Raises:
+        TrilobitError: there is none, or it is of another version.
+    """
+    return read_document(run.quality_path, QualityFile)
+
+
+# -- for people ------------------------------------------------------------------------------------
+
+
+def print_quality(run: Run, console: Console) -> dict[str, Any]:
+    """Tell all of it: figures by objective, learning curves, and why no more was sampled. Gives both files.
+
+    Raises:
+        TrilobitError: there is no `quality.json`, or it is of another version.
+    """
+    quality = read_quality(run)
+    table = Table(title=f"predictions of unseen networks; accuracy by {quality.predictor}")
+    for title in ("", "networks of", "tau", "in bands", "RMSE", "noise", "inside", "from"):
+        table.add_column(title, no_wrap=title != "networks of")
+    for found in quality.rows:
+        table.add_row(*_cells(found))
+    console.print(table)
+    levels = "/".join(f"{100 * level:.0f}" for level in LEVELS)
+    console.print(
+        f"in bands: tau among networks of nearly equal cost; inside: % of them in intervals of {levels} %; "
+        "from: networks learned from",
+        soft_wrap=True,
+    )
+    for found in quality.rows:
+        if found.curve:
+            steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in found.curve)
+            console.print(f"{found.objective}, learning curve: tau {steps}")
+    samples = read_optional(run.samples_path, SamplesFile)
+    for enough in samples.kinds if samples else ():
+        console.print(f"sampled ({samples.strategy if samples else ''}) {in_words(enough)}")
+    return {
+        "quality": {"schema": QualityFile.SCHEMA, **to_json(quality)},
+        "sampled": to_json(samples)["kinds"] if samples else [],
+    }
+
+
+def _cells(found: QualityRow) -> list[str]:
+    objective = OBJECTIVES[found.objective]
+    observed = [f"{100 * level.observed:.0f}" for level in found.coverages]
+    return [
+        found.objective,
+        f"{found.n_test} {found.source}",
+        _decimals(found.kendall_tau),
+        _decimals(found.kendall_tau_bands),
+        show(objective, found.rmse),
+        "" if found.noise is None else show(objective, found.noise),
+        "/".join(observed),
+        str(found.n_train or ""),
+    ]
+
+
+def _decimals(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

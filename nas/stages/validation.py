@@ -1,0 +1,97 @@
+"""How far a profile can be trusted: whole networks that its calibration has never seen, predicted and
+measured.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import Workload
+from hw_profiles.profiles.latency_model import Calibration, Validation, groups
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profiler import Emit, measure_networks
+from hw_profiles.profiles.trust import trust
+from hw_profiles.streams import Stream, open_stream
+from nas.run.run import Run
+from supernet.families.family import Family
+
+
+def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[str, list[Workload]]:
+    """`n` random networks of each kind: uniform in each number format of the space, as its corners are, and
+    `mixed`.
+    """
+    space = family.space()
+    columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
+    corners = [(name.partition("/"), found.genes) for name, found in family.corners().items()]
+    formats = {name[2]: np.array(genes)[columns] for name, genes in corners if name[0] == "largest"}
+    out = {}
+    for precision in (*formats, *(("mixed",) if len(formats) > 1 else ())):
+        genomes = space.sample(n, rng=rng)
+        if precision != "mixed":
+            genomes[:, columns] = formats[precision]
+        out[precision] = [family.workload(space.candidate(g)) for g in space.canonical(genomes)]
+    return out
+
+
+def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceProfile:
+    """Draw `n` new random networks of each kind, measure them in turns, and keep the outcome in the profile.
+
+    Raises:
+        TrilobitError: the device's times are looked up or modelled: there is nothing to measure.
+    """
+    if run.recorded:
+        raise TrilobitError(
+            f"--validate measures, and {run.config.device.name} is not measured: its times are looked up"
+        )
+    draw = profile.validation.draw + 1 if profile.validation else 0
+    rng = open_stream(run.config.seed, Stream.VALIDATION, draw)
+    networks = [
+        (precision, True, work)
+        for precision, works in random_networks(run.family, n, rng).items()
+        for work in works
+    ]
+    shuffled = [networks[i] for i in rng.permutation(len(networks))]
+    plan = replace(profile.plan, scale_disturbed=False)  # truth is what was seen, never scaled
+    measured = measure_networks(run.backend, replace(profile, plan=plan), shuffled, emit=emit)
+    found = Validation(draw, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(measured))
+    return replace(profile, validation=found)
+
+
+def print_trust(profile: DeviceProfile, console: Console) -> None:
+    """The error on networks held out of the calibration, on those of the last validation, and the verdict."""
+    calibration = profile.calibration
+    if calibration is not None:
+        found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}
+        _print_errors("profile, on held-out networks", found, console)
+    if profile.validation is not None:
+        fitted, last = calibration or Calibration(), profile.validation
+        found = {name: last.error(fitted, one) for name, one in groups(last.networks).items()}
+        _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", found, console)
+    if profile.device.figures == "measured":
+        console.print(str(trust(profile)), soft_wrap=True, highlight=False)
+
+
+def _print_errors(title: str, errors: Mapping[str, Mapping[str, float]], console: Console) -> None:
+    table = Table(
+        "precision",
+        "networks",
+        "MAPE",
+        "largest error",
+        "within 5 %",
+        "within 10 %",
+        "Kendall tau",
+        title=title,
+    )
+    if not any(error["n"] for error in errors.values()):
+        return
+    for name, error in errors.items():
+        if error["n"]:
+            shares = (f"{error[key]:.1%}" for key in ("mape", "max_error"))
+            within = (f"{error[key]:.0%}" for key in ("within_5", "within_10"))
+            table.add_row(name, str(error["n"]), *shares, *within, f"{error['kendall_tau']:.3f}")
+    console.print(table)

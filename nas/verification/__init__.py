@@ -1,0 +1,1 @@
+"""Whether exported networks still are what their manifests say."""

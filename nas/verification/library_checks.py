@@ -1,0 +1,123 @@
+"""What an exported network's library does, beside what its manifest says. Its machine code runs only where
+that was allowed, and in a process of its own.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.documents import MismatchError
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.host import cpu_model
+from nas.checks.check import agreement, digest, made_up_images
+from nas.checks.confined import Array, ConfinedError, Limits, confined
+from nas.checks.parity import AGREEMENT
+from nas.checks.probe import measurement_of
+from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
+from nas.export.manifest import LibraryRecord, Manifest
+from nas.problem.targets import show, show_latency
+from nas.search.objectives import OBJECTIVES
+from nas.verification.file_checks import MOST_RUNS, SLACK, TRIAL_S, chunks, require_classes
+from nas.verification.finding import Finding, moved
+from supernet.data.dataset import Dataset, to_batch
+
+NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
+
+
+def check_library(
+    folder: Path, manifest: Manifest, data: Dataset | None, *, latency: bool, allowed: bool
+) -> Iterator[Finding]:
+    """Yield what the library of a network does, where there is one and this processor can run it.
+
+    Args:
+        data: whose test part accuracy is measured on; None leaves that out.
+        allowed: whether its machine code may run.
+
+    Raises:
+        TrilobitError: its manifest has no hash of it, or the data has other classes.
+    """
+    record, path = manifest.library, folder / LIBRARY
+    if record is None:
+        if LIBRARY in manifest.files:
+            yield Finding("library", "the manifest says nothing of it", "there", False)
+        return
+    if LIBRARY not in manifest.files:
+        raise TrilobitError(f"{path}: its manifest has no hash of it; not exported by `nas`")
+    if record.answers is None:
+        yield Finding("library", f"for {record.target}", "its manifest has no answers of it", False)
+        return
+    if not allowed:
+        yield Finding("library", f"for {record.target}", NOT_RUN, None)
+        return
+    try:
+        require_machine(path)
+        yield from _findings(path, record, manifest, data, latency=latency)
+    except OtherProcessorError as error:
+        yield Finding("library", f"for {record.target}", str(error), None)
+
+
+def _findings(
+    path: Path, record: LibraryRecord, manifest: Manifest, data: Dataset | None, *, latency: bool
+) -> Iterator[Finding]:
+    answers, image, classes = record.answers, manifest.input, len(manifest.classes)
+    assert answers is not None
+    try:
+        made_up = image.normalised(made_up_images(answers.images, image.shape))
+        run_s, logits = _logits(path, classes, made_up, TRIAL_S)
+        share, difference = agreement(logits, answers)
+        now = f"{share:.1%} the same, logits within {difference:.2g}"
+        what, then = "answers of the library", f"{answers.images} answers"
+        if answers.sha256 is None:
+            yield Finding(what, then, now, share >= AGREEMENT)
+        else:
+            exact = digest(logits) == answers.sha256
+            yield Finding(what, f"{then}, every bit", "every bit the same" if exact else now, exact)
+        if data is not None:
+            require_classes(manifest, data)
+            yield _accuracy(path, record, manifest, data, run_s)
+        if latency:
+            yield _latency(path, record, manifest, run_s)
+    except (ConfinedError, MismatchError, KeyError) as error:
+        failure = stopped(path, error)
+        if isinstance(failure, OtherProcessorError):
+            raise failure from None
+        yield Finding("library", f"for {record.target}", str(failure), False)
+
+
+def _logits(path: Path, classes: int, images: Array, wall_s: float) -> tuple[float, NDArray[np.float32]]:
+    """Return seconds per image, and (n, classes) logits."""
+    request = {"path": str(path.absolute()), "classes": classes}
+    run_s, arrays = confined(
+        "nas.export.library.library:library_logits", request, limits=Limits(wall_s), arrays={"images": images}
+    )
+    logits: NDArray[np.float32] = arrays["logits"]
+    if logits.shape != (len(images), classes) or logits.dtype != np.float32 or not isinstance(run_s, float):
+        raise ConfinedError("its answer cannot be read")
+    return run_s, logits
+
+
+def _accuracy(path: Path, record: LibraryRecord, manifest: Manifest, data: Dataset, run_s: float) -> Finding:
+    right, classes = 0, len(manifest.classes)
+    for some in chunks(data.test, manifest.input):
+        pixels = to_batch(some, data, manifest.input.shape[0]).contiguous().numpy()
+        _, logits = _logits(path, classes, pixels, TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
+        right += int((logits.argmax(axis=1) == some.labels).sum())
+    now, images = right / len(data.test), len(data.test)
+    return moved("accuracy of the library", record.test_accuracy, now, images=images, of=manifest.accuracy.n)
+
+
+def _latency(path: Path, record: LibraryRecord, manifest: Manifest, run_s: float) -> Finding:
+    request: dict[str, Any] = {"path": str(path.absolute()), "shape": manifest.input.shape}
+    request["classes"] = len(manifest.classes)
+    limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
+    document, _ = confined("nas.export.library.library:library_time", request, limits=limits)
+    now, then, seconds = measurement_of(document), record.latency, partial(show, OBJECTIVES["latency"])
+    said = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
+    if then is None:
+        return Finding("latency of the library", "not measured", said, None)
+    said += f" ({now.median_s / then.median_s:.2f} x)"
+    return Finding("latency of the library", f"{seconds(then.median_s)} on {then.cpu}", said, None)

@@ -1,0 +1,184 @@
+"""`nas verify`: whether exported networks still are, on this machine, what their manifests say.
+
+Hashes, the manifest's own digest, the id and the answers must hold anywhere. Accuracy and latency are
+measured again and printed beside what they were: another engine version may round a tie the other way, and
+another machine has another speed. Nothing of the folder is loaded in this process.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.redaction import printable
+from nas.export.manifest import (
+    CARD,
+    MANIFEST,
+    MODEL_FILE,
+    SIGNATURE,
+    Manifest,
+    claims_of,
+    digest_of,
+    manifest_of,
+    read_manifest,
+    read_raw,
+)
+from nas.export.package import hash_of
+from nas.export.signature import fingerprint, is_signed, public_key
+from nas.verification.file_checks import check_file
+from nas.verification.finding import Finding
+from nas.verification.library_checks import check_library
+from supernet.data.dataset import Dataset, load_data
+from supernet.space.space import candidate_id
+
+SHOWN = 16  # digits of a hash
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What to look at besides hashes and answers.
+
+    Attributes:
+        data: whose test part accuracy is measured on; None leaves that out.
+        latency: whether it is measured here.
+        run_library: whether the machine code of a library may run.
+        key: file of the public key that must have signed; None asks for no signature.
+    """
+
+    data: Dataset | None = None
+    latency: bool = True
+    run_library: bool = False
+    key: Path | None = None
+
+
+def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Check one folder, or all in one, and print what moved.
+
+    Raises:
+        TrilobitError: not a folder of exported networks, or something that must hold does not.
+    """
+    folders = network_folders(arguments.folder)
+    data = None
+    if arguments.data:  # split by the seed of the run, where that has to be done
+        data = load_data(arguments.data, seed=read_manifest(folders[0]).seed)
+    checks = Checks(data, not arguments.no_latency, arguments.run_library, arguments.verify_key)
+    found = {folder.name: verify(folder, checks) for folder in folders}
+    for name, findings in found.items():
+        console.print(_table(name, findings))
+    broken = [
+        f"{name}: {one.what} was {one.then}, is {one.now}"
+        for name, findings in found.items()
+        for one in findings
+        if one.holds is False
+    ]
+    if broken:
+        raise TrilobitError("; ".join(broken) + ": export again, or fetch the folder again")
+    console.print(f"{len(found)} network{'s' if len(found) > 1 else ''}: all that must hold holds")
+    return {name: [asdict(one) for one in findings] for name, findings in found.items()}
+
+
+def network_folders(folder: Path) -> list[Path]:
+    """The folders of exported networks in a folder: itself, its children, or those of `export` in a run.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    for parent in (folder, folder / "export"):
+        if (parent / MANIFEST).is_file():
+            return [parent]
+        if found := sorted(path.parent for path in parent.glob(f"*/{MANIFEST}")):
+            return found
+    raise TrilobitError(
+        f"{folder}: no exported network there; give a folder with a {MANIFEST}, or a run folder"
+    )
+
+
+def verify(folder: Path, checks: Checks) -> list[Finding]:
+    """Look at everything in the folder of one network again. Nothing is loaded whose hash is another.
+
+    Raises:
+        TrilobitError: the manifest is malformed or of another version, a file is not an ONNX model of ours,
+            or the data has other classes.
+    """
+    document = read_raw(folder)
+    manifest = manifest_of(document, folder / MANIFEST)
+    findings = [
+        *_seal(document, manifest),
+        *_signature(folder, checks.key),
+        *_hashes(folder, manifest),
+        *_strangers(folder, manifest),
+    ]
+    if any(one.holds is False for one in findings):
+        return findings  # nothing else means anything
+    claims = claims_of(document) if manifest.digest is not None else None
+    file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)
+    library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)
+    return [*findings, *file, *library]
+
+
+def _seal(document: Mapping[str, Any], manifest: Manifest) -> Iterator[Finding]:
+    """What a manifest says of itself."""
+    if manifest.digest is None or manifest.space_fingerprint is None:
+        note = f"{manifest.schema} has no digest of the manifest, no hash of {CARD}"
+        yield Finding("manifest", "written by an earlier version", note, None)
+        return
+    now = digest_of(document)
+    yield Finding(f"digest of {MANIFEST}", manifest.digest[:SHOWN], now[:SHOWN], now == manifest.digest)
+    own = candidate_id(manifest.space_fingerprint, manifest.genes)
+    yield Finding("id of genes and space", manifest.id, own, own == manifest.id)
+
+
+def _signature(folder: Path, key: Path | None) -> Iterator[Finding]:
+    path = folder / SIGNATURE
+    there = path.is_file() and not path.is_symlink()
+    if key is None:
+        if there:
+            yield Finding("signature", "signed", "not looked at: --verify-key FILE does", None)
+        return
+    known = public_key(key)
+    named = f"of key {fingerprint(known)}"
+    if not there:
+        yield Finding("signature", named, "missing", False)
+        return
+    holds = is_signed((folder / MANIFEST).read_bytes(), path.read_bytes()[:1024], known)
+    yield Finding("signature", named, "valid" if holds else "not by that key, or of another manifest", holds)
+
+
+def _hashes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    for name, file in manifest.files.items():
+        path = folder / name
+        if path.is_file() and path.stat().st_size != file.bytes:  # not read: it may have any size
+            now = f"{path.stat().st_size} bytes"
+            yield Finding(f"size of {name}", f"{file.bytes} bytes", now, False)
+            continue
+        digest = hash_of(path)
+        yield Finding(f"sha256 of {name}", file.sha256[:SHOWN], digest[:SHOWN], digest == file.sha256)
+
+
+def _strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """What is in the folder and nothing vouches for."""
+    known = {MANIFEST, SIGNATURE, *manifest.files}
+    if manifest.digest is None:
+        known.add(CARD)
+    for path in sorted(folder.iterdir()):
+        if path.name not in known:
+            yield Finding(path.name, f"not in {MANIFEST}", "there: move it away", False)
+
+
+def _table(name: str, findings: Sequence[Finding]) -> Table:
+    table = Table("", "then", "now", "", title=_plain(name))
+    for one in findings:
+        verdict = {True: "holds", False: "DIFFERS", None: ""}[one.holds]
+        table.add_row(*map(_plain, (one.what, one.then, one.now)), verdict)
+    return table
+
+
+def _plain(text: str) -> str:
+    """Return text of others so that a table shows it and does nothing else."""
+    return escape(printable(text))

@@ -1,0 +1,1 @@
+"""Predictors of a network's quality from its genome."""

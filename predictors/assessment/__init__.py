@@ -1,0 +1,1 @@
+"""How good predictions are: out-of-fold errors, intervals and learning curves."""

@@ -1,0 +1,1 @@
+"""Which networks to evaluate next."""

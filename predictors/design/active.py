@@ -1,0 +1,27 @@
+"""Which networks to evaluate next, so that all others are predicted best."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.design.surrogate import Groups, Kernel, posterior_covariance
+
+
+def most_informative(kernel: Kernel, known: Groups, pool: Groups, n: int) -> NDArray[np.int64]:
+    """(min(n, m),) rows of `pool` (m), in the order in which to evaluate them.
+
+    Each is the one whose answer, on top of the answers for `known` (k) and for the rows before it, takes most
+    off the summed variance of the whole pool: Cohn 1996, "Neural network exploration using optimal experiment
+    design", section 3. A row near one that was chosen has little to add, so a batch spreads out; and unlike
+    the most uncertain rows, which are the odd ones, these stand for many others.
+    """
+    left = posterior_covariance(kernel, known, pool)
+    chosen: list[int] = []
+    taken = np.zeros(len(left), bool)
+    for _ in range(min(n, len(left))):
+        variance = np.diag(left) + kernel.noise
+        gain = np.where(taken, -np.inf, np.einsum("ij,ij->j", left, left) / variance)
+        row = int(gain.argmax())
+        left -= np.outer(left[:, row], left[row] / variance[row])
+        taken[row] = True
+        chosen.append(row)
+    return np.array(chosen, np.int64)

@@ -1,0 +1,1 @@
+"""Predictors of latency: of layers that were not measured, and of whole networks."""

@@ -1,0 +1,148 @@
+"""Units as numbers to learn from: size, work, traffic, alignment and formats of any `LayerSpec`.
+
+Every column is a fixed function of one unit, on a scale where a change of 1 is a large one, so that what was
+learned on one device or space means the same on another.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.graph.workload import OPS, LayerSpec, params
+
+Floats = NDArray[np.float64]
+
+SIMD = 16  # channels of a full block of 512 bit fp32: times of a convolution are a staircase of these
+DOT = 4  # input channels that one integer dot-product instruction takes
+FULL_BITS = 32  # of a format whose name has no number
+OCTAVES = 2.0  # doublings that count as a large change of a size...
+WORK_OCTAVES = 4.0  # ...and of a product of sizes, which moves further
+INDICATED = 2.0  # what a difference in kind counts
+EXACT = "-exact"  # the end of the name of a format whose weights are stored unsigned
+ACTIVATIONS = ("none", "relu", "relu6", "hswish")
+
+
+def unit_features(layers: Sequence[LayerSpec]) -> Floats:
+    """(n, d) features of n units; d is the same for every call."""
+    sizes = _sizes(layers)
+    return np.column_stack([*_size_columns(sizes), *_work_columns(sizes), *_kind_columns(layers)])
+
+
+def rough_cost(layers: Sequence[LayerSpec]) -> Floats:
+    """(n,) costs of a made-up device in arbitrary units, for when nothing was measured: a constant, the
+    padded work and the traffic.
+    """
+    sizes = _sizes(layers)
+    return np.asarray(1e5 + _padded_work(sizes) + 8 * (sizes["in_bytes"] + sizes["out_bytes"]))
+
+
+def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: NDArray[np.int64]) -> Floats:
+    """(n,) kernel taps along one axis of `size` that do not fall on the padding, summed over the outputs.
+
+    >>> in_bounds_taps(np.array([4, 4]), np.array([3, 3]), np.array([1, 2]))
+    array([10.,  5.])
+    """
+    pad, outputs, total = kernel // 2, -(-size // stride), np.zeros(len(size))
+    for tap in range(int(kernel.max(initial=1))):
+        first = np.maximum(-((tap - pad) // stride), 0)  # the first output whose tap is inside
+        last = np.minimum((size - 1 + pad - tap) // stride, outputs - 1)
+        total += np.where(tap < kernel, np.maximum(last - first + 1, 0), 0)
+    return total
+
+
+def format_bits(name: str) -> int:
+    """Bits of a number format, read off its name.
+
+    >>> format_bits("int4"), format_bits("fp16"), format_bits("posit")
+    (4, 16, 32)
+    """
+    digits = re.search(r"\d+", name)
+    return int(digits.group()) if digits else FULL_BITS
+
+
+def _sizes(layers: Sequence[LayerSpec]) -> dict[str, Floats]:
+    """Sizes of n units by name, (n,) each."""
+    shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
+    geometry = [(one.kernel, one.stride, one.groups, one.expanded, params(one)) for one in layers]
+    kernel, stride, groups, expanded, weights = np.array(geometry, np.int64).reshape(-1, 5).T
+    channels, height, width, out_channels, out_height, out_width = shapes.T
+    in_bits, out_bits, weight_bits = (
+        np.array([format_bits(name) for name in names], np.float64)
+        for names in (
+            [one.in_format for one in layers],
+            [one.out_format for one in layers],
+            [one.weight_format for one in layers],
+        )
+    )
+    return {
+        "in": channels.astype(np.float64),
+        "out": out_channels.astype(np.float64),
+        "expanded": expanded.astype(np.float64),
+        "pixels": (height * width).astype(np.float64),
+        "out_pixels": (out_height * out_width).astype(np.float64),
+        "kernel": kernel.astype(np.float64),
+        "stride": stride.astype(np.float64),
+        "groups": groups.astype(np.float64),
+        "taps": in_bounds_taps(height, kernel, stride) * in_bounds_taps(width, kernel, stride),
+        "weighted": np.array([one.weighted for one in layers], np.float64),
+        "in_bytes": channels * height * width * in_bits / 8,
+        "out_bytes": out_channels * out_height * out_width * out_bits / 8,
+        "weight_bytes": weights * weight_bits / 8,
+    }
+
+
+def _padded_work(sizes: dict[str, Floats]) -> Floats:
+    """(n,) multiply-adds with channels padded to full blocks and without those on the padding."""
+    per_output = _up(sizes["in"] / sizes["groups"], DOT)
+    conv = np.where(
+        sizes["groups"] == sizes["in"], np.where(sizes["in"] > 1, 1, DOT), per_output
+    )  # one filter per channel pads no input
+    plain = sizes["weighted"] * _up(sizes["out"], SIMD) * sizes["taps"] * conv
+    expanded = _up(sizes["expanded"], SIMD)
+    block = expanded * (
+        _up(sizes["in"], DOT) * sizes["pixels"]
+        + sizes["taps"]
+        + _up(sizes["out"], SIMD) * sizes["out_pixels"]
+    )
+    return np.asarray(plain + block)
+
+
+def _size_columns(sizes: dict[str, Floats]) -> list[Floats]:
+    logs = [np.log2(1 + sizes[name]) / OCTAVES for name in ("in", "out", "expanded", "pixels", "out_pixels")]
+    taps = [np.log2(sizes["kernel"]), sizes["stride"] - 1]
+    aligned = [(sizes[name] % block != 0) / 1.0 for name in ("in", "out") for block in (4, 8, SIMD)]
+    return [*logs, *taps, *aligned, (sizes["expanded"] % SIMD != 0) / 1.0]
+
+
+def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
+    work, traffic = _padded_work(sizes), sizes["in_bytes"] + sizes["out_bytes"] + sizes["weight_bytes"]
+    intensity = np.log2((1 + work) / traffic)
+    totals = [work, sizes["in_bytes"], sizes["out_bytes"], sizes["weight_bytes"]]
+    return [*(np.log2(1 + total) / WORK_OCTAVES for total in totals), intensity / WORK_OCTAVES]
+
+
+def _kind_columns(layers: Sequence[LayerSpec]) -> list[Floats]:
+    """Indicators: op and depthwise, each also times integer; activation, formats and what a block has."""
+    integer = np.array([_integer(one.activation_format) for one in layers], np.float64)
+    ops = [[one.op == op for one in layers] for op in OPS]
+    kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
+    others = [[one.activation == name for one in layers] for name in ACTIVATIONS]
+    others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
+    others += [[one.weight_format.endswith(EXACT) for one in layers]]  # as wide, and other kernels
+    others += [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]
+    bits = [
+        [np.log2(format_bits(name)) for name in names]
+        for names in ([one.weight_format for one in layers], [one.activation_format for one in layers])
+    ]
+    indicators = np.concatenate([kinds, kinds * integer, np.array(others, np.float64)])
+    return [*(INDICATED * indicators), *(np.array(bits) / OCTAVES)]
+
+
+def _integer(name: str) -> bool:
+    return name.lstrip("u").startswith("int")
+
+
+def _up(count: Floats, multiple: int) -> Floats:
+    return np.asarray(np.ceil(count / multiple) * multiple)

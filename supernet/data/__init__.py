@@ -1,0 +1,1 @@
+"""Data sets: readers, archives and splits."""

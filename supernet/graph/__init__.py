@@ -1,0 +1,1 @@
+"""Networks with weights: executed in torch, simulated in integers."""

@@ -1,0 +1,280 @@
+"""Runs a workload, formats and all, on an elastic supernet or on an extracted subnet: fake-quantized training
+and calibration see exactly the quantization points of the simulation and of the exported file.
+
+The layers of a network are reached by name, their sizes come from the workload. So any policy of any
+architecture runs on the one set of weights, with nothing copied and nothing remembered.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.lowering import CURVES, lower
+from hw_profiles.graph.workload import FLOATS, INPUT, LayerSpec, Workload
+from supernet.layers.activation import ACTIVATE
+from supernet.layers.elastic import ConvNorm, ElasticConvNorm
+from supernet.layers.plain import ElasticConv, PlainConv
+from supernet.layers.pooling import POOL
+
+IMAGE = "image"  # key of the network's own input
+
+
+class LayeredNet(Protocol):
+    """A network whose weighted layers have the names of the lowered workload: elastic or extracted."""
+
+    def layer(self, name: str) -> nn.Module: ...
+
+
+def layered(net: nn.Module) -> LayeredNet:
+    """`net` as a network whose layers are known by name.
+
+    Raises:
+        TrilobitError: it has no method `layer`.
+    """
+    if not callable(getattr(net, "layer", None)):
+        raise TrilobitError(
+            f"{type(net).__name__} cannot run quantized: it needs a method layer(name) that gives its "
+            "elastic layers by the names of the lowered workload"
+        )
+    return cast("LayeredNet", net)
+
+
+class Quantizers(Protocol):
+    """What rounds weights, tensors and biases; real values in, real values out."""
+
+    def weight(self, name: str, weight: Tensor, fmt: str) -> Tensor:
+        """Weight (out, ...) of the layer `name` as `fmt` stores it."""
+        ...
+
+    def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
+        """The tensor of this key, see `tensor_keys`, as `fmt` stores it."""
+        ...
+
+    def bias(self, step: "Step", bias: Tensor, factor: Tensor) -> Tensor:
+        """A folded bias (out,) as an integer layer adds it; `factor` (out,) is folded into the weight."""
+        ...
+
+
+class Unquantized:
+    """Leaves all values as they are."""
+
+    def weight(self, name: str, weight: Tensor, fmt: str) -> Tensor:
+        return weight
+
+    def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
+        return x
+
+    def bias(self, step: "Step", bias: Tensor, factor: Tensor) -> Tensor:
+        return bias
+
+
+@dataclass(frozen=True)
+class Step:
+    """One weighted layer of a lowered workload.
+
+    Attributes:
+        name: of the layer.
+        layer: its sizes and formats.
+        source: key of the tensor that it reads; None where that is floating point.
+    """
+
+    name: str
+    layer: LayerSpec
+    source: str | None
+
+
+@dataclass(frozen=True)
+class SizedLayer:
+    """What a layer computes with at the sizes of a spec; views of its own parameters.
+
+    Attributes:
+        norm: a batch norm, of which the first output channels count; None without.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    norm: nn.BatchNorm2d | None = None
+
+
+# by layer: mean and variance of each channel before its norm
+Statistics = Mapping[str, tuple[Tensor, Tensor]]
+# of a weighted layer, its parameters (the weight rounded), what it reads -> what its activation gets
+Compute = Callable[[Step, SizedLayer, Tensor], Tensor]
+
+
+@singledispatch
+def sized_layer(layer: nn.Module, spec: LayerSpec) -> SizedLayer:
+    """The parameters of `layer` at the sizes of `spec`; another kind of layer registers itself here."""
+    raise TypeError(f"{type(layer).__name__} is not registered with supernet.graph.executor.sized_layer")
+
+
+@sized_layer.register
+def _(layer: ElasticConvNorm, spec: LayerSpec) -> SizedLayer:
+    weight = layer.sliced_weight(spec.in_shape[0], spec.out_channels, spec.kernel)
+    return SizedLayer(weight, norm=layer.norm)
+
+
+@sized_layer.register
+def _(layer: ConvNorm, spec: LayerSpec) -> SizedLayer:
+    return SizedLayer(layer.conv.weight, norm=layer.norm)
+
+
+@sized_layer.register
+def _(layer: ElasticConv, spec: LayerSpec) -> SizedLayer:
+    bias = None if layer.bias is None else layer.bias[: spec.out_channels]
+    return SizedLayer(layer.weight[: spec.out_channels, : spec.in_shape[0]], bias)
+
+
+@sized_layer.register
+def _(layer: PlainConv, spec: LayerSpec) -> SizedLayer:
+    return SizedLayer(layer.conv.weight, layer.conv.bias)
+
+
+@sized_layer.register
+def _(layer: nn.Linear, spec: LayerSpec) -> SizedLayer:
+    return SizedLayer(layer.weight[: spec.out_channels, : spec.in_shape[0]], layer.bias[: spec.out_channels])
+
+
+def forward(
+    net: LayeredNet,
+    quantizers: Quantizers,
+    workload: Workload,
+    images: Tensor,
+    *,
+    statistics: Statistics | None = None,
+) -> Tensor:
+    """(n, c, h, w) -> logits (n, classes) of `workload` with the weights of `net`.
+
+    Args:
+        statistics: what batch norms normalise with, folded as on a device, biases rounded; None takes each
+            batch's own, as in training.
+    """
+    compute = batch_normalised if statistics is None else folded(quantizers, statistics)
+    return run(net, quantizers, workload, images, compute)[-1]
+
+
+def run(
+    net: LayeredNet, quantizers: Quantizers, workload: Workload, images: Tensor, compute: Compute
+) -> list[Tensor]:
+    """The output of every layer of the lowered workload, in order, as real values."""
+    work, tensors = lower(workload), list[Tensor]()
+    keys = tensor_keys(work)
+    for name, layer, sources, key in zip(work.names, work.layers, work.inputs, keys, strict=True):
+        x = [images if i == INPUT else tensors[i] for i in sources]
+        if layer.weighted:
+            step = Step(name, layer, keys[sources[0]] if sources[0] != INPUT else None)
+            sized = sized_layer(net.layer(name), layer)
+            rounded = quantizers.weight(name, sized.weight, layer.weight_format)
+            y = ACTIVATE[layer.activation](compute(step, replace(sized, weight=rounded), x[0]))
+        else:
+            y = _PLAIN[layer.op](layer, x)
+        tensors.append(y if key is None or layer.keeps_codes else quantizers.tensor(key, y, layer.out_format))
+    return tensors
+
+
+def recalibrated(
+    net: LayeredNet, quantizers: Quantizers, workload: Workload, batches: Iterable[Tensor]
+) -> Statistics:
+    """Batch-norm statistics of this very policy: the mean over `batches` of (n, c, h, w) images.
+
+    They differ from policy to policy as they do from subnet to subnet.
+    """
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def compute(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
+        y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
+        if norm is None:
+            return y
+        mean, variance = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
+        seen.setdefault(step.name, []).append((mean, variance))
+        return F.batch_norm(y, mean, variance, *_affine(norm, y), True, 1.0, norm.eps)
+
+    with torch.no_grad():
+        for images in batches:
+            run(net, quantizers, workload, images, compute)
+    return {
+        name: (torch.stack([m for m, _ in each]).mean(0), torch.stack([v for _, v in each]).mean(0))
+        for name, each in seen.items()
+    }
+
+
+def batch_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
+    """A layer whose batch norm takes mean and variance of the batch itself."""
+    y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
+    return y if norm is None else F.batch_norm(y, None, None, *_affine(norm, y), True, 0.0, norm.eps)
+
+
+def folded(quantizers: Quantizers, statistics: Statistics) -> Compute:
+    """Layers whose batch norm is folded into weight and bias, as on a device."""
+
+    def compute(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
+        factor, bias = folding(step.name, sized, statistics)
+        weight = sized.weight * factor.view(-1, *(1,) * (sized.weight.ndim - 1))
+        return _product(step.layer, x, weight, quantizers.bias(step, bias, factor))
+
+    return compute
+
+
+def folding(name: str, sized: SizedLayer, statistics: Statistics) -> tuple[Tensor, Tensor]:
+    """(out,) what the batch norm of a layer multiplies each channel by, and what is added then."""
+    norm, weight = sized.norm, sized.weight
+    if norm is None:
+        bias = weight.new_zeros(len(weight)) if sized.bias is None else sized.bias
+        return weight.new_ones(len(weight)), bias
+    mean, variance = statistics[name]
+    factor = norm.weight[: len(weight)] / torch.sqrt(variance + norm.eps)
+    return factor, norm.bias[: len(weight)] - mean * factor
+
+
+def tensor_keys(work: Workload) -> tuple[str | None, ...]:
+    """Of each layer of a lowered workload, the name of what its output is a rounding of; None where that is
+    floating point.
+
+    A tensor has one name in every policy: that of the layer which gives it, whether that layer rounds it
+    itself or a conversion does, and `IMAGE` for the network's input. Behind a convolution that fuses its
+    curve in fp32 it is the name of the layer that the curve is by itself when lowered.
+    """
+    return tuple(
+        None if layer.out_format in FLOATS else _key(work, position)
+        for position, layer in enumerate(work.layers)
+    )
+
+
+def _key(work: Workload, position: int) -> str:
+    layer = work.layers[position]
+    while layer.op in ("quantize", "dequantize") or layer.keeps_codes:
+        (position,) = work.inputs[position]
+        if position == INPUT:
+            return IMAGE
+        layer = work.layers[position]
+    fused = layer.activation in CURVES and layer.op != "act"
+    return f"{work.names[position]}.{layer.activation}" if fused else work.names[position]
+
+
+def _product(layer: LayerSpec, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if layer.op == "linear":
+        return F.linear(x.flatten(1), weight, bias)
+    return F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
+
+
+def _affine(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
+    return norm.weight[: y.shape[1]], norm.bias[: y.shape[1]]
+
+
+_PLAIN: Mapping[str, Callable[[LayerSpec, list[Tensor]], Tensor]] = {
+    "add": lambda layer, x: ACTIVATE[layer.activation](x[0] + x[1]),
+    "add_converted": lambda layer, x: ACTIVATE[layer.activation](x[0] + x[1]),
+    "mul": lambda layer, x: x[0] * x[1],
+    "act": lambda layer, x: ACTIVATE[layer.activation](x[0]),
+    "pool": lambda layer, x: x[0].mean((2, 3), keepdim=True),
+    "maxpool": lambda layer, x: POOL["maxpool"](x[0], layer.kernel, layer.stride),
+    "avgpool": lambda layer, x: POOL["avgpool"](x[0], layer.kernel, layer.stride),
+    "quantize": lambda layer, x: x[0],
+    "dequantize": lambda layer, x: x[0],
+}

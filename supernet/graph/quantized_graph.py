@@ -1,0 +1,68 @@
+"""`Network`: a workload with the numbers in it, ready to be simulated or exported. The noun between training
+and export.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.graph.lowering import is_lowered
+from hw_profiles.graph.workload import FLOATS, Workload
+from supernet.formats.format import QuantParams
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """Weights of one layer, batch norm folded, as they are stored.
+
+    Attributes:
+        weight: codes (out, in / groups, k, k) or (out, in), of the layer's weight format; real values where
+            that is fp32.
+        scale: (out,) float32; the real weight is code * scale. Ones where the format is fp32.
+        bias: (out,) float32 real values.
+    """
+
+    weight: NDArray[np.float32 | np.float16 | np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A lowered workload, the parameters of its weighted layers, and the quantization of its integer tensors.
+
+    Attributes:
+        parameters: by layer name, for every convolution and linear layer.
+        tensors: by layer name, for every layer whose output is an integer tensor.
+    """
+
+    workload: Workload
+    parameters: Mapping[str, Parameters]
+    tensors: Mapping[str, QuantParams]
+
+    def __post_init__(self) -> None:
+        for name, layer in zip(self.workload.names, self.workload.layers, strict=True):
+            if not is_lowered(layer):
+                raise ValueError(f"{name} is a unit, not a layer that runs; lower the workload")
+            if layer.weighted and name not in self.parameters:
+                raise ValueError(f"{name} has no parameters")
+            if layer.out_format not in FLOATS and name not in self.tensors:
+                raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
+
+    def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
+        """Quantization of the tensors that a layer reads, by the layer's position; None where they are
+        floating point.
+        """
+        sources = self.workload.inputs[position]
+        return tuple(self.tensors.get(self.workload.names[i]) if i >= 0 else None for i in sources)
+
+
+def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The bias as int32 codes at scale s_x * s_w, and that scale (out,): what an integer kernel adds to its
+    accumulator.
+    """
+    scale = (np.float32(input_scale) * parameters.scale).astype(np.float32)
+    codes = np.clip(np.rint(parameters.bias.astype(np.float64) / scale), -(2**31), 2**31 - 1)
+    return codes.astype(np.int32), scale

@@ -1,0 +1,120 @@
+"""From a trained subnet to a `Network`: fold batch norm, observe activation ranges, round the weights."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import FLOATS, INPUT, Workload
+from hw_profiles.reference.integer_sums import IntegerSums
+from supernet.formats.format import QuantParams
+from supernet.formats.loading import load_format, load_weight_format
+from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.subnet import Subnet
+from supernet.layers.elastic import ConvNorm
+from supernet.layers.plain import PlainConv
+
+CURVE_END = 3.0  # from -3 to 3 h-swish and h-sigmoid are curved
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Smallest and largest value seen of the input image and of each layer's output, by layer name."""
+
+    image: tuple[float, float]
+    layers: Mapping[str, tuple[float, float]]
+
+
+def observe(subnet: Subnet, images: Tensor) -> Ranges:
+    """Run the fp32 subnet on calibration images (n, c, h, w) and record every tensor's range, by the names of
+    its lowered workload.
+
+    Ranges depend on the architecture only: one observation serves every quantization policy of it.
+    """
+    with torch.no_grad():
+        tensors = subnet.tensors(images)
+    layers = {name: _range(tensor) for name, tensor in zip(subnet.workload.names, tensors, strict=True)}
+    return Ranges(_range(images), layers)
+
+
+def quantize(
+    subnet: Subnet, workload: Workload, ranges: Ranges, sums: IntegerSums = IntegerSums.EXACT
+) -> Network:
+    """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the
+    observed ranges.
+
+    Args:
+        subnet: in evaluation mode, of the same architecture.
+        workload: with its quantization policy; names of weighted layers are the subnet's once it is lowered.
+        sums: of the device that it is made for.
+    """
+    workload = lower(workload)
+    curves = {
+        s: one.activation
+        for one, (s, *_) in zip(workload.layers, workload.inputs, strict=True)
+        if one.op == "act"
+    }
+    parameters: dict[str, Parameters] = {}
+    tensors: dict[str, QuantParams] = {}
+    for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
+        if layer.weighted:
+            weight, bias = _folded(subnet.layer(name))
+            codes, scale = load_weight_format(layer.weight_format, sums).quantize_weight(weight)
+            parameters[name] = Parameters(codes, scale, bias)
+        if layer.out_format not in FLOATS and layer.keeps_codes:
+            tensors[name] = tensors[workload.names[workload.inputs[position][0]]]
+        elif layer.out_format not in FLOATS:
+            low, high = (
+                ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
+            )
+            if position in curves:
+                low, high = before_curve(curves[position], high)
+            tensors[name] = _require(load_format(layer.out_format).activation_params(low, high), name)
+    return Network(workload, parameters, tensors)
+
+
+def before_curve(activation: str, high: float) -> tuple[float, float]:
+    """The range of values that matters to an h-swish or h-sigmoid whose results reach `high`: below -3 both
+    give 0, above 3 an h-sigmoid gives 1.
+
+    >>> before_curve("hswish", 5.0), before_curve("hsigmoid", 1.0)
+    ((-3.0, 5.0), (-3.0, 3.0))
+    """
+    if activation == "hsigmoid":
+        return -CURVE_END, CURVE_END
+    # x (x + 3) / 6 = high where the curve is a parabola; a straight line from 3 on
+    return -CURVE_END, high if high > CURVE_END else (math.sqrt(9 + 24 * max(high, 0.0)) - 3) / 2
+
+
+def _range(tensor: Tensor) -> tuple[float, float]:
+    low, high = torch.aminmax(tensor)
+    return float(low), float(high)
+
+
+def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple[float, float]:
+    """A conversion, or a chain of two, has the range of what it converts; a curve by itself that of the layer
+    which fuses it in fp32.
+    """
+    (source,) = workload.inputs[position]
+    while source != INPUT and workload.names[source] not in ranges.layers:
+        (source,) = workload.inputs[source]
+    return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
+
+
+def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(layer, ConvNorm | PlainConv):
+        weight, bias = layer.folded()
+    else:
+        assert isinstance(layer, nn.Linear)
+        weight, bias = layer.weight, layer.bias
+    return weight.detach().numpy().astype(np.float32), bias.detach().numpy().astype(np.float32)
+
+
+def _require(params: QuantParams | None, name: str) -> QuantParams:
+    if params is None:
+        raise ValueError(f"{name}: its format has no activation quantization")
+    return params

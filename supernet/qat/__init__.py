@@ -1,0 +1,1 @@
+"""Quantization-aware training: learned scales and bit switching."""

@@ -1,0 +1,89 @@
+"""From a policy of a quantized supernet to a `Network`: batch norm folded, codes by Double Rounding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import FLOATS, LayerSpec, Workload
+from supernet.formats.format import QuantParams
+from supernet.graph.executor import (
+    LayeredNet,
+    SizedLayer,
+    Statistics,
+    folding,
+    recalibrated,
+    sized_layer,
+    tensor_keys,
+)
+from supernet.graph.quantized_graph import Network, Parameters
+from supernet.qat.learned import BIAS_CODES, LearnedQuantizers
+from supernet.qat.lsq import SMALLEST_SCALE
+
+
+def deploy(
+    net: LayeredNet, quantizers: LearnedQuantizers, workload: Workload, batches: Sequence[Tensor]
+) -> Network:
+    """The network that `workload` describes, with the weights of `net`.
+
+    Args:
+        net: an elastic supernet, or an extracted subnet; it is only read.
+        batches: calibration images (n, c, h, w) for the batch-norm statistics of this very policy.
+    """
+    work = lower(workload)
+    statistics = recalibrated(net, quantizers, work, batches)
+    tensors = {
+        name: quantizers.params(key, layer.out_format)
+        for name, layer, key in zip(work.names, work.layers, tensor_keys(work), strict=True)
+        if key is not None
+    }
+    parameters = {}
+    for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
+        if layer.weighted:
+            sized = sized_layer(net.layer(name), layer)
+            source = work.inputs[position][0]
+            before = tensors.get(work.names[source]) if source >= 0 else None
+            parameters[name] = _parameters(quantizers, name, layer, sized, statistics, before)
+    return Network(work, parameters, tensors)
+
+
+def _parameters(
+    quantizers: LearnedQuantizers,
+    name: str,
+    layer: LayerSpec,
+    sized: SizedLayer,
+    statistics: Statistics,
+    before: QuantParams | None,
+) -> Parameters:
+    """Numbers of one layer; `before` is how the tensor it reads is quantized."""
+    with torch.no_grad():
+        factor, bias = folding(name, sized, statistics)
+        if layer.weight_format in FLOATS or before is None:
+            weight = sized.weight * factor.view(-1, *(1,) * (sized.weight.ndim - 1))
+            stored = np.float16 if layer.weight_format == "fp16" else np.float32
+            ones = np.ones(len(factor), np.float32)
+            return Parameters(_array(weight).astype(stored), ones, _array(bias))
+        codes, scale = quantizers.codes(name, sized.weight, layer.weight_format)
+        signs = torch.where(factor < 0, -1, 1).to(torch.int8)
+        signed = codes * signs.view(-1, *(1,) * (codes.ndim - 1))
+    return _representable(_array(signed), _array(scale * factor.abs()), _array(bias), before.scale)
+
+
+def _representable(
+    codes: NDArray[np.int8], scale: NDArray[np.float32], bias: NDArray[np.float32], input_scale: float
+) -> Parameters:
+    """Channels whose scale is so small that 32 bits do not hold their bias get a larger one, and with it
+    smaller codes: what is lost is far below a step of the output.
+    """
+    smallest = np.maximum(np.abs(bias) / (BIAS_CODES * np.float32(input_scale)), SMALLEST_SCALE)
+    raised = np.maximum(scale, smallest).astype(np.float32)
+    ratio = (scale / raised).reshape(-1, *(1,) * (codes.ndim - 1))
+    return Parameters(np.rint(codes * ratio).astype(np.int8), raised, bias)
+
+
+def _array(tensor: Tensor) -> Any:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())

@@ -1,1 +1,0 @@
-"""Post-training quantization of extracted subnets: formats, calibration, integer-exact simulation."""

@@ -1,0 +1,1 @@
+"""What each number format of each layer costs in quality."""

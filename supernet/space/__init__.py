@@ -1,0 +1,1 @@
+"""Search spaces: choices, genomes and candidates."""

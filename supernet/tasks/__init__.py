@@ -1,0 +1,1 @@
+"""What data is and how the quality of a network on it is measured."""
