@@ -18,8 +18,8 @@ from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
+from nas.cli import compare
 from nas.cli.compare import NETWORKS, SEED, compare_networks, compare_profiles
-from nas.cli.main import compare
 from supernet.families.family import Family
 
 SVG = "{http://www.w3.org/2000/svg}"

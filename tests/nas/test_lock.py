@@ -14,8 +14,8 @@ import pytest
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
 from nas.cli.interruption import interruptible
+from nas.run import lock as lock_module
 from nas.run.lock import FILE, LOST_S, Lock, locked
-from nas.run.run import lock as lock_module
 
 HOLD = """
 import sys, time

@@ -6,8 +6,8 @@ import time
 import pytest
 from rich.console import Console
 
+from nas.run import progress as module
 from nas.run.progress import Lines, Work, duration, progress, progress_bar, waiting_note
-from nas.run.run import progress as module
 
 
 def lines_of(console: Console) -> list[str]:
