@@ -15,7 +15,7 @@ from harness import Row, parse_arguments, report
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.profiles.published_tables import read_table
 from hw_profiles.runtimes.analytical.systolic import layer_cost, load_accelerator
 

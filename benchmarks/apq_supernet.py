@@ -25,7 +25,7 @@ from rich.console import Console
 from torch import nn
 
 from hw_profiles.files import write_atomic
-from hw_profiles.graph.workload import FP32
+from hw_profiles.graph.layer import FP32
 from nas.run.progress import progress_bar
 from nas.search.algorithms.evolution import spread_sample
 from nas.stages.sample import vary_share

@@ -17,7 +17,8 @@ import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from tvm_vs_ort import instructions_of
 
-from hw_profiles.graph.workload import Workload, macs
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.reference.integer_sums import WIDEST_EXACT

@@ -18,7 +18,8 @@ from harness import Row, argument_parser, interquartile_range, one_core, report
 from sklearn.ensemble import GradientBoostingRegressor
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import OPS, LayerSpec, Workload
+from hw_profiles.graph.layer import OPS, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import Estimate, MeasurePlan
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration

@@ -23,7 +23,8 @@ from apq_evolution import Excess, evolve_front, positions, single_genes
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import macs, params, single
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile

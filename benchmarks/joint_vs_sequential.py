@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from rich.console import Console
 
-from hw_profiles.graph.workload import FP32
+from hw_profiles.graph.layer import FP32
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile

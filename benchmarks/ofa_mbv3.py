@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.mkldnn import to_mkldnn
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.published_tables import import_table
 from predictors.table import CostTable, compile_table

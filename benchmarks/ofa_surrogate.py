@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from ofa_mbv3 import BLOCKS, STAGES, ofa_space, published_layers, unit_table
 
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from nas.search.pareto import Matrix, hypervolume
 from predictors.table import CostTable
 from supernet.space.space import Genomes, Option, SearchSpace

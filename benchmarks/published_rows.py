@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import LayerSpec, macs, params
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import LayerSpec
 from predictors.features import ARCHITECTURE
 from predictors.latency.unit_features import format_bits
 from predictors.table import CostTable, Positions, compile_table

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from nas.allocation.damage import run_damage
 from nas.evaluation.evaluate import Evaluator
 from nas.run.run import Run, find_run

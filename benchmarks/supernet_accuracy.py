@@ -19,7 +19,7 @@ from harness import Row, argument_parser, interquartile_range, report
 from rich.console import Console
 from torch import nn
 
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from nas.evaluation.evaluate import Evaluator
 from nas.run.progress import progress_bar
 from nas.run.run import Run, find_run

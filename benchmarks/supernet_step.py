@@ -15,7 +15,7 @@ import torch
 from harness import Row, interleaved_s, interquartile_range, one_core, parse_arguments, report
 from torch import Tensor, nn
 
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from supernet.data.dataset import Dataset, to_batch
 from supernet.data.images import Images
 from supernet.families.family import Family, load_family

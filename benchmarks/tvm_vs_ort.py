@@ -19,7 +19,9 @@ import onnx
 import tvm
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder, single
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
 from hw_profiles.measure.measurement import MeasurePlan

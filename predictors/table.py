@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.space.space import Genomes, SearchSpace
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from hw_profiles.graph.workload import LayerSpec, macs
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration

@@ -7,7 +7,9 @@ kept in memory layer by layer.
 
 from dataclasses import replace
 
-from hw_profiles.graph.workload import FLOATS, INPUT, LayerSpec, Workload, block_convolutions
+from hw_profiles.graph.blocks import block_convolutions
+from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 
 # Curves that no integer kernel applies on the way out; clipping to the range of codes does the others.
 CURVES = ("hswish", "hsigmoid")

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from math import prod
 
+from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import INPUT, Workload
+from hw_profiles.graph.workload import Workload
 
 _WIDTH = re.compile(r"(?:fp|bf|u?int)([1-9]\d*)")
 

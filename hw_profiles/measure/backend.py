@@ -4,7 +4,8 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.reference.integer_sums import IntegerSums

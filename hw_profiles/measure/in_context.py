@@ -17,7 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
 LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor

@@ -8,7 +8,7 @@ classifier, sums, pooling and changes of format are in neither: in the published
 
 from collections.abc import Mapping
 
-from hw_profiles.graph.workload import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, LayerSpec
 
 # Of which unit each constant is the figure. Like the rows, without the activation that follows.
 CONSTANTS: Mapping[str, LayerSpec] = {

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import FLOATS, LayerSpec, Workload
+from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.workload import Workload
 
 # Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
 KINDS = (

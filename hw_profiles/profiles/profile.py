@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, slowdown
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, count_rows, kind

@@ -10,7 +10,7 @@ import numpy as np
 
 from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
-from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.measure.backend import DeviceInfo, Figures
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, estimator
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, WholeNetwork, groups

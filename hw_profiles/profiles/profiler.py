@@ -14,8 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload, macs, params
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import Backend, Job
 from hw_profiles.measure.in_context import Probe, Shape
 from hw_profiles.measure.interleave import watching

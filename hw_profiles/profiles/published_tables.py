@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, is_uncounted

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hw_profiles.graph.workload import FP32, INPUT, LayerSpec, Workload
+from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 
 Array = NDArray[Any]

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from hw_profiles.documents import write_document
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from nas.evaluation.evaluate import Evaluator
 from nas.run.documents import DamageFile, read_optional
 from nas.run.run import Run

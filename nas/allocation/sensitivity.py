@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import LayerSpec
 from nas.allocation.damage import run_damage, subject
 from nas.evaluation.evaluate import Evaluator
 from nas.run.registry import SENSITIVITIES as SENSITIVITIES

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.layer import FLOATS
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, Workload
+from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import outputs, takes_bytes
 from nas.checks.check import DisagreementError
 from nas.checks.probe import INTEGER_OPS, optimised_ops

@@ -15,7 +15,8 @@ import onnx
 from numpy.typing import NDArray
 
 from hw_profiles.documents import parse
-from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profiler import measure_patiently

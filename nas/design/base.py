@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32, INPUT, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import FP32, INPUT
+from hw_profiles.graph.workload import Workload
 from nas.run.practice import Practice as Practice
 from supernet.families.mbconv import MBConvFamily
 from supernet.families.staged_file import StagedSpace

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from hw_profiles.profiles.profiler import profile_layers

@@ -13,8 +13,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hw_profiles.graph.layer import FLOATS, FP32, INPUT, LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, FP32, INPUT, LayerSpec, Workload, single
+from hw_profiles.graph.workload import Workload, single
 from supernet.formats.format import QuantParams
 from supernet.formats.loading import load_format
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes

@@ -5,7 +5,8 @@ from functools import partial
 
 import numpy as np
 
-from hw_profiles.graph.workload import FP32, Workload
+from hw_profiles.graph.layer import FP32
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import Job
 from nas.emit.to_onnx import emit, random_network
 from nas.evaluation.evaluate import Evaluator

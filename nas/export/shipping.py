@@ -15,7 +15,7 @@ from torch import nn
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from hw_profiles.streams import Stream, open_stream
 from nas.export.markdown import escaped
 from nas.run.config import RunConfig

@@ -10,8 +10,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import LayerSpec, Workload, macs
+from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.latency_model import Calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.emit.to_onnx import file_overhead, file_size

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from hw_profiles.files import write_atomic
-from hw_profiles.graph.workload import FP32
+from hw_profiles.graph.layer import FP32
 from hw_profiles.profiles.compare import Comparison, Pair, number_format, op_kind
 from nas.report import units
 from nas.report.plots import FONT, GRID, INK, MUTED, OTHER, Plot, axis_title, figure, points, polyline

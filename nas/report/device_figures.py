@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.report import units

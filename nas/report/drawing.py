@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_profiles.documents import MismatchError, parse
-from hw_profiles.graph.workload import LayerSpec, macs
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import LayerSpec
 from nas.report.run_files import Network
 from nas.report.units import TIMES
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest

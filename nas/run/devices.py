@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import Backend
 from hw_profiles.registry import BACKENDS, load, names
 from hw_profiles.runtimes.analytical.recorded import RecordedBackend

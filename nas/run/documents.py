@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.documents import D, read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import parse_key
+from hw_profiles.graph.layer import parse_key
 from nas.search.objectives import objective
 from predictors.assessment.learning_curve import CurvePoint
 from predictors.assessment.quality import Quality

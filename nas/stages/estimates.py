@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import Job
 from hw_profiles.profiles.profiler import TRUTH, Batch, probe_networks, reference_network, works_of
 from nas.run.run import STAGES, Run

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from nas.allocation.damage import run_damage
 from nas.evaluation.evaluate import Evaluator
 from nas.run.run import Run, find_run

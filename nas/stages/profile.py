@@ -13,7 +13,8 @@ import numpy as np
 from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import MeasurePlan, Waiting
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration

@@ -10,7 +10,7 @@ from rich.console import Console
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.evaluate import Evaluator

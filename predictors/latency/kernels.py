@@ -19,7 +19,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.measurement import Estimate
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.assessment.conformal import calibrate

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import OPS, LayerSpec, params
+from hw_profiles.graph.counts import params
+from hw_profiles.graph.layer import OPS, LayerSpec
 
 Floats = NDArray[np.float64]
 

@@ -20,7 +20,9 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import FP32
+from hw_profiles.graph.workload import Workload
 from supernet.families.apq_layers import ENDS, RESOLUTION, ApqLayers, apq_layers, expanded_widths
 from supernet.families.apq_net import ApqNet
 from supernet.families.apq_terms import INTEGER, cost_terms, end_precision, peak_terms, precision

@@ -4,7 +4,8 @@ between a stem, a first block and a head that never change.
 
 from dataclasses import dataclass
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
 from supernet.families.mbconv_layers import MBConvLayers, Stage, stored_and_computed
 
 RESOLUTION = 224

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeVar
 
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload, WorkloadBuilder, conversion, conversions
+from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
+from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.apq_layers import FIXED_FORMAT, RESOLUTION, ApqLayers
 from supernet.families.choices import of_options
 from supernet.families.family import CostTerm, PeakTerm

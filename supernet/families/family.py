@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FLOATS, FP32, LayerSpec, Workload
+from hw_profiles.graph.layer import FLOATS, FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import load
 from supernet.formats.loading import parse_precision
 from supernet.formats.policy import QuantPolicy

@@ -12,7 +12,9 @@ from functools import cache, cached_property, partial
 import numpy as np
 from torch import nn
 
-from hw_profiles.graph.workload import LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families import choices
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import PARTS as PARTS

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from hw_profiles.graph.workload import FP32, INPUT, LayerSpec, Workload, WorkloadBuilder
-from hw_profiles.graph.workload import conversion as boundary_layers
-from hw_profiles.graph.workload import conversions as boundaries_of_readers
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.builder import conversion as boundary_layers
+from hw_profiles.graph.builder import conversions as boundaries_of_readers
+from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.formats.loading import parse_precision
 from supernet.formats.policy import Precision
 

@@ -13,7 +13,10 @@ from functools import cache, cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload, conversion, divisible
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.graph.builder import conversion
+from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.choices import corners, of_options
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Block, stored_and_computed

@@ -5,16 +5,11 @@ the memory terms take them from.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hw_profiles.graph.workload import (
-    FP32,
-    INPUT,
-    LayerSpec,
-    Workload,
-    block_convolutions,
-    conversion,
-    divisible,
-)
-from hw_profiles.graph.workload import macs as multiply_adds
+from hw_profiles.graph.blocks import block_convolutions, divisible
+from hw_profiles.graph.builder import conversion
+from hw_profiles.graph.counts import macs as multiply_adds
+from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import Block, stored_and_computed
 
 KERNELS = (3, 5, 7)

@@ -12,7 +12,9 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.graph.workload import Workload, WorkloadBuilder, divisible
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.workload import Workload
 from supernet.families import choices
 from supernet.families import ofa_resnet_layers as layers
 from supernet.families.family import CostTerm, PeakTerm

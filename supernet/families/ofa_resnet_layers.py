@@ -8,7 +8,10 @@ The network is a ResNet50-D (He et al. 2019, arXiv:1812.01187): a stem of 3x3 co
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, divisible
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import stored_and_computed
 
 Shape = tuple[int, int, int]

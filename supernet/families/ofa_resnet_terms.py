@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families import ofa_resnet_layers as net
 from supernet.families.choices import of_options
 from supernet.families.family import CostTerm, PeakTerm

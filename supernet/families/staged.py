@@ -13,7 +13,8 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from hw_profiles.graph.workload import Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.workload import Workload
 from supernet.families import choices
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv import DEFAULT_FORMATS

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, divisible
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import stored_and_computed
 
 Channels = Literal["entry", "middle", "out"]

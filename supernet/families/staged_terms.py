@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TypeVar
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families import staged_layers as net
 from supernet.families.choices import of_options
 from supernet.families.family import CostTerm, PeakTerm

@@ -3,7 +3,7 @@
 from pkgutil import resolve_name
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FLOATS
+from hw_profiles.graph.layer import FLOATS
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
 from supernet.formats.format import Format

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
 from hw_profiles.graph.lowering import CURVES, lower
-from hw_profiles.graph.workload import FLOATS, INPUT, LayerSpec, Workload
+from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.layer import FLOATS
 from hw_profiles.graph.lowering import is_lowered
-from hw_profiles.graph.workload import FLOATS, Workload
+from hw_profiles.graph.workload import Workload
 from supernet.formats.format import QuantParams
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.reference.integer_sums import WIDEST_EXACT
 
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # of 16 bits

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.graph.workload import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.format import QuantParams
 from supernet.formats.loading import load_format

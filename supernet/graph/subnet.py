@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import INPUT, Workload
+from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.pooling import POOL
 

@@ -1,4 +1,4 @@
-"""Activation functions by the names that `hw_profiles.graph.workload.ACTIVATIONS` has for them."""
+"""Activation functions by the names that `hw_profiles.graph.layer.ACTIVATIONS` has for them."""
 
 from collections.abc import Callable, Mapping
 

@@ -19,7 +19,7 @@ class ElasticConvNorm(nn.Module):
         in_channels, out_channels, kernel: the largest sizes.
         stride: of the convolution; padding keeps `ceil(size / stride)`.
         depthwise: one filter per channel; then only `out_channels` counts.
-        activation: one of `hw_profiles.graph.workload.ACTIVATIONS`.
+        activation: one of `hw_profiles.graph.layer.ACTIVATIONS`.
         eps: of the batch norm.
     """
 

@@ -12,7 +12,7 @@ class ElasticConv(nn.Module):
 
     Args:
         in_channels, out_channels: the largest sizes.
-        activation: one of `hw_profiles.graph.workload.ACTIVATIONS`.
+        activation: one of `hw_profiles.graph.layer.ACTIVATIONS`.
         bias: whether it has one.
     """
 

@@ -1,4 +1,4 @@
-"""Pooling of windows, by the ops that `hw_profiles.graph.workload` has for it."""
+"""Pooling of windows, by the ops that `hw_profiles.graph.layer` has for it."""
 
 from collections.abc import Callable, Mapping
 

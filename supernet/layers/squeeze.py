@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from hw_profiles.graph.workload import divisible
+from hw_profiles.graph.blocks import divisible
 from supernet.layers.plain import ElasticConv
 
 

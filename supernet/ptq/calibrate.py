@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.graph.layer import FLOATS, INPUT
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, INPUT, Workload
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.format import QuantParams
 from supernet.formats.loading import load_format, load_weight_format

@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hw_profiles.graph.layer import FLOATS, LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, LayerSpec, Workload
+from hw_profiles.graph.workload import Workload
 from supernet.formats.format import QuantParams
 from supernet.graph.executor import (
     LayeredNet,

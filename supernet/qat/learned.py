@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
 from hw_profiles.graph.lowering import CURVES, lower
-from hw_profiles.graph.workload import FLOATS, INPUT, LayerSpec, Workload
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.families.family import Family
 from supernet.formats.format import QuantParams

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.workload import Workload
 from supernet.graph.executor import LayeredNet, Unquantized, forward, sized_layer
 from supernet.qat.learned import LearnedQuantizers
 from supernet.qat.lsq import fake_quantize_weight

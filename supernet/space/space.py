@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32
+from hw_profiles.graph.layer import FP32
 
 Genomes = NDArray[np.int16]  # (n, g)
 Option = int | str

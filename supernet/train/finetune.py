@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.graph.layer import FLOATS
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, Workload
+from hw_profiles.graph.workload import Workload
 from hw_profiles.options import Range, check
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.layer import FLOATS, LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import FLOATS, LayerSpec
 from supernet.families.family import Family
 from supernet.formats.loading import load_format
 from supernet.qat.learned import integer_corners

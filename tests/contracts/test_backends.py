@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Backend, DeviceInfo, Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.registry import BACKENDS, load

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import names
 from nas.checks.sums import open_exactly
 from nas.emit.to_onnx import emit

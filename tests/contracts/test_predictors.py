@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from hw_profiles.registry import names
 from predictors.predictor import FEWEST, PREDICTORS, MakePredictor, load_predictor
 from predictors.table import CostTable, compile_table

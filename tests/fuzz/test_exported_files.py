@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import LayerSpec
 from nas.checks.check import Input
 from nas.emit.to_onnx import random_network
 from nas.export.manifest import claims_of, digest_of

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, in_context
 from hw_profiles.measure.interleave import Pulse, interleaved

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder, parse_key
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec, parse_key
 from hw_profiles.reference.integer_ops import (
     Quantization,
     UnitNumbers,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.compare import (

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, macs, params
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.published_tables import (
     BIT_FUSION,

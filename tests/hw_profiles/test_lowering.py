@@ -6,20 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import ACTIVATIONS, FLOATS, INPUT, LayerSpec, parse_key
 from hw_profiles.graph.lowering import is_lowered, lower
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import (
-    ACTIVATIONS,
-    FLOATS,
-    INPUT,
-    LayerSpec,
-    Workload,
-    WorkloadBuilder,
-    macs,
-    params,
-    parse_key,
-    single,
-)
+from hw_profiles.graph.workload import Workload, single
 
 FULL = LayerSpec("mbconv", (16, 8, 8), 16, 5, activation="relu", expanded=64, squeeze=True, residual=True)
 FORMATS = (("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8"), ("int4", "int8"), ("int4", "int6"))

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.memory import peak_bytes, tensor_bytes
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.workload import Workload, single
 
 SIZE = 4
 FORMATS = ("fp32", "int8")

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.energy import Domain, Meter
 from hw_profiles.measure.measurement import MeasurePlan

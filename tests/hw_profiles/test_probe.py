@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile

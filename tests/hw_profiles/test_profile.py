@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, parse_key
+from hw_profiles.graph.layer import INPUT, LayerSpec, parse_key
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import (

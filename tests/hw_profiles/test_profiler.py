@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting

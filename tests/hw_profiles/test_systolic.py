@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, macs, single
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, single
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan

@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import (
-    INPUT,
-    OPS,
-    LayerSpec,
-    Workload,
-    WorkloadBuilder,
-    conversion,
-    conversions,
-    macs,
-    params,
-    parse_key,
-)
+from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import INPUT, OPS, LayerSpec, parse_key
+from hw_profiles.graph.workload import Workload
 from supernet.families.family import load_family
 from supernet.graph.subnet import Subnet
 

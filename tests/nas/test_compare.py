@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile

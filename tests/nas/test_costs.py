@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import LayerSpec
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.latency_model import KINDS, Calibration
 from hw_profiles.profiles.profile import DeviceProfile

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hw_profiles.graph.workload import parse_key
+from hw_profiles.graph.layer import parse_key
 from nas.cli.main import main
 from supernet.families.family import FAMILIES, load_family
 from supernet.families.ofa_mobile import MobileFamily

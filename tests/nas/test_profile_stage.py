@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, parse_key, single
+from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.workload import single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from hw_profiles.streams import Stream, open_stream
 from nas.run.config import SampleSection
 from nas.sampling.sampling import BATCH, FEWEST, STRATEGIES, Kind, Samples, Sampling, sample

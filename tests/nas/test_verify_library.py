@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import LayerSpec
 from nas.checks.check import Input, digest
 from nas.checks.parity import file_accuracy
 from nas.cli.main import main

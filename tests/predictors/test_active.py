@@ -5,7 +5,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from predictors.design.active import most_informative
 from predictors.design.surrogate import (
     JITTER,

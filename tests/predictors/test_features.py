@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from predictors import features
 from predictors.table import beside, compile_table, gene_table
 from supernet.families.family import load_family

@@ -8,7 +8,7 @@ from scipy.stats import kendalltau
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from predictors.accuracy import gp
 from predictors.accuracy.gp import GpPredictor, posterior
 from predictors.accuracy.gp_features import reader

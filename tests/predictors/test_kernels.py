@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import OPS, LayerSpec, conversion
+from hw_profiles.graph.builder import conversion
+from hw_profiles.graph.layer import OPS, LayerSpec
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import LayerSpec, macs, params
 from predictors import table
 from predictors.table import (
     beside,

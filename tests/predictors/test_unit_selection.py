@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.latency.kernels import choose_units, fill, source
 from supernet.families.family import Family

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from predictors.accuracy.ridge import RidgePredictor
 from predictors.accuracy.warm_start import AffinePrior, WarmStart, fit_line, line_left_out, map_genomes, warm
 from predictors.assessment.conformal import coverage

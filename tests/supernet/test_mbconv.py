@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload, macs, params
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.family import FAMILIES, load_family
 from supernet.families.mbconv import PARTS, Block, MBConvArch, MBConvFamily, Stage
 from supernet.space.space import Candidate

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from nas.checks.sums import open_exactly
 from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import Family, load_family

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan

@@ -14,7 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.energy import Meter, find_meter, joules_of
 from hw_profiles.measure.host import cpu_model, pinned

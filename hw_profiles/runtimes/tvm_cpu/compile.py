@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.templates import template_of
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, Tile

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import GROUP, checked_codes, instruction_of, shift_of
 from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import (
     GROUP,

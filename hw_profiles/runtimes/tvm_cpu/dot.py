@@ -14,7 +14,8 @@ import tvm
 from numpy.typing import NDArray
 from tvm import s_tir
 
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload
+from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.reference.integer_ops import UnitNumbers, inverse_scale, multipliers
 from hw_profiles.runtimes.tvm_cpu.epilogue import codes, output_zero_point
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled

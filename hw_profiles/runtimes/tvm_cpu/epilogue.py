@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.reference.integer_ops import CODES, UnitNumbers, accumulator_scale, bias_codes, multipliers
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
-from hw_profiles.graph.workload import INPUT, Workload
+from hw_profiles.graph.layer import INPUT
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.compile import link_shared
 from hw_profiles.runtimes.tvm_cpu.memory import aligned, plan_memory

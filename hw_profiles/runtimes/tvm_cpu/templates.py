@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hw_profiles.graph.workload import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
 from hw_profiles.runtimes.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUANTIZE

@@ -17,7 +17,7 @@ import tvm
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.tvm_cpu.compile import (
     Candidate,

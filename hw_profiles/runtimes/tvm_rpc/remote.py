@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.backend import Backend, DeviceInfo, Job
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates, link_shared

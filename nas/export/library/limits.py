@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
 from supernet.formats.loading import load_format
 

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from hw_profiles.graph.workload import LayerSpec, Workload
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally, tune
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit

@@ -12,7 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units

@@ -8,7 +8,8 @@ import pytest
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload, parse_key, single
+from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import Pulse

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.profiles import profiler

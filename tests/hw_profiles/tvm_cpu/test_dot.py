@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hw_profiles.graph.workload import LayerSpec, parse_key, single
+from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.workload import single
 from hw_profiles.reference.integer_ops import (
     UnitNumbers,
     random_inputs,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.reference.integer_ops import UnitNumbers, random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of

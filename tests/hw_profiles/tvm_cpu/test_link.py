@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tvm
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder, single
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network

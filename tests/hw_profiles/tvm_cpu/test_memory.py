@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.memory import ALIGNMENT, last_uses, plan_memory
 
 SHAPE = (4, 2, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, choose, run_locally, tune

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hw_profiles.graph.workload import LayerSpec, single
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import single
 from nas.checks.parity import expected_kernels, optimised_ops
 from nas.checks.sums import open_exactly
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network

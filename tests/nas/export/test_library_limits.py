@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import LayerSpec, Workload, single
+from hw_profiles.graph.workload import Workload, single
 from hw_profiles.runtimes.tvm_cpu.templates import is_supported
 from nas.export.library.limits import nearest_formats, require_kernels, why_not
 from supernet.families.family import Family, load_family

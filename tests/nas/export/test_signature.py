@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import LayerSpec
 from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import random_network

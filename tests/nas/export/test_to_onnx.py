@@ -10,7 +10,8 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
 from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
 from nas.checks.sums import open_exactly
 from nas.emit.to_onnx import OPSET, emit, file_overhead, file_size, random_network

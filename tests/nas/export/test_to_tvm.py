@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import LayerSpec, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer_only
 from hw_profiles.runtimes.tvm_cpu.target import parse_target

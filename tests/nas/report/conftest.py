@@ -11,8 +11,10 @@ import pytest
 import tomli_w
 
 from hw_profiles.files import write_atomic, write_json
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import LayerSpec, Workload, macs, params, parse_key
+from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows

@@ -9,7 +9,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.graph.workload import LayerSpec, parse_key
+from hw_profiles.graph.layer import LayerSpec, parse_key
 from nas.evaluation.evaluate import FAILED_S
 from nas.export.manifest import SCHEMA
 from nas.report import write_report

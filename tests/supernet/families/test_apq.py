@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.workload import FP32, LayerSpec, Workload, macs, params
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.families.apq import GENES, ApqFamily, apq_proxyless
 from supernet.families.apq_layers import ENDS
 from supernet.families.apq_net import ApqNet

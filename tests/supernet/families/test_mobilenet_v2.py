@@ -2,7 +2,7 @@
 
 import pytest
 
-from hw_profiles.graph.workload import macs
+from hw_profiles.graph.counts import macs
 from supernet.families.mobilenet_v2 import mobilenet_v2
 
 POINTWISE = 32 * 32 * 112 * 112  # of the first block, which the original has not

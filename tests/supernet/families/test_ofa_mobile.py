@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import LayerSpec, macs
 from hw_profiles.profiles.published_tables import read_table
 from predictors.table import compile_table
 from supernet.families.family import load_family

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.graph.workload import LayerSpec, macs, params
 from hw_profiles.runtimes.ort.runtime import OrtBackend
 from hw_profiles.runtimes.tvm_cpu.runtime import OwnKernels
 from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops

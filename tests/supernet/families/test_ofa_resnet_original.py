@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.graph.workload import macs, params
+from hw_profiles.graph.counts import macs, params
 from supernet.families.ofa_resnet import OfaResNetFamily, ofa_resnet50
 from supernet.families.ofa_resnet_published import PublishedConfig, from_published
 from supernet.zoo.ofa_checkpoint import Imported, import_original

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from nas.checks.sums import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.formats.format import QuantParams

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
 from supernet.families.family import Family, load_family
 from supernet.formats.loading import load_format
 from supernet.graph.executor import layered, sized_layer, tensor_keys

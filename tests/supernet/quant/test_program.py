@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import INPUT, LayerSpec, WorkloadBuilder
 from supernet.families.family import Family
 from supernet.graph.executor import (
     IMAGE,

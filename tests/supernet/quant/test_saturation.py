@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_session
 from nas.checks.sums import needs_exact_sums, open_exactly

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hw_profiles.graph.workload import INPUT, LayerSpec, Workload, WorkloadBuilder
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
 from supernet.layers.plain import PlainConv
 from supernet.qat.learned import LearnedQuantizers, Structure
 from supernet.qat.lsq import initial_weight_scale

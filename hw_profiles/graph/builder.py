@@ -1,0 +1,273 @@
+"""Builders that grow a `Workload` and insert the conversions between number formats.
+
+`GraphBuilder` has a method for each kind of layer and works the shapes out: families and importers use it.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.workload import Workload
+
+DEPTHWISE = 0  # as a number of groups: one for every channel that is read
+
+
+class Precision(Protocol):
+    """What one choice of a layer stands for: formats of its weights and of its activations."""
+
+    @property
+    def weight(self) -> str: ...
+
+    @property
+    def activation(self) -> str: ...
+
+
+class WorkloadBuilder:
+    """Grows a `Workload` layer by layer and inserts the format conversions.
+
+    A tensor is quantized once for all that read it in one format, but dequantized for each: that is how
+    engines that fuse DequantizeLinear -> op -> QuantizeLinear groups run it, whatever the graph says. From
+    one integer format to another it goes through fp32.
+    """
+
+    def __init__(self, in_shape: tuple[int, int, int], in_format: str = FP32) -> None:
+        self._in_shape, self._in_format = in_shape, in_format
+        self._names: list[str] = []
+        self._layers: list[LayerSpec] = []
+        self._inputs: list[tuple[int, ...]] = []
+        self._quantized: dict[tuple[int, str], int] = {}
+
+    def shape(self, tensor: int) -> tuple[int, int, int]:
+        """Shape of a tensor, named by the index of the layer that gives it."""
+        return self._in_shape if tensor == INPUT else self._layers[tensor].out_shape
+
+    def format(self, tensor: int) -> str:
+        """Number format of a tensor."""
+        return self._in_format if tensor == INPUT else self._layers[tensor].out_format
+
+    def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
+        """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives
+        its index.
+        """
+        sources = tuple(self._as_format(tensor, layer.in_format) for tensor in tensors)
+        return self._append(name, layer, sources)
+
+    def build(self) -> Workload:
+        """The finished workload."""
+        return Workload(tuple(self._names), tuple(self._layers), tuple(self._inputs), self._in_format)
+
+    def _append(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> int:
+        self._names.append(name)
+        self._layers.append(layer)
+        self._inputs.append(sources)
+        return len(self._layers) - 1
+
+    def _as_format(self, tensor: int, wanted: str) -> int:
+        found = self.format(tensor)
+        if found == wanted:
+            return tensor
+        if (tensor, wanted) in self._quantized:
+            return self._quantized[tensor, wanted]
+        origin, result = "input" if tensor == INPUT else self._names[tensor], tensor
+        for layer in conversion(self.shape(tensor), found, wanted):
+            name = f"{origin}.{layer.op}"
+            unique = f"{name}.{len(self._names)}" if name in self._names else name
+            result = self._append(unique, layer, (result,))
+        if wanted != FP32:
+            self._quantized[tensor, wanted] = result
+        return result
+
+
+class GraphBuilder:
+    """Grows a `Workload` by layers whose shapes and formats follow from the tensors that they read.
+
+    Every method appends a layer and returns a handle of the tensor that it gives; `input` is that of the
+    network's input. A `precision` is one format for weights and activations, or a pair of them. A tensor that
+    has another format than its reader computes in is converted, see `WorkloadBuilder`.
+
+    >>> net = GraphBuilder((3, 32, 32))
+    >>> x = net.stem("stem", net.input, 16, kernel=3, stride=2, activation="relu")
+    >>> y = net.conv("s0.depthwise", x, 16, kernel=3, groups=DEPTHWISE)
+    >>> x = net.linear("classifier", net.global_pool("pool", net.add("s0.add", y, x)), 10)
+    >>> net.shape(x), net.build().names[-1]
+    ((10, 1, 1), 'classifier')
+    """
+
+    def __init__(self, in_shape: tuple[int, int, int], in_format: str = FP32) -> None:
+        self._net = WorkloadBuilder(in_shape, in_format)
+        self.input = INPUT
+
+    def shape(self, x: int) -> tuple[int, int, int]:
+        """Return (channels, height, width) of a tensor."""
+        return self._net.shape(x)
+
+    def format(self, x: int) -> str:
+        """Return the number format of a tensor."""
+        return self._net.format(x)
+
+    def conv(
+        self,
+        name: str,
+        x: int,
+        out_channels: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "none",
+        precision: Precision | str = FP32,
+    ) -> int:
+        """Append a convolution with a bias, padded with `kernel // 2` on every side.
+
+        Args:
+            groups: a number, or `DEPTHWISE`.
+            activation: fused into it.
+        """
+        sizes = (out_channels, kernel, stride, groups or self.shape(x)[0])
+        return self._convolution("conv", name, x, sizes, activation, precision)
+
+    def stem(
+        self,
+        name: str,
+        x: int,
+        out_channels: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        activation: str = "none",
+        precision: Precision | str = FP32,
+    ) -> int:
+        """Append the convolution that reads the image, which profiles know by itself."""
+        return self._convolution("stem", name, x, (out_channels, kernel, stride, 1), activation, precision)
+
+    def linear(self, name: str, x: int, out_features: int, *, precision: Precision | str = FP32) -> int:
+        """Append a linear layer with a bias on a (channels, 1, 1) tensor; its output is fp32."""
+        weight, activation = formats(precision)
+        layer = LayerSpec(
+            "linear", self.shape(x), out_features, weight_format=weight, activation_format=activation
+        )
+        return self._net.add(name, layer, x)
+
+    def add(
+        self,
+        name: str,
+        x: int,
+        shortcut: int,
+        *,
+        activation: str = "none",
+        precision: Precision | str | None = None,
+    ) -> int:
+        """Append a residual sum; a shortcut of another format is converted first, which profiles tell apart.
+
+        Args:
+            precision: whose activation format it computes in; None takes that of `x`.
+        """
+        computed = self.format(x) if precision is None else formats(precision)[1]
+        op = "add" if self.format(shortcut) == computed else "add_converted"
+        return self._elementwise(op, name, (x, shortcut), computed, activation)
+
+    def mul(self, name: str, x: int, scale: int) -> int:
+        """Append the product of every channel of `x` with its number in `scale` (channels, 1, 1)."""
+        return self._elementwise("mul", name, (x, scale), self.format(x))
+
+    def global_pool(self, name: str, x: int, *, precision: Precision | str | None = None) -> int:
+        """Append the mean over each channel, in the format of `x` unless another is given."""
+        computed = self.format(x) if precision is None else formats(precision)[1]
+        return self._elementwise("pool", name, (x,), computed)
+
+    def max_pool(self, name: str, x: int, kernel: int, stride: int) -> int:
+        """Append the largest of each window, padded as a convolution, in the format of `x`."""
+        return self._window("maxpool", name, x, kernel, stride)
+
+    def avg_pool(self, name: str, x: int, kernel: int, stride: int) -> int:
+        """Append the mean of each window, or of what of it is inside the map, in the format of `x`.
+
+        Raises:
+            ValueError: windows overlap or leave gaps.
+        """
+        if kernel != stride:
+            raise ValueError(f"{name}: windows of {kernel} at a stride of {stride}; the two must be equal")
+        return self._window("avgpool", name, x, kernel, stride)
+
+    def inverted_residual(  # noqa: PLR0913 the fields of such a unit's key
+        self,
+        name: str,
+        x: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        expanded: int,
+        activation: str = "relu",
+        squeeze: bool = False,
+        residual: bool = False,
+        precision: Precision | str = FP32,
+    ) -> int:
+        """Append a whole inverted-residual block: the unit of published tables that measured blocks.
+
+        Args:
+            expanded: channels between its pointwise convolutions.
+            squeeze: whether it has squeeze-and-excitation.
+            residual: whether it adds its input to its output.
+        """
+        shape, sizes = self.shape(x), (out_channels, kernel, stride, 1, activation)
+        spec = LayerSpec("mbconv", shape, *sizes, *formats(precision), expanded, squeeze, residual)
+        return self._net.add(name, spec, x)
+
+    def build(self) -> Workload:
+        """Return the finished workload."""
+        return self._net.build()
+
+    def _convolution(
+        self,
+        op: str,
+        name: str,
+        x: int,
+        sizes: tuple[int, int, int, int],
+        activation: str,
+        precision: Precision | str,
+    ) -> int:
+        spec = LayerSpec(op, self.shape(x), *sizes, activation, *formats(precision))
+        return self._net.add(name, spec, x)
+
+    def _elementwise(
+        self, op: str, name: str, tensors: tuple[int, ...], computed: str, activation: str = "none"
+    ) -> int:
+        shape = self.shape(tensors[0])
+        spec = LayerSpec(op, shape, shape[0], activation=activation, activation_format=computed)
+        return self._net.add(name, spec, *tensors)
+
+    def _window(self, op: str, name: str, x: int, kernel: int, stride: int) -> int:
+        shape = self.shape(x)
+        spec = LayerSpec(op, shape, shape[0], kernel, stride, activation_format=self.format(x))
+        return self._net.add(name, spec, x)
+
+
+def formats(precision: Precision | str) -> tuple[str, str]:
+    """Return the formats of weights and activations."""
+    return (precision, precision) if isinstance(precision, str) else (precision.weight, precision.activation)
+
+
+def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
+    """The boundary layers that turn a tensor of format `found` into `wanted`: none, one, or two where neither
+    is fp32, since every change goes through fp32.
+
+    >>> [layer.op for layer in conversion((8, 4, 4), "int8", "int4")]
+    ['dequantize', 'quantize']
+    """
+    if found == wanted:
+        return ()
+    steps = [("dequantize", found)] * (found != FP32) + [("quantize", wanted)] * (wanted != FP32)
+    return tuple(LayerSpec(op, shape, shape[0], activation_format=fmt) for op, fmt in steps)
+
+
+def conversions(shape: tuple[int, int, int], found: str, wanted: Iterable[str]) -> tuple[LayerSpec, ...]:
+    """The boundary layers between a tensor of format `found` and readers that want `wanted`, as
+    `WorkloadBuilder` sets them: it is quantized once for each format, but dequantized for each reader.
+
+    >>> [layer.op for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
+    ['quantize']
+    """
+    formats = list(wanted)
+    once = [fmt for i, fmt in enumerate(formats) if fmt == FP32 or fmt not in formats[:i]]
+    return tuple(layer for fmt in once for layer in conversion(shape, found, fmt))
