@@ -17,6 +17,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
+from tests import published_data
 
 torch.set_num_threads(1)  # more would wait for each other whenever anything else wants a core
 # No verdict depends on how fast the machine is, or on what else runs on it.
@@ -50,6 +51,20 @@ def whole_networks(family: Family, profile: DeviceProfile) -> list[WholeNetwork]
             measured_s = (SLOPE * sum(sums_s) + SESSION_S) * (1 + rng.normal(0, 0.01))
             networks.append(WholeNetwork(precision, i % 2 == 1, sums_s, rows, measured_s, 0.01 * measured_s))
     return networks
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which promises were not tested for lack of data."""
+    if lines := published_data.summary(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.section(f"not tested: {published_data.FOLDER} lacks")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def data_file() -> published_data.DataFile:
+    """Return the path of a file of published data, or skip the test."""
+    return published_data.data_file
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What every registered number format promises, and parity with torch's own fake quantization."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,8 +25,8 @@ from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate
 from supernet.ptq.calibrate import observe, quantize
 from supernet.registry import FORMATS
+from tests.published_data import DataFile
 
-GRIDS = Path(__file__).parents[2].parent / "shared" / "data" / "number_formats.json"
 NAMES = sorted(names("trilobit.formats", FORMATS))
 INTEGERS = [name for name in NAMES if name.startswith("int")]
 QUANTIZED = [name for name in NAMES if load_format(name).activation_params(0.0, 1.0) is not None]
@@ -147,10 +146,9 @@ def test_int8_activations_equal_torch(low: float, high: float) -> None:
     np.testing.assert_array_equal(through_codes(load_format("int8"), x, low, high), theirs.numpy())
 
 
-@pytest.mark.skipif(not GRIDS.exists(), reason="shared/data is not here")
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_codes_fill_the_published_grid(name: str) -> None:
-    grid = json.loads(GRIDS.read_text())[name.removesuffix("-exact")]
+def test_codes_fill_the_published_grid(name: str, data_file: DataFile) -> None:
+    grid = json.loads(data_file("number_formats.json").read_text())[name.removesuffix("-exact")]
     chosen = load_format(name)
     assert chosen.bits == grid["bits"]
     low, high = grid["unsigned_range"]
@@ -159,10 +157,9 @@ def test_codes_fill_the_published_grid(name: str) -> None:
     assert np.unique(through_codes(chosen, beyond, low, high)).tolist() == steps.tolist()
 
 
-@pytest.mark.skipif(not GRIDS.exists(), reason="shared/data is not here")
 @pytest.mark.parametrize("name", INTEGERS)
-def test_weight_codes_fill_the_published_grid(name: str) -> None:
-    grid = json.loads(GRIDS.read_text())[name.removesuffix("-exact")]
+def test_weight_codes_fill_the_published_grid(name: str, data_file: DataFile) -> None:
+    grid = json.loads(data_file("number_formats.json").read_text())[name.removesuffix("-exact")]
     chosen = load_format(name)
     assert chosen.bits == grid["bits"]
     low, high = grid["symmetric_range"]

@@ -14,8 +14,8 @@ from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED
 from hw_profiles.profiles.published_tables import PublishedTable, read_table
 from hw_profiles.runtimes.analytical.systolic import SystolicBackend
 from hw_profiles.runtimes.analytical.table import TableBackend
+from tests.published_data import DataFile
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 ROW = [8, 16, 7, 3, 2, 1, 1, 4, 6, 0.25, 0.5]
 ADD = LayerSpec("add", (24, 56, 56), 24, activation_format="int6")
 
@@ -83,9 +83,9 @@ def test_a_network_s_time_and_energy_are_the_sums_of_its_units(tmp_path: Path) -
     assert sum(one.energy_j or 0.0 for one in measured) == pytest.approx(6.5e-3)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="needs shared/data/ofa/apq_bitfusion_b1_lut.npz")
-def test_the_model_of_the_array_says_which_units_the_published_constants_are() -> None:
-    published, model = read_table(SHARED).constants, SystolicBackend(device="bitfusion")
+def test_the_model_of_the_array_says_which_units_the_published_constants_are(data_file: DataFile) -> None:
+    published = read_table(data_file("ofa/apq_bitfusion_b1_lut.npz")).constants
+    model = SystolicBackend(device="bitfusion")
 
     def modelled_s(*layers: LayerSpec) -> float:
         works: list[Workload] = [single(layer) for layer in layers]

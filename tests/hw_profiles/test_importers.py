@@ -28,10 +28,7 @@ from hw_profiles.profiles.published_tables import (
     read_table,
 )
 from hw_profiles.runtimes.analytical.recorded import RecordedBackend
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-NOTE10 = SHARED / "ofa" / "note10_latency_lut.json"
-SUBNETS = SHARED / "subnets" / "ofa_mbv3_w10.npz"
+from tests.published_data import DataFile
 
 STEM, BLOCK = "Conv-input:32x32x3-output:16x16x8", "expanded_conv-input:16x16x8-output:8x8x16"
 OPTIONS = "-expand:24-kernel:5-stride:2-idskip:0-se:1-hs:1"
@@ -332,15 +329,13 @@ def test_coverage_is_one_line() -> None:
 # -- the published files -------------------------------------------------
 
 
-@pytest.mark.skipif(not NOTE10.exists(), reason="needs shared/data/ofa/note10_latency_lut.json")
-def test_a_size_left_out_is_found_again_from_its_neighbours() -> None:
-    errors = read_table(NOTE10).interpolation_errors()
+def test_a_size_left_out_is_found_again_from_its_neighbours(data_file: DataFile) -> None:
+    errors = read_table(data_file("ofa/note10_latency_lut.json")).interpolation_errors()
     assert len(errors) == 242
     assert np.median(errors) < 0.015
     assert errors.max() < 0.05
 
 
-@pytest.mark.skipif(not NOTE10.exists(), reason="needs shared/data/ofa")
 @pytest.mark.parametrize(
     ("name", "units"),
     [
@@ -349,8 +344,8 @@ def test_a_size_left_out_is_found_again_from_its_neighbours() -> None:
         ("apq_bitfusion_b1_lut.npz", 6567),
     ],
 )
-def test_every_published_entry_is_read(name: str, units: int) -> None:
-    assert len(import_table(NOTE10.parent / name).table) == units
+def test_every_published_entry_is_read(name: str, units: int, data_file: DataFile) -> None:
+    assert len(import_table(data_file(f"ofa/{name}")).table) == units
 
 
 def test_a_block_counts_all_its_convolutions() -> None:
@@ -385,9 +380,8 @@ def normalised_channels(layer: LayerSpec) -> int:
     return inner + layer.out_channels
 
 
-@pytest.mark.skipif(not SUBNETS.exists(), reason="needs shared/data/subnets/ofa_mbv3_w10.npz")
-def test_macs_and_params_are_those_published_of_1200_networks() -> None:
-    with np.load(SUBNETS, allow_pickle=False) as file:
+def test_macs_and_params_are_those_published_of_1200_networks(data_file: DataFile) -> None:
+    with np.load(data_file("subnets/ofa_mbv3_w10.npz"), allow_pickle=False) as file:
         published = {name: file[name] for name in file.files}
     for depths, kernels, ratios, wanted_macs, wanted_params in zip(
         *(published[name] for name in ("d", "ks", "e", "macs", "params")), strict=True

@@ -26,8 +26,8 @@ from hw_profiles.runtimes.analytical.systolic import (
     layer_cost,
     load_accelerator,
 )
+from tests.published_data import DataFile
 
-ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 ARRAY = load_accelerator("bitfusion")
 BITS = st.sampled_from((2, 4, 6, 8))
 # a narrower dense convolution leaves columns of the array idle, and may wait longer for its one large tile
@@ -273,10 +273,9 @@ def test_a_malformed_device_is_refused(old: str, new: str, message: str, tmp_pat
 # -- the published rows --------------------------------------------------
 
 
-@pytest.mark.skipif(not ROWS.exists(), reason="needs shared/data/ofa/apq_bitfusion_b1_lut.npz")
 @pytest.mark.parametrize("kind", ["pointwise", "depthwise", "all"])
-def test_ranks_the_published_rows_that_were_not_fitted(kind: str) -> None:
-    with np.load(ROWS, allow_pickle=False) as file:
+def test_ranks_the_published_rows_that_were_not_fitted(kind: str, data_file: DataFile) -> None:
+    with np.load(data_file("ofa/apq_bitfusion_b1_lut.npz"), allow_pickle=False) as file:
         rows = file["rows"]
     fitted = np.random.default_rng(0).permutation(len(rows)) < len(rows) // 2  # as in the benchmark
     chosen = {"pointwise": rows[:, 6] == 1, "depthwise": rows[:, 6] > 1, "all": rows[:, 6] > 0}[kind]

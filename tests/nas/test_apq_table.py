@@ -22,8 +22,8 @@ from nas.search.searcher import make_searcher
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
 from supernet.space.space import Genomes
+from tests.published_data import DataFile
 
-TABLE = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "apq_bitfusion_b1_lut.npz"
 STAGES = (
     (16, 24, 2, 112),
     (24, 40, 2, 56),
@@ -35,7 +35,10 @@ STAGES = (
 POSITIONS = [(s, b) for s in range(6) for b in range(4 if s < 5 else 1)]
 Published = tuple[Mapping[tuple[int, ...], tuple[float, float]], tuple[float, float]]
 
-pytestmark = pytest.mark.skipif(not TABLE.exists(), reason="needs shared/data/ofa/apq_bitfusion_b1_lut.npz")
+
+@pytest.fixture(scope="module")
+def table(data_file: DataFile) -> Path:
+    return data_file("ofa/apq_bitfusion_b1_lut.npz")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,9 @@ def apq() -> Family:
 
 
 @pytest.fixture(scope="module")
-def published() -> Published:
+def published(table: Path) -> Published:
     """Milliseconds and millijoules of every row, and of both constants together."""
-    with np.load(TABLE, allow_pickle=False) as file:
+    with np.load(table, allow_pickle=False) as file:
         rows = {tuple(map(int, row[:9])): (row[9], row[10]) for row in file["rows"].tolist()}
         ends = tuple((file["head"] + file["tail"]).tolist())
     return rows, (ends[0], ends[1])
@@ -58,9 +61,9 @@ def layers(apq: Family) -> tuple[LayerSpec, ...]:
 
 
 @pytest.fixture(scope="module")
-def costs(apq: Family, layers: tuple[LayerSpec, ...]) -> Costs:
+def costs(apq: Family, layers: tuple[LayerSpec, ...], table: Path) -> Costs:
     """Of the table as a device: every unit of the space looked up, as `nas profile` does."""
-    device = TableBackend(path=TABLE)
+    device = TableBackend(path=table)
     measured = device.measure([Job(single(layer), bytes) for layer in layers], MeasurePlan())
     return compile_costs(
         apq, DeviceProfile(device.describe(), MeasurePlan(), dict(zip(layers, measured, strict=True)))
@@ -115,18 +118,18 @@ def expected(family: Family, genome: Genomes, published: Published) -> tuple[flo
 
 
 def test_every_combination_is_covered_but_7x7_depthwise_with_4_bit_activations(
-    layers: tuple[LayerSpec, ...],
+    layers: tuple[LayerSpec, ...], table: Path
 ) -> None:
     searched = [x for x in layers if x.op == "conv" and x.weight_format != "fp32" and x.out_channels != 1280]
-    covered: Coverage = read_table(TABLE).coverage(searched)
+    covered: Coverage = read_table(table).coverage(searched)
     assert (len(covered.covered), len(covered.interpolated), len(covered.missing)) == (6567, 0, 444)
     assert len(covered.uncounted) == 2  # the first block, which does not change
     missing = Counter((x.kernel, x.depthwise, x.weight_format, x.activation_format) for x in covered.missing)
     assert missing == {(7, True, weight, "int4"): 148 for weight in ("int4", "int6", "int8")}
 
 
-def test_networks_take_the_sums_of_the_published_rows(apq: Family, published: Published) -> None:
-    genomes, device, space = integer(apq, 120), TableBackend(path=TABLE), apq.space()
+def test_networks_take_the_sums_of_the_published_rows(apq: Family, published: Published, table: Path) -> None:
+    genomes, device, space = integer(apq, 120), TableBackend(path=table), apq.space()
     jobs = [Job(apq.workload(space.candidate(genome)), bytes) for genome in genomes]
     valid = 0
     for genome, measured in zip(genomes, device.measure(jobs, MeasurePlan()), strict=True):

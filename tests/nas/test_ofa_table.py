@@ -15,8 +15,8 @@ from nas.problem.costs import Costs, compile_costs
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
 from supernet.families.ofa_mobile import MobileFamily
+from tests.published_data import DataFile
 
-NOTE10 = Path(__file__).parents[2].parent / "shared" / "data" / "ofa" / "note10_latency_lut.json"
 TOO_SMALL, BETWEEN, RESOLUTIONS = 128, 172, (128, 160, 172, 224)  # the table has 160, 176, 192, 208, 224
 WIDTHS = (
     (24, 112),
@@ -29,7 +29,10 @@ WIDTHS = (
 EXACT = 1e-9
 MERGED = 1e-3  # a unit that occurs at several resolutions counts the mean of its times there
 
-pytestmark = pytest.mark.skipif(not NOTE10.exists(), reason="needs shared/data/ofa/note10_latency_lut.json")
+
+@pytest.fixture(scope="module")
+def note10(data_file: DataFile) -> Path:
+    return data_file("ofa/note10_latency_lut.json")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,8 @@ def published(formats: tuple[str, ...]) -> MobileFamily:
     return replace(family, resolutions=RESOLUTIONS)
 
 
-def priced(family: MobileFamily) -> Costs:
-    backend, layers = TableBackend(path=NOTE10), distinct_layers(family.space(), family.terms())
+def priced(family: MobileFamily, note10: Path) -> Costs:
+    backend, layers = TableBackend(path=note10), distinct_layers(family.space(), family.terms())
     profile = DeviceProfile(backend.describe(), MeasurePlan(rounds=1))
     rng = np.random.default_rng(0)
     *_, profile = profile_layers(backend, profile, layers, emit=lambda work: b"", rng=rng)
@@ -53,8 +56,8 @@ def priced(family: MobileFamily) -> Costs:
 
 
 @pytest.fixture(scope="module")
-def costs(family: MobileFamily) -> Costs:
-    return priced(family)
+def costs(family: MobileFamily, note10: Path) -> Costs:
+    return priced(family, note10)
 
 
 def at(family: MobileFamily, resolution: int, n: int = 30) -> np.ndarray:
@@ -67,9 +70,11 @@ def at(family: MobileFamily, resolution: int, n: int = 30) -> np.ndarray:
 
 
 @pytest.mark.parametrize("resolution", [160, 172, 224])
-def test_a_network_costs_what_its_units_cost(family: MobileFamily, costs: Costs, resolution: int) -> None:
+def test_a_network_costs_what_its_units_cost(
+    family: MobileFamily, costs: Costs, note10: Path, resolution: int
+) -> None:
     """Also at resolutions that were not measured, between those that were."""
-    genomes, backend = at(family, resolution), TableBackend(path=NOTE10)
+    genomes, backend = at(family, resolution), TableBackend(path=note10)
     works = [family.workload(family.space().candidate(genome)) for genome in genomes]
     expected = [sum(backend.table.find(layer).latency_s for layer in work.layers) for work in works]
     np.testing.assert_allclose(costs.predict(genomes)["latency"], expected, rtol=EXACT)
@@ -77,9 +82,11 @@ def test_a_network_costs_what_its_units_cost(family: MobileFamily, costs: Costs,
     assert interpolated == (resolution == BETWEEN)
 
 
-def test_the_largest_network_costs_what_its_published_entries_say(family: MobileFamily, costs: Costs) -> None:
+def test_the_largest_network_costs_what_its_published_entries_say(
+    family: MobileFamily, costs: Costs, note10: Path
+) -> None:
     """By the names in the file."""
-    table = json.loads(NOTE10.read_text())
+    table = json.loads(note10.read_text())
     keys = [
         "Conv-input:224x224x3-output:112x112x24",
         "expanded_conv-input:112x112x24-output:112x112x24-expand:24-kernel:3-stride:1-idskip:1-se:0-hs:0",
@@ -102,11 +109,11 @@ def test_the_largest_network_costs_what_its_published_entries_say(family: Mobile
     np.testing.assert_allclose(found, [milliseconds * 1e-3], rtol=MERGED)
 
 
-def test_what_the_table_lacks_cannot_be_chosen(family: MobileFamily, costs: Costs) -> None:
+def test_what_the_table_lacks_cannot_be_chosen(family: MobileFamily, costs: Costs, note10: Path) -> None:
     assert np.isinf(costs.predict(at(family, TOO_SMALL))["latency"]).all()
     mixed = published(("fp32", "int8"))
     genomes = np.array([corner.genes for corner in mixed.corners().values()], np.int16)
-    finite = np.isfinite(priced(mixed).predict(genomes)["latency"])
+    finite = np.isfinite(priced(mixed, note10).predict(genomes)["latency"])
     assert dict(zip(mixed.corners(), finite.tolist(), strict=True)) == {
         "smallest/fp32": False,  # too small an image
         "smallest/int8": False,

@@ -1,7 +1,5 @@
 """`LatencyPredictor`, its process, and its transfer between devices."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,8 +14,8 @@ from predictors.latency.components import LEARNED_ON, Variances, condition, fit_
 from predictors.latency.device_transfer import choose_networks, fit_sources
 from predictors.latency.networks import LatencyPredictor, Noise, describe, evidence
 from supernet.space.space import Choice, Genomes, SearchSpace
+from tests.published_data import DataFile
 
-NB201 = Path(__file__).parents[2].parent / "shared" / "data" / "latency" / "nb201.npz"
 OPS = ("none", "skip", "one", "three", "pool")
 SPACE = SearchSpace("cell", tuple(Choice(f"e{i}.op", OPS) for i in range(8)))
 COST = np.array([0.0, 0.1, 1.0, 3.0, 0.6])  # of an option, wherever it stands
@@ -130,9 +128,8 @@ def test_parts_are_of_equal_size() -> None:
     assert_allclose(description.own(x, description.expected), np.diag(total))
 
 
-@pytest.mark.skipif(not NB201.exists(), reason=f"needs {NB201}")
-def test_twenty_measured_networks_rank_a_phone() -> None:
-    data = np.load(NB201)
+def test_twenty_measured_networks_rank_a_phone(data_file: DataFile) -> None:
+    data = np.load(data_file("latency/nb201.npz"))
     genomes, names = data["ops"].astype(np.int16), tuple(data["op_names"].tolist())
     space = SearchSpace("nb201", tuple(Choice(edge, names) for edge in data["edges"].tolist()))
     ms = data["lat"][:, data["lat_devices"].tolist().index("samsung_a50")].astype(float)

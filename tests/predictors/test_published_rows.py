@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.published_data import DataFile
+
 ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
-pytestmark = pytest.mark.skipif(not (DATA / "subnets").exists(), reason=f"needs {DATA}")
+
+
+@pytest.fixture(scope="module")
+def data(data_file: DataFile) -> Path:
+    """Return the folder of the published data, once the rows that are read here are in it."""
+    names = ("ofa_mbv3_w10.npz", "ofa_r50_joint_quant.npz", "bert_sst2.npz")
+    files = [data_file(f"subnets/{name}") for name in names]
+    return files[0].parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +29,8 @@ def loaders() -> ModuleType:
     return published_rows
 
 
-def test_macs_of_mobilenets_are_the_published_ones(loaders: ModuleType) -> None:
-    rows, published = loaders.ofa_mobilenet(DATA), np.load(DATA / "subnets" / "ofa_mbv3_w10.npz")
+def test_macs_of_mobilenets_are_the_published_ones(loaders: ModuleType, data: Path) -> None:
+    rows, published = loaders.ofa_mobilenet(data), np.load(data / "subnets" / "ofa_mbv3_w10.npz")
     np.testing.assert_array_equal(rows.costs(rows.genomes)[:, 0], published["macs"])
     np.testing.assert_array_equal(rows.targets, published["top1"])
     decoded = rows.space.decode(rows.space.candidate(rows.genomes[0]))
@@ -30,16 +38,18 @@ def test_macs_of_mobilenets_are_the_published_ones(loaders: ModuleType) -> None:
     assert decoded["s0.b0.kernel"] == published["ks"][0, 0]
 
 
-def test_macs_of_bert_are_the_published_ones_but_for_what_no_choice_changes(loaders: ModuleType) -> None:
-    rows, published = loaders.bert(DATA), np.load(DATA / "subnets" / "bert_sst2.npz")
+def test_macs_of_bert_are_the_published_ones_but_for_what_no_choice_changes(
+    loaders: ModuleType, data: Path
+) -> None:
+    rows, published = loaders.bert(data), np.load(data / "subnets" / "bert_sst2.npz")
     rest = published["macs"] - rows.costs(rows.genomes)[:, 0]
     others = rest - 196608 * published["num_layers"].astype(float)  # normalisation and residual sums
     np.testing.assert_allclose(others, others[0], atol=1)
 
 
 @pytest.fixture(scope="module")
-def resnets(loaders: ModuleType) -> Any:
-    return loaders.ofa_resnet(DATA, "top1")
+def resnets(loaders: ModuleType, data: Path) -> Any:
+    return loaders.ofa_resnet(data, "top1")
 
 
 def test_equal_resnets_measure_equally(resnets: Any) -> None:
@@ -66,14 +76,14 @@ def test_no_architecture_is_both_learned_and_asked(resnets: Any, n: int) -> None
     np.testing.assert_array_equal(learned, again)
 
 
-def test_more_rows_than_there_are_is_an_error(loaders: ModuleType) -> None:
-    rows = loaders.bert(DATA)
+def test_more_rows_than_there_are_is_an_error(loaders: ModuleType, data: Path) -> None:
+    rows = loaders.bert(data)
     with pytest.raises(ValueError, match="1200 rows to learn from and others to test, of 1200"):
         rows.draw(1200, rng=np.random.default_rng(0))
 
 
-def test_any_rows_are_all_rows(loaders: ModuleType) -> None:
-    rows = loaders.bert(DATA)
+def test_any_rows_are_all_rows(loaders: ModuleType, data: Path) -> None:
+    rows = loaders.bert(data)
     learned, asked = rows.draw(100, rng=np.random.default_rng(0), unseen=False)
     assert sorted([*learned, *asked]) == list(range(1200))
     assert len(learned) == 100

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy.stats import kendalltau
 
 from predictors.assessment.conformal import coverage
 from predictors.predictor import load_predictor
 from supernet.space.space import Choice, Genomes, SearchSpace
+from tests.published_data import DataFile
 
-SUBNETS = Path(__file__).parents[2].parent / "shared" / "data" / "subnets" / "ofa_mbv3_w10.npz"
 KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 
 
@@ -27,9 +26,9 @@ def ofa_space() -> SearchSpace:
     return SearchSpace("ofa-mbv3", tuple(choices))
 
 
-def ofa_subnets() -> tuple[Genomes, np.ndarray]:
+def ofa_subnets(path: Path) -> tuple[Genomes, np.ndarray]:
     """(1200, 45) genomes and their top-1 in percent."""
-    data = np.load(SUBNETS)
+    data = np.load(path)
     genomes = np.empty((len(data["top1"]), 45), np.int16)
     genomes[:, :5] = data["d"] - DEPTHS[0]
     genomes[:, 5::2] = np.searchsorted(KERNELS, data["ks"])  # 0, which marks a dead block, becomes gene 0
@@ -37,9 +36,8 @@ def ofa_subnets() -> tuple[Genomes, np.ndarray]:
     return genomes, data["top1"]
 
 
-@pytest.mark.skipif(not SUBNETS.exists(), reason=f"needs {SUBNETS}")
-def test_default_predictor_ranks_unseen_subnets() -> None:
-    space, (genomes, top1) = ofa_space(), ofa_subnets()
+def test_default_predictor_ranks_unseen_subnets(data_file: DataFile) -> None:
+    space, (genomes, top1) = ofa_space(), ofa_subnets(data_file("subnets/ofa_mbv3_w10.npz"))
     np.testing.assert_array_equal(space.canonical(genomes), genomes)
     order = np.random.default_rng(0).permutation(len(top1))
     train, test = order[:200], order[200:]

@@ -17,9 +17,8 @@ from PIL import Image
 from hw_profiles.errors import TrilobitError
 from supernet.data import cifar10
 from supernet.data.dataset import Dataset, Images, load_data, stratified_split, to_batch
+from tests.published_data import DataFile
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-CIFAR_IMAGES = SHARED / "cifar10-images.tar.xz"
 PARTS = ("train", "validation", "test")
 
 
@@ -351,9 +350,8 @@ def test_batches_are_resized(digits: Dataset, resolution: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CIFAR_IMAGES.exists(), reason="needs shared/data/cifar10-images.tar.xz")
-def test_cifar10_images_stream_from_the_archive() -> None:
-    dataset = load_data(f"cifar10:{CIFAR_IMAGES}", seed=0)
+def test_cifar10_images_stream_from_the_archive(data_file: DataFile) -> None:
+    dataset = load_data(f"cifar10:{data_file('cifar10-images.tar.xz')}", seed=0)
     assert dataset.classes == cifar10.CLASSES
     assert [len(getattr(dataset, part)) for part in PARTS] == [45_000, 5_000, 10_000]
     assert np.bincount(dataset.validation.labels).tolist() == [500] * 10

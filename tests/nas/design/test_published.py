@@ -18,8 +18,8 @@ from nas.search.space_design import (
     qt_score,
     random_spaces,
 )
+from tests.published_data import DataFile
 
-SIZED = Path(__file__).parents[3].parent / "shared" / "data" / "latency" / "spaceevo_block_lut_sized.npz"
 # the spaces whose supernets were released, and a limit that each is for
 RELEASED = {
     ("mobilew", "332160-134200"): 10e-3,
@@ -154,11 +154,12 @@ def test_several_devices_need_a_name(folder: Path) -> None:
             read_block_samples(folder, device)
 
 
-@pytest.mark.skipif(not SIZED.exists(), reason="needs shared/data/latency/spaceevo_block_lut_sized.npz")
 @pytest.mark.parametrize(("named", "limit_s"), RELEASED.items())
-def test_released_spaces_beat_99_of_100_random_ones(named: tuple[str, str], limit_s: float) -> None:
+def test_released_spaces_beat_99_of_100_random_ones(
+    named: tuple[str, str], limit_s: float, data_file: DataFile
+) -> None:
     device, code = named
-    samples = read_block_samples(SIZED, device)
+    samples = read_block_samples(data_file("latency/spaceevo_block_lut_sized.npz"), device)
     table = block_table(samples.groups, constant_s=[0.0] * len(samples.sizes))
     drawn = DrawnNetworks(table, networks=20_000, rng=np.random.default_rng(0))
 

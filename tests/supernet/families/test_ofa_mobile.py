@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,8 @@ from supernet.families.mbconv_layers import Block
 from supernet.families.ofa_mobile import MobileArch, MobileFamily
 from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage, chain, trained_parameters
 from supernet.space.space import SearchSpace
+from tests.published_data import DataFile
 
-SHARED = Path(__file__).parents[3].parent / "shared" / "data"
-ROWS, NOTE10 = SHARED / "subnets" / "ofa_mbv3_w10.npz", SHARED / "ofa" / "note10_latency_lut.json"
 NAMES = ("ofa-mbv3", "ofa-mbv3-w1.2", "ofa-proxyless")
 EXACT = 1e-5  # relative: float32 sums in another order
 
@@ -214,10 +212,9 @@ def published_genomes(space: SearchSpace, rows: Mapping[str, np.ndarray]) -> np.
     return genomes
 
 
-@pytest.mark.skipif(not ROWS.exists(), reason="needs shared/data/subnets/ofa_mbv3_w10.npz")
-def test_multiply_adds_and_parameters_of_published_networks_are_exact() -> None:
+def test_multiply_adds_and_parameters_of_published_networks_are_exact(data_file: DataFile) -> None:
     mobile = load_family("ofa-mbv3", in_channels=3, classes=1000)
-    with np.load(ROWS) as file:
+    with np.load(data_file("subnets/ofa_mbv3_w10.npz")) as file:
         rows = {name: file[name] for name in ("d", "ks", "e", "macs", "params")}
     genomes = published_genomes(mobile.space(), rows)
     assert np.array_equal(genomes, mobile.space().canonical(genomes))
@@ -236,9 +233,8 @@ def test_parameters_are_those_that_training_sets(name: str) -> None:
     assert sum(map(trained_parameters, work.layers)) == trained
 
 
-@pytest.mark.skipif(not NOTE10.exists(), reason="needs shared/data/ofa/note10_latency_lut.json")
-def test_the_published_table_prices_every_unit_at_its_resolutions() -> None:
-    table = read_table(NOTE10)
+def test_the_published_table_prices_every_unit_at_its_resolutions(data_file: DataFile) -> None:
+    table = read_table(data_file("ofa/note10_latency_lut.json"))
     mobile = load_family("ofa-mbv3-w1.2", in_channels=3, classes=1000, formats=("fp32",))
     space, seen = mobile.space(), set[LayerSpec]()
     for genome in space.sample(200, rng=np.random.default_rng(0)):

@@ -38,8 +38,8 @@ from supernet.graph.subnet import recalibrate
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate
 from supernet.zoo.ofa_checkpoint import Fit, Imported, import_original, plain_name
+from tests.published_data import DataFile
 
-ROWS = Path(__file__).parents[3].parent / "shared" / "data" / "subnets" / "ofa_r50_joint_quant.npz"
 CLASSES = 10
 FAMILY = ofa_resnet50(in_channels=3, classes=CLASSES)
 PARITY = 1e-5  # relative to the largest logit: float32 sums in another order
@@ -242,9 +242,8 @@ def row(data: Mapping[str, np.ndarray], i: int) -> PublishedConfig:
     return PublishedConfig(d, e, w, bits)
 
 
-@pytest.mark.skipif(not ROWS.exists(), reason="needs shared/data/subnets/ofa_r50_joint_quant.npz")
-def test_every_row_of_the_joint_data_is_a_candidate_and_back() -> None:
-    with np.load(ROWS) as file:
+def test_every_row_of_the_joint_data_is_a_candidate_and_back(data_file: DataFile) -> None:
+    with np.load(data_file("subnets/ofa_r50_joint_quant.npz")) as file:
         data = dict(file)
     assert len(data["top1"]) == 298
     rows_of: dict[tuple[str, tuple[int, ...]], list[int]] = {}
