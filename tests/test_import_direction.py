@@ -21,6 +21,7 @@ SEARCH = {
     "moocore",
     "supernet.space.space",
     "supernet.solvers.multiple_choice",
+    "supernet.tasks.metric",
     "hw_profiles.errors",
     "hw_profiles.registry",
     "hw_profiles.streams",

@@ -9,8 +9,8 @@ from statistics import NormalDist
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.costs import COLUMNS, Costs
-from nas.problem.targets import Targets, show
+from nas.problem.costs import REJECTED, Costs
+from nas.problem.targets import Targets
 from nas.search.algorithms.milp import (
     Formats,
     GeneSum,
@@ -20,12 +20,12 @@ from nas.search.algorithms.milp import (
     least_largest,
     trade_offs,
 )
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show
 from predictors.predictor import Predictor
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term
 from supernet.space.space import Genomes, SearchSpace
 
-REJECTED, MEMORY = "rejected", "memory"
 SEEDED, LEVELS = 4, 4  # architectures whose allocations a search starts from, and how many of each
 Damage = Mapping[str, Sequence[float]]  # by name of a choice of formats, what each of its options adds
 
@@ -39,7 +39,7 @@ class Allocator:
         names: of the choices.
         costs: sums over the formats by objective name, in its unit.
         limits: those of the run, and that the device runs everything.
-        peaks: memory between any two moments when a single tensor is alive.
+        peaks: by objective name, costs that are the largest of the network's parts, a part each.
         limited: which costs the search trades off.
     """
 
@@ -47,7 +47,7 @@ class Allocator:
     names: tuple[str, ...]
     costs: Mapping[str, Terms]
     limits: tuple[Limit, ...]
-    peaks: Terms
+    peaks: Mapping[str, Terms]
     limited: tuple[str, ...]
 
     def problem(self, damage: Damage) -> Problem:
@@ -77,10 +77,10 @@ class Allocator:
         if not error.name:
             return "no formats of this architecture meet all limits together; loosen one of them"
         nearest = error.nearest
-        if error.name == MEMORY:
-            others = tuple(limit for limit in self.limits if limit.name != MEMORY and error.together)
-            nearest = least_largest(replace(problem, limits=others), self.peaks)
-        known = OBJECTIVES[error.name]
+        if error.name in self.peaks:
+            others = tuple(limit for limit in self.limits if limit.name != error.name and error.together)
+            nearest = least_largest(replace(problem, limits=others), self.peaks[error.name])
+        known = objective(error.name)
         also = " while the other limits are met" if error.together else ""
         return (
             f"{error.name} <= {show(known, error.limit)} cannot be met by this architecture{also}; the "
@@ -107,8 +107,10 @@ def allocator(
             "with --formats, such as fp32,int8"
         )
     sums = cost_sums(formats, costs)
-    at, values = costs.memory.positions, costs.memory.values
-    peaks = formats.parts(GeneSum(at.strides, at.offsets, values))
+    peaks = {
+        name: formats.parts(GeneSum(table.positions.strides, table.positions.offsets, table.values))
+        for name, table in costs.peaks.items()
+    }
     limits = [Limit(REJECTED, sums[REJECTED], upper=0.0)]
     for limited in targets.bounded:
         bound = limited.bound or np.inf
@@ -117,24 +119,22 @@ def allocator(
             bound /= 1 + NormalDist().inv_cdf(confidence) * error
         if limited.name in sums:
             limits.append(Limit(limited.name, sums[limited.name], upper=bound))
-        elif limited.name == MEMORY:
-            limits += largest_limits(MEMORY, peaks, bound)
+        elif limited.name in peaks:
+            limits += largest_limits(limited.name, peaks[limited.name], bound)
     traded = tuple(o.name for o in targets.objectives if o.name in sums)
     names = tuple(space.choices[column].name for column in formats.columns)
     return Allocator(formats, names, sums, tuple(limits), peaks, traded)
 
 
 def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
-    """By objective name, and how many units the device rejects; each a sum over the formats."""
+    """Return by objective name, and for the layers that the device rejects, the sum over the formats."""
     at = costs.table.positions
-    kinds = (*COLUMNS, "energy")[: costs.table.values.shape[1]]
-    beside = {"latency": costs.calibration.intercept_s, "size": float(costs.size_overhead)}
     return {
         name: (
-            *formats.terms(GeneSum(at.strides, at.offsets, costs.table.values[:, kind])),
-            Term((), np.array(beside.get(name, 0.0))),
+            *formats.terms(GeneSum(at.strides, at.offsets, costs.table.values[:, column])),
+            Term((), np.array(costs.constants.get(name, 0.0))),
         )
-        for kind, name in enumerate(kinds)
+        for column, name in enumerate(costs.columns)
     }
 
 

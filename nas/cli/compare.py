@@ -14,9 +14,9 @@ from hw_profiles.profiles.latency_model import kendall_tau
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from nas.problem.costs import compile_costs
-from nas.problem.targets import show
 from nas.report.comparison import PLOTS, write_plot
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show
 from supernet.families.family import Family, load_family
 from supernet.registry import FORMATS
 
@@ -136,7 +136,7 @@ def _print_pairs(title: str, pairs: tuple[Pair, ...], console: Console) -> None:
     table = Table("unit", title=title)
     for column in ("A", "B", "B / A"):
         table.add_column(column, justify="right", no_wrap=True)
-    latency = OBJECTIVES["latency"]
+    latency = objective("latency")
     for pair in pairs:
         table.add_row(pair.layer.key(), show(latency, pair.a_s), show(latency, pair.b_s), f"{pair.ratio:.3g}")
     console.print(table)

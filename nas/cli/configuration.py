@@ -12,7 +12,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from hw_profiles.redaction import redacted
-from nas.cli.flags import OPTIONS
+from nas.cli.flags import LIMITS, OPTIONS
 from nas.run.config import OF_ONE_ENGINE, RunConfig
 from nas.run.config_file import parse_config, read_document
 from nas.run.defaults import with_defaults
@@ -79,6 +79,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         for name, value in vars(arguments).items()
         if value is not None and ("." in name or name == "seed")
     }
+    given |= {LIMITS + limited: limit for limited, limit in given.pop(LIMITS, ())}
     if "export.count" in given and "export.pick" not in given:  # a spread, whatever was picked before
         given["export.pick"] = ()
     if str(given.get("space.name", "")).endswith(FILE):

@@ -13,7 +13,8 @@ from nas.run.command_sections import command_options
 from nas.run.config import section_options
 from nas.run.config_file import NO_LIMIT
 from nas.run.registry import STAGES
-from nas.search.objectives import OBJECTIVES, parse_limit
+from nas.search.limits import parse_bound, parse_limit
+from nas.search.objectives import OBJECTIVES, Objective, objective
 
 CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
 LIMITS = "constraints."
@@ -29,7 +30,8 @@ class Flag:
 
     Attributes:
         words: `--name`, and others that mean the same.
-        key: of the option, `section.key`, or `constraints.OBJECTIVE` for a limit.
+        key: of the option, `section.key`, or `constraints.OBJECTIVE` for a limit; `constraints.` for one on
+            any objective.
         metavar: what stands for the value in `--help`.
         help: a line without the default and the range, which are the option's.
         form: how values are given.
@@ -48,6 +50,9 @@ class Flag:
             TrilobitError: it is not allowed; names the flag, the option and what is allowed.
         """
         try:
+            if self.key == LIMITS:
+                name, limit = parse_bound(text)
+                return name, _read_limit(name, limit)
             if self.key.startswith(LIMITS):
                 return _read_limit(self.key.removeprefix(LIMITS), text)
             option = OPTIONS[self.key]
@@ -81,8 +86,18 @@ class Group:
 
 def _read_limit(name: str, text: str) -> str:
     if text != NO_LIMIT:
-        parse_limit(text, OBJECTIVES[name])
+        parse_limit(text, objective(name))
     return text
+
+
+_METAVARS = {"s": "TIME", "bytes": "BYTES", "MACs": "N", "J": "ENERGY", "fraction": "SHARE"}
+
+
+def _limit_flag(limited: Objective) -> Flag:
+    """Return the flag of a limit, `--max-` or `--min-` and the name of its objective."""
+    end = "min" if limited.direction == "max" else "max"
+    meaning = limited.meaning.replace("%", "%%")
+    return Flag(f"--{end}-{limited.name}", LIMITS + limited.name, _METAVARS.get(limited.unit, "X"), meaning)
 
 
 RUN_GROUPS: Sequence[Group] = (
@@ -103,11 +118,14 @@ RUN_GROUPS: Sequence[Group] = (
         CONFIGURED,
         (
             Flag("--objective", "search.objectives", "A,B", f"of {','.join(OBJECTIVES)}", "list"),
-            Flag("--max-latency", "constraints.latency", "TIME", "0.3ms, or 60%% of the largest network's"),
-            Flag("--max-size", "constraints.size", "BYTES", "such as 200KB, or 60%%"),
-            Flag("--max-memory", "constraints.memory", "BYTES", "tensors alive at once: 32KB, or 60%%"),
-            Flag("--max-macs", "constraints.macs", "N", "multiply-adds: 3M, or 60%%"),
-            Flag("--min-accuracy", "constraints.accuracy", "SHARE", "such as 95%%"),
+            *map(_limit_flag, OBJECTIVES.values()),
+            Flag(
+                "--limit",
+                LIMITS,
+                "NAME<=X",
+                "on any objective, one of a plug-in too: 'macs<=3M', 'accuracy>=95%%'; may be repeated",
+                "each",
+            ),
             Flag("--count", "export.count", "N", "networks to export"),
         ),
     ),

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.written import written_networks
-from nas.problem.targets import show
 from nas.run.run import Run
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
 from nas.search.pareto import non_dominated
+from nas.search.units import show
 
 FOR_SIZE = "*"  # another network is faster and no less accurate, none of those is as small
 BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
@@ -128,10 +128,10 @@ def _cells(network: ExportedNetwork) -> Iterable[str]:
     return (
         network.id,
         f"{100 * network.test_accuracy:.2f} ± {100 * network.standard_error:.2f} %",
-        show(OBJECTIVES["latency"], network.latency_s),
-        show(OBJECTIVES["latency"], network.iqr_s),
+        show(objective("latency"), network.latency_s),
+        show(objective("latency"), network.iqr_s),
         "-" if ratio is None else f"{ratio:.2f} x",
-        show(OBJECTIVES["size"], network.size_bytes),
+        show(objective("size"), network.size_bytes),
         f"{network.low_bit} of {network.layers}",
     )
 

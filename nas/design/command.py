@@ -19,7 +19,8 @@ from nas.run.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.run.defaults import BY_DATA
 from nas.run.practice import Effort, Practice
 from nas.run.run import Run
-from nas.search.objectives import OBJECTIVES, Limit, parse_limit
+from nas.search.limits import Limit, parse_limit
+from nas.search.objectives import objective
 from nas.stages.estimates import measuring_seconds
 from nas.stages.profile import start_profile
 from supernet.data.dataset import to_batch
@@ -56,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def _limits(text: str | None) -> tuple[Limit, ...]:
-    return tuple(parse_limit(part, OBJECTIVES["latency"]) for part in text.split(",")) if text else ()
+    return tuple(parse_limit(part, objective("latency")) for part in text.split(",")) if text else ()
 
 
 def _practice(arguments: argparse.Namespace) -> Practice:

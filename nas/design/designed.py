@@ -9,9 +9,9 @@ from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from nas.problem.targets import show
 from nas.run.progress import progress_bar
-from nas.search.objectives import OBJECTIVES, Limit
+from nas.search.limits import Limit
+from nas.search.objectives import objective
 from nas.search.space_design import (
     EVALUATIONS,
     NETWORKS,
@@ -27,6 +27,7 @@ from nas.search.space_design import (
     scores_under,
     uniform_spaces,
 )
+from nas.search.units import show
 
 COMPARED = 200  # random spaces that the designed one is compared with
 SHARE = 20  # spaces for each one that is alive: small bases need no population of 500
@@ -104,7 +105,7 @@ def design(
 
 
 def _unmet(limit_s: float, fastest_s: float) -> TrilobitError:
-    missed, fastest = (show(OBJECTIVES["latency"], float(one)) for one in (limit_s, fastest_s))
+    missed, fastest = (show(objective("latency"), float(one)) for one in (limit_s, fastest_s))
     return TrilobitError(
         f"no network of the best space found takes at most {missed} in int8; the fastest one drawn takes "
         f"{fastest}: give a higher --max-latency"
@@ -129,7 +130,7 @@ def summary(designed: Designed) -> dict[str, object]:
 def verdict(designed: Designed) -> str:
     """Return a sentence on the score of the best space, and on those of others."""
     limits = " and ".join(
-        f"{show(OBJECTIVES['latency'], limit)} (met by {share:.0%} of its networks)"
+        f"{show(objective('latency'), limit)} (met by {share:.0%} of its networks)"
         for limit, share in zip(designed.limits_s, designed.share, strict=True)
     )
     return (

@@ -13,7 +13,7 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.block_samples import BlockSamples, read_block_samples
 from nas.design.designed import design, summary, verdict
 from nas.run.practice import Effort
-from nas.search.objectives import Limit
+from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, Spaces, block_table
 
 SCHEMA = "design/1"

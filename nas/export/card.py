@@ -7,8 +7,8 @@ from collections import Counter
 from hw_profiles.runtimes.ort.runtime import EXACT_SUMS
 from nas.export.manifest import MODEL_FILE, LibraryRecord, Manifest
 from nas.export.markdown import escaped
-from nas.problem.targets import show, show_latency
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show, show_latency
 
 SHOWN_CLASSES = 20
 _REFERENCES = {
@@ -53,7 +53,7 @@ def _figures(manifest: Manifest) -> list[str]:
             network = _REFERENCES.get(name, escaped(name))
             rows.append((f"latency against {network}", f"{ratio:.2f} x, in the same run"))
     for name, file in manifest.files.items():
-        rows.append((escaped(name), f"{show(OBJECTIVES['size'], file.bytes)}, sha256 {file.sha256[:16]}..."))
+        rows.append((escaped(name), f"{show(objective('size'), file.bytes)}, sha256 {file.sha256[:16]}..."))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
@@ -165,4 +165,4 @@ def _origin(manifest: Manifest) -> list[str]:
 
 
 def _time(seconds: float) -> str:
-    return show(OBJECTIVES["latency"], seconds)
+    return show(objective("latency"), seconds)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.targets import show
 from nas.run.documents import MEASURED, Entry, Front
 from nas.run.wanted import PICKS, Bounded, parse_pick
 from nas.search.loop import choose_finalists
-from nas.search.objectives import OBJECTIVES, to_min
+from nas.search.objectives import objective, to_min
+from nas.search.units import show
 
 
 def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:
@@ -50,9 +50,9 @@ def _rows(front: Front, wanted: str) -> list[int]:
 def _bounded(front: Front, pick: Bounded) -> int:
     """Row of the quickest that is accurate enough, or of the most accurate that is quick enough."""
     sought = "latency" if pick.fastest else "accuracy"
-    objectives = OBJECTIVES[pick.bounded], OBJECTIVES[sought]
+    objectives = objective(pick.bounded), objective(sought)
     bound = np.full(1, pick.limit.resolve(front.largest.measured[pick.bounded].value))
-    values = front.measured(*(objective.name for objective in objectives))
+    values = front.measured(*(o.name for o in objectives))
     minimised = to_min(objectives, values)
     allowed = minimised[:, 0] <= objectives[0].to_min(bound)[0]
     if not allowed.any():
@@ -81,5 +81,5 @@ def knee(minimised: np.ndarray) -> int:
 
 def _minimised(front: Front) -> np.ndarray:
     """(n, m) measured objectives of the front, less is better."""
-    names = [objective.name for objective in front.objectives if objective.name in MEASURED]
-    return to_min([OBJECTIVES[name] for name in names], front.measured(*names))
+    names = [o.name for o in front.objectives if o.name in MEASURED]
+    return to_min([objective(name) for name in names], front.measured(*names))

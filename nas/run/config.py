@@ -10,7 +10,8 @@ from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from hw_profiles.registry import BACKENDS
 from nas.run.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
 from nas.run.wanted import PICKS, check_url, parse_aim, parse_pick, parse_time
-from nas.search.objectives import OBJECTIVES, Limit, objective, parse_limit
+from nas.search.limits import Limit, parse_limit
+from nas.search.objectives import GROUP, OBJECTIVES, objective
 from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
 from predictors.registry import DEFAULT as DEFAULT_PREDICTOR
 from predictors.registry import PREDICTORS
@@ -188,7 +189,7 @@ class SearchSection:
     """
 
     searcher: Annotated[str, OneOf((*SEARCHERS, MILP), "trilobit.searchers")] = "evolution"
-    objectives: Annotated[tuple[str, ...], OneOf(OBJECTIVES)] = ("accuracy", "latency", "size")
+    objectives: Annotated[tuple[str, ...], OneOf(OBJECTIVES, GROUP)] = ("accuracy", "latency", "size")
     rounds: Annotated[int, Range(1, 1_000)] = 3
     budget: Annotated[int | None, Range(1, 1_000_000_000)] = None
     batch: Annotated[int, Range(1, 10_000_000)] = 1_000

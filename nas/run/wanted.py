@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError, shown
-from nas.search.objectives import OBJECTIVES, Limit, parse_limit
+from nas.search.limits import Limit, parse_limit
+from nas.search.objectives import objective, objectives
 
 PICKS = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
 _BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
@@ -35,7 +36,7 @@ class Bounded:
     @property
     def limit(self) -> Limit:
         """The bound."""
-        return parse_limit(self.text, OBJECTIVES[self.bounded])
+        return parse_limit(self.text, objective(self.bounded))
 
 
 def parse_pick(text: str) -> Bounded | str:
@@ -69,12 +70,12 @@ def parse_aim(text: str) -> Mapping[str, Limit]:
     aims: dict[str, Limit] = {}
     for part in text.split(","):
         name, equals, value = (word.strip() for word in part.partition("="))
-        if not equals or name not in OBJECTIVES or name in aims:
+        if not equals or name not in objectives() or name in aims:
             raise TrilobitError(
-                f"aim {shown(text)}: write objectives ({', '.join(OBJECTIVES)}), each once and with a value, "
-                "such as accuracy=95%,latency=0.3ms"
+                f"aim {shown(text)}: write objectives ({', '.join(objectives())}), each once and with a "
+                "value, such as accuracy=95%,latency=0.3ms"
             )
-        aims[name] = parse_limit(value, OBJECTIVES[name])
+        aims[name] = parse_limit(value, objective(name))
     return aims
 
 

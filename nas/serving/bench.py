@@ -18,10 +18,10 @@ from nas.checks.confined import ConfinedError, Limits, confined
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.package import hash_of
-from nas.problem.targets import show
 from nas.run.command_sections import BenchSection
 from nas.run.progress import progress_bar
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show
 from nas.serving.serving import PERCENTILES, Serving
 
 FEWEST_CALLS = 100  # below which a 99th percentile is the slowest call
@@ -117,6 +117,6 @@ def _manifest_of(library: Path) -> Manifest:
 def _table(served: Sequence[Serving]) -> Table:
     table = Table(*("threads", "batch", "calls", *(f"p{p}" for p in PERCENTILES), "images/s"))
     for one in served:
-        times = (show(OBJECTIVES["latency"], value) for value in one.percentiles_s.values())
+        times = (show(objective("latency"), value) for value in one.percentiles_s.values())
         table.add_row(str(one.threads), str(one.batch), f"{one.calls:,}", *times, f"{one.images_per_s:,.0f}")
     return table

@@ -12,13 +12,15 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.backend import Job
 from hw_profiles.measure.host import load_average
 from hw_profiles.profiles.profile_json import load_profile
-from nas.problem.costs import STATIC, compile_costs
-from nas.problem.targets import check_reachable, largest_costs, limit_lines, resolve_targets, show
+from nas.problem.costs import compile_costs
+from nas.problem.reachable import check_reachable
+from nas.problem.targets import largest_costs, limit_lines, resolve_targets
 from nas.run.progress import duration
 from nas.run.run import Run
 from nas.run.storage import open_storage
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
 from nas.search.searcher import check_engine
+from nas.search.units import show
 from nas.stages.estimates import Estimate, estimate
 from nas.stages.fit import prior_source
 from nas.stages.profile import random_emitter
@@ -86,7 +88,9 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
         name: {
             "latency": m.median_s,
             "IQR": 0.0 if m.error else m.iqr_s,
-            **{cost: float(static[cost][i]) for cost in STATIC},
+            **{
+                cost: float(values[i]) for cost, values in static.items() if objective(cost).origin == "count"
+            },
         }
         for i, (name, m) in enumerate(zip(corners, measured, strict=True))
     }
@@ -103,7 +107,8 @@ def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
                 f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
                 f"the nearest reachable value is about {show(limited, least)}"
             )
-    static = replace(targets, limited=(), objectives=tuple(o for o in targets.bounded if o.name in STATIC))
+    counted = tuple(o for o in targets.bounded if o.origin == "count")
+    static = replace(targets, limited=(), objectives=counted)
     check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
 
 
@@ -119,7 +124,7 @@ def _print(run: Run, found: Preflight, console: Console) -> None:
     title = f"the ends of the space on {run.backend.describe().name}{found.busy}"
     table = Table("", *found.costs, title=title)
     for name in ("latency", "IQR", "size", "macs"):
-        known = OBJECTIVES["latency" if name == "IQR" else name]
+        known = objective("latency" if name == "IQR" else name)
         table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
     console.print(table)
     for line in _limit_lines(run, found):
@@ -138,13 +143,12 @@ def _limit_lines(run: Run, found: Preflight) -> list[str]:
     shares = {name: limit.value for name, limit in run.config.limits().items() if limit.relative}
     lines = []
     for limited in targets.bounded:
-        sign = "<=" if limited.direction == "min" else ">="
         bound = show(limited, limited.bound or 0.0)
-        if limited.name in shares and limited.name not in STATIC:
+        if limited.name in shares and limited.origin == "device":
             bound = (
                 f"about {bound}: {shares[limited.name]:.3g} x what the profile will predict for the largest"
             )
-        lines.append(f"limit: {limited.name} {sign} {bound}")
+        lines.append(f"limit: {limited.name} {limited.sign} {bound}")
     return lines
 
 

@@ -13,7 +13,6 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.profile_json import load_profile
 from nas.evaluation.evaluate import FAILED_S, Evaluator
 from nas.problem.costs import Costs, compile_costs
-from nas.problem.targets import show
 from nas.run.documents import (
     MEASURED,
     Entry,
@@ -25,7 +24,8 @@ from nas.run.documents import (
     read_optional,
 )
 from nas.run.run import Run
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show
 from nas.stages.sample import in_words
 from predictors.assessment.quality import LEVELS, Cost, Quality, judge
 from predictors.predictor import Predictor
@@ -209,15 +209,15 @@ def print_quality(run: Run, console: Console) -> dict[str, Any]:
 
 
 def _cells(found: QualityRow) -> list[str]:
-    objective = OBJECTIVES[found.objective]
+    known = objective(found.objective)
     observed = [f"{100 * level.observed:.0f}" for level in found.coverages]
     return [
         found.objective,
         f"{found.n_test} {found.source}",
         _decimals(found.kendall_tau),
         _decimals(found.kendall_tau_bands),
-        show(objective, found.rmse),
-        "" if found.noise is None else show(objective, found.noise),
+        show(known, found.rmse),
+        "" if found.noise is None else show(known, found.noise),
         "/".join(observed),
         str(found.n_train or ""),
     ]

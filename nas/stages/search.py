@@ -18,17 +18,9 @@ from nas.allocation.allocation import SEEDED, seeds
 from nas.evaluation.evaluate import FAILED_S, Evaluator
 from nas.problem.costs import Costs, compile_costs
 from nas.problem.predicted import Predicted, check_confidence, imitated
+from nas.problem.reachable import check_reachable, worst_costs
 from nas.problem.reference_points import aims_of
-from nas.problem.targets import (
-    Targets,
-    check_reachable,
-    largest_costs,
-    limit_lines,
-    predict_values,
-    resolve_targets,
-    show,
-    worst_costs,
-)
+from nas.problem.targets import Targets, largest_costs, limit_lines, predict_values, resolve_targets
 from nas.run.progress import Update, progress, tell_of_waiting
 from nas.run.run import Run
 from nas.search.algorithms.expensive import Shortlist
@@ -37,6 +29,7 @@ from nas.search.objectives import Values, to_min
 from nas.search.pareto import Evaluation, hypervolume, non_dominated, pareto_front
 from nas.search.repair import TowardsAnchor
 from nas.search.searcher import Aimed, make_searcher
+from nas.search.units import show
 from nas.stages.fit import fit_predictor, training_rows
 from predictors.predictor import Prediction, Predictor
 from supernet.space.space import Candidate, Genomes, row_keys

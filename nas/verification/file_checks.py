@@ -21,8 +21,8 @@ from nas.checks.parity import AGREEMENT, input_of
 from nas.checks.probe import FileFacts, measurement_of
 from nas.export.library.library import WAITING_S
 from nas.export.manifest import CLAIMS, Manifest
-from nas.problem.targets import show, show_latency
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show, show_latency
 from nas.verification.finding import Finding, moved
 from supernet.data.dataset import Dataset
 from supernet.data.images import Images
@@ -188,7 +188,7 @@ def chunks(images: Images, image: Input) -> Iterator[Images]:
 def _latency(model: Path, manifest: Manifest, run_s: float) -> Finding:
     """The file's latency by the clock, the threads and the provider that it was exported with."""
     device, then = manifest.device, manifest.latency
-    seconds = partial(show, OBJECTIVES["latency"])
+    seconds = partial(show, objective("latency"))
     looked_up = ", looked up" if then.replayed else ""
     said_then = f"{seconds(then.median_s)} on {device.name}, {device.cpu}{looked_up}"
     through_file = device.engine == "onnxruntime"

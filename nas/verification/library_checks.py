@@ -19,8 +19,8 @@ from nas.checks.parity import AGREEMENT
 from nas.checks.probe import measurement_of
 from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
 from nas.export.manifest import LibraryRecord, Manifest
-from nas.problem.targets import show, show_latency
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import objective
+from nas.search.units import show, show_latency
 from nas.verification.file_checks import MOST_RUNS, SLACK, TRIAL_S, chunks, require_classes
 from nas.verification.finding import Finding, moved
 from supernet.data.dataset import Dataset, to_batch
@@ -115,7 +115,7 @@ def _latency(path: Path, record: LibraryRecord, manifest: Manifest, run_s: float
     request["classes"] = len(manifest.classes)
     limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
     document, _ = confined("nas.export.library.library:library_time", request, limits=limits)
-    now, then, seconds = measurement_of(document), record.latency, partial(show, OBJECTIVES["latency"])
+    now, then, seconds = measurement_of(document), record.latency, partial(show, objective("latency"))
     said = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
     if then is None:
         return Finding("latency of the library", "not measured", said, None)

@@ -15,9 +15,10 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.published_tables import Coverage, read_table
 from hw_profiles.runtimes.analytical.table import TableBackend
 from nas.problem.costs import Costs, compile_costs
-from nas.problem.targets import Targets, worst_costs
+from nas.problem.reachable import worst_costs
+from nas.problem.targets import Targets
 from nas.search.loop import search
-from nas.search.objectives import OBJECTIVES, Values
+from nas.search.objectives import Values, objective
 from nas.search.searcher import make_searcher
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
@@ -168,7 +169,7 @@ def test_fp32_networks_do_not_run_there(apq: Family, costs: Costs) -> None:
 def test_a_search_finds_only_networks_that_the_table_covers_and_says_how_many_it_does_not(
     name: str, apq: Family, costs: Costs
 ) -> None:
-    objectives = Targets((OBJECTIVES["latency"], OBJECTIVES["macs"]), ())
+    objectives = Targets((objective("latency"), objective("macs")), ())
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
         values = costs.predict(genomes)

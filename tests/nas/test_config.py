@@ -74,7 +74,7 @@ def test_whole_numbers_serve_as_fractions() -> None:
         ({"train": {"flip": 1}}, "mine: train.flip must be true or false, got 1"),
         (
             {"search": {"objectives": "accuracy"}},
-            "search.objectives must be a list, each item one of accuracy, latency",
+            "search.objectives must be a list, each item one of accuracy",
         ),
         ({"measure": {"core": "first"}}, "measure.core must be a whole number from 0 to 65,535, got 'first'"),
         ({"seed": "7"}, "mine: seed must be a whole number from 0 to 4,294,967,295, got '7'"),

@@ -10,20 +10,19 @@ from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.problem.costs import Costs, compile_costs
+from nas.problem.reachable import check_reachable, worst_costs
 from nas.problem.targets import (
-    check_reachable,
+    is_feasible_on_device,
     largest_costs,
     limit_lines,
     predict_values,
     resolve_targets,
-    runs,
-    show,
-    worst_costs,
 )
 from nas.run.config import RunConfig, SearchSection
 from nas.search.loop import search
-from nas.search.objectives import OBJECTIVES, Values
+from nas.search.objectives import Values, objective
 from nas.search.searcher import make_searcher
+from nas.search.units import show
 from supernet.families.family import Family
 from supernet.space.space import Genomes
 
@@ -105,7 +104,7 @@ def test_an_unreachable_limit_names_a_value_that_can_be_reached(
     tight = resolve_targets(limited(**{name: "100%"}), {**LARGEST, name: 0.5 * least})
     with pytest.raises(TrilobitError, match=f"{name} <= .* cannot be met") as refused:
         check_reachable(family, costs, tight, seed=0)
-    assert str(refused.value).endswith(f"the nearest reachable value is {show(OBJECTIVES[name], least)}")
+    assert str(refused.value).endswith(f"the nearest reachable value is {show(objective(name), least)}")
     met = resolve_targets(limited(**{name: "100%"}), {**LARGEST, name: 1.01 * least})
     assert check_reachable(family, costs, met, seed=0)[name] == least
 
@@ -144,7 +143,7 @@ def test_without_a_predictor_there_is_no_accuracy(family: Family, costs: Costs) 
     ],
 )
 def test_values_as_people_write_them(name: str, value: float, text: str) -> None:
-    assert show(OBJECTIVES[name], value) == text
+    assert show(objective(name), value) == text
 
 
 # -- devices that cannot run every network ---------------------------------------------------------
@@ -179,7 +178,7 @@ def test_no_network_on_a_front_has_a_rejected_unit(
     reference = [worst_costs(family, costs, seed=0)[name] * 1.1 for name in objectives]
     result = search(asked, evaluate, budget=2_000, batch=500, reference=reference)
     assert len(result.genomes)
-    assert runs(costs.predict(result.genomes)).all()
+    assert is_feasible_on_device(costs.predict(result.genomes)).all()
     assert np.isfinite(result.hypervolumes).all()
     assert result.hypervolumes[-1] > 0
 

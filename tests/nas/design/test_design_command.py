@@ -17,7 +17,7 @@ from hw_profiles.files import read_json
 from nas.cli.main import main
 from nas.design import blocks, designed
 from nas.design.imitation import Imitation
-from nas.search.objectives import Limit
+from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, block_table
 from supernet.families.family import load_family
 from supernet.families.staged_file import load_space

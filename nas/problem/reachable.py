@@ -1,0 +1,75 @@
+"""What a space can reach on a device: the least of each limited cost, by a short search, and the most."""
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.streams import Stream, open_stream, seed_of
+from nas.problem.costs import Costs
+from nas.problem.targets import Targets, is_feasible_on_device, value_columns
+from nas.search.loop import search
+from nas.search.objectives import Values, objective
+from nas.search.searcher import make_searcher
+from nas.search.units import show
+from supernet.families.family import Family
+from supernet.space.space import Genomes
+
+PROBE_BUDGET = 6_000  # candidates to find the cheapest network with
+NOTHING_RUNS = (
+    "the profile rejects some unit of every network; `nas profile` says which: search a space or number "
+    "formats that the device can run"
+)
+NEARLY = 1.02  # a limit this close to the cheapest network found may still be met by one that was not
+
+
+def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
+    """The most that anything costs at the ends of the space; where the device cannot run all of those, the
+    most of what it can run of some random networks too.
+
+    Raises:
+        TrilobitError: it can run none of them.
+    """
+    genomes = np.array([c.genes for c in family.corners().values()], np.int16)
+    if not is_feasible_on_device(costs.predict(genomes)).all():
+        rng = open_stream(seed, Stream.WORST_COSTS)
+        genomes = np.concatenate([genomes, family.space().sample(PROBE_BUDGET, rng=rng)])
+    values = costs.predict(genomes)
+    chosen = is_feasible_on_device(values)
+    if not chosen.any():
+        raise TrilobitError(f"{NOTHING_RUNS} ({len(genomes)} networks tried)")
+    return {name: float(column[chosen].max()) for name, column in values.items()}
+
+
+def check_reachable(family: Family, costs: Costs, targets: Targets, *, seed: int) -> dict[str, float]:
+    """The least of each limited cost that a short search finds.
+
+    Raises:
+        TrilobitError: a limit lies below it: nothing could ever meet it. Says the nearest reachable value.
+    """
+    least = {}
+    for limited in targets.bounded:
+        if limited.direction == "max" or limited.bound is None:
+            continue
+        if limited.origin == "metric":
+            continue
+        least[limited.name] = reached = _least(family, costs, limited.name, seed)
+        if limited.bound * NEARLY < reached:
+            raise TrilobitError(
+                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
+                f"the nearest reachable value is {show(limited, reached)}"
+            )
+    return least
+
+
+def _least(family: Family, costs: Costs, name: str, seed: int) -> float:
+    space = family.space()
+    corners = np.array([c.genes for c in family.corners().values()], np.int16)
+    searcher = make_searcher("evolution", space, seed=seed_of(seed, Stream.LEAST_COSTS), initial=corners)
+
+    def evaluate(genomes: Genomes) -> tuple[Values, Values]:
+        values = costs.predict(genomes)
+        return value_columns((objective(name),), values), np.where(is_feasible_on_device(values), 0.0, np.inf)
+
+    result = search(searcher, evaluate, budget=PROBE_BUDGET, batch=500, reference=[np.finfo(np.float64).max])
+    if not len(result.genomes):
+        raise TrilobitError(f"{NOTHING_RUNS} ({result.evaluations} networks tried)")
+    return float(result.objectives.min())

@@ -1,0 +1,79 @@
+"""Units of objectives: what people may write after a number, and how values are shown to them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nas.search.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit with its prefixes.
+
+    Attributes:
+        written: factor of each text that may follow a number.
+        shown: factors and the texts that follow a number, largest first.
+        decimals: digits after the point that are always shown; None shows three significant digits.
+    """
+
+    written: Mapping[str, float]
+    shown: tuple[tuple[float, str], ...]
+    decimals: int | None = None
+
+    def text(self, value: float) -> str:
+        """Return `value` with the largest prefix that leaves at least 1 before it."""
+        factor, unit = next((scale for scale in self.shown if abs(value) >= scale[0]), self.shown[-1])
+        number = f"{value / factor:.3g}" if self.decimals is None else f"{value / factor:.{self.decimals}f}"
+        return f"{number} {unit}".rstrip()
+
+
+_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS: Mapping[str, Unit] = {
+    "fraction": Unit({"": 1.0, "%": 1e-2}, ((1e-2, "%"),), decimals=2),
+    "s": Unit(
+        {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+    ),
+    "bytes": Unit(
+        {
+            **{"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9},
+            **{"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+        },
+        ((1e6, "MB"), (1e3, "KB"), (1.0, "B")),
+    ),
+    "MACs": Unit(_COUNTS, ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))),
+    "J": Unit(
+        {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9}, ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"))
+    ),
+}
+
+
+def unit_of(name: str) -> Unit:
+    """Return the unit called `name`; one that is not in the table is written and shown as plain numbers, with
+    its name behind.
+
+    >>> unit_of("weights").text(2.5e6)
+    '2.5 M weights'
+    """
+    known = UNITS.get(name)
+    prefixes = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
+    return known or Unit(_COUNTS, tuple((factor, f"{prefix} {name}".strip()) for factor, prefix in prefixes))
+
+
+def show(shown: Objective, value: float) -> str:
+    """Return a value of an objective as people write it.
+
+    >>> show(objective("latency"), 0.00031)
+    '310 us'
+    """
+    return unit_of(shown.unit).text(value)
+
+
+def show_latency(median_s: float, iqr_s: float, load: float | None = None) -> str:
+    """Return a measured latency with its spread, and how busy the machine was where that is known.
+
+    >>> show_latency(0.00031, 4.2e-6, 3.14)
+    '310 us, IQR 4.2 us, load 3.1'
+    """
+    seconds = UNITS["s"]
+    busy = "" if load is None else f", load {load:.1f}"
+    return f"{seconds.text(median_s)}, IQR {seconds.text(iqr_s)}{busy}"

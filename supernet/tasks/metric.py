@@ -1,0 +1,36 @@
+"""What a task's quality is measured by: the names, units and directions of its metrics. Needs no torch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["max", "min"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a network's quality on some examples.
+
+    Attributes:
+        name: for example `accuracy`.
+        unit: of every value of it: `fraction`, or any other word.
+        direction: `max` where more is better.
+        meaning: what it is, in half a line.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    meaning: str = ""
+
+
+ACCURACY = Metric("accuracy", "fraction", "max", "share of right answers")
+FLIPS = Metric(
+    "flips", "fraction", "min", "share of examples that the original has right, and this network wrong"
+)
+AGREEMENT = Metric("agreement", "fraction", "max", "share of examples with the answer of the original")
+CALIBRATION = Metric(
+    "calibration", "fraction", "min", "expected calibration error of the class probabilities"
+)
+
+# of images of classes, the main one first
+CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION)
