@@ -21,12 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import nn
 
 from hw_profiles.files import write_atomic
 from hw_profiles.graph.layer import FP32
-from nas.run.progress import progress_bar
+from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.search.algorithms.evolution import spread_sample
 from nas.stages.sample import vary_share
 from supernet.data.dataset import Dataset, load_data
@@ -66,14 +65,14 @@ class SmallImages(ApqFamily):
         return PIXELS
 
 
-def trained(family: ApqFamily, dataset: Dataset, folder: Path, console: Console) -> nn.Module:
+def trained(family: ApqFamily, dataset: Dataset, folder: Path, reporter: Reporter) -> nn.Module:
     """The supernet, trained or with its training finished: a pass that is stopped, and one that ends it."""
     begun, ended, done = folder / "begun.pt", folder / "supernet.pt", 0
 
     def stop() -> bool:
         return done + 1 >= STEPS
 
-    with progress_bar(console, "train", STEPS + ENDED // RECIPE.batch_size) as update:
+    with progress_bar(reporter, "train", STEPS + ENDED // RECIPE.batch_size) as update:
         if (
             not begun.exists()
             or load_checkpoint(begun, fingerprint=family.space().fingerprint)["step"] < STEPS
@@ -153,13 +152,13 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=SAMPLES, metavar="NPZ", help="default: %(default)s")
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    console, dataset = Console(), load_data(arguments.data, seed=SEED, cache=arguments.folder)
+    reporter, dataset = PlainReporter(), load_data(arguments.data, seed=SEED, cache=arguments.folder)
     family = SmallImages("apq-proxyless", dataset.channels, len(dataset.classes))
-    net = trained(family, dataset, arguments.folder, console)
+    net = trained(family, dataset, arguments.folder, reporter)
     space = family.space()
     genomes, answers = drawn(family, arguments.samples), list(known(arguments.out))
     accuracy = evaluator(family, net, dataset)
-    with progress_bar(console, "evaluate", len(genomes)) as update:
+    with progress_bar(reporter, "evaluate", len(genomes)) as update:
         while len(answers) < len(genomes):
             answers.append(accuracy(space.candidate(genomes[len(answers)])))
             update(len(answers), f"accuracy {answers[-1]:.3f}")

@@ -32,7 +32,6 @@ from joint_fronts import Apart, Curve, apart, shares, standard_errors
 from joint_methods import METHODS, PARTS, Front, Task, fixed_networks, spread
 from numpy.typing import NDArray
 from optuna.trial import TrialState
-from rich.console import Console
 
 from hw_profiles.graph.layer import FP32
 from hw_profiles.measure.backend import Job
@@ -47,6 +46,7 @@ from nas.export.library.to_tvm import LIBRARY, build_library, run_library
 from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
 from nas.run.config import ProfileSection, RunConfig, SampleSection
+from nas.run.reporting import PlainReporter
 from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
 from nas.stages.pipeline import run_stage
@@ -362,7 +362,7 @@ def quick_run(folder: Path) -> Run:
     )
     run = open_run(folder, config)
     for stage in ("profile", "train", "sample"):
-        run_stage(run, stage, Console(stderr=True))
+        run_stage(run, stage, PlainReporter(partial(print, file=sys.stderr)))
     return run
 
 

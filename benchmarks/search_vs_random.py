@@ -22,9 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
-from rich.console import Console
 
 from nas.run.config import RunConfig, SampleSection
+from nas.run.reporting import QUIET
 from nas.run.run import Run, find_run
 from nas.search.objectives import to_min
 from nas.search.pareto import hypervolume
@@ -91,9 +91,8 @@ def share(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> floa
 
 def compare(run: Run, seed: int) -> Outcome:
     """Both searches with `seed`."""
-    quiet = Console(quiet=True)
-    run_sample(run, quiet)
-    document, setting = run_search(run, quiet), prepare(run)
+    run_sample(run, QUIET)
+    document, setting = run_search(run, QUIET), prepare(run)
     evaluator, space = setting.evaluator, run.family.space()
     found = [entry["genes"] for entry in (*document["candidates"], *document["evaluated"])]
     ours = dict(evaluator.measure([space.candidate(np.array(genes)) for genes in found]))

@@ -14,7 +14,6 @@ the best is known (SPECS.md section 3, acceptance 3: found in at most 30 % of th
         [--quick] [--json OUT]
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,9 +26,9 @@ from rich.console import Console
 from hw_profiles.profiles.block_samples import read_block_samples
 from hw_profiles.profiles.profile_json import load_profile
 from nas.cli.main import main as nas
-from nas.cli.options import add_options
-from nas.design.command import open_blocks
+from nas.design.command import DesignRequest, open_blocks
 from nas.design.designed import tempo
+from nas.run.practice import Practice
 from nas.search.space_design import (
     NETWORKS,
     POPULATION,
@@ -180,9 +179,9 @@ def measured_table(folder: Path, teacher: Path | None, quick: bool) -> BlockTabl
     words += ["--steps", "4", "--samples", "2", "--images", "128", "--evaluations", "9"] if quick else []
     if nas(["spaces", "design", *words]):
         raise SystemExit("no space could be designed")
-    parser = argparse.ArgumentParser()
-    add_options("spaces design", parser)
-    blocks = open_blocks(parser.parse_args(words))
+    practice = Practice(steps=4, samples=2, images=128) if quick else Practice()
+    types = tuple(MEASURED_TYPES.split(","))
+    blocks = open_blocks(DesignRequest(design, teacher=str(teacher), types=types, practice=practice))
     return blocks.table(load_profile(blocks.run.profile_path).cost_s)
 
 

@@ -8,20 +8,21 @@ of the random architectures alone with the runs' own recipes one after the other
 in `RUN/alone`; such a training goes on where it was stopped.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from harness import Row, argument_parser, interquartile_range, report
-from rich.console import Console
 from torch import nn
 
 from hw_profiles.graph.counts import macs
 from nas.evaluation.evaluate import Evaluator
-from nas.run.progress import progress_bar
+from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.run.run import Run, find_run
 from supernet.families.family import Family, load_family
 from supernet.qat.learned import LearnedQuantizers
@@ -74,7 +75,7 @@ def accuracies(
 
 
 def alone_accuracy(
-    runs: Sequence[Run], family: Family, candidate: Candidate, number: int, console: Console
+    runs: Sequence[Run], family: Family, candidate: Candidate, number: int, reporter: Reporter
 ) -> float:
     """Test accuracy of an architecture trained by itself, with the recipe of the supernet.
 
@@ -86,13 +87,13 @@ def alone_accuracy(
     for run in runs:
         path = run.folder / "alone" / f"{candidate.id}.pt"
         config = replace(run.config.train, schedule="largest", init=init, evaluate_every=0)
-        with progress_bar(console, f"alone {number}", 1) as update:
+        with progress_bar(reporter, f"alone {number}", 1) as update:
             for progress in train(only, run.dataset, config, path, seed=run.config.seed):
                 update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
         init = str(path)
     net = load_supernet(only, path)
     accuracy = next(accuracies(runs[-1], family, net, [candidate]))
-    console.print(f"random {number} trained alone: {accuracy:.4f}")
+    reporter.say(f"random {number} trained alone: {accuracy:.4f}")
     return accuracy
 
 
@@ -102,7 +103,8 @@ def main() -> None:
         "--run", type=Path, nargs="+", required=True, help="folder of a trained supernet, behind earlier ones"
     )
     parser.add_argument("--alone", type=int, default=0, metavar="K", help="architectures to train alone")
-    arguments, console = parser.parse_args(), Console(stderr=True)
+    arguments = parser.parse_args()
+    reporter = PlainReporter(partial(print, file=sys.stderr))
     runs = [find_run(folder) for folder in arguments.run]
     run = runs[-1]
     torch.set_num_threads(run.config.train.threads)
@@ -122,7 +124,7 @@ def main() -> None:
     found = np.zeros((len(POLICIES), len(architectures)))
     for row, fmt in enumerate(POLICIES):
         chosen = [uniform(family, candidate, fmt) for candidate in architectures]
-        with progress_bar(console, fmt, len(chosen)) as update:
+        with progress_bar(reporter, fmt, len(chosen)) as update:
             for i, accuracy in enumerate(accuracies(run, family, net, chosen, quantizers)):
                 found[row, i] = accuracy
                 update(i + 1, f"{accuracy:.4f}")
@@ -130,10 +132,10 @@ def main() -> None:
     rows = [
         *_rows_of_ends(found, how),
         *_rows_of_random(found[:, 2:], how, goal=None if quantizers is None else 2.0),
-        *_rows_alone(runs, family, drawn[: arguments.alone], found[0, 2:], console),
+        *_rows_alone(runs, family, drawn[: arguments.alone], found[0, 2:], reporter),
     ]
     mega = [sum(map(macs, family.workload(c).layers)) / 1e6 for c in architectures]
-    console.print(f"MMACs: largest {mega[0]:.1f}, smallest {mega[1]:.1f}, random {np.median(mega[2:]):.1f}")
+    reporter.say(f"MMACs: largest {mega[0]:.1f}, smallest {mega[1]:.1f}, random {np.median(mega[2:]):.1f}")
     report("supernet_accuracy", rows, arguments.json)
 
 
@@ -171,11 +173,11 @@ def _rows_of_random(found: np.ndarray, how: str, goal: float | None) -> list[Row
 
 
 def _rows_alone(
-    runs: Sequence[Run], family: Family, drawn: list[Candidate], shared: np.ndarray, console: Console
+    runs: Sequence[Run], family: Family, drawn: list[Candidate], shared: np.ndarray, reporter: Reporter
 ) -> list[Row]:
     rows = []
     for i, candidate in enumerate(drawn):
-        alone = alone_accuracy(runs, family, candidate, i, console)
+        alone = alone_accuracy(runs, family, candidate, i, reporter)
         peers = {"trained alone, test accuracy": alone, "in the supernet, test accuracy": float(shared[i])}
         lost = (alone - shared[i]) / POINT
         task = f"random {i} against itself trained alone"

@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.compare import CLOSE, Comparison, Pair, compare, why_nothing_in_common
@@ -15,6 +13,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from nas.problem.costs import compile_costs
 from nas.report.comparison import PLOTS, write_plot
+from nas.run.reporting import Reporter, Table
 from nas.search.objectives import objective
 from nas.search.units import show
 from supernet.families.family import Family, load_family
@@ -25,7 +24,7 @@ SEED = 0  # always the same networks: figures of two calls can be compared
 
 
 def compare_profiles(
-    a: Path, b: Path, *, space: str | None, plot: Path | None, console: Console
+    a: Path, b: Path, *, space: str | None, plot: Path | None, reporter: Reporter
 ) -> dict[str, Any]:
     """Compare two profile files, print what they say, and give it as plain data.
 
@@ -47,14 +46,14 @@ def compare_profiles(
             f"{len(profiles[1].table)}): {why_nothing_in_common(*profiles)}"
         )
     document = {**found.to_json(), "files": [str(a), str(b)], "networks": None, "plot": None}
-    _print_units(found, console)
+    _print_units(found, reporter)
     if space is not None:
         document["networks"] = compare_networks(*profiles, space)
-        _print_networks(document["networks"], found, console)
+        _print_networks(document["networks"], found, reporter)
     if plot is not None:
         write_plot(found, plot)
         document["plot"] = str(plot)
-        console.print(f"plot: {plot}")
+        reporter.say(f"plot: {plot}")
     return document
 
 
@@ -101,11 +100,11 @@ def covered_family(a: DeviceProfile, b: DeviceProfile, space: str) -> Family:
     return load_family(space, in_channels=min(channels), classes=min(classes), formats=formats)
 
 
-# -- on the console --------------------------------------------------------------------------------
+# -- for people -------------------------------------------------------------------------------------
 
 
-def _print_units(found: Comparison, console: Console) -> None:
-    console.print(f"A is {found.a}, B is {found.b}; ratios are B / A, above 1 is slower on B")
+def _print_units(found: Comparison, reporter: Reporter) -> None:
+    reporter.say(f"A is {found.a}, B is {found.b}; ratios are B / A, above 1 is slower on B")
     counts = {
         "compared": found.pairs,
         "near zero": found.near_zero,
@@ -113,43 +112,39 @@ def _print_units(found: Comparison, console: Console) -> None:
         "only in A": found.only_a,
         "only in B": found.only_b,
     }
-    console.print("units: " + ", ".join(f"{len(layers)} {name}" for name, layers in counts.items()))
+    reporter.say("units: " + ", ".join(f"{len(layers)} {name}" for name, layers in counts.items()))
     within = ", ".join(f"{found.share_within(share):.0%} within {share:.0%}" for share in CLOSE)
-    console.print(
+    reporter.say(
         f"median ratio {found.median_ratio:.3g}; {within}; rank correlation of the units: "
         f"Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}"
     )
-    table = Table("unit", "format", title="median ratio by kind of unit")
-    for title in ("units", "B / A"):
-        table.add_column(title, justify="right")
-    for (kind, fmt), (n, ratio) in found.by_kind().items():
-        table.add_row(kind, fmt, str(n), f"{ratio:.3f}")
-    console.print(table)
-    _print_pairs("faster on A", found.faster_on_a(), console)
-    _print_pairs("faster on B", found.faster_on_b(), console)
+    rows = [(kind, fmt, str(n), f"{ratio:.3f}") for (kind, fmt), (n, ratio) in found.by_kind().items()]
+    title = "median ratio by kind of unit"
+    reporter.show(Table(("unit", "format", "units", "B / A"), rows, title, numbers=2))
+    _print_pairs("faster on A", found.faster_on_a(), reporter)
+    _print_pairs("faster on B", found.faster_on_b(), reporter)
 
 
-def _print_pairs(title: str, pairs: tuple[Pair, ...], console: Console) -> None:
+def _print_pairs(title: str, pairs: tuple[Pair, ...], reporter: Reporter) -> None:
     if not pairs:
-        console.print(f"no unit is {title}")
+        reporter.say(f"no unit is {title}")
         return
-    table = Table("unit", title=title)
-    for column in ("A", "B", "B / A"):
-        table.add_column(column, justify="right", no_wrap=True)
     latency = objective("latency")
-    for pair in pairs:
-        table.add_row(pair.layer.key(), show(latency, pair.a_s), show(latency, pair.b_s), f"{pair.ratio:.3g}")
-    console.print(table)
+    rows = [
+        (pair.layer.key(), show(latency, pair.a_s), show(latency, pair.b_s), f"{pair.ratio:.3g}")
+        for pair in pairs
+    ]
+    reporter.show(Table(("unit", "A", "B", "B / A"), rows, title, numbers=3))
 
 
-def _print_networks(networks: dict[str, Any], found: Comparison, console: Console) -> None:
+def _print_networks(networks: dict[str, Any], found: Comparison, reporter: Reporter) -> None:
     tau, ratio = networks["kendall_tau"], networks["median_ratio"]
-    console.print(
+    reporter.say(
         f"{networks['space']} ({', '.join(networks['formats'])}): {networks['run_on_both']} of "
         f"{networks['sampled']} random networks run on both"
     )
     if tau is not None:
-        console.print(
+        reporter.say(
             f"Kendall's tau of their predicted latencies on {found.a} and on {found.b}: {tau:.3f}; "
             f"median ratio {ratio:.3g}"
         )

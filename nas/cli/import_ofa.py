@@ -1,41 +1,47 @@
 """`nas import-ofa`: a published once-for-all checkpoint as a supernet that training and sampling start at."""
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hw_profiles.errors import TrilobitError
+from nas.run.reporting import QUIET, Reporter
 from supernet.train.checkpoint import content_hash, save_checkpoint
 from supernet.zoo.ofa_checkpoint import ORIGINAL_NAMES, Fit, Imported, import_original
 
 
-def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Write the checkpoint as one of ours, and print what fitted.
+def import_checkpoint(
+    path: Path,
+    *,
+    space: str | None = None,
+    formats: tuple[str, ...] | None = None,
+    output: Path | None = None,
+    reporter: Reporter = QUIET,
+) -> dict[str, Any]:
+    """Write a published checkpoint as one of ours, and print what fitted.
+
+    Args:
+        space: whose it is; None finds that by the names and shapes of its tensors.
+        formats: number formats of the space; None takes its own.
+        output: where to; None is the space's name, in this folder.
 
     Raises:
         TrilobitError: the file is not readable without running code in it, or does not fit.
     """
-    path: Path = arguments.file
-    formats = tuple(name.strip() for name in arguments.formats.split(",")) if arguments.formats else None
-    found = import_original(path, space=arguments.space, formats=formats)
+    found = import_original(path, space=space, formats=formats)
     fit = found if isinstance(found, Fit) else found.fit
     for line in fit.lines():
-        console.print(line, markup=False, soft_wrap=True)
+        reporter.say(line)
     if isinstance(found, Fit):
         known = ", ".join(sorted(ORIGINAL_NAMES))
-        remedy = "leave --space out to find its own" if arguments.space else f"known spaces: {known}"
+        remedy = "leave --space out to find its own" if space else f"known spaces: {known}"
         raise TrilobitError(
             f"{path}: does not fit {fit.space}: {len(fit.missing)} tensors missing, {len(fit.unexpected)} "
             f"unexpected, {len(fit.reshaped)} of another shape; {remedy}"
         )
-    target: Path = arguments.output or Path(f"{fit.space}.pt")
+    target = output or Path(f"{fit.space}.pt")
     _save(target, path, found)
-    console.print(
+    reporter.say(
         f"{target}: {fit.classes} classes; use it with `nas train --space {fit.space} --init {target}`",
-        markup=False,
-        soft_wrap=True,
     )
     return {
         "checkpoint": str(target),

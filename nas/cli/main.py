@@ -9,12 +9,10 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable, redacted
@@ -26,13 +24,14 @@ from nas.cli.flags import CONFIGURED
 from nas.cli.interruption import interruptible
 from nas.run.lock import locked
 from nas.run.recording import taken_back_if_refused
+from nas.run.reporting import QUIET, Reporter
 from supernet.registry import FAMILIES, FORMATS
 from supernet.train.world import World, launched_world
 
 if TYPE_CHECKING:
     from nas.run.run import Run
 
-Command = Callable[[argparse.Namespace, Console], Any]
+Command = Callable[[argparse.Namespace, Reporter], Any]
 # these change a run folder: one of them at a time
 WRITERS = (*CONFIGURED, "spaces design")
 REPORTED = (
@@ -54,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(arguments)
                 return 0
             world = _launched(arguments.command)
-            console = Console(stderr=arguments.json, highlight=False, quiet=not world.writes)
+            reporter = _reporter(arguments) if world.writes else QUIET
             with _joined(world), _writing(arguments, world):
-                result = COMMANDS[arguments.command].function(arguments, console)
+                result = COMMANDS[arguments.command].function(arguments, reporter)
     except KeyboardInterrupt:
         if world.writes:
             print("nas: interrupted; the same command continues where this one stopped", file=sys.stderr)
@@ -70,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json and world.writes:
         print(json.dumps(result, indent=1))
     return 0
+
+
+def _reporter(arguments: argparse.Namespace) -> Reporter:
+    """Return what speaks to people: on standard error where standard output carries JSON."""
+    from rich.console import Console
+
+    from nas.cli.console import ConsoleReporter
+
+    return ConsoleReporter(Console(stderr=arguments.json, highlight=False))
 
 
 def _tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -109,12 +117,12 @@ def _writing(arguments: argparse.Namespace, world: World) -> Iterator[None]:
         yield
 
 
-def _open(arguments: argparse.Namespace, console: Console) -> "Run":
+def _open(arguments: argparse.Namespace, reporter: Reporter) -> "Run":
     """The run that the arguments name, and torch on as many threads as it says."""
     configuration = configure(arguments)
-    console.print(f"nas {arguments.command}: {arguments.output}", markup=False, soft_wrap=True)
+    reporter.say(f"nas {arguments.command}: {arguments.output}")
     for note in configuration.notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
+        reporter.say(f"  {note}")
     import torch  # from here on it takes seconds
 
     from nas.run.run import open_run
@@ -122,139 +130,166 @@ def _open(arguments: argparse.Namespace, console: Console) -> "Run":
 
     run = open_run(arguments.output, configuration.config, arguments.line)
     torch.set_num_threads(run.config.train.threads)
-    console.print(f"  {run.dataset}", markup=False, soft_wrap=True)
+    reporter.say(f"  {run.dataset}")
     if seen := resolutions(run.family):
         sizes = f"{seen[0]}" if len(seen) == 1 else f"{seen[0]} to {seen[-1]}"
-        console.print(f"  networks of {run.config.space.name} see them at {sizes} pixels", soft_wrap=True)
+        reporter.say(f"  networks of {run.config.space.name} see them at {sizes} pixels")
     return run
 
 
-def _run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _run(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.cli.summary import print_summary
     from nas.stages.pipeline import run_all  # torch and all engines: only where they are needed
 
-    run = _open(arguments, console)
-    run_all(run, console)
-    return print_summary(run, console)
+    run = _open(arguments, reporter)
+    run_all(run, reporter)
+    return print_summary(run, reporter)
 
 
-def _stage(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _stage(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.stages.pipeline import run_stage
 
-    run = _open(arguments, console)
-    run_stage(run, arguments.command, console)
+    run = _open(arguments, reporter)
+    run_stage(run, arguments.command, reporter)
     return {"stage": arguments.command, "folder": str(run.folder)}
 
 
-def _profile(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _profile(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.run.run import find_run
     from nas.stages.profile import run_validation
 
-    found = _stage(arguments, console)
+    found = _stage(arguments, reporter)
     if arguments.networks is not None:
-        run_validation(find_run(arguments.output), arguments.networks, console)
+        run_validation(find_run(arguments.output), arguments.networks, reporter)
     return found
 
 
-def _fit(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _fit(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.run.run import find_run
     from nas.stages.quality import print_quality
 
-    found = _stage(arguments, console)
-    return {**found, **print_quality(find_run(arguments.output), console)} if arguments.report else found
+    found = _stage(arguments, reporter)
+    return {**found, **print_quality(find_run(arguments.output), reporter)} if arguments.report else found
 
 
-def _train(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    found = _stage(arguments, console)
+def _train(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    found = _stage(arguments, reporter)
     if arguments.ship is not None and launched_world().writes:
         from nas.export.shipping import ship
         from nas.run.run import find_run
 
-        ship(find_run(arguments.output), arguments.ship, console)
+        ship(find_run(arguments.output), arguments.ship, reporter)
     return found
 
 
-def _compare(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _compare(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.cli.compare import compare_profiles
 
     return compare_profiles(
-        arguments.a, arguments.b, space=arguments.space, plot=arguments.plot, console=console
+        arguments.a, arguments.b, space=arguments.space, plot=arguments.plot, reporter=reporter
     )
 
 
-def _import(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _import(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from hw_profiles.profiles.profile_json import save_profile
     from hw_profiles.profiles.published_tables import import_table
 
     profile = import_table(arguments.table)
     save_profile(profile, arguments.output)
-    console.print(
+    reporter.say(
         f"{arguments.output}: {len(profile.table)} units of {profile.device.name}; "
         f"search on it with --device recorded:{arguments.output}"
     )
     return {"profile": str(arguments.output), "units": len(profile.table)}
 
 
-def _report(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _report(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     folder: Path = arguments.output
     if not any((folder / name).exists() for name in REPORTED) and not any(folder.glob("profiles/*.json")):
         raise TrilobitError(
             f"{folder}: nothing to report on{other_runs(folder)}; `nas run -o {folder}` makes something"
         )
-    console.print(f"nas report: {folder}", markup=False, soft_wrap=True)
+    reporter.say(f"nas report: {folder}")
     from nas.report import write_report
     from nas.run.run import find_run
 
     path = write_report(find_run(folder).folder)
-    console.print(f"report: {path}")
+    reporter.say(f"report: {path}")
     return {"report": str(path)}
 
 
-def _worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.evaluation.worker import run_worker
+def _worker(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.evaluation.worker import run_worker, worker_status
 
-    return run_worker(arguments, console)
-
-
-def _import_ofa(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.cli.import_ofa import run
-
-    return run(arguments, console)
-
-
-def _bench(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.serving.bench import run
-
-    return run(arguments, console)
+    if arguments.status:
+        return worker_status(arguments.output, storage_url=arguments.storage, reporter=reporter)
+    return run_worker(
+        arguments.output,
+        storage_url=arguments.storage,
+        data=arguments.data,
+        measure=arguments.measure,
+        idle=arguments.idle,
+        reporter=reporter,
+    )
 
 
-def _verify(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.verification.verification import run
+def _import_ofa(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.cli.import_ofa import import_checkpoint
 
-    return run(arguments, console)
+    return import_checkpoint(
+        arguments.file,
+        space=arguments.space,
+        formats=_listed(arguments.formats) or None,
+        output=arguments.output,
+        reporter=reporter,
+    )
 
 
-def _devices(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def _bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.run.command_sections import BenchSection
+    from nas.serving.bench import bench
+
+    section = BenchSection(tuple(arguments.threads), tuple(arguments.batch or ()), arguments.seconds)
+    result = bench(arguments.model, section, run_library=arguments.run_library, reporter=reporter)
+    return {"model": str(result.model), "settings": [asdict(setting) for setting in result.settings]}
+
+
+def _verify(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.verification.verification import verify_networks
+
+    verification = verify_networks(
+        arguments.folder,
+        data=arguments.data,
+        latency=not arguments.no_latency,
+        run_library=arguments.run_library,
+        key=arguments.verify_key,
+        reporter=reporter,
+    )
+    verification.require()
+    return {name: [asdict(one) for one in found] for name, found in verification.findings.items()}
+
+
+def _devices(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
     """What can be measured on here."""
     from nas.run.devices import available_devices
 
     found = []
     for device in available_devices():
-        console.print(f"{device['name']:<36} {device['what']}", markup=False, soft_wrap=True)
+        reporter.say(f"{device['name']:<36} {device['what']}")
         found.append(device)
     return found
 
 
-def _spaces(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
     """What can be searched."""
     listed = sorted(names("trilobit.spaces", FAMILIES))
-    console.print(f"{len(listed)} spaces:")
+    reporter.say(f"{len(listed)} spaces:")
     from supernet.families.family import load_family
 
     found = []
     for name in listed:
         space = load_family(name, in_channels=3, classes=10).space()
-        console.print(
+        reporter.say(
             f"{name:<16} {space.size:.3g} networks, {len(space.choices)} choices, fingerprint "
             f"{space.fingerprint}"
         )
@@ -269,18 +304,46 @@ def _spaces(arguments: argparse.Namespace, console: Console) -> list[dict[str, A
     return found
 
 
-def _design(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    from nas.design.command import run
+def _design(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.design.command import DesignRequest, design_space, parse_limits
+    from nas.design.published import design_on_table
+    from nas.run.practice import Effort, Practice
 
-    return run(arguments, console)
+    limits, effort = parse_limits(arguments.max_latency), Effort(arguments.evaluations, arguments.seed)
+    if arguments.table is not None:
+        return design_on_table(
+            arguments.table,
+            arguments.output,
+            limits=limits,
+            spaces=arguments.spaces,
+            effort=effort,
+            reporter=reporter,
+        )
+    practice = Practice(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
+    request = DesignRequest(
+        arguments.output,
+        data=arguments.data,
+        device=arguments.device,
+        teacher=arguments.teacher,
+        types=_listed(arguments.types),
+        limits=limits,
+        title=arguments.title,
+        practice=practice,
+        effort=effort,
+    )
+    return design_space(request, reporter)
 
 
-def _formats(arguments: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
+
+
+def _formats(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
     """Number formats a layer can take."""
     found = []
     for name in sorted(names("trilobit.formats", FORMATS)):
         number_format = load("trilobit.formats", FORMATS, name)
-        console.print(
+        reporter.say(
             f"{name:<8} {number_format.bits:>2} bits per weight, "
             f"stored as ONNX {number_format.onnx_weight_type}"
         )

@@ -2,17 +2,15 @@
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.written import written_networks
+from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective
 from nas.search.pareto import non_dominated
@@ -85,14 +83,14 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
     ]
 
 
-def print_summary(run: Run, console: Console) -> dict[str, Any]:
+def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Print the exported networks, the fastest first, and return them as data."""
     manifests = map(read_manifest, written_networks(run.export_path, MANIFEST))
     networks = sorted(map(exported_network, manifests), key=lambda network: network.latency_s)
-    console.print(table(networks))
+    reporter.show(table(networks))
     for line in _footnotes(networks, run):
-        console.print(line, highlight=False)
-    console.print(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
+        reporter.say(line)
+    reporter.say(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
     rows = [
         {
             "id": network.id,
@@ -110,20 +108,16 @@ def print_summary(run: Run, console: Console) -> dict[str, Any]:
 
 def table(networks: Sequence[ExportedNetwork]) -> Table:
     """Return the table; it fits into 80 columns, which is what output that is no terminal gets."""
-    rows, remarks = (
-        Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)),
-        notes(networks),
-    )
-    rows.add_column("network", no_wrap=True, min_width=12)  # whole: it names the folder
-    titles = ("test accuracy", "latency", "IQR", "ratio", "size", "low-bit")
-    for title in (*titles, "") if any(remarks) else titles:
-        rows.add_column(title, justify="right", no_wrap=True)
-    for network, remark in zip(networks, remarks, strict=True):
-        rows.add_row(*_cells(network), *([remark] if any(remarks) else []))
-    return rows
+    remarks = notes(networks)
+    columns = ("network", "test accuracy", "latency", "IQR", "ratio", "size", "low-bit")
+    rows = [_cells(network) for network in networks]
+    if not any(remarks):
+        return Table(columns, rows, numbers=6)
+    remarked = [(*cells, remark) for cells, remark in zip(rows, remarks, strict=True)]
+    return Table((*columns, ""), remarked, numbers=7)
 
 
-def _cells(network: ExportedNetwork) -> Iterable[str]:
+def _cells(network: ExportedNetwork) -> tuple[str, ...]:
     ratio = network.of_largest
     return (
         network.id,

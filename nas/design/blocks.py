@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
@@ -24,7 +23,8 @@ from hw_profiles.profiles.profiler import profile_layers
 from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
 from nas.design.imitation import INT8, Imitation, Lesson, losses
 from nas.run.documents import read_optional
-from nas.run.progress import progress_bar, tell_of_waiting
+from nas.run.progress import tell_of_waiting
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.search.space_design import BlockTable, block_table
 from nas.stages.profile import random_emitter, start_profile
@@ -93,11 +93,11 @@ class Blocks:
         """Those whose losses are still to be found."""
         return tuple(one for one in self.imitations if self.known(one) is None)
 
-    def imitate(self, console: Console) -> None:
+    def imitate(self, reporter: Reporter) -> None:
         """Train and judge what is missing, and keep each as soon as it is done."""
         missing, done = self.missing(), 0
         total = sum(self.practice.steps + len(one.sub_stages) for one in missing)
-        with progress_bar(console, "imitate", total) as update:
+        with progress_bar(reporter, "imitate", total) as update:
             for one in missing:
                 name = f"stage {one.s}, {one.block}"
 
@@ -135,12 +135,12 @@ class Blocks:
         layers = [layer for part in parts for layer in self.layers(part)]
         return tuple(dict.fromkeys([*layers, *(layer for each in self.ends for layer in each)]))
 
-    def measure(self, console: Console) -> DeviceProfile:
+    def measure(self, reporter: Reporter) -> DeviceProfile:
         """The profile of the units; what its numbers are refused of is predicted."""
         run, profile = self.run, start_profile(self.run)
         rng, saving = np.random.default_rng(run.config.seed), 0.0
         with (
-            progress_bar(console, "units", len(self.units)) as update,
+            progress_bar(reporter, "units", len(self.units)) as update,
             tell_of_waiting(lambda note: update(len(self.units) - len(profile.missing(self.units)), note)),
         ):
             for grown in profile_layers(run.backend, profile, self.units, emit=random_emitter(run), rng=rng):

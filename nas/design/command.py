@@ -1,23 +1,22 @@
 """`nas spaces design`: a space whose block types and width windows suit one device."""
 
-import argparse
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.design.base import base_of
 from nas.design.blocks import Blocks, describe
 from nas.design.designed import Designed, design, summary, verdict
 from nas.design.imitation import lessons
-from nas.design.published import run_published
 from nas.run.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.run.defaults import BY_DATA
 from nas.run.practice import Effort, Practice
+from nas.run.reporting import QUIET, Reporter
 from nas.run.run import Run
 from nas.search.limits import Limit, parse_limit
 from nas.search.objectives import objective
@@ -34,37 +33,66 @@ from supernet.train.initial import start_from, weights_path
 from supernet.zoo import PREFIX, is_shipped
 
 
-def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Find out how well and how fast the blocks are, and write the best space.
+@dataclass(frozen=True)
+class DesignRequest:
+    """What a space is designed for.
+
+    Attributes:
+        output: folder for `space.json` and what it comes from.
+        data: source of the images that blocks learn from.
+        device: what they are measured on.
+        teacher: a trained supernet: a file, a run folder, or `shipped:NAME`; None takes the one that is
+            shipped for the data.
+        types: block types; none means all.
+        limits: on latency, to design for; none means what half of all random networks meet.
+        title: of the space.
+        practice, effort: how blocks are trained and judged, and how long the space is looked for.
+    """
+
+    output: Path
+    data: str = "digits"
+    device: str = "ort"
+    teacher: str | None = None
+    types: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    title: str = "designed"
+    practice: Practice = field(default_factory=Practice)
+    effort: Effort = field(default_factory=Effort)
+
+    def __post_init__(self) -> None:
+        if not self.title.strip():
+            raise TrilobitError("--title must not be empty")
+
+
+def design_space(request: DesignRequest, reporter: Reporter = QUIET) -> dict[str, Any]:
+    """Measure how good and how fast the blocks are, and write the best space; return its document.
 
     Raises:
         TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
     """
-    limits = _limits(arguments.max_latency)
-    if arguments.table is not None:
-        return run_published(arguments, limits, console)
     torch.set_num_threads(1)  # stages are small, and what is measured needs the other cores idle
-    blocks = open_blocks(arguments)
-    _announce(blocks, console)
-    blocks.imitate(console)
-    profile = blocks.measure(console)
+    blocks = open_blocks(request)
+    _announce(blocks, reporter)
+    blocks.imitate(reporter)
+    profile = blocks.measure(reporter)
     table = blocks.table(profile.cost_s)
-    designed = design(table, limits, seed=arguments.seed, evaluations=arguments.evaluations, console=console)
-    return _report(blocks, designed, arguments, console)
+    effort = request.effort
+    designed = design(
+        table, request.limits, seed=effort.seed, evaluations=effort.evaluations, reporter=reporter
+    )
+    return _report(blocks, designed, request, reporter)
 
 
 # -- what is asked for -----------------------------------------------------------------------------
 
 
-def _limits(text: str | None) -> tuple[Limit, ...]:
+def parse_limits(text: str | None) -> tuple[Limit, ...]:
+    """Return the limits on latency that are written in `text`, joined by commas.
+
+    Raises:
+        TrilobitError: one cannot be read.
+    """
     return tuple(parse_limit(part, objective("latency")) for part in text.split(",")) if text else ()
-
-
-def _practice(arguments: argparse.Namespace) -> Practice:
-    if not arguments.title.strip():
-        raise TrilobitError("--title must not be empty")
-    Effort(arguments.evaluations, arguments.seed)
-    return Practice(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
 
 
 def _teacher_path(name: str | None, source: str) -> Path:
@@ -85,24 +113,24 @@ def _teacher_path(name: str | None, source: str) -> Path:
     return path / "supernet" / "last.pt" if path.is_dir() else path
 
 
-def open_blocks(arguments: argparse.Namespace) -> Blocks:
-    """The blocks that the arguments are about, as far as they are known.
+def open_blocks(request: DesignRequest) -> Blocks:
+    """Return the blocks that are asked for, as far as they are known.
 
     Raises:
         TrilobitError: bad options, or a teacher that cannot be imitated.
     """
-    practice = _practice(arguments)
-    path = _teacher_path(arguments.teacher, arguments.data)
+    practice = request.practice
+    path = _teacher_path(request.teacher, request.data)
     weights = load_weights(path)
     config = RunConfig(
-        seed=arguments.seed,
-        data=DataSection(arguments.data),
-        device=DeviceSection(name=arguments.device),
+        seed=request.effort.seed,
+        data=DataSection(request.data),
+        device=DeviceSection(name=request.device),
         space=SpaceSection(weights.space),
     )
-    found = Run(arguments.output, config)
+    found = Run(request.output, config)
     found.backend.describe()
-    types = [name.strip() for name in arguments.types.split(",")] if arguments.types else list(BLOCKS)
+    types = list(request.types or BLOCKS)
     base = base_of(found.family, types)
     if not base.imitated:
         raise TrilobitError(f"the last maps of {weights.space} are too small to be imitated")
@@ -129,7 +157,7 @@ def _teacher(found: Run, path: Path, practice: Practice) -> tuple[Subnet, torch.
     return teacher, images
 
 
-def _announce(blocks: Blocks, console: Console) -> None:
+def _announce(blocks: Blocks, reporter: Reporter) -> None:
     """Say what will be done and how long that will take, from timing a step of each type in a stage."""
     missing, practice = blocks.missing(), blocks.practice
     seconds = 0.0
@@ -146,24 +174,20 @@ def _announce(blocks: Blocks, console: Console) -> None:
     measuring = 0.0 if run.recorded else measuring_seconds(run, blocks.units)
     unknown, base = len(start_profile(run).missing(blocks.units)), blocks.base
     spaces = np.prod([len(base.types) * len(stage.windows) for stage in base.stages])
-    console.print(
+    reporter.say(
         f"{spaces:,} spaces: {len(base.stages)} stages, {len(base.types)} block types "
         f"({', '.join(base.types)}), widths around those of {run.config.space.name}",
-        soft_wrap=True,
     )
-    console.print(
+    reporter.say(
         f"to do: {len(missing)} of {len(blocks.imitations)} (stage, type) to imitate, about "
         f"{seconds:.0f} s; {unknown} of {len(blocks.units)} units to measure on "
         f"{run.backend.describe().name}, about {measuring:.0f} s",
-        soft_wrap=True,
     )
 
 
-def _report(
-    blocks: Blocks, designed: Designed, arguments: argparse.Namespace, console: Console
-) -> dict[str, Any]:
+def _report(blocks: Blocks, designed: Designed, request: DesignRequest, reporter: Reporter) -> dict[str, Any]:
     base, evolved = blocks.base, designed.evolved
-    space, path = base.space(arguments.title, evolved.best), arguments.output / "space.json"
+    space, path = base.space(request.title, evolved.best), request.output / "space.json"
     found = {
         "device": blocks.run.backend.describe().name,
         **summary(designed),
@@ -172,7 +196,7 @@ def _report(
     }
     save_space(path, space, found)
     for line in describe(base, evolved.best):
-        console.print(line)
-    console.print(verdict(designed), soft_wrap=True)
-    console.print(f"{path}: {space.name}; search it with `nas run --space {path}`", soft_wrap=True)
+        reporter.say(line)
+    reporter.say(verdict(designed))
+    reporter.say(f"{path}: {space.name}; search it with `nas run --space {path}`")
     return {"space": str(path), "name": space.name, **found, "stages": list(describe(base, evolved.best))}

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.search.limits import Limit
 from nas.search.objectives import objective
 from nas.search.space_design import (
@@ -71,7 +70,7 @@ def design(
     evaluations: int = EVALUATIONS,
     networks: int = NETWORKS,
     compared: int = COMPARED,
-    console: Console,
+    reporter: Reporter,
 ) -> Designed:
     """Evolve a space on a table of blocks; without limits, for one that half of all networks meet.
 
@@ -87,7 +86,7 @@ def design(
     )
     score = scores_under(drawn, limits_s)
     most, (population, tournament) = int(min(evaluations, table.size)), tempo(table)
-    with progress_bar(console, "evolve", most) as update:
+    with progress_bar(reporter, "evolve", most) as update:
         evolved = evolve(
             table,
             score,

@@ -1,18 +1,17 @@
 """`nas spaces design --table`: on blocks that others have judged and timed."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profiles.block_samples import BlockSamples, read_block_samples
 from nas.design.designed import design, summary, verdict
 from nas.run.practice import Effort
+from nas.run.reporting import QUIET, Reporter
 from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, Spaces, block_table
 
@@ -20,7 +19,15 @@ SCHEMA = "design/1"
 COMPARED = 1000  # random spaces: enough to say what beats 99 % of them
 
 
-def run_published(arguments: argparse.Namespace, limits: Sequence[Limit], console: Console) -> dict[str, Any]:
+def design_on_table(
+    table_file: str,
+    output: Path,
+    *,
+    limits: Sequence[Limit] = (),
+    spaces: str | None = None,
+    effort: Effort | None = None,
+    reporter: Reporter = QUIET,
+) -> dict[str, Any]:
     """Design a space on a published table, and score others beside it.
 
     The block types are the publication's, so that nothing here can search the space: what is written is its
@@ -29,14 +36,13 @@ def run_published(arguments: argparse.Namespace, limits: Sequence[Limit], consol
     Raises:
         TrilobitError: no such table, spaces that are none of it, or no network meets a limit.
     """
-    effort = Effort(arguments.evaluations, arguments.seed)
-    samples = _samples(arguments.table)
+    effort = effort or Effort()
+    samples = _samples(table_file)
     table = block_table(samples.groups, constant_s=[0.0] * len(samples.sizes))
-    named = _spaces(arguments.spaces, table)
-    console.print(
+    named = _spaces(spaces, table)
+    reporter.say(
         f"{samples.device}: {len(table.loss):,} sampled sub-stages at {len(samples.sizes)} resolutions, "
         f"{table.size:,.0f} spaces; their latencies are the publication's, what no stage holds counts 0 s",
-        soft_wrap=True,
     )
     designed = design(
         table,
@@ -44,14 +50,14 @@ def run_published(arguments: argparse.Namespace, limits: Sequence[Limit], consol
         seed=effort.seed,
         evaluations=effort.evaluations,
         compared=COMPARED,
-        console=console,
+        reporter=reporter,
     )
     best = designed.evolved.best
-    spaces = {_code(best): best, **named}
-    beaten = dict(zip(spaces, designed.beaten(np.array([*spaces.values()])).tolist(), strict=True))
+    scored = {_code(best): best, **named}
+    beaten = dict(zip(scored, designed.beaten(np.array([*scored.values()])).tolist(), strict=True))
     for code, share in beaten.items():
-        console.print(f"{code}: beats {share:.1%} of {COMPARED} random spaces")
-    console.print(verdict(designed), soft_wrap=True)
+        reporter.say(f"{code}: beats {share:.1%} of {COMPARED} random spaces")
+    reporter.say(verdict(designed))
     document = {
         "schema": SCHEMA,
         "device": samples.device,
@@ -59,9 +65,9 @@ def run_published(arguments: argparse.Namespace, limits: Sequence[Limit], consol
         **summary(designed),
         "beats_random": beaten,
     }
-    path = arguments.output / "design.json"
+    path = output / "design.json"
     write_json(path, document)
-    console.print(f"{path}", soft_wrap=True)
+    reporter.say(f"{path}")
     return document
 
 

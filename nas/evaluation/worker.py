@@ -1,20 +1,20 @@
 """`nas worker`: evaluates for a run that another machine leads."""
 
-import argparse
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.evaluation.evaluate import Evaluator
 from nas.evaluation.queue import count_crowd
 from nas.evaluation.sharing import IDENTITY, POLL_S, Task, check_same, differences, work_off
 from nas.run.documents import Environment, read_optional
+from nas.run.reporting import QUIET, Reporter
 from nas.run.run import Run, find_run
 from nas.run.storage import Storage, failures_of, hidden, open_storage
 from nas.run.wanted import parse_time
@@ -23,39 +23,65 @@ KINDS = ("samples", "finalists")
 SAMPLES = "supernet-"  # how the names of their studies begin
 
 
-def run_worker(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Work until nothing has come for `--idle`; gives what was done. With `--status`, only look.
+def run_worker(
+    folder: Path,
+    *,
+    storage_url: str | None = None,
+    data: str | None = None,
+    measure: bool = False,
+    idle: str | None = None,
+    reporter: Reporter = QUIET,
+) -> dict[str, Any]:
+    """Evaluate for the run in `folder` until nothing has come for `idle`; return what was done.
+
+    Args:
+        storage_url, data: on this machine, where they are not those of the run.
+        measure: whether finalists are measured too: this machine is the run's device.
+        idle: a time such as `10m`; None stays.
 
     Raises:
         TrilobitError: no run folder or no storage, or the storage holds another run.
     """
-    run = _configured(arguments)
+    run = _configured(folder, storage_url, data)
     storage = open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
-    if arguments.status:
-        return show_status(storage, run.storage_url, console)
     torch.set_num_threads(run.config.train.threads)
-    idle_s = parse_time(arguments.idle) if arguments.idle else float("inf")
-    done = work(run, storage, console, measure=arguments.measure, idle_s=idle_s)
-    console.print("evaluated " + ", ".join(f"{done[name]} {name}" for name in KINDS))
+    idle_s = parse_time(idle) if idle else float("inf")
+    done = work(run, storage, reporter, measure=measure, idle_s=idle_s)
+    reporter.say("evaluated " + ", ".join(f"{done[name]} {name}" for name in KINDS))
     return {"storage": hidden(run.storage_url), "evaluated": {name: done[name] for name in KINDS}}
 
 
-def _configured(arguments: argparse.Namespace) -> Run:
-    """The folder's run, with this machine's storage and data."""
-    run = find_run(arguments.output)
+def worker_status(
+    folder: Path, *, storage_url: str | None = None, reporter: Reporter = QUIET
+) -> dict[str, Any]:
+    """Print and return what of the run in `folder` is done, waits and is claimed, and by whom.
+
+    Raises:
+        TrilobitError: as in `run_worker`.
+    """
+    run = _configured(folder, storage_url, None)
+    storage = open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
+    return show_status(storage, run.storage_url, reporter)
+
+
+def _configured(folder: Path, storage_url: str | None, data: str | None) -> Run:
+    """Return the folder's run, with this machine's storage and data."""
+    run = find_run(folder)
     config = run.config
-    url = arguments.storage or config.storage.url
+    url = storage_url or config.storage.url
     if not url:
         raise TrilobitError(
-            f"{arguments.output}: this run keeps its evaluations to itself; start `nas run --storage URL`, "
+            f"{folder}: this run keeps its evaluations to itself; start `nas run --storage URL`, "
             "and give its workers the same --storage"
         )
-    source = arguments.data or config.data.source
+    source = data or config.data.source
     here = replace(config, storage=replace(config.storage, url=url), data=replace(config.data, source=source))
     return Run(run.folder, here, leader=read_optional(run.folder / "env.json", Environment))
 
 
-def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s: float) -> Mapping[str, int]:
+def work(
+    run: Run, storage: Storage, reporter: Reporter, *, measure: bool, idle_s: float
+) -> Mapping[str, int]:
     """Evaluate whatever waits, until nothing has waited for `idle_s`; counts by kind.
 
     Finalists are measured only where that gives the device's own numbers: where they are looked up, or where
@@ -64,25 +90,25 @@ def work(run: Run, storage: Storage, console: Console, *, measure: bool, idle_s:
     Raises:
         TrilobitError: the storage holds another run, or fails, or `measure` is set and there is no device.
     """
-    tasks, done, joined = _tasks(run, console, measure=measure), Counter[str](), dict[str, Task]()
-    with console.status("waiting for evaluations") as status:
+    tasks, done, joined = _tasks(run, reporter, measure=measure), Counter[str](), dict[str, Task]()
+    with reporter.status("waiting for evaluations") as status:
         last = time.monotonic()
         while time.monotonic() - last < idle_s:
             for name, task in _join(tasks, joined, run, storage).items():
                 joined[name] = task
                 who = f"{name}: joined {hidden(run.storage_url)} as {task.queue.name}"
-                console.print(who, markup=False, soft_wrap=True)
+                reporter.say(who)
             worked = _work_once(joined)
             done.update(worked)
             if worked:
                 last = time.monotonic()
-                status.update("evaluated " + ", ".join(f"{done[name]} {name}" for name in joined))
+                status("evaluated " + ", ".join(f"{done[name]} {name}" for name in joined))
             else:
                 time.sleep(POLL_S)
     return done
 
 
-def _tasks(run: Run, console: Console, *, measure: bool) -> dict[str, Task]:
+def _tasks(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Task]:
     """What this machine can evaluate, by kind."""
     evaluator = Evaluator(run)
     tasks = {"samples": evaluator.sampling}
@@ -90,11 +116,11 @@ def _tasks(run: Run, console: Console, *, measure: bool) -> dict[str, Task]:
         if measure or run.recorded:
             tasks["finalists"] = evaluator.measuring
             device = run.backend.describe()
-            console.print(f"finalists: on {device.name} ({device.cpu})", markup=False, soft_wrap=True)
+            reporter.say(f"finalists: on {device.name} ({device.cpu})")
     except TrilobitError as error:
         if measure:
             raise
-        console.print(f"finalists: left to others ({error})", markup=False, soft_wrap=True)
+        reporter.say(f"finalists: left to others ({error})")
     return tasks
 
 
@@ -136,7 +162,7 @@ def _is_rival(study: str, wanted: str) -> bool:
     return study.startswith(SAMPLES) and wanted.startswith(SAMPLES)
 
 
-def show_status(storage: Storage, url: str, console: Console) -> dict[str, Any]:
+def show_status(storage: Storage, url: str, reporter: Reporter) -> dict[str, Any]:
     """Print and give, of every study, what is done, waits and is claimed, and by whom."""
     found = {}
     with failures_of(url):
@@ -144,5 +170,5 @@ def show_status(storage: Storage, url: str, console: Console) -> dict[str, Any]:
             trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
             found[name] = asdict(count_crowd(trials))
             line = f"{name}: {found[name]['done']} done, {count_crowd(trials)}"
-            console.print(line, markup=False, soft_wrap=True)
+            reporter.say(line)
     return {"storage": hidden(url), "studies": found}

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import tomli_w
-from rich.console import Console
 from torch import nn
 
 from hw_profiles.documents import read_document
@@ -20,7 +19,7 @@ from hw_profiles.streams import Stream, open_stream
 from nas.export.markdown import escaped
 from nas.run.config import RunConfig
 from nas.run.documents import Environment, Timings, read_optional
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from supernet.families.family import Family, load_family
 from supernet.space.space import Candidate
@@ -37,7 +36,7 @@ RECIPE = "recipe.toml"
 Row = dict[str, Any]
 
 
-def ship(run: Run, path: Path, console: Console, *, random: int = RANDOM) -> Weights:
+def ship(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -> Weights:
     """Write the run's finished supernet to `path`, and its model card beside it.
 
     Its accuracies are measured on the test part: of both ends of the space and of `random` random
@@ -53,12 +52,12 @@ def ship(run: Run, path: Path, console: Console, *, random: int = RANDOM) -> Wei
     net.load_state_dict(compact(net.state_dict()))  # what is measured is what is shipped
     state = load_checkpoint(run.checkpoint_path, fingerprint=run.family.space().fingerprint)
     data, described = run.dataset, _described(run, state)
-    described["accuracies"] = _accuracies(run, net, random, console)
+    described["accuracies"] = _accuracies(run, net, random, reporter)
     tensors = net.state_dict()
     weights = Weights(tensors, run.config.space.name, data.classes, data.fingerprint, metadata=described)
     save_weights(path, weights)
     write_atomic(card, _card(weights, path))
-    console.print(f"{path}: {path.stat().st_size:,} bytes; model card: {card}")
+    reporter.say(f"{path}: {path.stat().st_size:,} bytes; model card: {card}")
     return weights
 
 
@@ -114,7 +113,7 @@ def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
 # -- accuracies -----------------------------------------------------------------------------------
 
 
-def _accuracies(run: Run, net: nn.Module, random: int, console: Console) -> list[Row]:
+def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> list[Row]:
     """One row per architecture: `network`, `macs`, and the test accuracy in each format."""
     data = run.dataset
     family = load_family(
@@ -125,14 +124,14 @@ def _accuracies(run: Run, net: nn.Module, random: int, console: Console) -> list
     drawn = space.sample(random, rng=open_stream(run.config.seed, Stream.SHIPPED))
     others = {f"random {i}": space.candidate(genes) for i, genes in enumerate(drawn)}
     architectures = {**ends, **others}
-    console.print(f"test accuracy of {len(architectures)} networks, each in {' and '.join(FORMATS)}:")
+    reporter.say(f"test accuracy of {len(architectures)} networks, each in {' and '.join(FORMATS)}:")
     rows: list[Row] = [
         {"network": name, "macs": sum(map(macs, family.workload(candidate).layers))}
         for name, candidate in architectures.items()
     ]
     calibration = calibration_images(data, seed=run.config.seed)
     jobs = list(itertools.product(zip(rows, architectures.values(), strict=True), FORMATS))
-    with progress_bar(console, "test", len(jobs)) as update:
+    with progress_bar(reporter, "test", len(jobs)) as update:
         for done, ((row, candidate), number_format) in enumerate(jobs, 1):
             uniform = _uniform(family, candidate, number_format)
             network = build_network(family, net, uniform, data, calibration)

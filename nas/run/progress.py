@@ -1,4 +1,4 @@
-"""Progress of long work: a bar for each kind of it on a terminal, a line now and then where there is none."""
+"""Progress of long work: how far each kind of it is, when it will end, and that in words."""
 
 import math
 import threading
@@ -6,25 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from hw_profiles.measure.host import load_average
 from hw_profiles.measure.interleave import watching
 
 LINE_S = 30.0  # between two lines where the output is no terminal
 Update = Callable[[float, str], None]  # how much is done, and a note
-
-
-class Add(Protocol):
-    """Adds a kind of work; gives what updates it."""
-
-    def __call__(self, title: str, total: int, end_s: float = ...) -> Update:
-        """`end_s`: when it ends at the latest, on the monotonic clock."""
-        ...
 
 
 @dataclass
@@ -101,23 +88,30 @@ def tell_of_waiting(say: Callable[[str], None]) -> Iterator[None]:
 
 @dataclass
 class Lines:
-    """Kinds of work that are told line by line.
+    """Kinds of work that are reported line by line.
 
     Attributes:
-        said: what the last line said: it is not said twice.
+        write: takes each line.
+        last: the last line, which is not repeated.
     """
 
-    console: Console
+    write: Callable[[str], object]
     works: list[Work] = field(default_factory=list)
-    said: str = ""
+    last: str = ""
+
+    def add(self, title: str, total: int, end_s: float = math.inf) -> Update:
+        """Add a kind of work and return what updates it."""
+        work = Work(title, total, end_s=end_s)
+        self.works.append(work)
+        return lambda done, note: work.update(done, note, monotonic())
 
     def say(self) -> None:
         """Print a line about what is under way."""
         under_way = [work for work in list(self.works) if work.begun and work.done < work.total]
         line = "; ".join(work.line(monotonic()) for work in under_way)
-        if line and line != self.said:
-            self.console.print(line, soft_wrap=True, highlight=False)
-            self.said = line
+        if line and line != self.last:
+            self.write(line)
+            self.last = line
 
     @contextmanager
     def regularly(self) -> Iterator[None]:
@@ -135,59 +129,3 @@ class Lines:
         finally:
             over.set()
             thread.join()
-
-
-class _LeftColumn(ProgressColumn):
-    """What is left of a bar's work."""
-
-    def render(self, task: Task) -> Text:
-        work: Work = task.fields["work"]
-        left_s = work.left_s(monotonic())
-        return Text("" if left_s is None or task.finished else f"about {duration(left_s)} left")
-
-
-@contextmanager
-def progress(console: Console) -> Iterator[Add]:
-    """Show work until the end of the block; gives `add(title, total)`, which gives `update(done, note)`."""
-    if not console.is_terminal:
-        lines = Lines(console)
-        with lines.regularly():
-            yield lambda title, total, end_s=math.inf: _added(lines.works, Work(title, total, end_s=end_s))
-        return
-    columns = (
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        TimeElapsedColumn(),
-        _LeftColumn(),
-        TextColumn("{task.fields[work].note}"),
-    )
-    with Progress(*columns, console=console) as bars:
-
-        def add(title: str, total: int, end_s: float = math.inf) -> Update:
-            work = Work(title, total, end_s=end_s)
-            task = bars.add_task(title, total=total, start=False, work=work)
-
-            def update(done: float, note: str) -> None:
-                if not work.begun:
-                    bars.start_task(task)
-                work.update(done, note, monotonic())
-                bars.update(task, completed=done)
-
-            return update
-
-        yield add
-
-
-def _added(works: list[Work], work: Work) -> Update:
-    works.append(work)
-    return lambda done, note: work.update(done, note, monotonic())
-
-
-@contextmanager
-def progress_bar(console: Console, title: str, total: int) -> Iterator[Update]:
-    """Show one kind of work of `total` items, which begins at once; gives `update(done, note)`."""
-    with progress(console) as add:
-        update = add(title, total)
-        update(0, "")
-        yield update

@@ -2,14 +2,10 @@
 sizes. What competes for the machine is part of what a service sees, and is not taken out.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
@@ -19,7 +15,7 @@ from nas.export.library.library import OtherProcessorError, require_machine, sto
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.package import hash_of
 from nas.run.command_sections import BenchSection
-from nas.run.progress import progress_bar
+from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
 from nas.search.units import show
 from nas.serving.serving import PERCENTILES, Serving
@@ -29,45 +25,69 @@ START_S = 60.0  # of one setting: to load the file, and for its first calls
 THREAD_BYTES = 2**28  # of addresses that a thread reserves
 
 
-def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Time the file and print a table.
+@dataclass(frozen=True)
+class Bench:
+    """What a model does in service.
+
+    Attributes:
+        model: the file that was timed.
+        settings: one for each number of threads and batch size.
+        load: of the machine meanwhile, this process included; None where unknown.
+    """
+
+    model: Path
+    settings: tuple[Serving, ...]
+    load: float | None
+
+
+def bench(
+    model: Path,
+    section: BenchSection = BenchSection(),  # noqa: B008  # frozen
+    *,
+    run_library: bool = False,
+    reporter: Reporter = QUIET,
+) -> Bench:
+    """Time a model in service, single calls by the wall, and print a table.
+
+    Args:
+        model: an ONNX file, a library or the folder of an exported network.
+        section: threads, batch sizes and seconds.
+        run_library: whether the machine code of a library may run.
 
     Raises:
         TrilobitError: no such file, it cannot be loaded here, or it has another batch size.
     """
-    path: Path = arguments.model
-    model = path / MODEL_FILE if path.is_dir() else path
-    BenchSection(tuple(arguments.threads), tuple(arguments.batch or ()), arguments.seconds)
-    if not model.is_file():
+    file = model / MODEL_FILE if model.is_dir() else model
+    if not file.is_file():
         raise TrilobitError(
-            f"{model}: no such file; give an .onnx file, a model.so or the folder of an exported network"
+            f"{file}: no such file; give an .onnx file, a model.so or the folder of an exported network"
         )
-    if model.suffix == ".so":
-        served = _serve_library(model, arguments, console)
+    if file.suffix == ".so":
+        settings = _serve_library(file, section, reporter, run_library=run_library)
     else:
-        request = {"threads": arguments.threads, "batches": arguments.batch}
-        served = _serve("nas.serving.serving:serve_file", model, request, arguments, console)
-    console.print(_table(served))
+        request = {"threads": section.threads, "batches": section.batch or None}
+        settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter)
+    reporter.show(_table(settings))
     if (load := load_average()) is not None:
-        console.print(f"load {load:.1f} meanwhile, this command included")
-    if any(one.calls < FEWEST_CALLS for one in served):
-        console.print(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
-    return {"model": str(model), "settings": [asdict(one) for one in served]}
+        reporter.say(f"load {load:.1f} meanwhile, this command included")
+    if any(setting.calls < FEWEST_CALLS for setting in settings):
+        reporter.say(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
+    return Bench(file, tuple(settings), load)
 
 
 def _serve(
-    task: str, model: Path, request: Mapping[str, Any], arguments: argparse.Namespace, console: Console
+    task: str, model: Path, request: Mapping[str, Any], section: BenchSection, reporter: Reporter
 ) -> Sequence[Serving]:
     """Return what the model does, in a process of its own."""
-    settings = len(arguments.threads) * len(arguments.batch or (1,))
-    expected_s = settings * arguments.seconds
+    settings = len(section.threads) * len(section.batch or (1,))
+    expected_s = settings * section.seconds
     limits = Limits(
         wall_s=settings * START_S + 2 * expected_s,
-        memory_bytes=Limits.memory_bytes + settings * max(arguments.threads) * THREAD_BYTES,
+        memory_bytes=Limits.memory_bytes + settings * max(section.threads) * THREAD_BYTES,
     )
-    whole = {**request, "path": str(model.absolute()), "seconds": arguments.seconds}
+    whole = {**request, "path": str(model.absolute()), "seconds": section.seconds}
     try:
-        with progress_bar(console, "bench", 100) as update:
+        with progress_bar(reporter, "bench", 100) as update:
             document, _ = confined(
                 task, whole, limits=limits, on_tick=lambda s: update(int(min(100, 100 * s / expected_s)), "")
             )
@@ -80,22 +100,24 @@ def _serve(
         raise TrilobitError(f"{model}: ONNX Runtime cannot run it: {error}") from None
 
 
-def _serve_library(library: Path, arguments: argparse.Namespace, console: Console) -> Sequence[Serving]:
+def _serve_library(
+    library: Path, section: BenchSection, reporter: Reporter, *, run_library: bool
+) -> Sequence[Serving]:
     """Return what a library does in its only setting."""
-    for name, wanted in (("--threads", arguments.threads), ("--batch", arguments.batch or (1,))):
-        if set(wanted) != {1}:
+    for name, values in (("--threads", section.threads), ("--batch", section.batch or (1,))):
+        if set(values) != {1}:
             raise TrilobitError(
-                f"{name} {','.join(map(str, wanted))}: {library.name} takes one image at a time on one "
+                f"{name} {','.join(map(str, values))}: {library.name} takes one image at a time on one "
                 f"thread; give {name} 1, or the {MODEL_FILE} beside it"
             )
     manifest = _manifest_of(library)
     require_machine(library)
-    if not arguments.run_library:
+    if not run_library:
         raise TrilobitError(
             f"{library}: machine code of whoever made it; with --run-library it is run, with your rights"
         )
     request = {"shape": manifest.input.shape, "classes": len(manifest.classes)}
-    return _serve("nas.serving.serving:serve_library", library, request, arguments, console)
+    return _serve("nas.serving.serving:serve_library", library, request, section, reporter)
 
 
 def _manifest_of(library: Path) -> Manifest:
@@ -114,9 +136,12 @@ def _manifest_of(library: Path) -> Manifest:
     return manifest
 
 
-def _table(served: Sequence[Serving]) -> Table:
-    table = Table(*("threads", "batch", "calls", *(f"p{p}" for p in PERCENTILES), "images/s"))
-    for one in served:
-        times = (show(objective("latency"), value) for value in one.percentiles_s.values())
-        table.add_row(str(one.threads), str(one.batch), f"{one.calls:,}", *times, f"{one.images_per_s:,.0f}")
-    return table
+def _table(settings: Sequence[Serving]) -> Table:
+    columns = ("threads", "batch", "calls", *(f"p{p}" for p in PERCENTILES), "images/s")
+    return Table(columns, [_cells(setting) for setting in settings], numbers=len(columns))
+
+
+def _cells(setting: Serving) -> tuple[str, ...]:
+    times = (show(objective("latency"), value) for value in setting.percentiles_s.values())
+    counts = (str(setting.threads), str(setting.batch), f"{setting.calls:,}")
+    return (*counts, *times, f"{setting.images_per_s:,.0f}")

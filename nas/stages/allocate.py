@@ -5,12 +5,11 @@ any finalist. It needs a profile and a trained supernet, and no samples.
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.files import write_json
 from nas.allocation.allocation import allocator
 from nas.allocation.sensitivity import known_candidate, sensitivity
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.stages.fit import fit_predictor
 from nas.stages.search import Setting, foresee, front_document, measure_finalists, prepare, round_summary
@@ -18,7 +17,7 @@ from predictors.predictor import Predictor
 from supernet.space.space import Candidate, Genomes
 
 
-def run_allocation(run: Run, console: Console) -> dict[str, Any]:
+def run_allocation(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Allocate, measure, and write `front.json`; gives its document.
 
     The first network measured has the least sensitivity within the limits, the others are as good as can be
@@ -32,10 +31,10 @@ def run_allocation(run: Run, console: Console) -> dict[str, Any]:
     architecture = np.array(known_candidate(run, config.architecture).genes, np.int16)
     setting, predictor = _prepared(run)
     one = allocator(space, setting.costs, setting.targets, architecture, confidence=config.latency_confidence)
-    with console.status(f"{config.sensitivity} sensitivity of {len(one.names)} choices of formats"):
+    with reporter.status(f"{config.sensitivity} sensitivity of {len(one.names)} choices of formats"):
         damage = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
         genomes = one.allocate(damage, config.finalists)
-    measured = _measured(setting, genomes, console)
+    measured = _measured(setting, genomes, reporter)
     rounds = [{**round_summary(setting, 0, measured), "rejected": 0}]
     reference = run.family.corners()["largest/fp32"]
     foreseen = foresee(predictor, [*measured]) if predictor else {}  # it has learned from none of them
@@ -53,9 +52,9 @@ def _prepared(run: Run) -> tuple[Setting, Predictor | None]:
     return prepare(run, (np.zeros((1, len(run.family.space().choices)), np.int16), chance)), None
 
 
-def _measured(setting: Setting, genomes: Genomes, console: Console) -> dict[Candidate, dict[str, float]]:
+def _measured(setting: Setting, genomes: Genomes, reporter: Reporter) -> dict[Candidate, dict[str, float]]:
     """Values of these networks and of the largest in fp32."""
     space, family = setting.run.family.space(), setting.run.family
     wanted = [*(space.candidate(genome) for genome in genomes), family.corners()["largest/fp32"]]
-    with progress_bar(console, "measure", len(wanted)) as update:
+    with progress_bar(reporter, "measure", len(wanted)) as update:
         return measure_finalists(setting.evaluator, wanted, update, done=0)

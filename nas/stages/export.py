@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
@@ -31,7 +30,8 @@ from nas.export.selection import pick
 from nas.export.signature import private_key
 from nas.export.written import replace_written
 from nas.run.documents import Entry, Environment, read_front
-from nas.run.progress import progress_bar, tell_of_waiting
+from nas.run.progress import tell_of_waiting
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.stages.finetune import finetuned
 from supernet.graph.quantized_graph import Network
@@ -78,7 +78,7 @@ class Shipped:
     library: ShippedLibrary | None = None
 
 
-def run_export(run: Run, console: Console) -> list[Path]:
+def run_export(run: Run, reporter: Reporter) -> list[Path]:
     """Export `export.count` networks of the front; gives the manifests' paths. A network whose file or
     library disagrees with the simulation is left out, with a line that says why.
 
@@ -97,15 +97,15 @@ def run_export(run: Run, console: Console) -> list[Path]:
         }
         require_kernels([entry.id for entry in chosen], networks)
     evaluator = Evaluator(run, portable=run.config.export.portable)
-    tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], console)
-    shipped = _ship_all(evaluator, chosen, tuned, console)
-    _say_tuning([one.tuning for one in shipped if one.tuning is not None], console)
-    with progress_bar(console, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
+    tuned = finetuned(evaluator, [_candidate(run, entry) for entry in chosen], reporter)
+    shipped = _ship_all(evaluator, chosen, tuned, reporter)
+    _say_tuning([one.tuning for one in shipped if one.tuning is not None], reporter)
+    with progress_bar(reporter, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
         latencies = _measure(evaluator, front.largest, shipped)
     files: dict[str, bytes] = {}
     for one, latency in zip(shipped, latencies, strict=True):
         files |= _files(run, one, latency)
-    _say_kept(run, replace_written(run.export_path, files), console)
+    _say_kept(run, replace_written(run.export_path, files), reporter)
     return [run.export_path / one.entry.id / MANIFEST for one in shipped]
 
 
@@ -117,7 +117,7 @@ def _ship_all(
     evaluator: Evaluator,
     chosen: Sequence[Entry],
     tuned: Mapping[str, Network],
-    console: Console,
+    reporter: Reporter,
 ) -> list[Shipped]:
     """Return the networks whose files do what the simulation does; say of the others why they do not ship.
 
@@ -125,7 +125,7 @@ def _ship_all(
         TrilobitError: there is none.
     """
     shipped, dropped = list[Shipped](), list[str]()
-    with progress_bar(console, "export", len(chosen)) as update:
+    with progress_bar(reporter, "export", len(chosen)) as update:
         for done, entry in enumerate(chosen, 1):
             try:
                 shipped.append(_ship(evaluator.run, evaluator, entry, tuned.get(entry.id)))
@@ -135,7 +135,7 @@ def _ship_all(
     if not shipped:
         raise TrilobitError(f"no network can be exported: {'; '.join(dropped)}")
     for reason in dropped:
-        console.print(f"not exported, {reason}")
+        reporter.say(f"not exported, {reason}")
     return shipped
 
 
@@ -172,22 +172,22 @@ def _input(run: Run, network: Network) -> Input:
     return Input((h, w, c), run.dataset.mean, run.dataset.std, run.config.export.pixels)
 
 
-def _say_tuning(tunings: Sequence[Tuning], console: Console) -> None:
+def _say_tuning(tunings: Sequence[Tuning], reporter: Reporter) -> None:
     if not tunings:
         return
     gains = [100 * (one.after.validation - one.before.validation) for one in tunings]
     worse = sum(not one.kept for one in tunings)
-    console.print(
+    reporter.say(
         f"fine-tuned {len(tunings)} networks: {np.median(gains):+.2f} points on search-validation in the "
         f"median; {worse} got worse and are shipped as they were"
     )
 
 
-def _say_kept(run: Run, kept: Sequence[str], console: Console) -> None:
+def _say_kept(run: Run, kept: Sequence[str], reporter: Reporter) -> None:
     if kept:
         more = f" and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
         line = f"kept in {run.export_path}, not of this export: {', '.join(kept[:SHOWN])}{more}"
-        console.print(line, markup=False, soft_wrap=True)
+        reporter.say(line)
 
 
 def _metadata(run: Run, shipped: Shipped, latency: Measurement) -> dict[str, str]:

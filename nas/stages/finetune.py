@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from torch import nn
 
 from hw_profiles.reference.integer_sums import IntegerSums
 from nas.evaluation.evaluate import Evaluator
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from supernet.graph.quantized_graph import Network
 from supernet.qat.learned import LearnedQuantizers
@@ -46,7 +45,9 @@ def classroom(
     return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=sums)
 
 
-def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Console) -> dict[str, Network]:
+def finetuned(
+    evaluator: Evaluator, candidates: Sequence[Candidate], reporter: Reporter
+) -> dict[str, Network]:
     """The candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
     run = evaluator.run
     epochs = run.config.export.finetune
@@ -57,13 +58,13 @@ def finetuned(evaluator: Evaluator, candidates: Sequence[Candidate], console: Co
     pending = [_pending(run, room, candidate) for candidate in candidates]
     seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
     total = sum(one.steps for one in pending)
-    console.print(
+    reporter.say(
         f"fine-tuning {len(pending)} networks, {epochs} epochs each: about {seconds / 60:.1f} min"
         if total
         else f"fine-tuning: {len(pending)} networks, already there"
     )
     found, done = {}, 0
-    with progress_bar(console, "finetune", total) as update:
+    with progress_bar(reporter, "finetune", total) as update:
         for one in pending:
             student = room.student(one.candidate)
             for progress in finetune(room, student, one.path):

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from nas.allocation.damage import run_damage
 from nas.evaluation.evaluate import Evaluator
+from nas.run.reporting import Reporter
 from nas.run.run import Run, find_run
 from nas.stages.quality import (
     CROSS_VALIDATION,
@@ -105,7 +105,7 @@ def fit_predictor(run: Run, genomes: Genomes, targets: np.ndarray) -> Predictor:
     return _made(run, predictor_of(run)).fit(genomes, targets)
 
 
-def run_fit(run: Run, console: Console) -> dict[str, Any]:
+def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Cross-validate the predictor, hold the profile against whole networks, and write `quality.json`; gives
     its document.
 
@@ -115,7 +115,7 @@ def run_fit(run: Run, console: Console) -> dict[str, Any]:
     evaluator = Evaluator(run)
     genomes, targets = training_rows(run, evaluator)
     make, space = predictor_of(run), run.family.space()
-    with console.status("cross-validating the accuracy predictor"):
+    with reporter.status("cross-validating the accuracy predictor"):
         found = assess(
             make,
             space,
@@ -134,7 +134,7 @@ def run_fit(run: Run, console: Console) -> dict[str, Any]:
         ("coverage of 90 %", found.coverage, ".0%"),
     )
     told = ", ".join(f"{name} {value:{written}}" for name, value, written in known if value is not None)
-    console.print(f"accuracy predictor, cross-validated: {told}")
+    reporter.say(f"accuracy predictor, cross-validated: {told}")
     return write_quality(run, [row("accuracy", CROSS_VALIDATION, found), *profile_rows(run)])
 
 

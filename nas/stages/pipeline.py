@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
-
 from hw_profiles.errors import TrilobitError
 from nas.report import write_report
 from nas.run.progress import duration
+from nas.run.reporting import Reporter
 from nas.run.run import STAGES, Run
 from nas.search.searcher import MILP
 from nas.stages.allocate import run_allocation
@@ -22,12 +21,12 @@ from nas.stages.search import run_search
 from nas.stages.train import run_train
 from supernet.train.parallel import current_world
 
-Stage = Callable[[Run, Console], Any]
+Stage = Callable[[Run, Reporter], Any]
 
 
-def _search(run: Run, console: Console) -> None:
+def _search(run: Run, reporter: Reporter) -> None:
     allocate = run.config.search.searcher == MILP
-    (run_allocation if allocate else run_search)(run, console)
+    (run_allocation if allocate else run_search)(run, reporter)
     if run.quality_path.exists() and run.is_done("sample"):
         judge_finalists(run)
 
@@ -39,35 +38,35 @@ _STAGES: Mapping[str, Stage] = {
     "fit": run_fit,
     "search": _search,
     "export": run_export,
-    "report": lambda run, console: write_report(run.folder),
+    "report": lambda run, reporter: write_report(run.folder),
 }
 
 
-def run_stage(run: Run, stage: str, console: Console) -> float:
+def run_stage(run: Run, stage: str, reporter: Reporter) -> float:
     """One stage, unless it is done already; its time and end are remembered. Gives its seconds."""
     if stage != "report" and run.is_done(stage):
-        console.print(f"{stage}: already there")
+        reporter.say(f"{stage}: already there")
         return 0.0
     if stage not in ("profile", "report"):
         _require_fp32(run)
     start = time.monotonic()
-    _STAGES[stage](run, console)
+    _STAGES[stage](run, reporter)
     seconds = time.monotonic() - start
     if current_world().writes:
         run.mark_done(stage, seconds)
-    console.print(f"{stage}: {seconds:.1f} s")
+    reporter.say(f"{stage}: {seconds:.1f} s")
     return seconds
 
 
-def run_all(run: Run, console: Console) -> None:
+def run_all(run: Run, reporter: Reporter) -> None:
     """Everything from profile to report."""
     _require_fp32(run)
-    expected = preflight(run, console).time if not run.is_done("export") else Estimate({})
+    expected = preflight(run, reporter).time if not run.is_done("export") else Estimate({})
     took_s: dict[str, float] = {}
     for stage in STAGES:
-        took_s[stage] = run_stage(run, stage, console)
+        took_s[stage] = run_stage(run, stage, reporter)
         if took_s[stage] and (left_s := expected.left_s(took_s)) >= 1:
-            console.print(f"about {duration(left_s)} left")
+            reporter.say(f"about {duration(left_s)} left")
 
 
 def _require_fp32(run: Run) -> None:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.backend import Job
@@ -16,6 +14,7 @@ from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
 from nas.problem.targets import largest_costs, limit_lines, resolve_targets
 from nas.run.progress import duration
+from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.run.storage import open_storage
 from nas.search.objectives import objective
@@ -54,7 +53,7 @@ class Preflight:
         return "" if self.load is None else f", load {self.load:.1f}"
 
 
-def preflight(run: Run, console: Console) -> Preflight:
+def preflight(run: Run, reporter: Reporter) -> Preflight:
     """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and
     print all of it.
 
@@ -72,7 +71,7 @@ def preflight(run: Run, console: Console) -> Preflight:
     corners = _corner_costs(run)
     _check_limits(run, corners)
     found = Preflight(corners, estimate(run), None if run.recorded else load_average())
-    _print(run, found, console)
+    _print(run, found, reporter)
     return found
 
 
@@ -112,26 +111,24 @@ def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
     check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
 
 
-def _print(run: Run, found: Preflight, console: Console) -> None:
+def _print(run: Run, found: Preflight, reporter: Reporter) -> None:
     space = run.family.space()
     data = run.dataset
     parts = ", ".join(
         f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
     )
-    console.print(
-        f"[bold]{run.config.space.name}[/]: {space.size:.3g} networks; data {data.name}: {parts} images"
-    )
+    reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} images")
     title = f"the ends of the space on {run.backend.describe().name}{found.busy}"
-    table = Table("", *found.costs, title=title)
+    rows = []
     for name in ("latency", "IQR", "size", "macs"):
         known = objective("latency" if name == "IQR" else name)
-        table.add_row(name, *(show(known, values[name]) for values in found.costs.values()))
-    console.print(table)
+        rows.append((name, *(show(known, values[name]) for values in found.costs.values())))
+    reporter.show(Table(("", *found.costs), rows, title, numbers=len(found.costs)))
     for line in _limit_lines(run, found):
-        console.print(line, soft_wrap=True)
-    console.print(_time(found.time), soft_wrap=True)
+        reporter.say(line)
+    reporter.say(_time(found.time))
     if found.time.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
-        console.print("at most: sampling stops where more networks would hardly teach the predictor more")
+        reporter.say("at most: sampling stops where more networks would hardly teach the predictor more")
 
 
 def _limit_lines(run: Run, found: Preflight) -> list[str]:

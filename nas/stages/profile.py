@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
@@ -25,7 +24,8 @@ from hw_profiles.runtimes.analytical.recorded import RecordedBackend
 from hw_profiles.streams import Stream, open_stream
 from nas.emit.to_onnx import emit, random_network
 from nas.problem.costs import compile_costs
-from nas.run.progress import Add, Update, progress, waiting_note
+from nas.run.progress import Update, waiting_note
+from nas.run.reporting import Add, Reporter
 from nas.run.run import Run
 from nas.stages.validation import print_trust, random_networks, validate
 from predictors.latency.kernels import Source, choose_units, fill, source
@@ -42,7 +42,7 @@ TRIED = 4096  # random networks: how many the device can run, and whether a cali
 LEAST_OF_SUM = 0.25  # of the sum of its rows that a network takes: in context, sums are some percent off
 
 
-def run_profile(run: Run, console: Console) -> DeviceProfile:
+def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
     """The profile of the run's device for its space, measured as far as it is not there yet.
 
     Raises:
@@ -54,13 +54,13 @@ def run_profile(run: Run, console: Console) -> DeviceProfile:
         profile = run.backend.profile
         save_profile(profile, run.profile_path)
     else:
-        profile = _measure(run, layers, console)
-    _print_coverage(run, profile, layers, console)
-    print_trust(profile, console)
+        profile = _measure(run, layers, reporter)
+    _print_coverage(run, profile, layers, reporter)
+    print_trust(profile, reporter)
     return profile
 
 
-def run_validation(run: Run, n: int, console: Console) -> DeviceProfile:
+def run_validation(run: Run, n: int, reporter: Reporter) -> DeviceProfile:
     """Test the profile that is there on `n` new random networks of each kind.
 
     Raises:
@@ -69,7 +69,7 @@ def run_validation(run: Run, n: int, console: Console) -> DeviceProfile:
     check_validation(n)
     profile = validate(run, load_profile(run.profile_path), n, emit=random_emitter(run))
     save_profile(profile, run.profile_path)
-    print_trust(profile, console)
+    print_trust(profile, reporter)
     return profile
 
 
@@ -83,12 +83,12 @@ def check_validation(n: int) -> None:
         raise TrilobitError(f"--validate must be at least 1, got {n}")
 
 
-def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> DeviceProfile:
+def _measure(run: Run, layers: tuple[LayerSpec, ...], reporter: Reporter) -> DeviceProfile:
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
     profile, waiting = start_profile(run), Waiting(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
     known = len(profile.table)
-    with progress(console) as add:
+    with reporter.progress() as add:
         deadline, saving = started + UNITS_SHARE * budget_s, 0.0  # from when on the profile is saved again
         bar = _UnitsBar(add("units", _wanted(run, layers), end_s=deadline), layers)
         bar.show(profile)
@@ -110,7 +110,7 @@ def _measure(run: Run, layers: tuple[LayerSpec, ...], console: Console) -> Devic
             end = started + NETWORKS_SHARE * budget_s
             profile = _calibrated(run, profile, add, deadline=end, unit_s=unit_s, waiting=waiting)
     if profile.calibration is not None and profile.calibration.is_plain:
-        console.print(
+        reporter.say(
             "not calibrated: what whole networks say gives others times that make no sense; rows are added "
             "up as they are; measure more of them (--share, --budget), or on a quieter machine"
         )
@@ -230,7 +230,7 @@ def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256)
 
 
 def _print_coverage(
-    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], console: Console
+    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], reporter: Reporter
 ) -> None:
     """How many units were measured, predicted, refused or rejected, and what that leaves of the space.
 
@@ -242,12 +242,12 @@ def _print_coverage(
     refused = [layer for layer in layers if profile.refused(layer)]
     predicted = profile.predicted(layers)
     distrusted = f" ({len(refused)} of them because their measured number is refused)" if refused else ""
-    console.print(
+    reporter.say(
         f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
         f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"
     )
     if profile.device.sums.reduced:
-        console.print(_reduced(profile.device))
+        reporter.say(_reduced(profile.device))
     if not rejected:
         return
     space, rng = run.family.space(), open_stream(run.config.seed, Stream.EXCLUDED)
@@ -260,7 +260,7 @@ def _print_coverage(
             f"{why}; "
             "choose a space or number formats that it covers (--space, --formats)"
         )
-    console.print(
+    reporter.say(
         f"the space is narrowed: {np.isfinite(latency_s).mean():.1%} of random networks can run; {why}"
     )
 

@@ -5,8 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.documents import read_document, to_json
 from hw_profiles.files import write_json
@@ -23,6 +21,7 @@ from nas.run.documents import (
     genomes_of,
     read_optional,
 )
+from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective
 from nas.search.units import show
@@ -176,32 +175,28 @@ def read_quality(run: Run) -> QualityFile:
 # -- for people ------------------------------------------------------------------------------------
 
 
-def print_quality(run: Run, console: Console) -> dict[str, Any]:
+def print_quality(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Tell all of it: figures by objective, learning curves, and why no more was sampled. Gives both files.
 
     Raises:
         TrilobitError: there is no `quality.json`, or it is of another version.
     """
     quality = read_quality(run)
-    table = Table(title=f"predictions of unseen networks; accuracy by {quality.predictor}")
-    for title in ("", "networks of", "tau", "in bands", "RMSE", "noise", "inside", "from"):
-        table.add_column(title, no_wrap=title != "networks of")
-    for found in quality.rows:
-        table.add_row(*_cells(found))
-    console.print(table)
+    columns = ("", "networks of", "tau", "in bands", "RMSE", "noise", "inside", "from")
+    title = f"predictions of unseen networks; accuracy by {quality.predictor}"
+    reporter.show(Table(columns, [_cells(row) for row in quality.rows], title, numbers=6))
     levels = "/".join(f"{100 * level:.0f}" for level in LEVELS)
-    console.print(
+    reporter.say(
         f"in bands: tau among networks of nearly equal cost; inside: % of them in intervals of {levels} %; "
         "from: networks learned from",
-        soft_wrap=True,
     )
     for found in quality.rows:
         if found.curve:
             steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in found.curve)
-            console.print(f"{found.objective}, learning curve: tau {steps}")
+            reporter.say(f"{found.objective}, learning curve: tau {steps}")
     samples = read_optional(run.samples_path, SamplesFile)
     for enough in samples.kinds if samples else ():
-        console.print(f"sampled ({samples.strategy if samples else ''}) {in_words(enough)}")
+        reporter.say(f"sampled ({samples.strategy if samples else ''}) {in_words(enough)}")
     return {
         "quality": {"schema": QualityFile.SCHEMA, **to_json(quality)},
         "sampled": to_json(samples)["kinds"] if samples else [],

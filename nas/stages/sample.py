@@ -5,7 +5,6 @@ from dataclasses import asdict
 from functools import partial
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
@@ -16,7 +15,7 @@ from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.evaluate import Evaluator
 from nas.problem.costs import compile_costs
 from nas.run.documents import Enough, SamplesFile, genomes_of
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.sampling.sampling import Kind, Samples, Sampling, sample
 from predictors.design.surrogate import embed
@@ -89,10 +88,10 @@ def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Genera
     return space.canonical(genomes)
 
 
-def run_sample(run: Run, console: Console) -> None:
+def run_sample(run: Run, reporter: Reporter) -> None:
     """Evaluate what is not in the store yet, say why no more was evaluated, and write `samples.json`."""
     evaluator, space = Evaluator(run), run.family.space()
-    with progress_bar(console, "sample", most_samples(run)) as update:
+    with progress_bar(reporter, "sample", most_samples(run)) as update:
         done = 0
 
         def evaluate(genomes: Genomes) -> np.ndarray:
@@ -106,7 +105,7 @@ def run_sample(run: Run, console: Console) -> None:
 
         found = sample(plan(run), evaluate)
     for enough in found.enough:
-        console.print(in_words(enough))
+        reporter.say(in_words(enough))
     write_samples(run, found)
 
 

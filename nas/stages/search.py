@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
@@ -21,7 +20,8 @@ from nas.problem.predicted import Predicted, check_confidence, imitated
 from nas.problem.reachable import check_reachable, worst_costs
 from nas.problem.reference_points import aims_of
 from nas.problem.targets import Targets, largest_costs, limit_lines, predict_values, resolve_targets
-from nas.run.progress import Update, progress, tell_of_waiting
+from nas.run.progress import Update, tell_of_waiting
+from nas.run.reporting import Reporter
 from nas.run.run import Run
 from nas.search.algorithms.expensive import Shortlist
 from nas.search.loop import Progress, SearchResult, choose_finalists, search
@@ -75,7 +75,7 @@ def prepare(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) -> Sett
     return Setting(run, evaluator, costs, targets, targets.minimised(worst)[0], (genomes, accuracies))
 
 
-def run_search(run: Run, console: Console) -> dict[str, Any]:
+def run_search(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Search, measure, and write `front.json`; gives its document.
 
     Raises:
@@ -88,15 +88,15 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
     foreseen: Foreseen = {}
     rounds, tried, rejected = [], 0, 0
     for line in limit_lines(run.config, setting.targets, largest_costs(run.family, setting.costs)):
-        console.print(line, soft_wrap=True)
+        reporter.say(line)
     predictor = fit_predictor(run, *setting.sampled)
-    with progress(console) as add:
+    with reporter.progress() as add:
         predict = add("predict", config.rounds * config.candidates)
         measure = add("measure", config.rounds * config.finalists + 1)
         for r in range(config.rounds):
             predicted = predictions(setting, predictor, measured, r)
             if r == 0 and predicted.imitation:
-                console.print(predicted.imitation.in_words())
+                reporter.say(predicted.imitation.in_words())
             show = partial(_show_search, predict, r * config.candidates)
             result, shortlist = search_round(setting, predicted, measured, r, show)
             predict((r + 1) * config.candidates, "")  # one that makes no more progress ends early
@@ -109,7 +109,7 @@ def run_search(run: Run, console: Console) -> dict[str, Any]:
             rounds.append({**round_summary(setting, r, measured), "rejected": result.rejected})
     if rejected:
         device = run.backend.describe().name
-        console.print(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
+        reporter.say(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
     document = front_document(setting, foreseen, measured, reference, rounds)
     write_json(run.front_path, document)
     return document

@@ -1,8 +1,8 @@
 """What a training starts from: checked before anything takes time, and said."""
 
 import numpy as np
-from rich.console import Console
 
+from nas.run.reporting import Reporter
 from nas.run.run import Run
 from supernet.train.checkpoint import Weights, load_weights
 from supernet.train.initial import NONE, Start, start_from, weights_path
@@ -25,18 +25,18 @@ def check_start(run: Run) -> tuple[Weights, Start] | None:
     return weights, begun
 
 
-def announce_start(run: Run, console: Console) -> None:
+def announce_start(run: Run, reporter: Reporter) -> None:
     """Say what training starts from, and what of it does not fit the data."""
     found = check_start(run)
     if found is None:
         return
     weights, begun = found
     use = f"then {run.config.train.epochs} epochs" if run.config.train.epochs else "used as they are"
-    console.print(f"first weights: {run.config.train.init}, {use}", soft_wrap=True)
+    reporter.say(f"first weights: {run.config.train.init}, {use}")
     for note in begun.notes:
-        console.print(f"  {note}", soft_wrap=True)
+        reporter.say(f"  {note}")
     if weights.classes == run.dataset.classes and weights.data not in ("", run.dataset.fingerprint):
-        console.print(
+        reporter.say(
             "  they may know images that are search-validation here, which makes accuracies there too good; "
             "those on the test part stay right"
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
+from nas.run.reporting import Reporter
 
 HINT = "no curves for TensorBoard: it is not installed; pip install 'trilobit[tensorboard]'"
 Write = Callable[[int, Mapping[str, float]], None]
@@ -15,7 +15,7 @@ def _nothing(step: int, values: Mapping[str, float]) -> None:
 
 
 @contextmanager
-def scalar_log(folder: Path, console: Console, *, muted: bool = False) -> Iterator[Write]:
+def scalar_log(folder: Path, reporter: Reporter, *, muted: bool = False) -> Iterator[Write]:
     """Gives `write(step, values by name)`, which adds to the event files in `folder`.
 
     Steps that a killed training had written, but does again, replace their former values. Without TensorBoard
@@ -27,7 +27,7 @@ def scalar_log(folder: Path, console: Console, *, muted: bool = False) -> Iterat
     try:
         from torch.utils.tensorboard import SummaryWriter  # optional, and slow to import
     except ImportError:
-        console.print(HINT, markup=False)
+        reporter.say(HINT)
         yield _nothing
         return
     writers: list[SummaryWriter] = []

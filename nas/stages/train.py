@@ -3,9 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from rich.console import Console
-
-from nas.run.progress import progress_bar
+from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.run.stopping import stop_on_signals
 from nas.stages.start import announce_start
@@ -17,7 +15,7 @@ from supernet.train.placement import choose_placement
 from supernet.train.quantized import phase_steps, train_quantized
 
 
-def run_train(run: Run, console: Console) -> None:
+def run_train(run: Run, reporter: Reporter) -> None:
     """Train, or finish training; the checkpoint is left in the run folder, curves in `tensorboard`.
 
     Under torchrun all processes call this; the first one writes and speaks.
@@ -25,19 +23,19 @@ def run_train(run: Run, console: Console) -> None:
     Raises:
         KeyboardInterrupt: one of them was asked to stop; what was computed is saved.
     """
-    announce_start(run, console)
+    announce_start(run, reporter)
     keep_freed_memory()
     config, world = run.config.train, current_world()
     if world.size > 1:
         images = config.batch_size * config.accumulate * world.size
-        console.print(f"{world.size} processes, {images} images a step")
+        reporter.say(f"{world.size} processes, {images} images a step")
     steps = config.epochs * steps_per_epoch(run.dataset, config, world)
     arguments = (run.family, run.dataset, config, run.checkpoint_path)
     start, images, accuracies, step = 0.0, 0, "", 0
     with (
         stop_on_signals() as stop,
-        progress_bar(console, "train", steps) as update,
-        scalar_log(run.folder / "tensorboard", console, muted=not world.writes) as write,
+        progress_bar(reporter, "train", steps) as update,
+        scalar_log(run.folder / "tensorboard", reporter, muted=not world.writes) as write,
     ):
         for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop):
             step, start = progress.step, start or time.monotonic()  # the first step warms up
@@ -49,10 +47,10 @@ def run_train(run: Run, console: Console) -> None:
         if stop() or step < steps:
             raise KeyboardInterrupt
     if world.writes:
-        _run_quantized(run, console)
+        _run_quantized(run, reporter)
 
 
-def _run_quantized(run: Run, console: Console) -> None:
+def _run_quantized(run: Run, reporter: Reporter) -> None:
     """The quantized phase, by one process, where the run has one."""
     phase, config = run.config.quantized.phase(), run.config.train
     if phase is None:
@@ -60,7 +58,7 @@ def _run_quantized(run: Run, console: Console) -> None:
     net, start = load_supernet(run.family, run.checkpoint_path), time.monotonic()
     net = net.to(choose_placement(config, World()).device)
     arguments = (run.family, net, run.dataset, phase, run.quantized_path)
-    with progress_bar(console, "quantized", phase_steps(run.dataset, phase)) as update:
+    with progress_bar(reporter, "quantized", phase_steps(run.dataset, phase)) as update:
         images = 0
         for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config, sums=run.sums):
             images += progress.images

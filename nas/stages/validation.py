@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.workload import Workload
@@ -17,6 +15,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import Emit, measure_networks
 from hw_profiles.profiles.trust import trust
 from hw_profiles.streams import Stream, open_stream
+from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from supernet.families.family import Family
 
@@ -62,36 +61,27 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
     return replace(profile, validation=found)
 
 
-def print_trust(profile: DeviceProfile, console: Console) -> None:
+def print_trust(profile: DeviceProfile, reporter: Reporter) -> None:
     """The error on networks held out of the calibration, on those of the last validation, and the verdict."""
     calibration = profile.calibration
     if calibration is not None:
         found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}
-        _print_errors("profile, on held-out networks", found, console)
+        _print_errors("profile, on held-out networks", found, reporter)
     if profile.validation is not None:
         fitted, last = calibration or Calibration(), profile.validation
         found = {name: last.error(fitted, one) for name, one in groups(last.networks).items()}
-        _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", found, console)
+        _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", found, reporter)
     if profile.device.figures == "measured":
-        console.print(str(trust(profile)), soft_wrap=True, highlight=False)
+        reporter.say(str(trust(profile)))
 
 
-def _print_errors(title: str, errors: Mapping[str, Mapping[str, float]], console: Console) -> None:
-    table = Table(
-        "precision",
-        "networks",
-        "MAPE",
-        "largest error",
-        "within 5 %",
-        "within 10 %",
-        "Kendall tau",
-        title=title,
-    )
-    if not any(error["n"] for error in errors.values()):
-        return
+def _print_errors(title: str, errors: Mapping[str, Mapping[str, float]], reporter: Reporter) -> None:
+    columns = ("precision", "networks", "MAPE", "largest error", "within 5 %", "within 10 %", "Kendall tau")
+    rows = []
     for name, error in errors.items():
         if error["n"]:
             shares = (f"{error[key]:.1%}" for key in ("mape", "max_error"))
             within = (f"{error[key]:.0%}" for key in ("within_5", "within_10"))
-            table.add_row(name, str(error["n"]), *shares, *within, f"{error['kendall_tau']:.3f}")
-    console.print(table)
+            rows.append((name, str(error["n"]), *shares, *within, f"{error['kendall_tau']:.3f}"))
+    if rows:
+        reporter.show(Table(columns, rows, title, numbers=6))

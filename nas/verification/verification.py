@@ -5,15 +5,10 @@ measured again and printed beside what they were: another engine version may rou
 another machine has another speed. Nothing of the folder is loaded in this process.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
@@ -31,6 +26,7 @@ from nas.export.manifest import (
 )
 from nas.export.package import hash_of
 from nas.export.signature import fingerprint, is_signed, public_key
+from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
@@ -57,30 +53,71 @@ class Checks:
     key: Path | None = None
 
 
-def run(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Check one folder, or all in one, and print what moved.
+@dataclass(frozen=True)
+class Verification:
+    """What looking at exported networks again gave.
+
+    Attributes:
+        findings: of each network, by the name of its folder.
+    """
+
+    findings: Mapping[str, tuple[Finding, ...]]
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """What must hold and does not, in words."""
+        return tuple(
+            f"{name}: {finding.what} was {finding.then}, is {finding.now}"
+            for name, findings in self.findings.items()
+            for finding in findings
+            if finding.holds is False
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether all that must hold holds."""
+        return not self.broken
+
+    def require(self) -> None:
+        """Raise unless all that must hold holds.
+
+        Raises:
+            TrilobitError: names what does not.
+        """
+        if self.broken:
+            raise TrilobitError("; ".join(self.broken) + ": export again, or fetch the folder again")
+
+
+def verify_networks(
+    folder: Path,
+    *,
+    data: str | None = None,
+    latency: bool = True,
+    run_library: bool = False,
+    key: Path | None = None,
+    reporter: Reporter = QUIET,
+) -> Verification:
+    """Check one exported network, or all in a folder, and print what moved.
+
+    Args:
+        folder: of an exported network, of several, or of a run.
+        data: source whose test part accuracy is measured on; None leaves that out.
+        latency, run_library, key: see `Checks`.
 
     Raises:
-        TrilobitError: not a folder of exported networks, or something that must hold does not.
+        TrilobitError: not a folder of exported networks, or one that cannot be read.
     """
-    folders = network_folders(arguments.folder)
-    data = None
-    if arguments.data:  # split by the seed of the run, where that has to be done
-        data = load_data(arguments.data, seed=read_manifest(folders[0]).seed)
-    checks = Checks(data, not arguments.no_latency, arguments.run_library, arguments.verify_key)
-    found = {folder.name: verify(folder, checks) for folder in folders}
-    for name, findings in found.items():
-        console.print(_table(name, findings))
-    broken = [
-        f"{name}: {one.what} was {one.then}, is {one.now}"
-        for name, findings in found.items()
-        for one in findings
-        if one.holds is False
-    ]
-    if broken:
-        raise TrilobitError("; ".join(broken) + ": export again, or fetch the folder again")
-    console.print(f"{len(found)} network{'s' if len(found) > 1 else ''}: all that must hold holds")
-    return {name: [asdict(one) for one in findings] for name, findings in found.items()}
+    folders = network_folders(folder)
+    # split by the seed of the run, where that has to be done
+    loaded = load_data(data, seed=read_manifest(folders[0]).seed) if data else None
+    checks = Checks(loaded, latency, run_library, key)
+    verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
+    for name, findings in verification.findings.items():
+        reporter.show(_table(name, findings))
+    if verification.holds:
+        n = len(folders)
+        reporter.say(f"{n} network{'s' if n > 1 else ''}: all that must hold holds")
+    return verification
 
 
 def network_folders(folder: Path) -> list[Path]:
@@ -172,13 +209,9 @@ def _strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _table(name: str, findings: Sequence[Finding]) -> Table:
-    table = Table("", "then", "now", "", title=_plain(name))
-    for one in findings:
-        verdict = {True: "holds", False: "DIFFERS", None: ""}[one.holds]
-        table.add_row(*map(_plain, (one.what, one.then, one.now)), verdict)
-    return table
-
-
-def _plain(text: str) -> str:
-    """Return text of others so that a table shows it and does nothing else."""
-    return escape(printable(text))
+    verdicts = {True: "holds", False: "DIFFERS", None: ""}
+    rows = [
+        (*map(printable, (finding.what, finding.then, finding.now)), verdicts[finding.holds])
+        for finding in findings
+    ]
+    return Table(("", "exported", "now", ""), rows, printable(name))

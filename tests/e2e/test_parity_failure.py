@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.checks import check
 from nas.checks import parity as verify
+from nas.run.reporting import QUIET, PlainReporter
 from nas.run.run import find_run
 from nas.stages import export
 
@@ -37,11 +37,11 @@ def test_a_network_whose_file_disagrees_is_left_out_and_named(
 ) -> None:
     shipped = {path.name for path in (own_run / "export").iterdir() if path.is_dir()}
     monkeypatch.setattr(export, "check_parity", disagreeing({0}))
-    console = Console(record=True, width=200)
-    paths = export.run_export(find_run(own_run), console)
+    lines: list[str] = []
+    paths = export.run_export(find_run(own_run), PlainReporter(lines.append))
     (dropped,) = shipped - {path.parent.name for path in paths}
     line = f"not exported, {dropped}: file and simulation agree on 56.00% of 359 images"
-    assert line in console.export_text()
+    assert line in "\n".join(lines)
     assert len(paths) == len(shipped) - 1 > 0
     assert not (own_run / "export" / dropped).exists()
     assert all(json.loads(path.read_text())["parity"]["agreement"] >= 0.995 for path in paths)
@@ -52,5 +52,5 @@ def test_where_every_file_disagrees_nothing_is_exported_in_one_line(
 ) -> None:
     monkeypatch.setattr(export, "check_parity", disagreeing(set(range(100))))
     with pytest.raises(TrilobitError, match=r"no network can be exported: .*: file and simulation agree on"):
-        export.run_export(find_run(own_run), Console())
+        export.run_export(find_run(own_run), QUIET)
     assert any((own_run / "export").iterdir())  # what was exported before stays

@@ -2,7 +2,6 @@
 line.
 """
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.files import write_json
@@ -32,6 +30,7 @@ from nas.run.documents import (
     genomes_of,
     read_front,
 )
+from nas.run.reporting import QUIET
 from nas.run.run import find_run
 from nas.stages.quality import print_quality
 from nas.stages.sample import in_words
@@ -52,7 +51,6 @@ from tests.nas.report.conftest import entry, write_run
 
 COUNT = 1_000
 COMMANDS = 8  # of each kind, through whole commands
-CONSOLE = Console(file=io.StringIO())
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()
 
@@ -68,7 +66,7 @@ def use_report(folder: Path) -> None:
 
 
 def use_quality(folder: Path) -> None:
-    print_quality(find_run(folder), CONSOLE)
+    print_quality(find_run(folder), QUIET)
 
 
 def use_samples(folder: Path) -> None:

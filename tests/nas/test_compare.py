@@ -1,6 +1,5 @@
 """`compare_profiles` on files: what it prints, gives and draws."""
 
-import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
@@ -20,6 +18,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from nas.cli import compare
 from nas.cli.compare import NETWORKS, SEED, compare_networks, compare_profiles
+from nas.run.reporting import PlainReporter, Reporter
 from supernet.families.family import Family
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -48,13 +47,13 @@ def other_file(other_profile: DeviceProfile, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def console() -> Console:
-    return Console(file=io.StringIO(), width=140, highlight=False)
+def lines() -> list[str]:
+    return []
 
 
-def printed(console: Console) -> str:
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+@pytest.fixture
+def reporter(lines: list[str]) -> Reporter:
+    return PlainReporter(lines.append)
 
 
 @pytest.fixture
@@ -63,30 +62,32 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "NETWORKS", 200)
 
 
-def test_ratios_are_those_of_the_devices(profile_file: Path, other_file: Path, console: Console) -> None:
-    document = compare_profiles(profile_file, other_file, space=None, plot=None, console=console)
+def test_ratios_are_those_of_the_devices(
+    profile_file: Path, other_file: Path, lines: list[str], reporter: Reporter
+) -> None:
+    document = compare_profiles(profile_file, other_file, space=None, plot=None, reporter=reporter)
     for kind in document["by_kind"]:
         expected = 3.0 if kind["kind"] == "depthwise" else 0.8
         assert kind["median_ratio"] == pytest.approx(expected, rel=1e-6)
     assert document["networks"] is None
     assert document["plot"] is None
     json.dumps(document, allow_nan=False)
-    out = printed(console)
+    out = "\n".join(lines)
     assert "A is made-up-cpu, B is other-<cpu>" in out
     assert all(f"faster on {device}" in out for device in "AB")
 
 
-def test_a_profile_against_itself(profile_file: Path, console: Console) -> None:
-    document = compare_profiles(profile_file, profile_file, space=None, plot=None, console=console)
+def test_a_profile_against_itself(profile_file: Path, lines: list[str], reporter: Reporter) -> None:
+    document = compare_profiles(profile_file, profile_file, space=None, plot=None, reporter=reporter)
     assert (document["median_ratio"], document["within"]["0.03"]) == (1.0, 1.0)
-    assert "no unit is faster on A" in printed(console)
+    assert "no unit is faster on A" in "\n".join(lines)
 
 
 @pytest.mark.usefixtures("few")
 def test_networks_are_ranked_as_the_profiles_rank_them(
-    profile_file: Path, other_file: Path, console: Console, family: Family
+    profile_file: Path, other_file: Path, lines: list[str], reporter: Reporter, family: Family
 ) -> None:
-    document = compare_profiles(profile_file, other_file, space="digits-mbconv", plot=None, console=console)
+    document = compare_profiles(profile_file, other_file, space="digits-mbconv", plot=None, reporter=reporter)
     found, space = document["networks"], family.space()
     genomes = space.sample(200, rng=np.random.default_rng(SEED))
     works = [family.workload(space.candidate(genome)) for genome in genomes]
@@ -95,7 +96,7 @@ def test_networks_are_ranked_as_the_profiles_rank_them(
     assert found["kendall_tau"] == pytest.approx(kendalltau(a_s, b_s).statistic, abs=1e-3)
     assert found["median_ratio"] == pytest.approx(np.median(b_s / a_s))
     assert (found["sampled"], found["run_on_both"], found["formats"]) == (200, 200, ["fp32", "int8"])
-    assert f"{found['kendall_tau']:.3f}" in printed(console)
+    assert f"{found['kendall_tau']:.3f}" in "\n".join(lines)
 
 
 @pytest.mark.usefixtures("few")
@@ -116,39 +117,49 @@ def test_so_many_networks_are_ranked_by_default() -> None:
 
 
 def test_profiles_without_a_unit_in_common_are_refused(
-    profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, console: Console
+    profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, reporter: Reporter
 ) -> None:
     save_profile(replace(other_profile, table={}), tmp_path / "empty.json")
     with pytest.raises(TrilobitError, match=r"no measured unit in common.*the second has no units at all"):
-        compare_profiles(profile_file, tmp_path / "empty.json", space=None, plot=None, console=console)
+        compare_profiles(profile_file, tmp_path / "empty.json", space=None, plot=None, reporter=reporter)
 
 
 def test_a_space_that_the_profiles_do_not_cover_is_refused(
-    profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, console: Console
+    profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, reporter: Reporter
 ) -> None:
     part = {layer: row for layer, row in other_profile.table.items() if layer.op == "conv"}
     save_profile(replace(other_profile, table=part), tmp_path / "part.json")
     with pytest.raises(TrilobitError, match=r"no first or no last layer.*leave --space out"):
         compare_profiles(
-            profile_file, tmp_path / "part.json", space="digits-mbconv", plot=None, console=console
+            profile_file,
+            tmp_path / "part.json",
+            space="digits-mbconv",
+            plot=None,
+            reporter=reporter,
         )
     with pytest.raises(TrilobitError, match=r"no row for .* made for another space"):
-        compare_profiles(profile_file, profile_file, space="cifar-mbconv", plot=None, console=console)
+        compare_profiles(profile_file, profile_file, space="cifar-mbconv", plot=None, reporter=reporter)
 
 
-def test_a_plot_of_an_unknown_kind_is_refused_before_anything_else(tmp_path: Path, console: Console) -> None:
+def test_a_plot_of_an_unknown_kind_is_refused_before_anything_else(
+    tmp_path: Path, reporter: Reporter
+) -> None:
     with pytest.raises(TrilobitError, match=r"units\.png: a plot is written as one of \.html, \.svg"):
         compare_profiles(
-            tmp_path / "a", tmp_path / "b", space=None, plot=tmp_path / "units.png", console=console
+            tmp_path / "a",
+            tmp_path / "b",
+            space=None,
+            plot=tmp_path / "units.png",
+            reporter=reporter,
         )
     assert not list(tmp_path.iterdir())
 
 
 def test_the_drawing_has_a_mark_with_a_key_for_every_unit(
-    profile_file: Path, other_file: Path, tmp_path: Path, console: Console
+    profile_file: Path, other_file: Path, tmp_path: Path, reporter: Reporter
 ) -> None:
     path = tmp_path / "units.svg"
-    document = compare_profiles(profile_file, other_file, space=None, plot=path, console=console)
+    document = compare_profiles(profile_file, other_file, space=None, plot=path, reporter=reporter)
     assert document["plot"] == str(path)
     root = ElementTree.fromstring(path.read_text())
     tips = {str(title.text).split("\n")[0] for title in root.iter(f"{SVG}title")}
@@ -161,10 +172,10 @@ def test_the_drawing_has_a_mark_with_a_key_for_every_unit(
 
 
 def test_the_page_needs_no_network_and_has_every_unit(
-    profile_file: Path, other_file: Path, tmp_path: Path, console: Console
+    profile_file: Path, other_file: Path, tmp_path: Path, reporter: Reporter
 ) -> None:
     path = tmp_path / "units.html"
-    document = compare_profiles(profile_file, other_file, space=None, plot=path, console=console)
+    document = compare_profiles(profile_file, other_file, space=None, plot=path, reporter=reporter)
     page = re.sub(r"<script>/\*\*.*?</script>", "", path.read_text(), flags=re.S)
     assert "default-src 'none'" in page
     assert not re.search(r"(src|href)\s*=\s*[\"'](https?:)?//|@import|url\(", page)

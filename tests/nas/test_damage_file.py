@@ -1,6 +1,5 @@
 """`damage.json`: measured once per supernet, taken up where a killed run left it, and what predictors get."""
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -9,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.allocation.damage import run_damage
 from nas.run.config import RunConfig
+from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.stages.fit import free_features
 from nas.stages.train import run_train
@@ -30,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = open_run(tmp_path_factory.mktemp("run"), config)
     few = Images(run.dataset.train.pixels[:64], run.dataset.train.labels[:64])
     vars(run)["dataset"] = replace(run.dataset, train=few, validation=few)  # in place of the cached property
-    run_train(run, Console(file=io.StringIO()))
+    run_train(run, QUIET)
     return run
 
 

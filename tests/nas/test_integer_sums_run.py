@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.profiles.profile import DeviceProfile
@@ -16,6 +15,7 @@ from nas.evaluation.evaluate import Evaluator, supernet_identity
 from nas.export.references import plain_candidate
 from nas.run.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
 from nas.run.default_formats import with_exact
+from nas.run.reporting import PlainReporter
 from nas.run.run import Run
 from nas.stages.profile import run_profile
 from supernet.families.family import load_family
@@ -104,9 +104,9 @@ def test_a_profile_that_may_saturate_says_what_int8_means(
     save_profile(replace(device_profile, device=replace(device_profile.device, integer_sums=sums)), path)
     assert load_profile(path).device.integer_sums == sums
     run = Run(tmp_path, replace(RunConfig(), device=DeviceSection(f"recorded:{path}")))
-    console = Console(record=True, width=200)
-    run_profile(run, console)
-    text = console.export_text()
+    lines: list[str] = []
+    run_profile(run, PlainReporter(lines.append))
+    text = "\n".join(lines)
     assert ("int8 has weights of 7 bits" in text) is bool(said)
     assert said in text
 

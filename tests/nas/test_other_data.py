@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.runtimes.analytical.recorded import RecordedBackend
 from nas.run.config import DeviceSection, RunConfig
 from nas.run.config_file import parse_config
+from nas.run.reporting import PlainReporter
 from nas.run.run import Run
 from nas.stages.profile import run_profile
 from predictors.table import distinct_layers
@@ -45,7 +45,7 @@ def test_what_a_recorded_profile_lacks_for_other_data_is_predicted(
     layers = distinct_layers(family.space(), family.terms())
     new = [layer for layer in layers if layer not in device_profile]
     assert {layer.op for layer in new} <= {"stem", "linear", "quantize"}
-    profile = run_profile(other, Console(width=200))
+    profile = run_profile(other, PlainReporter())
     assert profile.predicted(layers) == tuple(new)
     assert all(0 < profile.cost_s(layer) < 1e-3 for layer in new)
     assert f"{len(layers) - len(new)} measured, {len(new)} predicted" in " ".join(

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
@@ -15,6 +14,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from nas.evaluation.evaluate import Evaluator
 from nas.run.config import DeviceSection, RunConfig
+from nas.run.reporting import PlainReporter
 from nas.run.run import Run
 from nas.stages.quality import (
     accuracy_noise,
@@ -178,12 +178,11 @@ def test_the_table_names_every_row(run: Run) -> None:
         row("size", "finalists", judge(values, values)),
     ]
     write_quality(run, rows)
-    console = Console(width=100)
-    with console.capture() as printed:
-        document = print_quality(run, console)
+    lines: list[str] = []
+    document = print_quality(run, PlainReporter(lines.append))
     assert document["quality"]["rows"][0]["kendall_tau"] == pytest.approx(1)
     for word in ("30 cross-validation", "30 finalists", "100/100/100/100", "accuracy", "size"):
-        assert word in printed.get()
+        assert word in "\n".join(lines)
 
 
 def test_a_file_of_another_version_is_refused(run: Run) -> None:

@@ -1,16 +1,15 @@
 """A run's quantized phase: trained after fp32, used by every evaluation, part of what the run depends on."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.evaluation.evaluate import Evaluator
 from nas.run.config import QuantizedSection, RunConfig, SpaceSection
 from nas.run.defaults import with_defaults
+from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.stages.train import run_train
 from supernet.data.images import Images
@@ -36,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         validation=Images(validation.pixels[:100], validation.labels[:100]),
     )
     vars(run)["dataset"] = few  # in place of the cached property
-    run_train(run, Console(file=io.StringIO()))
+    run_train(run, QUIET)
     return run
 
 

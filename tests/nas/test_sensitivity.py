@@ -1,17 +1,16 @@
 """Scores of formats on a trained supernet, and how people name the architecture they are of."""
 
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.allocation.sensitivity import SENSITIVITIES, known_candidate, noise_to_signal, sensitivity
 from nas.evaluation.evaluate import Evaluator
 from nas.run.config import RunConfig, SpaceSection
+from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.search.algorithms.milp import Formats, formats_of
 from nas.stages.train import run_train
@@ -27,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = open_run(tmp_path_factory.mktemp("run"), config)
     few = Images(run.dataset.train.pixels[:64], run.dataset.train.labels[:64])
     vars(run)["dataset"] = replace(run.dataset, train=few, validation=few)  # in place of the cached property
-    run_train(run, Console(file=io.StringIO()))
+    run_train(run, QUIET)
     return run
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from nas.cli.main import main
 from nas.export.shipping import FORMATS, POINTS, ship
 from nas.run.config import RunConfig
 from nas.run.config_file import parse_config
+from nas.run.reporting import QUIET
 from nas.run.run import Run, find_run
 from supernet.train.checkpoint import Weights, load_checkpoint, load_weights
 
@@ -45,7 +45,7 @@ def run(
 @pytest.fixture(scope="module")
 def path(run: Run) -> Path:
     path = run.folder.parent / "shipped" / "noise.pt"
-    ship(run, path, Console(quiet=True), random=1)
+    ship(run, path, QUIET, random=1)
     return path
 
 
@@ -122,9 +122,9 @@ def test_a_run_can_start_from_it(run: Run, path: Path, tmp_path: Path, profile_f
 
 def test_an_unfinished_training_is_not_shipped(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrilobitError, match="no such checkpoint"):
-        ship(Run(tmp_path, run.config), tmp_path / "x.pt", Console(quiet=True))
+        ship(Run(tmp_path, run.config), tmp_path / "x.pt", QUIET)
     with pytest.raises(TrilobitError, match=r"that is the model card's name; end it in \.pt"):
-        ship(run, tmp_path / "x.md", Console(quiet=True))
+        ship(run, tmp_path / "x.md", QUIET)
     assert not list(tmp_path.glob("x.*"))
 
 

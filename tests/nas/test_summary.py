@@ -7,6 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from nas.cli.console import ConsoleReporter
 from nas.cli.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes, table
 from tests.nas.exported import latency, manifest
 
@@ -38,7 +39,7 @@ def test_the_table_fits_into_eighty_columns() -> None:
     large = ExportedNetwork("0123456789ab", 0.98765, 10_000, 1.234e-4, 1.234e-6, 10.01, 123_456, 123, 133)
     beaten = replace(large, test_accuracy=0.9, latency_s=2e-4, size_bytes=1)
     out = StringIO()
-    Console(file=out, width=80).print(table([large, beaten]))
+    ConsoleReporter(Console(file=out, width=80)).show(table([large, beaten]))
     lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
     assert len(lines) == 4
     assert lines[2].split()[:3] == ["0123456789ab", "98.77", "±"]

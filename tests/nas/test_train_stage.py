@@ -5,13 +5,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from nas.cli.main import main
+from nas.run.reporting import PlainReporter
 from nas.run.stopping import SIGNALS, stop_on_signals
 from nas.stages.tensorboard import HINT, scalar_log
 from nas.stages.train import _scalars
@@ -63,43 +62,42 @@ def test_other_threads_are_never_told() -> None:
 
 
 @pytest.fixture
-def console() -> Iterator[Console]:
-    with open(os.devnull, "w") as nowhere:
-        yield Console(file=nowhere, record=True, width=200)
+def lines() -> list[str]:
+    return []
 
 
 def test_curves_are_written_and_steps_done_again_replace_their_former_values(
-    tmp_path: Path, console: Console
+    tmp_path: Path, lines: list[str]
 ) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for first, last, loss in ((1, 6, 0.5), (4, 8, 0.25)):  # killed after step 6, resumed after step 3
-        with scalar_log(tmp_path, console) as write:
+        with scalar_log(tmp_path, PlainReporter(lines.append)) as write:
             for step in range(first, last + 1):
                 write(step, {"train/loss": loss})
         time.sleep(1.01)  # files are read in the order of their names, which count whole seconds
     events = EventAccumulator(str(tmp_path)).Reload()
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert found == [(step, 0.5) for step in (1, 2, 3)] + [(step, 0.25) for step in range(4, 9)]
-    assert console.export_text() == ""
+    assert lines == []
 
 
-def test_nothing_is_written_where_there_is_nothing(tmp_path: Path, console: Console) -> None:
-    with scalar_log(tmp_path / "a", console) as write:
+def test_nothing_is_written_where_there_is_nothing(tmp_path: Path, lines: list[str]) -> None:
+    with scalar_log(tmp_path / "a", PlainReporter(lines.append)) as write:
         write(1, {})
-    with scalar_log(tmp_path / "b", console, muted=True) as write:
+    with scalar_log(tmp_path / "b", PlainReporter(lines.append), muted=True) as write:
         write(1, {"train/loss": 0.5})
     assert not list(tmp_path.iterdir())
 
 
 def test_without_tensorboard_it_says_how_to_get_it(
-    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with scalar_log(tmp_path / "curves", console) as write:
+    with scalar_log(tmp_path / "curves", PlainReporter(lines.append)) as write:
         write(1, {"train/loss": 0.5})
-    assert console.export_text() == HINT + "\n"
+    assert lines == [HINT]
     assert not list(tmp_path.iterdir())
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
 from nas.cli.main import main
 from nas.design import blocks, designed
 from nas.design.imitation import Imitation
+from nas.run.reporting import QUIET
 from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, block_table
 from supernet.families.family import load_family
@@ -111,21 +111,21 @@ def made_up_table() -> BlockTable:
 
 
 def test_limits_are_designed_for() -> None:
-    console, table = Console(quiet=True), made_up_table()
-    free = designed.design(table, (), seed=0, networks=2000, console=console)
+    table = made_up_table()
+    free = designed.design(table, (), seed=0, networks=2000, reporter=QUIET)
     assert free.share == pytest.approx((0.5,), abs=0.2)
     shares = (Limit(0.6, relative=True), Limit(0.8, relative=True))
-    found = designed.design(table, shares, seed=0, networks=2000, console=console)
+    found = designed.design(table, shares, seed=0, networks=2000, reporter=QUIET)
     assert found.limits_s[1] / found.limits_s[0] == pytest.approx(0.8 / 0.6)
-    absolute = designed.design(table, [Limit(free.limits_s[0])], seed=0, networks=2000, console=console)
+    absolute = designed.design(table, [Limit(free.limits_s[0])], seed=0, networks=2000, reporter=QUIET)
     assert absolute.limits_s == free.limits_s
     np.testing.assert_array_equal(absolute.evolved.best, free.evolved.best)
 
 
 def test_a_limit_that_nothing_meets_is_refused() -> None:
-    table, console = made_up_table(), Console(quiet=True)
+    table = made_up_table()
     with pytest.raises(TrilobitError, match=r"at most 1 us in int8; the fastest one drawn takes 2\d\d us"):
-        designed.design(table, [Limit(1e-6)], seed=0, networks=2000, console=console)
+        designed.design(table, [Limit(1e-6)], seed=0, networks=2000, reporter=QUIET)
 
 
 @pytest.mark.parametrize(
