@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0
 STAMP := $(VENV)/.installed
 TOOLS := $(VENV)/.tools
 
-.PHONY: help setup search test test-slow check bench clean
+.PHONY: help setup search test test-slow check bench docs clean
 
 help:                ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ check: $(TOOLS)      ## lint, format, types, then the fast tests
 bench: $(TOOLS)      ## every benchmark, results to benchmarks/results
 	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start allocation export_speed space_design joint_apq; do \
 		PYTHONPATH=. $(BIN)/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
+
+docs: $(TOOLS)       ## write what is generated in docs/
+	PYTHONPATH=. $(BIN)/python docs/generate.py
 
 clean:               ## remove .venv and run folders
 	rm -rf $(VENV) runs

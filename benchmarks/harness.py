@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -149,6 +150,7 @@ def report(benchmark: str, rows: Sequence[Row], out: Path | None, instructions: 
         document = {
             "schema": SCHEMA,
             "benchmark": benchmark,
+            "date": date.today().isoformat(),
             "machine": machine() | ({"instruction_set": instructions} if instructions else {}),
             "versions": versions,
             "rows": [asdict(row) for row in rows],

@@ -8,7 +8,7 @@ supernets the authors released.
 
 `measured`: 3 stages x 3 types x 3 windows on this machine, in int8 through ONNX Runtime: blocks that imitate
 the stages of a supernet of the embedded digits, which is trained first. All 729 spaces are scored, so that
-the best is known (SPECS.md section 3, acceptance 3: found in at most 30 % of the evaluations).
+the best is known (target: found in at most 30 % of the evaluations).
 
     python benchmarks/space_design.py [--data DIR] [--seeds N] [--folder DIR] [--teacher DIR]
         [--quick] [--json OUT]
@@ -46,7 +46,7 @@ from nas.search.space_design import (
 
 LIMITS_S: Mapping[str, tuple[float, ...]] = {"mobilew": (8e-3, 15e-3, 25e-3), "onnxw": (5e-3, 10e-3, 20e-3)}
 NAMES = {"mobilew": "phone table", "onnxw": "x86 table"}
-TYPES = {  # SPECS.md section 3, in the order of the tables
+TYPES = {  # in the order of the tables
     "mobilew": ("separable", "inverted", "inverted+SE", "bottleneck", "fused+SE", "stacked", "stacked+SE"),
     "onnxw": ("separable", "inverted", "inverted+SE", "bottleneck", "bottleneck+SE", "fused"),
 }

@@ -1,7 +1,7 @@
 """How one layer is measured in context: the difference between a small network with it and one without it.
 
 Alone, a layer pays for the session, for reordering its input and output, and for nothing that its neighbours
-did: sums of such times are 30 to 48 % off. In context they are 2 to 4 % off (docs/measuring.md).
+did: sums of such times are 30 to 48 % off. In context they are 2 to 4 % off (docs/concepts/measuring.md).
 
 Every probe network is `lead-in convolution to the state -> [layer] -> global pooling`. Its time is
 

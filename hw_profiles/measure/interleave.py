@@ -4,7 +4,8 @@ A core that shares its execution units (a hyper-thread, another virtual machine)
 stretches of 20 ms to minutes, in CPU time as in wall time, and not equally for all kinds of layers. A fixed
 reference computation, the pulse, tells such stretches: a window is quiet if the pulse took its usual time
 before and after it. On a host that is quiet a quarter of the time, waiting for quiet beside each function
-finds hardly any; passes over all of them give each its share of every quiet stretch (docs/measuring.md).
+finds hardly any; passes over all of them give each its share of every quiet stretch
+(docs/concepts/measuring.md).
 """
 
 import bisect

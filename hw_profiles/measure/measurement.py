@@ -17,7 +17,7 @@ FEWEST_QUIET = 5  # windows that a median is taken of; with fewer, the least dis
 
 @dataclass(frozen=True)
 class MeasurePlan:
-    """How to measure. The defaults repeat within 1 % on a busy 2-core machine (docs/measuring.md).
+    """How to measure. The defaults repeat within 1 % on a busy 2-core machine (docs/concepts/measuring.md).
 
     Attributes:
         rounds: quiet windows that each workload gets; workloads of one call take turns, one window a pass.

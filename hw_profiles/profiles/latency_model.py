@@ -68,8 +68,8 @@ class Calibration:
 
     seconds = intercept + sum over kinds of (slope * sum of the rows + per_row * number of rows)
 
-    Per-layer sums and end-to-end time are related affinely, not identically (HAWQV3's own tables; SPECS.md
-    section 4).
+    Per-layer sums and end-to-end time are related affinely, not identically (as in HAWQ-V3's own
+    tables).
     """
 
     slopes: tuple[float, ...] = (1.0,) * len(KINDS)

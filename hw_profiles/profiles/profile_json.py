@@ -49,7 +49,18 @@ def _by_kind(values: Mapping[str, float]) -> None:
 
 @dataclass(frozen=True)
 class _Row:
-    """One entry of the table: what was measured, what was predicted instead, and which of them counts."""
+    """One entry of the table: what was measured, what was predicted instead, and which of them counts.
+
+    Attributes:
+        samples_s: one per undisturbed window; where the row is a difference of networks, of that.
+        error: why there is no usable measurement.
+        quiet_share: share of windows that were undisturbed.
+        context_s: median of the network that the row was measured in.
+        reference_s: of the reference network beside it.
+        energy_j: of one inference.
+        load: of the machine then.
+        predicted_s, predicted_std_s: mean and standard deviation of what is predicted instead.
+    """
 
     samples_s: tuple[float, ...]
     error: str | None
@@ -96,7 +107,17 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Network:
-    """One network that was measured as a whole."""
+    """One network that was measured as a whole.
+
+    Attributes:
+        format: fp32, int8 or mixed.
+        held_out: whether the calibration has not seen it.
+        sums_s: of its rows, by kind of row.
+        rows: how many, by kind of row.
+        measured_s, iqr_s: median and interquartile range as a whole.
+        quiet_share: share of windows that were undisturbed.
+        drift: of the reference network meanwhile, relative.
+    """
 
     format: str
     held_out: bool
@@ -123,7 +144,14 @@ class _Network:
 
 @dataclass(frozen=True)
 class _Calibration:
-    """From rows to whole networks."""
+    """From rows to whole networks.
+
+    Attributes:
+        slope: by kind of row.
+        per_row_s: added for every row, by kind.
+        intercept_s: added once.
+        networks: that it was fitted to and tested on.
+    """
 
     slope: Annotated[Mapping[str, float], _by_kind]
     per_row_s: Annotated[Mapping[str, float], _by_kind]
@@ -138,7 +166,13 @@ class _Calibration:
 
 @dataclass(frozen=True)
 class _Validation:
-    """Networks measured after the calibration."""
+    """Networks measured after the calibration.
+
+    Attributes:
+        draw: which draw of random networks.
+        date: UTC.
+        networks: predicted and measured.
+    """
 
     draw: int
     date: str
@@ -147,7 +181,16 @@ class _Validation:
 
 @dataclass(frozen=True)
 class _Profile:
-    """The whole file."""
+    """The whole file.
+
+    Attributes:
+        device: what was measured on.
+        plan: how it was measured.
+        table: rows by layer key.
+        calibration: from sums of rows to whole networks.
+        validation: later networks, of `--validate`.
+        trust: the verdict in words.
+    """
 
     SCHEMA: ClassVar[str] = "profile/1"
     REMEDY: ClassVar[str] = "not a usable profile: run `nas profile` again"

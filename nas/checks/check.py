@@ -86,6 +86,7 @@ class Answers:
     """What a network answers to the first `images` made-up images.
 
     Attributes:
+        images: how many, from the first.
         labels, largest_logits: of each image.
         sha256: of all logits, where every bit of them is decided; None where it is not.
     """

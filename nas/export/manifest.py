@@ -75,7 +75,12 @@ Count = Annotated[int, _positive]
 
 @dataclass(frozen=True)
 class FileEntry:
-    """Hash and size of one file."""
+    """Hash and size of one file.
+
+    Attributes:
+        sha256: hexadecimal digest of its bytes.
+        bytes: its size.
+    """
 
     sha256: Digest
     bytes: Annotated[int, _at_most_a_file]
@@ -83,7 +88,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right labels through the file: on `n` test images, and on search-validation."""
+    """Shares of right labels through the file: on `n` test images, and on search-validation.
+
+    Attributes:
+        test: share of right labels on the test part, which nothing before export has seen.
+        n: test images.
+        validation: share of right labels on search-validation.
+    """
 
     test: Share
     n: Count
@@ -99,6 +110,11 @@ class Latency:
         replayed: whether the times were looked up, not measured.
         through: what was timed: the ONNX file, or the same network built by another engine.
         load: of the machine then; None where unknown.
+        samples_s: one per undisturbed window.
+        median_s, iqr_s: median and interquartile range of the samples.
+        quiet_share: share of windows that were undisturbed.
+        references_s: medians of the networks measured in turns with it, by name.
+        ratios: its median over that of each reference.
     """
 
     samples_s: tuple[Seconds, ...]
@@ -114,7 +130,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class LibraryLatency:
-    """Seconds per image of a library, by itself."""
+    """Seconds per image of a library, by itself.
+
+    Attributes:
+        median_s, iqr_s: median and interquartile range.
+        cpu: processor model.
+    """
 
     median_s: Seconds
     iqr_s: Annotated[float, _not_negative]
@@ -123,7 +144,16 @@ class LibraryLatency:
 
 @dataclass(frozen=True)
 class LibraryRecord:
-    """What a library must do; None what was not measured, since the exporting machine cannot run it."""
+    """What a library must do; None what was not measured, since the exporting machine cannot run it.
+
+    Attributes:
+        target: what it was compiled for.
+        integer_only: whether no floating-point operation stands between image and logits.
+        answers: what it answers to made-up images.
+        test_accuracy: share of right labels.
+        agreement: share of images whose label is that of `model.onnx`.
+        latency: seconds per image.
+    """
 
     target: str
     integer_only: bool
@@ -135,7 +165,12 @@ class LibraryRecord:
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a network was trained on, and whether that was kept."""
+    """How a network was trained on, and whether that was kept.
+
+    Attributes:
+        epochs: passes over the training images.
+        kept: whether the new weights are those of the file.
+    """
 
     epochs: Count
     kept: bool
@@ -143,7 +178,14 @@ class Finetuning:
 
 @dataclass(frozen=True)
 class Kernels:
-    """How file and simulation compared at export, and the integer kernels of the optimised graph."""
+    """How file and simulation compared at export, and the integer kernels of the optimised graph.
+
+    Attributes:
+        agreement: share of images on which file and simulation give the same label.
+        images: how many were compared.
+        integer_layers: layers of the policy that are integers.
+        integer_kernels: integer kernels in the graph that the runtime makes of the file.
+    """
 
     agreement: Share
     images: Count
@@ -153,7 +195,11 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the search expected of an objective, in SI units; None where it expected nothing."""
+    """What the search expected of an objective, in SI units; None where it expected nothing.
+
+    Attributes:
+        value: in SI units.
+    """
 
     value: float | None = None
 
@@ -166,6 +212,26 @@ class Manifest:
         requires: of the processor, such as `{"integer_sums": "exact"}`; empty where any will do.
         space_fingerprint: of the search space; with the genes it decides the id. None before `export/3`.
         digest: of the manifest itself; None before `export/3`.
+        schema: version of this document.
+        id: hash of genes and space.
+        space: name of the search space.
+        genes: one number per choice of the space.
+        policy: number format by layer.
+        files: hash and size of every other file, by name.
+        opset: ONNX opset of the file.
+        data: data set.
+        seed: of the run.
+        classes: names, in the order of the logits.
+        input: what the file reads.
+        device: what latency was measured on.
+        accuracy: through the file.
+        latency: through the file, in seconds.
+        parity: how file and simulation compared at export.
+        answers: labels on made-up images, by which the file is checked elsewhere.
+        versions: of the packages that made it.
+        predicted: what the search expected, by objective.
+        library: of `model.so`, where there is one.
+        finetuning: where the network was trained on.
     """
 
     schema: Literal["export/3", "export/2"]

@@ -91,7 +91,11 @@ class StageDone:
 
 @dataclass(frozen=True)
 class State:
-    """`state.json`."""
+    """`state.json`.
+
+    Attributes:
+        stages: finished stages by name.
+    """
 
     SCHEMA: ClassVar[str] = "state/1"
     REMEDY: ClassVar[str] = "delete it and run the command again: what is finished is found again"
@@ -117,6 +121,9 @@ class Environment:
         integer_sums, formats: what the run's device does with large sums, and what its layers choose from by
             that: workers round weights for it, whatever processor they have. None and none in folders from
             before this was written.
+        versions: of trilobit and the packages in use.
+        seed: of everything random.
+        date: UTC, when the command began.
     """
 
     SCHEMA: ClassVar[str] = "env/1"
@@ -154,7 +161,14 @@ class Enough:
 
 @dataclass(frozen=True)
 class SamplesFile:
-    """`samples.json`: what was evaluated, in order, and why no more was."""
+    """`samples.json`: what was evaluated, in order, and why no more was.
+
+    Attributes:
+        fingerprint: of everything that the samples depend on.
+        strategy: how they were chosen.
+        kinds: fp32 and quantized: how many, and why no more.
+        genes: of every sample, in the order of evaluation.
+    """
 
     SCHEMA: ClassVar[str] = "samples/1"
     REMEDY: ClassVar[str] = "run `nas sample` again: what is evaluated stays in the storage"
@@ -178,7 +192,12 @@ class DamageFile:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityRow(Quality):
-    """How good the predictions of one objective are on networks of one origin."""
+    """How good the predictions of one objective are on networks of one origin.
+
+    Attributes:
+        objective: which figure was predicted.
+        source: where the networks are from: `cross-validation`, `profile` or `finalists`.
+    """
 
     objective: ObjectiveName
     source: str
@@ -186,7 +205,12 @@ class QualityRow(Quality):
 
 @dataclass(frozen=True)
 class QualityFile:
-    """`quality.json`."""
+    """`quality.json`.
+
+    Attributes:
+        predictor: name of the accuracy predictor.
+        rows: one per objective and origin of the networks.
+    """
 
     SCHEMA: ClassVar[str] = "quality/2"
     REMEDY: ClassVar[str] = "run `nas fit` again"
@@ -203,7 +227,7 @@ class Measured:
     """One objective of one network in SI units.
 
     Attributes:
-        value: the largest float where the device failed to run the network.
+        value: in SI units; the largest float where the device failed to run the network.
         std: standard deviation of an accuracy.
         iqr: interquartile range of a latency.
         load: of the machine when that was measured.
@@ -220,7 +244,7 @@ class Predicted:
     """What a model says of one objective of one network.
 
     Attributes:
-        value: None where the device cannot run the network.
+        value: in SI units; None where the device cannot run the network.
         std: standard deviation.
     """
 
@@ -234,7 +258,12 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer by its name in the network, and its key."""
+    """One layer by its name in the network, and its key.
+
+    Attributes:
+        name: in the network.
+        key: operation, shapes and formats, as in a profile.
+    """
 
     name: str
     key: Annotated[str, parse_key]
@@ -242,7 +271,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: what it is, what was predicted and what was measured, both by objective name."""
+    """One network: what it is, what was predicted and what was measured, both by objective name.
+
+    Attributes:
+        id: hash of genes and space.
+        genes: one number per choice of the space.
+        predicted: by objective, in SI units.
+        measured: by objective, in SI units.
+        arch: the architecture, in words of its family.
+        policy: number format by layer.
+        layers: what runs, in order.
+    """
 
     id: Annotated[str, _identity]
     genes: Genes
@@ -260,7 +299,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class SpaceReference:
-    """Which space a front is of."""
+    """Which space a front is of.
+
+    Attributes:
+        name: as `--space` takes it.
+        fingerprint: hash of its choices.
+        size: networks in it.
+    """
 
     name: str
     fingerprint: str
@@ -269,7 +314,12 @@ class SpaceReference:
 
 @dataclass(frozen=True)
 class StatedObjective:
-    """One objective of a search and its bound, None without."""
+    """One objective of a search and its bound, None without.
+
+    Attributes:
+        name: what is traded off.
+        bound: limit in SI units.
+    """
 
     name: ObjectiveName
     bound: float | None = None
@@ -277,7 +327,13 @@ class StatedObjective:
 
 @dataclass(frozen=True)
 class Round:
-    """One round of a search: measured networks so far, and the hypervolume of their front."""
+    """One round of a search: measured networks so far, and the hypervolume of their front.
+
+    Attributes:
+        round: its number.
+        evaluations: networks measured so far.
+        hypervolume: of their front, as a share of the box.
+    """
 
     round: int
     evaluations: int
@@ -286,7 +342,18 @@ class Round:
 
 @dataclass(frozen=True)
 class Front:
-    """`front.json`."""
+    """`front.json`.
+
+    Attributes:
+        space: which space was searched.
+        device: what latency was measured on.
+        objectives: in order.
+        rounds: of the search.
+        candidates: the front.
+        evaluated: all other measured networks.
+        reference: the largest network in fp32; None in files of version 0.1.
+        foreseen: whether accuracies were predicted before they were measured; False before 0.2.
+    """
 
     SCHEMA: ClassVar[str] = "front/1"
     REMEDY: ClassVar[str] = "run `nas search` again: what is measured stays in the storage"
@@ -297,8 +364,8 @@ class Front:
     rounds: tuple[Round, ...]
     candidates: tuple[Entry, ...]
     evaluated: tuple[Entry, ...]
-    reference: Entry | None = None  # the largest network in fp32; None in files of version 0.1
-    foreseen: bool = False  # accuracies were predicted before they were measured; before 0.2, after
+    reference: Entry | None = None
+    foreseen: bool = False
 
     def __post_init__(self) -> None:
         if not self.candidates:

@@ -21,6 +21,11 @@ class CurvePoint:
     """Held-out error after learning from `n` rows, those that are always there left out of the count.
 
     `kendall_tau` is 0 where all predictions or targets are equal; `rmse` is in the unit of the targets.
+
+    Attributes:
+        n: rows learned from.
+        kendall_tau: out-of-fold.
+        rmse: out-of-fold.
     """
 
     n: int

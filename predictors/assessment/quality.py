@@ -27,7 +27,11 @@ CURVE_FOLDS = 2  # folds that the curve is drawn from: fitting all five for ever
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of targets inside the central interval that should hold `expected` of them."""
+    """Share of targets inside the central interval that should hold `expected` of them.
+
+    Attributes:
+        expected, observed: shares.
+    """
 
     expected: float
     observed: float
@@ -35,7 +39,13 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Band:
-    """Kendall's tau among the n candidates whose cost is from `low` to `high`; None where all are equal."""
+    """Kendall's tau among the n candidates whose cost is from `low` to `high`; None where all are equal.
+
+    Attributes:
+        low, high: costs in SI units.
+        n: candidates.
+        kendall_tau: tau-b.
+    """
 
     low: float
     high: float

@@ -168,7 +168,7 @@ def test_weight_codes_fill_the_published_grid(name: str, data_file: DataFile) ->
 
 
 def test_fewer_bits_lose_more() -> None:
-    """Relative errors on Gaussian groups of 128 with absmax scaling: SPECS.md section 1."""
+    """Relative errors on Gaussian groups of 128 with absmax scaling, as published."""
     weight = np.random.default_rng(0).normal(size=(4000, 128)).astype(np.float32)
     for name, published in (("int8", 4.2e-5), ("int6", 7.0e-4), ("int4", 0.01374)):
         found = load_format(name).dequantize_weight(*load_format(name).quantize_weight(weight))

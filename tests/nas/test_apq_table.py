@@ -105,7 +105,7 @@ def integer(family: Family, n: int) -> Genomes:
 
 
 def invalid(rows: list[tuple[int, ...]]) -> bool:
-    """SPECS.md section 2: a 7x7 depthwise convolution with 4-bit activations."""
+    """The published table lacks one kind: a 7x7 depthwise convolution with 4-bit activations."""
     return any(kernel == 7 and bits == 4 for *_, kernel, _, _, _, _, bits in rows)
 
 

@@ -23,7 +23,7 @@ def sampled(n: int, space: SearchSpace = SPACE, seed: int = 0) -> Genomes:
 
 
 def by_hand(genome: Genomes) -> list[float]:
-    """As SPECS.md section 2 describes it, one feature after the other."""
+    """As APQ's code encodes, one feature after the other."""
     decisions = SPACE.decode(SPACE.candidate(genome))
     positions = [(f"s{i // 4}.b{i % 4}", width) for i, width in enumerate(ENTRY_WIDTHS)]
     questions: list[tuple[str, Option]]

@@ -175,7 +175,7 @@ def test_evolution_is_the_same_for_a_seed_and_needs_no_more_spaces_than_there_ar
 
 
 def test_evolution_finds_the_best_of_729_spaces_in_under_a_third_of_them() -> None:
-    """SPECS.md section 3, acceptance (3), on made-up tables; the measured one is in the benchmark."""
+    """On made-up tables; the benchmark does the same on measured ones."""
     for seed in range(5):
         table = small_table(seed)
         score = scores_under(draws(table, networks=2000), [1.2e-3])

@@ -1,4 +1,4 @@
-"""Double Rounding: the shift against the formula, and the numbers that SPECS.md section 6 asks for."""
+"""Double Rounding: the shift against the formula, and worked numbers."""
 
 import numpy as np
 import pytest

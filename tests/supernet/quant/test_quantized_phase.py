@@ -171,7 +171,7 @@ def test_phases_that_cannot_train_are_refused(change: dict, message: str) -> Non
 
 
 def test_the_rate_of_scales_falls_with_the_width_and_their_gradients() -> None:
-    """SPECS.md section 6, with the clamped form peak * max(0, 1 - mean)."""
+    """ALRS in the clamped form: peak * max(0, 1 - mean)."""
     none: list[torch.Tensor] = []
     rates = {bits: scale_learning_rate(1.0, bits, none) for bits in (8, 7, 6, 5, 4, 2)}
     assert rates == pytest.approx({8: 1.0, 7: 0.5, 6: 0.1, 5: 0.05, 4: 0.01, 2: 0.001})

@@ -1,0 +1,56 @@
+"""Every recipe of docs/recipes works as it is written: files, entry points, code."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nas.cli.main import main
+
+RECIPES = sorted(p for p in (Path(__file__).parents[2] / "docs/recipes").glob("*.md") if p.stem != "README")
+BLOCKS = re.compile(r"```(python|toml|sh)\n(.*?)```", re.DOTALL)
+MODULE = re.compile(r"# (\w+)\.py\n")
+LONGEST = 90  # lines: a recipe is at most a page
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of installed packages, from which nothing stays imported."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def install(site: Path, toml: str) -> None:
+    """Make what `pip install` makes of the entry points in a `pyproject.toml`."""
+    lines: list[str] = []
+    for group, points in tomllib.loads(toml)["project"]["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
+    folder = site / "recipe-1.dist-info"
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: recipe\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("page", RECIPES, ids=lambda page: page.stem)
+def test_recipe_works_as_written(page: Path, site: Path) -> None:
+    text = page.read_text()
+    assert len(text.splitlines()) <= LONGEST
+    names: dict[str, object] = {}
+    for language, code in BLOCKS.findall(text):
+        if language == "toml":
+            install(site, code)
+        elif language == "sh":
+            for line in code.splitlines():
+                assert main(line.split()[1:]) == 0, line
+        elif module := MODULE.match(code):
+            (site / f"{module[1]}.py").write_text(code)
+        else:
+            exec(compile(code, str(page), "exec"), names)
