@@ -381,7 +381,7 @@ def test_what_was_measured_before_a_board_fails_is_there(backend, no_onnx) -> No
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
-    for module in ("interleave", "profiler"):
+    for module in ("measure.interleave", "profiles.profiler"):
         monkeypatch.setattr(f"hw_profiles.{module}.time", made)
     monkeypatch.setattr("hw_profiles.measure.interleave.LEARNING_S", 1.0)
     return made

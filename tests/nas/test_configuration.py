@@ -185,7 +185,7 @@ def test_the_environment_keeps_the_command_without_passwords(recorded: str, tmp_
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_all_ways_to_stop_say_the_same(told: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import sys, time; from nas import cli; from dataclasses import replace\n"
+        "import sys, time; from nas.cli import main as cli; from dataclasses import replace\n"
         "def wait(*_):\n print('waiting', flush=True)\n time.sleep(60)\n"
         "cli.COMMANDS = {**cli.COMMANDS, 'devices': replace(cli.COMMANDS['devices'], function=wait)}\n"
         "sys.exit(cli.main(['devices']))"

@@ -280,7 +280,7 @@ def test_one_rule_says_how_a_device_is_measured() -> None:
 def test_latency_is_measured_as_the_manifest_says(
     exported: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas.verification.verification import file_checks
+    from nas.verification import file_checks
 
     asked = []
 
