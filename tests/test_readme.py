@@ -20,22 +20,24 @@ COMMANDS = [line.split("#")[0].strip() for block in BLOCKS for line in block.spl
 
 # Behind a quick plan, the other stages on so little that all commands together take seconds.
 QUICK = """
+[data]
+source = "imagefolder:digits.zip"
 [profile]
-share = 0.04
+share = 0.02
 [train]
 epochs = 1
 batch_size = 128
 random_subnets = 1
 [sample]
-fp32 = 8
-quantized = 8
+fp32 = 5
+quantized = 5
 [fit]
 predictor = "ridge"
 [search]
 rounds = 1
-budget = 1000
-batch = 250
-finalists = 4
+budget = 200
+batch = 100
+finalists = 2
 """
 # A rough profile says little of which networks are fast enough, so all are.
 INSTEAD = {"--budget": "2s", "--max-latency": "1s"}
@@ -52,7 +54,8 @@ def test_nas_commands_run_in_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quick.toml").write_text(quick_measuring + QUICK)
-    write_photos(tmp_path / "photos.zip")
+    write_photos(tmp_path / "photos.zip", size=32)
+    write_photos(tmp_path / "digits.zip", size=8)
     started: set[str] = set()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("nas.stages.profile.FITTED", 4)
@@ -83,13 +86,13 @@ def test_commands_were_found() -> None:
     assert sum(c.startswith("nas ") for c in COMMANDS) >= 6
 
 
-def write_photos(path: Path) -> None:
-    """Three classes of the bundled digits as colour JPEGs in an archive of class folders."""
+def write_photos(path: Path, size: int) -> None:
+    """Write three classes of the bundled digits as square colour JPEGs in an archive of class folders."""
     digits = load_digits()
     with zipfile.ZipFile(path, "w") as archive:
         for label in range(3):
-            for i, pixels in enumerate(digits.images[digits.target == label][:60]):
-                grey = Image.fromarray((pixels * 15).astype(np.uint8)).resize((32, 32))
+            for i, pixels in enumerate(digits.images[digits.target == label][:20]):
+                grey = Image.fromarray((pixels * 15).astype(np.uint8)).resize((size, size))
                 tinted = Image.merge("RGB", (grey, grey.point(lambda value: value // 2), grey))
                 data = io.BytesIO()
                 tinted.save(data, "JPEG")

@@ -37,6 +37,13 @@ def accuracy(genomes: Genomes) -> np.ndarray:
     return 1 - np.exp(-architecture / 8) - 0.01 * (loss * genomes)[:, FORMATS].sum(axis=1)
 
 
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning stops early, for what does not depend on how much is learned."""
+    monkeypatch.setattr(mlp, "STEPS", 40)
+
+
+@pytest.mark.usefixtures("hasty")
 def test_untuned_transfer_equals_fp32_at_every_policy() -> None:
     genomes = candidates(60, fp32=60)
     predictor = MlpPredictor(SPACE, seed=0).fit(genomes, accuracy(genomes))
@@ -62,6 +69,7 @@ def test_transfer_beats_learning_from_quantized_candidates_alone() -> None:
     assert gained[0] > gained[1] + 0.05
 
 
+@pytest.mark.usefixtures("hasty")
 def test_same_seed_same_prediction_whatever_torch_drew_before() -> None:
     genomes, test = candidates(40, fp32=20), candidates(30, fp32=10, seed=1)
     first = MlpPredictor(SPACE, seed=3).fit(genomes, accuracy(genomes)).predict(test)
@@ -86,6 +94,7 @@ def test_learns_and_knows_its_error() -> None:
     assert coverage(prediction.mean - truth, prediction.std) == pytest.approx(NOMINAL, abs=0.08)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_rows_do_not_depend_on_the_chunk_they_fall_in(monkeypatch: pytest.MonkeyPatch) -> None:
     genomes = candidates(20, fp32=10)
     predictor = MlpPredictor(SPACE, seed=0).fit(genomes, accuracy(genomes))

@@ -65,7 +65,7 @@ def small_families() -> st.SearchStrategy[MBConvFamily]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_equals_the_sum_over_workload_rows(name: str) -> None:
     family = load_family(name, in_channels=3, classes=10)
-    genomes = family.space().sample(60, rng=np.random.default_rng(0))
+    genomes = family.space().sample(40, rng=np.random.default_rng(0))
     costs = compile_table(family.space(), family.terms(), COSTS)(genomes)
     np.testing.assert_array_equal(costs, summed(family, genomes))
 
@@ -78,14 +78,22 @@ def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> 
     np.testing.assert_array_equal(costs, summed(family, genomes))
 
 
-@pytest.mark.parametrize("formats", [("fp32", "int8"), ("int4", "fp32", "int8"), ("fp32", "fp16"), SLOW])
+@pytest.mark.parametrize("formats", [("int4", "fp32", "int8"), SLOW])
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"apq-proxyless"}))  # its formats are its own
 def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) -> None:
     family = load_family(name, in_channels=3, classes=10, formats=formats)
-    genomes = family.space().sample(300, rng=np.random.default_rng(0))
+    genomes = family.space().sample(60, rng=np.random.default_rng(0))
     found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
     np.testing.assert_array_equal(found, peaks(family, genomes))
-    assert np.unique(found).size > 30
+    assert np.unique(found).size > 20
+
+
+@pytest.mark.parametrize("formats", [("fp32", "int8"), ("fp32", "fp16")])
+def test_equals_the_peak_in_other_formats(formats: tuple[str, ...]) -> None:
+    family = load_family("digits-mbconv", in_channels=3, classes=10, formats=formats)
+    genomes = family.space().sample(60, rng=np.random.default_rng(0))
+    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    np.testing.assert_array_equal(found, peaks(family, genomes))
 
 
 @settings(max_examples=15, deadline=None)
