@@ -12,7 +12,9 @@ SHOWN = ">>> "
 def examples(package: str) -> dict[str, doctest.TestResults]:
     """Return how the examples of every module that has some went, by the module's name."""
     paths = [path for path in sorted((ROOT / package).rglob("*.py")) if SHOWN in path.read_text()]
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    ]
     return {name: doctest.testmod(importlib.import_module(name)) for name in names}
 
 

@@ -1,5 +1,7 @@
 """What every registered predictor promises."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -8,8 +10,8 @@ from scipy.stats import kendalltau
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.registry import names
-from predictors.predictor import FEWEST, PREDICTORS, MakePredictor, load_predictor
-from predictors.table import CostTable, compile_table
+from predictors.predictor import FEWEST, PREDICTORS, MakePredictor, Predictor, load_predictor
+from predictors.table import compile_table
 from supernet.families.family import load_family
 from supernet.space.space import Genomes
 
@@ -29,8 +31,14 @@ def rows(n: int, seed: int = 0) -> tuple[Genomes, np.ndarray]:
     return genomes, genomes @ np.random.default_rng(1).uniform(-1, 2, genomes.shape[1])
 
 
+@cache
+def fitted(make: MakePredictor, n: int, *, with_costs: bool = False) -> Predictor:
+    """Return the predictor fitted on n rows, once for all tests."""
+    return make(SPACE, seed=0, costs=COSTS if with_costs else None).fit(*rows(n))
+
+
 def test_shapes_and_finite_values(make: MakePredictor) -> None:
-    predictor = make(SPACE, seed=0).fit(*rows(50))
+    predictor = fitted(make, 40)
     for n in (0, 1, 30):
         prediction = predictor.predict(rows(n, seed=2)[0])
         assert prediction.mean.shape == prediction.std.shape == (n,)
@@ -40,29 +48,30 @@ def test_shapes_and_finite_values(make: MakePredictor) -> None:
         assert np.isfinite(prediction.std).all()
 
 
-@pytest.mark.parametrize("costs", [None, COSTS])
-def test_ranks_an_additive_function(make: MakePredictor, costs: CostTable | None) -> None:
-    predictor = make(SPACE, seed=0, costs=costs).fit(*rows(150))
+@pytest.mark.parametrize("with_costs", [False, True])
+def test_ranks_an_additive_function(make: MakePredictor, with_costs: bool) -> None:
+    predictor = fitted(make, 120, with_costs=with_costs)
     genomes, targets = rows(300, seed=2)
     assert kendalltau(predictor.predict(genomes).mean, targets).statistic > 0.5
 
 
 def test_same_seed_same_prediction(make: MakePredictor) -> None:
     genomes = rows(20, seed=2)[0]
-    first, again = (make(SPACE, seed=5).fit(*rows(40)).predict(genomes) for _ in range(2))
+    first = fitted(make, 40).predict(genomes)
+    again = make(SPACE, seed=0).fit(*rows(40)).predict(genomes)
     assert_array_equal(first.mean, again.mean)
     assert_array_equal(first.std, again.std)
 
 
 def test_equal_networks_get_equal_predictions(make: MakePredictor) -> None:
-    predictor = make(SPACE, seed=0, costs=COSTS).fit(*rows(40))
+    predictor = fitted(make, 120, with_costs=True)
     raw = np.random.default_rng(3).integers(0, SPACE.cardinalities, (20, len(SPACE.choices))).astype(np.int16)
     assert_array_equal(predictor.predict(raw).mean, predictor.predict(SPACE.canonical(raw)).mean)
 
 
 def test_units_and_offsets_of_targets_do_not_matter(make: MakePredictor) -> None:
     (genomes, targets), new = rows(40), rows(20, seed=2)[0]
-    plain = make(SPACE, seed=0).fit(genomes, targets).predict(new)
+    plain = fitted(make, 40).predict(new)
     other = make(SPACE, seed=0).fit(genomes, 1e-6 * targets - 3e-5).predict(new)
     tolerance = 0.1e-6 * targets.std()  # rounding decides between equally good splits of a tree
     np.testing.assert_allclose(other.mean, 1e-6 * plain.mean - 3e-5, atol=tolerance)
@@ -78,7 +87,7 @@ def test_constant_targets_are_predicted_as_they_are(make: MakePredictor) -> None
 
 def test_fit_leaves_the_predictor_as_it_was(make: MakePredictor) -> None:
     predictor = make(SPACE, seed=0)
-    predictor.fit(*rows(20))
+    predictor.fit(*rows(FEWEST))
     with pytest.raises(TrilobitError, match=r"is not fitted; use what `fit\(genomes, targets\)` gives back"):
         predictor.predict(rows(2)[0])
 

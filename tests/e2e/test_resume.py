@@ -9,11 +9,14 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
+from nas.cli.main import main
+from supernet.train import loop
 
 DEADLINE_S = 90
 POLL_S = 0.002
@@ -46,19 +49,15 @@ BEGUN: dict[str, Begun] = {
 }
 
 
-def send_once(begun: Begun, sent: signal.Signals, process, folder: Path) -> str:
-    """Send the signal as soon as `begun` says so, before the process ends; gives its last words."""
+def kill_once(begun: Begun, process, folder: Path) -> None:
+    """Kill the process as soon as `begun` says so, before it ends."""
     deadline = time.monotonic() + DEADLINE_S
     while not begun(folder):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(POLL_S)
-    process.send_signal(sent)
-    return str(process.communicate(timeout=30)[1])
-
-
-def kill_once(begun: Begun, process, folder: Path) -> None:
-    send_once(begun, signal.SIGKILL, process, folder)
+    process.kill()
+    process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL
 
 
@@ -95,11 +94,22 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_front(
     assert (tmp_path / "front.json").read_bytes() == (finished_run / "front.json").read_bytes()
 
 
-def test_interrupting_says_how_to_go_on(start, config: Path, tmp_path: Path) -> None:
-    process = start("run", config, "-o", tmp_path, start_new_session=True)
-    complaint = send_once(BEGUN["train"], signal.SIGINT, process, tmp_path)
-    assert process.returncode == 130
-    assert complaint == "nas: interrupted; the same command continues where this one stopped\n"
+def test_interrupting_says_how_to_go_on(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C at the first checkpoint; `test_stop` sends it to processes."""
+    save, checkpoint = loop.save_checkpoint, tmp_path / "supernet" / "last.pt"
+
+    def save_and_interrupt(*arguments: Any) -> None:
+        first = not checkpoint.exists()
+        save(*arguments)
+        if first:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_interrupt)
+    assert main(["train", str(config), "-o", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "nas: interrupted; the same command continues where this one stopped\n"
+    assert checkpoint.exists()
     assert not [path for path in tmp_path.rglob("*.part")]
 
 
