@@ -30,9 +30,9 @@ from nas.search.objectives import to_min
 from nas.search.pareto import hypervolume
 from nas.search.searcher import make_searcher
 from nas.stages.sample import run_sample, sampled
-from nas.stages.search import Setting, measured_values, prepare, run_search
+from nas.stages.search import run_search
+from nas.stages.search_context import Measurements, SearchContext, measured_values, prepare_search
 from supernet.data.dataset import Dataset
-from supernet.space.space import Candidate
 
 QUICK = (SampleSection(fp32=30, quantized=30), {"rounds": 2, "finalists": 8, "budget": 5_000})
 FULL = (SampleSection(fp32=50, quantized=40), {"rounds": 3, "finalists": 12, "budget": 20_000})
@@ -81,7 +81,7 @@ def seeded(run: Run, folder: Path, config: RunConfig) -> SeededRun:
     return again
 
 
-def share(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> float:
+def share(setting: SearchContext, measured: Measurements) -> float:
     """Hypervolume in 0..1 of measured networks."""
     objectives = setting.targets.minimised(measured_values(setting, measured))
     ideal = np.array([[float(o.direction == "max") for o in setting.targets.objectives]])
@@ -92,13 +92,13 @@ def share(setting: Setting, measured: dict[Candidate, dict[str, float]]) -> floa
 def compare(run: Run, seed: int) -> Outcome:
     """Both searches with `seed`."""
     run_sample(run, QUIET)
-    document, setting = run_search(run, QUIET), prepare(run)
+    front, setting = run_search(run, QUIET), prepare_search(run)
     evaluator, space = setting.evaluator, run.family.space()
-    found = [entry["genes"] for entry in (*document["candidates"], *document["evaluated"])]
-    ours = dict(evaluator.measure([space.candidate(np.array(genes)) for genes in found]))
+    found = [entry.genes for entry in (*front.candidates, *front.evaluated)]
+    ours = {e.candidate: e for e in evaluator.measure([space.candidate(np.array(genes)) for genes in found])}
     total = len(ours) + len(sampled(run))
     drawn = make_searcher("random", space, seed=seed).ask(total)
-    random = dict(evaluator.measure([space.candidate(genome) for genome in drawn]))
+    random = {e.candidate: e for e in evaluator.measure([space.candidate(genome) for genome in drawn])}
     few = dict(list(random.items())[: len(ours)])
     return Outcome(len(ours), total, share(setting, ours), share(setting, random), share(setting, few))
 

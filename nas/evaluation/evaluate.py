@@ -23,6 +23,7 @@ from nas.evaluation.sharing import Task
 from nas.evaluation.store import EvaluationStore, Result
 from nas.run.run import Run
 from nas.run.storage import hidden
+from nas.search.front import Evaluation
 from nas.search.objectives import objective
 from supernet.data.images import Images
 from supernet.graph.quantized_graph import Network
@@ -122,9 +123,9 @@ class Evaluator:
 
     # -- through files, on the device ------------------------------------------------------------------
 
-    def measure(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, dict[str, float]]]:
-        """Each candidate with its accuracy on search-validation through the file, the median (`latency`) and
-        IQR (`iqr_s`) of its latency and the load then, and its bytes; known ones cost nothing.
+    def measure(self, candidates: Sequence[Candidate]) -> Iterator[Evaluation]:
+        """Yield the evaluation of each candidate: its accuracy on search-validation through the file, the
+        median and IQR of its latency and the load then, and its bytes; known ones cost nothing.
 
         A candidate that the device cannot run gets the largest latency there is.
         """
@@ -135,9 +136,15 @@ class Evaluator:
                     f"{hidden(self.run.storage_url)}: {candidate.id} was measured without a spread, which "
                     "only damage explains; put a copy of it back, or delete it to measure everything again"
                 )
+            spread = {"latency": float(attributes["iqr_s"]), **self._standard_errors(values)}
             load = attributes.get("load")  # absent where the system cannot tell, and in older storages
-            known = {} if load is None else {"load": float(load)}
-            yield candidate, {**values, "iqr_s": float(attributes["iqr_s"]), **known}
+            yield Evaluation(candidate, values, "measured", spread, None if load is None else float(load))
+
+    def _standard_errors(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return the standard deviations of shares of the search-validation examples."""
+        shares = {name: value for name, value in values.items() if objective(name).unit == "fraction"}
+        n = len(self.run.dataset.validation.labels) if shares else 1
+        return {name: float(np.sqrt(share * (1 - share) / n)) for name, share in shares.items()}
 
     @cached_property
     def measuring(self) -> Task:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.run.documents import MEASURED, Entry, Front
+from nas.run.documents import Entry, Front
 from nas.run.wanted import PICKS, Bounded, parse_pick
 from nas.search.loop import choose_finalists
 from nas.search.objectives import objective, to_min
@@ -81,5 +81,5 @@ def knee(minimised: np.ndarray) -> int:
 
 def _minimised(front: Front) -> np.ndarray:
     """(n, m) measured objectives of the front, less is better."""
-    names = [o.name for o in front.objectives if o.name in MEASURED]
+    names = [o.name for o in front.objectives if o.name in front.always_measured]
     return to_min([objective(name) for name in names], front.measured(*names))

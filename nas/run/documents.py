@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from hw_profiles.documents import D, read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import parse_key
-from nas.search.objectives import objective
+from nas.search.objectives import OBJECTIVES, objective
+from nas.search.units import UNITS
 from predictors.assessment.learning_curve import CurvePoint
 from predictors.assessment.quality import Quality
 from supernet.space.space import Genomes, SearchSpace
+from supernet.tasks.metric import ACCURACY
 
-MEASURED = ("accuracy", "latency", "size")  # of every network of a front
-COUNTED = ("size", "macs", "memory")  # exact, so never below 0
+COSTS = ("latency", "size")  # measured of every network of a front, besides the main metric of its task
 MOST_OPTIONS = 2**15  # of one choice: genes are int16
 
 
@@ -228,15 +229,19 @@ class Measured:
 
     Attributes:
         value: in SI units; the largest float where the device failed to run the network.
-        std: standard deviation of an accuracy.
+        std: standard deviation of a share, such as an accuracy.
         iqr: interquartile range of a latency.
         load: of the machine when that was measured.
     """
 
-    value: Annotated[float, _not_negative]
+    value: float
     std: Annotated[float, _not_negative] | None = None
     iqr: Annotated[float, _not_negative] | None = None
     load: float | None = None
+
+    def to_json(self) -> dict[str, float | None]:
+        """Return what is known as plain data."""
+        return {name: known for name, known in vars(self).items() if name == "value" or known is not None}
 
 
 @dataclass(frozen=True)
@@ -292,9 +297,22 @@ class Entry:
     layers: tuple[Layer, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in COUNTED:
-            if name in self.predicted and (self.predicted[name].value or 0) < 0:
-                raise ValueError(f"predicted.{name}.value: expected at least 0")
+        for name, stated in OBJECTIVES.items():
+            known: dict[str, Measured | Predicted | None]
+            known = {"measured": self.measured.get(name)} if stated.unit in UNITS else {}
+            if stated.origin == "count":
+                known["predicted"] = self.predicted.get(name)  # exact
+            for word, figure in known.items():
+                if figure is not None and (figure.value or 0) < 0:
+                    raise ValueError(f"{word}.{name}.value: expected at least 0, got {figure.value:g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            **asdict(self),
+            "predicted": {name: figure.to_json() for name, figure in self.predicted.items()},
+            "measured": {name: figure.to_json() for name, figure in self.measured.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -323,6 +341,9 @@ class StatedObjective:
 
     name: ObjectiveName
     bound: float | None = None
+    unit: str = ""
+    direction: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -333,11 +354,13 @@ class Round:
         round: its number.
         evaluations: networks measured so far.
         hypervolume: of their front, as a share of the box.
+        rejected: candidates that the device cannot run.
     """
 
     round: int
     evaluations: int
     hypervolume: float
+    rejected: int = 0
 
 
 @dataclass(frozen=True)
@@ -353,6 +376,9 @@ class Front:
         evaluated: all other measured networks.
         reference: the largest network in fp32; None in files of version 0.1.
         foreseen: whether accuracies were predicted before they were measured; False before 0.2.
+        metric: the main metric of the task, which was predicted and measured.
+        reference_point: a value per objective, which the hypervolume is counted from.
+        hypervolume: of the front, in the product of the units of its objectives.
     """
 
     SCHEMA: ClassVar[str] = "front/1"
@@ -366,6 +392,9 @@ class Front:
     evaluated: tuple[Entry, ...]
     reference: Entry | None = None
     foreseen: bool = False
+    metric: ObjectiveName = ACCURACY.name
+    reference_point: tuple[float, ...] = ()
+    hypervolume: float | None = None
 
     def __post_init__(self) -> None:
         if not self.candidates:
@@ -381,6 +410,27 @@ class Front:
         if self.reference is None:
             raise TrilobitError(f"front.json: no reference network; {self.REMEDY}")
         return self.reference
+
+    @property
+    def always_measured(self) -> tuple[str, ...]:
+        """Names of the objectives that every network has measured values of."""
+        return (self.metric, *COSTS)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain data; networks beside the front without their layers."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            **plain,
+            "space": asdict(self.space),
+            "objectives": [asdict(objective) for objective in self.objectives],
+            "rounds": [asdict(summary) for summary in self.rounds],
+            "reference": self.reference and self.reference.to_json(),
+            "candidates": [entry.to_json() for entry in self.candidates],
+            "evaluated": [
+                {key: value for key, value in entry.to_json().items() if key != "layers"}
+                for entry in self.evaluated
+            ],
+        }
 
     def measured(self, *names: str) -> NDArray[np.float64]:
         """Return (n, names) measured values of the candidates; NaN where one is missing."""
@@ -403,7 +453,7 @@ def read_front(path: Path, space: SearchSpace) -> Front:
     for entry, genome in zip(entries, genomes, strict=True):
         if entry.id != (known := space.candidate(genome).id):
             raise TrilobitError(f"{path}: network {entry.id} has the genes of {known}; {front.REMEDY}")
-        if missing := set(MEASURED) - set(entry.measured):
+        if missing := set(front.always_measured) - set(entry.measured):
             missed = sorted(missing)[0]
             raise TrilobitError(f"{path}: network {entry.id}: no measured {missed}; {front.REMEDY}")
     return front

@@ -12,7 +12,7 @@ from hw_profiles.profiles.profile_json import load_profile
 from nas.evaluation.evaluate import FAILED_S, Evaluator
 from nas.problem.costs import Costs, compile_costs
 from nas.run.documents import (
-    MEASURED,
+    COSTS,
     Entry,
     Front,
     QualityFile,
@@ -125,7 +125,7 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
         learned: (n, g) ...these, which are left out.
     """
     front = read_document(run.front_path, Front)
-    entries = [entry for entry in (*front.candidates, *front.evaluated) if _ran(entry)]
+    entries = [entry for entry in (*front.candidates, *front.evaluated) if _ran(front, entry)]
     if len(entries) < 2:
         return []
 
@@ -150,8 +150,8 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
     return [row("accuracy", FINALISTS, accuracy), *rows]
 
 
-def _ran(entry: Entry) -> bool:
-    if not (set(MEASURED) <= set(entry.measured) and {"latency", "size"} <= set(entry.predicted)):
+def _ran(front: Front, entry: Entry) -> bool:
+    if not (set(front.always_measured) <= set(entry.measured) and set(COSTS) <= set(entry.predicted)):
         return False
     return entry.predicted["latency"].value is not None and entry.measured["latency"].value < FAILED_S
 

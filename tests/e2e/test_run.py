@@ -14,7 +14,7 @@ import pytest
 from nas.cli.main import main
 from nas.run.run import STAGES, find_run
 from nas.stages.fit import fit_predictor
-from nas.stages.search import prepare
+from nas.stages.search_context import prepare_search
 from supernet.families.family import Family
 
 SCHEMAS = {
@@ -91,7 +91,7 @@ def test_accuracies_were_predicted_before_they_were_measured(
 ) -> None:
     """The reference is measured in the first round, when the predictor knows the samples only."""
     run = find_run(finished_run)
-    predictor = fit_predictor(run, *prepare(run).sampled)
+    predictor = fit_predictor(run, *prepare_search(run).sampled)
     before = predictor.predict(np.array([front["reference"]["genes"]], np.int16)).mean[0]
     assert front["foreseen"]
     assert front["reference"]["predicted"]["accuracy"]["value"] == pytest.approx(before, abs=1e-9)

@@ -47,5 +47,5 @@ def test_the_load_comes_with_a_finalist_where_it_is_known(
     evaluator = Evaluator(None)  # type: ignore[arg-type]
     known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})
     evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates: [known])
-    [(_, values)] = evaluator.measure([candidate])
-    assert (values["latency"], values["iqr_s"], values.get("load")) == (1e-4, 1e-6, load)
+    [measured] = evaluator.measure([candidate])
+    assert (measured.values["latency"], measured.spread["latency"], measured.load) == (1e-4, 1e-6, load)

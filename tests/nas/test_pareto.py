@@ -9,17 +9,9 @@ from pymoo.indicators.hv import HV
 from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
+from nas.search.front import Evaluation, ParetoFront, pareto_front
 from nas.search.objectives import objective
-from nas.search.pareto import (
-    Evaluation,
-    ParetoFront,
-    crowding_distance,
-    hypervolume,
-    non_dominated,
-    pareto_front,
-    rank,
-    rank_order,
-)
+from nas.search.pareto import crowding_distance, hypervolume, non_dominated, rank, rank_order
 from supernet.space.space import Candidate
 
 VOLUME_TOLERANCE = 1e-10  # both are exact; they add in another order
