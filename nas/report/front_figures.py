@@ -32,8 +32,8 @@ Values = Callable[[Network], Mapping[str, Value]]
 
 
 def measured(network: Network) -> Mapping[str, Value]:
-    """The measured values of a network."""
-    return network.measured
+    """Return the measured values of a network, and counts, which are exact."""
+    return {**network.counted, **network.measured}
 
 
 def predicted(network: Network) -> Mapping[str, Value]:
@@ -58,8 +58,9 @@ def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Networ
 
 def cost_of(run: Run) -> str:
     """The cost drawn against accuracy: latency where it is an objective, else the first cost that is."""
-    known = [objective.name for objective in (run.front.objectives if run.front else ())]
-    return next((cost for cost in COSTS if cost in known), "latency")
+    objectives = run.front.objectives if run.front else ()
+    known = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
+    return next((cost for cost in (*COSTS, *known) if cost in known), "latency")
 
 
 def front_plot(run: Run) -> Plot:
@@ -144,7 +145,7 @@ class _Axes:
         )
 
     def line(self, networks: Sequence[Network]) -> Trace:
-        x = [self.x(network.measured) for network in networks]
+        x = [self.x(measured(network)) for network in networks]
         y = [100 * network.measured["accuracy"].value for network in networks]
         return polyline(x, y, color=MEASURED, width=2)
 
@@ -152,7 +153,7 @@ class _Axes:
         x: list[float | None] = []
         y: list[float | None] = []
         for network in networks:
-            ends = (network.predicted, network.measured)
+            ends = (predicted(network), measured(network))
             x += [*map(self.x, ends), None]
             y += [*(100 * values["accuracy"].value for values in ends), None]
         return polyline(x, y, opacity=0.5, color=PREDICTED, width=1)

@@ -24,10 +24,6 @@ from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 
 MAX_DRAWN = 4
-FRONT_COLUMNS = {
-    "measured": ("accuracy", "latency", "size"),
-    "predicted": ("accuracy", "latency", "size", "memory"),  # memory is exact: counted, not measured
-}
 
 Row = Mapping[str, str]
 
@@ -70,8 +66,8 @@ def render(run: Run) -> str:
         figures={plot.id: plot.figure for plot in plots.values()},
         exports=[_export_row(export) for export in run.exports],
         test_images=run.exports[0].images if run.exports else 0,
-        front_columns=FRONT_COLUMNS,
-        front=[_front_row(network) for network in run.candidates],
+        front_columns=_front_columns(run),
+        front=[_front_row(network, _front_columns(run)) for network in run.candidates],
         drawings=drawings,
         drawn_formats=_drawn_formats(drawings),
         agreements=[name for name in plots if name.startswith("agreement-")],
@@ -241,12 +237,27 @@ def _export_row(export: Export) -> Row:
     }
 
 
-def _front_row(network: Network) -> Row:
+def _front_columns(run: Run) -> Mapping[str, tuple[str, ...]]:
+    """Return what the table of the front shows: what every network was measured by, and every objective and
+    limit of the search; counts are exact and stand among the predicted ones.
+    """
+    always = run.front.always_measured if run.front else ()
+    asked = tuple(o.name for o in run.front.objectives) if run.front else ()
+    measured = {name for network in run.candidates for name in network.measured}
+    return {
+        "measured": tuple(dict.fromkeys((*always, *(name for name in asked if name in measured)))),
+        "predicted": tuple(
+            dict.fromkeys((*always, "memory", *(name for name in asked if name not in measured)))
+        ),
+    }
+
+
+def _front_row(network: Network, columns: Mapping[str, tuple[str, ...]]) -> Row:
     of = {"measured": network.measured, "predicted": network.predicted}
     cells = {
         f"{word} {name}": _cell(word, name, values[name]) if name in values else ""
         for word, values in of.items()
-        for name in FRONT_COLUMNS[word]
+        for name in columns[word]
     }
     return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
 

@@ -14,6 +14,8 @@ from hw_profiles.profiles.profile_json import load_profile
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
 from nas.export.written import written_networks
 from nas.run.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
+from nas.search.objectives import OBJECTIVES
+from supernet.tasks.metric import ACCURACY
 
 Document = Mapping[str, Any]
 MEASURED = "measured"
@@ -44,6 +46,12 @@ class Network:
     layers: tuple[tuple[str, LayerSpec], ...]
     predicted: Mapping[str, Value]
     measured: Mapping[str, Value]
+
+    @property
+    def counted(self) -> Mapping[str, Value]:
+        """What follows from the layers alone: exact, though nothing was measured."""
+        known = self.predicted.items()
+        return {n: v for n, v in known if n in OBJECTIVES and OBJECTIVES[n].origin == "count"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,11 @@ class Run:
     evaluated: tuple[Network, ...]
     reference: Network | None
     exports: tuple[Export, ...]
+
+    @property
+    def metric(self) -> str:
+        """Name of the main metric of the task."""
+        return self.front.metric if self.front else ACCURACY.name
 
     @property
     def device(self) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from scipy.stats import kendalltau
 
 from nas.report import run_files, units
-from nas.report.front_figures import TIMED, foreseen, having, hover, measured, predicted
+from nas.report.front_figures import TIMED, foreseen, having, hover, predicted
 from nas.report.plots import MEASURED, MUTED, OTHER, Plot, Trace, axis_title, figure, points, polyline
 from nas.report.run_files import Run
 
@@ -14,7 +14,8 @@ def agreement_plot(run: Run, objective: str) -> Plot | None:
     """Predicted against measured values of one objective; None if fewer than two networks have both, or if
     none was measured.
     """
-    networks = having(having((*run.candidates, *run.evaluated), measured, objective), predicted, objective)
+    everyone = having((*run.candidates, *run.evaluated), predicted, objective)
+    networks = [network for network in everyone if objective in network.measured]  # counts are exact anyway
     if len(networks) < 2 or (objective in TIMED and run.latencies != run_files.MEASURED):
         return None  # what is looked up or modelled is its own prediction
     truth = [network.measured[objective].value for network in networks]

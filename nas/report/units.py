@@ -1,18 +1,23 @@
 """How numbers are written for people: SI units with a fitting prefix, shares as per cent."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+
+from nas.search.objectives import OBJECTIVES, Objective, objectives
+from nas.search.units import unit_of
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-_PREFIXES = {
+# by unit of an objective
+_PREFIXES: Mapping[str, tuple[tuple[float, str], ...]] = {
     "s": ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")),
     "J": ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ")),
-    "B": ((1e6, "MB"), (1e3, "kB"), (1.0, "B")),
+    "bytes": ((1e6, "MB"), (1e3, "kB"), (1.0, "B")),
     "": ((1.0, ""),),
-    "%": ((0.01, "%"),),
+    "MACs": ((1.0, ""),),
+    "fraction": ((0.01, "%"),),
 }
-_UNITS = {"accuracy": "%", "latency": "s", "energy": "J", "size": "B", "memory": "B"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,17 @@ class Scale:
         return f"{digits(self(value))} {self.unit}".strip()
 
 
+@cache
+def _all() -> Mapping[str, Objective]:
+    return objectives()
+
+
 def scale_for(objective: str, values: Iterable[float]) -> Scale:
     """The scale in which the largest of `values`, in SI units or a share, is at least 1."""
     largest = max((abs(value) for value in values), default=1.0)
-    scales = _PREFIXES[_UNITS.get(objective, "")]
+    known = OBJECTIVES if objective in OBJECTIVES else _all()
+    unit = known[objective].unit if objective in known else ""
+    scales = _PREFIXES.get(unit) or unit_of(unit).shown
     factor, unit = next((scale for scale in scales if largest >= scale[0]), scales[-1])
     return Scale(factor, unit)
 

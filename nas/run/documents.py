@@ -337,6 +337,9 @@ class StatedObjective:
     Attributes:
         name: what is traded off.
         bound: limit in SI units.
+        unit: of its values.
+        direction: `max` where more is better, `min` where less is.
+        origin: `metric` of the task, `device` for a cost on the device, `count` over the layers.
     """
 
     name: ObjectiveName

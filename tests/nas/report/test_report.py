@@ -360,6 +360,7 @@ def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
 
 def test_a_measured_latency_stands_with_its_spread_and_the_load() -> None:
     known = {"latency": Value(2.5e-5, 1e-6, 12.3)}
-    shown = _front_row(Network("a", {}, {}, (), predicted={"latency": Value(2e-5)}, measured=known))
+    columns = {"measured": ("latency",), "predicted": ("latency",)}
+    shown = _front_row(Network("a", {}, {}, (), predicted={"latency": Value(2e-5)}, measured=known), columns)
     assert shown["measured latency"] == f"{text('latency', 2.5e-5)}, IQR {text('latency', 1e-6)}, load 12.3"
     assert shown["predicted latency"] == text("latency", 2e-5)
