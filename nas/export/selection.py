@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.run.documents import Entry, Front
+from nas.run.front_document import Entry, Front
 from nas.run.wanted import PICKS, Bounded, parse_pick
 from nas.search.loop import choose_finalists
 from nas.search.objectives import objective, to_min

@@ -13,7 +13,8 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
 from nas.export.written import written_networks
-from nas.run.documents import Entry, Environment, Front, QualityFile, Timings, read_optional
+from nas.run.documents import Environment, QualityFile, Timings, read_optional
+from nas.run.front_document import Entry, Front
 from nas.search.objectives import OBJECTIVES
 from supernet.tasks.metric import ACCURACY
 

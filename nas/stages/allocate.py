@@ -7,7 +7,7 @@ import numpy as np
 from hw_profiles.documents import write_document
 from nas.allocation.allocation import allocator
 from nas.allocation.sensitivity import known_candidate, sensitivity
-from nas.run.documents import Front
+from nas.run.front_document import Front
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.stages.finalists import foresee, measure_finalists

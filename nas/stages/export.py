@@ -29,7 +29,8 @@ from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_job, plain_
 from nas.export.selection import pick
 from nas.export.signature import private_key
 from nas.export.written import replace_written
-from nas.run.documents import Entry, Environment, read_front
+from nas.run.documents import Environment
+from nas.run.front_document import Entry, read_front
 from nas.run.progress import tell_of_waiting
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run

@@ -6,7 +6,16 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from nas.problem.costs import LATENCY
-from nas.run.documents import Entry, Front, Layer, Measured, Predicted, Round, SpaceReference, StatedObjective
+from nas.run.front_document import (
+    Entry,
+    Front,
+    Layer,
+    Measured,
+    Predicted,
+    Round,
+    SpaceReference,
+    StatedObjective,
+)
 from nas.search.front import Evaluation, pareto_front
 from nas.search.objectives import to_min
 from nas.stages.finalists import Foreseen

@@ -11,16 +11,8 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.profile_json import load_profile
 from nas.evaluation.evaluate import FAILED_S, Evaluator
 from nas.problem.costs import Costs, compile_costs
-from nas.run.documents import (
-    COSTS,
-    Entry,
-    Front,
-    QualityFile,
-    QualityRow,
-    SamplesFile,
-    genomes_of,
-    read_optional,
-)
+from nas.run.documents import QualityFile, QualityRow, SamplesFile, genomes_of, read_optional
+from nas.run.front_document import COSTS, Entry, Front
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective

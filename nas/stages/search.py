@@ -13,7 +13,7 @@ from hw_profiles.streams import Stream, open_stream
 from nas.problem.predicted import Predicted, imitated
 from nas.problem.reference_points import aims_of
 from nas.problem.targets import largest_costs, limit_lines, predict_values
-from nas.run.documents import Front
+from nas.run.front_document import Front
 from nas.run.progress import Update
 from nas.run.reporting import Reporter
 from nas.run.run import Run

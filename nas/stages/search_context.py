@@ -11,7 +11,7 @@ from nas.problem.costs import Costs, compile_costs
 from nas.problem.predicted import check_confidence
 from nas.problem.reachable import check_reachable, worst_costs
 from nas.problem.targets import Targets, largest_costs, resolve_targets
-from nas.run.documents import Round
+from nas.run.front_document import Round
 from nas.run.run import Run
 from nas.search.front import Evaluation
 from nas.search.objectives import Values

@@ -28,8 +28,8 @@ from nas.run.documents import (
     State,
     Timings,
     genomes_of,
-    read_front,
 )
+from nas.run.front_document import read_front
 from nas.run.reporting import QUIET
 from nas.run.run import find_run
 from nas.stages.quality import print_quality

@@ -9,16 +9,8 @@ import pytest
 
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
-from nas.run.documents import (
-    DamageFile,
-    Environment,
-    Front,
-    SamplesFile,
-    State,
-    Timings,
-    genomes_of,
-    read_front,
-)
+from nas.run.documents import DamageFile, Environment, SamplesFile, State, Timings, genomes_of
+from nas.run.front_document import Front, read_front
 from nas.search.objectives import OBJECTIVES
 from supernet.families.family import load_family
 

@@ -10,7 +10,7 @@ from hw_profiles.graph.layer import LayerSpec
 from nas.cli.flags import LIMITS, RUN_GROUPS
 from nas.report.page import write_report
 from nas.run.config import DeviceSection, RunConfig, SampleSection, SearchSection
-from nas.run.documents import Front
+from nas.run.front_document import Front
 from nas.run.reporting import QUIET
 from nas.run.run import open_run
 from nas.search.objectives import OBJECTIVES, Count, Objective, objective
