@@ -19,10 +19,11 @@ from tvm_vs_ort import instructions_of
 
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.reference.integer_sums import WIDEST_EXACT
-from hw_profiles.runtimes.ort.runtime import open_session, prepared
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import link_network, pack_parameters
 from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays, timed_library
@@ -80,7 +81,7 @@ def forms_of(
     link_network(library.plan, target, path)
     arrays = network_arrays(library.plan, pack_parameters(library.plan, unit_numbers(made["int8"]), target))
     files = {f"ONNX Runtime {fmt}": emit(network) for fmt, network in made.items()}
-    ort = {name: [timed(prepared(open_session(model), 1), plan)] for name, model in files.items()}
+    ort = {name: [host_runtime().compile(Artifact(model)).timed(plan.clock)] for name, model in files.items()}
     return {"ours": timed_library(path, arrays, sessions=1), **ort}
 
 

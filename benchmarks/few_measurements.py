@@ -26,7 +26,7 @@ from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_cal
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import measure_networks, profile_layers
-from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.streams import Stream, open_stream
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage
 from predictors.assessment.conformal import coverage
@@ -88,7 +88,7 @@ def main() -> None:
 
 def measure(family: Family, core: int) -> DeviceProfile:
     """Every unit, then whole networks."""
-    backend, emit = OrtBackend(), partial(emit_with_random_numbers, seed=0)
+    backend, emit = open_device("ort"), partial(emit_with_random_numbers, seed=0)
     plan, layers = (
         MeasurePlan(core=core, scale_disturbed=True),
         distinct_layers(family.space(), family.terms()),

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
-from hw_profiles.runtimes.analytical.table import TableBackend
+from hw_profiles.runtimes.analytical.table import TableDevice
+from hw_profiles.runtimes.runtime import Job
 from nas.problem.costs import Costs, compile_costs
 from nas.search.loop import search
 from nas.search.pareto import Matrix, hypervolume
@@ -89,7 +89,7 @@ def accuracy_model(path: Path) -> AccuracyModel:
 
 def table_costs(family: Family, path: Path) -> Costs:
     """Of the published table as a device."""
-    device, layers = TableBackend(path=path), distinct_layers(family.space(), family.terms())
+    device, layers = TableDevice(path=path), distinct_layers(family.space(), family.terms())
     measured = device.measure([Job(single(layer), bytes) for layer in layers], MeasurePlan())
     table = dict(zip(layers, measured, strict=True))
     return compile_costs(family, DeviceProfile(device.describe(), MeasurePlan(), table))

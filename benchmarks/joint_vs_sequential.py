@@ -34,18 +34,18 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from hw_profiles.graph.layer import FP32
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.profiles.profiler import measure_patiently
+from hw_profiles.runtimes.runtime import Job
 from nas.checks.parity import file_predictions
 from nas.emit.to_onnx import emit
 from nas.evaluation.evaluate import Evaluator
 from nas.export.library.to_tvm import LIBRARY, build_library, run_library
 from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
-from nas.run.config import ProfileSection, RunConfig, SampleSection
+from nas.run.config import DeviceSection, ProfileSection, RunConfig, SampleSection
 from nas.run.reporting import PlainReporter
 from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
@@ -404,7 +404,7 @@ def main() -> None:
     with one_core(), tempfile.TemporaryDirectory() as folder:
         run = find_run(arguments.run) if arguments.run else quick_run(Path(folder) / "run")
         if arguments.device:
-            device = replace(run.config.device, name=arguments.device)
+            device = DeviceSection(arguments.device)
             run = replace(run, config=replace(run.config, device=device))
         if not run.profile_path.exists():
             raise SystemExit(f"{run.profile_path}: no such profile; run `nas profile`")

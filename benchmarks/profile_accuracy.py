@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
-from hw_profiles.measure.backend import Backend, Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.compare import compare
 from hw_profiles.profiles.latency_model import WholeNetwork, fit_calibration, kendall_tau
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import measure_networks, profile_layers
-from hw_profiles.runtimes.ort.runtime import OrtBackend
-from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.plugin import open_device
+from hw_profiles.runtimes.runtime import Job
 from nas.stages.profile import calibration_networks, emit_with_random_numbers
 from predictors.latency.kernels import fill
 from predictors.table import distinct_layers
@@ -86,19 +86,19 @@ def options() -> ArgumentParser:
     return parser
 
 
-def engines(arguments: Namespace, empty: Path) -> Iterator[tuple[str, Backend, Targets]]:
+def engines(arguments: Namespace, empty: Path) -> Iterator[tuple[str, Device, Targets]]:
     """What to profile with: a name, the engine, its targets."""
     for engine in arguments.engines.split(","):
         if engine == "ort":
-            yield "ort", OrtBackend(), ORT
+            yield "ort", open_device("ort"), ORT
         elif not arguments.cold:
-            yield "tvm", TvmBackend(), TVM_WARM
+            yield "tvm", open_device("tvm"), TVM_WARM
         else:
-            yield "tvm, cold database", TvmBackend(database=empty), TVM_COLD
-            yield "tvm, warm database", TvmBackend(database=empty), TVM_WARM
+            yield "tvm, cold database", open_device("tvm", database=str(empty)), TVM_COLD
+            yield "tvm, warm database", open_device("tvm", database=str(empty)), TVM_WARM
 
 
-def profiled(backend: Backend, plan: MeasurePlan, family: Family) -> tuple[DeviceProfile, float]:
+def profiled(backend: Device, plan: MeasurePlan, family: Family) -> tuple[DeviceProfile, float]:
     """Every unit measured, and the seconds that took."""
     layers = distinct_layers(family.space(), family.terms())
     emit, rng = partial(emit_with_random_numbers, seed=0), np.random.default_rng(0)
@@ -108,7 +108,7 @@ def profiled(backend: Backend, plan: MeasurePlan, family: Family) -> tuple[Devic
     return fill(profile, layers, rng=rng), seconds  # in place of rows whose number is refused
 
 
-def calibrated(backend: Backend, profile: DeviceProfile, family: Family, quick: bool) -> DeviceProfile:
+def calibrated(backend: Device, profile: DeviceProfile, family: Family, quick: bool) -> DeviceProfile:
     """With whole networks: those to fit and those to test."""
     networks = calibration_networks(family, np.random.default_rng(0), held_out=10 if quick else HELD_OUT)
     emit = partial(emit_with_random_numbers, seed=0)
@@ -158,7 +158,7 @@ def again_rows(profile: DeviceProfile, before: Path | None) -> list[Row]:
                 {"of the median ratio from 1": float(abs(np.median(ratios) - 1))}, 0.03)]  # fmt: skip
 
 
-def quiet_row(backend: Backend, plan: MeasurePlan, family: Family) -> Row:
+def quiet_row(backend: Device, plan: MeasurePlan, family: Family) -> Row:
     """IQR / median of 12 random networks: quiet windows, beside every window as it comes."""
     space = family.space()
     works = [family.workload(space.candidate(g)) for g in space.sample(12, rng=np.random.default_rng(1))]

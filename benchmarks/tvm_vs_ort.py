@@ -23,11 +23,12 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.reference.integer_ops import random_network as random_numbers
 from hw_profiles.reference.integer_ops import run_network
-from hw_profiles.runtimes.ort.runtime import OrtBackend, open_session
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import (
@@ -132,13 +133,7 @@ def null_model() -> bytes:
 
 def ort(model: bytes, plan: MeasurePlan) -> Timed:
     """A session with preallocated tensors, ready to be timed."""
-    session = open_session(model)
-    image = session.get_inputs()[0]
-    binding = session.io_binding()
-    codes = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
-    binding.bind_cpu_input(image.name, codes)
-    binding.bind_output(session.get_outputs()[0].name)
-    return timed(lambda: session.run_with_iobinding(binding), plan)
+    return host_runtime().compile(Artifact(model)).timed(plan.clock)
 
 
 def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -> list[Row]:
@@ -208,7 +203,7 @@ def instructions_of(target: TvmTarget) -> str | None:
     """Return what a run for another target is of; None for this machine's own."""
     if target == host_target():
         return None
-    sums = OrtBackend().describe().integer_sums
+    sums = host_runtime().describe().integer_sums
     return f"ours for {target.mcpu}, ONNX Runtime's kernels with {sums} sums, on {instruction_set()}"
 
 

@@ -33,10 +33,10 @@ def missing_engine(error: ModuleNotFoundError) -> str:
     module = (error.name or "").partition(".")[0]
     if module not in PACKAGES:
         return ""
-    return f"the package {PACKAGES[module]} is not installed: pip install {_requirement(PACKAGES[module])!r}"
+    return f"the package {PACKAGES[module]} is not installed: pip install {requirement(PACKAGES[module])!r}"
 
 
-def _requirement(package: str) -> str:
+def requirement(package: str) -> str:
     """Return the package with the versions that Trilobit was tested with."""
     try:
         declared = requires("trilobit") or []

@@ -33,6 +33,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
+def one_line(error: Exception) -> str:
+    """Return what an engine rejected something with, as a row of a table holds it."""
+    first = next(iter(str(error).strip().splitlines()), "no message")
+    return first if isinstance(error, TrilobitError) else f"{type(error).__name__}: {first}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint at the one or two known names that are most like `word`; empty where none is.
 

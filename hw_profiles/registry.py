@@ -10,12 +10,12 @@ from typing import Any
 from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError, did_you_mean
 
-BACKENDS: Mapping[str, str] = {
-    "ort": "hw_profiles.runtimes.ort.runtime:OrtBackend",
-    "recorded": "hw_profiles.runtimes.analytical.recorded:RecordedBackend",
-    "systolic": "hw_profiles.runtimes.analytical.systolic:SystolicBackend",
-    "table": "hw_profiles.runtimes.analytical.table:TableBackend",
-    "tvm": "hw_profiles.runtimes.tvm_rpc.remote:open_tvm",
+DEVICES: Mapping[str, str] = {
+    "ort": "hw_profiles.runtimes.ort.plugin:ORT",
+    "recorded": "hw_profiles.runtimes.analytical.plugin:RECORDED",
+    "systolic": "hw_profiles.runtimes.analytical.plugin:SYSTOLIC",
+    "table": "hw_profiles.runtimes.analytical.plugin:TABLE",
+    "tvm": "hw_profiles.runtimes.transports.tvm_rpc.plugin:TVM",
 }
 
 

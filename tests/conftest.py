@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, settings
 
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
+from hw_profiles.runtimes.info import DeviceInfo
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
 from tests import published_data

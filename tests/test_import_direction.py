@@ -7,8 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
+
+from hw_profiles.registry import DEVICES
+from hw_profiles.runtimes.plugin import device_kind
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("hw_profiles", "supernet", "predictors", "nas")
@@ -30,9 +34,7 @@ SEARCH = {
 # What a package, folder or module may import besides the standard library; the longest entry decides.
 MAY_IMPORT: Mapping[str, set[str]] = {
     "hw_profiles": {"numpy", "hw_profiles"},
-    "hw_profiles.runtimes.ort": {"numpy", "hw_profiles", "onnx", "onnxruntime"},
-    "hw_profiles.runtimes.tvm_cpu": {"numpy", "hw_profiles", "tvm", "tvm_ffi"},
-    "hw_profiles.runtimes.tvm_rpc": {"numpy", "hw_profiles", "tvm"},
+    "hw_profiles.runtimes.onnx_file": {"numpy", "hw_profiles", "onnx"},
     "supernet": {
         "torch",
         "numpy",
@@ -79,6 +81,8 @@ def dotted(path: Path) -> str:
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
+# folders of `hw_profiles` that every runtime builds on, and that import no engine
+SHARED = {"hw_profiles", "hw_profiles.runtimes", "hw_profiles.measure", "hw_profiles.runtimes.transports"}
 NAMES = frozenset(map(dotted, MODULES))
 
 
@@ -102,11 +106,38 @@ def allowed(module: str) -> set[str] | None:
     return MAY_IMPORT[max(known, key=len)] if known else None
 
 
+def engines_of(module: str) -> set[str]:
+    """Return the engines that a module may import as a part of a runtime: those that a kind of device
+    declares which stands in its folder, or imports from there.
+    """
+    kinds = {name: resolve_name(where.partition(":")[0]) for name, where in DEVICES.items()}
+    declared = set[str]()
+    for name, home in kinds.items():
+        near = {home.__name__, *imports(Path(home.__file__).relative_to(ROOT))}
+        if module.rpartition(".")[0] in {other.rpartition(".")[0] for other in near} - SHARED:
+            declared |= set(device_kind(name).engines)
+    return declared
+
+
 def foreign_imports(path: Path) -> set[str]:
     """Return what the module imports beyond the standard library and what the table allows it."""
     allowance = allowed(dotted(path))
     outside = {name for name in imports(path) if name.split(".")[0] not in sys.stdlib_module_names}
-    return set() if allowance is None else {name for name in outside if not inside(name, allowance)}
+    if allowance is None:
+        return set()
+    return {name for name in outside if not inside(name, allowance | engines_of(dotted(path)))}
+
+
+def test_an_engine_of_a_runtime_is_imported_by_that_runtime_alone() -> None:
+    everywhere = {"onnx"}  # the format of files, not what runs them
+    engines = {module for name in DEVICES for module in device_kind(name).engines} - everywhere
+    found = {
+        str(path): names
+        for path in MODULES
+        if (names := {name for name in imports(path) if inside(name, engines)})
+        and not inside(dotted(path), {"hw_profiles.runtimes"})
+    }
+    assert not found
 
 
 def test_imports_only_what_the_table_allows() -> None:

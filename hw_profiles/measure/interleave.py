@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw_profiles.measure.host import load_average
-from hw_profiles.measure.measurement import FEWEST_QUIET, MeasurePlan, Samples
+from hw_profiles.measure.measurement import FEWEST_QUIET, Clock, MeasurePlan, Samples
 
 Timed = Callable[[int], float]  # runs so many times one after the other; gives the seconds of all together
 # Told after every pass: the share of the functions that have their quiet windows, whether it is waiting.
@@ -46,9 +46,9 @@ def watching(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
-def timed(run: Callable[[], object], plan: MeasurePlan) -> Timed:
-    """Return `run` as something to be timed here, by the plan's clock."""
-    clock = time.thread_time_ns if plan.clock == "thread" else time.perf_counter_ns
+def timed(run: Callable[[], object], by: Clock) -> Timed:
+    """Return `run` as something to be timed here, by that clock."""
+    clock = time.thread_time_ns if by == "thread" else time.perf_counter_ns
 
     def runs(count: int) -> float:
         start = clock()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.options import Range, check
 
+Clock = Literal["thread", "wall"]
 FEWEST_QUIET = 5  # windows that a median is taken of; with fewer, the least disturbed ones count too
 
 
@@ -54,7 +55,7 @@ class MeasurePlan:
     quiet: Annotated[float, Range(1, 100)] = 1.06
     waiting_s: Annotated[float, Range(0, 86_400)] = 40.0
     scale_disturbed: bool = False
-    clock: Literal["thread", "wall"] = "thread"
+    clock: Clock = "thread"
     core: Annotated[int | None, Range(0, 65_535)] = None
     max_spread: Annotated[float, Range(0, 1e9, above=True, share=True)] = 0.1
     max_drift: Annotated[float, Range(0, 100, share=True)] = 0.03
@@ -68,14 +69,11 @@ class MeasurePlan:
         return asdict(self)
 
 
-def plan_on(plan: MeasurePlan, *, threads: int, provider: str) -> MeasurePlan:
-    """Return a plan as it is kept on a device: one thread pinned to a core and by its own clock; several, or
-    an accelerator, by the wall.
-
-    Args:
-        provider: with or without its `ExecutionProvider` suffix.
+def plan_on(plan: MeasurePlan, clock: Clock) -> MeasurePlan:
+    """Return a plan as a device keeps it: by the clock of the calling thread, pinned to a core; or where
+    other threads work too by the wall, on any core.
     """
-    if threads > 1 or provider.removesuffix("ExecutionProvider") != "CPU":
+    if clock == "wall":
         return replace(plan, clock="wall", core=None)
     if plan.core is None and hasattr(os, "sched_getaffinity"):
         return replace(plan, core=max(os.sched_getaffinity(0)))

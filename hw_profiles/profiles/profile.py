@@ -12,9 +12,9 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, slowdown
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, count_rows, kind
+from hw_profiles.runtimes.info import DeviceInfo
 
 PLAUSIBLE_S = 5e-7  # a difference of two networks may come out so far below 0 by noise
 

@@ -11,11 +11,11 @@ import numpy as np
 from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
 from hw_profiles.graph.layer import LayerSpec, parse_key
-from hw_profiles.measure.backend import DeviceInfo, Figures
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, estimator
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, WholeNetwork, groups
 from hw_profiles.profiles.profile import PLAUSIBLE_S, DeviceProfile
 from hw_profiles.profiles.trust import trust
+from hw_profiles.runtimes.info import DeviceInfo, Figures
 
 # Profiles of version 0.1 had three kinds of rows: what became of each, the first of which holds old sums.
 _FORMERLY: Mapping[str, tuple[str, ...]] = {

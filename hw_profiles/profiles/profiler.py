@@ -18,13 +18,14 @@ from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import FP32, LayerSpec
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import Backend, Job
 from hw_profiles.measure.in_context import Probe, Shape
 from hw_profiles.measure.interleave import watching
 from hw_profiles.measure.measurement import Measurement, MeasurePlan, Waiting, Watch, slowdown
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.rebasing import rebased
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.runtime import Job
 
 TRUTH = 1.5  # whole networks get so many times the rounds of a unit: all else is judged by them
 FEWEST = 2  # networks that a calibration can be fitted to
@@ -68,7 +69,7 @@ class Batch:
 
 
 def profile_layers(
-    backend: Backend,
+    device: Device,
     profile: DeviceProfile,
     layers: Sequence[LayerSpec],
     *,
@@ -90,8 +91,8 @@ def profile_layers(
             is told how many rows of the batch under way are done.
     """
     waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
-    reference = reference_network(backend, layers)
-    layers = [*_pools(backend, layers), *layers]  # a disturbed pooling would disturb all that build on it
+    reference = reference_network(device, layers)
+    layers = [*_pools(device, layers), *layers]  # a disturbed pooling would disturb all that build on it
     table, pending = dict(profile.table), profile.missing(layers)
     if waiting.left_s:
         pending = pending or profile.disturbed(layers)
@@ -100,11 +101,11 @@ def profile_layers(
         if not pending or (visit and not left_s):
             return
         until = min(deadline, began + left_s) if visit else deadline
-        batches = plan_batches(backend, pending, profile, rng, hurry=math.isfinite(deadline))
-        sitting = _Sitting(backend, table, profile.plan, emit, reference, waiting, deadline)
-        for measured in _measured(sitting.measure, batches, backend.parallel, until):
+        batches = plan_batches(device, pending, profile, rng, hurry=math.isfinite(deadline))
+        sitting = _Sitting(device, table, profile.plan, emit, reference, waiting, deadline)
+        for measured in _measured(sitting.measure, batches, device.parallel, until):
             better = _better(measured, profile)
-            table |= rebased(backend, table, better) | better
+            table |= rebased(device, table, better) | better
             profile = replace(profile, table=dict(table))
             yield profile
         if visit:  # all of it was for quiet
@@ -138,16 +139,16 @@ def _measured(
             pool.shutdown(cancel_futures=True)
 
 
-def reference_network(backend: Backend, layers: Sequence[LayerSpec]) -> Workload | None:
+def reference_network(device: Device, layers: Sequence[LayerSpec]) -> Workload | None:
     """What is measured again beside every group, to tell drift: the network of the space's heaviest unit."""
     heaviest = max(
-        filter(backend.supports, layers), key=lambda layer: (macs(layer), layer.key()), default=None
+        filter(device.supports, layers), key=lambda layer: (macs(layer), layer.key()), default=None
     )
-    return backend.probe(heaviest).workloads[0][1] if heaviest else None
+    return device.probe(heaviest).workloads[0][1] if heaviest else None
 
 
 def plan_batches(
-    backend: Backend,
+    device: Device,
     missing: Iterable[LayerSpec],
     profile: DeviceProfile,
     rng: np.random.Generator,
@@ -158,7 +159,7 @@ def plan_batches(
     units are measured alone a few, fewer in a hurry. The poolings that others build on come first.
     """
     pending = list(missing)
-    pools = {pool for pool in _pools(backend, pending) if pool in pending or pool not in profile.table}
+    pools = {pool for pool in _pools(device, pending) if pool in pending or pool not in profile.table}
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     floats = [layer for layer in fp32_first if layer.activation_format == FP32]
     integers = [layer for layer in fp32_first if layer.activation_format != FP32]
@@ -166,7 +167,7 @@ def plan_batches(
     for position in rng.permutation(len(pending)):
         layer = pending[position]
         if layer not in pools:
-            by_context.setdefault(_context(backend, layer), []).append(layer)
+            by_context.setdefault(_context(device, layer), []).append(layer)
     contexts = list(by_context.items())
     groups = []
     for position in rng.permutation(len(contexts)):
@@ -174,20 +175,20 @@ def plan_batches(
         groups += _chunks(layers, GROUP - 1 if context else 1)
     built_on = [_chunks(floats, GROUP - 1), _chunks(integers, 2)]
     most = HURRIED if hurry else GROUP - 1
-    parts = [part for some in (*built_on, groups) for part in _batches(backend, some, most)]
-    networks = [_networks(backend, part) for part in parts]
+    parts = [part for some in (*built_on, groups) for part in _batches(device, some, most)]
+    networks = [_networks(device, part) for part in parts]
     shares = [networks[i] / max(1, sum(networks[i:])) for i in range(len(parts))]
     return [Batch(tuple(map(tuple, part)), share) for part, share in zip(parts, shares, strict=True)]
 
 
 def _batches(
-    backend: Backend, groups: Sequence[Sequence[LayerSpec]], most_alone: int
+    device: Device, groups: Sequence[Sequence[LayerSpec]], most_alone: int
 ) -> Iterator[list[Sequence[LayerSpec]]]:
     """Groups in order, as many at a time as may be open together."""
     batch: list[Sequence[LayerSpec]] = []
     networks = size = alone = 0
     for group in groups:
-        works = works_of(backend, group)
+        works = works_of(device, group)
         bytes_more = sum(map(session_bytes, works))
         full = networks + len(works) > BATCH or size + bytes_more > BATCH_BYTES or alone >= most_alone
         if batch and full:
@@ -206,37 +207,37 @@ def session_bytes(work: Workload) -> int:
     return SESSION_BYTES + COPIES * (weights + peak_bytes(work))
 
 
-def works_of(backend: Backend, group: Sequence[LayerSpec]) -> list[Workload]:
+def works_of(device: Device, group: Sequence[LayerSpec]) -> list[Workload]:
     """Return the networks that a group's rows are differences of."""
-    probes = [backend.probe(layer) for layer in group if backend.supports(layer)]
+    probes = [device.probe(layer) for layer in group if device.supports(layer)]
     return list(dict.fromkeys(work for probe in probes for _, work in probe.workloads))
 
 
-def _networks(backend: Backend, groups: Iterable[Sequence[LayerSpec]]) -> int:
-    return sum(len(works_of(backend, group)) for group in groups)
+def _networks(device: Device, groups: Iterable[Sequence[LayerSpec]]) -> int:
+    return sum(len(works_of(device, group)) for group in groups)
 
 
-def _context(backend: Backend, layer: LayerSpec) -> tuple[str, Shape, str] | None:
+def _context(device: Device, layer: LayerSpec) -> tuple[str, Shape, str] | None:
     """What a layer's probe shares with others: the networks without it; None where there are none."""
-    if backend.supports(layer) and len(backend.probe(layer).workloads) == 1:
+    if device.supports(layer) and len(device.probe(layer).workloads) == 1:
         return None
     return layer.op, layer.in_shape, layer.activation_format
 
 
-def _pools(backend: Backend, layers: Iterable[LayerSpec]) -> set[LayerSpec]:
+def _pools(device: Device, layers: Iterable[LayerSpec]) -> set[LayerSpec]:
     """The poolings that rows build on; integer pooling itself builds on fp32 pooling."""
-    direct = {pool for layer in layers if backend.supports(layer) for _, pool in backend.probe(layer).pools}
-    return direct | {pool for integer in direct for _, pool in backend.probe(integer).pools}
+    direct = {pool for layer in layers if device.supports(layer) for _, pool in device.probe(layer).pools}
+    return direct | {pool for integer in direct for _, pool in device.probe(integer).pools}
 
 
-def probe_networks(backend: Backend, batches: Iterable[Batch], reference: Workload | None) -> int:
+def probe_networks(device: Device, batches: Iterable[Batch], reference: Workload | None) -> int:
     """Return how many networks measuring these batches will time: what an estimate of the time counts."""
-    counts = [_networks(backend, batch.groups) for batch in batches]
+    counts = [_networks(device, batch.groups) for batch in batches]
     return sum(count + (reference is not None) for count in counts if count)
 
 
 def measure_networks(
-    backend: Backend,
+    device: Device,
     profile: DeviceProfile,
     networks: Sequence[Network],
     *,
@@ -266,9 +267,9 @@ def measure_networks(
     runnable = [one for one in networks if rejected.keys().isdisjoint(one[2].layers)]
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
         raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
-    reference = reference_network(backend, sorted(profile.table, key=LayerSpec.key))
+    reference = reference_network(device, sorted(profile.table, key=LayerSpec.key))
     first = {layer for _, _, work in runnable[:FEWEST] for layer in work.layers} - profile.table.keys()
-    new = [layer for layer in first if _context(backend, layer) is None]
+    new = [layer for layer in first if _context(device, layer) is None]
     if time.monotonic() + unit_s * len(new) > deadline:
         return []
     waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
@@ -276,7 +277,7 @@ def measure_networks(
         works, share = [work for _, _, work in batch], len(batch) / (len(runnable) - len(out))
         told = partial(_told, waiting.watch, len(out), len(batch))
         with waiting.part(share, most_s=deadline - time.monotonic()) as some, watching(told):
-            measured, drift = _measure_steadily(backend, profile, works, emit, reference, some)
+            measured, drift = _measure_steadily(device, profile, works, emit, reference, some)
         for (precision, held_out, work), m in zip(batch, measured, strict=True):
             if m.error is not None:
                 raise RuntimeError(f"a whole {precision} network failed: {m.error}")
@@ -305,7 +306,7 @@ def _fitting(works: Sequence[Workload]) -> int:
 
 
 def _measure_steadily(
-    backend: Backend,
+    device: Device,
     profile: DeviceProfile,
     works: Sequence[Workload],
     emit: Emit,
@@ -317,11 +318,11 @@ def _measure_steadily(
     """
     jobs = [Job(work, partial(emit, work)) for work in works]
     if reference is None or not profile.reference_s:
-        return measure_patiently(backend, jobs, profile.plan, waiting), 0.0
+        return measure_patiently(device, jobs, profile.plan, waiting), 0.0
     jobs.append(Job(reference, partial(emit, reference)))
     best: tuple[list[Measurement], float] = ([], float("inf"))
     for _ in range(TRIES):
-        *measured, beside = measure_patiently(backend, jobs, profile.plan, waiting)
+        *measured, beside = measure_patiently(device, jobs, profile.plan, waiting)
         drift = beside.median_s / profile.reference_s - 1
         best = min(best, (measured, drift), key=lambda one: abs(one[1]))
         if abs(drift) <= profile.plan.max_drift or not waiting.left_s:
@@ -330,7 +331,7 @@ def _measure_steadily(
 
 
 def measure_patiently(
-    backend: Backend, jobs: Sequence[Job], plan: MeasurePlan, waiting: Waiting | None = None
+    device: Device, jobs: Sequence[Job], plan: MeasurePlan, waiting: Waiting | None = None
 ) -> list[Measurement]:
     """Measure whole networks, in more windows than units, and count what that waited.
 
@@ -339,7 +340,7 @@ def measure_patiently(
     """
     waiting = Waiting(plan.waiting_s) if waiting is None else waiting
     truth = replace(plan, rounds=math.ceil(TRUTH * plan.rounds), waiting_s=waiting.left_s)
-    measured = backend.measure(jobs, truth)
+    measured = device.measure(jobs, truth)
     waiting.spend(max((m.waited_s for m in measured), default=0.0))
     return measured
 
@@ -372,7 +373,7 @@ class _Sitting:
         reference: a network that takes part in every batch, to tell drift.
     """
 
-    backend: Backend
+    device: Device
     table: Mapping[LayerSpec, Measurement]
     plan: MeasurePlan
     emit: Emit
@@ -382,25 +383,25 @@ class _Sitting:
 
     def measure(self, batch: Batch) -> Rows:
         """Return the rows of one batch."""
-        backend = self.backend
+        device = self.device
         jobs = [
             Job(work, partial(self.emit, work), context)
             for context, group in enumerate(batch.groups)
-            for work in works_of(backend, group)
+            for work in works_of(device, group)
         ]
         beside = [Job(self.reference, partial(self.emit, self.reference))] if self.reference and jobs else []
         told = partial(_told, self.waiting.watch, 0, len(batch.layers))
         with self.waiting.part(batch.share, most_s=self.deadline - time.monotonic()) as some, watching(told):
-            measured = backend.measure([*beside, *jobs], replace(self.plan, waiting_s=some.left_s))
+            measured = device.measure([*beside, *jobs], replace(self.plan, waiting_s=some.left_s))
             some.spend(max((m.waited_s for m in measured), default=0.0))
         reference = measured[0] if beside else None
         own: dict[Hashable, dict[Workload, Measurement]] = {}
         for job, m in zip(jobs, measured[len(beside) :], strict=True):
             own.setdefault(job.context, {})[job.workload] = m
         return {
-            layer: _combine(backend.probe(layer), own[context], self.table, reference)
-            if backend.supports(layer)
-            else Measurement(error=backend.why_not(layer))
+            layer: _combine(device.probe(layer), own[context], self.table, reference)
+            if device.supports(layer)
+            else Measurement(error=device.why_not(layer))
             for context, group in enumerate(batch.groups)
             for layer in group
         }

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, is_uncounted
 from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.runtimes.info import DeviceInfo
 
 ONCE_FOR_ALL = "once-for-all latency table (Cai et al. 2020, arXiv:1908.09791)"
 PROXYLESS = "ProxylessNAS latency table (Cai et al. 2019, arXiv:1812.00332)"

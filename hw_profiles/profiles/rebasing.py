@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import Backend
 from hw_profiles.measure.measurement import Measurement
+from hw_profiles.runtimes.device import Device
 
 
 def rebased(
-    backend: Backend, table: Mapping[LayerSpec, Measurement], better: Mapping[LayerSpec, Measurement]
+    device: Device, table: Mapping[LayerSpec, Measurement], better: Mapping[LayerSpec, Measurement]
 ) -> dict[LayerSpec, Measurement]:
     """Return the rows that build on a pooling which was measured anew, moved by what that changed."""
     moved_s = {
@@ -22,9 +22,9 @@ def rebased(
         return rows
     for layer in sorted(table, key=lambda layer: layer.op != "pool"):  # integer poolings build on others
         row = table[layer]
-        if layer in better or row.error is not None or not backend.supports(layer):
+        if layer in better or row.error is not None or not device.supports(layer):
             continue
-        shift_s = sum(factor * moved_s.get(pool, 0.0) for factor, pool in backend.probe(layer).pools)
+        shift_s = sum(factor * moved_s.get(pool, 0.0) for factor, pool in device.probe(layer).pools)
         if shift_s:
             rows[layer] = replace(row, samples_s=tuple(sample + shift_s for sample in row.samples_s))
             if layer.op == "pool":

@@ -1,22 +1,15 @@
-"""Checks through the file itself: its predictions, its accuracy, and which kernels ONNX Runtime really
-runs.
-"""
+"""Checks through the file itself: its predictions, its accuracy, and the kernels that really run it."""
 
-from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS
-from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import Workload
-from hw_profiles.runtimes.ort.runtime import outputs, takes_bytes
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime, single_output
 from nas.checks.check import DisagreementError
-from nas.checks.probe import INTEGER_OPS, optimised_ops
-from nas.checks.sums import open_exactly
+from nas.checks.engine import integer_count
 from supernet.data.dataset import Dataset, resized, to_batch
 from supernet.data.images import Images
 from supernet.graph.quantized_graph import Network
@@ -27,12 +20,34 @@ AGREEMENT = (
 )
 
 
-def file_predictions(model: bytes | Path, images: Images, dataset: Dataset) -> NDArray[np.int64]:
-    """(n,) labels that the ONNX file predicts, in batches of the size it was made for."""
-    session = open_exactly(model)
-    pixels = takes_bytes(session)
-    size = session.get_inputs()[0].shape[1 if pixels else -1]
-    return np.asarray(outputs(session, input_of(images, dataset, size=size, pixels=pixels)).argmax(axis=1))
+def open_file(model: bytes, runtime: Runtime | None = None) -> Executable:
+    """Return an ONNX file ready to run, with all that its weights need of the processor.
+
+    Args:
+        runtime: what runs it; this machine's where none is given.
+    """
+    return (runtime or host_runtime()).compile(Artifact(model, "onnx", exact_sums=True))
+
+
+def takes_pixels(executable: Executable) -> bool:
+    """Return whether a file reads uint8 pixels (batch, h, w, c), not a normalised image."""
+    return executable.inputs[0].dtype == "uint8"
+
+
+def file_predictions(
+    model: bytes, images: Images, dataset: Dataset, runtime: Runtime | None = None
+) -> NDArray[np.int64]:
+    """Return the (n,) labels that the ONNX file predicts, in batches of the size it was made for.
+
+    Args:
+        runtime: see `open_file`.
+    """
+    executable = open_file(model, runtime)
+    pixels = takes_pixels(executable)
+    size = executable.inputs[0].shape[1 if pixels else -1]
+    assert size is not None
+    logits = single_output(executable, input_of(images, dataset, size=size, pixels=pixels))
+    return np.asarray(logits.argmax(axis=1))
 
 
 def input_of(images: Images, dataset: Dataset, *, size: int, pixels: bool) -> NDArray[Any]:
@@ -43,9 +58,13 @@ def input_of(images: Images, dataset: Dataset, *, size: int, pixels: bool) -> ND
     return normalised
 
 
-def file_accuracy(model: bytes | Path, images: Images, dataset: Dataset) -> float:
-    """Share of right labels of the ONNX file, in 0..1."""
-    return float((file_predictions(model, images, dataset) == images.labels).mean())
+def file_accuracy(model: bytes, images: Images, dataset: Dataset, runtime: Runtime | None = None) -> float:
+    """Return the share of right labels of the ONNX file, in 0..1.
+
+    Args:
+        runtime: see `open_file`.
+    """
+    return float((file_predictions(model, images, dataset, runtime) == images.labels).mean())
 
 
 @dataclass(frozen=True)
@@ -56,7 +75,7 @@ class Parity:
         agreement: share of images on which file and simulation predict the same label.
         images: how many were compared.
         integer_layers: layers that the policy puts on integer kernels.
-        integer_kernels: integer kernels in the optimised graph.
+        integer_kernels: integer kernels that the runtime really runs.
     """
 
     agreement: float
@@ -65,49 +84,30 @@ class Parity:
     integer_kernels: int
 
 
-def check_parity(model: bytes, network: Network, images: Images, dataset: Dataset) -> Parity:
-    """Compare the file with the simulation, and its optimised graph with the policy.
+def check_parity(
+    model: bytes, network: Network, images: Images, dataset: Dataset, runtime: Runtime | None = None
+) -> Parity:
+    """Compare the file with the simulation, and the kernels that run it with the policy.
+
+    Args:
+        runtime: see `open_file`.
 
     Raises:
-        DisagreementError: they predict differently on more than 0.5 % of the images, or ONNX Runtime runs a
+        DisagreementError: they predict differently on more than 0.5 % of the images, or the runtime runs a
             layer in another format than the policy says.
     """
-    expected = expected_kernels(network.workload)
-    found = optimised_ops(model)
-    for op, count in expected.items():
-        if found[op] != count:
+    runtime = runtime or host_runtime()
+    expected, kernels = runtime.expected_kernels(network.workload), open_file(model, runtime).kernels()
+    for name, count in expected.items():
+        if kernels.get(name, 0) != count:
             raise DisagreementError(
-                f"ONNX Runtime runs {found[op]} {op} kernels where the policy asks for {count}"
+                f"{runtime.describe().engine} runs {kernels.get(name, 0)} {name} kernels where the policy "
+                f"asks for {count}"
             )
-    agreement = float(
-        (file_predictions(model, images, dataset) == simulated_predictions(network, images, dataset)).mean()
-    )
+    predictions = file_predictions(model, images, dataset, runtime)
+    agreement = float((predictions == simulated_predictions(network, images, dataset)).mean())
     if agreement < AGREEMENT:
         raise DisagreementError(
             f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
         )
-    return Parity(
-        agreement, len(images), sum(expected[op] for op in INTEGER_OPS), sum(found[op] for op in INTEGER_OPS)
-    )
-
-
-def expected_kernels(workload: Workload) -> Counter[str]:
-    """How many kernels of each kind the optimised graph must have, by ONNX Runtime's names."""
-    integer = {
-        "stem": "QLinearConv",
-        "conv": "QLinearConv",
-        "add": "QLinearAdd",
-        "add_converted": "QLinearAdd",
-        "linear": "QGemm",
-        "pool": "QLinearGlobalAveragePool",
-        "mul": "QLinearMul",
-        "avgpool": "QLinearAveragePool",
-    }
-    counts: Counter[str] = Counter(dict.fromkeys(INTEGER_OPS, 0))
-    counts["Conv"] = 0
-    for layer in lower(workload).layers:
-        if layer.activation_format not in FLOATS and layer.op in integer:
-            counts[integer[layer.op]] += 1
-        elif layer.op in ("stem", "conv"):
-            counts["Conv"] += 1
-    return counts
+    return Parity(agreement, len(images), integer_count(expected, runtime), integer_count(kernels, runtime))

@@ -12,6 +12,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from hw_profiles.redaction import redacted
+from hw_profiles.runtimes.plugin import SECTION
 from nas.cli.flags import LIMITS, OPTIONS
 from nas.run.config import OF_ONE_ENGINE, RunConfig
 from nas.run.config_file import parse_config, read_document
@@ -103,6 +104,8 @@ def _merged(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     search = merged.get("search", {})
     if given.get("search.searcher", search.get("searcher")) != search.get("searcher"):
         merged["search"] = {key: value for key, value in search.items() if key not in OF_ONE_ENGINE}
+    if "device.name" in given:  # with options of its own
+        merged["device"] = {}
     for name, value in given.items():
         section, _, key = name.partition(".")
         if key:
@@ -186,7 +189,9 @@ def _kept_note(record: Path, before: RunConfig, given: Mapping[str, Any]) -> str
     kept = [
         f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, option in OPTIONS.items()
-        if name not in given and (value := _value(before, name, option.default)) != option.default
+        if name not in given
+        and not (option.section == SECTION and "device.name" in given)
+        and (value := _value(before, name, option.default)) != option.default
     ]
     kept += [
         f"{name} {limit}" for name, limit in before.constraints.items() if f"constraints.{name}" not in given
@@ -196,13 +201,15 @@ def _kept_note(record: Path, before: RunConfig, given: Mapping[str, Any]) -> str
 
 def _value(config: RunConfig, name: str, default: Any) -> Any:
     section, _, key = name.rpartition(".")
-    return getattr(getattr(config, section, config) if section else config, key, default)
+    if section == SECTION and key in config.device.options:
+        return config.device.options[key]
+    return getattr(getattr(config, section, None) if section else config, key, default)
 
 
 def _comments(config: RunConfig) -> Iterator[str]:
     """Yield what is allowed but hardly meant."""
-    cores, threads = os.cpu_count() or 1, config.device.threads
-    if config.device.name == "ort" and threads > cores:
+    cores, threads = os.cpu_count() or 1, config.device.settings.get("threads", 1)
+    if threads > cores:
         yield f"threads {threads}: this machine has {cores} cores; more threads than cores are slower"
     for name, limit in config.limits().items():
         if limit.relative and limit.value > 1:

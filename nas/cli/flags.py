@@ -273,6 +273,12 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
     "bench": (
         Flag("--threads", "bench.threads", "N,M", "threads of one inference", "list"),
         Flag("--batch", "bench.batch", "N,M", "images of one inference (default: the file's own)", "list"),
+        Flag(
+            "--device",
+            "bench.device",
+            "NAME",
+            "what runs the file (default: what it was made for, or ort)",
+        ),
         Flag("--seconds", "bench.seconds", "S", "of timing, for each setting"),
     ),
     "spaces design": (

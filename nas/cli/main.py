@@ -249,7 +249,8 @@ def _bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.run.command_sections import BenchSection
     from nas.serving.bench import bench
 
-    section = BenchSection(tuple(arguments.threads), tuple(arguments.batch or ()), arguments.seconds)
+    settings = tuple(arguments.threads), tuple(arguments.batch or ())
+    section = BenchSection(*settings, arguments.seconds, arguments.device or "")
     result = bench(arguments.model, section, run_library=arguments.run_library, reporter=reporter)
     return {"model": str(result.model), "settings": [asdict(setting) for setting in result.settings]}
 

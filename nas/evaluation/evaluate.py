@@ -12,10 +12,10 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement, Waiting
 from hw_profiles.profiles.profiler import measure_patiently
 from hw_profiles.reference.integer_sums import IntegerSums
+from hw_profiles.runtimes.runtime import Job
 from hw_profiles.streams import Stream, open_stream
 from nas.checks.parity import file_accuracy
 from nas.emit.to_onnx import emit
@@ -161,7 +161,7 @@ class Evaluator:
         for model, latency in zip(models, latencies, strict=True):
             ran = latency.error is None
             values = {
-                "accuracy": file_accuracy(model, data.validation, data) if ran else 0.0,
+                "accuracy": file_accuracy(model, data.validation, data, self.run.runtime) if ran else 0.0,
                 "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }

@@ -4,7 +4,7 @@ arXiv:1810.03993). All of it comes from the manifest.
 
 from collections import Counter
 
-from hw_profiles.runtimes.ort.runtime import EXACT_SUMS
+from hw_profiles.runtimes.onnx_file import EXACT_SUMS
 from nas.export.manifest import MODEL_FILE, LibraryRecord, Manifest
 from nas.export.markdown import escaped
 from nas.search.objectives import objective

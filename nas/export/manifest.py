@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import checksum_of, read_json
-from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.runtimes.info import DeviceInfo
 from nas.checks.check import Answers, Input
 
 MANIFEST, SIGNATURE, CARD, MODEL_FILE = "manifest.json", "manifest.sig", "README.md", "model.onnx"

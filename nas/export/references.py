@@ -7,7 +7,7 @@ import numpy as np
 
 from hw_profiles.graph.layer import FP32
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import Job
+from hw_profiles.runtimes.runtime import Job
 from nas.emit.to_onnx import emit, random_network
 from nas.evaluation.evaluate import Evaluator
 from supernet.families.mobilenet_v2 import mobilenet_v2

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from hw_profiles.options import Option, Range, Written, check, options
+from hw_profiles.options import OneOf, Option, Range, Written, check, options
+from hw_profiles.registry import DEVICES
 from nas.run.practice import Effort, Practice
 from nas.run.wanted import parse_time
 
@@ -16,11 +17,13 @@ class BenchSection:
         threads: of one inference, one setting each.
         batch: images of one inference, one setting each; empty takes the file's own.
         seconds: of timing, for each setting.
+        device: what runs the file; empty takes what it was exported for.
     """
 
     threads: Annotated[tuple[int, ...], Range(1, 1_024)] = (1,)
     batch: Annotated[tuple[int, ...], Range(1, 65_536)] = ()
     seconds: Annotated[float, Range(0, 86_400, above=True)] = 3.0
+    device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = ""
 
     def __post_init__(self) -> None:
         check(self, "bench")

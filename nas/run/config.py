@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.options import OneOf, Option, Range, Written, check, options
-from hw_profiles.registry import BACKENDS
+from hw_profiles.registry import DEVICES
+from hw_profiles.runtimes.plugin import SECTION, DeviceChoice, builtin_options, choose, device_kind
 from nas.run.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
 from nas.run.wanted import PICKS, check_url, parse_aim, parse_pick, parse_time
 from nas.search.limits import Limit, parse_limit
@@ -36,27 +37,61 @@ class DeviceSection:
     Attributes:
         name: `ort` (this machine through ONNX Runtime), `tvm` (this machine or a board through TVM),
             `systolic:NAME` (an accelerator's model), `table:FILE` (published measurements) or
-            `recorded:PROFILE.json`.
-        provider: ONNX Runtime execution provider.
-        threads: threads of one inference.
-        batch: images of one inference.
-        target: what TVM compiles for: `host`, or for example `aarch64-linux-gnu:cortex-a76`.
-        tracker: HOST:PORT of a TVM RPC tracker; empty measures on this machine.
-        key: which of the tracker's boards.
-        database: folder of TVM's tuned units; empty takes the user's cache folder.
+            `recorded:PROFILE.json`; options of it may follow, as in `ort:threads=4,provider=CUDA`.
+        options: of the device that is named, as those in the name; these go before them.
     """
 
-    name: Annotated[str, OneOf(BACKENDS, "trilobit.devices", arguments=True)] = "ort"
-    provider: str = "CPU"
-    threads: Annotated[int, Range(1, 1_024)] = 1
-    batch: Annotated[int, Range(1, 65_536)] = 1
-    target: str = "host"
-    tracker: str = ""
-    key: str = ""
-    database: str = ""
+    name: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = "ort"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check(self, "device")
+        check(self, SECTION)
+        if not isinstance(self.options, Mapping):
+            raise TrilobitError(f"[{SECTION}.options] must be a table, got {shown(self.options)}")
+        choose(self.name, self.options)
+
+    @property
+    def choice(self) -> DeviceChoice:
+        """The device with its options.
+
+        Raises:
+            TrilobitError: no such option, or a value that is not allowed.
+        """
+        return choose(self.name, self.options)
+
+    @property
+    def batch(self) -> int:
+        """Images of one inference."""
+        return int(self.settings.get("batch", 1))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All options of the device by name, those that are not told at their defaults."""
+        return self.choice.settings
+
+    @staticmethod
+    def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a table of a file or of flags with the device's options below `options`, where they are; one
+        that is another device's is left out where it says what files of earlier versions always said.
+        """
+        own = {key: value for key, value in values.items() if key in ("name", "options")}
+        flat = {key: value for key, value in values.items() if key not in own}
+        name = own.get("name", "ort")
+        try:
+            known = device_kind(name.partition(":")[0] if isinstance(name, str) else "").table
+        except TrilobitError:  # the name's own check says so
+            return own
+        others = {k: v for k, v in flat.items() if k in known or v != _LISTED.get(k, _UNLISTED)}
+        options = own.get("options", {})
+        return {**own, "options": {**options, **others}} if others and isinstance(options, Mapping) else own
+
+
+_UNLISTED = object()
+# what run.toml said of every device before each had options of its own
+_LISTED: Mapping[str, Any] = {
+    **{"provider": "CPU", "threads": 1, "batch": 1},
+    **{"target": "host", "tracker": "", "key": "", "database": ""},
+}
 
 
 @dataclass(frozen=True)
@@ -328,6 +363,7 @@ def section_options() -> dict[str, Option]:
     listed = list(options(RunConfig, ""))
     for name, section in sections().items():
         listed += options(type(section), name)
+    listed += builtin_options().values()
     return {option.name: option for option in listed}
 
 

@@ -47,6 +47,7 @@ def _configured(document: Mapping[str, Any]) -> RunConfig:
 
 def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
     known = [f.name for f in fields(default)]
+    values = default.nested(values) if hasattr(default, "nested") else values
     values = {key: value for key, value in values.items() if key not in getattr(default, "RETIRED", ())}
     for key in values:
         if key not in known:

@@ -2,14 +2,14 @@
 
 from dataclasses import replace
 
-from hw_profiles.measure.backend import Backend
+from hw_profiles.runtimes.device import Device
 from supernet.families.family import Family
 from supernet.space.space import SearchSpace
 
 REDUCED, EXACT = "int8", "int8-exact"  # the second has all 8 bits where the first has 7
 
 
-def with_exact(family: Family, backend: Backend) -> tuple[str, ...] | None:
+def with_exact(family: Family, backend: Device) -> tuple[str, ...] | None:
     """Return the formats of a family with its own ones and int8-exact, for a device on which int8 has 7 bits:
     whether the eighth is worth its time is for the search to decide, layer by layer.
 

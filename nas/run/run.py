@@ -14,15 +14,17 @@ from hw_profiles.documents import write_document
 from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
-from hw_profiles.measure.backend import Backend
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.redaction import redacted
 from hw_profiles.reference.integer_sums import IntegerSums
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.plugin import HOST, device_kind, host_runtime
+from hw_profiles.runtimes.runtime import Runtime
 from nas.run.config import RunConfig
 from nas.run.config_file import read_config, render_config
 from nas.run.default_formats import formats_of_layers, with_exact
-from nas.run.devices import covering, open_backend
+from nas.run.devices import covering
 from nas.run.documents import Environment, StageDone, State, Timings, read_optional
 from nas.run.registry import STAGES as STAGES
 from nas.search.searcher import SEARCHERS
@@ -68,27 +70,33 @@ class Run:
         return load(formats=with_exact(load(), self._device))
 
     @cached_property
-    def backend(self) -> Backend:
+    def backend(self) -> Device:
         """The device.
 
         Raises:
             TrilobitError: no such device, its engine refuses, or it was recorded for another space.
         """
-        if isinstance(self._device, RecordedBackend):
+        if isinstance(self._device, RecordedDevice):
             layers = distinct_layers(self.family.space(), self.family.terms())
             return covering(self._device, layers, self.config.device.name)
         return self._device
 
     @cached_property
-    def _device(self) -> Backend:
+    def _device(self) -> Device:
         """As it is before what it lacks of the space is filled in."""
-        return open_backend(self.config.device)
+        return self.config.device.choice.open()
 
     @property
     def plan(self) -> MeasurePlan:
         """How to measure here."""
-        device = self.config.device
-        return plan_on(self.config.measure, threads=device.threads, provider=device.provider)
+        runtime = self._device.runtime
+        return plan_on(self.config.measure, runtime.clock if runtime else "thread")
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What runs the files that are shipped: the device's own where it takes them, else this machine's."""
+        own = self._device.runtime
+        return own if own is not None and own.artifact == "onnx" else host_runtime()
 
     @property
     def recorded(self) -> bool:
@@ -288,9 +296,11 @@ def _environment(run: Run, command: str) -> dict[str, Any]:
 
 def packages_used(run: Run) -> tuple[str, ...]:
     """Return the packages that the results of a run depend on; other engines need not be installed."""
-    engine = run.backend.describe().engine  # a package's name, where it measures
+    kind = run.config.device.choice.kind
+    kinds = [kind] if kind.artifact == "onnx" else [kind, device_kind(HOST)]  # that one runs the files
+    engines = dict.fromkeys(package for kind in kinds for package in kind.engines.values())
     searcher = SEARCHERS.get(run.config.search.searcher, "")
-    return (*PACKAGES, engine, *(name for name in ("pymoo", "optuna") if name in searcher))
+    return (*PACKAGES, *engines, *(name for name in ("pymoo", "optuna") if name in searcher))
 
 
 def commit() -> str | None:

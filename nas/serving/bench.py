@@ -10,7 +10,9 @@ from typing import Any
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
+from hw_profiles.runtimes.plugin import HOST
 from nas.checks.confined import ConfinedError, Limits, confined
+from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.package import hash_of
@@ -65,8 +67,9 @@ def bench(
     if file.suffix == ".so":
         settings = _serve_library(file, section, reporter, run_library=run_library)
     else:
-        request = {"threads": section.threads, "batches": section.batch or None}
-        settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter)
+        engine = _engine(model, section)
+        request = {"threads": section.threads, "batches": section.batch or None, "device": engine.request()}
+        settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter, engine.title)
     reporter.show(_table(settings))
     if (load := load_average()) is not None:
         reporter.say(f"load {load:.1f} meanwhile, this command included")
@@ -75,8 +78,31 @@ def bench(
     return Bench(file, tuple(settings), load)
 
 
+def _engine(model: Path, section: BenchSection) -> FileEngine:
+    """Return what runs a file: what the section names, or what the folder was exported for.
+
+    Raises:
+        TrilobitError: nothing here does, or not with so many threads.
+    """
+    if section.device:
+        engine = named_engine(section.device)
+    elif (model / MANIFEST).is_file():
+        engine = file_engine(read_manifest(model).device)
+    else:
+        engine = named_engine(HOST)
+    if "threads" not in engine.choice.kind.table and set(section.threads) != {1}:
+        listed = ",".join(map(str, section.threads))
+        raise TrilobitError(f"--threads {listed}: {engine.title} has no such option; leave it out")
+    return engine
+
+
 def _serve(
-    task: str, model: Path, request: Mapping[str, Any], section: BenchSection, reporter: Reporter
+    task: str,
+    model: Path,
+    request: Mapping[str, Any],
+    section: BenchSection,
+    reporter: Reporter,
+    title: str = "",
 ) -> Sequence[Serving]:
     """Return what the model does, in a process of its own."""
     settings = len(section.threads) * len(section.batch or (1,))
@@ -97,7 +123,7 @@ def _serve(
     except (ConfinedError, MismatchError) as error:
         if model.suffix == ".so":
             raise stopped(model, error) from None
-        raise TrilobitError(f"{model}: ONNX Runtime cannot run it: {error}") from None
+        raise TrilobitError(f"{model}: {title} cannot run it: {error}") from None
 
 
 def _serve_library(

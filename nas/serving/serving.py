@@ -4,7 +4,7 @@ disturbance meets all of them. Runs in a process of its own (`nas.checks.confine
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.runtimes.ort.runtime import open_session, prepared
-from nas.checks.sums import open_exactly
+from hw_profiles.measure.interleave import Timed, timed
+from hw_profiles.runtimes.plugin import choose
+from hw_profiles.runtimes.runtime import Artifact, Executable
 from nas.export.library.library import prepared_library
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_RUNS = 5
 TURN_S = 0.1  # how long one setting runs before the next has its turn
-Calls = Mapping[tuple[int, int], Callable[[], object]]  # one inference, by (threads, images of it)
+Calls = Mapping[tuple[int, int], Timed]  # inferences by the wall, by (threads, images of each)
 Answer = tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]
 
 
@@ -43,33 +44,46 @@ class Serving:
 
 
 def serve_file(request: Mapping[str, Any]) -> Answer:
-    """Return what the ONNX file at `path` does for `seconds`, on each of `threads` with each of `batches`.
+    """Return what the ONNX file at `path` does on `device` for `seconds`, on each of `threads` with each of
+    `batches`.
 
     Raises:
         ValueError: it is made for another number of images.
     """
-    path = Path(request["path"])
-    settings = itertools.product(request["threads"], _batches(path, request["batches"]))
-    calls = {(t, batch): prepared(open_exactly(path, threads=t), batch) for t, batch in settings}
+    model, device = Path(request["path"]).read_bytes(), request["device"]
+    opened = {threads: _opened(model, device, threads) for threads in request["threads"]}
+    batches = _batches(next(iter(opened.values())), request["batches"])
+    settings = itertools.product(opened, batches)
+    calls = {(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
     return _plain(serve(calls, seconds=request["seconds"]))
 
 
-def _batches(path: Path, wanted: Sequence[int] | None) -> Sequence[int]:
-    shape = open_session(path).get_inputs()[0].shape
-    if not shape or not isinstance(shape[0], int):
+def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable:
+    """Return the file on a device with so many threads, where it has that option."""
+    choice = choose(device["name"], device["options"])
+    if "threads" in choice.kind.table:
+        choice = choose(device["name"], {**device["options"], "threads": threads})
+    runtime = choice.open().runtime
+    assert runtime is not None
+    return runtime.compile(Artifact(model, exact_sums=True))
+
+
+def _batches(executable: Executable, wanted: Sequence[int] | None) -> Sequence[int]:
+    size = executable.inputs[0].shape[0] if executable.inputs[0].shape else None
+    if size is None:
         return wanted or (1,)
-    if wanted is not None and set(wanted) != {shape[0]}:
+    if wanted is not None and set(wanted) != {size}:
         raise ValueError(
-            f"made for {shape[0]} images at once, asked for {','.join(map(str, wanted))}; "
+            f"made for {size} images at once, asked for {','.join(map(str, wanted))}; "
             "`nas export --dynamic-batch` makes files for any number"
         )
-    return (shape[0],)
+    return (size,)
 
 
 def serve_library(request: Mapping[str, Any]) -> Answer:
     """Return what the library at `path` does for `seconds`, an image of `shape` (h, w, c) at a time."""
     run = prepared_library(Path(request["path"]), tuple(request["shape"]), request["classes"])
-    return _plain(serve({(1, 1): run}, seconds=request["seconds"]))
+    return _plain(serve({(1, 1): timed(run, "wall")}, seconds=request["seconds"]))
 
 
 def _plain(served: Sequence[Serving]) -> Answer:
@@ -79,16 +93,14 @@ def _plain(served: Sequence[Serving]) -> Answer:
 def serve(calls: Calls, *, seconds: float) -> list[Serving]:
     """Time every call for `seconds`, in turns."""
     for call in calls.values():
-        for _ in range(WARM_UP_RUNS):
-            call()
+        call(WARM_UP_RUNS)
     times: list[list[float]] = [[] for _ in calls]
     while min(map(sum, times)) < seconds:
         for call, taken in zip(calls.values(), times, strict=True):
-            call()  # the one before had the caches
+            call(1)  # the one before had the caches
             turn = time.perf_counter() + TURN_S
-            while (start := time.perf_counter()) < turn:
-                call()
-                taken.append(time.perf_counter() - start)
+            while time.perf_counter() < turn:
+                taken.append(call(1))
     return [
         _serving(threads, batch, np.array(taken))
         for (threads, batch), taken in zip(calls, times, strict=True)

@@ -14,11 +14,11 @@ import numpy as np
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.lowering import lower
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement
+from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from hw_profiles.runtimes.runtime import Job
 from nas.checks.check import Answers, DisagreementError, Input, expected_answers
 from nas.checks.parity import Parity, check_parity, file_accuracy
-from nas.checks.sums import needs_exact_sums
 from nas.emit.to_onnx import Normalisation, described, emit, needed_opset
 from nas.evaluation.evaluate import Evaluator
 from nas.export.library.check import ShippedLibrary, ship_library, wanted_target
@@ -150,19 +150,21 @@ def _ship(run: Run, evaluator: Evaluator, entry: Entry, tuned: Network | None) -
     network = evaluator.network(_candidate(run, entry))
     model = emit(network, **options)
     if evaluator.portable and not run.sums.reduced:  # other weights than those that the search measured
-        validation = file_accuracy(model, data.validation, data)
+        validation = file_accuracy(model, data.validation, data, run.runtime)
     else:
         validation = entry.measured["accuracy"].value
-    accuracy = Accuracy(validation, file_accuracy(model, data.test, data))
+    accuracy = Accuracy(validation, file_accuracy(model, data.test, data, run.runtime))
     tuning = None
     if tuned is not None:
         changed = emit(tuned, **options)
         parts = (data.validation, data.test)
-        tuning = Tuning(accuracy, Accuracy(*(file_accuracy(changed, part, data) for part in parts)))
+        tuning = Tuning(
+            accuracy, Accuracy(*(file_accuracy(changed, part, data, run.runtime) for part in parts))
+        )
         if tuning.kept:
             network, model, accuracy = tuned, changed, tuning.after
     plain = emit(network) if config.pixels else model  # resized pixels are rounded, the simulation's are not
-    parity = check_parity(plain, network, data.validation, data)
+    parity = check_parity(plain, network, data.validation, data, run.runtime)
     image = _input(run, network)
     answers, library = expected_answers(network, image), ship_library(run, network, plain, image)
     return Shipped(entry, model, parity, accuracy, image, answers, tuning, library)
@@ -249,11 +251,12 @@ def _bytes(model: bytes) -> bytes:
 
 
 def _through(run: Run) -> str:
-    """What was timed: only ONNX Runtime runs the shipped file itself."""
-    if run.recorded:
+    """Return what was timed: the shipped file itself where the device's runtime takes it."""
+    runtime = run.backend.runtime
+    if run.recorded or runtime is None:
         return "nothing: the times are looked up"
     engine = run.backend.describe().engine
-    return MODEL_FILE if engine == "onnxruntime" else f"the same network built by {engine}"
+    return MODEL_FILE if runtime.artifact == "onnx" else f"the same network built by {engine}"
 
 
 def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:

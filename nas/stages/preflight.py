@@ -7,9 +7,9 @@ from functools import partial
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.host import load_average
 from hw_profiles.profiles.profile_json import load_profile
+from hw_profiles.runtimes.runtime import Job
 from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
 from nas.problem.targets import largest_costs, limit_lines, resolve_targets

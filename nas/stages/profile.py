@@ -14,13 +14,13 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import MeasurePlan, Waiting
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
+from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.streams import Stream, open_stream
 from nas.emit.to_onnx import emit, random_network
 from nas.problem.costs import compile_costs
@@ -50,7 +50,7 @@ def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
             of the space.
     """
     layers = distinct_layers(run.family.space(), run.family.terms())
-    if isinstance(run.backend, RecordedBackend):
+    if isinstance(run.backend, RecordedDevice):
         profile = run.backend.profile
         save_profile(profile, run.profile_path)
     else:

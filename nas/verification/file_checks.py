@@ -14,11 +14,12 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
-from hw_profiles.runtimes.ort.runtime import CPU, EXACT_SUMS, OrtBackend, engine_version, integer_sums
+from hw_profiles.runtimes.onnx_file import EXACT_SUMS
 from nas.checks.check import Input, agreement, made_up_images
 from nas.checks.confined import Array, ConfinedError, Limits, confined
+from nas.checks.engine import FileEngine, file_engine
+from nas.checks.file_tasks import FileFacts, measurement_of
 from nas.checks.parity import AGREEMENT, input_of
-from nas.checks.probe import FileFacts, measurement_of
 from nas.export.library.library import WAITING_S
 from nas.export.manifest import CLAIMS, Manifest
 from nas.search.objectives import objective
@@ -50,29 +51,30 @@ def check_file(
         TrilobitError: it cannot be loaded or run, is no file of ours, or the data has other classes.
     """
     image = manifest.input
+    engine = file_engine(manifest.device)
     pixels = made_up_images(manifest.answers.images, image.shape)
-    facts, logits = _examined(model, manifest, pixels if image.pixels else image.normalised(pixels))
+    facts, logits = _examined(model, engine, manifest, pixels if image.pixels else image.normalised(pixels))
     inside = facts.metadata.get(CLAIMS)
     if claims is not None or inside is not None:  # or its manifest was made an older one, without a digest
         then, now = ((digest or "none")[:SHOWN] for digest in (claims, inside))
         yield Finding("claims in the file", then, now, inside == claims)
     yield Finding("opset", str(manifest.opset), str(facts.opset), facts.opset == manifest.opset)
-    yield _kernels(manifest, facts)
+    yield _kernels(engine, manifest, facts)
     if facts.exact_sums or manifest.requires:
-        yield _integer_sums(manifest, facts)
+        yield _integer_sums(engine, manifest, facts)
     share, difference = agreement(logits, manifest.answers)
     now = f"{share:.1%} the same, logits within {difference:.2g}"
     yield Finding("answers", f"{manifest.answers.images} answers", now, share >= AGREEMENT)
     if data is not None:
-        yield from _accuracies(model, manifest, data, facts.run_s)
+        yield from _accuracies(model, engine, manifest, data, facts.run_s)
     if latency:
-        yield _latency(model, manifest, facts.run_s)
+        yield _latency(model, engine, manifest, facts.run_s)
 
 
-def _integer_sums(manifest: Manifest, facts: FileFacts) -> Finding:
+def _integer_sums(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
     """What the file needs of this processor, by the manifest and by its weights."""
     said = manifest.requires.get("integer_sums") == "exact"
-    here = integer_sums(CPU)
+    here = engine.runtime.describe().integer_sums
     option = f": open it with the session option {EXACT_SUMS}=1, as is done here"
     now = f"{here} on {cpu_model()}{option if here == 'saturating' else ''}"
     wanted = "exact ones are needed" if said else "nothing is needed"
@@ -81,7 +83,7 @@ def _integer_sums(manifest: Manifest, facts: FileFacts) -> Finding:
     return Finding("integer sums", wanted, now, None if said == facts.exact_sums else False)
 
 
-def _examined(model: Path, manifest: Manifest, images: Array) -> tuple[FileFacts, Logits]:
+def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array) -> tuple[FileFacts, Logits]:
     """Return what a file is, and its (n, classes) logits of images as a file like that takes them.
 
     Raises:
@@ -91,17 +93,20 @@ def _examined(model: Path, manifest: Manifest, images: Array) -> tuple[FileFacts
     limits = Limits(min(TRIAL_S + claimed_s, LONGEST_TRIAL_S))
     try:
         document, arrays = confined(
-            "nas.checks.probe:examine_file", _request(model), limits=limits, arrays={"images": images}
+            "nas.checks.file_tasks:examine_file",
+            _request(model, engine),
+            limits=limits,
+            arrays={"images": images},
         )
         facts = parse(FileFacts, document)
     except (ConfinedError, MismatchError) as error:
-        raise TrilobitError(f"{model}: ONNX Runtime cannot load it: {error}") from None
+        raise TrilobitError(f"{model}: {engine.title} cannot load it: {error}") from None
     _require_ours(model, manifest, facts)
     return facts, _logits(model, arrays, len(images), len(manifest.classes))
 
 
-def _request(model: Path, **more: Any) -> dict[str, Any]:
-    return {"path": str(model.absolute()), **more}
+def _request(model: Path, engine: FileEngine, **more: Any) -> dict[str, Any]:
+    return {"path": str(model.absolute()), "device": engine.request(), **more}
 
 
 def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
@@ -118,10 +123,11 @@ def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
         )
 
 
-def _kernels(manifest: Manifest, facts: FileFacts) -> Finding:
-    """The integer kernels that ONNX Runtime really runs; another version may fuse otherwise."""
+def _kernels(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
+    """Return the integer kernels that really run; another version of the engine may fuse otherwise."""
     then, now = manifest.parity.integer_kernels, facts.integer_kernels
-    same_engine = manifest.versions.get("onnxruntime") == engine_version()
+    here = engine.runtime.describe()
+    same_engine = manifest.versions.get(here.engine) == here.engine_version
     return Finding("integer kernels", str(then), str(now), then == now or (False if same_engine else None))
 
 
@@ -145,7 +151,9 @@ def require_classes(manifest: Manifest, data: Dataset) -> None:
         )
 
 
-def _accuracies(model: Path, manifest: Manifest, data: Dataset, run_s: float) -> Iterator[Finding]:
+def _accuracies(
+    model: Path, engine: FileEngine, manifest: Manifest, data: Dataset, run_s: float
+) -> Iterator[Finding]:
     require_classes(manifest, data)
     accuracy = manifest.accuracy
     for what, part, then, of in (
@@ -154,26 +162,30 @@ def _accuracies(model: Path, manifest: Manifest, data: Dataset, run_s: float) ->
     ):
         right = 0
         for some in chunks(part, manifest.input):
-            right += int((_predictions(model, manifest, data, some, run_s) == some.labels).sum())
+            images = input_of(some, data, size=manifest.input.shape[0], pixels=manifest.input.pixels)
+            labels = _predictions(model, engine, manifest, images, run_s * len(some))
+            right += int((labels == some.labels).sum())
         yield moved(what, then, right / len(part), images=len(part), of=of)
 
 
 def _predictions(
-    model: Path, manifest: Manifest, data: Dataset, some: Images, run_s: float
+    model: Path, engine: FileEngine, manifest: Manifest, images: Array, expected_s: float
 ) -> NDArray[np.int64]:
-    """Return (n,) labels of images.
+    """Return (n,) labels of images as the file takes them.
 
     Raises:
         TrilobitError: the file does not give them, or not in time.
     """
-    images = input_of(some, data, size=manifest.input.shape[0], pixels=manifest.input.pixels)
-    limits = Limits(TRIAL_S + SLACK * run_s * len(images))
+    limits = Limits(TRIAL_S + SLACK * expected_s)
     try:
         _, arrays = confined(
-            "nas.checks.probe:file_logits", _request(model), limits=limits, arrays={"images": images}
+            "nas.checks.file_tasks:file_logits",
+            _request(model, engine),
+            limits=limits,
+            arrays={"images": images},
         )
     except ConfinedError as error:
-        raise TrilobitError(f"{model}: ONNX Runtime cannot run it: {error}") from None
+        raise TrilobitError(f"{model}: {engine.title} cannot run it: {error}") from None
     logits = _logits(model, arrays, len(images), len(manifest.classes))
     return np.asarray(logits.argmax(axis=1))
 
@@ -185,33 +197,25 @@ def chunks(images: Images, image: Input) -> Iterator[Images]:
         yield images[start : start + count]
 
 
-def _latency(model: Path, manifest: Manifest, run_s: float) -> Finding:
-    """The file's latency by the clock, the threads and the provider that it was exported with."""
+def _latency(model: Path, engine: FileEngine, manifest: Manifest, run_s: float) -> Finding:
+    """Return the file's latency by the clock and the options that it was exported with."""
     device, then = manifest.device, manifest.latency
     seconds = partial(show, objective("latency"))
     looked_up = ", looked up" if then.replayed else ""
     said_then = f"{seconds(then.median_s)} on {device.name}, {device.cpu}{looked_up}"
-    through_file = device.engine == "onnxruntime"
-    setting: dict[str, Any] = {"provider": "CPU", "threads": 1, "batch": device.batch}
-    if through_file:
-        setting |= {"provider": device.provider, "threads": device.threads}
+    if engine.refused:
+        return Finding("latency", said_then, f"not measured: {engine.refused}", None)
+    plan = plan_on(MeasurePlan(waiting_s=WAITING_S), engine.runtime.clock)
     try:
-        OrtBackend(**setting)
-    except TrilobitError as error:
-        return Finding("latency", said_then, f"not measured: {error}", None)
-    plan = plan_on(MeasurePlan(waiting_s=WAITING_S), threads=setting["threads"], provider=setting["provider"])
-    try:
-        request = _request(model, **setting, plan=plan.to_json())
+        request = _request(model, engine, plan=plan.to_json())
         limits = Limits(TRIAL_S + MOST_RUNS * run_s * device.batch)
-        document, _ = confined("nas.checks.probe:file_latency", request, limits=limits)
+        document, _ = confined("nas.checks.file_tasks:file_latency", request, limits=limits)
         now = measurement_of(document)
     except (ConfinedError, MismatchError) as error:
         return Finding("latency", said_then, str(error), False)
     if now.error is not None:
         return Finding("latency", said_then, now.error, False)
     here = "here" if device.cpu == cpu_model() else f"on {cpu_model()}"
-    ratio = (
-        f" ({now.median_s / then.median_s:.2f} x)" if through_file else f", {device.engine} was timed then"
-    )
+    ratio = f" ({now.median_s / then.median_s:.2f} x)" if engine.own else f", {device.engine} was timed then"
     said = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
     return Finding("latency", said_then, said, None)

@@ -15,8 +15,8 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import cpu_model
 from nas.checks.check import agreement, digest, made_up_images
 from nas.checks.confined import Array, ConfinedError, Limits, confined
+from nas.checks.file_tasks import measurement_of
 from nas.checks.parity import AGREEMENT
-from nas.checks.probe import measurement_of
 from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.search.objectives import objective

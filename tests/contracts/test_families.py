@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.registry import names
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from nas.problem.costs import workload_macs
 from predictors.table import compile_peak

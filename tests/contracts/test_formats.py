@@ -14,7 +14,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import names
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.families.family import load_family
 from supernet.formats.format import Format

@@ -8,9 +8,10 @@ import pytest
 
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, in_context
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Job
 
 SESSION_S = 1e-3
 
@@ -31,6 +32,10 @@ class AdditiveBackend:
     disturb: Callable[[int], float] = lambda measured: 1.0
     measured: list[Workload] = field(default_factory=list)
     boards: int = 1
+
+    @property
+    def runtime(self) -> None:
+        return None
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo("additive", "no CPU", "arithmetic", "1", "none")

@@ -8,10 +8,11 @@ import numpy as np
 
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, in_context
 from hw_profiles.measure.interleave import Pulse, interleaved
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Job
 
 PULSE_S = 8e-6  # of one run of the reference computation
 OPENING_S = 4e-3  # to open a session
@@ -106,6 +107,10 @@ class RestlessBackend:
     secret_s: Callable[[LayerSpec], float]
     opened: int = 0
     _pulse: Pulse | None = None
+
+    @property
+    def runtime(self) -> None:
+        return None
 
     def describe(self) -> DeviceInfo:
         return DeviceInfo("restless", "no CPU", "arithmetic", "1", "none")

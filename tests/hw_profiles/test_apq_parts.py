@@ -8,12 +8,12 @@ import pytest
 
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED
 from hw_profiles.profiles.published_tables import PublishedTable, read_table
-from hw_profiles.runtimes.analytical.systolic import SystolicBackend
-from hw_profiles.runtimes.analytical.table import TableBackend
+from hw_profiles.runtimes.analytical.systolic import SystolicDevice
+from hw_profiles.runtimes.analytical.table import TableDevice
+from hw_profiles.runtimes.runtime import Job
 from tests.published_data import DataFile
 
 ROW = [8, 16, 7, 3, 2, 1, 1, 4, 6, 0.25, 0.5]
@@ -74,7 +74,7 @@ def test_a_table_without_the_constants_leaves_nothing_out(tmp_path: Path) -> Non
 
 def test_a_network_s_time_and_energy_are_the_sums_of_its_units(tmp_path: Path) -> None:
     written(tmp_path)
-    backend = TableBackend(path=tmp_path / "table.npz")
+    backend = TableDevice(path=tmp_path / "table.npz")
     row = LayerSpec("conv", (8, 7, 7), 16, 3, 2, 1, "relu6", "int4", "int6")
     layers = (CONSTANTS["head"], UNCOUNTED[0], ADD, row, CONSTANTS["tail"])
     jobs = [Job(single(layer), bytes) for layer in layers]
@@ -85,7 +85,7 @@ def test_a_network_s_time_and_energy_are_the_sums_of_its_units(tmp_path: Path) -
 
 def test_the_model_of_the_array_says_which_units_the_published_constants_are(data_file: DataFile) -> None:
     published = read_table(data_file("ofa/apq_bitfusion_b1_lut.npz")).constants
-    model = SystolicBackend(device="bitfusion")
+    model = SystolicDevice(accelerator="bitfusion")
 
     def modelled_s(*layers: LayerSpec) -> float:
         works: list[Workload] = [single(layer) for layer in layers]

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.compare import (
     NEAR_ZERO_S,
@@ -26,6 +25,7 @@ from hw_profiles.profiles.compare import (
 )
 from hw_profiles.profiles.latency_model import kendall_tau
 from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.runtimes.info import DeviceInfo
 
 US = 1e-6
 SPREAD = np.array([0.98, 0.99, 1.0, 1.01, 1.02])

@@ -8,10 +8,10 @@ import pytest
 
 from hw_profiles.engines import PACKAGES, missing_engine, version_of
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.registry import load
+from hw_profiles.runtimes.info import DeviceInfo
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {f"trilobit.{kind}" for kind in ("devices", "spaces", "formats", "searchers", "predictors")}

@@ -27,7 +27,7 @@ from hw_profiles.profiles.published_tables import (
     merged,
     read_table,
 )
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from tests.published_data import DataFile
 
 STEM, BLOCK = "Conv-input:32x32x3-output:16x16x8", "expanded_conv-input:16x16x8-output:8x8x16"
@@ -127,7 +127,7 @@ def test_an_imported_profile_is_saved_and_replayed(table: Callable[..., Path], t
     assert (profile.cost_s(layer), profile.energy_j(layer)) == (0.25e-3, 0.5e-3)
     assert (profile.device.name, profile.device.engine) == ("bits", "published table")
     assert profile.calibration is None
-    assert RecordedBackend(profile=tmp_path / "profile.json").supports(layer)
+    assert RecordedDevice(profile=tmp_path / "profile.json").supports(layer)
 
 
 def test_several_figures_become_one_weighted_by_count() -> None:

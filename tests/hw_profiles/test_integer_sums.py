@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.ort import runtime as ort
 from hw_profiles.runtimes.ort.integer_sums import (
     EXACT,

@@ -166,7 +166,7 @@ def test_who_watches_is_told_of_progress_and_of_waiting(core: Core) -> None:
 
 def test_the_thread_clock_does_not_count_other_threads(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "thread_time_ns", lambda: round(core.now * 0.25e9), raising=False)
-    run = timed(lambda: core.work(1e-4), replace(PLAN, clock="thread"))
+    run = timed(lambda: core.work(1e-4), "thread")
     [samples] = interleaved([[run]], PLAN, core.pulse())
     assert samples.seconds == pytest.approx([0.25e-4] * PLAN.rounds, rel=1e-2)
 

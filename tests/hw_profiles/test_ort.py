@@ -10,10 +10,10 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.energy import Domain, Meter
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.plugin import open_device
+from hw_profiles.runtimes.runtime import Job
 from nas.stages.profile import emit_with_random_numbers
 
 CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
@@ -25,33 +25,33 @@ def conv(weight: str, activation: str) -> LayerSpec:
 
 
 def test_threads_and_batch_are_part_of_the_name() -> None:
-    assert OrtBackend().describe().name == "ort-cpu-1t"
-    info = OrtBackend(provider="CPUExecutionProvider", threads=2, batch=4).describe()
+    assert open_device("ort").describe().name == "ort-cpu-1t"
+    info = open_device("ort", provider="CPUExecutionProvider", threads=2, batch=4).describe()
     assert (info.name, info.threads, info.batch) == ("ort-cpu-2t-b4", 2, 4)
 
 
 @pytest.mark.parametrize("pair", [("fp32", "fp32"), *((f"int{bits}", "int8") for bits in (8, 6, 4, 2))])
 def test_runs_these_formats(pair: tuple[str, str]) -> None:
-    assert OrtBackend().supports(conv(*pair))
+    assert open_device("ort").supports(conv(*pair))
 
 
 @pytest.mark.parametrize("pair", [("fp16", "fp16"), ("int4", "int4"), ("int8", "fp32"), ("int8", "int6")])
 def test_and_not_these(pair: tuple[str, str]) -> None:
-    assert not OrtBackend().supports(conv(*pair))
+    assert not open_device("ort").supports(conv(*pair))
 
 
 def test_why_activations_of_few_bits_do_not_run() -> None:
-    said = OrtBackend().why_not(conv("int4", "int6"))
+    said = open_device("ort").why_not(conv("int4", "int6"))
     assert said.startswith("onnxruntime has no conv of int4 weights on int6 activations on CPU")
     assert said.endswith("its integer kernels read activations of 8 bits")
-    assert "8 bits" not in OrtBackend().why_not(conv("fp16", "fp16"))
+    assert "8 bits" not in open_device("ort").why_not(conv("fp16", "fp16"))
 
 
 def test_half_precision_where_the_provider_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    assert OrtBackend(provider="CUDA").supports(conv("fp16", "fp16"))
+    assert open_device("ort:CUDA").supports(conv("fp16", "fp16"))
     with pytest.raises(TrilobitError, match="'CPU' is not installed; installed: CUDA"):
-        OrtBackend()
+        open_device("ort")
 
 
 def test_a_provider_that_falls_back_is_an_error_not_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_a_provider_that_falls_back_is_an_error_not_a_time(monkeypatch: pytest.M
     monkeypatch.setattr(
         "hw_profiles.runtimes.ort.runtime.open_session", lambda model, **_: open_on_cpu(model)
     )
-    [measured] = OrtBackend(provider="CUDA").measure([job(CONV)], QUICK)
+    [measured] = open_device("ort:CUDA").measure([job(CONV)], QUICK)
     assert measured.error == "CUDA could not start; ONNX Runtime fell back to CPUExecutionProvider"
 
 
@@ -76,7 +76,7 @@ def job(layer: LayerSpec, batch: int = 1) -> Job:
 
 def test_a_batch_is_timed_as_a_whole() -> None:
     large = LayerSpec("conv", (64, 16, 16), 64, 3)
-    one, eight = OrtBackend(batch=8).measure([job(large), job(large, batch=8)], QUICK)
+    one, eight = open_device("ort:batch=8").measure([job(large), job(large, batch=8)], QUICK)
     assert np.median(eight.array / one.array) > 3  # 8 but for noise; 1 if it were the time of one image
 
 
@@ -85,7 +85,7 @@ def test_whole_blocks_are_its_units_and_their_parts_are_not(fmt: str) -> None:
     block = LayerSpec(
         "mbconv", (16, 8, 8), 16, 3, 1, 1, "hswish", fmt, fmt, expanded=48, squeeze=True, residual=True
     )
-    backend = OrtBackend()
+    backend = open_device("ort")
     assert backend.supports(block)
     works = [work for _, work in backend.probe(block).workloads]
     jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
@@ -101,16 +101,16 @@ def test_energy_is_measured_where_the_machine_counts_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     meter = Meter((Domain("package-0", tmp_path / "energy_uj", 10**9),))
-    monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.find_meter", lambda: meter)
+    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda: meter)
     monkeypatch.setattr(
         "hw_profiles.measure.energy.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
     )
-    backend = OrtBackend()
+    backend = open_device("ort")
     assert backend.describe().energy.startswith("powercap: all that package-0 used")
     assert [m.energy_j for m in backend.measure([job(CONV)], QUICK)] == [2e-6]
 
 
 def test_or_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.find_meter", lambda: "no counters here")
-    assert OrtBackend().describe().energy == "no counters here"
-    assert OrtBackend().measure([job(CONV)], QUICK)[0].energy_j is None
+    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda: "no counters here")
+    assert open_device("ort").describe().energy == "no counters here"
+    assert open_device("ort").measure([job(CONV)], QUICK)[0].energy_j is None

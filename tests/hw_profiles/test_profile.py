@@ -17,7 +17,6 @@ from scipy.stats import kendalltau
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import INPUT, LayerSpec, parse_key
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import (
     KINDS,
@@ -31,6 +30,7 @@ from hw_profiles.profiles.latency_model import (
 )
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.runtimes.info import DeviceInfo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"
 CONV = parse_key("conv 8x7x7>16 k1s1g1 relu w=fp32 a=fp32")

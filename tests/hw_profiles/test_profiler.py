@@ -12,7 +12,6 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
 from hw_profiles.profiles import profiler
@@ -30,6 +29,7 @@ from hw_profiles.profiles.profiler import (
     reference_network,
 )
 from hw_profiles.profiles.rebasing import rebased
+from hw_profiles.runtimes.runtime import Job
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
 from tests.hw_profiles.restless import Core, RestlessBackend, stretches, time_slices

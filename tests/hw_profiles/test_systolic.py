@@ -15,17 +15,17 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.analytical.systolic import (
     Convolution,
-    SystolicBackend,
+    SystolicDevice,
     convolution_cost,
     known_devices,
     layer_cost,
     load_accelerator,
 )
+from hw_profiles.runtimes.runtime import Job
 from tests.published_data import DataFile
 
 ARRAY = load_accelerator("bitfusion")
@@ -129,7 +129,7 @@ def test_layers_without_products_cost_their_traffic(layer: LayerSpec, moved_bits
     ids=LayerSpec.key,
 )
 def test_refuses_what_the_array_has_no_units_for(layer: LayerSpec) -> None:
-    assert not SystolicBackend(device="bitfusion").supports(layer)
+    assert not SystolicDevice(accelerator="bitfusion").supports(layer)
 
 
 def test_runs_a_network_from_image_to_logits() -> None:
@@ -139,7 +139,7 @@ def test_runs_a_network_from_image_to_logits() -> None:
     linear = LayerSpec("linear", (16, 1, 1), 10, weight_format="int4", activation_format="int8")
     net.add("head", linear, x)
     work = net.build()
-    backend = SystolicBackend(device="bitfusion")
+    backend = SystolicDevice(accelerator="bitfusion")
     assert [layer.op for layer in work.layers] == ["quantize", "stem", "pool", "linear"]
     assert all(map(backend.supports, work.layers))
     jobs = [Job(work, refuse), *(Job(single(layer), refuse) for layer in work.layers)]
@@ -150,7 +150,7 @@ def test_runs_a_network_from_image_to_logits() -> None:
 
 def test_what_it_cannot_run_is_an_error_and_the_others_go_on() -> None:
     works = [single(conv()), single(LayerSpec("conv", (8, 4, 4), 8)), single(conv())]
-    measured = SystolicBackend(device="bitfusion").measure([Job(w, refuse) for w in works], MeasurePlan())
+    measured = SystolicDevice(accelerator="bitfusion").measure([Job(w, refuse) for w in works], MeasurePlan())
     assert [one.error for one in measured] == [
         None,
         "bitfusion cannot run 'conv 8x4x4>8 k1s1g1 none w=fp32 a=fp32'; "
@@ -160,7 +160,7 @@ def test_what_it_cannot_run_is_an_error_and_the_others_go_on() -> None:
 
 
 def test_describes_itself() -> None:
-    backend = SystolicBackend(device="bitfusion")
+    backend = SystolicDevice(accelerator="bitfusion")
     assert backend.describe() == backend.describe()
     assert (backend.describe().name, backend.describe().engine) == ("bitfusion", "analytical")
     assert backend.describe().energy.startswith(
@@ -226,16 +226,16 @@ def test_every_shipped_device_loads() -> None:
 def test_a_device_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text(bitfusion_toml().replace('name = "bitfusion"', 'name = "mine"').replace("192\n", "384\n"))
-    backend = SystolicBackend(device=mine)
+    backend = SystolicDevice(accelerator=mine)
     assert (backend.describe().name, backend.accelerator.bus_width) == ("mine", 384)
 
 
 def test_an_unknown_device_is_refused() -> None:
     message = r"^unknown accelerator 'eyeriss'; known: bitfusion, or the path of a \.toml file$"
     with pytest.raises(TrilobitError, match=message):
-        SystolicBackend(device="eyeriss")
+        SystolicDevice(accelerator="eyeriss")
     with pytest.raises(TrilobitError, match=r"^unknown accelerator 'no/such\.toml'; known: bitfusion"):
-        SystolicBackend(device="no/such.toml")
+        SystolicDevice(accelerator="no/such.toml")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_ranks_the_published_rows_that_were_not_fitted(kind: str, data_file: Dat
         LayerSpec("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
         for c, out, size, k, stride, _, groups, w, a in held[:, :9].astype(int).tolist()
     ]
-    backend = SystolicBackend(device="bitfusion")
+    backend = SystolicDevice(accelerator="bitfusion")
     measured = backend.measure([Job(single(layer), refuse) for layer in layers], MeasurePlan())
     latency_s = np.array([one.median_s for one in measured])
     assert spearmanr(latency_s, held[:, 9])[0] >= TARGET
@@ -294,5 +294,5 @@ def test_ranks_the_published_rows_that_were_not_fitted(kind: str, data_file: Dat
 
 def test_a_workload_needs_no_onnx() -> None:
     work: Workload = single(conv())
-    [measured] = SystolicBackend(device="bitfusion").measure([Job(work, refuse)], MeasurePlan())
+    [measured] = SystolicDevice(accelerator="bitfusion").measure([Job(work, refuse)], MeasurePlan())
     assert measured.samples_s == (cycles(conv()) / 500e6,)

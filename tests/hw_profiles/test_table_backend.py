@@ -8,10 +8,10 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.runtimes.analytical.table import TableBackend
+from hw_profiles.runtimes.analytical.table import TableDevice
+from hw_profiles.runtimes.runtime import Job
 
 FIRST = LayerSpec("conv", (8, 4, 4), 16, weight_format="int4", activation_format="int6")
 SECOND = LayerSpec("conv", (16, 4, 4), 16, 3, 1, 16, "relu6", "int4", "int6")
@@ -39,20 +39,20 @@ def refuse() -> bytes:
 
 def test_a_network_is_the_sum_of_its_units(path: Path) -> None:
     work = Workload(("a", "b"), (FIRST, SECOND), ((INPUT,), (0,)), "int6")
-    [measured] = TableBackend(path=path).measure([Job(work, refuse)], MeasurePlan())
+    [measured] = TableDevice(path=path).measure([Job(work, refuse)], MeasurePlan())
     assert measured.samples_s == (pytest.approx(1e-3),)
     assert measured.energy_j == pytest.approx(2e-3)
 
 
 def test_a_unit_between_two_sizes_is_interpolated(path: Path) -> None:
-    backend = TableBackend(path=path)
+    backend = TableDevice(path=path)
     assert backend.supports(BETWEEN)
     [measured] = backend.measure([Job(single(BETWEEN), refuse)], MeasurePlan())
     assert measured.median_s == pytest.approx((1 + 8 * (16 - 4) / (36 - 4)) * 1e-3)
 
 
 def test_what_is_not_covered_is_refused_with_what_is(path: Path) -> None:
-    backend = TableBackend(path=path)
+    backend = TableDevice(path=path)
     works = [single(SMALL), single(LayerSpec("conv", (8, 4, 4), 16)), single(LARGE)]
     measured = backend.measure([Job(work, refuse) for work in works], MeasurePlan())
     assert [one.error for one in measured] == [
@@ -67,7 +67,7 @@ def test_what_is_not_covered_is_refused_with_what_is(path: Path) -> None:
 def test_a_table_without_joules_gives_none(tmp_path: Path) -> None:
     path = tmp_path / "times.json"
     path.write_text('{"32": {"Conv-input:32x32x3-output:16x16x8": {"mean": 1.5, "std": 0, "count": 3}}}')
-    backend = TableBackend(path=path, resolution=32)
+    backend = TableDevice(path=path, resolution=32)
     stem = LayerSpec("stem", (3, 32, 32), 8, 3, 2, activation="hswish")
     [measured] = backend.measure([Job(single(stem), refuse)], MeasurePlan())
     assert (measured.samples_s, measured.energy_j) == ((1.5e-3,), None)
@@ -75,7 +75,7 @@ def test_a_table_without_joules_gives_none(tmp_path: Path) -> None:
 
 
 def test_describes_itself(path: Path) -> None:
-    backend = TableBackend(path=path)
+    backend = TableDevice(path=path)
     assert backend.describe() == backend.describe()
     assert backend.describe().name == "made-up"
     assert backend.describe().engine == "published table"
@@ -86,4 +86,4 @@ def test_describes_itself(path: Path) -> None:
 
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrilobitError, match="cannot be read"):
-        TableBackend(path=tmp_path / "nowhere.json")
+        TableDevice(path=tmp_path / "nowhere.json")

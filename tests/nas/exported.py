@@ -11,11 +11,11 @@ from onnx import helper
 
 from hw_profiles.documents import parse
 from hw_profiles.files import write_json
-from hw_profiles.measure.backend import DeviceInfo
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, optimised_ops
 from nas.checks.check import Input, expected_answers
 from nas.checks.parity import file_accuracy
-from nas.checks.probe import INTEGER_OPS, optimised_ops
-from nas.checks.sums import needs_exact_sums
 from nas.emit.to_onnx import described, emit
 from nas.export.manifest import CLAIMS, SCHEMA, Manifest, claims_of, digest_of, file_entries
 from nas.export.package import network_files

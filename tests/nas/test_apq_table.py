@@ -9,11 +9,11 @@ import pytest
 
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.published_tables import Coverage, read_table
-from hw_profiles.runtimes.analytical.table import TableBackend
+from hw_profiles.runtimes.analytical.table import TableDevice
+from hw_profiles.runtimes.runtime import Job
 from nas.problem.costs import Costs, compile_costs
 from nas.problem.reachable import worst_costs
 from nas.problem.targets import Targets
@@ -64,7 +64,7 @@ def layers(apq: Family) -> tuple[LayerSpec, ...]:
 @pytest.fixture(scope="module")
 def costs(apq: Family, layers: tuple[LayerSpec, ...], table: Path) -> Costs:
     """Of the table as a device: every unit of the space looked up, as `nas profile` does."""
-    device = TableBackend(path=table)
+    device = TableDevice(path=table)
     measured = device.measure([Job(single(layer), bytes) for layer in layers], MeasurePlan())
     return compile_costs(
         apq, DeviceProfile(device.describe(), MeasurePlan(), dict(zip(layers, measured, strict=True)))
@@ -130,7 +130,7 @@ def test_every_combination_is_covered_but_7x7_depthwise_with_4_bit_activations(
 
 
 def test_networks_take_the_sums_of_the_published_rows(apq: Family, published: Published, table: Path) -> None:
-    genomes, device, space = integer(apq, 120), TableBackend(path=table), apq.space()
+    genomes, device, space = integer(apq, 120), TableDevice(path=table), apq.space()
     jobs = [Job(apq.workload(space.candidate(genome)), bytes) for genome in genomes]
     valid = 0
     for genome, measured in zip(genomes, device.measure(jobs, MeasurePlan()), strict=True):

@@ -12,10 +12,10 @@ from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
+from hw_profiles.runtimes.info import DeviceInfo
 from nas.cli import compare
 from nas.cli.compare import NETWORKS, SEED, compare_networks, compare_profiles
 from nas.run.reporting import PlainReporter, Reporter

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profiler import TRUTH, probe_networks, reference_network
+from hw_profiles.runtimes.runtime import Job
 from nas.run.config import RunConfig, SpaceSection
 from nas.run.run import STAGES, Run
 from nas.stages import estimates

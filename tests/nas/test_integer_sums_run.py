@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.reference.integer_sums import IntegerSums
-from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.ort.runtime import OrtRuntime
+from hw_profiles.runtimes.plugin import open_device
 from nas.evaluation.evaluate import Evaluator, supernet_identity
 from nas.export.references import plain_candidate
 from nas.run.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
@@ -27,13 +28,13 @@ REDUCED = (IntegerSums.SATURATING, IntegerSums.UNKNOWN)
 @pytest.fixture
 def run_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """A run on this machine's ONNX Runtime, as if its integer kernels did something else."""
-    described = OrtBackend.describe
+    described = OrtRuntime.describe
 
     def run(sums: IntegerSums, **sections: object) -> Run:
-        def describe(self: OrtBackend) -> DeviceInfo:
+        def describe(self: OrtRuntime) -> DeviceInfo:
             return replace(described(self), integer_sums=sums.value)
 
-        monkeypatch.setattr(OrtBackend, "describe", describe)
+        monkeypatch.setattr(OrtRuntime, "describe", describe)
         return Run(tmp_path, replace(RunConfig(), **sections))
 
     return run
@@ -59,9 +60,9 @@ def test_a_space_without_int8_and_a_device_without_int8_exact_keep_theirs(profil
     recorded = Run(
         profile_file.parent, replace(RunConfig(), device=DeviceSection(f"recorded:{profile_file}"))
     )
-    assert with_exact(family, OrtBackend()) == ("fp32", "int8", "int8-exact")
-    assert with_exact(floats, OrtBackend()) is None
-    assert with_exact(positions, OrtBackend()) is None
+    assert with_exact(family, open_device("ort")) == ("fp32", "int8", "int8-exact")
+    assert with_exact(floats, open_device("ort")) is None
+    assert with_exact(positions, open_device("ort")) is None
     assert with_exact(family, recorded.backend) is None
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.evaluate import WAITING_SHARE, Evaluator
 from supernet.families.family import Family
 

@@ -10,7 +10,7 @@ import pytest
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import profile_layers
-from hw_profiles.runtimes.analytical.table import TableBackend
+from hw_profiles.runtimes.analytical.table import TableDevice
 from nas.problem.costs import Costs, compile_costs
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
@@ -48,7 +48,7 @@ def published(formats: tuple[str, ...]) -> MobileFamily:
 
 
 def priced(family: MobileFamily, note10: Path) -> Costs:
-    backend, layers = TableBackend(path=note10), distinct_layers(family.space(), family.terms())
+    backend, layers = TableDevice(path=note10), distinct_layers(family.space(), family.terms())
     profile = DeviceProfile(backend.describe(), MeasurePlan(rounds=1))
     rng = np.random.default_rng(0)
     *_, profile = profile_layers(backend, profile, layers, emit=lambda work: b"", rng=rng)
@@ -74,7 +74,7 @@ def test_a_network_costs_what_its_units_cost(
     family: MobileFamily, costs: Costs, note10: Path, resolution: int
 ) -> None:
     """Also at resolutions that were not measured, between those that were."""
-    genomes, backend = at(family, resolution), TableBackend(path=note10)
+    genomes, backend = at(family, resolution), TableDevice(path=note10)
     works = [family.workload(family.space().candidate(genome)) for genome in genomes]
     expected = [sum(backend.table.find(layer).latency_s for layer in work.layers) for work in works]
     np.testing.assert_allclose(costs.predict(genomes)["latency"], expected, rtol=EXACT)

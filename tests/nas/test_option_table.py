@@ -11,7 +11,9 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.options import Option, Range, options
-from nas.run.config import RunConfig, section_options
+from hw_profiles.registry import DEVICES
+from hw_profiles.runtimes.plugin import builtin_options, device_kind
+from nas.run.config import DeviceSection, RunConfig, section_options
 from nas.run.config_file import parse_config
 from supernet.train.config import QuantizedPhase
 from supernet.train.finetune import FineTuning
@@ -57,10 +59,21 @@ def accepted(use: Callable[[Any], object], option: Option, values: Iterator[Any]
     return offenders
 
 
+def named(option: Option) -> dict[str, str]:
+    """Return the device that an option is of, as its section names it; nothing for the others."""
+    if option not in builtin_options().values():
+        return {}
+    owner = next(name for name in DEVICES if option.key in device_kind(name).table)
+    required = device_kind(owner).required
+    return {"name": f"{owner}:none" if required - {option.key} else owner}
+
+
 def in_file(option: Option) -> Callable[[Any], object]:
     def use(value: Any) -> object:
         value = [value] if option.many else value
-        document = {option.section: {option.key: value}} if option.section else {option.key: value}
+        document: dict[str, Any] = {option.key: value}
+        if option.section:
+            document = {option.section: {**named(option), option.key: value}}
         return parse_config(document, origin="mine.toml")
 
     return use
@@ -68,6 +81,8 @@ def in_file(option: Option) -> Callable[[Any], object]:
 
 def in_python(option: Option) -> Callable[[Any], object]:
     def use(value: Any) -> object:
+        if named(option):
+            return DeviceSection(**named(option), options={option.key: value})
         section = getattr(RunConfig(), option.section) if option.section else RunConfig()
         return replace(section, **{option.key: (value,) if option.many else value})
 
@@ -102,7 +117,8 @@ def test_every_field_is_an_option() -> None:
     names = {
         f"{s}.{f.name}" for s, v in sections.items() if hasattr(v, "__dataclass_fields__") for f in fields(v)
     }
-    assert listed == names | {"seed"}
+    devices = {f"device.{key}" for name in DEVICES for key in device_kind(name).table}
+    assert listed == names - {"device.options"} | devices | {"seed"}
 
 
 def test_every_number_has_a_finite_range_that_holds_its_default() -> None:

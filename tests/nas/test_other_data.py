@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.profiles.profile import DeviceProfile
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from nas.run.config import DeviceSection, RunConfig
 from nas.run.config_file import parse_config
 from nas.run.reporting import PlainReporter
@@ -51,7 +51,7 @@ def test_what_a_recorded_profile_lacks_for_other_data_is_predicted(
     assert f"{len(layers) - len(new)} measured, {len(new)} predicted" in " ".join(
         capsys.readouterr().out.split()
     )
-    assert isinstance(other.backend, RecordedBackend)
+    assert isinstance(other.backend, RecordedDevice)
     corners = [family.workload(candidate) for candidate in family.corners().values()]
     assert np.isfinite([other.backend.profile.predict_s(work) for work in corners]).all()
 

@@ -13,15 +13,15 @@ import pytest
 
 from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import GROUP
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
-from hw_profiles.runtimes.ort.runtime import OrtBackend
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
+from hw_profiles.runtimes.ort.runtime import OrtRuntime
+from hw_profiles.runtimes.runtime import Job
 from nas.cli.main import main
 from nas.stages.profile import with_calibration
 from predictors.table import distinct_layers
@@ -126,13 +126,13 @@ def test_more_of_the_units_later_keeps_what_was_measured(quicker: Path, tmp_path
 def test_units_that_the_device_rejects_narrow_the_space_visibly(
     quicker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    supports = OrtBackend.supports
+    supports = OrtRuntime.supports
 
-    def no_large_int8(self: OrtBackend, layer: LayerSpec) -> bool:
+    def no_large_int8(self: OrtRuntime, layer: LayerSpec) -> bool:
         return supports(self, layer) and not (layer.kernel == 7 and layer.activation_format == "int8")
 
-    monkeypatch.setattr(OrtBackend, "supports", no_large_int8)
-    monkeypatch.setattr(OrtBackend, "why_not", lambda self, layer: "no 7 x 7 in 8 bits")
+    monkeypatch.setattr(OrtRuntime, "supports", no_large_int8)
+    monkeypatch.setattr(OrtRuntime, "why_not", lambda self, layer: "no 7 x 7 in 8 bits")
     assert profile(quicker, "-o", tmp_path / "run") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert re.search(r"[1-9]\d* that ort-cpu-1t cannot run", said)
@@ -178,7 +178,7 @@ def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, pr
         (["--device", "systolic:abacus"], "abacus"),
         (["--device", "systolic:bitfusion"], "bitfusion can run none of"),
         (["--device", "table:none.npz"], "none.npz"),
-        (["--device", "tvm", "--threads", "2"], "'tvm' runs with threads 1 only, got 2"),
+        (["--device", "tvm", "--threads", "2"], "device 'tvm' has no option threads (= 2); ort has it"),
         (["--device", "tvm", "--target", "llvm -mcpu=abacus"], "abacus"),
         (["--rpc", "tracker", "127.0.0.1:1"], "both a tracker and a key"),
         (["--rpc", "queue", "127.0.0.1:1", "--key", "pi"], "only 'tracker' is known"),
@@ -292,6 +292,6 @@ def test_a_replayed_time_is_above_zero_or_an_error(device_profile: DeviceProfile
     path = tmp_path / "below.json"
     save_profile(replace(device_profile, calibration=Calibration(intercept_s=-1.0)), path)
     unit = next(layer for layer, row in device_profile.table.items() if row.error is None)
-    [answer] = RecordedBackend(profile=path).measure([Job(single(unit), bytes)], MeasurePlan())
+    [answer] = RecordedDevice(profile=path).measure([Job(single(unit), bytes)], MeasurePlan())
     assert answer.error is not None
     assert answer.error.startswith("its rows add up to -1 s")

@@ -13,7 +13,8 @@ import pytest
 
 from hw_profiles.files import write_json
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
-from hw_profiles.runtimes.ort.runtime import CPU, integer_sums
+from hw_profiles.runtimes.ort.options import OrtOptions
+from hw_profiles.runtimes.ort.runtime import CPU, OrtRuntime, integer_sums
 from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import described, random_network
@@ -271,10 +272,9 @@ def test_other_data_is_refused(exported: Path, tmp_path: Path, complaint: Compla
 
 def test_one_rule_says_how_a_device_is_measured() -> None:
     plan = MeasurePlan()
-    assert plan_on(plan, threads=4, provider="CPU") == replace(plan, clock="wall")
-    assert plan_on(plan, threads=1, provider="CUDAExecutionProvider") == replace(plan, clock="wall")
-    assert plan_on(plan, threads=1, provider="CPUExecutionProvider").core == max(os.sched_getaffinity(0))
-    assert plan_on(replace(plan, core=0), threads=1, provider="CPU") == replace(plan, core=0)
+    assert plan_on(plan, OrtRuntime(OrtOptions(threads=4)).clock) == replace(plan, clock="wall")
+    assert plan_on(plan, OrtRuntime().clock).core == max(os.sched_getaffinity(0))
+    assert plan_on(replace(plan, core=0), OrtRuntime().clock) == replace(plan, core=0)
 
 
 def test_latency_is_measured_as_the_manifest_says(
@@ -293,7 +293,8 @@ def test_latency_is_measured_as_the_manifest_says(
     folder = forged(exported, tmp_path, device={**document["device"], "threads": 2})
     assert "2 threads" not in finding(folder, "latency", Checks()).now
     [request] = [request for task, request in asked if task.endswith(":file_latency")]
-    assert (request["threads"], request["provider"]) == (2, "CPUExecutionProvider")
+    options = {"provider": "CPUExecutionProvider", "threads": 2, "batch": 1}
+    assert request["device"] == {"name": "ort", "options": options}
     assert (request["plan"]["clock"], request["plan"]["core"]) == ("wall", None)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import Family, load_family
 from supernet.formats.format import QuantParams

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Job
 
 
-class RecordedBackend:
+class RecordedDevice:
     """Answers from a profile: a network's time is the calibrated sum of its rows, one sample each.
 
     Raises:
@@ -23,11 +24,16 @@ class RecordedBackend:
     def __init__(self, *, profile: Path) -> None:
         self.profile = load_profile(Path(profile))
 
-    def replaying(self, profile: DeviceProfile) -> "RecordedBackend":
+    def replaying(self, profile: DeviceProfile) -> "RecordedDevice":
         """Return the same device with another profile of it, such as one with more rows."""
         other = copy.copy(self)
         other.profile = profile
         return other
+
+    @property
+    def runtime(self) -> None:
+        """Nothing is executed."""
+        return None
 
     def describe(self) -> DeviceInfo:
         return self.profile.device

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import FP32, LayerSpec
-from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Job
 
 FORMATS = {"int2": 2, "int4": 4, "int6": 6, "int8": 8}  # what the array can compute in
 FP32_BITS = 32
@@ -340,7 +341,7 @@ def _streaming_cost(device: Accelerator, layer: LayerSpec) -> Cost | None:
     return Cost(float(_ceil(moved, device.bus_width)), 0.0, float(moved))
 
 
-class SystolicBackend:
+class SystolicDevice:
     """An accelerator from `hw_profiles/devices/`, or from a TOML file of the same form.
 
     A network takes the sum of its layers: nothing stays on the chip from one layer to the next.
@@ -349,8 +350,13 @@ class SystolicBackend:
         TrilobitError: no such device, or a file that does not describe one.
     """
 
-    def __init__(self, *, device: str | Path) -> None:
-        self.accelerator = load_accelerator(device)
+    def __init__(self, *, accelerator: str | Path) -> None:
+        self.accelerator = load_accelerator(accelerator)
+
+    @property
+    def runtime(self) -> None:
+        """Nothing is executed."""
+        return None
 
     def describe(self) -> DeviceInfo:
         array = self.accelerator

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo, Job
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.published_tables import read_table
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Job
 
 
-class TableBackend:
+class TableDevice:
     """Answers from a published table: a network's time is the sum of its units, one sample each.
 
     Unlike an imported profile it also answers for units between two measured map sizes.
@@ -25,6 +26,11 @@ class TableBackend:
 
     def __init__(self, *, path: Path, resolution: int | None = None) -> None:
         self.table = read_table(Path(path), resolution=resolution)
+
+    @property
+    def runtime(self) -> None:
+        """Nothing is executed."""
+        return None
 
     def describe(self) -> DeviceInfo:
         return self.table.device()

@@ -1,27 +1,36 @@
 """ONNX Runtime, any installed execution provider. The only place in `hw_profiles` that imports it."""
 
 import os
-from collections.abc import Callable, Sequence
-from functools import cache
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import onnx
 
 # Unless told before its import, the published wheel writes a device id to the home folder and sends events.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
-from hw_profiles.measure.backend import DeviceInfo, Job
-from hw_profiles.measure.energy import Meter, find_meter, joules_of
-from hw_profiles.measure.host import cpu_model, pinned
-from hw_profiles.measure.in_context import Probe, in_context
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved, timed
-from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.runtimes.ort.integer_sums import largest_inputs, saturating_kinds, saturating_model
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.host import cpu_model
+from hw_profiles.measure.interleave import Timed, timed
+from hw_profiles.measure.measurement import Clock
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.onnx_file import EXACT_SUMS, needs_exact_sums
+from hw_profiles.runtimes.ort.integer_sums import (
+    largest_inputs,
+    saturating_kinds,
+    saturating_model,
+)
+from hw_profiles.runtimes.ort.options import OrtOptions
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
 
 # (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
 PRECISIONS = (
@@ -34,8 +43,19 @@ OPS = (
     *("quantize", "dequantize", "mbconv"),
 )
 CPU = "CPUExecutionProvider"
-EXACT_SUMS = "session.x64quantprecision"  # the session option that keeps integer sums from saturating
-OPEN_BATCH = 100  # images at a time through a model that takes any number
+# the kernel that a layer with quantized activations must run on, by its operation
+INTEGER_KERNELS = {
+    "stem": "QLinearConv",
+    "conv": "QLinearConv",
+    "add": "QLinearAdd",
+    "add_converted": "QLinearAdd",
+    "linear": "QGemm",
+    "pool": "QLinearGlobalAveragePool",
+    "mul": "QLinearMul",
+    "avgpool": "QLinearAveragePool",
+}
+INTEGER_OPS = tuple(dict.fromkeys(INTEGER_KERNELS.values()))
+_DTYPES = {"float16": "float16", "float": "float32", "double": "float64"}  # others are called as numpy does
 
 
 def open_session(
@@ -66,47 +86,17 @@ def open_session(
     return onnxruntime.InferenceSession(source, options, [provider])
 
 
-def engine_version() -> str:
-    """Return the version of the ONNX Runtime that is installed."""
-    return str(onnxruntime.__version__)
-
-
-def takes_bytes(session: onnxruntime.InferenceSession) -> bool:
-    """Whether the model reads uint8 pixels (batch, h, w, c), not a normalised image."""
-    return bool(session.get_inputs()[0].type == "tensor(uint8)")
-
-
-def outputs(session: onnxruntime.InferenceSession, images: NDArray[Any]) -> NDArray[np.float32]:
-    """(n, classes) logits of images (n, ...) as the model takes them, in batches of its own size."""
-    image = session.get_inputs()[0]
-    batch = image.shape[0] if isinstance(image.shape[0], int) else OPEN_BATCH
-    short = -len(images) % batch
-    padded = np.concatenate([images, np.zeros((short, *images.shape[1:]), images.dtype)])
-    logits = [
-        session.run(None, {image.name: np.ascontiguousarray(padded[start : start + batch])})[0]
-        for start in range(0, len(padded), batch)
-    ]
-    return np.asarray(np.concatenate(logits)[: len(images)], np.float32)
-
-
-def prepared(session: onnxruntime.InferenceSession, batch: int) -> Callable[[], None]:
-    """A function that runs the model once on preallocated random images; `batch` of them where any number is
-    allowed.
+def open_exactly(model: bytes | Path, **options: Any) -> onnxruntime.InferenceSession:
+    """Return a session that computes what a file says on every processor: with the option that keeps sums
+    from saturating where its weights need that (`open_session` takes `options`).
     """
-    image = session.get_inputs()[0]
-    shape = [size if isinstance(size, int) else batch for size in image.shape]
-    rng = np.random.default_rng(0)
-    seen = takes_bytes(session)
-    pixels = rng.integers(0, 256, shape, np.uint8) if seen else rng.standard_normal(shape, np.float32)
-    binding = session.io_binding()
-    binding.bind_cpu_input(image.name, pixels)
-    binding.bind_output(session.get_outputs()[0].name)
-    return lambda: session.run_with_iobinding(binding)
+    content = model.read_bytes() if isinstance(model, Path) else model
+    return open_session(model, exact_sums=needs_exact_sums(content), **options)
 
 
 @cache
 def saturating_kernels(provider: str) -> tuple[str, ...] | None:
-    """Return the kinds of integer kernels, of `ort_sums.KERNELS`, that saturate here; None where the
+    """Return the kinds of integer kernels, of `integer_sums.KERNELS`, that saturate here; None where the
     provider does not run integer kernels, so that it cannot be told.
     """
     try:
@@ -123,92 +113,181 @@ def integer_sums(provider: str) -> Literal["exact", "saturating", "unknown"]:
     return "unknown" if kinds is None else "saturating" if kinds else "exact"
 
 
-class OrtBackend:
-    """Measures with ONNX Runtime on this machine.
+class OrtExecutable:
+    """A session.
 
     Args:
-        provider: an execution provider, with or without its `ExecutionProvider` suffix.
-        threads: threads of one inference.
-        batch: images of one inference; the models that jobs give must have it.
-        exact_sums: keep integer sums from saturating, see `open_session`.
+        batch: items of a call where the model takes any number.
+    """
+
+    def __init__(self, session: onnxruntime.InferenceSession, model: bytes, batch: int) -> None:
+        self.session = session
+        self._model, self._batch = model, batch
+
+    @cached_property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the model reads."""
+        return tuple(map(_tensor_info, self.session.get_inputs()))
+
+    @cached_property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What the model gives."""
+        return tuple(map(_tensor_info, self.session.get_outputs()))
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the outputs of one batch by name."""
+        values = self.session.run(None, dict(inputs))
+        return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
+
+    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
+        """Return runs on preallocated random inputs."""
+        binding, rng = self.session.io_binding(), np.random.default_rng(0)
+        for info in self.inputs:
+            binding.bind_cpu_input(info.name, _random(info, batch or self._batch, rng))
+        for info in self.outputs:
+            binding.bind_output(info.name)
+        return timed(lambda: self.session.run_with_iobinding(binding), clock)
+
+    def kernels(self) -> Counter[str]:
+        """Return the operators of the graph that ONNX Runtime runs after optimisation."""
+        return optimised_ops(self._model)
+
+
+def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
+    element = argument.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
+    return TensorInfo(argument.name, shape, _DTYPES.get(element, element))
+
+
+def _random(info: TensorInfo, batch: int, rng: np.random.Generator) -> Array:
+    """Return values of the kind that an input takes, in the order in which they lie in memory."""
+    shape = tuple(batch if size is None else size for size in info.shape)
+    if np.issubdtype(np.dtype(info.dtype), np.integer):
+        return rng.integers(0, min(256, np.iinfo(info.dtype).max + 1), shape).astype(info.dtype)
+    return rng.standard_normal(shape, np.float32).astype(info.dtype)
+
+
+def optimised_ops(model: bytes) -> Counter[str]:
+    """Return the operators of the graph that ONNX Runtime runs after optimisation."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        open_session(model, optimized=path)
+        counts = Counter(node.op_type for node in onnx.load(path).graph.node)
+    counts["Conv"] += counts.pop("FusedConv", 0)
+    return counts
+
+
+def expected_kernels(workload: Workload) -> Counter[str]:
+    """Return the operators that the graph which is optimised for a CPU must have."""
+    counts: Counter[str] = Counter(dict.fromkeys((*INTEGER_OPS, "Conv"), 0))
+    for layer in lower(workload).layers:
+        if layer.activation_format not in FLOATS and layer.op in INTEGER_KERNELS:
+            counts[INTEGER_KERNELS[layer.op]] += 1
+        elif layer.op in ("stem", "conv"):
+            counts["Conv"] += 1
+    return counts
+
+
+class OrtRuntime:
+    """ONNX Runtime on this machine.
 
     Raises:
         TrilobitError: the provider is not installed.
     """
 
-    def __init__(
-        self, *, provider: str = "CPU", threads: int = 1, batch: int = 1, exact_sums: bool = False
-    ) -> None:
-        full = provider if provider.endswith("ExecutionProvider") else f"{provider}ExecutionProvider"
+    def __init__(self, options: OrtOptions | None = None) -> None:
+        self.options = options or OrtOptions()
+        self._short = self.options.provider.removesuffix("ExecutionProvider")
+        self._provider = f"{self._short}ExecutionProvider"
         installed = onnxruntime.get_available_providers()
-        if full not in installed:
+        if self._provider not in installed:
             known = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
-            raise TrilobitError(f"execution provider {provider!r} is not installed; installed: {known}")
-        self._provider, self._threads, self._batch = full, threads, batch
-        self._exact_sums = exact_sums
-        self._short = full.removesuffix("ExecutionProvider")
-        self._pulse: Pulse | None = None  # found on the core that is measured on
-        self._meter = find_meter()
+            raise TrilobitError(
+                f"execution provider {self.options.provider!r} is not installed; installed: {known}"
+            )
+
+    @property
+    def artifact(self) -> ArtifactKind:
+        """ONNX files."""
+        return "onnx"
+
+    @property
+    def clock(self) -> Clock:
+        """The wall where several threads or an accelerator work."""
+        return "thread" if self.options.threads == 1 and self._provider == CPU else "wall"
+
+    @property
+    def dialect(self) -> Dialect:
+        """Of its integer kernels only those for unsigned activations and signed weights are fast."""
+        return Dialect("qdq", "uint8")
+
+    @property
+    def formats(self) -> frozenset[tuple[str, str]]:
+        """What every provider has, and half precision where there is hardware for it."""
+        half = (("fp16", "fp16"),) if self._short in HALF_PROVIDERS else ()
+        return frozenset((*PRECISIONS, *half))
+
+    @property
+    def integer_kernels(self) -> frozenset[str]:
+        """By the operators of its optimised graph."""
+        return frozenset(INTEGER_OPS)
 
     def describe(self) -> DeviceInfo:
-        batch = f"-b{self._batch}" if self._batch > 1 else ""
+        """Return the engine with its options."""
+        threads, batch = self.options.threads, self.options.batch
+        suffix = f"-b{batch}" if batch > 1 else ""
         return DeviceInfo(
-            name=f"ort-{self._short.lower()}-{self._threads}t{batch}",
+            name=f"ort-{self._short.lower()}-{threads}t{suffix}",
             cpu=cpu_model(),
             engine="onnxruntime",
             engine_version=onnxruntime.__version__,
             provider=self._provider,
-            threads=self._threads,
-            batch=self._batch,
-            energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
+            threads=threads,
+            batch=batch,
             integer_sums=integer_sums(self._provider),
         )
 
     def supports(self, layer: LayerSpec) -> bool:
-        half = (("fp16", "fp16"),) if self._short in HALF_PROVIDERS else ()
-        known = (*PRECISIONS, *half)
+        """Return whether there is a kernel for this layer."""
         if layer.weighted or layer.op == "mbconv":
-            return layer.op in OPS and (layer.weight_format, layer.activation_format) in known
-        return layer.op in OPS and layer.activation_format in {activation for _, activation in known}
+            return layer.op in OPS and (layer.weight_format, layer.activation_format) in self.formats
+        return layer.op in OPS and layer.activation_format in {activation for _, activation in self.formats}
 
     def why_not(self, layer: LayerSpec) -> str:
+        """Return why there is none."""
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
         narrow = layer.activation_format in ("int6", "int4")
         reason = "; its integer kernels read activations of 8 bits" if narrow else ""
         return f"onnxruntime has no {layer.op} of {pair} on {self._short}{reason}"
 
-    def probe(self, layer: LayerSpec) -> Probe:
-        return in_context(layer)
+    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
+        """Return the ONNX file of each job."""
+        return [_file(job) for job in jobs]
 
-    @property
-    def timed(self) -> bool:
-        return True
+    def compile(self, artifact: Artifact) -> OrtExecutable:
+        """Open a session.
 
-    @property
-    def parallel(self) -> int:
-        return 1
+        Raises:
+            TrilobitError: the provider could not start.
+            Exception: whatever ONNX Runtime rejects.
+        """
+        exact = artifact.exact_sums and needs_exact_sums(artifact.content)
+        session = open_session(
+            artifact.content, threads=self.options.threads, provider=self._provider, exact_sums=exact
+        )
+        if (started := session.get_providers()[0]) != self._provider:
+            raise TrilobitError(f"{self._short} could not start; ONNX Runtime fell back to {started}")
+        return OrtExecutable(session, artifact.content, self.options.batch)
 
-    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        runs = [self._prepare(job, plan) for job in jobs]
-        ready = [sessions for sessions in runs if not isinstance(sessions, str)]
-        contexts = [job.context for job, run in zip(jobs, runs, strict=True) if not isinstance(run, str)]
-        with pinned(plan.core):
-            self._pulse = self._pulse or Pulse()
-            samples = interleaved(ready, plan, self._pulse, contexts)
-            firsts = [sessions[0] for sessions in ready]
-            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
-        return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+    def expected_kernels(self, workload: Workload) -> Counter[str]:
+        """Return the operators that the optimised graph must have; what other providers make of quantized
+        layers is not known.
+        """
+        return expected_kernels(workload) if self._provider == CPU else Counter()
 
-    def _prepare(self, job: Job, plan: MeasurePlan) -> list[Timed] | str:
-        """The workload in each of the plan's sessions, on preallocated tensors; or the reason why not."""
-        try:
-            model, exact = job.onnx(), self._exact_sums
-            sessions = [
-                open_session(model, threads=self._threads, provider=self._provider, exact_sums=exact)
-                for _ in range(plan.sessions)
-            ]
-        except Exception as error:  # whatever the engine rejects becomes a row with its error
-            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        if (started := sessions[0].get_providers()[0]) != self._provider:
-            return f"{self._short} could not start; ONNX Runtime fell back to {started}"
-        return [timed(prepared(session, self._batch), plan) for session in sessions]
+
+def _file(job: Job) -> Artifact | str:
+    try:
+        return Artifact(job.onnx(), "onnx", job.exact_sums)
+    except Exception as error:  # what cannot be written becomes a row with its error
+        return one_line(error)

@@ -1,14 +1,16 @@
-"""The TVM backend: units compiled and tuned once, networks linked from them, all measured in turns."""
+"""TVM as a runtime: layers compiled and tuned once, networks linked from them."""
 
 import hashlib
 import os
 import shutil
 import tempfile
+import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import tvm
@@ -16,22 +18,24 @@ import tvm
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo, Job
-from hw_profiles.measure.energy import Meter, find_meter, joules_of
-from hw_profiles.measure.host import cpu_model, pinned
-from hw_profiles.measure.in_context import Probe, alone
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved
-from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.measure.host import cpu_model
+from hw_profiles.measure.in_context import alone
+from hw_profiles.measure.interleave import Timed
+from hw_profiles.measure.measurement import Clock
 from hw_profiles.reference.integer_ops import random_network, random_tensor
+from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+from hw_profiles.runtimes.transports.local import Local
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, is_supported
+from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
-from hw_profiles.runtimes.tvm_cpu.unit import Array, CompiledUnit
+from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 
-Prepared = TypeVar("Prepared")
+Units = Mapping[str, CompiledUnit | str]  # by layer key: compiled, or why it is not
 
 
 def default_database() -> Path:
@@ -40,13 +44,118 @@ def default_database() -> Path:
     return Path(cache) / "trilobit" / "tuning"
 
 
-class OwnKernels:
-    """What a backend says of a unit that it measures with these kernels."""
+@dataclass(frozen=True, eq=False)
+class Program(Artifact):
+    """A function of a shared library, and what to run it with.
+
+    Attributes:
+        symbol: its name.
+        arrays: the first one is read, the last one is written.
+        layers: keys of what it computes, in order.
+    """
+
+    kind: ArtifactKind = "library"
+    symbol: str = "main"
+    arrays: tuple[Array, ...] = ()
+    layers: tuple[str, ...] = ()
+
+
+# Runs something with what tries schedules out: here, or on a board that is borrowed meanwhile.
+Trials = Callable[[Callable[[TrialRunner], Units]], Units]
+
+
+class TvmExecutable:
+    """A linked network, loaded on this machine, with tensors of its own."""
+
+    def __init__(self, module: Any, program: Program) -> None:
+        self._module, self._program = module, program
+        self._tensors = [tvm.runtime.tensor(array) for array in program.arrays]
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The image, channels last."""
+        first = self._program.arrays[0]
+        return (TensorInfo("image", first.shape, str(first.dtype)),)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What the last layer gives."""
+        last = self._program.arrays[-1]
+        return (TensorInfo("output", last.shape, str(last.dtype)),)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the output for one image."""
+        self._tensors[0].copyfrom(np.ascontiguousarray(inputs["image"]))
+        self._module[self._program.symbol](*self._tensors)
+        return {"output": self._tensors[-1].numpy()}
+
+    def timed(self, clock: Clock = "wall", *, batch: int | None = None) -> Timed:
+        """Return runs by the wall, taken without Python between them, whatever the clock."""
+        return timed(self._module, self._program.symbol, self._tensors)
+
+    def kernels(self) -> Counter[str]:
+        """Return the keys of its layers: each is a kernel of its own."""
+        return Counter(self._program.layers)
+
+
+class TvmRuntime:
+    """Own kernels: layers compiled and tuned once, networks linked from them.
+
+    Args:
+        target: what is compiled for.
+        database: of tuned layers.
+        trials: where schedules are tried out.
+    """
+
+    def __init__(self, target: TvmTarget, database: Database, trials: Trials) -> None:
+        self.target = target
+        self._database, self._trials = database, trials
+        self._modules: dict[str, Any] = {}
+        self._libraries: Path | None = None
+        self._making = threading.Lock()  # several threads link for several boards
+
+    @property
+    def artifact(self) -> ArtifactKind:
+        """Shared libraries, linked here."""
+        return "library"
+
+    @property
+    def clock(self) -> Clock:
+        """One thread does all the work."""
+        return "thread"
+
+    @property
+    def dialect(self) -> Dialect:
+        """Layers compute on integers as they are."""
+        return Dialect("integer", "uint8")
+
+    @property
+    def formats(self) -> frozenset[tuple[str, str]]:
+        """Those of its templates."""
+        return frozenset((weights, act) for act, known in WEIGHTS.items() for weights in known)
+
+    @property
+    def integer_kernels(self) -> frozenset[str]:
+        """None: its kernels are called by their layers."""
+        return frozenset()
+
+    def describe(self) -> DeviceInfo:
+        """Return the compiler and what it compiles for."""
+        return DeviceInfo(
+            name=f"tvm-{self.target.mcpu}-1t",
+            cpu=cpu_model(),
+            engine="apache-tvm",
+            engine_version=tvm.__version__,
+            provider=self.target.name,
+            integer_sums=sums_of(self.target).value,
+        )
 
     def supports(self, layer: LayerSpec) -> bool:
+        """Return whether there is a kernel for this layer."""
         return is_supported(layer)
 
     def why_not(self, layer: LayerSpec) -> str:
+        """Return why there is none."""
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
         if layer.op == "mbconv":
             return "these kernels run single layers, no whole block (mbconv); ort runs those"
@@ -54,111 +163,80 @@ class OwnKernels:
             return f"there is no kernel for a {layer.op} with {layer.activation}"
         return f"there is no kernel for a {layer.op} of {pair}"
 
-    def probe(self, layer: LayerSpec) -> Probe:
-        return alone(layer)  # units are called one after the other: a neighbour changes nothing
+    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
+        """Compile and tune what the database lacks, and link each network.
+
+        Raises:
+            TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
+        """
+        works = [job.workload for job in jobs]
+        units = self._trials(lambda runner: compiled_units(works, self._database, runner))
+        return [self._linked(work, units) for work in works]
+
+    def compile(self, artifact: Artifact) -> TvmExecutable:
+        """Load a library, once under each name: a file must not change while it is loaded."""
+        if not isinstance(artifact, Program):
+            raise TypeError("TVM runs what it has linked")
+        path = self._folder() / f"{hashlib.sha256(artifact.content).hexdigest()[:24]}.so"
+        if path.name not in self._modules:
+            path.write_bytes(artifact.content)
+            self._modules[path.name] = tvm.runtime.load_module(str(path))
+        return TvmExecutable(self._modules[path.name], artifact)
+
+    def expected_kernels(self, workload: Workload) -> Counter[str]:
+        """Return the keys of the layers."""
+        return Counter(layer.key() for layer in workload.layers)
+
+    def _folder(self) -> Path:
+        """Return the folder of networks, linked once for all sessions; it goes with the runtime."""
+        with self._making:
+            if self._libraries is None:
+                self._libraries = Path(tempfile.mkdtemp(prefix="trilobit-"))
+                weakref.finalize(self, shutil.rmtree, self._libraries, ignore_errors=True)
+            return self._libraries
+
+    def _linked(self, workload: Workload, units: Units) -> Artifact | str:
+        """Return a network linked from its layers, with random numbers; or why it cannot be."""
+        broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
+        if broken:
+            return "{}: {}".format(*broken[0])
+        name = f"{hashlib.sha256(repr(workload).encode()).hexdigest()[:24]}.linked"
+        try:
+            plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
+            library = self._folder() / name
+            if not library.exists():
+                unfinished = library.with_suffix(f".{threading.get_ident()}")
+                link_network(plan, self.target, unfinished)
+                unfinished.replace(library)
+            numbers = random_network(workload, np.random.default_rng(0), sums=sums_of(self.target))
+            arrays = network_arrays(plan, pack_parameters(plan, numbers, self.target))
+            return Program(library.read_bytes(), arrays=tuple(arrays), layers=tuple(_keys(workload)))
+        except TrilobitError:
+            raise
+        except Exception as error:
+            return one_line(error)
 
 
-class TvmBackend(OwnKernels):
-    """Measures own kernels on this machine.
-
-    The time is the elapsed one, taken without Python between the runs; `plan.clock` makes no difference.
+def open_tvm(*, target: str = "host", database: Path | None = None) -> MeasuredDevice:
+    """Return own kernels on this machine.
 
     Args:
         target: `host`, or a processor as `hw_profiles.runtimes.tvm_cpu.target.parse_target` reads it.
-        database: folder of tuned units; `default_database()` if not given.
-        threads: must be 1.
+        database: folder of tuned layers; `default_database()` if not given.
 
     Raises:
-        TrilobitError: LLVM does not know the target, this machine does not run its code, or more threads
-            are asked for.
+        TrilobitError: LLVM does not know the target, or this machine does not run its code.
     """
-
-    def __init__(self, *, target: str = "host", database: Path | None = None, threads: int = 1) -> None:
-        if threads != 1:
-            raise TrilobitError(f"the tvm backend runs on 1 thread, got {threads}")
-        self._target = parse_target(target)
-        if not self._target.local:
-            raise TrilobitError(
-                f"this machine does not run code for {self._target.name!r}; give target='host', "
-                "or measure on the board itself over RPC"
-            )
-        self._database = Database(database or default_database(), self._target)
-        self._meter = find_meter()
-        self._pulse: Pulse | None = None  # found on the core that is measured on
-
-    def describe(self) -> DeviceInfo:
-        return DeviceInfo(
-            name=f"tvm-{self._target.mcpu}-1t",
-            cpu=cpu_model(),
-            engine="apache-tvm",
-            engine_version=tvm.__version__,
-            provider=self._target.name,
-            energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter,
-            integer_sums=sums_of(self._target).value,
+    parsed = parse_target(target)
+    if not parsed.local:
+        raise TrilobitError(
+            f"this machine does not run code for {parsed.name!r}; give target='host', "
+            "or measure on the board itself over RPC"
         )
-
-    @property
-    def timed(self) -> bool:
-        return True
-
-    @property
-    def parallel(self) -> int:
-        return 1
-
-    def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
-        # not pinned, for the thread that compiles would be too
-        units = compiled_units([job.workload for job in jobs], self._database, run_locally)
-        with pinned(plan.core):
-            ready_in_sessions = partial(timed_library, sessions=plan.sessions)
-            runs = [
-                prepare(job.workload, units, self._target, self._library(job.workload), ready_in_sessions)
-                for job in jobs
-            ]
-            self._pulse = self._pulse or Pulse()
-            ready = [sessions for sessions in runs if not isinstance(sessions, str)]
-            contexts = [job.context for job, run in zip(jobs, runs, strict=True) if not isinstance(run, str)]
-            samples = interleaved(ready, plan, self._pulse, contexts)
-            firsts = [sessions[0] for sessions in ready]
-            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
-        return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
-
-    @cached_property
-    def _libraries(self) -> Path:
-        """A folder of networks, linked once for all sessions; it goes with the backend."""
-        folder = Path(tempfile.mkdtemp(prefix="trilobit-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    def _library(self, workload: Workload) -> Path:
-        return self._libraries / f"{hashlib.sha256(repr(workload).encode()).hexdigest()[:24]}.so"
-
-
-def prepare(
-    workload: Workload,
-    units: Mapping[str, CompiledUnit | str],
-    target: TvmTarget,
-    library: Path,
-    ready: Callable[[Path, Sequence[Array]], Prepared],
-) -> Prepared | str:
-    """Link the workload to `library`, unless it is there: what `ready` makes of that and of its arguments, or
-    why it cannot be.
-
-    Raises:
-        TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
-    """
-    broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
-    if broken:
-        return "{}: {}".format(*broken[0])
-    try:
-        plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
-        if not library.exists():
-            link_network(plan, target, library)
-        numbers = random_network(workload, np.random.default_rng(0), sums=sums_of(target))
-        return ready(library, network_arrays(plan, pack_parameters(plan, numbers, target)))
-    except TrilobitError:
-        raise
-    except Exception as error:
-        return one_line(error)
+    tuned = Database(database or default_database(), parsed)
+    runtime = TvmRuntime(parsed, tuned, lambda use: use(run_locally))
+    # layers are called one after the other: a neighbour changes nothing
+    return MeasuredDevice(runtime, Local(), alone)
 
 
 def compiled_units(

@@ -39,7 +39,8 @@ def wanted_target(run: Run) -> str:
     """
     if run.config.export.library or run.recorded:
         return run.config.export.library
-    return run.config.device.target if run.backend.describe().engine == "apache-tvm" else ""
+    runtime = run.backend.runtime
+    return str(run.config.device.settings["target"]) if runtime and runtime.artifact == "library" else ""
 
 
 def ship_library(run: Run, network: Network, model: bytes, image: Input) -> ShippedLibrary | None:
@@ -56,8 +57,8 @@ def ship_library(run: Run, network: Network, model: bytes, image: Input) -> Ship
     target = wanted_target(run)
     if not target:
         return None
-    database = Path(run.config.device.database) if run.config.device.database else None
-    library = build_library(network, target=target, database=database)
+    database = run.config.device.settings.get("database")
+    library = build_library(network, target=target, database=Path(database) if database else None)
     files = {LIBRARY: library.code, **examples(library.plan)}
     record: dict[str, Any] = {"target": library.target, "integer_only": library.integer_only}
     if library.local:

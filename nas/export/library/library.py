@@ -111,7 +111,7 @@ def library_latency(
 ) -> Measurement:
     """Return seconds per image, measured as a profile is."""
     plan = plan or MeasurePlan(waiting_s=WAITING_S)
-    run = timed(prepared_library(path, shape, classes), plan)
+    run = timed(prepared_library(path, shape, classes), plan.clock)
     with pinned(plan.core):
         [samples] = interleaved([[run]], plan, Pulse())
     return Measurement.of(samples)

@@ -1,4 +1,4 @@
-"""`TvmBackend` as everything else sees it."""
+"""Own kernels as everything else sees it."""
 
 import tempfile
 from collections.abc import Callable
@@ -10,20 +10,23 @@ import tvm
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import Pulse
 from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.plugin import choose
+from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.transports import local
 from hw_profiles.runtimes.tvm_cpu import runtime as backend_module
-from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend, default_database
+from hw_profiles.runtimes.tvm_cpu.runtime import default_database, open_tvm
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 
 QUICK = MeasurePlan(rounds=3, window_s=2e-5, waiting_s=0.0)
 
 
 @pytest.fixture(scope="module")
-def backend(tmp_path_factory: pytest.TempPathFactory) -> TvmBackend:
-    return TvmBackend(database=tmp_path_factory.mktemp("tuning"))
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Device:
+    return open_tvm(database=tmp_path_factory.mktemp("tuning"))
 
 
 def job(layer: LayerSpec, no_onnx: Callable[[Workload], bytes]) -> Job:
@@ -31,7 +34,7 @@ def job(layer: LayerSpec, no_onnx: Callable[[Workload], bytes]) -> Job:
     return Job(work, lambda: no_onnx(work))
 
 
-def test_it_describes_engine_and_target(backend: TvmBackend) -> None:
+def test_it_describes_engine_and_target(backend: Device) -> None:
     info = backend.describe()
     assert info == backend.describe()
     assert info.name.startswith("tvm-")
@@ -40,12 +43,12 @@ def test_it_describes_engine_and_target(backend: TvmBackend) -> None:
     assert info.provider.startswith("llvm -mcpu=")
 
 
-def test_a_unit_is_measured_alone(backend: TvmBackend, tiny: LayerSpec) -> None:
+def test_a_unit_is_measured_alone(backend: Device, tiny: LayerSpec) -> None:
     assert backend.probe(tiny) == alone(tiny)
 
 
 def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
-    backend: TvmBackend, tiny: LayerSpec, no_onnx: Callable[[Workload], bytes]
+    backend: Device, tiny: LayerSpec, no_onnx: Callable[[Workload], bytes]
 ) -> None:
     bad = parse_key("conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32")
     assert not backend.supports(bad)
@@ -59,7 +62,7 @@ def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
 
 
 def test_a_unit_that_cannot_be_linked_is_a_row_too(
-    backend: TvmBackend,
+    backend: Device,
     tiny: LayerSpec,
     no_onnx: Callable[[Workload], bytes],
     monkeypatch: pytest.MonkeyPatch,
@@ -68,7 +71,7 @@ def test_a_unit_that_cannot_be_linked_is_a_row_too(
         raise ValueError("two lines\nof reasons")
 
     monkeypatch.setattr(backend_module, "pack_parameters", refuse)
-    monkeypatch.setattr(backend_module, "Pulse", lambda: Pulse(lambda count: 1e-6))
+    monkeypatch.setattr(local, "Pulse", lambda: Pulse(lambda count: 1e-6))
     (result,) = backend.measure([job(tiny, no_onnx)], QUICK)
     assert result.error == "ValueError: of reasons"
 
@@ -77,18 +80,18 @@ def test_nothing_is_made_before_measuring(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert default_database() == tmp_path / "trilobit" / "tuning"
-    TvmBackend().describe()
+    open_tvm().describe()
     assert not list(tmp_path.iterdir())
 
 
-def test_more_threads_than_one_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="1 thread"):
-        TvmBackend(threads=2)
+def test_it_has_no_threads_to_choose() -> None:
+    with pytest.raises(TrilobitError, match=r"device 'tvm' has no option threads .*; ort has it; options of"):
+        choose("tvm:threads=2")
 
 
 def test_another_machines_target_is_refused() -> None:
     with pytest.raises(TrilobitError, match="does not run code for"):
-        TvmBackend(target="aarch64-linux-gnu:cortex-a76")
+        open_tvm(target="aarch64-linux-gnu:cortex-a76")
 
 
 def test_without_vnni_int8_is_for_fewer_codes_and_all_of_them_are_another_row(
@@ -96,7 +99,7 @@ def test_without_vnni_int8_is_for_fewer_codes_and_all_of_them_are_another_row(
 ) -> None:
     if not TvmTarget("haswell").local:
         pytest.skip("this machine does not run AVX2 code")
-    older = TvmBackend(target="haswell", database=tmp_path)
+    older = open_tvm(target="haswell", database=tmp_path)
     assert older.describe().sums.reduced
     units = [
         parse_key(f"conv 16x4x4>16 k{kernel} relu w={weights} a=int8")

@@ -18,21 +18,22 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.profiles import profiler
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
+from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.transports.tvm_rpc import boards
+from hw_profiles.runtimes.transports.tvm_rpc import tracker as tracker_module
+from hw_profiles.runtimes.transports.tvm_rpc.boards import Board, Boards
+from hw_profiles.runtimes.transports.tvm_rpc.remote import TvmRpc, open_boards
+from hw_profiles.runtimes.transports.tvm_rpc.tracker import Tracker, parse_tracker
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates, link_shared
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
-from hw_profiles.runtimes.tvm_cpu.runtime import TvmBackend
+from hw_profiles.runtimes.tvm_cpu.runtime import open_tvm
 from hw_profiles.runtimes.tvm_cpu.target import host_target
 from hw_profiles.runtimes.tvm_cpu.templates import template_of
-from hw_profiles.runtimes.tvm_rpc import boards
-from hw_profiles.runtimes.tvm_rpc import tracker as tracker_module
-from hw_profiles.runtimes.tvm_rpc.boards import Board
-from hw_profiles.runtimes.tvm_rpc.remote import RemoteTvmBackend, open_tvm
-from hw_profiles.runtimes.tvm_rpc.tracker import Tracker, parse_tracker
 
 START_S = 180.0  # a tracker and servers, each of which imports TVM twice
 FACTOR = 10.0  # between a unit's time here and over RPC, on a busy machine; a window is 50 runs and more
@@ -112,9 +113,14 @@ def farm() -> Iterator[Farm]:
 
 
 @pytest.fixture(scope="module")
-def steady(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> RemoteTvmBackend:
+def steady(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> MeasuredDevice:
     folder = tmp_path_factory.mktemp("steady")
-    return RemoteTvmBackend(tracker=farm.tracker.name, key="steady", database=folder)
+    return open_boards(farm.tracker.name, "steady", database=folder)
+
+
+def boards_of(device: MeasuredDevice) -> Boards:
+    assert isinstance(device.transport, TvmRpc)
+    return device.transport.boards
 
 
 @pytest.fixture
@@ -127,7 +133,7 @@ def jobs(layers: Sequence[LayerSpec]) -> list[Job]:
 
 
 def test_an_unreachable_tracker_is_named_at_once(closed_port: str, tmp_path: Path) -> None:
-    backend = open_tvm(tracker=closed_port, key="pi", database=tmp_path)
+    backend = open_boards(closed_port, "pi", database=tmp_path)
     assert backend.describe().name == "tvm-rpc-pi-1t"  # a saved profile can be used without boards
     start = time.monotonic()
     for use in (lambda: backend.parallel, lambda: backend.measure(jobs(UNITS[:1]), PLAN)):
@@ -157,12 +163,12 @@ def test_boards_need_both_a_tracker_and_a_key() -> None:
 
 def test_a_key_that_nobody_serves_is_told_from_those_served(farm: Farm, tmp_path: Path) -> None:
     served = r"no board serves the key 'pi'.*keys served: doomed \(2\), steady \(1\).*rpc_server --tracker="
-    backend = open_tvm(tracker=farm.tracker.name, key="pi", database=tmp_path)
+    backend = open_boards(farm.tracker.name, "pi", database=tmp_path)
     with pytest.raises(TrilobitError, match=served):
         assert backend.parallel
 
 
-def test_a_board_computes_every_bit_as_here(steady: RemoteTvmBackend, tmp_path: Path) -> None:
+def test_a_board_computes_every_bit_as_here(steady: MeasuredDevice, tmp_path: Path) -> None:
     rng, target = np.random.default_rng(0), host_target()
     numbers, inputs = random_numbers(INTEGER, rng, sums=sums_of(target)), random_inputs(INTEGER, rng)
     (unit,) = compile_candidates(INTEGER, target, limit=1)
@@ -172,25 +178,24 @@ def test_a_board_computes_every_bit_as_here(steady: RemoteTvmBackend, tmp_path: 
     arrays = [array.reshape(each.shape) for array, each in zip(arrays, unit.arguments, strict=False)]
     arrays.append(np.zeros(unit.arguments[-1].shape, unit.arguments[-1].dtype))
 
-    found, seconds = steady.boards.run(lambda board: board.try_out(tmp_path / "unit.so", unit.symbol, arrays))
+    library, borrowed = tmp_path / "unit.so", boards_of(steady)
+    found, seconds = borrowed.run(lambda board: board.try_out(library, unit.symbol, arrays))
 
     wanted = run_unit(INTEGER, numbers, inputs)
     assert np.array_equal(found.reshape(wanted.shape), wanted)
     assert seconds > 0
 
 
-def test_a_function_that_does_not_run_is_an_error_of_its_own(
-    steady: RemoteTvmBackend, tmp_path: Path
-) -> None:
+def test_a_function_that_does_not_run_is_an_error_of_its_own(steady: MeasuredDevice, tmp_path: Path) -> None:
     (tmp_path / "junk.so").write_bytes(b"no library")
     with pytest.raises(RuntimeError, match="Failed to load") as error:
-        steady.boards.run(lambda board: board.try_out(tmp_path / "junk.so", "main", [np.zeros(1)]))
+        boards_of(steady).run(lambda board: board.try_out(tmp_path / "junk.so", "main", [np.zeros(1)]))
     assert not isinstance(error.value, TrilobitError)
 
 
 @pytest.mark.slow
-def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_path: Path) -> None:
-    here = TvmBackend(database=tmp_path)
+def test_a_board_like_this_machine_takes_as_long(steady: MeasuredDevice, tmp_path: Path) -> None:
+    here = open_tvm(database=tmp_path)
     there_s, here_s = (
         np.array([each.median_s for each in backend.measure(jobs(UNITS[-2:]), PLAN)])
         for backend in (steady, here)
@@ -203,22 +208,22 @@ def test_a_board_like_this_machine_takes_as_long(steady: RemoteTvmBackend, tmp_p
 
 @pytest.mark.slow
 def test_a_board_that_hangs_is_not_waited_for(
-    farm: Farm, steady: RemoteTvmBackend, monkeypatch: pytest.MonkeyPatch
+    farm: Farm, steady: MeasuredDevice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boards, "ANSWER_S", 8.0)
     monkeypatch.setattr(boards, "TRIES", 1)
 
     def stopped(board: Board) -> list[Samples | str]:
         os.killpg(farm.servers[board.offer.port].pid, signal.SIGSTOP)
-        return board.sample([steady.boards.reference], [None], replace(PLAN, rounds=1))
+        return board.sample([boards_of(steady).reference], [None], replace(PLAN, rounds=1))
 
     try:
         with pytest.raises(TrilobitError, match=r"board 127\.0\.0\.1:\d+ was lost: no answer in 9 s"):
-            steady.boards.run(stopped)
+            boards_of(steady).run(stopped)
     finally:
         for server in farm.servers.values():
             os.killpg(server.pid, signal.SIGCONT)
-    assert steady.boards.run(lambda board: board.offer.port) in farm.servers  # the server took no harm
+    assert boards_of(steady).run(lambda board: board.offer.port) in farm.servers  # the server took no harm
 
 
 def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
@@ -242,7 +247,7 @@ def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
 
     monkeypatch.setattr(Board, "sample", dying)
     monkeypatch.setattr(profiler, "GROUP", 3)
-    backend = RemoteTvmBackend(tracker=farm.tracker.name, key="doomed", database=tmp_path)
+    backend = open_boards(farm.tracker.name, "doomed", database=tmp_path)
     assert backend.parallel == 2
     grown = list(
         profiler.profile_layers(

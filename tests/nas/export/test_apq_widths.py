@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.families.family import load_family
 from supernet.graph.simulate import simulate

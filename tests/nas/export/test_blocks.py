@@ -11,8 +11,7 @@ from torch import nn
 
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
-from nas.checks.parity import expected_kernels, optimised_ops
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
 from supernet.families.family import load_family
 from supernet.families.ofa_mobile import MobileFamily

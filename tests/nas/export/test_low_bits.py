@@ -7,8 +7,7 @@ import torch
 from onnx import TensorProto
 
 from hw_profiles.errors import TrilobitError
-from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import (
     NARROW_OPSET,
     OPSET,

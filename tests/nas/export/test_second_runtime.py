@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hw_profiles.runtimes.ort.runtime import outputs
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.runtime import single_output
+from nas.checks.parity import open_file
 from nas.emit.to_onnx import Normalisation, emit
 from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family, load_family
@@ -84,7 +84,7 @@ def test_a_file_answers_alike(
     network = built(fmt)
     model, part = emit(network), digits.validation
     images = to_batch(part, digits, network.workload.in_shape[1]).contiguous().numpy()
-    wanted, found = outputs(open_exactly(model), images), through(openvino, model, images)
+    wanted, found = single_output(open_file(model), images), through(openvino, model, images)
     assert np.abs(found - wanted).max() <= logits * np.abs(wanted).max()
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= labels
     assert (found.argmax(axis=1) == part.labels).mean() > 2 / len(digits.classes)
@@ -97,7 +97,7 @@ def test_pixels_and_an_open_batch_are_read_too(
     model = emit(network, batch=None, pixels=Normalisation(digits.mean, digits.std))
     size = network.workload.in_shape[1]
     pixels = digits.validation.pixels[:20, :size, :size]
-    wanted, found = outputs(open_exactly(model), pixels), through(openvino, model, pixels)
+    wanted, found = single_output(open_file(model), pixels), through(openvino, model, pixels)
     assert np.abs(found - wanted).max() <= FLOAT_LOGITS * np.abs(wanted).max()
 
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from hw_profiles.runtimes.ort.runtime import open_session, outputs, prepared, takes_bytes
+from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, open_exactly, optimised_ops
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact, single_output
 from nas.checks.check import IMAGES, Input, agreement, expected_answers, made_up_images
-from nas.checks.probe import INTEGER_OPS, optimised_ops
-from nas.checks.sums import open_exactly
+from nas.checks.parity import open_file, takes_pixels
 from nas.emit.to_onnx import Normalisation, described, emit, random_network
 from nas.export.card import model_card
 from nas.export.package import network_files
@@ -52,11 +53,12 @@ def test_pixels_are_normalised_as_in_training(family: Family) -> None:
 def test_a_file_that_takes_pixels_gives_the_same_bits(network: Network) -> None:
     image = image_of(network)
     pixels = made_up_images(5, image.shape)
-    plain = open_exactly(emit(network))
-    seeing = open_exactly(emit(network, batch=None, pixels=Normalisation(MEAN, STD)))
-    assert takes_bytes(seeing)
-    assert not takes_bytes(plain)
-    np.testing.assert_array_equal(outputs(seeing, pixels), outputs(plain, image.normalised(pixels)))
+    plain = open_file(emit(network))
+    seeing = open_file(emit(network, batch=None, pixels=Normalisation(MEAN, STD)))
+    assert takes_pixels(seeing)
+    assert not takes_pixels(plain)
+    seen, read = single_output(seeing, pixels), single_output(plain, image.normalised(pixels))
+    np.testing.assert_array_equal(seen, read)
 
 
 def test_a_file_for_any_number_of_images_runs_each_as_alone(network: Network) -> None:
@@ -65,7 +67,7 @@ def test_a_file_for_any_number_of_images_runs_each_as_alone(network: Network) ->
     assert session.get_inputs()[0].shape[0] == "batch"
     alone = np.concatenate([session.run(None, {"image": one[None]})[0] for one in x])
     np.testing.assert_array_equal(session.run(None, {"image": x})[0], alone)
-    prepared(session, 3)()
+    assert open_file(emit(network, batch=None)).timed("wall", batch=3)(1) > 0
 
 
 def test_made_up_images_never_change() -> None:
@@ -87,14 +89,14 @@ def test_every_form_of_a_file_runs_the_same_integer_kernels(network: Network) ->
 def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
     image = image_of(network)
     answers = expected_answers(network, image)
-    session = open_exactly(emit(network))
+    session = open_file(emit(network))
     share, difference = agreement(
-        outputs(session, image.normalised(made_up_images(IMAGES, image.shape))), answers
+        single_output(session, image.normalised(made_up_images(IMAGES, image.shape))), answers
     )
     assert share >= 0.995
     assert difference < 0.1
     other = random_network(network.workload, rng=np.random.default_rng(9))
-    logits = outputs(open_exactly(emit(other)), image.normalised(made_up_images(IMAGES, image.shape)))
+    logits = single_output(open_file(emit(other)), image.normalised(made_up_images(IMAGES, image.shape)))
     assert agreement(logits, answers)[0] < 0.9
     assert torch.tensor(answers.labels).shape == (IMAGES,)
 
@@ -173,8 +175,8 @@ def test_the_code_on_the_card_gives_what_was_measured(
     exec(code, names)
     images, data = Images(photograph, np.zeros(1, np.int64)), SimpleNamespace(mean=MEAN, std=STD)
     seen = resized(images, h) if pixels else to_batch(images, data, h).contiguous().numpy()
-    session = open_exactly(model) if exact else open_session(model)
-    np.testing.assert_allclose(names["logits"], outputs(session, seen), atol=1e-4)
+    session = host_runtime().compile(Artifact(model, exact_sums=exact))
+    np.testing.assert_allclose(names["logits"], single_output(session, seen), atol=1e-4)
 
 
 def packed(network: Network, **files: bytes) -> dict[str, bytes]:

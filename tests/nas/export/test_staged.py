@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.families.staged import StagedFamily, digits_staged
 from supernet.graph.simulate import simulate

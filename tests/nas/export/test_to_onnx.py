@@ -12,8 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
-from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import OPSET, emit, file_overhead, file_size, random_network
 from supernet.families.family import Family, load_family
 from supernet.graph.quantized_graph import Network

@@ -15,11 +15,11 @@ from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import LayerSpec, parse_key
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.backend import DeviceInfo
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
+from hw_profiles.runtimes.info import DeviceInfo
 from nas.export.manifest import SCHEMA
 from nas.stages.quality import row
 from predictors.assessment.learning_curve import CurvePoint

@@ -16,10 +16,13 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.runtimes.ort.runtime import OrtBackend
-from hw_profiles.runtimes.tvm_cpu.runtime import OwnKernels
-from nas.checks.parity import INTEGER_OPS, expected_kernels, optimised_ops
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import (
+    INTEGER_OPS,
+    expected_kernels,
+    open_exactly,
+    optimised_ops,
+)
+from hw_profiles.runtimes.plugin import open_device
 from nas.emit.to_onnx import emit
 from predictors.table import compile_peak, compile_table
 from supernet.families.ofa_resnet import OfaResNetFamily, ofa_resnet50
@@ -441,9 +444,9 @@ def test_mixed_files_compute_what_the_simulation_computes(seed: int) -> None:
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
 def test_engines_measure_windows_or_say_that_they_do_not(op: str, fmt: str) -> None:
     layer = LayerSpec(op, (16, 9, 9), 16, 3 if op == "maxpool" else 2, 2, activation_format=fmt)
-    backend = OrtBackend()
+    backend = open_device("ort")
     assert backend.supports(layer)
     assert any(layer in work.layers for _, work in backend.probe(layer).workloads)
-    other = OwnKernels()
+    other = open_device("tvm")
     assert not other.supports(layer)
     assert f"no kernel for a {op}" in other.why_not(layer)

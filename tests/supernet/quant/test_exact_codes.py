@@ -8,7 +8,7 @@ from torch import Tensor
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload
-from nas.checks.sums import open_exactly
+from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.formats.format import QuantParams
 from supernet.graph.quantized_graph import Network, Parameters

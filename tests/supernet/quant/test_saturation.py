@@ -14,8 +14,8 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
-from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_session
-from nas.checks.sums import needs_exact_sums, open_exactly
+from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_exactly, open_session
 from nas.emit.to_onnx import emit, random_network
 from supernet.graph.quantized_graph import Network
 from supernet.graph.saturation import saturation_error

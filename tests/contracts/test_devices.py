@@ -1,4 +1,4 @@
-"""What every backend promises, whatever engine it drives."""
+"""What every device promises, whatever engine it drives."""
 
 import json
 from collections.abc import Callable
@@ -13,10 +13,13 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.measure.backend import Backend, DeviceInfo, Job
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.registry import BACKENDS, load
-from hw_profiles.runtimes.analytical.recorded import RecordedBackend
+from hw_profiles.registry import DEVICES
+from hw_profiles.runtimes.analytical.recorded import RecordedDevice
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.plugin import open_device
+from hw_profiles.runtimes.runtime import Job
 from nas.stages.profile import emit_with_random_numbers
 from supernet.families.family import load_family
 from supernet.families.mbconv import MBConvFamily, Stage
@@ -30,16 +33,15 @@ FEW_UNITS = MBConvFamily("few-units", (8, 28), 8, (Stage(8, 1, (1, 2), (32,), (3
 
 @dataclass(frozen=True)
 class Case:
-    """A backend as it is made where there is no hardware, and networks that it can run, ascending in cost."""
+    """A device as it is made where there is no hardware, and networks that it can run, ascending in cost."""
 
-    make: Callable[[], Backend]
+    make: Callable[[], Device]
     works: tuple[Workload, ...]
 
 
 @pytest.fixture(scope="session")
 def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    """A new backend needs its line here."""
-    devices = {name: load("trilobit.devices", BACKENDS, name) for name in BACKENDS}
+    """A new device needs its line here."""
     database, table = tmp_path_factory.mktemp("tuning"), tmp_path_factory.mktemp("table") / "phone.json"
     table.write_text(json.dumps(PUBLISHED))
     integer = load_family("digits-mbconv", in_channels=1, classes=10, formats=("int8", "int4"))
@@ -48,11 +50,11 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         LayerSpec("linear", (1536, 1, 1), 1000),
     )
     return {
-        "ort": Case(partial(devices["ort"], provider="CPU", threads=1), corners(family, "fp32")),
-        "recorded": Case(partial(devices["recorded"], profile=profile_file), corners(family, "fp32")),
-        "systolic": Case(partial(devices["systolic"], device="bitfusion"), corners(integer, "int8")),
-        "table": Case(partial(devices["table"], path=table), tuple(map(single, blocks))),
-        "tvm": Case(partial(devices["tvm"], database=database), corners(FEW_UNITS, "int8")),
+        "ort": Case(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
+        "recorded": Case(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
+        "systolic": Case(partial(open_device, "systolic:bitfusion"), corners(integer, "int8")),
+        "table": Case(partial(open_device, f"table:{table}"), tuple(map(single, blocks))),
+        "tvm": Case(partial(open_device, "tvm", database=str(database)), corners(FEW_UNITS, "int8")),
     }
 
 
@@ -69,13 +71,13 @@ def corners(family, fmt: str) -> tuple[Workload, ...]:
     return tuple(family.workload(family.corners()[f"{size}/{fmt}"]) for size in ("smallest", "largest"))
 
 
-@pytest.fixture(scope="session", params=sorted(BACKENDS))
+@pytest.fixture(scope="session", params=sorted(DEVICES))
 def case(request: pytest.FixtureRequest, cases: dict[str, Case]) -> Case:
     return cases[request.param]
 
 
 @pytest.fixture(scope="session")
-def backend(case: Case) -> Backend:
+def device(case: Case) -> Device:
     return case.make()
 
 
@@ -83,66 +85,66 @@ def job(work: Workload) -> Job:
     return Job(work, partial(emit_with_random_numbers, work, seed=0))
 
 
-def test_every_backend_is_tested(cases: dict[str, Case]) -> None:
-    assert set(cases) == set(BACKENDS)
+def test_every_device_is_tested(cases: dict[str, Case]) -> None:
+    assert set(cases) == set(DEVICES)
 
 
-def test_the_device_is_the_same_on_every_call(backend: Backend) -> None:
-    assert isinstance(backend.describe(), DeviceInfo)
-    assert backend.describe() == backend.describe()
-    assert DeviceInfo(**backend.describe().to_json()) == backend.describe()
+def test_the_device_is_the_same_on_every_call(device: Device) -> None:
+    assert isinstance(device.describe(), DeviceInfo)
+    assert device.describe() == device.describe()
+    assert DeviceInfo(**device.describe().to_json()) == device.describe()
 
 
-def test_says_what_its_integer_kernels_do_with_large_sums(backend: Backend) -> None:
-    known = backend.describe()
+def test_says_what_its_integer_kernels_do_with_large_sums(device: Device) -> None:
+    known = device.describe()
     assert known.integer_sums in get_args(get_type_hints(DeviceInfo)["integer_sums"])
     if known.figures != "measured":  # sums of a table or of a formula are exact
         assert not known.sums.reduced
 
 
-def test_says_what_its_figures_are_and_whether_it_times_anything(backend: Backend) -> None:
-    assert backend.describe().figures in get_args(get_type_hints(DeviceInfo)["figures"])
-    replayed = isinstance(backend, RecordedBackend)
-    assert backend.timed == (backend.describe().figures == "measured" and not replayed)
+def test_says_what_its_figures_are_and_whether_it_times_anything(device: Device) -> None:
+    assert device.describe().figures in get_args(get_type_hints(DeviceInfo)["figures"])
+    replayed = isinstance(device, RecordedDevice)
+    assert device.timed == (device.describe().figures == "measured" and not replayed)
 
 
-def test_its_name_is_safe_for_files(backend: Backend) -> None:
-    name = backend.describe().name
+def test_its_name_is_safe_for_files(device: Device) -> None:
+    name = device.describe().name
     assert name == Path(name).name
     assert name.isascii()
     assert " " not in name
 
 
-def test_supports_every_unit_of_what_it_runs(backend: Backend, case: Case) -> None:
-    assert all(backend.supports(layer) for work in case.works for layer in work.layers)
+def test_supports_every_unit_of_what_it_runs(device: Device, case: Case) -> None:
+    assert all(device.supports(layer) for work in case.works for layer in work.layers)
 
 
-def test_does_not_claim_to_support_everything_and_says_why(backend: Backend) -> None:
-    assert not backend.supports(UNKNOWN)
-    reason = backend.why_not(UNKNOWN)
+def test_does_not_claim_to_support_everything_and_says_why(device: Device) -> None:
+    assert not device.supports(UNKNOWN)
+    reason = device.why_not(UNKNOWN)
     assert reason
     assert "\n" not in reason
 
 
-def test_how_a_unit_is_probed_is_made_of_what_it_runs(backend: Backend, case: Case) -> None:
+def test_how_a_unit_is_probed_is_made_of_what_it_runs(device: Device, case: Case) -> None:
     for layer in case.works[0].layers:
-        probe = backend.probe(layer)
+        probe = device.probe(layer)
         assert any(layer in work.layers for factor, work in probe.workloads if factor > 0)
-        assert all(backend.supports(part) for _, work in probe.workloads for part in work.layers)
+        assert all(device.supports(part) for _, work in probe.workloads for part in work.layers)
 
 
-def test_measures_at_least_one_call_at_a_time(backend: Backend) -> None:
-    assert backend.parallel >= 1
+def test_measures_at_least_one_call_at_a_time(device: Device) -> None:
+    assert device.parallel >= 1
 
 
-def test_gives_one_measurement_per_job_in_order(backend: Backend, case: Case) -> None:
+def test_gives_one_measurement_per_job_in_order(device: Device, case: Case) -> None:
     small, large = case.works
-    first, second, third = backend.measure([job(work) for work in (large, small, large)], PLAN)
+    first, second, third = device.measure([job(work) for work in (large, small, large)], PLAN)
     assert second.median_s < min(first.median_s, third.median_s)
 
 
-def test_samples_are_positive_seconds_paired_by_round(backend: Backend, case: Case) -> None:
-    measured = backend.measure([job(work) for work in case.works], PLAN)
+def test_samples_are_positive_seconds_paired_by_round(device: Device, case: Case) -> None:
+    measured = device.measure([job(work) for work in case.works], PLAN)
     assert len({len(one.samples_s) for one in measured}) == 1
     for one in measured:
         assert one.error is None
@@ -151,37 +153,37 @@ def test_samples_are_positive_seconds_paired_by_round(backend: Backend, case: Ca
         assert 0 <= one.quiet_share <= 1
 
 
-def test_energy_is_of_every_job_or_of_none(backend: Backend, case: Case) -> None:
-    joules = [one.energy_j for one in backend.measure([job(work) for work in case.works], PLAN)]
+def test_energy_is_of_every_job_or_of_none(device: Device, case: Case) -> None:
+    joules = [one.energy_j for one in device.measure([job(work) for work in case.works], PLAN)]
     assert all(one is None for one in joules) or all(one is not None and one > 0 for one in joules)
-    assert backend.describe().energy
+    assert device.describe().energy
 
 
-def test_a_layer_is_a_workload_of_length_one(backend: Backend, case: Case) -> None:
+def test_a_layer_is_a_workload_of_length_one(device: Device, case: Case) -> None:
     layer = next(layer for layer in case.works[0].layers if layer.in_format == "fp32")
-    [measured] = backend.measure([job(single(layer))], PLAN)
+    [measured] = device.measure([job(single(layer))], PLAN)
     assert measured.error is None
 
 
-def test_nothing_to_measure_is_nothing(backend: Backend) -> None:
-    assert backend.measure([], PLAN) == []
+def test_nothing_to_measure_is_nothing(device: Device) -> None:
+    assert device.measure([], PLAN) == []
 
 
-def test_a_job_that_fails_becomes_an_error_and_the_others_go_on(backend: Backend, case: Case) -> None:
+def test_a_job_that_fails_becomes_an_error_and_the_others_go_on(device: Device, case: Case) -> None:
     first, second = case.works
     broken = Job(single(UNKNOWN), lambda: b"no model")
-    measured = backend.measure([job(first), broken, job(second)], PLAN)
+    measured = device.measure([job(first), broken, job(second)], PLAN)
     assert [one.error is None for one in measured] == [True, False, True]
     assert "\n" not in str(measured[1].error)
 
 
-def test_unknown_backends_and_providers_are_refused() -> None:
+def test_unknown_devices_and_providers_are_refused() -> None:
     with pytest.raises(TrilobitError, match="unknown device 'abacus'; known: ort, recorded, systolic, table"):
-        load("trilobit.devices", BACKENDS, "abacus")
+        open_device("abacus")
     with pytest.raises(
         TrilobitError, match=r"execution provider 'Abacus' is not installed; installed: .*CPU"
     ):
-        load("trilobit.devices", BACKENDS, "ort")(provider="Abacus")
+        open_device("ort:Abacus")
 
 
 def test_what_was_recorded_is_replayed_exactly(cases, family, device_profile) -> None:

@@ -11,10 +11,11 @@ from tvm.support.popen_pool import PopenWorker
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import MeasurePlan, Samples
+from hw_profiles.runtimes.transports.tvm_rpc import session
+from hw_profiles.runtimes.transports.tvm_rpc.session import BoardLost
+from hw_profiles.runtimes.transports.tvm_rpc.tracker import Offer, Tracker
+from hw_profiles.runtimes.tvm_cpu.runtime import Program
 from hw_profiles.runtimes.tvm_cpu.unit import Array
-from hw_profiles.runtimes.tvm_rpc import session
-from hw_profiles.runtimes.tvm_rpc.session import BoardLost, Program
-from hw_profiles.runtimes.tvm_rpc.tracker import Offer, Tracker
 
 TRIES = 3  # boards that one call may lose
 PATIENCE_S = 300.0  # for a board that is free
@@ -37,7 +38,7 @@ class Board:
         Raises:
             RuntimeError: the function does not run there.
         """
-        found = self.call(session.trial, Program(library.read_bytes(), symbol, tuple(arrays)))
+        found = self.call(session.trial, Program(library.read_bytes(), symbol=symbol, arrays=tuple(arrays)))
         if isinstance(found, str):
             raise RuntimeError(found)
         output, seconds = found

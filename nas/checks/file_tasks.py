@@ -1,10 +1,8 @@
-"""What an ONNX file of others is and does: run in a process of its own (`nas.checks.confined`), since
-loading it can already take for ever, or all memory. Imports no torch, so that the process starts quickly.
+"""What is asked of an ONNX file of others in a process of its own (`nas.checks.confined`), since loading it
+can already take for ever, or all memory. Imports no torch, so that the process starts quickly.
 """
 
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,15 +15,14 @@ from numpy.typing import NDArray
 from hw_profiles.documents import parse
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.backend import Job
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profiler import measure_patiently
-from hw_profiles.runtimes.ort.runtime import OrtBackend, open_session, outputs, takes_bytes
-from nas.checks.sums import needs_exact_sums, open_exactly
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from hw_profiles.runtimes.plugin import choose
+from hw_profiles.runtimes.runtime import Artifact, Executable, Job, Runtime, single_output
+from nas.checks.engine import integer_count
 
-INTEGER_OPS = (
-    *("QLinearConv", "QLinearAdd", "QLinearMul", "QGemm", "QLinearGlobalAveragePool", "QLinearAveragePool"),
-)
 OWN_DOMAINS = ("", "ai.onnx")
 Arrays = dict[str, NDArray[Any]]
 
@@ -39,7 +36,7 @@ class FileFacts:
         opset: of ONNX's own operators; 0 where it names none.
         shape: of its input, None where any number is allowed.
         pixels: whether that is uint8.
-        integer_kernels: in the graph that ONNX Runtime makes of it.
+        integer_kernels: that the runtime runs for it.
         exact_sums: whether its integer sums must not saturate.
         run_s: seconds of one of the images that it was asked about; 0 where it takes no such.
     """
@@ -54,7 +51,8 @@ class FileFacts:
 
 
 def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the `FileFacts` of the file at `path`, and its logits of images where it takes such.
+    """Return the `FileFacts` of the file at `path`, run by `device`, and its logits of images where it takes
+    such.
 
     Raises:
         ValueError: it has other inputs than one image, or keeps weights outside.
@@ -63,38 +61,39 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
     proto = onnx.load_from_string(model)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(proto.graph)):
         raise ValueError("keeps weights in other files; a network of ours is whole")
-    session = open_exactly(model)
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+    runtime = _runtime(request)
+    executable = runtime.compile(Artifact(model, exact_sums=True))
+    if len(executable.inputs) != 1 or len(executable.outputs) != 1:
         raise ValueError("has several inputs or outputs; a network has one of each")
-    shape = tuple(size if isinstance(size, int) else None for size in session.get_inputs()[0].shape)
+    [image] = executable.inputs
     facts = FileFacts(
-        metadata=session.get_modelmeta().custom_metadata_map,
+        metadata={entry.key: entry.value for entry in proto.metadata_props},
         opset=max((one.version for one in proto.opset_import if one.domain in OWN_DOMAINS), default=0),
-        shape=shape,
-        pixels=takes_bytes(session),
-        integer_kernels=sum(optimised_ops(model)[op] for op in INTEGER_OPS),
+        shape=image.shape,
+        pixels=image.dtype == "uint8",
+        integer_kernels=integer_count(executable.kernels(), runtime),
         exact_sums=needs_exact_sums(model),
         run_s=0.0,
     )
-    if shape[1:] != images.shape[1:] or facts.pixels != (images.dtype == np.uint8):
+    if image.shape[1:] != images.shape[1:] or facts.pixels != (images.dtype == np.uint8):
         return asdict(facts), {}
     start = time.perf_counter()
-    logits = outputs(session, images)
+    logits = _logits(executable, images)
     return {**asdict(facts), "run_s": (time.perf_counter() - start) / len(images)}, {"logits": logits}
 
 
 def file_logits(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[None, Arrays]:
-    """Return the logits of images as the file at `path` takes them."""
-    return None, {"logits": outputs(open_exactly(Path(request["path"]).read_bytes()), images)}
+    """Return the logits of images as the file at `path` takes them, run by `device`."""
+    runtime, model = _runtime(request), Path(request["path"]).read_bytes()
+    return None, {"logits": _logits(runtime.compile(Artifact(model, exact_sums=True)), images)}
 
 
 def file_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the `Measurement` of the file at `path` with `provider`, `threads`, `batch` and `plan`."""
+    """Return the `Measurement` of the file at `path` on `device` by `plan`."""
     model = Path(request["path"]).read_bytes()
-    setting = {name: request[name] for name in ("provider", "threads", "batch")}
-    backend = OrtBackend(**setting, exact_sums=needs_exact_sums(model))
-    job = Job(single(LayerSpec("pool", (1, 1, 1), 1)), lambda: model)  # only the file is run
-    [measured] = measure_patiently(backend, [job], parse(MeasurePlan, request["plan"]))
+    # only the file is run
+    job = Job(single(LayerSpec("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
+    [measured] = measure_patiently(open_request(request), [job], parse(MeasurePlan, request["plan"]))
     return asdict(measured), {}
 
 
@@ -107,14 +106,19 @@ def measurement_of(document: Any) -> Measurement:
     return parse(Measurement, document)
 
 
-def optimised_ops(model: bytes) -> Counter[str]:
-    """Operators of the graph that ONNX Runtime runs after optimisation."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        open_session(model, optimized=path)
-        counts = Counter(node.op_type for node in onnx.load(path).graph.node)
-    counts["Conv"] += counts.pop("FusedConv", 0)
-    return counts
+def open_request(request: Mapping[str, Any]) -> Device:
+    """Return the device that a request names, with its options."""
+    return choose(request["device"]["name"], request["device"]["options"]).open()
+
+
+def _runtime(request: Mapping[str, Any]) -> Runtime:
+    runtime = open_request(request).runtime
+    assert runtime is not None
+    return runtime
+
+
+def _logits(executable: Executable, images: NDArray[Any]) -> NDArray[np.float32]:
+    return np.asarray(single_output(executable, images), np.float32)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

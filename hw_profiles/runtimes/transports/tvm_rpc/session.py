@@ -16,27 +16,13 @@ from tvm import rpc
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.interleave import Pulse, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan, Samples
+from hw_profiles.runtimes.transports.tvm_rpc.tracker import Offer
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
-from hw_profiles.runtimes.tvm_cpu.runtime import timed
+from hw_profiles.runtimes.tvm_cpu.runtime import Program, timed
 from hw_profiles.runtimes.tvm_cpu.tuning import try_out
 from hw_profiles.runtimes.tvm_cpu.unit import Array
-from hw_profiles.runtimes.tvm_rpc.tracker import Offer
 
 SESSION_S = 1800  # then the server ends a session by itself: its client was switched off
-
-
-@dataclass(frozen=True)
-class Program:
-    """A function of a shared library, and what to run it with.
-
-    Attributes:
-        library: the file's contents.
-        arrays: the last one is written.
-    """
-
-    library: bytes
-    symbol: str
-    arrays: tuple[Array, ...]
 
 
 class BoardLost(TrilobitError):  # noqa: N818 - what happened, not what is wrong
@@ -59,9 +45,9 @@ class Session:
     def load(self, program: Program) -> tuple[Any, str, list[Any]]:
         """(library, function, tensors) on the board."""
         # named by its contents: a file must not change while the board has it loaded
-        name = f"{hashlib.sha256(program.library).hexdigest()[:16]}.so"
+        name = f"{hashlib.sha256(program.content).hexdigest()[:16]}.so"
         if name not in self._libraries:
-            self._remote.upload(bytearray(program.library), name)
+            self._remote.upload(bytearray(program.content), name)
             self._libraries[name] = self._remote.load_module(name)
         tensors = [tvm.runtime.tensor(array, self._remote.cpu()) for array in program.arrays]
         return self._libraries[name], program.symbol, tensors
@@ -156,7 +142,7 @@ def sample(
     A window is four calls of the board: warm-up, the window itself, and the two of the pulse.
 
     Args:
-        contexts: of each, see `hw_profiles.measure.backend.Job`.
+        contexts: of each, see `hw_profiles.runtimes.runtime.Job`.
         board: its name, under which its pulse is remembered.
 
     Raises:

@@ -1,0 +1,28 @@
+"""What an ONNX file says of itself, without running it."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from hw_profiles.reference.integer_sums import WIDEST_EXACT
+
+EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's session option that keeps sums from saturating
+
+
+def needs_exact_sums(model: bytes) -> bool:
+    """Return whether a model has signed 8-bit weight codes beyond +-64: with those, kernels that add pairs of
+    products in 16 bits compute something else. What is no ONNX file needs nothing.
+    """
+    try:
+        proto = onnx.load_from_string(model)
+    except Exception:  # whoever opens it says what is wrong
+        return False
+    return any(_is_wide(tensor) for tensor in proto.graph.initializer)
+
+
+def _is_wide(tensor: onnx.TensorProto) -> bool:
+    """Return whether a constant is a matrix or a filter of signed codes with some beyond +-64."""
+    if tensor.data_type != TensorProto.INT8 or len(tensor.dims) < 2:
+        return False
+    codes = numpy_helper.to_array(tensor).astype(np.int16)
+    return bool(codes.size and np.abs(codes).max() > WIDEST_EXACT)

@@ -1,0 +1,27 @@
+"""ONNX Runtime as a device of this machine. Imports no engine."""
+
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.ort.options import OrtOptions
+from hw_profiles.runtimes.plugin import DeviceKind
+
+
+def _open(options: OrtOptions) -> Device:
+    from hw_profiles.measure.in_context import in_context
+    from hw_profiles.runtimes.device import MeasuredDevice
+    from hw_profiles.runtimes.ort.runtime import OrtRuntime  # the engine: only where something runs
+    from hw_profiles.runtimes.transports.local import Local
+
+    return MeasuredDevice(OrtRuntime(options), Local(), in_context)
+
+
+ORT = DeviceKind(
+    summary="this machine through ONNX Runtime",
+    open=_open,
+    options=OrtOptions,
+    argument="provider",
+    metavar="PROVIDER",
+    artifact="onnx",
+    engines={"onnxruntime": "onnxruntime", "onnx": "onnx"},
+    engine="onnxruntime",
+    title="ONNX Runtime",
+)

@@ -1,0 +1,1 @@
+"""Where executables run: this machine, or a board that artifacts are carried to."""

@@ -1,0 +1,55 @@
+"""This machine: artifacts are compiled in this process and timed here."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+from hw_profiles.errors import one_line
+from hw_profiles.measure.energy import Meter, find_meter, joules_of
+from hw_profiles.measure.host import pinned
+from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.runtime import Artifact, Runtime
+
+
+class Local:
+    """The machine that this process runs on."""
+
+    def __init__(self) -> None:
+        self._meter = find_meter()
+        self._pulse: Pulse | None = None  # learnt on the core that is measured on
+
+    @property
+    def parallel(self) -> int:
+        """One at a time: two would disturb each other."""
+        return 1
+
+    def located(self, info: DeviceInfo) -> DeviceInfo:
+        """Return it with where joules come from here."""
+        return replace(info, energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter)
+
+    def sample(
+        self,
+        runtime: Runtime,
+        artifacts: Sequence[Artifact],
+        contexts: Sequence[Hashable | None],
+        plan: MeasurePlan,
+    ) -> list[Measurement]:
+        """Compile each artifact as often as the plan has sessions, and time them in passes."""
+        runs = [_sessions(runtime, artifact, plan) for artifact in artifacts]
+        ready = [sessions for sessions in runs if not isinstance(sessions, str)]
+        of = [context for context, run in zip(contexts, runs, strict=True) if not isinstance(run, str)]
+        with pinned(plan.core):
+            self._pulse = self._pulse or Pulse()
+            samples = interleaved(ready, plan, self._pulse, of)
+            firsts = [sessions[0] for sessions in ready]
+            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
+        return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+
+
+def _sessions(runtime: Runtime, artifact: Artifact, plan: MeasurePlan) -> list[Timed] | str:
+    """Return the artifact compiled anew for each session of the plan, or why it cannot be."""
+    try:
+        return [runtime.compile(artifact).timed(plan.clock) for _ in range(plan.sessions)]
+    except Exception as error:  # whatever the engine rejects becomes a row with its error
+        return one_line(error)
