@@ -59,7 +59,7 @@ def image_of(network: Network, data: Dataset) -> Input:
 def ship(network: Network, data: Dataset, target: str, database: Path) -> ShippedLibrary:
     """As `nas export --library TARGET` does, with the first schedule of every unit."""
     config = SimpleNamespace(
-        export=SimpleNamespace(library=target), device=SimpleNamespace(database=str(database))
+        export=SimpleNamespace(library=target), device=SimpleNamespace(settings={"database": str(database)})
     )
     run: Any = SimpleNamespace(config=config, dataset=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.runtimes.ort.runtime import expected_kernels
 from nas.checks.check import DisagreementError
-from nas.checks.parity import AGREEMENT, check_parity, expected_kernels, file_accuracy, file_predictions
+from nas.checks.parity import AGREEMENT, check_parity, file_accuracy, file_predictions
 from nas.emit import to_onnx
 from nas.emit.to_onnx import emit
 from supernet.data.dataset import Dataset
