@@ -13,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from predictors.accuracy.gp_features import Reader, reader
 from predictors.accuracy.gp_kernel import (
     CONSTANT,
-    Floats,
     Hyper,
     Kernel,
     bend,
@@ -21,12 +20,12 @@ from predictors.accuracy.gp_kernel import (
     grouped,
     learn,
     noise_of,
-    solve,
     unbend,
 )
 from predictors.assessment.conformal import calibrate
 from predictors.assessment.out_of_fold import folds_of
 from predictors.features import Features
+from predictors.linalg import Floats, factorise
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space.space import Genomes, SearchSpace
@@ -204,8 +203,7 @@ def _limits(bent: Floats) -> tuple[float, float]:
 def _condition(hyper: Hyper, theta: Floats, x: Floats, targets: Floats) -> Posterior:
     """Return the posterior of all rows."""
     kernel, noise = hyper.kernel(theta), noise_of(theta)
-    covariance = kernel(x, x) + noise * np.eye(len(x))
-    _, _, weights = solve(covariance, bend(targets, float(theta[1])))
+    weights = factorise(kernel(x, x), noise).inverse @ bend(targets, float(theta[1]))
     return posterior(kernel, x, weights, noise)
 
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
-from scipy.optimize import minimize
 
-Floats = NDArray[np.float64]
+from predictors.linalg import Floats, factorise, minimise
 
 CONSTANT = 10.0  # variance of the mean: targets are standardised, so that next to nothing is assumed of it
 LEAST_NOISE = 1e-4  # variance: no target is trusted to more than 1 % of the targets' standard deviation
@@ -179,15 +177,13 @@ def cost(theta: Floats, hyper: Hyper, x: Floats, targets: Floats) -> tuple[float
     processes" (Snelson et al. 2003).
     """
     kernel, noise, by = hyper.kernel(theta), noise_of(theta), float(theta[1])
-    covariance = kernel(x, x)
-    covariance[np.diag_indices(len(x))] += noise
-    bent = bend(targets, by)
-    half, inverse, weights = solve(covariance, bent)
+    factor, bent = factorise(kernel(x, x), noise), bend(targets, by)
+    weights = factor.inverse @ bent
     bending = -np.log1p(-by * targets).sum()
     away = (theta - hyper.typical) / WIDTH
     away[1] *= WIDTH / BEND_WIDTH
-    value = 0.5 * bent @ weights + half - bending + 0.5 * away @ away
-    by_covariance = 0.5 * (inverse - np.outer(weights, weights))
+    value = 0.5 * (bent @ weights + factor.log_determinant) - bending + 0.5 * away @ away
+    by_covariance = 0.5 * (factor.inverse - np.outer(weights, weights))
     gradient = away / WIDTH
     gradient[1] = away[1] / BEND_WIDTH
     gradient[0] += np.trace(by_covariance) * (noise - LEAST_NOISE)
@@ -199,27 +195,8 @@ def cost(theta: Floats, hyper: Hyper, x: Floats, targets: Floats) -> tuple[float
 def learn(hyper: Hyper, x: Floats, targets: Floats, *, steps: int) -> Floats:
     """(h,) the most likely hyper-parameters for features (n, d) and standardised targets (n,)."""
     bounds = [(-12.0, 2.0), bends(targets), *[(-12.0, LARGEST)] * (len(hyper.typical) - 2)]
-    found = minimize(
-        cost,
-        hyper.typical,
-        args=(hyper, x, targets),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": steps},
-    )
-    return np.asarray(found.x)
-
-
-def solve(covariance: Floats, y: Floats) -> tuple[float, Floats, Floats]:
-    """Half the logarithm of the determinant, the inverse (n, n), and the inverse times y (n,)."""
-    factor, failed = lapack.dpotrf(covariance, lower=1)
-    if failed:
-        raise np.linalg.LinAlgError(f"the covariance of {len(y)} rows is not positive definite")
-    half = float(np.log(np.diag(factor)).sum())
-    inverse, _ = lapack.dpotri(factor, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return half, inverse, inverse @ y
+    theta, _ = minimise(lambda theta: cost(theta, hyper, x, targets), hyper.typical, bounds, steps)
+    return theta
 
 
 def _quadratic(x: Floats, weights: Floats) -> Floats:

@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm, rankdata
 
 from predictors import features
+from predictors.linalg import Floats, factorise
 from predictors.table import CostTable
 from supernet.space.space import Choice, Genomes, SearchSpace
 
-Floats = NDArray[np.float64]
 Groups = tuple[Floats, ...]  # per group of features: (n, f)
 
 REFERENCE = 1_000  # random networks that the features are scaled by
@@ -151,9 +150,9 @@ def points_at(points: Groups, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Gr
 
 def posterior_mean(kernel: Kernel, known: Groups, targets: Floats, points: Groups) -> Floats:
     """(m,) expected targets of `points` (m), after `targets` (n,) of `known` (n) points."""
-    own = covariance(kernel, squared_distances(known, known)) + (kernel.noise + JITTER) * np.eye(len(targets))
-    solved = cho_solve(cho_factor(own), targets - targets.mean())
-    return np.asarray(targets.mean() + covariance(kernel, squared_distances(points, known)) @ solved)
+    own = factorise(covariance(kernel, squared_distances(known, known)), kernel.noise + JITTER)
+    alpha = own.solve(targets - targets.mean())
+    return np.asarray(targets.mean() + covariance(kernel, squared_distances(points, known)) @ alpha)
 
 
 def posterior_covariance(kernel: Kernel, known: Groups, points: Groups) -> Floats:
@@ -161,8 +160,6 @@ def posterior_covariance(kernel: Kernel, known: Groups, points: Groups) -> Float
     prior = covariance(kernel, squared_distances(points, points))
     if not len(known[0]):
         return prior
-    own = covariance(kernel, squared_distances(known, known)) + (kernel.noise + JITTER) * np.eye(
-        len(known[0])
-    )
+    own = factorise(covariance(kernel, squared_distances(known, known)), kernel.noise + JITTER)
     cross = covariance(kernel, squared_distances(known, points))
-    return np.asarray(prior - cross.T @ cho_solve(cho_factor(own), cross))
+    return np.asarray(prior - cross.T @ own.solve(cross))

@@ -7,16 +7,14 @@ decide (Rasmussen & Williams 2006, chapter 5).
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+
+from predictors.linalg import Floats, factorise, leave_one_out, minimise
 
 CONSTANT = 10.0  # variance of the targets' mean, in those of standardised targets: all but free
 BELIEF = 2.0  # standard deviation of the logarithm of a variance: a factor of 7 either way
 BOUNDS = (-9.0, 6.0)  # of the same logarithm, around what is expected: keeps the matrices invertible
 STEPS = 40  # of the optimiser
 LEARNED_ON = 200  # rows that choose the variances; all rows are then conditioned on
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +53,8 @@ class Process:
         return targets - self.variances.noise * self.weights * self.alpha
 
     def left_out(self) -> tuple[Floats, Floats]:
-        """(n,) errors of rows predicted from all others, and (n,) standard deviations of these errors.
-
-        In closed form: Rasmussen & Williams 2006, eq. 5.12.
-        """
-        own = np.diag(self.precision)
-        return self.alpha / own, 1 / np.sqrt(own)
+        """(n,) errors of rows predicted from all others, and (n,) standard deviations of these errors."""
+        return leave_one_out(self.precision, self.alpha)
 
 
 def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Process:
@@ -79,12 +73,10 @@ def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Fl
 
 def condition(grams: Floats, targets: Floats, variances: Variances, weights: Floats) -> Process:
     """The process given its variances; arguments as in `fit_process`."""
-    covariance = _covariance(grams, variances, weights)
-    factor = np.linalg.cholesky(covariance)
-    precision = np.asarray(np.linalg.inv(covariance), np.float64)
-    alpha = precision @ targets
-    surprise = float(targets @ alpha / 2 + np.log(np.diag(factor)).sum())
-    return Process(variances, weights, precision, alpha, surprise)
+    factor = factorise(_covariance(grams, variances), variances.noise * weights)
+    alpha = factor.inverse @ targets
+    surprise = float(targets @ alpha + factor.log_determinant) / 2
+    return Process(variances, weights, factor.inverse, alpha, surprise)
 
 
 def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Variances:
@@ -94,24 +86,22 @@ def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) 
 
     def surprise(logs: Floats) -> tuple[float, Floats]:
         sizes = np.exp(logs)
-        covariance = _covariance(grams, Variances(sizes[:-1], sizes[-1]), weights)
-        log_det = 2 * np.log(np.diag(np.linalg.cholesky(covariance))).sum()
-        precision = np.linalg.inv(covariance)
-        alpha = precision @ targets
-        slack = precision - np.outer(alpha, alpha)
+        variances = Variances(sizes[:-1], sizes[-1])
+        factor = factorise(_covariance(grams, variances), variances.noise * weights)
+        alpha = factor.inverse @ targets
+        slack = factor.inverse - np.outer(alpha, alpha)
         slopes = np.append(flat @ slack.ravel(), np.diag(slack) @ weights)
         off = (logs - centre) / BELIEF
-        return float(targets @ alpha + log_det + off @ off) / 2, sizes * slopes / 2 + off / BELIEF
+        value = float(targets @ alpha + factor.log_determinant + off @ off) / 2
+        return value, sizes * slopes / 2 + off / BELIEF
 
     bounds = [(one + BOUNDS[0], one + BOUNDS[1]) for one in centre]
-    options = {"maxiter": STEPS}
-    found = minimize(surprise, centre, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    sizes = np.exp(found.x)
+    logs, _ = minimise(surprise, centre, bounds, STEPS)
+    sizes = np.exp(logs)
     return Variances(sizes[:-1], float(sizes[-1]))
 
 
-def _covariance(grams: Floats, variances: Variances, weights: Floats) -> Floats:
-    n = len(weights)
-    out = (variances.parts @ grams.reshape(len(grams), -1)).reshape(n, n) + CONSTANT
-    out[np.diag_indices(n)] += variances.noise * weights
-    return np.asarray(out)
+def _covariance(grams: Floats, variances: Variances) -> Floats:
+    """Return the covariance (n, n) of what rows have without their noise."""
+    _, n, _ = grams.shape
+    return np.asarray((variances.parts @ grams.reshape(len(grams), -1)).reshape(n, n) + CONSTANT)

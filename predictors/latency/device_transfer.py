@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from predictors.features import Encoding, every
-from predictors.latency.components import CONSTANT, Floats
+from predictors.latency.components import CONSTANT
 from predictors.latency.networks import NOISE, TINY, LatencyPredictor, describe
+from predictors.linalg import Floats
 from supernet.space.space import Genomes, SearchSpace
 
 PENALTY = 0.1  # of the others' additive predictors: their tables have far more rows than options

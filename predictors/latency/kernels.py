@@ -12,8 +12,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve
-from scipy.optimize import minimize
 from sklearn.base import clone
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
@@ -24,6 +22,7 @@ from hw_profiles.measure.measurement import Estimate
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.assessment.conformal import calibrate
 from predictors.latency.unit_features import Floats, rough_cost, unit_features
+from predictors.linalg import Factor, leave_one_out, minimise
 
 LEARNED_ON = 150  # rows that choose the length scales; all rows are then fitted with them
 STEPS = 40  # of the optimiser: more changes nothing measurable
@@ -201,12 +200,8 @@ class KernelPredictor:
 
 
 def left_out(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
-    """(n,) errors at the fitted rows, each predicted from all others, and (n,) their standard deviations.
-
-    In closed form: Rasmussen & Williams 2006, eq. 5.12.
-    """
-    precision = np.diag(cho_solve((process.L_, True), np.eye(len(process.L_))))
-    return np.asarray(process.alpha_ / precision), np.asarray(1 / np.sqrt(precision))
+    """(n,) errors at the fitted rows, each predicted from all others, and (n,) their standard deviations."""
+    return leave_one_out(Factor(process.L_).inverse, process.alpha_)
 
 
 def usable(profile: DeviceProfile, layer: LayerSpec) -> bool:
@@ -343,8 +338,7 @@ def _condition(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> GaussianP
 def _few_steps(
     objective: Callable[..., Any], start: NDArray[np.float64], bounds: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
-    found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": STEPS})
-    return found.x, float(found.fun)
+    return minimise(objective, start, bounds, STEPS)
 
 
 def choose_units(

@@ -15,7 +15,8 @@ import numpy as np
 
 from predictors.assessment.conformal import calibrate
 from predictors.features import ARCHITECTURE, POLICY, Encoding, encode, indicators
-from predictors.latency.components import CONSTANT, Floats, Process, Variances, condition, fit_process
+from predictors.latency.components import CONSTANT, Process, Variances, condition, fit_process
+from predictors.linalg import Floats
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CHUNK, CostTable
 from supernet.space.space import Choice, Genomes, SearchSpace

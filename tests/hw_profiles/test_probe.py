@@ -14,9 +14,10 @@ from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import profile_layers
 from predictors.table import distinct_layers
-from supernet.families.family import load_family
+from supernet.families.mbconv import MBConvFamily, Stage
 
-FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
+STAGES = (Stage(8, 1, (1, 2), (16, 48), (3, 7)), Stage(16, 2, (1, 2), (32, 64), (3, 7)))
+FAMILY = MBConvFamily("small", (14, 28), 8, STAGES, 16, in_channels=1, classes=10)
 LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())
 PLAN = MeasurePlan(rounds=1)
 ROUNDING_S = 1e-9  # samples are stored in whole picoseconds, and a network has some 50 rows
@@ -27,7 +28,7 @@ Secret = Callable[[LayerSpec], float]
 @cache
 def works() -> list[Workload]:
     space = FAMILY.space()
-    genomes = space.sample(300, rng=np.random.default_rng(0))
+    genomes = space.sample(200, rng=np.random.default_rng(0))
     return [FAMILY.workload(space.candidate(genome)) for genome in genomes]
 
 

@@ -1,6 +1,7 @@
 """Digits, and a supernet trained on them for seconds: enough that logits differ from class to class."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="session")
 def build(family: Family, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """From a candidate to its network, with weights of the trained supernet."""
+    """Return a candidate's network, with weights of the trained supernet; built once."""
     path: Path = tmp_path_factory.mktemp("supernet") / "last.pt"
     list(train(family, digits, TrainConfig(epochs=1, random_subnets=0), path, seed=0))
     net, calibration = load_supernet(family, path), calibration_images(digits, seed=0)
-    return lambda candidate: build_network(family, net, candidate, digits, calibration)
+    return cache(lambda candidate: build_network(family, net, candidate, digits, calibration))

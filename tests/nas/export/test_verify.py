@@ -44,7 +44,7 @@ def test_uniform_files_predict_exactly_what_the_simulation_predicts(
 def test_mixed_files_pass_with_the_kernels_of_their_policy(
     family: Family, build: Build, digits: Dataset
 ) -> None:
-    for candidate in mixed(family, 10):
+    for candidate in mixed(family, 4):
         network = build(candidate)
         parity = check_parity(emit(network), network, digits.validation, digits)
         assert parity.agreement >= AGREEMENT
