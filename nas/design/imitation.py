@@ -149,8 +149,10 @@ class Imitation:
         """
         steps = self.practice.steps if steps is None else steps
         optimizer = torch.optim.AdamW(net.parameters(), lr=self.practice.learning_rate, weight_decay=1e-4)
+        total = max(2, steps)
+        rising = max(0.1, 1.5 / total)  # torch divides by the length of the rise, 0 for a tenth of 10 steps
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.practice.learning_rate, total_steps=max(2, steps), pct_start=0.1
+            optimizer, self.practice.learning_rate, total_steps=total, pct_start=rising
         )
         net.train()
         for step in range(steps):

@@ -86,6 +86,11 @@ def test_an_imitator_learns(imitation: Imitation) -> None:
     assert np.mean(after) < 0.7 * np.mean(before)
 
 
+@pytest.mark.parametrize("steps", [1, 10])  # 10: a rise of a tenth would have no length
+def test_any_number_of_steps_can_be_trained(imitation: Imitation, steps: int) -> None:
+    assert len([*imitation.train(imitation.fresh(), steps=steps)]) == steps
+
+
 def test_int8_costs_little(imitation: Imitation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulated integers are those of the trained weights: a wrong scale would be far off."""
     net = imitation.fresh()
