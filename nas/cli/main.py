@@ -175,10 +175,10 @@ def _fit(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
 def _train(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     found = _stage(arguments, reporter)
     if arguments.ship is not None and launched_world().writes:
-        from nas.export.shipping import ship
+        from nas.export.publish import publish
         from nas.run.run import find_run
 
-        ship(find_run(arguments.output), arguments.ship, reporter)
+        publish(find_run(arguments.output), arguments.ship, reporter)
     return found
 
 

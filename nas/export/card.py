@@ -99,7 +99,7 @@ def _use(manifest: Manifest) -> list[str]:
 
 
 def _session(manifest: Manifest) -> list[str]:
-    """Lines of code that open the file so that it computes what was measured."""
+    """Return lines of code that open the file so that it computes what was measured."""
     if not needs_exact(manifest):
         return [f'session = onnxruntime.InferenceSession("{MODEL_FILE}")']
     return [

@@ -36,7 +36,7 @@ RECIPE = "recipe.toml"
 Row = dict[str, Any]
 
 
-def ship(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -> Weights:
+def publish(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -> Weights:
     """Write the run's finished supernet to `path`, and its model card beside it.
 
     Its accuracies are measured on the test part: of both ends of the space and of `random` random
@@ -62,7 +62,7 @@ def ship(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -> W
 
 
 def _described(run: Run, state: State) -> dict[str, Any]:
-    """What a reader of the weights should know, plain values only."""
+    """Return what a reader of the weights should know, plain values only."""
     data, config = run.dataset, run.config
     kind, path, _ = config.data.source.partition(":")
     steps = max(1, int(state["steps"]))
@@ -87,13 +87,15 @@ def _described(run: Run, state: State) -> dict[str, Any]:
 
 
 def _recipe(config: RunConfig) -> str:
-    """All of the configuration that decides the weights, defaults included: they may change."""
+    """Return all of the configuration that decides the weights, defaults included: they may change."""
     space = {"name": config.space.name}
     return tomli_w.dumps({"seed": config.seed, "space": space, "train": asdict(config.train)})
 
 
 def _hours(run: Run, state: State) -> float | None:
-    """Spent training: what the checkpoint counted, else the stage; None where neither did."""
+    """Return the hours spent training: what the checkpoint counted, else the stage; None where neither
+    did.
+    """
     seconds = state.get("seconds")
     if seconds is None and (timings := read_optional(run.folder / "timings.json", Timings)):
         seconds = timings.stages.get("train")
@@ -101,7 +103,9 @@ def _hours(run: Run, state: State) -> float | None:
 
 
 def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
-    """Rows of (epochs done, mean loss since the row before); steps that were not recorded are left out."""
+    """Return rows of (epochs done, mean loss since the row before); steps that were not recorded are left
+    out.
+    """
     if losses is None or not len(losses):
         return []
     ends = np.unique(np.linspace(0, len(losses), POINTS + 1).round().astype(int))
@@ -114,7 +118,7 @@ def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
 
 
 def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> list[Row]:
-    """One row per architecture: `network`, `macs`, and the test accuracy in each format."""
+    """Measure one row per architecture: `network`, `macs`, and the test accuracy in each format."""
     data = run.dataset
     family = load_family(
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
@@ -141,7 +145,7 @@ def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> li
 
 
 def _uniform(family: Family, candidate: Candidate, number_format: str) -> Candidate:
-    """The same architecture with every layer in one format."""
+    """Return the same architecture with every layer in one format."""
     space, genes = family.space(), np.array(candidate.genes, np.int16)
     for column, choice in enumerate(space.choices):
         if choice.kind == "precision":
@@ -153,7 +157,7 @@ def _uniform(family: Family, candidate: Candidate, number_format: str) -> Candid
 
 
 def _card(weights: Weights, path: Path) -> str:
-    """The model card in Markdown."""
+    """Render the model card in Markdown."""
     known = weights.metadata
     data, hours = known["data"], known["hours"]
     parameters = sum(t.numel() for t in weights.tensors.values() if t.is_floating_point())

@@ -17,7 +17,7 @@ LARGEST, SAME = "largest/fp32", "same/fp32"
 BASELINES = ("fp32", "int8")  # formats of a whole MobileNetV2
 
 
-def plain_candidate(space: SearchSpace, candidate: Candidate) -> Candidate | None:
+def fp32_candidate(space: SearchSpace, candidate: Candidate) -> Candidate | None:
     """Return the same architecture in fp32 throughout; None where the space has no such format."""
     if not any(FP32 in space.choices[column].options for column in space.format_columns):
         return None
@@ -25,13 +25,13 @@ def plain_candidate(space: SearchSpace, candidate: Candidate) -> Candidate | Non
 
 
 def fp32_job(evaluator: Evaluator, candidate: Candidate) -> Job:
-    """A network of the space, to be measured as its file."""
+    """Return a network of the space as a job that measures its file."""
     return Job(evaluator.run.family.workload(candidate), partial(evaluator.emit, candidate))
 
 
 def baseline_jobs(evaluator: Evaluator, candidate: Candidate) -> Mapping[str, Job]:
-    """MobileNetV2 for images of a candidate's size, in each of `BASELINES`; with random weights, which do not
-    change its time.
+    """Return MobileNetV2 for images of a candidate's size, in each of `BASELINES`; with random weights, which
+    do not change its time.
     """
     run = evaluator.run
     data = run.dataset

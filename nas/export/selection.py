@@ -13,7 +13,7 @@ from nas.search.units import show
 
 
 def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:
-    """The networks of a front that `wanted` names, each once, in the order of the front.
+    """Return the networks of a front that `wanted` names, each once, in the order of the front.
 
     Args:
         wanted: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
@@ -48,7 +48,9 @@ def _rows(front: Front, wanted: str) -> list[int]:
 
 
 def _bounded(front: Front, pick: Bounded) -> int:
-    """Row of the quickest that is accurate enough, or of the most accurate that is quick enough."""
+    """Return the row of the quickest that is accurate enough, or of the most accurate that is quick
+    enough.
+    """
     sought = "latency" if pick.fastest else "accuracy"
     objectives = objective(pick.bounded), objective(sought)
     bound = np.full(1, pick.limit.resolve(front.largest.measured[pick.bounded].value))
@@ -65,8 +67,8 @@ def _bounded(front: Front, pick: Bounded) -> int:
 
 
 def knee(minimised: np.ndarray) -> int:
-    """Row of a front (n, m) furthest below the plane through its ends: giving up a little of one objective
-    costs much of another on either side of it.
+    """Return the row of a front (n, m) furthest below the plane through its ends: giving up a little of one
+    objective costs much of another on either side of it.
 
     Objectives are scaled to 0..1 over the front; distances from that plane then differ only by the sum
     (Das 1999, "On characterizing the knee of the Pareto curve").
@@ -80,6 +82,6 @@ def knee(minimised: np.ndarray) -> int:
 
 
 def _minimised(front: Front) -> np.ndarray:
-    """(n, m) measured objectives of the front, less is better."""
+    """Return (n, m) measured objectives of the front, less is better."""
     names = [o.name for o in front.objectives if o.name in front.always_measured]
     return to_min([objective(name) for name in names], front.measured(*names))

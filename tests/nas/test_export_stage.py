@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hw_profiles.measure.measurement import Measurement
-from nas.stages.export import Timed, compared
+from nas.export.timing import Timed, compared
 
 
 def test_latency_is_compared_with_other_networks_of_the_same_run() -> None:

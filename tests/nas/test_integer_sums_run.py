@@ -13,7 +13,7 @@ from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.ort.runtime import OrtRuntime
 from hw_profiles.runtimes.plugin import open_device
 from nas.evaluation.evaluate import Evaluator, supernet_identity
-from nas.export.references import plain_candidate
+from nas.export.references import fp32_candidate
 from nas.run.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
 from nas.run.default_formats import with_exact
 from nas.run.reporting import PlainReporter
@@ -124,11 +124,11 @@ def test_networks_of_the_space_in_fp32_are_found_by_name() -> None:
     space = load_family("apq-proxyless", in_channels=3, classes=10).space()
     family = load_family("apq-proxyless", in_channels=3, classes=10)
     candidate = space.candidate(space.sample(1, rng=np.random.default_rng(1))[0])
-    plain = plain_candidate(space, candidate)
+    plain = fp32_candidate(space, candidate)
     assert plain is not None
     assert {str(precision) for precision in family.policy(plain).values()} == {"fp32"}
     options = (("int8", "fp32"), ("int4", "int8", "fp32"))
     mixed = SearchSpace("any", tuple(Choice(f"{i}.format", o, "precision") for i, o in enumerate(options)))
     assert in_fp32(mixed, mixed.sample(5, rng=np.random.default_rng(0))).tolist() == [[1, 2]] * 5
     integers = load_family("digits-mbconv", in_channels=1, classes=10, formats=("int8", "int4"))
-    assert plain_candidate(integers.space(), integers.corners()["largest/int8"]) is None
+    assert fp32_candidate(integers.space(), integers.corners()["largest/int8"]) is None

@@ -10,7 +10,7 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from nas.cli.main import main
-from nas.export.shipping import FORMATS, POINTS, ship
+from nas.export.publish import FORMATS, POINTS, publish
 from nas.run.config import RunConfig
 from nas.run.config_file import parse_config
 from nas.run.reporting import QUIET
@@ -45,7 +45,7 @@ def run(
 @pytest.fixture(scope="module")
 def path(run: Run) -> Path:
     path = run.folder.parent / "shipped" / "noise.pt"
-    ship(run, path, QUIET, random=1)
+    publish(run, path, QUIET, random=1)
     return path
 
 
@@ -122,17 +122,17 @@ def test_a_run_can_start_from_it(run: Run, path: Path, tmp_path: Path, profile_f
 
 def test_an_unfinished_training_is_not_shipped(run: Run, tmp_path: Path) -> None:
     with pytest.raises(TrilobitError, match="no such checkpoint"):
-        ship(Run(tmp_path, run.config), tmp_path / "x.pt", QUIET)
+        publish(Run(tmp_path, run.config), tmp_path / "x.pt", QUIET)
     with pytest.raises(TrilobitError, match=r"that is the model card's name; end it in \.pt"):
-        ship(run, tmp_path / "x.md", QUIET)
+        publish(run, tmp_path / "x.md", QUIET)
     assert not list(tmp_path.glob("x.*"))
 
 
 def test_the_command_ships(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nas.export.shipping.FORMATS", ("fp32",))
-    monkeypatch.setattr(ship, "__kwdefaults__", {"random": 0})
+    monkeypatch.setattr("nas.export.publish.FORMATS", ("fp32",))
+    monkeypatch.setattr(publish, "__kwdefaults__", {"random": 0})
     assert main(["train", "-o", str(run.folder), "--ship", str(tmp_path / "mine.pt")]) == 0
     assert "model card: " in capsys.readouterr().out
     assert {file.name for file in tmp_path.iterdir()} == {"mine.pt", "mine.md"}

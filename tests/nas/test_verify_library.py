@@ -20,7 +20,7 @@ from nas.checks.check import Input, digest
 from nas.checks.parity import file_accuracy
 from nas.cli.main import main
 from nas.emit.to_onnx import emit, random_network
-from nas.export.library.check import EXACT, ShippedLibrary, ship_library
+from nas.export.library.check import EXACT, ExportedLibrary, export_library
 from nas.export.library.library import MACHINES, machine_of
 from supernet.data.dataset import Dataset, load_data
 from supernet.graph.quantized_graph import Network
@@ -47,7 +47,7 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def shipped(network: Network, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ShippedLibrary:
+def shipped(network: Network, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExportedLibrary:
     return ship(network, data, "host", tmp_path_factory.mktemp("database"))
 
 
@@ -56,7 +56,7 @@ def image_of(network: Network, data: Dataset) -> Input:
     return Input((h, w, c), data.mean, data.std)
 
 
-def ship(network: Network, data: Dataset, target: str, database: Path) -> ShippedLibrary:
+def ship(network: Network, data: Dataset, target: str, database: Path) -> ExportedLibrary:
     """As `nas export --library TARGET` does, with the first schedule of every unit."""
     config = SimpleNamespace(
         export=SimpleNamespace(library=target), device=SimpleNamespace(settings={"database": str(database)})
@@ -64,7 +64,7 @@ def ship(network: Network, data: Dataset, target: str, database: Path) -> Shippe
     run: Any = SimpleNamespace(config=config, dataset=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.export.library.to_tvm.run_locally", None)
-        library = ship_library(run, network, emit(network), image_of(network, data))
+        library = export_library(run, network, emit(network), image_of(network, data))
     assert library is not None
     return library
 
@@ -72,7 +72,7 @@ def ship(network: Network, data: Dataset, target: str, database: Path) -> Shippe
 @pytest.fixture(scope="module")
 def exported(
     network: Network,
-    shipped: ShippedLibrary,
+    shipped: ExportedLibrary,
     data: Dataset,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
@@ -108,7 +108,7 @@ def compiled(source: str, folder: Path) -> bytes:
     return (folder / "other.so").read_bytes()
 
 
-def test_what_is_shipped_is_described(shipped: ShippedLibrary, network: Network, data: Dataset) -> None:
+def test_what_is_shipped_is_described(shipped: ExportedLibrary, network: Network, data: Dataset) -> None:
     record = shipped.record
     assert record["integer_only"]
     assert record["answers"]["images"] == len(record["answers"]["labels"]) == 200
@@ -121,7 +121,7 @@ def test_what_is_shipped_is_described(shipped: ShippedLibrary, network: Network,
     shutil.which(f"{CROSS}-gcc") is None, reason=f"needs {CROSS}-gcc: apt-get install gcc-{CROSS}"
 )
 def test_what_a_board_must_answer_is_known_without_it(
-    network: Network, shipped: ShippedLibrary, data: Dataset, tmp_path: Path
+    network: Network, shipped: ExportedLibrary, data: Dataset, tmp_path: Path
 ) -> None:
     record = ship(network, data, f"{CROSS}:cortex-a76", tmp_path).record
     assert record["answers"]["images"] == EXACT

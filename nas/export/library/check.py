@@ -26,16 +26,16 @@ FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may
 
 
 @dataclass(frozen=True, eq=False)
-class ShippedLibrary:
+class ExportedLibrary:
     """The files of a library, and what the manifest says of it."""
 
     files: Mapping[str, bytes]
     record: Mapping[str, Any]
 
 
-def wanted_target(run: Run) -> str:
-    """What a library is built for: what the configuration names, or the device where its kernels are TVM's;
-    empty for none.
+def library_target(run: Run) -> str:
+    """Return what a library is built for: what the configuration names, or the device where its kernels are
+    TVM's; empty for none.
     """
     if run.config.export.library or run.recorded:
         return run.config.export.library
@@ -43,7 +43,7 @@ def wanted_target(run: Run) -> str:
     return str(run.config.device.settings["target"]) if runtime and runtime.artifact == "library" else ""
 
 
-def ship_library(run: Run, network: Network, model: bytes, image: Input) -> ShippedLibrary | None:
+def export_library(run: Run, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
     """Build the library of a network, None where none is wanted.
 
     Args:
@@ -54,7 +54,7 @@ def ship_library(run: Run, network: Network, model: bytes, image: Input) -> Ship
         TrilobitError: the target cannot run a layer, or there is no compiler for it.
         DisagreementError: this machine runs it, and it does not give what the arithmetic says.
     """
-    target = wanted_target(run)
+    target = library_target(run)
     if not target:
         return None
     database = run.config.device.settings.get("database")
@@ -67,14 +67,14 @@ def ship_library(run: Run, network: Network, model: bytes, image: Input) -> Ship
         pixels = image.normalised(made_up_images(EXACT, image.shape))
         answers = answers_of(_by_arithmetic(network, pixels), exact=library.integer_only)
         record |= {"answers": answers.to_json()}
-    return ShippedLibrary(files, record)
+    return ExportedLibrary(files, record)
 
 
 def _compared(
     library: Library, network: Network, model: bytes, data: Dataset, image: Input
 ) -> dict[str, Any]:
-    """Test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise, answers
-    to made-up images, and latency by itself.
+    """Measure test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise,
+    answers to made-up images, and latency by itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
@@ -101,7 +101,7 @@ def _compared(
 
 
 def _by_arithmetic(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, classes) logits of images (n, c, h, w) in plain numpy."""
+    """Return (n, classes) logits of images (n, c, h, w) in plain numpy."""
     numbers = unit_numbers(network)
     found = [run_network(network.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in images]
     return np.array(found, np.float32)

@@ -55,7 +55,7 @@ def stopped(path: Path, error: Exception) -> TrilobitError:
 
 
 def machine_of(path: Path) -> str:
-    """The kind of processor that a shared library is for, as `uname -m` calls it.
+    """Return the kind of processor that a shared library is for, as `uname -m` calls it.
 
     Raises:
         TrilobitError: it is no ELF file.
@@ -69,7 +69,7 @@ def machine_of(path: Path) -> str:
 
 
 def run_library(path: Path, images: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """(n, classes) logits of normalised images (n, c, h, w), one after the other, on this machine.
+    """Return (n, classes) logits of normalised images (n, c, h, w), one after the other, on this machine.
 
     Raises:
         RuntimeError: a unit failed.
@@ -99,7 +99,7 @@ def library_time(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def prepared_library(path: Path, shape: tuple[int, int, int], classes: int) -> Callable[[], object]:
-    """A function that runs the library once on a random image (h, w, c)."""
+    """Return a function that runs the library once on a random image (h, w, c)."""
     run = _entry(path)
     image = np.random.default_rng(0).standard_normal(shape, np.float32)
     logits = np.zeros(classes, np.float32)

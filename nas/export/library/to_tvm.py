@@ -92,7 +92,7 @@ def _linked(plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTa
 
 
 def unit_numbers(network: Network) -> dict[str, UnitNumbers]:
-    """The numbers of each layer by its name, as the arithmetic takes them."""
+    """Return the numbers of each layer by its name, as the arithmetic takes them."""
     work = network.workload
     return {
         name: UnitNumbers(
@@ -116,7 +116,7 @@ def _parameters(found: Parameters | None) -> tuple[Any, ...]:
 
 
 def examples(plan: NetworkPlan) -> Mapping[str, bytes]:
-    """A C and a Python program that load and run the library, by file name."""
+    """Return a C and a Python program that load and run the library, by file name."""
     h, w, c = plan.image.shape
     numbers = {"h": h, "w": w, "c": c, "classes": int(np.prod(plan.output.shape))}
     return {

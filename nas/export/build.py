@@ -1,0 +1,120 @@
+"""Networks as files, checked against their simulation and scored through the file."""
+
+from dataclasses import dataclass
+
+from nas.checks.check import Answers, Input, expected_answers
+from nas.checks.parity import Parity, check_parity, file_accuracy
+from nas.emit.to_onnx import Normalisation, emit
+from nas.evaluation.evaluate import Evaluator
+from nas.export.context import ExportContext
+from nas.export.library.check import ExportedLibrary, export_library
+from supernet.graph.quantized_graph import Network
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares of right labels through a file, in 0..1."""
+
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning did to a network. The test part is reported and decides nothing."""
+
+    before: Accuracy
+    after: Accuracy
+
+    @property
+    def kept(self) -> bool:
+        """Whether the fine-tuned weights are exported: they are no worse on search-validation."""
+        return self.after.validation >= self.before.validation
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """One exported network.
+
+    Attributes:
+        context: which network it is.
+        model: its ONNX file.
+        parity: how file and simulation compare.
+        accuracy: through the file.
+        image: what it reads.
+        answers: what it must answer to made-up images.
+        tuning: what fine-tuning did; None without.
+        library: of the same network; None without.
+    """
+
+    context: ExportContext
+    model: bytes
+    parity: Parity
+    accuracy: Accuracy
+    image: Input
+    answers: Answers
+    tuning: Tuning | None = None
+    library: ExportedLibrary | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """A network with one set of weights, its file, and what that reaches."""
+
+    network: Network
+    model: bytes
+    accuracy: Accuracy
+
+
+def build(evaluator: Evaluator, context: ExportContext, tuned: Network | None) -> Exported:
+    """Build the file of a network, with the supernet's weights, or its own where tuning them helped.
+
+    Raises:
+        DisagreementError: file or library do not give what the simulation gives.
+    """
+    run, config = evaluator.run, evaluator.run.config.export
+    version = _own_version(evaluator, context)
+    tuning = None
+    if tuned is not None:
+        changed = _tuned_version(evaluator, tuned)
+        tuning = Tuning(version.accuracy, changed.accuracy)
+        version = changed if tuning.kept else version
+    network = version.network
+    # resized pixels are rounded, the simulation's are not
+    model = emit(network) if config.pixels else version.model
+    parity = check_parity(model, network, run.dataset.validation, run.dataset, run.runtime)
+    image = _input(evaluator, network)
+    answers, library = expected_answers(network, image), export_library(run, network, model, image)
+    return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
+
+
+def _own_version(evaluator: Evaluator, context: ExportContext) -> _Version:
+    """Build the network with the supernet's weights, which are those that the search measured."""
+    run, data = evaluator.run, evaluator.run.dataset
+    network = evaluator.network(context.candidate)
+    model = _file(evaluator, network)
+    validation = context.entry.measured["accuracy"].value
+    if evaluator.portable and not run.sums.reduced:  # other weights than those after all
+        validation = file_accuracy(model, data.validation, data, run.runtime)
+    return _Version(network, model, Accuracy(validation, file_accuracy(model, data.test, data, run.runtime)))
+
+
+def _tuned_version(evaluator: Evaluator, network: Network) -> _Version:
+    run, data, model = evaluator.run, evaluator.run.dataset, _file(evaluator, network)
+    parts = (data.validation, data.test)
+    validation, test = (file_accuracy(model, part, data, run.runtime) for part in parts)
+    return _Version(network, model, Accuracy(validation, test))
+
+
+def _file(evaluator: Evaluator, network: Network) -> bytes:
+    config, data = evaluator.run.config, evaluator.run.dataset
+    batch = None if config.export.dynamic_batch else config.device.batch
+    return emit(
+        network, batch=batch, pixels=Normalisation(data.mean, data.std) if config.export.pixels else None
+    )
+
+
+def _input(evaluator: Evaluator, network: Network) -> Input:
+    c, h, w = network.workload.in_shape
+    data = evaluator.run.dataset
+    return Input((h, w, c), data.mean, data.std, evaluator.run.config.export.pixels)

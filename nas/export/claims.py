@@ -1,0 +1,93 @@
+"""What is claimed of an exported network: its manifest, and the metadata inside its file."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.documents import read_document
+from hw_profiles.measure.measurement import Measurement
+from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from nas.emit.to_onnx import described, needed_opset
+from nas.export.build import Exported, Tuning
+from nas.export.library.check import ExportedLibrary
+from nas.export.manifest import MODEL_FILE
+from nas.export.package import network_files
+from nas.export.timing import Timed, compared, timed_through
+from nas.run.documents import Environment
+from nas.run.run import Run
+
+COMPACT = (",", ":")  # of JSON inside a file
+
+
+def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, bytes]:
+    """Return the folder of one network and its archive, by paths in the folder of exports."""
+    library = exported.library or ExportedLibrary({}, {})
+    model = described(exported.model, _metadata(run, exported, latency.own))
+    key = Path(run.config.export.sign) if run.config.export.sign else None
+    claims = _claims(run, exported, latency)
+    return network_files(exported.context.entry.id, {MODEL_FILE: model, **library.files}, claims, key=key)
+
+
+def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
+    entry, data = exported.context.entry, run.dataset
+    return {
+        "id": entry.id,
+        "space": run.config.space.name,
+        "space_fingerprint": run.family.space().fingerprint,
+        "genes": entry.genes,
+        "arch": entry.arch,
+        "policy": entry.policy,
+        "opset": needed_opset(exported.context.lowered),
+        "requires": {"integer_sums": "exact"} if needs_exact_sums(exported.model) else {},
+        "data": data.name,
+        "seed": run.config.seed,
+        "classes": list(data.classes),
+        "input": exported.image.to_json(),
+        "device": run.backend.describe().to_json(),
+        "accuracy": {
+            "test": exported.accuracy.test,
+            "n": len(data.test.labels),
+            "validation": exported.accuracy.validation,
+        },
+        "library": dict(exported.library.record) if exported.library else None,
+        "finetuning": _finetuning(run, exported.tuning),
+        "latency": {**compared(latency), "replayed": run.recorded, "through": timed_through(run)},
+        "predicted": {name: figure.to_json() for name, figure in entry.predicted.items()},
+        "parity": asdict(exported.parity),
+        "answers": exported.answers.to_json(),
+        "versions": dict(read_document(run.folder / "env.json", Environment).versions),
+    }
+
+
+def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
+    if tuning is None:
+        return None
+    return {
+        "epochs": run.config.export.finetune,
+        "learning_rate": run.config.export.finetune_learning_rate,
+        "kept": tuning.kept,
+        "before": asdict(tuning.before),
+        "after": asdict(tuning.after),
+    }
+
+
+def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, str]:
+    """Return what a user of the file alone needs to know."""
+    data, image, entry = run.dataset, exported.image, exported.context.entry
+    resized = "resize to the input size (bilinear, antialias)"
+    normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
+    return {
+        "trilobit.id": entry.id,
+        "trilobit.space": run.config.space.name,
+        "trilobit.genes": json.dumps(entry.genes, separators=COMPACT),
+        "trilobit.policy": json.dumps(entry.policy, separators=COMPACT),
+        "trilobit.test_accuracy": f"{exported.accuracy.test:.6g}",
+        "trilobit.latency_s": f"{latency.median_s:.6g}",
+        "trilobit.device": run.backend.describe().name,
+        "trilobit.integer_sums": "exact" if needs_exact_sums(exported.model) else "any",
+        "classes": "\n".join(data.classes),
+        "mean": " ".join(map(str, data.mean)),
+        "std": " ".join(map(str, data.std)),
+        "preprocessing": resized if image.pixels else normalised,
+    }
