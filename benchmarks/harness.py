@@ -60,7 +60,7 @@ class Arguments:
 
 
 def argument_parser(description: str | None, *, seeds: int) -> argparse.ArgumentParser:
-    """The command line that every benchmark has; `seeds` is the default of `--seeds`."""
+    """Return the parser that every benchmark has; `seeds` is the default of `--seeds`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,7 +77,7 @@ def argument_parser(description: str | None, *, seeds: int) -> argparse.Argument
 
 
 def parse_arguments(description: str | None, *, seeds: int) -> Arguments:
-    """What was given on that command line."""
+    """Parse the command line that every benchmark has."""
     return Arguments(**vars(argument_parser(description, seeds=seeds).parse_args()))
 
 
@@ -97,7 +97,7 @@ def one_core() -> Iterator[int]:
 
 
 def interleaved_s(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds (repeats,) of every task, after one warm-up each.
+    """Measure seconds (repeats,) of every task, after one warm-up each.
 
     Tasks take turns, so that a slow spell of the machine meets all of them.
     """
@@ -112,13 +112,13 @@ def interleaved_s(tasks: Mapping[str, Callable[[], object]], repeats: int) -> di
 
 
 def interquartile_range(samples: np.ndarray) -> float:
-    """Upper minus lower quartile."""
+    """Return the upper minus the lower quartile."""
     lower, upper = np.percentile(samples, [25, 75])
     return float(upper - lower)
 
 
 def machine() -> dict[str, object]:
-    """Where the figures come from."""
+    """Describe the machine that figures come from."""
     return {
         "cpu": cpu_model(),
         "instruction_set": instruction_set(),

@@ -41,7 +41,9 @@ class Point:
 
 
 def main(folder: Path) -> None:
-    """Exported networks with error bars, their predictions, and the time of the largest network in fp32."""
+    """Draw exported networks with error bars, their predictions, and the time of the largest network in
+    fp32.
+    """
     manifests = sorted(folder.glob("export/*/manifest.json"))
     points = sorted((Point.of(json.loads(p.read_text())) for p in manifests), key=lambda p: p.latency)
     ends = [y for p in points for y in (p.accuracy - p.error, p.accuracy + p.error, p.predicted[1])]
@@ -65,7 +67,7 @@ def main(folder: Path) -> None:
 
 
 def staircase(points: Sequence[Point]) -> list[tuple[float, float]]:
-    """The best of them in accuracy and latency alone."""
+    """Return the best of them in accuracy and latency alone."""
     best: list[tuple[float, float]] = []
     for point in points:
         if not best or point.accuracy > best[-1][1]:
@@ -85,7 +87,7 @@ def _network(place: Place, point: Point) -> str:
 
 
 def _reference(place: Place, points: Sequence[Point], low: float, high: float) -> str:
-    """A vertical line at the time of the largest network in fp32, in the same run."""
+    """Draw a vertical line at the time of the largest network in fp32, in the same run."""
     if points[0].largest is None:
         return ""
     (x, bottom), (_, top) = place(points[0].largest, low), place(points[0].largest, high)

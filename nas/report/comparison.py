@@ -43,12 +43,12 @@ def write_plot(found: Comparison, path: Path) -> None:
 
 
 def title_of(found: Comparison) -> str:
-    """What is compared."""
+    """Return what is compared."""
     return f"{found.b} (B) against {found.a} (A), unit by unit"
 
 
 def caption_of(found: Comparison) -> str:
-    """How to read the plot, and the figures in it."""
+    """Return how to read the plot, and the figures in it."""
     return (
         f"{len(found.pairs)} units; on the dashed line A and B take the same time, above it B is slower. "
         f"Circles are fp32, diamonds lower formats. Median of B / A "
@@ -57,7 +57,7 @@ def caption_of(found: Comparison) -> str:
 
 
 def by_kind(found: Comparison) -> dict[str, list[Pair]]:
-    """The pairs of each kind of unit, in the order of `KIND_COLOURS`; kinds without any are left out."""
+    """Group the pairs by kind of unit, in the order of `KIND_COLOURS`; kinds without any are left out."""
     kinds = sorted({op_kind(pair.layer) for pair in found.pairs}, key=_rank)
     return {kind: [pair for pair in found.pairs if op_kind(pair.layer) == kind] for kind in kinds}
 
@@ -72,7 +72,7 @@ def _colour(kind: str) -> str:
 
 
 def _limits_us(found: Comparison) -> tuple[float, float]:
-    """Both axes go from and to here: microseconds."""
+    """Return where both axes begin and end, microseconds."""
     times_us = 1e6 * found.times_s
     return float(times_us.min()) / MARGIN, float(times_us.max()) * MARGIN
 
@@ -86,7 +86,7 @@ def _text(pair: Pair) -> str:
 
 
 def unit_plot(found: Comparison) -> Plot:
-    """Plotly's scatter of the units, with the diagonal."""
+    """Return plotly's scatter of the units, with the diagonal."""
     low, high = _limits_us(found)
     traces = [polyline([low, high], [low, high], color=MUTED, width=1.2, dash="dash")]
     for kind, pairs in by_kind(found).items():
@@ -118,7 +118,7 @@ def unit_plot(found: Comparison) -> Plot:
 
 
 def render_page(found: Comparison) -> str:
-    """The page as HTML, plotly.js included."""
+    """Render the page as HTML, plotly.js included."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     plot = unit_plot(found)
@@ -131,7 +131,8 @@ def render_page(found: Comparison) -> str:
 
 
 def ticks(low: float, high: float) -> tuple[float, ...]:
-    """1, 2 and 5 times powers of ten between two numbers above 0; only powers over more than three decades.
+    """Return 1, 2 and 5 times powers of ten between two numbers above 0; only powers over more than three
+    decades.
 
     >>> ticks(0.7, 12)
     (1.0, 2.0, 5.0, 10.0)
@@ -157,7 +158,7 @@ class _Frame:
     side: float = 600.0
 
     def place(self, value: float) -> float:
-        """Share of the side, 0..1."""
+        """Return where a value lies as a share of the side, 0..1."""
         return math.log(value / self.low) / math.log(self.high / self.low)
 
     def x(self, value: float) -> float:
@@ -168,7 +169,7 @@ class _Frame:
 
 
 def render_drawing(found: Comparison) -> str:
-    """The plot as SVG; every unit has its key as a tooltip."""
+    """Render the plot as SVG; every unit has its key as a tooltip."""
     frame = _Frame(*_limits_us(found))
     width, height = frame.left + frame.side + 150, frame.top + frame.side + 62
     kinds = by_kind(found)

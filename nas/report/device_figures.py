@@ -44,7 +44,7 @@ class Speedup:
 
 
 def speedups(profile: DeviceProfile) -> list[Speedup]:
-    """Every pair of the table that differs in its formats only."""
+    """Return every pair of the table that differs in its formats only."""
     medians = {
         layer: row.median_s
         for layer, row in profile.table.items()
@@ -59,7 +59,7 @@ def speedups(profile: DeviceProfile) -> list[Speedup]:
 
 
 def speedup_plot(profile: DeviceProfile) -> Plot | None:
-    """fp32 time over low-bit time of every layer, by kind; None if the table holds no such pair."""
+    """Plot fp32 time over low-bit time of every layer, by kind; None if the table holds no such pair."""
     pairs = speedups(profile)
     if not pairs:
         return None
@@ -121,7 +121,7 @@ def _pair_text(pair: Speedup) -> str:
 
 
 def _speedup_caption(pairs: Sequence[Speedup]) -> str:
-    """Counts of layers made slower, kinds first that lose most."""
+    """Count the layers made slower, kinds first that lose most."""
     by_kind: dict[str, list[float]] = defaultdict(list)
     for pair in pairs:
         by_kind[layer_kind(pair.layer)].append(pair.ratio)
@@ -139,7 +139,9 @@ def _speedup_caption(pairs: Sequence[Speedup]) -> str:
 
 
 def calibration_plot(profile: DeviceProfile) -> Plot | None:
-    """Latency of whole networks, from the profile and measured; None if the profile is not calibrated."""
+    """Plot latencies of whole networks, from the profile and measured; None if the profile is not
+    calibrated.
+    """
     calibration = profile.calibration or Calibration()
     networks = sorted(calibration.networks, key=_calibration_group)
     if not networks:

@@ -32,22 +32,27 @@ Values = Callable[[Network], Mapping[str, Value]]
 
 
 def measured(network: Network) -> Mapping[str, Value]:
+<<<<<<< HEAD
     """Return the measured values of a network, and counts, which are exact."""
     return {**network.counted, **network.measured}
+=======
+    """Return the measured values of a network."""
+    return network.measured
+>>>>>>> 172705d (Docs: examples of one quick run; report and export: docstrings are imperative)
 
 
 def predicted(network: Network) -> Mapping[str, Value]:
-    """The predicted values of a network."""
+    """Return the predicted values of a network."""
     return network.predicted
 
 
 def having(networks: Sequence[Network], of: Values, *objectives: str) -> list[Network]:
-    """The networks for which all these objectives are known."""
+    """Return the networks for which all these objectives are known."""
     return [network for network in networks if all(name in of(network) for name in objectives)]
 
 
 def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Network]:
-    """Those that no cheaper network equals in accuracy, cheapest first."""
+    """Return the networks that no cheaper one equals in accuracy, cheapest first."""
     line: list[Network] = []
     ordered = sorted(networks, key=lambda n: (of(n)[cost].value, -of(n)["accuracy"].value))
     for network in ordered:
@@ -57,14 +62,22 @@ def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Networ
 
 
 def cost_of(run: Run) -> str:
+<<<<<<< HEAD
     """The cost drawn against accuracy: latency where it is an objective, else the first cost that is."""
     objectives = run.front.objectives if run.front else ()
     known = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
     return next((cost for cost in (*COSTS, *known) if cost in known), "latency")
+=======
+    """Return the cost drawn against accuracy: latency where it is an objective, else the first cost that
+    is.
+    """
+    known = [objective.name for objective in (run.front.objectives if run.front else ())]
+    return next((cost for cost in COSTS if cost in known), "latency")
+>>>>>>> 172705d (Docs: examples of one quick run; report and export: docstrings are imperative)
 
 
 def front_plot(run: Run) -> Plot:
-    """Accuracy against the first cost of the search."""
+    """Plot accuracy against the first cost of the search."""
     axes = _axes(run)
     wanted = ("accuracy", axes.cost)
     word = run_files.MEASURED if axes.cost not in TIMED else run.latencies
@@ -176,7 +189,7 @@ def _size(network: Network) -> float:
 
 
 def hover(network: Network) -> str:
-    """Everything about a network in a few lines of HTML."""
+    """Describe a network in a few lines of HTML."""
     lines = [f"<b>{network.id}</b>"]
     for word, values in (("measured", network.measured), ("predicted", network.predicted)):
         if values:
@@ -194,7 +207,7 @@ def _value_text(name: str, value: Value) -> str:
 
 
 def _limits(run: Run, cost: str, scale: units.Scale) -> tuple[list[Trace], list[Trace]]:
-    """Lines and notes for the constraints and for the reference network's latency."""
+    """Return lines and notes for the limits and for the reference network's latency."""
     shapes, notes = [], []
     limits = run.limits
     if cost in limits:

@@ -50,7 +50,7 @@ def write_report(run: Path) -> Path:
 
 
 def render(run: Run) -> str:
-    """The whole page as HTML, plotly.js included."""
+    """Render the whole page as HTML, plotly.js included."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -83,7 +83,7 @@ def render(run: Run) -> str:
 
 
 def _plots(run: Run) -> dict[str, Plot]:
-    """Every plot that the files allow, by id."""
+    """Return every plot that the files allow, by id."""
     made = [hypervolume_plot(run), timings_plot(run), learning_plot(run), coverage_plot(run)]
     if run.candidates:
         made += [front_plot(run), agreement_plot(run, cost_of(run)), agreement_plot(run, "accuracy")]
@@ -175,7 +175,7 @@ def _against(reference_s: float | None, latency_s: float) -> str:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """Labels and values for the header, those that are known."""
+    """Return labels and values for the header, those that are known."""
     device = run.profile.device if run.profile else None
     space = run.front.space if run.front else None
     engine = f"{device.engine} {device.engine_version}".strip() if device else ""
@@ -205,7 +205,7 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def _power_of_ten(count: int) -> str:
-    """An exact count as people read it.
+    """Return an exact count as people read it.
 
     >>> _power_of_ten(5200)
     '5,200'
@@ -263,7 +263,7 @@ def _front_row(network: Network, columns: Mapping[str, tuple[str, ...]]) -> Row:
 
 
 def _cell(word: str, name: str, value: Value) -> str:
-    """A value; of a measured latency also its interquartile range and the load."""
+    """Return a value as text; of a measured latency also its interquartile range and the load."""
     text = units.text(name, value.value)
     if (word, name) != ("measured", "latency") or value.spread is None:
         return text
@@ -299,7 +299,7 @@ def _calibration_rows(run: Run) -> list[Row]:
 
 
 def _drawings(run: Run) -> list[Drawing]:
-    """The exported networks, or the ends and the knee of the front where nothing is exported."""
+    """Return the exported networks, or the ends and the knee of the front where nothing is exported."""
     chosen = _chosen(run)
     widest = widest_of([network for _, network in chosen])
     return [
@@ -328,7 +328,7 @@ def _chosen(run: Run) -> list[tuple[str, Network]]:
 
 
 def _spread_out(chosen: Sequence[tuple[str, Network]]) -> list[tuple[str, Network]]:
-    """At most `MAX_DRAWN`, evenly spaced, first and last included."""
+    """Return at most `MAX_DRAWN`, evenly spaced, first and last included."""
     if len(chosen) <= MAX_DRAWN:
         return list(chosen)
     step = (len(chosen) - 1) / (MAX_DRAWN - 1)

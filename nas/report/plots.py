@@ -34,7 +34,7 @@ class Plot:
 
 
 def format_colour(number_format: str) -> str:
-    """The colour of a number format, the same in every plot and drawing."""
+    """Return the colour of a number format, the same in every plot and drawing."""
     if number_format in FORMAT_COLOURS:
         return FORMAT_COLOURS[number_format]
     return _MORE_COLOURS[sum(number_format.encode()) % len(_MORE_COLOURS)]
@@ -43,7 +43,7 @@ def format_colour(number_format: str) -> str:
 def figure(
     traces: Sequence[Trace], x: Mapping[str, Any], y: Mapping[str, Any], **layout: Any
 ) -> dict[str, Any]:
-    """Traces with the report's layout; `x` and `y` complete the axes."""
+    """Return traces with the report's layout; `x` and `y` complete the axes."""
     axis = {
         "gridcolor": GRID,
         "linecolor": OTHER,
@@ -76,14 +76,14 @@ def figure(
 
 
 def axis_title(text: str) -> dict[str, Any]:
-    """The title of an axis in the muted colour."""
+    """Return the title of an axis in the muted colour."""
     return {"text": text, "font": {"color": MUTED, "size": 12}}
 
 
 def guide(
     *, x: float | None = None, y: float | None = None, colour: str, dash: str = "dash"
 ) -> dict[str, Any]:
-    """A straight line over the whole plot at one `x` or one `y`."""
+    """Return a straight line over the whole plot at one `x` or one `y`."""
     along_x = {"x0": x, "x1": x, "y0": 0, "y1": 1, "xref": "x", "yref": "paper"}
     along_y = {"y0": y, "y1": y, "x0": 0, "x1": 1, "xref": "paper", "yref": "y"}
     line = {"color": colour, "width": 1.5, "dash": dash}
@@ -91,14 +91,14 @@ def guide(
 
 
 def note(text: str, colour: str, **place: Any) -> dict[str, Any]:
-    """A short text in the plot, without an arrow."""
+    """Return a short text in the plot, without an arrow."""
     return {"text": text, "showarrow": False, "font": {"color": colour, "size": 11}, **place}
 
 
 def polyline(
     x: Sequence[float | None], y: Sequence[float | None], *, opacity: float = 1.0, **line: Any
 ) -> Trace:
-    """A line without markers, hover or legend; broken where a coordinate is None."""
+    """Return a line without markers, hover or legend; broken where a coordinate is None."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -112,7 +112,9 @@ def polyline(
 
 
 def points(name: str, x: Sequence[float], y: Sequence[float], texts: Sequence[str], **marker: Any) -> Trace:
-    """Markers, each with a text for the pointer; `marker` is plotly's, and filled ones get a white rim."""
+    """Return markers, each with a text for the pointer; `marker` is plotly's, and filled ones get a white
+    rim.
+    """
     hollow = str(marker.get("symbol", "")).endswith("open")
     rim = {"width": 1.8} if hollow else {"width": 1, "color": "#ffffff"}
     return {

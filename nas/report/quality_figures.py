@@ -26,7 +26,7 @@ SOURCES = {
 
 
 def quality_rows(run: Run) -> list[dict[str, str]]:
-    """The table: a row per objective and origin of the networks."""
+    """Return the table: a row per objective and origin of the networks."""
     return [_cells(row) for row in _rows(run)]
 
 
@@ -58,7 +58,7 @@ def _two_decimals(value: float | None) -> str:
 
 
 def learning_plot(run: Run) -> Plot | None:
-    """Rank correlation over the number of networks learned from; None if no curve was drawn."""
+    """Plot rank correlation over the number of networks learned from; None if no curve was drawn."""
     traces: list[Trace] = []
     for row in _rows(run):
         if len(row.curve) > 1:
@@ -79,7 +79,9 @@ def learning_plot(run: Run) -> Plot | None:
 
 
 def coverage_plot(run: Run) -> Plot | None:
-    """Share of networks inside intervals against the share that should be; None without intervals."""
+    """Plot the share of networks inside intervals against the share that should be; None without
+    intervals.
+    """
     colours = {"accuracy": MEASURED, "latency": PREDICTED}
     traces: list[Trace] = [polyline([0.4, 1], [0.4, 1], color=OTHER, width=1.5, dash="dash")]
     for row in _rows(run):

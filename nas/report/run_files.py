@@ -121,7 +121,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """All there is in a run folder.
+    """Read all there is in a run folder.
 
     Raises:
         TrilobitError: not a run folder, or a file in it is broken or of another schema.
@@ -158,7 +158,7 @@ def _read_config(path: Path) -> Document:
 
 
 def _profile(folder: Path, front: Front | None) -> DeviceProfile | None:
-    """The profile that the front was searched on; before there is one, the only profile there is."""
+    """Load the profile that the front was searched on; before there is one, the only profile there is."""
     paths = sorted((folder / "profiles").glob("*.json"))
     if front is not None:
         paths = [path for path in paths if path.stem == front.device]

@@ -11,8 +11,8 @@ from nas.report.run_files import Run
 
 
 def agreement_plot(run: Run, objective: str) -> Plot | None:
-    """Predicted against measured values of one objective; None if fewer than two networks have both, or if
-    none was measured.
+    """Plot predicted against measured values of one objective; None if fewer than two networks have both, or
+    if none was measured.
     """
     everyone = having((*run.candidates, *run.evaluated), predicted, objective)
     networks = [network for network in everyone if objective in network.measured]  # counts are exact anyway
@@ -41,7 +41,7 @@ def agreement_plot(run: Run, objective: str) -> Plot | None:
 
 
 def identity(ends: Sequence[float]) -> Trace:
-    """The line on which a prediction is exact."""
+    """Return the line on which a prediction is exact."""
     return polyline(ends, ends, color=MUTED, width=1.2, dash="dash")
 
 
@@ -53,13 +53,13 @@ def _error_text(objective: str, truth: Sequence[float], guess: Sequence[float]) 
 
 
 def _tau_text(truth: Sequence[float], guess: Sequence[float]) -> str:
-    """Kendall's rank correlation; `undefined` where all values are equal."""
+    """Return Kendall's rank correlation as text; `undefined` where all values are equal."""
     tau = float(kendalltau(truth, guess).statistic)
     return "undefined" if tau != tau else f"{tau:.2f}"
 
 
 def hypervolume_plot(run: Run) -> Plot | None:
-    """Hypervolume over evaluations; None if no round was recorded."""
+    """Plot hypervolume over evaluations; None if no round was recorded."""
     rounds = run.front.rounds if run.front else ()
     if not rounds:
         return None
@@ -80,7 +80,7 @@ def hypervolume_plot(run: Run) -> Plot | None:
 
 
 def timings_plot(run: Run) -> Plot | None:
-    """Wall-clock time of each stage; None if none was recorded."""
+    """Plot the wall-clock time of each stage; None if none was recorded."""
     stages: Mapping[str, float] = run.timings.stages if run.timings else {}
     if not stages:
         return None

@@ -28,11 +28,11 @@ class Scale:
     unit: str
 
     def __call__(self, value: float) -> float:
-        """The number in this unit."""
+        """Return the number in this unit."""
         return value / self.factor
 
     def text(self, value: float) -> str:
-        """The number in this unit, three significant digits, with the unit.
+        """Return the number in this unit, three significant digits, with the unit.
 
         >>> scale_for("latency", [4e-5, 2e-4]).text(4.218e-5)
         '42.2 µs'
@@ -46,7 +46,7 @@ def _all() -> Mapping[str, Objective]:
 
 
 def scale_for(objective: str, values: Iterable[float]) -> Scale:
-    """The scale in which the largest of `values`, in SI units or a share, is at least 1."""
+    """Return the scale in which the largest of `values`, in SI units or a share, is at least 1."""
     largest = max((abs(value) for value in values), default=1.0)
     known = OBJECTIVES if objective in OBJECTIVES else _all()
     unit = known[objective].unit if objective in known else ""
@@ -56,12 +56,12 @@ def scale_for(objective: str, values: Iterable[float]) -> Scale:
 
 
 def text(objective: str, value: float) -> str:
-    """One value with the unit that fits it."""
+    """Return one value with the unit that fits it."""
     return scale_for(objective, [value]).text(value)
 
 
 def digits(value: float) -> str:
-    """Three significant digits without an exponent; whole numbers from 100 on.
+    """Return three significant digits without an exponent; whole numbers from 100 on.
 
     >>> digits(1234.4), digits(0.04217)
     ('1234', '0.0422')
@@ -72,12 +72,12 @@ def digits(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as per cent with one decimal."""
+    """Return a share as per cent with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Return seconds as people say them.
 
     >>> duration(42.3), duration(3725)
     ('42 s', '1 h 02 min')
