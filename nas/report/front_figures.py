@@ -32,13 +32,8 @@ Values = Callable[[Network], Mapping[str, Value]]
 
 
 def measured(network: Network) -> Mapping[str, Value]:
-<<<<<<< HEAD
     """Return the measured values of a network, and counts, which are exact."""
     return {**network.counted, **network.measured}
-=======
-    """Return the measured values of a network."""
-    return network.measured
->>>>>>> 172705d (Docs: examples of one quick run; report and export: docstrings are imperative)
 
 
 def predicted(network: Network) -> Mapping[str, Value]:
@@ -62,18 +57,10 @@ def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Networ
 
 
 def cost_of(run: Run) -> str:
-<<<<<<< HEAD
-    """The cost drawn against accuracy: latency where it is an objective, else the first cost that is."""
+    """Return the cost drawn against accuracy: latency where it is an objective, else the first that is."""
     objectives = run.front.objectives if run.front else ()
     known = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
     return next((cost for cost in (*COSTS, *known) if cost in known), "latency")
-=======
-    """Return the cost drawn against accuracy: latency where it is an objective, else the first cost that
-    is.
-    """
-    known = [objective.name for objective in (run.front.objectives if run.front else ())]
-    return next((cost for cost in COSTS if cost in known), "latency")
->>>>>>> 172705d (Docs: examples of one quick run; report and export: docstrings are imperative)
 
 
 def front_plot(run: Run) -> Plot:
