@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from benchmarks.headlines import headlines
+from docs.public import public
 from nas.cli.command_line import HEADINGS, command_parser
 from nas.cli.flags import CONFIGURED, OPTIONS, RUN_GROUPS
 from nas.cli.main import TEXTS
@@ -194,6 +195,7 @@ MAKERS: Mapping[str, Callable[[str], str]] = {
     "fields": document,
     "figures": headlines,
     "folders": folders,
+    "public": public,
 }
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Which networks of a front are exported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.run.front_document import Entry, Front
+from nas.run.front_document import Entry, Front, Measured, Predicted
 from nas.run.wanted import PICKS, Bounded, parse_pick
+from nas.search.limits import Limit, parse_limit
 from nas.search.loop import choose_finalists
-from nas.search.objectives import objective, to_min
+from nas.search.objectives import Objective, objective, to_min, violation
 from nas.search.units import show
 
 
@@ -64,6 +66,63 @@ def _bounded(front: Front, pick: Bounded) -> int:
             f"nearest has {show(objectives[0], nearest)}"
         )
     return int(np.where(allowed, minimised[:, 1], np.inf).argmin())
+
+
+def best(front: Front, limits: Mapping[str, str | float]) -> Entry:
+    """Return the most accurate network of a front within limits; of equally accurate ones the quickest.
+
+    Args:
+        limits: by objective, as people write them (`8ms`, `60%` of the largest network's) or in SI units.
+
+    Raises:
+        TrilobitError: an unknown objective, a limit that cannot be read, or no network within them.
+    """
+    return _first_within(front, ("accuracy", "latency"), limits)
+
+
+def fastest(front: Front, limits: Mapping[str, str | float]) -> Entry:
+    """Return the quickest network of a front within limits; of equally quick ones the most accurate.
+
+    Raises:
+        TrilobitError: as in `best`.
+    """
+    return _first_within(front, ("latency", "accuracy"), limits)
+
+
+def _first_within(front: Front, order: Sequence[str], limits: Mapping[str, str | float]) -> Entry:
+    """Return the network within limits that is first by the objectives in `order`."""
+    bounded = [_bounded_objective(front, name, limit) for name, limit in limits.items()]
+    excess = violation(bounded, _figures(front, bounded))
+    if not (excess <= 0).any():
+        nearest = front.candidates[int(excess.argmin())]
+        parts = [f"{one.name} {one.sign} {show(one, one.bound or 0.0)}" for one in bounded]
+        figures = [f"{one.name} {show(one, _figure(nearest, one.name))}" for one in bounded]
+        raise TrilobitError(
+            f"no network of the front has {', '.join(parts)}; the nearest, {nearest.id}, has "
+            f"{', '.join(figures)}"
+        )
+    sought = [objective(name) for name in order]
+    costs = to_min(sought, _figures(front, sought))
+    costs[excess > 0] = np.inf
+    return front.candidates[int(np.lexsort(costs.T[::-1])[0])]
+
+
+def _bounded_objective(front: Front, name: str, limit: str | float) -> Objective:
+    known = objective(name)
+    value = parse_limit(limit, known) if isinstance(limit, str) else Limit(float(limit))
+    return replace(known, bound=value.resolve(_figure(front.largest, name) if value.relative else 0.0))
+
+
+def _figures(front: Front, objectives: Sequence[Objective]) -> np.ndarray:
+    """Return (n, m) values of the candidates."""
+    rows = [[_figure(entry, known.name) for known in objectives] for entry in front.candidates]
+    return np.array(rows, np.float64).reshape(len(rows), len(objectives))
+
+
+def _figure(entry: Entry, name: str) -> float:
+    """Return a network's measured value, or the predicted one where nothing is measured; NaN if unknown."""
+    figure: Measured | Predicted | None = entry.measured.get(name) or entry.predicted.get(name)
+    return float("nan") if figure is None or figure.value is None else figure.value
 
 
 def knee(minimised: np.ndarray) -> int:

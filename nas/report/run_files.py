@@ -144,6 +144,25 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def run_of_front(folder: Path, front: Front) -> Run:
+    """Return a run of which only the front is known."""
+    candidates, evaluated = (tuple(map(_network, entries)) for entries in (front.candidates, front.evaluated))
+    reference = _network(front.reference) if front.reference else None
+    return Run(
+        folder=folder,
+        config={},
+        env=None,
+        profile=None,
+        quality=None,
+        front=front,
+        timings=None,
+        candidates=candidates,
+        evaluated=evaluated,
+        reference=reference,
+        exports=(),
+    )
+
+
 def _read_config(path: Path) -> Document:
     try:
         return tomllib.loads(path.read_text())

@@ -5,7 +5,7 @@ sizes. What competes for the machine is part of what a service sees, and is not 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
@@ -17,10 +17,14 @@ from nas.export.library.library import OtherProcessorError, require_machine, sto
 from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
 from nas.export.package import hash_of
 from nas.run.command_sections import BenchSection
+from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
 from nas.search.units import show
 from nas.serving.serving import PERCENTILES, Serving
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FEWEST_CALLS = 100  # below which a 99th percentile is the slowest call
 START_S = 60.0  # of one setting: to load the file, and for its first calls
@@ -41,10 +45,23 @@ class Bench:
     settings: tuple[Serving, ...]
     load: float | None
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each setting: percentiles in seconds as `p50_s`, images per second.
+
+        Raises:
+            TrilobitError: pandas is not installed.
+        """
+        return frame([_row(setting) for setting in self.settings])
+
+
+def _row(setting: Serving) -> dict[str, Any]:
+    row = {name: value for name, value in vars(setting).items() if name != "percentiles_s"}
+    return row | {f"p{percent}_s": seconds for percent, seconds in setting.percentiles_s.items()}
+
 
 def bench(
     model: Path,
-    section: BenchSection = BenchSection(),  # noqa: B008  # frozen
+    section: BenchSection | None = None,
     *,
     run_library: bool = False,
     reporter: Reporter = QUIET,
@@ -53,12 +70,13 @@ def bench(
 
     Args:
         model: an ONNX file, a library or the folder of an exported network.
-        section: threads, batch sizes and seconds.
+        section: threads, batch sizes and seconds; None takes the defaults.
         run_library: whether the machine code of a library may run.
 
     Raises:
         TrilobitError: no such file, it cannot be loaded here, or it has another batch size.
     """
+    section = section or BenchSection()
     file = model / MODEL_FILE if model.is_dir() else model
     if not file.is_file():
         raise TrilobitError(

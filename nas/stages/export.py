@@ -32,17 +32,32 @@ SHOWN = 5  # names in a line
 
 
 def run_export(run: Run, reporter: Reporter) -> list[Path]:
-    """Export `export.count` networks of the front and return the manifests' paths. A network whose file or
+    """Export the networks that the configuration picks; return the manifests' paths. A network whose file or
     library disagrees with the simulation is left out, with a line that says why.
 
     Raises:
         TrilobitError: there is no front, it is of another space, a library is wanted that cannot be, or every
             network disagrees.
     """
+    config = run.config.export
+    return export_networks(run, config.pick, config.count, run.export_path, reporter)
+
+
+def export_networks(
+    run: Run, picks: Sequence[str], count: int, target: Path, reporter: Reporter
+) -> list[Path]:
+    """Export networks of the front to folders in `target`; return the manifests' paths.
+
+    Args:
+        picks, count: see `nas.export.selection.pick`.
+
+    Raises:
+        TrilobitError: as in `run_export`.
+    """
     front = read_front(run.front_path, run.family.space())
     if run.config.export.sign:
         private_key(Path(run.config.export.sign))  # refused before the work
-    chosen = pick(front, run.config.export.pick, run.config.export.count)
+    chosen = pick(front, picks, count)
     contexts = [ExportContext.of(run.family, entry) for entry in chosen]
     if library_target(run):
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]
@@ -57,8 +72,8 @@ def run_export(run: Run, reporter: Reporter) -> list[Path]:
     files: dict[str, bytes] = {}
     for network, latency in zip(exported, latencies, strict=True):
         files |= exported_files(run, network, latency)
-    _say_kept(run, replace_written(run.export_path, files), reporter)
-    return [run.export_path / network.context.entry.id / MANIFEST for network in exported]
+    _say_kept(target, replace_written(target, files), reporter)
+    return [target / network.context.entry.id / MANIFEST for network in exported]
 
 
 def _build_all(
@@ -99,8 +114,8 @@ def _say_tuning(tunings: Sequence[Tuning], reporter: Reporter) -> None:
     )
 
 
-def _say_kept(run: Run, kept: Sequence[str], reporter: Reporter) -> None:
+def _say_kept(target: Path, kept: Sequence[str], reporter: Reporter) -> None:
     if kept:
         more = f" and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
-        line = f"kept in {run.export_path}, not of this export: {', '.join(kept[:SHOWN])}{more}"
+        line = f"kept in {target}, not of this export: {', '.join(kept[:SHOWN])}{more}"
         reporter.say(line)

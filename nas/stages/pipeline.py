@@ -1,7 +1,7 @@
 """All stages in order, skipping what is there and unchanged."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
@@ -59,11 +59,21 @@ def run_stage(run: Run, stage: str, reporter: Reporter) -> float:
 
 
 def run_all(run: Run, reporter: Reporter) -> None:
-    """Everything from profile to report."""
+    """Run everything from profile to report."""
+    run_stages(run, STAGES, reporter)
+
+
+def run_stages(run: Run, stages: Sequence[str], reporter: Reporter) -> None:
+    """Run stages in order, after saying what is searched and how long that will take.
+
+    Raises:
+        TrilobitError: a limit that nothing can meet, or whatever a stage refuses.
+    """
     _require_fp32(run)
-    expected = preflight(run, reporter).time if not run.is_done("export") else Estimate({})
+    last = next(stage for stage in reversed(stages) if stage != "report")
+    expected = preflight(run, reporter).time if not run.is_done(last) else Estimate({})
     took_s: dict[str, float] = {}
-    for stage in STAGES:
+    for stage in stages:
         took_s[stage] = run_stage(run, stage, reporter)
         if took_s[stage] and (left_s := expected.left_s(took_s)) >= 1:
             reporter.say(f"about {duration(left_s)} left")

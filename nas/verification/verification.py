@@ -8,7 +8,7 @@ another machine has another speed. Nothing of the folder is loaded in this proce
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
@@ -26,12 +26,16 @@ from nas.export.manifest import (
 )
 from nas.export.package import hash_of
 from nas.export.signature import fingerprint, is_signed, public_key
+from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
 from supernet.data.dataset import Dataset, load_data
 from supernet.space.space import candidate_id
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 16  # digits of a hash
 
@@ -77,6 +81,16 @@ class Verification:
     def holds(self) -> bool:
         """Whether all that must hold holds."""
         return not self.broken
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each thing that was looked at.
+
+        Raises:
+            TrilobitError: pandas is not installed.
+        """
+        return frame(
+            [{"network": name, **vars(one)} for name, found in self.findings.items() for one in found]
+        )
 
     def require(self) -> None:
         """Raise unless all that must hold holds.

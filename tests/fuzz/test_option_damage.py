@@ -13,11 +13,12 @@ import pytest
 import tomli_w
 
 from nas.cli.command_line import EXAMPLES, parse_words
-from nas.cli.configuration import configure
 from nas.cli.flags import CONFIGURED, OWN, RUN_GROUPS
+from nas.cli.given import given_options
 from nas.cli.main import TEXTS
 from nas.run.config import RunConfig, SearchSection
 from nas.run.config_file import parse_config, read_config, render_config
+from nas.run.configuration import configure
 from tests.fuzz.mutations import (
     VALUES,
     Attempt,
@@ -139,7 +140,9 @@ def test_damaged_command_lines_are_understood_or_refused_in_one_line(
     def use(words: Sequence[str]) -> None:
         arguments = parse_words(words, TEXTS)
         if not isinstance(arguments, str) and arguments.command in CONFIGURED:
-            configure(arguments)
+            configure(
+                given_options(arguments), arguments.output, stage=arguments.command, file=arguments.config
+            )
 
     lines = list(damaged_command_lines(np.random.default_rng(1)))
     counts = require_sound(try_out(" ".join(words)[:200], lambda words=words: use(words)) for words in lines)

@@ -146,12 +146,16 @@ def test_what_has_no_effect_is_commented(
 
 def test_more_threads_than_cores_are_commented(monkeypatch: pytest.MonkeyPatch) -> None:
     from nas.cli.command_line import parse_words
-    from nas.cli.configuration import configure
+    from nas.cli.given import given_options
+    from nas.run.configuration import configure
 
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     arguments = parse_words(["profile", "--threads", "64", "-o", "nowhere/run"], {"profile": "profile"})
     assert not isinstance(arguments, str)
-    assert any("this machine has 2 cores" in note for note in configure(arguments).notes)
+    assert any(
+        "this machine has 2 cores" in note
+        for note in configure(given_options(arguments), arguments.output, stage="profile").notes
+    )
 
 
 # -- what is remembered of the command ----------------------------------------------------------------
@@ -237,8 +241,9 @@ def test_files_that_nobody_can_mean_are_one_line(
 def test_rendered_defaults_need_no_reset_note(tmp_path: Path, recorded: str) -> None:
     (tmp_path / "run.toml").write_text(render_config(RunConfig()))
     from nas.cli.command_line import parse_words
-    from nas.cli.configuration import configure
+    from nas.cli.given import given_options
+    from nas.run.configuration import configure
 
     arguments = parse_words(["profile", "-o", str(tmp_path)], {"profile": "profile"})
     assert not isinstance(arguments, str)
-    assert not configure(arguments).notes
+    assert not configure(given_options(arguments), arguments.output, stage="profile").notes

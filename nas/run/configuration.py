@@ -1,20 +1,18 @@
-"""From a command line, a file and a run folder to one configuration, and what to tell people about it.
+"""From options, a file and a run folder to one configuration, and what to tell people about it.
 
 Nothing here needs an engine, so that whatever is wrong is said at once.
 """
 
-import argparse
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hw_profiles.errors import TrilobitError, did_you_mean, shown
+from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.redaction import redacted
 from hw_profiles.runtimes.plugin import SECTION
-from nas.cli.flags import LIMITS, OPTIONS
-from nas.run.config import OF_ONE_ENGINE, RunConfig
+from nas.run.config import OF_ONE_ENGINE, RunConfig, section_options
 from nas.run.config_file import parse_config, read_document
 from nas.run.defaults import with_defaults
 from nas.run.registry import STAGES
@@ -51,51 +49,53 @@ class Configuration:
     notes: tuple[str, ...]
 
 
-def configure(arguments: argparse.Namespace) -> Configuration:
-    """Return the configuration file, else the one in the run folder, else the defaults; the options on top.
+def configure(
+    given: Mapping[str, Any],
+    folder: Path,
+    *,
+    stage: str = "run",
+    file: Path | None = None,
+    reset: bool = False,
+) -> Configuration:
+    """Return the configuration of a file, else that of the run folder, else the defaults; options on top.
+
+    Args:
+        given: options by name, `section.key`; they win.
+        folder: of the run.
+        stage: what is to be done, `run` for all of it: only the first stages may begin a run.
+        file: TOML with the sections of `run.toml`.
+        reset: start from the defaults, not from what the folder's `run.toml` says.
 
     Raises:
         TrilobitError: something is not allowed, does not exist, or there is no run to go on with.
     """
-    given = _given(arguments)
-    record = arguments.output / RECORD
-    kept = record.exists() and arguments.config is None and not arguments.reset
-    path = record if kept else arguments.config
+    given = _lasting(given)
+    record = folder / RECORD
+    kept = record.exists() and file is None and not reset
+    path = record if kept else file
     document = read_document(path) if path is not None else {}
     before = parse_config(document, origin=str(path or ""))
     merged = _merged(document, given)
     parse_config(merged, origin="")
     _check_files(given if kept else {**_named(before), **given})
-    _check_folder(arguments.command, arguments.output)
+    _check_folder(stage, folder)
     filled, note = with_defaults(merged)
     config = parse_config(filled, origin="")
     kept_note = _kept_note(record, before, given) if kept else ""
     return Configuration(config, tuple(line for line in (kept_note, note, *_comments(config)) if line))
 
 
-def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the options of the command line by name, `section.key`."""
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(arguments).items()
-        if value is not None and ("." in name or name == "seed")
-    }
-    given |= {LIMITS + limited: limit for limited, limit in given.pop(LIMITS, ())}
-    if "export.count" in given and "export.pick" not in given:  # a spread, whatever was picked before
-        given["export.pick"] = ()
-    if str(given.get("space.name", "")).endswith(FILE):
-        given["space.name"] = str(Path(given["space.name"]).resolve())
-    for name in ("fit.prior", "export.sign"):  # paths that stay in the folder's run.toml
-        if given.get(name):
-            given[name] = str(Path(given[name]).resolve())
-    if rpc := getattr(arguments, "rpc", None):
-        kind, tracker = rpc
-        if kind != "tracker":
-            raise TrilobitError(
-                f"--rpc {shown(kind)}: only 'tracker' is known; write --rpc tracker HOST:PORT"
-            )
-        given = {"device.name": "tvm", **given, "device.tracker": tracker}
-    return given
+def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options as `run.toml` keeps them: paths whole, a new count without old picks."""
+    lasting = dict(given)
+    if "export.count" in lasting and "export.pick" not in lasting:  # a spread, whatever was picked before
+        lasting["export.pick"] = ()
+    if str(lasting.get("space.name", "")).endswith(FILE):
+        lasting["space.name"] = str(Path(lasting["space.name"]).resolve())
+    for name in ("fit.prior", "export.sign"):
+        if lasting.get(name):
+            lasting[name] = str(Path(lasting[name]).resolve())
+    return lasting
 
 
 def _merged(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,17 +158,17 @@ def _nearby(path: Path) -> str:
         return ""
 
 
-def _check_folder(command: str, folder: Path) -> None:
+def _check_folder(stage: str, folder: Path) -> None:
     """Refuse to go on with a run that is not there.
 
     Raises:
         TrilobitError: the folder holds no run.
     """
-    if command in BEGIN or (folder / RECORD).exists():
+    if stage in BEGIN or (folder / RECORD).exists():
         return
-    before = ", ".join(f"`nas {stage}`" for stage in STAGES[: STAGES.index(command)])
+    before = ", ".join(f"`nas {earlier}`" for earlier in STAGES[: STAGES.index(stage)])
     raise TrilobitError(
-        f"{folder}: not a run folder (no {RECORD}){other_runs(folder)}; `nas {command}` comes after "
+        f"{folder}: not a run folder (no {RECORD}){other_runs(folder)}; `nas {stage}` comes after "
         f"{before}; `nas run -o {folder}` does all"
     )
 
@@ -188,7 +188,7 @@ def _kept_note(record: Path, before: RunConfig, given: Mapping[str, Any]) -> str
     """Return what the folder says that neither the defaults nor the command line do."""
     kept = [
         f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
-        for name, option in OPTIONS.items()
+        for name, option in section_options().items()
         if name not in given
         and not (option.section == SECTION and "device.name" in given)
         and (value := _value(before, name, option.default)) != option.default

@@ -1,0 +1,1 @@
+"""What `import nas` offers: verbs are functions, results are frozen nouns."""

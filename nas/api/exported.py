@@ -1,0 +1,141 @@
+"""Exported networks: folders that hold an ONNX file, what was measured through it, and hashes of both."""
+
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_atomic
+from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
+from nas.export.written import written_networks
+from nas.run.frames import frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """One exported network.
+
+    Attributes:
+        folder: that holds it.
+        id: of the network.
+        test_accuracy: share of right labels among `test_images`, through the file.
+        latency_s, iqr_s: median and interquartile range, measured interleaved with the others at export.
+        of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
+            cannot run that.
+        size_bytes: of the ONNX file.
+        low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
+        load: of the machine when the latency was measured; None where unknown.
+        replayed: whether the latency was looked up in a profile, not measured.
+    """
+
+    folder: Path
+    id: str
+    test_accuracy: float
+    test_images: int
+    latency_s: float
+    iqr_s: float
+    of_largest: float | None
+    size_bytes: int
+    low_bit: int
+    layers: int
+    load: float | None = None
+    replayed: bool = False
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the test accuracy, the test images being a sample (binomial)."""
+        return math.sqrt(self.test_accuracy * (1 - self.test_accuracy) / self.test_images)
+
+    @property
+    def model(self) -> Path:
+        """The ONNX file."""
+        return self.folder / MODEL_FILE
+
+    @property
+    def manifest(self) -> Manifest:
+        """Everything that was measured of it.
+
+        Raises:
+            TrilobitError: the file is gone, or was changed into something that is no manifest.
+        """
+        return read_manifest(self.folder)
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the ONNX file to `path`, or the whole folder where `path` does not end in `.onnx`.
+
+        Raises:
+            TrilobitError: there is such a folder already.
+        """
+        target = Path(path)
+        if target.suffix == ".onnx":
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(target, self.model.read_bytes())
+            return target
+        if target.exists():
+            raise TrilobitError(
+                f"{target}: exists already; give another folder, or a file that ends in .onnx"
+            )
+        shutil.copytree(self.folder, target)
+        return target
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Exported networks, the fastest first."""
+
+    networks: tuple[ExportedNetwork, ...]
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    def __iter__(self) -> Iterator[ExportedNetwork]:
+        return iter(self.networks)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Return a row for each network, in SI units.
+
+        Raises:
+            TrilobitError: pandas is not installed.
+        """
+        rows = [{**vars(network), "standard_error": network.standard_error} for network in self.networks]
+        return frame(rows, "id")
+
+
+def read_exported(folder: Path) -> ExportedNetwork:
+    """Return the exported network in a folder; whether its manifest tells the truth is `verify`'s question.
+
+    Raises:
+        TrilobitError: there is none, or its manifest is of another version.
+    """
+    return exported_network(folder, read_manifest(folder))
+
+
+def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
+    """Return the figures of one manifest."""
+    accuracy, latency, formats = manifest.accuracy, manifest.latency, manifest.policy.values()
+    return ExportedNetwork(
+        folder,
+        manifest.id,
+        accuracy.test,
+        accuracy.n,
+        latency.median_s,
+        latency.iqr_s,
+        latency.ratios.get("largest/fp32"),
+        manifest.files[MODEL_FILE].bytes,
+        sum(number_format != "fp32" for number_format in formats),
+        len(formats),
+        latency.load,
+        latency.replayed,
+    )
+
+
+def read_exports(folder: Path) -> Exported:
+    """Return all exported networks in a folder; none where there are none."""
+    networks = map(read_exported, written_networks(folder, MANIFEST))
+    return Exported(tuple(sorted(networks, key=lambda network: network.latency_s)))
