@@ -18,7 +18,8 @@ from harness import Row, argument_parser, interquartile_range, one_core, report
 from sklearn.ensemble import GradientBoostingRegressor
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import OPS, LayerSpec
+from hw_profiles.graph.key import KINDS
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import Estimate, MeasurePlan
@@ -55,11 +56,11 @@ class Truth:
     """
 
     profile: DeviceProfile
-    layers: tuple[LayerSpec, ...]
+    layers: tuple[Layer, ...]
     networks: tuple[Workload, ...]
-    usage: Mapping[LayerSpec, float]
+    usage: Mapping[Layer, float]
 
-    def part(self, chosen: Sequence[LayerSpec]) -> DeviceProfile:
+    def part(self, chosen: Sequence[Layer]) -> DeviceProfile:
         """As if only these had been measured."""
         table = {layer: self.profile.table[layer] for layer in chosen}
         return replace(self.profile, table=table, estimates={}, calibration=None)
@@ -192,7 +193,7 @@ def _figures(truth: Truth, filled: DeviceProfile) -> dict[str, float]:
     }
 
 
-def _networks_timed(layers: Mapping[LayerSpec, object]) -> int:
+def _networks_timed(layers: Mapping[Layer, object]) -> int:
     """Distinct probe networks of units and of the poolings they build on: what measuring them takes."""
     probes = [in_context(layer) for layer in layers]
     while pools := {in_context(pool) for probe in probes for _, pool in probe.pools} - set(probes):
@@ -232,10 +233,10 @@ def _boosted(truth: Truth, part: DeviceProfile, rng: np.random.Generator) -> Dev
     )
 
 
-def _raw(layers: Sequence[LayerSpec]) -> np.ndarray:
+def _raw(layers: Sequence[Layer]) -> np.ndarray:
     """(n, 9) the numbers of a unit as they stand."""
     sizes = [(*one.in_shape, one.out_channels, one.kernel, one.stride, one.groups) for one in layers]
-    kinds = [(OPS.index(one.op), one.activation_format == "fp32") for one in layers]
+    kinds = [(KINDS.index(one.kind), one.activation_format == "fp32") for one in layers]
     return np.column_stack([sizes, kinds]).astype(float)
 
 

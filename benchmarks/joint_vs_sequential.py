@@ -325,7 +325,7 @@ def speed_rows(task: Task, profile: DeviceProfile) -> Iterator[Row]:
     gains: dict[str, list[float]] = {}
     for layer in distinct_layers(task.space, task.family.terms()):
         if (layer.weight_format, layer.activation_format) == ("int8", "int8"):
-            plain = profile.cost_s(replace(layer, weight_format=FP32, activation_format=FP32))
+            plain = profile.cost_s(layer.with_formats(FP32, FP32))
             if (own := profile.cost_s(layer)) > 0:
                 gains.setdefault(layer_kind(layer), []).append(plain / own)
     for kind, ratios in gains.items():

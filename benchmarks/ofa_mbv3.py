@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.mkldnn import to_mkldnn
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.published_tables import import_table
 from predictors.table import CostTable, compile_table
@@ -164,7 +164,7 @@ def published_layers(name: str = "ofa-mbv3-w1.2") -> MobileLayers:
     return family.layers
 
 
-Placed = tuple[int, LayerSpec]  # a unit in a network of this resolution
+Placed = tuple[int, Layer]  # a unit in a network of this resolution
 
 
 def latency_table(space: SearchSpace, profiles: Mapping[int, DeviceProfile]) -> CostTable:

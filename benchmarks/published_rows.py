@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from predictors.features import ARCHITECTURE
 from predictors.latency.unit_features import format_bits
 from predictors.table import CostTable, Positions, compile_table
@@ -148,27 +148,27 @@ def bert_costs() -> CostTable:
     return CostTable(Positions(strides, offsets), values.astype(np.float64))
 
 
-def integer_macs(layer: LayerSpec) -> float:
+def integer_macs(layer: Layer) -> float:
     """Multiply-adds on integers."""
     return macs(layer) * (layer.activation_format != "fp32")
 
 
-def weight_bytes(layer: LayerSpec) -> float:
+def weight_bytes(layer: Layer) -> float:
     """Of weights, packed."""
     return params(layer) * format_bits(layer.weight_format) / 8
 
 
-def tensor_bytes(layer: LayerSpec) -> float:
+def tensor_bytes(layer: Layer) -> float:
     """Of the tensors that a layer reads and writes."""
     read = np.prod(layer.in_shape) * format_bits(layer.in_format)
     return float(read + np.prod(layer.out_shape) * format_bits(layer.out_format)) / 8
 
 
-def conversions(layer: LayerSpec) -> float:
+def conversions(layer: Layer) -> float:
     """1 where a tensor changes its format."""
-    return float(layer.op in ("quantize", "dequantize"))
+    return float(layer.kind in ("quantize", "dequantize"))
 
 
-def converted(layer: LayerSpec) -> float:
+def converted(layer: Layer) -> float:
     """Elements that change their format."""
     return conversions(layer) * float(np.prod(layer.in_shape))

@@ -20,7 +20,7 @@ import tvm
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.interleave import Pulse, Timed, interleaved
@@ -71,7 +71,7 @@ DEPTHWISE = (
 )
 
 
-def pointwise(positions: int, out: int, channels: int) -> LayerSpec:
+def pointwise(positions: int, out: int, channels: int) -> Layer:
     """A matrix product as the unit that it is in a network."""
     if positions == 1:
         return LayerSpec("linear", (channels, 1, 1), out, weight_format="int8", activation_format="int8")
@@ -79,14 +79,14 @@ def pointwise(positions: int, out: int, channels: int) -> LayerSpec:
     return LayerSpec("conv", (channels, size, size), out, 1, 1, 1, "relu", "int8", "int8")
 
 
-def depthwise(kernel: int, stride: int, size: int, channels: int) -> LayerSpec:
+def depthwise(kernel: int, stride: int, size: int, channels: int) -> Layer:
     """One filter per channel."""
     return LayerSpec(
         "conv", (channels, size, size), channels, kernel, stride, channels, "relu", "int8", "int8"
     )
 
 
-def ours(layer: LayerSpec, unit: CompiledUnit, target: TvmTarget, library: Path) -> Timed:
+def ours(layer: Layer, unit: CompiledUnit, target: TvmTarget, library: Path) -> Timed:
     """Our unit, ready to be timed, its result checked."""
     work = single(layer)
     plan = plan_network(work, {layer.key(): unit})
@@ -102,7 +102,7 @@ def ours(layer: LayerSpec, unit: CompiledUnit, target: TvmTarget, library: Path)
     return run
 
 
-def ort_model(layer: LayerSpec) -> bytes:
+def ort_model(layer: Layer) -> bytes:
     """The unit as ONNX with codes at its edges: float conversions are taken off."""
     builder = WorkloadBuilder(layer.in_shape)
     builder.add("unit", layer, INPUT)
@@ -156,7 +156,7 @@ def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -
 
 
 def rows(
-    plan: MeasurePlan, shapes: Sequence[tuple[str, LayerSpec]], pulse: Pulse, target: TvmTarget
+    plan: MeasurePlan, shapes: Sequence[tuple[str, Layer]], pulse: Pulse, target: TvmTarget
 ) -> list[Row]:
     """Measure all shapes, each in turns with ORT."""
     database = Database(default_database(), target)
@@ -190,7 +190,7 @@ def rows(
     return result
 
 
-def all_shapes() -> list[tuple[str, LayerSpec]]:
+def all_shapes() -> list[tuple[str, Layer]]:
     """Every shape with its name."""
     shapes = [(f"pointwise {m} x {n} x {k}", pointwise(m, n, k)) for m, n, k in POINTWISE]
     return shapes + [

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.space.space import Genomes, SearchSpace
@@ -102,7 +102,7 @@ class PeakTable:
 
 
 def compile_table(
-    space: SearchSpace, terms: Sequence[CostTerm], costs: Sequence[Callable[[LayerSpec], float]]
+    space: SearchSpace, terms: Sequence[CostTerm], costs: Sequence[Callable[[Layer], float]]
 ) -> CostTable:
     """Evaluate every term at every combination of its genes, in each kind of cost.
 
@@ -217,7 +217,7 @@ def _positions(space: SearchSpace, terms: Sequence[Term]) -> Positions:
     return Positions(strides, np.array(ends[:-1], np.float32))
 
 
-def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[LayerSpec, ...]:
+def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[Layer, ...]:
     """Every layer that some network of the space has, once, sorted by key: what a profile must hold."""
     layers = {layer for term in terms for genes in _combinations(space, term) for layer in term.layers(genes)}
-    return tuple(sorted(layers, key=LayerSpec.key))
+    return tuple(sorted(layers, key=Layer.key))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
@@ -29,7 +29,7 @@ WHOLE = 24  # networks of each precision "measured" as a whole, half of them hel
 DEVICE = DeviceInfo("made-up-cpu", "no CPU", "formula", "1", "none", integer_sums="exact")
 
 
-def layer_s(layer: LayerSpec) -> float:
+def layer_s(layer: Layer) -> float:
     """Overhead, memory and arithmetic; int8 helps all but depthwise convolutions."""
     touched = np.prod(layer.in_shape) + np.prod(layer.out_shape)
     work_s = float(touched) / 8e9 + macs(layer) / 2e10

@@ -3,12 +3,15 @@
 `GraphBuilder` has a method for each kind of layer and works the shapes out: families and importers use it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
-from hw_profiles.graph.workload import Workload
+from hw_profiles.graph.attributes import Value
+from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
+from hw_profiles.graph.tensor_type import TensorType, image_type
+from hw_profiles.graph.workload import Feed, Workload
 
+_CONVERSIONS = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize"}  # -> in names of layers
 DEPTHWISE = 0  # as a number of groups: one for every channel that is read
 
 
@@ -28,54 +31,75 @@ class WorkloadBuilder:
     A tensor is quantized once for all that read it in one format, but dequantized for each: that is how
     engines that fuse DequantizeLinear -> op -> QuantizeLinear groups run it, whatever the graph says. From
     one integer format to another it goes through fp32.
+
+    Args:
+        in_shape: (channels, height, width) of the image that the network reads.
+        feeds: what the network reads where that is not one image.
     """
 
-    def __init__(self, in_shape: tuple[int, int, int], in_format: str = FP32) -> None:
-        self._in_shape, self._in_format = in_shape, in_format
+    def __init__(
+        self, in_shape: Sequence[int] = (), in_format: str = FP32, *, feeds: Sequence[Feed] = ()
+    ) -> None:
+        self._feeds = tuple(feeds) or (Feed("image", image_type(in_shape, in_format)),)
         self._names: list[str] = []
-        self._layers: list[LayerSpec] = []
+        self._layers: list[Layer] = []
         self._inputs: list[tuple[int, ...]] = []
+        self._types: list[TensorType] = []
+        self._producers: list[str] = []  # of each tensor
         self._quantized: dict[tuple[int, str], int] = {}
 
+    def type(self, tensor: int) -> TensorType:
+        """Return what is known of a tensor."""
+        return self._types[tensor] if tensor >= 0 else self._feeds[-1 - tensor].type
+
     def shape(self, tensor: int) -> tuple[int, int, int]:
-        """Shape of a tensor, named by the index of the layer that gives it."""
-        return self._in_shape if tensor == INPUT else self._layers[tensor].out_shape
+        """Return (channels, height, width) of a tensor of images; 1 x 1 of features."""
+        channels, height, width = (*map(int, self.type(tensor).shape[1:]), 1, 1)[:3]
+        return channels, height, width
 
     def format(self, tensor: int) -> str:
-        """Number format of a tensor."""
-        return self._in_format if tensor == INPUT else self._layers[tensor].out_format
+        """Return the number format of a tensor."""
+        return self.type(tensor).format
 
-    def add(self, name: str, layer: LayerSpec, *tensors: int) -> int:
-        """Append `layer` reading `tensors`, converted to the layer's format where they have another; gives
-        its index.
+    def add(self, name: str, layer: Layer, *tensors: int) -> int:
+        """Append `layer` reading `tensors`, converted to the layer's formats where they have others; return
+        the (first) tensor that it gives.
         """
-        sources = tuple(self._as_format(tensor, layer.in_format) for tensor in tensors)
-        return self._append(name, layer, sources)
+        pairs = zip(tensors, layer.inputs, strict=True)
+        return self._append(name, layer, tuple(self._as_format(tensor, x.format) for tensor, x in pairs))
 
-    def build(self) -> Workload:
-        """The finished workload."""
-        return Workload(tuple(self._names), tuple(self._layers), tuple(self._inputs), self._in_format)
+    def build(self, *outputs: int) -> Workload:
+        """Return the finished workload, which gives the last tensor unless others are named."""
+        layers, inputs = tuple(self._layers), tuple(self._inputs)
+        return Workload(tuple(self._names), layers, inputs, feeds=self._feeds, outputs=outputs)
 
-    def _append(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> int:
+    def _append(self, name: str, layer: Layer, sources: tuple[int, ...]) -> int:
         self._names.append(name)
         self._layers.append(layer)
         self._inputs.append(sources)
-        return len(self._layers) - 1
+        self._types += layer.outputs
+        self._producers += [name] * len(layer.outputs)
+        return len(self._types) - len(layer.outputs)
 
     def _as_format(self, tensor: int, wanted: str) -> int:
-        found = self.format(tensor)
-        if found == wanted:
+        found = self.type(tensor)
+        if found.format == wanted:
             return tensor
         if (tensor, wanted) in self._quantized:
             return self._quantized[tensor, wanted]
-        origin, result = "input" if tensor == INPUT else self._names[tensor], tensor
-        for layer in conversion(self.shape(tensor), found, wanted):
-            name = f"{origin}.{layer.op}"
+        origin, result = self._origin(tensor), tensor
+        for layer in convert(found, wanted):
+            name = f"{origin}.{_CONVERSIONS[layer.op]}"
             unique = f"{name}.{len(self._names)}" if name in self._names else name
             result = self._append(unique, layer, (result,))
         if wanted != FP32:
             self._quantized[tensor, wanted] = result
         return result
+
+    def _origin(self, tensor: int) -> str:
+        if tensor >= 0:
+            return self._producers[tensor]
+        return "input" if tensor == INPUT else self._feeds[-1 - tensor].name
 
 
 class GraphBuilder:
@@ -93,9 +117,16 @@ class GraphBuilder:
     ((10, 1, 1), 'classifier')
     """
 
-    def __init__(self, in_shape: tuple[int, int, int], in_format: str = FP32) -> None:
-        self._net = WorkloadBuilder(in_shape, in_format)
+    def __init__(
+        self, in_shape: Sequence[int] = (), in_format: str = FP32, *, feeds: Sequence[Feed] = ()
+    ) -> None:
+        self._net = WorkloadBuilder(in_shape, in_format, feeds=feeds)
         self.input = INPUT
+        self.inputs = tuple(-1 - i for i in range(max(1, len(feeds))))
+
+    def type(self, x: int) -> TensorType:
+        """Return what is known of a tensor."""
+        return self._net.type(x)
 
     def shape(self, x: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of a tensor."""
@@ -214,9 +245,25 @@ class GraphBuilder:
         spec = LayerSpec("mbconv", shape, *sizes, *formats(precision), expanded, squeeze, residual)
         return self._net.add(name, spec, x)
 
-    def build(self) -> Workload:
-        """Return the finished workload."""
-        return self._net.build()
+    def op(
+        self,
+        name: str,
+        op: str,
+        *tensors: int,
+        activation: str = "none",
+        weight_format: str = FP32,
+        **attributes: Value | None,
+    ) -> int:
+        """Append any operation of the table by its own name, with its attributes; it computes in the formats
+        of the tensors that it reads. Where it gives several tensors, the others follow the one returned.
+        """
+        types = map(self.type, tensors)
+        layer = Layer.of(op, *types, activation=activation, weight_format=weight_format, **attributes)
+        return self._net.add(name, layer, *tensors)
+
+    def build(self, *outputs: int) -> Workload:
+        """Return the finished workload, which gives the last tensor unless others are named."""
+        return self._net.build(*outputs)
 
     def _convolution(
         self,
@@ -248,24 +295,34 @@ def formats(precision: Precision | str) -> tuple[str, str]:
     return (precision, precision) if isinstance(precision, str) else (precision.weight, precision.activation)
 
 
-def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
-    """The boundary layers that turn a tensor of format `found` into `wanted`: none, one, or two where neither
-    is fp32, since every change goes through fp32.
+def convert(x: TensorType, wanted: str) -> tuple[Layer, ...]:
+    """Return the layers that turn a tensor into the format `wanted`: none, one, or two where neither is fp32,
+    since every change goes through fp32.
+    """
+    if x.format == wanted:
+        return ()
+    steps: list[Layer] = []
+    if x.format != FP32:
+        steps.append(Layer.of("DequantizeLinear", x))
+    if wanted != FP32:
+        steps.append(Layer.of("QuantizeLinear", TensorType(x.shape), to=wanted))
+    return tuple(steps)
 
-    >>> [layer.op for layer in conversion((8, 4, 4), "int8", "int4")]
+
+def conversion(shape: Sequence[int], found: str, wanted: str) -> tuple[Layer, ...]:
+    """Return the layers that turn a tensor (channels, height, width) of format `found` into `wanted`.
+
+    >>> [layer.kind for layer in conversion((8, 4, 4), "int8", "int4")]
     ['dequantize', 'quantize']
     """
-    if found == wanted:
-        return ()
-    steps = [("dequantize", found)] * (found != FP32) + [("quantize", wanted)] * (wanted != FP32)
-    return tuple(LayerSpec(op, shape, shape[0], activation_format=fmt) for op, fmt in steps)
+    return convert(image_type(shape, found), wanted)
 
 
-def conversions(shape: tuple[int, int, int], found: str, wanted: Iterable[str]) -> tuple[LayerSpec, ...]:
-    """The boundary layers between a tensor of format `found` and readers that want `wanted`, as
+def conversions(shape: Sequence[int], found: str, wanted: Iterable[str]) -> tuple[Layer, ...]:
+    """Return the layers between a tensor of format `found` and readers that want `wanted`, as
     `WorkloadBuilder` sets them: it is quantized once for each format, but dequantized for each reader.
 
-    >>> [layer.op for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
+    >>> [layer.kind for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
     ['quantize']
     """
     formats = list(wanted)

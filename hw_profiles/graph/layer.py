@@ -1,167 +1,347 @@
-"""`LayerSpec`, one fused unit that runs on a device, and the key by which profiles know it."""
+"""`Layer`, one fused unit that runs on a device: an operation of the table on tensors of known types."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.attributes import Attributes, Given, Value
+from hw_profiles.graph.key import FUSED, Fields, Parts, read_fields, read_long, short_fields, write_long
+from hw_profiles.graph.ops import OPS, Op, operation
+from hw_profiles.graph.tensor_type import FLOATS as FLOATS
+from hw_profiles.graph.tensor_type import FP32 as FP32
+from hw_profiles.graph.tensor_type import TensorType
 
-FP32 = "fp32"
-FLOATS = (FP32, "fp16")  # formats whose tensors need no scale
-INPUT = -1  # as an input index: the network's own input
-
-OPS = (
-    *("stem", "conv", "linear", "add", "add_converted", "pool", "quantize", "dequantize", "mbconv"),
-    *("mul", "act"),
-    *("maxpool", "avgpool"),
-)
-ACTIVATIONS = ("none", "relu", "relu6", "hswish", "hsigmoid")
+INPUT = -1  # as an input of a layer: the network's own (first) input
+ACTIVATIONS = ("none", *FUSED)
+_REMEMBERED = 2**15  # layers that are kept to be given again; a search space has some thousand different ones
 
 
-@dataclass(frozen=True, slots=True)
-class LayerSpec:
-    """One fused unit, for example convolution + bias + activation.
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One unit, for example convolution + bias + activation.
 
     Attributes:
-        op: one of `OPS`. `stem` is a convolution that reads the image, `pool` global average pooling;
-            `linear` reads a
-            `(channels, 1, 1)` tensor and always gives fp32; `add_converted` is an `add` whose shortcut went
-            through a format
-            conversion: engines that fuse sums into convolutions cannot fuse that one. `mbconv` is a whole
-            inverted-residual block, the unit of published tables that measured blocks; `kernel` and `stride`
-            are those of its depthwise convolution. `mul` scales every channel of its first input by what its
-            second has for it, and `act` is an activation by itself, behind an integer convolution that
-            cannot fuse it; both only occur in what `hw_profiles.graph.lowering` makes of a network.
-            `maxpool` takes
-            the largest of each window, padded as a convolution; `avgpool` the mean of each window of
-            `stride`, which is also its `kernel`, or of what of it is inside the map.
-        in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum, of the
-            first for a product.
-        out_channels: channels of the output.
-        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side, or of a pooling
-            window; `groups` is 1 or `in_channels`.
-        activation: one of `ACTIVATIONS`, fused into the unit; in a `mbconv` after its first and its depthwise
-            convolution.
+        op: name of its operation, see `hw_profiles.graph.ops.OPS`.
+        inputs: types of the tensors that it reads.
+        attributes: of the operation, without those that have their default; `Layer.of` takes them by name.
+        activation: one of `ACTIVATIONS`, fused into the unit; in a whole block after its first and its
+            depthwise convolution.
         weight_format: number format of the stored weights; `fp32` where there are none.
-        activation_format: number format the unit computes in. For `quantize` the format it produces, for
-            `dequantize` the one
-            it reads.
-        expanded: channels between the pointwise convolutions of a `mbconv`; 0 for every other op.
-        squeeze: whether a `mbconv` has squeeze-and-excitation.
-        residual: whether a `mbconv` adds its input to its output.
+        outputs: types of the tensors that it gives; they follow from the others.
+        values: the attributes, defaults included.
+
+    Raises:
+        TrilobitError: there is no such operation, or it cannot read these tensors.
     """
 
     op: str
-    in_shape: tuple[int, int, int]
-    out_channels: int
-    kernel: int = 1
-    stride: int = 1
-    groups: int = 1
+    inputs: tuple[TensorType, ...]
+    attributes: Given = ()
     activation: str = "none"
     weight_format: str = FP32
-    activation_format: str = FP32
-    expanded: int = 0
-    squeeze: bool = False
-    residual: bool = False
+    outputs: tuple[TensorType, ...] = field(init=False, repr=False)
+    values: Attributes = field(init=False, repr=False)
+    _identity: tuple[object, ...] = field(init=False, repr=False)
+    _hash: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.op not in OPS:
-            raise TrilobitError(f"unknown op {self.op!r}; known: {', '.join(OPS)}")
-        if min(*self.in_shape, self.out_channels, self.kernel, self.stride, self.groups) < 1:
-            raise TrilobitError(f"sizes must be at least 1: {self.key()}")
-        if (self.op == "mbconv") != (self.expanded > 0):
-            raise TrilobitError(f"an mbconv, and only that, has expanded channels: {self.key()}")
+        op = operation(self.op)
         if self.activation not in ACTIVATIONS:
             raise TrilobitError(f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}")
+        if not op.reads[0] <= len(self.inputs) <= op.reads[1]:
+            raise TrilobitError(f"{self.op} reads {_count(op.reads)}, but {len(self.inputs)} are given")
+        attributes = op.given(dict(self.attributes))
+        values = op.all_attributes(attributes)
+        identity = (self.op, self.inputs, attributes, self.activation, self.weight_format)
+        made = {
+            "attributes": attributes,
+            "values": values,
+            "outputs": op.rule(self.inputs, values),
+            "_identity": identity,
+            "_hash": hash(identity),  # computed once: tables look up the same layers millions of times
+        }
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
+
+    @staticmethod
+    def of(
+        op: str,
+        *inputs: TensorType,
+        activation: str = "none",
+        weight_format: str = FP32,
+        **attributes: Value | None,
+    ) -> "Layer":
+        """Return the layer with these attributes; equal ones may be one object."""
+        given = tuple((name, value) for name, value in attributes.items() if value is not None)
+        make = (
+            Layer if op == "Opaque" else _remembered
+        )  # equal ones may differ in whether they have the bytes
+        return make(op, inputs, given, activation, weight_format)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Layer):
+            return NotImplemented
+        return self._hash == other._hash and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    # -- any layer ---------------------------------------------------------------------------------
 
     @property
-    def in_shapes(self) -> tuple[tuple[int, int, int], ...]:
-        """(channels, height, width) of each tensor that it reads."""
-        if self.op == "mul":
-            return (self.in_shape, (self.in_shape[0], 1, 1))
-        return (self.in_shape,) * (2 if self.is_add else 1)
-
-    @property
-    def out_shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the output."""
-        if self.op in ("pool", "linear"):
-            return (self.out_channels, 1, 1)
-        _, height, width = self.in_shape
-        return (self.out_channels, math.ceil(height / self.stride), math.ceil(width / self.stride))
+    def operation(self) -> Op:
+        """Its entry in the operation table."""
+        return operation(self.op)
 
     @property
     def in_format(self) -> str:
-        """Number format of the input tensor."""
-        return FP32 if self.op == "quantize" else self.activation_format
+        """Number format of what it reads."""
+        return self.inputs[0].format if self.inputs else FP32
 
     @property
     def out_format(self) -> str:
-        """Number format of the output tensor."""
-        return FP32 if self.op in ("dequantize", "linear") else self.activation_format
+        """Number format of what it gives."""
+        return self.outputs[0].format
 
     @property
-    def depthwise(self) -> bool:
-        """One filter per channel."""
-        return self.groups == self.in_shape[0] > 1
+    def activation_format(self) -> str:
+        """Number format it computes in: what it reads; for QuantizeLinear, what it gives."""
+        return self.out_format if self.op == "QuantizeLinear" else self.in_format
 
     @property
     def is_add(self) -> bool:
-        """Whether it is a residual sum: two equal inputs, the branch first."""
-        return self.op in ("add", "add_converted")
+        """Whether it is a sum of two tensors."""
+        return self.op == "Add" and len(self.inputs) > 1
+
+    @property
+    def is_conversion(self) -> bool:
+        """Whether all that it does is to change the number format."""
+        return self.op in ("QuantizeLinear", "DequantizeLinear")
 
     @property
     def keeps_codes(self) -> bool:
         """Whether it only chooses among the values that it reads, so that integers need no new scale."""
-        return self.op == "maxpool"
+        return self.operation.picks
 
     @property
     def weighted(self) -> bool:
-        """Whether it has weights: a convolution or a linear layer."""
-        return self.op in ("stem", "conv", "linear")
+        """Whether it multiplies with a stored weight: a convolution, a linear layer, a matrix product."""
+        return self.operation.weighted and "weight" in self.values
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether it is a convolution with one filter per channel."""
+        return self.op == "Conv" and self.values.integer("group") == self.inputs[0].shape[1] != 1
+
+    def with_formats(self, weight: str, activation: str) -> "Layer":
+        """Return the layer with weights in one format, computing in another."""
+        if self.op == "QuantizeLinear":
+            return replace(self, attributes=(("to", activation),), weight_format=weight)
+        inputs = tuple(TensorType(x.shape, activation) for x in self.inputs)
+        return replace(self, inputs=inputs, weight_format=weight)
 
     def key(self) -> str:
-        """A readable identity that never changes within profile schema 1.
+        """Return a readable identity, which never changes.
 
         >>> LayerSpec("conv", (8, 16, 16), 24, activation="relu").key()
         'conv 8x16x16>24 k1s1g1 relu w=fp32 a=fp32'
         """
-        shape = "x".join(map(str, self.in_shape))
-        block = f" e{self.expanded}{'+se' * self.squeeze}{'+id' * self.residual}" if self.expanded else ""
-        return (
-            f"{self.op} {shape}>{self.out_channels} "
-            f"k{self.kernel}s{self.stride}g{self.groups} {self.activation} "
-            f"w={self.weight_format} a={self.activation_format}{block}"
-        )
+        return self._key
+
+    @cached_property
+    def _key(self) -> str:
+        short = self._short
+        return write_long(self._parts, self.attributes) if short is None else short.text()
+
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.op, self.inputs, dict(self.attributes), self.activation, self.weight_format)
+
+    # -- layers on maps, by the fields of their short key ------------------------------------------
+
+    @cached_property
+    def _short(self) -> Fields | None:
+        fields = short_fields(self._parts, self.values)
+        try:
+            whole = fields is not None and _layer(fields.parts()) == self
+        except TrilobitError:
+            whole = False
+        return fields if whole else None
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of its short key.
+
+        Raises:
+            TrilobitError: it has none: it is no layer on maps, or its windows are not square and centred.
+        """
+        if self._short is None:
+            raise TrilobitError(f"{self.key()!r} is not a layer on square, centred windows of images")
+        return self._short
+
+    @property
+    def kind(self) -> str:
+        """What profiles call layers of this kind: one of `hw_profiles.graph.key.KINDS`, or its operation."""
+        return self.op if self._short is None else self._short.kind
+
+    @property
+    def nonlinearity(self) -> str:
+        """Name of the activation that it applies, fused or by itself; `none`."""
+        return self.activation if self._short is None else self._short.activation
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the first tensor that it reads."""
+        return self.fields.in_shape
+
+    @property
+    def out_channels(self) -> int:
+        """Channels, or features, of what it gives."""
+        return self.fields.out_channels
+
+    @property
+    def out_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what it gives; (features, 1, 1) of a linear layer."""
+        channels, height, width = (*map(int, self.outputs[0].shape[1:]), 1, 1)[:3]
+        return channels, height, width
+
+    @property
+    def kernel(self) -> int:
+        """Height and width of its window; 1 without."""
+        return self.fields.kernel
+
+    @property
+    def stride(self) -> int:
+        """Steps of its window; 1 without."""
+        return self.fields.stride
+
+    @property
+    def groups(self) -> int:
+        """Groups of a convolution."""
+        return self.fields.groups
+
+    @property
+    def expanded(self) -> int:
+        """Channels between the pointwise convolutions of a whole block; 0 of every other layer."""
+        return self.fields.expanded
+
+    @property
+    def squeeze(self) -> bool:
+        """Whether a whole block has squeeze-and-excitation."""
+        return self.fields.squeeze
+
+    @property
+    def residual(self) -> bool:
+        """Whether a whole block adds its input to its output."""
+        return self.fields.residual
 
 
-def parse_key(key: str) -> LayerSpec:
-    """The inverse of `LayerSpec.key`.
+@lru_cache(_REMEMBERED)
+def _remembered(
+    op: str, inputs: tuple[TensorType, ...], given: Given, activation: str, weight_format: str
+) -> Layer:
+    return Layer(op, inputs, given, activation, weight_format)
+
+
+class LayerSpec(Layer):
+    """A layer on maps by the fields of its short key; what is made is a `Layer`.
+
+    Args:
+        op: its kind, one of `hw_profiles.graph.key.KINDS`. `stem` is a convolution that reads the image,
+            `pool` global average pooling; `linear` reads a `(channels, 1, 1)` tensor and always gives fp32;
+            `add_converted` is an `add` whose shortcut went through a format conversion: engines that fuse
+            sums into convolutions cannot fuse that one. `mbconv` is a whole inverted-residual block, the unit
+            of published tables that measured blocks; `kernel` and `stride` are those of its depthwise
+            convolution. `mul` scales every channel of its first input by what its second has for it, and
+            `act` is an activation by itself. `maxpool` takes the largest of each window, padded as a
+            convolution; `avgpool` the mean of each window of `stride`, which is also its `kernel`, or of what
+            of it is inside the map.
+        in_shape: (channels, height, width) of the input; of one of the two equal inputs for a sum, of the
+            first for a product.
+        out_channels: channels of the output.
+        kernel, stride, groups: of a convolution, padded with `kernel // 2` on every side, or of a pooling
+            window.
+        weight_format: number format of the stored weights; `fp32` where there are none.
+        activation_format: number format the unit computes in. For `quantize` the format it produces, for
+            `dequantize` the one it reads.
+        expanded: channels between the pointwise convolutions of a `mbconv`; 0 for every other kind.
+        squeeze: whether a `mbconv` has squeeze-and-excitation.
+        residual: whether a `mbconv` adds its input to its output.
 
     Raises:
-        TrilobitError: `key` was not written by `LayerSpec.key`.
+        TrilobitError: there is no such layer.
     """
-    try:
-        op, shapes, geometry, activation, weight, act, *block = key.split(" ")
-        expanded, *extras = block[0][1:].split("+") if block else ("0",)
-        in_shape, out_channels = shapes.split(">")
-        channels, height, width = map(int, in_shape.split("x"))
-        kernel, rest = geometry[1:].split("s")
-        stride, groups = rest.split("g")
-        spec = LayerSpec(
-            op,
-            (channels, height, width),
-            int(out_channels),
-            int(kernel),
-            int(stride),
-            int(groups),
-            activation,
-            weight.removeprefix("w="),
-            act.removeprefix("a="),
-            int(expanded),
-            "se" in extras,
-            "id" in extras,
-        )
-    except ValueError:
-        spec = None
-    if spec is None or spec.key() != key:
-        raise TrilobitError(f"not a layer key of profile schema 1: {key!r}")
-    return spec
+
+    def __new__(  # type: ignore[misc]  # noqa: PLR0913
+        cls,
+        op: str,
+        in_shape: tuple[int, int, int],
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "none",
+        weight_format: str = FP32,
+        activation_format: str = FP32,
+        expanded: int = 0,
+        squeeze: bool = False,
+        residual: bool = False,
+    ) -> Layer:
+        geometry = (kernel, stride, groups, activation, weight_format, activation_format)
+        return layer_of(Fields(op, in_shape, out_channels, *geometry, expanded, squeeze, residual))
+
+
+@lru_cache(_REMEMBERED)
+def layer_of(fields: Fields) -> Layer:
+    """Return the layer that the fields of a short key describe.
+
+    Raises:
+        TrilobitError: there is none.
+    """
+    layer = _layer(fields.parts())
+    if short_fields(layer._parts, layer.values) != fields:
+        raise TrilobitError(f"a {fields.kind} has other fields: {fields.text()}; its key is {layer.key()!r}")
+    layer.__dict__["_short"] = fields  # what it would work out again
+    return layer
+
+
+def changed(layer: Layer, **fields: object) -> Layer:
+    """Return a layer on maps with some fields of its short key replaced.
+
+    >>> changed(LayerSpec("conv", (8, 16, 16), 24), kernel=3, weight_format="int8").key()
+    'conv 8x16x16>24 k3s1g1 none w=int8 a=fp32'
+    """
+    return layer_of(layer.fields._replace(**fields))  # type: ignore[arg-type]
+
+
+def at_size(layer: Layer, height: int, width: int) -> Layer:
+    """Return a layer on maps as it is on maps of another size; any other layer as it is."""
+    if layer.kind == layer.op:
+        return layer
+    return changed(layer, in_shape=(layer.in_shape[0], height, width))
+
+
+def parse_key(key: str) -> Layer:
+    """Return the layer of a key: the inverse of `Layer.key`.
+
+    Raises:
+        TrilobitError: `key` was not written by `Layer.key`.
+    """
+    fields = read_fields(key)
+    parts = None if fields else read_long(key)
+    layer = layer_of(fields) if fields else _layer(parts) if parts and parts.op in OPS else None
+    if layer is None or layer.key() != key:
+        raise TrilobitError(f"not a layer key: {key!r}")
+    return layer
+
+
+def _layer(parts: Parts) -> Layer:
+    given = tuple((name, value) for name, value in parts.attributes.items() if value is not None)
+    return Layer(parts.op, parts.inputs, given, parts.activation, parts.weight_format)
+
+
+def _count(reads: tuple[int, int]) -> str:
+    least, most = reads
+    return f"{least} tensor{'s' * (least != 1)}" if least == most else f"{least} or more tensors"

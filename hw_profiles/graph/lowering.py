@@ -8,26 +8,29 @@ kept in memory layer by layer.
 from dataclasses import replace
 
 from hw_profiles.graph.blocks import block_convolutions
-from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.key import FUSED
+from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload
 
 # Curves that no integer kernel applies on the way out; clipping to the range of codes does the others.
 CURVES = ("hswish", "hsigmoid")
 
 
-def is_lowered(layer: LayerSpec) -> bool:
-    """Whether a layer is left as it is."""
-    return layer.op != "mbconv" and (layer.op == "act" or not _split(layer))
+def is_lowered(layer: Layer) -> bool:
+    """Return whether a layer is left as it is."""
+    return layer.op != "InvertedResidual" and not _split(layer)
 
 
 def lower(work: Workload) -> Workload:
-    """The same network without any `mbconv`, and without a curve behind an integer convolution.
+    """Return the same network without any whole block, and without a curve behind an integer convolution.
 
     Of a block called `b`, the convolutions are `b.expand`, `b.depthwise`, `b.reduce`, `b.excite` and
     `b.project`, where it has them; `b.pool` and `b.scale` are the ends of squeeze-and-excitation, and `b.add`
     is the residual sum. A curve that an integer convolution `c` cannot fuse becomes a layer of its own,
     `c.hswish` or `c.hsigmoid`. All else keeps its name. Lowering again changes nothing.
 
+    >>> from hw_profiles.graph.layer import LayerSpec
     >>> from hw_profiles.graph.workload import single
     >>> block = LayerSpec("mbconv", (16, 8, 8), 16, 3, activation="relu", expanded=64, residual=True)
     >>> lower(single(block)).names
@@ -37,28 +40,35 @@ def lower(work: Workload) -> Workload:
         return work
     net = _Lowered()
     for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
-        net.unit(name, layer, tuple(INPUT if source == INPUT else net.ends[source] for source in sources))
-    return Workload(tuple(net.names), tuple(net.layers), tuple(net.inputs), work.in_format)
+        net.unit(name, layer, tuple(map(net.now, sources)))
+    layers, outputs = tuple(net.layers), tuple(map(net.now, work.outputs))
+    return Workload(tuple(net.names), layers, tuple(net.inputs), work.in_format, work.feeds, outputs)
 
 
 class _Lowered:
-    """Layers under construction, and where each unit's output is among them."""
+    """Layers under construction, and which of their tensors each tensor of the units is."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.layers: list[LayerSpec] = []
+        self.layers: list[Layer] = []
         self.inputs: list[tuple[int, ...]] = []
-        self.ends: list[int] = []
+        self._tensors = 0
+        self._now: list[int] = []
 
-    def unit(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> None:
+    def now(self, tensor: int) -> int:
+        """Return the tensor that one of the units has become."""
+        return tensor if tensor < 0 else self._now[tensor]
+
+    def unit(self, name: str, layer: Layer, sources: tuple[int, ...]) -> None:
         """Append all layers of one unit."""
-        if layer.op == "mbconv":
-            self.ends.append(self._block(name, layer, *sources))
+        if layer.op == "InvertedResidual":
+            self._now.append(self._block(name, layer, *sources))
         else:
-            self.ends.append(self._layer(name, layer, *sources))
+            first = self._layer(name, layer, *sources)
+            self._now += range(first, first + len(layer.outputs))
 
-    def _block(self, name: str, block: LayerSpec, entry: int) -> int:
-        """Expand, depthwise, squeeze-and-excitation, project, sum; gives where its output is."""
+    def _block(self, name: str, block: Layer, entry: int) -> int:
+        """Append expand, depthwise, squeeze-and-excitation, project, sum; return the output."""
         x = entry
         for part, convolution in block_convolutions(block).items():
             if part == "reduce":
@@ -66,36 +76,41 @@ class _Lowered:
             elif part != "excite":
                 x = self._layer(f"{name}.{part}", convolution, x)
         if block.residual:
-            add = LayerSpec("add", self.layers[x].out_shape, block.out_channels)
-            x = self._layer(f"{name}.add", replace(add, activation_format=block.activation_format), x, entry)
+            total = self.layers[-1].outputs[0]
+            x = self._layer(f"{name}.add", Layer.of("Add", total, total), x, entry)
         return x
 
-    def _squeezed(self, name: str, block: LayerSpec, x: int) -> int:
-        """Every channel scaled by a number that two convolutions make of all channels' means (Hu et al. 2018,
+    def _squeezed(self, name: str, block: Layer, x: int) -> int:
+        """Scale every channel by a number that two convolutions make of all channels' means (Hu et al. 2018,
         arXiv:1709.01507).
         """
-        parts, shape = block_convolutions(block), self.layers[x].out_shape
-        pool = LayerSpec("pool", shape, shape[0], activation_format=block.activation_format)
-        scale = self._layer(f"{name}.pool", pool, x)
+        parts, maps = block_convolutions(block), self.layers[-1].outputs[0]
+        scale = self._layer(f"{name}.pool", Layer.of("GlobalAveragePool", maps), x)
         for part in ("reduce", "excite"):
             scale = self._layer(f"{name}.{part}", parts[part], scale)
-        return self._layer(f"{name}.scale", replace(pool, op="mul"), x, scale)
+        return self._layer(f"{name}.scale", Layer.of("Mul", maps, self.layers[-1].outputs[0]), x, scale)
 
-    def _layer(self, name: str, layer: LayerSpec, *sources: int) -> int:
+    def _layer(self, name: str, layer: Layer, *sources: int) -> int:
         if not _split(layer):
             return self._append(name, layer, sources)
         before = self._append(name, replace(layer, activation="none"), sources)
-        shape, activation = layer.out_shape, layer.activation
-        curve = LayerSpec("act", shape, shape[0], activation=activation)
-        curve = replace(curve, activation_format=layer.activation_format)
-        return self._append(f"{name}.{activation}", curve, (before,))
+        return self._append(
+            f"{name}.{layer.activation}", curve(layer.activation, layer.outputs[0]), (before,)
+        )
 
-    def _append(self, name: str, layer: LayerSpec, sources: tuple[int, ...]) -> int:
+    def _append(self, name: str, layer: Layer, sources: tuple[int, ...]) -> int:
         self.names.append(name)
         self.layers.append(layer)
         self.inputs.append(sources)
-        return len(self.layers) - 1
+        self._tensors += len(layer.outputs)
+        return self._tensors - len(layer.outputs)
 
 
-def _split(layer: LayerSpec) -> bool:
+def curve(activation: str, x: TensorType) -> Layer:
+    """Return an activation that could be fused as a layer by itself."""
+    op, attributes = FUSED[activation]
+    return Layer(op, (x,), tuple(attributes.items()))
+
+
+def _split(layer: Layer) -> bool:
     return layer.activation in CURVES and layer.activation_format not in FLOATS

@@ -2,17 +2,19 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 
-from hw_profiles.graph.layer import INPUT
+from hw_profiles.graph.counts import ONE
 from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.tensor_type import TensorType, known
 from hw_profiles.graph.workload import Workload
 
 _WIDTH = re.compile(r"(?:fp|bf|u?int)([1-9]\d*)")
 
 
 def tensor_bytes(shape: Sequence[int], fmt: str) -> int:
-    """Bytes of one tensor, values packed without gaps; a last byte that is not full counts whole.
+    """Return the bytes of one tensor, values packed without gaps; a last byte that is not full counts whole.
 
     >>> tensor_bytes((8, 14, 14), "fp32"), tensor_bytes((3, 1, 1), "int4")
     (6272, 2)
@@ -27,23 +29,40 @@ def tensor_bytes(shape: Sequence[int], fmt: str) -> int:
 
 
 def peak_bytes(workload: Workload) -> int:
-    """Most bytes of tensors that are alive at once while the layers run in order, for one image.
+    """Return the most bytes of tensors that are alive at once while the layers run in order, for one image.
 
-    While a layer runs, its output is alive, and every tensor that it or a later layer reads, the network's
-    input among them. No layer writes over its input, and no output takes the place of one that dies with the
-    layer: engines that do so need less. A block is the layers within it. Weights, and what a kernel keeps for
-    itself (an unfolded image), do not count.
+    While a layer runs, its outputs are alive, and every tensor that it or a later layer reads, what the
+    network is given and gives among them. No layer writes over its input, and no output takes the place of
+    one that dies with the layer: engines that do so need less. A block is the layers within it. Weights, and
+    what a kernel keeps for itself (an unfolded image), do not count.
+
+    Raises:
+        TrilobitError: a dimension besides the batch has no size yet.
     """
-    workload = lower(workload)
-    last_reader = {source: position for position, read in enumerate(workload.inputs) for source in read}
-    dies = [0] * len(workload.layers)  # bytes that are free once a layer has run
+    work = lower(workload)
+    end = len(work.layers) - 1
+    last_reader = {source: position for position, read in enumerate(work.inputs) for source in read}
+    last_reader.update(dict.fromkeys(work.outputs, end))
+    dies = [0] * len(work.layers)  # bytes that are free once a layer has run
     alive = peak = 0
-    if INPUT in last_reader:
-        alive = dies[last_reader[INPUT]] = tensor_bytes(workload.in_shape, workload.in_format)
-    for position, layer in enumerate(workload.layers):
-        size = tensor_bytes(layer.out_shape, layer.out_format)
-        dies[last_reader.get(position, position)] += size
-        alive += size
+    for tensor, feed in enumerate(work.feeds):
+        if -1 - tensor in last_reader:
+            size = type_bytes(feed.type)
+            alive += size
+            dies[last_reader[-1 - tensor]] += size
+    tensor = 0
+    for position, layer in enumerate(work.layers):
+        for output in layer.outputs:
+            size = type_bytes(output)
+            dies[last_reader.get(tensor, position)] += size
+            alive += size
+            tensor += 1
         peak = max(peak, alive)
         alive -= dies[position]
     return peak
+
+
+@lru_cache(2**15)
+def type_bytes(x: TensorType) -> int:
+    """Return the bytes of one tensor; a batch that is open counts as one image."""
+    return tensor_bytes([known(dim, ONE) for dim in x.shape], x.format)

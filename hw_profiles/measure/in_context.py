@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
@@ -38,31 +38,31 @@ class Probe:
     """
 
     workloads: tuple[tuple[float, Workload], ...]
-    pools: tuple[tuple[int, LayerSpec], ...] = ()
+    pools: tuple[tuple[int, Layer], ...] = ()
 
 
-def in_context(layer: LayerSpec) -> Probe:
+def in_context(layer: Layer) -> Probe:
     """How to measure `layer` where an engine fuses neighbours and chooses layouts.
 
     Raises:
         TrilobitError: it is a part of a block, which is measured as a whole.
     """
-    if layer.op not in _PROBES:
-        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.op} is a part of a block (mbconv)")
-    return _PROBES[layer.op](layer)
+    if layer.kind not in _PROBES:
+        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.kind} is a part of a block (mbconv)")
+    return _PROBES[layer.kind](layer)
 
 
-def alone(layer: LayerSpec) -> Probe:
+def alone(layer: Layer) -> Probe:
     """How to measure `layer` where a network is nothing but its units one after the other."""
     return Probe(((1, single(layer)),))
 
 
-def pooling(shape: Shape, fmt: str) -> LayerSpec:
+def pooling(shape: Shape, fmt: str) -> Layer:
     """The layer whose row holds the cost of pooling a state."""
     return LayerSpec("pool", shape, shape[0], activation_format=fmt)
 
 
-def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+def _after_lead_in(shape: Shape, fmt: str, *layers: Layer) -> Workload:
     """Lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format reached."""
     channels, height, width = shape
     net = WorkloadBuilder((LEAD_IN_CHANNELS, height, width))
@@ -72,7 +72,7 @@ def _after_lead_in(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
     return _pooled(net, x, layers[-1].out_format if layers else fmt)
 
 
-def _after_pooling(shape: Shape, fmt: str, *layers: LayerSpec) -> Workload:
+def _after_pooling(shape: Shape, fmt: str, *layers: Layer) -> Workload:
     """The same for a pooled tensor: lead-in, pooling, then `layers`."""
     map_shape = (LEAD_IN_CHANNELS, LEAD_IN_SIZE, LEAD_IN_SIZE)
     net = WorkloadBuilder(map_shape)
@@ -88,18 +88,18 @@ def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
     return net.build()
 
 
-def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "relu") -> LayerSpec:
+def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "relu") -> Layer:
     return LayerSpec("conv", shape, out_channels, 1, 1, 1, activation, fmt, fmt)
 
 
-def _inserted(layer: LayerSpec) -> Probe:
+def _inserted(layer: Layer) -> Probe:
     shape, fmt = layer.in_shape, layer.activation_format
     context = _after_lead_in(shape, fmt)
     pools = ((1, pooling(shape, fmt)), (-1, pooling(layer.out_shape, fmt)))
     return Probe(((1, _after_lead_in(shape, fmt, layer)), (-1, context)), pools)
 
 
-def _window(layer: LayerSpec) -> Probe:
+def _window(layer: Layer) -> Probe:
     """Before a convolution, since only there does it stay in the layout of its neighbours: right before the
     global pooling, an integer `avgpool` takes twice the time that it takes in a network.
     """
@@ -114,12 +114,12 @@ def _window(layer: LayerSpec) -> Probe:
     return Probe(workloads, ((1, pooling(shape, fmt)), (-1, pooling(reached, fmt))))
 
 
-def _linear(layer: LayerSpec) -> Probe:
+def _linear(layer: Layer) -> Probe:
     shape, fmt = layer.in_shape, layer.activation_format
     return Probe(((1, _after_pooling(shape, fmt, layer)), (-1, _after_pooling(shape, fmt))))
 
 
-def _add(layer: LayerSpec) -> Probe:
+def _add(layer: Layer) -> Probe:
     """In context the sum follows a projection, into which some engines fuse it. A shortcut dequantized for it
     alone has a row of its own; a quantized one is shared with the projection.
     """
@@ -129,7 +129,7 @@ def _add(layer: LayerSpec) -> Probe:
 
     def net(with_add: bool) -> Workload:
         builder = WorkloadBuilder((LEAD_IN_CHANNELS, *shape[1:]))
-        lead_format = other if layer.op == "add_converted" else fmt
+        lead_format = other if layer.kind == "add_converted" else fmt
         lead_in = _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], lead_format)
         entry = builder.add("lead_in", lead_in, INPUT)
         x = builder.add("project", project, entry)
@@ -138,12 +138,12 @@ def _add(layer: LayerSpec) -> Probe:
         return _pooled(builder, x, fmt)
 
     pair: tuple[tuple[float, Workload], ...] = ((1, net(True)), (-1, net(False)))
-    if layer.op == "add" or fmt != FP32:
+    if layer.kind == "add" or fmt != FP32:
         return Probe(pair)
     return _without(Probe(pair), LayerSpec("dequantize", shape, shape[0], activation_format=other))
 
 
-def _conversion(layer: LayerSpec) -> Probe:
+def _conversion(layer: Layer) -> Probe:
     """Between two convolutions of the two formats (or pooling and a linear layer), since only there do
     layouts change too.
 
@@ -160,7 +160,7 @@ def _conversion(layer: LayerSpec) -> Probe:
 
 
 def _crossing(
-    conversion: LayerSpec, after: LayerSpec, context: Callable[..., Workload]
+    conversion: Layer, after: Layer, context: Callable[..., Workload]
 ) -> tuple[tuple[float, Workload], ...]:
     shape, found, wanted = conversion.in_shape, conversion.in_format, conversion.out_format
     return (
@@ -171,7 +171,7 @@ def _crossing(
     )
 
 
-def _stem(layer: LayerSpec) -> Probe:
+def _stem(layer: Layer) -> Probe:
     """The first layer of a network, and with it the session's own cost. Its image conversion has a row of
     its own.
     """
@@ -185,7 +185,7 @@ def _stem(layer: LayerSpec) -> Probe:
     return _without(whole, image)
 
 
-def _without(whole: Probe, layer: LayerSpec) -> Probe:
+def _without(whole: Probe, layer: Layer) -> Probe:
     """What is left of `whole` when `layer`, which it contains, has a row of its own."""
     part = in_context(layer)
     return Probe(
@@ -194,7 +194,7 @@ def _without(whole: Probe, layer: LayerSpec) -> Probe:
     )
 
 
-def _pool(layer: LayerSpec) -> Probe:
+def _pool(layer: Layer) -> Probe:
     """In fp32 pooling alone, above pooling a single number: the session's own cost.
 
     In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of
@@ -217,7 +217,7 @@ def _pool_only(shape: Shape) -> Workload:
     return net.build()
 
 
-_PROBES: dict[str, Callable[[LayerSpec], Probe]] = {
+_PROBES: dict[str, Callable[[Layer], Probe]] = {
     "stem": _stem,
     "conv": _inserted,
     "mbconv": _inserted,

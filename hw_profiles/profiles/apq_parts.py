@@ -8,10 +8,10 @@ classifier, sums, pooling and changes of format are in neither: in the published
 
 from collections.abc import Mapping
 
-from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, Layer, LayerSpec
 
 # Of which unit each constant is the figure. Like the rows, without the activation that follows.
-CONSTANTS: Mapping[str, LayerSpec] = {
+CONSTANTS: Mapping[str, Layer] = {
     "head": LayerSpec("stem", (3, 224, 224), 32, 3, 2, 1, "none", "int8", "int8"),
     "tail": LayerSpec("conv", (320, 7, 7), 1280, 1, 1, 1, "none", "int8", "int8"),
 }
@@ -22,6 +22,6 @@ UNCOUNTED = (  # the first block
 UNCOUNTED_OPS = ("add", "add_converted", "pool", "linear", "quantize", "dequantize")
 
 
-def is_uncounted(layer: LayerSpec) -> bool:
+def is_uncounted(layer: Layer) -> bool:
     """Whether the published sums leave out a unit, given without its activation."""
-    return layer in UNCOUNTED or (layer.op in UNCOUNTED_OPS and layer.activation_format not in FLOATS)
+    return layer in UNCOUNTED or (layer.kind in UNCOUNTED_OPS and layer.activation_format not in FLOATS)

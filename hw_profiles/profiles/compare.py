@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.profiles.latency_model import kendall_tau
 from hw_profiles.profiles.profile import DeviceProfile
 
@@ -24,7 +24,7 @@ SHOWN = 10  # units listed as faster on one device
 class Pair:
     """One unit with its median on both devices in seconds."""
 
-    layer: LayerSpec
+    layer: Layer
     a_s: float
     b_s: float
 
@@ -50,10 +50,10 @@ class Comparison:
     a: str
     b: str
     pairs: tuple[Pair, ...]
-    near_zero: tuple[LayerSpec, ...] = ()
-    unusable: tuple[LayerSpec, ...] = ()
-    only_a: tuple[LayerSpec, ...] = ()
-    only_b: tuple[LayerSpec, ...] = ()
+    near_zero: tuple[Layer, ...] = ()
+    unusable: tuple[Layer, ...] = ()
+    only_a: tuple[Layer, ...] = ()
+    only_b: tuple[Layer, ...] = ()
 
     @cached_property
     def times_s(self) -> NDArray[np.float64]:
@@ -165,10 +165,10 @@ def why_nothing_in_common(a: DeviceProfile, b: DeviceProfile) -> str:
 
 
 # what two profiles may have none in common of, the likeliest reason first
-_PROPERTIES: Mapping[str, Callable[[LayerSpec], str | None]] = {
-    "channels of the images": lambda layer: str(layer.in_shape[0]) if layer.op == "stem" else None,
-    "classes": lambda layer: str(layer.out_channels) if layer.op == "linear" else None,
-    "sizes of the images": lambda layer: str(layer.in_shape[1]) if layer.op == "stem" else None,
+_PROPERTIES: Mapping[str, Callable[[Layer], str | None]] = {
+    "channels of the images": lambda layer: str(layer.in_shape[0]) if layer.kind == "stem" else None,
+    "classes": lambda layer: str(layer.out_channels) if layer.kind == "linear" else None,
+    "sizes of the images": lambda layer: str(layer.in_shape[1]) if layer.kind == "stem" else None,
     "number formats": lambda layer: number_format(layer),
     "kinds of units": lambda layer: op_kind(layer),
 }
@@ -179,14 +179,14 @@ def _some(values: set[str | None]) -> str:
     return ", ".join(ordered[:4]) + (", ..." if len(ordered) > 4 else "")
 
 
-def op_kind(layer: LayerSpec) -> str:
+def op_kind(layer: Layer) -> str:
     """What kind of unit it is: its op, but convolutions by what they join, and all sums together."""
-    if layer.op == "conv":
+    if layer.kind == "conv":
         return "depthwise" if layer.depthwise else "pointwise" if layer.kernel == 1 else "conv"
-    return "add" if layer.is_add else layer.op
+    return "add" if layer.is_add else layer.kind
 
 
-def number_format(layer: LayerSpec) -> str:
+def number_format(layer: Layer) -> str:
     """That of the weights or, where there are none or they are plain, of the arithmetic."""
     return layer.weight_format if layer.weight_format != FP32 else layer.activation_format
 
@@ -209,12 +209,12 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((np.cumsum(count) - (count - 1) / 2)[place])
 
 
-def _measured(profile: DeviceProfile, layer: LayerSpec) -> bool:
+def _measured(profile: DeviceProfile, layer: Layer) -> bool:
     row = profile.table.get(layer)
     return row is not None and row.error is None and not profile.refused(layer)
 
 
-def _near_zero(profile: DeviceProfile, layer: LayerSpec) -> bool:
+def _near_zero(profile: DeviceProfile, layer: Layer) -> bool:
     """Below the noise. What has no spread was not measured but calculated, and has no noise."""
     row = profile.table[layer]
     if row.median_s <= 0:
@@ -223,11 +223,11 @@ def _near_zero(profile: DeviceProfile, layer: LayerSpec) -> bool:
     return row.iqr_s > 0 and row.median_s < max(limit_s, row.iqr_s)
 
 
-def _sorted(layers: set[LayerSpec]) -> tuple[LayerSpec, ...]:
-    return tuple(sorted(layers, key=LayerSpec.key))
+def _sorted(layers: set[Layer]) -> tuple[Layer, ...]:
+    return tuple(sorted(layers, key=Layer.key))
 
 
-def _keys(layers: Sequence[LayerSpec]) -> list[str]:
+def _keys(layers: Sequence[Layer]) -> list[str]:
     return [layer.key() for layer in layers]
 
 

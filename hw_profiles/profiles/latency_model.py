@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, Layer
 from hw_profiles.graph.workload import Workload
 
 # Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
@@ -29,11 +29,11 @@ KINDS = (
 PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
-def kind(layer: LayerSpec) -> str:
+def kind(layer: Layer) -> str:
     """Which of `KINDS` a row belongs to."""
-    if layer.op in KINDS:
-        return layer.op
-    part = ("depthwise" if layer.depthwise else "pointwise") if layer.op == "conv" else "other"
+    if layer.kind in KINDS:
+        return layer.kind
+    part = ("depthwise" if layer.depthwise else "pointwise") if layer.kind == "conv" else "other"
     return f"{'float' if layer.activation_format in FLOATS else 'integer'} {part}"
 
 
@@ -89,7 +89,7 @@ class Calibration:
         """Whether rows are added up as they are."""
         return replace(self, networks=()) == Calibration()
 
-    def row_s(self, layer: LayerSpec, seconds: float) -> float:
+    def row_s(self, layer: Layer, seconds: float) -> float:
         """What a row of `seconds` adds to a network: the sum of these and `intercept_s` is `predict_s`."""
         which = KINDS.index(kind(layer))
         return self.slopes[which] * seconds + self.per_row_s[which]

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, slowdown
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, count_rows, kind
@@ -34,16 +34,16 @@ class DeviceProfile:
 
     device: DeviceInfo
     plan: MeasurePlan
-    table: Mapping[LayerSpec, Measurement] = field(default_factory=dict)
+    table: Mapping[Layer, Measurement] = field(default_factory=dict)
     calibration: Calibration | None = None
-    estimates: Mapping[LayerSpec, Estimate] = field(default_factory=dict)
+    estimates: Mapping[Layer, Estimate] = field(default_factory=dict)
     validation: Validation | None = None
 
     def __contains__(self, layer: object) -> bool:
         """Whether the profile says anything of a layer."""
         return layer in self.table or layer in self.estimates
 
-    def cost_s(self, layer: LayerSpec) -> float:
+    def cost_s(self, layer: Layer) -> float:
         """Seconds of one layer: the measured median, brought to the device's usual speed where it was off by
         more than the plan allows, else the estimate; infinite where the device cannot run it, so that a
         search avoids it.
@@ -63,7 +63,7 @@ class DeviceProfile:
             "run `nas profile` for this one"
         )
 
-    def std_s(self, layer: LayerSpec) -> float:
+    def std_s(self, layer: Layer) -> float:
         """Standard error of `cost_s`: of the median for a measured row, else the estimate's."""
         row = self.table.get(layer)
         if row is not None and row.samples_s and not self.refused(layer):
@@ -71,7 +71,7 @@ class DeviceProfile:
             return row.iqr_s / 1.349 * math.sqrt(math.pi / 2 / len(row.samples_s))
         return self.estimates[layer].std_s if layer in self.estimates else 0.0
 
-    def energy_j(self, layer: LayerSpec) -> float:
+    def energy_j(self, layer: Layer) -> float:
         """Joules of one layer; nan where the device cannot tell."""
         row = self.table.get(layer)
         return math.nan if row is None or row.energy_j is None else row.energy_j
@@ -89,11 +89,11 @@ class DeviceProfile:
 
     # -- how far it goes, and how good it is -----------------------------------------------------------
 
-    def missing(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+    def missing(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Layers that were not measured yet."""
         return tuple(layer for layer in layers if layer not in self.table)
 
-    def predicted(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+    def predicted(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Layers whose cost is an estimate: not measured, or with a number that is refused."""
         return tuple(
             layer
@@ -101,11 +101,11 @@ class DeviceProfile:
             if layer in self.estimates and (layer not in self.table or self.refused(layer) is not None)
         )
 
-    def rejected(self) -> dict[LayerSpec, str]:
+    def rejected(self) -> dict[Layer, str]:
         """Layers that the device cannot run, and why."""
         return {layer: row.error for layer, row in self.table.items() if row.error is not None}
 
-    def refused(self, layer: LayerSpec) -> str | None:
+    def refused(self, layer: Layer) -> str | None:
         """Why the number of a measured row is not reported; None where it is, or where there is none."""
         row = self.table.get(layer)
         if row is None or row.error is not None:
@@ -116,11 +116,11 @@ class DeviceProfile:
             return None
         return f"spread of {row.spread:.0%} is above the plan's {self.plan.max_spread:.0%}"
 
-    def unsteady(self) -> tuple[LayerSpec, ...]:
+    def unsteady(self) -> tuple[Layer, ...]:
         """Layers whose number is refused."""
         return tuple(layer for layer in self.table if self.refused(layer))
 
-    def disturbed(self, layers: Sequence[LayerSpec]) -> tuple[LayerSpec, ...]:
+    def disturbed(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Layers to measure again: their row was mostly measured while something else used the core, or while
         the whole machine ran slower or faster than usual, or it is refused.
         """
@@ -143,7 +143,7 @@ class DeviceProfile:
         seen = [row.reference_s for row in self.table.values() if row.reference_s is not None]
         return float(np.median(seen)) if seen else None
 
-    def drift(self, layer: LayerSpec) -> float:
+    def drift(self, layer: Layer) -> float:
         """How much slower than usual, as a share, the reference network ran beside a row; 0 where unknown."""
         return _drift(self.table[layer], self.reference_s)
 

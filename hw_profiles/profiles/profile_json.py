@@ -10,7 +10,7 @@ import numpy as np
 
 from hw_profiles.documents import read_document
 from hw_profiles.files import write_json
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan, estimator
 from hw_profiles.profiles.latency_model import KINDS, Calibration, Validation, WholeNetwork, groups
 from hw_profiles.profiles.profile import PLAUSIBLE_S, DeviceProfile
@@ -266,7 +266,7 @@ def _each_kind(values: Mapping[str, float]) -> tuple[float, ...]:
 # -- what is written ----------------------------------------------------------------------------------
 
 
-def _row_json(profile: DeviceProfile, layer: LayerSpec) -> dict[str, Any]:
+def _row_json(profile: DeviceProfile, layer: Layer) -> dict[str, Any]:
     """One entry: what was measured, what was predicted instead, and which of them counts."""
     m, estimate = profile.table.get(layer), profile.estimates.get(layer)
     refused, counts = profile.refused(layer), m is not None and bool(m.samples_s)

@@ -15,7 +15,7 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe, Shape
@@ -41,7 +41,7 @@ TRIES = 2  # for whole networks beside which the reference was off its usual tim
 
 Emit = Callable[[Workload], bytes]
 Network = tuple[str, bool, Workload]  # precision, held out, what it is
-Rows = dict[LayerSpec, Measurement]
+Rows = dict[Layer, Measurement]
 Item = TypeVar("Item")
 
 
@@ -59,11 +59,11 @@ class Batch:
         share: of the waiting that is left when the batch is begun, how much it may use.
     """
 
-    groups: tuple[tuple[LayerSpec, ...], ...]
+    groups: tuple[tuple[Layer, ...], ...]
     share: float = 1.0
 
     @property
-    def layers(self) -> list[LayerSpec]:
+    def layers(self) -> list[Layer]:
         """All of them."""
         return [layer for group in self.groups for layer in group]
 
@@ -71,7 +71,7 @@ class Batch:
 def profile_layers(
     device: Device,
     profile: DeviceProfile,
-    layers: Sequence[LayerSpec],
+    layers: Sequence[Layer],
     *,
     emit: Emit,
     rng: np.random.Generator,
@@ -139,7 +139,7 @@ def _measured(
             pool.shutdown(cancel_futures=True)
 
 
-def reference_network(device: Device, layers: Sequence[LayerSpec]) -> Workload | None:
+def reference_network(device: Device, layers: Sequence[Layer]) -> Workload | None:
     """What is measured again beside every group, to tell drift: the network of the space's heaviest unit."""
     heaviest = max(
         filter(device.supports, layers), key=lambda layer: (macs(layer), layer.key()), default=None
@@ -149,7 +149,7 @@ def reference_network(device: Device, layers: Sequence[LayerSpec]) -> Workload |
 
 def plan_batches(
     device: Device,
-    missing: Iterable[LayerSpec],
+    missing: Iterable[Layer],
     profile: DeviceProfile,
     rng: np.random.Generator,
     *,
@@ -163,7 +163,7 @@ def plan_batches(
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     floats = [layer for layer in fp32_first if layer.activation_format == FP32]
     integers = [layer for layer in fp32_first if layer.activation_format != FP32]
-    by_context: dict[tuple[str, Shape, str] | None, list[LayerSpec]] = {}
+    by_context: dict[tuple[str, Shape, str] | None, list[Layer]] = {}
     for position in rng.permutation(len(pending)):
         layer = pending[position]
         if layer not in pools:
@@ -182,10 +182,10 @@ def plan_batches(
 
 
 def _batches(
-    device: Device, groups: Sequence[Sequence[LayerSpec]], most_alone: int
-) -> Iterator[list[Sequence[LayerSpec]]]:
+    device: Device, groups: Sequence[Sequence[Layer]], most_alone: int
+) -> Iterator[list[Sequence[Layer]]]:
     """Groups in order, as many at a time as may be open together."""
-    batch: list[Sequence[LayerSpec]] = []
+    batch: list[Sequence[Layer]] = []
     networks = size = alone = 0
     for group in groups:
         works = works_of(device, group)
@@ -207,24 +207,24 @@ def session_bytes(work: Workload) -> int:
     return SESSION_BYTES + COPIES * (weights + peak_bytes(work))
 
 
-def works_of(device: Device, group: Sequence[LayerSpec]) -> list[Workload]:
+def works_of(device: Device, group: Sequence[Layer]) -> list[Workload]:
     """Return the networks that a group's rows are differences of."""
     probes = [device.probe(layer) for layer in group if device.supports(layer)]
     return list(dict.fromkeys(work for probe in probes for _, work in probe.workloads))
 
 
-def _networks(device: Device, groups: Iterable[Sequence[LayerSpec]]) -> int:
+def _networks(device: Device, groups: Iterable[Sequence[Layer]]) -> int:
     return sum(len(works_of(device, group)) for group in groups)
 
 
-def _context(device: Device, layer: LayerSpec) -> tuple[str, Shape, str] | None:
+def _context(device: Device, layer: Layer) -> tuple[str, Shape, str] | None:
     """What a layer's probe shares with others: the networks without it; None where there are none."""
     if device.supports(layer) and len(device.probe(layer).workloads) == 1:
         return None
-    return layer.op, layer.in_shape, layer.activation_format
+    return layer.kind, layer.in_shape, layer.activation_format
 
 
-def _pools(device: Device, layers: Iterable[LayerSpec]) -> set[LayerSpec]:
+def _pools(device: Device, layers: Iterable[Layer]) -> set[Layer]:
     """The poolings that rows build on; integer pooling itself builds on fp32 pooling."""
     direct = {pool for layer in layers if device.supports(layer) for _, pool in device.probe(layer).pools}
     return direct | {pool for integer in direct for _, pool in device.probe(integer).pools}
@@ -267,7 +267,7 @@ def measure_networks(
     runnable = [one for one in networks if rejected.keys().isdisjoint(one[2].layers)]
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
         raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
-    reference = reference_network(device, sorted(profile.table, key=LayerSpec.key))
+    reference = reference_network(device, sorted(profile.table, key=Layer.key))
     first = {layer for _, _, work in runnable[:FEWEST] for layer in work.layers} - profile.table.keys()
     new = [layer for layer in first if _context(device, layer) is None]
     if time.monotonic() + unit_s * len(new) > deadline:
@@ -345,9 +345,7 @@ def measure_patiently(
     return measured
 
 
-def _better(
-    measured: Mapping[LayerSpec, Measurement], profile: DeviceProfile
-) -> dict[LayerSpec, Measurement]:
+def _better(measured: Mapping[Layer, Measurement], profile: DeviceProfile) -> dict[Layer, Measurement]:
     """Those of the new rows that are no worse than the old: quieter, with less drift, then steadier."""
     usual_s, plan = profile.reference_s, profile.plan
 
@@ -374,7 +372,7 @@ class _Sitting:
     """
 
     device: Device
-    table: Mapping[LayerSpec, Measurement]
+    table: Mapping[Layer, Measurement]
     plan: MeasurePlan
     emit: Emit
     reference: Workload | None
@@ -410,7 +408,7 @@ class _Sitting:
 def _combine(
     p: Probe,
     measured: Mapping[Workload, Measurement],
-    table: Mapping[LayerSpec, Measurement],
+    table: Mapping[Layer, Measurement],
     beside: Measurement | None,
 ) -> Measurement:
     """The layer's samples: factors times the probe networks' samples, paired round by round."""

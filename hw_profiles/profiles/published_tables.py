@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec, at_size
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, is_uncounted
 from hw_profiles.profiles.profile import DeviceProfile
@@ -95,10 +95,10 @@ class Coverage:
     """
 
     table: str
-    covered: tuple[LayerSpec, ...]
-    interpolated: tuple[LayerSpec, ...]
-    missing: Mapping[LayerSpec, str]
-    uncounted: tuple[LayerSpec, ...] = ()
+    covered: tuple[Layer, ...]
+    interpolated: tuple[Layer, ...]
+    missing: Mapping[Layer, str]
+    uncounted: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
         """One line."""
@@ -123,23 +123,23 @@ class PublishedTable:
         entries: figure of every unit, at the sizes that were measured.
         constants: figures of parts that are no unit, by their published name.
         knows_activations: whether a unit's activation function is part of its identity; where it is not,
-            look-ups ignore `LayerSpec.activation`.
+            look-ups ignore `Layer.activation`.
         parts: units that a constant is the figure of.
         uncounted: whether the authors' sums leave out a unit.
     """
 
     name: str
     source: str
-    entries: Mapping[LayerSpec, Entry]
+    entries: Mapping[Layer, Entry]
     constants: Mapping[str, Entry] = field(default_factory=dict)
     knows_activations: bool = True
-    parts: Mapping[LayerSpec, Entry] = field(default_factory=dict)
-    uncounted: Callable[[LayerSpec], bool] = field(default=lambda layer: False)
+    parts: Mapping[Layer, Entry] = field(default_factory=dict)
+    uncounted: Callable[[Layer], bool] = field(default=lambda layer: False)
 
     @cached_property
-    def curves(self) -> Mapping[LayerSpec, Mapping[int, Entry]]:
+    def curves(self) -> Mapping[Layer, Mapping[int, Entry]]:
         """Unit without its size -> area of its map -> figure, smallest first."""
-        found: dict[LayerSpec, dict[int, list[Entry]]] = {}
+        found: dict[Layer, dict[int, list[Entry]]] = {}
         for layer, entry in self.entries.items():
             found.setdefault(_sizeless(layer), {}).setdefault(area(layer), []).append(entry)
         return {
@@ -147,7 +147,7 @@ class PublishedTable:
             for unit, sizes in found.items()
         }
 
-    def find(self, layer: LayerSpec) -> Answer:
+    def find(self, layer: Layer) -> Answer:
         """The figure of a unit: as measured, or piecewise linear in the map's area between two sizes."""
         layer = layer if self.knows_activations else replace(layer, activation="none")
         entry = self.entries.get(layer) or self.parts.get(layer)
@@ -164,7 +164,7 @@ class PublishedTable:
             return Answer("missing", reason=f"measured for maps of {reach} positions, not of {wanted}")
         return _interpolated(curve, wanted)
 
-    def coverage(self, layers: Iterable[LayerSpec]) -> Coverage:
+    def coverage(self, layers: Iterable[Layer]) -> Coverage:
         """How far the table reaches for these units, each counted once."""
         answers = {layer: self.find(layer) for layer in layers}
         chosen = {
@@ -200,11 +200,11 @@ class PublishedTable:
 
     @cached_property
     def _contents(self) -> str:
-        ops = [layer.op for layer in self.curves]
+        ops = [layer.kind for layer in self.curves]
         return ", ".join(f"{ops.count(op)} {op}" for op in sorted(set(ops)))
 
 
-def area(layer: LayerSpec) -> int:
+def area(layer: Layer) -> int:
     """Positions of the map that a unit's work grows with: of its output; of its input where it pools."""
     _, height, width = layer.in_shape if layer.out_shape[1:] == (1, 1) else layer.out_shape
     return height * width
@@ -278,7 +278,7 @@ def _once_for_all(
     if resolution is not None and str(resolution) not in document:
         known = ", ".join(sorted(document, key=int))
         raise TrilobitError(f"{path}: resolution {resolution} is not in the table; it has {known}")
-    found: dict[LayerSpec, list[Entry]] = {}
+    found: dict[Layer, list[Entry]] = {}
     for size, units in document.items():
         if not isinstance(units, dict) or not units:
             raise TrilobitError(f"{path}: resolution {size} holds no entries")
@@ -288,7 +288,7 @@ def _once_for_all(
     return PublishedTable(name, ONCE_FOR_ALL, {layer: merged(several) for layer, several in found.items()})
 
 
-def _entries(path: Path, units: Mapping[str, Any], *, by_ratio: bool) -> Iterator[tuple[LayerSpec, Entry]]:
+def _entries(path: Path, units: Mapping[str, Any], *, by_ratio: bool) -> Iterator[tuple[Layer, Entry]]:
     for key, value in units.items():
         yield _unit(path, key, by_ratio=by_ratio), _entry(path, key, value)
 
@@ -313,7 +313,7 @@ def _check(path: Path, what: str, value: Any, *, positive: bool = True) -> None:
         raise TrilobitError(f"{path}: {what} is {value!r}; it must be a finite number {rule}")
 
 
-def _unit(path: Path, key: str, *, by_ratio: bool) -> LayerSpec:
+def _unit(path: Path, key: str, *, by_ratio: bool) -> Layer:
     """The unit that an entry names; `by_ratio`: ProxylessNAS, where `expand` is a factor."""
     match = _KEY.fullmatch(key)
     whole = match is not None and (match["op"] == "expanded_conv") == (match["kernel"] is not None)
@@ -335,7 +335,7 @@ def _unit(path: Path, key: str, *, by_ratio: bool) -> LayerSpec:
 Shape = tuple[int, int, int]
 
 
-def _block(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> LayerSpec:
+def _block(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     expanded = int(match["expand"]) * (shape[0] if by_ratio else 1)
     activation = "relu6" if by_ratio else "hswish" if match["hs"] == "1" else "relu"
     return LayerSpec(
@@ -351,12 +351,12 @@ def _block(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool
     )
 
 
-def _stem(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> LayerSpec:
+def _stem(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     stride = math.ceil(shape[1] / int(match["target"].split("x")[0]))
     return LayerSpec("stem", shape, out_channels, STEM_KERNEL, stride, activation=_outer(by_ratio))
 
 
-def _pointwise(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> LayerSpec:
+def _pointwise(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     return LayerSpec("conv", shape, out_channels, activation=_outer(by_ratio))
 
 
@@ -365,16 +365,16 @@ def _outer(by_ratio: bool) -> str:
     return "relu6" if by_ratio else "hswish"
 
 
-def _pool(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> LayerSpec:
+def _pool(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     return LayerSpec("pool", shape, out_channels)
 
 
-def _linear(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> LayerSpec:
+def _linear(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     """ProxylessNAS's reads the whole map: pooling is part of it."""
     return LayerSpec("linear", shape, out_channels)
 
 
-_UNITS: Mapping[str, Callable[[re.Match[str], Shape, int, bool], LayerSpec]] = {
+_UNITS: Mapping[str, Callable[[re.Match[str], Shape, int, bool], Layer]] = {
     "Conv": _stem,
     "expanded_conv": _block,
     "Conv_1": _pointwise,
@@ -413,7 +413,7 @@ def _bit_fusion(path: Path, name: str, data: bytes) -> PublishedTable:
     return replace(table, uncounted=is_uncounted) if len(parts) == len(CONSTANTS) else table
 
 
-def _row_layer(path: Path, index: int, row: list[float]) -> LayerSpec:
+def _row_layer(path: Path, index: int, row: list[float]) -> Layer:
     for column, value in zip(COLUMNS, row, strict=True):
         _check(path, f"row {index}: {column}", value, positive=column != "padding")
     sizes = [int(value) for value in row[:9]]
@@ -430,10 +430,10 @@ def _row_layer(path: Path, index: int, row: list[float]) -> LayerSpec:
 # -- between sizes -------------------------------------------------------
 
 
-def _sizeless(layer: LayerSpec) -> LayerSpec:
+def _sizeless(layer: Layer) -> Layer:
     """What makes a unit the same at another resolution."""
-    single = layer.in_shape[1:] == (1, 1)  # a vector is no small map
-    return replace(layer, in_shape=(layer.in_shape[0], 1, 1) if single else (layer.in_shape[0], 2, 2))
+    side = 1 if layer.in_shape[1:] == (1, 1) else 2  # a vector is no small map
+    return at_size(layer, side, side)
 
 
 def _interpolated(curve: Mapping[int, Entry], wanted: int) -> Answer:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 
@@ -127,7 +127,7 @@ def bias_codes(numbers: UnitNumbers) -> Ints:
     return np.clip(codes, -(2**31), 2**31 - 1).astype(np.int32)
 
 
-def multipliers(layer: LayerSpec, numbers: UnitNumbers) -> tuple[Ints, Ints]:
+def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
     """(m, c) that bring an integer unit to its output scale.
 
     (out,) each for a convolution, (2,) for the two operands of a sum, (1,) for pooling.
@@ -137,7 +137,7 @@ def multipliers(layer: LayerSpec, numbers: UnitNumbers) -> tuple[Ints, Ints]:
     if layer.weighted:
         return dyadic(accumulator_scale(numbers).astype(np.float64) / out)
     scales = np.array([np.float32(each.scale) for each in numbers.inputs if each is not None], np.float64)
-    area = layer.in_shape[1] * layer.in_shape[2] if layer.op == "pool" else 1
+    area = layer.in_shape[1] * layer.in_shape[2] if layer.kind == "pool" else 1
     return dyadic(scales / out / area)
 
 
@@ -150,7 +150,7 @@ def inverse_scale(numbers: UnitNumbers) -> np.float32:
 
 
 def run_unit(
-    layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array], *, pooling: Pooling = "half-up"
+    layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array], *, pooling: Pooling = "half-up"
 ) -> Array:
     """What `layer` makes of `inputs`.
 
@@ -162,12 +162,12 @@ def run_unit(
         (h, w, out) float32 or uint8 codes; (1, 1, out) of a linear layer or pooling. Real convolutions are
         computed in float64 and rounded once.
     """
-    if pooling == "truncated" and layer.op == "pool" and layer.activation_format != FP32:
+    if pooling == "truncated" and layer.kind == "pool" and layer.activation_format != FP32:
         return _pool_truncated(layer, numbers, inputs)
-    return _RUNS[layer.op](layer, numbers, inputs)
+    return _RUNS[layer.kind](layer, numbers, inputs)
 
 
-def _windows(layer: LayerSpec, x: Array, padding: object) -> Array:
+def _windows(layer: Layer, x: Array, padding: object) -> Array:
     """(h, w, c, k, k): what the kernel sees at each output position."""
     edge, k = layer.kernel // 2, layer.kernel
     padded = np.pad(x, ((edge, edge), (edge, edge), (0, 0)), constant_values=padding)  # type: ignore[call-overload]
@@ -175,28 +175,28 @@ def _windows(layer: LayerSpec, x: Array, padding: object) -> Array:
     return np.asarray(views[:: layer.stride, :: layer.stride])
 
 
-def _products(layer: LayerSpec, windows: Array, weight: Array) -> Array:
+def _products(layer: Layer, windows: Array, weight: Array) -> Array:
     """(h, w, out) sums of window * weight, in the type of the arguments."""
     if layer.depthwise:
         return np.asarray(np.einsum("hwcij,cij->hwc", windows, weight[:, 0]))
     return np.asarray(np.tensordot(windows, weight, ((2, 3, 4), (1, 2, 3))))
 
 
-def _conv(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     weight, _, bias = numbers.parameters
     if layer.activation_format == FP32:
         windows = _windows(layer, inputs[0].astype(np.float64), 0.0)
         total = _products(layer, windows, weight.astype(np.float64)) + bias
-        return np.asarray(np.maximum(total, 0) if layer.activation == "relu" else total, np.float32)
+        return np.asarray(np.maximum(total, 0) if layer.nonlinearity == "relu" else total, np.float32)
     acc = _accumulate(layer, numbers, inputs[0])
     if layer.out_format == FP32:
         return np.asarray(acc.astype(np.float32) * accumulator_scale(numbers))
     assert numbers.output is not None
-    low = numbers.output.zero_point if layer.activation == "relu" else 0
+    low = numbers.output.zero_point if layer.nonlinearity == "relu" else 0
     return np.maximum(requantize(acc, *multipliers(layer, numbers), numbers.output.zero_point), np.uint8(low))
 
 
-def _accumulate(layer: LayerSpec, numbers: UnitNumbers, x: Array) -> Ints:
+def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
     """(h, w, out) int32: sums of (x - zero point) * weight, and the bias. Exact in float64 below 2^53."""
     zero_point = numbers.input().zero_point
     windows = _windows(layer, x, zero_point).astype(np.float64) - zero_point
@@ -206,20 +206,20 @@ def _accumulate(layer: LayerSpec, numbers: UnitNumbers, x: Array) -> Ints:
     )
 
 
-def _add(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _add(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         total = inputs[0].astype(np.float32) + inputs[1].astype(np.float32)
-        return np.asarray(np.maximum(total, np.float32(0)) if layer.activation == "relu" else total)
+        return np.asarray(np.maximum(total, np.float32(0)) if layer.nonlinearity == "relu" else total)
     assert numbers.output is not None
     m, c = multipliers(layer, numbers)
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
-    low = numbers.output.zero_point if layer.activation == "relu" else 0
+    low = numbers.output.zero_point if layer.nonlinearity == "relu" else 0
     return np.asarray(np.clip(both + numbers.output.zero_point, low, CODES - 1), np.uint8)
 
 
-def _pool(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         return np.asarray(inputs[0].astype(np.float64).mean((0, 1), keepdims=True), np.float32)
     assert numbers.output is not None
@@ -227,7 +227,7 @@ def _pool(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Ar
     return requantize(total, *multipliers(layer, numbers), numbers.output.zero_point)
 
 
-def _pool_truncated(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _pool_truncated(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
     assert numbers.output is not None
     area = layer.in_shape[1] * layer.in_shape[2]
@@ -238,7 +238,7 @@ def _pool_truncated(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Arr
     return requantize(mean, *dyadic(ratio), numbers.output.zero_point)
 
 
-def _quantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _quantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     assert numbers.output is not None
     codes = np.rint(inputs[0].astype(np.float32) * inverse_scale(numbers)) + np.float32(
         numbers.output.zero_point
@@ -246,14 +246,14 @@ def _quantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -
     return np.asarray(np.clip(codes, 0, CODES - 1), np.uint8)
 
 
-def _dequantize(layer: LayerSpec, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+def _dequantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     params = numbers.input()
     return np.asarray(
         (inputs[0].astype(np.float32) - np.float32(params.zero_point)) * np.float32(params.scale)
     )
 
 
-_RUNS: Mapping[str, Callable[[LayerSpec, UnitNumbers, Sequence[Array]], Array]] = {
+_RUNS: Mapping[str, Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = {
     "stem": _conv,
     "conv": _conv,
     "linear": _conv,
@@ -274,7 +274,7 @@ def weight_range(weight_format: str, sums: IntegerSums = IntegerSums.EXACT) -> t
 
 
 def random_numbers(
-    layer: LayerSpec,
+    layer: Layer,
     rng: np.random.Generator,
     inputs: tuple[Quantization | None, ...] | None = None,
     *,
@@ -290,7 +290,7 @@ def random_numbers(
     count = 2 if layer.is_add else 1
     if inputs is None:
         inputs = tuple(_random_quantization(rng, "none", layer.in_format) for _ in range(count))
-    output = _random_quantization(rng, layer.activation, layer.out_format)
+    output = _random_quantization(rng, layer.nonlinearity, layer.out_format)
     if not layer.weighted:
         return UnitNumbers(inputs, output)
     channels = layer.in_shape[0] // layer.groups
@@ -314,7 +314,7 @@ def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) ->
     return Quantization(float(np.float32(rng.uniform(0.01, 0.03))), zero_point)
 
 
-def random_inputs(layer: LayerSpec, rng: np.random.Generator) -> tuple[Array, ...]:
+def random_inputs(layer: Layer, rng: np.random.Generator) -> tuple[Array, ...]:
     """One tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
     channels, height, width = layer.in_shape
     count = 2 if layer.is_add else 1

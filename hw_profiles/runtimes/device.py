@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import Probe
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
@@ -25,15 +25,15 @@ class Device(Protocol):
         """Return what it is; equal on every call."""
         ...
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether it can run this layer in the formats that it asks for."""
         ...
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return why it cannot, in one line; asked only where `supports` says so."""
         ...
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         """Return how to find out what one layer costs inside a network: in context
         (`hw_profiles.measure.in_context.in_context`) where neighbours change it, else
         `hw_profiles.measure.in_context.alone`.
@@ -98,17 +98,17 @@ class MeasuredDevice:
 
     runtime: Runtime
     transport: Transport
-    probe: Callable[[LayerSpec], Probe]
+    probe: Callable[[Layer], Probe]
 
     def describe(self) -> DeviceInfo:
         """Return the runtime, and where it runs."""
         return self.transport.located(self.runtime.describe())
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether the runtime can run this layer."""
         return self.runtime.supports(layer)
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return why it cannot."""
         return self.runtime.why_not(layer)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.measure.measurement import Clock
@@ -146,11 +146,11 @@ class Runtime(Protocol):
         """Return the engine on this machine; equal on every call."""
         ...
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether it can run this layer in the formats that it asks for."""
         ...
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return why it cannot, in one line; asked only where `supports` says so."""
         ...
 

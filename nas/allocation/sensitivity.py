@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from nas.allocation.damage import run_damage, subject
 from nas.evaluation.evaluate import Evaluator
@@ -94,7 +94,7 @@ def _set_by(family: Family, genome: Genomes, column: int) -> list[dict[str, str]
     return [{name: formats[name] for name in moved} for formats in tried]
 
 
-def _rounding_error(evaluator: Evaluator, name: str, layer: LayerSpec, fmt: str) -> float:
+def _rounding_error(evaluator: Evaluator, name: str, layer: Layer, fmt: str) -> float:
     """Squared error of a layer's weights in a format: by learned scales where there are some."""
     with torch.no_grad():
         weight = sized_layer(layered(evaluator.supernet).layer(name), layer).weight

@@ -88,9 +88,9 @@ def covered_family(a: DeviceProfile, b: DeviceProfile, space: str) -> Family:
     """
     both = [{*profile.table, *profile.estimates} for profile in (a, b)]
     shared = both[0] & both[1]
-    channels = {layer.in_shape[0] for layer in shared if layer.op == "stem"}
-    classes = {layer.out_channels for layer in shared if layer.op == "linear"}
-    stored = {layer.weight_format for layer in shared if layer.op == "stem"}
+    channels = {layer.in_shape[0] for layer in shared if layer.kind == "stem"}
+    classes = {layer.out_channels for layer in shared if layer.kind == "linear"}
+    stored = {layer.weight_format for layer in shared if layer.kind == "stem"}
     if not channels or not classes:
         raise TrilobitError(
             f"{a.device.name} and {b.device.name} share no first or no last layer of a network: they are of "

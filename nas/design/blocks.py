@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from hw_profiles.profiles.profiler import profile_layers
@@ -112,12 +112,12 @@ class Blocks:
 
     # -- seconds -----------------------------------------------------------------------------------
 
-    def layers(self, part: SubStage) -> tuple[LayerSpec, ...]:
+    def layers(self, part: SubStage) -> tuple[Layer, ...]:
         """What a sub-stage runs in int8."""
         return stage_workload(self.base, part, INT8, found=INT8).layers
 
     @cached_property
-    def ends(self) -> tuple[tuple[LayerSpec, ...], ...]:
+    def ends(self) -> tuple[tuple[Layer, ...], ...]:
         """What runs before and after the stages, at each of the imitated resolutions."""
         data = self.run.dataset
         found = []
@@ -129,7 +129,7 @@ class Blocks:
         return tuple(found)
 
     @cached_property
-    def units(self) -> tuple[LayerSpec, ...]:
+    def units(self) -> tuple[Layer, ...]:
         """Every layer of all of them, once."""
         parts = [part for one in self.imitations for part in one.sub_stages]
         layers = [layer for part in parts for layer in self.layers(part)]
@@ -154,7 +154,7 @@ class Blocks:
         save_profile(profile, run.profile_path)
         return profile
 
-    def table(self, seconds: Callable[[LayerSpec], float]) -> BlockTable:
+    def table(self, seconds: Callable[[Layer], float]) -> BlockTable:
         """Losses and seconds of all sub-stages that the device can run.
 
         Args:

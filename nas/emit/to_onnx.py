@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hw_profiles.graph.layer import FLOATS, FP32, INPUT, LayerSpec
+from hw_profiles.graph.layer import FLOATS, FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload, single
 from supernet.formats.format import QuantParams
@@ -82,7 +82,7 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
         if layer.weighted:
             fan_in = layer.in_shape[0] // layer.groups * layer.kernel**2
             shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
-            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.op == "linear" else shape).astype(
+            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.kind == "linear" else shape).astype(
                 np.float32
             )
             codes, scale = load_format(layer.weight_format).quantize_weight(weight)
@@ -92,18 +92,18 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
         if layer.out_format not in FLOATS and layer.keeps_codes and sources[0] != INPUT:
             tensors[name] = tensors[workload.names[sources[0]]]
         elif layer.out_format not in FLOATS:
-            bounds = _RANDOM_RANGES.get(layer.activation, (-3.0, 3.0))
+            bounds = _RANDOM_RANGES.get(layer.nonlinearity, (-3.0, 3.0))
             params = load_format(layer.out_format).activation_params(*bounds)
             assert params is not None
             tensors[name] = params
     return Network(workload, parameters, tensors)
 
 
-def file_size(layer: LayerSpec) -> int:
+def file_size(layer: Layer) -> int:
     """Bytes that one layer or block adds to the ONNX file: codes, scales, biases and the description of its
     nodes.
     """
-    name = "s0.b0" if layer.op == "mbconv" else "s0.b0.depthwise"  # of typical length
+    name = "s0.b0" if layer.kind == "mbconv" else "s0.b0.depthwise"  # of typical length
     # the unit alone, its input taken as it is: a conversion would be a layer of its own
     work = lower(Workload((name,), (layer,), single(layer).inputs, layer.in_format))
     graph = _Graph(None)
@@ -121,12 +121,12 @@ def file_overhead() -> int:
 
 
 def _placeholder(
-    layer: LayerSpec, own: QuantParams
+    layer: Layer, own: QuantParams
 ) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
     weights = None
     if layer.weighted:
         shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
-        ones = np.ones(shape[:2] if layer.op == "linear" else shape, np.float32)
+        ones = np.ones(shape[:2] if layer.kind == "linear" else shape, np.float32)
         codes, scale = load_format(layer.weight_format).quantize_weight(ones)
         weights = Parameters(codes, scale, np.zeros(layer.out_channels, np.float32))
     before = None if layer.in_format in FLOATS else _TYPICAL
@@ -170,7 +170,7 @@ class _Graph:
     def add(
         self,
         name: str,
-        layer: LayerSpec,
+        layer: Layer,
         inputs: tuple[int, ...],
         parameters: Parameters | None,
         before: tuple[QuantParams | None, ...],
@@ -181,12 +181,12 @@ class _Graph:
         """
         sources = [self.image if i == INPUT else self.values[i] for i in inputs]
         if (
-            layer.op == "linear"
+            layer.kind == "linear"
         ):  # before the dequantization: in between it would hide the group from the runtime
             sources = [self._node("Flatten", f"{name}.flat", sources)]
         real = sources
-        if layer.op != "quantize":
-            scales = layer.in_shape[0] if layer.op == "dequantize" else 1
+        if layer.kind != "quantize":
+            scales = layer.in_shape[0] if layer.kind == "dequantize" else 1
             real = [
                 source if params is None else self._dequantize(f"{name}.in{i}", source, params, scales)
                 for i, (source, params) in enumerate(zip(sources, before, strict=False))
@@ -212,17 +212,17 @@ class _Graph:
     def _compute(
         self,
         name: str,
-        layer: LayerSpec,
+        layer: Layer,
         real: list[str],
         parameters: Parameters | None,
         before: QuantParams | None,
     ) -> str:
-        match layer.op:
+        match layer.kind:
             case "quantize" | "dequantize":
                 return real[0]
             case "add" | "add_converted":
                 total = self._node("Add", name, real)
-                return self._activate(f"{name}.{layer.activation}", layer, total)
+                return self._activate(f"{name}.{layer.nonlinearity}", layer, total)
             case "pool":
                 return self._node("GlobalAveragePool", name, real)
             case "maxpool" | "avgpool":
@@ -233,7 +233,7 @@ class _Graph:
                 return self._activate(name, layer, *real)
         assert parameters is not None
         weights = self._weights(name, layer, parameters, before)
-        if layer.op == "linear":
+        if layer.kind == "linear":
             return self._node("Gemm", name, [*real, *weights], transB=1)
         edge = [layer.kernel // 2] * 4
         value = self._node(
@@ -245,16 +245,16 @@ class _Graph:
             pads=edge,
             group=layer.groups,
         )
-        return self._activate(f"{name}.{layer.activation}", layer, value)
+        return self._activate(f"{name}.{layer.nonlinearity}", layer, value)
 
-    def _pool(self, name: str, layer: LayerSpec, value: str) -> str:
+    def _pool(self, name: str, layer: Layer, value: str) -> str:
         window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
-        if layer.op == "maxpool":
+        if layer.kind == "maxpool":
             return self._node("MaxPool", name, [value], pads=[layer.kernel // 2] * 4, **window)
         return self._node("AveragePool", name, [value], ceil_mode=1, **window)
 
-    def _activate(self, name: str, layer: LayerSpec, value: str) -> str:
-        match layer.activation:
+    def _activate(self, name: str, layer: Layer, value: str) -> str:
+        match layer.nonlinearity:
             case "relu":
                 return self._node("Relu", name, [value])
             case "relu6" if layer.activation_format not in FLOATS:
@@ -272,7 +272,7 @@ class _Graph:
         return value
 
     def _weights(
-        self, name: str, layer: LayerSpec, parameters: Parameters, before: QuantParams | None
+        self, name: str, layer: Layer, parameters: Parameters, before: QuantParams | None
     ) -> tuple[str, str]:
         if before is None:
             number_format = load_format(layer.weight_format)
@@ -286,7 +286,7 @@ class _Graph:
         codes = [self._weight_codes(f"{name}.wc", layer, parameters), scale]
         zero = _stored_zero(layer.weight_format)
         if (
-            zero or layer.op == "linear"
+            zero or layer.kind == "linear"
         ):  # without zero points ONNX Runtime has no integer kernel for that one
             zeros = np.full(layer.out_channels, zero, np.uint8 if zero else np.int8)
             codes.append(self._constant(f"{name}.wz", zeros))
@@ -296,7 +296,7 @@ class _Graph:
         bias = self._constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])
         return weight, self._node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)
 
-    def _weight_codes(self, name: str, layer: LayerSpec, parameters: Parameters) -> str:
+    def _weight_codes(self, name: str, layer: Layer, parameters: Parameters) -> str:
         """Codes of 8 bits; fewer are stored packed and widened by a Cast, which the runtime folds at load.
 
         DequantizeLinear could read 4-bit codes itself, but then no integer kernel is chosen: a fifth of the
@@ -370,7 +370,7 @@ class _Graph:
             value = self._dequantize("output", value, self.network.tensors[work.names[-1]])
         elif last.out_format != FP32:
             value = self._node("Cast", "output", [value], to=TensorProto.FLOAT)
-        shape = (last.out_channels,) if last.op == "linear" else last.out_shape
+        shape = (last.out_channels,) if last.kind == "linear" else last.out_shape
         images = "batch" if batch is None else batch
         c, h, w = work.in_shape
         seen = (TensorProto.FLOAT, (c, h, w)) if self.pixels is None else (TensorProto.UINT8, (h, w, c))

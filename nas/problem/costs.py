@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.latency_model import Calibration
 from hw_profiles.profiles.profile import DeviceProfile
@@ -74,15 +74,15 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     """Return the costs of the family's space; without a profile all seconds are 0."""
     # A rejected unit counts 0 s and one rejection: infinity times a slope of 0 would be no number, and times
     # one below 0 it would be the best latency there is.
-    known_s: Callable[[LayerSpec], float] = cache(profile.cost_s) if profile else lambda layer: 0.0
+    known_s: Callable[[Layer], float] = cache(profile.cost_s) if profile else lambda layer: 0.0
 
-    def rejected(layer: LayerSpec) -> float:
+    def rejected(layer: Layer) -> float:
         return float(math.isinf(known_s(layer)))
 
-    def seconds(layer: LayerSpec) -> float:
+    def seconds(layer: Layer) -> float:
         return 0.0 if profile is None or rejected(layer) else calibration.row_s(layer, known_s(layer))
 
-    def joules(layer: LayerSpec) -> float:
+    def joules(layer: Layer) -> float:
         return 0.0 if profile is None or rejected(layer) else profile.energy_j(layer)
 
     calibration = (profile.calibration if profile else None) or Calibration()

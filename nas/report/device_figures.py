@@ -3,9 +3,9 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.report import units
@@ -33,7 +33,7 @@ class Speedup:
         fp32_s, low_s: medians in seconds.
     """
 
-    layer: LayerSpec
+    layer: Layer
     fp32_s: float
     low_s: float
 
@@ -52,8 +52,8 @@ def speedups(profile: DeviceProfile) -> list[Speedup]:
     }
     pairs = []
     for layer, median in medians.items():
-        plain = replace(layer, weight_format="fp32", activation_format="fp32")
-        if layer.op not in CONVERSIONS and layer != plain and plain in medians:
+        plain = layer.with_formats("fp32", "fp32")
+        if layer.kind not in CONVERSIONS and layer != plain and plain in medians:
             pairs.append(Speedup(layer, medians[plain], median))
     return pairs
 

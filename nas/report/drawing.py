@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from nas.report.run_files import Network
 from nas.report.units import TIMES
 
@@ -69,7 +69,7 @@ def widest_of(networks: Sequence[Network]) -> int:
 def summary(network: Network) -> str:
     """Input size, work, formats and conversions in one line."""
     layers = [layer for _, layer in network.layers]
-    conversions = sum(layer.op in CONVERSIONS for layer in layers)
+    conversions = sum(layer.kind in CONVERSIONS for layer in layers)
     parts = [f"{network.arch['resolution']} px input"] if "resolution" in network.arch else []
     parts.append(f"{sum(macs(layer) for layer in layers) / 1e6:.2f} MMACs")
     parts.append(format_shares(network))
@@ -100,15 +100,15 @@ def short_arch(network: Network) -> str:
     return " | ".join(", ".join(f"k{block.kernel}·{block.expanded}" for block in stage) for stage in stages)
 
 
-def layer_kind(layer: LayerSpec) -> str:
+def layer_kind(layer: Layer) -> str:
     """What kind of work it is: the groups of the device view."""
-    if layer.op == "mbconv":
+    if layer.kind == "mbconv":
         return f"block {square(layer.kernel)}"
-    if layer.op not in ("conv", "stem"):
-        return "add" if layer.is_add else layer.op
+    if layer.kind not in ("conv", "stem"):
+        return "add" if layer.is_add else layer.kind
     if layer.depthwise:
         return f"depthwise {square(layer.kernel)}"
-    if layer.op == "stem":
+    if layer.kind == "stem":
         return "stem"
     return square(layer.kernel)
 
@@ -118,7 +118,7 @@ def square(side: int) -> str:
     return f"{side}{TIMES}{side}"
 
 
-def layer_format(layer: LayerSpec) -> str:
+def layer_format(layer: Layer) -> str:
     """The number format it computes in."""
     return layer.weight_format if layer.weight_format != "fp32" else layer.activation_format
 
@@ -128,18 +128,22 @@ def _block_names(network: Network) -> list[str]:
     names: list[str] = []
     block = ""
     for name, layer in reversed(network.layers):
-        if layer.op not in CONVERSIONS or not block:
+        if layer.kind not in CONVERSIONS or not block:
             block = name.rpartition(".")[0] or name
         names.append(block)
     return names[::-1]
 
 
-def _column(name: str, layer: LayerSpec, widest: int) -> Column:
-    kind = "layer" if layer.op in ("conv", "stem", "linear", "mbconv") else "plain"
-    kind = "conversion" if layer.op in CONVERSIONS else kind
+def _column(name: str, layer: Layer, widest: int) -> Column:
+    kind = "layer" if layer.kind in ("conv", "stem", "linear", "mbconv") else "plain"
+    kind = "conversion" if layer.kind in CONVERSIONS else kind
     number_format = layer_format(layer)
-    label = square(layer.kernel) if layer.op in ("conv", "stem", "mbconv") else _SIGNS.get(layer.op, layer.op)
+    label = (
+        square(layer.kernel)
+        if layer.kind in ("conv", "stem", "mbconv")
+        else _SIGNS.get(layer.kind, layer.kind)
+    )
     channels, height, width = layer.out_shape
-    what = f"to {number_format}" if layer.op == "quantize" else number_format
+    what = f"to {number_format}" if layer.kind == "quantize" else number_format
     title = f"{name}: {layer_kind(layer)}, {what}, gives {channels} channels of {height}{TIMES}{width}"
     return Column(kind, layer.out_channels / widest, layer.out_channels, label, number_format, title)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
@@ -44,7 +44,7 @@ class Network:
     id: str
     arch: Document
     policy: Mapping[str, str]
-    layers: tuple[tuple[str, LayerSpec], ...]
+    layers: tuple[tuple[str, Layer], ...]
     predicted: Mapping[str, Value]
     measured: Mapping[str, Value]
 

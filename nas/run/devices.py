@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.registry import DEVICES, names
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.plugin import device_kind, open_device
@@ -13,7 +13,7 @@ from hw_profiles.runtimes.plugin import device_kind, open_device
 MOST_LACKING = 0.1  # of the units of a space, that are predicted where a recorded profile lacks them
 
 
-def covering(backend: RecordedDevice, layers: Sequence[LayerSpec], name: str) -> RecordedDevice:
+def covering(backend: RecordedDevice, layers: Sequence[Layer], name: str) -> RecordedDevice:
     """Return the recorded device with an estimate for each of these units that it lacks: other images have
     another first layer, other classes another last one.
 

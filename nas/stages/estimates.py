@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.profiler import TRUTH, Batch, probe_networks, reference_network, works_of
 from hw_profiles.runtimes.runtime import Job
@@ -101,7 +101,7 @@ def estimate(run: Run) -> Estimate:
     return Estimate(seconds, waiting_s)
 
 
-def measuring_seconds(run: Run, layers: Sequence[LayerSpec]) -> float:
+def measuring_seconds(run: Run, layers: Sequence[Layer]) -> float:
     """Return how long measuring those of the units that are still to be measured will take."""
     batches = estimate_batches(run, tuple(layers))
     n = probe_networks(run.backend, batches, reference_network(run.backend, layers))

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import MeasurePlan, Waiting
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
@@ -83,7 +83,7 @@ def check_validation(n: int) -> None:
         raise TrilobitError(f"--validate must be at least 1, got {n}")
 
 
-def _measure(run: Run, layers: tuple[LayerSpec, ...], reporter: Reporter) -> DeviceProfile:
+def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceProfile:
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
     profile, waiting = start_profile(run), Waiting(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
@@ -161,7 +161,7 @@ def with_calibration(
 def _measure_units(
     run: Run,
     profile: DeviceProfile,
-    layers: tuple[LayerSpec, ...],
+    layers: tuple[Layer, ...],
     sources: Sequence[Source],
     deadline: float,
     waiting: Waiting,
@@ -189,7 +189,7 @@ def _measure_units(
                 yield profile
 
 
-def _wanted(run: Run, layers: tuple[LayerSpec, ...]) -> int:
+def _wanted(run: Run, layers: tuple[Layer, ...]) -> int:
     """How many units to measure: a share, or all where that costs nothing."""
     return math.ceil((1.0 if run.recorded else run.config.profile.share) * len(layers))
 
@@ -204,7 +204,7 @@ class _UnitsBar:
     """
 
     update: Update
-    layers: tuple[LayerSpec, ...]
+    layers: tuple[Layer, ...]
     done: int = 0
     lacking: int = 0
 
@@ -220,18 +220,16 @@ class _UnitsBar:
         self.update(min(self.done + more, len(self.layers)), waiting_note() if waits else said)
 
 
-def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[LayerSpec, float]:
+def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[Layer, float]:
     """How often each unit occurs in a random network, on average."""
-    space, usage = family.space(), dict[LayerSpec, float]()
+    space, usage = family.space(), dict[Layer, float]()
     for genome in space.sample(networks, rng=rng):
         for layer in family.workload(space.candidate(genome)).layers:
             usage[layer] = usage.get(layer, 0.0) + 1 / networks
     return usage
 
 
-def _print_coverage(
-    run: Run, profile: DeviceProfile, layers: tuple[LayerSpec, ...], reporter: Reporter
-) -> None:
+def _print_coverage(run: Run, profile: DeviceProfile, layers: tuple[Layer, ...], reporter: Reporter) -> None:
     """How many units were measured, predicted, refused or rejected, and what that leaves of the space.
 
     Raises:
@@ -322,7 +320,7 @@ def calibration_networks(
     return to_fit[:fitted] + [others[i] for i in rng.permutation(len(others))]
 
 
-def estimate_batches(run: Run, layers: tuple[LayerSpec, ...]) -> list[Batch]:
+def estimate_batches(run: Run, layers: tuple[Layer, ...]) -> list[Batch]:
     """The batches that are still to be measured: what an estimate of the time counts."""
     profile = start_profile(run)
     missing = profile.missing(layers)

@@ -17,7 +17,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel, Matern, WhiteKernel
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.measurement import Estimate
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.assessment.conformal import calibrate
@@ -95,7 +95,7 @@ class Source:
     predictor: "KernelPredictor"
     scale: Scale
 
-    def logs(self, layers: Sequence[LayerSpec]) -> Floats:
+    def logs(self, layers: Sequence[Layer]) -> Floats:
         """(n,) logarithms of the cost on that device."""
         seconds, _ = self.predictor.predict_s(layers)
         for i, layer in enumerate(layers):
@@ -120,7 +120,7 @@ class KernelPredictor:
     calibrated: bool = True
     fitted: Fitted | None = None
 
-    def fit(self, layers: Sequence[LayerSpec], seconds: Floats, std_s: Floats | None = None) -> Self:
+    def fit(self, layers: Sequence[Layer], seconds: Floats, std_s: Floats | None = None) -> Self:
         """Learn from units, their seconds (n,), and the standard error of each (n,).
 
         Raises:
@@ -139,7 +139,7 @@ class KernelPredictor:
         low, high = float(logs.min()) - STEEPEST, float(logs.max()) + STEEPEST
         return replace(self, fitted=Fitted(scale, process, mean, low, high, widen))
 
-    def predict(self, layers: Sequence[LayerSpec]) -> list[Estimate]:
+    def predict(self, layers: Sequence[Layer]) -> list[Estimate]:
         """An estimate for every unit, never below 0.
 
         Raises:
@@ -148,7 +148,7 @@ class KernelPredictor:
         mean_s, std_s = self.predict_s(layers)
         return [Estimate(m, s) for m, s in zip(np.maximum(mean_s, 0).tolist(), std_s.tolist(), strict=True)]
 
-    def predict_s(self, layers: Sequence[LayerSpec]) -> tuple[Floats, Floats]:
+    def predict_s(self, layers: Sequence[Layer]) -> tuple[Floats, Floats]:
         """(n,) seconds, which may come out below 0, and (n,) standard deviations of their error.
 
         Raises:
@@ -158,7 +158,7 @@ class KernelPredictor:
         # half the width of the interval in seconds: the scale is far from linear across a wide one
         return scale.back(logs), scale.slope(logs) * np.sinh(np.minimum(std, STEEPEST))
 
-    def covariance(self, layers: Sequence[LayerSpec]) -> tuple[Floats, float]:
+    def covariance(self, layers: Sequence[Layer]) -> tuple[Floats, float]:
         """(n, n) covariance of the logarithms of units given what was measured, and a row's variance."""
         x = self._features(layers)
         if self.fitted is None:
@@ -170,14 +170,14 @@ class KernelPredictor:
         noise = float(kernel.k2.noise_level)
         return (covariance - noise * np.eye(len(x))) * widen**2, noise * widen**2
 
-    def rough_s(self, layers: Sequence[LayerSpec]) -> Floats:
+    def rough_s(self, layers: Sequence[Layer]) -> Floats:
         """(n,) positive costs, for what they are worth: in arbitrary units before anything was measured."""
         if self.fitted is None and not self.sources:
             return rough_cost(layers)
         scale, logs, _ = self._predict_logs(layers)
         return scale.slope(logs)
 
-    def _predict_logs(self, layers: Sequence[LayerSpec]) -> tuple[Scale, Floats, Floats]:
+    def _predict_logs(self, layers: Sequence[Layer]) -> tuple[Scale, Floats, Floats]:
         prior, fitted = self._prior(layers), self.fitted
         if fitted is None:
             if not self.sources:
@@ -190,10 +190,10 @@ class KernelPredictor:
         logs = np.clip(mean + fitted.mean + prior, fitted.low, fitted.high)
         return fitted.scale, logs, fitted.widen * std
 
-    def _features(self, layers: Sequence[LayerSpec]) -> Floats:
+    def _features(self, layers: Sequence[Layer]) -> Floats:
         return np.column_stack([unit_features(layers), *(one.logs(layers) for one in self.sources)])
 
-    def _prior(self, layers: Sequence[LayerSpec]) -> Floats:
+    def _prior(self, layers: Sequence[Layer]) -> Floats:
         """(n,) what the other devices say on average; 0 without any."""
         logs = [one.logs(layers) for one in self.sources] or [np.zeros(len(layers))]
         return np.asarray(np.mean(logs, axis=0))
@@ -204,7 +204,7 @@ def left_out(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
     return leave_one_out(Factor(process.L_).inverse, process.alpha_)
 
 
-def usable(profile: DeviceProfile, layer: LayerSpec) -> bool:
+def usable(profile: DeviceProfile, layer: Layer) -> bool:
     """Whether a profile has a measured number for a layer that it does not refuse."""
     row = profile.table.get(layer)
     return row is not None and row.error is None and profile.refused(layer) is None
@@ -251,7 +251,7 @@ def _surprise(predictor: KernelPredictor) -> float:
 
 def fill(
     profile: DeviceProfile,
-    layers: Sequence[LayerSpec],
+    layers: Sequence[Layer],
     *,
     sources: Sequence[Source] = (),
     rng: np.random.Generator,
@@ -342,14 +342,14 @@ def _few_steps(
 
 
 def choose_units(
-    layers: Sequence[LayerSpec],
+    layers: Sequence[Layer],
     profile: DeviceProfile,
     n: int,
     *,
     rng: np.random.Generator,
     sources: Sequence[Source] = (),
-    weights: Mapping[LayerSpec, float] | None = None,
-) -> tuple[LayerSpec, ...]:
+    weights: Mapping[Layer, float] | None = None,
+) -> tuple[Layer, ...]:
     """Which n units to measure next, most telling first: distinct ones that `profile` has no row of.
 
     Greedily the one that most reduces the variance of the logarithms of all units, each as important as its
@@ -374,13 +374,13 @@ def choose_units(
 
 
 def _greedy(
-    units: Sequence[LayerSpec],
+    units: Sequence[Layer],
     covariance: Floats,
     noise: float,
     importance: Floats,
     states: set[State],
     n: int,
-) -> tuple[LayerSpec, ...]:
+) -> tuple[Layer, ...]:
     """The n units that explain most for what they cost to measure, given their (m, m) covariance."""
     covariance, chosen = covariance.copy(), list[int]()
     own = [_states([unit]) for unit in units]
@@ -398,7 +398,7 @@ def _greedy(
     return tuple(units[i] for i in chosen)
 
 
-def _states(layers: Iterable[LayerSpec]) -> set[State]:
+def _states(layers: Iterable[Layer]) -> set[State]:
     """(shape, format) of the tensors around layers: each needs a context and a pooling to be measured in."""
     pairs = [((one.in_shape, one.in_format), (one.out_shape, one.out_format)) for one in layers]
     return {state for pair in pairs for state in pair}

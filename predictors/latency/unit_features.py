@@ -1,4 +1,4 @@
-"""Units as numbers to learn from: size, work, traffic, alignment and formats of any `LayerSpec`.
+"""Units as numbers to learn from: size, work, traffic, alignment and formats of any `Layer`.
 
 Every column is a fixed function of one unit, on a scale where a change of 1 is a large one, so that what was
 learned on one device or space means the same on another.
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import params
-from hw_profiles.graph.layer import OPS, LayerSpec
+from hw_profiles.graph.key import KINDS
+from hw_profiles.graph.layer import Layer
 
 Floats = NDArray[np.float64]
 
@@ -25,13 +26,13 @@ EXACT = "-exact"  # the end of the name of a format whose weights are stored uns
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
-def unit_features(layers: Sequence[LayerSpec]) -> Floats:
+def unit_features(layers: Sequence[Layer]) -> Floats:
     """(n, d) features of n units; d is the same for every call."""
     sizes = _sizes(layers)
     return np.column_stack([*_size_columns(sizes), *_work_columns(sizes), *_kind_columns(layers)])
 
 
-def rough_cost(layers: Sequence[LayerSpec]) -> Floats:
+def rough_cost(layers: Sequence[Layer]) -> Floats:
     """(n,) costs of a made-up device in arbitrary units, for when nothing was measured: a constant, the
     padded work and the traffic.
     """
@@ -63,7 +64,7 @@ def format_bits(name: str) -> int:
     return int(digits.group()) if digits else FULL_BITS
 
 
-def _sizes(layers: Sequence[LayerSpec]) -> dict[str, Floats]:
+def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
     """Sizes of n units by name, (n,) each."""
     shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
     geometry = [(one.kernel, one.stride, one.groups, one.expanded, params(one)) for one in layers]
@@ -124,12 +125,12 @@ def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
     return [*(np.log2(1 + total) / WORK_OCTAVES for total in totals), intensity / WORK_OCTAVES]
 
 
-def _kind_columns(layers: Sequence[LayerSpec]) -> list[Floats]:
+def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
     """Indicators: op and depthwise, each also times integer; activation, formats and what a block has."""
     integer = np.array([_integer(one.activation_format) for one in layers], np.float64)
-    ops = [[one.op == op for one in layers] for op in OPS]
+    ops = [[one.kind == op for one in layers] for op in KINDS]
     kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
-    others = [[one.activation == name for one in layers] for name in ACTIVATIONS]
+    others = [[one.nonlinearity == name for one in layers] for name in ACTIVATIONS]
     others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
     others += [[one.weight_format.endswith(EXACT) for one in layers]]  # as wide, and other kernels
     others += [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]

@@ -5,7 +5,7 @@ between a stem, a first block and a head that never change.
 from dataclasses import dataclass
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from supernet.families.mbconv_layers import MBConvLayers, Stage, stored_and_computed
 
 RESOLUTION = 224
@@ -30,11 +30,11 @@ class ApqLayers(MBConvLayers):
     That block has no expanding convolution, since it would add no channels.
     """
 
-    def stem(self, resolution: int, fmt: str) -> LayerSpec:
+    def stem(self, resolution: int, fmt: str) -> Layer:
         shape = (self.in_channels, resolution, resolution)
         return LayerSpec("stem", shape, STEM_WIDTH, 3, 2, 1, self.activation, *stored_and_computed(fmt))
 
-    def first_block(self, resolution: int, fmt: str) -> dict[str, LayerSpec]:
+    def first_block(self, resolution: int, fmt: str) -> dict[str, Layer]:
         """The convolutions of the first block by name."""
         size, formats = -(-resolution // 2), stored_and_computed(fmt)
         shape, depthwise = (STEM_WIDTH, size, size), (FIRST_KERNEL, 1, STEM_WIDTH)

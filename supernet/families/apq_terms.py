@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.apq_layers import FIXED_FORMAT, RESOLUTION, ApqLayers
 from supernet.families.choices import of_options
@@ -16,7 +16,7 @@ from supernet.formats.policy import Precision
 from supernet.space.space import SearchSpace
 
 INTEGER = "integer"  # what the choice `policy` is in a quantized network; else `fp32`
-Layers = tuple[LayerSpec, ...]
+Layers = tuple[Layer, ...]
 Result = TypeVar("Result")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, FP32, LayerSpec
+from hw_profiles.graph.layer import FLOATS, FP32, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import load
 from supernet.formats.loading import parse_precision
@@ -31,7 +31,7 @@ class CostTerm:
     """
 
     columns: tuple[int, ...]
-    layers: Callable[[tuple[int, ...]], tuple[LayerSpec, ...]]
+    layers: Callable[[tuple[int, ...]], tuple[Layer, ...]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families import choices
 from supernet.families.family import CostTerm, PeakTerm
@@ -132,14 +132,14 @@ class MBConvFamily:
                 terms += self._block_terms(s, b)
         return (*terms, *self._tail_terms())
 
-    def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[LayerSpec, ...]]) -> CostTerm:
+    def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[Layer, ...]]) -> CostTerm:
         """A term whose function takes the chosen options themselves, by position."""
         return CostTerm(*choices.of_options(self._space, names, layers))
 
     def _stem_term(self) -> CostTerm:
         layer = self._layers
 
-        def stem(resolution: int, stem_format: str) -> tuple[LayerSpec, ...]:
+        def stem(resolution: int, stem_format: str) -> tuple[Layer, ...]:
             boundary = conversion((self.in_channels, resolution, resolution), "fp32", stem_format)
             return (*boundary, layer.stem(resolution, stem_format))
 
@@ -162,7 +162,7 @@ class MBConvFamily:
 
         def boundaries(
             resolution: int, depth: int, expand: str, project: str, found: str, *before: int, entry: Entry
-        ) -> tuple[LayerSpec, ...]:
+        ) -> tuple[Layer, ...]:
             if depth <= b or not entry.holds(before):
                 return ()
             shape = layer.entry_shape(resolution, s, b)
@@ -172,7 +172,7 @@ class MBConvFamily:
 
         def expand(
             resolution: int, depth: int, expanded: int, expand: str, depthwise: str
-        ) -> tuple[LayerSpec, ...]:
+        ) -> tuple[Layer, ...]:
             if depth <= b:
                 return ()
             size = layer.entry_size(resolution, s, b)
@@ -181,7 +181,7 @@ class MBConvFamily:
 
         def depthwise(
             resolution: int, depth: int, expanded: int, kernel: int, depthwise: str
-        ) -> tuple[LayerSpec, ...]:
+        ) -> tuple[Layer, ...]:
             size = layer.entry_size(resolution, s, b)
             return (
                 (layer.part("depthwise", s, b, size, Block(kernel, expanded), depthwise),)
@@ -191,7 +191,7 @@ class MBConvFamily:
 
         def project(
             resolution: int, depth: int, expanded: int, depthwise: str, project: str
-        ) -> tuple[LayerSpec, ...]:
+        ) -> tuple[Layer, ...]:
             if depth <= b:
                 return ()
             size = -(-layer.entry_size(resolution, s, b) // stride)
@@ -211,13 +211,11 @@ class MBConvFamily:
     def _tail_terms(self) -> list[CostTerm]:
         layer, s = self._layers, len(self.stages)
 
-        def boundary(
-            resolution: int, head: str, found: str, *before: int, entry: Entry
-        ) -> tuple[LayerSpec, ...]:
+        def boundary(resolution: int, head: str, found: str, *before: int, entry: Entry) -> tuple[Layer, ...]:
             shape = layer.entry_shape(resolution, s, 0)
             return conversion(shape, found, head) if entry.holds(before) else ()
 
-        def tail(resolution: int, head: str, classifier: str) -> tuple[LayerSpec, ...]:
+        def tail(resolution: int, head: str, classifier: str) -> tuple[Layer, ...]:
             size = layer.entry_size(resolution, s, 0)
             pooled = conversion((self.head_width, 1, 1), head, classifier)
             return (layer.head(size, head), layer.pool(size, head), *pooled, layer.classifier(classifier))

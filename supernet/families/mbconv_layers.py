@@ -9,7 +9,7 @@ from functools import cache
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.builder import conversion as boundary_layers
 from hw_profiles.graph.builder import conversions as boundaries_of_readers
-from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from supernet.formats.loading import parse_precision
 from supernet.formats.policy import Precision
@@ -104,13 +104,13 @@ class MBConvLayers:
 
     # -- single layers -----------------------------------------------------------------------------
 
-    def stem(self, resolution: int, fmt: str) -> LayerSpec:
+    def stem(self, resolution: int, fmt: str) -> Layer:
         """The convolution that reads the image."""
         shape = (self.in_channels, resolution, resolution)
         formats = stored_and_computed(fmt)
         return LayerSpec("stem", shape, self.stem_width, 3, self.stem_stride, 1, self.activation, *formats)
 
-    def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> LayerSpec:
+    def part(self, part: str, s: int, b: int, size: int, block: Block, fmt: str) -> Layer:
         """One of `PARTS` of a block; `size` is the height and width that it reads."""
         stage, mid, formats = self.stages[s], block.expanded, stored_and_computed(fmt)
         if part == "expand":
@@ -121,24 +121,24 @@ class MBConvLayers:
         stride = stage.stride if b == 0 else 1
         return LayerSpec("conv", (mid, size, size), mid, block.kernel, stride, mid, self.activation, *formats)
 
-    def add(self, s: int, size: int, shortcut: str, fmt: str) -> LayerSpec:
+    def add(self, s: int, size: int, shortcut: str, fmt: str) -> Layer:
         """The residual sum; `shortcut` is the choice of the layer that gave the block's input."""
         (_, found), (_, computed) = stored_and_computed(shortcut), stored_and_computed(fmt)
         width, op = self.stages[s].width, "add" if found == computed else "add_converted"
         return LayerSpec(op, (width, size, size), width, activation_format=computed)
 
-    def head(self, size: int, fmt: str) -> LayerSpec:
+    def head(self, size: int, fmt: str) -> Layer:
         """The last convolution."""
         shape = (self.stages[-1].width, size, size)
         formats = stored_and_computed(fmt)
         return LayerSpec("conv", shape, self.head_width, 1, 1, 1, self.activation, *formats)
 
-    def pool(self, size: int, fmt: str) -> LayerSpec:
+    def pool(self, size: int, fmt: str) -> Layer:
         """The global average after the head."""
         width = self.head_width
         return LayerSpec("pool", (width, size, size), width, activation_format=stored_and_computed(fmt)[1])
 
-    def classifier(self, fmt: str) -> LayerSpec:
+    def classifier(self, fmt: str) -> Layer:
         """The linear layer at the end."""
         weight, activation = stored_and_computed(fmt)
         return LayerSpec(
@@ -218,12 +218,12 @@ def computed_as(fmt: str) -> str:
     return str(Precision(activation, activation))
 
 
-def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[LayerSpec, ...]:
+def conversion(shape: tuple[int, int, int], found: str, wanted: str) -> tuple[Layer, ...]:
     """What stands between two layers of these choices."""
     return boundary_layers(shape, stored_and_computed(found)[1], stored_and_computed(wanted)[1])
 
 
-def conversions(shape: tuple[int, int, int], found: str, *readers: str) -> tuple[LayerSpec, ...]:
+def conversions(shape: tuple[int, int, int], found: str, *readers: str) -> tuple[Layer, ...]:
     """What stands between a layer and all that read its output, by their choices."""
     wanted = (stored_and_computed(reader)[1] for reader in readers)
     return boundaries_of_readers(shape, stored_and_computed(found)[1], wanted)

@@ -15,7 +15,7 @@ from torch import nn
 
 from hw_profiles.graph.blocks import divisible
 from hw_profiles.graph.builder import conversion
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.choices import corners, of_options
 from supernet.families.family import CostTerm, PeakTerm
@@ -140,7 +140,7 @@ class MobileFamily:
         units = [self._unit_term(s, b) for s, b in self._positions()]
         return (*self._first_terms(), *units, *self._boundary_terms(), self._tail_term())
 
-    def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[LayerSpec, ...]]) -> CostTerm:
+    def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[Layer, ...]]) -> CostTerm:
         return CostTerm(*of_options(self._space, names, layers))
 
     def _positions(self) -> Iterator[tuple[int, int]]:
@@ -166,10 +166,10 @@ class MobileFamily:
     def _first_terms(self) -> tuple[CostTerm, CostTerm]:
         layers = self.layers
 
-        def stem(resolution: int, fmt: str) -> tuple[LayerSpec, ...]:
+        def stem(resolution: int, fmt: str) -> tuple[Layer, ...]:
             return chain({"stem": layers.stem(resolution, fmt)}).layers
 
-        def first(resolution: int, found: str, fmt: str) -> tuple[LayerSpec, ...]:
+        def first(resolution: int, found: str, fmt: str) -> tuple[Layer, ...]:
             return chain({"first": layers.first(resolution, fmt)}, stored_and_computed(found)[1]).layers
 
         return (
@@ -181,7 +181,7 @@ class MobileFamily:
         """A block without the conversion before it."""
         name, mortal = f"s{s}.b{b}", self._mortal(s, b)
 
-        def block(resolution: int, kernel: int, expand: int, fmt: str, *depth: int) -> tuple[LayerSpec, ...]:
+        def block(resolution: int, kernel: int, expand: int, fmt: str, *depth: int) -> tuple[Layer, ...]:
             if mortal and depth[0] <= b:
                 return ()
             sizes = Block(kernel, self.layers.expanded(s, b, expand))
@@ -200,7 +200,7 @@ class MobileFamily:
         reader = f"s{s}.b{b}" if s < len(self.layers.stages) else "head"
         mortal = self._mortal(s, b)
 
-        def boundary(resolution: int, found: str, fmt: str, *depths: int) -> tuple[LayerSpec, ...]:
+        def boundary(resolution: int, found: str, fmt: str, *depths: int) -> tuple[Layer, ...]:
             if not self._lives(s, b, depth, depths):
                 return ()
             shape = self.layers.entry_shape(resolution, s, b)
@@ -222,7 +222,7 @@ class MobileFamily:
         return all(found > b for found in own) and all(found == depth for found in before)
 
     def _tail_term(self) -> CostTerm:
-        def tail(resolution: int, *formats: str) -> tuple[LayerSpec, ...]:
+        def tail(resolution: int, *formats: str) -> tuple[Layer, ...]:
             ends = self.layers.ends(resolution, dict(zip(self.layers.tail, formats, strict=True)))
             return chain(ends, ends["head"].in_format).layers
 

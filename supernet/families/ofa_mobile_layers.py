@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hw_profiles.graph.blocks import block_convolutions, divisible
 from hw_profiles.graph.builder import conversion
 from hw_profiles.graph.counts import macs as multiply_adds
-from hw_profiles.graph.layer import FP32, INPUT, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import Block, stored_and_computed
 
@@ -87,12 +87,12 @@ class MobileLayers:
 
     # -- single units ------------------------------------------------------------------------------
 
-    def stem(self, resolution: int, fmt: str) -> LayerSpec:
+    def stem(self, resolution: int, fmt: str) -> Layer:
         """The convolution that reads the image."""
         shape = (self.in_channels, resolution, resolution)
         return LayerSpec("stem", shape, self.stem_width, 3, 2, 1, self.activation, *stored_and_computed(fmt))
 
-    def first(self, resolution: int, fmt: str) -> LayerSpec:
+    def first(self, resolution: int, fmt: str) -> Layer:
         """The block after the stem, which expands nothing."""
         size, width = -(-resolution // 2), self.stem_width
         return LayerSpec(
@@ -115,7 +115,7 @@ class MobileLayers:
         """
         return self.stem_width == self.first_width
 
-    def block(self, resolution: int, s: int, b: int, block: Block, fmt: str) -> LayerSpec:
+    def block(self, resolution: int, s: int, b: int, block: Block, fmt: str) -> Layer:
         """An elastic block."""
         stage = self.stages[s]
         return LayerSpec(
@@ -136,7 +136,7 @@ class MobileLayers:
         """Whether a block adds what it reads to what it gives."""
         return self.stride(s, b) == 1 and self.entry_width(s, b) == self.stages[s].width
 
-    def ends(self, resolution: int, formats: Mapping[str, str]) -> dict[str, LayerSpec]:
+    def ends(self, resolution: int, formats: Mapping[str, str]) -> dict[str, Layer]:
         """The units after the last block by name: `head`, `pool`, `mix` if there is one, `classifier`.
 
         Args:
@@ -164,7 +164,7 @@ class MobileLayers:
         return units
 
 
-def chain(units: Mapping[str, LayerSpec], in_format: str = FP32) -> Workload:
+def chain(units: Mapping[str, Layer], in_format: str = FP32) -> Workload:
     """Units one after the other, with the format conversions between them, as a network that reads a tensor
     of `in_format`.
     """
@@ -172,7 +172,7 @@ def chain(units: Mapping[str, LayerSpec], in_format: str = FP32) -> Workload:
     before, found = "input", in_format
     for name, unit in units.items():
         for boundary in conversion(unit.in_shape, found, unit.in_format):
-            names.append(f"{before}.{boundary.op}")
+            names.append(f"{before}.{boundary.kind}")
             layers.append(boundary)
         names.append(name)
         layers.append(unit)
@@ -182,27 +182,27 @@ def chain(units: Mapping[str, LayerSpec], in_format: str = FP32) -> Workload:
     return Workload(tuple(names), tuple(layers), inputs, in_format)
 
 
-def trained_parameters(layer: LayerSpec) -> int:
+def trained_parameters(layer: Layer) -> int:
     """Numbers that training sets in one unit, as publications of these networks count them: weights, two for
     each channel of a batch norm, biases only of squeeze-and-excitation and of the classifier.
 
     >>> trained_parameters(LayerSpec("conv", (160, 7, 7), 960))
     155520
     """
-    if layer.op == "linear":
+    if layer.kind == "linear":
         return layer.out_channels * (layer.in_shape[0] + 1)
-    if layer.op == "mbconv":
+    if layer.kind == "mbconv":
         return sum(
             _weights(part) + part.out_channels * (1 if name in ("reduce", "excite") else 2)
             for name, part in block_convolutions(layer).items()
         )
-    if layer.op not in ("stem", "conv"):
+    if layer.kind not in ("stem", "conv"):
         return 0
     pooled = layer.in_shape[1:] == (1, 1)  # the mix, a convolution without batch norm and bias
     return _weights(layer) + (0 if pooled else 2 * layer.out_channels)
 
 
-def _weights(layer: LayerSpec) -> int:
+def _weights(layer: Layer) -> int:
     """Of a convolution: its multiply-adds at one position."""
     _, height, width = layer.out_shape
     return multiply_adds(layer) // (height * width)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from hw_profiles.graph.blocks import divisible
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import stored_and_computed
 
@@ -100,12 +100,12 @@ def entry_size(stages: Sequence[Stage], resolution: int, s: int, b: int) -> int:
 # -- single layers; `fmt` is the choice of a layer, which sets the formats of its weights and activations --
 
 
-def convolution(shape: Shape, width: int, kernel: int, stride: int, activation: str, fmt: str) -> LayerSpec:
+def convolution(shape: Shape, width: int, kernel: int, stride: int, activation: str, fmt: str) -> Layer:
     """A convolution over all channels inside the network."""
     return LayerSpec("conv", shape, width, kernel, stride, 1, activation, *stored_and_computed(fmt))
 
 
-def part(which: str, shape: Shape, block: Bottleneck, stride: int, fmt: str) -> LayerSpec:
+def part(which: str, shape: Shape, block: Bottleneck, stride: int, fmt: str) -> Layer:
     """One of `PARTS`, or `shortcut`, which reads what was averaged; `shape` is that of the tensor it
     reads.
     """
@@ -117,28 +117,28 @@ def part(which: str, shape: Shape, block: Bottleneck, stride: int, fmt: str) -> 
     return convolution(shape, block.width, 1, 1, "none", fmt)
 
 
-def add(shape: Shape, found: str, computed: str, activation: str = "relu") -> LayerSpec:
+def add(shape: Shape, found: str, computed: str, activation: str = "relu") -> Layer:
     """A residual sum; `computed` is the activation format of the branch, `found` that of the shortcut."""
     op = "add" if found == computed else "add_converted"
     return LayerSpec(op, shape, shape[0], activation=activation, activation_format=computed)
 
 
-def average_pooling(shape: Shape, stride: int, found: str) -> LayerSpec:
+def average_pooling(shape: Shape, stride: int, found: str) -> Layer:
     """What halves the shortcut, in the activation format that it finds."""
     return LayerSpec("avgpool", shape, shape[0], stride, stride, activation_format=found)
 
 
-def max_pooling(shape: Shape, found: str) -> LayerSpec:
+def max_pooling(shape: Shape, found: str) -> Layer:
     """The end of the stem, in the activation format that it finds."""
     return LayerSpec("maxpool", shape, shape[0], 3, 2, activation_format=found)
 
 
-def global_pooling(shape: Shape, found: str) -> LayerSpec:
+def global_pooling(shape: Shape, found: str) -> Layer:
     """What the classifier reads, in the activation format that it finds."""
     return LayerSpec("pool", shape, shape[0], activation_format=found)
 
 
-def linear(width: int, classes: int, fmt: str) -> LayerSpec:
+def linear(width: int, classes: int, fmt: str) -> Layer:
     """The classifier."""
     weight, activation = stored_and_computed(fmt)
     shape = (width, 1, 1)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families import ofa_resnet_layers as net
 from supernet.families.choices import of_options
@@ -13,7 +13,7 @@ from supernet.families.mbconv_layers import Entry, computed_as, conversion, conv
 from supernet.families.ofa_resnet_layers import STEM, Bottleneck, Shape, Stage, StemSizes
 from supernet.space.space import SearchSpace
 
-Layers = tuple[LayerSpec, ...]
+Layers = tuple[Layer, ...]
 Part = Callable[..., Workload]
 NARROWEST = 1  # channels of an entry that no peak depends on
 

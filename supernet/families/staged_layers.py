@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from hw_profiles.graph.blocks import divisible
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from supernet.families.mbconv_layers import stored_and_computed
 
@@ -163,7 +163,7 @@ def middle_channels(width: int, percent: int) -> int:
 
 def convolution(
     stage: Stage, part: Part, shape: Shape, sizes: Sizes, *, stride: int, summed: bool, fmt: str
-) -> LayerSpec:
+) -> Layer:
     """A part of a block of that stage; `shape` is that of the tensor it reads."""
     channels = {"entry": shape[0], "middle": sizes.expanded, "out": sizes.width}
     ends = part is stage.type.last and not summed
@@ -179,7 +179,7 @@ def convolution(
     )
 
 
-def add(stage: Stage, shape: Shape, found: str, computed: str) -> LayerSpec:
+def add(stage: Stage, shape: Shape, found: str, computed: str) -> Layer:
     """A residual sum; `computed` is the activation format of the branch, `found` that of the shortcut."""
     op = "add" if found == computed else "add_converted"
     return LayerSpec(op, shape, shape[0], activation=stage.type.ends, activation_format=computed)

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families import staged_layers as net
 from supernet.families.choices import of_options
@@ -15,7 +15,7 @@ from supernet.families.mbconv_layers import Entry, computed_as, conversion, conv
 from supernet.families.staged_layers import Ends, Part, Shape, Sizes, Stage, middle_channels
 from supernet.space.space import SearchSpace
 
-Layers = tuple[LayerSpec, ...]
+Layers = tuple[Layer, ...]
 Genes = tuple[int, ...]
 Result = TypeVar("Result")
 Chosen = Mapping[str, int | str]  # option by the name of its choice
@@ -123,7 +123,7 @@ class Position:
         middle = middle_channels(width, int(chosen.get(f"{self.name}.expand", 100)))
         return Sizes(width, middle, int(chosen.get(f"{self.name}.kernel", 1)))
 
-    def part(self, part: Part, chosen: Chosen) -> LayerSpec:
+    def part(self, part: Part, chosen: Chosen) -> Layer:
         """One convolution."""
         sizes, (entry, size, _) = self.sizes(chosen), self.entry(chosen)
         parts = self.stage.type.parts

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.layer import FLOATS, INPUT, Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
@@ -86,7 +86,7 @@ class Step:
     """
 
     name: str
-    layer: LayerSpec
+    layer: Layer
     source: str | None
 
 
@@ -110,35 +110,35 @@ Compute = Callable[[Step, SizedLayer, Tensor], Tensor]
 
 
 @singledispatch
-def sized_layer(layer: nn.Module, spec: LayerSpec) -> SizedLayer:
+def sized_layer(layer: nn.Module, spec: Layer) -> SizedLayer:
     """The parameters of `layer` at the sizes of `spec`; another kind of layer registers itself here."""
     raise TypeError(f"{type(layer).__name__} is not registered with supernet.graph.executor.sized_layer")
 
 
 @sized_layer.register
-def _(layer: ElasticConvNorm, spec: LayerSpec) -> SizedLayer:
+def _(layer: ElasticConvNorm, spec: Layer) -> SizedLayer:
     weight = layer.sliced_weight(spec.in_shape[0], spec.out_channels, spec.kernel)
     return SizedLayer(weight, norm=layer.norm)
 
 
 @sized_layer.register
-def _(layer: ConvNorm, spec: LayerSpec) -> SizedLayer:
+def _(layer: ConvNorm, spec: Layer) -> SizedLayer:
     return SizedLayer(layer.conv.weight, norm=layer.norm)
 
 
 @sized_layer.register
-def _(layer: ElasticConv, spec: LayerSpec) -> SizedLayer:
+def _(layer: ElasticConv, spec: Layer) -> SizedLayer:
     bias = None if layer.bias is None else layer.bias[: spec.out_channels]
     return SizedLayer(layer.weight[: spec.out_channels, : spec.in_shape[0]], bias)
 
 
 @sized_layer.register
-def _(layer: PlainConv, spec: LayerSpec) -> SizedLayer:
+def _(layer: PlainConv, spec: Layer) -> SizedLayer:
     return SizedLayer(layer.conv.weight, layer.conv.bias)
 
 
 @sized_layer.register
-def _(layer: nn.Linear, spec: LayerSpec) -> SizedLayer:
+def _(layer: nn.Linear, spec: Layer) -> SizedLayer:
     return SizedLayer(layer.weight[: spec.out_channels, : spec.in_shape[0]], layer.bias[: spec.out_channels])
 
 
@@ -172,9 +172,9 @@ def run(
             step = Step(name, layer, keys[sources[0]] if sources[0] != INPUT else None)
             sized = sized_layer(net.layer(name), layer)
             rounded = quantizers.weight(name, sized.weight, layer.weight_format)
-            y = ACTIVATE[layer.activation](compute(step, replace(sized, weight=rounded), x[0]))
+            y = ACTIVATE[layer.nonlinearity](compute(step, replace(sized, weight=rounded), x[0]))
         else:
-            y = _PLAIN[layer.op](layer, x)
+            y = _PLAIN[layer.kind](layer, x)
         tensors.append(y if key is None or layer.keeps_codes else quantizers.tensor(key, y, layer.out_format))
     return tensors
 
@@ -249,17 +249,17 @@ def tensor_keys(work: Workload) -> tuple[str | None, ...]:
 
 def _key(work: Workload, position: int) -> str:
     layer = work.layers[position]
-    while layer.op in ("quantize", "dequantize") or layer.keeps_codes:
+    while layer.kind in ("quantize", "dequantize") or layer.keeps_codes:
         (position,) = work.inputs[position]
         if position == INPUT:
             return IMAGE
         layer = work.layers[position]
-    fused = layer.activation in CURVES and layer.op != "act"
-    return f"{work.names[position]}.{layer.activation}" if fused else work.names[position]
+    fused = layer.nonlinearity in CURVES and layer.kind != "act"
+    return f"{work.names[position]}.{layer.nonlinearity}" if fused else work.names[position]
 
 
-def _product(layer: LayerSpec, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if layer.op == "linear":
+def _product(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if layer.kind == "linear":
         return F.linear(x.flatten(1), weight, bias)
     return F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
 
@@ -268,11 +268,11 @@ def _affine(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
     return norm.weight[: y.shape[1]], norm.bias[: y.shape[1]]
 
 
-_PLAIN: Mapping[str, Callable[[LayerSpec, list[Tensor]], Tensor]] = {
-    "add": lambda layer, x: ACTIVATE[layer.activation](x[0] + x[1]),
-    "add_converted": lambda layer, x: ACTIVATE[layer.activation](x[0] + x[1]),
+_PLAIN: Mapping[str, Callable[[Layer, list[Tensor]], Tensor]] = {
+    "add": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
+    "add_converted": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
     "mul": lambda layer, x: x[0] * x[1],
-    "act": lambda layer, x: ACTIVATE[layer.activation](x[0]),
+    "act": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0]),
     "pool": lambda layer, x: x[0].mean((2, 3), keepdim=True),
     "maxpool": lambda layer, x: POOL["maxpool"](x[0], layer.kernel, layer.stride),
     "avgpool": lambda layer, x: POOL["avgpool"](x[0], layer.kernel, layer.stride),

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.reference.integer_sums import WIDEST_EXACT
 
 LOWEST, HIGHEST = -(2**15), 2**15 - 1  # of 16 bits
 
 
-def saturation_error(layer: LayerSpec, x: Tensor, weight: Tensor, zero_point: int) -> Tensor:
+def saturation_error(layer: Layer, x: Tensor, weight: Tensor, zero_point: int) -> Tensor:
     """Return what saturation adds to the accumulators (n, out, h, w) of a convolution or linear layer.
 
     Args:

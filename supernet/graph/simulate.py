@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.layer import FLOATS, INPUT, Layer
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.format import QuantParams
 from supernet.formats.loading import load_format
@@ -41,27 +41,27 @@ def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.E
             sources = [images if i == INPUT else tensors[i] for i in work.inputs[position]]
             before, after = network.input_params(position), network.tensors.get(name)
             run = _FLOAT if layer.in_format in FLOATS and layer.out_format in FLOATS else integer
-            y = run[layer.op](layer, sources, before, after, network.parameters.get(name))
+            y = run[layer.kind](layer, sources, before, after, network.parameters.get(name))
             tensors.append(y.half().float() if layer.out_format == "fp16" else y)
     return tensors[-1]
 
 
 _Step = Callable[
-    [LayerSpec, list[Tensor], tuple[QuantParams | None, ...], QuantParams | None, Parameters | None], Tensor
+    [Layer, list[Tensor], tuple[QuantParams | None, ...], QuantParams | None, Parameters | None], Tensor
 ]
 
 
 def _float_conv(
-    layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
+    layer: Layer, x: list[Tensor], before: object, after: object, parameters: Parameters | None
 ) -> Tensor:
     assert parameters is not None
     weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
     y = F.conv2d(x[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
-    return ACTIVATE[layer.activation](y)
+    return ACTIVATE[layer.nonlinearity](y)
 
 
 def _float_linear(
-    layer: LayerSpec, x: list[Tensor], before: object, after: object, parameters: Parameters | None
+    layer: Layer, x: list[Tensor], before: object, after: object, parameters: Parameters | None
 ) -> Tensor:
     assert parameters is not None
     weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
@@ -69,7 +69,7 @@ def _float_linear(
 
 
 def _accumulate(
-    layer: LayerSpec, x: Tensor, params: QuantParams, parameters: Parameters, *, saturating: bool
+    layer: Layer, x: Tensor, params: QuantParams, parameters: Parameters, *, saturating: bool
 ) -> tuple[Tensor, Tensor]:
     """The int32 accumulator as float32 (n, out, h, w), and its scale (out,).
 
@@ -80,7 +80,7 @@ def _accumulate(
     products = layer.in_shape[0] // layer.groups * layer.kernel**2
     dtype = torch.float32 if products <= EXACT_PRODUCTS else torch.float64
     weight = torch.from_numpy(parameters.weight).to(dtype)
-    if layer.op == "linear":
+    if layer.kind == "linear":
         weight = weight[:, :, None, None]
     shifted = (x - params.zero_point).to(dtype)
     total = F.conv2d(shifted, weight, None, layer.stride, layer.kernel // 2, 1, layer.groups)
@@ -90,7 +90,7 @@ def _accumulate(
 
 
 def _integer_conv(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -108,7 +108,7 @@ def _integer_conv(
 
 
 def _integer_linear(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: object,
@@ -123,7 +123,7 @@ def _integer_linear(
 
 
 def _integer_add(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -147,7 +147,7 @@ def _integer_add(
 
 
 def _integer_pool(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -158,7 +158,7 @@ def _integer_pool(
 
 
 def _integer_avgpool(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -168,12 +168,12 @@ def _integer_avgpool(
     elsewhere. The means of two or four codes are full of ties.
     """
     assert after is not None
-    real = POOL[layer.op](_real(x[0], before[0]), layer.kernel, layer.stride)
+    real = POOL[layer.kind](_real(x[0], before[0]), layer.kernel, layer.stride)
     return torch.clamp(torch.round(real / after.scale + after.zero_point), 0, after.largest)
 
 
 def _integer_mul(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -189,7 +189,7 @@ def _integer_mul(
 
 
 def _integer_act(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: QuantParams | None,
@@ -199,7 +199,7 @@ def _integer_act(
     assert after is not None
     real = _real(x[0], before[0])
     gate = torch.clamp(real * float(np.float32(1 / 6)) + 0.5, 0, 1)
-    y = gate if layer.activation == "hsigmoid" else real * gate
+    y = gate if layer.nonlinearity == "hsigmoid" else real * gate
     return _requantize(y / after.scale, after)
 
 
@@ -213,14 +213,14 @@ def _real(codes: Tensor, params: QuantParams | None) -> Tensor:
 
 
 def _quantize(
-    layer: LayerSpec, x: list[Tensor], before: object, after: QuantParams | None, parameters: object
+    layer: Layer, x: list[Tensor], before: object, after: QuantParams | None, parameters: object
 ) -> Tensor:
     assert after is not None
     return _requantize(x[0] / after.scale, after)
 
 
 def _dequantize(
-    layer: LayerSpec,
+    layer: Layer,
     x: list[Tensor],
     before: tuple[QuantParams | None, ...],
     after: object,
@@ -233,10 +233,10 @@ _FLOAT: Mapping[str, _Step] = {
     "stem": _float_conv,
     "conv": _float_conv,
     "linear": _float_linear,
-    "add": lambda layer, x, *_: ACTIVATE[layer.activation](x[0] + x[1]),
-    "add_converted": lambda layer, x, *_: ACTIVATE[layer.activation](x[0] + x[1]),
-    "maxpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
-    "avgpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
+    "add": lambda layer, x, *_: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
+    "add_converted": lambda layer, x, *_: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
+    "maxpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
+    "avgpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
     "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
     "mul": lambda layer, x, *_: x[0] * x[1],
     "quantize": lambda layer, x, *_: x[0],  # to fp16: the tensor is rounded as every other of that format
@@ -249,7 +249,7 @@ _INTEGER: Mapping[str, _Step] = {
     "add": _integer_add,
     "add_converted": _integer_add,
     "pool": _integer_pool,
-    "maxpool": lambda layer, x, *_: POOL[layer.op](x[0], layer.kernel, layer.stride),
+    "maxpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
     "avgpool": _integer_avgpool,
     "mul": _integer_mul,
     "act": _integer_act,

@@ -37,13 +37,13 @@ class Subnet(nn.Module):
             self.workload.names, self.workload.layers, self.workload.inputs, strict=True
         ):
             sources = [x if i == INPUT else tensors[i] for i in inputs]
-            match spec.op:
+            match spec.kind:
                 case "add":
-                    y = ACTIVATE[spec.activation](sources[0] + sources[1])
+                    y = ACTIVATE[spec.nonlinearity](sources[0] + sources[1])
                 case "pool":
                     y = sources[0].mean((2, 3), keepdim=True)
                 case "maxpool" | "avgpool":
-                    y = POOL[spec.op](sources[0], spec.kernel, spec.stride)
+                    y = POOL[spec.kind](sources[0], spec.kernel, spec.stride)
                 case "mul":
                     y = sources[0] * sources[1]
                 case "linear":

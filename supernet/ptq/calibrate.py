@@ -55,9 +55,9 @@ def quantize(
     """
     workload = lower(workload)
     curves = {
-        s: one.activation
+        s: one.nonlinearity
         for one, (s, *_) in zip(workload.layers, workload.inputs, strict=True)
-        if one.op == "act"
+        if one.kind == "act"
     }
     parameters: dict[str, Parameters] = {}
     tensors: dict[str, QuantParams] = {}

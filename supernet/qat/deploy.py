@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from supernet.formats.format import QuantParams
@@ -55,7 +55,7 @@ def deploy(
 def _parameters(
     quantizers: LearnedQuantizers,
     name: str,
-    layer: LayerSpec,
+    layer: Layer,
     sized: SizedLayer,
     statistics: Statistics,
     before: QuantParams | None,

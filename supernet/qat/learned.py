@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, INPUT, LayerSpec
+from hw_profiles.graph.layer import FLOATS, INPUT, Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
@@ -72,7 +72,7 @@ class Structure:
         formats: the integer activation formats.
     """
 
-    weights: Mapping[str, LayerSpec]
+    weights: Mapping[str, Layer]
     tensors: Mapping[str, TensorKind]
     formats: tuple[str, ...]
 
@@ -171,7 +171,7 @@ def find_structure(family: Family) -> Structure:
     space = family.space()
     rows = space.sample(DRAWN, rng=np.random.default_rng(0))
     candidates = [*family.corners().values(), *map(space.candidate, rows)]
-    weights: dict[str, LayerSpec] = {}
+    weights: dict[str, Layer] = {}
     tensors: dict[str, TensorKind] = {}
     formats = set[str]()
     for candidate in candidates:
@@ -205,15 +205,17 @@ def integer_corners(family: Family) -> tuple[Candidate, ...]:
 
 def _integer(family: Family, candidate: Candidate) -> bool:
     layers = family.workload(candidate).layers
-    return all(layer.activation_format not in FLOATS for layer in layers if layer.op != "dequantize")
+    return all(layer.activation_format not in FLOATS for layer in layers if layer.kind != "dequantize")
 
 
 def tensor_kinds(work: Workload) -> dict[str, TensorKind]:
     """The kind of every integer tensor of a lowered workload, by key."""
     unsigned: list[bool] = []
     for layer, sources in zip(work.layers, work.inputs, strict=True):
-        passed = not layer.weighted and layer.op != "act" and all(i != INPUT and unsigned[i] for i in sources)
-        unsigned.append(layer.activation in POSITIVE or (layer.activation == "none" and passed))
+        passed = (
+            not layer.weighted and layer.kind != "act" and all(i != INPUT and unsigned[i] for i in sources)
+        )
+        unsigned.append(layer.nonlinearity in POSITIVE or (layer.nonlinearity == "none" and passed))
     ends = _relu6(work)
     keys = enumerate(tensor_keys(work))
     return {
@@ -260,7 +262,7 @@ def observed_tensors(net: LayeredNet, workload: Workload, images: Tensor) -> dic
     with torch.no_grad():
         tensors = run(net, Unquantized(), work, images, batch_normalised)
     curves = {sources[0]: layer for layer, sources in zip(work.layers, work.inputs, strict=True)
-              if layer.op == "act" and layer.activation in CURVES}  # fmt: skip
+              if layer.kind == "act" and layer.nonlinearity in CURVES}  # fmt: skip
     found = {}
     for position, key in enumerate(tensor_keys(work)):
         if key is not None:
@@ -296,11 +298,11 @@ def _relu6(work: Workload) -> set[str]:
     return {
         name
         for name, layer in zip(work.names, work.layers, strict=True)
-        if layer.activation == "relu6" and layer.op != "act"
+        if layer.nonlinearity == "relu6" and layer.kind != "act"
     }
 
 
-def _sizes(layer: LayerSpec) -> tuple[int, int, int]:
+def _sizes(layer: Layer) -> tuple[int, int, int]:
     return layer.out_channels, layer.in_shape[0], layer.kernel
 
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from supernet.graph.executor import LayeredNet, Unquantized, forward, sized_layer
@@ -52,7 +52,7 @@ def hessian_traces(
 
 
 def rounding_errors(
-    net: LayeredNet, quantizers: LearnedQuantizers, layers: Mapping[str, LayerSpec], bits: int
+    net: LayeredNet, quantizers: LearnedQuantizers, layers: Mapping[str, Layer], bits: int
 ) -> dict[str, float]:
     """Squared error |Q(W) - W|^2 of each layer's weights at one width."""
     errors = {}
@@ -100,7 +100,7 @@ def _signs(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return (torch.randint(0, 2, tensor.shape, generator=generator) * 2.0 - 1.0).to(tensor.device)
 
 
-def largest_layers(workload: Workload) -> dict[str, LayerSpec]:
+def largest_layers(workload: Workload) -> dict[str, Layer]:
     """Weighted layers of a workload by name, once it is lowered."""
     work = lower(workload)
     return {n: layer for n, layer in zip(work.names, work.layers, strict=True) if layer.weighted}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, Layer
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family
 from supernet.formats.loading import load_format
@@ -19,7 +19,7 @@ from supernet.qat.learned import integer_corners
 from supernet.sensitivity.hessian import allocate
 from supernet.space.space import Genomes
 
-Formats = Mapping[str, LayerSpec]  # weighted layers by name
+Formats = Mapping[str, Layer]  # weighted layers by name
 
 
 @dataclass(frozen=True)
@@ -180,15 +180,15 @@ def _moves_to_integers(formats: Formats, tried: Sequence[Formats]) -> bool:
     return all(formats[name].weight_format not in FLOATS for name in moved)
 
 
-def _key(layer: LayerSpec) -> tuple[str, str]:
+def _key(layer: Layer) -> tuple[str, str]:
     return layer.weight_format, layer.activation_format
 
 
-def _format(layer: LayerSpec, *, weights: bool) -> str:
+def _format(layer: Layer, *, weights: bool) -> str:
     return layer.weight_format if weights else layer.activation_format
 
 
-def _formats(family: Family, genome: Genomes) -> dict[str, LayerSpec]:
+def _formats(family: Family, genome: Genomes) -> dict[str, Layer]:
     space = family.space()
     work = lower(family.workload(space.candidate(space.canonical(genome[None])[0])))
     return {n: layer for n, layer in zip(work.names, work.layers, strict=True) if layer.weighted}

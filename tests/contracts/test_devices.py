@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import LayerSpec, changed
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.registry import DEVICES
@@ -26,7 +26,7 @@ from supernet.families.mbconv import MBConvFamily, Stage
 
 PLAN = MeasurePlan(rounds=3, waiting_s=0.0)
 CONV = LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu")
-UNKNOWN = replace(CONV, weight_format="int3", activation_format="int3")
+UNKNOWN = changed(CONV, weight_format="int3", activation_format="int3")
 # each of its units is compiled and tuned: a second apiece
 FEW_UNITS = MBConvFamily("few-units", (8, 28), 8, (Stage(8, 1, (1, 2), (32,), (3,)),), 16, 1, 10)
 

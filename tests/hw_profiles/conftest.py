@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe, in_context
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
@@ -27,8 +27,8 @@ class AdditiveBackend:
         disturb: from the number of jobs measured so far to the share of quiet windows.
     """
 
-    secret_s: Callable[[LayerSpec], float]
-    rejected: tuple[LayerSpec, ...] = ()
+    secret_s: Callable[[Layer], float]
+    rejected: tuple[Layer, ...] = ()
     disturb: Callable[[int], float] = lambda measured: 1.0
     measured: list[Workload] = field(default_factory=list)
     boards: int = 1
@@ -40,13 +40,13 @@ class AdditiveBackend:
     def describe(self) -> DeviceInfo:
         return DeviceInfo("additive", "no CPU", "arithmetic", "1", "none")
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         return layer not in self.rejected
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         return "it is on the list"
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         return in_context(layer)
 
     @property
@@ -69,7 +69,7 @@ class AdditiveBackend:
         return Measurement(samples, quiet_share=self.disturb(len(self.measured)))
 
 
-def secret_s(layer: LayerSpec) -> float:
+def secret_s(layer: Layer) -> float:
     """Some microseconds, unrelated for any two layers."""
     return float(np.random.default_rng(list(layer.key().encode())).uniform(1e-6, 1e-4))
 

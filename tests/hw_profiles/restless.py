@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe, in_context
 from hw_profiles.measure.interleave import Pulse, interleaved
@@ -104,7 +104,7 @@ class RestlessBackend:
     """Networks whose time is the sum of secret costs, measured in passes on a core of that kind."""
 
     core: Core
-    secret_s: Callable[[LayerSpec], float]
+    secret_s: Callable[[Layer], float]
     opened: int = 0
     _pulse: Pulse | None = None
 
@@ -115,13 +115,13 @@ class RestlessBackend:
     def describe(self) -> DeviceInfo:
         return DeviceInfo("restless", "no CPU", "arithmetic", "1", "none")
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         return True
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         raise AssertionError(layer)
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         return in_context(layer)
 
     @property

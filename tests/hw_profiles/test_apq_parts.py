@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec, changed
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED
@@ -42,13 +42,13 @@ def test_constants_are_the_figures_of_the_units_that_they_stand_for(table: Publi
         2e-3,
     )
     assert (table.find(head).latency_s, table.find(head).energy_j) == (3e-3, 4e-3)
-    assert table.find(replace(stem, in_shape=(1, 224, 224))).how == "missing"
+    assert table.find(changed(stem, in_shape=(1, 224, 224))).how == "missing"
     assert table.find(replace(stem, weight_format="int4")).how == "missing"
 
 
 def test_what_the_sums_leave_out_counts_nothing_and_is_said(table: PublishedTable) -> None:
-    left_out = [*UNCOUNTED, ADD, replace(ADD, op="quantize"), LayerSpec("pool", (1280, 7, 7), 1280)]
-    left_out[-1] = replace(left_out[-1], activation_format="int8")
+    left_out = [*UNCOUNTED, ADD, changed(ADD, kind="quantize"), LayerSpec("pool", (1280, 7, 7), 1280)]
+    left_out[-1] = changed(left_out[-1], activation_format="int8")
     for layer in left_out:
         found = table.find(layer)
         assert (found.how, found.latency_s, found.energy_j) == ("uncounted", 0.0, 0.0)
@@ -87,7 +87,7 @@ def test_the_model_of_the_array_says_which_units_the_published_constants_are(dat
     published = read_table(data_file("ofa/apq_bitfusion_b1_lut.npz")).constants
     model = SystolicDevice(accelerator="bitfusion")
 
-    def modelled_s(*layers: LayerSpec) -> float:
+    def modelled_s(*layers: Layer) -> float:
         works: list[Workload] = [single(layer) for layer in layers]
         return sum(one.median_s for one in model.measure([Job(w, bytes) for w in works], MeasurePlan()))
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec, parse_key
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, parse_key
 from hw_profiles.reference.integer_ops import (
     Quantization,
     UnitNumbers,
@@ -40,7 +40,7 @@ CONVOLUTIONS = (
 FORMATS = (("int8", "int8"), ("int4", "int8"), ("fp32", "fp32"))
 
 
-def torch_conv(layer: LayerSpec, x: np.ndarray, weight: np.ndarray, padding: float) -> np.ndarray:
+def torch_conv(layer: Layer, x: np.ndarray, weight: np.ndarray, padding: float) -> np.ndarray:
     """(h, w, out) float64 sums, computed by torch."""
     edge = layer.kernel // 2
     image = torch.from_numpy(x.astype(np.float64).transpose(2, 0, 1)[None].copy())
@@ -97,13 +97,13 @@ def test_convolutions_agree_with_torch(key: str, formats: tuple[str, str]) -> No
     result = run_unit(layer, numbers, (x,))
     if formats[1] == "fp32":
         wanted = torch_conv(layer, x, weight, 0.0) + bias
-        wanted = np.maximum(wanted, 0) if layer.activation == "relu" else wanted
+        wanted = np.maximum(wanted, 0) if layer.nonlinearity == "relu" else wanted
         np.testing.assert_allclose(result, wanted, rtol=1e-6, atol=1e-6)
         return
     zero_point = numbers.input().zero_point
     # padding with the zero point is padding the real tensor with 0
     acc = torch_conv(layer, x.astype(np.int64) - zero_point, weight, 0.0) + bias_codes(numbers)
-    if layer.op == "linear":
+    if layer.kind == "linear":
         np.testing.assert_array_equal(result, acc.astype(np.float32) * accumulator_scale(numbers))
         return
     assert numbers.output is not None

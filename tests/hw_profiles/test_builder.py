@@ -49,7 +49,7 @@ def test_layers_have_the_keys_that_profiles_know() -> None:
 def test_a_sum_of_equal_formats_converts_nothing() -> None:
     net = GraphBuilder((8, 4, 4), "int8")
     net.add("add", net.conv("conv", net.input, 8, precision="int8"), net.input, activation="relu")
-    assert [layer.op for layer in net.build().layers] == ["conv", "add"]
+    assert [layer.kind for layer in net.build().layers] == ["conv", "add"]
 
 
 def test_averages_of_overlapping_windows_are_refused() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec, changed
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.compare import (
     NEAR_ZERO_S,
@@ -31,7 +31,7 @@ US = 1e-6
 SPREAD = np.array([0.98, 0.99, 1.0, 1.01, 1.02])
 
 
-def conv(channels: int, fmt: str = "fp32") -> LayerSpec:
+def conv(channels: int, fmt: str = "fp32") -> Layer:
     return LayerSpec("conv", (8, 4, 4), channels, weight_format=fmt, activation_format=fmt)
 
 
@@ -39,12 +39,12 @@ def row(seconds: float, spread: float = 1.0) -> Measurement:
     return Measurement(tuple((seconds * (1 + spread * (SPREAD - 1))).tolist()))
 
 
-def profile(name: str, table: dict[LayerSpec, Measurement], **more: object) -> DeviceProfile:
+def profile(name: str, table: dict[Layer, Measurement], **more: object) -> DeviceProfile:
     made = DeviceProfile(DeviceInfo(name, "none", "formula", "1", "none"), MeasurePlan(), table)
     return replace(made, **more)
 
 
-def of_times(times_us: dict[LayerSpec, tuple[float, float]]) -> Comparison:
+def of_times(times_us: dict[Layer, tuple[float, float]]) -> Comparison:
     a, b = ({layer: row(both[i] * US) for layer, both in times_us.items()} for i in (0, 1))
     return compare(profile("a", a), profile("b", b))
 
@@ -160,7 +160,7 @@ def test_the_document_is_json_and_names_units_by_key() -> None:
         (LayerSpec("pool", (8, 4, 4), 8), "pool", "fp32"),
     ],
 )
-def test_kinds_and_formats(layer: LayerSpec, kind: str, fmt: str) -> None:
+def test_kinds_and_formats(layer: Layer, kind: str, fmt: str) -> None:
     assert (op_kind(layer), number_format(layer)) == (kind, fmt)
 
 
@@ -172,7 +172,7 @@ def test_pairs_are_sorted_by_key() -> None:
 
 def only(**changes: Any) -> DeviceProfile:
     stem = LayerSpec("stem", (3, 32, 32), 16, 3, 2)
-    table = {replace(stem, **changes): Measurement((1e-5,) * 3)}
+    table = {changed(stem, **changes): Measurement((1e-5,) * 3)}
     return DeviceProfile(DeviceInfo("x", "none", "formula", "1", "none"), MeasurePlan(), table)
 
 

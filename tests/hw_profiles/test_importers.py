@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec, changed
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.published_tables import (
     BIT_FUSION,
@@ -352,11 +352,11 @@ def test_a_block_counts_all_its_convolutions() -> None:
     block = LayerSpec("mbconv", (16, 8, 8), 24, 3, 2, expanded=64, squeeze=True, residual=False)
     assert macs(block) == 64 * 16 * 64 + 16 * 9 * 64 + 2 * 64 * 16 + 16 * 64 * 24
     assert params(block) == 64 * 17 + 64 * 10 + 16 * 65 + 64 * 17 + 24 * 65
-    plain = replace(block, expanded=16, squeeze=False)
+    plain = changed(block, expanded=16, squeeze=False)
     assert macs(plain) == 16 * 9 * 16 + 16 * 16 * 24  # nothing to expand
 
 
-def subnet(depths: np.ndarray, kernels: np.ndarray, ratios: np.ndarray) -> list[LayerSpec]:
+def subnet(depths: np.ndarray, kernels: np.ndarray, ratios: np.ndarray) -> list[Layer]:
     """Once-for-all's MobileNetV3 at width 1.0 and 224 pixels."""
     layers = [LayerSpec("stem", (3, 224, 224), 16, 3, 2)]
     layers.append(LayerSpec("mbconv", (16, 112, 112), 16, 3, expanded=16, residual=True))
@@ -373,10 +373,10 @@ def subnet(depths: np.ndarray, kernels: np.ndarray, ratios: np.ndarray) -> list[
     return [*layers, LayerSpec("linear", (1280, 1, 1), 1000)]
 
 
-def normalised_channels(layer: LayerSpec) -> int:
+def normalised_channels(layer: Layer) -> int:
     """Channels with a batch norm, of which folding keeps one number each."""
     expands = layer.expanded != layer.in_shape[0]
-    inner = layer.expanded * (1 + expands) if layer.op == "mbconv" else 0
+    inner = layer.expanded * (1 + expands) if layer.kind == "mbconv" else 0
     return inner + layer.out_channels
 
 

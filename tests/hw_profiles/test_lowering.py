@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import ACTIVATIONS, FLOATS, INPUT, LayerSpec, parse_key
+from hw_profiles.graph.layer import ACTIVATIONS, FLOATS, INPUT, Layer, LayerSpec, changed, parse_key
 from hw_profiles.graph.lowering import is_lowered, lower
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload, single
@@ -18,7 +18,7 @@ FORMATS = (("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8"), ("int4", "int8"
 
 
 @st.composite
-def blocks(draw: st.DrawFn, entry: tuple[int, int, int] | None = None) -> LayerSpec:
+def blocks(draw: st.DrawFn, entry: tuple[int, int, int] | None = None) -> Layer:
     channels = draw(st.sampled_from([8, 16, 24]))
     size = draw(st.integers(1, 9))
     shape = entry or (channels, size, size)
@@ -55,7 +55,7 @@ def networks(draw: st.DrawFn) -> Workload:
     return net.build()
 
 
-def named(work: Workload) -> dict[str, LayerSpec]:
+def named(work: Workload) -> dict[str, Layer]:
     return dict(zip(work.names, work.layers, strict=True))
 
 
@@ -76,7 +76,7 @@ def test_a_block_with_everything() -> None:
 
 
 def test_a_block_that_expands_nothing_has_no_convolution_for_it() -> None:
-    lowered = lower(single(replace(FULL, expanded=16, squeeze=False, residual=False)))
+    lowered = lower(single(changed(FULL, expanded=16, squeeze=False, residual=False)))
     assert lowered.names == ("mbconv.depthwise", "mbconv.project")
 
 
@@ -84,7 +84,7 @@ def test_a_block_that_expands_nothing_has_no_convolution_for_it() -> None:
 def test_curves_stand_alone_behind_integer_convolutions_only(activation: str) -> None:
     conv = LayerSpec("conv", (8, 4, 4), 12, activation=activation)
     assert lower(single(conv)) == single(conv)
-    integer = replace(conv, weight_format="int4", activation_format="int8")
+    integer = changed(conv, weight_format="int4", activation_format="int8")
     lowered = lower(single(integer))
     assert lowered.in_format == "int8"
     assert lowered.names == ("conv", f"conv.{activation}")
@@ -110,20 +110,20 @@ def test_lowering_leaves_what_runs_and_does_not_change_it_again(work: Workload) 
     assert all(map(is_lowered, lowered.layers))
     assert lower(lowered) is lowered
     for layer in lowered.layers:
-        assert layer.op != "mbconv"
+        assert layer.kind != "mbconv"
         assert parse_key(layer.key()) == layer
-        if layer.op == "act":
+        if layer.kind == "act":
             assert layer.activation_format not in FLOATS
 
 
 def test_memory_is_that_of_the_layers_in_a_block() -> None:
-    plain = replace(FULL, squeeze=False)
+    plain = changed(FULL, squeeze=False)
     assert (
         peak_bytes(single(plain)) == (16 + 64 + 64) * 64 * 4
     )  # the shortcut and both sides of the depthwise
-    alone = replace(plain, residual=False)
+    alone = changed(plain, residual=False)
     assert peak_bytes(single(alone)) == (64 + 64) * 64 * 4
-    integer = replace(plain, weight_format="int8", activation_format="int8", activation="hswish")
+    integer = changed(plain, weight_format="int8", activation_format="int8", activation="hswish")
     assert peak_bytes(single(integer)) == (16 + 64 + 64) * 64  # one curve at a time
 
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.energy import Domain, Meter
 from hw_profiles.measure.measurement import MeasurePlan
@@ -20,7 +20,7 @@ CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
 QUICK = MeasurePlan(rounds=5, waiting_s=0.0)
 
 
-def conv(weight: str, activation: str) -> LayerSpec:
+def conv(weight: str, activation: str) -> Layer:
     return LayerSpec("conv", (16, 8, 8), 16, weight_format=weight, activation_format=activation)
 
 
@@ -69,7 +69,7 @@ def open_on_cpu(model: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
-def job(layer: LayerSpec, batch: int = 1) -> Job:
+def job(layer: Layer, batch: int = 1) -> Job:
     work = single(layer)
     return Job(work, lambda: emit_with_random_numbers(work, seed=0, batch=batch))
 

@@ -1,13 +1,12 @@
 """The algebra of probes: on a device where times add up, rows add up to whole networks, whatever they are."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, changed
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan
@@ -22,7 +21,7 @@ LAYERS = distinct_layers(FAMILY.space(), FAMILY.terms())
 PLAN = MeasurePlan(rounds=1)
 ROUNDING_S = 1e-9  # samples are stored in whole picoseconds, and a network has some 50 rows
 
-Secret = Callable[[LayerSpec], float]
+Secret = Callable[[Layer], float]
 
 
 @cache
@@ -35,8 +34,8 @@ def works() -> list[Workload]:
 def same_both_ways(secret_s: Secret) -> Secret:
     """Quantizing costs as much as dequantizing: what fixes the one constant that measuring leaves open."""
 
-    def cost_s(layer: LayerSpec) -> float:
-        return secret_s(replace(layer, op="quantize") if layer.op == "dequantize" else layer)
+    def cost_s(layer: Layer) -> float:
+        return secret_s(changed(layer, kind="quantize") if layer.kind == "dequantize" else layer)
 
     return cost_s
 
@@ -55,9 +54,9 @@ def offsets_s(backend, profile: DeviceProfile, networks: list[Workload]) -> np.n
 
 def balanced(work: Workload) -> bool:
     """Whether every conversion has a counterpart in the same context: none on a shortcut or a 1 x 1 map."""
-    lone = (layer for layer in work.layers if layer.op in ("quantize", "dequantize"))
+    lone = (layer for layer in work.layers if layer.kind in ("quantize", "dequantize"))
     small = any(layer.in_shape[1:] == (1, 1) for layer in lone)
-    return not small and all(layer.op != "add_converted" for layer in work.layers)
+    return not small and all(layer.kind != "add_converted" for layer in work.layers)
 
 
 def test_rows_add_up_to_whole_networks(backend, no_onnx) -> None:
@@ -76,7 +75,7 @@ def test_rows_of_balanced_networks_add_up_even_where_the_two_conversions_differ(
 
 def test_rows_of_fp32_layers_are_their_costs(backend, no_onnx) -> None:
     profile = profiled(backend, no_onnx)
-    convolutions = [layer for layer in LAYERS if layer.op == "conv" and layer.activation_format == "fp32"]
+    convolutions = [layer for layer in LAYERS if layer.kind == "conv" and layer.activation_format == "fp32"]
     for layer in convolutions:
         assert profile.cost_s(layer) == pytest.approx(backend.secret_s(layer), abs=ROUNDING_S)
 
@@ -84,15 +83,15 @@ def test_rows_of_fp32_layers_are_their_costs(backend, no_onnx) -> None:
 def test_both_directions_of_a_conversion_have_equal_rows(backend, no_onnx) -> None:
     profile = profiled(backend, no_onnx)
     for layer in LAYERS:
-        if layer.op == "quantize" and layer.in_shape[1] > 1:
-            back = replace(layer, op="dequantize")
+        if layer.kind == "quantize" and layer.in_shape[1] > 1:
+            back = changed(layer, kind="dequantize")
             assert back not in profile.table or profile.cost_s(back) == pytest.approx(
                 profile.cost_s(layer), abs=ROUNDING_S
             )
 
 
-@pytest.mark.parametrize("op", sorted({layer.op for layer in LAYERS}))
+@pytest.mark.parametrize("op", sorted({layer.kind for layer in LAYERS}))
 def test_every_probe_contains_its_layer(op: str) -> None:
     for layer in LAYERS:
-        if layer.op == op:
+        if layer.kind == op:
             assert any(layer in work.layers for factor, work in in_context(layer).workloads if factor > 0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import INPUT, LayerSpec, parse_key
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed, parse_key
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import (
@@ -34,7 +34,7 @@ from hw_profiles.runtimes.info import DeviceInfo
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "profile.json"
 CONV = parse_key("conv 8x7x7>16 k1s1g1 relu w=fp32 a=fp32")
-UNKNOWN = replace(CONV, out_channels=99)
+UNKNOWN = changed(CONV, out_channels=99)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_missing_disturbed_and_unsteady_rows_are_told_apart(device_profile: Devi
 def test_every_row_is_of_one_kind(device_profile: DeviceProfile) -> None:
     kinds = {layer: kind(layer) for layer in device_profile.table}
     assert set(kinds.values()) == set(KINDS)
-    assert {kind(layer) for layer in kinds if layer.op == "add"} == {"float other", "integer other"}
+    assert {kind(layer) for layer in kinds if layer.kind == "add"} == {"float other", "integer other"}
     assert all(kind(layer).endswith("depthwise") for layer in kinds if layer.depthwise)
 
 
@@ -292,7 +292,7 @@ def test_a_profile_may_hold_a_calibration_without_networks(
 
 
 def test_predictions_are_calibrated_sums(device_profile: DeviceProfile) -> None:
-    layer: LayerSpec = next(layer for layer in device_profile.table if layer.op == "stem")
+    layer: Layer = next(layer for layer in device_profile.table if layer.kind == "stem")
     work = Workload(("stem",), (layer,), ((INPUT,),)) if layer.in_format == "fp32" else None
     assert work is not None
     plain = replace(device_profile, calibration=None)
@@ -308,7 +308,7 @@ QUIET = (1e-5, 1.01e-5, 1.02e-5)
 WILD = (1e-5, 2e-5, 3e-5)
 
 
-def of(info: DeviceInfo, table: dict[LayerSpec, Measurement], **parts: Any) -> DeviceProfile:
+def of(info: DeviceInfo, table: dict[Layer, Measurement], **parts: Any) -> DeviceProfile:
     return DeviceProfile(info, MeasurePlan(rounds=len(QUIET)), table, **parts)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
@@ -40,7 +40,7 @@ PLAN = MeasurePlan(rounds=2, sessions=1)
 REAL = MeasurePlan(scale_disturbed=True)
 
 
-def steps(backend, emit, profile=None, *, layers: Sequence[LayerSpec] = LAYERS, seed: int = 0):
+def steps(backend, emit, profile=None, *, layers: Sequence[Layer] = LAYERS, seed: int = 0):
     start = profile or DeviceProfile(backend.describe(), PLAN)
     return profile_layers(backend, start, layers, emit=emit, rng=np.random.default_rng(seed))
 
@@ -121,14 +121,14 @@ def test_the_order_is_random_and_changes_nothing(backend, no_onnx) -> None:
 
 
 def test_unsupported_layers_become_rows_with_an_error(backend, no_onnx) -> None:
-    rejected = tuple(layer for layer in LAYERS if layer.op == "conv")[:3]
+    rejected = tuple(layer for layer in LAYERS if layer.kind == "conv")[:3]
     profile = finished(replace(backend, rejected=rejected), no_onnx)
     assert {layer for layer, row in profile.table.items() if row.error} == set(rejected)
     assert profile.table[rejected[0]].error == "it is on the list"
 
 
 def test_layers_that_fail_become_rows_with_their_error(backend, no_onnx) -> None:
-    failing = next(layer for layer in LAYERS if layer.op == "conv")
+    failing = next(layer for layer in LAYERS if layer.kind == "conv")
     measure = backend.measure
 
     def fail(jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
@@ -387,7 +387,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     return made
 
 
-def tiny_s(layer: LayerSpec) -> float:
+def tiny_s(layer: Layer) -> float:
     """As long as a unit takes on a real machine."""
     return float(np.random.default_rng(list(layer.key().encode())).uniform(2e-6, 4e-5))
 
@@ -417,7 +417,7 @@ def test_a_profile_is_right_and_in_time_however_busy_the_machine(
     elapsed_s, profile = profiled(core, no_onnx)
     assert elapsed_s <= work * idle_s + REAL.waiting_s
     truth = DeviceProfile(profile.device, REAL, {layer: Measurement((tiny_s(layer),)) for layer in LAYERS})
-    off = [profile.cost_s(layer) / truth.cost_s(layer) - 1 for layer in LAYERS if layer.op == "conv"]
+    off = [profile.cost_s(layer) / truth.cost_s(layer) - 1 for layer in LAYERS if layer.kind == "conv"]
     assert np.median(np.abs(off)) < 0.01
     assert np.percentile(np.abs(off), 95) < 0.02
     assert min(profile.table[layer].quiet_windows for layer in LAYERS) >= FEWEST_QUIET
@@ -426,7 +426,7 @@ def test_a_profile_is_right_and_in_time_however_busy_the_machine(
 def test_rows_follow_a_pooling_that_is_measured_anew(backend, no_onnx) -> None:
     """What they are differences from was measured while the core was disturbed, and corrected later."""
     whole = finished(backend, no_onnx)
-    plain = [layer for layer in whole.table if layer.op == "conv" and layer.activation_format == "fp32"]
+    plain = [layer for layer in whole.table if layer.kind == "conv" and layer.activation_format == "fp32"]
     strided = next(layer for layer in plain if len({pool for _, pool in backend.probe(layer).pools}) == 2)
     for _, base in backend.probe(strided).pools:  # of its input and of its output
         wrong = replace(whole.table[base], samples_s=tuple(s + 5e-6 for s in whole.table[base].samples_s))

@@ -1,6 +1,5 @@
 """The analytical array: hand-computed cycles, what must never get cheaper, and the published rows."""
 
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from scipy.stats import spearmanr
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
@@ -40,12 +39,12 @@ def refuse() -> bytes:
     raise AssertionError("an analytical backend never asks for ONNX")
 
 
-def conv(weight_format: str = "int8", activation_format: str = "int8") -> LayerSpec:
+def conv(weight_format: str = "int8", activation_format: str = "int8") -> Layer:
     return LayerSpec("conv", (64, 14, 14), 32, 1, 1, 1, "none", weight_format, activation_format)
 
 
 @st.composite
-def convolutions(draw: st.DrawFn) -> LayerSpec:
+def convolutions(draw: st.DrawFn) -> Layer:
     """Convolutions as networks have them: pointwise, dense or depthwise."""
     channels, size = draw(CHANNELS), draw(st.sampled_from((7, 14, 28)))
     kernel, stride = draw(st.sampled_from((1, 3, 5))), draw(st.sampled_from((1, 2)))
@@ -62,13 +61,13 @@ def convolutions(draw: st.DrawFn) -> LayerSpec:
     )
 
 
-def cycles(layer: LayerSpec) -> float:
+def cycles(layer: Layer) -> float:
     cost = layer_cost(ARRAY, layer)
     assert cost is not None
     return cost.cycles
 
 
-def energy_j(layer: LayerSpec) -> float:
+def energy_j(layer: Layer) -> float:
     cost = layer_cost(ARRAY, layer)
     assert cost is not None
     return ARRAY.energy_j(cost.computing, cost.moved_bits)
@@ -96,7 +95,7 @@ def test_a_layer_that_fits_computes_between_its_first_and_last_transfer() -> Non
 
 def test_a_depthwise_convolution_is_blocks_of_dense_ones() -> None:
     blocks = LayerSpec("conv", (40, 7, 7), 40, 3, 1, 40, "none", "int8", "int8")
-    assert cycles(blocks) == 5 * cycles(replace(blocks, in_shape=(8, 7, 7), out_channels=8, groups=8))
+    assert cycles(blocks) == 5 * cycles(changed(blocks, in_shape=(8, 7, 7), out_channels=8, groups=8))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,7 @@ def test_a_depthwise_convolution_is_blocks_of_dense_ones() -> None:
         (LayerSpec("pool", (3, 8, 8), 3, activation_format="int8"), (192 + 3) * 8),
     ],
 )
-def test_layers_without_products_cost_their_traffic(layer: LayerSpec, moved_bits: int) -> None:
+def test_layers_without_products_cost_their_traffic(layer: Layer, moved_bits: int) -> None:
     cost = layer_cost(ARRAY, layer)
     assert cost is not None
     assert (cost.computing, cost.moved_bits) == (0, moved_bits)
@@ -126,9 +125,9 @@ def test_layers_without_products_cost_their_traffic(layer: LayerSpec, moved_bits
         LayerSpec("mbconv", (8, 4, 4), 8, 3, expanded=16),
         LayerSpec("conv", (8, 4, 4), 16, 3, 1, 8, "none", "int8", "int8"),
     ],
-    ids=LayerSpec.key,
+    ids=Layer.key,
 )
-def test_refuses_what_the_array_has_no_units_for(layer: LayerSpec) -> None:
+def test_refuses_what_the_array_has_no_units_for(layer: Layer) -> None:
     assert not SystolicDevice(accelerator="bitfusion").supports(layer)
 
 
@@ -140,7 +139,7 @@ def test_runs_a_network_from_image_to_logits() -> None:
     net.add("head", linear, x)
     work = net.build()
     backend = SystolicDevice(accelerator="bitfusion")
-    assert [layer.op for layer in work.layers] == ["quantize", "stem", "pool", "linear"]
+    assert [layer.kind for layer in work.layers] == ["quantize", "stem", "pool", "linear"]
     assert all(map(backend.supports, work.layers))
     jobs = [Job(work, refuse), *(Job(single(layer), refuse) for layer in work.layers)]
     whole, *parts = backend.measure(jobs, MeasurePlan())
@@ -174,7 +173,7 @@ def test_describes_itself() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
-def test_time_and_energy_are_positive_and_no_faster_than_the_array(layer: LayerSpec) -> None:
+def test_time_and_energy_are_positive_and_no_faster_than_the_array(layer: Layer) -> None:
     peak = (
         ARRAY.rows
         * ARRAY.columns
@@ -186,20 +185,19 @@ def test_time_and_energy_are_positive_and_no_faster_than_the_array(layer: LayerS
 
 @settings(max_examples=60, deadline=None)
 @given(convolutions(), BITS, BITS)
-def test_more_bits_are_never_faster(layer: LayerSpec, weight_bits: int, activation_bits: int) -> None:
-    more = replace(
-        layer,
-        weight_format=f"int{max(weight_bits, int(layer.weight_format[3:]))}",
-        activation_format=f"int{max(activation_bits, int(layer.activation_format[3:]))}",
+def test_more_bits_are_never_faster(layer: Layer, weight_bits: int, activation_bits: int) -> None:
+    more = layer.with_formats(
+        f"int{max(weight_bits, int(layer.weight_format[3:]))}",
+        f"int{max(activation_bits, int(layer.activation_format[3:]))}",
     )
     assert cycles(more) >= cycles(layer)
 
 
 @settings(max_examples=60, deadline=None)
 @given(convolutions())
-def test_twice_the_channels_are_never_cheaper(layer: LayerSpec) -> None:
+def test_twice_the_channels_are_never_cheaper(layer: Layer) -> None:
     channels, *size = layer.in_shape
-    wide = replace(
+    wide = changed(
         layer,
         in_shape=(2 * channels, size[0], size[1]),
         out_channels=2 * layer.out_channels,

@@ -1,7 +1,5 @@
 """Layers and workloads: identity, shapes, counts against torch, and the conversions between formats."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,7 +10,8 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import INPUT, OPS, LayerSpec, parse_key
+from hw_profiles.graph.key import KINDS
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed, parse_key
 from hw_profiles.graph.workload import Workload
 from supernet.families.family import load_family
 from supernet.graph.subnet import Subnet
@@ -21,29 +20,44 @@ FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 CONV = LayerSpec("conv", (8, 7, 7), 16, kernel=3)
 
 sizes = st.integers(1, 512)
+maps = st.tuples(sizes, sizes, sizes)
 formats = st.sampled_from(("fp32", "int8", "int6", "int4"))
-geometry = (
-    st.tuples(sizes, sizes, sizes),
-    sizes,
-    st.sampled_from((1, 3, 5, 7)),
-    st.integers(1, 4),
-    sizes,
-    st.sampled_from(("none", "relu")),
-    formats,
-    formats,
+activations = st.sampled_from(("none", "relu", "hswish"))
+window = (st.sampled_from((1, 3, 5, 7)), st.integers(1, 4))
+
+
+@st.composite
+def plain(draw: st.DrawFn) -> Layer:
+    kind = draw(st.sampled_from([kind for kind in KINDS if kind != "mbconv"]))
+    (channels, height, width), fields = draw(maps), dict[str, object]()
+    out = draw(sizes) if kind in ("stem", "conv", "linear") else channels
+    if kind in ("stem", "conv", "maxpool"):
+        fields = dict(zip(("kernel", "stride"), draw(st.tuples(*window)), strict=True))
+    if kind == "avgpool":
+        fields = dict.fromkeys(("kernel", "stride"), draw(st.integers(1, 3)))
+    if kind == "conv" and draw(st.booleans()):
+        fields["groups"] = out = channels
+    shape = (channels, 1, 1) if kind == "linear" else (channels, height, width)
+    activation = "hsigmoid" if kind == "act" else draw(activations)
+    formats_of_it = {"weight_format": draw(formats), "activation_format": draw(formats)}
+    return LayerSpec(kind, shape, out, activation=activation, **formats_of_it, **fields)  # type: ignore[arg-type]
+
+
+blocks = st.builds(
+    Layer,
+    *(st.just("mbconv"), maps, sizes, *window, st.just(1), activations, formats, formats),
+    *(sizes, st.booleans(), st.booleans()),
 )
-plain = st.builds(LayerSpec, st.sampled_from([op for op in OPS if op != "mbconv"]), *geometry)
-blocks = st.builds(LayerSpec, st.just("mbconv"), *geometry, sizes, st.booleans(), st.booleans())
-layers = plain | blocks
+layers = plain() | blocks
 
 
 @given(layers)
-def test_key_and_parse_key_are_inverse(layer: LayerSpec) -> None:
+def test_key_and_parse_key_are_inverse(layer: Layer) -> None:
     assert parse_key(layer.key()) == layer
 
 
 @given(layers, layers)
-def test_keys_are_equal_exactly_where_layers_are(one: LayerSpec, other: LayerSpec) -> None:
+def test_keys_are_equal_exactly_where_layers_are(one: Layer, other: Layer) -> None:
     assert (one.key() == other.key()) == (one == other)
 
 
@@ -60,15 +74,15 @@ def test_keys_are_equal_exactly_where_layers_are(one: LayerSpec, other: LayerSpe
     ],
 )
 def test_what_key_did_not_write_is_refused(key: str) -> None:
-    with pytest.raises(TrilobitError, match=r"not a layer key|unknown op|at least 1"):
+    with pytest.raises(TrilobitError, match=r"not a layer key|unknown kind|at least 1"):
         parse_key(key)
 
 
 def test_impossible_layers_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="unknown op 'blend'; known: stem, conv"):
-        replace(CONV, op="blend")
+    with pytest.raises(TrilobitError, match="unknown kind of layer 'blend'; known: stem, conv"):
+        changed(CONV, kind="blend")
     with pytest.raises(TrilobitError, match="at least 1"):
-        replace(CONV, stride=0)
+        changed(CONV, stride=0)
 
 
 @given(
@@ -125,12 +139,12 @@ def test_counts_of_a_network_are_those_of_the_extracted_subnet() -> None:
 # -- workloads and their builder --------------------------------------------------------------------
 
 
-def pointwise(fmt: str, channels: int = 4) -> LayerSpec:
+def pointwise(fmt: str, channels: int = 4) -> Layer:
     return LayerSpec("conv", (channels, 5, 5), channels, weight_format=fmt, activation_format=fmt)
 
 
 def ops(work: Workload) -> list[str]:
-    return [layer.op for layer in work.layers]
+    return [layer.kind for layer in work.layers]
 
 
 def test_neighbours_of_one_format_need_no_conversion() -> None:
@@ -169,8 +183,8 @@ def test_a_chain_has_one_conversion_for_every_change_from_or_to_fp32(chain: list
 
 def test_integers_convert_into_each_other_through_fp32() -> None:
     first, second = conversion((4, 5, 5), "int8", "int4")
-    assert (first.op, first.in_format, first.out_format) == ("dequantize", "int8", "fp32")
-    assert (second.op, second.in_format, second.out_format) == ("quantize", "fp32", "int4")
+    assert (first.kind, first.in_format, first.out_format) == ("dequantize", "int8", "fp32")
+    assert (second.kind, second.in_format, second.out_format) == ("quantize", "fp32", "int4")
 
 
 @given(found=formats, readers=st.lists(formats, max_size=4))
@@ -179,7 +193,7 @@ def test_conversions_are_those_that_the_builder_sets(found: str, readers: list[s
     x = net.add("x", pointwise(found), INPUT)
     for i, fmt in enumerate(readers):
         net.add(f"reader{i}", pointwise(fmt), x)
-    boundaries = [layer for layer in net.build().layers[x + 1 :] if layer.op in ("quantize", "dequantize")]
+    boundaries = [layer for layer in net.build().layers[x + 1 :] if layer.kind in ("quantize", "dequantize")]
     assert boundaries == list(conversions((4, 5, 5), found, readers))
 
 
@@ -192,9 +206,7 @@ def test_conversions_are_those_that_the_builder_sets(found: str, readers: list[s
     ],
     ids=["shape", "format", "order"],
 )
-def test_neighbours_that_disagree_are_refused(
-    second: LayerSpec, inputs: tuple[int, ...], message: str
-) -> None:
+def test_neighbours_that_disagree_are_refused(second: Layer, inputs: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Workload(("a", "b"), (pointwise("fp32"), second), ((INPUT,), inputs))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
@@ -57,12 +57,12 @@ def published(table: Path) -> Published:
 
 
 @pytest.fixture(scope="module")
-def layers(apq: Family) -> tuple[LayerSpec, ...]:
+def layers(apq: Family) -> tuple[Layer, ...]:
     return distinct_layers(apq.space(), apq.terms())
 
 
 @pytest.fixture(scope="module")
-def costs(apq: Family, layers: tuple[LayerSpec, ...], table: Path) -> Costs:
+def costs(apq: Family, layers: tuple[Layer, ...], table: Path) -> Costs:
     """Of the table as a device: every unit of the space looked up, as `nas profile` does."""
     device = TableDevice(path=table)
     measured = device.measure([Job(single(layer), bytes) for layer in layers], MeasurePlan())
@@ -119,7 +119,7 @@ def expected(family: Family, genome: Genomes, published: Published) -> tuple[flo
 
 
 def test_every_combination_is_covered_but_7x7_depthwise_with_4_bit_activations(
-    layers: tuple[LayerSpec, ...], table: Path
+    layers: tuple[Layer, ...], table: Path
 ) -> None:
     searched = [x for x in layers if x.op == "conv" and x.weight_format != "fp32" and x.out_channels != 1280]
     covered: Coverage = read_table(table).coverage(searched)

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
@@ -24,7 +24,7 @@ from supernet.families.family import Family
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def other_s(layer: LayerSpec, seconds: float) -> float:
+def other_s(layer: Layer, seconds: float) -> float:
     """Depthwise convolutions are slower there, all else is faster."""
     return seconds * (3.0 if layer.depthwise else 0.8)
 
@@ -127,7 +127,7 @@ def test_profiles_without_a_unit_in_common_are_refused(
 def test_a_space_that_the_profiles_do_not_cover_is_refused(
     profile_file: Path, other_profile: DeviceProfile, tmp_path: Path, reporter: Reporter
 ) -> None:
-    part = {layer: row for layer, row in other_profile.table.items() if layer.op == "conv"}
+    part = {layer: row for layer, row in other_profile.table.items() if layer.kind == "conv"}
     save_profile(replace(other_profile, table=part), tmp_path / "part.json")
     with pytest.raises(TrilobitError, match=r"no first or no last layer.*leave --space out"):
         compare_profiles(

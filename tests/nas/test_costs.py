@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.latency_model import KINDS, Calibration
@@ -93,7 +93,7 @@ def test_expected_errors_follow_the_held_out_ones(
 SLOPES = {"none": (0.0,) * len(KINDS), "negative": (-0.5,) * len(KINDS), "usual": (0.9, 1.1, 1.0) * 3}
 
 
-def rejects(layer: LayerSpec) -> bool:
+def rejects(layer: Layer) -> bool:
     return layer.depthwise and layer.kernel == 7 and layer.activation_format == "int8"
 
 
@@ -137,7 +137,7 @@ def test_what_is_not_rejected_costs_the_same(
 # -- energy ----------------------------------------------------------------------------------------
 
 
-def joules(layer: LayerSpec) -> float:
+def joules(layer: Layer) -> float:
     return 1e-9 * layer.in_shape[0] + 1e-8
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.documents import read_document
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from nas.cli.flags import LIMITS, RUN_GROUPS
 from nas.report.page import write_report
 from nas.run.config import DeviceSection, RunConfig, SampleSection, SearchSection
@@ -20,7 +20,7 @@ from supernet.families.family import Family
 from supernet.train.config import TrainConfig
 
 
-def weights(layer: LayerSpec) -> float:
+def weights(layer: Layer) -> float:
     """Numbers that a layer learns, biases left out."""
     shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
     return float(np.prod(shape)) if layer.weighted else 0.0

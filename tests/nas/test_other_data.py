@@ -44,7 +44,7 @@ def test_what_a_recorded_profile_lacks_for_other_data_is_predicted(
     family = load_family("digits-mbconv", in_channels=3, classes=7)
     layers = distinct_layers(family.space(), family.terms())
     new = [layer for layer in layers if layer not in device_profile]
-    assert {layer.op for layer in new} <= {"stem", "linear", "quantize"}
+    assert {layer.kind for layer in new} <= {"stem", "linear", "quantize"}
     profile = run_profile(other, PlainReporter())
     assert profile.predicted(layers) == tuple(new)
     assert all(0 < profile.cost_s(layer) < 1e-3 for layer in new)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan
@@ -128,7 +128,7 @@ def test_units_that_the_device_rejects_narrow_the_space_visibly(
 ) -> None:
     supports = OrtRuntime.supports
 
-    def no_large_int8(self: OrtRuntime, layer: LayerSpec) -> bool:
+    def no_large_int8(self: OrtRuntime, layer: Layer) -> bool:
         return supports(self, layer) and not (layer.kernel == 7 and layer.activation_format == "int8")
 
     monkeypatch.setattr(OrtRuntime, "supports", no_large_int8)
@@ -224,7 +224,7 @@ def test_an_imported_table_is_a_profile(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     assert main(["profile", "import", str(tmp_path / "phone.json"), "-o", str(out)]) == 0
     [(layer, row)] = load_profile(out).table.items()
-    assert layer.op == "stem"
+    assert layer.kind == "stem"
     assert row.median_s == pytest.approx(1.5e-3)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.problem.costs import Costs, compile_costs
@@ -152,7 +152,7 @@ def test_values_as_people_write_them(name: str, value: float, text: str) -> None
 def without(profile: DeviceProfile, *formats: str) -> DeviceProfile:
     """The same device without depthwise kernels in some formats."""
 
-    def lacks(layer: LayerSpec) -> bool:
+    def lacks(layer: Layer) -> bool:
         return layer.depthwise and layer.activation_format in formats
 
     rows = profile.table.items()

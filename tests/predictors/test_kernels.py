@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import conversion
-from hw_profiles.graph.layer import OPS, LayerSpec
+from hw_profiles.graph.key import KINDS
+from hw_profiles.graph.layer import Layer, LayerSpec, changed
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
@@ -51,17 +52,17 @@ def slower(profile: DeviceProfile, factor: float) -> DeviceProfile:
 
 
 @pytest.fixture(scope="module")
-def layers(device_profile: DeviceProfile) -> tuple[LayerSpec, ...]:
+def layers(device_profile: DeviceProfile) -> tuple[Layer, ...]:
     return tuple(device_profile.table)
 
 
 @pytest.fixture(scope="module")
-def filled(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> DeviceProfile:
+def filled(device_profile: DeviceProfile, layers: Sequence[Layer]) -> DeviceProfile:
     return fill(part_of(device_profile, SHARE), layers, rng=np.random.default_rng(0))
 
 
 def test_fill_is_complete_and_touches_no_measured_row(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], filled: DeviceProfile
+    device_profile: DeviceProfile, layers: Sequence[Layer], filled: DeviceProfile
 ) -> None:
     part = part_of(device_profile, SHARE)
     assert filled.table == part.table
@@ -86,7 +87,7 @@ def test_the_entry_says_whether_it_was_measured(filled: DeviceProfile, tmp_path)
 
 
 def test_refused_rows_are_predicted_and_failed_ones_left(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
+    device_profile: DeviceProfile, layers: Sequence[Layer]
 ) -> None:
     refused, failed = layers[:2]
     wild = Measurement((1e-6, 1e-3, 2e-3))
@@ -98,14 +99,12 @@ def test_refused_rows_are_predicted_and_failed_ones_left(
     assert profile.cost_s(failed) == float("inf")
 
 
-def test_a_complete_profile_stays_as_it_is(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
-) -> None:
+def test_a_complete_profile_stays_as_it_is(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     assert fill(device_profile, layers, rng=np.random.default_rng(0)) is device_profile
 
 
 def test_nothing_measured_and_no_source_is_an_error(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
+    device_profile: DeviceProfile, layers: Sequence[Layer]
 ) -> None:
     empty = replace(device_profile, table={})
     with pytest.raises(TrilobitError, match="no unit was measured"):
@@ -115,7 +114,7 @@ def test_nothing_measured_and_no_source_is_an_error(
 
 
 def test_another_device_stands_in_where_nothing_was_measured(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
+    device_profile: DeviceProfile, layers: Sequence[Layer]
 ) -> None:
     empty = replace(device_profile, table={})
     profile = fill(empty, layers, sources=[source(device_profile)], rng=np.random.default_rng(0))
@@ -124,9 +123,7 @@ def test_another_device_stands_in_where_nothing_was_measured(
     assert all(profile.std_s(layer) > 0.3 * profile.cost_s(layer) for layer in layers)
 
 
-def test_a_device_three_times_slower_helps(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
-) -> None:
+def test_a_device_three_times_slower_helps(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     part, rng = part_of(device_profile, 0.02), np.random.default_rng
     alone = fill(part, layers, rng=rng(0))
     helped = fill(part, layers, sources=[source(slower(device_profile, 3.0))], rng=rng(0))
@@ -134,7 +131,7 @@ def test_a_device_three_times_slower_helps(
 
 
 def test_deterministic_for_a_seed(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], filled: DeviceProfile
+    device_profile: DeviceProfile, layers: Sequence[Layer], filled: DeviceProfile
 ) -> None:
     again = fill(part_of(device_profile, SHARE), layers, rng=np.random.default_rng(0))
     assert again.estimates == filled.estimates
@@ -142,7 +139,7 @@ def test_deterministic_for_a_seed(
 
 def test_less_certain_far_from_what_was_measured(device_profile: DeviceProfile) -> None:
     near = LayerSpec("conv", (32, 7, 7), 32, 3, 1, 32, "relu")
-    far = replace(near, in_shape=(4096, 112, 112), out_channels=4096, groups=4096, kernel=9)
+    far = changed(near, in_shape=(4096, 112, 112), out_channels=4096, groups=4096, kernel=9)
     predictor = fit_profile(part_of(device_profile, SHARE))
     _, std = predictor.predict_s([near, far])
     mean, _ = predictor.predict_s([near, far])
@@ -151,32 +148,32 @@ def test_less_certain_far_from_what_was_measured(device_profile: DeviceProfile) 
 
 def test_one_outlier_does_not_spoil_the_others(device_profile: DeviceProfile) -> None:
     part = part_of(device_profile, SHARE)
-    victim = next(layer for layer in part.table if layer.op == "conv")
+    victim = next(layer for layer in part.table if layer.kind == "conv")
     table = {**part.table, victim: Measurement((30 * part.cost_s(victim),))}
     spoilt = fill(replace(part, table=table), tuple(device_profile.table), rng=np.random.default_rng(0))
     assert median_error(spoilt, device_profile) < CLOSE
 
 
-def test_rows_at_and_below_zero_are_learned_from(layers: Sequence[LayerSpec]) -> None:
+def test_rows_at_and_below_zero_are_learned_from(layers: Sequence[Layer]) -> None:
     some = layers[::10]
     estimates = KernelPredictor().fit(some, np.linspace(-5e-7, 5e-6, len(some))).predict(layers)
     assert all(estimate.mean_s >= 0 for estimate in estimates)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 13])
-def test_a_handful_of_rows_is_enough_to_answer(layers: Sequence[LayerSpec], n: int) -> None:
+def test_a_handful_of_rows_is_enough_to_answer(layers: Sequence[Layer], n: int) -> None:
     predictor = KernelPredictor().fit(layers[:n], np.linspace(1e-6, 2e-6, n))
     assert all(isinstance(estimate, Estimate) for estimate in predictor.predict(layers))
 
 
-def test_fit_leaves_the_old_predictor_as_it_was(layers: Sequence[LayerSpec]) -> None:
+def test_fit_leaves_the_old_predictor_as_it_was(layers: Sequence[Layer]) -> None:
     fresh = KernelPredictor()
     fresh.fit(layers[:3], np.ones(3))
     with pytest.raises(TrilobitError):
         fresh.predict(layers)
 
 
-def test_times_that_are_not_finite_are_refused(layers: Sequence[LayerSpec]) -> None:
+def test_times_that_are_not_finite_are_refused(layers: Sequence[Layer]) -> None:
     with pytest.raises(TrilobitError, match="finite"):
         KernelPredictor().fit(layers[:1], np.array([np.inf]))
 
@@ -202,7 +199,7 @@ def test_another_device_answers_with_its_own_rows_where_it_has_them(device_profi
 
 
 @pytest.mark.slow
-def test_ten_thousand_units_in_a_second(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> None:
+def test_ten_thousand_units_in_a_second(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     predictor, many = fit_profile(part_of(device_profile, SHARE)), (20 * layers)[:10_000]
     start = time.process_time()
     predictor.predict(many)
@@ -218,10 +215,10 @@ def test_scale_goes_there_and_back(seconds: float, linear_s: float) -> None:
 # -- features --------------------------------------------------------------------------------------------
 
 
-def units() -> st.SearchStrategy[LayerSpec]:
+def units() -> st.SearchStrategy[Layer]:
     formats = st.sampled_from(["fp32", "int8", "fp16", "int4"])
     conv = st.builds(
-        LayerSpec,
+        Layer,
         st.sampled_from(["stem", "conv"]),
         st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 300),
@@ -231,7 +228,7 @@ def units() -> st.SearchStrategy[LayerSpec]:
         activation_format=formats,
     )
     block = st.builds(
-        LayerSpec,
+        Layer,
         st.just("mbconv"),
         st.tuples(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 100),
@@ -246,7 +243,7 @@ def units() -> st.SearchStrategy[LayerSpec]:
 
 @given(st.lists(units(), min_size=1, max_size=5))
 @settings(deadline=None)
-def test_features_are_of_each_unit_alone(some: list[LayerSpec]) -> None:
+def test_features_are_of_each_unit_alone(some: list[Layer]) -> None:
     together = unit_features(some)
     assert np.isfinite(together).all()
     np.testing.assert_array_equal(together, np.concatenate([unit_features([one]) for one in some]))
@@ -254,16 +251,16 @@ def test_features_are_of_each_unit_alone(some: list[LayerSpec]) -> None:
 
 
 def test_every_op_has_features() -> None:
-    some = [LayerSpec(op, (8, 4, 4), 8, expanded=16 if op == "mbconv" else 0) for op in OPS]
-    assert len(np.unique(unit_features(some), axis=0)) == len(OPS)
+    some = [LayerSpec(op, (8, 4, 4), 8, expanded=16 if op == "mbconv" else 0) for op in KINDS]
+    assert len(np.unique(unit_features(some), axis=0)) == len(KINDS)
     assert unit_features([]).shape == (0, unit_features(some).shape[1])
 
 
 def test_features_tell_formats_and_directions_apart() -> None:
     there, back = conversion((8, 4, 4), "fp32", "int8") + conversion((8, 4, 4), "int8", "fp32")
     conv = LayerSpec("conv", (8, 4, 4), 8)
-    int4 = replace(conv, weight_format="int4", activation_format="int8")
-    int8 = replace(conv, weight_format="int8", activation_format="int8")
+    int4 = changed(conv, weight_format="int4", activation_format="int8")
+    int8 = changed(conv, weight_format="int8", activation_format="int8")
     exact = replace(int8, weight_format="int8-exact")
     assert len(np.unique(unit_features([there, back, conv, int4, int8, exact]), axis=0)) == 6
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.memory import peak_bytes
 from predictors import table
 from predictors.table import (
@@ -24,7 +24,7 @@ from predictors.table import (
 from supernet.families.family import FAMILIES, CostTerm, Family, load_family
 from supernet.families.mbconv import MBConvFamily, Stage
 
-COSTS = (macs, params, lambda layer: float(layer.op in ("quantize", "dequantize")))
+COSTS = (macs, params, lambda layer: float(layer.kind in ("quantize", "dequantize")))
 NARROW = ("int4", "int6/int6", "fp32", "int2/int4")  # with changes between integer formats
 SLOW = pytest.param(NARROW, marks=pytest.mark.slow)
 
@@ -140,7 +140,7 @@ def test_distinct_layers_are_those_of_all_networks() -> None:
     found = {layer for genome in every for layer in family.workload(space.candidate(genome)).layers}
     listed = distinct_layers(space, family.terms())
     assert set(listed) == found
-    assert list(listed) == sorted(found, key=LayerSpec.key)
+    assert list(listed) == sorted(found, key=Layer.key)
 
 
 @pytest.mark.parametrize("name", ["digits-mbconv", "apq-proxyless"])

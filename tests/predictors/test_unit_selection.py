@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.latency.kernels import choose_units, fill, source
 from supernet.families.family import Family
@@ -15,9 +15,9 @@ SEEDS, ROUNDS = 2, 4
 
 
 @pytest.fixture(scope="module")
-def usage(family: Family) -> Mapping[LayerSpec, float]:
+def usage(family: Family) -> Mapping[Layer, float]:
     """How often units occur in random networks."""
-    space, counts = family.space(), dict[LayerSpec, float]()
+    space, counts = family.space(), dict[Layer, float]()
     for genome in space.sample(100, rng=np.random.default_rng(1)):
         for layer in family.workload(space.candidate(genome)).layers:
             counts[layer] = counts.get(layer, 0.0) + 0.01
@@ -25,23 +25,23 @@ def usage(family: Family) -> Mapping[LayerSpec, float]:
 
 
 @pytest.fixture(scope="module")
-def layers(device_profile: DeviceProfile) -> tuple[LayerSpec, ...]:
+def layers(device_profile: DeviceProfile) -> tuple[Layer, ...]:
     return tuple(device_profile.table)
 
 
-def measured(profile: DeviceProfile, layers: Sequence[LayerSpec]) -> DeviceProfile:
+def measured(profile: DeviceProfile, layers: Sequence[Layer]) -> DeviceProfile:
     """The profile if only these had been measured."""
     return replace(profile, table={layer: profile.table[layer] for layer in layers})
 
 
-def network_error(filled: DeviceProfile, truth: DeviceProfile, usage: Mapping[LayerSpec, float]) -> float:
+def network_error(filled: DeviceProfile, truth: DeviceProfile, usage: Mapping[Layer, float]) -> float:
     """Mean over units of the absolute error, as often as random networks have the unit."""
     return sum(share * abs(filled.cost_s(one) - truth.cost_s(one)) for one, share in usage.items())
 
 
 @pytest.mark.parametrize("known", [0, 5, 60])
 def test_chosen_are_distinct_and_not_measured_yet(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], usage: Mapping[LayerSpec, float], known: int
+    device_profile: DeviceProfile, layers: Sequence[Layer], usage: Mapping[Layer, float], known: int
 ) -> None:
     profile = measured(device_profile, layers[:known])
     chosen = choose_units(layers, profile, 40, rng=np.random.default_rng(0), weights=usage)
@@ -49,14 +49,14 @@ def test_chosen_are_distinct_and_not_measured_yet(
     assert set(chosen) <= set(layers) - set(profile.table)
 
 
-def test_deterministic_for_a_seed(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> None:
+def test_deterministic_for_a_seed(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     profile = measured(device_profile, layers[::10])
     first, second = (choose_units(layers, profile, 10, rng=np.random.default_rng(4)) for _ in range(2))
     assert first == second
 
 
 def test_all_that_is_left_when_more_is_asked_for(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec]
+    device_profile: DeviceProfile, layers: Sequence[Layer]
 ) -> None:
     profile = measured(device_profile, layers[3:])
     assert choose_units(layers, profile, 10, rng=np.random.default_rng(0)) == layers[:3]
@@ -65,16 +65,16 @@ def test_all_that_is_left_when_more_is_asked_for(
 
 
 def test_every_kind_is_looked_at_early(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], usage: Mapping[LayerSpec, float]
+    device_profile: DeviceProfile, layers: Sequence[Layer], usage: Mapping[Layer, float]
 ) -> None:
     empty = replace(device_profile, table={})
     chosen = choose_units(layers, empty, len(layers) // 10, rng=np.random.default_rng(0), weights=usage)
-    kinds = {(layer.depthwise, layer.activation_format) for layer in chosen if layer.op == "conv"}
+    kinds = {(layer.depthwise, layer.activation_format) for layer in chosen if layer.kind == "conv"}
     assert len(kinds) == 4
-    assert {"quantize", "dequantize"} <= {layer.op for layer in chosen}
+    assert {"quantize", "dequantize"} <= {layer.kind for layer in chosen}
 
 
-def test_units_that_never_occur_come_last(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> None:
+def test_units_that_never_occur_come_last(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     fp32 = {layer: 1.0 for layer in layers if layer.in_format == layer.out_format == "fp32"}
     empty = replace(device_profile, table={})
     chosen = choose_units(layers, empty, 30, rng=np.random.default_rng(0), weights=fp32)
@@ -82,21 +82,21 @@ def test_units_that_never_occur_come_last(device_profile: DeviceProfile, layers:
 
 
 def test_a_larger_space_is_chosen_from_in_part(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], monkeypatch: pytest.MonkeyPatch
+    device_profile: DeviceProfile, layers: Sequence[Layer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("predictors.latency.kernels.CONSIDERED", 50)
     empty = replace(device_profile, table={})
     assert len(set(choose_units(layers, empty, 20, rng=np.random.default_rng(0)))) == 20
 
 
-def test_sources_are_taken_into_account(device_profile: DeviceProfile, layers: Sequence[LayerSpec]) -> None:
+def test_sources_are_taken_into_account(device_profile: DeviceProfile, layers: Sequence[Layer]) -> None:
     empty = replace(device_profile, table={})
     chosen = choose_units(layers, empty, 20, rng=np.random.default_rng(0), sources=[source(device_profile)])
     assert len(set(chosen)) == 20
 
 
 def test_better_than_random_ones(
-    device_profile: DeviceProfile, layers: Sequence[LayerSpec], usage: Mapping[LayerSpec, float]
+    device_profile: DeviceProfile, layers: Sequence[Layer], usage: Mapping[Layer, float]
 ) -> None:
     ours, random = [], []
     for seed in range(SEEDS):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.family import FAMILIES, load_family
 from supernet.families.mbconv import PARTS, Block, MBConvArch, MBConvFamily, Stage
@@ -30,7 +30,7 @@ def candidates(family: MBConvFamily, n: int) -> list[Candidate]:
     return [space.candidate(genome) for genome in space.sample(n, rng=np.random.default_rng(0))]
 
 
-def named(work: Workload) -> dict[str, LayerSpec]:
+def named(work: Workload) -> dict[str, Layer]:
     return dict(zip(work.names, work.layers, strict=True))
 
 
@@ -98,16 +98,18 @@ def test_sums_take_the_projection_s_format_and_say_whether_the_shortcut_was_conv
         for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
             if layer.is_add:
                 converted = work.layers[sources[1]].op in CONVERSIONS
-                assert (layer.op == "add_converted") == converted
+                assert (layer.kind == "add_converted") == converted
                 assert layer.activation_format == policy[name.replace(".add", ".project")].activation
-                kinds[layer.op] += 1
+                kinds[layer.kind] += 1
     assert min(kinds["add"], kinds["add_converted"]) > 0
 
 
 def test_uniform_policies_convert_nothing_but_the_image(each_family: MBConvFamily) -> None:
     for name, candidate in each_family.corners().items():
         work = each_family.workload(candidate)
-        conversions = [n for n, layer in zip(work.names, work.layers, strict=True) if layer.op in CONVERSIONS]
+        conversions = [
+            n for n, layer in zip(work.names, work.layers, strict=True) if layer.kind in CONVERSIONS
+        ]
         assert conversions == ([] if name.endswith(FP32) else ["input.quantize"])
 
 
@@ -116,10 +118,12 @@ def test_conversions_stand_where_neighbours_disagree(each_family: MBConvFamily) 
     for candidate in candidates(each_family, 20):
         mixed = each_family.workload(candidate)
         plain = each_family.plain_workload(each_family.arch(candidate))
-        kept = [n for n, layer in zip(mixed.names, mixed.layers, strict=True) if layer.op not in CONVERSIONS]
+        kept = [
+            n for n, layer in zip(mixed.names, mixed.layers, strict=True) if layer.kind not in CONVERSIONS
+        ]
         assert kept == list(plain.names)
         for layer, sources in zip(mixed.layers, mixed.inputs, strict=True):
-            if layer.op in CONVERSIONS:
+            if layer.kind in CONVERSIONS:
                 assert layer.in_format != layer.out_format
                 assert all(i < 0 or mixed.layers[i].op not in CONVERSIONS for i in sources)
 

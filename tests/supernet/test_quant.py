@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, random_network
@@ -106,14 +106,14 @@ def test_int8_is_near_fp32(family: Family, supernet: nn.Module) -> None:
     assert 0 < float((found - expected).norm() / expected.norm()) < 0.2
 
 
-def one_layer(layer: LayerSpec, *, seed: int = 0) -> Network:
+def one_layer(layer: Layer, *, seed: int = 0) -> Network:
     """Quantize the image, then `layer`, with random numbers."""
     image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format="int8")
     work = Workload(("q", "layer"), (image, layer), ((INPUT,), (0,)))
     return random_network(work, rng=np.random.default_rng(seed))
 
 
-def accumulated(layer: LayerSpec, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def accumulated(layer: Layer, codes: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(n, out, h, w) exact sums of products, tap by tap; int64 `codes` (n, in, h, w) are 0 at zero."""
     _, height, width = layer.out_shape
     edge, stride = layer.kernel // 2, layer.stride
@@ -136,9 +136,9 @@ def accumulated(layer: LayerSpec, codes: np.ndarray, weight: np.ndarray) -> np.n
         LayerSpec("stem", (3, 9, 9), 8, 3, 2, 1, "relu", "int8", "int8"),
         LayerSpec("conv", (EXACT_PRODUCTS + 200, 2, 2), 4, 1, 1, 1, "none", "int8", "int8"),
     ],
-    ids=LayerSpec.key,
+    ids=Layer.key,
 )
-def test_one_integer_convolution_equals_numpy(layer: LayerSpec) -> None:
+def test_one_integer_convolution_equals_numpy(layer: Layer) -> None:
     network = one_layer(layer)
     x = torch.randn(3, *layer.in_shape, generator=torch.Generator().manual_seed(0))
     before, after, weights = network.tensors["q"], network.tensors["layer"], network.parameters["layer"]
@@ -218,7 +218,7 @@ def test_observed_ranges_are_those_of_every_tensor(family: Family, supernet: nn.
         logits = subnet(x)
     assert ranges.layers["classifier"] == (float(logits.min()), float(logits.max()))
     for name, layer in zip(subnet.workload.names, subnet.workload.layers, strict=True):
-        assert layer.activation != "relu" or ranges.layers[name][0] == 0
+        assert layer.nonlinearity != "relu" or ranges.layers[name][0] == 0
     assert list(ranges.layers) == list(subnet.workload.names)
 
 

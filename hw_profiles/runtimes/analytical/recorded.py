@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
@@ -38,14 +38,14 @@ class RecordedDevice:
     def describe(self) -> DeviceInfo:
         return self.profile.device
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         return math.isfinite(self.profile.cost_s(layer)) if layer in self.profile else False
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         row = self.profile.table.get(layer)
         return (row.error if row else None) or f"not recorded in {self.profile.device.name}: {layer.key()}"
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         return alone(layer)
 
     @property

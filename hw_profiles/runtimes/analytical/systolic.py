@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
@@ -291,9 +291,9 @@ def _best(
 # -- one layer -----------------------------------------------------------
 
 
-def layer_cost(device: Accelerator, layer: LayerSpec) -> Cost | None:
+def layer_cost(device: Accelerator, layer: Layer) -> Cost | None:
     """Cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
-    if layer.is_add or layer.op in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
+    if layer.is_add or layer.kind in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
         return _streaming_cost(device, layer)
     if not layer.weighted or {layer.weight_format, layer.activation_format} - set(FORMATS):
         return None
@@ -311,7 +311,7 @@ def _no_narrower(fmt: str) -> tuple[int, ...]:
     return tuple(bits for bits in FORMATS.values() if bits >= FORMATS[fmt])
 
 
-def _mode_cost(device: Accelerator, layer: LayerSpec, weight_bits: int, activation_bits: int) -> Cost | None:
+def _mode_cost(device: Accelerator, layer: Layer, weight_bits: int, activation_bits: int) -> Cost | None:
     if max(weight_bits, activation_bits) > device.max_bits:
         return None
     channels, (outputs, height, width) = layer.in_shape[0], layer.out_shape
@@ -326,7 +326,7 @@ def _mode_cost(device: Accelerator, layer: LayerSpec, weight_bits: int, activati
     return None if cost is None else cost.times(blocks)
 
 
-def _streaming_cost(device: Accelerator, layer: LayerSpec) -> Cost | None:
+def _streaming_cost(device: Accelerator, layer: Layer) -> Cost | None:
     """Nothing to multiply: the layer takes as long as its tensors take to move, each in its own format.
 
     fp32 stands only where a network begins and ends: the array cannot compute in it, so sums and pooling in
@@ -371,18 +371,18 @@ class SystolicDevice:
             figures="modelled",
         )
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         return layer_cost(self.accelerator, layer) is not None
 
-    def why_not(self, layer: LayerSpec) -> str:
-        if layer.op == "mbconv":
+    def why_not(self, layer: Layer) -> str:
+        if layer.kind == "mbconv":
             return f"{self.describe().name} is modelled layer by layer, not for a whole block (mbconv)"
         return (
-            f"{self.describe().name} computes in 2, 4, 6 or 8 bits, not {layer.op} of {layer.weight_format} "
-            f"weights on {layer.activation_format} activations"
+            f"{self.describe().name} computes in 2, 4, 6 or 8 bits, not {layer.kind} of "
+            f"{layer.weight_format} weights on {layer.activation_format} activations"
         )
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         return alone(layer)
 
     @property
@@ -396,7 +396,7 @@ class SystolicDevice:
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._compute(job.workload.layers) for job in jobs]
 
-    def _compute(self, layers: Sequence[LayerSpec]) -> Measurement:
+    def _compute(self, layers: Sequence[Layer]) -> Measurement:
         array, latency_s, energy_j = self.accelerator, 0.0, 0.0
         for layer in layers:
             cost = layer_cost(array, layer)

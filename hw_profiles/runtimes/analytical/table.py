@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.published_tables import read_table
@@ -35,13 +35,13 @@ class TableDevice:
     def describe(self) -> DeviceInfo:
         return self.table.device()
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         return self.table.find(layer).how != "missing"
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         return f"{self.table.name} does not cover it: {self.table.find(layer).reason}"
 
-    def probe(self, layer: LayerSpec) -> Probe:
+    def probe(self, layer: Layer) -> Probe:
         return alone(layer)
 
     @property
@@ -55,7 +55,7 @@ class TableDevice:
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._look_up(job.workload.layers) for job in jobs]
 
-    def _look_up(self, layers: Sequence[LayerSpec]) -> Measurement:
+    def _look_up(self, layers: Sequence[Layer]) -> Measurement:
         answers = [self.table.find(layer) for layer in layers]
         for layer, answer in zip(layers, answers, strict=True):
             if answer.how == "missing":

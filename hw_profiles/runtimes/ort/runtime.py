@@ -16,7 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.errors import TrilobitError, one_line
-from hw_profiles.graph.layer import FLOATS, LayerSpec
+from hw_profiles.graph.layer import FLOATS, Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
@@ -181,9 +181,9 @@ def expected_kernels(workload: Workload) -> Counter[str]:
     """Return the operators that the graph which is optimised for a CPU must have."""
     counts: Counter[str] = Counter(dict.fromkeys((*INTEGER_OPS, "Conv"), 0))
     for layer in lower(workload).layers:
-        if layer.activation_format not in FLOATS and layer.op in INTEGER_KERNELS:
-            counts[INTEGER_KERNELS[layer.op]] += 1
-        elif layer.op in ("stem", "conv"):
+        if layer.activation_format not in FLOATS and layer.kind in INTEGER_KERNELS:
+            counts[INTEGER_KERNELS[layer.kind]] += 1
+        elif layer.kind in ("stem", "conv"):
             counts["Conv"] += 1
     return counts
 
@@ -247,18 +247,18 @@ class OrtRuntime:
             integer_sums=integer_sums(self._provider),
         )
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether there is a kernel for this layer."""
-        if layer.weighted or layer.op == "mbconv":
-            return layer.op in OPS and (layer.weight_format, layer.activation_format) in self.formats
-        return layer.op in OPS and layer.activation_format in {activation for _, activation in self.formats}
+        if layer.weighted or layer.kind == "mbconv":
+            return layer.kind in OPS and (layer.weight_format, layer.activation_format) in self.formats
+        return layer.kind in OPS and layer.activation_format in {activation for _, activation in self.formats}
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return why there is none."""
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
         narrow = layer.activation_format in ("int6", "int4")
         reason = "; its integer kernels read activations of 8 bits" if narrow else ""
-        return f"onnxruntime has no {layer.op} of {pair} on {self._short}{reason}"
+        return f"onnxruntime has no {layer.kind} of {pair} on {self._short}{reason}"
 
     def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
         """Return the ONNX file of each job."""

@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.templates import template_of
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, Tile
@@ -35,7 +35,7 @@ class Candidate:
     error: str | None = None
 
 
-def unit_symbol(layer: LayerSpec, tile: Tile) -> str:
+def unit_symbol(layer: Layer, tile: Tile) -> str:
     """C name of a unit with a schedule: the layer's key with its other characters replaced, and the tile."""
     readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
     return f"{readable}_l{tile.lanes}c{tile.columns}b{tile.blocks}r{tile.rows}"
@@ -47,7 +47,7 @@ def arguments_of(function: Any) -> tuple[Argument, ...]:
     return tuple(Argument(tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer in buffers)
 
 
-def compile_candidate(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Candidate:
+def compile_candidate(layer: Layer, target: TvmTarget, tile: Tile) -> Candidate:
     """`layer` with one schedule. What the compiler rejects becomes a candidate with its error."""
     symbol = unit_symbol(layer, tile)
     try:
@@ -62,7 +62,7 @@ def compile_candidate(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Candid
         return Candidate(tile, symbol, error=one_line(error))
 
 
-def compile_candidates(layer: LayerSpec, target: TvmTarget, limit: int | None = None) -> list[Candidate]:
+def compile_candidates(layer: Layer, target: TvmTarget, limit: int | None = None) -> list[Candidate]:
     """`layer` with the first `limit` of its schedules, or all of them."""
     tiles = template_of(layer).tiles(layer, target)
     return [compile_candidate(layer, target, tile) for tile in tiles[:limit]]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import GROUP, checked_codes, instruction_of, shift_of
 from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
@@ -63,7 +63,7 @@ class _Windows:
         return self.edge > 0 or self.extra > 0
 
 
-def _windows(layer: LayerSpec, group: int) -> _Windows:
+def _windows(layer: Layer, group: int) -> _Windows:
     channels, height, width = layer.in_shape
     window = layer.kernel * channels
     padded_window = blocks_of(window, group) * group
@@ -86,11 +86,11 @@ def _windows(layer: LayerSpec, group: int) -> _Windows:
     )
 
 
-def _group(layer: LayerSpec, target: TvmTarget) -> int:
+def _group(layer: Layer, target: TvmTarget) -> int:
     return GROUP if instruction_of(layer, target) else 1
 
 
-def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     """(weights, constants).
 
     Raises:
@@ -110,7 +110,7 @@ def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) 
     return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes, shift)
 
 
-def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: Any) -> Any:
+def _padded_rows(layer: Layer, windows: _Windows, source: Any, constants: Any) -> Any:
     """The input with what stands around it."""
     height, length = windows.source
     channels, edge = windows.channels, windows.edge
@@ -125,7 +125,7 @@ def _padded_rows(layer: LayerSpec, windows: _Windows, source: Any, constants: An
     return te.compute(shape, value, name="padded")
 
 
-def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
+def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
     group = _group(layer, target)
     windows = _windows(layer, group)
     blocks, shift = blocks_of(layer.out_channels, lanes), shift_of(instruction_of(layer, target))
@@ -162,7 +162,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     return te.create_prim_func([source, packed, constants, out])
 
 
-def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     """The layer with one register tile of `tile.columns` positions x `tile.blocks` vectors of channels."""
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
@@ -196,7 +196,7 @@ def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     return sch.mod["main"]
 
 
-def _finish_at(sch: Any, layer: LayerSpec, out: Any, loop: Any, tile: Tile) -> None:
+def _finish_at(sch: Any, layer: Layer, out: Any, loop: Any, tile: Tile) -> None:
     sch.reverse_compute_at(out, loop, preserve_unit_loops=True)
     channels = sch.get_loops(out)[-1]
     # a vector must not reach beyond the last channel
@@ -217,7 +217,7 @@ def _copy_in_vectors(sch: Any, windows: _Windows) -> None:
         sch.vectorize(lane)
 
 
-def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output, those with the most reuse of what they load first."""
     windows = _windows(layer, _group(layer, target))
     lanes = lanes_of(layer.out_channels, target)

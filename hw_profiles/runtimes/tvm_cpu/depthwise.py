@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import (
     GROUP,
@@ -50,7 +50,7 @@ class _Planes:
     width: int
 
 
-def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
+def _planes(layer: Layer, target: TvmTarget, lanes: int) -> _Planes:
     group = GROUP if _instruction(layer, target) else 1
     _, height, width = layer.in_shape
     edge, taps = layer.kernel // 2, blocks_of(layer.kernel, group)
@@ -59,12 +59,12 @@ def _planes(layer: LayerSpec, target: TvmTarget, lanes: int) -> _Planes:
     return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
 
 
-def _instruction(layer: LayerSpec, target: TvmTarget) -> Instruction | None:
+def _instruction(layer: Layer, target: TvmTarget) -> Instruction | None:
     instruction = instruction_of(layer, target)
     return instruction if instruction and instruction.shuffle <= target.features else None
 
 
-def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     """(weights, constants).
 
     Raises:
@@ -81,7 +81,7 @@ def pack(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) 
     return pack_weights(layer, grouped), pack_constants(layer, numbers, channels, shift_of(instruction))
 
 
-def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: Any) -> Any:
+def _padded_planes(layer: Layer, planes: _Planes, source: Any, constants: Any) -> Any:
     """The input with what stands around it."""
     channels, height, width = layer.in_shape
     edge, lanes, around = layer.kernel // 2, planes.lanes, padding(layer, constants)
@@ -96,7 +96,7 @@ def _padded_planes(layer: LayerSpec, planes: _Planes, source: Any, constants: An
     return te.compute((planes.blocks, planes.height, planes.width, lanes), value, name="padded")
 
 
-def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
+def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
     planes = _planes(layer, target, lanes)
     channels, stride, group = planes.blocks * lanes, layer.stride, planes.group
     argument = weight_argument(layer, (planes.blocks, layer.kernel, planes.taps, lanes, group))
@@ -133,7 +133,7 @@ def _computation(layer: LayerSpec, target: TvmTarget, lanes: int) -> Any:
     return te.create_prim_func([source, packed, constants, out])
 
 
-def schedule(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers."""
     planes = _planes(layer, target, tile.lanes)
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
@@ -170,7 +170,7 @@ def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
     sch.vectorize(lane)
 
 
-def tiles(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output. Rows under each other share what they load and rearrange."""
     lanes = lanes_of(layer.in_shape[0], target)
     _, height, width = layer.out_shape

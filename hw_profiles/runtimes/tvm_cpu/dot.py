@@ -14,7 +14,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import s_tir
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
@@ -218,7 +218,7 @@ INSTRUCTIONS = (
 )
 
 
-def instruction_of(layer: LayerSpec, target: TvmTarget) -> Instruction | None:
+def instruction_of(layer: Layer, target: TvmTarget) -> Instruction | None:
     """What `layer` is multiplied with: None where it computes in fp32, or byte by byte."""
     if layer.activation_format == FP32:
         return None
@@ -241,7 +241,7 @@ def shift_of(instruction: Instruction | None) -> int:
     return instruction.shift if instruction else 0
 
 
-def checked_codes(layer: LayerSpec, numbers: UnitNumbers, instruction: Instruction | None) -> Array:
+def checked_codes(layer: Layer, numbers: UnitNumbers, instruction: Instruction | None) -> Array:
     """The unit's weights.
 
     Raises:
@@ -276,12 +276,12 @@ def exact_where_needed(work: Workload, numbers: Mapping[str, UnitNumbers], targe
     )
 
 
-def _needs_exact(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget) -> bool:
+def _needs_exact(layer: Layer, numbers: UnitNumbers, target: TvmTarget) -> bool:
     instruction = instruction_of(layer, target)
     return bool(layer.weighted and instruction and _magnitude(numbers.parameters[0]) > instruction.largest)
 
 
-def _exact(layer: LayerSpec) -> LayerSpec:
+def _exact(layer: Layer) -> Layer:
     return replace(layer, weight_format=EXACT)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import s_tir, te, tirx
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import UnitNumbers, inverse_scale, multipliers
 from hw_profiles.runtimes.tvm_cpu.epilogue import codes, output_zero_point
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
@@ -21,7 +21,7 @@ ROUNDER = 1.5 * 2**23
 ROUNDER_BITS = int(np.float32(ROUNDER).view(np.int32))
 
 
-def one_tile(layer: LayerSpec, target: TvmTarget) -> list[Tile]:
+def one_tile(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Full vectors of 32-bit values."""
     return [Tile(target.vector_bytes // 4)]
 
@@ -35,11 +35,11 @@ def _vectorized(function: Any, block: str, lanes: int) -> Any:
     return sch.mod["main"]
 
 
-def _flat(layer: LayerSpec, dtype: str, name: str) -> Any:
+def _flat(layer: Layer, dtype: str, name: str) -> Any:
     return te.placeholder((int(np.prod(layer.in_shape)),), dtype, name)
 
 
-def _vector(layer: LayerSpec, tile: Tile) -> int:
+def _vector(layer: Layer, tile: Tile) -> int:
     """Lanes of a vector that divides the tensor."""
     return int(np.gcd(int(np.prod(layer.in_shape)), tile.lanes))
 
@@ -47,10 +47,10 @@ def _vector(layer: LayerSpec, tile: Tile) -> int:
 ADD_MULTIPLIERS, ADD_SHIFTS, ADD_ZERO_POINTS = (0, 1), (2, 3), (4, 5, 6)
 
 
-def _add(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def _add(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     dtype = DTYPES[layer.activation_format]
     first, second = _flat(layer, dtype, "first"), _flat(layer, dtype, "second")
-    relu = layer.activation == "relu"
+    relu = layer.nonlinearity == "relu"
     if layer.activation_format == FP32:
         zero = tirx.const(0.0, "float32")
 
@@ -75,7 +75,7 @@ def _add(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     return _vectorized(te.create_prim_func([first, second, constants, out]), "out", _vector(layer, tile))
 
 
-def _pack_add(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def _pack_add(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     if layer.activation_format == FP32:
         return ()
     assert numbers.output is not None
@@ -84,7 +84,7 @@ def _pack_add(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: T
     return (np.array([*(m for m, _ in pairs), *(c for _, c in pairs), *zeros], np.int32),)
 
 
-def _pool(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def _pool(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     channels, height, width = layer.in_shape
     integer, pixels = layer.activation_format != FP32, height * width
     acc_dtype = "int32" if integer else "float32"
@@ -119,7 +119,7 @@ def _pool_schedule(function: Any, vector: int) -> Any:
     return sch.mod["main"]
 
 
-def _pack_pool(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def _pack_pool(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     if layer.activation_format == FP32:
         return ()
     assert numbers.output is not None
@@ -127,7 +127,7 @@ def _pack_pool(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: 
     return (np.concatenate([*multipliers(layer, numbers), zeros]),)
 
 
-def _quantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def _quantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     source = _flat(layer, "float32", "source")
     constants = te.placeholder((2,), "float32", "constants")
 
@@ -141,12 +141,12 @@ def _quantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     return _vectorized(te.create_prim_func([source, constants, out]), "out", _vector(layer, tile))
 
 
-def _pack_quantize(layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def _pack_quantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     assert numbers.output is not None
     return (np.array([inverse_scale(numbers), numbers.output.zero_point], np.float32),)
 
 
-def _dequantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
+def _dequantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     source = _flat(layer, "uint8", "source")
     constants = te.placeholder((2,), "float32", "constants")
     out = te.compute(
@@ -157,9 +157,7 @@ def _dequantize(layer: LayerSpec, target: TvmTarget, tile: Tile) -> Any:
     return _vectorized(te.create_prim_func([source, constants, out]), "out", _vector(layer, tile))
 
 
-def _pack_dequantize(
-    layer: LayerSpec, numbers: UnitNumbers, target: TvmTarget, tile: Tile
-) -> Sequence[Array]:
+def _pack_dequantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     params = numbers.input()
     return (np.array([params.scale, params.zero_point], np.float32),)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import CODES, UnitNumbers, accumulator_scale, bias_codes, multipliers
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
@@ -16,14 +16,14 @@ INPUT_ZERO, OUTPUT_ZERO = range(2)  # columns of the last row
 WIDTH = 8  # the least number of columns
 
 
-def constants_placeholder(layer: LayerSpec, channels: int) -> Any:
+def constants_placeholder(layer: Layer, channels: int) -> Any:
     """The placeholder of a unit's constants: of integers int32 (4, channels), else its bias (channels,)."""
     if layer.activation_format == FP32:
         return te.placeholder((channels,), "float32", "bias")
     return te.placeholder((4, max(channels, WIDTH)), "int32", "constants")
 
 
-def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int, shift: int = 0) -> Array:
+def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int = 0) -> Array:
     """Those constants, channels padded to `channels`.
 
     The input's zero point is folded into the bias, and so is what was taken off the input already:
@@ -49,23 +49,25 @@ def pack_constants(layer: LayerSpec, numbers: UnitNumbers, channels: int, shift:
     return constants
 
 
-def padding(layer: LayerSpec, constants: Any) -> Any:
+def padding(layer: Layer, constants: Any) -> Any:
     """What stands around the input: for codes that is the zero point."""
     if layer.activation_format == FP32:
         return tirx.const(0.0, "float32")
     return constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
 
 
-def finish(layer: LayerSpec, acc: Any, constants: Any, channel: Any, target: TvmTarget) -> Any:
+def finish(layer: Layer, acc: Any, constants: Any, channel: Any, target: TvmTarget) -> Any:
     """What the unit writes for the accumulator `acc` of one output channel."""
     if layer.activation_format == FP32:
         total = acc + constants[channel]
-        return tirx.max(total, tirx.const(0.0, "float32")) if layer.activation == "relu" else total
+        return tirx.max(total, tirx.const(0.0, "float32")) if layer.nonlinearity == "relu" else total
     bias, multiplier = constants[BIAS, channel], constants[MULTIPLIER, channel]
     if layer.out_format == FP32:
         return (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
     # after a ReLU it is 0: clipping is all
-    zero_point = tirx.const(0, "int32") if layer.activation == "relu" else constants[ZERO_POINTS, OUTPUT_ZERO]
+    zero_point = (
+        tirx.const(0, "int32") if layer.nonlinearity == "relu" else constants[ZERO_POINTS, OUTPUT_ZERO]
+    )
     return codes(rescaled(acc, bias, multiplier, constants[SHIFT, channel], zero_point, target))
 
 
@@ -74,13 +76,13 @@ def codes(shifted: Any) -> Any:
     return tirx.min(tirx.max(shifted, 0), CODES - 1).astype("uint8")
 
 
-def output_zero_point(layer: LayerSpec, numbers: UnitNumbers) -> int:
+def output_zero_point(layer: Layer, numbers: UnitNumbers) -> int:
     """The output's zero point.
 
     Raises:
         ValueError: it is not 0 after a ReLU, so that half of the codes would never occur.
     """
     assert numbers.output is not None
-    if layer.activation == "relu" and numbers.output.zero_point:
+    if layer.nonlinearity == "relu" and numbers.output.zero_point:
         raise ValueError(f"the output of a ReLU has zero point 0, got {numbers.output.zero_point}")
     return numbers.output.zero_point

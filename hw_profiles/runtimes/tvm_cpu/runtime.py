@@ -16,7 +16,7 @@ import numpy as np
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.in_context import alone
@@ -150,18 +150,18 @@ class TvmRuntime:
             integer_sums=sums_of(self.target).value,
         )
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether there is a kernel for this layer."""
         return is_supported(layer)
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return why there is none."""
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
-        if layer.op == "mbconv":
+        if layer.kind == "mbconv":
             return "these kernels run single layers, no whole block (mbconv); ort runs those"
-        if layer.activation not in ACTIVATIONS:
-            return f"there is no kernel for a {layer.op} with {layer.activation}"
-        return f"there is no kernel for a {layer.op} of {pair}"
+        if layer.nonlinearity not in ACTIVATIONS:
+            return f"there is no kernel for a {layer.kind} with {layer.nonlinearity}"
+        return f"there is no kernel for a {layer.kind} of {pair}"
 
     def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
         """Compile and tune what the database lacks, and link each network.

@@ -106,7 +106,7 @@ def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
     work = plan.workload
     found = []
     for position, (name, layer, unit) in enumerate(zip(work.names, work.layers, plan.units, strict=True)):
-        inside = layer.op != "quantize" or position != 0
+        inside = layer.kind != "quantize" or position != 0
         if inside and position != len(work.layers) - 1:
             function = template_of(layer).schedule(layer, target, unit.tile)
             if "float" in function.script():  # every buffer, cast and constant is written with its type
@@ -116,7 +116,7 @@ def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
 
 def is_integer_only(work: Workload) -> bool:
     """Whether everything between the image's `quantize` and the last layer is to be computed in integers."""
-    inner = work.layers[1:-1] if work.layers[0].op == "quantize" else work.layers[:-1]
-    return work.layers[0].op == "quantize" and all(
+    inner = work.layers[1:-1] if work.layers[0].kind == "quantize" else work.layers[:-1]
+    return work.layers[0].kind == "quantize" and all(
         layer.in_format != "fp32" and layer.out_format != "fp32" for layer in inner
     )

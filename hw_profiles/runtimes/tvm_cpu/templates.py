@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
 from hw_profiles.runtimes.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUANTIZE
@@ -28,16 +28,16 @@ _TEMPLATES: Mapping[str, Template] = {
 }
 
 
-def template_of(layer: LayerSpec) -> Template:
+def template_of(layer: Layer) -> Template:
     """How `layer` is compiled."""
-    return DEPTHWISE if layer.depthwise else _TEMPLATES[layer.op]
+    return DEPTHWISE if layer.depthwise else _TEMPLATES[layer.kind]
 
 
-def is_supported(layer: LayerSpec) -> bool:
+def is_supported(layer: Layer) -> bool:
     """Whether there are kernels for the formats and the grouping that it asks for."""
-    if layer.op not in _TEMPLATES or layer.activation_format not in WEIGHTS:
+    if layer.kind not in _TEMPLATES or layer.activation_format not in WEIGHTS:
         return False
-    if layer.activation not in ACTIVATIONS or layer.kernel % 2 == 0:
+    if layer.nonlinearity not in ACTIVATIONS or layer.kernel % 2 == 0:
         return False
     if not layer.weighted:
         return True

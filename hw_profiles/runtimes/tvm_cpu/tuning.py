@@ -17,7 +17,7 @@ import tvm
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.tvm_cpu.compile import (
     Candidate,
@@ -49,7 +49,7 @@ class Database:
     folder: Path
     target: TvmTarget
 
-    def load(self, layer: LayerSpec) -> CompiledUnit | None:
+    def load(self, layer: Layer) -> CompiledUnit | None:
         """The unit, or None where it has not been compiled yet or a file of it is broken."""
         try:
             entry = read_json(self._entry(layer), SCHEMA)
@@ -62,7 +62,7 @@ class Database:
             return None
 
     def store(
-        self, layer: LayerSpec, best: Candidate, trials: Sequence[dict[str, Any]], *, tuned: bool
+        self, layer: Layer, best: Candidate, trials: Sequence[dict[str, Any]], *, tuned: bool
     ) -> CompiledUnit:
         """Keep `best`, and how all candidates did."""
         digest = _digest(best.code)
@@ -90,14 +90,14 @@ class Database:
         target = self.target.name.replace(" ", "").replace("=", "-")
         return self.folder / f"{target}-tvm-{tvm.__version__}-v{VERSION}"
 
-    def _entry(self, layer: LayerSpec) -> Path:
+    def _entry(self, layer: Layer) -> Path:
         readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
         return self._folder / f"{readable}.json"
 
 
 def tune(
-    layers: Iterable[LayerSpec], database: Database, runner: TrialRunner | None
-) -> Iterator[tuple[LayerSpec, CompiledUnit | str]]:
+    layers: Iterable[Layer], database: Database, runner: TrialRunner | None
+) -> Iterator[tuple[Layer, CompiledUnit | str]]:
     """Every layer with its compiled unit, or with the reason why there is none; known ones are only loaded.
 
     Args:
@@ -116,8 +116,8 @@ def tune(
 
 
 def _compiled(
-    layers: Sequence[LayerSpec], target: TvmTarget, limit: int | None
-) -> Iterator[tuple[LayerSpec, list[Candidate]]]:
+    layers: Sequence[Layer], target: TvmTarget, limit: int | None
+) -> Iterator[tuple[Layer, list[Candidate]]]:
     """Candidates of all layers, compiled in a second thread while the first times them: LLVM and the timed
     loop both run without Python's lock.
     """
@@ -131,7 +131,7 @@ def _compiled(
 
 
 def choose(
-    layer: LayerSpec, candidates: Sequence[Candidate], database: Database, runner: TrialRunner | None
+    layer: Layer, candidates: Sequence[Candidate], database: Database, runner: TrialRunner | None
 ) -> CompiledUnit | str:
     """Store the fastest candidate that computes the right thing; a reason where there is none."""
     good = [each for each in candidates if each.error is None]
@@ -146,7 +146,7 @@ def choose(
 
 
 def _timed(
-    layer: LayerSpec, candidates: Sequence[Candidate], target: TvmTarget, runner: TrialRunner
+    layer: Layer, candidates: Sequence[Candidate], target: TvmTarget, runner: TrialRunner
 ) -> dict[str, dict[str, Any]]:
     rng = np.random.default_rng(0)
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 
@@ -80,9 +80,9 @@ class Template:
         pack: the parameters as that function reads them.
     """
 
-    tiles: Callable[[LayerSpec, TvmTarget], list[Tile]]
-    schedule: Callable[[LayerSpec, TvmTarget, Tile], Any]
-    pack: Callable[[LayerSpec, UnitNumbers, TvmTarget, Tile], Sequence[Array]]
+    tiles: Callable[[Layer, TvmTarget], list[Tile]]
+    schedule: Callable[[Layer, TvmTarget, Tile], Any]
+    pack: Callable[[Layer, UnitNumbers, TvmTarget, Tile], Sequence[Array]]
 
 
 def blocks_of(channels: int, lanes: int) -> int:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, Array
 
 
-def weight_argument(layer: LayerSpec, shape: tuple[int, ...]) -> Argument:
+def weight_argument(layer: Layer, shape: tuple[int, ...]) -> Argument:
     """The layer's weights of `shape` (..., lanes, group)."""
     if layer.weight_format == "int4":
         *outer, lanes, group = shape
@@ -19,12 +19,12 @@ def weight_argument(layer: LayerSpec, shape: tuple[int, ...]) -> Argument:
     return Argument(shape, "float32" if layer.weight_format == FP32 else "int8")
 
 
-def pack_weights(layer: LayerSpec, grouped: Array) -> Array:
+def pack_weights(layer: Layer, grouped: Array) -> Array:
     """(..., lanes, group) weights as that argument."""
     return _pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
 
 
-def unpacked_weights(layer: LayerSpec, packed: Any, lanes: int, group: int) -> Any:
+def unpacked_weights(layer: Layer, packed: Any, lanes: int, group: int) -> Any:
     """The tensor [..., lanes, group] of them in a computation."""
     return _unpacked(packed, lanes, group) if layer.weight_format == "int4" else packed
 

@@ -1,12 +1,11 @@
 """What a library has no kernel for, and what comes nearest to it that has one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
 from supernet.formats.loading import load_format
@@ -25,28 +24,28 @@ def why_not(work: Workload) -> str | None:
     return None
 
 
-def _named(layer: LayerSpec) -> str:
+def _named(layer: Layer) -> str:
     formats = f"{layer.activation_format} activations"
     if layer.weighted:
         formats = f"{layer.weight_format} weights, {formats}"
-    return f"{layer.op} with {layer.activation} ({formats})"
+    return f"{layer.kind} with {layer.nonlinearity} ({formats})"
 
 
-def _offer(layer: LayerSpec) -> str:
+def _offer(layer: Layer) -> str:
     found = nearest_formats(layer)
     if found is not None:
         return f"the nearest they run is {_named(found)}"
-    if layer.activation not in ACTIVATIONS:
+    if layer.nonlinearity not in ACTIVATIONS:
         return f"of activation functions they run {' and '.join(ACTIVATIONS)}"
     return "they run it in no format"
 
 
-def nearest_formats(layer: LayerSpec) -> LayerSpec | None:
+def nearest_formats(layer: Layer) -> Layer | None:
     """The layer in formats that have a kernel: of as many bits as its own, or the fewest more; None where no
     format helps.
     """
 
-    def distance(other: LayerSpec) -> list[tuple[bool, int]]:
+    def distance(other: Layer) -> list[tuple[bool, int]]:
         own, others = (
             [load_format(fmt).bits for fmt in (one.activation_format, one.weight_format)]
             for one in (layer, other)
@@ -54,7 +53,7 @@ def nearest_formats(layer: LayerSpec) -> LayerSpec | None:
         return [(found < wanted, abs(found - wanted)) for found, wanted in zip(others, own, strict=True)]
 
     known = (
-        replace(layer, weight_format=weight, activation_format=activation)
+        layer.with_formats(weight, activation)
         for activation, weights in WEIGHTS.items()
         for weight in weights
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def integer(op: str, *shape: object, weights: str = "int8", activation: str = "none") -> LayerSpec:
+def integer(op: str, *shape: object, weights: str = "int8", activation: str = "none") -> Layer:
     return LayerSpec(op, *shape, activation=activation, weight_format=weights, activation_format="int8")
 
 

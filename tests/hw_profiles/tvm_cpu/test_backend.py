@@ -8,7 +8,7 @@ import pytest
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import Pulse
@@ -29,7 +29,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Device:
     return open_tvm(database=tmp_path_factory.mktemp("tuning"))
 
 
-def job(layer: LayerSpec, no_onnx: Callable[[Workload], bytes]) -> Job:
+def job(layer: Layer, no_onnx: Callable[[Workload], bytes]) -> Job:
     work = single(layer)
     return Job(work, lambda: no_onnx(work))
 
@@ -43,12 +43,12 @@ def test_it_describes_engine_and_target(backend: Device) -> None:
     assert info.provider.startswith("llvm -mcpu=")
 
 
-def test_a_unit_is_measured_alone(backend: Device, tiny: LayerSpec) -> None:
+def test_a_unit_is_measured_alone(backend: Device, tiny: Layer) -> None:
     assert backend.probe(tiny) == alone(tiny)
 
 
 def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
-    backend: Device, tiny: LayerSpec, no_onnx: Callable[[Workload], bytes]
+    backend: Device, tiny: Layer, no_onnx: Callable[[Workload], bytes]
 ) -> None:
     bad = parse_key("conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32")
     assert not backend.supports(bad)
@@ -63,7 +63,7 @@ def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
 
 def test_a_unit_that_cannot_be_linked_is_a_row_too(
     backend: Device,
-    tiny: LayerSpec,
+    tiny: Layer,
     no_onnx: Callable[[Workload], bytes],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

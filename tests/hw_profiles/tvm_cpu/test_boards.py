@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.profiles import profiler
@@ -128,7 +128,7 @@ def closed_port() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-def jobs(layers: Sequence[LayerSpec]) -> list[Job]:
+def jobs(layers: Sequence[Layer]) -> list[Job]:
     return [Job(single(layer), lambda: b"") for layer in layers]
 
 

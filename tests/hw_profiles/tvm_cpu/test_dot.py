@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
 from hw_profiles.graph.workload import single
 from hw_profiles.reference.integer_ops import (
     UnitNumbers,
@@ -50,7 +50,7 @@ CHOICES = {
 NOTHING = ("x86-64", "aarch64-linux-gnu:cortex-a53")  # neither ssse3 nor dotprod
 
 
-def assembly(layer: LayerSpec, target: TvmTarget) -> str:
+def assembly(layer: Layer, target: TvmTarget) -> str:
     function = template_of(layer).schedule(layer, target, template_of(layer).tiles(layer, target)[0])
     module = tvm.IRModule({"unit": function.with_attr("global_symbol", "unit")})
     return str(tvm.compile(module, target=target.tvm_target()).mod.inspect_source("asm"))
@@ -89,7 +89,7 @@ def test_real_units_have_no_integer_instruction(host: TvmTarget) -> None:
     assert instruction_of(parse_key("conv 16x4x4>16 k1s1g1 relu w=fp32 a=fp32"), host) is None
 
 
-def with_codes(layer: LayerSpec, codes: NDArray[np.int8]) -> UnitNumbers:
+def with_codes(layer: Layer, codes: NDArray[np.int8]) -> UnitNumbers:
     return replace(random_numbers(layer, np.random.default_rng(0)), weight=codes)
 
 
@@ -131,7 +131,7 @@ def test_drawn_weights_are_those_that_a_device_takes() -> None:
 
 
 def computed(
-    layer: LayerSpec,
+    layer: Layer,
     numbers: UnitNumbers,
     inputs: tuple[NDArray[np.generic], ...],
     target: TvmTarget,
@@ -152,7 +152,7 @@ def computed(
     return np.asarray(tensors[-1].numpy())
 
 
-def worst(layer: LayerSpec, codes: tuple[int, int]) -> tuple[UnitNumbers, tuple[NDArray[np.generic], ...]]:
+def worst(layer: Layer, codes: tuple[int, int]) -> tuple[UnitNumbers, tuple[NDArray[np.generic], ...]]:
     """All inputs at their largest code, all weights of a channel at one of `codes`, and a scale that clips
     none.
     """
@@ -182,7 +182,7 @@ def test_the_largest_sums_are_exact(cpu: str, tmp_path: Path) -> None:
 
 
 @st.composite
-def odd_units(draw: st.DrawFn) -> LayerSpec:
+def odd_units(draw: st.DrawFn) -> Layer:
     """Units whose channels, maps and kernels fill no vector and no group."""
     channels, out, size = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 9))
     kernel, stride = draw(st.sampled_from((1, 3, 5))), draw(st.sampled_from((1, 2)))
@@ -200,7 +200,7 @@ def odd_units(draw: st.DrawFn) -> LayerSpec:
     )
 
 
-def check_odd(layer: LayerSpec, seed: int, folder: Path) -> None:
+def check_odd(layer: Layer, seed: int, folder: Path) -> None:
     target, rng = TvmTarget(OLDER), np.random.default_rng(seed)
     numbers = random_numbers(layer, rng, sums=sums_of(target))
     inputs = random_inputs(layer, rng)
@@ -215,7 +215,7 @@ needs_avx2 = pytest.mark.skipif(not TvmTarget(OLDER).local, reason="this machine
 @needs_avx2
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_units(), st.integers(0, 2**31))
-def test_odd_units_are_exact_on_avx2(tmp_path: Path, layer: LayerSpec, seed: int) -> None:
+def test_odd_units_are_exact_on_avx2(tmp_path: Path, layer: Layer, seed: int) -> None:
     check_odd(layer, seed, tmp_path)
 
 
@@ -223,5 +223,5 @@ def test_odd_units_are_exact_on_avx2(tmp_path: Path, layer: LayerSpec, seed: int
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_units(), st.integers(0, 2**31))
-def test_many_odd_units_are_exact_on_avx2(tmp_path: Path, layer: LayerSpec, seed: int) -> None:
+def test_many_odd_units_are_exact_on_avx2(tmp_path: Path, layer: Layer, seed: int) -> None:
     check_odd(layer, seed, tmp_path)

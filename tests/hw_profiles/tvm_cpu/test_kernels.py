@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.reference.integer_ops import UnitNumbers, random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
@@ -54,7 +54,7 @@ ODD = [
 ]
 
 
-def check(layer: LayerSpec, target: TvmTarget, folder: Path) -> None:
+def check(layer: Layer, target: TvmTarget, folder: Path) -> None:
     """All candidates of one unit."""
     rng = np.random.default_rng(list(layer.key().encode()))
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
@@ -69,7 +69,7 @@ def check(layer: LayerSpec, target: TvmTarget, folder: Path) -> None:
         result = np.zeros(candidate.arguments[-1].shape, candidate.arguments[-1].dtype)
         found, _ = run_locally(library, candidate.symbol, [*shaped, result])
         assert agrees(found.reshape(wanted.shape), wanted), (layer.key(), candidate.tile)
-        exact = layer.activation_format != "fp32" and layer.op != "dequantize"
+        exact = layer.activation_format != "fp32" and layer.kind != "dequantize"
         assert not exact or np.array_equal(found.reshape(wanted.shape), wanted), layer.key()
 
 
@@ -103,7 +103,7 @@ def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path:
 
 @pytest.mark.slow
 def test_units_of_the_families_are_exact(family: Family, host: TvmTarget, tmp_path: Path) -> None:
-    layers = sorted(distinct_layers(family.space(), family.terms()), key=LayerSpec.key)
+    layers = sorted(distinct_layers(family.space(), family.terms()), key=Layer.key)
     assert all(map(is_supported, layers))
     for i in np.random.default_rng(0).choice(len(layers), 60, replace=False):
         check(layers[i], host, tmp_path)

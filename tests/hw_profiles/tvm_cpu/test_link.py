@@ -62,7 +62,7 @@ def integers_only(work: Workload) -> bool:
     return all(
         layer.activation_format != "fp32"
         for layer in work.layers
-        if layer.op not in ("quantize", "dequantize")
+        if layer.kind not in ("quantize", "dequantize")
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidates
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, choose, run_locally, tune
@@ -26,13 +26,13 @@ def entry(folder: Path) -> tuple[Path, dict[str, object]]:
     return path, json.loads(path.read_text())
 
 
-def tuned(layer: LayerSpec, database: Database) -> CompiledUnit:
+def tuned(layer: Layer, database: Database) -> CompiledUnit:
     ((_, unit),) = tune([layer], database, run_locally)
     assert isinstance(unit, CompiledUnit)
     return unit
 
 
-def test_a_tuned_unit_is_only_loaded_the_next_time(tiny: LayerSpec, host: TvmTarget, folder: Path) -> None:
+def test_a_tuned_unit_is_only_loaded_the_next_time(tiny: Layer, host: TvmTarget, folder: Path) -> None:
     unit = tuned(tiny, Database(folder, host))
     assert list(tune([tiny, tiny], Database(folder, host), no_runner)) == [(tiny, unit)]
 
@@ -81,7 +81,7 @@ def test_without_a_candidate_there_is_a_reason(host: TvmTarget, folder: Path) ->
     assert not folder.exists()
 
 
-def test_for_another_machine_the_first_schedule_is_taken(tiny: LayerSpec, folder: Path) -> None:
+def test_for_another_machine_the_first_schedule_is_taken(tiny: Layer, folder: Path) -> None:
     board = TvmTarget("cortex-a76", "aarch64-linux-gnu")
     ((_, unit),) = tune([tiny], Database(folder, board), None)
     assert isinstance(unit, CompiledUnit)
@@ -90,7 +90,7 @@ def test_for_another_machine_the_first_schedule_is_taken(tiny: LayerSpec, folder
 
 
 @pytest.mark.parametrize("damage", ["object", "json", "hash", "missing"])
-def test_a_broken_entry_is_renewed(damage: str, tiny: LayerSpec, host: TvmTarget, folder: Path) -> None:
+def test_a_broken_entry_is_renewed(damage: str, tiny: Layer, host: TvmTarget, folder: Path) -> None:
     database = Database(folder, host)
     unit = tuned(tiny, database)
     path, document = entry(folder)
@@ -107,14 +107,14 @@ def test_a_broken_entry_is_renewed(damage: str, tiny: LayerSpec, host: TvmTarget
     assert database.load(tiny) is not None
 
 
-def test_targets_do_not_share_objects(tiny: LayerSpec, host: TvmTarget, folder: Path) -> None:
+def test_targets_do_not_share_objects(tiny: Layer, host: TvmTarget, folder: Path) -> None:
     first = tuned(tiny, Database(folder, host))
     other = Database(folder, TvmTarget("cortex-a76", "aarch64-linux-gnu"))
     assert other.load(tiny) is None
     assert Database(folder, host).load(tiny) == first
 
 
-def test_running_here_gives_the_result_and_a_time(tiny: LayerSpec, host: TvmTarget, folder: Path) -> None:
+def test_running_here_gives_the_result_and_a_time(tiny: Layer, host: TvmTarget, folder: Path) -> None:
     unit = tuned(tiny, Database(folder, host))
     _, document = entry(folder)
     (trial,) = document["trials"]

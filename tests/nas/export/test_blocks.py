@@ -1,7 +1,5 @@
 """Whole blocks through the exporter: h-swish, ReLU6 and squeeze-and-excitation in every format."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import LayerSpec, changed
 from hw_profiles.graph.workload import single
 from hw_profiles.runtimes.ort.runtime import expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
@@ -132,7 +130,7 @@ def test_size_is_the_sum_of_its_units(name: str) -> None:
 def test_a_block_by_itself_is_a_network(activation: str, fmt: str) -> None:
     stored = (fmt, "int8" if fmt == "int4" else fmt)
     block = LayerSpec("mbconv", (16, 6, 6), 16, 3, 1, 1, activation, *stored, expanded=32, residual=True)
-    for layer in (block, replace(block, squeeze=True), replace(block, residual=False, stride=2)):
+    for layer in (block, changed(block, squeeze=True), changed(block, residual=False, stride=2)):
         with pytest.raises(ValueError, match="mbconv is a unit, not a layer that runs"):
             Network(single(layer), {}, {})
         network = random_network(single(layer), rng=np.random.default_rng(0))
@@ -170,4 +168,4 @@ def test_the_size_of_a_unit_does_not_depend_on_its_map(name: str) -> None:
     }
     assert len(units) > 20
     for unit in units:
-        assert file_size(unit) == file_size(replace(unit, in_shape=(unit.in_shape[0], 1, 1)))
+        assert file_size(unit) == file_size(changed(unit, in_shape=(unit.in_shape[0], 1, 1)))

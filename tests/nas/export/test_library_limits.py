@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.runtimes.tvm_cpu.templates import is_supported
@@ -16,7 +16,7 @@ from supernet.families.family import Family, load_family
 SHAPE = (16, 8, 8)
 
 
-def conv(weights: str, activations: str, activation: str = "relu") -> LayerSpec:
+def conv(weights: str, activations: str, activation: str = "relu") -> Layer:
     return LayerSpec(
         "conv", SHAPE, 16, 1, activation=activation, weight_format=weights, activation_format=activations
     )
@@ -56,7 +56,7 @@ def test_what_has_a_kernel_is_its_own_nearest(pair: tuple[str, str]) -> None:
         (LayerSpec("maxpool", SHAPE, 16, 3), "no maxpool with none (fp32 activations); they run it in no"),
     ],
 )
-def test_a_layer_without_a_kernel_is_named(layer: LayerSpec, said: str) -> None:
+def test_a_layer_without_a_kernel_is_named(layer: Layer, said: str) -> None:
     why = why_not(Workload(("s0.b0",), (layer,), single(layer).inputs, layer.in_format))
     assert why is not None
     assert why.startswith("s0.b0: TVM's kernels have ")

@@ -108,7 +108,9 @@ def test_uniform_int8_leaves_no_float_convolution(family: Family) -> None:
     work = family.workload(family.corners()["largest/int8"])
     found = optimised_ops(emit(random_network(work, rng=np.random.default_rng(0))))
     assert found["Conv"] == 0
-    assert sum(found[op] for op in INTEGER_OPS) == sum(layer.op not in ("quantize",) for layer in work.layers)
+    assert sum(found[op] for op in INTEGER_OPS) == sum(
+        layer.kind not in ("quantize",) for layer in work.layers
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 16])

@@ -11,7 +11,7 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer_only
 from hw_profiles.runtimes.tvm_cpu.target import parse_target
@@ -28,9 +28,7 @@ INT8, INT4 = ("int8", "int8"), ("int4", "int8")
 def network(first: tuple[str, str], second: tuple[str, str]) -> Network:
     """A block with a shortcut, pooling and a classifier; the parts of the block in two formats."""
 
-    def conv(
-        op: str, shape: tuple[int, int, int], out: int, kernel: int, groups: int, **more: str
-    ) -> LayerSpec:
+    def conv(op: str, shape: tuple[int, int, int], out: int, kernel: int, groups: int, **more: str) -> Layer:
         weight, activation = more.pop("formats", None) or first  # type: ignore[misc]
         return LayerSpec(
             *(op, shape, out, kernel, 1, groups),

@@ -49,7 +49,7 @@ def test_mixed_files_pass_with_the_kernels_of_their_policy(
         parity = check_parity(emit(network), network, digits.validation, digits)
         assert parity.agreement >= AGREEMENT
         asked = [p for p in family.policy(candidate).values() if p.activation == "int8"]
-        sums = [layer for layer in network.workload.layers if layer.is_add or layer.op == "pool"]
+        sums = [layer for layer in network.workload.layers if layer.is_add or layer.kind == "pool"]
         with_them = len(asked) + sum(layer.activation_format == "int8" for layer in sums)
         assert 0 < parity.integer_layers == parity.integer_kernels == with_them
 

@@ -12,7 +12,7 @@ import tomli_w
 
 from hw_profiles.files import write_atomic, write_json
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
@@ -37,13 +37,13 @@ OBJECTIVES = [
 INT8_SPEED = {"conv": 2.2, "stem": 0.7, "linear": 1.3, "add": 0.9, "add_converted": 0.9, "pool": 0.8}
 
 
-def layer_s(layer: LayerSpec) -> float:
+def layer_s(layer: Layer) -> float:
     """A made-up cost in seconds: int8 helps 1x1 convolutions and hurts most depthwise ones."""
     fp32_s = 4e-7 + macs(layer) / 4e10 + np.prod(layer.in_shape) / 5e10
-    if layer.activation_format == "fp32" or layer.op in ("quantize", "dequantize"):
+    if layer.activation_format == "fp32" or layer.kind in ("quantize", "dequantize"):
         return float(fp32_s)
     wiggle = 1 + 0.35 * np.sin(layer.in_shape[0] + 3 * layer.in_shape[1] + layer.kernel)
-    speed = 0.9 if layer.depthwise else INT8_SPEED[layer.op]
+    speed = 0.9 if layer.depthwise else INT8_SPEED[layer.kind]
     return float(fp32_s / (speed * wiggle))
 
 
@@ -113,10 +113,10 @@ def made_up_profile(family: Family, rng: np.random.Generator) -> DeviceProfile:
     space = family.space()
     works = [family.workload(space.candidate(genome)) for genome in space.sample(60, rng=rng)]
     layers = {layer for work in works for layer in work.layers}
-    plain = {replace(layer, weight_format="fp32", activation_format="fp32") for layer in layers}
+    plain = {layer.with_formats("fp32", "fp32") for layer in layers}
     table = {
         layer: Measurement(tuple((layer_s(layer) * (1 + rng.normal(0, 0.01, 5))).tolist()))
-        for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=LayerSpec.key)
+        for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=Layer.key)
     }
     table[parse_key("conv 8x9x9>8 k3s1g1 relu w=int8 a=int8")] = Measurement(error="not supported")
     kinds = itertools.cycle(["fp32", "int8", "mixed"])

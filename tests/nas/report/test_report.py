@@ -9,7 +9,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.graph.layer import LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
 from nas.evaluation.evaluate import FAILED_S
 from nas.export.manifest import SCHEMA
 from nas.report import write_report
@@ -254,7 +254,7 @@ def test_drawing_has_one_column_per_layer(run_folder: Path) -> None:
         (LayerSpec("mbconv", (8, 8, 8), 8, 3, expanded=24), "block 3\N{MULTIPLICATION SIGN}3"),
     ],
 )
-def test_kinds_of_layers(layer: LayerSpec, kind: str) -> None:
+def test_kinds_of_layers(layer: Layer, kind: str) -> None:
     assert layer_kind(layer) == kind
 
 

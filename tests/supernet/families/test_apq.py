@@ -11,7 +11,7 @@ from torch import nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import FP32, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from supernet.families.apq import GENES, ApqFamily, apq_proxyless
 from supernet.families.apq_layers import ENDS
@@ -41,7 +41,7 @@ def candidates(n: int, *, policy: str | None = "integer", family: ApqFamily = FA
     return [space.candidate(genome) for genome in genomes]
 
 
-def named(work: Workload) -> dict[str, LayerSpec]:
+def named(work: Workload) -> dict[str, Layer]:
     return dict(zip(work.names, work.layers, strict=True))
 
 
@@ -130,7 +130,7 @@ def test_a_workload_has_the_published_layers() -> None:
                 check_block(layers, decisions, s, b)
 
 
-def check_block(layers: dict[str, LayerSpec], decisions: dict[str, int | str], s: int, b: int) -> None:
+def check_block(layers: dict[str, Layer], decisions: dict[str, int | str], s: int, b: int) -> None:
     """In the order of the published table: pointwise, depthwise, pointwise."""
     name, (entry, width, stride, size) = f"s{s}.b{b}", STAGES[s]
     if b > 0:
@@ -162,11 +162,11 @@ def test_a_tensor_is_converted_where_its_reader_is_of_another_width() -> None:
         kept = [n for n, x in named(work).items() if x.op not in ("quantize", "dequantize")]
         assert kept == list(plain.names)
         for layer, sources in zip(work.layers, work.inputs, strict=True):
-            if layer.op == "quantize" and sources[0] >= 0:
+            if layer.kind == "quantize" and sources[0] >= 0:
                 before = work.layers[sources[0]]  # integers change their width through fp32
                 assert before.op == "dequantize"
                 assert before.activation_format != layer.activation_format
-            kinds[layer.op] += 1
+            kinds[layer.kind] += 1
     assert min(kinds[op] for op in ("add", "add_converted", "quantize", "dequantize")) > 0
 
 

@@ -30,5 +30,5 @@ def test_small_images_are_halved_less() -> None:
     for resolution in (32, 224):
         family = mobilenet_v2(1.0, resolution=resolution, in_channels=3, classes=10)
         work = family.workload(family.corners()["largest/fp32"])
-        sizes += [layer.in_shape[1] for layer in work.layers if layer.op == "pool"]
+        sizes += [layer.in_shape[1] for layer in work.layers if layer.kind == "pool"]
     assert sizes == [4, 7]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.lowering import lower
 from hw_profiles.profiles.published_tables import read_table
 from predictors.table import compile_table
@@ -236,7 +236,7 @@ def test_parameters_are_those_that_training_sets(name: str) -> None:
 def test_the_published_table_prices_every_unit_at_its_resolutions(data_file: DataFile) -> None:
     table = read_table(data_file("ofa/note10_latency_lut.json"))
     mobile = load_family("ofa-mbv3-w1.2", in_channels=3, classes=1000, formats=("fp32",))
-    space, seen = mobile.space(), set[LayerSpec]()
+    space, seen = mobile.space(), set[Layer]()
     for genome in space.sample(200, rng=np.random.default_rng(0)):
         arch = mobile.arch(space.candidate(genome))
         resolution = (160, 176, 192, 208, 224)[arch.resolution % 5]

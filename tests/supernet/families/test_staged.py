@@ -112,7 +112,7 @@ def test_a_block_is_its_chain_of_convolutions(block: str) -> None:
 
 def named(work: Workload, end: str) -> list[str]:
     return [
-        layer.activation for name, layer in zip(work.names, work.layers, strict=True) if name.endswith(end)
+        layer.nonlinearity for name, layer in zip(work.names, work.layers, strict=True) if name.endswith(end)
     ]
 
 

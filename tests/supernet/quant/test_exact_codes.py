@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
@@ -25,7 +25,7 @@ def codes(network: Network, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return simulate(network, image).numpy(), np.rint(real / np.float32(last.scale)) + last.zero_point
 
 
-def quantized(shape: tuple[int, int, int], *layers: LayerSpec) -> Workload:
+def quantized(shape: tuple[int, int, int], *layers: Layer) -> Workload:
     """The image in int8, then `layers` one after the other."""
     net, x = WorkloadBuilder(shape), INPUT
     for i, layer in enumerate(layers):

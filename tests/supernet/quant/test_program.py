@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family
 from supernet.graph.executor import (
@@ -140,11 +140,11 @@ def test_gradients_reach_weights_and_the_scales_of_the_policy_only(
     quantizers.zero_grad()
 
 
-def pointwise(fmt: str, activation: str = "none") -> LayerSpec:
+def pointwise(fmt: str, activation: str = "none") -> Layer:
     return LayerSpec("conv", (4, 5, 5), 4, 1, 1, 1, activation, fmt, fmt)
 
 
-def keys_of(*layers: LayerSpec) -> dict[str, str | None]:
+def keys_of(*layers: Layer) -> dict[str, str | None]:
     net, x = WorkloadBuilder((4, 5, 5)), INPUT
     for i, layer in enumerate(layers):
         x = net.add(f"l{i}", layer, x)

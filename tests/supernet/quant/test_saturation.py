@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
@@ -25,9 +25,7 @@ SATURATES = integer_sums(CPU) == "saturating"
 HERE = IntegerSums(integer_sums(CPU))
 
 
-def conv(
-    channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, size: int = 7
-) -> LayerSpec:
+def conv(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, size: int = 7) -> Layer:
     formats = {"weight_format": "int8", "activation_format": "int8"}
     return LayerSpec("conv", (channels, size, size), out, kernel, stride, groups, "relu", **formats)
 
@@ -46,7 +44,7 @@ LAYERS = {
 }
 
 
-def network_of(layer: LayerSpec) -> Network:
+def network_of(layer: Layer) -> Network:
     """The layer behind a conversion of its input, with weights of the whole range and codes of all sizes."""
     net = WorkloadBuilder(layer.in_shape)
     net.add("it", layer, INPUT)
@@ -62,7 +60,7 @@ def images_of(work: Workload, n: int) -> np.ndarray:
     return np.random.default_rng(2).uniform(-1.5, 3.0, (n, *work.in_shape)).astype(np.float32)
 
 
-def in_plain_numpy(layer: LayerSpec, x: np.ndarray, weight: np.ndarray, zero_point: int) -> np.ndarray:
+def in_plain_numpy(layer: Layer, x: np.ndarray, weight: np.ndarray, zero_point: int) -> np.ndarray:
     """(n, out, h, w) accumulators, product by product: what vpmaddubsw and vpmaddwd do."""
     edge, kernel = layer.kernel // 2, layer.kernel
     padded = np.pad(x, ((0, 0), (0, 0), (edge, edge), (edge, edge)), constant_values=zero_point)

@@ -1,0 +1,48 @@
+"""Scenarios: sizes of the dimensions that a network leaves open, without which nothing can be measured."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.attributes import Value
+from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.tensor_type import TensorType, bound
+from hw_profiles.graph.workload import Feed, Workload
+
+Scenario = Mapping[str, int]  # symbol -> size, for example {"batch": 1, "sequence": 128, "past": 0}
+
+
+def bind(workload: Workload, scenario: Scenario) -> Workload:
+    """Return the network with every dimension of these sizes.
+
+    Raises:
+        TrilobitError: a size is negative, the network has no such dimension, or a layer cannot have it.
+    """
+    for symbol, size in scenario.items():
+        if symbol not in workload.symbols:
+            known = ", ".join(sorted(workload.symbols)) or "none, all have sizes"
+            raise TrilobitError(f"the network has no open dimension {symbol!r}; it has: {known}")
+        if size < 0:
+            raise TrilobitError(f"{symbol} = {size}: a size cannot be negative")
+    layers = tuple(bind_layer(layer, scenario) for layer in workload.layers)
+    feeds = tuple(Feed(name, _bound(x, scenario)) for name, x in workload.feeds)
+    return replace(workload, layers=layers, feeds=feeds)
+
+
+def bind_layer(layer: Layer, scenario: Scenario) -> Layer:
+    """Return the layer with every dimension of these sizes."""
+    inputs = tuple(_bound(x, scenario) for x in layer.inputs)
+    attributes = tuple((name, _bound_value(name, value, scenario)) for name, value in layer.attributes)
+    return replace(layer, inputs=inputs, attributes=attributes)
+
+
+def _bound(x: TensorType, scenario: Scenario) -> TensorType:
+    return TensorType(tuple(bound(dim, scenario) for dim in x.shape), x.format)
+
+
+def _bound_value(name: str, value: Value, scenario: Scenario) -> Value:
+    if not isinstance(value, tuple):
+        return value
+    if name == "outputs":
+        return tuple(_bound(x, scenario) for x in value if isinstance(x, TensorType))
+    return tuple(bound(dim, scenario) for dim in value if not isinstance(dim, TensorType))

@@ -1,0 +1,139 @@
+"""Which dimensions an operation ties together: channels that go from one go from all of a group.
+
+What is in no group can be pruned by itself, or not at all; a group that holds no dimension of a weight or of
+an output decides nothing beyond its operation.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hw_profiles.graph.attributes import Attributes
+from hw_profiles.graph.shape_rules import Types, axis_of, operand
+from hw_profiles.graph.tensor_type import Dim
+
+
+class Axis(NamedTuple):
+    """A dimension of a tensor that a layer has to do with.
+
+    Attributes:
+        tensor: `input` or `output`, the weight (`weight`) or the bias (`bias`).
+        position: which of its inputs or outputs; 0 for weight and bias.
+        dim: which dimension, counted from the first.
+    """
+
+    tensor: str
+    position: int
+    dim: int
+
+
+Group = tuple[Axis, ...]
+Ties = Callable[[Types, Types, Attributes], tuple[Group, ...]]
+
+_WEIGHT, _BIAS = "weight", "bias"
+
+
+def same(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Every dimension with its own in the output."""
+    return tuple((Axis("input", 0, dim), Axis("output", 0, dim)) for dim in range(len(inputs[0].shape)))
+
+
+def channels(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Batch and channels of maps."""
+    return same(inputs, outputs, a)[:2]
+
+
+def conv(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Input channels with those of the filters, filters with output channels; where there are groups, all of
+    them.
+    """
+    read = (Axis("input", 0, 1), Axis(_WEIGHT, 0, 1))
+    given = (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1))
+    return (read, given) if a.integer("group") == 1 else ((Axis("input", 0, 1), *given),)
+
+
+def gemm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Features that are read, and features that are given."""
+    return (
+        (Axis("input", 0, 1), Axis(_WEIGHT, 0, 1)),
+        (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1)),
+    )
+
+
+def matmul(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """The dimension that is summed over, rows, columns, and those that the product is repeated over."""
+    rank, left, right = len(outputs[0].shape), len(inputs[0].shape), len(operand(inputs, a))
+    second, index = ("input", 1) if len(inputs) == 2 else (_WEIGHT, 0)
+    summed = (Axis("input", 0, left - 1), Axis(second, index, right - 2))
+    rows = (Axis("input", 0, left - 2), Axis("output", 0, rank - 2))
+    columns = (Axis(second, index, right - 1), Axis(_BIAS, 0, 0), Axis("output", 0, rank - 1))
+    return (summed, rows, columns if "bias" in a and a.integer("bias") else (columns[0], columns[2]))
+
+
+def broadcast(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Dimensions of both operands with the output's, but those of 1 that are repeated."""
+    shape = outputs[0].shape
+    second = ("input", 1) if len(inputs) == 2 else (_WEIGHT, 0)
+    operands = ((("input", 0), inputs[0].shape), (second, operand(inputs, a)))
+    return tuple(
+        (
+            *(
+                Axis(*which, dim - len(shape) + len(own))
+                for which, own in operands
+                if _size(own, dim - len(shape)) == shape[dim]
+            ),
+            Axis("output", 0, dim),
+        )
+        for dim in range(len(shape))
+    )
+
+
+def but_axis(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Every dimension but the one along which tensors are joined or cut."""
+    axis = axis_of(inputs[0], a)
+    return tuple(
+        (
+            *(Axis("input", index, dim) for index in range(len(inputs))),
+            *(Axis("output", index, dim) for index in range(len(outputs))),
+        )
+        for dim in range(len(inputs[0].shape))
+        if dim != axis
+    )
+
+
+def transpose(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Every dimension with where it goes."""
+    order = a.integers("perm")
+    return tuple((Axis("input", 0, source), Axis("output", 0, dim)) for dim, source in enumerate(order))
+
+
+def reshape(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Leading dimensions that stay what they are; the others mix."""
+    groups = []
+    for dim, (one, other) in enumerate(zip(inputs[0].shape, outputs[0].shape, strict=False)):
+        if one != other:
+            break
+        groups.append((Axis("input", 0, dim), Axis("output", 0, dim)))
+    return tuple(groups)
+
+
+def layer_norm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Dimensions with themselves; the normalised ones with scale and bias too."""
+    axis, groups = axis_of(inputs[0], a), list(same(inputs, outputs, a))
+    for dim in range(axis, len(groups)):
+        groups[dim] += (Axis(_WEIGHT, 0, dim - axis), Axis(_BIAS, 0, dim - axis))
+    return tuple(groups)
+
+
+def block(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Channels before and after where a block adds its input."""
+    return (channels(inputs, outputs, a)[1],) if a.integer("residual") else ()
+
+
+def nothing(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Nothing that is known."""
+    return ()
+
+
+def _size(shape: tuple[Dim, ...], dim: int) -> Dim | None:
+    """Return a dimension counted from the last; None where there is none."""
+    return shape[dim] if -dim <= len(shape) else None
