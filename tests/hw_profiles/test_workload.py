@@ -44,7 +44,7 @@ def plain(draw: st.DrawFn) -> Layer:
 
 
 blocks = st.builds(
-    Layer,
+    LayerSpec,
     *(st.just("mbconv"), maps, sizes, *window, st.just(1), activations, formats, formats),
     *(sizes, st.booleans(), st.booleans()),
 )

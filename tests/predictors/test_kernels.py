@@ -218,7 +218,7 @@ def test_scale_goes_there_and_back(seconds: float, linear_s: float) -> None:
 def units() -> st.SearchStrategy[Layer]:
     formats = st.sampled_from(["fp32", "int8", "fp16", "int4"])
     conv = st.builds(
-        Layer,
+        LayerSpec,
         st.sampled_from(["stem", "conv"]),
         st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 300),
@@ -228,7 +228,7 @@ def units() -> st.SearchStrategy[Layer]:
         activation_format=formats,
     )
     block = st.builds(
-        Layer,
+        LayerSpec,
         st.just("mbconv"),
         st.tuples(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 100),
@@ -251,7 +251,9 @@ def test_features_are_of_each_unit_alone(some: list[Layer]) -> None:
 
 
 def test_every_op_has_features() -> None:
-    some = [LayerSpec(op, (8, 4, 4), 8, expanded=16 if op == "mbconv" else 0) for op in KINDS]
+    shapes = {"linear": (8, 1, 1)}
+    fields = {"mbconv": {"expanded": 16}, "act": {"activation": "hswish"}}
+    some = [LayerSpec(kind, shapes.get(kind, (8, 4, 4)), 8, **fields.get(kind, {})) for kind in KINDS]
     assert len(np.unique(unit_features(some), axis=0)) == len(KINDS)
     assert unit_features([]).shape == (0, unit_features(some).shape[1])
 

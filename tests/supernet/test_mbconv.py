@@ -97,7 +97,7 @@ def test_sums_take_the_projection_s_format_and_say_whether_the_shortcut_was_conv
         work, policy = each_family.workload(candidate), each_family.policy(candidate)
         for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
             if layer.is_add:
-                converted = work.layers[sources[1]].op in CONVERSIONS
+                converted = work.layers[sources[1]].is_conversion
                 assert (layer.kind == "add_converted") == converted
                 assert layer.activation_format == policy[name.replace(".add", ".project")].activation
                 kinds[layer.kind] += 1
