@@ -54,7 +54,7 @@ class Profile:
             is_measured = row is not None and row.error is None and not table.refused(layer)
             yield {
                 "layer": layer.key(),
-                "op": layer.op,
+                "op": layer.kind,
                 "weight_format": layer.weight_format,
                 "latency_s": table.cost_s(layer),
                 "std_s": table.std_s(layer),

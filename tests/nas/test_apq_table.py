@@ -121,7 +121,9 @@ def expected(family: Family, genome: Genomes, published: Published) -> tuple[flo
 def test_every_combination_is_covered_but_7x7_depthwise_with_4_bit_activations(
     layers: tuple[Layer, ...], table: Path
 ) -> None:
-    searched = [x for x in layers if x.op == "conv" and x.weight_format != "fp32" and x.out_channels != 1280]
+    searched = [
+        x for x in layers if x.kind == "conv" and x.weight_format != "fp32" and x.out_channels != 1280
+    ]
     covered: Coverage = read_table(table).coverage(searched)
     assert (len(covered.covered), len(covered.interpolated), len(covered.missing)) == (6567, 0, 444)
     assert len(covered.uncounted) == 2  # the first block, which does not change

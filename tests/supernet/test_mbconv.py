@@ -125,7 +125,7 @@ def test_conversions_stand_where_neighbours_disagree(each_family: MBConvFamily) 
         for layer, sources in zip(mixed.layers, mixed.inputs, strict=True):
             if layer.kind in CONVERSIONS:
                 assert layer.in_format != layer.out_format
-                assert all(i < 0 or mixed.layers[i].op not in CONVERSIONS for i in sources)
+                assert all(i < 0 or not mixed.layers[i].is_conversion for i in sources)
 
 
 def test_a_plain_workload_is_that_of_the_candidate_in_fp32(each_family: MBConvFamily) -> None:

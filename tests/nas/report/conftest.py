@@ -116,7 +116,7 @@ def made_up_profile(family: Family, rng: np.random.Generator) -> DeviceProfile:
     plain = {layer.with_formats("fp32", "fp32") for layer in layers}
     table = {
         layer: Measurement(tuple((layer_s(layer) * (1 + rng.normal(0, 0.01, 5))).tolist()))
-        for layer in sorted(layers | {p for p in plain if "quantize" not in p.op}, key=Layer.key)
+        for layer in sorted(layers | {p for p in plain if "quantize" not in p.kind}, key=Layer.key)
     }
     table[parse_key("conv 8x9x9>8 k3s1g1 relu w=int8 a=int8")] = Measurement(error="not supported")
     kinds = itertools.cycle(["fp32", "int8", "mixed"])
