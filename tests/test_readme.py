@@ -1,18 +1,24 @@
 """Every command of the README runs: `make` targets exist, `nas` commands work in its order, on less data."""
 
 import io
+import json
 import re
 import shlex
 import subprocess
 import zipfile
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from nas.cli.main import main
+from docs.generate import field_rows, page_of
+from nas.cli.main import TEXTS, main
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -50,13 +56,14 @@ def test_make_target_exists(command: str) -> None:
 
 
 def test_nas_commands_run_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_measuring: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_measuring: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quick.toml").write_text(quick_measuring + QUICK)
     write_photos(tmp_path / "photos.zip", size=32)
     write_photos(tmp_path / "digits.zip", size=8)
     started: set[str] = set()
+    unsaid: dict[str, set[str]] = defaultdict(set)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("nas.stages.profile.FITTED", 4)
     monkeypatch.setattr("nas.stages.profile.HELD_OUT", 2)
@@ -69,10 +76,66 @@ def test_nas_commands_run_in_order(
         if folder and folder not in started and words[0] in ("run", "profile"):
             words.insert(1, "quick.toml")
         started.add(folder)
-        assert main(words) == 0, command
+        capsys.readouterr()
+        assert main([*words, "--json"]) == 0, command
+        name = " ".join(words[:2]) if " ".join(words[:2]) in TEXTS else words[0]
+        unsaid[name] |= fields_of(json.loads(capsys.readouterr().out)) - documented_fields(name)
+    for pattern, (name, kind) in DOCUMENTS.items():
+        document = json.loads(next(tmp_path.glob(pattern)).read_text())
+        unsaid[pattern] = undocumented(document, kind) - documented_fields(name)
+    assert not {name: fields for name, fields in unsaid.items() if fields}
     # at least one: how many are on the front of so little training is not decided
     assert list(tmp_path.glob("runs/photos/export/*/manifest.json"))
     assert (tmp_path / "runs/photos/report.html").stat().st_size > 1_000_000
+
+
+# -- what pages say of JSON ---------------------------------------------------------------------------
+
+DOCUMENTS = {
+    "runs/photos/state.json": ("run", "nas.run.documents:State"),
+    "runs/photos/env.json": ("run", "nas.run.documents:Environment"),
+    "runs/photos/samples.json": ("sample", "nas.run.documents:SamplesFile"),
+    "runs/photos/quality.json": ("fit", "nas.run.documents:QualityFile"),
+    "runs/photos/front.json": ("search", "nas.run.front_document:Front"),
+    "runs/photos/export/*/manifest.json": ("export", "nas.export.manifest:Manifest"),
+    "runs/here/profiles/*.json": ("profile", "hw_profiles.profiles.profile_json:_Profile"),
+}
+WRITTEN = {"schema", "checksum"}  # by `hw_profiles.files`, in every document
+
+
+def fields_of(result: Any) -> set[str]:
+    """Return the names in a command's result, where that is an object or a list of them."""
+    rows = result if isinstance(result, list) else [result]
+    return {name for row in rows for name in row}
+
+
+def documented_fields(command: str) -> set[str]:
+    """Return the names that the page of a command shows of its JSON; verify's are names of networks."""
+    text = (ROOT / "docs/commands" / page_of(command)).read_text()
+    section = text.partition("## Fields of its JSON")[2].partition("## Example")[0]
+    names = set(re.findall(r"`([^`]*)`", section))
+    return names | ({path.name for path in Path().glob("runs/*/export/*")} if command == "verify" else set())
+
+
+def undocumented(document: Mapping[str, Any], kind: str) -> set[str]:
+    """Return the names of fields in a document that its noun `kind` does not have."""
+    rows = {path for path, _, _ in field_rows(resolve_name(kind))}
+    return {path.rpartition(".")[2] for path in paths_in(document, "", rows) if path not in rows} - WRITTEN
+
+
+def paths_in(value: Any, prefix: str, rows: Collection[str]) -> Iterator[str]:
+    """Yield the paths of all fields in a JSON value, written as pages do, where rows go on below them."""
+    if isinstance(value, list):
+        for item in value:
+            yield from paths_in(item, f"{prefix}[]", rows)
+    elif isinstance(value, dict) and any(path.startswith(f"{prefix}.NAME") for path in rows):
+        for item in value.values():
+            yield from paths_in(item, f"{prefix}.NAME", rows)
+    elif isinstance(value, dict) and (not prefix or any(path.startswith(f"{prefix}.") for path in rows)):
+        for name, item in value.items():
+            path = f"{prefix}.{name}" if prefix else name
+            yield path
+            yield from paths_in(item, path, rows)
 
 
 def expanded(word: str, folder: Path) -> list[str]:

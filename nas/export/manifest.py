@@ -169,11 +169,16 @@ class Finetuning:
 
     Attributes:
         epochs: passes over the training images.
+        learning_rate: at the start.
+        before, after: shares of right labels of both files, by part of the data.
         kept: whether the new weights are those of the file.
     """
 
     epochs: Count
     kept: bool
+    learning_rate: float | None = None
+    before: Mapping[str, Share] = field(default_factory=dict)
+    after: Mapping[str, Share] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -199,9 +204,11 @@ class Prediction:
 
     Attributes:
         value: in SI units.
+        std: standard deviation.
     """
 
     value: float | None = None
+    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,7 @@ class Manifest:
         id: hash of genes and space.
         space: name of the search space.
         genes: one number per choice of the space.
+        arch: the architecture, in words of its family.
         policy: number format by layer.
         files: hash and size of every other file, by name.
         opset: ONNX opset of the file.
@@ -252,6 +260,7 @@ class Manifest:
     answers: Answers
     versions: Mapping[str, str]
     predicted: Mapping[str, Prediction | None]
+    arch: Mapping[str, Any] = field(default_factory=dict)
     library: LibraryRecord | None = None
     finetuning: Finetuning | None = None
     requires: Mapping[str, str] = field(default_factory=dict)

@@ -110,6 +110,10 @@ class Environment:
         versions: of trilobit and the packages in use.
         seed: of everything random.
         date: UTC, when the command began.
+        commit: of the sources, `-dirty` where they were changed; None outside a checkout.
+        command: the command line.
+        init: which weights the training began with.
+        host: operating system and processor family.
     """
 
     SCHEMA: ClassVar[str] = "env/1"
@@ -120,6 +124,10 @@ class Environment:
     date: str = ""
     integer_sums: Literal["exact", "saturating", "unknown"] | None = None
     formats: tuple[str, ...] = ()
+    commit: str | None = None
+    command: str = ""
+    init: str = ""
+    host: Mapping[str, str] = field(default_factory=dict)
 
 
 # -- samples and predictors ---------------------------------------------------------------------------

@@ -305,7 +305,7 @@ def packages_used(run: Run) -> tuple[str, ...]:
 
 def commit() -> str | None:
     """Return the commit of these sources, with `-dirty` where they were changed; None outside a checkout."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -180,6 +180,7 @@ def test_the_environment_keeps_the_command_without_passwords(recorded: str, tmp_
     assert "s3cret" not in text
     assert set(environment["versions"]) >= {"python", "torch", "numpy"}
     assert "apache-tvm" not in environment["versions"]
+    assert ((Path(__file__).parents[2] / ".git").exists()) == (environment["commit"] is not None)
     assert environment["commit"] is None or len(environment["commit"].split("-")[0]) == 40
 
 
