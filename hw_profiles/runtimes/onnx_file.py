@@ -1,12 +1,26 @@
 """What an ONNX file says of itself, without running it."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.reference.integer_sums import WIDEST_EXACT
+from hw_profiles.runtimes.runtime import TensorInfo
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's session option that keeps sums from saturating
+
+
+def tensor_infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:
+    """Return the inputs or outputs of an ONNX graph; sizes that have a name are open."""
+    return tuple(map(_tensor_info, values))
+
+
+def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+    return TensorInfo(value.name, shape, str(helper.tensor_dtype_to_np_dtype(kind.elem_type)))
 
 
 def needs_exact_sums(model: bytes) -> bool:

@@ -11,6 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
+from hw_profiles.runtimes.plugin import device_kind
 from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
 from nas.export.written import written_networks
 from nas.run.documents import Environment, QualityFile, Timings, read_optional
@@ -111,13 +112,21 @@ class Run:
         on it, `modelled`, or `published`.
         """
         figures = self.profile.device.figures if self.profile else MEASURED
-        return "replayed" if figures == MEASURED and self.device.startswith("recorded:") else figures
+        return "replayed" if figures == MEASURED and not _executes(self.device) else figures
 
     @property
     def limits(self) -> dict[str, float]:
         """Bounds of the search by objective name, in SI units."""
         objectives = self.front.objectives if self.front else ()
         return {one.name: one.bound for one in objectives if one.bound is not None}
+
+
+def _executes(device: str) -> bool:
+    """Return whether a device of that name runs networks, as far as is known here."""
+    try:
+        return device_kind(device.partition(":")[0]).artifact is not None
+    except TrilobitError:  # of a plug-in that is not installed here
+        return True
 
 
 def read_run(folder: Path) -> Run:

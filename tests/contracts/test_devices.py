@@ -19,7 +19,7 @@ from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.plugin import open_device
-from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.runtime import Artifact, Executable, Job, Runtime
 from nas.stages.profile import emit_with_random_numbers
 from supernet.families.family import load_family
 from supernet.families.mbconv import MBConvFamily, Stage
@@ -175,6 +175,49 @@ def test_a_job_that_fails_becomes_an_error_and_the_others_go_on(device: Device, 
     measured = device.measure([job(first), broken, job(second)], PLAN)
     assert [one.error is None for one in measured] == [True, False, True]
     assert "\n" not in str(measured[1].error)
+
+
+def executable_of(runtime: Runtime, case: Case) -> Executable:
+    [artifact] = runtime.build([job(case.works[0])])
+    assert isinstance(artifact, Artifact)
+    assert artifact.kind == runtime.artifact
+    return runtime.compile(artifact)
+
+
+def test_its_executable_runs_and_gives_the_same_again(device: Device, case: Case) -> None:
+    if device.runtime is None:
+        return
+    executable = executable_of(device.runtime, case)
+    shapes = {one.name: tuple(size or 1 for size in one.shape) for one in executable.inputs}
+    inputs = {one.name: np.zeros(shapes[one.name], one.dtype) for one in executable.inputs}
+    first, second = executable.run(inputs), executable.run(inputs)
+    assert set(first) == {one.name for one in executable.outputs}
+    for one in executable.outputs:
+        assert first[one.name].shape == tuple(size or 1 for size in one.shape)
+        assert first[one.name].dtype == one.dtype
+        assert np.isfinite(first[one.name]).all()
+        np.testing.assert_array_equal(first[one.name], second[one.name])
+
+
+def test_its_executable_is_timed_and_names_the_kernels_that_it_must_have(device: Device, case: Case) -> None:
+    if device.runtime is None:
+        return
+    executable = executable_of(device.runtime, case)
+    runs = executable.timed(device.runtime.clock)
+    assert 0 < runs(1) < runs(20)
+    kernels = executable.kernels()
+    assert sum(kernels.values()) > 0
+    expected = device.runtime.expected_kernels(case.works[0])
+    assert {name: kernels.get(name, 0) for name in expected} == dict(expected)
+
+
+def test_its_runtime_says_what_it_computes_in(device: Device, case: Case) -> None:
+    if device.runtime is None:
+        return
+    pairs = {(one.weight_format, one.activation_format) for one in case.works[0].layers if one.weighted}
+    assert pairs <= device.runtime.formats
+    assert device.runtime.clock in ("thread", "wall")
+    assert device.runtime.dialect.notation in ("qdq", "integer")
 
 
 def test_unknown_devices_and_providers_are_refused() -> None:

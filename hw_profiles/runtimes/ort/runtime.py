@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +14,14 @@ import onnx
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
-from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import FLOATS, Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
+from hw_profiles.runtimes.file_runtime import FileRuntime, random_input
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS, needs_exact_sums
 from hw_profiles.runtimes.ort.integer_sums import (
@@ -30,7 +30,7 @@ from hw_profiles.runtimes.ort.integer_sums import (
     saturating_model,
 )
 from hw_profiles.runtimes.ort.options import OrtOptions
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
 
 # (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
 PRECISIONS = (
@@ -143,7 +143,7 @@ class OrtExecutable:
         """Return runs on preallocated random inputs."""
         binding, rng = self.session.io_binding(), np.random.default_rng(0)
         for info in self.inputs:
-            binding.bind_cpu_input(info.name, _random(info, batch or self._batch, rng))
+            binding.bind_cpu_input(info.name, random_input(info, batch or self._batch, rng))
         for info in self.outputs:
             binding.bind_output(info.name)
         return timed(lambda: self.session.run_with_iobinding(binding), clock)
@@ -157,14 +157,6 @@ def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
     element = argument.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(size if isinstance(size, int) else None for size in argument.shape)
     return TensorInfo(argument.name, shape, _DTYPES.get(element, element))
-
-
-def _random(info: TensorInfo, batch: int, rng: np.random.Generator) -> Array:
-    """Return values of the kind that an input takes, in the order in which they lie in memory."""
-    shape = tuple(batch if size is None else size for size in info.shape)
-    if np.issubdtype(np.dtype(info.dtype), np.integer):
-        return rng.integers(0, min(256, np.iinfo(info.dtype).max + 1), shape).astype(info.dtype)
-    return rng.standard_normal(shape, np.float32).astype(info.dtype)
 
 
 def optimised_ops(model: bytes) -> Counter[str]:
@@ -188,12 +180,15 @@ def expected_kernels(workload: Workload) -> Counter[str]:
     return counts
 
 
-class OrtRuntime:
-    """ONNX Runtime on this machine.
+class OrtRuntime(FileRuntime):
+    """ONNX Runtime on this machine. Of its integer kernels only those for unsigned activations and signed
+    weights are fast.
 
     Raises:
         TrilobitError: the provider is not installed.
     """
+
+    engine, ops = "onnxruntime", frozenset(OPS)
 
     def __init__(self, options: OrtOptions | None = None) -> None:
         self.options = options or OrtOptions()
@@ -207,19 +202,9 @@ class OrtRuntime:
             )
 
     @property
-    def artifact(self) -> ArtifactKind:
-        """ONNX files."""
-        return "onnx"
-
-    @property
     def clock(self) -> Clock:
         """The wall where several threads or an accelerator work."""
         return "thread" if self.options.threads == 1 and self._provider == CPU else "wall"
-
-    @property
-    def dialect(self) -> Dialect:
-        """Of its integer kernels only those for unsigned activations and signed weights are fast."""
-        return Dialect("qdq", "uint8")
 
     @property
     def formats(self) -> frozenset[tuple[str, str]]:
@@ -247,22 +232,11 @@ class OrtRuntime:
             integer_sums=integer_sums(self._provider),
         )
 
-    def supports(self, layer: Layer) -> bool:
-        """Return whether there is a kernel for this layer."""
-        if layer.weighted or layer.kind == "mbconv":
-            return layer.kind in OPS and (layer.weight_format, layer.activation_format) in self.formats
-        return layer.kind in OPS and layer.activation_format in {activation for _, activation in self.formats}
-
     def why_not(self, layer: Layer) -> str:
-        """Return why there is none."""
-        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        """Return which operation, or which pair of formats, the provider lacks."""
         narrow = layer.activation_format in ("int6", "int4")
         reason = "; its integer kernels read activations of 8 bits" if narrow else ""
-        return f"onnxruntime has no {layer.kind} of {pair} on {self._short}{reason}"
-
-    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
-        """Return the ONNX file of each job."""
-        return [_file(job) for job in jobs]
+        return f"{super().why_not(layer)} on {self._short}{reason}"
 
     def compile(self, artifact: Artifact) -> OrtExecutable:
         """Open a session.
@@ -284,10 +258,3 @@ class OrtRuntime:
         layers is not known.
         """
         return expected_kernels(workload) if self._provider == CPU else Counter()
-
-
-def _file(job: Job) -> Artifact | str:
-    try:
-        return Artifact(job.onnx(), "onnx", job.exact_sums)
-    except Exception as error:  # what cannot be written becomes a row with its error
-        return one_line(error)

@@ -1,0 +1,87 @@
+"""What runtimes that run ONNX files on this machine have in common."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hw_profiles.errors import one_line
+from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.measurement import Clock
+from hw_profiles.runtimes.runtime import Array, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+
+
+class FileRuntime:
+    """A runtime that takes each network as its ONNX file; a subclass says what it is and compiles files.
+
+    Attributes:
+        engine: as errors call it.
+        ops: operations that it runs.
+    """
+
+    engine: str = ""
+    ops: frozenset[str] = frozenset()
+
+    @property
+    def artifact(self) -> ArtifactKind:
+        """ONNX files."""
+        return "onnx"
+
+    @property
+    def clock(self) -> Clock:
+        """The wall, which is right wherever the work is done."""
+        return "wall"
+
+    @property
+    def dialect(self) -> Dialect:
+        """As ONNX has it."""
+        return Dialect("qdq", "uint8")
+
+    @property
+    def formats(self) -> frozenset[tuple[str, str]]:
+        """Real numbers only."""
+        return frozenset((("fp32", "fp32"),))
+
+    @property
+    def integer_kernels(self) -> frozenset[str]:
+        """None that it names."""
+        return frozenset()
+
+    def supports(self, layer: LayerSpec) -> bool:
+        """Return whether it has the operation, in the formats that the layer asks for."""
+        if layer.weighted or layer.op == "mbconv":
+            return layer.op in self.ops and (layer.weight_format, layer.activation_format) in self.formats
+        return layer.op in self.ops and layer.activation_format in {act for _, act in self.formats}
+
+    def why_not(self, layer: LayerSpec) -> str:
+        """Return which operation, or which pair of formats, it lacks."""
+        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
+        return f"{self.engine} has no {layer.op} of {pair}"
+
+    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
+        """Return the ONNX file of each job, or why it cannot be written."""
+        return [_file(job) for job in jobs]
+
+    def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
+        """Return nothing: how it runs a layer is its own business."""
+        return {}
+
+
+def _file(job: Job) -> Artifact | str:
+    try:
+        return Artifact(job.onnx(), "onnx", job.exact_sums)
+    except Exception as error:  # what cannot be written becomes a row with its error
+        return one_line(error)
+
+
+def random_input(info: TensorInfo, batch: int, rng: np.random.Generator) -> Array:
+    """Return values of the kind that an input takes.
+
+    Args:
+        batch: what stands for a size that is open.
+    """
+    shape = tuple(batch if size is None else size for size in info.shape)
+    dtype = np.dtype(info.dtype)
+    if np.issubdtype(dtype, np.integer):
+        return rng.integers(0, min(256, np.iinfo(dtype).max + 1), shape).astype(dtype)
+    return rng.standard_normal(shape, np.float32).astype(dtype)
