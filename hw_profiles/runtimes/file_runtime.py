@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw_profiles.errors import one_line
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.runtime import Array, Artifact, ArtifactKind, Dialect, Job, TensorInfo
@@ -47,16 +47,16 @@ class FileRuntime:
         """None that it names."""
         return frozenset()
 
-    def supports(self, layer: LayerSpec) -> bool:
+    def supports(self, layer: Layer) -> bool:
         """Return whether it has the operation, in the formats that the layer asks for."""
-        if layer.weighted or layer.op == "mbconv":
-            return layer.op in self.ops and (layer.weight_format, layer.activation_format) in self.formats
-        return layer.op in self.ops and layer.activation_format in {act for _, act in self.formats}
+        if layer.weighted or layer.kind == "mbconv":
+            return layer.kind in self.ops and (layer.weight_format, layer.activation_format) in self.formats
+        return layer.kind in self.ops and layer.activation_format in {act for _, act in self.formats}
 
-    def why_not(self, layer: LayerSpec) -> str:
+    def why_not(self, layer: Layer) -> str:
         """Return which operation, or which pair of formats, it lacks."""
         pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
-        return f"{self.engine} has no {layer.op} of {pair}"
+        return f"{self.engine} has no {layer.kind} of {pair}"
 
     def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
         """Return the ONNX file of each job, or why it cannot be written."""
