@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     train, validation = run.dataset.train, run.dataset.validation
     few = replace(
         run.dataset,
-        train=Images(train.pixels[:512], train.labels[:512]),
+        train=Images(train.pixels[:256], train.labels[:256]),
         validation=Images(validation.pixels[:100], validation.labels[:100]),
     )
     vars(run)["dataset"] = few  # in place of the cached property

@@ -37,7 +37,7 @@ FAST = (
     "dequantize 16x3x3>16 k1s1g1 none w=fp32 a=int8",
 )
 OLDER = (
-    *FAST[:6],
+    *FAST[:4],
     "conv 24x6x6>40 k1s1g1 relu w=int8-exact a=int8",
     "conv 16x7x7>16 k5s2g16 relu w=int8-exact a=int8",
 )
@@ -58,12 +58,17 @@ def check(layer: Layer, target: TvmTarget, folder: Path) -> None:
     """All candidates of one unit."""
     rng = np.random.default_rng(list(layer.key().encode()))
     numbers, inputs = random_numbers(layer, rng, sums=sums_of(target)), random_inputs(layer, rng)
-    wanted = run_unit(layer, numbers, inputs)
-    for candidate in compile_candidates(layer, target):
-        assert candidate.error is None, (layer.key(), candidate.tile, candidate.error)
-        code, library = folder / f"{candidate.symbol}.o", folder / f"{candidate.symbol}.so"
-        code.write_bytes(candidate.code)
-        link_shared(target, [str(code)], library)
+    wanted, library = (
+        run_unit(layer, numbers, inputs),
+        folder / f"{layer.op}-{len(list(folder.iterdir()))}.so",
+    )
+    candidates = list(compile_candidates(layer, target))
+    assert not [(layer.key(), each.tile, each.error) for each in candidates if each.error is not None]
+    codes = {folder / f"{candidate.symbol}.o": candidate.code for candidate in candidates}
+    for path, code in codes.items():
+        path.write_bytes(code)
+    link_shared(target, list(map(str, codes)), library)
+    for candidate in candidates:
         arrays = [*inputs, *template_of(layer).pack(layer, numbers, target, candidate.tile)]
         shaped = [a.reshape(b.shape) for a, b in zip(arrays, candidate.arguments, strict=False)]
         result = np.zeros(candidate.arguments[-1].shape, candidate.arguments[-1].dtype)
@@ -88,9 +93,9 @@ def test_every_schedule_is_exact(key: str, host: TvmTarget, tmp_path: Path) -> N
     ("cpu", "keys"),
     [
         ("haswell", OLDER),
-        ("x86-64-v2", OLDER[1::3]),
-        ("skylake-avx512", OLDER[1::3]),
-        ("cascadelake", OLDER[1::3]),
+        ("x86-64-v2", OLDER[1::2]),
+        ("skylake-avx512", OLDER[1::2]),
+        ("cascadelake", OLDER[1::2]),
     ],
 )
 def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path: Path) -> None:

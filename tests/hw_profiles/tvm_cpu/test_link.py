@@ -17,7 +17,8 @@ from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.tuning import FP32_TOLERANCE
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
-from supernet.families.family import load_family
+from supernet.families.family import Family, load_family
+from supernet.families.mbconv import MBConvFamily, Stage
 
 Units = Callable[[Workload], dict[str, CompiledUnit]]
 
@@ -66,9 +67,8 @@ def integers_only(work: Workload) -> bool:
     )
 
 
-def smallest(name: str, channels: int, precision: int) -> Workload:
-    """The network of all first options, in one precision."""
-    family = load_family(name, in_channels=channels, classes=10)
+def smallest(family: Family, precision: int) -> Workload:
+    """Return the network of all first options, in one precision."""
     space = family.space()
     genome = np.zeros(len(space.choices), space.sample(1, rng=np.random.default_rng(0)).dtype)
     for column, choice in enumerate(space.choices):
@@ -78,7 +78,8 @@ def smallest(name: str, channels: int, precision: int) -> Workload:
 
 
 def test_an_integer_network_is_exact(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
-    work = smallest("digits-mbconv", 1, 1)
+    stages = (Stage(8, 1, (1,), (16,), (3,)), Stage(16, 2, (1,), (32,), (5,)))
+    work = smallest(MBConvFamily("small", (8,), 8, stages, 16, in_channels=1, classes=10), 1)
     assert integers_only(work)
     for found, wanted in run_linked(work, units_of(work), host, tmp_path / "net.so"):
         np.testing.assert_array_equal(found, wanted)
@@ -92,7 +93,7 @@ def test_random_networks_are_their_units_in_turn(units_of: Units, host: TvmTarge
         work = family.workload(space.candidate(genome))
         for found, wanted in run_linked(work, units_of(work), host, tmp_path / f"net{i}.so"):
             np.testing.assert_allclose(found, wanted, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE)
-    work = smallest("cifar-mbconv", 3, 1)
+    work = smallest(family, 1)
     for found, wanted in run_linked(work, units_of(work), host, tmp_path / "integer.so"):
         np.testing.assert_array_equal(found, wanted)
 
