@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from all_spaces import all_spaces
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from numpy.typing import NDArray
 from rich.console import Console
@@ -36,7 +37,6 @@ from nas.search.space_design import (
     DrawnNetworks,
     Scores,
     Spaces,
-    all_spaces,
     block_table,
     evolve,
     qt_score,

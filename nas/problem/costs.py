@@ -8,9 +8,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer
-from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.latency_model import Calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.search.objectives import objectives
@@ -110,8 +108,3 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     }
     table = compile_table(space, terms, [*measures.values()])
     return Costs(table, tuple(measures), peaks, constants, calibration)
-
-
-def workload_macs(workload: Workload) -> int:
-    """Return the multiply-adds of one network."""
-    return sum(map(macs, workload.layers))

@@ -210,14 +210,6 @@ def uniform_spaces(table: BlockTable) -> Spaces:
     return np.unique(np.array(found, np.int16).reshape(-1, 2 * len(allowed)), axis=0)
 
 
-def all_spaces(table: BlockTable) -> Spaces:
-    """(m, 2 s) every space there is; for small tables."""
-    options = [np.argwhere(stage) for stage in table.allowed]  # (k, 2): type, window
-    chosen = np.indices([len(found) for found in options]).reshape(len(options), -1)
-    pairs = [found[index] for found, index in zip(options, chosen, strict=True)]
-    return np.column_stack([p[:, 0] for p in pairs] + [p[:, 1] for p in pairs]).astype(np.int16)
-
-
 def _windows(allowed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
     """(n, windows) -> (n,) one of those allowed, uniformly."""
     return np.asarray(np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1))

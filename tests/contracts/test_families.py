@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.counts import macs
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.registry import names
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
-from nas.problem.costs import workload_macs
 from predictors.table import compile_peak
 from supernet.families.family import FAMILIES, Family, load_family
 from supernet.graph.executor import Unquantized, forward, layered
@@ -73,7 +73,7 @@ def runnable(family: Family, n: int) -> list[Candidate]:
 
 
 def largest_macs(family: Family) -> int:
-    return workload_macs(family.workload(family.corners()["largest/fp32"]))
+    return sum(map(macs, family.workload(family.corners()["largest/fp32"]).layers))
 
 
 def images(family: Family, candidate: Candidate) -> Tensor:

@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.latency_model import KINDS, Calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.emit.to_onnx import emit, random_network
-from nas.problem.costs import Costs, compile_costs, workload_macs
+from nas.problem.costs import Costs, compile_costs
 from supernet.families.family import Family
 from supernet.space.space import Candidate, Genomes
 
@@ -46,7 +47,7 @@ def test_latency_is_the_profiles_prediction(
 def test_macs_are_the_workloads(
     costs: Costs, family: Family, genomes: Genomes, candidates: list[Candidate]
 ) -> None:
-    expected = [workload_macs(family.workload(candidate)) for candidate in candidates]
+    expected = [sum(map(macs, family.workload(candidate).layers)) for candidate in candidates]
     np.testing.assert_array_equal(costs.predict(genomes)["macs"], expected)
 
 

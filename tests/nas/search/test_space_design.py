@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.all_spaces import all_spaces
 from hw_profiles.errors import TrilobitError
 from nas.search import space_design
 from nas.search.space_design import (
@@ -13,7 +14,6 @@ from nas.search.space_design import (
     BEST,
     BlockTable,
     DrawnNetworks,
-    all_spaces,
     block_table,
     evolve,
     mutated,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from benchmarks.apq_encoding import apq_encoding
 from hw_profiles.errors import TrilobitError
-from predictors.accuracy.apq_encoding import apq_encoding
 from supernet.families.family import load_family
 from supernet.space.space import Genomes, Option, SearchSpace
 

@@ -1,0 +1,70 @@
+"""What the packages offer has a user: in the packages themselves, or in the documents for people."""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("hw_profiles", "supernet", "predictors", "nas")
+MODULES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "pyproject.toml", *(ROOT / "docs").rglob("*.md")]
+REGISTERED = re.compile(r"[\w.]+:(\w+)")  # "module:attribute"
+Function = ast.FunctionDef | ast.ClassDef
+
+# Without a user, for a reason.
+ALLOWED: Mapping[str, str] = {
+    "shiftmax": "the integer oracle that kernels of transformers will be compared with",
+    "gelu_shifts": "of the same oracle",
+    "round_even": "of the same oracle",
+    "layer_norm": "of the same oracle",
+    "layer_norm_scale": "of the same oracle",
+    "check_layer_norm": "of the same oracle",
+    "interpolation_errors": "benchmarks/accelerator_model.py says how far interpolated rows are off",
+    "timed_library": "benchmarks/export_speed.py and tvm_vs_ort.py time what is shipped",
+    "unsteady": "benchmarks/profile_accuracy.py counts the rows that no time was left for",
+    "instruction_set": "every benchmark of kernels names it",
+    "open_exactly": "exact sums of ONNX Runtime, which tests compare files by",
+    "PlainReporter": "what a caller of stages from Python sees their progress with",
+    "trained_parameters": "parameters as the authors of once-for-all count them, for their published rows",
+    "from_published": "rows of public data as candidates, for benchmarks/published_rows.py",
+    "to_published": "the inverse of the same",
+    "ElasticNet": "what a family's supernet is, said to authors of families",
+    "dialect": "of `Runtime`: the form of quantized files that it wants",
+    "GraphBuilder": "what a family's `build` is given",
+    "bind": "how a scenario gives an imported model's symbolic dimensions their sizes",
+    "type_of": "of a `Workload`: what readers of a graph ask of its tensors",
+    "producers": "the same",
+    "is_conversion": "of a `Layer`, the same",
+    "global_pool": "how it writes the operation",
+    "max_pool": "the same",
+    "avg_pool": "the same",
+    "inverted_residual": "the same",
+}
+
+
+def public(tree: ast.Module) -> Iterator[str]:
+    """Yield the names of public functions, classes and methods."""
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for node in [*tree.body, *(member for each in classes for member in each.body)]:
+        if isinstance(node, Function) and not node.name.startswith("_"):
+            yield node.name
+
+
+def used(tree: ast.Module) -> Iterator[str]:
+    """Yield every name that is read, called or registered; what is only imported is not used."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from REGISTERED.findall(node.value)
+
+
+def test_everything_public_has_a_user() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in MODULES}
+    known = {name for tree in trees.values() for name in used(tree)} | ALLOWED.keys()
+    known |= {word for path in DOCUMENTS for word in re.findall(r"\w+", path.read_text())}
+    unused = {str(path.relative_to(ROOT)): set(public(tree)) - known for path, tree in trees.items()}
+    assert not {path: names for path, names in unused.items() if names}
