@@ -81,7 +81,7 @@ def speedup_plot(profile: DeviceProfile) -> Plot | None:
         boxmode="group",
         showlegend=len(formats) > 1,
     )
-    return Plot("speedups", "Low-bit against fp32, layer by layer", _speedup_caption(pairs), drawn, 420)
+    return Plot("speedups", "Speed-up of low-bit layers over fp32", _speedup_caption(pairs), drawn, 420)
 
 
 _RATIOS = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 10)
@@ -159,7 +159,7 @@ def calibration_plot(profile: DeviceProfile) -> Plot | None:
         {"title": axis_title(f"from the profile, {scale.unit}")},
     )
     caption = "Filled: networks the profile has never seen. Open: those it was calibrated on."
-    return Plot("calibration", "Profile against whole networks", caption, drawn, 420)
+    return Plot("calibration", "Whole-network latency: predicted against measured", caption, drawn, 420)
 
 
 def _calibration_group(network: WholeNetwork) -> tuple[str, bool]:

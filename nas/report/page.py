@@ -59,6 +59,7 @@ def render(run: Run) -> str:
     drawings = _drawings(run)
     return environment.get_template("report.html.j2").render(
         run=run,
+        target=_target(run),
         headline=_headline(run),
         caveat=_caveat(run),
         facts=_facts(run),
@@ -131,13 +132,14 @@ def _headline(run: Run) -> str:
     best, fastest = max(results, key=lambda r: r.accuracy), min(results, key=lambda r: r.latency_s)
     chosen = results[knee(np.array([(-r.accuracy, r.latency_s) for r in results]))]
     if chosen not in (best, fastest):
-        lead, word, other = "The best balance is", "most accurate", best
+        role, word, other = "the knee of the front", "most accurate", best
     else:
-        lead, word, other = "No network is a better balance than the most accurate,", "fastest", fastest
+        role, word, other = "the most accurate, as the front has no knee", "fastest", fastest
         chosen = best
     split = "test" if run.exports else "validation"
     sentence = (
-        f"{lead} {chosen.id}: {chosen} on {split} images{_against(_reference_s(run), chosen.latency_s)}."
+        f"Recommended: {chosen.id}, {role}: {chosen} on {split} images"
+        f"{_against(_reference_s(run), chosen.latency_s)}."
     )
     return f"{sentence} The {word}, {other.id}, has {other}." if other != chosen else sentence
 
@@ -172,6 +174,14 @@ def _against(reference_s: float | None, latency_s: float) -> str:
     if ratio < 1:
         ratio, word = 1 / ratio, "slower"
     return f", {ratio:.1f} times {word} than the largest network in fp32"
+
+
+def _target(run: Run) -> str:
+    """Return what the networks are for: the processor and the engine, or the device's name."""
+    device = run.profile.device if run.profile else None
+    if device is None or not device.cpu:
+        return run.device
+    return f"{device.cpu}, {device.engine} {device.engine_version}".strip()
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

@@ -19,9 +19,9 @@ from nas.report.run_files import Run
 from nas.run.documents import QualityRow
 
 SOURCES = {
-    "cross-validation": "left out of the fit",
-    "profile": "measured whole, not used by the profile",
-    "finalists": "finalists, before they were measured",
+    "cross-validation": "out-of-fold",
+    "profile": "whole networks that the profile has not seen",
+    "finalists": "finalists, predicted before measuring",
 }
 
 
@@ -70,12 +70,12 @@ def learning_plot(run: Run) -> Plot | None:
         return None
     drawn = figure(
         traces,
-        {"title": axis_title("networks learned from"), "rangemode": "tozero"},
+        {"title": axis_title("training networks"), "rangemode": "tozero"},
         {"title": axis_title("Kendall τ")},
         showlegend=False,
     )
     caption = "Still rising at the end: more evaluations would help the search. Flat: these are enough."
-    return Plot("learning", "Accuracy predictor: what more networks teach", caption, drawn, 280)
+    return Plot("learning", "Accuracy predictor: learning curve", caption, drawn, 280)
 
 
 def coverage_plot(run: Run) -> Plot | None:
@@ -99,8 +99,8 @@ def coverage_plot(run: Run) -> Plot | None:
         return None
     drawn = figure(
         traces,
-        {"title": axis_title("share that an interval should hold"), "tickformat": ".0%"},
-        {"title": axis_title("share that it holds"), "tickformat": ".0%"},
+        {"title": axis_title("nominal coverage"), "tickformat": ".0%"},
+        {"title": axis_title("observed coverage"), "tickformat": ".0%"},
     )
-    caption = "On the dashed line, intervals are as wide as they should be. Below it, they are too narrow."
-    return Plot("coverage", "Can the intervals be believed?", caption, drawn, 280)
+    caption = "On the dashed line the intervals are calibrated; below it they are too narrow."
+    return Plot("coverage", "Calibration of prediction intervals", caption, drawn, 280)

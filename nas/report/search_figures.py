@@ -33,8 +33,8 @@ def agreement_plot(run: Run, objective: str) -> Plot | None:
         {"title": axis_title(f"predicted {objective}, {scale.unit}")},
     )
     error, rank = _error_text(objective, truth, guess), _tau_text(truth, guess)
-    title = f"{objective.capitalize()}: {error}, Kendall τ {rank}"
-    caption = "Exact on the dashed line, too high above it. A τ of 1 means that the order is as measured."
+    title = f"Predicted against measured {objective}: {error}, Kendall τ {rank}"
+    caption = "On the dashed line predictions are exact, above it too high. τ: rank correlation."
     if objective == "accuracy":
         caption += f" Predicted {foreseen(run)}."
     return Plot(f"agreement-{objective}", title, caption, drawn)

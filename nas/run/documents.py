@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -125,9 +125,9 @@ class Environment:
     integer_sums: Literal["exact", "saturating", "unknown"] | None = None
     formats: tuple[str, ...] = ()
     commit: str | None = None
-    command: str = ""
-    init: str = ""
-    host: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
+    init: str | None = None
+    host: Mapping[str, Any] = field(default_factory=dict)
 
 
 # -- samples and predictors ---------------------------------------------------------------------------

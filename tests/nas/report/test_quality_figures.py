@@ -15,9 +15,9 @@ from nas.report.run_files import read_run
 def test_every_objective_has_a_row_that_says_what_was_tested(run_folder: Path) -> None:
     rows = quality_rows(read_run(run_folder))
     assert [(row["objective"], row["source"]) for row in rows] == [
-        ("accuracy", "left out of the fit"),
-        ("latency", "measured whole, not used by the profile"),
-        ("size", "finalists, before they were measured"),
+        ("accuracy", "out-of-fold"),
+        ("latency", "whole networks that the profile has not seen"),
+        ("size", "finalists, predicted before measuring"),
     ]
     assert rows[0]["noise"] == "0.200 points"
     assert rows[0]["bands"].endswith("(latency)")
