@@ -26,7 +26,8 @@ from hw_profiles.measure.measurement import Estimate, MeasurePlan
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
-from hw_profiles.profiles.profiler import measure_networks, profile_layers
+from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.profiles.whole_networks import measure_networks
 from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.streams import Stream, open_stream
 from nas.stages.profile import ROUND, calibration_networks, emit_with_random_numbers, unit_usage

@@ -37,7 +37,7 @@ from hw_profiles.graph.layer import FP32
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
-from hw_profiles.profiles.profiler import measure_patiently
+from hw_profiles.profiles.whole_networks import measure_patiently
 from hw_profiles.runtimes.runtime import Job
 from nas.checks.parity import file_predictions
 from nas.emit.to_onnx import emit

@@ -26,7 +26,8 @@ from hw_profiles.profiles.compare import compare
 from hw_profiles.profiles.latency_model import WholeNetwork, fit_calibration, kendall_tau
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
-from hw_profiles.profiles.profiler import measure_networks, profile_layers
+from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.profiles.whole_networks import measure_networks
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.runtimes.runtime import Job

@@ -16,7 +16,7 @@ from hw_profiles.documents import parse
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.profiles.profiler import measure_patiently
+from hw_profiles.profiles.whole_networks import measure_patiently
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.plugin import choose

@@ -13,7 +13,7 @@ from torch import nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import Measurement, Waiting
-from hw_profiles.profiles.profiler import measure_patiently
+from hw_profiles.profiles.whole_networks import measure_patiently
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.runtime import Job
 from hw_profiles.streams import Stream, open_stream

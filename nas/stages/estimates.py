@@ -10,7 +10,8 @@ import torch
 
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
-from hw_profiles.profiles.profiler import TRUTH, Batch, probe_networks, reference_network, works_of
+from hw_profiles.profiles.batches import Batch, probe_networks, reference_network, works_of
+from hw_profiles.profiles.whole_networks import TRUTH
 from hw_profiles.runtimes.runtime import Job
 from nas.run.run import STAGES, Run
 from nas.search.searcher import SLOWER, USUAL

@@ -15,10 +15,12 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import MeasurePlan, Waiting
+from hw_profiles.profiles.batches import Batch, plan_batches
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
-from hw_profiles.profiles.profiler import FEWEST, Batch, Emit, measure_networks, plan_batches, profile_layers
+from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.profiles.whole_networks import FEWEST, Emit, measure_networks
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.streams import Stream, open_stream

@@ -12,8 +12,8 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.workload import Workload
 from hw_profiles.profiles.latency_model import Calibration, Validation, groups
 from hw_profiles.profiles.profile import DeviceProfile
-from hw_profiles.profiles.profiler import Emit, measure_networks
 from hw_profiles.profiles.trust import trust
+from hw_profiles.profiles.whole_networks import Emit, measure_networks
 from hw_profiles.streams import Stream, open_stream
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run

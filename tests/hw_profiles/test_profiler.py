@@ -14,21 +14,13 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
-from hw_profiles.profiles import profiler
+from hw_profiles.profiles import batches as batching
+from hw_profiles.profiles import profiler, whole_networks
+from hw_profiles.profiles.batches import HURRIED, plan_batches, probe_networks, reference_network
 from hw_profiles.profiles.profile import DeviceProfile
-from hw_profiles.profiles.profiler import (
-    FEWEST,
-    HURRIED,
-    TRUTH,
-    VISITS,
-    measure_networks,
-    measure_patiently,
-    plan_batches,
-    probe_networks,
-    profile_layers,
-    reference_network,
-)
+from hw_profiles.profiles.profiler import VISITS, profile_layers
 from hw_profiles.profiles.rebasing import rebased
+from hw_profiles.profiles.whole_networks import FEWEST, TRUTH, measure_networks, measure_patiently
 from hw_profiles.runtimes.runtime import Job
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
@@ -65,7 +57,7 @@ def test_the_estimate_counts_what_is_measured(backend, no_onnx) -> None:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiler, "BATCH", 12)
+    monkeypatch.setattr(batching, "BATCH", 12)
 
 
 def test_the_profile_grows_batch_by_batch(backend, no_onnx, small_batches: None) -> None:
@@ -85,10 +77,10 @@ def test_a_batch_is_bounded_in_number_and_in_memory(
         return [probe_networks(backend, [batch], None) for batch in batches]
 
     largest = max(sizes())
-    monkeypatch.setattr(profiler, "BATCH", 20)
+    monkeypatch.setattr(batching, "BATCH", 20)
     assert max(sizes()) <= 20 < largest
-    monkeypatch.setattr(profiler, "BATCH", 256)
-    monkeypatch.setattr(profiler, "BATCH_BYTES", 20 * profiler.SESSION_BYTES)
+    monkeypatch.setattr(batching, "BATCH", 256)
+    monkeypatch.setattr(batching, "BATCH_BYTES", 20 * batching.SESSION_BYTES)
     assert max(sizes()) < 20
 
 
@@ -285,6 +277,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(profiler, "time", made)
+    monkeypatch.setattr(whole_networks, "time", made)
     return made
 
 
@@ -381,7 +374,7 @@ def test_what_was_measured_before_a_board_fails_is_there(backend, no_onnx) -> No
 @pytest.fixture
 def core(monkeypatch: pytest.MonkeyPatch) -> Core:
     made = Core()
-    for module in ("measure.interleave", "profiles.profiler"):
+    for module in ("measure.interleave", "profiles.profiler", "profiles.whole_networks"):
         monkeypatch.setattr(f"hw_profiles.{module}.time", made)
     monkeypatch.setattr("hw_profiles.measure.interleave.LEARNING_S", 1.0)
     return made

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.profiles.profiler import TRUTH, probe_networks, reference_network
+from hw_profiles.profiles.batches import probe_networks, reference_network
+from hw_profiles.profiles.whole_networks import TRUTH
 from hw_profiles.runtimes.runtime import Job
 from nas.run.config import RunConfig, SpaceSection
 from nas.run.run import STAGES, Run

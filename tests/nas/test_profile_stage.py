@@ -15,10 +15,10 @@ from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.in_context import in_context
 from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.profiles.batches import GROUP
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, count_rows, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
-from hw_profiles.profiles.profiler import GROUP
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.ort.runtime import OrtRuntime
 from hw_profiles.runtimes.runtime import Job
@@ -102,7 +102,10 @@ def test_a_budget_ends_in_time_with_a_complete_profile(
     family = small(in_channels=1, classes=10)
     ticks = (0.05 * n for n in itertools.count())  # s: how fast this machine is does not matter
     clock = SimpleNamespace(monotonic=lambda: next(ticks))
-    for module in ("nas.stages.profile", "hw_profiles.profiles.profiler"):
+    for module in (
+        "nas.stages.profile",
+        *(f"hw_profiles.profiles.{name}" for name in ("profiler", "whole_networks")),
+    ):
         monkeypatch.setattr(f"{module}.time", clock)
     run = tmp_path / "run"
     assert profile(quicker, "--budget", "3s", "-o", run) == 0

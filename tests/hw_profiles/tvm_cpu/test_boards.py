@@ -19,7 +19,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan, Samples
-from hw_profiles.profiles import profiler
+from hw_profiles.profiles import batches, profiler
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.device import MeasuredDevice
@@ -246,7 +246,7 @@ def test_a_board_that_dies_is_replaced_and_nothing_measured_is_lost(
         return sample(board, programs, contexts, plan)
 
     monkeypatch.setattr(Board, "sample", dying)
-    monkeypatch.setattr(profiler, "GROUP", 3)
+    monkeypatch.setattr(batches, "GROUP", 3)
     backend = open_boards(farm.tracker.name, "doomed", database=tmp_path)
     assert backend.parallel == 2
     grown = list(
