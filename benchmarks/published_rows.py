@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import macs, params
+from hw_profiles.graph.formats import tensor_bits, weight_bits
 from hw_profiles.graph.layer import Layer
 from predictors.features import ARCHITECTURE
-from predictors.latency.unit_features import format_bits
 from predictors.table import CostTable, Positions, compile_table
 from supernet.families.family import load_family
 from supernet.families.ofa_resnet import ofa_resnet50
@@ -155,13 +155,13 @@ def integer_macs(layer: Layer) -> float:
 
 def weight_bytes(layer: Layer) -> float:
     """Of weights, packed."""
-    return params(layer) * format_bits(layer.weight_format) / 8
+    return params(layer) * weight_bits(layer.weight_format) / 8
 
 
 def tensor_bytes(layer: Layer) -> float:
     """Of the tensors that a layer reads and writes."""
-    read = np.prod(layer.in_shape) * format_bits(layer.in_format)
-    return float(read + np.prod(layer.out_shape) * format_bits(layer.out_format)) / 8
+    read = np.prod(layer.in_shape) * tensor_bits(layer.in_format)
+    return float(read + np.prod(layer.out_shape) * tensor_bits(layer.out_format)) / 8
 
 
 def conversions(layer: Layer) -> float:

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from nas.verification.verification import Verification as Verification
     from predictors.predictor import Predictor as Predictor
     from supernet.families.family import Family as Family
-    from supernet.formats.format import Format as Format
+    from supernet.formats.number_format import ActivationFormat as ActivationFormat
+    from supernet.formats.number_format import NumberFormat as NumberFormat
+    from supernet.formats.weight_format import WeightFormat as WeightFormat
 
 # name -> where it is
 _PUBLIC = {
@@ -60,7 +62,8 @@ _PUBLIC = {
     **dict.fromkeys(("Device", "Transport"), "hw_profiles.runtimes.device"),
     **dict.fromkeys(("Executable", "Runtime"), "hw_profiles.runtimes.runtime"),
     "Family": "supernet.families.family",
-    "Format": "supernet.formats.format",
+    **dict.fromkeys(("NumberFormat", "ActivationFormat"), "supernet.formats.number_format"),
+    "WeightFormat": "supernet.formats.weight_format",
     "Predictor": "predictors.predictor",
     "Searcher": "nas.search.searcher",
 }

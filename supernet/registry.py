@@ -14,16 +14,14 @@ FAMILIES: Mapping[str, str] = {
 }
 FILE = ".json"  # the end of a space's name that is a file
 FORMATS: Mapping[str, str] = {
-    "fp32": "supernet.formats.fp32:FP32",
-    "fp16": "supernet.formats.fp16:FP16",
-    "int8": "supernet.formats.integer:INT8",
-    "int8-exact": "supernet.formats.integer:INT8_EXACT",
-    "int6": "supernet.formats.integer:INT6",
-    "int4": "supernet.formats.integer:INT4",
-    "int2": "supernet.formats.integer:INT2",
+    "fp32": "supernet.formats.builtin:FP32",
+    "fp16": "supernet.formats.builtin:FP16",
+    "int8": "supernet.formats.builtin:INT8",
+    "int8-exact": "supernet.formats.builtin:INT8_EXACT",
+    "int6": "supernet.formats.builtin:INT6",
+    "int4": "supernet.formats.builtin:INT4",
+    "int2": "supernet.formats.builtin:INT2",
 }
-# What the weights of a format are where integer sums may saturate; others are the same everywhere.
-REDUCED: Mapping[str, str] = {"int8": "supernet.formats.integer:INT8_REDUCED"}
 # kind of data -> how it is written
 SOURCES: Mapping[str, str] = {
     "digits": "digits",

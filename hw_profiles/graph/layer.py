@@ -5,9 +5,9 @@ from functools import cached_property, lru_cache
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes, Given, Value
+from hw_profiles.graph.formats import in_integers, is_integer
 from hw_profiles.graph.key import FUSED, Fields, Parts, read_fields, read_long, short_fields, write_long
 from hw_profiles.graph.ops import OPS, Op, operation
-from hw_profiles.graph.tensor_type import FLOATS as FLOATS
 from hw_profiles.graph.tensor_type import FP32 as FP32
 from hw_profiles.graph.tensor_type import TensorType
 
@@ -236,6 +236,13 @@ class Layer:
     def residual(self) -> bool:
         """Whether a whole block adds its input to its output."""
         return self.fields.residual
+
+
+def computes_in_integers(layer: Layer) -> bool:
+    """Return whether a kernel for integers computes a layer, rather than one for real numbers."""
+    if layer.weighted or layer.kind == "mbconv":
+        return in_integers(layer.weight_format, layer.activation_format)
+    return is_integer(layer.activation_format)
 
 
 @lru_cache(_REMEMBERED)

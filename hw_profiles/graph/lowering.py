@@ -8,8 +8,9 @@ kept in memory layer by layer.
 from dataclasses import replace
 
 from hw_profiles.graph.blocks import block_convolutions
+from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.key import FUSED
-from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload
 
@@ -113,4 +114,4 @@ def curve(activation: str, x: TensorType) -> Layer:
 
 
 def _split(layer: Layer) -> bool:
-    return layer.activation in CURVES and layer.activation_format not in FLOATS
+    return layer.activation in CURVES and needs_scale(layer.activation_format)

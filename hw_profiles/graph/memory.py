@@ -1,16 +1,14 @@
 """Peak memory of a network's tensors: what a board must have besides the weights."""
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
 
 from hw_profiles.graph.counts import ONE
+from hw_profiles.graph.formats import tensor_bits
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import TensorType, known
 from hw_profiles.graph.workload import Workload
-
-_WIDTH = re.compile(r"(?:fp|bf|u?int)([1-9]\d*)")
 
 
 def tensor_bytes(shape: Sequence[int], fmt: str) -> int:
@@ -20,12 +18,9 @@ def tensor_bytes(shape: Sequence[int], fmt: str) -> int:
     (6272, 2)
 
     Raises:
-        ValueError: `fmt` does not end in the number of its bits.
+        TrilobitError: no such format, or one that only weights can have.
     """
-    width = _WIDTH.fullmatch(fmt)
-    if width is None:
-        raise ValueError(f"unknown number format {fmt!r}; bytes are known of fpN, bfN, intN and uintN")
-    return -(-prod(shape) * int(width[1]) // 8)
+    return -(-prod(shape) * tensor_bits(fmt) // 8)
 
 
 def peak_bytes(workload: Workload) -> int:

@@ -13,9 +13,8 @@ from math import prod
 from typing import cast
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import FP32 as FP32
 
-FP32 = "fp32"
-FLOATS = (FP32, "fp16")  # formats whose tensors need no scale
 BATCH = "batch"  # the dimension that image layers have first
 
 Dim = int | str

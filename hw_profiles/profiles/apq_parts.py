@@ -8,7 +8,8 @@ classifier, sums, pooling and changes of format are in neither: in the published
 
 from collections.abc import Mapping
 
-from hw_profiles.graph.layer import FLOATS, Layer, LayerSpec
+from hw_profiles.graph.formats import needs_scale
+from hw_profiles.graph.layer import Layer, LayerSpec
 
 # Of which unit each constant is the figure. Like the rows, without the activation that follows.
 CONSTANTS: Mapping[str, Layer] = {
@@ -24,4 +25,4 @@ UNCOUNTED_OPS = ("add", "add_converted", "pool", "linear", "quantize", "dequanti
 
 def is_uncounted(layer: Layer) -> bool:
     """Whether the published sums leave out a unit, given without its activation."""
-    return layer in UNCOUNTED or (layer.kind in UNCOUNTED_OPS and layer.activation_format not in FLOATS)
+    return layer in UNCOUNTED or (layer.kind in UNCOUNTED_OPS and needs_scale(layer.activation_format))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.formats import needs_scale
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 
 # Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
@@ -34,7 +35,7 @@ def kind(layer: Layer) -> str:
     if layer.kind in KINDS:
         return layer.kind
     part = ("depthwise" if layer.depthwise else "pointwise") if layer.kind == "conv" else "other"
-    return f"{'float' if layer.activation_format in FLOATS else 'integer'} {part}"
+    return f"{'integer' if needs_scale(layer.activation_format) else 'float'} {part}"
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def _rounding_error(evaluator: Evaluator, name: str, layer: Layer, fmt: str) -> 
         weight = sized_layer(layered(evaluator.supernet).layer(name), layer).weight
         if evaluator.quantizers is not None:
             return float(((evaluator.quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
-        known, values = load_weight_format(fmt, evaluator.sums), weight.numpy()
-        rounded = known.dequantize_weight(*known.quantize_weight(values))
+        weight_format, values = load_weight_format(fmt, evaluator.sums), weight.numpy()
+        rounded = weight_format.decode(weight_format.encode(values))
         return float(((rounded.astype(np.float64) - values) ** 2).sum())
 
 

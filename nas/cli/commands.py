@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.registry import load, names
+from hw_profiles.registry import names
 from nas.cli.given import given_options
 from nas.run.configuration import other_runs
 from nas.run.reporting import Reporter
 from nas.run.session import held, session
-from supernet.registry import FAMILIES, FORMATS
+from supernet.registry import FAMILIES
 from supernet.train.world import launched_world
 
 if TYPE_CHECKING:
@@ -252,15 +252,9 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 def _formats(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
     """Number formats a layer can take."""
-    found = []
-    for name in sorted(names("trilobit.formats", FORMATS)):
-        number_format = load("trilobit.formats", FORMATS, name)
-        reporter.say(
-            f"{name:<8} {number_format.bits:>2} bits per weight, "
-            f"stored as ONNX {number_format.onnx_weight_type}"
-        )
-        found.append({"name": name, "bits": number_format.bits, "onnx": number_format.onnx_weight_type})
-    return found
+    from nas.cli.formats import list_formats
+
+    return list_formats(reporter)
 
 
 @dataclass(frozen=True)

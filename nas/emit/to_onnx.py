@@ -13,19 +13,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hw_profiles.graph.layer import FLOATS, FP32, INPUT, Layer, LayerSpec
+from hw_profiles.graph.formats import QuantParams, is_integer, needs_scale
+from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, computes_in_integers
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload, single
-from supernet.formats.format import QuantParams
-from supernet.formats.loading import load_format
+from supernet.formats.loading import load_activation_format, load_format
+from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes
 
-OPSET = 21  # the first with 4-bit tensors
-NARROW_OPSET, NARROW_IR_VERSION = 25, 13  # the first with 2-bit tensors
+IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
-_TENSOR_TYPES = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}
-IR_VERSION = 10
-UNSIGNED_ZERO = 128  # the zero point of weights that are stored unsigned
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
 
@@ -85,17 +82,15 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
             weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.kind == "linear" else shape).astype(
                 np.float32
             )
-            codes, scale = load_format(layer.weight_format).quantize_weight(weight)
-            parameters[name] = Parameters(
-                codes, scale, rng.normal(0, 0.1, layer.out_channels).astype(np.float32)
-            )
-        if layer.out_format not in FLOATS and layer.keeps_codes and sources[0] != INPUT:
+            encoded = load_format(layer.weight_format).weight.encode(weight)
+            parameters[name] = Parameters(encoded, rng.normal(0, 0.1, layer.out_channels).astype(np.float32))
+        if not needs_scale(layer.out_format):
+            continue
+        if layer.keeps_codes and sources[0] != INPUT:
             tensors[name] = tensors[workload.names[sources[0]]]
-        elif layer.out_format not in FLOATS:
+        else:
             bounds = _RANDOM_RANGES.get(layer.nonlinearity, (-3.0, 3.0))
-            params = load_format(layer.out_format).activation_params(*bounds)
-            assert params is not None
-            tensors[name] = params
+            tensors[name] = load_activation_format(layer.out_format).params(*bounds)
     return Network(workload, parameters, tensors)
 
 
@@ -127,16 +122,16 @@ def _placeholder(
     if layer.weighted:
         shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
         ones = np.ones(shape[:2] if layer.kind == "linear" else shape, np.float32)
-        codes, scale = load_format(layer.weight_format).quantize_weight(ones)
-        weights = Parameters(codes, scale, np.zeros(layer.out_channels, np.float32))
-    before = None if layer.in_format in FLOATS else _TYPICAL
+        encoded = load_format(layer.weight_format).weight.encode(ones)
+        weights = Parameters(encoded, np.zeros(layer.out_channels, np.float32))
+    before = _TYPICAL if needs_scale(layer.in_format) else None
     after = _TYPICAL if layer.keeps_codes and before else own
-    return weights, (before,) * 2, None if layer.out_format in FLOATS else after
+    return weights, (before,) * 2, after if needs_scale(layer.out_format) else None
 
 
-def _stored_zero(weight_format: str) -> int:
-    """Return what is added to weight codes in the file: 0 where they are stored signed."""
-    return UNSIGNED_ZERO if load_format(weight_format).onnx_weight_type == "UINT8" else 0
+def _real_type(fmt: str) -> OnnxType:
+    """Return the ONNX type of the real values that a layer computes with which reads tensors of a format."""
+    return "FLOAT" if needs_scale(fmt) else load_activation_format(fmt).stored_as
 
 
 class _Graph:
@@ -180,33 +175,33 @@ class _Graph:
         integer tensor.
         """
         sources = [self.image if i == INPUT else self.values[i] for i in inputs]
-        if (
-            layer.kind == "linear"
-        ):  # before the dequantization: in between it would hide the group from the runtime
-            sources = [self._node("Flatten", f"{name}.flat", sources)]
+        integer = computes_in_integers(layer)
+        if layer.kind == "linear" and integer:  # in between it would hide the group from the runtime
+            sources = [self.node("Flatten", f"{name}.flat", sources)]
         real = sources
         if layer.kind != "quantize":
-            scales = layer.in_shape[0] if layer.kind == "dequantize" else 1
+            fmt, alone = layer.in_format, layer.kind == "dequantize" or not integer
+            channels = layer.in_shape[0] if alone else 0
             real = [
-                source if params is None else self._dequantize(f"{name}.in{i}", source, params, scales)
+                source if params is None else self._dequantize(f"{name}.in{i}", source, params, fmt, channels)
                 for i, (source, params) in enumerate(zip(sources, before, strict=False))
             ]
+        if layer.kind == "linear" and not integer:
+            real = [self.node("Flatten", f"{name}.flat", real)]
         value = self._compute(name, layer, real, parameters, before[0])
-        if layer.in_format != layer.out_format and {layer.in_format, layer.out_format} <= set(FLOATS):
-            value = self._node("Cast", f"{name}.cast", [value], to=_TENSOR_TYPES[layer.out_format])
         if after is not None:
-            value = self._quantize(f"{name}.q", value, after)
+            value = self._quantize(f"{name}.q", value, after, layer.out_format)
+        elif _real_type(layer.in_format) != _real_type(layer.out_format):
+            value = self.node("Cast", f"{name}.cast", [value], to=_real_type(layer.out_format))
         self.values.append(value)
 
     def _normalised(self, pixels: str, by: Normalisation) -> str:
         """The operations of `supernet.data.dataset.normalised` in their order, so that no bit differs."""
-        value = self._node("Cast", "pixels.real", [pixels], to=TensorProto.FLOAT)
-        value = self._node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
+        value = self.node("Cast", "pixels.real", [pixels], to="FLOAT")
+        value = self.node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
         for op, name, values in (("Sub", "centred", by.mean), ("Div", "normalised", by.std)):
             per_channel = (np.array(values, np.float32) * np.float32(255)).reshape(1, -1, 1, 1)
-            value = self._node(
-                op, f"pixels.{name}", [value, self._constant(f"pixels.{name}.by", per_channel)]
-            )
+            value = self.node(op, f"pixels.{name}", [value, self._constant(f"pixels.{name}.by", per_channel)])
         return value
 
     def _compute(
@@ -221,22 +216,22 @@ class _Graph:
             case "quantize" | "dequantize":
                 return real[0]
             case "add" | "add_converted":
-                total = self._node("Add", name, real)
+                total = self.node("Add", name, real)
                 return self._activate(f"{name}.{layer.nonlinearity}", layer, total)
             case "pool":
-                return self._node("GlobalAveragePool", name, real)
+                return self.node("GlobalAveragePool", name, real)
             case "maxpool" | "avgpool":
                 return self._pool(name, layer, *real)
             case "mul":
-                return self._node("Mul", name, real)
+                return self.node("Mul", name, real)
             case "act":
                 return self._activate(name, layer, *real)
         assert parameters is not None
         weights = self._weights(name, layer, parameters, before)
         if layer.kind == "linear":
-            return self._node("Gemm", name, [*real, *weights], transB=1)
+            return self.node("Gemm", name, [*real, *weights], transB=1)
         edge = [layer.kernel // 2] * 4
-        value = self._node(
+        value = self.node(
             "Conv",
             name,
             [*real, *weights],
@@ -250,68 +245,48 @@ class _Graph:
     def _pool(self, name: str, layer: Layer, value: str) -> str:
         window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
         if layer.kind == "maxpool":
-            return self._node("MaxPool", name, [value], pads=[layer.kernel // 2] * 4, **window)
-        return self._node("AveragePool", name, [value], ceil_mode=1, **window)
+            return self.node("MaxPool", name, [value], pads=[layer.kernel // 2] * 4, **window)
+        return self.node("AveragePool", name, [value], ceil_mode=1, **window)
 
     def _activate(self, name: str, layer: Layer, value: str) -> str:
         match layer.nonlinearity:
             case "relu":
-                return self._node("Relu", name, [value])
-            case "relu6" if layer.activation_format not in FLOATS:
+                return self.node("Relu", name, [value])
+            case "relu6" if needs_scale(layer.activation_format):
                 # the last code is 6 at most, so that clipping to the codes does the rest; a Clip would hide
                 # the group from the runtime where codes have fewer bits than their type
-                return self._node("Relu", name, [value])
+                return self.node("Relu", name, [value])
             case "relu6":
-                stored = np.float16 if layer.activation_format == "fp16" else np.float32
-                ends = [self._constant(f"{name}.{end}", np.array(end, stored)) for end in (0, 6)]
-                return self._node("Clip", name, [value, *ends])
+                real = _real_type(layer.activation_format)
+                ends = [self.typed(f"{name}.{end}", np.array(end), real) for end in (0, 6)]
+                return self.node("Clip", name, [value, *ends])
             case "hswish":
-                return self._node("HardSwish", name, [value])
+                return self.node("HardSwish", name, [value])
             case "hsigmoid":
-                return self._node("HardSigmoid", name, [value], alpha=1 / 6, beta=0.5)
+                return self.node("HardSigmoid", name, [value], alpha=1 / 6, beta=0.5)
         return value
 
     def _weights(
         self, name: str, layer: Layer, parameters: Parameters, before: QuantParams | None
     ) -> tuple[str, str]:
-        if before is None:
-            number_format = load_format(layer.weight_format)
-            real = number_format.dequantize_weight(parameters.weight, parameters.scale)
-            stored = helper.tensor_dtype_to_np_dtype(_TENSOR_TYPES[layer.activation_format])
-            return (
-                self._constant(f"{name}.w", real.astype(stored)),
-                self._constant(f"{name}.b", parameters.bias.astype(stored)),
+        weight_format, weight = load_format(layer.weight_format).weight, parameters.weight
+        if before is None or not computes_in_integers(layer):
+            real = _real_type(layer.in_format)
+            return weight_format.lower(self, name, weight, real), self.typed(
+                f"{name}.b", parameters.bias, real
             )
-        scale = self._constant(f"{name}.ws", parameters.scale)
-        codes = [self._weight_codes(f"{name}.wc", layer, parameters), scale]
-        zero = _stored_zero(layer.weight_format)
-        if (
-            zero or layer.kind == "linear"
-        ):  # without zero points ONNX Runtime has no integer kernel for that one
-            zeros = np.full(layer.out_channels, zero, np.uint8 if zero else np.int8)
-            codes.append(self._constant(f"{name}.wz", zeros))
-        weight = self._node("DequantizeLinear", f"{name}.w", codes, axis=0)
+        # without zero points ONNX Runtime has no integer kernel for that one
+        value = weight_format.lower_integers(self, name, weight, zeros=layer.kind == "linear")
         # the bias's scales are a product that the runtime folds at load: stored, they would be as large as it
-        product = self._node("Mul", f"{name}.bs", [self.stored(name, before)[0], scale])
+        product = self.node("Mul", f"{name}.bs", [self.stored(name, before)[0], f"{name}.ws"])
         bias = self._constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])
-        return weight, self._node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)
+        return value, self.node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)
 
-    def _weight_codes(self, name: str, layer: Layer, parameters: Parameters) -> str:
-        """Codes of 8 bits; fewer are stored packed and widened by a Cast, which the runtime folds at load.
-
-        DequantizeLinear could read 4-bit codes itself, but then no integer kernel is chosen: a fifth of the
-        speed.
-        """
-        wanted = TensorProto.DataType.Value(load_format(layer.weight_format).onnx_weight_type)
-        if zero := _stored_zero(layer.weight_format):
-            return self._constant(name, (parameters.weight.astype(np.int16) + zero).astype(np.uint8))
-        if wanted == TensorProto.INT8:
-            return self._constant(name, parameters.weight)
-        packed = parameters.weight.astype(helper.tensor_dtype_to_np_dtype(wanted))
-        return self._node("Cast", f"{name}8", [self._constant(name, packed)], to=TensorProto.INT8)
-
-    def _quantize(self, name: str, value: str, params: QuantParams) -> str:
-        codes = self._node("QuantizeLinear", name, [value, *self.stored(name, params)])
+    def _quantize(self, name: str, value: str, params: QuantParams, fmt: str) -> str:
+        if not is_integer(fmt):  # the runtime takes any QuantizeLinear for one of integers, and drops a ReLU
+            steps = self.node("Div", f"{name}.steps", [value, self.stored(name, params)[0]])
+            return self.node("Cast", name, [steps], to=load_activation_format(fmt).stored_as)
+        codes = self.node("QuantizeLinear", name, [value, *self.stored(name, params)])
         if params.largest == np.iinfo(np.uint8).max:
             return codes
         # fewer bits than the type of the tensor: what the network computes, at no gain in speed
@@ -319,24 +294,33 @@ class _Graph:
             self._constant(f"{name}.{end}", np.array(code, np.uint8))
             for end, code in (("first", 0), ("last", params.largest))
         ]
-        return self._node("Clip", f"{name}.clip", [codes, *bounds])
+        return self.node("Clip", f"{name}.clip", [codes, *bounds])
 
-    def _dequantize(self, name: str, value: str, params: QuantParams, scales: int = 1) -> str:
-        """Real values of codes; a conversion to fp32 has the one scale repeated for each of its channels.
+    def _dequantize(self, name: str, value: str, params: QuantParams, fmt: str, channels: int = 0) -> str:
+        """Return real values of codes; what is read by a layer that computes in real numbers has the one
+        scale repeated for each of its channels.
 
         With a single scale ONNX Runtime's pass WeightBiasQuantization, which is on by default, takes the fp32
         convolution behind it for one that is to be quantized, and rounds its weights to 8 bits. It leaves
         alone what reads a tensor with a scale per channel; neither values nor time differ.
         """
-        if scales == 1:
-            return self._node("DequantizeLinear", name, [value, *self.stored(name, params)])
-        key = (params.scale, params.zero_point, scales)
+        if not is_integer(fmt):
+            real = self.node("Cast", f"{name}.real", [value], to="FLOAT")
+            return self.node("Mul", name, [real, self.stored(name, params)[0]])
+        if not channels:
+            return self.node("DequantizeLinear", name, [value, *self.stored(name, params)])
+        if channels == 1:  # one scale in either form
+            codes = self.node("Cast", f"{name}.code", [value], to="FLOAT")
+            zero = self._constant(f"{name}.z", np.array(params.zero_point, np.float32))
+            steps = self.node("Sub", f"{name}.steps", [codes, zero])
+            return self.node("Mul", name, [steps, self.stored(name, params)[0]])
+        key = (params.scale, params.zero_point, channels)
         if key not in self.by_channel:
             self.by_channel[key] = (
-                self._constant(f"{name}.s", np.full(scales, params.scale, np.float32)),
-                self._constant(f"{name}.z", np.full(scales, params.zero_point, np.uint8)),
+                self._constant(f"{name}.s", np.full(channels, params.scale, np.float32)),
+                self._constant(f"{name}.z", np.full(channels, params.zero_point, np.uint8)),
             )
-        return self._node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=1)
+        return self.node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=1)
 
     def stored(self, name: str, params: QuantParams) -> tuple[str, str]:
         """Scale and zero point; each value is stored once, a scale by the name of its first tensor."""
@@ -348,11 +332,19 @@ class _Graph:
             self.zeros[params.zero_point] = self._constant(f"zero_point.{zero}", zero)
         return self.scales[params.scale], self.zeros[params.zero_point]
 
+    def typed(self, name: str, values: NDArray[Any], onnx_type: OnnxType) -> str:
+        """See `supernet.formats.onnx_weights.OnnxWriter`."""
+        dtype = helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(onnx_type))
+        return self._constant(name, values.astype(dtype))
+
     def _constant(self, name: str, array: NDArray[np.generic]) -> str:
         self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def _node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
+    def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
+        """See `supernet.formats.onnx_weights.OnnxWriter`."""
+        if "to" in attributes:
+            attributes["to"] = TensorProto.DataType.Value(attributes["to"])
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 
@@ -366,10 +358,10 @@ class _Graph:
         assert self.network is not None
         work = self.network.workload
         last, value = work.layers[-1], self.values[-1]
-        if last.out_format not in FLOATS:
-            value = self._dequantize("output", value, self.network.tensors[work.names[-1]])
-        elif last.out_format != FP32:
-            value = self._node("Cast", "output", [value], to=TensorProto.FLOAT)
+        if needs_scale(last.out_format):
+            value = self._dequantize("output", value, self.network.tensors[work.names[-1]], last.out_format)
+        elif _real_type(last.out_format) != "FLOAT":
+            value = self.node("Cast", "output", [value], to="FLOAT")
         shape = (last.out_channels,) if last.kind == "linear" else last.out_shape
         images = "batch" if batch is None else batch
         c, h, w = work.in_shape
@@ -385,7 +377,7 @@ class _Graph:
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", opset)],
-            ir_version=IR_VERSION if opset == OPSET else NARROW_IR_VERSION,
+            ir_version=IR_VERSIONS[opset],
             producer_name="trilobit",
         )
         helper.set_model_props(model, dict(metadata))
@@ -395,6 +387,7 @@ class _Graph:
 
 
 def needed_opset(work: Workload) -> int:
-    """The oldest opset that has the types of a network's weights."""
-    weights = {load_format(layer.weight_format).onnx_weight_type for layer in work.layers if layer.weighted}
-    return NARROW_OPSET if "INT2" in weights else OPSET
+    """Return the oldest opset that has the types of a network's weights and tensors."""
+    types = {load_format(layer.weight_format).weight.stored_as for layer in work.layers if layer.weighted}
+    types |= {load_activation_format(layer.out_format).stored_as for layer in work.layers}
+    return max(OPSETS.get(each, OPSET) for each in types)

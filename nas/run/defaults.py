@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.registry import load
-from supernet.registry import FORMATS
+from supernet.formats.loading import load_format
 from supernet.train.config import HOST_ONLY, NONE
 from supernet.zoo import PREFIX, is_shipped
 
@@ -33,6 +32,7 @@ class DataDefaults:
     quantized_epochs: float
 
 
+CALIBRATED_ERROR = 3e-4  # relative squared error of weights that calibration alone can bear: int8's is 4e-5
 QUANTIZED_EPOCHS = 4.0  # of a small data set
 # the space for images of another source, by the shorter side that they have at least: the spaces' networks
 # look at up to 28, 32 and 224 pixels, and between two of them the one that changes the images less is taken
@@ -100,7 +100,8 @@ def _space_for_images(source: str) -> tuple[str, str]:
 
 def _narrow(formats: Sequence[str]) -> bool:
     """Whether some of the formats round weights to fewer bits than calibration alone can bear."""
-    return any(load("trilobit.formats", FORMATS, fmt.partition("/")[0]).bits < 8 for fmt in formats)
+    errors = (load_format(fmt.partition("/")[0]).weight.relative_error for fmt in formats)
+    return any(error > CALIBRATED_ERROR for error in errors)
 
 
 def _space_of(init: object) -> str:

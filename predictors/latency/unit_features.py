@@ -4,13 +4,13 @@ Every column is a fixed function of one unit, on a scale where a change of 1 is 
 learned on one device or space means the same on another.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.counts import params
+from hw_profiles.graph.formats import element_types, is_integer, tensor_bits, weight_bits
 from hw_profiles.graph.key import KINDS
 from hw_profiles.graph.layer import Layer
 
@@ -18,11 +18,9 @@ Floats = NDArray[np.float64]
 
 SIMD = 16  # channels of a full block of 512 bit fp32: times of a convolution are a staircase of these
 DOT = 4  # input channels that one integer dot-product instruction takes
-FULL_BITS = 32  # of a format whose name has no number
 OCTAVES = 2.0  # doublings that count as a large change of a size...
 WORK_OCTAVES = 4.0  # ...and of a product of sizes, which moves further
 INDICATED = 2.0  # what a difference in kind counts
-EXACT = "-exact"  # the end of the name of a format whose weights are stored unsigned
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
@@ -54,28 +52,18 @@ def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: N
     return total
 
 
-def format_bits(name: str) -> int:
-    """Bits of a number format, read off its name.
-
-    >>> format_bits("int4"), format_bits("fp16"), format_bits("posit")
-    (4, 16, 32)
-    """
-    digits = re.search(r"\d+", name)
-    return int(digits.group()) if digits else FULL_BITS
-
-
 def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
     """Sizes of n units by name, (n,) each."""
     shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
     geometry = [(one.kernel, one.stride, one.groups, one.expanded, params(one)) for one in layers]
     kernel, stride, groups, expanded, weights = np.array(geometry, np.int64).reshape(-1, 5).T
     channels, height, width, out_channels, out_height, out_width = shapes.T
-    in_bits, out_bits, weight_bits = (
-        np.array([format_bits(name) for name in names], np.float64)
-        for names in (
-            [one.in_format for one in layers],
-            [one.out_format for one in layers],
-            [one.weight_format for one in layers],
+    read, written, stored = (
+        np.array(bits, np.float64)
+        for bits in (
+            [tensor_bits(one.in_format) for one in layers],
+            [tensor_bits(one.out_format) for one in layers],
+            [weight_bits(one.weight_format) for one in layers],
         )
     )
     return {
@@ -89,9 +77,9 @@ def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
         "groups": groups.astype(np.float64),
         "taps": in_bounds_taps(height, kernel, stride) * in_bounds_taps(width, kernel, stride),
         "weighted": np.array([one.weighted for one in layers], np.float64),
-        "in_bytes": channels * height * width * in_bits / 8,
-        "out_bytes": out_channels * out_height * out_width * out_bits / 8,
-        "weight_bytes": weights * weight_bits / 8,
+        "in_bytes": channels * height * width * read / 8,
+        "out_bytes": out_channels * out_height * out_width * written / 8,
+        "weight_bytes": weights * stored / 8,
     }
 
 
@@ -127,23 +115,19 @@ def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
 
 def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
     """Indicators: op and depthwise, each also times integer; activation, formats and what a block has."""
-    integer = np.array([_integer(one.activation_format) for one in layers], np.float64)
+    integer = np.array([is_integer(one.activation_format) for one in layers], np.float64)
     ops = [[one.kind == op for one in layers] for op in KINDS]
     kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
     others = [[one.nonlinearity == name for one in layers] for name in ACTIVATIONS]
     others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
-    others += [[one.weight_format.endswith(EXACT) for one in layers]]  # as wide, and other kernels
-    others += [[_integer(one.in_format) for one in layers], [_integer(one.out_format) for one in layers]]
+    others += [[element_types(one.weight_format).unsigned for one in layers]]  # as wide, and other kernels
+    others += [[is_integer(one.in_format) for one in layers], [is_integer(one.out_format) for one in layers]]
     bits = [
-        [np.log2(format_bits(name)) for name in names]
-        for names in ([one.weight_format for one in layers], [one.activation_format for one in layers])
+        [np.log2(weight_bits(one.weight_format)) for one in layers],
+        [np.log2(tensor_bits(one.activation_format)) for one in layers],
     ]
     indicators = np.concatenate([kinds, kinds * integer, np.array(others, np.float64)])
     return [*(INDICATED * indicators), *(np.array(bits) / OCTAVES)]
-
-
-def _integer(name: str) -> bool:
-    return name.lstrip("u").startswith("int")
 
 
 def _up(count: Floats, multiple: int) -> Floats:

@@ -29,8 +29,7 @@ from supernet.families.apq_terms import INTEGER, cost_terms, end_precision, peak
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv import MBConvArch
 from supernet.families.mbconv_layers import PARTS, Block
-from supernet.formats.loading import parse_precision
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy, parse_precision
 from supernet.graph.subnet import Subnet
 from supernet.space.space import Candidate, Choice, SearchSpace
 

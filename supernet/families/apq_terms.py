@@ -12,7 +12,7 @@ from supernet.families.apq_layers import FIXED_FORMAT, RESOLUTION, ApqLayers
 from supernet.families.choices import of_options
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Block, Entry
-from supernet.formats.policy import Precision
+from supernet.formats.loading import Precision
 from supernet.space.space import SearchSpace
 
 INTEGER = "integer"  # what the choice `policy` is in a quantized network; else `fp32`

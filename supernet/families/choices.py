@@ -6,8 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from supernet.formats.loading import parse_precision
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy, parse_precision
 from supernet.space.space import Candidate, SearchSpace
 
 Result = TypeVar("Result")

@@ -10,11 +10,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, FP32, Layer
+from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import load
-from supernet.formats.loading import parse_precision
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy, parse_precision
 from supernet.graph.subnet import Subnet
 from supernet.registry import FAMILIES as FAMILIES
 from supernet.registry import FILE as FILE
@@ -149,12 +148,6 @@ def load_family(
     if not formats or len(precisions) < len(formats):
         raise TrilobitError(
             f"a space needs at least one number format, each once; got {', '.join(formats)!r}"
-        )
-    computed = {precision.activation for precision in precisions}
-    if "fp16" in computed and not computed <= set(FLOATS):
-        raise TrilobitError(
-            f"a space cannot hold both fp16 and integer formats, got {', '.join(formats)}: "
-            "there is no direct conversion between them; leave one kind out"
         )
     ordered = tuple(sorted(formats, key=lambda fmt: fmt != FP32))
     chosen: Family = make(in_channels=in_channels, classes=classes, formats=ordered)

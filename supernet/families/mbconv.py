@@ -28,7 +28,7 @@ from supernet.families.mbconv_layers import (
 )
 from supernet.families.mbconv_layers import Stage as Stage
 from supernet.families.mbconv_net import MBConvNet
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy
 from supernet.graph.subnet import Subnet
 from supernet.space.space import Candidate, Choice, SearchSpace
 

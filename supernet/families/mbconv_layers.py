@@ -11,8 +11,7 @@ from hw_profiles.graph.builder import conversion as boundary_layers
 from hw_profiles.graph.builder import conversions as boundaries_of_readers
 from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
-from supernet.formats.loading import parse_precision
-from supernet.formats.policy import Precision
+from supernet.formats.loading import Precision, parse_precision
 
 PARTS = ("expand", "depthwise", "project")
 

@@ -22,7 +22,7 @@ from supernet.families.family import CostTerm, PeakTerm
 from supernet.families.mbconv_layers import Block, stored_and_computed
 from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers, MobileStage, chain
 from supernet.families.ofa_mobile_net import MobileNet
-from supernet.formats.policy import Precision, QuantPolicy
+from supernet.formats.loading import Precision, QuantPolicy
 from supernet.graph.subnet import Subnet
 from supernet.space.space import Candidate, Choice, SearchSpace
 

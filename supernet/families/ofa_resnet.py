@@ -30,7 +30,7 @@ from supernet.families.ofa_resnet_layers import (
 )
 from supernet.families.ofa_resnet_net import OfaResNet
 from supernet.families.ofa_resnet_terms import cost_terms, peak_terms
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy
 from supernet.graph.subnet import Subnet
 from supernet.space.space import Candidate, Choice, SearchSpace
 

@@ -21,7 +21,7 @@ from supernet.families.mbconv import DEFAULT_FORMATS
 from supernet.families.staged_layers import Ends, Sizes, Stage, StagedArch, append_block, middle_channels
 from supernet.families.staged_net import StagedNet
 from supernet.families.staged_terms import Whole
-from supernet.formats.policy import QuantPolicy
+from supernet.formats.loading import QuantPolicy
 from supernet.graph.subnet import Subnet
 from supernet.space.space import Candidate, Choice, SearchSpace
 

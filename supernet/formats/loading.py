@@ -1,59 +1,83 @@
-"""Number formats by name, and the precision that a choice of a layer stands for."""
+"""Number formats by name, and the pair of them that a choice of a layer stands for."""
 
-from pkgutil import resolve_name
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS
+from hw_profiles.graph.formats import FP32
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
-from supernet.formats.format import Format
-from supernet.formats.policy import Precision
-from supernet.registry import FORMATS, REDUCED
+from supernet.formats.number_format import ActivationFormat, NumberFormat
+from supernet.formats.weight_format import WeightFormat
+from supernet.registry import FORMATS
 
 
-def load_format(name: str) -> Format:
-    """The number format registered as `name`.
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Number formats of one layer, names of the registry `supernet.registry.FORMATS`.
+
+    As text it is what `parse_precision` reads.
+    """
+
+    weight: str = FP32
+    activation: str = FP32
+
+    def __str__(self) -> str:
+        alone = self.weight == self.activation and load_format(self.weight).on == self.activation
+        return self.weight if alone else f"{self.weight}/{self.activation}"
+
+
+QuantPolicy = Mapping[str, Precision]  # layer name -> precision
+
+
+@cache
+def load_format(name: str) -> NumberFormat:
+    """Return the number format registered as `name`.
 
     Raises:
         TrilobitError: no such format.
     """
-    number_format: Format = load("trilobit.formats", FORMATS, name)
+    number_format: NumberFormat = load("trilobit.formats", FORMATS, name)
     return number_format
 
 
-def load_weight_format(name: str, sums: IntegerSums) -> Format:
-    """Return what `name` means for the weights of a network that is made for a device which adds so: int8 has
-    codes of 7 bits where sums may saturate, all else is the same everywhere.
+def load_weight_format(name: str, sums: IntegerSums = IntegerSums.EXACT) -> WeightFormat:
+    """Return what `name` means for the weights of a network that is made for a device which adds so.
 
     Raises:
         TrilobitError: no such format.
     """
-    if not sums.reduced or name not in REDUCED:
-        return load_format(name)
-    reduced: Format = resolve_name(REDUCED[name])
-    return reduced
+    return load_format(name).weight.made_for(sums)
+
+
+def load_activation_format(name: str) -> ActivationFormat:
+    """Return what `name` means for tensors.
+
+    Raises:
+        TrilobitError: no such format, or one that only weights can have.
+    """
+    activation = load_format(name).activation
+    if activation is None:
+        raise TrilobitError(f"{name} is a number format of weights only; no tensor has it")
+    return activation
 
 
 def parse_precision(choice: str) -> Precision:
-    """The number formats that one choice of a layer stands for: `int4` are 4-bit weights on the activations
-    that such weights usually run on, `int4/int6` are 4-bit weights on 6-bit activations.
+    """Return the number formats that one choice of a layer stands for: `int4` are 4-bit weights on the
+    activations that such weights usually run on, `int4/int6` are 4-bit weights on 6-bit activations.
+
+    Any pair can be written; a device's runtime says which it has kernels for (`Backend.supports`).
 
     >>> parse_precision("int4"), parse_precision("int4/int6")
     (Precision(weight='int4', activation='int8'), Precision(weight='int4', activation='int6'))
 
     Raises:
-        TrilobitError: no such format, or not one that activations of these weights can have.
+        TrilobitError: no such format, or activations in one for weights only.
     """
     weight, given, activation = choice.partition("/")
-    usual = load_format(weight).activation_format
+    usual = load_format(weight).on
     if not given:
         return Precision(weight, usual)
-    known = load_format(activation)
-    if usual in FLOATS or known.activation_params(0.0, 1.0) is None:
-        if usual == activation:
-            return Precision(weight, activation)
-        raise TrilobitError(
-            f"{choice!r}: {weight} weights do not run on {activation} activations; floating-point weights "
-            "run on activations of their own format, integer weights on int8, int6 or int4"
-        )
+    load_activation_format(activation)
     return Precision(weight, activation)

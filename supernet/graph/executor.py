@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, INPUT, Layer
+from hw_profiles.graph.formats import needs_scale
+from hw_profiles.graph.layer import INPUT, Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
@@ -242,7 +243,7 @@ def tensor_keys(work: Workload) -> tuple[str | None, ...]:
     curve in fp32 it is the name of the layer that the curve is by itself when lowered.
     """
     return tuple(
-        None if layer.out_format in FLOATS else _key(work, position)
+        _key(work, position) if needs_scale(layer.out_format) else None
         for position, layer in enumerate(work.layers)
     )
 

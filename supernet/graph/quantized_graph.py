@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS
+from hw_profiles.graph.formats import QuantParams, needs_scale
 from hw_profiles.graph.lowering import is_lowered
 from hw_profiles.graph.workload import Workload
-from supernet.formats.format import QuantParams
+from supernet.formats.quantized_tensor import QuantizedTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +19,11 @@ class Parameters:
     """Weights of one layer, batch norm folded, as they are stored.
 
     Attributes:
-        weight: codes (out, in / groups, k, k) or (out, in), of the layer's weight format; real values where
-            that is fp32.
-        scale: (out,) float32; the real weight is code * scale. Ones where the format is fp32.
+        weight: (out, in / groups, k, k) or (out, in), in the layer's weight format.
         bias: (out,) float32 real values.
     """
 
-    weight: NDArray[np.float32 | np.float16 | np.int8]
-    scale: NDArray[np.float32]
+    weight: QuantizedTensor
     bias: NDArray[np.float32]
 
 
@@ -49,7 +46,7 @@ class Network:
                 raise ValueError(f"{name} is a unit, not a layer that runs; lower the workload")
             if layer.weighted and name not in self.parameters:
                 raise ValueError(f"{name} has no parameters")
-            if layer.out_format not in FLOATS and name not in self.tensors:
+            if needs_scale(layer.out_format) and name not in self.tensors:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
 
     def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
@@ -64,6 +61,6 @@ def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.i
     """The bias as int32 codes at scale s_x * s_w, and that scale (out,): what an integer kernel adds to its
     accumulator.
     """
-    scale = (np.float32(input_scale) * parameters.scale).astype(np.float32)
+    scale = (np.float32(input_scale) * parameters.weight.channel_scales).astype(np.float32)
     codes = np.clip(np.rint(parameters.bias.astype(np.float64) / scale), -(2**31), 2**31 - 1)
     return codes.astype(np.int32), scale

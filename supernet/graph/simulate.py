@@ -5,17 +5,17 @@ stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are c
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw_profiles.graph.layer import FLOATS, INPUT, Layer
+from hw_profiles.graph.formats import FLOAT16, Int, NearestCode, QuantParams
+from hw_profiles.graph.layer import INPUT, Layer, computes_in_integers
 from hw_profiles.reference.integer_sums import IntegerSums
-from supernet.formats.format import QuantParams
-from supernet.formats.loading import load_format
+from supernet.formats.loading import load_activation_format, load_format
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes
 from supernet.graph.saturation import saturation_error
 from supernet.layers.activation import ACTIVATE
@@ -25,240 +25,231 @@ EXACT_PRODUCTS = 2**24 // (255 * 127)
 
 
 def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
-    """(n, c, h, w) fp32 -> logits (n, classes), with integer layers computed on their codes.
+    """Return logits (n, classes) of fp32 images (n, c, h, w), with integer layers computed on their codes.
 
     Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped
-    to the codes of the output's format: ONNX Runtime's arithmetic.
+    to the codes of the output's format: ONNX Runtime's arithmetic. Layers that no integer kernel computes get
+    the real values that weights and tensors stand for.
 
     Args:
         sums: of the device: on one that saturates, signed weights beyond 7 bits give what they give there.
     """
     work = network.workload
-    integer = _SATURATING if sums is IntegerSums.SATURATING else _INTEGER
     tensors: list[Tensor] = []
     with torch.no_grad():
         for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
-            sources = [images if i == INPUT else tensors[i] for i in work.inputs[position]]
-            before, after = network.input_params(position), network.tensors.get(name)
-            run = _FLOAT if layer.in_format in FLOATS and layer.out_format in FLOATS else integer
-            y = run[layer.kind](layer, sources, before, after, network.parameters.get(name))
-            tensors.append(y.half().float() if layer.out_format == "fp16" else y)
+            call = Call(
+                layer,
+                [images if i == INPUT else tensors[i] for i in work.inputs[position]],
+                network.input_params(position),
+                network.tensors.get(name),
+                network.parameters.get(name),
+                saturating=sums is IntegerSums.SATURATING,
+            )
+            tensors.append(_INTEGER[layer.kind](call) if computes_in_integers(layer) else _in_reals(call))
     return tensors[-1]
 
 
-_Step = Callable[
-    [Layer, list[Tensor], tuple[QuantParams | None, ...], QuantParams | None, Parameters | None], Tensor
-]
+@dataclass(frozen=True)
+class Call:
+    """One layer with what it reads and how its output is stored.
+
+    Attributes:
+        layer: its operation and formats.
+        x: tensors (n, c, h, w) that it reads: codes of integers, real values of all else.
+        read, written: quantization of the tensors that it reads and of the one it gives; None where they have
+            no scale.
+        weights: of a weighted layer.
+        saturating: whether the device's kernels for signed weights are.
+    """
+
+    layer: Layer
+    x: list[Tensor]
+    read: tuple[QuantParams | None, ...]
+    written: QuantParams | None
+    weights: Parameters | None
+    saturating: bool
+
+    @property
+    def parameters(self) -> Parameters:
+        """Weights and biases.
+
+        Raises:
+            ValueError: the layer has none.
+        """
+        if self.weights is None:
+            raise ValueError(f"{self.layer.key()} has no weights")
+        return self.weights
+
+    @property
+    def output(self) -> QuantParams:
+        """Quantization of the output.
+
+        Raises:
+            ValueError: it has none.
+        """
+        return self._known(self.written)
+
+    def input(self, position: int = 0) -> QuantParams:
+        """Return the quantization of a tensor that it reads.
+
+        Raises:
+            ValueError: it has none.
+        """
+        return self._known(self.read[position])
+
+    def real(self, position: int = 0) -> Tensor:
+        """Return the real values of a tensor that it reads."""
+        params, x = self.read[position], self.x[position]
+        if params is None or not isinstance(_element(self.layer.in_format), Int):
+            return x
+        return (x - params.zero_point) * params.scale
+
+    def real_weight(self) -> Tensor:
+        """Return the weight's real values, in the type that the layer computes in."""
+        weight = torch.from_numpy(load_format(self.layer.weight_format).weight.decode(self.parameters.weight))
+        return _as_native(weight, self.layer.in_format)
+
+    def _known(self, params: QuantParams | None) -> QuantParams:
+        if params is None:
+            raise ValueError(f"{self.layer.key()} reads or gives a tensor without a scale")
+        return params
 
 
-def _float_conv(
-    layer: Layer, x: list[Tensor], before: object, after: object, parameters: Parameters | None
-) -> Tensor:
-    assert parameters is not None
-    weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
-    y = F.conv2d(x[0], weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
+def _element(fmt: str) -> object:
+    return load_activation_format(fmt).element
+
+
+def _as_native(x: Tensor, fmt: str) -> Tensor:
+    """Return float32 values as a native floating-point format holds them."""
+    return x.half().float() if _element(fmt) == FLOAT16 else x
+
+
+def _in_reals(call: Call) -> Tensor:
+    """Return the output of a layer that computes in real numbers, as its format stores it: integers as codes,
+    all else as real values."""
+    y, fmt = _FLOAT[call.layer.kind](call, [call.real(i) for i in range(len(call.x))]), call.layer.out_format
+    element = load_activation_format(fmt).element
+    if call.written is None:
+        return _as_native(y, fmt)
+    if isinstance(element, Int):
+        return _requantize(y / call.written.scale, call.written)
+    table = NearestCode.of(element)
+    steps = torch.bucketize(y / call.written.scale, torch.from_numpy(table.thresholds))
+    return torch.from_numpy(table.values)[steps] * call.written.scale
+
+
+def _float_conv(call: Call, x: list[Tensor]) -> Tensor:
+    layer, bias = call.layer, torch.from_numpy(call.parameters.bias)
+    y = F.conv2d(x[0], call.real_weight(), bias, layer.stride, layer.kernel // 2, 1, layer.groups)
     return ACTIVATE[layer.nonlinearity](y)
 
 
-def _float_linear(
-    layer: Layer, x: list[Tensor], before: object, after: object, parameters: Parameters | None
-) -> Tensor:
-    assert parameters is not None
-    weight, bias = torch.from_numpy(parameters.weight).float(), torch.from_numpy(parameters.bias)
-    return F.linear(x[0].flatten(1), weight, bias)
+def _float_linear(call: Call, x: list[Tensor]) -> Tensor:
+    return F.linear(x[0].flatten(1), call.real_weight(), torch.from_numpy(call.parameters.bias))
 
 
-def _accumulate(
-    layer: Layer, x: Tensor, params: QuantParams, parameters: Parameters, *, saturating: bool
-) -> tuple[Tensor, Tensor]:
-    """The int32 accumulator as float32 (n, out, h, w), and its scale (out,).
-
-    Args:
-        saturating: whether the device's kernels for signed weights are.
-    """
-    codes, scale = bias_codes(parameters, params.scale)
+def _accumulate(call: Call) -> tuple[Tensor, Tensor]:
+    """Return the int32 accumulator as float32 (n, out, h, w), and its scale (out,)."""
+    layer, params, x = call.layer, call.input(), call.x[0]
+    codes, scale = bias_codes(call.parameters, params.scale)
     products = layer.in_shape[0] // layer.groups * layer.kernel**2
     dtype = torch.float32 if products <= EXACT_PRODUCTS else torch.float64
-    weight = torch.from_numpy(parameters.weight).to(dtype)
+    weight = torch.from_numpy(call.parameters.weight.codes).to(dtype)
     if layer.kind == "linear":
         weight = weight[:, :, None, None]
     shifted = (x - params.zero_point).to(dtype)
     total = F.conv2d(shifted, weight, None, layer.stride, layer.kernel // 2, 1, layer.groups)
-    if saturating and load_format(layer.weight_format).onnx_weight_type != "UINT8":
+    if call.saturating and not load_format(layer.weight_format).weight.offset:
         total = total + saturation_error(layer, x, weight, params.zero_point).to(dtype)
     return (total + torch.from_numpy(codes).to(dtype)[:, None, None]).float(), torch.from_numpy(scale)
 
 
-def _integer_conv(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: Parameters | None,
-    *,
-    saturating: bool = False,
-) -> Tensor:
-    assert parameters is not None
-    assert before[0] is not None
-    assert after is not None
-    total, scale = _accumulate(layer, x[0], before[0], parameters, saturating=saturating)
+def _integer_conv(call: Call) -> Tensor:
+    total, scale = _accumulate(call)
     # a ReLU needs no step of its own: its output has zero point 0, so clipping to its codes does it; that of
     # a ReLU6 reaches 6 at most
-    return _requantize(total * (scale / torch.tensor(after.scale))[:, None, None], after)
+    return _requantize(total * (scale / torch.tensor(call.output.scale))[:, None, None], call.output)
 
 
-def _integer_linear(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: object,
-    parameters: Parameters | None,
-    *,
-    saturating: bool = False,
-) -> Tensor:
-    assert parameters is not None
-    assert before[0] is not None
-    total, scale = _accumulate(layer, x[0], before[0], parameters, saturating=saturating)
+def _integer_linear(call: Call) -> Tensor:
+    total, scale = _accumulate(call)
     return (total * scale[:, None, None]).flatten(1)
 
 
-def _integer_add(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: object,
-) -> Tensor:
-    """In the order of ONNX Runtime's kernel: ratios of scales first, zero points as one constant, each
-    product and sum rounded once as fused multiply-adds do. Without that, one code in 200,000 is on the other
-    side of a tie.
+def _integer_add(call: Call) -> Tensor:
+    """Return a sum in the order of ONNX Runtime's kernel: ratios of scales first, zero points as one
+    constant, each product and sum rounded once as fused multiply-adds do. Without that, one code in 200,000
+    is on the other side of a tie.
     """
-    assert after is not None
-    first, second = before
-    assert first is not None
-    assert second is not None
-    out = np.float32(after.scale)
+    first, second, output = call.input(0), call.input(1), call.output
+    out = np.float32(output.scale)
     ratios = [float(np.float32(params.scale) / out) for params in (first, second)]
     offset = np.float32(ratios[0] * first.zero_point + float(np.float32(ratios[1] * second.zero_point)))
-    constant = float(np.float32(after.zero_point) - offset)
-    partial = (x[1].double() * ratios[1] + constant).float()  # the second operand first
-    total = (x[0].double() * ratios[0] + partial.double()).float()
-    return torch.clamp(torch.round(total), 0, after.largest)
+    constant = float(np.float32(output.zero_point) - offset)
+    partial = (call.x[1].double() * ratios[1] + constant).float()  # the second operand first
+    total = (call.x[0].double() * ratios[0] + partial.double()).float()
+    return torch.clamp(torch.round(total), 0, output.largest)
 
 
-def _integer_pool(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: object,
-) -> Tensor:
-    assert after is not None
-    return _requantize(_real(x[0], before[0]).mean((2, 3), keepdim=True) / after.scale, after)
+def _integer_pool(call: Call) -> Tensor:
+    return _requantize(call.real().mean((2, 3), keepdim=True) / call.output.scale, call.output)
 
 
-def _integer_avgpool(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: object,
-) -> Tensor:
-    """In real numbers, and the zero point before rounding: where that is odd, ties go the other way than
-    elsewhere. The means of two or four codes are full of ties.
+def _integer_avgpool(call: Call) -> Tensor:
+    """Return means in real numbers, and the zero point added before rounding: where that is odd, ties go the
+    other way than elsewhere. The means of two or four codes are full of ties.
     """
-    assert after is not None
-    real = POOL[layer.kind](_real(x[0], before[0]), layer.kernel, layer.stride)
-    return torch.clamp(torch.round(real / after.scale + after.zero_point), 0, after.largest)
+    layer, output = call.layer, call.output
+    real = POOL[layer.kind](call.real(), layer.kernel, layer.stride)
+    return torch.clamp(torch.round(real / output.scale + output.zero_point), 0, output.largest)
 
 
-def _integer_mul(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: object,
-) -> Tensor:
-    """The product of the codes first, which is exact, then one ratio of scales: ONNX Runtime's order."""
-    assert after is not None
-    first, second = before
-    assert first is not None
-    assert second is not None
-    ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(after.scale)
-    return _requantize((x[0] - first.zero_point) * (x[1] - second.zero_point) * float(ratio), after)
+def _integer_mul(call: Call) -> Tensor:
+    """Return the product of the codes, which is exact, times one ratio of scales: ONNX Runtime's order."""
+    first, second = call.input(0), call.input(1)
+    ratio = np.float32(first.scale) * np.float32(second.scale) / np.float32(call.output.scale)
+    product = (call.x[0] - first.zero_point) * (call.x[1] - second.zero_point)
+    return _requantize(product * float(ratio), call.output)
 
 
-def _integer_act(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: QuantParams | None,
-    parameters: object,
-) -> Tensor:
-    """In real numbers, with the sixth as a factor: no runtime has an integer kernel for these curves."""
-    assert after is not None
-    real = _real(x[0], before[0])
+def _integer_act(call: Call) -> Tensor:
+    """Return a curve in real numbers, with the sixth as a factor: no runtime has an integer kernel for it."""
+    real = call.real()
     gate = torch.clamp(real * float(np.float32(1 / 6)) + 0.5, 0, 1)
-    y = gate if layer.nonlinearity == "hsigmoid" else real * gate
-    return _requantize(y / after.scale, after)
+    y = gate if call.layer.nonlinearity == "hsigmoid" else real * gate
+    return _requantize(y / call.output.scale, call.output)
 
 
 def _requantize(scaled: Tensor, after: QuantParams) -> Tensor:
     return torch.clamp(torch.round(scaled) + after.zero_point, 0, after.largest)
 
 
-def _real(codes: Tensor, params: QuantParams | None) -> Tensor:
-    assert params is not None
-    return (codes - params.zero_point) * params.scale
-
-
-def _quantize(
-    layer: Layer, x: list[Tensor], before: object, after: QuantParams | None, parameters: object
-) -> Tensor:
-    assert after is not None
-    return _requantize(x[0] / after.scale, after)
-
-
-def _dequantize(
-    layer: Layer,
-    x: list[Tensor],
-    before: tuple[QuantParams | None, ...],
-    after: object,
-    parameters: object,
-) -> Tensor:
-    return _real(x[0], before[0])
-
-
-_FLOAT: Mapping[str, _Step] = {
+_FLOAT: Mapping[str, Callable[[Call, list[Tensor]], Tensor]] = {
     "stem": _float_conv,
     "conv": _float_conv,
     "linear": _float_linear,
-    "add": lambda layer, x, *_: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
-    "add_converted": lambda layer, x, *_: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
-    "maxpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
-    "avgpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
-    "pool": lambda layer, x, *_: x[0].mean((2, 3), keepdim=True),
-    "mul": lambda layer, x, *_: x[0] * x[1],
-    "quantize": lambda layer, x, *_: x[0],  # to fp16: the tensor is rounded as every other of that format
-    "dequantize": lambda layer, x, *_: x[0],
+    "add": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0] + x[1]),
+    "add_converted": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0] + x[1]),
+    "act": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0]),
+    "maxpool": lambda call, x: POOL[call.layer.kind](x[0], call.layer.kernel, call.layer.stride),
+    "avgpool": lambda call, x: POOL[call.layer.kind](x[0], call.layer.kernel, call.layer.stride),
+    "pool": lambda call, x: x[0].mean((2, 3), keepdim=True),
+    "mul": lambda call, x: x[0] * x[1],
+    "quantize": lambda call, x: x[0],
+    "dequantize": lambda call, x: x[0],
 }
-_INTEGER: Mapping[str, _Step] = {
+_INTEGER: Mapping[str, Callable[[Call], Tensor]] = {
     "stem": _integer_conv,
     "conv": _integer_conv,
     "linear": _integer_linear,
     "add": _integer_add,
     "add_converted": _integer_add,
     "pool": _integer_pool,
-    "maxpool": lambda layer, x, *_: POOL[layer.kind](x[0], layer.kernel, layer.stride),
+    "maxpool": lambda call: POOL[call.layer.kind](call.x[0], call.layer.kernel, call.layer.stride),
     "avgpool": _integer_avgpool,
     "mul": _integer_mul,
     "act": _integer_act,
-    "quantize": _quantize,
-    "dequantize": _dequantize,
-}
-_SATURATING: Mapping[str, _Step] = {
-    **_INTEGER,
-    "stem": partial(_integer_conv, saturating=True),
-    "conv": partial(_integer_conv, saturating=True),
-    "linear": partial(_integer_linear, saturating=True),
+    "quantize": lambda call: _requantize(call.x[0] / call.output.scale, call.output),
+    "dequantize": lambda call: call.real(),
 }

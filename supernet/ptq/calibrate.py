@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.graph.layer import FLOATS, INPUT
+from hw_profiles.graph.formats import QuantParams, needs_scale
+from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
-from supernet.formats.format import QuantParams
-from supernet.formats.loading import load_format, load_weight_format
+from supernet.formats.loading import load_activation_format, load_weight_format
 from supernet.graph.quantized_graph import Network, Parameters
 from supernet.graph.subnet import Subnet
 from supernet.layers.elastic import ConvNorm
@@ -64,17 +64,18 @@ def quantize(
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
         if layer.weighted:
             weight, bias = _folded(subnet.layer(name))
-            codes, scale = load_weight_format(layer.weight_format, sums).quantize_weight(weight)
-            parameters[name] = Parameters(codes, scale, bias)
-        if layer.out_format not in FLOATS and layer.keeps_codes:
+            parameters[name] = Parameters(load_weight_format(layer.weight_format, sums).encode(weight), bias)
+        if not needs_scale(layer.out_format):
+            continue
+        if layer.keeps_codes:
             tensors[name] = tensors[workload.names[workload.inputs[position][0]]]
-        elif layer.out_format not in FLOATS:
+        else:
             low, high = (
                 ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
             )
             if position in curves:
                 low, high = before_curve(curves[position], high)
-            tensors[name] = _require(load_format(layer.out_format).activation_params(low, high), name)
+            tensors[name] = load_activation_format(layer.out_format).params(low, high)
     return Network(workload, parameters, tensors)
 
 
@@ -113,9 +114,3 @@ def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
         assert isinstance(layer, nn.Linear)
         weight, bias = layer.weight, layer.bias
     return weight.detach().numpy().astype(np.float32), bias.detach().numpy().astype(np.float32)
-
-
-def _require(params: QuantParams | None, name: str) -> QuantParams:
-    if params is None:
-        raise ValueError(f"{name}: its format has no activation quantization")
-    return params

@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.formats import QuantParams, in_integers
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
-from supernet.formats.format import QuantParams
+from supernet.formats.loading import load_weight_format
+from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph.executor import (
     LayeredNet,
     SizedLayer,
@@ -63,15 +65,17 @@ def _parameters(
     """Numbers of one layer; `before` is how the tensor it reads is quantized."""
     with torch.no_grad():
         factor, bias = folding(name, sized, statistics)
-        if layer.weight_format in FLOATS or before is None:
+        weight_format = load_weight_format(layer.weight_format, quantizers.sums)
+        if not weight_format.on_ladder:
             weight = sized.weight * factor.view(-1, *(1,) * (sized.weight.ndim - 1))
-            stored = np.float16 if layer.weight_format == "fp16" else np.float32
-            ones = np.ones(len(factor), np.float32)
-            return Parameters(_array(weight).astype(stored), ones, _array(bias))
+            return Parameters(weight_format.encode(_array(weight)), _array(bias))
         codes, scale = quantizers.codes(name, sized.weight, layer.weight_format)
         signs = torch.where(factor < 0, -1, 1).to(torch.int8)
         signed = codes * signs.view(-1, *(1,) * (codes.ndim - 1))
-    return _representable(_array(signed), _array(scale * factor.abs()), _array(bias), before.scale)
+    stored = _array(signed), _array(scale * factor.abs())
+    if before is None or not in_integers(layer.weight_format, layer.in_format):
+        return Parameters(QuantizedTensor(*stored), _array(bias))
+    return _representable(*stored, _array(bias), before.scale)
 
 
 def _representable(
@@ -83,7 +87,7 @@ def _representable(
     smallest = np.maximum(np.abs(bias) / (BIAS_CODES * np.float32(input_scale)), SMALLEST_SCALE)
     raised = np.maximum(scale, smallest).astype(np.float32)
     ratio = (scale / raised).reshape(-1, *(1,) * (codes.ndim - 1))
-    return Parameters(np.rint(codes * ratio).astype(np.int8), raised, bias)
+    return Parameters(QuantizedTensor(np.rint(codes * ratio).astype(np.int8), raised), bias)
 
 
 def _array(tensor: Tensor) -> Any:

@@ -14,13 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, INPUT, Layer
+from hw_profiles.graph.formats import Int, NearestCode, QuantParams, in_integers, needs_scale
+from hw_profiles.graph.layer import INPUT, Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.families.family import Family
-from supernet.formats.format import QuantParams
-from supernet.formats.loading import load_format, load_weight_format
+from supernet.formats.loading import (
+    load_activation_format,
+    load_format,
+    load_weight_format,
+)
+from supernet.formats.number_format import ActivationFormat
 from supernet.graph.executor import (
     LayeredNet,
     Step,
@@ -33,6 +38,7 @@ from supernet.graph.executor import (
 from supernet.qat.double_rounding import step_ratio, stored_codes, switched
 from supernet.qat.lsq import (
     SMALLEST_SCALE,
+    fake_quantize_codes,
     fake_quantize_tensor,
     fake_quantize_weight,
     initial_weight_scale,
@@ -100,24 +106,29 @@ class LearnedQuantizers(nn.Module):
             {
                 _slot(key, fmt): nn.Parameter(torch.zeros(()))
                 for key, fmt in tensors
-                if not structure.tensors[key].unsigned
+                if not structure.tensors[key].unsigned and load_activation_format(fmt).integer
             }
         )
 
     def weight(self, name: str, weight: Tensor, fmt: str) -> Tensor:
         """Weight (out, ...) rounded to `fmt`, as real values."""
-        if fmt in FLOATS:
+        weight_format = load_weight_format(fmt, self.sums)
+        if not weight_format.needs_scale:
             return weight
-        return fake_quantize_weight(weight, self.weight_scale(name, len(weight)), self.weight_bits(fmt))
+        if not weight_format.on_ladder:
+            return weight_format.fake_quantize(weight)
+        return fake_quantize_weight(weight, self.weight_scale(name, len(weight)), weight_format.bits)
 
     def weight_bits(self, fmt: str) -> int:
-        """Return how many bits the weight codes of an integer format have."""
+        """Return how many bits the weight codes of a format have."""
         return load_weight_format(fmt, self.sums).bits
 
     def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
         """A tensor rounded to `fmt`, as real values."""
-        scale, offset = self.tensor_range(key, fmt)
-        return fake_quantize_tensor(x, scale, offset, _largest(fmt))
+        (scale, offset), element = self.tensor_range(key, fmt), load_activation_format(fmt).element
+        if isinstance(element, Int):
+            return fake_quantize_tensor(x, scale, offset, element.largest)
+        return fake_quantize_codes(x, scale, NearestCode.of(element))
 
     def bias(self, step: Step, bias: Tensor, factor: Tensor) -> Tensor:
         """A bias (out,) rounded to steps of the accumulator; as it is where the layer computes in floating
@@ -125,9 +136,11 @@ class LearnedQuantizers(nn.Module):
 
         With few bits those steps are coarse: up to a tenth of a step of the output.
         """
-        if step.source is None or step.layer.weight_format in FLOATS:
+        weight_format = load_weight_format(step.layer.weight_format, self.sums)
+        integer = in_integers(step.layer.weight_format, step.layer.in_format)
+        if step.source is None or not (integer and weight_format.on_ladder):
             return bias
-        ratio = step_ratio(self.weight_bits(step.layer.weight_format))
+        ratio = step_ratio(weight_format.bits)
         scale, _ = self.tensor_range(step.source, step.layer.in_format)
         accumulator = scale * self.weight_scale(step.name, len(bias)) * ratio * factor.abs()
         accumulator = torch.maximum(accumulator, bias.abs() / BIAS_CODES).clamp_min(SMALLEST_SCALE**2)
@@ -154,8 +167,11 @@ class LearnedQuantizers(nn.Module):
 
     def params(self, key: str, fmt: str) -> QuantParams:
         """What a device needs to know of a tensor in `fmt`."""
-        (scale, offset), largest = self.tensor_range(key, fmt), _largest(fmt)
-        return QuantParams(scale.item(), int(zero_point(scale, offset, largest).item()), largest)
+        (scale, offset), element = self.tensor_range(key, fmt), load_activation_format(fmt).element
+        if not isinstance(element, Int):
+            return QuantParams(scale.item(), 0)
+        zero = int(zero_point(scale, offset, element.largest).item())
+        return QuantParams(scale.item(), zero, element.largest)
 
     def set_tensor(self, key: str, fmt: str, params: QuantParams) -> None:
         """Overwrite what was learned of a tensor in `fmt`."""
@@ -176,7 +192,7 @@ def find_structure(family: Family) -> Structure:
     formats = set[str]()
     for candidate in candidates:
         work = lower(family.workload(candidate))
-        formats |= {layer.out_format for layer in work.layers} - set(FLOATS)
+        formats |= set(filter(needs_scale, (layer.out_format for layer in work.layers)))
         tensors |= tensor_kinds(work)
         for name, layer in zip(work.names, work.layers, strict=True):
             if layer.weighted and (name not in weights or _sizes(layer) > _sizes(weights[name])):
@@ -204,8 +220,8 @@ def integer_corners(family: Family) -> tuple[Candidate, ...]:
 
 
 def _integer(family: Family, candidate: Candidate) -> bool:
-    layers = family.workload(candidate).layers
-    return all(layer.activation_format not in FLOATS for layer in layers if layer.kind != "dequantize")
+    layers = lower(family.workload(candidate)).layers
+    return all(load_format(layer.weight_format).weight.needs_scale for layer in layers if layer.weighted)
 
 
 def tensor_kinds(work: Workload) -> dict[str, TensorKind]:
@@ -276,14 +292,20 @@ def least_error(values: Tensor, fmt: str) -> QuantParams:
     """Of the ranges between a fifth and all of that of `values` (n,), the one whose rounding to `fmt` has the
     least squared error."""
     low, high = float(values.min()), float(values.max())
-    tried = []
+    activation, tried = load_activation_format(fmt), []
     for shrink in SHRINKS:
-        params = load_format(fmt).activation_params(low * shrink, high * shrink)
-        assert params is not None
-        codes = torch.round(values / params.scale) + params.zero_point
-        rounded = (codes.clamp_(0, params.largest) - params.zero_point) * params.scale
-        tried.append((float(((rounded - values) ** 2).sum()), -shrink, params))
+        params = activation.params(low * shrink, high * shrink)
+        error = float(((_rounded(values, params, activation) - values) ** 2).sum())
+        tried.append((error, -shrink, params))
     return min(tried, key=lambda each: each[:2])[2]
+
+
+def _rounded(values: Tensor, params: QuantParams, activation: ActivationFormat) -> Tensor:
+    """Return the real values that the codes of `values` stand for."""
+    if not isinstance(activation.element, Int):
+        return fake_quantize_codes(values, torch.tensor(params.scale), NearestCode.of(activation.element))
+    codes = torch.round(values / params.scale) + params.zero_point
+    return (codes.clamp_(0, params.largest) - params.zero_point) * params.scale
 
 
 def _spread(tensor: Tensor) -> Tensor:
@@ -306,8 +328,8 @@ def _sizes(layer: Layer) -> tuple[int, int, int]:
     return layer.out_channels, layer.in_shape[0], layer.kernel
 
 
-def _largest(fmt: str) -> int:
-    return int(2 ** load_format(fmt).bits - 1)
+def _largest(fmt: str) -> float:
+    return load_activation_format(fmt).element.largest
 
 
 def _slot(*names: str) -> str:

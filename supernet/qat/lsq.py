@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from hw_profiles.graph.formats import NearestCode
 from supernet.qat.double_rounding import STORED_BITS, largest_code, rounded_down, step_ratio
 
 SMALLEST_SCALE = 1e-8
@@ -53,6 +54,16 @@ def fake_quantize_tensor(x: Tensor, scale: Tensor, offset: Tensor, largest: int)
     """
     result: Tensor = _FakeTensor.apply(x, scale, offset, largest)  # type: ignore[no-untyped-call]
     return result
+
+
+def fake_quantize_codes(x: Tensor, scale: Tensor, table: NearestCode) -> Tensor:
+    """Return a tensor rounded to the codes of a small float or codebook; gradients as of
+    `fake_quantize_tensor`, that of the scale included.
+    """
+    thresholds, values = (torch.from_numpy(each).to(x.device) for each in (table.thresholds, table.values))
+    steps = torch.clamp(x / scale, values[0], values[-1])
+    nearest = values[torch.bucketize(steps.detach(), thresholds)]
+    return (steps + (nearest - steps).detach()) * scale
 
 
 def zero_point(scale: Tensor, offset: Tensor, largest: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.graph.layer import FLOATS
+from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.options import Range, check
@@ -25,6 +25,7 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
 from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family
+from supernet.formats.loading import load_format
 from supernet.graph.executor import forward
 from supernet.graph.quantized_graph import Network
 from supernet.graph.subnet import Subnet
@@ -163,9 +164,9 @@ def structure_of(workload: Workload) -> Structure:
     weights = {
         name: layer
         for name, layer in zip(work.names, work.layers, strict=True)
-        if layer.weighted and layer.weight_format not in FLOATS
+        if layer.weighted and load_format(layer.weight_format).weight.needs_scale
     }
-    formats = {layer.out_format for layer in work.layers} - set(FLOATS)
+    formats = set(filter(needs_scale, (layer.out_format for layer in work.layers)))
     return Structure(weights, tensor_kinds(work), tuple(sorted(formats)))
 
 

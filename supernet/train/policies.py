@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family
-from supernet.formats.loading import load_format
+from supernet.formats.loading import load_activation_format, load_format
 from supernet.qat.learned import integer_corners
 from supernet.sensitivity.hessian import allocate
 from supernet.space.space import Genomes
@@ -169,7 +169,7 @@ def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None
         pairs = [{name: _format(layer, weights=weights) for name, layer in tried[g].items()} for g in genes]
         layers = [name for name in pairs[0] if len({each[name] for each in pairs}) > 1] if pairs else []
         if layers:
-            bits = tuple(load_format(each[layers[0]]).bits for each in pairs)
+            bits = tuple(_bits(each[layers[0]], weights=weights) for each in pairs)
             return PolicyChoice(column, tuple(genes), bits, tuple(layers), weights)
     return None
 
@@ -177,7 +177,7 @@ def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None
 def _moves_to_integers(formats: Formats, tried: Sequence[Formats]) -> bool:
     """Whether no layer that the choice sets computes in floating point with this option."""
     moved = [name for name in formats if len({_key(each[name]) for each in tried}) > 1]
-    return all(formats[name].weight_format not in FLOATS for name in moved)
+    return all(load_format(formats[name].weight_format).weight.needs_scale for name in moved)
 
 
 def _key(layer: Layer) -> tuple[str, str]:
@@ -186,6 +186,10 @@ def _key(layer: Layer) -> tuple[str, str]:
 
 def _format(layer: Layer, *, weights: bool) -> str:
     return layer.weight_format if weights else layer.activation_format
+
+
+def _bits(fmt: str, *, weights: bool) -> int:
+    return load_format(fmt).bits if weights else load_activation_format(fmt).bits
 
 
 def _formats(family: Family, genome: Genomes) -> dict[str, Layer]:

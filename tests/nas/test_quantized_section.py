@@ -50,9 +50,9 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
     candidate = run.family.corners()["largest/int4"]
     learned = evaluator.network(candidate)
     plain = build_network(run.family, evaluator.supernet, candidate, run.dataset, evaluator.calibration)
-    codes = {name: parameters.weight for name, parameters in learned.parameters.items()}
+    codes = {name: parameters.weight.codes for name, parameters in learned.parameters.items()}
     assert all(np.abs(weight).max() <= 8 for weight in codes.values())
-    assert any(not np.array_equal(codes[name], plain.parameters[name].weight) for name in codes)
+    assert any(not np.array_equal(codes[name], plain.parameters[name].weight.codes) for name in codes)
 
 
 def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:

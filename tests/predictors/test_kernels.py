@@ -18,7 +18,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from predictors.assessment.conformal import coverage
 from predictors.latency.kernels import KernelPredictor, Scale, fill, fit_profile, left_out, source
-from predictors.latency.unit_features import format_bits, in_bounds_taps, rough_cost, unit_features
+from predictors.latency.unit_features import in_bounds_taps, rough_cost, unit_features
 
 SHARE = 0.2
 CLOSE = 0.1  # median relative error that a fifth of a smooth device's units must reach
@@ -272,7 +272,3 @@ def test_taps_are_those_inside_the_map(size: int, kernel: int, stride: int) -> N
     outputs = range(0, size, stride)
     inside = sum(0 <= o + t - kernel // 2 < size for o in outputs for t in range(kernel))
     assert in_bounds_taps(np.array([size]), np.array([kernel]), np.array([stride]))[0] == inside
-
-
-def test_bits_are_read_off_the_name() -> None:
-    assert [format_bits(name) for name in ("fp32", "int8", "uint4", "bf16")] == [32, 8, 4, 16]

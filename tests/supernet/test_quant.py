@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from hw_profiles.graph.formats import QuantParams
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import Family, load_family
-from supernet.formats.format import QuantParams
+from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph import simulate as simulation
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes
 from supernet.graph.simulate import EXACT_PRODUCTS, simulate
@@ -145,7 +146,7 @@ def test_one_integer_convolution_equals_numpy(layer: Layer) -> None:
     scaled = np.rint(x.numpy() / np.float32(before.scale)) + before.zero_point
     codes = np.clip(scaled, 0, 255).astype(np.int64) - before.zero_point
     bias, scale = bias_codes(weights, before.scale)
-    total = accumulated(layer, codes, weights.weight) + bias[:, None, None]
+    total = accumulated(layer, codes, weights.weight.codes) + bias[:, None, None]
     factor = (scale / np.float32(after.scale))[:, None, None]
     expected = np.clip(np.rint(total.astype(np.float32) * factor) + after.zero_point, 0, 255)
     found = simulate(network, x).numpy()
@@ -160,7 +161,7 @@ def test_sums_beyond_what_float32_holds_are_exact(monkeypatch: pytest.MonkeyPatc
     network, rng = one_layer(layer), np.random.default_rng(0)
     weight = np.repeat([127, -127], channels // 2).astype(np.int8)[None] * np.ones((2, 1), np.int8)
     weight[:, rng.integers(0, channels, 999)] = 1
-    parameters = Parameters(weight, np.ones(2, np.float32), np.zeros(2, np.float32))
+    parameters = Parameters(QuantizedTensor(weight, np.ones(2, np.float32)), np.zeros(2, np.float32))
     image = QuantParams(1.0, 0)
     network = replace(network, parameters={"layer": parameters}, tensors={**network.tensors, "q": image})
     codes = rng.integers(200, 256, channels)
@@ -178,7 +179,7 @@ def test_every_sum_of_so_many_products_is_exact_in_float32() -> None:
 def test_bias_codes_are_the_bias_at_the_accumulator_s_scale() -> None:
     rng = np.random.default_rng(0)
     scale, bias = rng.uniform(1e-4, 1e-2, 50).astype(np.float32), rng.normal(size=50).astype(np.float32)
-    parameters = Parameters(np.zeros((50, 1), np.int8), scale, bias)
+    parameters = Parameters(QuantizedTensor(np.zeros((50, 1), np.int8), scale), bias)
     codes, code_scale = bias_codes(parameters, 0.02)
     assert codes.dtype == np.int32
     np.testing.assert_allclose(code_scale, 0.02 * scale, rtol=1e-6)
@@ -187,7 +188,8 @@ def test_bias_codes_are_the_bias_at_the_accumulator_s_scale() -> None:
 
 def test_a_bias_that_no_code_reaches_takes_the_nearest() -> None:
     parameters = Parameters(
-        np.zeros((2, 1), np.int8), np.full(2, 1e-8, np.float32), np.array([1e5, -1e5], np.float32)
+        QuantizedTensor(np.zeros((2, 1), np.int8), np.full(2, 1e-8, np.float32)),
+        np.array([1e5, -1e5], np.float32),
     )
     assert bias_codes(parameters, 1e-3)[0].tolist() == [2**31 - 1, -(2**31)]
 
@@ -203,10 +205,10 @@ def test_weights_and_ranges_do_not_depend_on_the_rest_of_the_policy(
     assert {name: one.tensors[name] for name in shared} == {name: other.tensors[name] for name in shared}
     assert set(one.tensors) - shared == {"s1.b0.depthwise", "head", "pool"}
     for name, parameters in one.parameters.items():
-        same_format = other.parameters[name].weight.dtype == parameters.weight.dtype
+        same_format = other.parameters[name].weight.codes.dtype == parameters.weight.codes.dtype
         assert same_format == (name not in ("s1.b0.depthwise", "head"))
         if same_format:
-            np.testing.assert_array_equal(other.parameters[name].weight, parameters.weight)
+            np.testing.assert_array_equal(other.parameters[name].weight.codes, parameters.weight.codes)
 
 
 def test_observed_ranges_are_those_of_every_tensor(family: Family, supernet: nn.Module) -> None:

@@ -15,7 +15,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import FLOATS, Layer
+from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
@@ -173,7 +173,7 @@ def expected_kernels(workload: Workload) -> Counter[str]:
     """Return the operators that the graph which is optimised for a CPU must have."""
     counts: Counter[str] = Counter(dict.fromkeys((*INTEGER_OPS, "Conv"), 0))
     for layer in lower(workload).layers:
-        if layer.activation_format not in FLOATS and layer.kind in INTEGER_KERNELS:
+        if layer.kind in INTEGER_KERNELS and computes_in_integers(layer):
             counts[INTEGER_KERNELS[layer.kind]] += 1
         elif layer.kind in ("stem", "conv"):
             counts["Conv"] += 1

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import QuantParams
 from hw_profiles.reference.integer_ops import Quantization, UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
@@ -30,7 +31,6 @@ from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 from nas.export.library.library import LIBRARY as LIBRARY
 from nas.export.library.library import run_library as run_library
 from nas.export.library.limits import why_not
-from supernet.formats.format import QuantParams
 from supernet.graph.quantized_graph import Network, Parameters
 
 C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
@@ -111,8 +111,9 @@ def _quantization(params: QuantParams | None) -> Quantization | None:
 def _parameters(found: Parameters | None) -> tuple[Any, ...]:
     if found is None:
         return ()
-    shape = found.weight.shape + (1, 1) * (found.weight.ndim == 2)  # a linear layer is a 1x1 convolution
-    return found.weight.reshape(shape), found.scale, found.bias
+    codes = found.weight.codes
+    shape = codes.shape + (1, 1) * (codes.ndim == 2)  # a linear layer is a 1x1 convolution
+    return codes.reshape(shape), found.weight.channel_scales, found.bias
 
 
 def examples(plan: NetworkPlan) -> Mapping[str, bytes]:

@@ -16,7 +16,7 @@ from hw_profiles.graph.workload import Workload
 from supernet.families.apq import GENES, ApqFamily, apq_proxyless
 from supernet.families.apq_layers import ENDS
 from supernet.families.apq_net import ApqNet
-from supernet.formats.policy import Precision
+from supernet.formats.loading import Precision
 from supernet.space.space import Candidate
 
 FAMILY = apq_proxyless(in_channels=3, classes=1000)

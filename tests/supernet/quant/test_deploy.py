@@ -77,7 +77,7 @@ def test_an_extracted_subnet_deploys_as_the_supernet_does(
     other = deploy(digits.extract(supernet, candidate), quantizers, work, batches)
     assert one.tensors == other.tensors
     for name, parameters in one.parameters.items():
-        np.testing.assert_array_equal(parameters.weight, other.parameters[name].weight)
+        np.testing.assert_array_equal(parameters.weight.codes, other.parameters[name].weight.codes)
         np.testing.assert_allclose(parameters.bias, other.parameters[name].bias, atol=1e-4)
 
 
@@ -92,8 +92,8 @@ def test_negative_factors_of_batch_norm_flip_signs_and_not_codes(
     codes, _ = quantizers.codes("stem", weight, "int4")
     signs = np.where(norm.detach().numpy() < 0, -1, 1).reshape(-1, 1, 1, 1)
     assert (signs < 0).any()
-    np.testing.assert_array_equal(stem.weight, codes.numpy() * signs)
-    assert (stem.scale > 0).all()
+    np.testing.assert_array_equal(stem.weight.codes, codes.numpy() * signs)
+    assert (stem.weight.channel_scales > 0).all()
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-12, -1e-9])

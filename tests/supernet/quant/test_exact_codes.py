@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.formats import QuantParams
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
-from supernet.formats.format import QuantParams
+from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph.quantized_graph import Network, Parameters
 from supernet.graph.simulate import simulate
 
@@ -48,7 +49,7 @@ def test_sums_of_every_two_codes(seed: int, activation: str) -> None:
     # each operand is one channel of the image, its codes unchanged but its scale its own
     chosen = np.eye(2, dtype=np.int8)[:, None, :, None, None] * UNIT
     parameters = {
-        f"operand{i}": Parameters(chosen[i], np.float32([scale / UNIT]), np.float32([0]))
+        f"operand{i}": Parameters(QuantizedTensor(chosen[i], np.float32([scale / UNIT])), np.float32([0]))
         for i, scale in enumerate(scales)
     }
     tensors = {

@@ -11,7 +11,7 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family, load_family
-from supernet.formats.loading import load_format
+from supernet.formats.loading import load_activation_format
 from supernet.graph.executor import layered, sized_layer, tensor_keys
 from supernet.qat.double_rounding import switched
 from supernet.qat.learned import (
@@ -93,8 +93,7 @@ def test_what_is_set_is_what_a_device_is_told(
 ) -> None:
     fresh = LearnedQuantizers(structure)
     signed = next(key for key, kind in structure.tensors.items() if not kind.unsigned)
-    params = load_format(fmt).activation_params(-1.3, 2.9)
-    assert params is not None
+    params = load_activation_format(fmt).params(-1.3, 2.9)
     fresh.set_tensor(signed, fmt, params)
     found = fresh.params(signed, fmt)
     assert (found.zero_point, found.largest) == (params.zero_point, params.largest)
@@ -109,7 +108,7 @@ def test_a_range_of_least_error_beats_the_whole_range() -> None:
         return float((((codes - params.zero_point) * params.scale - values) ** 2).mean())
 
     for fmt, gain in (("int4", 4.0), ("int8", 1.0)):
-        whole = load_format(fmt).activation_params(float(values.min()), float(values.max()))
+        whole = load_activation_format(fmt).params(float(values.min()), float(values.max()))
         assert error(least_error(values, fmt)) <= error(whole) / gain
 
 

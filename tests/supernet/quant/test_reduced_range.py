@@ -33,7 +33,7 @@ def largest_codes(network: Network) -> dict[str, int]:
     work, found = network.workload, dict[str, int]()
     for name, layer in zip(work.names, work.layers, strict=True):
         if layer.weighted:
-            codes = int(np.abs(network.parameters[name].weight).max())
+            codes = int(np.abs(network.parameters[name].weight.codes).max())
             found[layer.weight_format] = max(codes, found.get(layer.weight_format, 0))
     return found
 
@@ -41,9 +41,9 @@ def largest_codes(network: Network) -> dict[str, int]:
 @pytest.mark.parametrize("sums", IntegerSums)
 def test_only_int8_means_something_else(sums: IntegerSums) -> None:
     for name in ("fp32", "fp16", "int8-exact", "int6", "int4", "int2"):
-        assert load_weight_format(name, sums) is load_format(name)
+        assert load_weight_format(name, sums) is load_format(name).weight
     reduced = load_weight_format("int8", sums)
-    assert (reduced.name, reduced.onnx_weight_type) == ("int8", "INT8")
+    assert reduced.stored_as == "INT8"
     assert reduced.bits == (7 if sums in REDUCED else 8)
 
 

@@ -17,6 +17,7 @@ from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_exactly, open_session
 from nas.emit.to_onnx import emit, random_network
+from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph.quantized_graph import Network
 from supernet.graph.saturation import saturation_error
 from supernet.graph.simulate import simulate
@@ -51,8 +52,9 @@ def network_of(layer: Layer) -> Network:
     network = random_network(net.build(), rng=np.random.default_rng(0))
     rng = np.random.default_rng(1)
     known = network.parameters["it"]
-    weight = rng.choice([-127, -90, 90, 127], known.weight.shape).astype(np.int8)
-    parameters = replace(known, weight=weight, scale=known.scale * np.float32(0.25))
+    codes = rng.choice([-127, -90, 90, 127], known.weight.codes.shape).astype(np.int8)
+    weight = QuantizedTensor(codes, known.weight.channel_scales * np.float32(0.25))
+    parameters = replace(known, weight=weight)
     return replace(network, parameters={"it": parameters})
 
 
@@ -119,8 +121,8 @@ def test_saturation_changes_all_but_depthwise_kernels(name: str) -> None:
 def test_reduced_and_unsigned_weights_are_the_same_everywhere(name: str) -> None:
     network = network_of(LAYERS[name])
     known = network.parameters["it"]
-    reduced = replace(known, weight=(known.weight // 2).astype(np.int8))
-    assert np.abs(reduced.weight).max() <= WIDEST_EXACT
+    reduced = replace(known, weight=replace(known.weight, codes=known.weight.codes // 2))
+    assert np.abs(reduced.weight.codes).max() <= WIDEST_EXACT
     exactly = replace(LAYERS[name], weight_format="int8-exact")
     layers = (*network.workload.layers[:-1], exactly)
     unsigned = replace(network, workload=replace(network.workload, layers=layers))

@@ -1,0 +1,43 @@
+"""`nas formats`: the number formats that a layer can take, and what computes with them."""
+
+from typing import Any
+
+from hw_profiles.graph.formats import FP32, in_integers
+from hw_profiles.registry import names
+from nas.run.reporting import Reporter
+from supernet.formats.loading import load_format
+from supernet.registry import FORMATS
+
+
+def list_formats(reporter: Reporter) -> list[dict[str, Any]]:
+    """Report every registered number format: what it stores, and whether kernels multiply what is stored or
+    the real values that it stands for."""
+    listed = []
+    for name in sorted(names("trilobit.formats", FORMATS)):
+        entry = _described(name)
+        listed.append(entry)
+        scales = f", a scale per {entry['scales_per']}" if entry["scales_per"] else ""
+        tensors = "weights and activations" if entry["activations"] else "weights"
+        reporter.say(
+            f"{name:<10} {entry['bits']:>2} bits of {tensors}, stored as ONNX {entry['onnx']}{scales}; "
+            f"on {entry['on']} activations computed in {entry['computed_in']}"
+        )
+    reporter.say(
+        f"Any weights on {FP32} activations (such as int4/{FP32}) are stored in their format and computed in "
+        f"{FP32}: that saves size, not time."
+    )
+    return listed
+
+
+def _described(name: str) -> dict[str, Any]:
+    number_format = load_format(name)
+    weight, on = number_format.weight, number_format.on
+    return {
+        "name": name,
+        "bits": weight.bits,
+        "onnx": weight.stored_as,
+        "scales_per": str(weight.granularity) if weight.needs_scale else None,
+        "activations": number_format.activation is not None,
+        "on": on,
+        "computed_in": "integers" if in_integers(name, on) else "real numbers",
+    }
