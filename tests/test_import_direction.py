@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from pkgutil import resolve_name
@@ -86,9 +87,14 @@ SHARED = {"hw_profiles", "hw_profiles.runtimes", "hw_profiles.measure", "hw_prof
 NAMES = frozenset(map(dotted, MODULES))
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text())
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that is imported anywhere in the file, `from package import module` as the module."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -1,5 +1,6 @@
 """What every registered predictor promises."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.stats import kendalltau
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.registry import names
+from predictors.accuracy import mlp
 from predictors.predictor import FEWEST, PREDICTORS, MakePredictor, Predictor, load_predictor
 from predictors.table import compile_table
 from supernet.families.family import load_family
@@ -18,6 +20,14 @@ from supernet.space.space import Genomes
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()
 COSTS = compile_table(SPACE, FAMILY.terms(), (macs, params))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hasty() -> Iterator[None]:
+    """Networks learn in fewer steps: no promise here is of how much."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlp, "STEPS", 100)
+        yield
 
 
 @pytest.fixture(params=sorted(names("trilobit.predictors", PREDICTORS)))
