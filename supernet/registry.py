@@ -28,3 +28,5 @@ SOURCES: Mapping[str, str] = {
     "imagefolder": "imagefolder:PATH[?size=N]",
     "cifar10": "cifar10:PATH",
 }
+# runs the bytes of a part of a graph that is kept as it is: (model, inputs) -> outputs
+OPAQUE_RUNNER = "hw_profiles.runtimes.ort.opaque:run"

@@ -5,9 +5,10 @@ The layers of a network are reached by name, their sizes come from the workload.
 architecture runs on the one set of weights, with nothing copied and nothing remembered.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from itertools import accumulate
 from typing import Protocol, cast
 
 import torch
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import needs_scale
-from hw_profiles.graph.layer import INPUT, Layer
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
+from supernet.graph.operations import TORCH, Constants, computed, execute
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv
-from supernet.layers.pooling import POOL
 
 IMAGE = "image"  # key of the network's own input
 
@@ -164,20 +165,35 @@ def forward(
 def run(
     net: LayeredNet, quantizers: Quantizers, workload: Workload, images: Tensor, compute: Compute
 ) -> list[Tensor]:
-    """The output of every layer of the lowered workload, in order, as real values."""
-    work, tensors = lower(workload), list[Tensor]()
-    keys = tensor_keys(work)
-    for name, layer, sources, key in zip(work.names, work.layers, work.inputs, keys, strict=True):
-        x = [images if i == INPUT else tensors[i] for i in sources]
+    """Return every tensor of the lowered workload, in order, as real values."""
+    work = lower(workload)
+    keys, first = tensor_keys(work), _first_tensors(work)
+
+    def step(position: int, x: list[Tensor]) -> Sequence[Tensor]:
+        name, layer, source = work.names[position], work.layers[position], work.inputs[position][:1]
         if layer.weighted:
-            step = Step(name, layer, keys[sources[0]] if sources[0] != INPUT else None)
+            weighted = Step(name, layer, keys[source[0]] if source[0] >= 0 else None)
             sized = sized_layer(net.layer(name), layer)
             rounded = quantizers.weight(name, sized.weight, layer.weight_format)
-            y = ACTIVATE[layer.nonlinearity](compute(step, replace(sized, weight=rounded), x[0]))
+            y = compute(weighted, replace(sized, weight=rounded), x[0])
+            outputs: Sequence[Tensor] = (ACTIVATE[layer.activation](y),)
         else:
-            y = _PLAIN[layer.kind](layer, x)
-        tensors.append(y if key is None or layer.keeps_codes else quantizers.tensor(key, y, layer.out_format))
-    return tensors
+            outputs = computed(layer, x)
+        if layer.keeps_codes:
+            return outputs
+        own = keys[first[position] : first[position] + len(outputs)]
+        return [
+            y if key is None else quantizers.tensor(key, y, layer.out_format)
+            for key, y in zip(own, outputs, strict=True)
+        ]
+
+    return execute(work, (images,), step)
+
+
+def _first_tensors(work: Workload) -> list[int]:
+    """Return the first tensor that each layer gives."""
+    ends = list(accumulate(len(layer.outputs) for layer in work.layers))
+    return [end - len(layer.outputs) for end, layer in zip(ends, work.layers, strict=True)]
 
 
 def recalibrated(
@@ -235,7 +251,7 @@ def folding(name: str, sized: SizedLayer, statistics: Statistics) -> tuple[Tenso
 
 
 def tensor_keys(work: Workload) -> tuple[str | None, ...]:
-    """Of each layer of a lowered workload, the name of what its output is a rounding of; None where that is
+    """Return for each tensor of a lowered workload the name of what it is a rounding of; None where it is
     floating point.
 
     A tensor has one name in every policy: that of the layer which gives it, whether that layer rounds it
@@ -243,40 +259,27 @@ def tensor_keys(work: Workload) -> tuple[str | None, ...]:
     curve in fp32 it is the name of the layer that the curve is by itself when lowered.
     """
     return tuple(
-        _key(work, position) if needs_scale(layer.out_format) else None
-        for position, layer in enumerate(work.layers)
+        _key(work, producer) if needs_scale(x.format) else None
+        for x, producer in zip(work.types, work.producers, strict=True)
     )
 
 
 def _key(work: Workload, position: int) -> str:
     layer = work.layers[position]
-    while layer.kind in ("quantize", "dequantize") or layer.keeps_codes:
-        (position,) = work.inputs[position]
-        if position == INPUT:
+    while layer.is_conversion or layer.keeps_codes:
+        (source,) = work.inputs[position]
+        if source < 0:
             return IMAGE
+        position = work.producers[source]
         layer = work.layers[position]
-    fused = layer.nonlinearity in CURVES and layer.kind != "act"
-    return f"{work.names[position]}.{layer.nonlinearity}" if fused else work.names[position]
+    fused = layer.activation in CURVES
+    return f"{work.names[position]}.{layer.activation}" if fused else work.names[position]
 
 
 def _product(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if layer.kind == "linear":
-        return F.linear(x.flatten(1), weight, bias)
-    return F.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, 1, layer.groups)
+    (y,) = TORCH[layer.op](layer, [x], Constants(weight, bias))
+    return y
 
 
 def _affine(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
     return norm.weight[: y.shape[1]], norm.bias[: y.shape[1]]
-
-
-_PLAIN: Mapping[str, Callable[[Layer, list[Tensor]], Tensor]] = {
-    "add": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
-    "add_converted": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0] + x[1]),
-    "mul": lambda layer, x: x[0] * x[1],
-    "act": lambda layer, x: ACTIVATE[layer.nonlinearity](x[0]),
-    "pool": lambda layer, x: x[0].mean((2, 3), keepdim=True),
-    "maxpool": lambda layer, x: POOL["maxpool"](x[0], layer.kernel, layer.stride),
-    "avgpool": lambda layer, x: POOL["avgpool"](x[0], layer.kernel, layer.stride),
-    "quantize": lambda layer, x: x[0],
-    "dequantize": lambda layer, x: x[0],
-}

@@ -1,15 +1,13 @@
 """A subnet on its own: the fp32 workload, lowered, as the program, one torch module per weighted layer."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
-from supernet.layers.activation import ACTIVATE
-from supernet.layers.pooling import POOL
+from supernet.graph.operations import computed, execute
 
 
 class Subnet(nn.Module):
@@ -31,27 +29,16 @@ class Subnet(nn.Module):
         return self.tensors(x)[-1]
 
     def tensors(self, x: Tensor) -> list[Tensor]:
-        """The output of every layer of the workload, in order: what calibration looks at."""
-        tensors: list[Tensor] = []
-        for name, spec, inputs in zip(
-            self.workload.names, self.workload.layers, self.workload.inputs, strict=True
-        ):
-            sources = [x if i == INPUT else tensors[i] for i in inputs]
-            match spec.kind:
-                case "add":
-                    y = ACTIVATE[spec.nonlinearity](sources[0] + sources[1])
-                case "pool":
-                    y = sources[0].mean((2, 3), keepdim=True)
-                case "maxpool" | "avgpool":
-                    y = POOL[spec.kind](sources[0], spec.kernel, spec.stride)
-                case "mul":
-                    y = sources[0] * sources[1]
-                case "linear":
-                    y = self.layer(name)(sources[0].flatten(1))
-                case _:
-                    y = self.layer(name)(sources[0])
-            tensors.append(y)
-        return tensors
+        """Return every tensor of the workload, in order: what calibration looks at."""
+        work = self.workload
+
+        def step(position: int, x: list[Tensor]) -> Sequence[Tensor]:
+            name, layer = work.names[position], work.layers[position]
+            if _module_name(name) not in self.layers:
+                return computed(layer, x)
+            return (self.layer(name)(x[0].flatten(1) if layer.op == "Gemm" else x[0]),)
+
+        return execute(work, (x,), step)
 
 
 def recalibrate(subnet: Subnet, batches: Iterable[Tensor]) -> None:
