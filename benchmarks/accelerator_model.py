@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
 from hw_profiles.graph.layer import Layer, LayerSpec
-from hw_profiles.profiles.published_tables import read_table
+from hw_profiles.profiles.published_tables import PublishedTable, interpolated, read_table
 from hw_profiles.runtimes.analytical.systolic import layer_cost, load_accelerator
 
 TARGET = 0.95  # rank correlation
@@ -83,9 +83,19 @@ def bitfusion_rows(data: Path) -> list[Row]:
     return out
 
 
+def interpolation_errors(table: PublishedTable) -> Numbers:
+    """Return the (n,) relative error of every unit at every inner size, interpolated without that size."""
+    errors = []
+    for curve in table.curves.values():
+        for size in list(curve)[1:-1]:
+            rest = {other: entry for other, entry in curve.items() if other != size}
+            errors.append(abs(interpolated(rest, size).latency_s / curve[size].latency_s - 1))
+    return np.array(errors)
+
+
 def interpolation_row(data: Path) -> Row:
     """Blocks of every inner resolution of the Note 10 table, from the resolutions around it."""
-    error = read_table(data / "ofa" / "note10_latency_lut.json").interpolation_errors()
+    error = interpolation_errors(read_table(data / "ofa" / "note10_latency_lut.json"))
     lower, upper = np.percentile(error, [25, 75])
     tail = {"90th percentile": float(np.percentile(error, 90)), "largest": float(error.max())}
     task = f"Note 10, one map size left out ({len(error)} units)"

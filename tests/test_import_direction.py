@@ -150,6 +150,16 @@ def test_imports_only_what_the_table_allows() -> None:
     assert not {str(path): names for path in MODULES if (names := foreign_imports(path))}
 
 
+def test_the_application_names_no_runtime_but_the_compiler_of_libraries() -> None:
+    """Which one runs a file is the business of the run's device."""
+    folders = {dotted(path.parent / "__init__.py") for path in MODULES}
+    fenced = {name for name in folders if name.startswith("hw_profiles.runtimes.")}
+    fenced -= {"hw_profiles.runtimes.analytical"}
+    found = {str(path) for path in MODULES if any(inside(name, fenced) for name in imports(path))}
+    libraries = {f"nas/export/library/{name}.py" for name in ("limits", "to_tvm", "check")}
+    assert {path for path in found if path.startswith("nas/")} <= libraries
+
+
 def test_the_table_names_only_what_exists() -> None:
     assert set(MAY_IMPORT) <= NAMES
 

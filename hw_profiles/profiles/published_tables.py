@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec, at_size
+from hw_profiles.graph.layer import Layer, LayerSpec, at_size, changed
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, is_uncounted
 from hw_profiles.profiles.profile import DeviceProfile
@@ -149,7 +148,7 @@ class PublishedTable:
 
     def find(self, layer: Layer) -> Answer:
         """The figure of a unit: as measured, or piecewise linear in the map's area between two sizes."""
-        layer = layer if self.knows_activations else replace(layer, activation="none")
+        layer = layer if self.knows_activations else changed(layer, activation="none")
         entry = self.entries.get(layer) or self.parts.get(layer)
         if entry is not None:
             return Answer("measured", entry.latency_s, entry.energy_j)
@@ -162,7 +161,7 @@ class PublishedTable:
         if not sizes[0] <= wanted <= sizes[-1]:
             reach = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
             return Answer("missing", reason=f"measured for maps of {reach} positions, not of {wanted}")
-        return _interpolated(curve, wanted)
+        return interpolated(curve, wanted)
 
     def coverage(self, layers: Iterable[Layer]) -> Coverage:
         """How far the table reaches for these units, each counted once."""
@@ -173,15 +172,6 @@ class PublishedTable:
         }
         missing = {layer: answers[layer].reason for layer in chosen["missing"]}
         return Coverage(self.name, chosen["measured"], chosen["interpolated"], missing, chosen["uncounted"])
-
-    def interpolation_errors(self) -> NDArray[np.float64]:
-        """(n,) relative error of every unit at every inner size, interpolated without that size."""
-        errors = []
-        for curve in self.curves.values():
-            for size in list(curve)[1:-1]:
-                rest = {other: entry for other, entry in curve.items() if other != size}
-                errors.append(abs(_interpolated(rest, size).latency_s / curve[size].latency_s - 1))
-        return np.array(errors)
 
     def device(self) -> DeviceInfo:
         """The table in place of a device."""
@@ -436,7 +426,7 @@ def _sizeless(layer: Layer) -> Layer:
     return at_size(layer, side, side)
 
 
-def _interpolated(curve: Mapping[int, Entry], wanted: int) -> Answer:
+def interpolated(curve: Mapping[int, Entry], wanted: int) -> Answer:
     sizes, entries = np.array(list(curve), np.float64), list(curve.values())
     latency_s = float(np.interp(wanted, sizes, [entry.latency_s for entry in entries]))
     joules = [entry.energy_j for entry in entries if entry.energy_j is not None]

@@ -83,6 +83,9 @@ class Dialect:
     notation: Literal["qdq", "integer"] = "qdq"
     activations: Literal["uint8", "int8"] = "uint8"
 
+    def __str__(self) -> str:
+        return f"{self.notation} with {self.activations} activations"
+
 
 class Executable(Protocol):
     """A compiled artifact, ready to run."""

@@ -1,6 +1,7 @@
 """What devices there are, and a recorded one made to cover a space."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.registry import DEVICES, names
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
-from hw_profiles.runtimes.plugin import device_kind, open_device
+from hw_profiles.runtimes.plugin import DeviceKind, device_kind, open_device
 
 MOST_LACKING = 0.1  # of the units of a space, that are predicted where a recorded profile lacks them
 
@@ -33,16 +34,26 @@ def covering(backend: RecordedDevice, layers: Sequence[Layer], name: str) -> Rec
     return backend.replaying(fill(backend.profile, layers, rng=np.random.default_rng(0)))
 
 
-def available_devices() -> Iterator[dict[str, str]]:
-    """Yield what `--device` takes here: the name to write, and what it is."""
+def available_devices() -> Iterator[dict[str, Any]]:
+    """Yield what `--device` takes here: the name to write, what it is, its options, and where it is a runtime
+    of this machine the pairs of number formats (weights, activations) that it has kernels for.
+    """
     for name in sorted(names("trilobit.devices", DEVICES)):
         kind = device_kind(name)
-        if kind.required:
-            yield {"name": f"{name}:{kind.metavar}", "what": kind.summary}
-            continue
-        try:
-            info = open_device(name).describe()
-        except TrilobitError as error:
-            yield {"name": name, "what": f"not usable here: {error}"}
-            continue
-        yield {"name": name, "what": f"{info.engine} {info.engine_version}, {info.provider}, on {info.cpu}"}
+        shown = f"{name}:{kind.metavar}" if kind.required else name
+        options = {key: option.allowed for key, option in kind.table.items()}
+        yield {"name": shown, "what": kind.summary, "options": options, "formats": [], **_opened(name, kind)}
+
+
+def _opened(name: str, kind: DeviceKind) -> dict[str, Any]:
+    """Return what a device says of itself; nothing of one that needs a file."""
+    if kind.required:
+        return {}
+    try:
+        device = open_device(name)
+        info = device.describe()
+    except TrilobitError as error:
+        return {"what": f"not usable here: {error}"}
+    formats = sorted(map("/".join, device.runtime.formats)) if device.runtime else []
+    what = f"{info.engine} {info.engine_version}, {info.provider}, on {info.cpu}"
+    return {"what": what, "formats": formats}

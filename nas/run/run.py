@@ -20,7 +20,7 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import HOST, device_kind, host_runtime
-from hw_profiles.runtimes.runtime import Runtime
+from hw_profiles.runtimes.runtime import Dialect, Runtime
 from nas.run.config import RunConfig
 from nas.run.config_file import read_config, render_config
 from nas.run.default_formats import formats_of_layers, with_exact
@@ -94,9 +94,19 @@ class Run:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What runs the files that are shipped: the device's own where it takes them, else this machine's."""
+        """What runs the files that are shipped: the device's own where it takes them, else this machine's.
+
+        Raises:
+            TrilobitError: it wants them written otherwise than they are.
+        """
         own = self._device.runtime
-        return own if own is not None and own.artifact == "onnx" else host_runtime()
+        runtime = own if own is not None and own.artifact == "onnx" else host_runtime()
+        if runtime.dialect != Dialect():
+            raise TrilobitError(
+                f"device {self.config.device.name!r} wants networks written in {runtime.dialect}; "
+                f"they are written in {Dialect()}"
+            )
+        return runtime
 
     @property
     def recorded(self) -> bool:
@@ -256,6 +266,8 @@ def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
     """
     run, world = Run(folder, config), current_world()
     run.backend.describe()
+    if run.backend.runtime is not None:  # what is executed later is refused now
+        run.runtime.describe()
     with first_alone(world):
         run.family.space()
     environment = _environment(run, command)

@@ -329,13 +329,6 @@ def test_coverage_is_one_line() -> None:
 # -- the published files -------------------------------------------------
 
 
-def test_a_size_left_out_is_found_again_from_its_neighbours(data_file: DataFile) -> None:
-    errors = read_table(data_file("ofa/note10_latency_lut.json")).interpolation_errors()
-    assert len(errors) == 242
-    assert np.median(errors) < 0.015
-    assert errors.max() < 0.05
-
-
 @pytest.mark.parametrize(
     ("name", "units"),
     [
