@@ -20,7 +20,7 @@ def aims_of(config: RunConfig, targets: Targets, largest: dict[str, float]) -> V
     bounds = [np.nan if o.bound is None else o.bound for o in targets.objectives]
     if not rows and np.isnan(bounds).all():
         raise TrilobitError(
-            f"searcher {config.search.searcher} needs to know where to go: give an aim, such as "
+            f"searcher {config.search.searcher} needs to know where to go: give a reference point, such as "
             f"--aim 'latency=60%', or a limit on one of {', '.join(o.name for o in targets.objectives)}"
         )
     return to_min(targets.objectives, np.array(rows or [bounds], np.float64))
@@ -30,7 +30,8 @@ def _row(text: str, targets: Targets, largest: dict[str, float]) -> list[float]:
     names, aims = [o.name for o in targets.objectives], parse_aim(text)
     if others := [name for name in aims if name not in names]:
         raise TrilobitError(
-            f"aim {text!r}: {', '.join(others)} is no objective of the search ({', '.join(names)})"
+            f"reference point {text!r}: {', '.join(others)} is no objective of the search "
+            f"({', '.join(names)})"
         )
     values = {name: limit.resolve(largest.get(name, np.nan)) for name, limit in aims.items()}
     return [values.get(name, np.nan) for name in names]

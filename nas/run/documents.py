@@ -141,8 +141,8 @@ class Enough:
         name, n, most: the kind, how many were evaluated and how many could have been.
         why: in words.
         gain: of Kendall's tau that the next batch promised; None where no curve was drawn.
-        curve: held-out error of the sampler's own model after learning from some, and from all; on the scale
-            of `evened`.
+        curve: held-out error of the sampler's own model after learning from some, and from all; on rank-based
+            scores.
     """
 
     name: str

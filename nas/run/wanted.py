@@ -72,8 +72,8 @@ def parse_aim(text: str) -> Mapping[str, Limit]:
         name, equals, value = (word.strip() for word in part.partition("="))
         if not equals or name not in objectives() or name in aims:
             raise TrilobitError(
-                f"aim {shown(text)}: write objectives ({', '.join(objectives())}), each once and with a "
-                "value, such as accuracy=95%,latency=0.3ms"
+                f"reference point {shown(text)}: write objectives ({', '.join(objectives())}), each once and "
+                "with a value, such as accuracy=95%,latency=0.3ms"
             )
         aims[name] = parse_limit(value, objective(name))
     return aims

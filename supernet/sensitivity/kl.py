@@ -38,8 +38,8 @@ class Damage:
         for name, values in self.options.items():
             if not values or values[0] != 0 or not np.isfinite(values).all() or min(values) < 0:
                 raise TrilobitError(
-                    f"damage of {name} is {list(values)}; wanted finite numbers from 0 on, the first of them "
-                    "0: delete damage.json and run `nas fit` again"
+                    f"sensitivity of {name} is {list(values)}; wanted finite numbers from 0 on, the "
+                    "first of them 0: delete damage.json and run `nas fit` again"
                 )
 
 

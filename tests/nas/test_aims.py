@@ -32,7 +32,7 @@ def test_without_aims_the_limits_count() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ((), "needs to know where to go: give an aim"),
+        ((), "needs to know where to go: give a reference point"),
         (("macs=3M",), "macs is no objective of the search"),
         (("speed=3M",), "write objectives"),
         (("latency",), "write objectives"),

@@ -87,6 +87,6 @@ def test_a_damaged_file_is_named(run: Run) -> None:
     values = document["options"]["stem.format"]  # of one number format more where integer sums saturate
     document["options"]["stem.format"] = [0.0, *[-1.0] * (len(values) - 1)]
     path(run).write_text(json.dumps(document))
-    with pytest.raises(TrilobitError, match=r"damage of stem\.format is \[0\.0, -1\.0"):
+    with pytest.raises(TrilobitError, match=r"sensitivity of stem\.format is \[0\.0, -1\.0"):
         run_damage(run)
     path(run).write_text(content)
