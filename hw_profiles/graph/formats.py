@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.registry import load
+from hw_profiles.registry import load, names
 
 Grid = NDArray[np.float32]
 FP32 = "fp32"  # the baseline that other formats are compared with
@@ -201,6 +201,7 @@ ELEMENTS: Mapping[str, ElementTypes] = {
     },
     "int8-exact": ElementTypes(Int(8), None, scaled=True, multiplied=True, unsigned=True),
 }
+_BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 
 
 def element_types(name: str) -> ElementTypes:
@@ -218,7 +219,9 @@ def _of_plugin(name: str) -> ElementTypes:
     return elements
 
 
-_BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
+def is_known(*formats: str) -> bool:
+    """Return whether all of these names are registered here; profiles of other installations have others."""
+    return all(name in ELEMENTS or name in names("trilobit.formats", _BUILTIN) for name in formats)
 
 
 def needs_scale(name: str) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw_profiles.errors import one_line
+from hw_profiles.graph.formats import is_known, needs_scale
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Clock
@@ -47,11 +48,25 @@ class FileRuntime:
         """None that it names."""
         return frozenset()
 
+    def has_kernel(self, weight: str, activation: str) -> bool:
+        """Return whether it has kernels for weights and activations as they are stored."""
+        return (weight, activation) in self.formats
+
+    def runs(self, weight: str, activation: str) -> bool:
+        """Return whether it runs such weights on such activations: by a kernel for them, or for size only, in
+        real numbers that the file makes of the weights: by the kernel of these.
+        """
+        real = not needs_scale(activation) and self.has_kernel(activation, activation)
+        return real or self.has_kernel(weight, activation)
+
     def supports(self, layer: Layer) -> bool:
         """Return whether it has the operation, in the formats that the layer asks for."""
+        weight, activation = layer.weight_format, layer.activation_format
+        if not is_known(weight, activation):
+            return False
         if layer.weighted or layer.kind == "mbconv":
-            return layer.kind in self.ops and (layer.weight_format, layer.activation_format) in self.formats
-        return layer.kind in self.ops and layer.activation_format in {act for _, act in self.formats}
+            return layer.kind in self.ops and self.runs(weight, activation)
+        return layer.kind in self.ops and self.has_kernel(activation, activation)
 
     def why_not(self, layer: Layer) -> str:
         """Return which operation, or which pair of formats, it lacks."""

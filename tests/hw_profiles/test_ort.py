@@ -12,6 +12,7 @@ from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.energy import Domain, Meter
 from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.ort.runtime import expected_kernels
 from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.runtimes.runtime import Job
 from nas.stages.profile import emit_with_random_numbers
@@ -35,7 +36,17 @@ def test_runs_these_formats(pair: tuple[str, str]) -> None:
     assert open_device("ort").supports(conv(*pair))
 
 
-@pytest.mark.parametrize("pair", [("fp16", "fp16"), ("int4", "int4"), ("int8", "fp32"), ("int8", "int6")])
+@pytest.mark.parametrize("pair", [("int8", "fp32"), ("int4", "fp32"), ("fp16", "fp32")])
+def test_weights_of_any_format_run_in_reals_for_size_only(pair: tuple[str, str]) -> None:
+    device = open_device("ort")
+    assert device.supports(conv(*pair))
+    assert pair not in device.runtime.formats
+    assert expected_kernels(single(conv(*pair)))["Conv"] == 1
+
+
+@pytest.mark.parametrize(
+    "pair", [("fp16", "fp16"), ("int4", "int4"), ("fp32", "int8"), ("int8", "int6"), ("int7", "int8")]
+)
 def test_and_not_these(pair: tuple[str, str]) -> None:
     assert not open_device("ort").supports(conv(*pair))
 

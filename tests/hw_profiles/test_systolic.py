@@ -152,8 +152,7 @@ def test_what_it_cannot_run_is_an_error_and_the_others_go_on() -> None:
     measured = SystolicDevice(accelerator="bitfusion").measure([Job(w, refuse) for w in works], MeasurePlan())
     assert [one.error for one in measured] == [
         None,
-        "bitfusion cannot run 'conv 8x4x4>8 k1s1g1 none w=fp32 a=fp32'; "
-        "it computes in int2, int4, int6, int8",
+        "bitfusion cannot run 'conv 8x4x4>8 k1s1g1 none w=fp32 a=fp32'; it computes in 2, 4, 6, 8 bits",
         None,
     ]
 

@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import in_integers, is_integer, is_known, tensor_bits, weight_bits
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Job
 
-FORMATS = {"int2": 2, "int4": 4, "int6": 6, "int8": 8}  # what the array can compute in
+WIDTHS = (2, 4, 6, 8)  # bits that the array can compute in; others run as the next wider ones
 FP32_BITS = 32
 UNITS = {
     "rows": "fusion units",
@@ -293,22 +294,25 @@ def _best(
 
 def layer_cost(device: Accelerator, layer: Layer) -> Cost | None:
     """Cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
+    if not is_known(layer.weight_format, layer.activation_format):
+        return None
     if layer.is_add or layer.kind in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
         return _streaming_cost(device, layer)
-    if not layer.weighted or {layer.weight_format, layer.activation_format} - set(FORMATS):
+    if not layer.weighted or not in_integers(layer.weight_format, layer.activation_format):
         return None
     if layer.groups > 1 and not (layer.depthwise and layer.out_channels == layer.in_shape[0]):
         return None
     # narrow operands may always run as wider ones: for a few channels that is faster
-    modes = itertools.product(_no_narrower(layer.weight_format), _no_narrower(layer.activation_format))
+    bits = weight_bits(layer.weight_format), tensor_bits(layer.activation_format)
+    modes = itertools.product(*map(_no_narrower, bits))
     costs = [cost for mode in modes if (cost := _mode_cost(device, layer, *mode)) is not None]
     return min(
         costs, key=lambda one: (one.cycles, device.energy_j(one.computing, one.moved_bits)), default=None
     )
 
 
-def _no_narrower(fmt: str) -> tuple[int, ...]:
-    return tuple(bits for bits in FORMATS.values() if bits >= FORMATS[fmt])
+def _no_narrower(bits: int) -> tuple[int, ...]:
+    return tuple(width for width in WIDTHS if width >= bits)
 
 
 def _mode_cost(device: Accelerator, layer: Layer, weight_bits: int, activation_bits: int) -> Cost | None:
@@ -332,8 +336,10 @@ def _streaming_cost(device: Accelerator, layer: Layer) -> Cost | None:
     fp32 stands only where a network begins and ends: the array cannot compute in it, so sums and pooling in
     fp32 are none of its layers. A linear layer's fp32 output needs no extra: partial sums are as wide.
     """
-    bits = FORMATS.get(layer.activation_format)
-    if bits is None or bits > device.max_bits:
+    if not is_integer(layer.activation_format):
+        return None
+    bits = tensor_bits(layer.activation_format)
+    if bits > device.max_bits:
         return None
     in_bits, out_bits = (FP32_BITS if fmt == FP32 else bits for fmt in (layer.in_format, layer.out_format))
     moved = math.prod(layer.in_shape) * in_bits * (2 if layer.is_add else 1)
@@ -401,8 +407,10 @@ class SystolicDevice:
         for layer in layers:
             cost = layer_cost(array, layer)
             if cost is None:
-                known = ", ".join(FORMATS)
-                return Measurement(error=f"{array.name} cannot run {layer.key()!r}; it computes in {known}")
+                known = ", ".join(map(str, WIDTHS))
+                return Measurement(
+                    error=f"{array.name} cannot run {layer.key()!r}; it computes in {known} bits"
+                )
             latency_s += cost.cycles / array.clock
             energy_j += array.energy_j(cost.computing, cost.moved_bits)
         return Measurement((latency_s,), energy_j=energy_j)

@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections import Counter
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,17 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import (
+    ELEMENTS,
+    FLOAT16,
+    FLOAT32,
+    element_types,
+    in_integers,
+    is_integer,
+    is_known,
+    tensor_bits,
+    weight_bits,
+)
 from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
@@ -32,11 +44,7 @@ from hw_profiles.runtimes.ort.integer_sums import (
 from hw_profiles.runtimes.ort.options import OrtOptions
 from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
 
-# (weights, activations) that run on every provider; weights of fewer bits on the kernels of int8
-PRECISIONS = (
-    ("fp32", "fp32"),
-    *((weights, "int8") for weights in ("int8", "int8-exact", "int6", "int4", "int2")),
-)
+CODE_BITS = 8  # of activations and weights that its integer kernels multiply
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
 OPS = (
     *("stem", "conv", "linear", "add", "add_converted", "pool", "maxpool", "avgpool"),
@@ -208,9 +216,18 @@ class OrtRuntime(FileRuntime):
 
     @property
     def formats(self) -> frozenset[tuple[str, str]]:
-        """What every provider has, and half precision where there is hardware for it."""
-        half = (("fp16", "fp16"),) if self._short in HALF_PROVIDERS else ()
-        return frozenset((*PRECISIONS, *half))
+        """What of the built-in formats it has kernels for."""
+        return frozenset((w, a) for w, a in product(ELEMENTS, repeat=2) if self.has_kernel(w, a))
+
+    def has_kernel(self, weight: str, activation: str) -> bool:
+        """Return whether every provider has it, or it is half precision and there is hardware for that;
+        weights of fewer bits run on the kernels of 8.
+        """
+        if in_integers(weight, activation):
+            return tensor_bits(activation) == CODE_BITS >= weight_bits(weight)
+        element = element_types(activation).tensor
+        half = element == FLOAT16 and self._short in HALF_PROVIDERS
+        return weight == activation and (element == FLOAT32 or half)
 
     @property
     def integer_kernels(self) -> frozenset[str]:
@@ -234,7 +251,8 @@ class OrtRuntime(FileRuntime):
 
     def why_not(self, layer: Layer) -> str:
         """Return which operation, or which pair of formats, the provider lacks."""
-        narrow = layer.activation_format in ("int6", "int4")
+        activation = layer.activation_format
+        narrow = is_known(activation) and is_integer(activation) and tensor_bits(activation) < CODE_BITS
         reason = "; its integer kernels read activations of 8 bits" if narrow else ""
         return f"{super().why_not(layer)} on {self._short}{reason}"
 
