@@ -28,11 +28,12 @@ from hw_profiles.graph.layer import FP32
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.search.algorithms.evolution import spread_sample
 from nas.stages.sample import vary_share
-from supernet.data.dataset import Dataset, load_data
 from supernet.families.apq import ApqFamily
 from supernet.families.mbconv import MBConvArch
 from supernet.space.space import Candidate, Genomes, in_fp32
-from supernet.tasks.evaluate import calibration_images, network_builder, simulated_accuracy
+from supernet.tasks.evaluate import calibration_examples, network_builder, simulated_metric
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
 from supernet.train.loop import load_supernet, train
@@ -65,7 +66,7 @@ class SmallImages(ApqFamily):
         return PIXELS
 
 
-def trained(family: ApqFamily, dataset: Dataset, folder: Path, reporter: Reporter) -> nn.Module:
+def trained(family: ApqFamily, dataset: ImageClassification, folder: Path, reporter: Reporter) -> nn.Module:
     """The supernet, trained or with its training finished: a pass that is stopped, and one that ends it."""
     begun, ended, done = folder / "begun.pt", folder / "supernet.pt", 0
 
@@ -86,7 +87,7 @@ def trained(family: ApqFamily, dataset: Dataset, folder: Path, reporter: Reporte
     return load_supernet(family, ended)
 
 
-def part(dataset: Dataset, n: int) -> Dataset:
+def part(dataset: ImageClassification, n: int) -> ImageClassification:
     """With `n` of the training images."""
     rows = np.random.default_rng(SEED).permutation(len(dataset.train))[:n]
     return replace(dataset, train=dataset.train[rows])
@@ -102,17 +103,19 @@ def drawn(family: ApqFamily, n: int) -> Genomes:
     return np.concatenate((corners, space.canonical(chosen.astype(np.int16))))
 
 
-def evaluator(family: ApqFamily, net: nn.Module, dataset: Dataset) -> Callable[[Candidate], float]:
+def evaluator(
+    family: ApqFamily, net: nn.Module, dataset: ImageClassification
+) -> Callable[[Candidate], float]:
     """Share of right labels of a network, in 0..1."""
     scales = first_quantizers(family, net, dataset, images=SCALED, seed=SEED).eval()
-    calibration = calibration_images(dataset, seed=SEED)[np.arange(CALIBRATED)]
+    calibration = calibration_examples(dataset, seed=SEED)[np.arange(CALIBRATED)]
     rows = np.random.default_rng([SEED, 6]).permutation(len(dataset.validation))[:EVALUATED]
     images, plain = dataset.validation[rows], family.formats.index(FP32)
 
     def accuracy(candidate: Candidate) -> float:
         quantizers = None if candidate.genes[0] == plain else scales  # the first gene is `policy`
         network = network_builder(family, net, candidate, dataset, calibration, quantizers)(candidate)
-        return simulated_accuracy(network, images, dataset)
+        return simulated_metric(network, images, dataset)
 
     return accuracy
 
@@ -152,7 +155,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=SAMPLES, metavar="NPZ", help="default: %(default)s")
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    reporter, dataset = PlainReporter(), load_data(arguments.data, seed=SEED, cache=arguments.folder)
+    reporter, dataset = PlainReporter(), load_images(arguments.data, seed=SEED, cache=arguments.folder)
     family = SmallImages("apq-proxyless", dataset.channels, len(dataset.classes))
     net = trained(family, dataset, arguments.folder, reporter)
     space = family.space()

@@ -39,7 +39,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.profiles.whole_networks import measure_patiently
 from hw_profiles.runtimes.runtime import Job
-from nas.checks.parity import file_predictions
+from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit
 from nas.evaluation.evaluate import Evaluator
 from nas.export.library.to_tvm import LIBRARY, build_library, run_library
@@ -51,7 +51,6 @@ from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
 from nas.stages.pipeline import run_stage
 from predictors.table import distinct_layers
-from supernet.data.dataset import to_batch
 from supernet.graph.quantized_graph import Network
 from supernet.space.space import Genomes, row_keys
 
@@ -188,7 +187,7 @@ def test(
         network = evaluator.network(candidate)
         model = emit(network, batch=run.config.device.batch)
         jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
-        right.append(_labels(run, network, model) == run.dataset.test.labels)
+        right.append(_labels(run, network, model) == run.images.test.labels)
         print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
     plan = replace(run.plan, rounds=effort.timed, waiting_s=WAITING_S)
     latencies = measure_patiently(run.backend, jobs, plan)
@@ -201,13 +200,13 @@ def test(
 
 def _labels(run: Run, network: Network, model: bytes) -> NDArray[np.int64]:
     """(n,) what the exported network predicts for the test part: the ONNX file, or TVM's library."""
-    data = run.dataset
+    data = run.images
     if run.backend.describe().engine != "apache-tvm":
-        return file_predictions(model, data.test, data)
+        return file_outputs(model, data.test, data).argmax(axis=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
         path.write_bytes(build_library(network).code)
-        pixels = to_batch(data.test, data, network.workload.in_shape[1]).contiguous().numpy()
+        pixels = data.inputs(data.test, network.workload.in_shape[1]).contiguous().numpy()
         return np.asarray(run_library(path, pixels, len(data.classes)).argmax(axis=1))
 
 

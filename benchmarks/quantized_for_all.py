@@ -15,11 +15,12 @@ import numpy as np
 from harness import Row, interquartile_range, one_core, parse_arguments, report
 from torch import nn
 
-from supernet.data.dataset import Dataset, load_data
 from supernet.families.family import Family, load_family
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 from supernet.train.loop import TrainConfig, load_supernet, train
 from supernet.train.policies import Policies, find_policies
 from supernet.train.quantized import QuantizedPhase, first_quantizers, load_quantized, train_quantized
@@ -50,7 +51,12 @@ class Trained:
 
 
 def train_all(
-    family: Family, dataset: Dataset, recipe: TrainConfig, phase: QuantizedPhase, folder: Path, seed: int
+    family: Family,
+    dataset: ImageClassification,
+    recipe: TrainConfig,
+    phase: QuantizedPhase,
+    folder: Path,
+    seed: int,
 ) -> Trained:
     """All supernets of one seed."""
     path = folder / f"{seed}.pt"
@@ -78,9 +84,11 @@ def networks(family: Family, policies: Policies, bits: int, n: int) -> Iterator[
         yield space.candidate(space.canonical(uniform[None])[0])
 
 
-def accuracies(family: Family, trained: Trained, dataset: Dataset, bits: int, n: int) -> Accuracies:
+def accuracies(
+    family: Family, trained: Trained, dataset: ImageClassification, bits: int, n: int
+) -> Accuracies:
     """Test accuracies of simulated integer networks."""
-    calibration, policies = calibration_images(dataset, seed=0), find_policies(family)
+    calibration, policies = calibration_examples(dataset, seed=0), find_policies(family)
     ways = {
         "ours": trained.joint,
         "calibration, Double Rounding": trained.fp32,
@@ -90,12 +98,12 @@ def accuracies(family: Family, trained: Trained, dataset: Dataset, bits: int, n:
     for candidate in networks(family, policies, bits, n):
         for name, (net, scales) in ways.items():
             network = build_network(family, net, candidate, dataset, calibration, scales)
-            found[name].append(simulated_accuracy(network, dataset.test, dataset))
+            found[name].append(simulated_metric(network, dataset.test, dataset))
         plain = build_network(family, trained.fp32[0], candidate, dataset, calibration)
-        found["calibration"].append(simulated_accuracy(plain, dataset.test, dataset))
+        found["calibration"].append(simulated_metric(plain, dataset.test, dataset))
         fp32 = _in_fp32(family, policies, candidate)
         exact = build_network(family, trained.joint[0], fp32, dataset, calibration)
-        found["fp32"].append(simulated_accuracy(exact, dataset.test, dataset))
+        found["fp32"].append(simulated_metric(exact, dataset.test, dataset))
     return found
 
 
@@ -134,7 +142,7 @@ def main() -> None:
     found: dict[int, list[Accuracies]] = {bits: [] for bits in WIDTHS}
     with one_core(), tempfile.TemporaryDirectory() as folder:
         for seed in range(1 if quick else arguments.seeds):
-            dataset = load_data("digits", seed=seed)
+            dataset = load_images("digits", seed=seed)
             trained = train_all(family, dataset, recipe, phase, Path(folder), seed)
             for bits in WIDTHS:
                 found[bits].append(accuracies(family, trained, dataset, bits, 1 if quick else RANDOM))

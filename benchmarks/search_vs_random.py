@@ -32,7 +32,7 @@ from nas.search.searcher import make_searcher
 from nas.stages.sample import run_sample, sampled
 from nas.stages.search import run_search
 from nas.stages.search_context import Measurements, SearchContext, measured_values, prepare_search
-from supernet.data.dataset import Dataset
+from supernet.tasks.image_classification import ImageClassification
 
 QUICK = (SampleSection(fp32=30, quantized=30), {"rounds": 2, "finalists": 8, "budget": 5_000})
 FULL = (SampleSection(fp32=50, quantized=40), {"rounds": 3, "finalists": 12, "budget": 20_000})
@@ -44,10 +44,10 @@ class SeededRun(Run):
     with.
     """
 
-    split: Dataset
+    split: ImageClassification
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> ImageClassification:
         return self.split
 
 
@@ -71,7 +71,7 @@ class Outcome:
 
 def seeded(run: Run, folder: Path, config: RunConfig) -> SeededRun:
     """A run in `folder` that has copies of the profile and the supernet of `run`, and nothing else."""
-    again = SeededRun(folder, config, run.dataset)
+    again = SeededRun(folder, config, run.images)
     for source, target in (
         (run.profile_path, again.profile_path),
         (run.checkpoint_path, again.checkpoint_path),

@@ -27,7 +27,7 @@ from nas.run.run import Run, find_run
 from supernet.families.family import Family, load_family
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, simulated_accuracy
+from supernet.tasks.evaluate import build_network, simulated_metric
 from supernet.train.initial import NONE
 from supernet.train.loop import load_supernet, train
 
@@ -70,8 +70,8 @@ def accuracies(
     """Test accuracy of each."""
     calibration = Evaluator(run).calibration
     for candidate in chosen:
-        network = build_network(family, net, candidate, run.dataset, calibration, quantizers)
-        yield simulated_accuracy(network, run.dataset.test, run.dataset)
+        network = build_network(family, net, candidate, run.images, calibration, quantizers)
+        yield simulated_metric(network, run.images.test, run.images)
 
 
 def alone_accuracy(
@@ -88,7 +88,7 @@ def alone_accuracy(
         path = run.folder / "alone" / f"{candidate.id}.pt"
         config = replace(run.config.train, schedule="largest", init=init, evaluate_every=0)
         with progress_bar(reporter, f"alone {number}", 1) as update:
-            for progress in train(only, run.dataset, config, path, seed=run.config.seed):
+            for progress in train(only, run.images, config, path, seed=run.config.seed):
                 update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
         init = str(path)
     net = load_supernet(only, path)
@@ -108,7 +108,7 @@ def main() -> None:
     runs = [find_run(folder) for folder in arguments.run]
     run = runs[-1]
     torch.set_num_threads(run.config.train.threads)
-    data, trained = run.dataset, Evaluator(run)
+    data, trained = run.images, Evaluator(run)
     net, quantizers = trained.supernet, trained.quantizers
     family = run.family
     if quantizers is None:  # weights serve every format

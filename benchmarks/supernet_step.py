@@ -16,12 +16,12 @@ from harness import Row, interleaved_s, interquartile_range, one_core, parse_arg
 from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs
-from supernet.data.dataset import Dataset, to_batch
 from supernet.data.images import Images
 from supernet.families.family import Family, load_family
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
-from supernet.train.losses import label_loss
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.losses import label_loss
 from supernet.train.malloc import keep_freed_memory
 
 SPACE, PIXELS, CLASSES = "cifar-mbconv", 32, 10
@@ -37,21 +37,21 @@ def random_images(n: int, *, rng: np.random.Generator) -> Images:
     return Images(pixels, rng.integers(0, CLASSES, n))
 
 
-def random_dataset(n: int) -> Dataset:
+def random_dataset(n: int) -> ImageClassification:
     """`n` images of search-validation, and enough others."""
     rng = np.random.default_rng(0)
     train, validation = random_images(1_000, rng=rng), random_images(n, rng=rng)
     names = tuple(map(str, range(CLASSES)))
-    return Dataset("random", names, train, validation, train[:1], (0.5,) * 3, (0.3,) * 3)
+    return ImageClassification("random", names, train, validation, train[:1], (0.5,) * 3, (0.3,) * 3)
 
 
 def step_of(
-    net: nn.Module, forward: Callable[[Tensor], Tensor], dataset: Dataset, batch: int
+    net: nn.Module, forward: Callable[[Tensor], Tensor], dataset: ImageClassification, batch: int
 ) -> partial[None]:
     """A training step of `net`, which runs as `forward`."""
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True)
     part = dataset.train[:batch]
-    x, labels = to_batch(part, dataset, PIXELS), torch.from_numpy(part.labels)
+    x, labels = dataset.inputs(part, PIXELS), torch.from_numpy(part.labels)
     return partial(_step, net.train(), forward, optimiser, x, labels)
 
 
@@ -68,7 +68,7 @@ def _step(
     optimiser.step()
 
 
-def step_rows(family: Family, dataset: Dataset, *, batch: int, repeats: int) -> Iterator[Row]:
+def step_rows(family: Family, dataset: ImageClassification, *, batch: int, repeats: int) -> Iterator[Row]:
     """Seconds of a step of both, and their ratio."""
     largest = family.corners()["largest/fp32"]
     elastic = family.supernet(rng=np.random.default_rng(0)).to(memory_format=torch.channels_last)
@@ -95,19 +95,19 @@ def step_rows(family: Family, dataset: Dataset, *, batch: int, repeats: int) -> 
     )
 
 
-def evaluation_rows(family: Family, dataset: Dataset, *, repeats: int) -> Iterator[Row]:
+def evaluation_rows(family: Family, dataset: ImageClassification, *, repeats: int) -> Iterator[Row]:
     """Seconds of an evaluation in each format, of a subnet of about `MACS`."""
     space, supernet = family.space(), family.supernet(rng=np.random.default_rng(0)).eval()
     drawn = [space.candidate(row) for row in space.sample(DRAWN, rng=np.random.default_rng(0))]
     chosen = min(drawn, key=lambda candidate: abs(mega_macs(family, candidate) - MACS / 1e6))
-    calibration = calibration_images(dataset, seed=0)
+    calibration = calibration_examples(dataset, seed=0)
     for fmt in family.formats:  # type: ignore[attr-defined]
         candidate = uniform(family, chosen, fmt)
         seconds = []
         for _ in range(repeats):
             start = time.perf_counter()
             network = build_network(family, supernet, candidate, dataset, calibration)
-            simulated_accuracy(network, dataset.validation, dataset)
+            simulated_metric(network, dataset.validation, dataset)
             seconds.append(time.perf_counter() - start)
         task = (
             f"evaluation, {fmt}, {mega_macs(family, candidate):.1f} MMACs, {len(dataset.validation):,} images"

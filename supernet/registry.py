@@ -22,8 +22,14 @@ FORMATS: Mapping[str, str] = {
     "int4": "supernet.formats.builtin:INT4",
     "int2": "supernet.formats.builtin:INT2",
 }
-# kind of data -> how it is written
+DATA = "trilobit.data"  # entry points of readers of data
 SOURCES: Mapping[str, str] = {
+    "digits": "supernet.tasks.image_sources:read_digits",
+    "imagefolder": "supernet.tasks.image_sources:read_image_folder",
+    "cifar10": "supernet.tasks.image_sources:read_cifar10",
+}
+# how their sources are written
+SOURCE_FORMS: Mapping[str, str] = {
     "digits": "digits",
     "imagefolder": "imagefolder:PATH[?size=N]",
     "cifar10": "cifar10:PATH",

@@ -51,8 +51,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.streams",
     },
     "supernet.solvers.multiple_choice": {"numpy", "scipy", "hw_profiles.errors"},
-    "supernet.data.dataset": {
-        *("torch", "numpy", "PIL", "sklearn", "supernet.data", "supernet.registry", "hw_profiles")
+    "supernet.tasks.image_sources": {
+        *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")
     },
     "predictors": {
         "numpy",

@@ -20,7 +20,7 @@ from nas.search.algorithms.milp import (
     least_largest,
     trade_offs,
 )
-from nas.search.objectives import objective
+from nas.search.objectives import Objective, objective
 from nas.search.units import show
 from predictors.predictor import Predictor
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term
@@ -138,7 +138,7 @@ def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
     }
 
 
-def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor) -> Damage:
+def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor, metric: Objective) -> Damage:
     """What each format alone takes from the predicted accuracy of the architecture, in shares."""
     rows, at = [formats.genome], []
     for item, column in enumerate(formats.columns):
@@ -147,8 +147,8 @@ def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor)
             row[column] = gene
             rows.append(row)
             at.append(item)
-    accuracy = predictor.predict(space.canonical(np.array(rows, np.int16))).mean
-    lost = np.split(accuracy[0] - accuracy[1:], np.cumsum(formats.sizes)[:-1])
+    quality = metric.to_min(predictor.predict(space.canonical(np.array(rows, np.int16))).mean)
+    lost = np.split(quality[1:] - quality[0], np.cumsum(formats.sizes)[:-1])
     names = [space.choices[column].name for column in formats.columns]
     return dict(zip(names, map(np.ndarray.tolist, lost), strict=True))
 
@@ -166,7 +166,9 @@ def seeds(
     for row in np.sort(first)[:SEEDED]:
         try:
             one = allocator(space, costs, targets, bases[row])
-            found.append(one.allocate(predicted_damage(space, one.formats, predictor), LEVELS))
+            found.append(
+                one.allocate(predicted_damage(space, one.formats, predictor, targets.metric), LEVELS)
+            )
         except TrilobitError:  # not of this architecture
             continue
     return np.concatenate(found)

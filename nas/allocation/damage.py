@@ -8,7 +8,6 @@ from hw_profiles.graph.counts import macs
 from nas.evaluation.evaluate import Evaluator
 from nas.run.documents import DamageFile, read_optional
 from nas.run.run import Run
-from supernet.data.dataset import to_batch
 from supernet.sensitivity.kl import Build, Damage, format_choices, measure_damage
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import network_builder
@@ -46,6 +45,6 @@ def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
     images = evaluator.calibration[: int(np.clip(WORK / work, FEWEST, MOST))]
     # learned scales take batch norm's statistics anew for every policy: of as many images
     calibration = evaluator.calibration if evaluator.quantizers is None else images
-    shared = (run.dataset, calibration, evaluator.quantizers)
+    shared = (run.task, calibration, evaluator.quantizers)
     build = network_builder(family, evaluator.supernet, network, *shared, sums=evaluator.sums)
-    return build, to_batch(images, run.dataset, family.resolution(network))
+    return build, run.task.inputs(images, family.resolution(network))

@@ -1,6 +1,7 @@
 """How much each number format of one architecture hurts by itself, scored in one of several ways."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from nas.allocation.damage import run_damage, subject
 from nas.evaluation.evaluate import Evaluator
 from nas.run.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run.run import Run
-from supernet.data.dataset import to_batch
 from supernet.families.family import Family
 from supernet.formats.loading import load_weight_format
 from supernet.graph.executor import layered, sized_layer
@@ -65,9 +65,10 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
     net = evaluator.supernet
     images = evaluator.calibration[:HESSIAN_IMAGES]
     work = family.plain_workload(family.arch(family.space().candidate(genome)))
-    batch = to_batch(images, run.dataset, work.in_shape[1])
-    labels = torch.from_numpy(np.asarray(images.labels, np.int64))
-    traces = hessian_traces(layered(net), work, batch, labels, probes=PROBES, seed=run.config.seed)
+    batch = run.task.inputs(images, work.in_shape[1])
+    loss = partial(run.task.loss, smoothing=0.0)
+    given = (layered(net), work, batch, run.task.targets(images))
+    traces = hessian_traces(*given, probes=PROBES, seed=run.config.seed, loss=loss)
     layers = largest_layers(work)
     found = {}
     for column in columns:

@@ -72,7 +72,7 @@ class Input:
         return images * math.prod(self.shape) <= MADE_UP_BYTES
 
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, h, w, c) pixels -> (n, c, h, w), in the arithmetic of `supernet.data.dataset.normalised`."""
+        """(n, h, w, c) pixels -> (n, c, h, w), in the arithmetic of `supernet.data.pixels.normalised`."""
         mean, std = (np.array(values, np.float32) * np.float32(255) for values in (self.mean, self.std))
         return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 

@@ -10,10 +10,10 @@ from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime, single_output
 from nas.checks.check import DisagreementError
 from nas.checks.engine import integer_count
-from supernet.data.dataset import Dataset, resized, to_batch
-from supernet.data.images import Images
+from supernet.data.pixels import resized
 from supernet.graph.quantized_graph import Network
-from supernet.tasks.evaluate import simulated_predictions
+from supernet.tasks.evaluate import simulated_outputs
+from supernet.tasks.task import Outputs, Task, main_metric
 
 AGREEMENT = (
     0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
@@ -34,10 +34,8 @@ def takes_pixels(executable: Executable) -> bool:
     return executable.inputs[0].dtype == "uint8"
 
 
-def file_predictions(
-    model: bytes, images: Images, dataset: Dataset, runtime: Runtime | None = None
-) -> NDArray[np.int64]:
-    """Return the (n,) labels that the ONNX file predicts, in batches of the size it was made for.
+def file_outputs(model: bytes, examples: Any, task: Task, runtime: Runtime | None = None) -> Outputs:
+    """Return (n, ...) what the ONNX file says of examples, in batches of the size it was made for.
 
     Args:
         runtime: see `open_file`.
@@ -46,25 +44,24 @@ def file_predictions(
     pixels = takes_pixels(executable)
     size = executable.inputs[0].shape[1 if pixels else -1]
     assert size is not None
-    logits = single_output(executable, input_of(images, dataset, size=size, pixels=pixels))
-    return np.asarray(logits.argmax(axis=1))
+    return np.asarray(single_output(executable, input_of(examples, task, size=size, pixels=pixels)))
 
 
-def input_of(images: Images, dataset: Dataset, *, size: int, pixels: bool) -> NDArray[Any]:
-    """Return images as a file takes them: (n, size, size, c) pixels, or normalised (n, c, size, size)."""
+def input_of(examples: Any, task: Task, *, size: int, pixels: bool) -> NDArray[Any]:
+    """Return examples as a file takes them: pixels (n, size, size, c), or as networks of the task do."""
     if pixels:
-        return resized(images, size)
-    normalised: NDArray[Any] = to_batch(images, dataset, size).contiguous().numpy()
-    return normalised
+        return resized(examples, size)
+    inputs: NDArray[Any] = task.inputs(examples, size).contiguous().numpy()
+    return inputs
 
 
-def file_accuracy(model: bytes, images: Images, dataset: Dataset, runtime: Runtime | None = None) -> float:
-    """Return the share of right labels of the ONNX file, in 0..1.
+def file_metric(model: bytes, examples: Any, task: Task, runtime: Runtime | None = None) -> float:
+    """Return the main metric of the ONNX file.
 
     Args:
         runtime: see `open_file`.
     """
-    return float((file_predictions(model, images, dataset, runtime) == images.labels).mean())
+    return task.evaluate(file_outputs(model, examples, task, runtime), examples)[main_metric(task).name]
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Parity:
     """Whether a file does what was asked for.
 
     Attributes:
-        agreement: share of images on which file and simulation predict the same label.
+        agreement: share of examples on which file and simulation decide the same.
         images: how many were compared.
         integer_layers: layers that the policy puts on integer kernels.
         integer_kernels: integer kernels that the runtime really runs.
@@ -85,7 +82,7 @@ class Parity:
 
 
 def check_parity(
-    model: bytes, network: Network, images: Images, dataset: Dataset, runtime: Runtime | None = None
+    model: bytes, network: Network, images: Any, task: Task, runtime: Runtime | None = None
 ) -> Parity:
     """Compare the file with the simulation, and the kernels that run it with the policy.
 
@@ -104,8 +101,8 @@ def check_parity(
                 f"{runtime.describe().engine} runs {kernels.get(name, 0)} {name} kernels where the policy "
                 f"asks for {count}"
             )
-    predictions = file_predictions(model, images, dataset, runtime)
-    agreement = float((predictions == simulated_predictions(network, images, dataset)).mean())
+    outputs = file_outputs(model, images, task, runtime)
+    agreement = task.agreement(outputs, simulated_outputs(network, images, task))
     if agreement < AGREEMENT:
         raise DisagreementError(
             f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"

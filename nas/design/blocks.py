@@ -76,7 +76,7 @@ class Blocks:
 
     @cached_property
     def _fingerprint(self) -> str:
-        described = [self.teacher, self.run.dataset.fingerprint, asdict(self.base), asdict(self.practice)]
+        described = [self.teacher, self.run.task.fingerprint, asdict(self.base), asdict(self.practice)]
         text = json.dumps([*described, self.run.config.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -119,7 +119,7 @@ class Blocks:
     @cached_property
     def ends(self) -> tuple[tuple[Layer, ...], ...]:
         """What runs before and after the stages, at each of the imitated resolutions."""
-        data = self.run.dataset
+        data = self.run.task
         found = []
         for resolution in self.base.imitated:
             works = ends_workloads(

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,12 +22,11 @@ from nas.search.limits import Limit, parse_limit
 from nas.search.objectives import objective
 from nas.stages.estimates import measuring_seconds
 from nas.stages.profile import start_profile
-from supernet.data.dataset import to_batch
 from supernet.data.images import Images
 from supernet.families.staged_file import save_space
 from supernet.families.staged_layers import BLOCKS
 from supernet.graph.subnet import Subnet, recalibrate
-from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_images
+from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_examples
 from supernet.train.checkpoint import content_hash, load_weights
 from supernet.train.initial import start_from, weights_path
 from supernet.zoo import PREFIX, is_shipped
@@ -141,18 +140,18 @@ def open_blocks(request: DesignRequest) -> Blocks:
 
 def _teacher(found: Run, path: Path, practice: Practice) -> tuple[Subnet, torch.Tensor]:
     """The teacher's largest network, and images (n, c, h, w)."""
-    data, family = found.dataset, found.family
+    data, family = found.images, found.family
     net = family.supernet(rng=np.random.default_rng(0))
     if start_from(net, load_weights(path), data.classes, origin=str(path)).renewed:
         raise TrilobitError(f"{path}: a teacher must know the classes of this data, this one knows others")
     largest = next(one for name, one in family.corners().items() if name.startswith("largest/"))
-    teacher, pool = family.extract(net, largest), calibration_images(data, seed=found.config.seed)
+    teacher, pool = family.extract(net, largest), calibration_examples(data, seed=found.config.seed)
     wanted = min(practice.images + practice.judged, len(pool))
     if wanted < 2 * practice.judged:
         least = 2 * practice.judged
         raise TrilobitError(f"{data.name}: {least} training images are needed to learn from, got {wanted}")
-    few = Images(pool.pixels[:wanted], pool.labels[:wanted])
-    images = to_batch(few, data, family.resolution(largest))
+    few = cast(Images, pool[:wanted])
+    images = data.inputs(few, family.resolution(largest))
     recalibrate(teacher, torch.split(images, CALIBRATION_BATCH))
     return teacher, images
 
@@ -192,7 +191,7 @@ def _report(blocks: Blocks, designed: Designed, request: DesignRequest, reporter
         "device": blocks.run.backend.describe().name,
         **summary(designed),
         "teacher": str(blocks.run.config.space.name),
-        "data": blocks.run.dataset.name,
+        "data": blocks.run.task.name,
     }
     save_space(path, space, found)
     for line in describe(base, evolved.best):

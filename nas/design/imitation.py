@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
 from nas.design.base import Base, Practice, SubStage, draw_sub_stages, stage_workload
+from supernet.data.pixels import resize
 from supernet.families.staged_layers import Sizes, middle_channels
 from supernet.families.staged_net import ElasticStage, start_at_shortcuts
 from supernet.graph.simulate import simulate
@@ -21,7 +22,6 @@ from supernet.graph.subnet import Subnet, recalibrate
 from supernet.layers.elastic import ElasticConvNorm
 from supernet.layers.plain import ElasticConv
 from supernet.ptq.calibrate import observe, quantize
-from supernet.train.batches import resize
 
 FLAT = 0.1  # of a channel's variance over all images: the least that counts as its variance in one image
 TRIED = 2  # random sub-stages in a step, beside the largest and the smallest (sandwich rule)

@@ -196,7 +196,7 @@ class _Graph:
         self.values.append(value)
 
     def _normalised(self, pixels: str, by: Normalisation) -> str:
-        """The operations of `supernet.data.dataset.normalised` in their order, so that no bit differs."""
+        """The operations of `supernet.data.pixels.normalised` in their order, so that no bit differs."""
         value = self.node("Cast", "pixels.real", [pixels], to="FLOAT")
         value = self.node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
         for op, name, values in (("Sub", "centred", by.mean), ("Div", "normalised", by.std)):

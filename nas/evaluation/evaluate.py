@@ -17,7 +17,7 @@ from hw_profiles.profiles.whole_networks import measure_patiently
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.runtime import Job
 from hw_profiles.streams import Stream, open_stream
-from nas.checks.parity import file_accuracy
+from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit
 from nas.evaluation.sharing import Task
 from nas.evaluation.store import EvaluationStore, Result
@@ -25,16 +25,15 @@ from nas.run.run import Run
 from nas.run.storage import hidden
 from nas.search.front import Evaluation
 from nas.search.objectives import objective
-from supernet.data.images import Images
 from supernet.graph.quantized_graph import Network
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
+from supernet.tasks.task import Examples, Outputs, main_metric
 from supernet.train.checkpoint import content_hash
 from supernet.train.loop import load_supernet
 from supernet.train.quantized import load_quantized
 
-MEASURED = ("accuracy", "latency", "size")
 GROUP = 8  # files that are measured in turns
 WAITING_SHARE = 0.25  # of what may still be waited for quiet, for one such group
 FAILED_S = sys.float_info.max  # latency of what the device cannot run: a number that JSON and SQL can hold
@@ -74,28 +73,35 @@ class Evaluator:
         return self._trained[1]
 
     @cached_property
-    def calibration(self) -> Images:
-        """The same images for every candidate."""
-        return calibration_images(self.run.dataset, seed=self.run.config.seed)
+    def calibration(self) -> Examples:
+        """The same examples for every candidate."""
+        return calibration_examples(self.run.task, seed=self.run.config.seed)
 
     def network(self, candidate: Candidate) -> Network:
         """The candidate with its weights in its formats."""
-        shared = (self.run.dataset, self.calibration, self.quantizers)
+        shared = (self.run.task, self.calibration, self.quantizers)
         return build_network(self.run.family, self.supernet, candidate, *shared, sums=self.sums)
 
     def emit(self, candidate: Candidate) -> bytes:
         """The candidate's file, for the batch size of the device."""
         return emit(self.network(candidate), batch=self.run.config.device.batch)
 
+    @property
+    def metric(self) -> str:
+        """Name of the main metric of the run's task."""
+        return main_metric(self.run.task).name
+
     # -- on the supernet -------------------------------------------------------------------------------
 
     def sample(self, candidates: Sequence[Candidate]) -> Iterator[float]:
-        """Accuracy on search-validation in simulation, one after the other; known ones cost nothing."""
-        return (values["accuracy"] for values, _ in self.sampling.results(candidates))
+        """Yield the main metric on search-validation in simulation, one after the other; known ones cost
+        nothing.
+        """
+        return (values[self.metric] for values, _ in self.sampling.results(candidates))
 
     @property
     def samples(self) -> EvaluationStore:
-        """Accuracies on the supernet, for the predictor to learn from."""
+        """Main metrics on the supernet, for the predictor to learn from."""
         return self.sampling.store
 
     @cached_property
@@ -103,14 +109,14 @@ class Evaluator:
         """How samples are evaluated."""
         images = self.run.config.sample.images
         study = f"supernet-{self.run.rounded_fingerprint}" + (f"-drawn-{images}" if images else "")
-        return self._task(study, ["accuracy"], self._simulate, 1, partial(supernet_identity, self.run))
+        return self._task(study, [self.metric], self._simulate, 1, partial(supernet_identity, self.run))
 
     @cached_property
-    def scoring(self) -> Images:
-        """The images of search-validation that samples are scored on, the same for all: those that
+    def scoring(self) -> Examples:
+        """The examples of search-validation that samples are scored on, the same for all: those that
         `sample.images` says, drawn, since data comes sorted by class.
         """
-        everything, config = self.run.dataset.validation, self.run.config
+        everything, config = self.run.task.validation, self.run.config
         if not config.sample.images:
             return everything
         order = open_stream(config.seed, Stream.SCORED_IMAGES).permutation(len(everything))
@@ -118,13 +124,13 @@ class Evaluator:
 
     def _simulate(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
         for candidate in candidates:
-            accuracy = simulated_accuracy(self.network(candidate), self.scoring, self.run.dataset)
-            yield {"accuracy": accuracy}, {"source": "supernet"}
+            value = simulated_metric(self.network(candidate), self.scoring, self.run.task)
+            yield {self.metric: value}, {"source": "supernet"}
 
     # -- through files, on the device ------------------------------------------------------------------
 
     def measure(self, candidates: Sequence[Candidate]) -> Iterator[Evaluation]:
-        """Yield the evaluation of each candidate: its accuracy on search-validation through the file, the
+        """Yield the evaluation of each candidate: its metrics on search-validation through the file, the
         median and IQR of its latency and the load then, and its bytes; known ones cost nothing.
 
         A candidate that the device cannot run gets the largest latency there is.
@@ -136,6 +142,7 @@ class Evaluator:
                     f"{hidden(self.run.storage_url)}: {candidate.id} was measured without a spread, which "
                     "only damage explains; put a copy of it back, or delete it to measure everything again"
                 )
+            values = {**values, **attributes.get("metrics", {})}
             spread = {"latency": float(attributes["iqr_s"]), **self._standard_errors(values)}
             load = attributes.get("load")  # absent where the system cannot tell, and in older storages
             yield Evaluation(candidate, values, "measured", spread, None if load is None else float(load))
@@ -143,7 +150,7 @@ class Evaluator:
     def _standard_errors(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the standard deviations of shares of the search-validation examples."""
         shares = {name: value for name, value in values.items() if objective(name).unit == "fraction"}
-        n = len(self.run.dataset.validation.labels) if shares else 1
+        n = len(self.run.task.validation) if shares else 1
         return {name: float(np.sqrt(share * (1 - share) / n)) for name, share in shares.items()}
 
     @cached_property
@@ -151,22 +158,34 @@ class Evaluator:
         """How finalists are measured."""
         study = f"measured-{self.run.fingerprint('train')}-{self.run.fingerprint('profile')}"
         group = 1 if self.run.recorded else GROUP  # nothing takes turns where numbers are looked up
-        return self._task(study, MEASURED, self._measure, group, partial(device_identity, self.run))
+        return self._task(
+            study, (self.metric, "latency", "size"), self._measure, group, partial(device_identity, self.run)
+        )
 
     def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
         models = [self.emit(candidate) for candidate in group]
         works = [self.run.family.workload(candidate) for candidate in group]
         latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
-        data = self.run.dataset
+        task, main = self.run.task, main_metric(self.run.task)
         for model, latency in zip(models, latencies, strict=True):
             ran = latency.error is None
+            metrics = {main.name: 0.0 if main.direction == "max" else FAILED_S}
+            if ran:
+                said = file_outputs(model, task.validation, task, self.run.runtime)
+                metrics = task.evaluate(said, task.validation, self.original)
             values = {
-                "accuracy": file_accuracy(model, data.validation, data, self.run.runtime) if ran else 0.0,
+                main.name: metrics.pop(main.name),
                 "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }
             spread = {"iqr_s": latency.iqr_s if ran else 0.0, "load": latency.load, "error": latency.error}
-            yield values, {"source": "measured", **spread}
+            yield values, {"source": "measured", **spread, "metrics": metrics}
+
+    @cached_property
+    def original(self) -> Outputs:
+        """What the largest network in fp32 says of search-validation: others are compared with it."""
+        task, reference = self.run.task, self.run.family.corners()["largest/fp32"]
+        return file_outputs(self.emit(reference), task.validation, task, self.run.runtime)
 
     @cached_property
     def waiting(self) -> Waiting:
@@ -202,7 +221,7 @@ def supernet_identity(run: Run) -> dict[str, Any]:
     return _plain(
         {
             "space": {"name": space.family, "fingerprint": space.fingerprint},
-            "data": run.dataset.fingerprint,
+            "data": run.task.fingerprint,
             "seed": config.seed,
             "train": run.trained_by,
             "quantized": config.section("quantized"),

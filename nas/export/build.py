@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nas.checks.check import Answers, Input, expected_answers
-from nas.checks.parity import Parity, check_parity, file_accuracy
+from nas.checks.parity import Parity, check_parity, file_metric
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.evaluate import Evaluator
 from nas.export.context import ExportContext
@@ -82,7 +82,7 @@ def build(evaluator: Evaluator, context: ExportContext, tuned: Network | None) -
     network = version.network
     # resized pixels are rounded, the simulation's are not
     model = emit(network) if config.pixels else version.model
-    parity = check_parity(model, network, run.dataset.validation, run.dataset, run.runtime)
+    parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
     image = _input(evaluator, network)
     answers, library = expected_answers(network, image), export_library(run, network, model, image)
     return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
@@ -90,24 +90,24 @@ def build(evaluator: Evaluator, context: ExportContext, tuned: Network | None) -
 
 def _own_version(evaluator: Evaluator, context: ExportContext) -> _Version:
     """Build the network with the supernet's weights, which are those that the search measured."""
-    run, data = evaluator.run, evaluator.run.dataset
+    run, data = evaluator.run, evaluator.run.images
     network = evaluator.network(context.candidate)
     model = _file(evaluator, network)
     validation = context.entry.measured["accuracy"].value
     if evaluator.portable and not run.sums.reduced:  # other weights than those after all
-        validation = file_accuracy(model, data.validation, data, run.runtime)
-    return _Version(network, model, Accuracy(validation, file_accuracy(model, data.test, data, run.runtime)))
+        validation = file_metric(model, data.validation, data, run.runtime)
+    return _Version(network, model, Accuracy(validation, file_metric(model, data.test, data, run.runtime)))
 
 
 def _tuned_version(evaluator: Evaluator, network: Network) -> _Version:
-    run, data, model = evaluator.run, evaluator.run.dataset, _file(evaluator, network)
+    run, data, model = evaluator.run, evaluator.run.images, _file(evaluator, network)
     parts = (data.validation, data.test)
-    validation, test = (file_accuracy(model, part, data, run.runtime) for part in parts)
+    validation, test = (file_metric(model, part, data, run.runtime) for part in parts)
     return _Version(network, model, Accuracy(validation, test))
 
 
 def _file(evaluator: Evaluator, network: Network) -> bytes:
-    config, data = evaluator.run.config, evaluator.run.dataset
+    config, data = evaluator.run.config, evaluator.run.images
     batch = None if config.export.dynamic_batch else config.device.batch
     return emit(
         network, batch=batch, pixels=Normalisation(data.mean, data.std) if config.export.pixels else None
@@ -116,5 +116,5 @@ def _file(evaluator: Evaluator, network: Network) -> bytes:
 
 def _input(evaluator: Evaluator, network: Network) -> Input:
     c, h, w = network.workload.in_shape
-    data = evaluator.run.dataset
+    data = evaluator.run.images
     return Input((h, w, c), data.mean, data.std, evaluator.run.config.export.pixels)

@@ -30,7 +30,7 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
 
 
 def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
-    entry, data = exported.context.entry, run.dataset
+    entry, data = exported.context.entry, run.images
     return {
         "id": entry.id,
         "space": run.config.space.name,
@@ -74,7 +74,7 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
 
 def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, str]:
     """Return what a user of the file alone needs to know."""
-    data, image, entry = run.dataset, exported.image, exported.context.entry
+    data, image, entry = run.images, exported.image, exported.context.entry
     resized = "resize to the input size (bilinear, antialias)"
     normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
     return {

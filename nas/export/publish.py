@@ -23,7 +23,7 @@ from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from supernet.families.family import Family, load_family
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.train.checkpoint import State, Weights, compact, load_checkpoint, save_weights
 from supernet.train.loop import load_supernet
 from supernet.train.watch import IMAGES
@@ -51,7 +51,7 @@ def publish(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -
     net = load_supernet(run.family, run.checkpoint_path)
     net.load_state_dict(compact(net.state_dict()))  # what is measured is what is shipped
     state = load_checkpoint(run.checkpoint_path, fingerprint=run.family.space().fingerprint)
-    data, described = run.dataset, _described(run, state)
+    data, described = run.images, _described(run, state)
     described["accuracies"] = _accuracies(run, net, random, reporter)
     tensors = net.state_dict()
     weights = Weights(tensors, run.config.space.name, data.classes, data.fingerprint, metadata=described)
@@ -63,7 +63,7 @@ def publish(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -
 
 def _described(run: Run, state: State) -> dict[str, Any]:
     """Return what a reader of the weights should know, plain values only."""
-    data, config = run.dataset, run.config
+    data, config = run.images, run.config
     kind, path, _ = config.data.source.partition(":")
     steps = max(1, int(state["steps"]))
     return {
@@ -119,7 +119,7 @@ def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
 
 def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> list[Row]:
     """Measure one row per architecture: `network`, `macs`, and the test accuracy in each format."""
-    data = run.dataset
+    data = run.images
     family = load_family(
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
     )
@@ -133,13 +133,13 @@ def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> li
         {"network": name, "macs": sum(map(macs, family.workload(candidate).layers))}
         for name, candidate in architectures.items()
     ]
-    calibration = calibration_images(data, seed=run.config.seed)
+    calibration = calibration_examples(data, seed=run.config.seed)
     jobs = list(itertools.product(zip(rows, architectures.values(), strict=True), FORMATS))
     with progress_bar(reporter, "test", len(jobs)) as update:
         for done, ((row, candidate), number_format) in enumerate(jobs, 1):
             uniform = _uniform(family, candidate, number_format)
             network = build_network(family, net, uniform, data, calibration)
-            row[number_format] = simulated_accuracy(network, data.test, data)
+            row[number_format] = simulated_metric(network, data.test, data)
             update(done, f"{row['network']}, {number_format}: {100 * row[number_format]:.2f} %")
     return rows
 

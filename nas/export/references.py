@@ -34,7 +34,7 @@ def baseline_jobs(evaluator: Evaluator, candidate: Candidate) -> Mapping[str, Jo
     do not change its time.
     """
     run = evaluator.run
-    data = run.dataset
+    data = run.images
     resolution = run.family.resolution(candidate)
     network = mobilenet_v2(
         1.0,

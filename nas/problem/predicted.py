@@ -7,7 +7,7 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from nas.problem.costs import Costs
-from nas.problem.targets import Targets, predict_values
+from nas.problem.targets import Targets, possible, predict_values
 from nas.search.algorithms.expensive import Beliefs
 from nas.search.objectives import Values
 from predictors.accuracy.distilled import LEARNED, Distilled, distil
@@ -23,7 +23,7 @@ class Predicted:
 
     Attributes:
         costs: of the space on the device.
-        predictor: of accuracy.
+        predictor: of the main metric of the task.
         targets: objectives and limits.
         confidence: with which a network must be within the limit on latency; 0.5 takes it as predicted.
         focused: whether a limited cost counts as equal everywhere below `FOCUS` of its limit, so that the
@@ -42,8 +42,9 @@ class Predicted:
         """Of genomes (n, g)."""
         values = predict_values(self.costs, None, genomes)
         accuracy = (self.imitation or self.predictor).predict(genomes)
-        values["accuracy"] = np.clip(accuracy.mean, 0.0, 1.0)
-        errors = {"accuracy": accuracy.std, "latency": self.costs.latency_std(values["latency"])}
+        metric = self.targets.metric
+        values[metric.name] = possible(metric, accuracy.mean)
+        errors = {metric.name: accuracy.std, "latency": self.costs.latency_std(values["latency"])}
         std = [errors.get(o.name, np.zeros(len(genomes))) for o in self.targets.objectives]
         violation = self.targets.violation(self._cautious(values))
         return Beliefs(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
@@ -62,14 +63,14 @@ class Predicted:
         """
         values = self._cautious(self.costs.predict(genomes))
         limited = [
-            (values[o.name], o.bound) for o in self.targets.bounded if o.name != "accuracy" and o.bound
+            (values[o.name], o.bound) for o in self.targets.bounded if o.origin != "metric" and o.bound
         ]
         return np.stack([value / bound - 1 for value, bound in limited], axis=1)
 
     @property
     def repairable(self) -> bool:
         """Whether there is a limit on a cost, so that `excess` has something to say."""
-        return any(o.name != "accuracy" for o in self.targets.bounded)
+        return any(o.origin != "metric" for o in self.targets.bounded)
 
     def _cautious(self, values: dict[str, Values]) -> dict[str, Values]:
         """With the latency that is not exceeded with the wanted confidence, in place of the expected one."""

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from nas.problem.costs import Costs
 from nas.run.config import RunConfig
-from nas.search.objectives import Objective, Values, objective, to_min, violation
+from nas.search.objectives import OBJECTIVES, Objective, Values, objective, of_metric, to_min, violation
 from nas.search.pareto import finite_rows
 from nas.search.units import show
 from predictors.predictor import Predictor
 from supernet.families.family import Family
 from supernet.space.space import Genomes
+from supernet.tasks.metric import ACCURACY, CLASSIFICATION, Metric
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,13 @@ class Targets:
     Attributes:
         objectives: those of the search, in order, with bounds.
         limited: objectives that are only limited, with bounds.
+        metric: the main metric of the task, which is predicted; all others are known of measured networks
+        only.
     """
 
     objectives: tuple[Objective, ...]
     limited: tuple[Objective, ...]
+    metric: Objective = OBJECTIVES[ACCURACY.name]
 
     @property
     def bounded(self) -> tuple[Objective, ...]:
@@ -39,13 +43,18 @@ class Targets:
         return to_min(self.objectives, value_columns(self.objectives, values))
 
     def violation(self, values: Mapping[str, Values]) -> Values:
-        """(n,) how far the limits are missed, 0 where they are met; infinitely by a network with a value that
-        is not finite, limited or not: the device cannot run it.
+        """Return (n,) how far the limits are missed, 0 where they are met; infinitely by a network with a
+        value that is not finite, limited or not: the device cannot run it.
+
+        Limits on metrics besides the main one count where there are values of them: of measured networks.
         """
         missed = np.where(is_feasible_on_device(values), 0.0, np.inf)
-        return (
-            missed + violation(self.bounded, value_columns(self.bounded, values)) if self.bounded else missed
-        )
+        bounded = [o for o in self.bounded if not self.is_only_measured(o) or o.name in values]
+        return missed + violation(bounded, value_columns(bounded, values)) if bounded else missed
+
+    def is_only_measured(self, limited: Objective) -> bool:
+        """Whether nothing predicts this objective."""
+        return limited.origin == "metric" and limited.name != self.metric.name
 
 
 def is_feasible_on_device(values: Mapping[str, Values]) -> NDArray[np.bool_]:
@@ -67,13 +76,18 @@ def value_columns(objectives: Sequence[Objective], values: Mapping[str, Values])
     return np.stack([values[o.name] for o in objectives], axis=1)
 
 
-def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
-    """Objectives and limits; percentages become shares of `largest`, the largest network in fp32.
+def resolve_targets(
+    config: RunConfig, largest: Mapping[str, float], metrics: Sequence[Metric] = CLASSIFICATION
+) -> Targets:
+    """Return objectives and limits; percentages become shares of `largest`, the largest network in fp32.
 
     Raises:
         TrilobitError: a percentage of something that the largest network has no value for, or of a network
-            that the device cannot run.
+            that the device cannot run; or a metric that is none of `metrics`, the task's, or that nothing
+            predicts and is yet an objective.
     """
+    main = of_metric(metrics[0])
+    _check_metrics(config, [metric.name for metric in metrics])
     bounds: dict[str, float] = {}
     for name, limit in config.limits().items():
         if limit.relative and name not in largest:
@@ -90,7 +104,19 @@ def resolve_targets(config: RunConfig, largest: Mapping[str, float]) -> Targets:
     others = tuple(
         objective(name, bound) for name, bound in bounds.items() if name not in config.search.objectives
     )
-    return Targets(sought, others)
+    return Targets(sought, others, main)
+
+
+def _check_metrics(config: RunConfig, known: Sequence[str]) -> None:
+    for name in (*config.search.objectives, *config.limits()):
+        if objective(name).origin == "metric" and name not in known:
+            raise TrilobitError(f"this task has no {name}; its metrics: {', '.join(known)}")
+    for name in config.search.objectives:
+        if objective(name).origin == "metric" and name != known[0]:
+            raise TrilobitError(
+                f"{name} is known of measured networks only, so it cannot be searched for; limit it "
+                f"(--limit), and search for {known[0]}"
+            )
 
 
 def limit_lines(config: RunConfig, targets: Targets, largest: Mapping[str, float]) -> list[str]:
@@ -117,11 +143,16 @@ def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
     return {name: float(values[0]) for name, values in costs.predict(genome).items()}
 
 
+def possible(metric: Objective, values: Values) -> Values:
+    """Return predicted values of a metric, moved to what it can be: a share to 0..1."""
+    return np.clip(values, 0.0, 1.0) if metric.unit == "fraction" else values
+
+
 def predict_values(
-    costs: Costs, predictor: Predictor | None, genomes: Genomes
+    costs: Costs, predictor: Predictor | None, genomes: Genomes, metric: Objective = OBJECTIVES[ACCURACY.name]
 ) -> dict[str, NDArray[np.float64]]:
     """Predicted values (n,) by objective name."""
     values = costs.predict(genomes)
     if predictor is not None:
-        values["accuracy"] = np.clip(predictor.predict(genomes).mean, 0.0, 1.0)
+        values[metric.name] = possible(metric, predictor.predict(genomes).mean)
     return values

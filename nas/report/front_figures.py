@@ -1,4 +1,4 @@
-"""The front: accuracy against cost, measured and predicted apart."""
+"""The front: quality against cost, measured and predicted apart."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +23,8 @@ from nas.report.plots import (
     polyline,
 )
 from nas.report.run_files import Network, Run, Value
+from nas.search.objectives import objective
+from supernet.tasks.metric import ACCURACY
 
 COSTS = ("latency", "energy", "size")
 HOLLOW = "circle-open"
@@ -46,27 +48,35 @@ def having(networks: Sequence[Network], of: Values, *objectives: str) -> list[Ne
     return [network for network in networks if all(name in of(network) for name in objectives)]
 
 
-def best_line(networks: Sequence[Network], of: Values, cost: str) -> list[Network]:
-    """Return the networks that no cheaper one equals in accuracy, cheapest first."""
+def minimised(metric: str, value: float) -> float:
+    """Return a value of a metric so that less is better."""
+    return -value if objective(metric).direction == "max" else value
+
+
+def best_line(networks: Sequence[Network], of: Values, cost: str, metric: str) -> list[Network]:
+    """Return the networks that no cheaper one equals in quality, cheapest first."""
     line: list[Network] = []
-    ordered = sorted(networks, key=lambda n: (of(n)[cost].value, -of(n)["accuracy"].value))
-    for network in ordered:
-        if not line or of(network)["accuracy"].value > of(line[-1])["accuracy"].value:
+    loss = {network.id: minimised(metric, of(network)[metric].value) for network in networks}
+    for network in sorted(networks, key=lambda n: (of(n)[cost].value, loss[n.id])):
+        if not line or loss[network.id] < loss[line[-1].id]:
             line.append(network)
     return line
 
 
 def cost_of(run: Run) -> str:
-    """Return the cost drawn against accuracy: latency where it is an objective, else the first that is."""
+    """Return the cost drawn against the main metric: latency where it is an objective, else the first that
+    is.
+    """
     objectives = run.front.objectives if run.front else ()
     known = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
     return next((cost for cost in (*COSTS, *known) if cost in known), "latency")
 
 
 def front_plot(run: Run) -> Plot:
-    """Plot accuracy against the first cost of the search."""
+    """Plot the main metric against the first cost of the search."""
     axes = _axes(run)
-    wanted = ("accuracy", axes.cost)
+    examples = "images" if run.metric == ACCURACY.name else "examples"
+    wanted = (run.metric, axes.cost)
     word = run_files.MEASURED if axes.cost not in TIMED else run.latencies
     front, front_predicted = (having(run.candidates, of, *wanted) for of in (measured, predicted))
     rest = having(run.evaluated, measured, *wanted)
@@ -78,37 +88,40 @@ def front_plot(run: Run) -> Plot:
         axes.markers(rest, measured, f"others, {word}", OTHER, opacity=0.75),
         axes.links(both),
         axes.markers(front_predicted, predicted, "front, predicted", PREDICTED, symbol=HOLLOW, opacity=1),
-        axes.line(best_line(front, measured, axes.cost)),
+        axes.line(best_line(front, measured, axes.cost, run.metric)),
         axes.markers(front, measured, f"front, {word}", MEASURED, opacity=1),
         axes.markers(reference, measured, f"reference, {word}", INK, symbol="diamond", opacity=1),
     ]
-    shapes, notes = _limits(run, axes.cost, axes.scale)
+    shapes, notes = _limits(run, axes)
     drawn = figure(
         [trace for trace in traces if trace["x"]],
         {"title": axis_title(f"{axes.cost} in {axes.scale.unit}, less is better")},
-        {"title": axis_title("accuracy in %, validation images"), "ticksuffix": " "},
+        {
+            "title": axis_title(f"{run.metric} in {axes.quality.unit}, validation {examples}"),
+            "ticksuffix": " ",
+        },
         shapes=shapes,
         annotations=notes,
     )
     return Plot(
         "front",
-        f"Accuracy against {axes.cost}",
-        _caption(len(front), axes.cost, word, foreseen(run)),
+        f"{run.metric.capitalize()} against {axes.cost}",
+        _caption(len(front), run.metric, axes.cost, word, foreseen(run)),
         drawn,
         520,
     )
 
 
-def _caption(count: int, cost: str, word: str, origin: str) -> str:
+def _caption(count: int, metric: str, cost: str, word: str, origin: str) -> str:
     if not count:
         return "Nothing has been measured yet: every point is a prediction, and should be read as one."
     how = (
         "measured"
         if word == run_files.MEASURED
-        else f"whose accuracy was measured and whose {cost} was {word}"
+        else f"whose {metric} was measured and whose {cost} was {word}"
     )
     return (
-        f"The blue line joins the best of {count} networks {how}: none of those is as accurate at less "
+        f"The blue line joins the best of {count} networks {how}: none of those is as good at less "
         f"{cost}. A thin line leads to the prediction, {origin}. Marker size shows model size."
     )
 
@@ -122,8 +135,10 @@ def foreseen(run: Run) -> str:
 
 @dataclass(frozen=True)
 class _Axes:
-    """Accuracy up, one cost to the right, and model size, up to `largest` bytes, as marker area."""
+    """The main metric up, one cost to the right, and model size, up to `largest` bytes, as marker area."""
 
+    metric: str
+    quality: units.Scale
     cost: str
     scale: units.Scale
     largest: float
@@ -137,7 +152,7 @@ class _Axes:
         return points(
             name,
             [self.x(of(network)) for network in networks],
-            [100 * of(network)["accuracy"].value for network in networks],
+            [self.quality(of(network)[self.metric].value) for network in networks],
             [hover(network) for network in networks],
             size=[6 + 10 * (_size(network) / self.largest) ** 0.5 for network in networks],
             color=colour,
@@ -146,7 +161,7 @@ class _Axes:
 
     def line(self, networks: Sequence[Network]) -> Trace:
         x = [self.x(measured(network)) for network in networks]
-        y = [100 * network.measured["accuracy"].value for network in networks]
+        y = [self.quality(network.measured[self.metric].value) for network in networks]
         return polyline(x, y, color=MEASURED, width=2)
 
     def links(self, networks: Sequence[Network]) -> Trace:
@@ -155,17 +170,21 @@ class _Axes:
         for network in networks:
             ends = (predicted(network), measured(network))
             x += [*map(self.x, ends), None]
-            y += [*(100 * values["accuracy"].value for values in ends), None]
+            y += [*(self.quality(values[self.metric].value) for values in ends), None]
         return polyline(x, y, opacity=0.5, color=PREDICTED, width=1)
 
 
 def _axes(run: Run) -> _Axes:
     cost = cost_of(run)
     everyone = (*run.candidates, *run.evaluated, *((run.reference,) if run.reference else ()))
-    costs = [
-        of(network)[cost].value for of in (measured, predicted) for network in having(everyone, of, cost)
+    both = (measured, predicted)
+    scales = [
+        units.scale_for(
+            name, [of(network)[name].value for of in both for network in having(everyone, of, name)]
+        )
+        for name in (run.metric, cost)
     ]
-    return _Axes(cost, units.scale_for(cost, costs), max(map(_size, everyone)) or 1.0)
+    return _Axes(run.metric, scales[0], cost, scales[1], max(map(_size, everyone)) or 1.0)
 
 
 def _size(network: Network) -> float:
@@ -193,16 +212,17 @@ def _value_text(name: str, value: Value) -> str:
     return f"{name} {units.digits(scale(value.value))}{spread} {scale.unit}"
 
 
-def _limits(run: Run, cost: str, scale: units.Scale) -> tuple[list[Trace], list[Trace]]:
+def _limits(run: Run, axes: "_Axes") -> tuple[list[Trace], list[Trace]]:
     """Return lines and notes for the limits and for the reference network's latency."""
     shapes, notes = [], []
-    limits = run.limits
+    limits, cost, scale = run.limits, axes.cost, axes.scale
     if cost in limits:
         x, label = scale(limits[cost]), f" limit {scale.text(limits[cost])}"
         shapes.append(guide(x=x, colour=LIMIT))
         notes.append(note(label, LIMIT, x=x, y=0.01, yref="paper", xanchor="left", yanchor="bottom"))
-    if "accuracy" in limits:
-        y, label = 100 * limits["accuracy"], f"at least {units.percent(limits['accuracy'])}"
+    if axes.metric in limits:
+        words = "at least" if objective(axes.metric).direction == "max" else "at most"
+        y, label = axes.quality(limits[axes.metric]), f"{words} {axes.quality.text(limits[axes.metric])}"
         shapes.append(guide(y=y, colour=LIMIT))
         notes.append(note(label, LIMIT, x=1, xref="paper", y=y, xanchor="right", yanchor="bottom"))
     reference_s = next((export.reference_s for export in run.exports if export.reference_s), None)

@@ -17,11 +17,13 @@ from nas.export.selection import knee
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
-from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, predicted
+from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, minimised, predicted
 from nas.report.plots import Plot, format_colour
 from nas.report.quality_figures import coverage_plot, learning_plot, quality_rows
 from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
+from nas.search.objectives import objective
+from supernet.tasks.metric import ACCURACY
 
 MAX_DRAWN = 4
 
@@ -87,7 +89,7 @@ def _plots(run: Run) -> dict[str, Plot]:
     """Return every plot that the files allow, by id."""
     made = [hypervolume_plot(run), timings_plot(run), learning_plot(run), coverage_plot(run)]
     if run.candidates:
-        made += [front_plot(run), agreement_plot(run, cost_of(run)), agreement_plot(run, "accuracy")]
+        made += [front_plot(run), agreement_plot(run, cost_of(run)), agreement_plot(run, run.metric)]
     if run.profile:
         made += [speedup_plot(run.profile), calibration_plot(run.profile)]
     return {plot.id: plot for plot in made if plot}
@@ -101,24 +103,36 @@ class Result:
     """What one network reaches, by the best evidence there is."""
 
     id: str
-    accuracy: float
+    metric: str
+    quality: float
     latency_s: float
 
+    @property
+    def loss(self) -> float:
+        """The metric so that less is better."""
+        return minimised(self.metric, self.quality)
+
     def __str__(self) -> str:
-        return f"{units.percent(self.accuracy)} in {units.text('latency', self.latency_s)}"
+        share = objective(self.metric).unit == "fraction"
+        quality = (
+            units.percent(self.quality) if share else f"{self.metric} {units.text(self.metric, self.quality)}"
+        )
+        return f"{quality} in {units.text('latency', self.latency_s)}"
 
 
 def _results(run: Run) -> list[Result]:
     """Return the exported networks, or where there are none the front's; without those that another beats."""
     if run.exports:
-        everyone = [Result(e.id, e.accuracy, e.latency.value) for e in run.exports]
+        everyone = [Result(e.id, ACCURACY.name, e.accuracy, e.latency.value) for e in run.exports]
     else:
-        front = having(run.candidates, measured, "accuracy", "latency")
-        everyone = [Result(n.id, n.measured["accuracy"].value, n.measured["latency"].value) for n in front]
+        front = having(run.candidates, measured, run.metric, "latency")
+        everyone = [
+            Result(n.id, run.metric, n.measured[run.metric].value, n.measured["latency"].value) for n in front
+        ]
     return [
         one
         for one in everyone
-        if not any(e.accuracy >= one.accuracy and e.latency_s < one.latency_s for e in everyone)
+        if not any(e.loss <= one.loss and e.latency_s < one.latency_s for e in everyone)
     ]
 
 
@@ -129,8 +143,8 @@ def _headline(run: Run) -> str:
     results = _results(run)
     if not results:
         return "No network of this run has been measured yet."
-    best, fastest = max(results, key=lambda r: r.accuracy), min(results, key=lambda r: r.latency_s)
-    chosen = results[knee(np.array([(-r.accuracy, r.latency_s) for r in results]))]
+    best, fastest = min(results, key=lambda r: r.loss), min(results, key=lambda r: r.latency_s)
+    chosen = results[knee(np.array([(r.loss, r.latency_s) for r in results]))]
     if chosen not in (best, fastest):
         role, word, other = "the knee of the front", "most accurate", best
     else:
@@ -328,12 +342,12 @@ def _chosen(run: Run) -> list[tuple[str, Network]]:
     if exported:
         return _spread_out(exported)
     cost, networks = cost_of(run), list(drawable.values())
-    of = measured if having(networks, measured, cost, "accuracy") else predicted
-    line = best_line(having(networks, of, cost, "accuracy"), of, cost)
+    of = measured if having(networks, measured, cost, run.metric) else predicted
+    line = best_line(having(networks, of, cost, run.metric), of, cost, run.metric)
     if len(line) < 3:
         return [("on the front", network) for network in line]
-    minimised = np.array([(of(n)[cost].value, -of(n)["accuracy"].value) for n in line])
-    middle = min(max(knee(minimised), 1), len(line) - 2)
+    points = np.array([(of(n)[cost].value, minimised(run.metric, of(n)[run.metric].value)) for n in line])
+    middle = min(max(knee(points), 1), len(line) - 2)
     return [(f"lowest {cost}", line[0]), ("best balance", line[middle]), ("most accurate", line[-1])]
 
 

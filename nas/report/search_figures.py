@@ -8,6 +8,7 @@ from nas.report import run_files, units
 from nas.report.front_figures import TIMED, foreseen, having, hover, predicted
 from nas.report.plots import MEASURED, MUTED, OTHER, Plot, Trace, axis_title, figure, points, polyline
 from nas.report.run_files import Run
+from nas.search.objectives import OBJECTIVES
 
 
 def agreement_plot(run: Run, objective: str) -> Plot | None:
@@ -35,7 +36,7 @@ def agreement_plot(run: Run, objective: str) -> Plot | None:
     error, rank = _error_text(objective, truth, guess), _tau_text(truth, guess)
     title = f"Predicted against measured {objective}: {error}, Kendall τ {rank}"
     caption = "On the dashed line predictions are exact, above it too high. τ: rank correlation."
-    if objective == "accuracy":
+    if objective == run.metric:
         caption += f" Predicted {foreseen(run)}."
     return Plot(f"agreement-{objective}", title, caption, drawn)
 
@@ -47,7 +48,7 @@ def identity(ends: Sequence[float]) -> Trace:
 
 def _error_text(objective: str, truth: Sequence[float], guess: Sequence[float]) -> str:
     pairs = list(zip(truth, guess, strict=True))
-    if objective == "accuracy":
+    if objective in OBJECTIVES and OBJECTIVES[objective].unit == "fraction":
         return f"mean error {units.digits(100 * sum(abs(t - g) for t, g in pairs) / len(pairs))} points"
     return f"MAPE {units.percent(sum(abs(g / t - 1) for t, g in pairs) / len(pairs))}"
 

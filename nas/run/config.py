@@ -16,15 +16,15 @@ from nas.search.objectives import GROUP, OBJECTIVES, objective
 from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
 from predictors.registry import DEFAULT as DEFAULT_PREDICTOR
 from predictors.registry import PREDICTORS
-from supernet.registry import FAMILIES, FILE, FORMATS, SOURCES
+from supernet.registry import DATA, FAMILIES, FILE, FORMATS, SOURCES
 from supernet.train.config import QuantizedPhase, TrainConfig
 
 
 @dataclass(frozen=True)
 class DataSection:
-    """Where the images come from: `digits`, `imagefolder:PATH`, `cifar10:PATH`."""
+    """Where the data comes from: `digits`, `imagefolder:PATH`, `cifar10:PATH`, or a plug-in's `NAME:...`."""
 
-    source: Annotated[str, OneOf(SOURCES, arguments=True)] = "digits"
+    source: Annotated[str, OneOf(SOURCES, DATA, arguments=True)] = "digits"
 
     def __post_init__(self) -> None:
         check(self, "data")

@@ -86,7 +86,7 @@ def _space_for_images(source: str) -> tuple[str, str]:
     """
     if not source.startswith("imagefolder:"):
         return "", ""
-    from supernet.data.dataset import image_shape  # torch: only where a file is read
+    from supernet.tasks.image_sources import image_shape  # torch: only where a file is read
 
     try:
         shape = image_shape(source)

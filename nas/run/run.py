@@ -29,8 +29,10 @@ from nas.run.documents import Environment, StageDone, State, Timings, read_optio
 from nas.run.registry import STAGES as STAGES
 from nas.search.searcher import SEARCHERS
 from predictors.table import distinct_layers
-from supernet.data.dataset import Dataset, load_data
 from supernet.families.family import Family, load_family
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_data, require_images
+from supernet.tasks.task import Task
 from supernet.train.checkpoint import content_hash, load_checkpoint
 from supernet.train.initial import NONE, identity, weights_path
 from supernet.train.loop import HOST_ONLY
@@ -54,14 +56,23 @@ class Run:
     leader: Environment | None = None
 
     @cached_property
-    def dataset(self) -> Dataset:
-        """The data, in its three parts."""
+    def task(self) -> Task:
+        """The data in its three parts, with its loss and metrics."""
         return load_data(self.config.data.source, seed=self.config.seed, cache=self.folder / "data")
+
+    @property
+    def images(self) -> ImageClassification:
+        """The task, where it is one of images of classes.
+
+        Raises:
+            TrilobitError: it is another one.
+        """
+        return require_images(self.task)
 
     @cached_property
     def family(self) -> Family:
         """The family of networks, for this data."""
-        data, space = self.dataset, self.config.space
+        data, space = self.task, self.config.space
         load = partial(load_family, space.name, in_channels=data.channels, classes=len(data.classes))
         if space.formats or not self.sums.reduced:
             return load(formats=space.formats or None)
@@ -208,12 +219,12 @@ class Run:
         match stage:
             case "profile":
                 device = self.backend.describe().to_json()
-                data = [self.dataset.channels, len(self.dataset.classes)]  # of the first and the last layers
+                data = [self.task.channels, len(self.task.classes)]  # of the first and the last layers
                 return [space, *data, config.section("measure"), config.section("profile"), device]
             case "train":
                 phase = [config.section("quantized"), *self.sums.identity.values()]
                 quantized = phase if config.quantized.epochs else []
-                return [space, self.dataset.fingerprint, self.trained_by, config.seed, *quantized]
+                return [space, self.task.fingerprint, self.trained_by, config.seed, *quantized]
             case "sample":
                 return [self.rounded_fingerprint, config.section("sample"), config.seed]
             case "fit":

@@ -73,7 +73,7 @@ def _introduce(run: "Run", reporter: Reporter) -> None:
     """Say what the data is, and at which resolutions networks see it."""
     from supernet.families.family import resolutions
 
-    reporter.say(f"  {run.dataset}")
+    reporter.say(f"  {run.task}")
     if sizes := resolutions(run.family):
         text = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         reporter.say(f"  networks of {run.config.space.name} see them at {text} pixels")

@@ -49,7 +49,7 @@ def _prepared(run: Run) -> tuple[SearchContext, Predictor | None]:
     if run.is_done("sample"):
         context = prepare_search(run)
         return context, fit_predictor(run, *context.sampled)
-    chance = np.array([1 / len(run.dataset.classes)])
+    chance = np.array([1 / len(run.task.classes)])
     return prepare_search(run, (np.zeros((1, len(run.family.space().choices)), np.int16), chance)), None
 
 

@@ -19,7 +19,7 @@ from nas.stages.finetune import finetune_seconds
 from nas.stages.profile import FITTED, HELD_OUT, estimate_batches, random_emitter
 from nas.stages.sample import most_samples
 from predictors.table import distinct_layers
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.train.loop import steps_per_epoch, train
 from supernet.train.quantized import phase_steps, train_quantized
 
@@ -142,15 +142,13 @@ def _train_seconds(run: Run) -> float:
     if run.config.train.epochs == 0:
         return 0.0
     config = replace(run.config.train, epochs=1, evaluate_every=0, checkpoint_s=float("inf"))
-    steps = train(
-        run.family, run.dataset, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed
-    )
+    steps = train(run.family, run.task, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed)
     next(steps)
     start = time.perf_counter()
     next(steps, None)
     per_step = time.perf_counter() - start
     steps.close()  # type: ignore[attr-defined]
-    return per_step * run.config.train.epochs * steps_per_epoch(run.dataset, run.config.train)
+    return per_step * run.config.train.epochs * steps_per_epoch(run.task, run.config.train)
 
 
 def _quantized_seconds(run: Run) -> float:
@@ -163,22 +161,22 @@ def _quantized_seconds(run: Run) -> float:
         run.folder / "supernet" / "estimate.pt",
         replace(phase, probes=1, checkpoint_s=float("inf")),
     )
-    steps = train_quantized(run.family, net, run.dataset, little, path, seed=run.config.seed)
+    steps = train_quantized(run.family, net, run.task, little, path, seed=run.config.seed)
     next(steps)
     start = time.perf_counter()
     next(steps, None)
-    return (time.perf_counter() - start) * phase_steps(run.dataset, phase)
+    return (time.perf_counter() - start) * phase_steps(run.task, phase)
 
 
 def _evaluation_seconds(run: Run) -> float:
     """From the largest and the smallest network of an untrained supernet."""
     net = run.family.supernet(rng=np.random.default_rng(0)).eval()
-    calibration = calibration_images(run.dataset, seed=run.config.seed)
+    calibration = calibration_examples(run.task, seed=run.config.seed)
     ends = run.family.corners()
     corners = [ends["smallest/fp32"], list(ends.values())[-1]]  # the last one is in the narrowest format
     start = time.perf_counter()
     with torch.no_grad():
         for candidate in corners:
-            network = build_network(run.family, net, candidate, run.dataset, calibration, sums=run.sums)
-            simulated_accuracy(network, run.dataset.validation, run.dataset)
+            network = build_network(run.family, net, candidate, run.task, calibration, sums=run.sums)
+            simulated_metric(network, run.task.validation, run.task)
     return (time.perf_counter() - start) / len(corners)

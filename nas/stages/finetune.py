@@ -41,7 +41,7 @@ def classroom(
     """What fine-tuning with the run's settings needs; `net` is its supernet, `learned` its learned scales."""
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
-    shared = (run.family, net, run.dataset, config, run.config.train)
+    shared = (run.family, net, run.task, config, run.config.train)
     return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=sums)
 
 

@@ -17,9 +17,9 @@ from nas.run.run import Run, find_run
 from nas.stages.quality import (
     CROSS_VALIDATION,
     FINALISTS,
-    accuracy_noise,
     cost_bands_of,
     finalist_rows,
+    metric_noise,
     profile_rows,
     read_quality,
     row,
@@ -34,7 +34,7 @@ from supernet.space.space import Genomes
 
 
 def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
-    """Genomes (n, g) and accuracies (n,) of the sample stage.
+    """Return genomes (n, g) and main metrics (n,) of the sample stage.
 
     Raises:
         TrilobitError: it has not finished, or the storage has lost what it evaluated.
@@ -46,7 +46,7 @@ def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
         raise TrilobitError(
             f"{missing} of {len(genomes)} sampled candidates are not evaluated; run `nas sample`"
         )
-    return genomes, np.array([found[0]["accuracy"] for found in known if found is not None])
+    return genomes, np.array([found[0][evaluator.metric] for found in known if found is not None])
 
 
 def free_features(run: Run) -> CostTable:
@@ -125,7 +125,7 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
             costs=free_features(run),
             bands_of=cost_bands_of(run, genomes),
         )
-        found = replace(found, noise=accuracy_noise(evaluator, genomes))
+        found = replace(found, noise=metric_noise(evaluator, genomes))
     known = (
         ("tau", found.kendall_tau, ".3g"),
         (f"tau at equal {found.band_cost}", found.kendall_tau_bands, ".3g"),
@@ -135,7 +135,7 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
     )
     told = ", ".join(f"{name} {value:{written}}" for name, value, written in known if value is not None)
     reporter.say(f"accuracy predictor, cross-validated: {told}")
-    return write_quality(run, [row("accuracy", CROSS_VALIDATION, found), *profile_rows(run)])
+    return write_quality(run, [row(evaluator.metric, CROSS_VALIDATION, found), *profile_rows(run)])
 
 
 def judge_finalists(run: Run) -> None:

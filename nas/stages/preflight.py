@@ -96,7 +96,7 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
 
 
 def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
-    targets = resolve_targets(run.config, corners["largest/fp32"])
+    targets = resolve_targets(run.config, corners["largest/fp32"], run.task.metrics)
     for limited in targets.bounded:
         if limited.name not in corners["largest/fp32"] or limited.bound is None:
             continue
@@ -113,7 +113,7 @@ def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
 
 def _print(run: Run, found: Preflight, reporter: Reporter) -> None:
     space = run.family.space()
-    data = run.dataset
+    data = run.task
     parts = ", ".join(
         f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
     )
@@ -135,8 +135,8 @@ def _limit_lines(run: Run, found: Preflight) -> list[str]:
     """Return what limits the search: as it will apply them, where the profile is there; else about so."""
     if run.profile_path.exists():
         largest = largest_costs(run.family, compile_costs(run.family, load_profile(run.profile_path)))
-        return limit_lines(run.config, resolve_targets(run.config, largest), largest)
-    targets = resolve_targets(run.config, found.costs["largest/fp32"])
+        return limit_lines(run.config, resolve_targets(run.config, largest, run.task.metrics), largest)
+    targets = resolve_targets(run.config, found.costs["largest/fp32"], run.task.metrics)
     shares = {name: limit.value for name, limit in run.config.limits().items() if limit.relative}
     lines = []
     for limited in targets.bounded:

@@ -21,7 +21,7 @@ from nas.stages.sample import in_words
 from predictors.assessment.quality import LEVELS, Cost, Quality, judge
 from predictors.predictor import Predictor
 from supernet.space.space import Genomes, row_keys
-from supernet.tasks.evaluate import simulated_predictions
+from supernet.tasks.evaluate import simulated_outputs
 
 CROSS_VALIDATION, PROFILE, FINALISTS = (
     "cross-validation",
@@ -49,22 +49,17 @@ def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
     return "macs", costs["macs"]
 
 
-def accuracy_noise(evaluator: Evaluator, genomes: Genomes) -> float:
-    """Standard deviation of an accuracy over which images happen to score it, without what all networks have
-    in common: an image that is hard for all of them moves all accuracies, but no ranks.
+def metric_noise(evaluator: Evaluator, genomes: Genomes) -> float:
+    """Return the standard deviation of the main metric over which examples happen to score it, without what
+    all networks have in common: an example that is hard for all of them moves all values, but no ranks.
 
-    Some networks are compared image by image: half the variance of the difference of two.
+    Some networks are compared example by example: half the variance of the difference of two.
     """
-    data, space = evaluator.run.dataset, evaluator.run.family.space()
-    images = evaluator.scoring
-    right = np.stack(
-        [
-            simulated_predictions(evaluator.network(space.candidate(genome)), images, data) == images.labels
-            for genome in genomes[:NOISE_NETWORKS]
-        ]
-    ).astype(np.float64)
-    first, second = np.triu_indices(len(right), 1)
-    return float(np.sqrt((right[first] - right[second]).var(axis=1).mean() / 2 / right.shape[1]))
+    task, space, examples = evaluator.run.task, evaluator.run.family.space(), evaluator.scoring
+    networks = [evaluator.network(space.candidate(genome)) for genome in genomes[:NOISE_NETWORKS]]
+    scores = np.stack([task.scores(simulated_outputs(n, examples, task), examples) for n in networks])
+    first, second = np.triu_indices(len(scores), 1)
+    return float(np.sqrt((scores[first] - scores[second]).var(axis=1).mean() / 2 / scores.shape[1]))
 
 
 def profile_rows(run: Run) -> list[Row]:
@@ -135,11 +130,11 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
     fresh = ~np.isin(row_keys(genomes), row_keys(learned))
     if fresh.sum() < 2:
         return rows
-    said, true = predictor.predict(genomes[fresh]), values("measured", "accuracy")[fresh]
+    said, true = predictor.predict(genomes[fresh]), values("measured", front.metric)[fresh]
     accuracy = judge(
         said.mean, true, std=said.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
     )
-    return [row("accuracy", FINALISTS, accuracy), *rows]
+    return [row(front.metric, FINALISTS, accuracy), *rows]
 
 
 def _ran(front: Front, entry: Entry) -> bool:

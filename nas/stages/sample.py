@@ -18,6 +18,8 @@ from nas.run.documents import Enough, SamplesFile, genomes_of
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.sampling.sampling import Kind, Samples, Sampling, sample
+from nas.search.objectives import objective
+from nas.search.units import show
 from predictors.design.surrogate import embed
 from predictors.table import compile_table
 from supernet.space.space import Genomes, SearchSpace, in_fp32
@@ -91,17 +93,18 @@ def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Genera
 def run_sample(run: Run, reporter: Reporter) -> None:
     """Evaluate what is not in the store yet, say why no more was evaluated, and write `samples.json`."""
     evaluator, space = Evaluator(run), run.family.space()
+    metric = objective(evaluator.metric)
     with progress_bar(reporter, "sample", most_samples(run)) as update:
         done = 0
 
         def evaluate(genomes: Genomes) -> np.ndarray:
             nonlocal done
             answers = []
-            for accuracy in evaluator.sample([space.candidate(genome) for genome in genomes]):
+            for value in evaluator.sample([space.candidate(genome) for genome in genomes]):
                 done += 1
-                answers.append(accuracy)
-                update(done, f"accuracy {accuracy:.1%}{evaluator.sampling.crowd()}")
-            return np.array(answers)
+                answers.append(value)
+                update(done, f"{metric.name} {show(metric, value)}{evaluator.sampling.crowd()}")
+            return -metric.to_min(np.array(answers))  # more is better
 
         found = sample(plan(run), evaluate)
     for enough in found.enough:

@@ -123,10 +123,11 @@ def search_round(
 
 
 def _unreachable(context: SearchContext, predictor: Predictor, result: SearchResult) -> str:
-    values = predict_values(context.costs, predictor, result.nearest.genomes)
+    values = predict_values(context.costs, predictor, result.nearest.genomes, context.targets.metric)
     parts = [
         f"{o.name} {show(o, float(values[o.name][0]))} (limit {show(o, o.bound or 0)})"
         for o in context.targets.bounded
+        if not context.targets.is_only_measured(o)
     ]
     return (
         f"no network meets all limits; the nearest one has {', '.join(parts)}: loosen a "

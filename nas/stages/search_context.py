@@ -18,7 +18,7 @@ from nas.search.objectives import Values
 from nas.search.pareto import hypervolume
 from nas.stages.fit import training_rows
 from supernet.space.space import Candidate, Genomes
-from supernet.tasks.metric import ACCURACY
+from supernet.tasks.task import main_metric
 
 Measurements = dict[Candidate, Evaluation]  # in the order in which they were measured
 
@@ -37,7 +37,7 @@ class SearchContext:
     @property
     def metric(self) -> str:
         """Name of the task's main metric, which is predicted."""
-        return ACCURACY.name
+        return self.evaluator.metric
 
 
 def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) -> SearchContext:
@@ -55,12 +55,13 @@ def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) 
     evaluator = Evaluator(run)
     genomes, accuracies = training_rows(run, evaluator) if sampled is None else sampled
     largest = largest_costs(run.family, costs)
-    targets = resolve_targets(run.config, largest)
+    targets = resolve_targets(run.config, largest, run.task.metrics)
     check_confidence(costs, targets, run.config.search.latency_confidence)
     check_reachable(run.family, costs, targets, seed=run.config.seed)
     most = worst_costs(run.family, costs, seed=run.config.seed)
     worst = {name: np.array([value * 1.1]) for name, value in most.items()}
-    worst[ACCURACY.name] = np.array([accuracies.min()])
+    metric = main_metric(run.task)
+    worst[metric.name] = np.array([accuracies.min() if metric.direction == "max" else accuracies.max()])
     return SearchContext(run, evaluator, costs, targets, targets.minimised(worst)[0], (genomes, accuracies))
 
 
@@ -69,12 +70,9 @@ def measured_values(context: SearchContext, measured: Measurements) -> dict[str,
     predicts. A network that the device failed to run has an infinite latency.
     """
     evaluations = [*measured.values()]
-    names = set.intersection(*(set(evaluation.values) for evaluation in evaluations))
-    values = {
-        name: np.array([e.values[name] for e in evaluations])
-        for name in evaluations[0].values
-        if name in names
-    }
+    always = set.intersection(*(set(evaluation.values) for evaluation in evaluations))
+    limited = {o.name for o in context.targets.bounded if context.targets.is_only_measured(o)}
+    values = {name: np.array([e.values.get(name, np.nan) for e in evaluations]) for name in always | limited}
     values["latency"] = np.where(values["latency"] < FAILED_S, values["latency"], np.inf)
     return {**context.costs.predict(genomes_of_measured(measured)), **values}
 

@@ -20,7 +20,7 @@ def check_start(run: Run) -> tuple[Weights, Start] | None:
         return None
     weights = load_weights(weights_path(config.init))
     net = run.family.supernet(rng=np.random.default_rng(0))
-    begun = start_from(net, weights, run.dataset.classes, origin=config.init)
+    begun = start_from(net, weights, run.task.classes, origin=config.init)
     begun.require_usable(config.epochs, config.init)
     return weights, begun
 
@@ -35,7 +35,7 @@ def announce_start(run: Run, reporter: Reporter) -> None:
     reporter.say(f"first weights: {run.config.train.init}, {use}")
     for note in begun.notes:
         reporter.say(f"  {note}")
-    if weights.classes == run.dataset.classes and weights.data not in ("", run.dataset.fingerprint):
+    if weights.classes == run.task.classes and weights.data not in ("", run.task.fingerprint):
         reporter.say(
             "  they may know images that are search-validation here, which makes accuracies there too good; "
             "those on the test part stay right"

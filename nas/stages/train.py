@@ -29,8 +29,8 @@ def run_train(run: Run, reporter: Reporter) -> None:
     if world.size > 1:
         images = config.batch_size * config.accumulate * world.size
         reporter.say(f"{world.size} processes, {images} images a step")
-    steps = config.epochs * steps_per_epoch(run.dataset, config, world)
-    arguments = (run.family, run.dataset, config, run.checkpoint_path)
+    steps = config.epochs * steps_per_epoch(run.task, config, world)
+    arguments = (run.family, run.task, config, run.checkpoint_path)
     start, images, accuracies, step = 0.0, 0, "", 0
     with (
         stop_on_signals() as stop,
@@ -57,8 +57,8 @@ def _run_quantized(run: Run, reporter: Reporter) -> None:
         return
     net, start = load_supernet(run.family, run.checkpoint_path), time.monotonic()
     net = net.to(choose_placement(config, World()).device)
-    arguments = (run.family, net, run.dataset, phase, run.quantized_path)
-    with progress_bar(reporter, "quantized", phase_steps(run.dataset, phase)) as update:
+    arguments = (run.family, net, run.task, phase, run.quantized_path)
+    with progress_bar(reporter, "quantized", phase_steps(run.task, phase)) as update:
         images = 0
         for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config, sums=run.sums):
             images += progress.images

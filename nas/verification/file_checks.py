@@ -25,8 +25,8 @@ from nas.export.manifest import CLAIMS, Manifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.finding import Finding, moved
-from supernet.data.dataset import Dataset
 from supernet.data.images import Images
+from supernet.tasks.image_classification import ImageClassification
 
 Logits = NDArray[np.float32]
 TRIAL_S = 60.0  # for a file to load
@@ -38,7 +38,7 @@ SHOWN = 16
 
 
 def check_file(
-    model: Path, manifest: Manifest, claims: str | None, data: Dataset | None, *, latency: bool
+    model: Path, manifest: Manifest, claims: str | None, data: ImageClassification | None, *, latency: bool
 ) -> Iterator[Finding]:
     """Yield everything about the ONNX file that can be looked at again.
 
@@ -138,7 +138,7 @@ def _logits(model: Path, arrays: Mapping[str, Array], images: int, classes: int)
     return logits
 
 
-def require_classes(manifest: Manifest, data: Dataset) -> None:
+def require_classes(manifest: Manifest, data: ImageClassification) -> None:
     """Refuse data of other classes.
 
     Raises:
@@ -152,7 +152,7 @@ def require_classes(manifest: Manifest, data: Dataset) -> None:
 
 
 def _accuracies(
-    model: Path, engine: FileEngine, manifest: Manifest, data: Dataset, run_s: float
+    model: Path, engine: FileEngine, manifest: Manifest, data: ImageClassification, run_s: float
 ) -> Iterator[Finding]:
     require_classes(manifest, data)
     accuracy = manifest.accuracy

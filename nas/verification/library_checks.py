@@ -23,13 +23,13 @@ from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.file_checks import MOST_RUNS, SLACK, TRIAL_S, chunks, require_classes
 from nas.verification.finding import Finding, moved
-from supernet.data.dataset import Dataset, to_batch
+from supernet.tasks.image_classification import ImageClassification
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
 
 
 def check_library(
-    folder: Path, manifest: Manifest, data: Dataset | None, *, latency: bool, allowed: bool
+    folder: Path, manifest: Manifest, data: ImageClassification | None, *, latency: bool, allowed: bool
 ) -> Iterator[Finding]:
     """Yield what the library of a network does, where there is one and this processor can run it.
 
@@ -61,7 +61,7 @@ def check_library(
 
 
 def _findings(
-    path: Path, record: LibraryRecord, manifest: Manifest, data: Dataset | None, *, latency: bool
+    path: Path, record: LibraryRecord, manifest: Manifest, data: ImageClassification | None, *, latency: bool
 ) -> Iterator[Finding]:
     answers, image, classes = record.answers, manifest.input, len(manifest.classes)
     assert answers is not None
@@ -100,10 +100,12 @@ def _logits(path: Path, classes: int, images: Array, wall_s: float) -> tuple[flo
     return run_s, logits
 
 
-def _accuracy(path: Path, record: LibraryRecord, manifest: Manifest, data: Dataset, run_s: float) -> Finding:
+def _accuracy(
+    path: Path, record: LibraryRecord, manifest: Manifest, data: ImageClassification, run_s: float
+) -> Finding:
     right, classes = 0, len(manifest.classes)
     for some in chunks(data.test, manifest.input):
-        pixels = to_batch(some, data, manifest.input.shape[0]).contiguous().numpy()
+        pixels = data.inputs(some, manifest.input.shape[0]).contiguous().numpy()
         _, logits = _logits(path, classes, pixels, TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
         right += int((logits.argmax(axis=1) == some.labels).sum())
     now, images = right / len(data.test), len(data.test)

@@ -31,8 +31,9 @@ from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
-from supernet.data.dataset import Dataset, load_data
 from supernet.space.space import candidate_id
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ class Checks:
         key: file of the public key that must have signed; None asks for no signature.
     """
 
-    data: Dataset | None = None
+    data: ImageClassification | None = None
     latency: bool = True
     run_library: bool = False
     key: Path | None = None
@@ -123,7 +124,7 @@ def verify_networks(
     """
     folders = network_folders(folder)
     # split by the seed of the run, where that has to be done
-    loaded = load_data(data, seed=read_manifest(folders[0]).seed) if data else None
+    loaded = load_images(data, seed=read_manifest(folders[0]).seed) if data else None
     checks = Checks(loaded, latency, run_library, key)
     verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
     for name, findings in verification.findings.items():

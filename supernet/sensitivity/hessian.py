@@ -1,6 +1,6 @@
 """How much a layer minds being rounded, and which widths to give to which layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from supernet.qat.learned import LearnedQuantizers
 from supernet.qat.lsq import fake_quantize_weight
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, solve
 
+Loss = Callable[[Tensor, Tensor], Tensor]  # of logits and targets
+
 
 class _Weights(Unquantized):
     """Remembers the weights that a forward used."""
@@ -28,19 +30,26 @@ class _Weights(Unquantized):
 
 
 def hessian_traces(
-    net: LayeredNet, workload: Workload, images: Tensor, labels: Tensor, *, probes: int, seed: int
+    net: LayeredNet,
+    workload: Workload,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    probes: int,
+    seed: int,
+    loss: Loss = torch.nn.functional.cross_entropy,
 ) -> dict[str, float]:
     """Mean eigenvalue of the loss's Hessian in each layer's weights: its trace over the number of weights.
 
     Hutchinson's estimate from `probes` random sign vectors (Dong et al. 2020, arXiv:1911.03852, section 3.2),
-    of the cross-entropy on images (n, c, h, w) with labels (n,), batch norm in training mode.
+    of `loss` on images (n, c, h, w) with `targets`, labels (n,) for the default, batch norm in training mode.
     """
     generator = torch.Generator().manual_seed(seed)
     weights = _Weights()
     logits = forward(net, weights, workload, images)
-    loss = torch.nn.functional.cross_entropy(logits, labels)
+    value = loss(logits, targets)
     names, tensors = list(weights.seen), list(weights.seen.values())
-    slopes = torch.autograd.grad(loss, tensors, create_graph=True)
+    slopes = torch.autograd.grad(value, tensors, create_graph=True)
     totals = dict.fromkeys(names, 0.0)
     for _ in range(probes):
         signs = [_signs(tensor, generator) for tensor in tensors]

@@ -1,4 +1,4 @@
-"""From a candidate to a network with numbers in it, and that network's accuracy in simulation."""
+"""From a candidate to a network with numbers in it, and how good that network is in simulation."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,6 @@ from torch import nn
 
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from supernet.data.dataset import Dataset, to_batch
-from supernet.data.images import Images
 from supernet.families.family import Family
 from supernet.graph.executor import layered
 from supernet.graph.quantized_graph import Network
@@ -19,33 +17,33 @@ from supernet.ptq.calibrate import observe, quantize
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
+from supernet.tasks.task import Examples, Outputs, Task, main_metric
 
-CALIBRATION_IMAGES = 2_048  # 256 cost the largest network of cifar-mbconv 1 to 1.4 points
+CALIBRATION_EXAMPLES = 2_048  # 256 cost the largest network of cifar-mbconv 1 to 1.4 points
 OBSERVED_IMAGES = 256  # of them, for activation ranges: every tensor of these is alive at once
 CALIBRATION_BATCH = 128
 EVALUATION_BATCH = 125  # tensors of more leave the cache: 500 took 2.5 times as long
 
 
-def calibration_images(dataset: Dataset, *, seed: int) -> Images:
-    """Images of the training part for batch-norm statistics and activation ranges; the same for every
-    candidate.
+def calibration_examples(task: Task, *, seed: int) -> Examples:
+    """Return examples of the training part for batch-norm statistics and activation ranges; the same for
+    every candidate.
     """
-    part = dataset.train
-    rows = open_stream(seed, Stream.CALIBRATION).permutation(len(part.labels))[:CALIBRATION_IMAGES]
-    return Images(part.pixels[rows], part.labels[rows])
+    rows = open_stream(seed, Stream.CALIBRATION).permutation(len(task.train))[:CALIBRATION_EXAMPLES]
+    return task.train[rows]
 
 
 def build_network(
     family: Family,
     net: nn.Module,
     candidate: Candidate,
-    dataset: Dataset,
-    calibration: Images,
+    task: Task,
+    calibration: Examples,
     quantizers: LearnedQuantizers | None = None,
     *,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> Network:
-    """The candidate's network, its batch norm recalibrated.
+    """Return the candidate's network, its batch norm recalibrated.
 
     Args:
         quantizers: learned scales of `net`: weights are rounded by them, and batch norm is recalibrated with
@@ -53,23 +51,23 @@ def build_network(
             fp32, and rounded in the ranges that are observed: enough for 8 bits, not for 4.
         sums: of the device that it is made for; learned scales know theirs.
     """
-    return network_builder(family, net, candidate, dataset, calibration, quantizers, sums=sums)(candidate)
+    return network_builder(family, net, candidate, task, calibration, quantizers, sums=sums)(candidate)
 
 
 def network_builder(
     family: Family,
     net: nn.Module,
     candidate: Candidate,
-    dataset: Dataset,
-    calibration: Images,
+    task: Task,
+    calibration: Examples,
     quantizers: LearnedQuantizers | None = None,
     *,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> Callable[[Candidate], Network]:
-    """`build_network` for the policies of one architecture, that of `candidate`; what they share is done
-    once: without `quantizers` everything but rounding.
+    """Return `build_network` for the policies of one architecture, that of `candidate`; what they share is
+    done once: without `quantizers` everything but rounding.
     """
-    images = to_batch(calibration, dataset, family.resolution(candidate))
+    images = task.inputs(calibration, family.resolution(candidate))
     batches = torch.split(images, CALIBRATION_BATCH)
     if quantizers is not None:
         elastic, scales = layered(net), quantizers
@@ -80,13 +78,14 @@ def network_builder(
     return lambda policy: quantize(subnet, family.workload(policy), ranges, sums)
 
 
-def simulated_predictions(network: Network, images: Images, dataset: Dataset) -> np.ndarray:
-    """(n,) predicted labels of the simulated network."""
-    pixels = to_batch(images, dataset, network.workload.in_shape[1])
-    logits = torch.cat([simulate(network, batch) for batch in torch.split(pixels, EVALUATION_BATCH)])
-    return logits.argmax(dim=1).numpy()
+def simulated_outputs(network: Network, examples: Examples, task: Task) -> Outputs:
+    """Return (n, ...) what the simulated network says of examples."""
+    inputs = task.inputs(examples, network.workload.in_shape[1])
+    batches = torch.split(inputs, EVALUATION_BATCH)
+    return np.asarray(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
 
-def simulated_accuracy(network: Network, images: Images, dataset: Dataset) -> float:
-    """Share of right labels, in 0..1."""
-    return float((simulated_predictions(network, images, dataset) == images.labels).mean())
+def simulated_metric(network: Network, examples: Examples, task: Task) -> float:
+    """Return the main metric of the simulated network."""
+    outputs = simulated_outputs(network, examples, task)
+    return task.evaluate(outputs, examples)[main_metric(task).name]

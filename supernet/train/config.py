@@ -8,9 +8,9 @@ from typing import Annotated
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.options import OneOf, Range, check
+from supernet.data.augmentation import STRONGEST, Augmentation
 
 NONE = "none"  # no weights to start from
-STRONGEST = 30  # magnitude of RandAugment
 WIDEST = 8  # bits of the weights that the quantized phase stores
 # settings that say how to compute, not what
 HOST_ONLY = ("device", "amp", "evaluate_every", "checkpoint_s", "threads")
@@ -90,6 +90,11 @@ class TrainConfig:
                 "train.epochs must be above 0, got 0; give some (--epochs), or weights to use as they are "
                 "(train.init, --init)"
             )
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How training images are changed."""
+        return Augmentation(self.pad, self.flip, self.cutout, self.mixup, self.randaugment)
 
 
 @dataclass(frozen=True)

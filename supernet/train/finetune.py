@@ -23,7 +23,6 @@ from hw_profiles.graph.workload import Workload
 from hw_profiles.options import Range, check
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family
 from supernet.formats.loading import load_format
 from supernet.graph.executor import forward
@@ -32,11 +31,11 @@ from supernet.graph.subnet import Subnet
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers, Structure, new_quantizers, tensor_kinds
 from supernet.space.space import Candidate
-from supernet.train.batches import Batches, resize
+from supernet.tasks.task import Task
+from supernet.train.batches import Batches
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.config import TrainConfig
 from supernet.train.loop import Progress
-from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
 from supernet.train.placement import choose_placement
 from supernet.train.schedule import warmed_cosine
@@ -90,6 +89,7 @@ class Student:
     subnet: Subnet
     workload: Workload
     quantizers: LearnedQuantizers
+    task: Task
 
     @property
     def resolution(self) -> int:
@@ -98,7 +98,7 @@ class Student:
 
     def logits(self, images: Tensor) -> Tensor:
         """(n, c, h, w) of any size -> (n, classes), rounded as the policy says, batch norm by the batch."""
-        return forward(self.subnet, self.quantizers, self.workload, resize(images, self.resolution))
+        return forward(self.subnet, self.quantizers, self.workload, self.task.sized(images, self.resolution))
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,16 @@ class Classroom:
         subnet = self.family.extract(self.net, candidate)
         workload = lower(self.family.workload(candidate))
         if self.learned is not None:
-            return Student(candidate.id, subnet, workload, copy.deepcopy(self.learned))
+            return Student(candidate.id, subnet, workload, copy.deepcopy(self.learned), self.batches.task)
         images = _unchanged(self.batches, FIRST_IMAGES, workload.in_shape[1])
         quantizers = new_quantizers(structure_of(workload), subnet, [(workload, images)], self.sums)
-        return Student(candidate.id, subnet, workload, quantizers)
+        return Student(candidate.id, subnet, workload, quantizers, self.batches.task)
 
 
 def open_classroom(
     family: Family,
     net: nn.Module,
-    dataset: Dataset,
+    task: Task,
     config: FineTuning,
     recipe: TrainConfig,
     *,
@@ -154,7 +154,7 @@ def open_classroom(
     """
     world = World()
     device = choose_placement(recipe, world).device
-    batches = Batches(dataset, replace(recipe, accumulate=1), seed, world, device)
+    batches = Batches(task, replace(recipe, accumulate=1), seed, world, device)
     return Classroom(family, net, batches, largest_network(net, family, batches), config, learned, sums)
 
 
@@ -240,9 +240,9 @@ def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
 
 def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
     """Some images (n, c, r, r) of the training part, not augmented, on the CPU."""
-    part = batches.dataset.train
+    part = batches.task.train
     rows = open_stream(batches.seed, Stream.FINETUNED_NORM).permutation(len(part))[:count]
-    return to_batch(part[rows], batches.dataset, resolution)
+    return batches.task.inputs(part[rows], resolution)
 
 
 def _identity(room: Classroom, student: Student) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _identity(room: Classroom, student: Student) -> dict[str, Any]:
     changes = ("batch_size", "smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
     return {
         "space": room.family.space().fingerprint,
-        "data": room.batches.dataset.fingerprint,
+        "data": room.batches.task.fingerprint,
         "config": {**config, **{name: getattr(recipe, name) for name in changes}},
         "seed": room.batches.seed,
         "candidate": student.id,
@@ -289,13 +289,13 @@ def _step(
     step: int,
 ) -> float:
     """One optimiser step; gives its loss."""
-    config, smoothing = room.config, room.batches.config.smoothing
+    config, smoothing, task = room.config, room.batches.config.smoothing, room.batches.task
     for group in optimiser.param_groups:
         group["lr"] = config.learning_rate * warmed_cosine(step, room.steps, config.warmup)
     [(images, targets)] = room.batches.of(step)
     logits = student.logits(images)
-    loss = (1 - config.teacher) * label_loss(logits, targets, smoothing)
-    loss = loss + config.teacher * distillation_loss(logits, room.teacher.logits(images))
+    loss = (1 - config.teacher) * task.loss(logits, targets, smoothing=smoothing)
+    loss = loss + config.teacher * task.distillation_loss(logits, room.teacher.logits(images))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(parameters, config.clip_norm)

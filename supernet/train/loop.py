@@ -20,9 +20,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family
-from supernet.train.batches import Batches, resize
+from supernet.tasks.task import Task
+from supernet.train.batches import Batches
 from supernet.train.batches import steps_per_epoch as steps_per_epoch
 from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from supernet.train.checkpoint import trained_weights as trained_weights
@@ -30,7 +30,6 @@ from supernet.train.config import HOST_ONLY as HOST_ONLY
 from supernet.train.config import TrainConfig as TrainConfig
 from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
-from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World, add_up, check_same, meet
 from supernet.train.placement import Placement, choose_placement
 from supernet.train.sampling import step_archs
@@ -119,7 +118,7 @@ def _never() -> bool:
 
 def train(
     family: Family,
-    dataset: Dataset,
+    task: Task,
     config: TrainConfig,
     path: Path,
     *,
@@ -139,7 +138,7 @@ def train(
             configuration or data; or another process is gone.
     """
     resumes = path.exists()
-    training = start(family, dataset, config, seed=seed, world=world, resumes=resumes)
+    training = start(family, task, config, seed=seed, world=world, resumes=resumes)
     identity = _identity(training)
     past = _resume(path, training, identity) if resumes else {}
     step, steps = int(past.get("step", 0)), training.steps
@@ -153,7 +152,7 @@ def train(
             return
         curves = {"losses": torch.tensor(losses, dtype=torch.float64), "watched": watched}
         record = {"seconds": time.monotonic() - began, **curves}
-        described = {"name": family.name, "classes": list(dataset.classes)}
+        described = {"name": family.name, "classes": list(task.classes)}
         progress = {"step": step, "steps": steps}
         save_checkpoint(path, {**identity, **described, **progress, **record, **training.state()})
 
@@ -181,7 +180,7 @@ def train(
 
 def start(
     family: Family,
-    dataset: Dataset,
+    task: Task,
     config: TrainConfig,
     *,
     seed: int,
@@ -195,11 +194,11 @@ def start(
             classes; the device or the teacher is not there.
     """
     placement = choose_placement(config, world)
-    batches = Batches(dataset, config, seed, world, placement.device)
+    batches = Batches(task, config, seed, world, placement.device)
     net = family.supernet(rng=open_stream(seed, Stream.WEIGHTS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.init != NONE and not resumes:
         path = weights_path(config.init)
-        begun = start_from(net, load_weights(path), dataset.classes, origin=config.init)
+        begun = start_from(net, load_weights(path), task.classes, origin=config.init)
         begun.require_usable(config.epochs, config.init)
     net = net.to(placement.device)
     ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None  # type: ignore[no-untyped-call]
@@ -231,7 +230,7 @@ def _identity(training: Training) -> dict[str, Any]:
     config["init"] = init_identity(training.config.init)
     config["teacher"] = teacher_identity(training.config.teacher)
     config["accumulate"] = training.batches.parts
-    space, data = training.family.space().fingerprint, training.batches.dataset.fingerprint
+    space, data = training.family.space().fingerprint, training.batches.task.fingerprint
     return {"space": space, "data": data, "config": config, "seed": training.batches.seed}
 
 
@@ -308,19 +307,20 @@ def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[floa
 
 def _backward(training: Training, archs: list[Any], images: Tensor, targets: Tensor) -> float:
     """Add the gradients of one forward of every subnet; gives the loss of the first, the largest."""
+    task = training.batches.task
     with training.placement.autocast():
         teacher = training.teacher.logits(images) if training.teacher else None
     first_loss: float | None = None
     for arch in archs:
         with training.placement.autocast():
-            logits = training.net(resize(images, arch.resolution), arch).float()
+            logits = training.net(task.sized(images, arch.resolution), arch).float()
         if first_loss is None:
-            loss = label_loss(logits, targets, training.config.smoothing)
+            loss = task.loss(logits, targets, smoothing=training.config.smoothing)
             first_loss = float(loss.detach())
             teacher = logits.detach() if teacher is None else teacher
         else:
             assert teacher is not None
-            loss = distillation_loss(logits, teacher)
+            loss = task.distillation_loss(logits, teacher)
         training.scaler.scale(loss / training.batches.parts).backward()  # type: ignore[no-untyped-call]
     assert first_loss is not None
     return first_loss
@@ -332,4 +332,4 @@ def _watched(training: Training, step: int) -> dict[str, float]:
     if not every or not training.world.writes or (step % every and step < training.steps):
         return {}
     net, batches = training.net if training.ema is None else training.ema.module, training.batches
-    return watched_accuracies(training.family, net, batches.dataset, seed=batches.seed, device=batches.device)
+    return watched_accuracies(training.family, net, batches.task, seed=batches.seed, device=batches.device)

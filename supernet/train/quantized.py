@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,18 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family
 from supernet.graph.executor import forward, layered
 from supernet.qat.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
 from supernet.sensitivity.hessian import hessian_traces, rounding_errors
 from supernet.space.space import Candidate, Genomes
-from supernet.train.batches import Batches, resize
+from supernet.tasks.task import Task
+from supernet.train.batches import Batches
 from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.config import WIDEST as WIDEST
 from supernet.train.config import QuantizedPhase as QuantizedPhase
 from supernet.train.config import TrainConfig
 from supernet.train.loop import Progress
-from supernet.train.losses import distillation_loss, label_loss
 from supernet.train.parallel import World
 from supernet.train.policies import Policies, find_policies
 from supernet.train.schedule import warmed_cosine
@@ -54,7 +54,7 @@ class _Phase:
 
     @property
     def steps(self) -> int:
-        return phase_steps(self.batches.dataset, self.config)
+        return phase_steps(self.batches.task, self.config)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -75,15 +75,15 @@ class _Phase:
         self.scales.load_state_dict(state["scales"])
 
 
-def phase_steps(dataset: Dataset, config: QuantizedPhase) -> int:
+def phase_steps(task: Task, config: QuantizedPhase) -> int:
     """Batches of the whole phase."""
-    return max(1, round(config.epochs * max(1, len(dataset.train.labels) // config.batch_size)))
+    return max(1, round(config.epochs * max(1, len(task.train) // config.batch_size)))
 
 
 def train_quantized(
     family: Family,
     net: nn.Module,
-    dataset: Dataset,
+    task: Task,
     config: QuantizedPhase,
     path: Path,
     *,
@@ -104,13 +104,13 @@ def train_quantized(
     """
     recipe = replace(recipe or TrainConfig(), batch_size=config.batch_size, accumulate=1)
     device = next(net.parameters()).device
-    batches = Batches(dataset, recipe, seed, World(), device)
-    identity = {**_identity(family, net, dataset, config, recipe, seed), **sums.identity}
+    batches = Batches(task, recipe, seed, World(), device)
+    identity = {**_identity(family, net, task, config, recipe, seed), **sums.identity}
     policies = find_policies(family)
     _require_widths(family, config, policies)
     state = _matching(path, identity) if path.exists() else None
     if state is None:
-        quantizers = first_quantizers(family, net, dataset, images=config.calibration, seed=seed, sums=sums)
+        quantizers = first_quantizers(family, net, task, images=config.calibration, seed=seed, sums=sums)
     else:
         quantizers = LearnedQuantizers(find_structure(family), sums).to(device)
     weights, scales = _optimisers(net, quantizers, config)
@@ -163,7 +163,7 @@ def load_quantized(
 def first_quantizers(
     family: Family,
     net: nn.Module,
-    dataset: Dataset,
+    task: Task,
     *,
     images: int,
     seed: int,
@@ -172,10 +172,10 @@ def first_quantizers(
     """Scales before any training: of weights by LSQ+'s rule, of tensors from so many images of the training
     part, at the largest and the smallest architecture.
     """
-    part, device = dataset.train, next(net.parameters()).device
-    rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part.labels))[:images]
+    part, device = task.train, next(net.parameters()).device
+    rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part))[:images]
     samples = [
-        (family.workload(one), to_batch(part[rows], dataset, family.resolution(one)).to(device))
+        (family.workload(one), task.inputs(part[rows], family.resolution(one)).to(device))
         for one in integer_corners(family)
     ]
     return new_quantizers(find_structure(family), layered(net), samples, sums).to(device)
@@ -208,8 +208,9 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
     phase.net.train()
     ((images, targets),) = phase.batches.of(step)
     largest = family.arch(_candidate(family, phase.policies.base))
-    logits = phase.net(resize(images, largest.resolution), largest)
-    loss = label_loss(logits, targets, phase.batches.config.smoothing)
+    task = phase.batches.task
+    logits = phase.net(task.sized(images, largest.resolution), largest)
+    loss = task.loss(logits, targets, smoothing=phase.batches.config.smoothing)
     _apply(phase, loss, bits=WIDEST, factor=0.0)
     teacher = logits.detach()
     rng = open_stream(seed, Stream.QUANTIZED_STEP, step)
@@ -218,10 +219,13 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
         candidate = _candidate(family, genome)
         workload = family.workload(candidate)
         logits = forward(
-            layered(phase.net), phase.quantizers, workload, resize(images, family.resolution(candidate))
+            layered(phase.net), phase.quantizers, workload, task.sized(images, family.resolution(candidate))
         )
         _apply(
-            phase, distillation_loss(logits, teacher), bits=phase.policies.average_bits(genome), factor=factor
+            phase,
+            task.distillation_loss(logits, teacher),
+            bits=phase.policies.average_bits(genome),
+            factor=factor,
         )
     return float(loss.detach())
 
@@ -230,8 +234,9 @@ def _in_fp32(phase: _Phase, images: Tensor, teacher: Tensor, rng: np.random.Gene
     """A random architecture in fp32: the small networks must not forget."""
     family = phase.family
     arch = family.arch(_candidate(family, family.space().sample(1, rng=rng)[0]))
-    logits = phase.net(resize(images, arch.resolution), arch)
-    _apply(phase, distillation_loss(logits, teacher), bits=WIDEST, factor=0.0)
+    task = phase.batches.task
+    logits = phase.net(task.sized(images, arch.resolution), arch)
+    _apply(phase, task.distillation_loss(logits, teacher), bits=WIDEST, factor=0.0)
 
 
 def _step_genomes(
@@ -286,15 +291,17 @@ def _apply(phase: _Phase, loss: Tensor, *, bits: float, factor: float) -> None:
 
 def _traces(phase: _Phase) -> dict[str, float]:
     """On one batch of unchanged images."""
-    part, base = phase.batches.dataset.train, _candidate(phase.family, phase.policies.base)
-    rows = open_stream(phase.batches.seed, Stream.HESSIAN).permutation(len(part.labels))
+    task, base = phase.batches.task, _candidate(phase.family, phase.policies.base)
+    rows = open_stream(phase.batches.seed, Stream.HESSIAN).permutation(len(task.train))
     rows = rows[: phase.config.batch_size]
     device = phase.batches.device
-    images = to_batch(part[rows], phase.batches.dataset, phase.family.resolution(base)).to(device)
-    labels = torch.from_numpy(part.labels[rows]).to(device)
+    images = task.inputs(task.train[rows], phase.family.resolution(base)).to(device)
+    targets = task.targets(task.train[rows]).to(device)
     work = phase.family.plain_workload(phase.family.arch(base))
     settings = {"probes": phase.config.probes, "seed": phase.batches.seed}
-    return hessian_traces(layered(phase.net), work, images, labels, **settings)
+    return hessian_traces(
+        layered(phase.net), work, images, targets, loss=partial(task.loss, smoothing=0.0), **settings
+    )
 
 
 def _candidate(family: Family, genome: Genomes) -> Candidate:
@@ -317,7 +324,7 @@ def _optimisers(
 
 
 def _identity(
-    family: Family, net: nn.Module, dataset: Dataset, config: QuantizedPhase, recipe: TrainConfig, seed: int
+    family: Family, net: nn.Module, task: Task, config: QuantizedPhase, recipe: TrainConfig, seed: int
 ) -> dict[str, Any]:
     """What decides the result: also the weights that it begins with."""
     digest = hashlib.sha256()
@@ -327,7 +334,7 @@ def _identity(
     changes = ("smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
     return {
         "space": family.space().fingerprint,
-        "data": dataset.fingerprint,
+        "data": task.fingerprint,
         "config": {
             **plain,
             "widths": list(config.widths),

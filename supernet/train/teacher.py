@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import to_batch
 from supernet.families.family import Family
 from supernet.graph.subnet import Subnet, recalibrate
-from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_images
-from supernet.train.batches import Batches, resize
+from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_examples
+from supernet.tasks.task import Task
+from supernet.train.batches import Batches
 from supernet.train.checkpoint import content_hash, load_weights
 from supernet.train.initial import start_from, weights_path
 
@@ -26,11 +26,12 @@ class Teacher:
 
     network: Subnet
     resolution: int
+    task: Task
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, classes)."""
-        logits: Tensor = self.network(resize(images, self.resolution))
+        logits: Tensor = self.network(self.task.sized(images, self.resolution))
         return logits.float()
 
 
@@ -46,7 +47,7 @@ def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:
             f"{name}: a teacher's training must be finished, this one has {weights.unfinished} steps left"
         )
     net = family.supernet(rng=np.random.default_rng(0))
-    if start_from(net, weights, batches.dataset.classes, origin=name).renewed:
+    if start_from(net, weights, batches.task.classes, origin=name).renewed:
         raise TrilobitError(f"{name}: a teacher must know the classes of this data, this one knows others")
     return largest_network(net, family, batches)
 
@@ -55,12 +56,11 @@ def largest_network(net: nn.Module, family: Family, batches: Batches) -> Teacher
     """The largest network of a trained supernet, in fp32."""
     candidate = next(one for name, one in family.corners().items() if name.startswith("largest/"))
     network, resolution = family.extract(net, candidate), family.resolution(candidate)
-    calibration = to_batch(
-        calibration_images(batches.dataset, seed=batches.seed), batches.dataset, resolution
-    )
+    task = batches.task
+    calibration = task.inputs(calibration_examples(task, seed=batches.seed), resolution)
     recalibrate(network, torch.split(calibration, CALIBRATION_BATCH))
     network.requires_grad_(False)
-    return Teacher(network.to(batches.device, memory_format=torch.channels_last), resolution)  # type: ignore[call-overload]
+    return Teacher(network.to(batches.device, memory_format=torch.channels_last), resolution, task)  # type: ignore[call-overload]
 
 
 def teacher_identity(name: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from supernet.data.dataset import load_data
+from supernet.tasks.loading import load_images
 from supernet.train.checkpoint import Weights, load_checkpoint, load_weights, save_checkpoint, save_weights
 from tests.fuzz.mutations import Attempt, damaged_bytes, require_sound, try_out
 
@@ -62,7 +62,7 @@ def test_a_damaged_archive_is_read_or_refused_in_one_line(tmp_path: Path, name: 
     def attempts() -> Iterator[Attempt]:
         for mutation in damaged_bytes(ARCHIVES[name](), count=COUNT, rng=np.random.default_rng(31)):
             path.write_bytes(mutation.data)
-            yield try_out(mutation.how, lambda: load_data(f"imagefolder:{path}", seed=0))
+            yield try_out(mutation.how, lambda: load_images(f"imagefolder:{path}", seed=0))
 
     require_sound(attempts())
 
@@ -79,7 +79,7 @@ def test_a_damaged_image_is_read_or_refused_in_one_line(tmp_path: Path, kind: st
     def attempts() -> Iterator[Attempt]:
         for mutation in damaged_bytes(content, count=COUNT, rng=np.random.default_rng(31)):
             path.write_bytes(mutation.data)
-            yield try_out(mutation.how, lambda: load_data(f"imagefolder:{tmp_path / 'data'}", seed=0))
+            yield try_out(mutation.how, lambda: load_images(f"imagefolder:{tmp_path / 'data'}", seed=0))
 
     require_sound(attempts())
 

@@ -20,7 +20,7 @@ from hw_profiles.graph.layer import LayerSpec
 from nas.checks.check import Input
 from nas.emit.to_onnx import random_network
 from nas.export.manifest import claims_of, digest_of
-from supernet.data.dataset import load_data
+from supernet.tasks.loading import load_images
 from tests.fuzz.mutations import Attempt, Mutation, attempt, damaged_bytes, damaged_documents, require_sound
 from tests.nas.exported import copied, forged, write_exported
 
@@ -40,7 +40,7 @@ QUICK = ("--seconds", "0.001")
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with a library that is quickly compiled."""
-    data, formats = load_data("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
+    data, formats = load_images("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
     x = net.add("pool", LayerSpec("pool", (1, 8, 8), 1, activation_format="int8"), -1)
     net.add("classifier", LayerSpec("linear", (1, 1, 1), 10, **formats), x)

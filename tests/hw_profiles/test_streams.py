@@ -21,7 +21,7 @@ OWN_SEEDS = {
     "hw_profiles/streams.py",
     "nas/search/drawn.py",
     "nas/search/algorithms/pymoo_nsga.py",
-    "supernet/data/dataset.py",
+    "supernet/data/splits.py",
 }
 
 

@@ -15,14 +15,14 @@ from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, optimised_ops
 from nas.checks.check import Input, expected_answers
-from nas.checks.parity import file_accuracy
+from nas.checks.parity import file_metric
 from nas.emit.to_onnx import described, emit
 from nas.export.manifest import CLAIMS, SCHEMA, Manifest, claims_of, digest_of, file_entries
 from nas.export.package import network_files
 from nas.export.written import replace_written
-from supernet.data.dataset import Dataset
 from supernet.graph.quantized_graph import Network
 from supernet.space.space import candidate_id
+from supernet.tasks.image_classification import ImageClassification
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -79,7 +79,7 @@ def write_exported(
     parent: Path,
     network: Network,
     image: Input,
-    data: Dataset,
+    data: ImageClassification,
     *,
     files: Mapping[str, bytes] | None = None,
     key: Path | None = None,
@@ -96,13 +96,13 @@ def write_exported(
     model = emit(network, metadata={"trilobit.id": name})
     needs = {"integer_sums": "exact"} if needs_exact_sums(model) else {}
     layers = sum(optimised_ops(model)[op] for op in INTEGER_OPS)
-    accuracy = {"test": file_accuracy(model, data.test, data), "n": len(data.test)}
+    accuracy = {"test": file_metric(model, data.test, data), "n": len(data.test)}
     parity = {"agreement": 1.0, "images": len(data.validation)}
     measured = claims(
         classes=list(data.classes),
         input=image.to_json(),
         requires=needs,
-        accuracy={**accuracy, "validation": file_accuracy(model, data.validation, data)},
+        accuracy={**accuracy, "validation": file_metric(model, data.validation, data)},
         parity={**parity, "integer_layers": layers, "integer_kernels": layers},
         answers=expected_answers(network, image).to_json(),
     )

@@ -13,6 +13,7 @@ from nas.problem.costs import Costs, compile_costs
 from nas.problem.targets import Targets, largest_costs, resolve_targets
 from nas.run.config import RunConfig
 from nas.search.algorithms.milp import formats_of
+from nas.search.objectives import objective
 from predictors.predictor import Prediction
 from supernet.families.family import Family, load_family
 from supernet.solvers.multiple_choice import total
@@ -168,7 +169,7 @@ class Additive:
 
 def test_damage_that_a_predictor_sees(family: Family) -> None:
     formats, predictor = formats_of(family.space(), corner(family, "smallest/fp32")), Additive(family)
-    damage = predicted_damage(family.space(), formats, predictor)
+    damage = predicted_damage(family.space(), formats, predictor, objective("accuracy"))
     names = [family.space().choices[column].name for column in formats.columns]
     assert list(damage) == names
     for name, column in zip(names, formats.columns, strict=True):

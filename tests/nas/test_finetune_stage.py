@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.files import read_json, write_json
-from nas.checks.parity import file_accuracy
+from nas.checks.parity import file_metric
 from nas.cli.main import main
 from nas.export.manifest import SCHEMA
 from nas.report.run_files import read_run
@@ -89,13 +89,13 @@ def manifests(exported: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]], exported: Path) -> None:
-    data = find_run(exported).dataset
+    data = find_run(exported).images
     for manifest in manifests.values():
         tuning, accuracy = manifest["finetuning"], manifest["accuracy"]
         assert (tuning["epochs"], tuning["learning_rate"]) == (1, 5e-4)
         model = (exported / "export" / manifest["id"] / "model.onnx").read_bytes()
         assert hashlib.sha256(model).hexdigest() == manifest["files"]["model.onnx"]["sha256"]
-        assert accuracy["test"] == file_accuracy(model, data.test, data)
+        assert accuracy["test"] == file_metric(model, data.test, data)
         shipped = tuning["after"] if tuning["kept"] else tuning["before"]
         assert shipped == {"validation": accuracy["validation"], "test": accuracy["test"]}
         assert manifest["parity"]["agreement"] >= 0.995

@@ -21,7 +21,7 @@ def of_data(run: Run, *, channels: int, classes: int) -> Run:
     """The run, with images of so many channels and classes."""
     made = Run(run.folder, run.config)
     data = SimpleNamespace(channels=channels, classes=[str(i) for i in range(classes)], fingerprint="")
-    made.__dict__["dataset"] = data
+    made.__dict__["task"] = data
     return made
 
 

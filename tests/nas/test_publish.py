@@ -68,8 +68,8 @@ def test_it_says_how_it_was_made(run: Run, weights: Weights) -> None:
     assert (weights.space, weights.classes) == ("digits-mbconv", CLASSES)
     assert (known["seed"], known["epochs"]) == (3, 2)
     assert known["hours"] == pytest.approx(state["seconds"] / 3600)
-    assert known["data"]["fingerprint"] == weights.data == run.dataset.fingerprint
-    assert known["data"]["mean"] == list(run.dataset.mean)
+    assert known["data"]["fingerprint"] == weights.data == run.task.fingerprint
+    assert known["data"]["mean"] == list(run.task.mean)
     curve = known["curve"]
     assert len(curve) == min(POINTS, len(state["losses"]))
     assert curve[-1] == [2.0, pytest.approx(float(state["losses"][-1]))]

@@ -17,9 +17,9 @@ from nas.run.config import DeviceSection, RunConfig
 from nas.run.reporting import PlainReporter
 from nas.run.run import Run
 from nas.stages.quality import (
-    accuracy_noise,
     cost_bands_of,
     finalist_rows,
+    metric_noise,
     print_quality,
     profile_rows,
     read_quality,
@@ -31,6 +31,7 @@ from predictors.predictor import Prediction
 from supernet.data.images import Images
 from supernet.families.family import Family
 from supernet.space.space import Genomes
+from supernet.tasks.image_classification import ImageClassification
 
 
 @pytest.fixture
@@ -149,14 +150,15 @@ def test_a_few_networks_compared_image_by_image_tell_the_noise(monkeypatch: pyte
     images = Images(np.zeros((4000, 1, 1, 1), np.uint8), np.zeros(4000, np.int64))
     hard = rng.random(4000) < 0.2  # for all networks
 
-    def predictions(*_: object) -> np.ndarray:
-        return (hard | (rng.random(4000) < 0.1)).astype(np.int64)
+    def outputs(*_: object) -> np.ndarray:
+        return np.eye(2, dtype=np.float32)[(hard | (rng.random(4000) < 0.1)).astype(np.int64)]
 
-    monkeypatch.setattr("nas.stages.quality.simulated_predictions", predictions)
+    monkeypatch.setattr("nas.stages.quality.simulated_outputs", outputs)
+    task = ImageClassification("noise", ("a", "b"), images, images, images, (0.5,), (0.5,))
     family = SimpleNamespace(space=lambda: SimpleNamespace(candidate=tuple))
-    run = SimpleNamespace(dataset=SimpleNamespace(validation=images), family=family)
+    run = SimpleNamespace(task=task, family=family)
     evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate, scoring=images)
-    noise = accuracy_noise(evaluator, np.zeros((6, 3), np.int16))  # type: ignore[arg-type]
+    noise = metric_noise(evaluator, np.zeros((6, 3), np.int16))  # type: ignore[arg-type]
     assert noise == pytest.approx(np.sqrt(0.8 * 0.1 * 0.9 / 4000), rel=0.1)  # nothing of the hard images
 
 
@@ -164,7 +166,7 @@ def test_few_scoring_images_are_drawn_from_all_that_are_sorted_by_class() -> Non
     labels = np.repeat(np.arange(10), 50)
     sorted_images = Images(np.zeros((500, 1, 1, 1), np.uint8), labels)
     config = SimpleNamespace(seed=3, sample=SimpleNamespace(images=200))
-    run = SimpleNamespace(dataset=SimpleNamespace(validation=sorted_images), config=config)
+    run = SimpleNamespace(task=SimpleNamespace(validation=sorted_images), config=config)
     drawn = Evaluator(run).scoring.labels  # type: ignore[arg-type]
     assert len(drawn) == 200
     assert np.bincount(drawn, minlength=10).min() >= 10

@@ -13,7 +13,7 @@ from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.stages.train import run_train
 from supernet.data.images import Images
-from supernet.tasks.evaluate import build_network, simulated_accuracy
+from supernet.tasks.evaluate import build_network, simulated_metric
 from supernet.train.loop import TrainConfig
 
 FORMATS = ("fp32", "int8", "int4")
@@ -28,13 +28,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         quantized=QuantizedSection(epochs=0.25, batch_size=32),
     )
     run = open_run(tmp_path_factory.mktemp("run"), config)
-    train, validation = run.dataset.train, run.dataset.validation
+    train, validation = run.task.train, run.task.validation
     few = replace(
-        run.dataset,
+        run.task,
         train=Images(train.pixels[:256], train.labels[:256]),
         validation=Images(validation.pixels[:100], validation.labels[:100]),
     )
-    vars(run)["dataset"] = few  # in place of the cached property
+    vars(run)["task"] = few  # in place of the cached property
     run_train(run, QUIET)
     return run
 
@@ -49,7 +49,7 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
     assert evaluator.quantizers is not None
     candidate = run.family.corners()["largest/int4"]
     learned = evaluator.network(candidate)
-    plain = build_network(run.family, evaluator.supernet, candidate, run.dataset, evaluator.calibration)
+    plain = build_network(run.family, evaluator.supernet, candidate, run.task, evaluator.calibration)
     codes = {name: parameters.weight.codes for name, parameters in learned.parameters.items()}
     assert all(np.abs(weight).max() <= 8 for weight in codes.values())
     assert any(not np.array_equal(codes[name], plain.parameters[name].weight.codes) for name in codes)
@@ -58,14 +58,14 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
 def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:
     evaluator = Evaluator(run)
     candidate = run.family.corners()["largest/fp32"]
-    plain = build_network(run.family, evaluator.supernet, candidate, run.dataset, evaluator.calibration)
-    found = simulated_accuracy(evaluator.network(candidate), run.dataset.validation, run.dataset)
-    assert found == pytest.approx(simulated_accuracy(plain, run.dataset.validation, run.dataset), abs=0.02)
+    plain = build_network(run.family, evaluator.supernet, candidate, run.task, evaluator.calibration)
+    found = simulated_metric(evaluator.network(candidate), run.task.validation, run.task)
+    assert found == pytest.approx(simulated_metric(plain, run.task.validation, run.task), abs=0.02)
 
 
 def test_the_phase_is_part_of_what_a_run_depends_on(run: Run) -> None:
     without = Run(run.folder, replace(run.config, quantized=QuantizedSection()))
-    vars(without)["dataset"] = run.dataset
+    vars(without)["task"] = run.task
     assert without.fingerprint("train") != run.fingerprint("train")
 
 

@@ -24,8 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     space = SpaceSection(formats=("fp32", "int8", "int4"))
     config = RunConfig(train=TrainConfig(epochs=1, random_subnets=0), space=space)
     run = open_run(tmp_path_factory.mktemp("run"), config)
-    few = Images(run.dataset.train.pixels[:64], run.dataset.train.labels[:64])
-    vars(run)["dataset"] = replace(run.dataset, train=few, validation=few)  # in place of the cached property
+    few = Images(run.task.train.pixels[:64], run.task.train.labels[:64])
+    vars(run)["task"] = replace(run.task, train=few, validation=few)  # in place of the cached property
     run_train(run, QUIET)
     return run
 

@@ -19,7 +19,7 @@ from hw_profiles.profiles.profiler import profile_layers
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import choose, open_device
 from nas.checks.check import Input
-from nas.checks.parity import check_parity, file_accuracy, file_predictions
+from nas.checks.parity import check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import emit, random_network
 from nas.run.command_sections import BenchSection
 from nas.run.config import RunConfig
@@ -28,9 +28,9 @@ from nas.run.run import Run, packages_used
 from nas.serving.bench import bench
 from nas.stages.profile import emit_with_random_numbers
 from nas.verification.verification import Checks, verify
-from supernet.data.dataset import load_data
 from supernet.families.family import Family
 from supernet.graph.quantized_graph import Network
+from supernet.tasks.loading import load_images
 from tests.contracts import test_devices
 from tests.docs.test_recipes import BLOCKS, RECIPES, install
 from tests.nas.exported import write_exported
@@ -90,12 +90,12 @@ def test_two_layers_are_profiled(device: Device) -> None:
 
 
 def test_accuracy_and_parity_go_through_it(device: Device, network: Network) -> None:
-    data, model = load_data("digits", seed=0), emit(network)
+    data, model = load_images("digits", seed=0), emit(network)
     few = replace(data, validation=data.validation[:6])
-    shares = [file_accuracy(model, few.validation, few, runtime) for runtime in (device.runtime, None)]
+    shares = [file_metric(model, few.validation, few, runtime) for runtime in (device.runtime, None)]
     assert shares[0] == shares[1]
     assert check_parity(model, network, few.validation, few, device.runtime).images == 6
-    labels = file_predictions(model, few.validation, few, device.runtime)
+    labels = file_outputs(model, few.validation, few, device.runtime).argmax(axis=1)
     assert labels.shape == (6,)
 
 
@@ -111,7 +111,7 @@ def test_a_run_on_it_uses_it_and_keeps_its_version() -> None:
 def test_what_was_exported_on_it_is_verified_and_served_by_it(
     device: Device, network: Network, tmp_path: Path
 ) -> None:
-    data = load_data("digits", seed=0)
+    data = load_images("digits", seed=0)
     c, h, w = network.workload.in_shape
     image = Input((h, w, c), data.mean, data.std)
     folder = write_exported(

@@ -21,8 +21,8 @@ from nas.emit.to_onnx import described, random_network
 from nas.export.manifest import CLAIMS, MANIFEST, file_entries
 from nas.verification.finding import Finding
 from nas.verification.verification import Checks, verify
-from supernet.data.dataset import load_data
 from supernet.families.family import Family
+from supernet.tasks.loading import load_images
 from tests.nas.exported import copied, endless, forged, greedy, write_exported
 
 Complaint = Callable[..., str]
@@ -31,7 +31,7 @@ Complaint = Callable[..., str]
 @pytest.fixture(scope="module")
 def exported(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `nas export` writes it, of random weights."""
-    data = load_data("digits", seed=0)
+    data = load_images("digits", seed=0)
     network = random_network(family.workload(family.corners()["smallest/int8"]), rng=np.random.default_rng(0))
     c, h, w = network.workload.in_shape
     image = Input((h, w, c), data.mean, data.std)

@@ -17,13 +17,14 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import LayerSpec
 from nas.checks.check import Input, digest
-from nas.checks.parity import file_accuracy
+from nas.checks.parity import file_metric
 from nas.cli.main import main
 from nas.emit.to_onnx import emit, random_network
 from nas.export.library.check import EXACT, ExportedLibrary, export_library
 from nas.export.library.library import MACHINES, machine_of
-from supernet.data.dataset import Dataset, load_data
 from supernet.graph.quantized_graph import Network
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 from tests.nas.exported import forged, write_exported
 
 CROSS = "aarch64-linux-gnu"
@@ -31,8 +32,8 @@ AARCH64 = next(code for code, name in MACHINES.items() if name == "aarch64")
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
-    return load_data("digits", seed=0)
+def data() -> ImageClassification:
+    return load_images("digits", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +48,23 @@ def network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def shipped(network: Network, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> ExportedLibrary:
+def shipped(
+    network: Network, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> ExportedLibrary:
     return ship(network, data, "host", tmp_path_factory.mktemp("database"))
 
 
-def image_of(network: Network, data: Dataset) -> Input:
+def image_of(network: Network, data: ImageClassification) -> Input:
     c, h, w = network.workload.in_shape
     return Input((h, w, c), data.mean, data.std)
 
 
-def ship(network: Network, data: Dataset, target: str, database: Path) -> ExportedLibrary:
+def ship(network: Network, data: ImageClassification, target: str, database: Path) -> ExportedLibrary:
     """As `nas export --library TARGET` does, with the first schedule of every unit."""
     config = SimpleNamespace(
         export=SimpleNamespace(library=target), device=SimpleNamespace(settings={"database": str(database)})
     )
-    run: Any = SimpleNamespace(config=config, dataset=data, recorded=False)
+    run: Any = SimpleNamespace(config=config, images=data, task=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas.export.library.to_tvm.run_locally", None)
         library = export_library(run, network, emit(network), image_of(network, data))
@@ -73,7 +76,7 @@ def ship(network: Network, data: Dataset, target: str, database: Path) -> Export
 def exported(
     network: Network,
     shipped: ExportedLibrary,
-    data: Dataset,
+    data: ImageClassification,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """As `nas export --library host` writes it."""
@@ -108,20 +111,22 @@ def compiled(source: str, folder: Path) -> bytes:
     return (folder / "other.so").read_bytes()
 
 
-def test_what_is_shipped_is_described(shipped: ExportedLibrary, network: Network, data: Dataset) -> None:
+def test_what_is_shipped_is_described(
+    shipped: ExportedLibrary, network: Network, data: ImageClassification
+) -> None:
     record = shipped.record
     assert record["integer_only"]
     assert record["answers"]["images"] == len(record["answers"]["labels"]) == 200
     assert 0 < record["latency"]["median_s"] < 1e-2
     assert record["agreement"] > 0.95
-    assert abs(record["test_accuracy"] - file_accuracy(emit(network), data.test, data)) < 0.05
+    assert abs(record["test_accuracy"] - file_metric(emit(network), data.test, data)) < 0.05
 
 
 @pytest.mark.skipif(
     shutil.which(f"{CROSS}-gcc") is None, reason=f"needs {CROSS}-gcc: apt-get install gcc-{CROSS}"
 )
 def test_what_a_board_must_answer_is_known_without_it(
-    network: Network, shipped: ExportedLibrary, data: Dataset, tmp_path: Path
+    network: Network, shipped: ExportedLibrary, data: ImageClassification, tmp_path: Path
 ) -> None:
     record = ship(network, data, f"{CROSS}:cortex-a76", tmp_path).record
     assert record["answers"]["images"] == EXACT

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supernet.train.augment import cutout, mixup, shift_and_flip
+from supernet.data.augment import cutout, mixup, shift_and_flip
 
 
 @settings(max_examples=30, deadline=None)

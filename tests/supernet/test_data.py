@@ -16,7 +16,10 @@ from PIL import Image
 
 from hw_profiles.errors import TrilobitError
 from supernet.data import cifar10
-from supernet.data.dataset import Dataset, Images, load_data, stratified_split, to_batch
+from supernet.data.images import Images
+from supernet.data.splits import stratified_split
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 from tests.published_data import DataFile
 
 PARTS = ("train", "validation", "test")
@@ -55,8 +58,8 @@ def pack_zip(folder: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits", seed=0)
+def digits() -> ImageClassification:
+    return load_images("digits", seed=0)
 
 
 # -- split -----------------------------------------------------------------------------------------
@@ -88,7 +91,7 @@ def test_split_follows_the_seed() -> None:
 # -- digits ----------------------------------------------------------------------------------------
 
 
-def test_digits_are_real_scans_in_three_parts(digits: Dataset) -> None:
+def test_digits_are_real_scans_in_three_parts(digits: ImageClassification) -> None:
     assert [len(getattr(digits, part)) for part in PARTS] == [1079, 359, 359]
     assert digits.train.pixels.shape[1:] == (32, 32, 1)
     assert digits.train.pixels.dtype == np.uint8
@@ -99,21 +102,21 @@ def test_digits_are_real_scans_in_three_parts(digits: Dataset) -> None:
         assert np.abs(share - 0.1).max() < 0.01
 
 
-def test_no_digit_is_in_two_parts(digits: Dataset) -> None:
+def test_no_digit_is_in_two_parts(digits: ImageClassification) -> None:
     rows = [{image.tobytes() for image in getattr(digits, part).pixels} for part in PARTS]
     assert len(set.union(*rows)) == sum(map(len, rows))
 
 
-def test_loading_is_deterministic(digits: Dataset) -> None:
-    assert load_data("digits", seed=0).fingerprint == digits.fingerprint
-    assert load_data("digits", seed=1).fingerprint != digits.fingerprint
+def test_loading_is_deterministic(digits: ImageClassification) -> None:
+    assert load_images("digits", seed=0).fingerprint == digits.fingerprint
+    assert load_images("digits", seed=1).fingerprint != digits.fingerprint
 
 
-def test_changed_pixel_changes_the_fingerprint(digits: Dataset) -> None:
+def test_changed_pixel_changes_the_fingerprint(digits: ImageClassification) -> None:
     pixels = digits.test.pixels.copy()
     pixels[0, 0, 0, 0] ^= 1
     changed = Images(pixels, digits.test.labels)
-    copy = Dataset(
+    copy = ImageClassification(
         "digits", digits.classes, digits.train, digits.validation, changed, digits.mean, digits.std
     )
     assert copy.fingerprint != digits.fingerprint
@@ -125,7 +128,7 @@ def test_changed_pixel_changes_the_fingerprint(digits: Dataset) -> None:
 def test_folder_tar_and_zip_give_the_same_data(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data")
     tar, packed = pack_tar(folder, tmp_path / "data.tar.xz"), pack_zip(folder, tmp_path / "data.zip")
-    loaded = [load_data(f"imagefolder:{path}", seed=3) for path in (folder, tar, packed)]
+    loaded = [load_images(f"imagefolder:{path}", seed=3) for path in (folder, tar, packed)]
     assert len({dataset.fingerprint for dataset in loaded}) == 1
     assert [len(getattr(loaded[0], part)) for part in PARTS] == [8, 2, 10]
     assert loaded[0].classes == ("ant", "bee")
@@ -134,9 +137,9 @@ def test_folder_tar_and_zip_give_the_same_data(tmp_path: Path) -> None:
 
 def test_cifar10_reads_other_archives_as_image_folders(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data")
-    expected = load_data(f"imagefolder:{folder}", seed=0).fingerprint
+    expected = load_images(f"imagefolder:{folder}", seed=0).fingerprint
     tar = pack_tar(folder, tmp_path / "data.tar.xz")
-    assert [load_data(f"cifar10:{path}", seed=0).fingerprint for path in (folder, tar)] == [expected] * 2
+    assert [load_images(f"cifar10:{path}", seed=0).fingerprint for path in (folder, tar)] == [expected] * 2
 
 
 @pytest.mark.parametrize(
@@ -149,15 +152,15 @@ def test_cifar10_reads_other_archives_as_image_folders(tmp_path: Path) -> None:
     ],
 )
 def test_parts_of_the_publisher_are_kept(tmp_path: Path, parts: tuple[str, ...], lengths: list[int]) -> None:
-    dataset = load_data(f"imagefolder:{make_folder(tmp_path / 'data', parts=parts)}", seed=0)
+    dataset = load_images(f"imagefolder:{make_folder(tmp_path / 'data', parts=parts)}", seed=0)
     assert [len(getattr(dataset, part)) for part in PARTS] == lengths
 
 
 def test_grey_stays_grey_unless_one_image_is_in_colour(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data", grey=True)
-    assert load_data(f"imagefolder:{folder}", seed=0).channels == 1
+    assert load_images(f"imagefolder:{folder}", seed=0).channels == 1
     (folder / "train" / "bee" / "colour.png").write_bytes(png(np.random.default_rng(1)))
-    assert load_data(f"imagefolder:{folder}", seed=0).channels == 3
+    assert load_images(f"imagefolder:{folder}", seed=0).channels == 3
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
@@ -165,29 +168,31 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 36).reshape(6, 6).astype(np.uint16)
     for file in folder.rglob("*.png"):
         Image.fromarray(ramp).save(file)
-    assert load_data(f"imagefolder:{folder}", seed=0).test.pixels[0, :, :, 0].tolist() == (ramp >> 8).tolist()
+    assert (
+        load_images(f"imagefolder:{folder}", seed=0).test.pixels[0, :, :, 0].tolist() == (ramp >> 8).tolist()
+    )
 
 
 def test_sizes_follow_the_first_image_or_the_option(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data")
     (folder / "train" / "bee" / "9.png").write_bytes(png(np.random.default_rng(1), (20, 10, 3)))
-    assert load_data(f"imagefolder:{folder}", seed=0).train.pixels.shape[1:] == (6, 6, 3)
-    assert load_data(f"imagefolder:{folder}?size=9", seed=0).train.pixels.shape[1:] == (9, 9, 3)
+    assert load_images(f"imagefolder:{folder}", seed=0).train.pixels.shape[1:] == (6, 6, 3)
+    assert load_images(f"imagefolder:{folder}?size=9", seed=0).train.pixels.shape[1:] == (9, 9, 3)
 
 
 def test_cache_gives_the_same_data_and_survives_damage(tmp_path: Path) -> None:
     tar, cache = pack_tar(make_folder(tmp_path / "data"), tmp_path / "data.tar.xz"), tmp_path / "cache"
-    fresh = load_data(f"imagefolder:{tar}", seed=0)
+    fresh = load_images(f"imagefolder:{tar}", seed=0)
     for _ in range(2):
-        assert load_data(f"imagefolder:{tar}", seed=0, cache=cache).fingerprint == fresh.fingerprint
+        assert load_images(f"imagefolder:{tar}", seed=0, cache=cache).fingerprint == fresh.fingerprint
     (kept,) = cache.iterdir()
     kept.write_bytes(kept.read_bytes()[:100])
-    assert load_data(f"imagefolder:{tar}", seed=0, cache=cache).fingerprint == fresh.fingerprint
+    assert load_images(f"imagefolder:{tar}", seed=0, cache=cache).fingerprint == fresh.fingerprint
 
 
 def test_hostile_members_are_ignored(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "data")
-    expected = load_data(f"imagefolder:{folder}", seed=0).fingerprint
+    expected = load_images(f"imagefolder:{folder}", seed=0).fingerprint
     target = tmp_path / "data.tar"
     with tarfile.open(target, "w") as archive:
         archive.add(folder, "data")
@@ -198,7 +203,7 @@ def test_hostile_members_are_ignored(tmp_path: Path) -> None:
         link = tarfile.TarInfo("data/train/ant/link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    assert load_data(f"imagefolder:{target}", seed=0).fingerprint == expected
+    assert load_images(f"imagefolder:{target}", seed=0).fingerprint == expected
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "data.tar"]
 
 
@@ -220,13 +225,13 @@ def test_hostile_members_are_ignored(tmp_path: Path) -> None:
 )
 def test_wrong_source_names_the_remedy(source: str, message: str) -> None:
     with pytest.raises(TrilobitError, match=message) as error:
-        load_data(source, seed=0)
+        load_images(source, seed=0)
     assert "\n" not in str(error.value)
 
 
 def refuses(folder: Path, message: str) -> None:
     with pytest.raises(TrilobitError, match=message) as error:
-        load_data(f"imagefolder:{folder}", seed=0)
+        load_images(f"imagefolder:{folder}", seed=0)
     assert "\n" not in str(error.value)
 
 
@@ -294,7 +299,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_cifar10_is_downloaded_once_and_read_without_pickle(tmp_path: Path, published: Path) -> None:
-    dataset = load_data(f"cifar10:{tmp_path / 'data'}", seed=0)
+    dataset = load_images(f"cifar10:{tmp_path / 'data'}", seed=0)
     assert [len(getattr(dataset, part)) for part in PARTS] == [130, 20, 30]
     assert dataset.train.pixels.shape[1:] == (32, 32, 3)
     with tarfile.open(published) as archive:
@@ -303,31 +308,31 @@ def test_cifar10_is_downloaded_once_and_read_without_pickle(tmp_path: Path, publ
         first = np.frombuffer(member.read()[1:3073], np.uint8).reshape(3, 32, 32)
     assert (dataset.test.pixels[0] == first.transpose(1, 2, 0)).all()
     published.unlink()
-    again = load_data(f"cifar10:{tmp_path / 'data' / cifar10.ARCHIVE}", seed=0)
+    again = load_images(f"cifar10:{tmp_path / 'data' / cifar10.ARCHIVE}", seed=0)
     assert again.fingerprint == dataset.fingerprint
 
 
 def test_cifar10_offline_says_what_to_fetch(tmp_path: Path, published: Path) -> None:
     published.unlink()
     with pytest.raises(TrilobitError, match=r"absent, and .* cannot be reached .* put it there"):
-        load_data(f"cifar10:{tmp_path / 'data'}", seed=0)
+        load_images(f"cifar10:{tmp_path / 'data'}", seed=0)
 
 
 def test_cifar10_wrong_checksum(tmp_path: Path, published: Path) -> None:
     (tmp_path / cifar10.ARCHIVE).write_bytes(b"half a download")
     with pytest.raises(TrilobitError, match="MD5 is not the published"):
-        load_data(f"cifar10:{tmp_path}", seed=0)
+        load_images(f"cifar10:{tmp_path}", seed=0)
     published.write_bytes(b"another file")
     with pytest.raises(TrilobitError, match="the download's MD5 is not the published"):
-        load_data(f"cifar10:{tmp_path / 'data'}", seed=0)
+        load_images(f"cifar10:{tmp_path / 'data'}", seed=0)
     assert not (tmp_path / "data").exists()
 
 
 # -- batches ---------------------------------------------------------------------------------------
 
 
-def test_batches_are_normalised(digits: Dataset) -> None:
-    batch = to_batch(digits.train, digits, 32)
+def test_batches_are_normalised(digits: ImageClassification) -> None:
+    batch = digits.inputs(digits.train, 32)
     assert batch.shape == (1079, 1, 32, 32)
     assert batch.dtype == torch.float32
     assert abs(float(batch.mean())) < 1e-4
@@ -336,22 +341,22 @@ def test_batches_are_normalised(digits: Dataset) -> None:
     torch.testing.assert_close(batch[5, 0], torch.from_numpy(direct).float(), atol=1e-4, rtol=0)
 
 
-def test_statistics_are_those_of_numpy(digits: Dataset) -> None:
+def test_statistics_are_those_of_numpy(digits: ImageClassification) -> None:
     scaled = digits.train.pixels / 255
     np.testing.assert_allclose(digits.mean, scaled.mean(axis=(0, 1, 2)))
     np.testing.assert_allclose(digits.std, scaled.std(axis=(0, 1, 2)))
 
 
 @pytest.mark.parametrize("resolution", [12, 24, 40])
-def test_batches_are_resized(digits: Dataset, resolution: int) -> None:
-    batch = to_batch(digits.test[:7], digits, resolution)
+def test_batches_are_resized(digits: ImageClassification, resolution: int) -> None:
+    batch = digits.inputs(digits.test[:7], resolution)
     assert batch.shape == (7, 1, resolution, resolution)
-    assert abs(float(batch.mean() - to_batch(digits.test[:7], digits, 32).mean())) < 0.05
+    assert abs(float(batch.mean() - digits.inputs(digits.test[:7], 32).mean())) < 0.05
 
 
 @pytest.mark.slow
 def test_cifar10_images_stream_from_the_archive(data_file: DataFile) -> None:
-    dataset = load_data(f"cifar10:{data_file('cifar10-images.tar.xz')}", seed=0)
+    dataset = load_images(f"cifar10:{data_file('cifar10-images.tar.xz')}", seed=0)
     assert dataset.classes == cifar10.CLASSES
     assert [len(getattr(dataset, part)) for part in PARTS] == [45_000, 5_000, 10_000]
     assert np.bincount(dataset.validation.labels).tolist() == [500] * 10
@@ -363,6 +368,6 @@ def test_folders_may_lie_deeper_than_pythons_stack(tmp_path: Path) -> None:
     for folder in folders:
         os.mkdir(folder)
     with pytest.raises(TrilobitError, match="no images"):
-        load_data(f"imagefolder:{tmp_path}", seed=0)
+        load_images(f"imagefolder:{tmp_path}", seed=0)
     for folder in reversed(folders):  # pytest's own clean-up would give up
         os.rmdir(folder)

@@ -11,12 +11,13 @@ import torch
 from hw_profiles.errors import TrilobitError
 from nas.checks.parity import check_parity
 from nas.emit.to_onnx import emit
-from supernet.data.dataset import Dataset, load_data
 from supernet.data.images import Images
 from supernet.families.family import Family
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.finetune import (
     Classroom,
@@ -51,9 +52,9 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
+def data() -> ImageClassification:
     """A third of the digits."""
-    whole = load_data("digits", seed=0)
+    whole = load_images("digits", seed=0)
     parts = {
         name: Images(part.pixels[:n], part.labels[:n])
         for name, part, n in (("train", whole.train, 384), ("validation", whole.validation, 256))
@@ -62,7 +63,7 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def room(family: Family, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Classroom:
+def room(family: Family, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Classroom:
     path = tmp_path_factory.mktemp("supernet") / "last.pt"
     list(train(family, data, RECIPE, path, seed=0))
     return open_classroom(family, load_supernet(family, path), data, CONFIG, RECIPE, seed=0)
@@ -81,24 +82,22 @@ def candidate_of(family: Family, kind: str) -> Candidate:
 
 def short(room: Classroom, images: int = 96) -> Classroom:
     """The same on fewer images."""
-    data = room.batches.dataset
+    data = room.batches.task
     few = replace(data, train=Images(data.train.pixels[:images], data.train.labels[:images]))
-    return replace(room, batches=replace(room.batches, dataset=few))
+    return replace(room, batches=replace(room.batches, task=few))
 
 
 @pytest.mark.parametrize("kind", ["mixed", "fp32"])
 def test_it_gets_better_and_its_file_does_the_same(
-    family: Family, data: Dataset, room: Classroom, tmp_path: Path, kind: str
+    family: Family, data: ImageClassification, room: Classroom, tmp_path: Path, kind: str
 ) -> None:
     candidate = candidate_of(family, kind)
-    before = build_network(family, room.net, candidate, data, calibration_images(data, seed=0))
+    before = build_network(family, room.net, candidate, data, calibration_examples(data, seed=0))
     student = room.student(candidate)
     steps = list(finetune(room, student, tmp_path / "tuned.pt"))
     assert (steps[-1].step, steps[-1].steps) == (24, 24)
     tuned = tuned_network(room, student)
-    gained = simulated_accuracy(tuned, data.validation, data) - simulated_accuracy(
-        before, data.validation, data
-    )
+    gained = simulated_metric(tuned, data.validation, data) - simulated_metric(before, data.validation, data)
     assert gained > 0.02
     assert tuned.workload == before.workload
     model = emit(tuned, batch=1)
@@ -123,7 +122,7 @@ def test_the_supernet_is_only_read(family: Family, room: Classroom, tmp_path: Pa
 
 
 def test_learned_scales_of_the_supernet_are_where_it_starts(
-    family: Family, data: Dataset, room: Classroom, tmp_path: Path
+    family: Family, data: ImageClassification, room: Classroom, tmp_path: Path
 ) -> None:
     learned = first_quantizers(family, room.net, data, images=64, seed=0)
     with torch.no_grad():

@@ -12,8 +12,9 @@ from PIL import Image
 from hw_profiles.errors import TrilobitError
 from supernet.data import dataset as data
 from supernet.data import image_archives
-from supernet.data.dataset import image_shape, load_data
 from supernet.data.image_archives import LARGEST_SIDE, MOST_SIZE
+from supernet.tasks.image_sources import image_shape
+from supernet.tasks.loading import load_images
 
 N = 12
 
@@ -48,7 +49,7 @@ def packed(path: Path, files: dict[str, bytes]) -> Path:
 
 def refusal(path: Path, option: str = "") -> str:
     with pytest.raises(TrilobitError) as error:
-        load_data(f"imagefolder:{path}{option}", seed=0)
+        load_images(f"imagefolder:{path}{option}", seed=0)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -62,7 +63,7 @@ def test_a_tar_that_was_cut_anywhere_is_refused(tmp_path: Path) -> None:
         cut.write_bytes(whole[:length])
         assert "not a whole .tar" in refusal(cut), length
     cut.write_bytes(whole[:marked])  # one of the two marks of the end is enough
-    assert len(load_data(f"imagefolder:{cut}", seed=0).train.labels) > 0
+    assert len(load_images(f"imagefolder:{cut}", seed=0).train.labels) > 0
 
 
 def test_a_tar_with_one_damaged_header_is_refused(tmp_path: Path) -> None:
@@ -84,7 +85,7 @@ def test_only_the_raster_formats_we_name_are_opened(tmp_path: Path, monkeypatch:
         assert "x.png: broken image (" in refusal(path)
     assert not asked
     path = packed(tmp_path / "it.zip", {**members(), "train/ant/x.png": picture(kind="jpeg")})
-    load_data(f"imagefolder:{path}", seed=0)  # whatever it is named
+    load_images(f"imagefolder:{path}", seed=0)  # whatever it is named
 
 
 def test_an_encrypted_zip_is_one_line(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_sizes_nobody_can_mean_are_refused(tmp_path: Path) -> None:
 
 def test_photographs_are_kept_as_large_as_any_space_looks_at(tmp_path: Path) -> None:
     path = packed(tmp_path / "it.zip", members(picture(400, 300)))
-    kept = load_data(f"imagefolder:{path}", seed=0).train.pixels.shape[1:3]
+    kept = load_images(f"imagefolder:{path}", seed=0).train.pixels.shape[1:3]
     assert kept == image_shape(f"imagefolder:{path}") == (LARGEST_SIDE, LARGEST_SIDE)
     assert image_shape(f"imagefolder:{path}?size=48") == (48, 48)
     assert image_shape("digits") is None
@@ -153,7 +154,7 @@ def test_photographs_are_kept_as_large_as_any_space_looks_at(tmp_path: Path) -> 
 
 def test_a_kept_decoded_archive_that_does_not_hold_together_is_decoded_again(tmp_path: Path) -> None:
     path, cache = packed(tmp_path / "it.zip", members()), tmp_path / "cache"
-    fresh = load_data(f"imagefolder:{path}", seed=0, cache=cache)
+    fresh = load_images(f"imagefolder:{path}", seed=0, cache=cache)
     (kept,) = cache.iterdir()
     with np.load(kept) as arrays:
         changed = {name: arrays[name] for name in arrays.files}
@@ -161,10 +162,10 @@ def test_a_kept_decoded_archive_that_does_not_hold_together_is_decoded_again(tmp
     with kept.open("wb") as file:
         np.savez(file, **changed)  # type: ignore[arg-type]
     assert data._read_kept(kept) is None
-    assert load_data(f"imagefolder:{path}", seed=0, cache=cache).fingerprint == fresh.fingerprint
+    assert load_images(f"imagefolder:{path}", seed=0, cache=cache).fingerprint == fresh.fingerprint
 
 
 def test_size_channels_and_classes_are_told(tmp_path: Path) -> None:
-    told = str(load_data(f"imagefolder:{packed(tmp_path / 'it.zip', members())}", seed=0))
+    told = str(load_images(f"imagefolder:{packed(tmp_path / 'it.zip', members())}", seed=0))
     assert told.startswith("it: images of 6 x 6 pixels, 3 channels (RGB), 2 classes; 16 for training, ")
-    assert "1 channel (grey), 10 classes" in str(load_data("digits", seed=0))
+    assert "1 channel (grey), 10 classes" in str(load_images("digits", seed=0))

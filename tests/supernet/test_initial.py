@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset
 from supernet.data.images import Images
 from supernet.families.family import FAMILIES, Family, load_family
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.checkpoint import (
     Weights,
     load_checkpoint,
@@ -31,14 +31,14 @@ def family_of(classes: int = 3, channels: int = 1, **options: tuple[str, ...]) -
     return load_family("digits-mbconv", in_channels=channels, classes=classes, **options)
 
 
-def data_of(classes: tuple[str, ...] = CLASSES, channels: int = 1, seed: int = 0) -> Dataset:
+def data_of(classes: tuple[str, ...] = CLASSES, channels: int = 1, seed: int = 0) -> ImageClassification:
     """Noise, in which nothing is to be learned: 32 images a part."""
     rng = np.random.default_rng(seed)
     parts = [
         Images(rng.integers(0, 256, (32, 16, 16, channels), np.uint8), np.arange(32) % len(classes))
         for _ in range(3)
     ]
-    return Dataset("noise", classes, *parts, (0.5,) * channels, (0.3,) * channels)
+    return ImageClassification("noise", classes, *parts, (0.5,) * channels, (0.3,) * channels)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
+def data() -> ImageClassification:
     return data_of()
 
 
 @pytest.fixture(scope="module")
-def trained(family: Family, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(family: Family, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training with averaged weights, two steps long."""
     path = tmp_path_factory.mktemp("trained") / "last.pt"
     list(train(family, data, replace(CONFIG, ema=0.5), path, seed=1))
@@ -60,7 +60,7 @@ def trained(family: Family, data: Dataset, tmp_path_factory: pytest.TempPathFact
 
 
 def first_state(
-    family: Family, data: Dataset, folder: Path, init: Path, **settings: object
+    family: Family, data: ImageClassification, folder: Path, init: Path, **settings: object
 ) -> dict[str, torch.Tensor]:
     """The weights that a training of no epochs ends with."""
     config = TrainConfig(**{"epochs": 0, "init": str(init), **settings})
@@ -78,7 +78,7 @@ def logits(family: Family, state: dict[str, torch.Tensor], x: torch.Tensor) -> t
 
 
 def test_the_averaged_weights_are_used_as_they_are(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     state = load_checkpoint(trained, fingerprint=family.space().fingerprint)
     found = first_state(family, data, tmp_path, trained)
@@ -88,21 +88,21 @@ def test_the_averaged_weights_are_used_as_they_are(
 
 
 def test_an_average_starts_at_the_weights_it_was_given(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     plain = first_state(family, data, tmp_path / "plain", trained)
     averaged = first_state(family, data, tmp_path / "averaged", trained, ema=0.9)
     assert torch.equal(averaged["stem.weight"], plain["stem.weight"])
 
 
-def test_number_formats_do_not_matter(data: Dataset, trained: Path, tmp_path: Path) -> None:
+def test_number_formats_do_not_matter(data: ImageClassification, trained: Path, tmp_path: Path) -> None:
     other = family_of(formats=("int8", "int4"))
     assert other.space().fingerprint != family_of().space().fingerprint
     found = first_state(other, data, tmp_path, trained)
     assert torch.equal(found["stem.weight"], load_weights(trained).tensors["stem.weight"])
 
 
-def test_what_an_import_writes_serves(family: Family, data: Dataset, tmp_path: Path) -> None:
+def test_what_an_import_writes_serves(family: Family, data: ImageClassification, tmp_path: Path) -> None:
     net = family.supernet(rng=np.random.default_rng(7))
     state = {"space": family.space().fingerprint, "model": net.state_dict(), "step": 0, "steps": 0}
     save_checkpoint(tmp_path / "imported.pt", state)
@@ -111,7 +111,7 @@ def test_what_an_import_writes_serves(family: Family, data: Dataset, tmp_path: P
 
 
 def test_training_goes_on_from_the_weights(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     """A step of no size leaves them where they were."""
     config = replace(CONFIG, init=str(trained), learning_rate=1e-30, weight_decay=0.0)
@@ -147,7 +147,7 @@ def test_the_same_classes_keep_their_classifier(family: Family, trained: Path) -
     )
 
 
-def test_other_classes_need_training(data: Dataset, trained: Path, tmp_path: Path) -> None:
+def test_other_classes_need_training(data: ImageClassification, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(TrilobitError, match=r"classifier.bias must be learned .* train.epochs is 0"):
         first_state(family_of(4), data_of(("a", "b", "c", "d")), tmp_path, trained)
     assert not (tmp_path / "last.pt").exists()
@@ -173,7 +173,7 @@ def test_colour_does_not_fit_grey() -> None:
 
 
 def test_an_unfinished_training_is_named(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     next(train(family, data, replace(CONFIG, epochs=3), tmp_path / "last.pt", seed=1))
     weights = load_weights(tmp_path / "last.pt")
@@ -231,7 +231,7 @@ def test_what_is_not_shipped_is_refused() -> None:
 
 
 def test_resuming_needs_the_file_no_more(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     init = tmp_path / "init.pt"
     init.write_bytes(trained.read_bytes())
@@ -247,7 +247,7 @@ def test_resuming_needs_the_file_no_more(
 
 
 def test_a_moved_file_is_the_same_and_another_content_is_not(
-    family: Family, data: Dataset, trained: Path, tmp_path: Path
+    family: Family, data: ImageClassification, trained: Path, tmp_path: Path
 ) -> None:
     moved, path = tmp_path / "moved.pt", tmp_path / "last.pt"
     moved.write_bytes(trained.read_bytes())
@@ -260,7 +260,7 @@ def test_a_moved_file_is_the_same_and_another_content_is_not(
 
 
 def test_a_missing_file_is_refused_before_anything_is_written(
-    family: Family, data: Dataset, tmp_path: Path
+    family: Family, data: ImageClassification, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, init=str(tmp_path / "none.pt"))
     with pytest.raises(TrilobitError, match=r"none.pt: no such checkpoint"):

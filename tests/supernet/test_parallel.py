@@ -17,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
 from supernet.train.loop import train
@@ -141,13 +141,13 @@ import torch
 from supernet.families.family import load_family
 from supernet.train import loop
 from supernet.train.config import TrainConfig
-from supernet.data.dataset import load_data
+from supernet.tasks.loading import load_images
 from supernet.train.parallel import joined_world
 from dataclasses import replace
 
 path, settings, stop_at = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
-data = load_data("digits", seed=0)
+data = load_images("digits", seed=0)
 data = replace(data, train=data.train[:48], validation=data.validation[:100])
 family = load_family("digits-mbconv", in_channels=1, classes=10)
 kept = []
@@ -197,7 +197,7 @@ def train_together(path: Path, settings: dict[str, Any], *, stop_at: int = 0) ->
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_that_accumulates(
-    family: Family, few_digits: Dataset, tmp_path: Path
+    family: Family, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     together, alone = tmp_path / "together.pt", tmp_path / "alone.pt"
     first, second = train_together(together, SETTINGS, stop_at=4)

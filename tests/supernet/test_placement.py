@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset
+from supernet.data.augment import cutout, mixup, shift_and_flip
+from supernet.data.randaugment import rand_augment
 from supernet.families.family import Family
-from supernet.train.augment import cutout, mixup, shift_and_flip
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.config import TrainConfig
 from supernet.train.loop import load_supernet, train
 from supernet.train.parallel import World
 from supernet.train.placement import choose_placement
-from supernet.train.randaugment import rand_augment
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def cuda() -> torch.device:
 
 
 @pytest.mark.device
-def test_augmentation_is_the_same_on_a_gpu(few_digits: Dataset, cuda: torch.device) -> None:
+def test_augmentation_is_the_same_on_a_gpu(few_digits: ImageClassification, cuda: torch.device) -> None:
     pixels = torch.from_numpy(few_digits.train.pixels).permute(0, 3, 1, 2)
     draws = [torch.Generator().manual_seed(0) for _ in range(2)]
     here, there = (
@@ -115,7 +115,7 @@ def test_augmentation_is_the_same_on_a_gpu(few_digits: Dataset, cuda: torch.devi
 @pytest.mark.device
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
 def test_training_on_a_gpu(
-    family: Family, few_digits: Dataset, cuda: torch.device, tmp_path: Path, amp: str
+    family: Family, few_digits: ImageClassification, cuda: torch.device, tmp_path: Path, amp: str
 ) -> None:
     config = TrainConfig(epochs=8, batch_size=16, ema=0.9, mixup=0.1, randaugment=5, evaluate_every=4)
     here, there = tmp_path / "here.pt", tmp_path / "there.pt"

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from supernet.train.randaugment import OPERATIONS, STRONGEST, rand_augment
+from supernet.data.randaugment import OPERATIONS, STRONGEST, rand_augment
 
 MOVED = {"shear x", "shear y", "translate x", "translate y", "rotate"}
 MAGNITUDES = (0, 3, 9, 15, 22, STRONGEST)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family
-from supernet.tasks.evaluate import build_network, calibration_images, simulated_accuracy
-from supernet.train import loop
+from supernet.tasks import image_classification
+from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.batches import Batches
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
@@ -64,7 +64,9 @@ def assert_same(found: Any, expected: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(
+    family: Family, few_digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The state that training with everything ends with."""
     path = tmp_path_factory.mktemp("whole") / "last.pt"
     assert len(list(train(family, few_digits, EVERYTHING, path, seed=1))) == STEPS
@@ -73,7 +75,7 @@ def whole(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPath
 
 @pytest.mark.parametrize("killed", [1, 4])
 def test_everything_resumes_exactly(
-    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path, killed: int
+    family: Family, few_digits: ImageClassification, whole: dict[str, Any], tmp_path: Path, killed: int
 ) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, few_digits, EVERYTHING, path, seed=1), killed))
@@ -84,7 +86,7 @@ def test_everything_resumes_exactly(
 
 
 def test_every_part_of_the_recipe_matters(
-    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path
+    family: Family, few_digits: ImageClassification, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     first = whole["losses"][0]
     for name, off in (("flip", False), ("cutout", 0), ("mixup", 0.0), ("randaugment", 0), ("accumulate", 1)):
@@ -93,7 +95,7 @@ def test_every_part_of_the_recipe_matters(
         assert loss != first, name
 
 
-def test_averaged_weights_are_used(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+def test_averaged_weights_are_used(family: Family, few_digits: ImageClassification, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     list(train(family, few_digits, replace(QUICK, ema=0.5), path, seed=1))
     state = state_of(path, family)
@@ -111,7 +113,7 @@ def stop_in(step: int) -> Callable[[], bool]:
 
 
 def test_stopping_saves_what_was_computed(
-    family: Family, few_digits: Dataset, whole: dict[str, Any], tmp_path: Path
+    family: Family, few_digits: ImageClassification, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     path, config = tmp_path / "last.pt", replace(EVERYTHING, checkpoint_s=1e9)
     steps = list(train(family, few_digits, config, path, seed=1, stop=stop_in(3)))
@@ -124,7 +126,9 @@ def test_stopping_saves_what_was_computed(
 # -- what does not decide the result ------------------------------------------------------------------
 
 
-def test_settings_of_the_host_may_change(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+def test_settings_of_the_host_may_change(
+    family: Family, few_digits: ImageClassification, tmp_path: Path
+) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, few_digits, QUICK, path, seed=1), 2))
     moved = replace(QUICK, device="cpu", amp="off", evaluate_every=1, checkpoint_s=9.0, threads=3)
@@ -132,7 +136,7 @@ def test_settings_of_the_host_may_change(family: Family, few_digits: Dataset, tm
 
 
 def test_a_checkpoint_from_before_these_settings_goes_on(
-    family: Family, few_digits: Dataset, tmp_path: Path
+    family: Family, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, few_digits, QUICK, path, seed=1), 2))
@@ -143,7 +147,9 @@ def test_a_checkpoint_from_before_these_settings_goes_on(
     assert next(train(family, few_digits, QUICK, path, seed=1)).step == 3
 
 
-def test_the_refusal_names_the_setting(family: Family, few_digits: Dataset, tmp_path: Path) -> None:
+def test_the_refusal_names_the_setting(
+    family: Family, few_digits: ImageClassification, tmp_path: Path
+) -> None:
     path = tmp_path / "last.pt"
     next(train(family, few_digits, QUICK, path, seed=1))
     other = replace(QUICK, accumulate=2, mixup=0.1)
@@ -155,7 +161,7 @@ def test_the_refusal_names_the_setting(family: Family, few_digits: Dataset, tmp_
 
 
 @pytest.mark.parametrize("step", [0, 3])
-def test_two_processes_see_what_one_accumulates(few_digits: Dataset, step: int) -> None:
+def test_two_processes_see_what_one_accumulates(few_digits: ImageClassification, step: int) -> None:
     config, device = replace(EVERYTHING, accumulate=1), torch.device("cpu")
     worlds = [World(rank, 2) for rank in (0, 1)]
     divided = [batch for w in worlds for batch in Batches(few_digits, config, 1, w, device).of(step)]
@@ -165,9 +171,9 @@ def test_two_processes_see_what_one_accumulates(few_digits: Dataset, step: int) 
     assert alone.steps_per_epoch == 1
 
 
-def test_too_many_processes_for_the_images_are_refused(few_digits: Dataset) -> None:
+def test_too_many_processes_for_the_images_are_refused(few_digits: ImageClassification) -> None:
     three = replace(few_digits, train=few_digits.train[:3])
-    with pytest.raises(TrilobitError, match="3 training images cannot be divided among 4 processes"):
+    with pytest.raises(TrilobitError, match="3 training examples cannot be divided among 4 processes"):
         Batches(three, QUICK, 0, World(0, 4), torch.device("cpu"))
 
 
@@ -176,7 +182,7 @@ def test_too_many_processes_for_the_images_are_refused(few_digits: Dataset) -> N
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_mixed_precision_resumes_exactly(
-    family: Family, few_digits: Dataset, tmp_path: Path, amp: str
+    family: Family, few_digits: ImageClassification, tmp_path: Path, amp: str
 ) -> None:
     data = replace(few_digits, train=few_digits.train[:8])  # CPUs are slow at fp16
     full, mixed = replace(QUICK, batch_size=4), replace(QUICK, batch_size=4, amp=amp)
@@ -193,9 +199,11 @@ def test_mixed_precision_resumes_exactly(
 
 
 def test_an_overflow_of_fp16_skips_the_step(
-    family: Family, few_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "label_loss", lambda logits, targets, smoothing: logits.sum() * float("inf"))
+    monkeypatch.setattr(
+        image_classification, "label_loss", lambda logits, targets, smoothing: logits.sum() * float("inf")
+    )
     path = tmp_path / "last.pt"
     next(train(family, few_digits, replace(QUICK, batch_size=4, amp="fp16"), path, seed=1))
     state = state_of(path, family)
@@ -208,7 +216,7 @@ def test_an_overflow_of_fp16_skips_the_step(
 
 
 @pytest.fixture(scope="module")
-def taught(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(family: Family, few_digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished checkpoint."""
     path = tmp_path_factory.mktemp("teacher") / "last.pt"
     config = replace(QUICK, schedule="largest", checkpoint_s=1e9)
@@ -217,7 +225,7 @@ def taught(family: Family, few_digits: Dataset, tmp_path_factory: pytest.TempPat
 
 
 def test_the_teacher_is_the_largest_network_of_its_checkpoint(
-    family: Family, few_digits: Dataset, taught: Path
+    family: Family, few_digits: ImageClassification, taught: Path
 ) -> None:
     batches = Batches(few_digits, QUICK, 1, World(), torch.device("cpu"))
     teacher = load_teacher(str(taught), family, batches)
@@ -233,21 +241,25 @@ def test_the_teacher_is_the_largest_network_of_its_checkpoint(
 
 
 def test_subnets_learn_from_the_teacher_and_the_largest_from_labels(
-    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family,
+    few_digits: ImageClassification,
+    taught: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = replace(QUICK, teacher=str(taught))
     batches = Batches(few_digits, config, 1, World(), torch.device("cpu"))
     ((images, labels),) = list(batches.of(0))
     expected = load_teacher(str(taught), family, batches).logits(images)
-    distilled, labelled = loop.distillation_loss, loop.label_loss
+    distilled, labelled = image_classification.distillation_loss, image_classification.label_loss
     seen: list[tuple[str, torch.Tensor]] = []
     monkeypatch.setattr(
-        loop,
+        image_classification,
         "distillation_loss",
         lambda x, teacher: (seen.append(("teacher", teacher)), distilled(x, teacher))[1],
     )
     monkeypatch.setattr(
-        loop,
+        image_classification,
         "label_loss",
         lambda x, targets, s: (seen.append(("labels", targets)), labelled(x, targets, s))[1],
     )
@@ -258,7 +270,7 @@ def test_subnets_learn_from_the_teacher_and_the_largest_from_labels(
 
 
 def test_the_same_teacher_may_move_and_another_is_refused(
-    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path
+    family: Family, few_digits: ImageClassification, taught: Path, tmp_path: Path
 ) -> None:
     path, moved, other = tmp_path / "last.pt", tmp_path / "moved.pt", tmp_path / "other.pt"
     moved.write_bytes(taught.read_bytes())
@@ -270,7 +282,7 @@ def test_the_same_teacher_may_move_and_another_is_refused(
 
 
 def test_teachers_that_cannot_teach_are_refused(
-    family: Family, few_digits: Dataset, taught: Path, tmp_path: Path
+    family: Family, few_digits: ImageClassification, taught: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "unfinished.pt"
     next(train(family, few_digits, QUICK, path, seed=1))
@@ -287,7 +299,7 @@ def test_teachers_that_cannot_teach_are_refused(
 
 
 def test_accuracies_come_every_so_many_epochs_and_change_nothing(
-    family: Family, few_digits: Dataset, tmp_path: Path
+    family: Family, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     config = replace(QUICK, epochs=3, ema=0.5)
     watched, blind = tmp_path / "watched.pt", tmp_path / "blind.pt"
@@ -306,10 +318,12 @@ def test_accuracies_come_every_so_many_epochs_and_change_nothing(
     assert watched_accuracies(family, net, few_digits, seed=1, device=torch.device("cpu")) == found
 
 
-def test_watched_accuracy_is_that_of_an_evaluation(family: Family, few_digits: Dataset, taught: Path) -> None:
-    net, calibration = load_supernet(family, taught), calibration_images(few_digits, seed=0)
+def test_watched_accuracy_is_that_of_an_evaluation(
+    family: Family, few_digits: ImageClassification, taught: Path
+) -> None:
+    net, calibration = load_supernet(family, taught), calibration_examples(few_digits, seed=0)
     found = watched_accuracies(family, net, few_digits, seed=0, device=torch.device("cpu"))
     for name, accuracy in found.items():
         candidate = family.corners()[f"{name}/fp32"]
         network = build_network(family, net, candidate, few_digits, calibration)
-        assert accuracy == simulated_accuracy(network, few_digits.validation, few_digits)
+        assert accuracy == simulated_metric(network, few_digits.validation, few_digits)

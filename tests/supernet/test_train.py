@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset, load_data
 from supernet.data.images import Images
 from supernet.families.family import Family, load_family
-from supernet.train import loop
+from supernet.tasks import image_classification
+from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.loading import load_images
+from supernet.tasks.losses import distillation_loss
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.loop import TrainConfig, load_supernet, train
-from supernet.train.losses import distillation_loss
 from supernet.train.sampling import sandwich
 
 CONFIG = TrainConfig(epochs=3, batch_size=32, checkpoint_s=0.0)
@@ -27,9 +28,9 @@ def family() -> Family:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Dataset:
+def digits() -> ImageClassification:
     """A few of the digits: four steps a pass."""
-    whole = load_data("digits", seed=0)
+    whole = load_images("digits", seed=0)
     return replace(whole, train=Images(whole.train.pixels[:128], whole.train.labels[:128]))
 
 
@@ -47,7 +48,9 @@ def assert_same(found: object, expected: object) -> None:
         assert found == expected
 
 
-def test_resumed_training_ends_with_the_same_weights(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_resumed_training_ends_with_the_same_weights(
+    family: Family, digits: ImageClassification, tmp_path: Path
+) -> None:
     whole, resumed = tmp_path / "whole.pt", tmp_path / "resumed.pt"
     steps = list(train(family, digits, CONFIG, whole, seed=1))
     list(islice(train(family, digits, CONFIG, resumed, seed=1), 5))  # killed after five steps
@@ -62,7 +65,7 @@ def test_resumed_training_ends_with_the_same_weights(family: Family, digits: Dat
     assert [progress.loss for progress in rest] == [progress.loss for progress in steps[5:]]
 
 
-def test_finished_training_is_found(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_finished_training_is_found(family: Family, digits: ImageClassification, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     list(train(family, digits, CONFIG, path, seed=1))
     before = path.stat().st_mtime_ns
@@ -71,7 +74,7 @@ def test_finished_training_is_found(family: Family, digits: Dataset, tmp_path: P
     assert path.stat().st_mtime_ns == before
 
 
-def test_loss_falls(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_loss_falls(family: Family, digits: ImageClassification, tmp_path: Path) -> None:
     config = replace(CONFIG, epochs=10, checkpoint_s=1e9)
     losses = [progress.loss for progress in train(family, digits, config, tmp_path / "last.pt", seed=1)]
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.3
@@ -81,7 +84,7 @@ def test_loss_falls(family: Family, digits: Dataset, tmp_path: Path) -> None:
     ("what", "config", "seed"), [("config", replace(CONFIG, learning_rate=0.1), 1), ("seed", CONFIG, 2)]
 )
 def test_checkpoint_of_other_training_is_refused(
-    family: Family, digits: Dataset, tmp_path: Path, what: str, config: TrainConfig, seed: int
+    family: Family, digits: ImageClassification, tmp_path: Path, what: str, config: TrainConfig, seed: int
 ) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, digits, CONFIG, path, seed=1), 2))
@@ -89,7 +92,9 @@ def test_checkpoint_of_other_training_is_refused(
         next(train(family, digits, config, path, seed=seed))
 
 
-def test_checkpoint_of_other_data_is_refused(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_checkpoint_of_other_data_is_refused(
+    family: Family, digits: ImageClassification, tmp_path: Path
+) -> None:
     path = tmp_path / "last.pt"
     next(train(family, digits, CONFIG, path, seed=1))
     other = replace(digits, train=Images(255 - digits.train.pixels, digits.train.labels))
@@ -97,14 +102,16 @@ def test_checkpoint_of_other_data_is_refused(family: Family, digits: Dataset, tm
         next(train(family, other, CONFIG, path, seed=1))
 
 
-def test_checkpoint_of_another_space_is_refused(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_checkpoint_of_another_space_is_refused(
+    family: Family, digits: ImageClassification, tmp_path: Path
+) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, digits, CONFIG, path, seed=1), 2))
     with pytest.raises(TrilobitError, match="trained for space"):
         load_supernet(load_family("cifar-mbconv", in_channels=1, classes=10), path)
 
 
-def test_unfinished_supernet_is_refused(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_unfinished_supernet_is_refused(family: Family, digits: ImageClassification, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     list(islice(train(family, digits, CONFIG, path, seed=1), 2))
     with pytest.raises(TrilobitError, match="step 2 of 12"):
@@ -148,7 +155,7 @@ def test_training_forward_leaves_the_statistics_alone(family: Family) -> None:
 
 
 def test_every_pass_sees_every_image_once(
-    family: Family, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[np.ndarray] = []
     numbered = replace(digits, train=Images(digits.train.pixels, np.arange(len(digits.train.labels))))
@@ -157,14 +164,16 @@ def test_every_pass_sees_every_image_once(
         seen.append(labels.numpy())
         return logits.sum()
 
-    monkeypatch.setattr(loop, "label_loss", record)
+    monkeypatch.setattr(image_classification, "label_loss", record)
     list(train(family, numbered, replace(CONFIG, epochs=2, random_subnets=0), tmp_path / "last.pt", seed=1))
     first, second = np.concatenate(seen[:4]), np.concatenate(seen[4:])
     assert sorted(first) == sorted(second) == list(range(128))
     assert first.tolist() != second.tolist()
 
 
-def test_learning_rate_rises_then_falls_as_a_cosine(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_learning_rate_rises_then_falls_as_a_cosine(
+    family: Family, digits: ImageClassification, tmp_path: Path
+) -> None:
     path, rates = tmp_path / "last.pt", []
     config = replace(CONFIG, epochs=5, warmup=0.2, random_subnets=0)
     for _ in train(family, digits, config, path, seed=1):
@@ -177,12 +186,12 @@ def test_learning_rate_rises_then_falls_as_a_cosine(family: Family, digits: Data
 
 
 def test_steep_gradients_are_clipped(
-    family: Family, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: Family, digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def steep(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:
         return 1e6 * logits[:, 0].sum()
 
-    monkeypatch.setattr(loop, "label_loss", steep)
+    monkeypatch.setattr(image_classification, "label_loss", steep)
     path = tmp_path / "last.pt"
     next(train(family, digits, CONFIG, path, seed=1))
     state = load_checkpoint(path, fingerprint=family.space().fingerprint)["optimiser"]
@@ -192,7 +201,7 @@ def test_steep_gradients_are_clipped(
     assert float(norm) == pytest.approx(CONFIG.clip_norm, rel=1e-4)  # float32
 
 
-def test_only_weights_decay(family: Family, digits: Dataset, tmp_path: Path) -> None:
+def test_only_weights_decay(family: Family, digits: ImageClassification, tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     next(train(family, digits, CONFIG, path, seed=1))
     groups = load_checkpoint(path, fingerprint=family.space().fingerprint)["optimiser"]["param_groups"]

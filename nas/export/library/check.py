@@ -13,13 +13,13 @@ from hw_profiles.measure.host import cpu_model
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.tvm_cpu.standalone import is_integer_only
 from nas.checks.check import IMAGES, DisagreementError, Input, answers_of, made_up_images
-from nas.checks.parity import file_predictions
+from nas.checks.parity import file_outputs
 from nas.export.library.library import LIBRARY, library_latency, run_library
 from nas.export.library.to_tvm import Library, build_library, examples, unit_numbers
 from nas.run.run import Run
-from supernet.data.dataset import Dataset, to_batch
 from supernet.data.images import Images
 from supernet.graph.quantized_graph import Network
+from supernet.tasks.image_classification import ImageClassification
 
 EXACT = 4  # images that are computed in plain numpy too
 FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may tip over
@@ -62,7 +62,7 @@ def export_library(run: Run, network: Network, model: bytes, image: Input) -> Ex
     files = {LIBRARY: library.code, **examples(library.plan)}
     record: dict[str, Any] = {"target": library.target, "integer_only": library.integer_only}
     if library.local:
-        record |= _compared(library, network, model, run.dataset, image)
+        record |= _compared(library, network, model, run.images, image)
     else:
         pixels = image.normalised(made_up_images(EXACT, image.shape))
         answers = answers_of(_by_arithmetic(network, pixels), exact=library.integer_only)
@@ -71,7 +71,7 @@ def export_library(run: Run, network: Network, model: bytes, image: Input) -> Ex
 
 
 def _compared(
-    library: Library, network: Network, model: bytes, data: Dataset, image: Input
+    library: Library, network: Network, model: bytes, data: ImageClassification, image: Input
 ) -> dict[str, Any]:
     """Measure test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise,
     answers to made-up images, and latency by itself.
@@ -81,12 +81,14 @@ def _compared(
         path.write_bytes(library.code)
 
         def logits(images: Images) -> np.ndarray:
-            pixels = to_batch(images, data, network.workload.in_shape[1]).numpy()
+            pixels = data.inputs(images, network.workload.in_shape[1]).numpy()
             return run_library(path, pixels, len(data.classes))
 
         few = data.validation[:EXACT]
-        _require_exact(network, to_batch(few, data, network.workload.in_shape[1]).numpy(), logits(few))
-        same = logits(data.validation).argmax(axis=1) == file_predictions(model, data.validation, data)
+        _require_exact(network, data.inputs(few, network.workload.in_shape[1]).numpy(), logits(few))
+        same = logits(data.validation).argmax(axis=1) == file_outputs(model, data.validation, data).argmax(
+            axis=1
+        )
         right = logits(data.test).argmax(axis=1) == data.test.labels
         made_up = image.normalised(made_up_images(IMAGES, image.shape))
         # every bit of it is the same on any machine where there is no floating point inside

@@ -18,10 +18,10 @@ import pytest
 from hw_profiles.runtimes.runtime import single_output
 from nas.checks.parity import open_file
 from nas.emit.to_onnx import Normalisation, emit
-from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family, load_family
 from supernet.graph.quantized_graph import Network
-from supernet.tasks.evaluate import build_network, calibration_images
+from supernet.tasks.evaluate import build_network, calibration_examples
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.loop import TrainConfig, load_supernet, train
 
 pytestmark = pytest.mark.slow
@@ -42,17 +42,17 @@ def openvino() -> Any:
 
 
 def train_and_build(
-    formats: tuple[str, ...], data: Dataset, path: Path
+    formats: tuple[str, ...], data: ImageClassification, path: Path
 ) -> tuple[Family, Callable[[str], Network]]:
     family = load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
     list(train(family, data, TrainConfig(epochs=EPOCHS, random_subnets=0), path, seed=0))
-    net, calibration = load_supernet(family, path), calibration_images(data, seed=0)
+    net, calibration = load_supernet(family, path), calibration_examples(data, seed=0)
     corners = family.corners()
     return family, lambda corner: build_network(family, net, corners[corner], data, calibration)
 
 
 @pytest.fixture(scope="module")
-def built(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Network]:
+def built(digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Network]:
     """The largest network in a format, with trained weights."""
     folder = tmp_path_factory.mktemp("trained")
     _, integer = train_and_build(FORMATS, digits, folder / "integer.pt")
@@ -79,11 +79,16 @@ def through(openvino: Any, model: bytes, images: np.ndarray) -> np.ndarray:
     ],
 )
 def test_a_file_answers_alike(
-    openvino: Any, built: Callable[[str], Network], digits: Dataset, fmt: str, labels: float, logits: float
+    openvino: Any,
+    built: Callable[[str], Network],
+    digits: ImageClassification,
+    fmt: str,
+    labels: float,
+    logits: float,
 ) -> None:
     network = built(fmt)
     model, part = emit(network), digits.validation
-    images = to_batch(part, digits, network.workload.in_shape[1]).contiguous().numpy()
+    images = digits.inputs(part, network.workload.in_shape[1]).contiguous().numpy()
     wanted, found = single_output(open_file(model), images), through(openvino, model, images)
     assert np.abs(found - wanted).max() <= logits * np.abs(wanted).max()
     assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() >= labels
@@ -91,7 +96,7 @@ def test_a_file_answers_alike(
 
 
 def test_pixels_and_an_open_batch_are_read_too(
-    openvino: Any, built: Callable[[str], Network], digits: Dataset
+    openvino: Any, built: Callable[[str], Network], digits: ImageClassification
 ) -> None:
     network = built("fp32")
     model = emit(network, batch=None, pixels=Normalisation(digits.mean, digits.std))

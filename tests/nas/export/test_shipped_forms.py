@@ -4,7 +4,6 @@ import json
 import re
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,11 @@ from nas.emit.to_onnx import Normalisation, described, emit, random_network
 from nas.export.card import model_card
 from nas.export.package import network_files
 from nas.export.written import replace_written
-from supernet.data.dataset import load_data, resized, to_batch
 from supernet.data.images import Images
+from supernet.data.pixels import normalised, resized, to_tensor
 from supernet.families.family import Family
 from supernet.graph.quantized_graph import Network
+from supernet.tasks.loading import load_images
 from tests.nas.exported import claims, latency, manifest
 
 MEAN, STD = (0.3091,), (0.3488,)
@@ -43,10 +43,10 @@ def image_of(network: Network, *, pixels: bool = False) -> Input:
 
 
 def test_pixels_are_normalised_as_in_training(family: Family) -> None:
-    data = load_data("digits", seed=0)
+    data = load_images("digits", seed=0)
     size = data.test.pixels.shape[1]
     image = Input((size, size, 1), data.mean, data.std)
-    wanted = to_batch(data.test[:7], data, size).contiguous().numpy()
+    wanted = data.inputs(data.test[:7], size).contiguous().numpy()
     np.testing.assert_array_equal(image.normalised(data.test.pixels[:7]), wanted)
 
 
@@ -173,8 +173,8 @@ def test_the_code_on_the_card_gives_what_was_measured(
     assert "disabled_optimizers" not in code
     names: dict[str, Any] = {}
     exec(code, names)
-    images, data = Images(photograph, np.zeros(1, np.int64)), SimpleNamespace(mean=MEAN, std=STD)
-    seen = resized(images, h) if pixels else to_batch(images, data, h).contiguous().numpy()
+    images = Images(photograph, np.zeros(1, np.int64))
+    seen = resized(images, h) if pixels else normalised(to_tensor(images), MEAN, STD, h).contiguous().numpy()
     session = host_runtime().compile(Artifact(model, exact_sums=exact))
     np.testing.assert_allclose(names["logits"], single_output(session, seen), atol=1e-4)
 

@@ -18,7 +18,7 @@ from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import random_network
 from nas.export.signature import sign
-from supernet.data.dataset import load_data
+from supernet.tasks.loading import load_images
 from tests.nas.exported import copied, write_exported
 
 PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -44,7 +44,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exported(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data, formats = load_data("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
+    data, formats = load_images("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
     x = net.add("pool", LayerSpec("pool", (1, 8, 8), 1, activation_format="int8"), -1)
     net.add("classifier", LayerSpec("linear", (1, 1, 1), 10, **formats), x)

@@ -9,14 +9,14 @@ import pytest
 
 from hw_profiles.runtimes.ort.runtime import expected_kernels
 from nas.checks.check import DisagreementError
-from nas.checks.parity import AGREEMENT, check_parity, file_accuracy, file_predictions
+from nas.checks.parity import AGREEMENT, check_parity, file_metric, file_outputs
 from nas.emit import to_onnx
 from nas.emit.to_onnx import emit
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family
 from supernet.graph.quantized_graph import Network
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import simulated_accuracy
+from supernet.tasks.evaluate import simulated_metric
+from supernet.tasks.image_classification import ImageClassification
 
 Build = Callable[[Candidate], Network]
 
@@ -33,7 +33,7 @@ def mixed(family: Family, n: int) -> list[Candidate]:
 
 
 def test_uniform_files_predict_exactly_what_the_simulation_predicts(
-    family: Family, build: Build, digits: Dataset
+    family: Family, build: Build, digits: ImageClassification
 ) -> None:
     for candidate in family.corners().values():
         network = build(candidate)
@@ -42,7 +42,7 @@ def test_uniform_files_predict_exactly_what_the_simulation_predicts(
 
 
 def test_mixed_files_pass_with_the_kernels_of_their_policy(
-    family: Family, build: Build, digits: Dataset
+    family: Family, build: Build, digits: ImageClassification
 ) -> None:
     for candidate in mixed(family, 4):
         network = build(candidate)
@@ -55,21 +55,21 @@ def test_mixed_files_pass_with_the_kernels_of_their_policy(
 
 
 def test_accuracy_through_the_file_is_that_of_the_simulation(
-    family: Family, build: Build, digits: Dataset
+    family: Family, build: Build, digits: ImageClassification
 ) -> None:
     part = digits.validation
     for name in ("largest/fp32", "largest/int8"):
         network = build(family.corners()[name])
         model = emit(network)
-        accuracy = file_accuracy(model, part, digits)
-        assert accuracy == simulated_accuracy(network, part, digits)
-        assert accuracy == np.mean(file_predictions(model, part, digits) == part.labels)
+        accuracy = file_metric(model, part, digits)
+        assert accuracy == simulated_metric(network, part, digits)
+        assert accuracy == np.mean(file_outputs(model, part, digits).argmax(axis=1) == part.labels)
         assert 2 / len(digits.classes) < accuracy < 1  # neither chance nor a part that it has learnt by heart
 
 
 @pytest.mark.parametrize("corner", ["largest/fp32", "largest/int8"])
 def test_a_file_with_other_weights_is_caught(
-    family: Family, build: Build, digits: Dataset, corner: str
+    family: Family, build: Build, digits: ImageClassification, corner: str
 ) -> None:
     network = build(family.corners()[corner])
     head = network.parameters["head"]
@@ -79,7 +79,9 @@ def test_a_file_with_other_weights_is_caught(
         check_parity(emit(other), network, digits.validation, digits)
 
 
-def test_a_file_of_another_policy_is_caught(family: Family, build: Build, digits: Dataset) -> None:
+def test_a_file_of_another_policy_is_caught(
+    family: Family, build: Build, digits: ImageClassification
+) -> None:
     fp32, int8 = (build(family.corners()[f"smallest/{name}"]) for name in ("fp32", "int8"))
     for file, network in ((fp32, int8), (int8, fp32)):
         with pytest.raises(DisagreementError, match="kernels where the policy asks for"):
@@ -87,7 +89,7 @@ def test_a_file_of_another_policy_is_caught(family: Family, build: Build, digits
 
 
 def test_what_is_quantized_silently_is_caught(
-    family: Family, build: Build, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    family: Family, build: Build, digits: ImageClassification, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An fp32 convolution between two integer ones becomes one too where it is fed by a single scale."""
     space = family.space()

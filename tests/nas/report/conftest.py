@@ -62,7 +62,7 @@ def entry(family: Family, candidate: Candidate, rng: np.random.Generator, *, lay
     low = sum(value != "fp32" for value in policy.values()) / len(policy)
     accuracy = 0.985 - 0.5 * np.exp(-sum(map(macs, work.layers)) / 1.5e5) ** 0.5 - 0.004 * low
     latency, size = network_s(work), network_bytes(work)
-    accuracy_noise, latency_noise = rng.normal(0, 0.004), rng.normal(0, 0.02)
+    metric_noise, latency_noise = rng.normal(0, 0.004), rng.normal(0, 0.02)
     stages = [[{"kernel": b.kernel, "expanded": b.expanded} for b in stage] for stage in arch.stages]
     document = {
         "id": candidate.id,
@@ -76,7 +76,7 @@ def entry(family: Family, candidate: Candidate, rng: np.random.Generator, *, lay
             "memory": {"value": peak_bytes(work)},
         },
         "measured": {
-            "accuracy": {"value": float(min(0.999, accuracy + accuracy_noise)), "std": 0.002},
+            "accuracy": {"value": float(min(0.999, accuracy + metric_noise)), "std": 0.002},
             "latency": {"value": latency * (1 + latency_noise), "iqr": 0.012 * latency},
             "size": {"value": size},
         },

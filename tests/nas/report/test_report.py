@@ -175,7 +175,9 @@ def test_traces_are_either_measured_or_predicted(run_folder: Path) -> None:
 
 def test_best_line_is_increasing(run_folder: Path) -> None:
     run = read_run(run_folder)
-    line = best_line([n for n in (*run.candidates, *run.evaluated) if n.measured], measured, "latency")
+    line = best_line(
+        [n for n in (*run.candidates, *run.evaluated) if n.measured], measured, "latency", "accuracy"
+    )
     pairs = [(n.measured["latency"].value, n.measured["accuracy"].value) for n in line]
     assert pairs == sorted(pairs)
     assert [accuracy for _, accuracy in pairs] == sorted(accuracy for _, accuracy in pairs)

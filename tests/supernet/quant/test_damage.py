@@ -9,13 +9,13 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset, to_batch
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.graph.quantized_graph import Network
 from supernet.graph.simulate import simulate
 from supernet.sensitivity.kl import Damage, divergence, format_choices, log_probabilities, measure_damage
 from supernet.space.space import Candidate, Choice, SearchSpace
-from supernet.tasks.evaluate import build_network, calibration_images, network_builder
+from supernet.tasks.evaluate import build_network, calibration_examples, network_builder
+from supernet.tasks.image_classification import ImageClassification
 
 FAMILY = MBConvFamily(
     "tiny", (8,), 8, (Stage(8, 1, (1, 2), (8, 16), (3,)),), 16, 1, 10, ("fp32", "int8", "int4")
@@ -38,13 +38,13 @@ NET = supernet()
 
 
 @pytest.fixture(scope="module")
-def build(few_digits: Dataset) -> Callable[[Candidate], Network]:
-    return network_builder(FAMILY, NET, LARGEST, few_digits, calibration_images(few_digits, seed=0))
+def build(few_digits: ImageClassification) -> Callable[[Candidate], Network]:
+    return network_builder(FAMILY, NET, LARGEST, few_digits, calibration_examples(few_digits, seed=0))
 
 
 @pytest.fixture(scope="module")
-def images(few_digits: Dataset) -> Tensor:
-    return to_batch(few_digits.validation, few_digits, FAMILY.resolution(LARGEST))
+def images(few_digits: ImageClassification) -> Tensor:
+    return few_digits.inputs(few_digits.validation, FAMILY.resolution(LARGEST))
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def damage(build: Callable[[Candidate], Network], images: Tensor) -> Damage:
 
 
 def test_is_the_divergence_of_the_network_with_that_layer_alone_replaced(
-    damage: Damage, images: Tensor, few_digits: Dataset
+    damage: Damage, images: Tensor, few_digits: ImageClassification
 ) -> None:
-    calibration = calibration_images(few_digits, seed=0)
+    calibration = calibration_examples(few_digits, seed=0)
 
     def probabilities(candidate: Candidate) -> np.ndarray:
         network = build_network(FAMILY, NET, candidate, few_digits, calibration)

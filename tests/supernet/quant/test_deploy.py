@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
-from supernet.data.dataset import Dataset, to_batch
 from supernet.families.family import Family
 from supernet.graph.executor import forward, layered, recalibrated
 from supernet.graph.quantized_graph import bias_codes
@@ -17,7 +16,8 @@ from supernet.graph.simulate import simulate
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_images
+from supernet.tasks.evaluate import build_network, calibration_examples
+from supernet.tasks.image_classification import ImageClassification
 
 AGREEMENT = 0.995
 CLOSE = 0.05  # of the norm of the logits: a code that falls on the other side of a tie moves some
@@ -123,15 +123,15 @@ def test_channels_that_batch_norm_silences_keep_their_bias(
 
 
 def test_networks_are_built_with_learned_scales_where_there_are_any(
-    digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, few_digits: Dataset
+    digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, few_digits: ImageClassification
 ) -> None:
-    calibration = calibration_images(few_digits, seed=0)
+    calibration = calibration_examples(few_digits, seed=0)
     candidate = digits.corners()["smallest/int4"]
     built = build_network(digits, supernet, candidate, few_digits, calibration, quantizers)
     assert built.workload == digits.workload(candidate)
     assert built.tensors["head"] == quantizers.params("head", "int8")
     observed = build_network(digits, supernet, candidate, few_digits, calibration)
     assert observed.tensors["head"] != built.tensors["head"]
-    batches = [to_batch(calibration, few_digits, digits.resolution(candidate))]
+    batches = [few_digits.inputs(calibration, digits.resolution(candidate))]
     same = deploy(layered(supernet), quantizers, digits.workload(candidate), batches)
     np.testing.assert_array_equal(same.parameters["head"].bias, built.parameters["head"].bias)

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family, load_family
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.graph.executor import forward, layered
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train import quantized
 from supernet.train.loop import Progress
 from supernet.train.policies import find_policies
@@ -43,12 +43,16 @@ def new_net(family: Family) -> nn.Module:
     return net
 
 
-def phase(family: Family, data: Dataset, path: Path, config: QuantizedPhase = QUICK) -> list[Progress]:
+def phase(
+    family: Family, data: ImageClassification, path: Path, config: QuantizedPhase = QUICK
+) -> list[Progress]:
     return list(train_quantized(family, new_net(family), data, config, path, seed=0))
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: MBConvFamily, few_digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("phase") / "whole.pt"
     steps = phase(tiny, few_digits, path)
     assert [p.step for p in steps] == [1, 2, 3, 4]
@@ -57,7 +61,7 @@ def whole(tiny: MBConvFamily, few_digits: Dataset, tmp_path_factory: pytest.Temp
 
 
 def test_a_phase_that_was_stopped_ends_with_the_same_numbers(
-    tiny: MBConvFamily, few_digits: Dataset, whole: Path, tmp_path: Path
+    tiny: MBConvFamily, few_digits: ImageClassification, whole: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "stopped.pt"
     often = replace(QUICK, checkpoint_s=0.0)
@@ -70,13 +74,13 @@ def test_a_phase_that_was_stopped_ends_with_the_same_numbers(
             assert torch.equal(tensor, other.state_dict()[name]), name
 
 
-def test_a_finished_phase_is_found(tiny: MBConvFamily, few_digits: Dataset, whole: Path) -> None:
+def test_a_finished_phase_is_found(tiny: MBConvFamily, few_digits: ImageClassification, whole: Path) -> None:
     (only,) = phase(tiny, few_digits, whole)
     assert (only.step, only.steps) == (4, 4)
 
 
 def test_weights_and_all_scales_that_were_used_have_moved(
-    tiny: MBConvFamily, few_digits: Dataset, whole: Path
+    tiny: MBConvFamily, few_digits: ImageClassification, whole: Path
 ) -> None:
     net, quantizers = load_quantized(tiny, whole)
     begun = new_net(tiny)
@@ -100,7 +104,7 @@ def test_weights_and_all_scales_that_were_used_have_moved(
     ],
 )
 def test_another_phase_is_not_continued(
-    tiny: MBConvFamily, few_digits: Dataset, whole: Path, change: dict, message: str
+    tiny: MBConvFamily, few_digits: ImageClassification, whole: Path, change: dict, message: str
 ) -> None:
     net = tiny.supernet(rng=np.random.default_rng(9)) if "net" in change else new_net(tiny)
     config, seed = change.get("config", QUICK), change.get("seed", 0)
@@ -109,7 +113,7 @@ def test_another_phase_is_not_continued(
 
 
 def test_checkpoints_that_are_not_finished_or_of_fp32_are_refused(
-    tiny: MBConvFamily, few_digits: Dataset, tmp_path: Path
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     path = tmp_path / "begun.pt"
     often = replace(QUICK, checkpoint_s=0.0)
@@ -123,7 +127,7 @@ def test_checkpoints_that_are_not_finished_or_of_fp32_are_refused(
 
 
 def test_every_width_is_applied_before_the_next(
-    tiny: MBConvFamily, few_digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each step: the teacher, a network in fp32, one of each width, one of mixed widths; all in turn."""
     applied: list[tuple[float, bool]] = []
@@ -145,7 +149,7 @@ def test_every_width_is_applied_before_the_next(
 
 
 def test_a_space_without_integers_or_the_wanted_width_is_refused(
-    tiny: MBConvFamily, few_digits: Dataset, tmp_path: Path
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path: Path
 ) -> None:
     plain = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32",))
     with pytest.raises(TrilobitError, match="has no integer formats"):
@@ -193,7 +197,9 @@ def test_what_it_leaves_runs(tiny: MBConvFamily, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("number_format", ["int8", "int4", "int2"])
-def test_one_integer_format_is_enough(number_format: str, few_digits: Dataset, tmp_path: Path) -> None:
+def test_one_integer_format_is_enough(
+    number_format: str, few_digits: ImageClassification, tmp_path: Path
+) -> None:
     stages = (Stage(8, 1, (1,), (8, 16), (3, 5)), Stage(12, 2, (1, 2), (16,), (3,)))
     single = MBConvFamily("tiny", (8, 12), 8, stages, 24, 1, 10, ("fp32", number_format))
     assert find_policies(single).widths == (int(number_format.removeprefix("int")),)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
-from supernet.data.dataset import Dataset
 from supernet.families.family import Family, load_family
 from supernet.formats.loading import load_format, load_weight_format
 from supernet.graph.executor import folded, layered, recalibrated, run
@@ -16,7 +15,8 @@ from supernet.graph.quantized_graph import Network
 from supernet.graph.simulate import simulate
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers, find_structure
-from supernet.tasks.evaluate import build_network, calibration_images
+from supernet.tasks.evaluate import build_network, calibration_examples
+from supernet.tasks.image_classification import ImageClassification
 from supernet.train.quantized import first_quantizers
 
 REDUCED = (IntegerSums.SATURATING, IntegerSums.UNKNOWN)
@@ -50,10 +50,10 @@ def test_only_int8_means_something_else(sums: IntegerSums) -> None:
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("sums", IntegerSums)
 def test_a_network_has_the_codes_of_its_device(
-    wide: Family, few_digits: Dataset, sums: IntegerSums, *, learned: bool
+    wide: Family, few_digits: ImageClassification, sums: IntegerSums, *, learned: bool
 ) -> None:
     net = wide.supernet(rng=np.random.default_rng(0)).eval()
-    calibration = calibration_images(few_digits, seed=0)[:64]
+    calibration = calibration_examples(few_digits, seed=0)[:64]
     scales = first_quantizers(wide, net, few_digits, images=32, seed=0, sums=sums) if learned else None
     largest = {}
     for fmt in ("int8", "int8-exact"):
@@ -70,7 +70,9 @@ def test_a_network_has_the_codes_of_its_device(
 
 
 @pytest.mark.parametrize("sums", IntegerSums)
-def test_what_is_trained_is_what_is_deployed(wide: Family, few_digits: Dataset, sums: IntegerSums) -> None:
+def test_what_is_trained_is_what_is_deployed(
+    wide: Family, few_digits: ImageClassification, sums: IntegerSums
+) -> None:
     net = wide.supernet(rng=np.random.default_rng(0)).eval()
     scales = first_quantizers(wide, net, few_digits, images=32, seed=0, sums=sums)
     work = wide.workload(wide.corners()["smallest/int8"])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from supernet.train.config import STRONGEST as STRONGEST
+from supernet.data.augmentation import STRONGEST as STRONGEST
 
 ROUNDS = 2  # operations per image, one after the other
 _GREY = (19595, 38470, 7471)  # of ITU-R 601-2 luma, in 1/65536

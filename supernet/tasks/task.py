@@ -1,0 +1,126 @@
+"""What a task is: its data in three parts, how networks read it, the loss they learn by, and how good they
+are.
+
+Training, distillation, sampling, evaluation and parity know a task by this protocol alone. A reader of data
+(`supernet.tasks.loading`) returns one.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from supernet.data.augmentation import Augmentation
+from supernet.tasks.metric import Metric
+
+Outputs = NDArray[np.float32]  # (n, ...) what a network says of n examples
+
+
+class Examples(Protocol):
+    """Rows of one part of a task's data."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[Any]) -> "Examples":
+        """Return the examples of these rows: a slice, indices or a mask."""
+        ...
+
+
+class Task(Protocol):
+    """Data with a purpose. Where a method takes examples, they are rows of one of its own parts."""
+
+    @property
+    def name(self) -> str:
+        """What to call the data in reports."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all examples of all parts, to notice that data or split have changed."""
+        ...
+
+    @property
+    def train(self) -> Examples:
+        """What supernets and predictors learn from."""
+        ...
+
+    @property
+    def validation(self) -> Examples:
+        """What candidates are compared on."""
+        ...
+
+    @property
+    def test(self) -> Examples:
+        """What nothing sees before a network is shipped."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of what a network reads."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the numbers that a network gives for one example."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What `evaluate` gives, the main one first: it is what is predicted of networks before they are
+        measured.
+        """
+        ...
+
+    def inputs(self, examples: Any, size: int) -> Tensor:
+        """Return examples as a network reads them (n, channels, size, size), float32."""
+        ...
+
+    def sized(self, inputs: Tensor, size: int) -> Tensor:
+        """Return inputs of a batch as a network of another input size reads them."""
+        ...
+
+    def training_batch(
+        self, examples: Any, augmentation: Augmentation, *, seed: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Return inputs, changed at random by `seed` as far as the task knows how, and targets."""
+        ...
+
+    def targets(self, examples: Any) -> Tensor:
+        """Return what networks should say of examples (n, ...)."""
+        ...
+
+    def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
+        """Return the scalar that training makes small; `smoothing` of the targets, where that means
+        something.
+        """
+        ...
+
+    def distillation_loss(self, outputs: Tensor, teacher: Tensor) -> Tensor:
+        """Return the scalar that learning from a teacher's outputs makes small."""
+        ...
+
+    def evaluate(self, outputs: Outputs, examples: Any, original: Outputs | None = None) -> dict[str, float]:
+        """Return the metrics by name.
+
+        Args:
+            outputs: (n, ...) what a network says of the examples.
+            examples: n of them.
+            original: what the network says that others are compared with; without it, metrics that compare
+                are left out.
+        """
+        ...
+
+    def scores(self, outputs: Outputs, examples: Any) -> NDArray[np.float64]:
+        """Return (n,) each example's part of the main metric, whose mean over the examples that is."""
+        ...
+
+    def agreement(self, outputs: Outputs, others: Outputs) -> float:
+        """Return the share of examples, in 0..1, on which two networks decide the same."""
+        ...
+
+
+def main_metric(task: Task) -> Metric:
+    """Return the metric that networks are compared by before all others."""
+    return task.metrics[0]
