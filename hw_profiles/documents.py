@@ -153,7 +153,7 @@ def _read_text(value: Any) -> str:
 
 
 def _encodable(text: str) -> bool:
-    """Whether a text can be written: JSON lets half a character (a lone surrogate) through."""
+    """Return whether a text can be written: JSON lets half a character (a lone surrogate) through."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -256,7 +256,7 @@ def _literal_reader(arguments: tuple[Any, ...]) -> Reader:
 
 
 def _union_reader(arguments: tuple[Any, ...]) -> Reader:
-    """The first that fits; where none does, what the last but `None` says."""
+    """Return the first that fits; where none does, what the last but `None` says."""
     readers = [_reader(argument) for argument in arguments if argument is not type(None)]
     nothing = type(None) in arguments
 

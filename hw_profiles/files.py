@@ -41,7 +41,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the new name survive a power cut too; some file systems cannot, and do not need to."""
+    """Make the new name survive a power cut too; some file systems cannot, and do not need to."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -51,7 +51,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _writer() -> str:
-    """Who writes: a name that no other living process has."""
+    """Return who writes: a name that no other living process has."""
     return f"{os.getpid()}@{platform.node()}"
 
 

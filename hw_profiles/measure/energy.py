@@ -45,7 +45,7 @@ class Meter:
     domains: tuple[Domain, ...]
 
     def read_uj(self) -> Reading:
-        """What the counters say now.
+        """Return what the counters say now.
 
         Raises:
             OSError: a counter can no longer be read.
@@ -53,14 +53,14 @@ class Meter:
         return tuple(read_counter(domain.path) for domain in self.domains)
 
     def between_j(self, before: Reading, after: Reading) -> float:
-        """Joules of all packages between two readings, at most one turn of a counter apart."""
+        """Return joules of all packages between two readings, at most one turn of a counter apart."""
         return 1e-6 * sum(
             now - then if now >= then else now - then + domain.range_uj
             for domain, then, now in zip(self.domains, before, after, strict=True)
         )
 
     def describe(self) -> str:
-        """What is counted, as a profile says it.
+        """Return what is counted, as a profile says it.
 
         >>> Meter((Domain("package-0", Path("energy_uj"), 1),)).describe()
         'powercap: all that package-0 used while it ran'
@@ -69,7 +69,7 @@ class Meter:
 
 
 def read_counter(path: Path) -> int:
-    """The number in a file of one number.
+    """Return the number in a file of one number.
 
     Raises:
         OSError: it cannot be read.
@@ -79,7 +79,7 @@ def read_counter(path: Path) -> int:
 
 
 def find_meter(root: Path = POWERCAP, *, looks: int = LOOKS) -> Meter | str:
-    """The meter of this machine, or in one line why there is none.
+    """Return the meter of this machine, or in one line why there is none.
 
     Args:
         looks: at counters that stand still, as those that some virtual machines show; 0 does not look.
@@ -113,7 +113,7 @@ def _moves(meter: Meter, looks: int) -> bool:
 
 
 def _package_domains(root: Path) -> tuple[Domain, ...]:
-    """Every package once, by name: `intel-rapl-mmio` shows what `intel-rapl` shows a second time."""
+    """Return every package once, by name: `intel-rapl-mmio` shows what `intel-rapl` shows a second time."""
     found: dict[str, Domain] = {}
     for folder in sorted(root.iterdir(), key=lambda folder: ("mmio" in folder.name, folder.name)):
         label = folder / "name"
@@ -127,7 +127,7 @@ def _package_domains(root: Path) -> tuple[Domain, ...]:
 
 
 def measure_energy(run: Timed, meter: Meter, *, seconds: float) -> float:
-    """Joules per run of all that the packages used while it ran again and again.
+    """Measure joules per run of all that the packages used while it ran again and again.
 
     Goes on for at least `seconds`, and until the counters have moved `UPDATES` times.
 
@@ -165,7 +165,7 @@ def _until_moved(run: Timed, meter: Meter, before: Reading, count: int) -> tuple
 
 
 def _runs_per_batch(run: Timed) -> int:
-    """About `BATCH_S` of runs."""
+    """Return how many runs take about `BATCH_S`."""
     run(1)  # the first run allocates and chooses kernels
     start = time.perf_counter()
     run(3)
@@ -173,7 +173,7 @@ def _runs_per_batch(run: Timed) -> int:
 
 
 def joules_of(runs: Sequence[Timed], meter: Meter | str, *, seconds: float) -> list[float | None]:
-    """Joules per run of each; None each where there is no meter, or no time for it."""
+    """Return joules per run of each; None each where there is no meter, or no time for it."""
     if not isinstance(meter, Meter) or seconds <= 0:
         return [None] * len(runs)
     return [measure_energy(run, meter, seconds=seconds) for run in runs]

@@ -42,7 +42,7 @@ class Probe:
 
 
 def in_context(layer: Layer) -> Probe:
-    """How to measure `layer` where an engine fuses neighbours and chooses layouts.
+    """Return how to measure `layer` where an engine fuses neighbours and chooses layouts.
 
     Raises:
         TrilobitError: it is a part of a block, which is measured as a whole.
@@ -53,17 +53,19 @@ def in_context(layer: Layer) -> Probe:
 
 
 def alone(layer: Layer) -> Probe:
-    """How to measure `layer` where a network is nothing but its units one after the other."""
+    """Return how to measure `layer` where a network is nothing but its units one after the other."""
     return Probe(((1, single(layer)),))
 
 
 def pooling(shape: Shape, fmt: str) -> Layer:
-    """The layer whose row holds the cost of pooling a state."""
+    """Return the layer whose row holds the cost of pooling a state."""
     return LayerSpec("pool", shape, shape[0], activation_format=fmt)
 
 
 def _after_lead_in(shape: Shape, fmt: str, *layers: Layer) -> Workload:
-    """Lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format reached."""
+    """Build a network: lead-in to (shape, fmt), then `layers` one after the other, then pooling in the format
+    reached.
+    """
     channels, height, width = shape
     net = WorkloadBuilder((LEAD_IN_CHANNELS, height, width))
     x = net.add("lead_in", _pointwise((LEAD_IN_CHANNELS, height, width), channels, fmt), INPUT)
@@ -73,7 +75,7 @@ def _after_lead_in(shape: Shape, fmt: str, *layers: Layer) -> Workload:
 
 
 def _after_pooling(shape: Shape, fmt: str, *layers: Layer) -> Workload:
-    """The same for a pooled tensor: lead-in, pooling, then `layers`."""
+    """Build the same for a pooled tensor: lead-in, pooling, then `layers`."""
     map_shape = (LEAD_IN_CHANNELS, LEAD_IN_SIZE, LEAD_IN_SIZE)
     net = WorkloadBuilder(map_shape)
     x = net.add("lead_in", _pointwise(map_shape, shape[0], fmt), INPUT)
@@ -100,8 +102,9 @@ def _inserted(layer: Layer) -> Probe:
 
 
 def _window(layer: Layer) -> Probe:
-    """Before a convolution, since only there does it stay in the layout of its neighbours: right before the
-    global pooling, an integer `avgpool` takes twice the time that it takes in a network.
+    """Return the recipe of a pooling window: before a convolution, since only there does it stay in the
+    layout of its neighbours: right before the global pooling, an integer `avgpool` takes twice the time that
+    it takes in a network.
     """
     shape, reached, fmt = layer.in_shape, layer.out_shape, layer.activation_format
     after = _pointwise(reached, LEAD_IN_CHANNELS, fmt)
@@ -120,8 +123,8 @@ def _linear(layer: Layer) -> Probe:
 
 
 def _add(layer: Layer) -> Probe:
-    """In context the sum follows a projection, into which some engines fuse it. A shortcut dequantized for it
-    alone has a row of its own; a quantized one is shared with the projection.
+    """Return the recipe of a sum. In context it follows a projection, into which some engines fuse it. A
+    shortcut dequantized for it alone has a row of its own; a quantized one is shared with the projection.
     """
     shape, fmt = layer.in_shape, layer.activation_format
     project = _pointwise(shape, shape[0], fmt, "none")
@@ -144,8 +147,8 @@ def _add(layer: Layer) -> Probe:
 
 
 def _conversion(layer: Layer) -> Probe:
-    """Between two convolutions of the two formats (or pooling and a linear layer), since only there do
-    layouts change too.
+    """Return the recipe of a conversion: between two convolutions of the two formats (or pooling and a linear
+    layer), since only there do layouts change too.
 
     T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target
     format.
@@ -172,8 +175,8 @@ def _crossing(
 
 
 def _stem(layer: Layer) -> Probe:
-    """The first layer of a network, and with it the session's own cost. Its image conversion has a row of
-    its own.
+    """Return the recipe of the first layer of a network, and with it the session's own cost. Its image
+    conversion has a row of its own.
     """
     net = WorkloadBuilder(layer.in_shape)
     x = net.add("stem", layer, INPUT)
@@ -186,7 +189,7 @@ def _stem(layer: Layer) -> Probe:
 
 
 def _without(whole: Probe, layer: Layer) -> Probe:
-    """What is left of `whole` when `layer`, which it contains, has a row of its own."""
+    """Return what is left of `whole` when `layer`, which it contains, has a row of its own."""
     part = in_context(layer)
     return Probe(
         (*whole.workloads, *((-factor, work) for factor, work in part.workloads)),
@@ -195,7 +198,8 @@ def _without(whole: Probe, layer: Layer) -> Probe:
 
 
 def _pool(layer: Layer) -> Probe:
-    """In fp32 pooling alone, above pooling a single number: the session's own cost.
+    """Return the recipe of pooling: in fp32 pooling alone, above pooling a single number: the session's own
+    cost.
 
     In integers what makes both directions of a conversion equal: the fp32 cost plus half the difference of
     the two crossings.

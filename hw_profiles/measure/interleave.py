@@ -119,7 +119,7 @@ class _Context:
     ascending_s: list[float] = field(default_factory=list)
 
     def add(self, windows: list[tuple[float, float, float]]) -> None:
-        """Take the windows of one pass."""
+        """Add the windows of one pass."""
         self.windows.append(windows)
         self.worst_s.append(max(max(before, after) for _, before, after in windows))
         bisect.insort(self.ascending_s, self.worst_s[-1])
@@ -181,7 +181,7 @@ def interleaved(
 
 
 def _by_context(contexts: Sequence[Hashable | None]) -> list[_Context]:
-    """The functions by context, in the order of the first of each."""
+    """Return the functions by context, in the order of the first of each."""
     members: dict[Hashable, list[int]] = {}
     for i, context in enumerate(contexts):
         members.setdefault(("alone", i) if context is None else ("context", context), []).append(i)
@@ -195,7 +195,7 @@ def _make_pass(
     plan: MeasurePlan,
     pulse: Pulse,
 ) -> None:
-    """Take one window of every function; the pulse after one is the pulse before the next."""
+    """Make a pass: one window of every function; the pulse after one is the pulse before the next."""
     before = pulse.measure_s()
     for group in groups:
         windows = []

@@ -65,7 +65,7 @@ class MeasurePlan:
         check(self, "measure")
 
     def to_json(self) -> dict[str, Any]:
-        """As stored in a profile."""
+        """Return the fields as they are stored in a profile."""
         return asdict(self)
 
 
@@ -129,7 +129,9 @@ class Measurement:
 
     @classmethod
     def of(cls, samples: Samples, energy_j: float | None = None) -> "Measurement":
-        """From what `hw_profiles.measure.interleave` gives, and joules where the device can tell."""
+        """Return a measurement from what `hw_profiles.measure.interleave` gives, and joules where the device
+        can tell.
+        """
         return cls(
             samples.seconds,
             quiet_share=samples.quiet_share,
@@ -170,7 +172,7 @@ class Measurement:
 
 
 def slowdown(drift: float, plan: MeasurePlan) -> float:
-    """What to divide a time by, when the reference network ran slower than usual by `drift` beside it.
+    """Return what to divide a time by, when the reference network ran slower than usual by `drift` beside it.
 
     1 within the plan's limit: there a reference differs as much by where its session's memory lies as by
     the machine.

@@ -24,5 +24,5 @@ UNCOUNTED_OPS = ("add", "add_converted", "pool", "linear", "quantize", "dequanti
 
 
 def is_uncounted(layer: Layer) -> bool:
-    """Whether the published sums leave out a unit, given without its activation."""
+    """Return whether the published sums leave out a unit, given without its activation."""
     return layer in UNCOUNTED or (layer.kind in UNCOUNTED_OPS and needs_scale(layer.activation_format))

@@ -44,7 +44,9 @@ class Batch:
 
 
 def reference_network(device: Device, layers: Sequence[Layer]) -> Workload | None:
-    """What is measured again beside every group, to tell drift: the network of the space's heaviest unit."""
+    """Return what is measured again beside every group, to tell drift: the network of the space's heaviest
+    unit.
+    """
     heaviest = max(
         filter(device.supports, layers), key=lambda layer: (macs(layer), layer.key()), default=None
     )
@@ -59,8 +61,8 @@ def plan_batches(
     *,
     hurry: bool = False,
 ) -> list[Batch]:
-    """Layers measured together: groups that share a context, in random order, as many as make a batch; where
-    units are measured alone a few, fewer in a hurry. The poolings that others build on come first.
+    """Return layers measured together: groups that share a context, in random order, as many as make a batch;
+    where units are measured alone a few, fewer in a hurry. The poolings that others build on come first.
     """
     pending = list(missing)
     pools = {pool for pool in pools_of(device, pending) if pool in pending or pool not in profile.table}
@@ -88,7 +90,7 @@ def plan_batches(
 def _batches(
     device: Device, groups: Sequence[Sequence[Layer]], most_alone: int
 ) -> Iterator[list[Sequence[Layer]]]:
-    """Groups in order, as many at a time as may be open together."""
+    """Return groups in order, as many at a time as may be open together."""
     batch: list[Sequence[Layer]] = []
     networks = size = alone = 0
     for group in groups:
@@ -122,14 +124,14 @@ def _networks(device: Device, groups: Iterable[Sequence[Layer]]) -> int:
 
 
 def context_of(device: Device, layer: Layer) -> tuple[str, Shape, str] | None:
-    """What a layer's probe shares with others: the networks without it; None where there are none."""
+    """Return what a layer's probe shares with others: the networks without it; None where there are none."""
     if device.supports(layer) and len(device.probe(layer).workloads) == 1:
         return None
     return layer.kind, layer.in_shape, layer.activation_format
 
 
 def pools_of(device: Device, layers: Iterable[Layer]) -> set[Layer]:
-    """The poolings that rows build on; integer pooling itself builds on fp32 pooling."""
+    """Return the poolings that rows build on; integer pooling itself builds on fp32 pooling."""
     direct = {pool for layer in layers if device.supports(layer) for _, pool in device.probe(layer).pools}
     return direct | {pool for integer in direct for _, pool in device.probe(integer).pools}
 

@@ -82,26 +82,28 @@ class Comparison:
         return kendall_tau(*self.times_s)
 
     def share_within(self, share: float) -> float:
-        """Share of the units whose time on B is within `share` of that on A; nan where there are none."""
+        """Return the share of the units whose time on B is within `share` of that on A; nan where there are
+        none.
+        """
         return float((np.abs(self.ratios - 1) <= share).mean()) if self.pairs else math.nan
 
     def by_kind(self) -> dict[tuple[str, str], tuple[int, float]]:
-        """Number of units and median ratio by (kind of unit, number format)."""
+        """Return the number of units and median ratio by (kind of unit, number format)."""
         groups: dict[tuple[str, str], list[float]] = {}
         for pair in self.pairs:
             groups.setdefault((op_kind(pair.layer), number_format(pair.layer)), []).append(pair.ratio)
         return {key: (len(found), float(np.median(found))) for key, found in sorted(groups.items())}
 
     def faster_on_b(self, n: int = SHOWN) -> tuple[Pair, ...]:
-        """At most `n` units that B runs faster than A does, the most first."""
+        """Return at most `n` units that B runs faster than A does, the most first."""
         return tuple(sorted((p for p in self.pairs if p.ratio < 1), key=lambda p: p.ratio)[:n])
 
     def faster_on_a(self, n: int = SHOWN) -> tuple[Pair, ...]:
-        """At most `n` units that A runs faster than B does, the most first."""
+        """Return at most `n` units that A runs faster than B does, the most first."""
         return tuple(sorted((p for p in self.pairs if p.ratio > 1), key=lambda p: -p.ratio)[:n])
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain data; None where one is not defined."""
+        """Return all figures as plain data; None where one is not defined."""
         return {
             "a": self.a,
             "b": self.b,
@@ -127,7 +129,7 @@ class Comparison:
 
 
 def compare(a: DeviceProfile, b: DeviceProfile) -> Comparison:
-    """Every unit of both profiles in its place."""
+    """Compare every unit of both profiles in its place."""
     known_a, known_b = ({*profile.table, *profile.estimates} for profile in (a, b))
     both = _sorted(known_a & known_b)
     usable = [layer for layer in both if _measured(a, layer) and _measured(b, layer)]
@@ -180,20 +182,20 @@ def _some(values: set[str | None]) -> str:
 
 
 def op_kind(layer: Layer) -> str:
-    """What kind of unit it is: its op, but convolutions by what they join, and all sums together."""
+    """Return what kind of unit it is: its op, but convolutions by what they join, and all sums together."""
     if layer.kind == "conv":
         return "depthwise" if layer.depthwise else "pointwise" if layer.kernel == 1 else "conv"
     return "add" if layer.is_add else layer.kind
 
 
 def number_format(layer: Layer) -> str:
-    """That of the weights or, where there are none or they are plain, of the arithmetic."""
+    """Return the format of the weights or, where there are none or they are plain, of the arithmetic."""
     return layer.weight_format if layer.weight_format != FP32 else layer.activation_format
 
 
 def spearman_rho(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Spearman's rank correlation of two (n,) series, equal values sharing their mean rank; nan where all
-    values of one are equal.
+    """Return Spearman's rank correlation of two (n,) series, equal values sharing their mean rank; nan where
+    all values of one are equal.
 
     >>> spearman_rho(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
@@ -215,7 +217,9 @@ def _measured(profile: DeviceProfile, layer: Layer) -> bool:
 
 
 def _near_zero(profile: DeviceProfile, layer: Layer) -> bool:
-    """Below the noise. What has no spread was not measured but calculated, and has no noise."""
+    """Return whether a time is below the noise. What has no spread was not measured but calculated, and has
+    no noise.
+    """
     row = profile.table[layer]
     if row.median_s <= 0:
         return True

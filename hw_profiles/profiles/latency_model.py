@@ -31,7 +31,7 @@ PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def kind(layer: Layer) -> str:
-    """Which of `KINDS` a row belongs to."""
+    """Return which of `KINDS` a row belongs to."""
     if layer.kind in KINDS:
         return layer.kind
     part = ("depthwise" if layer.depthwise else "pointwise") if layer.kind == "conv" else "other"
@@ -79,7 +79,9 @@ class Calibration:
     networks: tuple[WholeNetwork, ...] = ()
 
     def predict_s(self, sums_s: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, kinds) sums and numbers of rows -> (n,) whole-network seconds; infinite where a sum is."""
+        """Predict (n,) whole-network seconds from (n, kinds) sums and numbers of rows; infinite where a sum
+        is.
+        """
         runs = np.isfinite(sums_s)
         finite_s = np.where(runs, sums_s, 0.0) @ np.array(self.slopes)
         seconds = finite_s + rows @ np.array(self.per_row_s) + self.intercept_s
@@ -91,19 +93,21 @@ class Calibration:
         return replace(self, networks=()) == Calibration()
 
     def row_s(self, layer: Layer, seconds: float) -> float:
-        """What a row of `seconds` adds to a network: the sum of these and `intercept_s` is `predict_s`."""
+        """Return what a row of `seconds` adds to a network: the sum of these and `intercept_s` is
+        `predict_s`.
+        """
         which = KINDS.index(kind(layer))
         return self.slopes[which] * seconds + self.per_row_s[which]
 
     def predict_networks_s(self, networks: Sequence[WholeNetwork]) -> NDArray[np.float64]:
-        """(n,) predicted seconds of measured networks."""
+        """Return (n,) predicted seconds of measured networks."""
         shape = (len(networks), len(KINDS))
         sums_s, rows = [net.sums_s for net in networks], [net.rows for net in networks]
         return self.predict_s(np.reshape(sums_s, shape), np.reshape(rows, shape))
 
     def held_out_error(self, precision: str | None = None) -> dict[str, float]:
-        """`prediction_error` on the held-out networks, of one precision or all; only `n` where there are
-        none.
+        """Return `prediction_error` on the held-out networks, of one precision or all; only `n` where there
+        are none.
         """
         chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
         if not chosen:
@@ -112,8 +116,8 @@ class Calibration:
 
 
 def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
-    """(n,) predicted and measured seconds -> `mape`, `max_error`, `within_5`, `within_10` (fractions),
-    `kendall_tau`, `n`.
+    """Return the errors of (n,) predicted against measured seconds: `mape`, `max_error`, `within_5`,
+    `within_10` (fractions), `kendall_tau`, `n`.
     """
     error = np.abs(predicted / measured - 1)
     return {
@@ -127,8 +131,8 @@ def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float6
 
 
 def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
-    """Ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks that
-    are not held out; how strongly, leave-one-out decides.
+    """Fit by ridge regression on relative error, towards slopes of 1 and nothing per row, over the networks
+    that are not held out; how strongly, leave-one-out decides.
 
     Raises:
         ValueError: fewer than two networks to fit.
@@ -149,7 +153,7 @@ def fit_calibration(networks: Sequence[WholeNetwork]) -> Calibration:
 
 
 def _ridge(design: NDArray[np.float64], prior: float) -> tuple[float, NDArray[np.float64]]:
-    """(n, 2 k + 1) design for targets of 1 -> (mean squared leave-one-out error, coefficients).
+    """Fit an (n, 2 k + 1) design to targets of 1: (mean squared leave-one-out error, coefficients).
 
     The first k are drawn to 1, the next k to 0, the constant to nothing.
     """
@@ -165,8 +169,8 @@ def _ridge(design: NDArray[np.float64], prior: float) -> tuple[float, NDArray[np
 
 
 def kendall_tau(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than two
-    values.
+    """Return Kendall's tau-a of two (n,) rankings; 1.0 for a single pair of equal order, nan for fewer than
+    two values.
     """
     if len(a) < 2:
         return math.nan
@@ -189,7 +193,7 @@ class Validation:
     networks: tuple[WholeNetwork, ...]
 
     def error(self, calibration: Calibration, precision: str | None = None) -> dict[str, float]:
-        """`prediction_error` of one precision or all; only `n` where there are none."""
+        """Return `prediction_error` of one precision or all; only `n` where there are none."""
         chosen = [net for net in self.networks if precision in (None, net.precision)]
         if not chosen:
             return {"n": 0}
@@ -198,11 +202,11 @@ class Validation:
 
 
 def count_rows(workload: Workload) -> tuple[int, ...]:
-    """Number of a network's rows of each kind."""
+    """Return the number of a network's rows of each kind."""
     return tuple(sum(kind(layer) == one for layer in workload.layers) for one in KINDS)
 
 
 def groups(networks: Sequence[WholeNetwork]) -> dict[str, str | None]:
-    """What errors are told of: every precision, and `all` of them (None)."""
+    """Return what errors are told of: every precision, and `all` of them (None)."""
     found = dict.fromkeys(("fp32", "int8", "mixed", *(net.precision for net in networks)))
     return {**{precision: precision for precision in found}, "all": None}

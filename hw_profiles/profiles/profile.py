@@ -40,13 +40,13 @@ class DeviceProfile:
     validation: Validation | None = None
 
     def __contains__(self, layer: object) -> bool:
-        """Whether the profile says anything of a layer."""
+        """Return whether the profile says anything of a layer."""
         return layer in self.table or layer in self.estimates
 
     def cost_s(self, layer: Layer) -> float:
-        """Seconds of one layer: the measured median, brought to the device's usual speed where it was off by
-        more than the plan allows, else the estimate; infinite where the device cannot run it, so that a
-        search avoids it.
+        """Return seconds of one layer: the measured median, brought to the device's usual speed where it was
+        off by more than the plan allows, else the estimate; infinite where the device cannot run it, so that
+        a search avoids it.
 
         Raises:
             TrilobitError: the layer is not in the profile: it was made for another space.
@@ -64,7 +64,7 @@ class DeviceProfile:
         )
 
     def std_s(self, layer: Layer) -> float:
-        """Standard error of `cost_s`: of the median for a measured row, else the estimate's."""
+        """Return the standard error of `cost_s`: of the median for a measured row, else the estimate's."""
         row = self.table.get(layer)
         if row is not None and row.samples_s and not self.refused(layer):
             # of a median, from the interquartile range, both of a normal distribution
@@ -72,29 +72,29 @@ class DeviceProfile:
         return self.estimates[layer].std_s if layer in self.estimates else 0.0
 
     def energy_j(self, layer: Layer) -> float:
-        """Joules of one layer; nan where the device cannot tell."""
+        """Return joules of one layer; nan where the device cannot tell."""
         row = self.table.get(layer)
         return math.nan if row is None or row.energy_j is None else row.energy_j
 
     def sums_s(self, workload: Workload) -> tuple[float, ...]:
-        """Sum of a network's rows of each kind in seconds, before calibration."""
+        """Return the sum of a network's rows of each kind in seconds, before calibration."""
         return tuple(
             sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == one) for one in KINDS
         )
 
     def predict_s(self, workload: Workload) -> float:
-        """Calibrated whole-network seconds."""
+        """Return calibrated whole-network seconds."""
         calibration = self.calibration or Calibration()
         return float(calibration.predict_s(np.array(self.sums_s(workload)), np.array(count_rows(workload))))
 
     # -- how far it goes, and how good it is -----------------------------------------------------------
 
     def missing(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Layers that were not measured yet."""
+        """Return the layers that were not measured yet."""
         return tuple(layer for layer in layers if layer not in self.table)
 
     def predicted(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Layers whose cost is an estimate: not measured, or with a number that is refused."""
+        """Return the layers whose cost is an estimate: not measured, or with a number that is refused."""
         return tuple(
             layer
             for layer in layers
@@ -102,11 +102,13 @@ class DeviceProfile:
         )
 
     def rejected(self) -> dict[Layer, str]:
-        """Layers that the device cannot run, and why."""
+        """Return the layers that the device cannot run, and why."""
         return {layer: row.error for layer, row in self.table.items() if row.error is not None}
 
     def refused(self, layer: Layer) -> str | None:
-        """Why the number of a measured row is not reported; None where it is, or where there is none."""
+        """Return why the number of a measured row is not reported; None where it is, or where there is
+        none.
+        """
         row = self.table.get(layer)
         if row is None or row.error is not None:
             return None
@@ -117,12 +119,12 @@ class DeviceProfile:
         return f"spread of {row.spread:.0%} is above the plan's {self.plan.max_spread:.0%}"
 
     def unsteady(self) -> tuple[Layer, ...]:
-        """Layers whose number is refused."""
+        """Return the layers whose number is refused."""
         return tuple(layer for layer in self.table if self.refused(layer))
 
     def disturbed(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Layers to measure again: their row was mostly measured while something else used the core, or while
-        the whole machine ran slower or faster than usual, or it is refused.
+        """Return the layers to measure again: their row was mostly measured while something else used the
+        core, or while the whole machine ran slower or faster than usual, or it is refused.
         """
         usual_s = self.reference_s
         return tuple(
@@ -144,7 +146,9 @@ class DeviceProfile:
         return float(np.median(seen)) if seen else None
 
     def drift(self, layer: Layer) -> float:
-        """How much slower than usual, as a share, the reference network ran beside a row; 0 where unknown."""
+        """Return how much slower than usual, as a share, the reference network ran beside a row; 0 where
+        unknown.
+        """
         return _drift(self.table[layer], self.reference_s)
 
 

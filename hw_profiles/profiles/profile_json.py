@@ -267,7 +267,7 @@ def _each_kind(values: Mapping[str, float]) -> tuple[float, ...]:
 
 
 def _row_json(profile: DeviceProfile, layer: Layer) -> dict[str, Any]:
-    """One entry: what was measured, what was predicted instead, and which of them counts."""
+    """Return one entry: what was measured, what was predicted instead, and which of them counts."""
     m, estimate = profile.table.get(layer), profile.estimates.get(layer)
     refused, counts = profile.refused(layer), m is not None and bool(m.samples_s)
     return {
@@ -320,7 +320,7 @@ def _validation_json(validation: Validation | None, calibration: Calibration) ->
 
 
 def _error_json(error: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no nan: a rank correlation of one network is null."""
+    """Return an error as plain data. JSON has no nan: a rank correlation of one network is null."""
     return {name: None if math.isnan(value) else value for name, value in error.items()}
 
 

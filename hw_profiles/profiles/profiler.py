@@ -78,8 +78,8 @@ def profile_layers(
 def _measured(
     measure: Callable[[Batch], Rows], batches: Sequence[Batch], width: int, deadline: float
 ) -> Iterator[Rows]:
-    """The rows of every batch, as they come: one batch after the other, or `width` at a time where several
-    boards measure.
+    """Return the rows of every batch, as they come: one batch after the other, or `width` at a time where
+    several boards measure.
     """
     if width == 1:
         in_time = takewhile(lambda _: time.monotonic() <= deadline, batches[1:])
@@ -102,7 +102,9 @@ def _measured(
 
 
 def _better(measured: Mapping[Layer, Measurement], profile: DeviceProfile) -> dict[Layer, Measurement]:
-    """Those of the new rows that are no worse than the old: quieter, with less drift, then steadier."""
+    """Return those of the new rows that are no worse than the old: quieter, with less drift, then
+    steadier.
+    """
     usual_s, plan = profile.reference_s, profile.plan
 
     def quality(m: Measurement) -> tuple[bool, float, float]:
@@ -167,7 +169,7 @@ def _combine(
     table: Mapping[Layer, Measurement],
     beside: Measurement | None,
 ) -> Measurement:
-    """The layer's samples: factors times the probe networks' samples, paired round by round."""
+    """Return the layer's samples: factors times the probe networks' samples, paired round by round."""
     parts = [measured[work] for _, work in p.workloads] + [table[pool] for _, pool in p.pools]
     errors = [part.error for part in parts if part.error is not None]
     if errors:

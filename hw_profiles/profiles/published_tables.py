@@ -100,7 +100,7 @@ class Coverage:
     uncounted: tuple[Layer, ...] = ()
 
     def __str__(self) -> str:
-        """One line."""
+        """Return one line."""
         total = len(self.covered) + len(self.interpolated) + len(self.missing) + len(self.uncounted)
         line = (
             f"{self.table}: {len(self.covered)} of {total} units in the table, "
@@ -147,7 +147,9 @@ class PublishedTable:
         }
 
     def find(self, layer: Layer) -> Answer:
-        """The figure of a unit: as measured, or piecewise linear in the map's area between two sizes."""
+        """Return the figure of a unit: as measured, or piecewise linear in the map's area between two
+        sizes.
+        """
         layer = layer if self.knows_activations else changed(layer, activation="none")
         entry = self.entries.get(layer) or self.parts.get(layer)
         if entry is not None:
@@ -164,7 +166,7 @@ class PublishedTable:
         return interpolated(curve, wanted)
 
     def coverage(self, layers: Iterable[Layer]) -> Coverage:
-        """How far the table reaches for these units, each counted once."""
+        """Return how far the table reaches for these units, each counted once."""
         answers = {layer: self.find(layer) for layer in layers}
         chosen = {
             how: tuple(layer for layer, answer in answers.items() if answer.how == how)
@@ -174,14 +176,14 @@ class PublishedTable:
         return Coverage(self.name, chosen["measured"], chosen["interpolated"], missing, chosen["uncounted"])
 
     def device(self) -> DeviceInfo:
-        """The table in place of a device."""
+        """Return the table in place of a device."""
         joules = any(entry.energy_j is not None for entry in self.entries.values())
         energy = f"published: {self.source}" if joules else "not published"
         known = (self.name, "see provider", "published table", "1", self.source)
         return DeviceInfo(*known, energy=energy, integer_sums="exact", figures="published")
 
     def profile(self) -> DeviceProfile:
-        """The rows as measured, one sample each: nothing is interpolated and nothing calibrated."""
+        """Return the rows as measured, one sample each: nothing is interpolated and nothing calibrated."""
         table = {
             layer: Measurement((entry.latency_s,), energy_j=entry.energy_j)
             for layer, entry in self.entries.items()
@@ -195,13 +197,15 @@ class PublishedTable:
 
 
 def area(layer: Layer) -> int:
-    """Positions of the map that a unit's work grows with: of its output; of its input where it pools."""
+    """Return the positions of the map that a unit's work grows with: of its output; of its input where it
+    pools.
+    """
     _, height, width = layer.in_shape if layer.out_shape[1:] == (1, 1) else layer.out_shape
     return height * width
 
 
 def merged(entries: Iterable[Entry]) -> Entry:
-    """Several figures of one unit as one: means weighted by how often each was measured."""
+    """Return several figures of one unit as one: means weighted by how often each was measured."""
     several = tuple(entries)
     if len(several) == 1:
         return several[0]
@@ -215,7 +219,7 @@ def merged(entries: Iterable[Entry]) -> Entry:
 
 
 def import_table(path: Path, *, resolution: int | None = None) -> DeviceProfile:
-    """A published table as an ordinary profile, for `save_profile` and the `recorded` device.
+    """Return a published table as an ordinary profile, for `save_profile` and the `recorded` device.
 
     Raises:
         TrilobitError: see `read_table`.
@@ -284,7 +288,7 @@ def _entries(path: Path, units: Mapping[str, Any], *, by_ratio: bool) -> Iterato
 
 
 def _entry(path: Path, key: str, value: Any) -> Entry:
-    """{mean ms, count, std ms or var ms^2}."""
+    """Return an entry of {mean ms, count, std ms or var ms^2}."""
     known = {"mean", "count", "std", "var"}
     if not isinstance(value, dict) or not {"mean", "count"} <= set(value) <= known:
         raise TrilobitError(f"{path}: entry {key!r} is {value!r}; it must be mean, count, and std or var")
@@ -304,7 +308,7 @@ def _check(path: Path, what: str, value: Any, *, positive: bool = True) -> None:
 
 
 def _unit(path: Path, key: str, *, by_ratio: bool) -> Layer:
-    """The unit that an entry names; `by_ratio`: ProxylessNAS, where `expand` is a factor."""
+    """Return the unit that an entry names; `by_ratio`: ProxylessNAS, where `expand` is a factor."""
     match = _KEY.fullmatch(key)
     whole = match is not None and (match["op"] == "expanded_conv") == (match["kernel"] is not None)
     make = _UNITS.get(match["op"]) if match is not None and whole else None
@@ -351,7 +355,9 @@ def _pointwise(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: 
 
 
 def _outer(by_ratio: bool) -> str:
-    """Activation outside the blocks, which no entry names: that of MobileNetV3, or of MobileNetV2."""
+    """Return the activation outside the blocks, which no entry names: that of MobileNetV3, or of
+    MobileNetV2.
+    """
     return "relu6" if by_ratio else "hswish"
 
 
@@ -360,7 +366,7 @@ def _pool(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool)
 
 
 def _linear(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
-    """ProxylessNAS's reads the whole map: pooling is part of it."""
+    """Return the last layer. ProxylessNAS's reads the whole map: pooling is part of it."""
     return LayerSpec("linear", shape, out_channels)
 
 
@@ -378,7 +384,9 @@ _UNITS: Mapping[str, Callable[[re.Match[str], Shape, int, bool], Layer]] = {
 
 
 def _bit_fusion(path: Path, name: str, data: bytes) -> PublishedTable:
-    """`rows` (n, 11) of `COLUMNS`; every other array is a constant part: [milliseconds, millijoules]."""
+    """Return the table of `rows` (n, 11) of `COLUMNS`; every other array is a constant part: [milliseconds,
+    millijoules].
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
@@ -421,7 +429,7 @@ def _row_layer(path: Path, index: int, row: list[float]) -> Layer:
 
 
 def _sizeless(layer: Layer) -> Layer:
-    """What makes a unit the same at another resolution."""
+    """Return what makes a unit the same at another resolution."""
     side = 1 if layer.in_shape[1:] == (1, 1) else 2  # a vector is no small map
     return at_size(layer, side, side)
 

@@ -57,7 +57,7 @@ def _graded(share: float, limits: tuple[float, float]) -> int:
 
 
 def _coverage(profile: DeviceProfile) -> Reason | None:
-    """How many units are measured."""
+    """Return how many units are measured."""
     units = {*profile.table, *profile.estimates} - set(profile.rejected())
     refused = sum(profile.refused(layer) is not None for layer in units)
     measured = sum(layer in profile.table for layer in units) - refused
@@ -73,7 +73,7 @@ def _coverage(profile: DeviceProfile) -> Reason | None:
 
 
 def _quiet(profile: DeviceProfile) -> Reason | None:
-    """How many rows have their quiet windows."""
+    """Return how many rows have their quiet windows."""
     rows = [row for row in profile.table.values() if row.samples_s]
     disturbed = sum(row.quiet_share < 1 for row in rows)
     if not disturbed:
@@ -87,7 +87,7 @@ def _quiet(profile: DeviceProfile) -> Reason | None:
 
 
 def _error(profile: DeviceProfile) -> Reason:
-    """How far off whole networks are."""
+    """Return how far off whole networks are."""
     if profile.calibration is None:
         return Reason(2, "no whole network was measured to calibrate it", "give it more time (--budget)")
     error = profile.calibration.held_out_error()

@@ -27,7 +27,7 @@ Network = tuple[str, bool, Workload]  # precision, held out, what it is
 
 
 def told_items(watch: Watch, before: int, n: int, share: float, waiting: bool) -> None:
-    """What `interleave.watching` tells of a share, as numbers of items."""
+    """Report what `interleave.watching` tells of a share, as numbers of items."""
     watch(before + share * n, waiting)
 
 
@@ -114,7 +114,9 @@ def _undisturbed(networks: list[WholeNetwork]) -> list[WholeNetwork]:
 
 
 def _in_time(networks: Sequence[Network], deadline: float) -> Iterator[Sequence[Network]]:
-    """The networks in batches: where there is a deadline a small one first, then as many as seem to fit."""
+    """Return the networks in batches: where there is a deadline a small one first, then as many as seem to
+    fit.
+    """
     size, begun = (FEWEST if math.isfinite(deadline) else BATCH), time.monotonic()
     while networks and begun <= deadline and size > 0:
         size = max(1, min(size, _fitting([work for _, _, work in networks])))
@@ -125,7 +127,7 @@ def _in_time(networks: Sequence[Network], deadline: float) -> Iterator[Sequence[
 
 
 def _fitting(works: Sequence[Workload]) -> int:
-    """How many of the first fit into memory together."""
+    """Return how many of the first fit into memory together."""
     return int(np.searchsorted(np.cumsum([session_bytes(work) for work in works]), BATCH_BYTES))
 
 
@@ -137,7 +139,7 @@ def _measure_steadily(
     reference: Workload | None,
     waiting: Waiting,
 ) -> tuple[list[Measurement], float]:
-    """Networks measured in the same passes as the reference, and how far off its usual time that was: the
+    """Measure networks in the same passes as the reference, and how far off its usual time that was: the
     steadier of two tries, or the first within the plan's limit.
     """
     jobs = [Job(work, partial(emit, work)) for work in works]

@@ -27,8 +27,8 @@ class DisagreementError(TrilobitError):
 
 
 def made_up_images(n: int, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """(n, h, w, c) pixels in patches; the same everywhere and always, since they are only integer arithmetic:
-    SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195).
+    """Return (n, h, w, c) pixels in patches; the same everywhere and always, since they are only integer
+    arithmetic: SplitMix64 (Steele et al. 2014, doi:10.1145/2714064.2660195).
 
     Args:
         shape: (h, w, c).
@@ -72,12 +72,14 @@ class Input:
         return images * math.prod(self.shape) <= MADE_UP_BYTES
 
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, h, w, c) pixels -> (n, c, h, w), in the arithmetic of `supernet.data.pixels.normalised`."""
+        """Return (n, h, w, c) pixels as (n, c, h, w), in the arithmetic of
+        `supernet.data.pixels.normalised`.
+        """
         mean, std = (np.array(values, np.float32) * np.float32(255) for values in (self.mean, self.std))
         return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2))
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """Return it for a manifest."""
         return asdict(self)
 
 
@@ -103,19 +105,19 @@ class Answers:
             raise ValueError("a label is below 0")
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest; without a hash where there is none."""
+        """Return it for a manifest; without a hash where there is none."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def expected_answers(network: Network, image: Input) -> Answers:
-    """Labels and largest logits of the simulation on `IMAGES` made-up images."""
+    """Return the labels and largest logits of the simulation on `IMAGES` made-up images."""
     pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
     batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)
     return answers_of(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
 
 def answers_of(logits: NDArray[np.float32], *, exact: bool = False) -> Answers:
-    """What a manifest keeps of (n, classes) logits.
+    """Return what a manifest keeps of (n, classes) logits.
 
     Args:
         exact: whether every bit of them must be the same everywhere.
@@ -129,12 +131,14 @@ def answers_of(logits: NDArray[np.float32], *, exact: bool = False) -> Answers:
 
 
 def digest(logits: NDArray[np.float32]) -> str:
-    """The same for logits that are equal bit by bit, and for no others."""
+    """Return a hash that is the same for logits that are equal bit by bit, and for no others."""
     return hashlib.sha256(np.ascontiguousarray(logits + 0.0, "<f4").tobytes()).hexdigest()  # -0 is 0
 
 
 def agreement(logits: NDArray[np.float32], answers: Answers) -> tuple[float, float]:
-    """Share of equal labels of (n, classes) logits, and the largest difference of a largest logit."""
+    """Return the share of equal labels of (n, classes) logits, and the largest difference of a largest
+    logit.
+    """
     largest = np.array(answers.largest_logits)
     share = float((logits.argmax(axis=1) == np.array(answers.labels)).mean())
     return share, float(np.abs(logits.max(axis=1) - largest).max())

@@ -72,7 +72,7 @@ def check_file(
 
 
 def _integer_sums(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
-    """What the file needs of this processor, by the manifest and by its weights."""
+    """Return what the file needs of this processor, by the manifest and by its weights."""
     said = manifest.requires.get("integer_sums") == "exact"
     here = engine.runtime.describe().integer_sums
     option = f": open it with the session option {EXACT_SUMS}=1, as is done here"

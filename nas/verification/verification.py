@@ -136,7 +136,8 @@ def verify_networks(
 
 
 def network_folders(folder: Path) -> list[Path]:
-    """The folders of exported networks in a folder: itself, its children, or those of `export` in a run.
+    """Return the folders of exported networks in a folder: itself, its children, or those of `export` in a
+    run.
 
     Raises:
         TrilobitError: there is none.
@@ -175,7 +176,7 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
 
 
 def _seal(document: Mapping[str, Any], manifest: Manifest) -> Iterator[Finding]:
-    """What a manifest says of itself."""
+    """Return what a manifest says of itself."""
     if manifest.digest is None or manifest.space_fingerprint is None:
         note = f"{manifest.schema} has no digest of the manifest, no hash of {CARD}"
         yield Finding("manifest", "written by an earlier version", note, None)
@@ -214,7 +215,7 @@ def _hashes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    """What is in the folder and nothing vouches for."""
+    """Return what is in the folder and nothing vouches for."""
     known = {MANIFEST, SIGNATURE, *manifest.files}
     if manifest.digest is None:
         known.add(CARD)

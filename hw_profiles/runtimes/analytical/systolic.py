@@ -94,12 +94,14 @@ class Accelerator:
     energy_source: str
 
     def fused(self, weight_bits: int, activation_bits: int) -> int:
-        """Products of one fusion unit in a cycle: whole operands only, so that 6 bits take the room of 8."""
+        """Return products of one fusion unit in a cycle: whole operands only, so that 6 bits take the room of
+        8.
+        """
         sides = (self.max_bits // max(bits, self.min_bits) for bits in (weight_bits, activation_bits))
         return math.prod(sides)
 
     def energy_j(self, computing: float, moved_bits: float) -> float:
-        """Joules of so many computing cycles and so many moved bits."""
+        """Return joules of so many computing cycles and so many moved bits."""
         return computing * self.cycle_energy + moved_bits * self.bit_energy
 
 
@@ -112,7 +114,7 @@ class Cost:
     moved_bits: float
 
     def times(self, n: int) -> "Cost":
-        """`n` such layers one after the other."""
+        """Return `n` such layers one after the other."""
         return Cost(n * self.cycles, n * self.computing, n * self.moved_bits)
 
 
@@ -134,13 +136,13 @@ class Convolution:
 
 
 def known_devices() -> tuple[str, ...]:
-    """Names of the accelerators that come with Trilobit."""
+    """Return the names of the accelerators that come with Trilobit."""
     folder = resources.files("hw_profiles.devices")
     return tuple(sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".toml")))
 
 
 def load_accelerator(device: str | Path) -> Accelerator:
-    """A known accelerator by name, or one from a TOML file of the same form.
+    """Return a known accelerator by name, or one from a TOML file of the same form.
 
     Raises:
         TrilobitError: no such device or file, or a figure is missing, unknown, without source or no number.
@@ -193,7 +195,7 @@ def _figure(file: str, key: str, entry: Any) -> Any:
 
 
 def _tiles(n: int) -> NDArray[np.int64]:
-    """Powers of two up to `n`, and `n`."""
+    """Return powers of two up to `n`, and `n`."""
     return np.unique(np.minimum(2 ** np.arange(max(n - 1, 0).bit_length() + 1), n))
 
 
@@ -202,7 +204,7 @@ def _ceil(a: Any, b: Any) -> Any:
 
 
 def _tilings(device: Accelerator, conv: Convolution) -> dict[str, NDArray[np.int64]]:
-    """Tile sizes along every loop, (t,) each: all combinations; maps are tiled squarely."""
+    """Return tile sizes along every loop, (t,) each: all combinations; maps are tiled squarely."""
     columns = device.columns
     outputs = np.unique(np.minimum(_tiles(_ceil(conv.outputs, columns)) * columns, conv.outputs))
     square, inputs, outputs = (
@@ -216,7 +218,7 @@ def _tilings(device: Accelerator, conv: Convolution) -> dict[str, NDArray[np.int
 
 
 def _tile_bits(device: Accelerator, conv: Convolution, tile: Mapping[str, Any]) -> dict[str, Numbers]:
-    """Bits of one tile of every operand, (t,) each."""
+    """Return bits of one tile of every operand, (t,) each."""
     reach = [conv.kernel + (tile[side] - 1) * conv.stride for side in ("width", "height")]
     bits = {
         "activations": reach[0] * reach[1] * tile["inputs"] * conv.activation_bits,
@@ -229,7 +231,7 @@ def _tile_bits(device: Accelerator, conv: Convolution, tile: Mapping[str, Any]) 
 def _moved(
     tile_bits: Numbers, counts: Mapping[str, Any], order: Sequence[str], indexed: Sequence[str], room: float
 ) -> tuple[Numbers, Numbers]:
-    """(t,) bits that an operand moves in all, and those of its largest part that stays in the buffer.
+    """Return (t,) bits that an operand moves in all, and those of its largest part that stays in the buffer.
 
     From the innermost loop outwards, what fits in the buffer is fetched once for all turns that need it.
     """
@@ -247,7 +249,9 @@ def _moved(
 
 @lru_cache(maxsize=1 << 16)
 def convolution_cost(device: Accelerator, conv: Convolution) -> Cost | None:
-    """Of the tiling and loop order of fewest cycles, then joules; None where nothing fits the buffers."""
+    """Return the cost of the tiling and loop order of fewest cycles, then joules; None where nothing fits the
+    buffers.
+    """
     tile = _tilings(device, conv)
     bits, fused = _tile_bits(device, conv, tile), device.fused(conv.weight_bits, conv.activation_bits)
     room = {  # bits; half of each buffer is being filled
@@ -277,7 +281,7 @@ def _best(
     order: Sequence[str],
     room: Mapping[str, float],
 ) -> Cost:
-    """The cheapest tiling in one order of loops."""
+    """Return the cheapest tiling in one order of loops."""
     parts = {name: _moved(bits[name], counts, order, INDEXED[name], room[name]) for name in room}
     # partial sums are read before and written after: twice the traffic of their size
     moved = sum((total for total, _ in parts.values()), parts["outputs"][0])
@@ -293,7 +297,7 @@ def _best(
 
 
 def layer_cost(device: Accelerator, layer: Layer) -> Cost | None:
-    """Cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
+    """Return cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
     if not is_known(layer.weight_format, layer.activation_format):
         return None
     if layer.is_add or layer.kind in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
@@ -331,7 +335,8 @@ def _mode_cost(device: Accelerator, layer: Layer, weight_bits: int, activation_b
 
 
 def _streaming_cost(device: Accelerator, layer: Layer) -> Cost | None:
-    """Nothing to multiply: the layer takes as long as its tensors take to move, each in its own format.
+    """Return the cost of a layer with nothing to multiply: the layer takes as long as its tensors take to
+    move, each in its own format.
 
     fp32 stands only where a network begins and ends: the array cannot compute in it, so sums and pooling in
     fp32 are none of its layers. A linear layer's fp32 output needs no extra: partial sums are as wide.

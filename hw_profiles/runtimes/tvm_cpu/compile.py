@@ -36,19 +36,21 @@ class Candidate:
 
 
 def unit_symbol(layer: Layer, tile: Tile) -> str:
-    """C name of a unit with a schedule: the layer's key with its other characters replaced, and the tile."""
+    """Return the C name of a unit with a schedule: the layer's key with its other characters replaced, and
+    the tile.
+    """
     readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
     return f"{readable}_l{tile.lanes}c{tile.columns}b{tile.blocks}r{tile.rows}"
 
 
 def arguments_of(function: Any) -> tuple[Argument, ...]:
-    """Shapes and types of what a TIR function takes, in order."""
+    """Return shapes and types of what a TIR function takes, in order."""
     buffers = (parameter.ty for parameter in function.params)
     return tuple(Argument(tuple(map(int, buffer.shape)), str(buffer.dtype)) for buffer in buffers)
 
 
 def compile_candidate(layer: Layer, target: TvmTarget, tile: Tile) -> Candidate:
-    """`layer` with one schedule. What the compiler rejects becomes a candidate with its error."""
+    """Compile `layer` with one schedule. What the compiler rejects becomes a candidate with its error."""
     symbol = unit_symbol(layer, tile)
     try:
         function = template_of(layer).schedule(layer, target, tile)
@@ -63,13 +65,13 @@ def compile_candidate(layer: Layer, target: TvmTarget, tile: Tile) -> Candidate:
 
 
 def compile_candidates(layer: Layer, target: TvmTarget, limit: int | None = None) -> list[Candidate]:
-    """`layer` with the first `limit` of its schedules, or all of them."""
+    """Compile `layer` with the first `limit` of its schedules, or all of them."""
     tiles = template_of(layer).tiles(layer, target)
     return [compile_candidate(layer, target, tile) for tile in tiles[:limit]]
 
 
 def one_line(error: Exception) -> str:
-    """The error as one line, as a table holds it."""
+    """Return the error as one line, as a table holds it."""
     lines = str(error).strip().splitlines() or ["no message"]
     return f"{type(error).__name__}: {lines[-1].strip()}"
 

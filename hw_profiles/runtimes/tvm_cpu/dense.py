@@ -91,7 +91,7 @@ def _group(layer: Layer, target: TvmTarget) -> int:
 
 
 def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    """(weights, constants).
+    """Return (weights, constants).
 
     Raises:
         ValueError: there are weight codes that would saturate.
@@ -111,7 +111,7 @@ def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> S
 
 
 def _padded_rows(layer: Layer, windows: _Windows, source: Any, constants: Any) -> Any:
-    """The input with what stands around it."""
+    """Return the input with what stands around it."""
     height, length = windows.source
     channels, edge = windows.channels, windows.edge
     width, around = length // channels, padding(layer, constants)
@@ -163,7 +163,9 @@ def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
 
 
 def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
-    """The layer with one register tile of `tile.columns` positions x `tile.blocks` vectors of channels."""
+    """Return the layer with one register tile of `tile.columns` positions x `tile.blocks` vectors of
+    channels.
+    """
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
     sch.set_scope(acc, 0, "local")  # on the stack, from where LLVM takes it into registers

@@ -65,7 +65,7 @@ def _instruction(layer: Layer, target: TvmTarget) -> Instruction | None:
 
 
 def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    """(weights, constants).
+    """Return (weights, constants).
 
     Raises:
         ValueError: there are weight codes that would saturate.
@@ -82,7 +82,7 @@ def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> S
 
 
 def _padded_planes(layer: Layer, planes: _Planes, source: Any, constants: Any) -> Any:
-    """The input with what stands around it."""
+    """Return the input with what stands around it."""
     channels, height, width = layer.in_shape
     edge, lanes, around = layer.kernel // 2, planes.lanes, padding(layer, constants)
     whole = int(np.gcd(channels, lanes))  # so many lanes are channels all, or none
@@ -134,7 +134,7 @@ def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
 
 
 def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
-    """The layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers."""
+    """Return the layer with `tile.rows` x `tile.columns` outputs of one vector of channels in registers."""
     planes = _planes(layer, target, tile.lanes)
     sch = s_tir.Schedule(_computation(layer, target, tile.lanes))
     acc, out, padded = (sch.get_sblock(name) for name in ("acc", "out", "padded"))

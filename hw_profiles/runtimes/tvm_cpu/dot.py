@@ -110,16 +110,16 @@ class Instruction:
     shuffle: frozenset[str] = frozenset()
 
     def fits(self, target: TvmTarget) -> bool:
-        """Whether the processor has it for its widest vectors."""
+        """Return whether the processor has it for its widest vectors."""
         needed = self.features.get(8 * target.vector_bytes)
         return needed is not None and needed <= target.features
 
     def dot(self, lanes: int) -> str:
-        """Name of: C[c] += sum over four j of (A[j] - shift) * B[c, j], for `lanes` c."""
+        """Return the name of: C[c] += sum over four j of (A[j] - shift) * B[c, j], for `lanes` c."""
         return self._registered("dot", _DOT, lanes)
 
     def taps(self, lanes: int) -> str:
-        """Name of: C[c] += sum over four j of (A[j, c] - shift) * B[c, j], for `lanes` c."""
+        """Return the name of: C[c] += sum over four j of (A[j, c] - shift) * B[c, j], for `lanes` c."""
         return self._registered("taps", _TAPS, lanes)
 
     def _registered(self, kind: str, inputs: _Inputs, lanes: int) -> str:
@@ -177,13 +177,13 @@ def _vpdpbusd(bits: int) -> str:
 
 
 def _bytes(bits: int) -> str:
-    """Products of bytes, added in pairs to 16 bits with saturation, those in pairs to 32."""
+    """Return products of bytes, added in pairs to 16 bits with saturation, those in pairs to 32."""
     pairs = _call(_MADD_BYTES[bits], _vector("int16", bits), "a", "b")
     return f"c + {_madd_words(bits, pairs, _words(1, bits))}"
 
 
 def _widened(bits: int) -> str:
-    """Bytes at even and at odd places as 16 bits each, whose products are added in pairs to 32."""
+    """Return bytes at even and at odd places as 16 bits each, whose products are added in pairs to 32."""
     byte = _words(8, bits)
     left, right = _as("int16", bits, "a"), _as("int16", bits, "b")
     even = _madd_words(bits, f"{left} & {_words(255, bits)}", f"({right} << {byte}) >> {byte}")
@@ -197,7 +197,7 @@ def _usdot(bits: int) -> str:
 
 
 def _sdot(bits: int) -> str:
-    """The highest bit of a byte turned over takes 128 off it."""
+    """Return the product with signed bytes: the highest bit of a byte turned over takes 128 off it."""
     signed = _as("int8", bits, f"a ^ T.broadcast(T.uint8(128), {bits // 8})")
     return _call("llvm.aarch64.neon.sdot", _vector("int32", bits), "c", signed, "b")
 
@@ -219,7 +219,7 @@ INSTRUCTIONS = (
 
 
 def instruction_of(layer: Layer, target: TvmTarget) -> Instruction | None:
-    """What `layer` is multiplied with: None where it computes in fp32, or byte by byte."""
+    """Return what `layer` is multiplied with: None where it computes in fp32, or byte by byte."""
     if layer.activation_format == FP32:
         return None
     return _first_fitting(target, exact=layer.weight_format == EXACT)
@@ -231,18 +231,18 @@ def _first_fitting(target: TvmTarget, *, exact: bool) -> Instruction | None:
 
 
 def sums_of(target: TvmTarget) -> IntegerSums:
-    """What the fastest kernels for `target` do with weights of all 8-bit codes."""
+    """Return what the fastest kernels for `target` do with weights of all 8-bit codes."""
     fastest = _first_fitting(target, exact=False)
     return IntegerSums.SATURATING if fastest and fastest.largest < ALL_CODES else IntegerSums.EXACT
 
 
 def shift_of(instruction: Instruction | None) -> int:
-    """What is taken off the inputs before they are multiplied."""
+    """Return what is taken off the inputs before they are multiplied."""
     return instruction.shift if instruction else 0
 
 
 def checked_codes(layer: Layer, numbers: UnitNumbers, instruction: Instruction | None) -> Array:
-    """The unit's weights.
+    """Return the unit's weights.
 
     Raises:
         ValueError: they have codes for which the instruction would saturate.
@@ -261,8 +261,8 @@ def _magnitude(weight: Array) -> int:
 
 
 def exact_where_needed(work: Workload, numbers: Mapping[str, UnitNumbers], target: TvmTarget) -> Workload:
-    """The workload with weight format `int8-exact` in those layers whose codes the fastest instruction of
-    `target` does not take: their kernels take all, at less speed.
+    """Return the workload with weight format `int8-exact` in those layers whose codes the fastest instruction
+    of `target` does not take: their kernels take all, at less speed.
 
     Args:
         numbers: of each layer by its name.

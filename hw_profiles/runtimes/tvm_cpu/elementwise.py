@@ -22,12 +22,12 @@ ROUNDER_BITS = int(np.float32(ROUNDER).view(np.int32))
 
 
 def one_tile(layer: Layer, target: TvmTarget) -> list[Tile]:
-    """Full vectors of 32-bit values."""
+    """Return full vectors of 32-bit values."""
     return [Tile(target.vector_bytes // 4)]
 
 
 def _vectorized(function: Any, block: str, lanes: int) -> Any:
-    """All loops of `block` as one, in vectors."""
+    """Return all loops of `block` as one, in vectors."""
     sch = s_tir.Schedule(function)
     loop = sch.get_loops(sch.get_sblock(block))[-1]
     _, lane = sch.split(loop, [None, lanes])
@@ -40,7 +40,7 @@ def _flat(layer: Layer, dtype: str, name: str) -> Any:
 
 
 def _vector(layer: Layer, tile: Tile) -> int:
-    """Lanes of a vector that divides the tensor."""
+    """Return lanes of a vector that divides the tensor."""
     return int(np.gcd(int(np.prod(layer.in_shape)), tile.lanes))
 
 

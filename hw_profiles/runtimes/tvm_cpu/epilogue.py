@@ -17,14 +17,16 @@ WIDTH = 8  # the least number of columns
 
 
 def constants_placeholder(layer: Layer, channels: int) -> Any:
-    """The placeholder of a unit's constants: of integers int32 (4, channels), else its bias (channels,)."""
+    """Return the placeholder of a unit's constants: of integers int32 (4, channels), else its bias
+    (channels,).
+    """
     if layer.activation_format == FP32:
         return te.placeholder((channels,), "float32", "bias")
     return te.placeholder((4, max(channels, WIDTH)), "int32", "constants")
 
 
 def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int = 0) -> Array:
-    """Those constants, channels padded to `channels`.
+    """Return those constants, channels padded to `channels`.
 
     The input's zero point is folded into the bias, and so is what was taken off the input already:
     sum (x - z) w + b = sum (x - shift) w + (b + (shift - z) sum w).
@@ -50,14 +52,14 @@ def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int
 
 
 def padding(layer: Layer, constants: Any) -> Any:
-    """What stands around the input: for codes that is the zero point."""
+    """Return what stands around the input: for codes that is the zero point."""
     if layer.activation_format == FP32:
         return tirx.const(0.0, "float32")
     return constants[ZERO_POINTS, INPUT_ZERO].astype("uint8")
 
 
 def finish(layer: Layer, acc: Any, constants: Any, channel: Any, target: TvmTarget) -> Any:
-    """What the unit writes for the accumulator `acc` of one output channel."""
+    """Return what the unit writes for the accumulator `acc` of one output channel."""
     if layer.activation_format == FP32:
         total = acc + constants[channel]
         return tirx.max(total, tirx.const(0.0, "float32")) if layer.nonlinearity == "relu" else total
@@ -72,12 +74,12 @@ def finish(layer: Layer, acc: Any, constants: Any, channel: Any, target: TvmTarg
 
 
 def codes(shifted: Any) -> Any:
-    """uint8 codes of an int32 at the output's scale, zero point added."""
+    """Return uint8 codes of an int32 at the output's scale, zero point added."""
     return tirx.min(tirx.max(shifted, 0), CODES - 1).astype("uint8")
 
 
 def output_zero_point(layer: Layer, numbers: UnitNumbers) -> int:
-    """The output's zero point.
+    """Return the output's zero point.
 
     Raises:
         ValueError: it is not 0 after a ReLU, so that half of the codes would never occur.

@@ -111,7 +111,7 @@ class NetworkPlan:
 
 
 def plan_network(workload: Workload, units: Mapping[str, CompiledUnit]) -> NetworkPlan:
-    """Lay a network out.
+    """Build the layout of a network.
 
     Args:
         units: compiled units by layer key.
@@ -139,7 +139,7 @@ def plan_network(workload: Workload, units: Mapping[str, CompiledUnit]) -> Netwo
 def pack_parameters(
     plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget
 ) -> NDArray[np.uint8]:
-    """The linked function's second argument, from the numbers of each layer by its name."""
+    """Return the linked function's second argument, from the numbers of each layer by its name."""
     blob = np.zeros(plan.parameter_bytes, np.uint8)
     work = plan.workload
     for name, layer, unit, operands in zip(work.names, work.layers, plan.units, plan.operands, strict=True):
@@ -169,7 +169,7 @@ def link_network(plan: NetworkPlan, target: TvmTarget, library: Path) -> None:
 
 
 def network_source(plan: NetworkPlan) -> str:
-    """The C source of the linked function."""
+    """Return the C source of the linked function."""
     operands = [tensor for operands in plan.operands for tensor in operands]
     lines = [_HEAD]
     lines += [f"UNIT({symbol});" for symbol in sorted({unit.symbol for unit in plan.units})]

@@ -8,12 +8,12 @@ ALIGNMENT = 64  # bytes: a cache line, and what TVM's kernels expect
 
 
 def aligned(size: int) -> int:
-    """`size` rounded up to whole cache lines."""
+    """Return `size` rounded up to whole cache lines."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def last_uses(workload: Workload) -> list[int]:
-    """For each layer the position of the last layer that reads its output; its own where none does."""
+    """Return for each layer the position of the last layer that reads its output; its own where none does."""
     last = list(range(len(workload.layers)))
     for position, sources in enumerate(workload.inputs):
         for source in sources:
@@ -23,7 +23,7 @@ def last_uses(workload: Workload) -> list[int]:
 
 
 def plan_memory(workload: Workload, sizes: Sequence[int]) -> tuple[list[int], int]:
-    """(byte offset of each layer's output, size of the workspace).
+    """Return (byte offset of each layer's output, size of the workspace).
 
     Args:
         sizes: bytes of each layer's output. The last layer's is the network's own: it gets no bytes here, and

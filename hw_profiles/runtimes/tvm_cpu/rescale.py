@@ -23,7 +23,7 @@ TOP = 62  # 2^TOP is above every product, and 2^c divides it
 
 
 def rescaled(value: Any, offset: Any, m: Any, c: Any, zero_point: Any, target: TvmTarget) -> Any:
-    """round((value + offset) * m / 2^c) + zero_point, half up, all int32:
+    """Return round((value + offset) * m / 2^c) + zero_point, half up, all int32:
     `hw_profiles.reference.integer_ops.rescale`.
 
     What depends on everything but `value` is computed apart, for a loop to compute it once.
@@ -54,19 +54,22 @@ def _lowered(call: Any) -> Any:
 
 
 def _low(value: Any, count: int) -> Any:
-    """The lower halves of pairs of int32, as int64, so that LLVM sees that only 32 bits are multiplied."""
+    """Return the lower halves of pairs of int32, as int64, so that LLVM sees that only 32 bits are
+    multiplied.
+    """
     shift = _constant(HALF, count)
     return (tirx.reinterpret(_vector("int64", count), value) << shift) >> shift
 
 
 def _joined(even: Any, odd: Any, count: int) -> Any:
-    """The lower halves of two vectors of int64, in turns."""
+    """Return the lower halves of two vectors of int64, in turns."""
     both = (odd << _constant(HALF, count)) | (even & _constant(2**HALF - 1, count))
     return tirx.reinterpret(_vector("int32", 2 * count), both)
 
 
 def _scaled(operands: Sequence[Any], lanes: int, above: int) -> Any:
-    """The quotient, with `above` what 2^above adds to it: made positive, a sum needs no arithmetic shift.
+    """Return the quotient, with `above` what 2^above adds to it: made positive, a sum needs no arithmetic
+    shift.
 
     The masks change nothing, for m and c are positive. The first keeps LLVM from taking value * m and
     offset * m for one product of 64 bits, the second from extending the sign of c.
@@ -84,7 +87,7 @@ def _scaled(operands: Sequence[Any], lanes: int, above: int) -> Any:
 
 
 def _excess(operands: Sequence[Any], lanes: int, above: int) -> Any:
-    """What 2^above adds to the quotient."""
+    """Return what 2^above adds to the quotient."""
     return _constant(1, lanes) << (_constant(above, lanes) - (operands[-1] & _constant(63, lanes)))
 
 

@@ -39,7 +39,7 @@ Units = Mapping[str, CompiledUnit | str]  # by layer key: compiled, or why it is
 
 
 def default_database() -> Path:
-    """Where tuned units are kept: `tuning` in Trilobit's cache folder."""
+    """Return where tuned units are kept: `tuning` in Trilobit's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "trilobit" / "tuning"
 
@@ -242,7 +242,7 @@ def open_tvm(*, target: str = "host", database: Path | None = None) -> MeasuredD
 def compiled_units(
     workloads: Sequence[Workload], database: Database, runner: TrialRunner | None
 ) -> dict[str, CompiledUnit | str]:
-    """All units of the workloads by layer key: tuned, or the reason why there is none."""
+    """Return all units of the workloads by layer key: tuned, or the reason why there is none."""
     layers = [layer for work in workloads for layer in work.layers]
     supported = [layer for layer in layers if is_supported(layer)]
     units = {layer.key(): unit for layer, unit in tune(supported, database, runner)}
@@ -251,7 +251,7 @@ def compiled_units(
 
 
 def network_arrays(plan: NetworkPlan, parameters: Array) -> list[Array]:
-    """What to run a linked network with: a random image, the parameters, a workspace, an output."""
+    """Return what to run a linked network with: a random image, the parameters, a workspace, an output."""
     image, _, workspace, output = plan.arguments
     pixels = random_tensor(image.shape, plan.workload.in_format, np.random.default_rng(0))
     return [pixels, parameters, *(np.zeros(each.shape, each.dtype) for each in (workspace, output))]
@@ -262,8 +262,8 @@ def _keys(workload: Workload) -> Iterator[str]:
 
 
 def timed(module: Any, symbol: str, tensors: Sequence[Any]) -> Timed:
-    """A function of a loaded library as something to be timed where its tensors are: runs follow each other
-    without Python in between.
+    """Return a function of a loaded library as something to be timed where its tensors are: runs follow each
+    other without Python in between.
     """
     evaluators: dict[int, Any] = {}
 
@@ -276,7 +276,8 @@ def timed(module: Any, symbol: str, tensors: Sequence[Any]) -> Timed:
 
 
 def timed_library(library: Path, arrays: Sequence[Array], sessions: int) -> list[Timed]:
-    """A linked network as something to be timed on this machine, with tensors of their own for each session.
+    """Return a linked network as something to be timed on this machine, with tensors of their own for each
+    session.
 
     The file must not have been loaded under this name before with other contents.
     """

@@ -14,7 +14,8 @@ DIFFERENCES = np.arange(-(CODES - 1), CODES)
 
 
 def shortened(m: int, c: int) -> tuple[int, int]:
-    """(m', c') with rescale(v, m', c') == rescale(v, m, c) for every v in -255..255, and v * m' in 31 bits.
+    """Return (m', c') with rescale(v, m', c') == rescale(v, m, c) for every v in -255..255, and v * m' in 31
+    bits.
 
     Raises:
         ValueError: there is none; that takes one scale tens of times the other.

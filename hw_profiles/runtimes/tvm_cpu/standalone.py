@@ -98,8 +98,8 @@ def link_standalone(
 
 
 def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
-    """Names of the layers, other than the image's `quantize` and the last one, whose compiled function has a
-    floating-point value in it anywhere: none in an integer-only network.
+    """Return the names of the layers, other than the image's `quantize` and the last one, whose compiled
+    function has a floating-point value in it anywhere: none in an integer-only network.
 
     The last layer gives real logits: what it may have in floating point is one product with its scale.
     """
@@ -115,7 +115,9 @@ def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
 
 
 def is_integer_only(work: Workload) -> bool:
-    """Whether everything between the image's `quantize` and the last layer is to be computed in integers."""
+    """Return whether everything between the image's `quantize` and the last layer is to be computed in
+    integers.
+    """
     inner = work.layers[1:-1] if work.layers[0].kind == "quantize" else work.layers[:-1]
     return work.layers[0].kind == "quantize" and all(
         layer.in_format != "fp32" and layer.out_format != "fp32" for layer in inner

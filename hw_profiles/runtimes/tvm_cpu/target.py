@@ -86,12 +86,12 @@ class TvmTarget:
         return self == host_target() or (not self.mtriple and _runs_here(self))
 
     def tvm_target(self) -> tvm.target.Target:
-        """As TVM wants it: a dict, since this version takes no strings."""
+        """Return it as TVM wants it: a dict, since this version takes no strings."""
         triple = {"mtriple": self.mtriple} if self.mtriple else {}
         return tvm.target.Target({"kind": "llvm", "mcpu": self.mcpu, "num-cores": 1, **triple})
 
     def compiler(self) -> str:
-        """The C compiler that links for it.
+        """Return the C compiler that links for it.
 
         Raises:
             TrilobitError: it is not installed.
@@ -107,7 +107,7 @@ class TvmTarget:
 
 
 def host_target() -> TvmTarget:
-    """This machine's processor, as LLVM calls it.
+    """Return this machine's processor, as LLVM calls it.
 
     LLVM goes by model numbers. Where a virtual machine hides instructions that the model has, it is the best
     processor that has none of those.
@@ -124,12 +124,14 @@ def _used(target: TvmTarget) -> set[str]:
 
 
 def _letters(name: str) -> str:
-    """LLVM writes `avx512vnni` and `sse4.2` where Linux has `avx512_vnni` and `sse4_2`."""
+    """Return the letters and digits of a name: LLVM writes `avx512vnni` and `sse4.2` where Linux has
+    `avx512_vnni` and `sse4_2`.
+    """
     return "".join(filter(str.isalnum, name))
 
 
 def parse_target(text: str) -> TvmTarget:
-    """A target from a name that a person writes.
+    """Return a target from a name that a person writes.
 
     `host`; `llvm -mcpu=znver4`; `llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a76`; or shorter
     `aarch64-linux-gnu:cortex-a76` and `znver4`.
@@ -157,5 +159,5 @@ def _host_triple() -> str:
 
 
 def _runs_here(target: TvmTarget) -> bool:
-    """Whether this machine has the vector instructions that LLVM uses for that processor."""
+    """Return whether this machine has the vector instructions that LLVM uses for that processor."""
     return _used(target) <= _used(host_target())

@@ -29,12 +29,12 @@ _TEMPLATES: Mapping[str, Template] = {
 
 
 def template_of(layer: Layer) -> Template:
-    """How `layer` is compiled."""
+    """Return how `layer` is compiled."""
     return DEPTHWISE if layer.depthwise else _TEMPLATES[layer.kind]
 
 
 def is_supported(layer: Layer) -> bool:
-    """Whether there are kernels for the formats and the grouping that it asks for."""
+    """Return whether there are kernels for the formats and the grouping that it asks for."""
     if layer.kind not in _TEMPLATES or layer.activation_format not in WEIGHTS:
         return False
     if layer.nonlinearity not in ACTIVATIONS or layer.kernel % 2 == 0:

@@ -50,7 +50,7 @@ class Database:
     target: TvmTarget
 
     def load(self, layer: Layer) -> CompiledUnit | None:
-        """The unit, or None where it has not been compiled yet or a file of it is broken."""
+        """Return the unit, or None where it has not been compiled yet or a file of it is broken."""
         try:
             entry = read_json(self._entry(layer), SCHEMA)
             path = self._folder / entry["object_file"]
@@ -98,7 +98,8 @@ class Database:
 def tune(
     layers: Iterable[Layer], database: Database, runner: TrialRunner | None
 ) -> Iterator[tuple[Layer, CompiledUnit | str]]:
-    """Every layer with its compiled unit, or with the reason why there is none; known ones are only loaded.
+    """Return every layer with its compiled unit, or with the reason why there is none; known ones are only
+    loaded.
 
     Args:
         runner: times a candidate; without one the first schedule that compiles is taken, "tuned": false.
@@ -118,8 +119,8 @@ def tune(
 def _compiled(
     layers: Sequence[Layer], target: TvmTarget, limit: int | None
 ) -> Iterator[tuple[Layer, list[Candidate]]]:
-    """Candidates of all layers, compiled in a second thread while the first times them: LLVM and the timed
-    loop both run without Python's lock.
+    """Return candidates of all layers, compiled in a second thread while the first times them: LLVM and the
+    timed loop both run without Python's lock.
     """
     with ThreadPoolExecutor(1) as pool:
         results = [pool.submit(compile_candidates, layer, target, limit) for layer in layers]
@@ -175,7 +176,7 @@ def _timed(
 
 
 def agrees(found: Array, wanted: Array) -> bool:
-    """Whether a kernel's result is right: codes exactly, real values within `FP32_TOLERANCE`."""
+    """Return whether a kernel's result is right: codes exactly, real values within `FP32_TOLERANCE`."""
     if wanted.dtype == np.uint8:
         return bool(np.array_equal(found, wanted))
     return bool(np.allclose(found, wanted, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE))
@@ -196,7 +197,7 @@ def run_locally(library: Path, symbol: str, arrays: Sequence[Array]) -> tuple[Ar
 
 
 def try_out(module: Any, symbol: str, tensors: Sequence[Any]) -> tuple[Array, float]:
-    """The same where a library and tensors were loaded."""
+    """Run the same where a library and tensors were loaded."""
     device = tensors[0].device
     module[symbol](*tensors)
     found: Array = tensors[-1].numpy()

@@ -86,12 +86,12 @@ class Template:
 
 
 def blocks_of(channels: int, lanes: int) -> int:
-    """Vectors that hold `channels`."""
+    """Return vectors that hold `channels`."""
     return -(-channels // lanes)
 
 
 def divisors(number: int, limit: int) -> list[int]:
-    """Divisors of `number` up to `limit`, the largest first.
+    """Return divisors of `number` up to `limit`, the largest first.
 
     >>> divisors(12, 6)
     [6, 4, 3, 2, 1]
@@ -100,6 +100,8 @@ def divisors(number: int, limit: int) -> list[int]:
 
 
 def lanes_of(channels: int, target: TvmTarget) -> int:
-    """Channels in one vector of 32-bit accumulators: fewer where full vectors would be padded by half."""
+    """Return channels in one vector of 32-bit accumulators: fewer where full vectors would be padded by
+    half.
+    """
     full = target.vector_bytes // 4
     return full // 2 if full == 16 and 0 < channels % full <= full // 2 else full

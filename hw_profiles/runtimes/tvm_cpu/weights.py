@@ -12,7 +12,7 @@ from hw_profiles.runtimes.tvm_cpu.unit import Argument, Array
 
 
 def weight_argument(layer: Layer, shape: tuple[int, ...]) -> Argument:
-    """The layer's weights of `shape` (..., lanes, group)."""
+    """Return the layer's weights of `shape` (..., lanes, group)."""
     if layer.weight_format == "int4":
         *outer, lanes, group = shape
         return Argument((*outer, lanes * group // 2), "uint8")
@@ -20,17 +20,17 @@ def weight_argument(layer: Layer, shape: tuple[int, ...]) -> Argument:
 
 
 def pack_weights(layer: Layer, grouped: Array) -> Array:
-    """(..., lanes, group) weights as that argument."""
+    """Return (..., lanes, group) weights as that argument."""
     return _pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
 
 
 def unpacked_weights(layer: Layer, packed: Any, lanes: int, group: int) -> Any:
-    """The tensor [..., lanes, group] of them in a computation."""
+    """Return the tensor [..., lanes, group] of them in a computation."""
     return _unpacked(packed, lanes, group) if layer.weight_format == "int4" else packed
 
 
 def _pack_nibbles(codes: Array) -> Array:
-    """(..., lanes, group) codes in -8..7 as (..., lanes * group / 2) bytes.
+    """Return (..., lanes, group) codes in -8..7 as (..., lanes * group / 2) bytes.
 
     A byte holds code + 8 of the first half of a vector in its low bits, of the second half in its high bits:
     taking them apart then moves no lanes.
@@ -41,7 +41,7 @@ def _pack_nibbles(codes: Array) -> Array:
 
 
 def _unpacked(packed: Any, lanes: int, group: int) -> Any:
-    """int8 [..., lanes, group] from those bytes."""
+    """Return int8 [..., lanes, group] from those bytes."""
     half = lanes * group // 2
 
     def code(*indices: Any) -> Any:
@@ -55,7 +55,7 @@ def _unpacked(packed: Any, lanes: int, group: int) -> Any:
 
 
 def unpack_at(sch: Any, loop: Any, codes: int) -> None:
-    """Schedule the taking apart of 4-bit weights inside `loop`, a vector of `codes` at a time."""
+    """Set where 4-bit weights are taken apart: inside `loop`, a vector of `codes` at a time."""
     unpack = sch.get_sblock("unpacked")
     sch.compute_at(unpack, loop, preserve_unit_loops=True)
     fused = sch.fuse(*sch.get_loops(unpack)[-2:])

@@ -33,7 +33,7 @@ class Board:
     offer: Offer
 
     def try_out(self, library: Path, symbol: str, arrays: Sequence[Array]) -> tuple[Array, float]:
-        """`hw_profiles.runtimes.tvm_cpu.tuning.run_locally`, on the board.
+        """Run `hw_profiles.runtimes.tvm_cpu.tuning.run_locally`, on the board.
 
         Raises:
             RuntimeError: the function does not run there.
@@ -47,7 +47,7 @@ class Board:
     def sample(
         self, programs: Sequence[Program], contexts: Sequence[Hashable | None], plan: MeasurePlan
     ) -> list[Samples | str]:
-        """The programs timed in passes, or why each does not run; contexts as of `Job`."""
+        """Time the programs in passes; of one that does not run, return why. Contexts are as of `Job`."""
         name, extra_s = self.offer.name, plan.waiting_s + WINDOW_S * plan.rounds * len(programs)
         samples: list[Samples | str] = self.call(
             session.sample, programs, contexts, plan, name, extra_s=extra_s
@@ -55,7 +55,7 @@ class Board:
         return samples
 
     def call(self, function: Callable[..., Any], *arguments: object, extra_s: float = 0.0) -> Any:
-        """A function of `session`, in the process that talks to the board, which may take `extra_s` longer
+        """Call a function of `session` in the process that talks to the board; it may take `extra_s` longer
         than others.
         """
         limit_s = ANSWER_S + extra_s
@@ -98,7 +98,7 @@ class Boards:
         return self.tracker.count(self.key)
 
     def run(self, use: Callable[[Board], Result]) -> Result:
-        """What `use` does with a board; where that is lost, all of it once more with another one.
+        """Run `use` with a board; where that is lost, all of it once more with another one.
 
         Raises:
             TrilobitError: no board is left, or too many were lost.
@@ -135,7 +135,7 @@ def _end(workers: Sequence[PopenWorker]) -> None:
 
 
 def _new_worker() -> PopenWorker:
-    """A process that is ready: a board that was offered must be taken within some seconds."""
+    """Return a process that is ready: a board that was offered must be taken within some seconds."""
     worker = PopenWorker(initializer=session.ignore_interrupts)
     worker.send(session.end)
     worker.recv()

@@ -43,7 +43,7 @@ class Session:
         self.reference = timed(*self.load(reference))
 
     def load(self, program: Program) -> tuple[Any, str, list[Any]]:
-        """(library, function, tensors) on the board."""
+        """Return (library, function, tensors) on the board."""
         # named by its contents: a file must not change while the board has it loaded
         name = f"{hashlib.sha256(program.content).hexdigest()[:16]}.so"
         if name not in self._libraries:
@@ -53,8 +53,8 @@ class Session:
         return self._libraries[name], program.symbol, tensors
 
     def ready(self, program: Program, sessions: int) -> list[Timed] | str:
-        """The program as something to be timed, with tensors of their own for each session, or why it does
-        not run.
+        """Return the program as something to be timed, with tensors of their own for each session, or why it
+        does not run.
 
         Raises:
             BoardLost: the board no longer answers.
@@ -99,12 +99,12 @@ _process = Process()
 
 
 def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the process that this one works for."""
+    """Set this process to ignore Ctrl-C: that is for the one that it works for."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def begin(offer: Offer, reference: Program) -> None:
-    """Connect to a board.
+    """Open a connection to a board.
 
     Raises:
         BoardLost: it does not answer.
@@ -121,7 +121,7 @@ def end() -> None:
 
 
 def trial(program: Program) -> tuple[Array, float] | str:
-    """`hw_profiles.runtimes.tvm_cpu.tuning.try_out` on the board, or why the program does not run.
+    """Run `hw_profiles.runtimes.tvm_cpu.tuning.try_out` on the board; where that fails, return why.
 
     Raises:
         BoardLost: the board no longer answers.
@@ -137,7 +137,7 @@ def trial(program: Program) -> tuple[Array, float] | str:
 def sample(
     programs: Sequence[Program], contexts: Sequence[Hashable | None], plan: MeasurePlan, board: str
 ) -> list[Samples | str]:
-    """The programs timed in passes on the board, or why each does not run.
+    """Time the programs in passes on the board; of one that does not run, return why.
 
     A window is four calls of the board: warm-up, the window itself, and the two of the pulse.
 

@@ -53,7 +53,7 @@ class Tracker:
         return f"{self.host}:{self.port}"
 
     def boards(self) -> dict[str, int]:
-        """How many boards are registered, by key.
+        """Return how many boards are registered, by key.
 
         Raises:
             TrilobitError: no tracker answers.
@@ -62,7 +62,7 @@ class Tracker:
             return self._boards(connection)
 
     def count(self, key: str) -> int:
-        """How many boards of that key are registered.
+        """Return how many boards of that key are registered.
 
         Raises:
             TrilobitError: none, or no tracker answers.
@@ -70,7 +70,7 @@ class Tracker:
         return self._counted(self.boards(), key)
 
     def request(self, key: str, patience_s: float) -> Offer:
-        """A board of that key, as soon as one is free.
+        """Return a board of that key, as soon as one is free.
 
         Raises:
             TrilobitError: there is none (any more), none became free in time, or no tracker answers.
@@ -91,7 +91,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[socket.socket]:
-        """Connected and greeted; whatever goes wrong is said in our words."""
+        """Open a connection and greet; whatever goes wrong is said in our words."""
         try:
             with socket.create_connection((self.host, self.port), ANSWER_S) as connection:
                 connection.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
@@ -122,7 +122,7 @@ class Tracker:
 
 
 def parse_tracker(text: str) -> Tracker:
-    """A tracker from `HOST:PORT`.
+    """Return a tracker from `HOST:PORT`.
 
     Raises:
         TrilobitError: it is not written like that.
