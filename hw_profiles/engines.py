@@ -22,6 +22,16 @@ PACKAGES: Mapping[str, str] = {
     "PIL": "pillow",
     "lightgbm": "lightgbm",
     "cryptography": "cryptography",
+    "pandas": "pandas",
+}
+# package that not every run needs -> the extra of Trilobit that brings it, with whatever else it needs
+EXTRAS: Mapping[str, str] = {
+    "apache-tvm": "tvm",
+    "apache-tvm-ffi": "tvm",
+    "pymoo": "pymoo",
+    "cryptography": "sign",
+    "pandas": "frames",
+    "lightgbm": "bench",
 }
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -37,7 +47,11 @@ def missing_engine(error: ModuleNotFoundError) -> str:
 
 
 def requirement(package: str) -> str:
-    """Return the package with the versions that Trilobit was tested with."""
+    """Return what `pip install` takes for a package: the extra that brings it, or the versions that Trilobit
+    was tested with.
+    """
+    if package in EXTRAS:
+        return f"trilobit[{EXTRAS[package]}]"
     try:
         declared = requires("trilobit") or []
     except PackageNotFoundError:  # run from its sources

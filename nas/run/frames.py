@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> "pd.Da
     """
     try:
         import pandas as pd  # optional, and takes a second to import
-    except ModuleNotFoundError:
-        raise TrilobitError("data frames need pandas: pip install 'trilobit[frames]'") from None
+    except ModuleNotFoundError as error:
+        raise TrilobitError(f"data frames: {missing_engine(error)}") from None
     made = pd.DataFrame.from_records([dict(row) for row in rows])
     return made if index is None or made.empty else made.set_index(index)

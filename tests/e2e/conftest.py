@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import tomli_w
 
+from hw_profiles.engines import EXTRAS, PACKAGES
+
 TIMEOUT_S = 400  # of whole runs, on a busy machine
 # One thread: the order of sums, and with it every number, is the same in every process.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
@@ -61,10 +63,22 @@ def config(profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def finished_run(nas: Nas, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nobody interrupted; tests only read it."""
+def without_extras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which nothing that only an extra brings can be imported."""
+    extras = [module for module, package in PACKAGES.items() if package in EXTRAS]
+    path = tmp_path_factory.mktemp("blocked") / "sitecustomize.py"
+    path.write_text(f"import sys\nsys.modules.update(dict.fromkeys({extras}))\n")
+    paths = (str(path.parent), ENVIRONMENT.get("PYTHONPATH", ""))
+    return {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    nas: Nas, config: Path, without_extras: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run that nobody interrupted, and that no extra was needed for; tests only read it."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    nas("run", config, "-o", folder)
+    nas("run", config, "-o", folder, env=without_extras)
     return folder
 
 

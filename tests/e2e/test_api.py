@@ -1,13 +1,19 @@
 """The Python interface on a run that the command made: the same folder, the same results."""
 
+import re
 import shutil
+import subprocess
+import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxruntime
 import pytest
 
 import nas
+
+Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -111,3 +117,24 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(nas.TrilobitError, match=r"search\.rounds"):
         nas.search(folder=tmp_path / "run", config={"search": {"rounds": 0}})
     assert not (tmp_path / "run").exists()
+
+
+def test_what_only_an_extra_brings_is_asked_for_in_one_line(
+    start: Start, without_extras: dict[str, str], finished_run: Path, tmp_path: Path
+) -> None:
+    environment = without_extras
+    asked = {
+        "tvm": ("profile", "--device", "tvm"),
+        "pymoo": ("search", "--engine", "nsga2"),
+        "sign": ("export", "--sign", __file__),
+    }
+    own_run = shutil.copytree(finished_run, tmp_path / "run")
+    for extra, words in asked.items():
+        printed, complaint = start(*words, "-o", own_run, env=environment).communicate(timeout=100)
+        assert f"pip install 'trilobit[{extra}]'" in complaint.splitlines()[-1], (printed, complaint)
+    code = f"import nas; nas.load({str(finished_run)!r}).front.to_frame()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "pip install 'trilobit[frames]'" in done.stderr
+    printed, complaint = start("devices", env=environment).communicate(timeout=100)
+    assert complaint == ""
+    assert re.search(r"tvm .*not usable here: .*trilobit\[tvm\]", printed)

@@ -1,12 +1,13 @@
 """What plug-ins declare of themselves, and where: no list of names elsewhere decides."""
 
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hw_profiles.engines import PACKAGES, missing_engine, version_of
+from hw_profiles.engines import EXTRAS, PACKAGES, missing_engine, version_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
@@ -53,7 +54,7 @@ def test_an_engine_that_is_missing_names_its_package(monkeypatch: pytest.MonkeyP
         raise ModuleNotFoundError("No module named 'tvm'", name="tvm.runtime")
 
     monkeypatch.setattr("hw_profiles.registry.resolve_name", missing)
-    with pytest.raises(TrilobitError, match=r"x: .* apache-tvm is not installed: pip install 'apache-tvm"):
+    with pytest.raises(TrilobitError, match=r"x: .* apache-tvm is not installed: pip .* 'trilobit\[tvm\]'"):
         load("trilobit.devices", {"x": "nowhere:X"}, "x")
 
 
@@ -65,6 +66,14 @@ def test_a_module_of_ours_that_is_missing_is_no_engine() -> None:
 def test_packages_are_declared() -> None:
     declared = (ROOT / "pyproject.toml").read_text()
     assert not [package for package in PACKAGES.values() if f'"{package}' not in declared]
+
+
+def test_extras_hold_what_their_packages_are_said_to_be_in() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras, required = project["optional-dependencies"], " ".join(project["dependencies"])
+    wrong = [p for p, extra in EXTRAS.items() if not any(line.startswith(p) for line in extras[extra])]
+    assert not wrong
+    assert not [package for package in EXTRAS if package in required]
 
 
 def test_the_version_of_what_is_not_there_is_none() -> None:
