@@ -7,7 +7,7 @@ from nas.checks.parity import Parity, check_parity, file_metric
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.evaluate import Evaluator
 from nas.export.context import ExportContext
-from nas.export.library.check import ExportedLibrary, export_library
+from nas.export.library.target import ExportedLibrary, library_target
 from supernet.graph.quantized_graph import Network
 
 
@@ -84,8 +84,17 @@ def build(evaluator: Evaluator, context: ExportContext, tuned: Network | None) -
     model = emit(network) if config.pixels else version.model
     parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
     image = _input(evaluator, network)
-    answers, library = expected_answers(network, image), export_library(run, network, model, image)
+    answers, library = expected_answers(network, image), _library(evaluator, network, model, image)
     return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
+
+
+def _library(evaluator: Evaluator, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
+    """Return the network's library where one is wanted, which alone needs TVM."""
+    if not library_target(evaluator.run):
+        return None
+    from nas.export.library.check import export_library
+
+    return export_library(evaluator.run, network, model, image)
 
 
 def _own_version(evaluator: Evaluator, context: ExportContext) -> _Version:

@@ -14,8 +14,7 @@ from nas.evaluation.evaluate import Evaluator
 from nas.export.build import Exported, Tuning, build
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
-from nas.export.library.check import library_target
-from nas.export.library.limits import require_kernels
+from nas.export.library.target import library_target
 from nas.export.manifest import MANIFEST
 from nas.export.selection import pick
 from nas.export.signature import private_key
@@ -60,6 +59,8 @@ def export_networks(
     chosen = pick(front, picks, count)
     contexts = [ExportContext.of(run.family, entry) for entry in chosen]
     if library_target(run):
+        from nas.export.library.limits import require_kernels  # TVM: only where a library is wanted
+
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]
         networks = {context.entry.id: (context.entry.genes, context.lowered) for context in everyone}
         require_kernels([entry.id for entry in chosen], networks)

@@ -1,7 +1,9 @@
 """What every predictor promises (`nas.Predictor`); a plug-in is what makes one, as it is registered."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any, cast
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -43,12 +45,17 @@ def problem() -> Problem:
     return Problem(space, compile_table(space, family.terms(), (macs, params)), genomes, targets)
 
 
-@cache
 def fitted(make: MakePredictor, n: int, *, with_costs: bool = False) -> Predictor:
     """Return the predictor fitted on the first n networks, once for all promises."""
+    return _fitted(cast(Hashable, make), n, with_costs)
+
+
+@cache
+def _fitted(make: Any, n: int, with_costs: bool) -> Predictor:
     known = problem()
     predictor = make(known.space, seed=0, costs=known.costs if with_costs else None)
-    return predictor.fit(known.genomes[:n], known.targets[:n])
+    made: Predictor = predictor.fit(known.genomes[:n], known.targets[:n])
+    return made
 
 
 def predicts_a_mean_and_a_spread_for_each(make: MakePredictor) -> None:

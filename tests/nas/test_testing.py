@@ -76,8 +76,7 @@ def test_a_broken_searcher_is_told_every_promise_that_it_breaks() -> None:
         check_searcher(Forgetful)  # type: ignore[arg-type]
     lines = str(broken.value).splitlines()
     assert lines[0] == f"{len(lines) - 1} of 9 promises of a searcher are broken:"
-    assert "  - The same seed goes the same way, another one another way: two searchers of one seed differ: is " \
-        "randomness drawn from elsewhere?" in lines  # fmt: skip
+    assert any("another one another way: two searchers of one seed differ: is randomness" in x for x in lines)
     assert any(
         "Initial genomes are asked for before any other: the first networks are not" in x for x in lines
     )

@@ -1,8 +1,9 @@
-"""A network's library beside its ONNX file: built, run where this machine can, compared, described."""
+"""A network's library beside its ONNX file: built, run where this machine can, compared, described.
+
+Needs TVM; `nas.export.library.target` says whether it is wanted, without.
+"""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hw_profiles.runtimes.tvm_cpu.standalone import is_integer_only
 from nas.checks.check import IMAGES, DisagreementError, Input, answers_of, made_up_images
 from nas.checks.parity import file_outputs
 from nas.export.library.library import LIBRARY, library_latency, run_library
+from nas.export.library.target import ExportedLibrary, library_target
 from nas.export.library.to_tvm import Library, build_library, examples, unit_numbers
 from nas.run.run import Run
 from supernet.data.images import Images
@@ -23,24 +25,6 @@ from supernet.tasks.image_classification import ImageClassification
 
 EXACT = 4  # images that are computed in plain numpy too
 FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may tip over
-
-
-@dataclass(frozen=True, eq=False)
-class ExportedLibrary:
-    """The files of a library, and what the manifest says of it."""
-
-    files: Mapping[str, bytes]
-    record: Mapping[str, Any]
-
-
-def library_target(run: Run) -> str:
-    """Return what a library is built for: what the configuration names, or the device where its kernels are
-    TVM's; empty for none.
-    """
-    if run.config.export.library or run.recorded:
-        return run.config.export.library
-    runtime = run.backend.runtime
-    return str(run.config.device.settings["target"]) if runtime and runtime.artifact == "library" else ""
 
 
 def export_library(run: Run, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
