@@ -6,6 +6,7 @@ into integer kernels; a conversion is a lone QuantizeLinear or DequantizeLinear.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from hw_profiles.graph.counts import params
 from hw_profiles.graph.formats import QuantParams, is_integer, needs_scale
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, computes_in_integers
 from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
+from nas.emit.operations import NODES, Emission
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes
@@ -76,18 +80,16 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
     parameters: dict[str, Parameters] = {}
     tensors: dict[str, QuantParams] = {}
     for name, layer, sources in zip(workload.names, workload.layers, workload.inputs, strict=True):
-        if layer.weighted:
-            fan_in = layer.in_shape[0] // layer.groups * layer.kernel**2
-            shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
-            weight = rng.normal(0, fan_in**-0.5, shape[:2] if layer.kind == "linear" else shape).astype(
-                np.float32
-            )
+        if "weight" in layer.values:
+            shape = layer.values.integers("weight")
+            fan_in = prod(shape[1:]) if layer.op != "MatMul" else shape[-2]
+            weight = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
             encoded = load_format(layer.weight_format).weight.encode(weight)
-            parameters[name] = Parameters(encoded, rng.normal(0, 0.1, layer.out_channels).astype(np.float32))
+            parameters[name] = Parameters(encoded, rng.normal(0, 0.1, _bias_size(layer)).astype(np.float32))
         if not needs_scale(layer.out_format):
             continue
-        if layer.keeps_codes and sources[0] != INPUT:
-            tensors[name] = tensors[workload.names[sources[0]]]
+        if layer.keeps_codes and sources[0] >= 0:
+            tensors[name] = tensors[workload.names[workload.producers[sources[0]]]]
         else:
             bounds = _RANDOM_RANGES.get(layer.nonlinearity, (-3.0, 3.0))
             tensors[name] = load_activation_format(layer.out_format).params(*bounds)
@@ -119,14 +121,18 @@ def _placeholder(
     layer: Layer, own: QuantParams
 ) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
     weights = None
-    if layer.weighted:
-        shape = (layer.out_channels, layer.in_shape[0] // layer.groups, layer.kernel, layer.kernel)
-        ones = np.ones(shape[:2] if layer.kind == "linear" else shape, np.float32)
+    if "weight" in layer.values:
+        ones = np.ones(layer.values.integers("weight"), np.float32)
         encoded = load_format(layer.weight_format).weight.encode(ones)
-        weights = Parameters(encoded, np.zeros(layer.out_channels, np.float32))
+        weights = Parameters(encoded, np.zeros(_bias_size(layer), np.float32))
     before = _TYPICAL if needs_scale(layer.in_format) else None
     after = _TYPICAL if layer.keeps_codes and before else own
-    return weights, (before,) * 2, after if needs_scale(layer.out_format) else None
+    return weights, (before,) * len(layer.inputs), after if needs_scale(layer.out_format) else None
+
+
+def _bias_size(layer: Layer) -> int:
+    """Return how many numbers the bias of a layer has."""
+    return params(layer) - prod(layer.values.integers("weight"))
 
 
 def _real_type(fmt: str) -> OnnxType:
@@ -142,11 +148,16 @@ class _Graph:
         self.pixels = pixels
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
-        self.values: list[str] = []  # ONNX name of each layer's output
+        self.domains: dict[str, int] = {}  # of operations that are not ONNX's own, and their versions
+        self.opset = OPSET if network is None else needed_opset(network.workload)
+        self.values: list[str] = []  # ONNX name of each tensor
         self.scales: dict[float, str] = {}  # ONNX names of activations' scales, and of their zero points
         self.zeros: dict[int, str] = {}
         self.by_channel: dict[tuple[float, int, int], tuple[str, str]] = {}
-        self.image = "image" if pixels is None else self._normalised("image", pixels)
+        feeds = ("image",) if network is None else tuple(feed.name for feed in network.workload.feeds)
+        self.feeds = list(feeds)
+        if pixels is not None:
+            self.feeds[0] = self._normalised(feeds[0], pixels)
 
     def layer(self, position: int) -> None:
         """Emit one layer of the network."""
@@ -174,26 +185,34 @@ class _Graph:
         """Emit one layer: dequantize its integer inputs, compute, quantize its output where that is an
         integer tensor.
         """
-        sources = [self.image if i == INPUT else self.values[i] for i in inputs]
+        sources = [self.feeds[-1 - i] if i < 0 else self.values[i] for i in inputs]
         integer = computes_in_integers(layer)
-        if layer.kind == "linear" and integer:  # in between it would hide the group from the runtime
+        flattens = layer.op == "Gemm" and len(layer.inputs[0].shape) > 2
+        if flattens and integer:  # in between it would hide the group from the runtime
             sources = [self.node("Flatten", f"{name}.flat", sources)]
         real = sources
-        if layer.kind != "quantize":
-            fmt, alone = layer.in_format, layer.kind == "dequantize" or not integer
-            channels = layer.in_shape[0] if alone else 0
+        if layer.op != "QuantizeLinear":
+            alone = layer.op == "DequantizeLinear" or not integer
             real = [
-                source if params is None else self._dequantize(f"{name}.in{i}", source, params, fmt, channels)
-                for i, (source, params) in enumerate(zip(sources, before, strict=False))
+                source
+                if params is None
+                else self._dequantize(f"{name}.in{i}", source, params, x, by_channel=alone)
+                for i, (source, params, x) in enumerate(zip(sources, before, layer.inputs, strict=True))
             ]
-        if layer.kind == "linear" and not integer:
+        if flattens and not integer:
             real = [self.node("Flatten", f"{name}.flat", real)]
-        value = self._compute(name, layer, real, parameters, before[0])
+        self.values += [
+            self._written(name if i == 0 else f"{name}.{i}", layer, value, after)
+            for i, value in enumerate(self._compute(name, layer, real, parameters, before))
+        ]
+
+    def _written(self, name: str, layer: Layer, value: str, after: QuantParams | None) -> str:
+        """Return a real output in the format of the tensor."""
         if after is not None:
-            value = self._quantize(f"{name}.q", value, after, layer.out_format)
-        elif _real_type(layer.in_format) != _real_type(layer.out_format):
-            value = self.node("Cast", f"{name}.cast", [value], to=_real_type(layer.out_format))
-        self.values.append(value)
+            return self._quantize(f"{name}.q", value, after, layer.out_format)
+        if layer.inputs and _real_type(layer.in_format) != _real_type(layer.out_format):
+            return self.node("Cast", f"{name}.cast", [value], to=_real_type(layer.out_format))
+        return value
 
     def _normalised(self, pixels: str, by: Normalisation) -> str:
         """The operations of `supernet.data.pixels.normalised` in their order, so that no bit differs."""
@@ -201,7 +220,7 @@ class _Graph:
         value = self.node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
         for op, name, values in (("Sub", "centred", by.mean), ("Div", "normalised", by.std)):
             per_channel = (np.array(values, np.float32) * np.float32(255)).reshape(1, -1, 1, 1)
-            value = self.node(op, f"pixels.{name}", [value, self._constant(f"pixels.{name}.by", per_channel)])
+            value = self.node(op, f"pixels.{name}", [value, self.constant(f"pixels.{name}.by", per_channel)])
         return value
 
     def _compute(
@@ -210,46 +229,18 @@ class _Graph:
         layer: Layer,
         real: list[str],
         parameters: Parameters | None,
-        before: QuantParams | None,
-    ) -> str:
-        match layer.kind:
-            case "quantize" | "dequantize":
-                return real[0]
-            case "add" | "add_converted":
-                total = self.node("Add", name, real)
-                return self._activate(f"{name}.{layer.nonlinearity}", layer, total)
-            case "pool":
-                return self.node("GlobalAveragePool", name, real)
-            case "maxpool" | "avgpool":
-                return self._pool(name, layer, *real)
-            case "mul":
-                return self.node("Mul", name, real)
-            case "act":
-                return self._activate(name, layer, *real)
-        assert parameters is not None
-        weights = self._weights(name, layer, parameters, before)
-        if layer.kind == "linear":
-            return self.node("Gemm", name, [*real, *weights], transB=1)
-        edge = [layer.kernel // 2] * 4
-        value = self.node(
-            "Conv",
-            name,
-            [*real, *weights],
-            kernel_shape=[layer.kernel] * 2,
-            strides=[layer.stride] * 2,
-            pads=edge,
-            group=layer.groups,
-        )
-        return self._activate(f"{name}.{layer.nonlinearity}", layer, value)
+        before: tuple[QuantParams | None, ...],
+    ) -> list[str]:
+        constants = [] if parameters is None else self._weights(name, layer, parameters, before[0])
+        if layer.kind == "act":
+            return [self._activate(name, layer.nonlinearity, layer, *real)]
+        outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset))
+        if layer.activation == "none":
+            return outputs
+        return [self._activate(f"{name}.{layer.activation}", layer.activation, layer, y) for y in outputs]
 
-    def _pool(self, name: str, layer: Layer, value: str) -> str:
-        window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
-        if layer.kind == "maxpool":
-            return self.node("MaxPool", name, [value], pads=[layer.kernel // 2] * 4, **window)
-        return self.node("AveragePool", name, [value], ceil_mode=1, **window)
-
-    def _activate(self, name: str, layer: Layer, value: str) -> str:
-        match layer.nonlinearity:
+    def _activate(self, name: str, activation: str, layer: Layer, value: str) -> str:
+        match activation:
             case "relu":
                 return self.node("Relu", name, [value])
             case "relu6" if needs_scale(layer.activation_format):
@@ -262,25 +253,27 @@ class _Graph:
                 return self.node("Clip", name, [value, *ends])
             case "hswish":
                 return self.node("HardSwish", name, [value])
-            case "hsigmoid":
-                return self.node("HardSigmoid", name, [value], alpha=1 / 6, beta=0.5)
-        return value
+        return self.node("HardSigmoid", name, [value], alpha=1 / 6, beta=0.5)
 
     def _weights(
         self, name: str, layer: Layer, parameters: Parameters, before: QuantParams | None
-    ) -> tuple[str, str]:
+    ) -> list[str]:
         weight_format, weight = load_format(layer.weight_format).weight, parameters.weight
         if before is None or not computes_in_integers(layer):
             real = _real_type(layer.in_format)
-            return weight_format.lower(self, name, weight, real), self.typed(
-                f"{name}.b", parameters.bias, real
-            )
+            value = weight_format.lower(self, name, weight, real)
+            return [
+                value,
+                *([self.typed(f"{name}.b", parameters.bias, real)] if len(parameters.bias) else []),
+            ]
         # without zero points ONNX Runtime has no integer kernel for that one
-        value = weight_format.lower_integers(self, name, weight, zeros=layer.kind == "linear")
+        value = weight_format.lower_integers(self, name, weight, zeros=layer.op == "Gemm")
+        if not len(parameters.bias):
+            return [value]
         # the bias's scales are a product that the runtime folds at load: stored, they would be as large as it
         product = self.node("Mul", f"{name}.bs", [self.stored(name, before)[0], f"{name}.ws"])
-        bias = self._constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])
-        return value, self.node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)
+        bias = self.constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])
+        return [value, self.node("DequantizeLinear", f"{name}.b", [bias, product], axis=0)]
 
     def _quantize(self, name: str, value: str, params: QuantParams, fmt: str) -> str:
         if not is_integer(fmt):  # the runtime takes any QuantizeLinear for one of integers, and drops a ReLU
@@ -291,12 +284,14 @@ class _Graph:
             return codes
         # fewer bits than the type of the tensor: what the network computes, at no gain in speed
         bounds = [
-            self._constant(f"{name}.{end}", np.array(code, np.uint8))
+            self.constant(f"{name}.{end}", np.array(code, np.uint8))
             for end, code in (("first", 0), ("last", params.largest))
         ]
         return self.node("Clip", f"{name}.clip", [codes, *bounds])
 
-    def _dequantize(self, name: str, value: str, params: QuantParams, fmt: str, channels: int = 0) -> str:
+    def _dequantize(
+        self, name: str, value: str, params: QuantParams, x: TensorType, *, by_channel: bool = False
+    ) -> str:
         """Return real values of codes; what is read by a layer that computes in real numbers has the one
         scale repeated for each of its channels.
 
@@ -304,40 +299,43 @@ class _Graph:
         convolution behind it for one that is to be quantized, and rounds its weights to 8 bits. It leaves
         alone what reads a tensor with a scale per channel; neither values nor time differ.
         """
-        if not is_integer(fmt):
+        axis = 1 if len(x.shape) in (2, 4) else len(x.shape) - 1
+        channels = x.shape[axis] if by_channel and x.shape else 0
+        if not is_integer(x.format):
             real = self.node("Cast", f"{name}.real", [value], to="FLOAT")
             return self.node("Mul", name, [real, self.stored(name, params)[0]])
-        if not channels:
+        if not channels or isinstance(channels, str):
             return self.node("DequantizeLinear", name, [value, *self.stored(name, params)])
         if channels == 1:  # one scale in either form
             codes = self.node("Cast", f"{name}.code", [value], to="FLOAT")
-            zero = self._constant(f"{name}.z", np.array(params.zero_point, np.float32))
+            zero = self.constant(f"{name}.z", np.array(params.zero_point, np.float32))
             steps = self.node("Sub", f"{name}.steps", [codes, zero])
             return self.node("Mul", name, [steps, self.stored(name, params)[0]])
         key = (params.scale, params.zero_point, channels)
         if key not in self.by_channel:
             self.by_channel[key] = (
-                self._constant(f"{name}.s", np.full(channels, params.scale, np.float32)),
-                self._constant(f"{name}.z", np.full(channels, params.zero_point, np.uint8)),
+                self.constant(f"{name}.s", np.full(channels, params.scale, np.float32)),
+                self.constant(f"{name}.z", np.full(channels, params.zero_point, np.uint8)),
             )
-        return self.node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=1)
+        return self.node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=axis)
 
     def stored(self, name: str, params: QuantParams) -> tuple[str, str]:
         """Scale and zero point; each value is stored once, a scale by the name of its first tensor."""
         # np.array keeps 0 dimensions: ONNX Runtime wants scalars here
         if params.scale not in self.scales:
-            self.scales[params.scale] = self._constant(f"{name}.s", np.array(params.scale, np.float32))
+            self.scales[params.scale] = self.constant(f"{name}.s", np.array(params.scale, np.float32))
         if params.zero_point not in self.zeros:
             zero = np.array(params.zero_point, np.uint8)
-            self.zeros[params.zero_point] = self._constant(f"zero_point.{zero}", zero)
+            self.zeros[params.zero_point] = self.constant(f"zero_point.{zero}", zero)
         return self.scales[params.scale], self.zeros[params.zero_point]
 
     def typed(self, name: str, values: NDArray[Any], onnx_type: OnnxType) -> str:
         """See `supernet.formats.onnx_weights.OnnxWriter`."""
         dtype = helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(onnx_type))
-        return self._constant(name, values.astype(dtype))
+        return self.constant(name, values.astype(dtype))
 
-    def _constant(self, name: str, array: NDArray[np.generic]) -> str:
+    def constant(self, name: str, array: NDArray[Any]) -> str:
+        """Store numbers; return their name."""
         self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
@@ -356,34 +354,48 @@ class _Graph:
     def finish(self, batch: int | None, metadata: Mapping[str, str]) -> bytes:
         """The checked model."""
         assert self.network is not None
-        work = self.network.workload
-        last, value = work.layers[-1], self.values[-1]
-        if needs_scale(last.out_format):
-            value = self._dequantize("output", value, self.network.tensors[work.names[-1]], last.out_format)
-        elif _real_type(last.out_format) != "FLOAT":
-            value = self.node("Cast", "output", [value], to="FLOAT")
-        shape = (last.out_channels,) if last.kind == "linear" else last.out_shape
-        images = "batch" if batch is None else batch
-        c, h, w = work.in_shape
-        seen = (TensorProto.FLOAT, (c, h, w)) if self.pixels is None else (TensorProto.UINT8, (h, w, c))
-        graph = helper.make_graph(
-            self.nodes,
-            "trilobit",
-            [helper.make_tensor_value_info("image", seen[0], [images, *seen[1]])],
-            [helper.make_tensor_value_info(value, TensorProto.FLOAT, [images, *shape])],
-            self.initialisers,
+        work, sizes = self.network.workload, {} if batch is None else {BATCH: batch}
+        given = [(feed.name, TensorProto.FLOAT, feed.type.shape) for feed in work.feeds]
+        if self.pixels is not None:
+            images, channels, height, width = work.feeds[0].type.shape
+            given[0] = (given[0][0], TensorProto.UINT8, (images, height, width, channels))
+        made = [(name, TensorProto.FLOAT, work.type_of(i).shape) for name, i in self._outputs(work)]
+        inputs, outputs = (
+            [
+                helper.make_tensor_value_info(name, kind, [bound(dim, sizes) for dim in shape])
+                for name, kind, shape in values
+            ]
+            for values in (given, made)
         )
-        opset = needed_opset(work)
+        graph = helper.make_graph(self.nodes, "trilobit", inputs, outputs, self.initialisers)
+        others = [helper.make_opsetid(domain, version) for domain, version in self.domains.items()]
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", opset)],
-            ir_version=IR_VERSIONS[opset],
+            opset_imports=[helper.make_opsetid("", self.opset), *others],
+            ir_version=IR_VERSIONS[self.opset],
             producer_name="trilobit",
         )
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         data: bytes = model.SerializeToString()
         return data
+
+    def _outputs(self, work: Workload) -> list[tuple[str, int]]:
+        """Return what the network gives, by name, each as fp32."""
+        assert self.network is not None
+        outputs: list[tuple[str, int]] = []
+        for number, tensor in enumerate(work.outputs):
+            name, x = f"output{number or ''}", work.type_of(tensor)
+            value = self.feeds[-1 - tensor] if tensor < 0 else self.values[tensor]
+            if tensor < 0 or any(value == other for other, _ in outputs):
+                value = self.node("Identity", name, [value])
+            elif needs_scale(x.format):
+                params = self.network.tensors[work.names[work.producers[tensor]]]
+                value = self._dequantize(name, value, params, x)
+            elif _real_type(x.format) != "FLOAT":
+                value = self.node("Cast", name, [value], to="FLOAT")
+            outputs.append((value, tensor))
+        return outputs
 
 
 def needed_opset(work: Workload) -> int:

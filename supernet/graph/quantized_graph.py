@@ -19,8 +19,9 @@ class Parameters:
     """Weights of one layer, batch norm folded, as they are stored.
 
     Attributes:
-        weight: (out, in / groups, k, k) or (out, in), in the layer's weight format.
-        bias: (out,) float32 real values.
+        weight: in the shape of the layer's attribute `weight`, (out, in / groups, k, k) of a convolution and
+            (out, in) of a linear layer, in the layer's weight format.
+        bias: (out,) float32 real values; empty without.
     """
 
     weight: QuantizedTensor
@@ -32,7 +33,7 @@ class Network:
     """A lowered workload, the parameters of its weighted layers, and the quantization of its integer tensors.
 
     Attributes:
-        parameters: by layer name, for every convolution and linear layer.
+        parameters: by layer name, for every layer with a weight.
         tensors: by layer name, for every layer whose output is an integer tensor.
     """
 
@@ -44,7 +45,7 @@ class Network:
         for name, layer in zip(self.workload.names, self.workload.layers, strict=True):
             if not is_lowered(layer):
                 raise ValueError(f"{name} is a unit, not a layer that runs; lower the workload")
-            if layer.weighted and name not in self.parameters:
+            if "weight" in layer.values and name not in self.parameters:
                 raise ValueError(f"{name} has no parameters")
             if needs_scale(layer.out_format) and name not in self.tensors:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
@@ -53,8 +54,9 @@ class Network:
         """Quantization of the tensors that a layer reads, by the layer's position; None where they are
         floating point.
         """
-        sources = self.workload.inputs[position]
-        return tuple(self.tensors.get(self.workload.names[i]) if i >= 0 else None for i in sources)
+        work = self.workload
+        producers = (work.producers[i] if i >= 0 else None for i in work.inputs[position])
+        return tuple(None if i is None else self.tensors.get(work.names[i]) for i in producers)
 
 
 def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

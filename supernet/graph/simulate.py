@@ -4,22 +4,23 @@ Integer tensors hold their codes as float32. A convolution of codes is exact the
 stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are computed in float64.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import FLOAT16, Int, NearestCode, QuantParams
-from hw_profiles.graph.layer import INPUT, Layer, computes_in_integers
+from hw_profiles.graph.layer import Layer, computes_in_integers
+from hw_profiles.graph.ops import OPS
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_format
+from supernet.graph.operations import NOTHING, TORCH, Constants, computed, execute
 from supernet.graph.quantized_graph import Network, Parameters, bias_codes
 from supernet.graph.saturation import saturation_error
-from supernet.layers.activation import ACTIVATE
-from supernet.layers.pooling import POOL
 
 EXACT_PRODUCTS = 2**24 // (255 * 127)
 
@@ -34,20 +35,25 @@ def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.E
     Args:
         sums: of the device: on one that saturates, signed weights beyond 7 bits give what they give there.
     """
+    return simulate_all(network, (images,), sums)[0]
+
+
+def simulate_all(
+    network: Network, feeds: Sequence[Tensor], sums: IntegerSums = IntegerSums.EXACT
+) -> list[Tensor]:
+    """Return all that a network gives for all that it is given, computed as `simulate` does."""
     work = network.workload
-    tensors: list[Tensor] = []
+
+    def step(position: int, x: list[Tensor]) -> Sequence[Tensor]:
+        name, layer = work.names[position], work.layers[position]
+        read, written = network.input_params(position), network.tensors.get(name)
+        saturating = sums is IntegerSums.SATURATING
+        call = Call(layer, x, read, written, network.parameters.get(name), saturating)
+        return INTEGERS[layer.op](call) if computes_in_integers(layer) else _in_reals(call)
+
     with torch.no_grad():
-        for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
-            call = Call(
-                layer,
-                [images if i == INPUT else tensors[i] for i in work.inputs[position]],
-                network.input_params(position),
-                network.tensors.get(name),
-                network.parameters.get(name),
-                saturating=sums is IntegerSums.SATURATING,
-            )
-            tensors.append(_INTEGER[layer.kind](call) if computes_in_integers(layer) else _in_reals(call))
-    return tensors[-1]
+        tensors = execute(work, feeds, step)
+    return [feeds[-1 - i] if i < 0 else tensors[i] for i in work.outputs]
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,10 @@ class Call:
             return x
         return (x - params.zero_point) * params.scale
 
+    def bias(self) -> Tensor | None:
+        """Return the bias's real values; None without."""
+        return torch.from_numpy(self.parameters.bias) if len(self.parameters.bias) else None
+
     def real_weight(self) -> Tensor:
         """Return the weight's real values, in the type that the layer computes in."""
         weight = torch.from_numpy(load_format(self.layer.weight_format).weight.decode(self.parameters.weight))
@@ -125,56 +135,58 @@ def _as_native(x: Tensor, fmt: str) -> Tensor:
     return x.half().float() if _element(fmt) == FLOAT16 else x
 
 
-def _in_reals(call: Call) -> Tensor:
-    """Return the output of a layer that computes in real numbers, as its format stores it: integers as codes,
-    all else as real values."""
-    y, fmt = _FLOAT[call.layer.kind](call, [call.real(i) for i in range(len(call.x))]), call.layer.out_format
+def _in_reals(call: Call) -> Sequence[Tensor]:
+    """Return the outputs of a layer that computes in real numbers, as their format stores them: integers as
+    codes, all else as real values."""
+    layer, constants = call.layer, NOTHING
+    if "weight" in layer.values:
+        constants = Constants(call.real_weight(), call.bias())
+    outputs = computed(layer, [call.real(i) for i in range(len(call.x))], constants)
+    return [_stored(y, layer.out_format, call.written) for y in outputs]
+
+
+def _stored(y: Tensor, fmt: str, written: QuantParams | None) -> Tensor:
     element = load_activation_format(fmt).element
-    if call.written is None:
+    if written is None:
         return _as_native(y, fmt)
     if isinstance(element, Int):
-        return _requantize(y / call.written.scale, call.written)
+        return _requantize(y / written.scale, written)
     table = NearestCode.of(element)
-    steps = torch.bucketize(y / call.written.scale, torch.from_numpy(table.thresholds))
-    return torch.from_numpy(table.values)[steps] * call.written.scale
-
-
-def _float_conv(call: Call, x: list[Tensor]) -> Tensor:
-    layer, bias = call.layer, torch.from_numpy(call.parameters.bias)
-    y = F.conv2d(x[0], call.real_weight(), bias, layer.stride, layer.kernel // 2, 1, layer.groups)
-    return ACTIVATE[layer.nonlinearity](y)
-
-
-def _float_linear(call: Call, x: list[Tensor]) -> Tensor:
-    return F.linear(x[0].flatten(1), call.real_weight(), torch.from_numpy(call.parameters.bias))
+    steps = torch.bucketize(y / written.scale, torch.from_numpy(table.thresholds))
+    return torch.from_numpy(table.values)[steps] * written.scale
 
 
 def _accumulate(call: Call) -> tuple[Tensor, Tensor]:
-    """Return the int32 accumulator as float32 (n, out, h, w), and its scale (out,)."""
+    """Return the int32 accumulator as float32 (n, out, ...), and its scale (out,)."""
     layer, params, x = call.layer, call.input(), call.x[0]
     codes, scale = bias_codes(call.parameters, params.scale)
-    products = layer.in_shape[0] // layer.groups * layer.kernel**2
+    products = prod(layer.values.integers("weight")[1:])
     dtype = torch.float32 if products <= EXACT_PRODUCTS else torch.float64
     weight = torch.from_numpy(call.parameters.weight.codes).to(dtype)
-    if layer.kind == "linear":
-        weight = weight[:, :, None, None]
     shifted = (x - params.zero_point).to(dtype)
-    total = F.conv2d(shifted, weight, None, layer.stride, layer.kernel // 2, 1, layer.groups)
+    (total,) = TORCH[layer.op](layer, [shifted], Constants(weight))
     if call.saturating and not load_format(layer.weight_format).weight.offset:
-        total = total + saturation_error(layer, x, weight, params.zero_point).to(dtype)
-    return (total + torch.from_numpy(codes).to(dtype)[:, None, None]).float(), torch.from_numpy(scale)
+        filters = weight if layer.op == "Conv" else weight[:, :, None, None]
+        error = saturation_error(layer, x, filters, params.zero_point).to(dtype)
+        total = total + error.view(total.shape)
+    return (total + _channels(torch.from_numpy(codes).to(dtype), total)).float(), torch.from_numpy(scale)
+
+
+def _channels(values: Tensor, of: Tensor) -> Tensor:
+    """Return (channels,) values so that they broadcast over what comes behind the channels of a tensor."""
+    return values.view(-1, *(1,) * (of.ndim - 2))
 
 
 def _integer_conv(call: Call) -> Tensor:
     total, scale = _accumulate(call)
     # a ReLU needs no step of its own: its output has zero point 0, so clipping to its codes does it; that of
     # a ReLU6 reaches 6 at most
-    return _requantize(total * (scale / torch.tensor(call.output.scale))[:, None, None], call.output)
+    return _requantize(total * _channels(scale / torch.tensor(call.output.scale), total), call.output)
 
 
 def _integer_linear(call: Call) -> Tensor:
     total, scale = _accumulate(call)
-    return (total * scale[:, None, None]).flatten(1)
+    return total * scale
 
 
 def _integer_add(call: Call) -> Tensor:
@@ -201,7 +213,7 @@ def _integer_avgpool(call: Call) -> Tensor:
     other way than elsewhere. The means of two or four codes are full of ties.
     """
     layer, output = call.layer, call.output
-    real = POOL[layer.kind](call.real(), layer.kernel, layer.stride)
+    (real,) = computed(layer, [call.real()])
     return torch.clamp(torch.round(real / output.scale + output.zero_point), 0, output.largest)
 
 
@@ -217,7 +229,7 @@ def _integer_act(call: Call) -> Tensor:
     """Return a curve in real numbers, with the sixth as a factor: no runtime has an integer kernel for it."""
     real = call.real()
     gate = torch.clamp(real * float(np.float32(1 / 6)) + 0.5, 0, 1)
-    y = gate if call.layer.nonlinearity == "hsigmoid" else real * gate
+    y = gate if call.layer.op == "HardSigmoid" else real * gate
     return _requantize(y / call.output.scale, call.output)
 
 
@@ -225,31 +237,35 @@ def _requantize(scaled: Tensor, after: QuantParams) -> Tensor:
     return torch.clamp(torch.round(scaled) + after.zero_point, 0, after.largest)
 
 
-_FLOAT: Mapping[str, Callable[[Call, list[Tensor]], Tensor]] = {
-    "stem": _float_conv,
-    "conv": _float_conv,
-    "linear": _float_linear,
-    "add": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0] + x[1]),
-    "add_converted": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0] + x[1]),
-    "act": lambda call, x: ACTIVATE[call.layer.nonlinearity](x[0]),
-    "maxpool": lambda call, x: POOL[call.layer.kind](x[0], call.layer.kernel, call.layer.stride),
-    "avgpool": lambda call, x: POOL[call.layer.kind](x[0], call.layer.kernel, call.layer.stride),
-    "pool": lambda call, x: x[0].mean((2, 3), keepdim=True),
-    "mul": lambda call, x: x[0] * x[1],
-    "quantize": lambda call, x: x[0],
-    "dequantize": lambda call, x: x[0],
+def _in_integers(function: Callable[[Call], Tensor]) -> Callable[[Call], Sequence[Tensor]]:
+    return lambda call: (function(call),)
+
+
+def _moved(call: Call) -> Sequence[Tensor]:
+    """Return codes that are chosen or moved, nothing else."""
+    return computed(call.layer, call.x)
+
+
+_FUNCTIONS: Mapping[str, Callable[[Call], Tensor]] = {
+    "Conv": _integer_conv,
+    "Gemm": _integer_linear,
+    "Add": _integer_add,
+    "Mul": _integer_mul,
+    "GlobalAveragePool": _integer_pool,
+    "AveragePool": _integer_avgpool,
+    "HardSwish": _integer_act,
+    "HardSigmoid": _integer_act,
+    "QuantizeLinear": lambda call: _requantize(call.x[0] / call.output.scale, call.output),
+    "DequantizeLinear": lambda call: call.real(),
 }
-_INTEGER: Mapping[str, Callable[[Call], Tensor]] = {
-    "stem": _integer_conv,
-    "conv": _integer_conv,
-    "linear": _integer_linear,
-    "add": _integer_add,
-    "add_converted": _integer_add,
-    "pool": _integer_pool,
-    "maxpool": lambda call: POOL[call.layer.kind](call.x[0], call.layer.kernel, call.layer.stride),
-    "avgpool": _integer_avgpool,
-    "mul": _integer_mul,
-    "act": _integer_act,
-    "quantize": lambda call: _requantize(call.x[0] / call.output.scale, call.output),
-    "dequantize": lambda call: call.real(),
-}
+INTEGERS: Consumer[Callable[[Call], Sequence[Tensor]]] = Consumer(
+    "integer oracle",
+    {
+        **{op: _in_integers(function) for op, function in _FUNCTIONS.items()},
+        **{op.name: _moved for op in OPS.values() if op.picks},
+        "Relu": _in_reals,
+        "Clip": _in_reals,
+    },
+    otherwise="it has no arithmetic of integers; keep it fp32",
+    refusals={"InvertedResidual": "it runs as the layers within it; lower the workload"},
+)

@@ -17,7 +17,12 @@ from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.scenario import bind
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Feed, Workload
+from hw_profiles.runtimes.ort.runtime import open_session
+from nas.emit.to_onnx import emit
+from supernet.formats.loading import load_format
 from supernet.graph.operations import Constants, computed, execute
+from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.simulate import simulate_all
 
 
 def constants(work: Workload, seed: int = 0) -> Mapping[str, Constants]:
@@ -142,6 +147,42 @@ def test_torch_gives_the_shapes_of_the_rules(name: str) -> None:
     work = NETWORKS[name]
     for y, tensor in zip(outputs(work, inputs(work)), work.outputs, strict=True):
         assert y.shape == work.type_of(tensor).shape
+
+
+def file_of(work: Workload) -> bytes:
+    """The network with its random numbers as an ONNX file."""
+    return emit(network_of(work), batch=None)
+
+
+def network_of(work: Workload) -> Network:
+    parameters = {
+        name: Parameters(
+            load_format("fp32").weight.encode(weight.numpy()),
+            np.zeros(0, np.float32) if bias is None else bias.numpy(),
+        )
+        for name, (weight, bias) in constants(work).items()
+        if weight is not None
+    }
+    return Network(work, parameters, {})
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_files_give_what_torch_gives(name: str) -> None:
+    work = NETWORKS[name]
+    feeds = inputs(work)
+    for y, wanted in zip(open_session(file_of(work)).run(None, feeds), outputs(work, feeds), strict=True):
+        np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
+    simulated = simulate_all(network_of(work), [torch.from_numpy(x) for x in feeds.values()])
+    for z, wanted in zip(simulated, outputs(work, feeds), strict=True):
+        np.testing.assert_array_equal(z.numpy(), wanted)
+
+
+@pytest.mark.parametrize("name", ["attention", "opaque"])
+def test_a_file_with_open_dimensions_is_of_every_scenario(name: str) -> None:
+    session = open_session(file_of({"attention": attention, "opaque": with_opaque}[name]()))
+    feeds = inputs(NETWORKS[name])
+    for y, wanted in zip(session.run(None, feeds), outputs(NETWORKS[name], feeds), strict=True):
+        np.testing.assert_allclose(y, wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
