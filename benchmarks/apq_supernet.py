@@ -28,8 +28,8 @@ from hw_profiles.graph.layer import FP32
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.search.algorithms.evolution import spread_sample
 from nas.stages.sample import vary_share
+from supernet.derive.choosing import Choose
 from supernet.families.apq import ApqFamily
-from supernet.families.mbconv import MBConvArch
 from supernet.space.space import Candidate, Genomes, in_fp32
 from supernet.tasks.evaluate import calibration_examples, network_builder, simulated_metric
 from supernet.tasks.image_classification import ImageClassification
@@ -59,10 +59,7 @@ Floats = NDArray[np.float64]
 class SmallImages(ApqFamily):
     """APQ's networks, and their genomes, on images of `PIXELS`."""
 
-    def arch(self, candidate: Candidate) -> MBConvArch:
-        return replace(super().arch(candidate), resolution=PIXELS)
-
-    def resolution(self, candidate: Candidate) -> int:
+    def image_size(self, choose: Choose) -> int:
         return PIXELS
 
 

@@ -5,6 +5,7 @@ Cai et al. 2020, arXiv:1908.09791; files from han-cai/files, described in the da
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,9 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.published_tables import import_table
 from predictors.table import CostTable, compile_table
 from supernet.families.family import CostTerm, load_family
-from supernet.families.mbconv_layers import Block
-from supernet.families.ofa_mobile import MobileFamily
-from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers
+from supernet.families.ofa_mobile import EXPANDS, KERNELS, MobileFamily, MobileLayers
 from supernet.space.space import Choice, Genomes, SearchSpace
+from supernet.space.varying import Varying, lift
 
 DEPTHS, RESOLUTIONS = (2, 3, 4), (160, 176, 192, 208, 224)  # resolutions of the table
 BLOCKS = max(DEPTHS)
@@ -179,24 +179,16 @@ def unit_table(space: SearchSpace, units: MobileLayers, cost: Callable[[Placed],
     A unit's place (resolution, unit) stands where a layer would: the classifier, whose input does not depend
     on the resolution, was measured at each of them.
     """
-    resolutions = [int(option) for option in space.choices[0].options]
+    resolutions = space.choices[0].options
+    family = MobileFamily("units", units, 1e-5, (FP32,), tuple(map(int, resolutions)))
+    names, column = [choice.name for choice in family.space().choices], space.columns["resolution"]
+    resolution, terms = Varying((column,), np.arange(len(resolutions)), resolutions), []
 
-    def fixed(genes: tuple[int, ...]) -> tuple[Placed, ...]:
-        resolution = resolutions[genes[0]]
-        ends = units.ends(resolution, dict.fromkeys(units.tail, FP32)).values()
-        layers = (units.stem(resolution, FP32), units.first(resolution, FP32), *ends)
-        return tuple((resolution, layer) for layer in layers)
+    def place(there: bool, layer: Layer, resolution: int) -> tuple[Placed, ...]:
+        return ((resolution, layer),) if there else ()
 
-    def block(s: int, b: int) -> CostTerm:
-        def layers(genes: tuple[int, ...]) -> tuple[Placed, ...]:
-            resolution, depth = resolutions[genes[0]], DEPTHS[genes[1]]
-            sizes = Block(KERNELS[genes[2]], units.expanded(s, b, EXPANDS[genes[3]]))
-            layer = units.block(resolution, s, b, sizes, FP32)
-            return ((resolution, layer),) if b < depth else ()
-
-        names = ("resolution", f"s{s}.depth", f"s{s}.b{b}.kernel", f"s{s}.b{b}.expand")
-        return CostTerm(tuple(space.columns[name] for name in names), layers)
-
-    terms = [CostTerm((space.columns["resolution"],), fixed)]
-    terms += [block(s, b) for s in range(len(STAGES)) for b in range(BLOCKS)]
+    for unit in family.trace.layers:
+        placed = lift(place, unit.there, unit.spec, resolution)
+        columns = tuple(space.columns[names[column]] for column in placed.columns)
+        terms.append(CostTerm(columns, (replace(placed, columns=columns),)))
     return compile_table(space, terms, [cost])

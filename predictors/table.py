@@ -6,14 +6,12 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.layer import Layer
-from hw_profiles.graph.workload import Workload
 from supernet.families.family import CostTerm, PeakTerm
 from supernet.space.space import Genomes, SearchSpace
 
@@ -109,13 +107,15 @@ def compile_table(
     Raises:
         ValueError: the terms have too many entries; split them into terms of fewer genes.
     """
-    positions = _positions(space, terms)
-    values = [
-        [sum(cost(layer) for layer in layers) for cost in costs]
-        for term in terms
-        for layers in map(term.layers, _combinations(space, term))
-    ]
-    return CostTable(positions, np.array(values, np.float64).reshape(len(values), len(costs)))
+    positions, values = _positions(space, terms), [np.zeros((0, len(costs)))]
+    for term in terms:
+        sizes = space.cardinalities[list(term.columns)]
+        total = np.zeros((*sizes, len(costs)))
+        for layers in term.layers:
+            known = [[sum(cost(layer) for layer in value) for cost in costs] for value in layers.values]
+            total += np.array(known, np.float64).reshape(len(known), len(costs))[layers.on(term.columns)]
+        values.append(total.reshape(-1, len(costs)))
+    return CostTable(positions, np.concatenate(values))
 
 
 def gene_table(space: SearchSpace, options: Mapping[str, Sequence[float]]) -> CostTable:
@@ -184,16 +184,17 @@ def _ancestors(space: SearchSpace, name: str) -> set[int]:
 
 
 def compile_peak(
-    space: SearchSpace, terms: Sequence[PeakTerm], peak: Callable[[Workload], float]
+    space: SearchSpace, terms: Sequence[PeakTerm], cost: Callable[[float], float] = float
 ) -> PeakTable:
-    """Evaluate every term at every combination of its genes; a part that is absent costs 0.
+    """Return what the memory of every term costs as one table; by default its bytes.
 
     Raises:
         ValueError: as in `compile_table`.
     """
-    positions, known = _positions(space, terms), cache(peak)
-    parts = (part for term in terms for part in map(term.part, _combinations(space, term)))
-    return PeakTable(positions, np.array([known(part) if part else 0.0 for part in parts], np.float64))
+    positions = _positions(space, terms)
+    values = np.concatenate([np.zeros(0), *(term.bytes.ravel() for term in terms)])
+    distinct, index = np.unique(values, return_inverse=True)
+    return PeakTable(positions, np.array([cost(value) for value in distinct.tolist()], np.float64)[index])
 
 
 def _combinations(space: SearchSpace, term: Term) -> Iterator[tuple[int, ...]]:
@@ -219,5 +220,6 @@ def _positions(space: SearchSpace, terms: Sequence[Term]) -> Positions:
 
 def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[Layer, ...]:
     """Every layer that some network of the space has, once, sorted by key: what a profile must hold."""
-    layers = {layer for term in terms for genes in _combinations(space, term) for layer in term.layers(genes)}
-    return tuple(sorted(layers, key=Layer.key))
+    tables = [layers for term in terms for layers in term.layers]
+    distinct = {layer for layers in tables for value in layers.values for layer in value}
+    return tuple(sorted(distinct, key=Layer.key))

@@ -102,6 +102,20 @@ class WorkloadBuilder:
         return "input" if tensor == INPUT else self._feeds[-1 - tensor].name
 
 
+class Layers(Protocol):
+    """Where a `GraphBuilder` puts its layers: a `WorkloadBuilder`, or what looks at them one by one."""
+
+    def type(self, tensor: int) -> TensorType: ...
+
+    def shape(self, tensor: int) -> tuple[int, int, int]: ...
+
+    def format(self, tensor: int) -> str: ...
+
+    def add(self, name: str, layer: Layer, *tensors: int) -> int: ...
+
+    def build(self, *outputs: int) -> Workload: ...
+
+
 class GraphBuilder:
     """Grows a `Workload` by layers whose shapes and formats follow from the tensors that they read.
 
@@ -118,9 +132,14 @@ class GraphBuilder:
     """
 
     def __init__(
-        self, in_shape: Sequence[int] = (), in_format: str = FP32, *, feeds: Sequence[Feed] = ()
+        self,
+        in_shape: Sequence[int] = (),
+        in_format: str = FP32,
+        *,
+        feeds: Sequence[Feed] = (),
+        layers: Layers | None = None,
     ) -> None:
-        self._net = WorkloadBuilder(in_shape, in_format, feeds=feeds)
+        self._net: Layers = layers or WorkloadBuilder(in_shape, in_format, feeds=feeds)
         self.input = INPUT
         self.inputs = tuple(-1 - i for i in range(max(1, len(feeds))))
 

@@ -23,13 +23,16 @@ def tensor_bytes(shape: Sequence[int], fmt: str) -> int:
     return -(-prod(shape) * tensor_bits(fmt) // 8)
 
 
-def peak_bytes(workload: Workload) -> int:
+def peak_bytes(workload: Workload, *, held: bool = False) -> int:
     """Return the most bytes of tensors that are alive at once while the layers run in order, for one image.
 
     While a layer runs, its outputs are alive, and every tensor that it or a later layer reads, what the
     network is given and gives among them. No layer writes over its input, and no output takes the place of
     one that dies with the layer: engines that do so need less. A block is the layers within it. Weights, and
     what a kernel keeps for itself (an unfolded image), do not count.
+
+    Args:
+        held: whether what the network is given stays alive to the end, since something else reads it.
 
     Raises:
         TrilobitError: a dimension besides the batch has no size yet.
@@ -44,7 +47,7 @@ def peak_bytes(workload: Workload) -> int:
         if -1 - tensor in last_reader:
             size = type_bytes(feed.type)
             alive += size
-            dies[last_reader[-1 - tensor]] += size
+            dies[end if held else last_reader[-1 - tensor]] += size
     tensor = 0
     for position, layer in enumerate(work.layers):
         for output in layer.outputs:

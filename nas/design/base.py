@@ -2,28 +2,21 @@
 them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import FP32, INPUT
+from hw_profiles.graph.builder import GraphBuilder
+from hw_profiles.graph.layer import FP32
 from hw_profiles.graph.workload import Workload
 from nas.run.practice import Practice as Practice
 from supernet.families.mbconv import MBConvFamily
+from supernet.families.parts import append_stem, append_tail
+from supernet.families.staged import BLOCKS, Sizes, Stage, append_block, middle_channels
 from supernet.families.staged_file import StagedSpace
-from supernet.families.staged_layers import (
-    BLOCKS,
-    Ends,
-    Sizes,
-    Stage,
-    append_block,
-    entry_size,
-    middle_channels,
-)
 
 STEPS_ABOVE = 2  # widths above the teacher's own, and one below
 WINDOW = 2  # widths that a stage of a designed space chooses from
@@ -86,8 +79,10 @@ class Base:
 
     def entry_size(self, resolution: int, s: int) -> int:
         """Height and width of what stage `s` is given."""
-        ends = Ends(self.stem_width, self.stem_stride, self.head_width, 1)
-        return entry_size(ends, [self.stage(i, self.types[0]) for i in range(s)], resolution, s, 0)
+        size = -(-resolution // self.stem_stride)
+        for stage in self.stages[:s]:
+            size = -(-size // stage.stride)
+        return size
 
     def space(self, title: str, genes: NDArray[np.int16]) -> StagedSpace:
         """The space with the types and windows of (2 s,) genes."""
@@ -177,12 +172,23 @@ def draw_sub_stages(
     return tuple(found)
 
 
+def extreme_sub_stage(
+    base: Base, s: int, block: str, resolution: int, of: Callable[[Sequence[int]], int]
+) -> SubStage:
+    """Return the largest (`max`) or the smallest (`min`) sub-stage; its window says nothing."""
+    stage = base.stage(s, block)
+    width = of(stage.widths)
+    sizes = Sizes(width, middle_channels(width, of(stage.percents)), of(stage.kernels))
+    return SubStage(s, block, 0, resolution, of(base.entry_widths(s)), (sizes,) * of(stage.depths))
+
+
 def stage_workload(base: Base, part: SubStage, fmt: str, *, found: str = FP32) -> Workload:
     """A sub-stage as a network by itself, in one number format; `found` is that of what it is given."""
     size, stage = base.entry_size(part.resolution, part.s), base.stage(part.s, part.block)
-    net, x = WorkloadBuilder((part.in_width, size, size), found), INPUT
+    net = GraphBuilder((part.in_width, size, size), found)
+    x = net.input
     for b, sizes in enumerate(part.blocks):
-        x = append_block(net, x, f"s{part.s}.b{b}", stage, sizes, b, [fmt] * len(stage.type.parts))
+        x = append_block(net, x, f"s{part.s}.b{b}", stage, b, sizes, [fmt] * len(stage.type.parts))
     return net.build()
 
 
@@ -190,8 +196,8 @@ def ends_workloads(
     base: Base, resolution: int, *, in_channels: int, classes: int, fmt: str
 ) -> tuple[Workload, Workload]:
     """What is before the stages and what is after them, where the last stage is as narrow as can be."""
-    ends = Ends(base.stem_width, base.stem_stride, base.head_width, classes)
-    stem = WorkloadBuilder((in_channels, resolution, resolution))
-    ends.append_stem(stem, fmt)
     size, width = base.entry_size(resolution, len(base.stages)), base.stages[-1].widths[0]
-    return stem.build(), ends.tail_alone((width, size, size), fmt, fmt, fmt)
+    stem, tail = GraphBuilder((in_channels, resolution, resolution)), GraphBuilder((width, size, size), fmt)
+    append_stem(stem, base.stem_width, base.stem_stride, lambda layer: fmt)
+    append_tail(tail, tail.input, base.head_width, classes, lambda layer: fmt)
+    return stem.build(), tail.build()

@@ -23,8 +23,8 @@ from nas.search.objectives import objective
 from nas.stages.estimates import measuring_seconds
 from nas.stages.profile import start_profile
 from supernet.data.images import Images
+from supernet.families.staged import BLOCKS
 from supernet.families.staged_file import save_space
-from supernet.families.staged_layers import BLOCKS
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.tasks.evaluate import CALIBRATION_BATCH, calibration_examples
 from supernet.train.checkpoint import content_hash, load_weights

@@ -3,7 +3,7 @@ two projections, to imitate that stage (SpaceEvo section 4.2; the idea is Li et 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import FP32
 from hw_profiles.streams import Stream, open_stream
-from nas.design.base import Base, Practice, SubStage, draw_sub_stages, stage_workload
+from nas.design.base import (
+    Base,
+    Practice,
+    SubStage,
+    draw_sub_stages,
+    extreme_sub_stage,
+    stage_workload,
+)
 from supernet.data.pixels import resize
-from supernet.families.staged_layers import Sizes, middle_channels
-from supernet.families.staged_net import ElasticStage, start_at_shortcuts
+from supernet.derive.network import ElasticNet, elastic_layer, extract, start_as_identities
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.layers.elastic import ElasticConvNorm
@@ -93,20 +100,24 @@ class Imitator(nn.Module):
         self, base: Base, s: int, block: str, teacher_widths: tuple[int, int], *, rng: np.random.Generator
     ) -> None:
         super().__init__()
-        stage, entry = base.stage(s, block), max(base.entry_widths(s))
-        self.enter = ElasticConv(teacher_widths[0], entry)
-        self.stage = ElasticStage(stage, entry)
-        self.leave = ElasticConv(max(stage.widths), teacher_widths[1])
+        self._base = base
+        largest = extreme_sub_stage(base, s, block, max(base.resolutions), max)
+        work = stage_workload(base, largest, FP32)
+        layers = zip(work.names, work.layers, strict=True)
+        elastic = {name: elastic_layer([spec]) for name, spec in layers if spec.weighted}
+        self.enter = ElasticConv(teacher_widths[0], largest.in_width)
+        self.stage = ElasticNet(elastic)
+        self.leave = ElasticConv(largest.blocks[0].width, teacher_widths[1])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         for module in self.modules():
             if isinstance(module, ElasticConvNorm | ElasticConv):
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, std=(2 / fan_in) ** 0.5, generator=generator)
-        start_at_shortcuts(self)
+        start_as_identities(self.stage, work)
 
-    def forward(self, x: Tensor, in_width: int, blocks: Sequence[Sizes]) -> Tensor:
+    def forward(self, x: Tensor, part: SubStage) -> Tensor:
         """(n, c, h, w) of what the teacher's stage reads -> an imitation of what it gives."""
-        y = self.stage(self.enter(x, in_width), blocks)
+        y = self.stage(self.enter(x, part.in_width), stage_workload(self._base, part, FP32))
         out: Tensor = self.leave(y, self.leave.weight.shape[0])
         return out
 
@@ -157,12 +168,13 @@ class Imitation:
         net.train()
         for step in range(steps):
             rng, losses = self.rng(2, step), []
-            lesson = self.lessons[int(rng.choice([*self.lessons]))]
+            resolution = int(rng.choice([*self.lessons]))
+            lesson = self.lessons[resolution]
             rows = torch.from_numpy(rng.permutation(len(lesson.given))[: self.practice.batch_size])
             given, wanted = lesson.given[rows], lesson.wanted[rows]
             optimizer.zero_grad()
-            for in_width, blocks in self._sandwich(rng):
-                loss = noise_to_signal(net(given, in_width, blocks), wanted)
+            for part in self._sandwich(resolution, rng):
+                loss = noise_to_signal(net(given, part), wanted)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.item())
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -172,16 +184,13 @@ class Imitation:
                 raise TrilobitError(f"imitating stage {self.s} by {self.block} blocks diverged")
             yield losses[0]
 
-    def _sandwich(self, rng: np.random.Generator) -> Iterator[tuple[int, tuple[Sizes, ...]]]:
-        """The largest, the smallest and random ones (Yu & Huang 2019, arXiv:1903.05134)."""
-        stage, entries = self.base.stage(self.s, self.block), self.base.entry_widths(self.s)
+    def _sandwich(self, resolution: int, rng: np.random.Generator) -> Iterator[SubStage]:
+        """Yield the largest, the smallest and random ones (Yu & Huang 2019, arXiv:1903.05134)."""
         for of in (max, min):
-            width = of(stage.widths)
-            sizes = Sizes(width, middle_channels(width, of(stage.percents)), of(stage.kernels))
-            yield of(entries), (sizes,) * of(stage.depths)
+            yield extreme_sub_stage(self.base, self.s, self.block, resolution, of)
         drawn = draw_sub_stages(self.base, self.s, self.block, 1, rng=rng)  # one of every window
         for i in rng.permutation(len(drawn))[:TRIED]:
-            yield drawn[i].in_width, drawn[i].blocks
+            yield replace(drawn[i], resolution=resolution)
 
     def judge(self, net: Imitator) -> Iterator[float]:
         """The loss of every one of `sub_stages` in int8, batch norm recalibrated and ranges observed on the
@@ -192,11 +201,10 @@ class Imitation:
 
     @torch.no_grad()
     def _judge_one(self, net: Imitator, part: SubStage) -> float:
-        lesson, work = self.lessons[part.resolution], stage_workload(self.base, part, "fp32")
+        lesson, work = self.lessons[part.resolution], stage_workload(self.base, part, FP32)
         seen = net.enter(lesson.given[: 2 * self.practice.judged], part.in_width)
         shown = net.enter(lesson.judged_given, part.in_width)
-        layers = dict(net.stage.extract(part.in_width, part.blocks, f"s{part.s}"))
-        subnet = Subnet(work, layers)
+        subnet = extract(net.stage, work)
         recalibrate(subnet, torch.split(seen, self.practice.judged))
         rounded = quantize(subnet, stage_workload(self.base, part, INT8), observe(subnet, seen))
         last = rounded.tensors[rounded.workload.names[-1]]

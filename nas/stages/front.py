@@ -1,7 +1,5 @@
 """The document of a search, from its evaluations."""
 
-from dataclasses import asdict
-
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
@@ -97,7 +95,7 @@ def _entry(context: SearchContext, predicted: Evaluation, measured: Evaluation) 
     return Entry(
         id=candidate.id,
         genes=candidate.genes,
-        arch=asdict(family.arch(candidate)),
+        arch=family.arch(candidate).document(),
         policy={name: str(precision) for name, precision in family.policy(candidate).items()},
         layers=tuple(Layer(name, layer.key()) for name, layer in zip(work.names, work.layers, strict=True)),
         predicted={

@@ -11,36 +11,56 @@ supernet is trained in, what percentages refer to, and what the accuracy predict
 no network mixes fp32 layers with integer ones, as none of the published does.
 """
 
-import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from torch import nn
-
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.builder import DEPTHWISE, GraphBuilder
 from hw_profiles.graph.layer import FP32
-from hw_profiles.graph.workload import Workload
-from supernet.families.apq_layers import ENDS, RESOLUTION, ApqLayers, apq_layers, expanded_widths
-from supernet.families.apq_net import ApqNet
-from supernet.families.apq_terms import INTEGER, cost_terms, end_precision, peak_terms, precision
-from supernet.families.family import CostTerm, PeakTerm
-from supernet.families.mbconv import MBConvArch
-from supernet.families.mbconv_layers import PARTS, Block
-from supernet.formats.loading import QuantPolicy, parse_precision
-from supernet.graph.subnet import Subnet
-from supernet.space.space import Candidate, Choice, SearchSpace
+from supernet.derive.choosing import Choose
+from supernet.families.choices import blocks, of_stage
+from supernet.families.family import Family
+from supernet.families.mbconv import Stage, append_stages
+from supernet.families.parts import append_stem, append_tail
+from supernet.formats.loading import Precision
+from supernet.space.space import Choice
+from supernet.space.varying import elementwise
 
 INTEGER_FORMATS = ("int8", "int6", "int4")  # of weights and of activations, 4, 6 and 8 bits in APQ
 DEFAULT_FORMATS = (FP32, *INTEGER_FORMATS)
 GENES = ("pointwise.weight", "pointwise.activation", "depthwise.weight", "depthwise.activation")
+INTEGER = "integer"  # what the choice `policy` is in a quantized network; else `fp32`
+RESOLUTION = 224
+STEM_WIDTH, FIRST_WIDTH, FIRST_KERNEL, HEAD_WIDTH = 32, 16, 3, 1280
+ENDS = ("stem", "first.depthwise", "first.project", "head", "classifier")  # layers that never change
+FIXED_FORMAT = "int8"  # of the ends in a quantized network
+LEAST, MOST, STEP = 4, 6, 8  # expanded channels: times the position's input channels, from, to; in steps of
+STAGES = tuple(
+    Stage(width, stride, depths, expanded=())
+    for width, stride, depths in (
+        *((24, 2, (2, 3, 4)), (40, 2, (2, 3, 4)), (80, 2, (2, 3, 4))),
+        *((96, 1, (2, 3, 4)), (192, 2, (2, 3, 4)), (320, 1, (1,))),
+    )
+)
+
+
+def expanded_widths(entry_width: int) -> tuple[int, ...]:
+    """Return the allowed expanded channels of a position that reads a tensor of `entry_width` channels.
+
+    >>> expanded_widths(16)
+    (64, 72, 80, 88, 96)
+    """
+    return tuple(range(LEAST * entry_width, MOST * entry_width + 1, STEP))
+
+
+@elementwise
+def _precision(policy: str, weight: str, activation: str) -> Precision:
+    return Precision(weight, activation) if policy == INTEGER else Precision()
 
 
 @dataclass(frozen=True)
-class ApqFamily:
-    """The family: see `supernet.families.family.Family` for what its methods promise.
+class ApqFamily(Family):
+    """Stem, a first block that never changes, stages of inverted residuals with ReLU6, head.
 
     Attributes:
         formats: what networks can be in: `fp32` throughout, and the integer formats of weights and of
@@ -51,6 +71,7 @@ class ApqFamily:
     in_channels: int
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
+    eps: float = 1e-3  # as in the published networks
 
     def __post_init__(self) -> None:
         unknown = [fmt for fmt in self.formats if fmt not in DEFAULT_FORMATS]
@@ -62,137 +83,49 @@ class ApqFamily:
             )
 
     @cached_property
-    def _layers(self) -> ApqLayers:
-        return apq_layers(self.in_channels, self.classes)
-
-    @cached_property
     def _integers(self) -> tuple[str, ...]:
         return tuple(fmt for fmt in self.formats if fmt != FP32)
 
-    # -- the space ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _space(self) -> SearchSpace:
+    def choices(self) -> list[Choice]:
         policies = (FP32, INTEGER) if FP32 in self.formats else (INTEGER,)
-        choices = [Choice("policy", policies, "precision")]
-        for s, stage in enumerate(self._layers.stages):
+        found, width = [Choice("policy", policies, "precision", role="policy")], FIRST_WIDTH
+        for s, stage in enumerate(STAGES):
             if len(stage.depths) > 1:
-                choices.append(Choice(f"s{s}.depth", stage.depths))
-            for b in range(max(stage.depths)):
-                deep_enough = tuple(depth for depth in stage.depths if depth > b)
-                alive = () if b < min(stage.depths) else ((f"s{s}.depth", deep_enough),)
-                block, widths = f"s{s}.b{b}", expanded_widths(self._layers.entry_width(s, b))
-                choices.append(Choice(f"{block}.kernel", stage.kernels, "architecture", alive))
-                choices.append(Choice(f"{block}.expanded", widths, "pruning", alive))
-                quantized = (("policy", (INTEGER,)), *alive)
-                choices += [
-                    Choice(f"{block}.{gene}", self._integers, "precision", quantized) for gene in GENES
-                ]
-        return SearchSpace(self.name, tuple(choices))
+                found.append(of_stage(s, "depth", stage.depths))
+            for block in blocks(s, stage.depths):
+                widths, quantized = expanded_widths(width), (("policy", (INTEGER,)),)
+                found += [block("kernel", stage.kernels), block("expanded", widths, "pruning")]
+                found += [block(gene, self._integers, "precision", when=quantized) for gene in GENES]
+                width = stage.width
+        return found
 
-    def space(self) -> SearchSpace:
-        return self._space
-
-    def arch(self, candidate: Candidate) -> MBConvArch:
-        decisions, stages = self._space.decode(candidate), self._layers.stages
-        return MBConvArch(
-            RESOLUTION,
-            tuple(
-                tuple(
-                    Block(int(decisions[f"s{s}.b{b}.kernel"]), int(decisions[f"s{s}.b{b}.expanded"]))
-                    for b in range(int(decisions.get(f"s{s}.depth", stage.depths[0])))
-                )
-                for s, stage in enumerate(stages)
-            ),
-        )
-
-    def policy(self, candidate: Candidate) -> QuantPolicy:
-        decisions = self._space.decode(candidate)
-        policy = str(decisions["policy"])
-        out = {name: parse_precision(end_precision(policy)) for name in ENDS}
-        for s, blocks in enumerate(self.arch(candidate).stages):
-            for b in range(len(blocks)):
-                genes = [str(decisions.get(f"s{s}.b{b}.{gene}", FP32)) for gene in GENES]
-                pointwise, depthwise = precision(policy, *genes[:2]), precision(policy, *genes[2:])
-                parts = zip(PARTS, (pointwise, depthwise, pointwise), strict=True)
-                out |= {f"s{s}.b{b}.{part}": parse_precision(fmt) for part, fmt in parts}
-        return out
-
-    def resolution(self, candidate: Candidate) -> int:
-        return RESOLUTION
-
-    def corners(self) -> Mapping[str, Candidate]:
-        out = {}
-        for (size, end), fmt in itertools.product((("smallest", 0), ("largest", -1)), self.formats):
-            genome = [
-                end % len(choice.options) if choice.kind != "precision" else self._uniform(choice, fmt)
-                for choice in self._space.choices
-            ]
-            out[f"{size}/{fmt}"] = self._space.candidate(np.array(genome, np.int16))
-        return out
-
-    def _uniform(self, choice: Choice, fmt: str) -> int:
-        """The gene of a precision choice in a network of one format."""
-        wanted = (INTEGER if fmt != FP32 else FP32) if choice.name == "policy" else fmt
+    def uniform(self, choice: Choice, fmt: str) -> int:
+        wanted = (INTEGER if fmt != FP32 else FP32) if choice.role == "policy" else fmt
         return choice.options.index(wanted) if wanted in choice.options else 0
 
-    # -- cost ---------------------------------------------------------------------------------
+    def image_size(self, choose: Choose) -> int:
+        return RESOLUTION
 
-    def workload(self, candidate: Candidate) -> Workload:
-        return self._workload(self.arch(candidate), self.policy(candidate))
+    def build(self, net: GraphBuilder, choose: Choose) -> None:
+        policy = choose("policy")
+        fixed = _precision(policy, FIXED_FORMAT, FIXED_FORMAT)
 
-    def plain_workload(self, arch: MBConvArch) -> Workload:
-        return self._workload(arch, {})
+        def formats(block: str, part: str) -> Precision:
+            name = f"{block}.depthwise" if part == "depthwise" else f"{block}.pointwise"
+            return _precision(policy, choose(f"{name}.weight"), choose(f"{name}.activation"))
 
-    def _workload(self, arch: MBConvArch, policy: QuantPolicy) -> Workload:
-        def formats(name: str) -> str:
-            return str(policy[name]) if name in policy else FP32
+        def ends(layer: str) -> Precision:
+            return fixed
 
-        net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
-        x = self._layers.append_stem(net, formats("stem"))
-        for s, blocks in enumerate(arch.stages):
-            for b, block in enumerate(blocks):
-                parts = [formats(f"s{s}.b{b}.{part}") for part in PARTS]
-                x = self._layers.append_block(net, x, s, b, block, parts)
-        self._layers.append_tail(net, x, formats("head"), formats("classifier"))
-        return net.build()
+        x = append_stem(net, STEM_WIDTH, 2, ends, activation="relu6")
+        sizes = {"kernel": FIRST_KERNEL, "groups": DEPTHWISE}
+        x = net.conv("first.depthwise", x, STEM_WIDTH, **sizes, activation="relu6", precision=fixed)
+        x = net.conv("first.project", x, FIRST_WIDTH, precision=fixed)
+        x = append_stages(net, choose, x, STAGES, formats, activation="relu6")
+        append_tail(net, x, HEAD_WIDTH, self.classes, ends, activation="relu6")
 
-    def terms(self) -> tuple[CostTerm, ...]:
-        return cost_terms(self._space, self._layers)
-
-    def peak_terms(self) -> tuple[PeakTerm, ...]:
-        return peak_terms(self._space, self._layers)
-
-    # -- networks ----------------------------------------------------------------------------------
-
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
-        layers = self._layers
-        stages = [
-            [
-                (
-                    layers.entry_width(s, b),
-                    max(expanded_widths(layers.entry_width(s, b))),
-                    stage.width,
-                    max(stage.kernels),
-                    stage.stride if b == 0 else 1,
-                )
-                for b in range(max(stage.depths))
-            ]
-            for s, stage in enumerate(layers.stages)
-        ]
-        return ApqNet(
-            in_channels=self.in_channels,
-            first_width=layers.stem_width,
-            stages=stages,
-            classes=self.classes,
-            rng=rng,
-        )
-
-    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
-        if not isinstance(net, ApqNet):
-            raise TypeError(f"{self.name}: expected an ApqNet, got {type(net).__name__}")
-        arch = self.arch(candidate)
-        return Subnet(self.plain_workload(arch), net.extract(arch))
+    def module_path(self, name: str) -> str:
+        return super().module_path(name).replace("first.", "first_")
 
 
 def apq_proxyless(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS) -> ApqFamily:

@@ -1,47 +1,61 @@
-"""What families share that name their choices: functions of options as ones of genes, policies, corners."""
+"""The choices that families have in common, with what they mean."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
+from supernet.space.space import Choice, Kind, Option
 
-from supernet.formats.loading import QuantPolicy, parse_precision
-from supernet.space.space import Candidate, SearchSpace
-
-Result = TypeVar("Result")
+Conditions = tuple[tuple[str, tuple[Option, ...]], ...]
 
 
-def of_options(
-    space: SearchSpace, names: Sequence[str], function: Callable[..., Result]
-) -> tuple[tuple[int, ...], Callable[[tuple[int, ...]], Result]]:
-    """Columns of the named choices, and a function of their options, by position, as one of the genes there:
-    what `CostTerm` and `PeakTerm` are made of.
+def resolution(options: tuple[int, ...]) -> Choice:
+    """Return the choice of the input's height and width."""
+    return Choice("resolution", options, role="resolution")
+
+
+def precision(layer: str, formats: tuple[str, ...], active_if: Conditions = ()) -> Choice:
+    """Return the choice of the number formats of a layer outside the stages."""
+    return Choice(f"{layer}.format", formats, "precision", active_if, "format")
+
+
+def of_stage(s: int, role: str, options: tuple[int, ...], kind: Kind = "architecture") -> Choice:
+    """Return a choice for all blocks of a stage."""
+    return Choice(f"s{s}.{role}", options, kind, (), role, s)
+
+
+@dataclass(frozen=True)
+class BlockChoices:
+    """Makes the choices of one block.
+
+    Attributes:
+        stage, block: its place.
+        active_if: when it is there.
     """
-    columns = tuple(space.columns[name] for name in names)
-    options = [space.choices[column].options for column in columns]
 
-    def of_genes(genes: tuple[int, ...]) -> Result:
-        return function(*(choice[gene] for choice, gene in zip(options, genes, strict=True)))
+    stage: int
+    block: int
+    active_if: Conditions
 
-    return columns, of_genes
+    def __call__(
+        self, role: str, options: tuple[Option, ...], kind: Kind = "architecture", *, when: Conditions = ()
+    ) -> Choice:
+        """Return the choice with a role, of which the block has one; `when` is asked before all else."""
+        return self._named(role, options, kind, (*when, *self.active_if), role)
+
+    def precision(self, layer: str, formats: tuple[str, ...]) -> Choice:
+        """Return the choice of the number formats of one of its layers, or of itself for an empty name."""
+        name = f"{layer}.format" if layer else "format"
+        return self._named(name, formats, "precision", self.active_if, "format")
+
+    def _named(
+        self, name: str, options: tuple[Option, ...], kind: Kind, when: Conditions, role: str
+    ) -> Choice:
+        full = f"s{self.stage}.b{self.block}.{name}"
+        return Choice(full, options, kind, when, role, self.stage, self.block)
 
 
-def policy(space: SearchSpace, candidate: Candidate) -> QuantPolicy:
-    """The number formats of all layers `NAME` that have a choice `NAME.format`."""
-    return {
-        name.removesuffix(".format"): parse_precision(str(option))
-        for name, option in space.decode(candidate).items()
-        if name.endswith(".format")
-    }
-
-
-def corners(space: SearchSpace, formats: Sequence[str]) -> Mapping[str, Candidate]:
-    """The first option of every choice that is no number format, and the last, each in every uniform one of
-    `formats`: `smallest/int8`, `largest/fp32`...
-    """
-    out = {}
-    for (size, end), (i, fmt) in itertools.product((("smallest", 0), ("largest", -1)), enumerate(formats)):
-        genome = [i if c.kind == "precision" else end % len(c.options) for c in space.choices]
-        out[f"{size}/{fmt}"] = space.candidate(np.array(genome, np.int16))
-    return out
+def blocks(s: int, depths: tuple[int, ...]) -> Iterator[BlockChoices]:
+    """Yield one for every block that a stage of these depths can have."""
+    for b in range(max(depths)):
+        deep_enough = tuple(depth for depth in depths if depth > b)
+        yield BlockChoices(s, b, () if b < min(depths) else ((f"s{s}.depth", deep_enough),))

@@ -1,122 +1,221 @@
-"""What a family of networks must offer, and the registries of families and number formats."""
+"""A family of networks: its choices and one `build`. Everything else follows from these two."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+import itertools
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import FP32, Layer
+from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import load
-from supernet.formats.loading import QuantPolicy, parse_precision
+from supernet.derive import network
+from supernet.derive.choosing import Choose
+from supernet.derive.costs import CostTerm as CostTerm
+from supernet.derive.costs import cost_terms
+from supernet.derive.memory import PeakTerm as PeakTerm
+from supernet.derive.memory import peak_terms
+from supernet.derive.trace import Trace, TracedChoose
+from supernet.formats.loading import Precision, QuantPolicy, parse_precision
 from supernet.graph.subnet import Subnet
 from supernet.registry import FAMILIES as FAMILIES
 from supernet.registry import FILE as FILE
-from supernet.space.space import Candidate, SearchSpace
+from supernet.space.space import Candidate, Choice, Option, SearchSpace
+
+DEFAULT_FORMATS = (FP32, "int8")
 
 
 @dataclass(frozen=True)
-class CostTerm:
-    """One additive part of a network's cost, and the few genes that decide it.
+class Architecture:
+    """A network without its number formats.
 
     Attributes:
-        columns: columns of the genome matrix it depends on.
-        layers: from the genes in those columns to the layers they give; empty where the part is absent.
+        resolution: input height and width in pixels.
+        options: active choices by name, but for those of number formats.
+        stages: the same by stage and block, from role to option; blocks that are not there are left out.
+        workload: in fp32 throughout.
     """
 
-    columns: tuple[int, ...]
-    layers: Callable[[tuple[int, ...]], tuple[Layer, ...]]
+    resolution: int
+    options: Mapping[str, Option]
+    stages: tuple[tuple[Mapping[str, Option], ...], ...]
+    workload: Workload = field(repr=False)
+
+    @cached_property
+    def lowered(self) -> Workload:
+        """The layers that run."""
+        return lower(self.workload)
+
+    def document(self) -> dict[str, Any]:
+        """Return it as files hold it."""
+        return {"resolution": self.resolution, "options": dict(self.options), "stages": self.stages}
 
 
-@dataclass(frozen=True)
-class PeakTerm:
-    """One part of a network between two moments when a single tensor is alive, and the few genes that decide
-    its memory: a network needs as much as its largest part.
+class Family(ABC):
+    """A family of networks: subclasses, frozen dataclasses, say `choices` and `build`.
 
     Attributes:
-        columns: columns of the genome matrix it depends on.
-        part: from the genes in those columns to the part as a network by itself, which reads the tensor that
-            the part before gives; None where the part is absent.
+        name: of the space, as registered.
+        in_channels: channels of the input image.
+        classes: number of classes.
+        formats: number formats to choose from, as `parse_precision` reads them.
+        eps: of all batch norms.
     """
 
-    columns: tuple[int, ...]
-    part: Callable[[tuple[int, ...]], Workload | None]
+    name: str
+    in_channels: int
+    classes: int
+    formats: tuple[str, ...]
+    eps: float = 1e-5
 
+    # -- what a family is --------------------------------------------------------------------------
 
-class ElasticNet(Protocol):
-    """A supernet: `forward(x, arch)` with no stored active state."""
+    @abstractmethod
+    def choices(self) -> Sequence[Choice]:
+        """Return what can be chosen. The same family always gives a space of the same fingerprint."""
 
-    def __call__(self, x: Tensor, arch: Any) -> Tensor: ...
+    @abstractmethod
+    def build(self, net: GraphBuilder, choose: Choose) -> None:
+        """Append all layers of one network to `net`, by what `choose(name)` gives for each choice.
 
+        It is also run once with all options at the same time: whatever is computed from an option goes
+        through arithmetic, comparisons and functions marked `@elementwise`, loops and branches through
+        `choose.repeat` and `choose.when`.
+        """
 
-class Family(Protocol):
-    """A family of networks. Everything but `supernet` and `extract` is arithmetic: no module is built."""
+    def image_size(self, choose: Choose) -> int:
+        """Return the height and width of the input in pixels: by default a choice, `resolution`."""
+        size: int = choose("resolution")
+        return size
 
-    @property
-    def name(self) -> str:
-        """Name of the space, as registered."""
-        ...
+    def elastic_layer(self, name: str, specs: Sequence[Layer]) -> nn.Module:
+        """Return the layer called `name` for a supernet, which must be able to have all sizes of `specs`."""
+        return network.elastic_layer(specs, self.eps)
 
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input image."""
-        ...
+    def module_path(self, name: str) -> str:
+        """Return where a supernet has the layer called `name`: how its tensors' names begin in files."""
+        return re.sub(r"^s(\d+)\.b(\d+)\.", r"stages.\1.\2.", name)
 
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        ...
+    # -- the space ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _space(self) -> SearchSpace:
+        return SearchSpace(self.name, tuple(self.choices()))
 
     def space(self) -> SearchSpace:
-        """The choices. The same family always gives a space of the same fingerprint."""
-        ...
-
-    def arch(self, candidate: Candidate) -> Any:
-        """The family's own typed, frozen architecture."""
-        ...
-
-    def policy(self, candidate: Candidate) -> QuantPolicy:
-        """Layer name -> precision, living layers only."""
-        ...
-
-    def workload(self, candidate: Candidate) -> Workload:
-        """What runs on the device, format conversions included."""
-        ...
-
-    def plain_workload(self, arch: Any) -> Workload:
-        """The workload of an architecture in fp32 throughout."""
-        ...
-
-    def terms(self) -> tuple[CostTerm, ...]:
-        """Parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
-        ...
-
-    def peak_terms(self) -> tuple[PeakTerm, ...]:
-        """Parts of which the largest needs, in memory, what `workload(candidate)` needs."""
-        ...
-
-    def resolution(self, candidate: Candidate) -> int:
-        """Input height and width in pixels."""
-        ...
+        """Return the choices as a search space."""
+        return self._space
 
     def corners(self) -> Mapping[str, Candidate]:
-        """`smallest` and `largest` architecture, each at every uniform format: `smallest/int8`,
-        `largest/fp32`...
+        """Return the first option of every choice that is no number format, and the last, each in every
+        uniform format: `smallest/int8`, `largest/fp32`...
         """
-        ...
+        out = {}
+        for (size, end), fmt in itertools.product((("smallest", 0), ("largest", -1)), self.formats):
+            genome = [
+                self.uniform(c, fmt) if c.kind == "precision" else end % len(c.options)
+                for c in self._space.choices
+            ]
+            out[f"{size}/{fmt}"] = self._space.candidate(np.array(genome, np.int16))
+        return out
 
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
-        """A freshly initialised elastic network; `forward(x, arch)`."""
-        ...
+    def uniform(self, choice: Choice, fmt: str) -> int:
+        """Return the gene of a choice of number formats in a network that is in `fmt` throughout."""
+        return choice.options.index(fmt)
+
+    def arch(self, candidate: Candidate) -> Architecture:
+        """Return the architecture of a candidate, whatever its number formats."""
+        choose = Choose(self._space, candidate.genes, fp32=True)
+        active = self._space.active(np.array([candidate.genes], np.int16))[0]
+        chosen = [
+            (choice, choice.options[gene])
+            for choice, gene, there in zip(self._space.choices, candidate.genes, active, strict=True)
+            if there and choice.kind != "precision"
+        ]
+        stages: dict[int, dict[int, dict[str, Option]]] = {}
+        for choice, option in chosen:
+            if choice.stage is not None and choice.block is not None:
+                stages.setdefault(choice.stage, {}).setdefault(choice.block, {})[choice.role] = option
+        return Architecture(
+            self.image_size(choose),
+            {choice.name: option for choice, option in chosen},
+            tuple(tuple(blocks.values()) for blocks in stages.values()),
+            self._workload(choose),
+        )
+
+    def resolution(self, candidate: Candidate) -> int:
+        """Return the input height and width in pixels."""
+        return self.image_size(Choose(self._space, candidate.genes))
+
+    def policy(self, candidate: Candidate) -> QuantPolicy:
+        """Return the precision of each layer with weights by its name."""
+        work = self.workload(candidate)
+        return {
+            name: Precision(layer.weight_format, layer.activation_format)
+            for name, layer in zip(work.names, work.layers, strict=True)
+            if layer.operation.weighted
+        }
+
+    # -- cost --------------------------------------------------------------------------------------
+
+    def workload(self, candidate: Candidate) -> Workload:
+        """Return what runs on the device, format conversions included."""
+        return self._workload(Choose(self._space, candidate.genes))
+
+    def plain_workload(self, arch: Architecture) -> Workload:
+        """Return the workload of an architecture in fp32 throughout."""
+        return arch.workload
+
+    def _workload(self, choose: Choose) -> Workload:
+        size = self.image_size(choose)
+        net = GraphBuilder((self.in_channels, size, size))
+        self.build(net, choose)
+        return net.build()
+
+    @cached_property
+    def trace(self) -> Trace:
+        """All layers that some network has, and when."""
+        return self._trace()
+
+    def _trace(self, *, fp32: bool = False) -> Trace:
+        """Run `build` with nothing chosen."""
+        trace: Any = Trace()
+        choose: Any = TracedChoose(self._space, trace, fp32=fp32)
+        trace.read(self.in_channels, self.image_size(choose))
+        self.build(trace, choose)
+        return trace  # type: ignore[no-any-return]
+
+    def terms(self) -> tuple[CostTerm, ...]:
+        """Return parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
+        return cost_terms(self.trace)
+
+    def peak_terms(self) -> tuple[PeakTerm, ...]:
+        """Return parts of which the largest needs, in memory, what `workload(candidate)` needs."""
+        return peak_terms(self.trace)
+
+    # -- networks ----------------------------------------------------------------------------------
+
+    def supernet(self, *, rng: np.random.Generator) -> network.ElasticNet:
+        """Return a freshly initialised elastic network; `forward(x, arch)`."""
+        sizes = network.layer_sizes(self._trace(fp32=True))
+        layers = {name: self.elastic_layer(name, specs) for name, specs in sizes.items()}
+        largest = self.arch(next(one for name, one in self.corners().items() if name.startswith("largest/")))
+        net = network.ElasticNet(layers, self.module_path)
+        network.initialise(net, largest.lowered, rng=rng)
+        return net
 
     def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
-        """A network of its own with copies of the candidate's weights and batch-norm statistics, fp32."""
-        ...
+        """Return a network by itself, in fp32, with copies of the candidate's weights and statistics."""
+        return network.extract(net, self.arch(candidate).workload)
 
 
 def resolutions(family: Family) -> tuple[int, ...]:

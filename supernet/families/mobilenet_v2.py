@@ -2,7 +2,8 @@
 compared with. A space of one architecture, in which only number formats are to be chosen.
 """
 
-from supernet.families.mbconv import DEFAULT_FORMATS, MBConvFamily, Stage
+from supernet.families.family import DEFAULT_FORMATS
+from supernet.families.mbconv import MBConvFamily, Stage
 
 # expansion, channels, blocks, stride of the first
 ROWS = (

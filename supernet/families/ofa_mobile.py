@@ -6,46 +6,83 @@ stage, and the kernel and the expansion of each block. A unit of cost is a whole
 published latency tables measured, and it has one number format, as have the convolutions outside the blocks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 
-import numpy as np
 from torch import nn
 
 from hw_profiles.graph.blocks import divisible
-from hw_profiles.graph.builder import conversion
-from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.graph.workload import Workload
-from supernet.families.choices import corners, of_options
-from supernet.families.family import CostTerm, PeakTerm
-from supernet.families.mbconv_layers import Block, stored_and_computed
-from supernet.families.ofa_mobile_layers import EXPANDS, KERNELS, MobileLayers, MobileStage, chain
-from supernet.families.ofa_mobile_net import MobileNet
-from supernet.formats.loading import Precision, QuantPolicy
-from supernet.graph.subnet import Subnet
-from supernet.space.space import Candidate, Choice, SearchSpace
+from hw_profiles.graph.builder import GraphBuilder
+from hw_profiles.graph.layer import Layer
+from supernet.derive.choosing import Choose
+from supernet.families.choices import blocks, of_stage, precision, resolution
+from supernet.families.family import DEFAULT_FORMATS, Family
+from supernet.layers.kernel_transform import TransformedDepthwise
+from supernet.layers.plain import ElasticConv
+from supernet.space.space import Choice
+from supernet.space.varying import elementwise
 
-DEFAULT_FORMATS = ("fp32", "int8")
 RESOLUTIONS = tuple(range(128, 225, 4))
-FORMAT = ".format"
-
-
-@dataclass(frozen=True, slots=True)
-class MobileArch:
-    """A decoded architecture: input resolution in pixels and the living elastic blocks, stage by stage."""
-
-    resolution: int
-    stages: tuple[tuple[Block, ...], ...]
+KERNELS = (3, 5, 7)
+EXPANDS = (3, 4, 6)  # expanded channels, as a multiple of those that the block reads
 
 
 @dataclass(frozen=True)
-class MobileFamily:
-    """The family: see `supernet.families.family.Family` for what its methods promise.
+class MobileStage:
+    """One stage: output width, stride of its first block, and what all of its blocks have in common.
 
     Attributes:
-        layers: the widths.
-        eps: of all batch norms.
+        width: output channels of every block.
+        stride: stride of the first block's depthwise convolution.
+        activation: of the expanded channels.
+        squeeze: whether blocks have squeeze-and-excitation.
+        depths: allowed numbers of blocks, ascending.
+    """
+
+    width: int
+    stride: int
+    activation: str
+    squeeze: bool = False
+    depths: tuple[int, ...] = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class MobileLayers:
+    """What is not elastic.
+
+    Attributes:
+        first_width: output channels of the block after the stem, which is never elastic.
+        mix_width: channels of the convolution between pooling and classifier; 0 where there is none.
+        activation: of stem, head and mix.
+        first_activation: of the first block.
+    """
+
+    in_channels: int
+    stem_width: int
+    first_width: int
+    stages: tuple[MobileStage, ...]
+    head_width: int
+    mix_width: int
+    classes: int
+    activation: str
+    first_activation: str
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """Names of the units after the last block that have a format of their own."""
+        return ("head", "mix", "classifier") if self.mix_width else ("head", "classifier")
+
+
+@elementwise
+def expanded_channels(width: int, expand: int) -> int:
+    """Return the channels between the pointwise convolutions of a block that reads `width` channels."""
+    return divisible(width * expand)
+
+
+@dataclass(frozen=True)
+class MobileFamily(Family):
+    """Stem, a first block that is not elastic, stages of elastic blocks, a pointwise convolution, pooling, in
+    MobileNetV3 one more convolution, classifier.
     """
 
     name: str
@@ -55,247 +92,83 @@ class MobileFamily:
     resolutions: tuple[int, ...] = RESOLUTIONS
 
     @property
-    def in_channels(self) -> int:
+    def in_channels(self) -> int:  # type: ignore[override]
         return self.layers.in_channels
 
     @property
-    def classes(self) -> int:
+    def classes(self) -> int:  # type: ignore[override]
         return self.layers.classes
 
-    # -- the space ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _space(self) -> SearchSpace:
-        def precision(unit: str, alive: tuple[tuple[str, tuple[int, ...]], ...] = ()) -> Choice:
-            return Choice(unit + FORMAT, self.formats, "precision", alive)
-
-        choices = [Choice("resolution", self.resolutions), precision("stem"), precision("first")]
+    def choices(self) -> list[Choice]:
+        found = [resolution(self.resolutions), *(precision(unit, self.formats) for unit in ("stem", "first"))]
         for s, stage in enumerate(self.layers.stages):
-            choices.append(Choice(f"s{s}.depth", stage.depths))
-            for b in range(max(stage.depths)):
-                deep_enough = tuple(depth for depth in stage.depths if depth > b)
-                alive = () if b < min(stage.depths) else ((f"s{s}.depth", deep_enough),)
-                choices.append(Choice(f"s{s}.b{b}.kernel", KERNELS, "architecture", alive))
-                choices.append(Choice(f"s{s}.b{b}.expand", EXPANDS, "pruning", alive))
-                choices.append(precision(f"s{s}.b{b}", alive))
-        return SearchSpace(self.name, (*choices, *map(precision, self.layers.tail)))
+            found.append(of_stage(s, "depth", stage.depths))
+            for block in blocks(s, stage.depths):
+                found += [block("kernel", KERNELS), block("expand", EXPANDS, "pruning")]
+                found.append(block.precision("", self.formats))
+        return [*found, *(precision(unit, self.formats) for unit in self.layers.tail)]
 
-    def space(self) -> SearchSpace:
-        return self._space
-
-    def arch(self, candidate: Candidate) -> MobileArch:
-        decisions = self._space.decode(candidate)
-
-        def block(s: int, b: int) -> Block:
-            name = f"s{s}.b{b}"
-            expanded = self.layers.expanded(s, b, int(decisions[f"{name}.expand"]))
-            return Block(int(decisions[f"{name}.kernel"]), expanded)
-
-        stages = tuple(
-            tuple(block(s, b) for b in range(int(decisions[f"s{s}.depth"])))
-            for s in range(len(self.layers.stages))
+    def build(self, net: GraphBuilder, choose: Choose) -> None:
+        layers, formats = self.layers, choose.format
+        outer, width = layers.activation, layers.stem_width
+        x = net.stem("stem", net.input, width, stride=2, activation=outer, precision=formats("stem"))
+        x = net.inverted_residual(
+            "first",
+            x,
+            layers.first_width,
+            kernel=3,
+            expanded=width,
+            activation=layers.first_activation,
+            residual=width
+            == layers.first_width,  # MobileNetV3's adds where it can, ProxylessNAS's never could
+            precision=formats("first"),
         )
-        return MobileArch(int(decisions["resolution"]), stages)
+        for s in range(len(layers.stages)):
+            x = self._append_stage(net, choose, x, s)
+        x = net.conv("head", x, layers.head_width, activation=outer, precision=formats("head"))
+        x = net.global_pool("pool", x)
+        if layers.mix_width:
+            x = net.conv("mix", x, layers.mix_width, activation=outer, precision=formats("mix"))
+        net.linear("classifier", x, layers.classes, precision=formats("classifier"))
 
-    def policy(self, candidate: Candidate) -> QuantPolicy:
-        return {
-            name.removesuffix(FORMAT): Precision(*stored_and_computed(str(option)))
-            for name, option in self._space.decode(candidate).items()
-            if name.endswith(FORMAT)
-        }
+    def _append_stage(self, net: GraphBuilder, choose: Choose, x: int, s: int) -> int:
+        stage, width = self.layers.stages[s], net.shape(x)[0]
 
-    def resolution(self, candidate: Candidate) -> int:
-        return self.arch(candidate).resolution
-
-    def corners(self) -> Mapping[str, Candidate]:
-        return corners(self._space, self.formats)
-
-    # -- cost --------------------------------------------------------------------------------------
-
-    def workload(self, candidate: Candidate) -> Workload:
-        formats = {
-            name.removesuffix(FORMAT): str(option)
-            for name, option in self._space.decode(candidate).items()
-            if name.endswith(FORMAT)
-        }
-        return self._workload(self.arch(candidate), formats)
-
-    def plain_workload(self, arch: MobileArch) -> Workload:
-        return self._workload(arch, {})
-
-    def _workload(self, arch: MobileArch, formats: Mapping[str, str]) -> Workload:
-        layers, resolution = self.layers, arch.resolution
-        units = {
-            "stem": layers.stem(resolution, formats.get("stem", FP32)),
-            "first": layers.first(resolution, formats.get("first", FP32)),
-        }
-        for s, blocks in enumerate(arch.stages):
-            for b, block in enumerate(blocks):
-                name = f"s{s}.b{b}"
-                units[name] = layers.block(resolution, s, b, block, formats.get(name, FP32))
-        ends = {name: formats.get(name, FP32) for name in layers.tail}
-        return chain(units | layers.ends(resolution, ends))
-
-    def terms(self) -> tuple[CostTerm, ...]:
-        units = [self._unit_term(s, b) for s, b in self._positions()]
-        return (*self._first_terms(), *units, *self._boundary_terms(), self._tail_term())
-
-    def _term(self, names: tuple[str, ...], layers: Callable[..., tuple[Layer, ...]]) -> CostTerm:
-        return CostTerm(*of_options(self._space, names, layers))
-
-    def _positions(self) -> Iterator[tuple[int, int]]:
-        """Every elastic block there can be, as stage and position in it."""
-        for s, stage in enumerate(self.layers.stages):
-            yield from ((s, b) for b in range(max(stage.depths)))
-
-    def _mortal(self, s: int, b: int) -> bool:
-        """Whether some networks lack a block."""
-        return s < len(self.layers.stages) and b >= min(self.layers.stages[s].depths)
-
-    def _sources(self, s: int, b: int) -> list[tuple[str, int]]:
-        """The units that the tensor entering a block (or the head, for `s` past the end) can come from, each
-        with the depth of the stage before for which it does; 0 where that does not matter.
-        """
-        if b > 0:
-            return [(f"s{s}.b{b - 1}", 0)]
-        if s == 0:
-            return [("first", 0)]
-        depths = self.layers.stages[s - 1].depths
-        return [(f"s{s - 1}.b{depth - 1}", depth if len(depths) > 1 else 0) for depth in depths]
-
-    def _first_terms(self) -> tuple[CostTerm, CostTerm]:
-        layers = self.layers
-
-        def stem(resolution: int, fmt: str) -> tuple[Layer, ...]:
-            return chain({"stem": layers.stem(resolution, fmt)}).layers
-
-        def first(resolution: int, found: str, fmt: str) -> tuple[Layer, ...]:
-            return chain({"first": layers.first(resolution, fmt)}, stored_and_computed(found)[1]).layers
-
-        return (
-            self._term(("resolution", "stem" + FORMAT), stem),
-            self._term(("resolution", "stem" + FORMAT, "first" + FORMAT), first),
-        )
-
-    def _unit_term(self, s: int, b: int) -> CostTerm:
-        """A block without the conversion before it."""
-        name, mortal = f"s{s}.b{b}", self._mortal(s, b)
-
-        def block(resolution: int, kernel: int, expand: int, fmt: str, *depth: int) -> tuple[Layer, ...]:
-            if mortal and depth[0] <= b:
-                return ()
-            sizes = Block(kernel, self.layers.expanded(s, b, expand))
-            return (self.layers.block(resolution, s, b, sizes, fmt),)
-
-        own = (f"{name}.kernel", f"{name}.expand", name + FORMAT)
-        return self._term(("resolution", *own, *(f"s{s}.depth",) * mortal), block)
-
-    def _boundary_terms(self) -> Iterator[CostTerm]:
-        """What stands before each block and before the head: one term for each unit that can come before."""
-        for s, b in (*self._positions(), (len(self.layers.stages), 0)):
-            for source, depth in self._sources(s, b):
-                yield self._boundary_term(s, b, source, depth)
-
-    def _boundary_term(self, s: int, b: int, source: str, depth: int) -> CostTerm:
-        reader = f"s{s}.b{b}" if s < len(self.layers.stages) else "head"
-        mortal = self._mortal(s, b)
-
-        def boundary(resolution: int, found: str, fmt: str, *depths: int) -> tuple[Layer, ...]:
-            if not self._lives(s, b, depth, depths):
-                return ()
-            shape = self.layers.entry_shape(resolution, s, b)
-            return conversion(shape, stored_and_computed(found)[1], stored_and_computed(fmt)[1])
-
-        names = ("resolution", source + FORMAT, reader + FORMAT, *self._depths(s, depth, mortal))
-        return self._term(names, boundary)
-
-    def _depths(self, s: int, depth: int, mortal: bool) -> tuple[str, ...]:
-        """The depth choices that a term needs: the stage's own, then that of the stage before."""
-        return (f"s{s}.depth",) * mortal + (f"s{s - 1}.depth",) * (depth > 0)
-
-    def _lives(self, s: int, b: int, depth: int, chosen: tuple[int, ...]) -> bool:
-        """Whether there is a block, and a tensor entering it from where `depth` says, by the options of
-        `_depths`.
-        """
-        own = chosen[:1] if self._mortal(s, b) else ()
-        before = chosen[len(own) :]
-        return all(found > b for found in own) and all(found == depth for found in before)
-
-    def _tail_term(self) -> CostTerm:
-        def tail(resolution: int, *formats: str) -> tuple[Layer, ...]:
-            ends = self.layers.ends(resolution, dict(zip(self.layers.tail, formats, strict=True)))
-            return chain(ends, ends["head"].in_format).layers
-
-        return self._term(("resolution", *(name + FORMAT for name in self.layers.tail)), tail)
-
-    # -- memory ------------------------------------------------------------------------------------
-
-    def peak_terms(self) -> tuple[PeakTerm, ...]:
-        layers = self.layers
-
-        def stem(resolution: int, fmt: str) -> Workload:
-            return chain({"stem": layers.stem(resolution, fmt)})
-
-        def first(resolution: int, found: str, fmt: str) -> Workload:
-            return chain({"first": layers.first(resolution, fmt)}, stored_and_computed(found)[1])
-
-        blocks = (
-            self._block_peak(s, b, source, depth)
-            for s, b in self._positions()
-            for source, depth in self._sources(s, b)
-        )
-        ends = (self._tail_peak(source, depth) for source, depth in self._sources(len(layers.stages), 0))
-        return (
-            self._peak(("resolution", "stem" + FORMAT), stem),
-            self._peak(("resolution", "stem" + FORMAT, "first" + FORMAT), first),
-            *blocks,
-            *ends,
-        )
-
-    def _peak(self, names: tuple[str, ...], part: Callable[..., Workload | None]) -> PeakTerm:
-        return PeakTerm(*of_options(self._space, names, part))
-
-    def _block_peak(self, s: int, b: int, source: str, depth: int) -> PeakTerm:
-        """One block; its depthwise kernel does not matter."""
-        name = f"s{s}.b{b}"
-
-        def block(resolution: int, expand: int, found: str, fmt: str, *depths: int) -> Workload | None:
-            if not self._lives(s, b, depth, depths):
-                return None
-            return alone(resolution, expand, stored_and_computed(found)[1], fmt)
-
-        @cache
-        def alone(resolution: int, expand: int, found: str, fmt: str) -> Workload:
-            sizes = Block(KERNELS[0], self.layers.expanded(s, b, expand))
-            return chain({name: self.layers.block(resolution, s, b, sizes, fmt)}, found)
-
-        own = ("resolution", f"{name}.expand", source + FORMAT, name + FORMAT)
-        return self._peak((*own, *self._depths(s, depth, self._mortal(s, b))), block)
-
-    def _tail_peak(self, source: str, depth: int) -> PeakTerm:
-        names, end = self.layers.tail, len(self.layers.stages)
-
-        def tail(resolution: int, found: str, *rest: int | str) -> Workload | None:
-            if any(chosen != depth for chosen in rest[len(names) :]):
-                return None
-            ends = self.layers.ends(
-                resolution, {name: str(fmt) for name, fmt in zip(names, rest, strict=False)}
+        def block(entry: int, b: int) -> int:
+            name, read = f"s{s}.b{b}", stage.width if b else width
+            return net.inverted_residual(
+                name,
+                entry,
+                stage.width,
+                kernel=choose(f"{name}.kernel"),
+                stride=1 if b else stage.stride,
+                expanded=expanded_channels(read, choose(f"{name}.expand")),
+                activation=stage.activation,
+                squeeze=stage.squeeze,
+                residual=bool(b) or (stage.stride == 1 and width == stage.width),
+                precision=choose.format(name),
             )
-            return chain(ends, stored_and_computed(found)[1])
 
-        formats = (source + FORMAT, *(name + FORMAT for name in names))
-        return self._peak(("resolution", *formats, *self._depths(end, depth, mortal=False)), tail)
+        return choose.repeat(choose(f"s{s}.depth"), x, block)
 
     # -- networks ----------------------------------------------------------------------------------
 
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
-        return MobileNet(self.layers, eps=self.eps, rng=rng)
+    def elastic_layer(self, name: str, specs: Sequence[Layer]) -> nn.Module:
+        """Smaller depthwise kernels are transformed larger ones; what follows a pooling has no batch norm."""
+        first, outputs = specs[0], max(spec.out_channels for spec in specs)
+        if first.depthwise:
+            kernels = sorted({spec.kernel for spec in specs})
+            return TransformedDepthwise(
+                outputs, kernels, stride=first.stride, activation=first.activation, eps=self.eps
+            )
+        if name == "mix" or name.endswith((".reduce", ".excite")):
+            inputs = max(spec.in_shape[0] for spec in specs)
+            return ElasticConv(inputs, outputs, activation=first.activation, bias=name != "mix")
+        return super().elastic_layer(name, specs)
 
-    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
-        if not isinstance(net, MobileNet):
-            raise TypeError(f"{self.name}: expected a MobileNet, got {type(net).__name__}")
-        arch = self.arch(candidate)
-        return Subnet(self.plain_workload(arch), net.extract(arch))
+    def module_path(self, name: str) -> str:
+        block, _, part = super().module_path(name).rpartition(".")
+        return f"{block}.squeeze.{part}" if part in ("reduce", "excite") else super().module_path(name)
 
 
 def _mobilenet_v3(

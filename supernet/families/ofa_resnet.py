@@ -3,36 +3,20 @@
 Elastic are the input resolution, the residual convolution of the stem, the depth of each stage, the channels
 of the stem and of each stage, the middle channels of each block, and the number format of every convolution
 and of the classifier.
+
+The network is a ResNet50-D (He et al. 2019, arXiv:1812.01187): a stem of 3x3 convolutions instead of one of
+7x7, and shortcuts that average 2x2 pixels before their convolution instead of skipping three of four.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-
-import numpy as np
-from torch import nn
 
 from hw_profiles.graph.blocks import divisible
-from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.workload import Workload
-from supernet.families import choices
-from supernet.families import ofa_resnet_layers as layers
-from supernet.families.family import CostTerm, PeakTerm
-from supernet.families.mbconv import DEFAULT_FORMATS
-from supernet.families.ofa_resnet_layers import (
-    STEM,
-    Bottleneck,
-    ResNetArch,
-    Stage,
-    Stem,
-    StemSizes,
-    expanded_channels,
-)
-from supernet.families.ofa_resnet_net import OfaResNet
-from supernet.families.ofa_resnet_terms import cost_terms, peak_terms
-from supernet.formats.loading import QuantPolicy
-from supernet.graph.subnet import Subnet
-from supernet.space.space import Candidate, Choice, SearchSpace
+from hw_profiles.graph.builder import GraphBuilder
+from supernet.derive.choosing import Choose
+from supernet.families.choices import blocks, of_stage, precision, resolution
+from supernet.families.family import DEFAULT_FORMATS, Family
+from supernet.space.space import Choice
+from supernet.space.varying import elementwise
 
 RESOLUTIONS = tuple(range(128, 225, 16))
 PERCENTS = (20, 25, 35)  # middle channels of a block as a share of its output channels
@@ -41,11 +25,56 @@ STEM_WIDTHS = tuple(divisible(64 * multiplier) for multiplier in MULTIPLIERS)
 STEM_INNER = tuple(divisible(width // 2) for width in STEM_WIDTHS)  # the first two are equal
 STAGE_WIDTHS = (256, 512, 1024, 2048)
 BASE_DEPTHS, EXTRA_DEPTHS = (2, 2, 4, 2), (0, 1, 2)
+STEM = ("stem.in", "stem.middle", "stem.out")
+PARTS = ("conv1", "conv2", "conv3")  # of every block; the first of a stage also has a `shortcut`
 
 
 @dataclass(frozen=True)
-class OfaResNetFamily:
-    """The family: see `supernet.families.family.Family` for what its methods promise."""
+class Stem:
+    """What is elastic before the first stage.
+
+    Attributes:
+        inner: allowed channels of the first convolution and of the residual one behind it, ascending.
+        widths: allowed channels of the last convolution, ascending.
+    """
+
+    inner: tuple[int, ...]
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        widths: allowed output channels of its blocks, ascending, multiples of 8.
+        stride: stride of the first block.
+        depths: allowed numbers of blocks, ascending.
+    """
+
+    widths: tuple[int, ...]
+    stride: int
+    depths: tuple[int, ...]
+
+
+def parts(b: int) -> tuple[str, ...]:
+    """Return the convolutions of block `b` of a stage."""
+    return PARTS if b else (*PARTS, "shortcut")
+
+
+@elementwise
+def expanded_channels(width: int, percent: int) -> int:
+    """Return the channels between the 1x1 convolutions of a block of `width` channels.
+
+    >>> [expanded_channels(256, percent) for percent in (20, 25, 35)]
+    [48, 64, 88]
+    """
+    return divisible(round(width * percent / 100))
+
+
+@dataclass(frozen=True)
+class OfaResNetFamily(Family):
+    """Stem, stages of elastic bottlenecks, pooling, classifier."""
 
     name: str
     resolutions: tuple[int, ...]
@@ -56,108 +85,71 @@ class OfaResNetFamily:
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
 
-    # -- the space ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _space(self) -> SearchSpace:
+    def choices(self) -> list[Choice]:
         deep = (("stem.depth", (1,)),)
-        first, middle, last = (f"{name}.format" for name in STEM)
-        options = [
-            Choice("resolution", self.resolutions),
-            Choice("stem.depth", (0, 1)),  # residual convolutions
-            Choice("stem.inner", self.stem.inner, "pruning"),
-            Choice("stem.width", self.stem.widths, "pruning"),
-            Choice(first, self.formats, "precision"),
-            Choice(middle, self.formats, "precision", deep),
-            Choice(last, self.formats, "precision"),
+        first, middle, last = STEM
+        found = [
+            resolution(self.resolutions),
+            Choice("stem.depth", (0, 1), role="depth"),  # residual convolutions
+            Choice("stem.inner", self.stem.inner, "pruning", role="inner"),
+            Choice("stem.width", self.stem.widths, "pruning", role="width"),
+            precision(first, self.formats),
+            precision(middle, self.formats, deep),
+            precision(last, self.formats),
         ]
         for s, stage in enumerate(self.stages):
-            options += [Choice(f"s{s}.depth", stage.depths), Choice(f"s{s}.width", stage.widths, "pruning")]
-            for b in range(max(stage.depths)):
-                options += self._block_choices(s, b)
-        return SearchSpace(self.name, (*options, Choice("classifier.format", self.formats, "precision")))
+            found.append(of_stage(s, "depth", stage.depths))
+            found.append(of_stage(s, "width", stage.widths, "pruning"))
+            for block in blocks(s, stage.depths):
+                found.append(block("expand", self.percents, "pruning"))
+                found += [block.precision(part, self.formats) for part in parts(block.block)]
+        return [*found, precision("classifier", self.formats)]
 
-    def _block_choices(self, s: int, b: int) -> list[Choice]:
-        depths = self.stages[s].depths
-        deep_enough = tuple(depth for depth in depths if depth > b)
-        alive = () if b < min(depths) else ((f"s{s}.depth", deep_enough),)
-        names = [f"s{s}.b{b}.{part}.format" for part in layers.parts(b)]
-        return [
-            Choice(f"s{s}.b{b}.expand", self.percents, "pruning", alive),
-            *(Choice(name, self.formats, "precision", alive) for name in names),
-        ]
+    def build(self, net: GraphBuilder, choose: Choose) -> None:
+        x = self._append_stem(net, choose)
+        for s, stage in enumerate(self.stages):
 
-    def space(self) -> SearchSpace:
-        return self._space
+            def block(entry: int, b: int, s: int = s, stage: Stage = stage) -> int:
+                return append_block(net, choose, entry, s, b, 1 if b else stage.stride)
 
-    def arch(self, candidate: Candidate) -> ResNetArch:
-        chosen = {
-            name: int(option)
-            for name, option in self._space.decode(candidate).items()
-            if not name.endswith(".format")
-        }
-        stem = StemSizes(chosen["stem.inner"], chosen["stem.width"], chosen["stem.depth"] > 0)
-        blocks = []
-        for s in range(len(self.stages)):
-            width = chosen[f"s{s}.width"]
-            percents = [chosen[f"s{s}.b{b}.expand"] for b in range(chosen[f"s{s}.depth"])]
-            blocks.append(tuple(Bottleneck(width, expanded_channels(width, each)) for each in percents))
-        return ResNetArch(chosen["resolution"], stem, tuple(blocks))
-
-    def policy(self, candidate: Candidate) -> QuantPolicy:
-        return choices.policy(self._space, candidate)
-
-    def resolution(self, candidate: Candidate) -> int:
-        return self.arch(candidate).resolution
-
-    def corners(self) -> Mapping[str, Candidate]:
-        return choices.corners(self._space, self.formats)
-
-    # -- cost --------------------------------------------------------------------------------------
-
-    def workload(self, candidate: Candidate) -> Workload:
-        return self._workload(self.arch(candidate), self.policy(candidate))
-
-    def plain_workload(self, arch: ResNetArch) -> Workload:
-        return self._workload(arch, {})
-
-    def _workload(self, arch: ResNetArch, policy: QuantPolicy) -> Workload:
-        def precision(name: str) -> str:
-            return str(policy[name]) if name in policy else "fp32"
-
-        net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
-        x = layers.append_stem(net, arch.stem, [precision(name) for name in STEM])
-        for s, blocks in enumerate(arch.stages):
-            for b, block in enumerate(blocks):
-                formats = [precision(f"s{s}.b{b}.{part}") for part in layers.parts(b)]
-                stride = 1 if b else self.stages[s].stride
-                x = layers.append_block(net, x, f"s{s}.b{b}", block, stride, formats)
-        layers.append_tail(net, x, self.classes, precision("classifier"))
-        return net.build()
-
-    def terms(self) -> tuple[CostTerm, ...]:
-        return cost_terms(self._space, self.stages, self.in_channels, self.classes)
-
-    def peak_terms(self) -> tuple[PeakTerm, ...]:
-        return peak_terms(self._space, self.stages, self.in_channels, self.classes)
-
-    # -- networks ----------------------------------------------------------------------------------
-
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
-        return OfaResNet(
-            in_channels=self.in_channels,
-            stem=self.stem,
-            stages=self.stages,
-            percent=max(self.percents),
-            classes=self.classes,
-            rng=rng,
+            x = choose.repeat(choose(f"s{s}.depth"), x, block)
+        net.linear(
+            "classifier", net.global_pool("pool", x), self.classes, precision=choose.format("classifier")
         )
 
-    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
-        if not isinstance(net, OfaResNet):
-            raise TypeError(f"{self.name}: expected an OfaResNet, got {type(net).__name__}")
-        arch = self.arch(candidate)
-        return Subnet(self.plain_workload(arch), net.extract(arch))
+    def _append_stem(self, net: GraphBuilder, choose: Choose) -> int:
+        first, middle, last = STEM
+        inner, formats = choose("stem.inner"), choose.format
+
+        def deepened(x: int) -> int:
+            y = net.conv(middle, x, inner, kernel=3, activation="relu", precision=formats(middle))
+            return net.add("stem.add", y, x)
+
+        x = net.stem(first, net.input, inner, stride=2, activation="relu", precision=formats(first))
+        x = choose.when(choose("stem.depth") > 0, x, deepened)
+        width = choose("stem.width")
+        x = net.conv(last, x, width, kernel=3, activation="relu", precision=formats(last))
+        return net.max_pool("stem.pool", x, 3, 2)
+
+    def module_path(self, name: str) -> str:
+        return f"stem.{STEM.index(name)}" if name in STEM else super().module_path(name)
+
+
+def append_block(net: GraphBuilder, choose: Choose, entry: int, s: int, b: int, stride: int) -> int:
+    """Append a block that reads the tensor `entry`."""
+    name, width = f"s{s}.b{b}", choose(f"s{s}.width")
+    expanded = expanded_channels(width, choose(f"{name}.expand"))
+    conv1, conv2, conv3, convolved = (f"{name}.{part}" for part in (*PARTS, "shortcut"))
+    shortcut = entry
+    if b == 0:
+        if stride > 1:  # before any conversion, which then has fewer numbers to convert
+            shortcut = net.avg_pool(f"{name}.avgpool", shortcut, stride, stride)
+        shortcut = net.conv(convolved, shortcut, width, precision=choose.format(convolved))
+    x = net.conv(conv1, entry, expanded, activation="relu", precision=choose.format(conv1))
+    sizes = {"kernel": 3, "stride": stride}
+    x = net.conv(conv2, x, expanded, **sizes, activation="relu", precision=choose.format(conv2))
+    x = net.conv(conv3, x, width, precision=choose.format(conv3))
+    return net.add(f"{name}.add", x, shortcut, activation="relu")
 
 
 def ofa_resnet50(

@@ -16,10 +16,11 @@ from supernet.families.ofa_resnet import (
     BASE_DEPTHS,
     EXTRA_DEPTHS,
     MULTIPLIERS,
+    STEM,
     STEM_INNER,
     OfaResNetFamily,
+    parts,
 )
-from supernet.families.ofa_resnet_layers import STEM, parts
 from supernet.space.space import Candidate, Option
 
 BITS = {8: "int8", 32: "fp32"}

@@ -4,31 +4,174 @@ arXiv:2303.08308).
 Elastic are the input resolution, the depth and the width of each stage, the kernel and the middle channels of
 each block, and the number format of every convolution and of the classifier. `nas spaces design` chooses
 block types and windows for a device and writes the space as a file; `staged_file` reads it.
+
+All blocks of a stage are of one type, a chain of convolutions (`BLOCKS`). A block adds what it reads to what
+it gives where it is not the first of its stage, as shapes are equal there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar, Literal
 
-import numpy as np
-from torch import nn
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.graph.builder import DEPTHWISE, GraphBuilder, Precision
+from supernet.derive.choosing import Choose
+from supernet.families.choices import blocks, of_stage, precision, resolution
+from supernet.families.family import DEFAULT_FORMATS, Family
+from supernet.families.parts import append_stem, append_tail
+from supernet.space.space import Choice
+from supernet.space.varying import elementwise
 
-from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.workload import Workload
-from supernet.families import choices
-from supernet.families.family import CostTerm, PeakTerm
-from supernet.families.mbconv import DEFAULT_FORMATS
-from supernet.families.staged_layers import Ends, Sizes, Stage, StagedArch, append_block, middle_channels
-from supernet.families.staged_net import StagedNet
-from supernet.families.staged_terms import Whole
-from supernet.formats.loading import QuantPolicy
-from supernet.graph.subnet import Subnet
-from supernet.space.space import Candidate, Choice, SearchSpace
+Channels = Literal["entry", "middle", "out"]
 
 
 @dataclass(frozen=True)
-class StagedFamily:
-    """The family: see `supernet.families.family.Family` for what its methods promise."""
+class Part:
+    """One convolution of a block.
+
+    Attributes:
+        name: unique in the block.
+        gives: which of the block's channel counts.
+        spatial: whether it has the block's kernel; else its kernel is 1.
+        strided: whether it has the block's stride.
+        depthwise: one filter per channel.
+        activation: fused into it.
+    """
+
+    name: str
+    gives: Channels
+    spatial: bool = False
+    strided: bool = False
+    depthwise: bool = False
+    activation: str = "relu"
+
+
+@dataclass(frozen=True)
+class BlockType:
+    """A chain of convolutions.
+
+    Attributes:
+        parts: the last of them has no activation.
+        ends: activation of the block: of its sum, or of its last convolution where there is no sum.
+    """
+
+    parts: tuple[Part, ...]
+    ends: str = "none"
+
+    @property
+    def expands(self) -> bool:
+        """Whether it has channels in the middle to choose."""
+        return any(part.gives == "middle" for part in self.parts)
+
+
+BLOCKS: Mapping[str, BlockType] = {
+    "inverted": BlockType(  # Sandler et al. 2018, arXiv:1801.04381
+        (
+            Part("expand", "middle"),
+            Part("depthwise", "middle", spatial=True, strided=True, depthwise=True),
+            Part("project", "out", activation="none"),
+        )
+    ),
+    "fused": BlockType(  # Tan & Le 2021, arXiv:2104.00298, without squeeze-and-excitation
+        (Part("expand", "middle", spatial=True, strided=True), Part("project", "out", activation="none"))
+    ),
+    "bottleneck": BlockType(  # He et al. 2016, arXiv:1512.03385
+        (
+            Part("reduce", "middle"),
+            Part("conv", "middle", spatial=True, strided=True),
+            Part("restore", "out", activation="none"),
+        ),
+        ends="relu",
+    ),
+    "separable": BlockType(  # two depthwise-separable convolutions: Howard et al. 2017, arXiv:1704.04861
+        (
+            Part("depthwise1", "entry", spatial=True, strided=True, depthwise=True),
+            Part("pointwise1", "out"),
+            Part("depthwise2", "out", spatial=True, depthwise=True),
+            Part("pointwise2", "out", activation="none"),
+        ),
+        ends="relu",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its block type, and what is elastic in it.
+
+    Attributes:
+        block: one of `BLOCKS`.
+        widths: allowed output channels of all of its blocks, ascending, multiples of 8: the width window.
+        stride: of the first block.
+        depths: allowed numbers of blocks, ascending.
+        kernels: allowed kernels of a block, ascending and odd.
+        percents: allowed middle channels of a block as a share of its output channels; of a type without
+            middle channels they say nothing.
+    """
+
+    STRICT: ClassVar[bool] = True  # in a file of spaces, a mistyped field is no default
+
+    block: str
+    widths: tuple[int, ...]
+    stride: int
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...] = (3, 5)
+    percents: tuple[int, ...] = (100,)
+
+    @property
+    def type(self) -> BlockType:
+        """The chain of convolutions."""
+        return BLOCKS[self.block]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """One block: its output channels, those in its middle, and its kernel."""
+
+    width: int
+    expanded: int
+    kernel: int
+
+
+@elementwise
+def middle_channels(width: int, percent: int) -> int:
+    """Return the channels in the middle of a block of `width` channels.
+
+    >>> [middle_channels(24, percent) for percent in (50, 100, 300)]
+    [16, 24, 72]
+    """
+    return divisible(width * percent / 100)
+
+
+def append_block(
+    net: GraphBuilder,
+    entry: int,
+    name: str,
+    stage: Stage,
+    b: int,
+    sizes: Sizes,
+    formats: Sequence[Precision | str],
+) -> int:
+    """Append block `b` of a stage; `formats` are those of its parts."""
+    x, channels = entry, {"entry": net.shape(entry)[0], "middle": sizes.expanded, "out": sizes.width}
+    for part, fmt in zip(stage.type.parts, formats, strict=True):
+        ends = part is stage.type.parts[-1] and b == 0
+        x = net.conv(
+            f"{name}.{part.name}",
+            x,
+            channels[part.gives],
+            kernel=sizes.kernel if part.spatial else 1,
+            stride=stage.stride if part.strided and b == 0 else 1,
+            groups=DEPTHWISE if part.depthwise else 1,
+            activation=stage.type.ends if ends else part.activation,
+            precision=fmt,
+        )
+    return net.add(f"{name}.add", x, entry, activation=stage.type.ends, precision=formats[-1]) if b else x
+
+
+@dataclass(frozen=True)
+class StagedFamily(Family):
+    """Stem, stages of one block type each, a pointwise convolution, pooling, classifier."""
 
     name: str
     resolutions: tuple[int, ...]
@@ -40,103 +183,30 @@ class StagedFamily:
     formats: tuple[str, ...] = DEFAULT_FORMATS
     stem_stride: int = 2
 
-    @property
-    def ends(self) -> Ends:
-        """What comes before and after the stages."""
-        return Ends(self.stem_width, self.stem_stride, self.head_width, self.classes)
-
-    # -- the space ---------------------------------------------------------------------------------
-
-    @cached_property
-    def _space(self) -> SearchSpace:
-        found = [Choice("resolution", self.resolutions), Choice("stem.format", self.formats, "precision")]
+    def choices(self) -> list[Choice]:
+        found = [resolution(self.resolutions), precision("stem", self.formats)]
         for s, stage in enumerate(self.stages):
-            found += [Choice(f"s{s}.depth", stage.depths), Choice(f"s{s}.width", stage.widths, "pruning")]
-            for b in range(max(stage.depths)):
-                found += self._block_choices(s, b)
-        found += [Choice(f"{layer}.format", self.formats, "precision") for layer in ("head", "classifier")]
-        return SearchSpace(self.name, tuple(found))
+            found.append(of_stage(s, "depth", stage.depths))
+            found.append(of_stage(s, "width", stage.widths, "pruning"))
+            for block in blocks(s, stage.depths):
+                found.append(block("kernel", stage.kernels))
+                found += [block("expand", stage.percents, "pruning")] if stage.type.expands else []
+                found += [block.precision(part.name, self.formats) for part in stage.type.parts]
+        return [*found, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
 
-    def _block_choices(self, s: int, b: int) -> list[Choice]:
-        stage, block = self.stages[s], f"s{s}.b{b}"
-        deep_enough = tuple(depth for depth in stage.depths if depth > b)
-        alive = () if b < min(stage.depths) else ((f"s{s}.depth", deep_enough),)
-        middle = [Choice(f"{block}.expand", stage.percents, "pruning", alive)] if stage.type.expands else []
-        names = [f"{block}.{part.name}.format" for part in stage.type.parts]
-        return [
-            Choice(f"{block}.kernel", stage.kernels, "architecture", alive),
-            *middle,
-            *(Choice(name, self.formats, "precision", alive) for name in names),
-        ]
+    def build(self, net: GraphBuilder, choose: Choose) -> None:
+        x = append_stem(net, self.stem_width, self.stem_stride, choose.format)
+        for s, stage in enumerate(self.stages):
 
-    def space(self) -> SearchSpace:
-        return self._space
+            def block(entry: int, b: int, s: int = s, stage: Stage = stage) -> int:
+                name, width = f"s{s}.b{b}", choose(f"s{s}.width")
+                percent = choose(f"{name}.expand") if stage.type.expands else 100
+                sizes = Sizes(width, middle_channels(width, percent), choose(f"{name}.kernel"))
+                formats = [choose.format(f"{name}.{part.name}") for part in stage.type.parts]
+                return append_block(net, entry, name, stage, b, sizes, formats)
 
-    def arch(self, candidate: Candidate) -> StagedArch:
-        chosen = {
-            name: int(option)
-            for name, option in self._space.decode(candidate).items()
-            if not name.endswith(".format")
-        }
-        stages = []
-        for s in range(len(self.stages)):
-            width, blocks = chosen[f"s{s}.width"], [f"s{s}.b{b}" for b in range(chosen[f"s{s}.depth"])]
-            middle = [middle_channels(width, chosen.get(f"{block}.expand", 100)) for block in blocks]
-            kernels = [chosen[f"{block}.kernel"] for block in blocks]
-            stages.append(tuple(Sizes(width, m, k) for m, k in zip(middle, kernels, strict=True)))
-        return StagedArch(chosen["resolution"], tuple(stages))
-
-    def policy(self, candidate: Candidate) -> QuantPolicy:
-        return choices.policy(self._space, candidate)
-
-    def resolution(self, candidate: Candidate) -> int:
-        return self.arch(candidate).resolution
-
-    def corners(self) -> Mapping[str, Candidate]:
-        return choices.corners(self._space, self.formats)
-
-    # -- cost --------------------------------------------------------------------------------------
-
-    def workload(self, candidate: Candidate) -> Workload:
-        return self._workload(self.arch(candidate), self.policy(candidate))
-
-    def plain_workload(self, arch: StagedArch) -> Workload:
-        return self._workload(arch, {})
-
-    def _workload(self, arch: StagedArch, policy: QuantPolicy) -> Workload:
-        def precision(name: str) -> str:
-            return str(policy[name]) if name in policy else "fp32"
-
-        net = WorkloadBuilder((self.in_channels, arch.resolution, arch.resolution))
-        x = self.ends.append_stem(net, precision("stem"))
-        for s, (stage, blocks) in enumerate(zip(self.stages, arch.stages, strict=True)):
-            for b, sizes in enumerate(blocks):
-                name = f"s{s}.b{b}"
-                formats = [precision(f"{name}.{part.name}") for part in stage.type.parts]
-                x = append_block(net, x, name, stage, sizes, b, formats)
-        self.ends.append_tail(net, x, precision("head"), precision("classifier"))
-        return net.build()
-
-    def terms(self) -> tuple[CostTerm, ...]:
-        return self._whole.cost_terms()
-
-    def peak_terms(self) -> tuple[PeakTerm, ...]:
-        return self._whole.peak_terms()
-
-    @property
-    def _whole(self) -> Whole:
-        return Whole(self._space, self.ends, self.stages, self.in_channels)
-
-    # -- networks ----------------------------------------------------------------------------------
-
-    def supernet(self, *, rng: np.random.Generator) -> nn.Module:
-        return StagedNet(in_channels=self.in_channels, ends=self.ends, stages=self.stages, rng=rng)
-
-    def extract(self, net: nn.Module, candidate: Candidate) -> Subnet:
-        if not isinstance(net, StagedNet):
-            raise TypeError(f"{self.name}: expected a StagedNet, got {type(net).__name__}")
-        arch = self.arch(candidate)
-        return Subnet(self.plain_workload(arch), net.extract(arch))
+            x = choose.repeat(choose(f"s{s}.depth"), x, block)
+        append_tail(net, x, self.head_width, self.classes, choose.format)
 
 
 def digits_staged(

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
-from supernet.families.mbconv import DEFAULT_FORMATS
-from supernet.families.staged import StagedFamily
-from supernet.families.staged_layers import BLOCKS, Stage
+from supernet.families.family import DEFAULT_FORMATS
+from supernet.families.staged import BLOCKS, Stage, StagedFamily
 
 SCHEMA = "space/1"
 MOST = 10_000  # channels, percent

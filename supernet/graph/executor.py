@@ -228,6 +228,17 @@ def batch_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
     return y if norm is None else F.batch_norm(y, None, None, *_affine(norm, y), True, 0.0, norm.eps)
 
 
+def running_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
+    """A layer whose batch norm takes the first channels of its running mean and variance."""
+    y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
+    if norm is None:
+        return y
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    running = norm.running_mean[: y.shape[1]], norm.running_var[: y.shape[1]]
+    return F.batch_norm(y, *running, *_affine(norm, y), False, 0.0, norm.eps)
+
+
 def folded(quantizers: Quantizers, statistics: Statistics) -> Compute:
     """Layers whose batch norm is folded into weight and bias, as on a device."""
 

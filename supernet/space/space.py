@@ -37,12 +37,19 @@ class Choice:
         active_if: conditions that must all hold: (name of an earlier choice, the options of it for which
             this one is alive).
             A condition also needs that earlier choice itself to be active.
+        role: what is chosen: resolution, depth, width, kernel, expansion, format... A `format` is the number
+            format of a layer, as `parse_precision` reads it.
+        stage, block: where in the network, counted from 0; None for what is not in a stage, or concerns all
+            blocks of it. These three say what a choice means; they are no part of a space's identity.
     """
 
     name: str
     options: tuple[Option, ...]
     kind: Kind = "architecture"
     active_if: tuple[tuple[str, tuple[Option, ...]], ...] = ()
+    role: str = ""
+    stage: int | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
+from supernet.derive.network import ElasticNet
 from supernet.train.checkpoint import Weights, content_hash
 from supernet.train.config import NONE as NONE
 from supernet.zoo import PREFIX, shipped
@@ -75,7 +76,7 @@ def start_from(net: nn.Module, weights: Weights, classes: Sequence[str], *, orig
     notes = []
     if weights.unfinished:
         notes.append(f"its training was stopped {weights.unfinished} steps before its end")
-    stem = next(iter(wanted))
+    stem = f"{_ends(net)[0]}.weight"
     if stem in found and _sees_colours(found[stem], wanted[stem]):
         found[stem] = found[stem].sum(dim=1, keepdim=True)
         notes.append("it was trained on colour images: grey counts as three equal channels")
@@ -94,10 +95,16 @@ def _sees_colours(found: Tensor, wanted: Tensor) -> bool:
     return wanted.ndim == 4 and wanted.shape[1] == 1 and tuple(found.shape) == grey
 
 
+def _ends(net: nn.Module) -> tuple[str, str]:
+    """Return the paths of the layer that reads the image and of the one that gives the logits."""
+    if isinstance(net, ElasticNet):
+        return net.ends
+    raise TypeError(f"{type(net).__name__} is no supernet of a family")
+
+
 def _classifier(net: nn.Module) -> tuple[str, ...]:
-    """Tensors of the module that was defined last: it gives the logits."""
-    last = list(net.state_dict())[-1].rpartition(".")[0]
-    return tuple(name for name in net.state_dict() if name.rpartition(".")[0] == last)
+    """Return the names of the tensors of the layer that gives the logits."""
+    return tuple(name for name in net.state_dict() if name.rpartition(".")[0] == _ends(net)[1])
 
 
 def _other_classes(

@@ -104,7 +104,7 @@ def test_is_what_was_asked_for(each_family: Family) -> None:
 def test_its_peak_terms_give_the_memory_of_its_workloads(each_family: Family) -> None:
     chosen = candidates(each_family, 40)
     genomes = np.array([candidate.genes for candidate in chosen], np.int16)
-    found = compile_peak(each_family.space(), each_family.peak_terms(), peak_bytes)(genomes)
+    found = compile_peak(each_family.space(), each_family.peak_terms())(genomes)
     np.testing.assert_array_equal(found, [peak_bytes(each_family.workload(c)) for c in chosen])
 
 

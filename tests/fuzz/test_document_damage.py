@@ -36,8 +36,8 @@ from nas.stages.quality import print_quality
 from nas.stages.sample import in_words
 from predictors.assessment.learning_curve import CurvePoint
 from supernet.families.family import load_family
+from supernet.families.staged import Stage
 from supernet.families.staged_file import StagedSpace, load_space, save_space
-from supernet.families.staged_layers import Stage
 from tests.fuzz.mutations import (
     Attempt,
     attempt,

@@ -11,8 +11,7 @@ import torch
 
 from nas.cli.main import main
 from supernet.families.family import FAMILIES, Family, load_family
-from supernet.families.ofa_mobile import MobileFamily
-from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
+from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage
 from supernet.train.checkpoint import load_weights
 from supernet.train.loop import load_supernet
 from supernet.zoo.ofa_checkpoint import ORIGINAL_NAMES

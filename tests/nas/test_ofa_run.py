@@ -10,8 +10,7 @@ import torch
 from hw_profiles.graph.layer import parse_key
 from nas.cli.main import main
 from supernet.families.family import FAMILIES, load_family
-from supernet.families.ofa_mobile import MobileFamily
-from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
+from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage
 from supernet.zoo.ofa_checkpoint import ORIGINAL_NAMES
 
 pytestmark = pytest.mark.slow

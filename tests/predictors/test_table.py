@@ -83,7 +83,7 @@ def test_equals_the_sum_in_any_small_family(family: MBConvFamily, seed: int) -> 
 def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) -> None:
     family = load_family(name, in_channels=3, classes=10, formats=formats)
     genomes = family.space().sample(60, rng=np.random.default_rng(0))
-    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    found = compile_peak(family.space(), family.peak_terms())(genomes)
     np.testing.assert_array_equal(found, peaks(family, genomes))
     assert np.unique(found).size > 20
 
@@ -92,7 +92,7 @@ def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) ->
 def test_equals_the_peak_in_other_formats(formats: tuple[str, ...]) -> None:
     family = load_family("digits-mbconv", in_channels=3, classes=10, formats=formats)
     genomes = family.space().sample(60, rng=np.random.default_rng(0))
-    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    found = compile_peak(family.space(), family.peak_terms())(genomes)
     np.testing.assert_array_equal(found, peaks(family, genomes))
 
 
@@ -100,13 +100,13 @@ def test_equals_the_peak_in_other_formats(formats: tuple[str, ...]) -> None:
 @given(family=small_families(), seed=st.integers(0, 99))
 def test_equals_the_peak_in_any_small_family(family: MBConvFamily, seed: int) -> None:
     genomes = family.space().sample(8, rng=np.random.default_rng(seed))
-    found = compile_peak(family.space(), family.peak_terms(), peak_bytes)(genomes)
+    found = compile_peak(family.space(), family.peak_terms())(genomes)
     np.testing.assert_array_equal(found, peaks(family, genomes))
 
 
 def test_a_term_of_too_many_genes_is_refused() -> None:
     space = load_family("digits-mbconv", in_channels=1, classes=10).space()
-    everything = CostTerm(tuple(range(len(space.choices))), lambda genes: ())
+    everything = CostTerm(tuple(range(len(space.choices))), ())
     with pytest.raises(ValueError, match="split it into terms of fewer genes"):
         compile_table(space, [everything], (macs,))
 
@@ -114,7 +114,7 @@ def test_a_term_of_too_many_genes_is_refused() -> None:
 def test_rows_do_not_depend_on_the_chunk_they_fall_in(monkeypatch: pytest.MonkeyPatch) -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
     costs = compile_table(family.space(), family.terms(), COSTS)
-    memory = compile_peak(family.space(), family.peak_terms(), peak_bytes)
+    memory = compile_peak(family.space(), family.peak_terms())
     genomes = family.space().sample(21, rng=np.random.default_rng(1))
     whole, peak = costs(genomes), memory(genomes)
     monkeypatch.setattr(table, "CHUNK", 7)
@@ -129,7 +129,7 @@ def test_a_table_without_costs_or_terms_is_empty() -> None:
     genomes = family.space().sample(3, rng=np.random.default_rng(0))
     assert compile_table(family.space(), family.terms(), ())(genomes).shape == (3, 0)
     np.testing.assert_array_equal(compile_table(family.space(), (), (macs,))(genomes), np.zeros((3, 1)))
-    np.testing.assert_array_equal(compile_peak(family.space(), (), peak_bytes)(genomes), np.zeros(3))
+    np.testing.assert_array_equal(compile_peak(family.space(), ())(genomes), np.zeros(3))
 
 
 def test_distinct_layers_are_those_of_all_networks() -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.family import FAMILIES, load_family
-from supernet.families.mbconv import PARTS, Block, MBConvArch, MBConvFamily, Stage
+from supernet.families.mbconv import PARTS, MBConvFamily, Stage
 from supernet.space.space import Candidate
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "families.json").read_text())
@@ -59,8 +60,7 @@ def test_an_architecture_is_what_its_genes_name(each_family: MBConvFamily) -> No
         ]
         for s, blocks in enumerate(arch.stages):
             for b, block in enumerate(blocks):
-                assert block.kernel == decisions[f"s{s}.b{b}.kernel"]
-                assert block.expanded == decisions[f"s{s}.b{b}.expanded"]
+                assert block == {role: decisions[f"s{s}.b{b}.{role}"] for role in ("kernel", "expanded")}
 
 
 def test_a_policy_names_exactly_the_weighted_layers(each_family: MBConvFamily) -> None:
@@ -81,8 +81,8 @@ def test_a_workload_has_the_layers_of_the_architecture(each_family: MBConvFamily
         for s, blocks in enumerate(arch.stages):
             for b, block in enumerate(blocks):
                 expand, depthwise, project = (layers[f"s{s}.b{b}.{part}"] for part in PARTS)
-                assert expand.out_channels == depthwise.groups == project.in_shape[0] == block.expanded
-                assert (expand.kernel, depthwise.kernel, project.kernel) == (1, block.kernel, 1)
+                assert expand.out_channels == depthwise.groups == project.in_shape[0] == block["expanded"]
+                assert (expand.kernel, depthwise.kernel, project.kernel) == (1, block["kernel"], 1)
                 assert depthwise.stride == (each_family.stages[s].stride if b == 0 else 1)
                 assert project.out_channels == each_family.stages[s].width
         depths = Counter(name.split(".b")[0] for name in layers if name.endswith(".project"))
@@ -181,11 +181,11 @@ def test_macs_and_parameters_equal_those_of_the_extracted_modules(each_family: M
 def test_a_stage_of_another_width_or_stride_has_no_shortcut() -> None:
     stages = (Stage(8, 1, (2,), (8,), (3,)), Stage(16, 1, (2,), (8,), (3,)), Stage(16, 2, (2,), (8,), (3,)))
     family = MBConvFamily("shortcuts", (8,), 8, stages, 16, 1, 4)
-    arch = MBConvArch(8, ((Block(3, 8),) * 2,) * 3)
-    sums = [name for name in family.plain_workload(arch).names if name.endswith(".add")]
+    work = family.workload(family.corners()["smallest/fp32"])
+    sums = [name for name in work.names if name.endswith(".add")]
     assert sums == ["s0.b0.add", "s0.b1.add", "s1.b1.add", "s2.b1.add"]
 
 
 def test_another_network_cannot_be_extracted_from(family: MBConvFamily) -> None:
-    with pytest.raises(TypeError, match="expected an MBConvNet, got Linear"):
+    with pytest.raises(TrilobitError, match=r"Linear .* needs a method layer\(name\)"):
         family.extract(nn.Linear(1, 1), family.corners()["smallest/fp32"])

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from supernet.families.family import FAMILIES, load_family
-from supernet.families.ofa_mobile import MobileFamily
-from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
+from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage
 from supernet.families.ofa_mobile_names import mobilenet_v3, proxyless
 from supernet.zoo import ofa_checkpoint
 from supernet.zoo.ofa_checkpoint import Fit, Imported, import_original, plain_name, read_tensors

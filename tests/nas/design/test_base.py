@@ -9,6 +9,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from nas.design.base import Base, SubStage, base_of, draw_sub_stages, ends_workloads, stage_workload
 from supernet.families.family import load_family
+from supernet.families.staged import Sizes, middle_channels
 
 TYPES = ("inverted", "fused", "separable")
 
@@ -60,9 +61,11 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
         arch, expected = family.arch(candidate), Counter(family.workload(candidate).layers)
         parts, width = Counter[object](), base.stem_width
         for s, blocks in enumerate(arch.stages):
-            part = SubStage(s, family.stages[s].block, 0, 28, width, blocks)
+            out = int(arch.options[f"s{s}.width"])
+            sizes = [Sizes(out, middle_channels(out, b.get("expand", 100)), b["kernel"]) for b in blocks]
+            part = SubStage(s, family.stages[s].block, 0, 28, width, tuple(sizes))
             parts.update(stage_workload(base, part, "int8", found="int8").layers)
-            width = blocks[0].width
+            width = out
         for work in ends_workloads(base, 28, in_channels=1, classes=10, fmt="int8"):
             parts.update(work.layers)
         assert parts == expected

@@ -116,7 +116,7 @@ class Fp32:
             with torch.no_grad():
                 together = torch.cat((lesson.judged_given, seen))
                 alone.train()  # the batch's own statistics: nearly those of the images learned from
-                y = alone(together, part.in_width, part.blocks)[: PRACTICE.judged]
+                y = alone(together, part)[: PRACTICE.judged]
                 found.append(float(noise_to_signal(y, lesson.judged_wanted)))
         return found
 

@@ -12,8 +12,7 @@ from hw_profiles.graph.workload import single
 from hw_profiles.runtimes.ort.runtime import expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
 from supernet.families.family import load_family
-from supernet.families.ofa_mobile import MobileFamily
-from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage
+from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage
 from supernet.graph.quantized_graph import Network
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate

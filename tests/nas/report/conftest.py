@@ -63,7 +63,7 @@ def entry(family: Family, candidate: Candidate, rng: np.random.Generator, *, lay
     accuracy = 0.985 - 0.5 * np.exp(-sum(map(macs, work.layers)) / 1.5e5) ** 0.5 - 0.004 * low
     latency, size = network_s(work), network_bytes(work)
     metric_noise, latency_noise = rng.normal(0, 0.004), rng.normal(0, 0.02)
-    stages = [[{"kernel": b.kernel, "expanded": b.expanded} for b in stage] for stage in arch.stages]
+    stages = [[dict(b) for b in stage] for stage in arch.stages]
     document = {
         "id": candidate.id,
         "genes": list(candidate.genes),

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.blocks import block_convolutions
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.graph.lowering import lower
 from hw_profiles.profiles.published_tables import read_table
 from predictors.table import compile_table
-from supernet.families.family import load_family
-from supernet.families.mbconv_layers import Block
-from supernet.families.ofa_mobile import MobileArch, MobileFamily
-from supernet.families.ofa_mobile_layers import MobileLayers, MobileStage, chain, trained_parameters
+from supernet.families.family import Architecture, load_family
+from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage, expanded_channels
 from supernet.space.space import SearchSpace
 from tests.published_data import DataFile
 
@@ -63,14 +63,16 @@ class Reference:
     layers: MobileLayers
     eps: float
 
-    def __call__(self, x: Tensor, arch: MobileArch) -> Tensor:
+    def __call__(self, x: Tensor, arch: Architecture) -> Tensor:
         layers, outer = self.layers, CURVES[self.layers.activation]
         x = outer(self.normed("stem", F.conv2d(x, self.state["stem.weight"], stride=2, padding=1)))
         first = MobileStage(layers.first_width, 1, layers.first_activation)
-        x = self.block("first", x, Block(3, layers.stem_width), first, 1)
+        x = self.block("first", x, 3, layers.stem_width, first, 1)
         for s, (stage, blocks) in enumerate(zip(layers.stages, arch.stages, strict=True)):
             for b, sizes in enumerate(blocks):
-                x = self.block(f"stages.{s}.{b}", x, sizes, stage, stage.stride if b == 0 else 1)
+                expanded = expanded_channels(x.shape[1], sizes["expand"])
+                stride = stage.stride if b == 0 else 1
+                x = self.block(f"stages.{s}.{b}", x, sizes["kernel"], expanded, stage, stride)
         x = outer(self.normed("head", self.pointwise("head", x, layers.head_width))).flatten(2).mean(2)
         if layers.mix_width:
             x = outer(x @ self.state["mix.weight"][:, :, 0, 0].T)
@@ -106,12 +108,14 @@ class Reference:
         gate = (gate + self.state[f"{name}.excite.bias"][:channels] + 3).clamp(0, 6) / 6
         return x * gate[:, :, None, None]
 
-    def block(self, name: str, x: Tensor, sizes: Block, stage: MobileStage, stride: int) -> Tensor:
+    def block(
+        self, name: str, x: Tensor, kernel: int, expanded: int, stage: MobileStage, stride: int
+    ) -> Tensor:
         act, y = CURVES[stage.activation], x
         if f"{name}.expand.weight" in self.state:
-            y = act(self.normed(f"{name}.expand", self.pointwise(f"{name}.expand", y, sizes.expanded)))
-        filters = self.kernel(f"{name}.depthwise", sizes.kernel, sizes.expanded)
-        y = F.conv2d(y, filters, stride=stride, padding=sizes.kernel // 2, groups=sizes.expanded)
+            y = act(self.normed(f"{name}.expand", self.pointwise(f"{name}.expand", y, expanded)))
+        filters = self.kernel(f"{name}.depthwise", kernel, expanded)
+        y = F.conv2d(y, filters, stride=stride, padding=kernel // 2, groups=expanded)
         y = act(self.normed(f"{name}.depthwise", y))
         y = self.excited(f"{name}.squeeze", y) if stage.squeeze else y
         y = self.normed(f"{name}.project", self.pointwise(f"{name}.project", y, stage.width))
@@ -135,7 +139,7 @@ def test_networks_compute_what_the_papers_say(layers: MobileLayers, eps: float) 
 def test_kernels_are_what_the_matrices_make_of_them() -> None:
     tiny = family(TINY)
     net = randomised(tiny.supernet(rng=np.random.default_rng(0)))
-    depthwise = net.stages[0][0].depthwise
+    depthwise = net.layer("s0.b0.depthwise")
     matrices = depthwise.transforms
     centre = depthwise.weight[:8, :, 1:-1, 1:-1].flatten(1) @ matrices["5"].T
     five = depthwise.sliced_weight(8, 8, 5)
@@ -148,11 +152,34 @@ def test_kernels_are_what_the_matrices_make_of_them() -> None:
 
 def test_new_networks_begin_with_plain_centre_crops() -> None:
     net = family(TINY).supernet(rng=np.random.default_rng(0))
-    depthwise = net.stages[0][0].depthwise
+    depthwise = net.layer("s0.b0.depthwise")
     for kernel in (3, 5, 7):
         edge = (7 - kernel) // 2
         crop = depthwise.weight[:, :, edge : 7 - edge, edge : 7 - edge]
         assert torch.equal(depthwise.sliced_weight(64, len(depthwise.weight), kernel), crop)
+
+
+def trained_parameters(layer: LayerSpec) -> int:
+    """Numbers that training sets in one unit, as publications of these networks count them: weights, two for
+    each channel of a batch norm, biases only of squeeze-and-excitation and of the classifier.
+    """
+    if layer.op == "linear":
+        return layer.out_channels * (layer.in_shape[0] + 1)
+    if layer.op == "mbconv":
+        return sum(
+            _weights(part) + part.out_channels * (1 if name in ("reduce", "excite") else 2)
+            for name, part in block_convolutions(layer).items()
+        )
+    if layer.op not in ("stem", "conv"):
+        return 0
+    pooled = layer.in_shape[1:] == (1, 1)  # the mix, a convolution without batch norm and bias
+    return _weights(layer) + (0 if pooled else 2 * layer.out_channels)
+
+
+def _weights(layer: LayerSpec) -> int:
+    """Of a convolution: its multiply-adds at one position."""
+    _, height, width = layer.out_shape
+    return macs(layer) // (height * width)
 
 
 # -- the published spaces ------------------------------------------------
@@ -237,10 +264,11 @@ def test_the_published_table_prices_every_unit_at_its_resolutions(data_file: Dat
     table = read_table(data_file("ofa/note10_latency_lut.json"))
     mobile = load_family("ofa-mbv3-w1.2", in_channels=3, classes=1000, formats=("fp32",))
     space, seen = mobile.space(), set[Layer]()
+    column = space.columns["resolution"]
     for genome in space.sample(200, rng=np.random.default_rng(0)):
-        arch = mobile.arch(space.candidate(genome))
-        resolution = (160, 176, 192, 208, 224)[arch.resolution % 5]
-        seen |= {*mobile.plain_workload(MobileArch(resolution, arch.stages)).layers}
+        resolution = (160, 176, 192, 208, 224)[int(genome[column]) % 5]
+        genome[column] = space.choices[column].options.index(resolution)
+        seen |= {*mobile.workload(space.candidate(genome)).layers}
     coverage = table.coverage(seen)
     assert not coverage.missing
     assert not coverage.interpolated
@@ -271,14 +299,6 @@ def test_units_in_mixed_formats_are_joined_by_conversions() -> None:
     }
 
 
-def test_a_chain_goes_from_one_integer_format_to_another_through_fp32() -> None:
-    units = {
-        fmt: LayerSpec("conv", (8, 4, 4), 8, weight_format=fmt, activation_format=fmt)
-        for fmt in ("int8", "int6")
-    }
-    assert chain(units, "int8").names == ("int8", "int8.dequantize", "int8.quantize", "int6")
-
-
 def test_layers_of_an_extracted_network_are_those_of_its_lowered_workload() -> None:
     tiny = family(TINY)
     net = tiny.supernet(rng=np.random.default_rng(0))
@@ -295,5 +315,5 @@ def test_layers_of_an_extracted_network_are_those_of_its_lowered_workload() -> N
 
 def test_another_familys_network_is_refused() -> None:
     tiny = family(TINY)
-    with pytest.raises(TypeError, match="expected a MobileNet, got Linear"):
+    with pytest.raises(TrilobitError, match=r"Linear .* needs a method layer\(name\)"):
         tiny.extract(nn.Linear(1, 1), tiny.corners()["smallest/fp32"])

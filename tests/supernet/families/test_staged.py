@@ -18,9 +18,8 @@ from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload
 from predictors.table import compile_peak
 from supernet.families.family import load_family
-from supernet.families.staged import StagedFamily, digits_staged
+from supernet.families.staged import BLOCKS, Stage, StagedFamily, digits_staged
 from supernet.families.staged_file import StagedSpace, load_space, save_space
-from supernet.families.staged_layers import BLOCKS, Stage
 
 FORMATS = ("fp32", "int8", "int4")
 
@@ -43,10 +42,7 @@ def test_cost_terms_hold_the_layers_of_every_workload(family: StagedFamily) -> N
     genomes = [*(c.genes for c in family.corners().values()), *found.sample(60, rng=np.random.default_rng(0))]
     for genome in genomes:
         candidate = found.candidate(np.asarray(genome, np.int16))
-        genes = candidate.genes
-        layers = [
-            layer for term in terms for layer in term.layers(tuple(genes[column] for column in term.columns))
-        ]
+        layers = [layer for term in terms for layer in term.at(candidate.genes)]
         assert Counter(layers) == Counter(family.workload(candidate).layers)
 
 
@@ -73,13 +69,12 @@ def test_terms_are_right_for_any_stages(found: list[Stage], seed: int, stem_stri
     any_family = built.family(in_channels=3, classes=5, formats=FORMATS)
     searched = any_family.space()
     genomes = searched.sample(8, rng=np.random.default_rng(seed))
-    peaks = compile_peak(searched, any_family.peak_terms(), peak_bytes)(genomes)
+    peaks = compile_peak(searched, any_family.peak_terms())(genomes)
     terms = any_family.terms()
     for genome, peak in zip(genomes, peaks, strict=True):
         candidate = searched.candidate(genome)
         work = any_family.workload(candidate)
-        genes = candidate.genes
-        layers = [layer for term in terms for layer in term.layers(tuple(genes[c] for c in term.columns))]
+        layers = [layer for term in terms for layer in term.at(candidate.genes)]
         assert Counter(layers) == Counter(work.layers)
         assert peak == peak_bytes(work)
 
@@ -127,8 +122,10 @@ def test_an_activation_follows_the_sum_or_where_there_is_none_the_last_convoluti
 def test_blocks_with_a_sum_start_as_its_shortcut() -> None:
     family = space().family(in_channels=1, classes=10)
     net = family.supernet(rng=np.random.default_rng(0)).train()
-    largest = family.arch(family.corners()["largest/fp32"])
-    shallow = replace(largest, stages=tuple(blocks[:1] for blocks in largest.stages))
+    searched, candidate = family.space(), family.corners()["largest/fp32"]
+    genes = np.array(candidate.genes, np.int16)
+    genes[[searched.columns[name] for name in searched.columns if name.endswith(".depth")]] = 0
+    largest, shallow = (family.arch(one) for one in (candidate, searched.candidate(genes)))
     x = torch.randn(4, 1, 14, 14, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(net(x, largest), net(x, shallow))
 
