@@ -114,7 +114,7 @@ def compile_table(
         for layers in term.layers:
             known = [[sum(cost(layer) for layer in value) for cost in costs] for value in layers.values]
             total += np.array(known, np.float64).reshape(len(known), len(costs))[layers.on(term.columns)]
-        values.append(total.reshape(-1, len(costs)))
+        values.append(total.reshape(math.prod(sizes.tolist()), len(costs)))
     return CostTable(positions, np.concatenate(values))
 
 
