@@ -14,6 +14,7 @@ from torch import nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import GraphBuilder
+from hw_profiles.graph.counts import params
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
@@ -162,7 +163,7 @@ class Family(ABC):
         return {
             name: Precision(layer.weight_format, layer.activation_format)
             for name, layer in zip(work.names, work.layers, strict=True)
-            if layer.operation.weighted
+            if params(layer)
         }
 
     # -- cost --------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def test_a_tensor_is_converted_where_its_reader_is_of_another_width() -> None:
         for layer, sources in zip(work.layers, work.inputs, strict=True):
             if layer.kind == "quantize" and sources[0] >= 0:
                 before = work.layers[sources[0]]  # integers change their width through fp32
-                assert before.op == "dequantize"
+                assert before.kind == "dequantize"
                 assert before.activation_format != layer.activation_format
             kinds[layer.kind] += 1
     assert min(kinds[op] for op in ("add", "add_converted", "quantize", "dequantize")) > 0

@@ -163,14 +163,14 @@ def trained_parameters(layer: LayerSpec) -> int:
     """Numbers that training sets in one unit, as publications of these networks count them: weights, two for
     each channel of a batch norm, biases only of squeeze-and-excitation and of the classifier.
     """
-    if layer.op == "linear":
+    if layer.kind == "linear":
         return layer.out_channels * (layer.in_shape[0] + 1)
-    if layer.op == "mbconv":
+    if layer.kind == "mbconv":
         return sum(
             _weights(part) + part.out_channels * (1 if name in ("reduce", "excite") else 2)
             for name, part in block_convolutions(layer).items()
         )
-    if layer.op not in ("stem", "conv"):
+    if layer.kind not in ("stem", "conv"):
         return 0
     pooled = layer.in_shape[1:] == (1, 1)  # the mix, a convolution without batch norm and bias
     return _weights(layer) + (0 if pooled else 2 * layer.out_channels)
