@@ -5,10 +5,14 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from hw_profiles.graph.ops import OPS
 from nas.cli.main import main
+from nas.emit.operations import NODES
+from supernet.graph.operations import TORCH
 
 RECIPES = sorted(p for p in (Path(__file__).parents[2] / "docs/recipes").glob("*.md") if p.stem != "README")
 BLOCKS = re.compile(r"```(python|toml|sh)\n(.*?)```", re.DOTALL)
@@ -18,11 +22,18 @@ LONGEST = 90  # lines: a recipe is at most a page
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of installed packages, from which nothing stays imported."""
+    """A folder of installed packages, from which nothing stays imported or registered."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
+    tables: list[dict[str, Any]] = [
+        cast("dict[str, Any]", t) for t in (OPS, TORCH.functions, NODES.functions)
+    ]
+    kept = [dict(table) for table in tables]
     yield tmp_path
+    for table, entries in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(entries)
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
