@@ -19,7 +19,7 @@ from tvm_vs_ort import instructions_of
 
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.reference.integer_sums import WIDEST_EXACT
 from hw_profiles.runtimes.plugin import host_runtime
@@ -159,9 +159,9 @@ def main() -> None:
         ]  # tunes, which may use every core
         found = [costs(forms, target) for forms in networks]
         with one_core():
-            pulse, times_s = Pulse(), []
+            reference, times_s = ReferenceWorkload(), []
             for forms in ready:
-                samples = interleaved(list(forms.values()), plan, pulse)
+                samples = interleaved(list(forms.values()), plan, reference)
                 medians = (float(np.median(each.seconds)) for each in samples)
                 times_s.append(dict(zip(forms, medians, strict=True)))
     measured = [*speed_rows(times_s, mega), *cost_rows(found)]

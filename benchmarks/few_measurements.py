@@ -179,7 +179,7 @@ def _row(task: str, share: float, metric: str, found: Mapping[str, Sequence[Mapp
 
 
 def _figures(truth: Truth, filled: DeviceProfile) -> dict[str, float]:
-    unsteady = set(truth.profile.unsteady())  # of which the truth is not known
+    unsteady = set(truth.profile.unreliable_layers())  # of which the truth is not known
     hidden = [layer for layer in truth.layers if layer not in filled.table and layer not in unsteady]
     true_s = np.array([truth.profile.cost_s(layer) for layer in hidden])
     error_s = np.array([filled.cost_s(layer) for layer in hidden]) - true_s

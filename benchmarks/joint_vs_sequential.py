@@ -37,7 +37,7 @@ from hw_profiles.graph.layer import FP32
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
-from hw_profiles.profiles.whole_networks import measure_patiently
+from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
 from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit
@@ -190,7 +190,7 @@ def test(
         right.append(_labels(run, network, model) == run.images.test.labels)
         print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
     plan = replace(run.plan, rounds=effort.timed, waiting_s=WAITING_S)
-    latencies = measure_patiently(run.backend, jobs, plan)
+    latencies = measure_within_budget(run.backend, jobs, plan)
     for latency in latencies:
         if latency.error is not None:
             raise RuntimeError(latency.error)

@@ -66,7 +66,7 @@ def main() -> None:
             profile, seconds = profiled(backend, plan, family)
             task = f"{family.name}, {task}"
             rows.append(Row(task, "profiling", "s", "lower", seconds, 0.0, target=targets.seconds))
-            rows.append(Row(task, "refused rows", "", "lower", len(profile.unsteady()), 0.0))
+            rows.append(Row(task, "refused rows", "", "lower", len(profile.unreliable_layers()), 0.0))
             profile = calibrated(backend, profile, family, arguments.quick)
             rows += error_rows(task, profile, targets)
             if targets is ORT:

@@ -23,7 +23,7 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.reference.integer_ops import random_network as random_numbers
 from hw_profiles.reference.integer_ops import run_network
@@ -156,7 +156,7 @@ def ratio_row(task: str, ours_s: np.ndarray, ort_s: np.ndarray, null_s: float) -
 
 
 def rows(
-    plan: MeasurePlan, shapes: Sequence[tuple[str, Layer]], pulse: Pulse, target: TvmTarget
+    plan: MeasurePlan, shapes: Sequence[tuple[str, Layer]], reference: ReferenceWorkload, target: TvmTarget
 ) -> list[Row]:
     """Measure all shapes, each in turns with ORT."""
     database = Database(default_database(), target)
@@ -172,7 +172,7 @@ def rows(
             if isinstance(unit, str):
                 raise RuntimeError(f"{layer.key()}: {unit}")
             runs = [ours(layer, unit, target, Path(folder) / f"{i}.so"), ort(ort_model(layer), plan), null]
-            measured = interleaved([[run] for run in runs], plan, pulse)
+            measured = interleaved([[run] for run in runs], plan, reference)
             samples = [1e6 * np.array(each.seconds) for each in measured]
             mine, theirs, nothing = (float(np.median(each)) for each in samples)
             ours_s[task], ort_s[task] = mine, theirs
@@ -217,7 +217,7 @@ def main() -> None:
     waiting_s = 0.2 if arguments.quick else 4.0
     with one_core():
         plan = MeasurePlan(rounds=rounds, waiting_s=waiting_s, clock="wall")
-        measured = rows(plan, shapes, Pulse(), target)
+        measured = rows(plan, shapes, ReferenceWorkload(), target)
         report("tvm_vs_ort", measured, arguments.json, instructions_of(target))
 
 

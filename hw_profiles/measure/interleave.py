@@ -1,8 +1,9 @@
-"""Timing functions in passes: one short window of each, again and again, until each has its quiet windows.
+"""Timing functions in passes: one short window of each, again and again, until each has its undisturbed
+windows.
 
 A core that shares its execution units (a hyper-thread, another virtual machine) runs 1.4 to 1.75x slower for
 stretches of 20 ms to minutes, in CPU time as in wall time, and not equally for all kinds of layers. A fixed
-reference computation, the pulse, tells such stretches: a window is quiet if the pulse took its usual time
+reference workload reveals such stretches: a window is undisturbed if that took its usual time
 before and after it. On a host that is quiet a quarter of the time, waiting for quiet beside each function
 finds hardly any; passes over all of them give each its share of every quiet stretch
 (docs/concepts/measuring.md).
@@ -18,17 +19,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hw_profiles.measure.host import load_average
-from hw_profiles.measure.measurement import FEWEST_QUIET, Clock, MeasurePlan, Samples
+from hw_profiles.measure.measurement import FEWEST_UNDISTURBED, Clock, MeasurePlan, Samples
 
 Timed = Callable[[int], float]  # runs so many times one after the other; gives the seconds of all together
-# Told after every pass: the share of the functions that have their quiet windows, whether it is waiting.
+# Told after every pass: the share of the functions that have their undisturbed windows, and whether it waits.
 Watch = Callable[[float, bool], None]
 
 # A 64 x 64 matrix product takes a few microseconds, fits the first-level cache and never starts threads.
-PULSE_SIZE = 64
-PULSE_RUNS = 3
+REFERENCE_SIZE = 64
+REFERENCE_RUNS = 3
 LEARNING_S = 1.0
-# The usual time is that of the pulse which this share of all seen are faster than, or this many: the fastest
+# The usual time is that of the run which this share of all seen are faster than, or this many: the fastest
 # itself may be a lucky one, and the first quiet moment shall tell after a long disturbance.
 FASTER_SHARE, FASTER = 0.005, 50
 FIRST_RUNS = 3  # allocate, and choose kernels
@@ -60,7 +61,7 @@ def timed(run: Callable[[], object], by: Clock) -> Timed:
 
 
 def _matrix_product() -> Timed:
-    a = np.random.default_rng(0).standard_normal((PULSE_SIZE, PULSE_SIZE), dtype=np.float32)
+    a = np.random.default_rng(0).standard_normal((REFERENCE_SIZE, REFERENCE_SIZE), dtype=np.float32)
     out = np.empty_like(a)
 
     def runs(count: int) -> float:
@@ -72,16 +73,16 @@ def _matrix_product() -> Timed:
     return runs
 
 
-class Pulse:
-    """The reference computation, and the time it takes on a quiet core, learnt from all its runs.
+class ReferenceWorkload:
+    """A fixed computation, and the time that it takes on an undisturbed core, learnt from all its runs.
 
     Args:
-        reference: what is computed; a matrix product on this machine, or something on the board that is
+        computation: what is run; a matrix product on this machine, or something on the board that is
             measured.
     """
 
-    def __init__(self, reference: Timed | None = None) -> None:
-        self._reference = reference or _matrix_product()
+    def __init__(self, computation: Timed | None = None) -> None:
+        self._computation = computation or _matrix_product()
         self._seen, self._fastest_s = 0, list[float]()  # how many, and the first of them in ascending order
         end = time.perf_counter() + LEARNING_S
         while time.perf_counter() < end:
@@ -89,8 +90,8 @@ class Pulse:
 
     def measure_s(self) -> float:
         """Return the seconds that the reference takes now."""
-        self._reference(1)  # what ran before has evicted its numbers
-        elapsed_s = self._reference(PULSE_RUNS)
+        self._computation(1)  # what ran before has evicted its numbers
+        elapsed_s = self._computation(REFERENCE_RUNS)
         self._seen += 1
         bisect.insort(self._fastest_s, elapsed_s)
         del self._fastest_s[FASTER + 1 :]
@@ -104,12 +105,13 @@ class Pulse:
 
 @dataclass
 class _Context:
-    """Functions whose samples are subtracted from each other: a pass is quiet for all of them or for none.
+    """Functions whose samples are subtracted from each other: a pass is undisturbed for all of them or for
+    none.
 
     Attributes:
         members: which functions.
-        windows: a row a pass: (seconds per run, pulse before, pulse after) of each member.
-        worst_s: a pass: the longest pulse around any of its windows.
+        windows: a row a pass: (seconds per run, reference before, reference after) of each member.
+        worst_s: a pass: the longest reference around any of its windows.
         ascending_s: the same, sorted.
     """
 
@@ -124,23 +126,23 @@ class _Context:
         self.worst_s.append(max(max(before, after) for _, before, after in windows))
         bisect.insort(self.ascending_s, self.worst_s[-1])
 
-    def quiet(self, limit_s: float) -> int:
-        """Return the number of passes in which no pulse took longer than `limit_s`."""
+    def undisturbed(self, limit_s: float) -> int:
+        """Return the number of passes in which no reference took longer than `limit_s`."""
         return bisect.bisect_right(self.ascending_s, limit_s)
 
     def samples(self, plan: MeasurePlan, floor_s: float) -> Iterator[tuple[tuple[float, ...], float]]:
-        """Yield (seconds, share of quiet windows) of each member, all of the same passes: the quiet ones, or
-        where those are too few the least disturbed.
+        """Yield (seconds, share of undisturbed windows) of each member, all of the same passes: the
+        undisturbed ones, or where those are too few the least disturbed.
         """
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
-        quiet = worst_s <= plan.quiet * floor_s
-        chosen = np.flatnonzero(quiet)
-        if len(chosen) < min(FEWEST_QUIET, plan.rounds):
+        undisturbed = worst_s <= plan.quiet * floor_s
+        chosen = np.flatnonzero(undisturbed)
+        if len(chosen) < min(FEWEST_UNDISTURBED, plan.rounds):
             chosen = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
-        seconds, pulses = windows[chosen, :, 0], windows[chosen, :, 1:].mean(axis=2)
+        seconds, references = windows[chosen, :, 0], windows[chosen, :, 1:].mean(axis=2)
         if plan.scale_disturbed:
-            seconds = np.where(quiet[chosen, None], seconds, seconds * floor_s / pulses)
-        share = float(quiet[chosen].mean())
+            seconds = np.where(undisturbed[chosen, None], seconds, seconds * floor_s / references)
+        share = float(undisturbed[chosen].mean())
         for column in seconds.T.round(12):
             yield tuple(column.tolist()), share
 
@@ -148,7 +150,7 @@ class _Context:
 def interleaved(
     runs: Sequence[Sequence[Timed]],
     plan: MeasurePlan,
-    pulse: Pulse,
+    reference: ReferenceWorkload,
     contexts: Sequence[Hashable | None] | None = None,
 ) -> list[Samples]:
     """Return samples of each function: passes over all of them, one window of each, until each has
@@ -163,9 +165,11 @@ def interleaved(
     pending, passes, deadline = groups, 0, float("inf")
     began_waiting, watch = 0.0, _watch.get()
     while pending and time.perf_counter() < deadline:
-        _make_pass(pending, [sessions[passes % len(sessions)] for sessions in runs], counts, plan, pulse)
+        _make_pass(pending, [sessions[passes % len(sessions)] for sessions in runs], counts, plan, reference)
         passes += 1
-        pending = [group for group in groups if group.quiet(plan.quiet * pulse.floor_s) < plan.rounds]
+        pending = [
+            group for group in groups if group.undisturbed(plan.quiet * reference.floor_s) < plan.rounds
+        ]
         if passes == plan.rounds:
             began_waiting = time.perf_counter()
             deadline = began_waiting + plan.waiting_s
@@ -175,7 +179,9 @@ def interleaved(
     samples = {
         member: Samples(seconds, share, waited_s, load)
         for group in groups
-        for member, (seconds, share) in zip(group.members, group.samples(plan, pulse.floor_s), strict=True)
+        for member, (seconds, share) in zip(
+            group.members, group.samples(plan, reference.floor_s), strict=True
+        )
     }
     return [samples[member] for member in range(len(runs))]
 
@@ -193,16 +199,16 @@ def _make_pass(
     runs: Sequence[Timed],
     counts: Sequence[int],
     plan: MeasurePlan,
-    pulse: Pulse,
+    reference: ReferenceWorkload,
 ) -> None:
-    """Make a pass: one window of every function; the pulse after one is the pulse before the next."""
-    before = pulse.measure_s()
+    """Make a pass: one window of every function; the reference after one is that before the next."""
+    before = reference.measure_s()
     for group in groups:
         windows = []
         for i in group.members:
             runs[i](plan.warmup_runs)
             elapsed_s = runs[i](counts[i])
-            after = pulse.measure_s()
+            after = reference.measure_s()
             windows.append((elapsed_s / counts[i], before, after))
             before = after
         group.add(windows)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hw_profiles.options import Range, check
 
 Clock = Literal["thread", "wall"]
-FEWEST_QUIET = 5  # windows that a median is taken of; with fewer, the least disturbed ones count too
+FEWEST_UNDISTURBED = 5  # windows that a median is taken of; with fewer, the least disturbed ones count too
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Measurement:
         return np.array(self.samples_s)
 
     @property
-    def quiet_windows(self) -> int:
+    def undisturbed_windows(self) -> int:
         """How many of its windows were quiet."""
         return round(self.quiet_share * len(self.samples_s))
 
@@ -195,7 +195,7 @@ def unwatched(done: float, waiting: bool) -> None:
 
 
 @dataclass
-class Waiting:
+class WaitBudget:
     """Seconds that may still be spent on waiting for quiet windows, by everything that shares it.
 
     Attributes:
@@ -208,10 +208,10 @@ class Waiting:
     @contextlib.contextmanager
     def part(
         self, share: float, *, most_s: float = float("inf"), watch: Watch | None = None
-    ) -> Iterator["Waiting"]:
+    ) -> Iterator["WaitBudget"]:
         """Give a share of what is left to something; what it does not spend stays."""
         given_s = min(share * self.left_s, max(0.0, most_s))
-        some = Waiting(given_s, watch or self.watch)
+        some = WaitBudget(given_s, watch or self.watch)
         yield some
         self.left_s = max(0.0, self.left_s - (given_s - some.left_s))
 

@@ -213,7 +213,7 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _measured(profile: DeviceProfile, layer: Layer) -> bool:
     row = profile.table.get(layer)
-    return row is not None and row.error is None and not profile.refused(layer)
+    return row is not None and row.error is None and not profile.unreliable(layer)
 
 
 def _near_zero(profile: DeviceProfile, layer: Layer) -> bool:

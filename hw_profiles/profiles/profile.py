@@ -27,7 +27,7 @@ class DeviceProfile:
         device: what was measured on.
         plan: how.
         table: a measurement for every layer, or the error that prevented it.
-        estimates: predicted rows, for layers that were not measured or whose number was refused.
+        estimates: predicted rows, for layers that were not measured or whose number is unreliable.
         calibration: from sums of rows to whole networks; None until measured.
         validation: the last `nas profile --validate`; None if there was none.
     """
@@ -52,12 +52,12 @@ class DeviceProfile:
             TrilobitError: the layer is not in the profile: it was made for another space.
         """
         row = self.table.get(layer)
-        if row is not None and (row.error is not None or not self.refused(layer)):
+        if row is not None and (row.error is not None or not self.unreliable(layer)):
             return row.median_s / slowdown(_drift(row, self.reference_s), self.plan)
         if layer in self.estimates:
             return self.estimates[layer].mean_s
         if row is not None:
-            return float("inf")  # a refused number is no number
+            return float("inf")  # an unreliable number is no number
         raise TrilobitError(
             f"profile {self.device.name} has no row for {layer.key()!r}: it was made for another space; "
             "run `nas profile` for this one"
@@ -66,7 +66,7 @@ class DeviceProfile:
     def std_s(self, layer: Layer) -> float:
         """Return the standard error of `cost_s`: of the median for a measured row, else the estimate's."""
         row = self.table.get(layer)
-        if row is not None and row.samples_s and not self.refused(layer):
+        if row is not None and row.samples_s and not self.unreliable(layer):
             # of a median, from the interquartile range, both of a normal distribution
             return row.iqr_s / 1.349 * math.sqrt(math.pi / 2 / len(row.samples_s))
         return self.estimates[layer].std_s if layer in self.estimates else 0.0
@@ -94,18 +94,18 @@ class DeviceProfile:
         return tuple(layer for layer in layers if layer not in self.table)
 
     def predicted(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
-        """Return the layers whose cost is an estimate: not measured, or with a number that is refused."""
+        """Return the layers whose cost is an estimate: not measured, or with a number that is unreliable."""
         return tuple(
             layer
             for layer in layers
-            if layer in self.estimates and (layer not in self.table or self.refused(layer) is not None)
+            if layer in self.estimates and (layer not in self.table or self.unreliable(layer) is not None)
         )
 
-    def rejected(self) -> dict[Layer, str]:
+    def unsupported(self) -> dict[Layer, str]:
         """Return the layers that the device cannot run, and why."""
         return {layer: row.error for layer, row in self.table.items() if row.error is not None}
 
-    def refused(self, layer: Layer) -> str | None:
+    def unreliable(self, layer: Layer) -> str | None:
         """Return why the number of a measured row is not reported; None where it is, or where there is
         none.
         """
@@ -118,13 +118,13 @@ class DeviceProfile:
             return None
         return f"spread of {row.spread:.0%} is above the plan's {self.plan.max_spread:.0%}"
 
-    def unsteady(self) -> tuple[Layer, ...]:
-        """Return the layers whose number is refused."""
-        return tuple(layer for layer in self.table if self.refused(layer))
+    def unreliable_layers(self) -> tuple[Layer, ...]:
+        """Return the layers whose number is unreliable."""
+        return tuple(layer for layer in self.table if self.unreliable(layer))
 
-    def disturbed(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    def to_measure_again(self, layers: Sequence[Layer]) -> tuple[Layer, ...]:
         """Return the layers to measure again: their row was mostly measured while something else used the
-        core, or while the whole machine ran slower or faster than usual, or it is refused.
+        core, or while the whole machine ran slower or faster than usual, or it is unreliable.
         """
         usual_s = self.reference_s
         return tuple(
@@ -133,9 +133,9 @@ class DeviceProfile:
             if layer in self.table
             and self.table[layer].error is None
             and (
-                self.table[layer].quiet_windows < self.plan.rounds
+                self.table[layer].undisturbed_windows < self.plan.rounds
                 or abs(_drift(self.table[layer], usual_s)) > self.plan.max_drift
-                or self.refused(layer)
+                or self.unreliable(layer)
             )
         )
 

@@ -269,14 +269,14 @@ def _each_kind(values: Mapping[str, float]) -> tuple[float, ...]:
 def _row_json(profile: DeviceProfile, layer: Layer) -> dict[str, Any]:
     """Return one entry: what was measured, what was predicted instead, and which of them counts."""
     m, estimate = profile.table.get(layer), profile.estimates.get(layer)
-    refused, counts = profile.refused(layer), m is not None and bool(m.samples_s)
+    refused, counts = profile.unreliable(layer), m is not None and bool(m.samples_s)
     return {
         "source": profile.device.figures if m is not None and not refused else "predicted",
         "samples_s": list(m.samples_s) if m else [],
         "median_s": m.median_s if m and counts and not refused else None,
         "iqr_s": m.iqr_s if m and counts else None,
         "quiet_share": m.quiet_share if m else None,
-        "quiet_windows": m.quiet_windows if m else None,
+        "quiet_windows": m.undisturbed_windows if m else None,
         "estimator": estimator(m, profile.plan) if m and counts else None,
         "load": m.load if m else None,
         "context_s": m.context_s if m else None,

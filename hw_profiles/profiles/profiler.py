@@ -17,7 +17,7 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe
 from hw_profiles.measure.interleave import watching
-from hw_profiles.measure.measurement import Measurement, MeasurePlan, Waiting
+from hw_profiles.measure.measurement import Measurement, MeasurePlan, WaitBudget
 from hw_profiles.profiles.batches import Batch, plan_batches, pools_of, reference_network, works_of
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.rebasing import rebased
@@ -39,7 +39,7 @@ def profile_layers(
     rng: np.random.Generator,
     deadline: float = float("inf"),
     again: bool = True,
-    waiting: Waiting | None = None,
+    waiting: WaitBudget | None = None,
 ) -> Iterator[DeviceProfile]:
     """Measure the layers that `profile` lacks, then again those that lack quiet windows, drifted or are too
     unsteady, while there is time to wait; gives the grown profile after every batch, for the caller to save.
@@ -52,12 +52,12 @@ def profile_layers(
         waiting: what may be waited for quiet, in all; as long as the profile's plan says if not given. It
             is told how many rows of the batch under way are done.
     """
-    waiting = Waiting(profile.plan.waiting_s) if waiting is None else waiting
+    waiting = WaitBudget(profile.plan.waiting_s) if waiting is None else waiting
     reference = reference_network(device, layers)
     layers = [*pools_of(device, layers), *layers]  # a disturbed pooling would disturb all that build on it
     table, pending = dict(profile.table), profile.missing(layers)
     if waiting.left_s:
-        pending = pending or profile.disturbed(layers)
+        pending = pending or profile.to_measure_again(layers)
     for visit in range(VISITS):
         began, left_s = time.monotonic(), waiting.left_s
         if not pending or (visit and not left_s):
@@ -72,7 +72,7 @@ def profile_layers(
             yield profile
         if visit:  # all of it was for quiet
             waiting.left_s = min(waiting.left_s, max(0.0, left_s - (time.monotonic() - began)))
-        pending = profile.disturbed(layers) if again and time.monotonic() <= deadline else ()
+        pending = profile.to_measure_again(layers) if again and time.monotonic() <= deadline else ()
 
 
 def _measured(
@@ -134,7 +134,7 @@ class _Sitting:
     plan: MeasurePlan
     emit: Emit
     reference: Workload | None
-    waiting: Waiting
+    waiting: WaitBudget
     deadline: float
 
     def measure(self, batch: Batch) -> Rows:

@@ -6,7 +6,7 @@ from typing import Literal
 from hw_profiles.profiles.profile import DeviceProfile
 
 # From which share on it is no longer good, and no longer fair.
-PREDICTED = (0.25, 0.75)  # of the units: predicted, since they were not measured or their number is refused
+PREDICTED = (0.25, 0.75)  # of the units: predicted, not measured or with an unreliable number
 DISTURBED = (0.1, 0.5)  # of the measured units: without enough quiet windows
 ERROR = (0.03, 0.08)  # mean error on whole networks that the calibration has not seen
 LEVELS: tuple[Literal["good", "fair", "poor"], ...] = ("good", "fair", "poor")
@@ -58,16 +58,16 @@ def _graded(share: float, limits: tuple[float, float]) -> int:
 
 def _coverage(profile: DeviceProfile) -> Reason | None:
     """Return how many units are measured."""
-    units = {*profile.table, *profile.estimates} - set(profile.rejected())
-    refused = sum(profile.refused(layer) is not None for layer in units)
-    measured = sum(layer in profile.table for layer in units) - refused
+    units = {*profile.table, *profile.estimates} - set(profile.unsupported())
+    unreliable = sum(profile.unreliable(layer) is not None for layer in units)
+    measured = sum(layer in profile.table for layer in units) - unreliable
     if not units or measured == len(units):
         return None
     level = _graded(1 - measured / len(units), PREDICTED)
     why = f"{measured:,} of {len(units):,} rows are measured"
-    if refused:
-        why += f", {refused:,} numbers are refused"
-    if 2 * refused > len(units) - measured:
+    if unreliable:
+        why += f", {unreliable:,} numbers are unreliable"
+    if 2 * unreliable > len(units) - measured:
         return Reason(level, why, "measure again when less runs on this machine (`nas profile`)")
     return Reason(level, why, "measure more of them: a longer --budget, or none, and --share 100%")
 

@@ -11,7 +11,7 @@ import numpy as np
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import watching
-from hw_profiles.measure.measurement import Measurement, MeasurePlan, Waiting, Watch, slowdown
+from hw_profiles.measure.measurement import Measurement, MeasurePlan, WaitBudget, Watch, slowdown
 from hw_profiles.profiles.batches import BATCH, BATCH_BYTES, context_of, reference_network, session_bytes
 from hw_profiles.profiles.latency_model import WholeNetwork, count_rows
 from hw_profiles.profiles.profile import DeviceProfile
@@ -39,7 +39,7 @@ def measure_networks(
     emit: Emit,
     deadline: float = float("inf"),
     unit_s: float = 0.0,
-    waiting: Waiting | None = None,
+    waiting: WaitBudget | None = None,
 ) -> list[WholeNetwork]:
     """Measure whole networks in passes: (precision, held out, workload) each.
 
@@ -62,7 +62,7 @@ def measure_networks(
     if time.monotonic() + unit_s * _new_alone(device, profile, runnable[:FEWEST]) > deadline:
         return []
     reference = reference_network(device, sorted(profile.table, key=Layer.key))
-    waiting, out = waiting or Waiting(profile.plan.waiting_s), list[WholeNetwork]()
+    waiting, out = waiting or WaitBudget(profile.plan.waiting_s), list[WholeNetwork]()
     for batch in _in_time(runnable, deadline):
         share = len(batch) / (len(runnable) - len(out))
         told = partial(told_items, waiting.watch, len(out), len(batch))
@@ -80,7 +80,7 @@ def _runnable(profile: DeviceProfile, networks: Sequence[Network]) -> list[Netwo
     Raises:
         ValueError: a row of one of them has no number and no estimate.
     """
-    rejected = profile.rejected().keys()
+    rejected = profile.unsupported().keys()
     runnable = [network for network in networks if rejected.isdisjoint(network[2].layers)]
     if any(not math.isfinite(sum(profile.sums_s(work))) for _, _, work in runnable):
         raise ValueError("refused rows are not predicted: fill the profile before measuring whole networks")
@@ -137,18 +137,18 @@ def _measure_steadily(
     works: Sequence[Workload],
     emit: Emit,
     reference: Workload | None,
-    waiting: Waiting,
+    waiting: WaitBudget,
 ) -> tuple[list[Measurement], float]:
     """Measure networks in the same passes as the reference, and how far off its usual time that was: the
     steadier of two tries, or the first within the plan's limit.
     """
     jobs = [Job(work, partial(emit, work)) for work in works]
     if reference is None or not profile.reference_s:
-        return measure_patiently(device, jobs, profile.plan, waiting), 0.0
+        return measure_within_budget(device, jobs, profile.plan, waiting), 0.0
     jobs.append(Job(reference, partial(emit, reference)))
     best: tuple[list[Measurement], float] = ([], float("inf"))
     for _ in range(TRIES):
-        *measured, beside = measure_patiently(device, jobs, profile.plan, waiting)
+        *measured, beside = measure_within_budget(device, jobs, profile.plan, waiting)
         drift = beside.median_s / profile.reference_s - 1
         best = min(best, (measured, drift), key=lambda one: abs(one[1]))
         if abs(drift) <= profile.plan.max_drift or not waiting.left_s:
@@ -156,15 +156,15 @@ def _measure_steadily(
     return best
 
 
-def measure_patiently(
-    device: Device, jobs: Sequence[Job], plan: MeasurePlan, waiting: Waiting | None = None
+def measure_within_budget(
+    device: Device, jobs: Sequence[Job], plan: MeasurePlan, waiting: WaitBudget | None = None
 ) -> list[Measurement]:
     """Measure whole networks, in more windows than units, and count what that waited.
 
     Args:
         waiting: what may be waited for quiet, shared with other calls; as long as the plan says if not given.
     """
-    waiting = Waiting(plan.waiting_s) if waiting is None else waiting
+    waiting = WaitBudget(plan.waiting_s) if waiting is None else waiting
     truth = replace(plan, rounds=math.ceil(TRUTH * plan.rounds), waiting_s=waiting.left_s)
     measured = device.measure(jobs, truth)
     waiting.spend(max((m.waited_s for m in measured), default=0.0))

@@ -51,7 +51,7 @@ class Profile:
         table = self.table
         for layer in dict.fromkeys((*table.table, *table.estimates)):
             row = table.table.get(layer)
-            is_measured = row is not None and row.error is None and not table.refused(layer)
+            is_measured = row is not None and row.error is None and not table.unreliable(layer)
             yield {
                 "layer": layer.key(),
                 "op": layer.kind,

@@ -16,7 +16,7 @@ from hw_profiles.documents import parse
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.profiles.whole_networks import measure_patiently
+from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.plugin import choose
@@ -93,7 +93,7 @@ def file_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     model = Path(request["path"]).read_bytes()
     # only the file is run
     job = Job(single(LayerSpec("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
-    [measured] = measure_patiently(open_request(request), [job], parse(MeasurePlan, request["plan"]))
+    [measured] = measure_within_budget(open_request(request), [job], parse(MeasurePlan, request["plan"]))
     return asdict(measured), {}
 
 

@@ -149,7 +149,7 @@ class Blocks:
                 if time.monotonic() >= saving:
                     save_profile(profile, run.profile_path)
                     saving = time.monotonic() + SAVING_S
-        if any(unit not in profile.table or profile.refused(unit) for unit in self.units):
+        if any(unit not in profile.table or profile.unreliable(unit) for unit in self.units):
             profile = fill(profile, self.units, rng=rng)
         save_profile(profile, run.profile_path)
         return profile

@@ -12,8 +12,8 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.measurement import Measurement, Waiting
-from hw_profiles.profiles.whole_networks import measure_patiently
+from hw_profiles.measure.measurement import Measurement, WaitBudget
+from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.runtime import Job
 from hw_profiles.streams import Stream, open_stream
@@ -188,14 +188,14 @@ class Evaluator:
         return file_outputs(self.emit(reference), task.validation, task, self.run.runtime)
 
     @cached_property
-    def waiting(self) -> Waiting:
+    def waiting(self) -> WaitBudget:
         """What all of its measurements may wait for quiet, together."""
-        return Waiting(self.run.plan.waiting_s)
+        return WaitBudget(self.run.plan.waiting_s)
 
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
         """Measured on the run's device, in the same passes."""
         with self.waiting.part(WAITING_SHARE) as some:
-            return measure_patiently(self.run.backend, jobs, self.run.plan, some)
+            return measure_within_budget(self.run.backend, jobs, self.run.plan, some)
 
     def _task(
         self,

@@ -48,7 +48,7 @@ def speedups(profile: DeviceProfile) -> list[Speedup]:
     medians = {
         layer: row.median_s
         for layer, row in profile.table.items()
-        if row.error is None and row.median_s > 0 and not profile.refused(layer)
+        if row.error is None and row.median_s > 0 and not profile.unreliable(layer)
     }
     pairs = []
     for layer, median in medians.items():

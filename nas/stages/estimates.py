@@ -128,7 +128,7 @@ def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
     jobs = [Job(work, partial(emit, work)) for work in works]
     measured = run.backend.measure(jobs, replace(run.plan, waiting_s=0.0))
     each = (time.perf_counter() - start) / max(1, len(works))
-    return each, any(m.quiet_windows < run.plan.rounds for m in measured if m.error is None)
+    return each, any(m.undisturbed_windows < run.plan.rounds for m in measured if m.error is None)
 
 
 def _precisions(run: Run) -> int:

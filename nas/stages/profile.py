@@ -14,7 +14,7 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.measurement import MeasurePlan, Waiting
+from hw_profiles.measure.measurement import MeasurePlan, WaitBudget
 from hw_profiles.profiles.batches import Batch, plan_batches
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
@@ -88,7 +88,7 @@ def check_validation(n: int) -> None:
 def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceProfile:
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
-    profile, waiting = start_profile(run), Waiting(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
+    profile, waiting = start_profile(run), WaitBudget(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
     known = len(profile.table)
     with reporter.progress() as add:
         deadline, saving = started + UNITS_SHARE * budget_s, 0.0  # from when on the profile is saved again
@@ -104,7 +104,7 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
                 bar.show(profile)
         unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
         rng = open_stream(run.config.seed, Stream.FILLED_UNITS)
-        if any(layer not in profile.table or profile.refused(layer) for layer in layers):
+        if any(layer not in profile.table or profile.unreliable(layer) for layer in layers):
             profile = fill(profile, layers, sources=sources, rng=rng)
         if len(profile.table) > known:
             profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
@@ -121,7 +121,7 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
 
 
 def _calibrated(
-    run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: Waiting
+    run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: WaitBudget
 ) -> DeviceProfile:
     """With whole networks, as far as there is time for them."""
     rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
@@ -166,7 +166,7 @@ def _measure_units(
     layers: tuple[Layer, ...],
     sources: Sequence[Source],
     deadline: float,
-    waiting: Waiting,
+    waiting: WaitBudget,
 ) -> Iterator[DeviceProfile]:
     """All units, or the most telling ones round by round until the share is reached or the time is used."""
     rng = np.random.default_rng(run.config.seed)
@@ -212,7 +212,7 @@ class _UnitsBar:
 
     def show(self, profile: DeviceProfile) -> None:
         """After a batch."""
-        self.lacking = len(profile.disturbed(self.layers))
+        self.lacking = len(profile.to_measure_again(self.layers))
         self.done = len(self.layers) - len(profile.missing(self.layers)) - self.lacking
         self.watch(0, False)
 
@@ -237,11 +237,11 @@ def _print_coverage(run: Run, profile: DeviceProfile, layers: tuple[Layer, ...],
     Raises:
         TrilobitError: no network is left.
     """
-    cannot = profile.rejected()
+    cannot = profile.unsupported()
     rejected = [layer for layer in layers if layer in cannot]
-    refused = [layer for layer in layers if profile.refused(layer)]
+    refused = [layer for layer in layers if profile.unreliable(layer)]
     predicted = profile.predicted(layers)
-    distrusted = f" ({len(refused)} of them because their measured number is refused)" if refused else ""
+    distrusted = f" ({len(refused)} of them because their measured number is unreliable)" if refused else ""
     reporter.say(
         f"{len(layers)} units: {len(layers) - len(rejected) - len(predicted)} {profile.device.figures}, "
         f"{len(predicted)} predicted{distrusted}, {len(rejected)} that {profile.device.name} cannot run"

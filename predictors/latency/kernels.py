@@ -207,7 +207,7 @@ def left_out(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
 def usable(profile: DeviceProfile, layer: Layer) -> bool:
     """Whether a profile has a measured number for a layer that it does not refuse."""
     row = profile.table.get(layer)
-    return row is not None and row.error is None and profile.refused(layer) is None
+    return row is not None and row.error is None and profile.unreliable(layer) is None
 
 
 def source(profile: DeviceProfile, *, seed: int = 0) -> Source:

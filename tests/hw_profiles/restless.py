@@ -9,12 +9,12 @@ import numpy as np
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.in_context import Probe, in_context
-from hw_profiles.measure.interleave import Pulse, interleaved
+from hw_profiles.measure.interleave import ReferenceWorkload, interleaved
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Job
 
-PULSE_S = 8e-6  # of one run of the reference computation
+REFERENCE_S = 8e-6  # of one run of the reference computation
 OPENING_S = 4e-3  # to open a session
 
 
@@ -51,15 +51,15 @@ class Core:
 
         return runs
 
-    def pulse(self) -> Pulse:
+    def reference(self) -> ReferenceWorkload:
         """The reference computation on this core, by the wall."""
 
-        def reference(count: int) -> float:
+        def computation(count: int) -> float:
             start = self.now
-            self.work(count * PULSE_S)
+            self.work(count * REFERENCE_S)
             return self.now - start
 
-        return Pulse(reference)
+        return ReferenceWorkload(computation)
 
     def perf_counter(self) -> float:
         return self.now
@@ -106,7 +106,7 @@ class RestlessBackend:
     core: Core
     secret_s: Callable[[Layer], float]
     opened: int = 0
-    _pulse: Pulse | None = None
+    _reference: ReferenceWorkload | None = None
 
     @property
     def runtime(self) -> None:
@@ -141,6 +141,6 @@ class RestlessBackend:
         for job in jobs:
             self.core.work(plan.sessions * OPENING_S)
             runs.append([self.core.run("", self.network_s(job.workload), 1.3)] * plan.sessions)
-        self._pulse = self._pulse or self.core.pulse()
-        samples = interleaved(runs, plan, self._pulse, [job.context for job in jobs])
+        self._reference = self._reference or self.core.reference()
+        samples = interleaved(runs, plan, self._reference, [job.context for job in jobs])
         return [Measurement.of(one) for one in samples]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hw_profiles.measure.interleave import Pulse, interleaved, timed, watching
-from hw_profiles.measure.measurement import FEWEST_QUIET, MeasurePlan, Samples
+from hw_profiles.measure.interleave import ReferenceWorkload, interleaved, timed, watching
+from hw_profiles.measure.measurement import FEWEST_UNDISTURBED, MeasurePlan, Samples
 from tests.hw_profiles.restless import Core, stretches, time_slices
 
 PLAN = MeasurePlan(rounds=8, window_s=1e-3, warmup_runs=1, waiting_s=2.0, clock="wall")
@@ -26,7 +26,7 @@ def median_s(samples: Samples) -> float:
 
 
 def test_samples_are_seconds_per_run(core: Core) -> None:
-    one, other = interleaved([[core.run("a", 1e-4)], [core.run("b", 3e-4)]], PLAN, core.pulse())
+    one, other = interleaved([[core.run("a", 1e-4)], [core.run("b", 3e-4)]], PLAN, core.reference())
     assert one.seconds == pytest.approx([1e-4] * PLAN.rounds, rel=1e-3)
     assert other.seconds == pytest.approx([3e-4] * PLAN.rounds, rel=1e-3)
     assert one.quiet_share == other.quiet_share == 1.0
@@ -35,20 +35,20 @@ def test_samples_are_seconds_per_run(core: Core) -> None:
 
 def test_every_pass_has_a_window_of_each_after_its_warm_up(core: Core) -> None:
     names = ["a", "b", "c"]
-    interleaved([[core.run(name, 1e-3)] for name in names], PLAN, core.pulse())
+    interleaved([[core.run(name, 1e-3)] for name in names], PLAN, core.reference())
     windows = core.turns[-PLAN.rounds * len(names) * 2 :]  # a warm-up run and one that counts
     assert windows == [name for name in names for _ in range(2)] * PLAN.rounds
 
 
 def test_passes_take_sessions_in_turns(core: Core) -> None:
-    interleaved([[core.run("first", 1e-3), core.run("second", 1e-3)]], PLAN, core.pulse())
+    interleaved([[core.run("first", 1e-3), core.run("second", 1e-3)]], PLAN, core.reference())
     assert core.turns[-PLAN.rounds * 2 :] == ["first", "first", "second", "second"] * (PLAN.rounds // 2)
 
 
 def test_slow_drift_cancels_within_a_context(core: Core) -> None:
     core.slowdown = lambda now: 1 + 2 * max(0.0, now - 1.0)
     runs = [[core.run("a", 1e-4)], [core.run("b", 2e-4)]]
-    one, other = interleaved(runs, replace(PLAN, quiet=100.0), core.pulse(), ["same", "same"])
+    one, other = interleaved(runs, replace(PLAN, quiet=100.0), core.reference(), ["same", "same"])
     assert one.seconds[-1] > 1.02 * one.seconds[0]
     ratios = [b / a for a, b in zip(one.seconds, other.seconds, strict=True)]
     assert ratios == pytest.approx([2.0] * PLAN.rounds, rel=1e-2)
@@ -60,7 +60,7 @@ def test_samples_of_a_context_are_of_the_same_passes(core: Core) -> None:
     core.slowdown = lambda now: (
         2.0 if core.turns and core.turns[-1] == "b" and len(core.turns) % 8 < 4 else 1.0
     )
-    together = interleaved(runs, replace(PLAN, waiting_s=0.0), core.pulse(), ["same", "same"])
+    together = interleaved(runs, replace(PLAN, waiting_s=0.0), core.reference(), ["same", "same"])
     assert len({(len(one.seconds), one.quiet_share) for one in together}) == 1
 
 
@@ -74,7 +74,7 @@ def test_a_host_that_is_rarely_quiet_gives_each_its_quiet_windows(
     core.slowdown = stretches(rng, quiet_share)
     true_s = rng.uniform(5e-6, 4e-4, 45)
     runs = [[core.run("", seconds, rng.uniform(0.8, 1.5))] for seconds in true_s]
-    samples = interleaved(runs, replace(REAL, waiting_s=30.0), core.pulse())
+    samples = interleaved(runs, replace(REAL, waiting_s=30.0), core.reference())
     assert {one.quiet_share for one in samples} == {1.0}
     assert min(len(one.seconds) for one in samples) >= REAL.rounds
     assert [median_s(one) for one in samples] == pytest.approx(true_s, rel=1e-3)
@@ -83,17 +83,17 @@ def test_a_host_that_is_rarely_quiet_gives_each_its_quiet_windows(
 
 def test_what_has_its_windows_does_not_hold_up_the_others(core: Core) -> None:
     core.slowdown = lambda now: 1.5 if core.turns and core.turns[-1] == "late" and now < 3.0 else 1.0
-    pulse = core.pulse()
+    reference = core.reference()
     runs = [[core.run(name, 1e-3)] for name in ("early", "late", "after it")]
-    interleaved(runs, replace(PLAN, waiting_s=30.0), pulse)
+    interleaved(runs, replace(PLAN, waiting_s=30.0), reference)
     assert core.turns.count("early") < 100 < core.turns.count("late")
 
 
 def test_waiting_ends_when_its_time_is_over_and_the_samples_say_so(core: Core) -> None:
-    pulse = core.pulse()
+    reference = core.reference()
     core.slowdown = lambda now: 1.5
     start = core.now
-    samples = interleaved([[core.run("a", 1e-4)], [core.run("b", 1e-4)]], PLAN, pulse)
+    samples = interleaved([[core.run("a", 1e-4)], [core.run("b", 1e-4)]], PLAN, reference)
     assert [one.quiet_share for one in samples] == [0.0, 0.0]
     assert all(len(one.seconds) == PLAN.rounds for one in samples)
     assert PLAN.waiting_s < core.now - start < 1.1 * PLAN.waiting_s
@@ -101,19 +101,19 @@ def test_waiting_ends_when_its_time_is_over_and_the_samples_say_so(core: Core) -
 
 
 def test_without_waiting_there_are_as_many_passes_as_rounds(core: Core) -> None:
-    pulse = core.pulse()
+    reference = core.reference()
     core.slowdown = lambda now: 1.5
-    [samples] = interleaved([[core.run("a", 1e-4)]], replace(PLAN, waiting_s=0.0), pulse)
+    [samples] = interleaved([[core.run("a", 1e-4)]], replace(PLAN, waiting_s=0.0), reference)
     assert samples.seconds == pytest.approx([1.5e-4] * PLAN.rounds, rel=1e-2)
     assert samples.waited_s == 0.0
 
 
 def test_few_quiet_windows_are_better_than_many_disturbed_ones(core: Core) -> None:
-    pulse = core.pulse()
+    reference = core.reference()
     quiet_until = core.now + 0.02
     core.slowdown = lambda now: 1.0 if now < quiet_until else 1.5
-    [samples] = interleaved([[core.run("a", 1e-3)]], PLAN, pulse)
-    assert FEWEST_QUIET <= len(samples.seconds) < PLAN.rounds
+    [samples] = interleaved([[core.run("a", 1e-3)]], PLAN, reference)
+    assert FEWEST_UNDISTURBED <= len(samples.seconds) < PLAN.rounds
     assert samples.quiet_share == 1.0
     assert median_s(samples) == pytest.approx(1e-3, rel=1e-3)
 
@@ -122,63 +122,63 @@ def test_few_quiet_windows_are_better_than_many_disturbed_ones(core: Core) -> No
 def test_where_none_is_quiet_the_least_disturbed_count_scaled_if_asked(
     core: Core, scale: bool, expected: float
 ) -> None:
-    pulse, rng = core.pulse(), np.random.default_rng(0)
+    reference, rng = core.reference(), np.random.default_rng(0)
     core.slowdown = lambda now: (
         rng.choice([1.3, 1.7], p=[0.1, 0.9]) if int(now * 100) % 2 else 1.3 if (now * 50) % 1 < 0.2 else 1.7
     )
     plan = replace(PLAN, scale_disturbed=scale)
-    [samples] = interleaved([[core.run("a", 1e-4)]], plan, pulse)
+    [samples] = interleaved([[core.run("a", 1e-4)]], plan, reference)
     assert samples.quiet_share == 0.0
     assert median_s(samples) == pytest.approx(expected, rel=0.02)
 
 
 def test_a_pulse_learnt_in_a_disturbed_second_is_corrected(core: Core) -> None:
     core.slowdown = lambda now: 1.5 if now < 1.02 else 1.0
-    pulse = core.pulse()
-    assert pulse.floor_s == pytest.approx(1.5 * 3 * 8e-6)
-    samples = interleaved([[core.run("a", 1e-4)]] * 10, REAL, pulse)
+    reference = core.reference()
+    assert reference.floor_s == pytest.approx(1.5 * 3 * 8e-6)
+    samples = interleaved([[core.run("a", 1e-4)]] * 10, REAL, reference)
     assert [median_s(one) for one in samples] == pytest.approx([1e-4] * 10, rel=1e-3)
 
 
 def test_load_20_neither_hides_quiet_windows_nor_counts_what_others_took(core: Core) -> None:
     core.taken = time_slices(20)
     true_s = np.linspace(1e-5, 3e-4, 10)
-    pulse, start = core.pulse(), core.now
-    samples = interleaved([[core.run("", seconds)] for seconds in true_s], REAL, pulse)
+    reference, start = core.reference(), core.now
+    samples = interleaved([[core.run("", seconds)] for seconds in true_s], REAL, reference)
     assert {one.quiet_share for one in samples} == {1.0}
     assert [median_s(one) for one in samples] == pytest.approx(true_s, rel=1e-2)
     assert core.now - start < REAL.waiting_s
 
 
 def test_who_watches_is_told_of_progress_and_of_waiting(core: Core) -> None:
-    pulse, seen = core.pulse(), list[tuple[float, bool]]()
+    reference, seen = core.reference(), list[tuple[float, bool]]()
     quiet_from = core.now + 1.0
     core.slowdown = lambda now: 1.0 if now > quiet_from else 1.5
     with watching(lambda share, waiting: seen.append((share, waiting))):
-        interleaved([[core.run("a", 1e-4)]], PLAN, pulse)
+        interleaved([[core.run("a", 1e-4)]], PLAN, reference)
     assert seen[0] == (0.0, False)
     assert (0.0, True) in seen
     assert seen[-1] == (1.0, True)
     told = len(seen)
-    interleaved([[core.run("a", 1e-4)]], PLAN, pulse)
+    interleaved([[core.run("a", 1e-4)]], PLAN, reference)
     assert len(seen) == told
 
 
 def test_the_thread_clock_does_not_count_other_threads(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core, "thread_time_ns", lambda: round(core.now * 0.25e9), raising=False)
     run = timed(lambda: core.work(1e-4), "thread")
-    [samples] = interleaved([[run]], PLAN, core.pulse())
+    [samples] = interleaved([[run]], PLAN, core.reference())
     assert samples.seconds == pytest.approx([0.25e-4] * PLAN.rounds, rel=1e-2)
 
 
 def test_nothing_to_measure_gives_nothing(core: Core) -> None:
-    assert interleaved([], PLAN, core.pulse()) == []
+    assert interleaved([], PLAN, core.reference()) == []
 
 
 def test_the_pulse_warms_itself_before_it_is_timed(core: Core) -> None:
-    """What ran before has evicted its numbers: a pulse without a warming run is never quiet."""
+    """What ran before has evicted its numbers: a reference without a warming run is never quiet."""
     counts = list[int]()
-    pulse = Pulse(lambda count: counts.append(count) or core.work(count * 8e-6))
+    reference = ReferenceWorkload(lambda count: counts.append(count) or core.work(count * 8e-6))
     counts.clear()
-    pulse.measure_s()
+    reference.measure_s()
     assert counts == [1, 3]

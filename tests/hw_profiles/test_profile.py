@@ -186,8 +186,8 @@ def test_missing_disturbed_and_unsteady_rows_are_told_apart(device_profile: Devi
     }
     profile = replace(device_profile, table=table, plan=MeasurePlan(rounds=4))
     assert profile.missing([steady, UNKNOWN]) == (UNKNOWN,)
-    assert profile.disturbed([*table, UNKNOWN]) == (disturbed, unsteady)
-    assert profile.unsteady() == (unsteady,)
+    assert profile.to_measure_again([*table, UNKNOWN]) == (disturbed, unsteady)
+    assert profile.unreliable_layers() == (unsteady,)
 
 
 def test_every_row_is_of_one_kind(device_profile: DeviceProfile) -> None:
@@ -320,8 +320,8 @@ def info(device_profile: DeviceProfile) -> DeviceInfo:
 def test_a_number_that_spreads_too_far_is_refused_and_predicted_instead(info: DeviceInfo) -> None:
     table = {A: Measurement(QUIET), B: Measurement(WILD)}
     profile = of(info, table, estimates={B: Estimate(1.5e-5, 2e-6)})
-    assert profile.refused(A) is None
-    assert profile.refused(B) == "spread of 50% is above the plan's 10%"
+    assert profile.unreliable(A) is None
+    assert profile.unreliable(B) == "spread of 50% is above the plan's 10%"
     assert profile.cost_s(A) == pytest.approx(1.01e-5)
     assert (profile.cost_s(B), profile.std_s(B)) == (1.5e-5, 2e-6)
     assert of(info, table).cost_s(B) == float("inf")
@@ -330,13 +330,13 @@ def test_a_number_that_spreads_too_far_is_refused_and_predicted_instead(info: De
 def test_the_spread_of_a_difference_is_that_of_what_was_timed(info: DeviceInfo) -> None:
     profile = of(info, {A: Measurement(WILD, context_s=5e-4)})
     assert profile.table[A].spread == pytest.approx(0.02)
-    assert profile.refused(A) is None
+    assert profile.unreliable(A) is None
 
 
 def test_less_than_no_time_is_refused(info: DeviceInfo) -> None:
     below = Measurement((-6e-6,) * 3, context_s=5e-5)
-    assert of(info, {A: below}).refused(A) == "a difference of -6 us, and nothing takes less than no time"
-    assert of(info, {A: replace(below, samples_s=(-1e-7,) * 3)}).refused(A) is None  # noise around nothing
+    assert of(info, {A: below}).unreliable(A) == "a difference of -6 us, and nothing takes less than no time"
+    assert of(info, {A: replace(below, samples_s=(-1e-7,) * 3)}).unreliable(A) is None  # noise around nothing
 
 
 def test_rows_that_drifted_are_measured_again(info: DeviceInfo) -> None:
@@ -347,7 +347,7 @@ def test_rows_that_drifted_are_measured_again(info: DeviceInfo) -> None:
     }
     profile = of(info, table)
     assert profile.reference_s == 1.01e-4
-    assert profile.disturbed([A, B, C]) == (C,)
+    assert profile.to_measure_again([A, B, C]) == (C,)
     assert profile.drift(C) == pytest.approx(0.188, abs=1e-3)
 
 
@@ -358,7 +358,7 @@ def test_estimates_stand_in_for_what_is_not_measured_but_not_for_what_cannot_run
     assert profile.cost_s(B) == float("inf")
     assert profile.cost_s(C) == 2e-5
     assert profile.missing([A, B, C]) == (C,)
-    assert profile.rejected() == {B: "no kernel"}
+    assert profile.unsupported() == {B: "no kernel"}
     assert profile.predicted([A, B, C]) == (C,)
 
 

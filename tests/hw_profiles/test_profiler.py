@@ -13,14 +13,14 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.in_context import alone
-from hw_profiles.measure.measurement import FEWEST_QUIET, Estimate, Measurement, MeasurePlan, Waiting
+from hw_profiles.measure.measurement import FEWEST_UNDISTURBED, Estimate, Measurement, MeasurePlan, WaitBudget
 from hw_profiles.profiles import batches as batching
 from hw_profiles.profiles import profiler, whole_networks
 from hw_profiles.profiles.batches import HURRIED, plan_batches, probe_networks, reference_network
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import VISITS, profile_layers
 from hw_profiles.profiles.rebasing import rebased
-from hw_profiles.profiles.whole_networks import FEWEST, TRUTH, measure_networks, measure_patiently
+from hw_profiles.profiles.whole_networks import FEWEST, TRUTH, measure_networks, measure_within_budget
 from hw_profiles.runtimes.runtime import Job
 from predictors.table import distinct_layers
 from supernet.families.family import load_family
@@ -141,7 +141,7 @@ def test_layers_that_fail_become_rows_with_their_error(backend, no_onnx) -> None
 def test_disturbed_rows_are_measured_again(backend, no_onnx) -> None:
     backend.disturb = lambda measured: 0.1 if measured < 100 else 1.0
     profile = finished(backend, no_onnx)
-    assert not profile.disturbed(LAYERS)
+    assert not profile.to_measure_again(LAYERS)
     assert len(backend.measured) > 100
 
 
@@ -149,9 +149,9 @@ def test_a_later_start_measures_disturbed_rows_again(backend, no_onnx) -> None:
     backend.disturb = lambda measured: 0.1
     impatient = DeviceProfile(backend.describe(), replace(PLAN))
     hurried = finished(backend, no_onnx, impatient)
-    assert hurried.disturbed(LAYERS)
+    assert hurried.to_measure_again(LAYERS)
     backend.disturb = lambda measured: 1.0
-    assert not finished(backend, no_onnx, replace(hurried, plan=PLAN)).disturbed(LAYERS)
+    assert not finished(backend, no_onnx, replace(hurried, plan=PLAN)).to_measure_again(LAYERS)
 
 
 def test_the_quieter_measurement_is_kept(backend, no_onnx) -> None:
@@ -187,20 +187,20 @@ class Restless:
 
 def test_whole_networks_get_more_windows_than_units() -> None:
     backend = Restless(0.0)
-    measure_patiently(backend, jobs(2), PLAN)
+    measure_within_budget(backend, jobs(2), PLAN)
     assert [plan.rounds for plan in backend.plans] == [TRUTH * PLAN.rounds] > [PLAN.rounds]
 
 
 def test_what_waits_shares_what_may_be_waited() -> None:
-    backend, waiting = Restless(15.0), Waiting(40.0)
-    shares = [measure_patiently(backend, jobs(3), PLAN, waiting)[0].quiet_share for _ in range(4)]
+    backend, waiting = Restless(15.0), WaitBudget(40.0)
+    shares = [measure_within_budget(backend, jobs(3), PLAN, waiting)[0].quiet_share for _ in range(4)]
     assert shares == [1.0, 1.0, 0.0, 0.0]
     assert waiting.left_s == 0.0
     assert [plan.waiting_s for plan in backend.plans] == [40.0, 25.0, 10.0, 0.0]
 
 
 def test_a_part_of_the_waiting_gives_back_what_it_does_not_spend() -> None:
-    waiting = Waiting(40.0)
+    waiting = WaitBudget(40.0)
     with waiting.part(0.5) as some:
         assert some.left_s == 20.0
         some.spend(5.0)
@@ -413,7 +413,7 @@ def test_a_profile_is_right_and_in_time_however_busy_the_machine(
     off = [profile.cost_s(layer) / truth.cost_s(layer) - 1 for layer in LAYERS if layer.kind == "conv"]
     assert np.median(np.abs(off)) < 0.01
     assert np.percentile(np.abs(off), 95) < 0.02
-    assert min(profile.table[layer].quiet_windows for layer in LAYERS) >= FEWEST_QUIET
+    assert min(profile.table[layer].undisturbed_windows for layer in LAYERS) >= FEWEST_UNDISTURBED
 
 
 def test_rows_follow_a_pooling_that_is_measured_anew(backend, no_onnx) -> None:

@@ -42,7 +42,7 @@ def test_a_profile_that_is_mostly_refused_is_poor(device_profile: DeviceProfile)
     estimates = {layer: Estimate(1e-6, 1e-7) for layer in wild}
     said = str(trust(replace(device_profile, table={**device_profile.table, **wild}, estimates=estimates)))
     assert said.startswith("trust: poor, because ")
-    assert f"{len(wild)} numbers are refused" in said
+    assert f"{len(wild)} numbers are unreliable" in said
     assert said.endswith("measure again when less runs on this machine (`nas profile`)")
 
 

@@ -94,7 +94,7 @@ def test_refused_rows_are_predicted_and_failed_ones_left(
     measured = {layer: device_profile.table[layer] for layer in layers[::20]}
     table = {**measured, refused: wild, failed: Measurement(error="no kernel")}
     profile = fill(replace(device_profile, table=table), list(table), rng=np.random.default_rng(0))
-    assert profile.refused(refused)
+    assert profile.unreliable(refused)
     assert set(profile.estimates) == {refused}
     assert profile.cost_s(failed) == float("inf")
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hw_profiles.errors import one_line
 from hw_profiles.measure.energy import Meter, find_meter, joules_of
 from hw_profiles.measure.host import pinned
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Artifact, Runtime
@@ -17,7 +17,7 @@ class Local:
 
     def __init__(self) -> None:
         self._meter = find_meter()
-        self._pulse: Pulse | None = None  # learnt on the core that is measured on
+        self._reference: ReferenceWorkload | None = None  # learnt on the core that is measured on
 
     @property
     def parallel(self) -> int:
@@ -40,8 +40,8 @@ class Local:
         ready = [sessions for sessions in runs if not isinstance(sessions, str)]
         of = [context for context, run in zip(contexts, runs, strict=True) if not isinstance(run, str)]
         with pinned(plan.core):
-            self._pulse = self._pulse or Pulse()
-            samples = interleaved(ready, plan, self._pulse, of)
+            self._reference = self._reference or ReferenceWorkload()
+            samples = interleaved(ready, plan, self._reference, of)
             firsts = [sessions[0] for sessions in ready]
             measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]

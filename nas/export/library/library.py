@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import pinned
-from hw_profiles.measure.interleave import Pulse, interleaved, timed
+from hw_profiles.measure.interleave import ReferenceWorkload, interleaved, timed
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from nas.checks.confined import ConfinedError
 
@@ -113,7 +113,7 @@ def library_latency(
     plan = plan or MeasurePlan(waiting_s=WAITING_S)
     run = timed(prepared_library(path, shape, classes), plan.clock)
     with pinned(plan.core):
-        [samples] = interleaved([[run]], plan, Pulse())
+        [samples] = interleaved([[run]], plan, ReferenceWorkload())
     return Measurement.of(samples)
 
 

@@ -11,7 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
-from hw_profiles.measure.interleave import Pulse
+from hw_profiles.measure.interleave import ReferenceWorkload
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import choose
@@ -71,7 +71,7 @@ def test_a_unit_that_cannot_be_linked_is_a_row_too(
         raise ValueError("two lines\nof reasons")
 
     monkeypatch.setattr(backend_module, "pack_parameters", refuse)
-    monkeypatch.setattr(local, "Pulse", lambda: Pulse(lambda count: 1e-6))
+    monkeypatch.setattr(local, "ReferenceWorkload", lambda: ReferenceWorkload(lambda count: 1e-6))
     (result,) = backend.measure([job(tiny, no_onnx)], QUICK)
     assert result.error == "ValueError: of reasons"
 

@@ -18,7 +18,7 @@ from hw_profiles.runtimes.tvm_cpu.runtime import Program
 from hw_profiles.runtimes.tvm_cpu.unit import Array
 
 TRIES = 3  # boards that one call may lose
-PATIENCE_S = 300.0  # for a board that is free
+WAIT_S = 300.0  # for a board that is free
 ANSWER_S = 60.0  # what a board may take to connect, to try a kernel, or to load what is measured
 WINDOW_S = 0.5  # the same for one timed window
 
@@ -119,7 +119,7 @@ class Boards:
     def _borrowed(self) -> Iterator[Board]:
         worker = self.idle.pop() if self.idle else _new_worker()
         try:
-            board = Board(worker, self.tracker.request(self.key, PATIENCE_S))
+            board = Board(worker, self.tracker.request(self.key, WAIT_S))
             board.call(session.begin, board.offer, self.reference)
             yield board
             board.call(session.end)

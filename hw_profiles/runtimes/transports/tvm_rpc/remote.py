@@ -23,7 +23,7 @@ from hw_profiles.runtimes.tvm_cpu.runtime import Program, TvmRuntime, default_da
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database
 
-# What tells whether a board is disturbed: as many multiply-adds as the pulse of this machine has.
+# What reveals interference on a board: as many multiply-adds as the reference workload of this machine.
 REFERENCE = LayerSpec("conv", (64, 8, 8), 64)
 
 

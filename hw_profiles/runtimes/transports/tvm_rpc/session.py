@@ -14,7 +14,7 @@ import tvm
 from tvm import rpc
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.interleave import Pulse, Timed, interleaved
+from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.runtimes.transports.tvm_rpc.tracker import Offer
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
@@ -82,11 +82,11 @@ class Process:
 
     Attributes:
         session: with the board in use.
-        pulses: by board; the reference of each runs in the current session.
+        references: by board; the reference of each runs in the current session.
     """
 
     session: Session | None = None
-    pulses: dict[str, Pulse] = field(default_factory=dict)
+    references: dict[str, ReferenceWorkload] = field(default_factory=dict)
 
     @property
     def current(self) -> Session:
@@ -139,11 +139,11 @@ def sample(
 ) -> list[Samples | str]:
     """Time the programs in passes on the board; of one that does not run, return why.
 
-    A window is four calls of the board: warm-up, the window itself, and the two of the pulse.
+    A window is four calls of the board: warm-up, the window itself, and the two of the reference.
 
     Args:
         contexts: of each, see `hw_profiles.runtimes.runtime.Job`.
-        board: its name, under which its pulse is remembered.
+        board: its name, under which its reference is remembered.
 
     Raises:
         BoardLost: the board no longer answers.
@@ -153,13 +153,13 @@ def sample(
     try:
         good = [run for run in runs if not isinstance(run, str)]
         of = [context for context, run in zip(contexts, runs, strict=True) if not isinstance(run, str)]
-        samples = iter(interleaved(good, plan, _pulse(board), of))
+        samples = iter(interleaved(good, plan, _reference_of(board), of))
     except Exception as error:
         raise BoardLost(one_line(error)) from None
     return [run if isinstance(run, str) else next(samples) for run in runs]
 
 
-def _pulse(board: str) -> Pulse:
-    if board not in _process.pulses:
-        _process.pulses[board] = Pulse(lambda count: _process.current.reference(count))
-    return _process.pulses[board]
+def _reference_of(board: str) -> ReferenceWorkload:
+    if board not in _process.references:
+        _process.references[board] = ReferenceWorkload(lambda count: _process.current.reference(count))
+    return _process.references[board]

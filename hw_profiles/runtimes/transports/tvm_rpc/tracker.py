@@ -69,13 +69,13 @@ class Tracker:
         """
         return self._counted(self.boards(), key)
 
-    def request(self, key: str, patience_s: float) -> Offer:
+    def request(self, key: str, wait_s: float) -> Offer:
         """Return a board of that key, as soon as one is free.
 
         Raises:
             TrilobitError: there is none (any more), none became free in time, or no tracker answers.
         """
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + wait_s
         with self._connection() as connection:
             self._counted(self._boards(connection), key)
             base.sendjson(connection, [base.TrackerCode.REQUEST, key, "", 1])
@@ -84,7 +84,7 @@ class Tracker:
                 if time.monotonic() > deadline:
                     raise TrilobitError(
                         f"none of the {number} boards of key {key!r} at the tracker {self.name} became free "
-                        f"in {patience_s:.0f} s: others use them, or they hang and must be restarted"
+                        f"in {wait_s:.0f} s: others use them, or they hang and must be restarted"
                     )
             _, (host, port, matchkey) = base.recvjson(connection)
             return Offer(host, int(port), matchkey)
