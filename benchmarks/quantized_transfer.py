@@ -4,7 +4,7 @@ On the samples that a run stored (`--run`, after `nas sample`; as many as are th
 all in fp32, tested on quantized samples of other architectures. `scratch` is the same predictor without the
 samples in fp32. `APQ` is that paper's recipe (Wang et al. 2020, arXiv:2006.08509): one-hot features, three
 hidden layers of 400, fitted in fp32, then one linear map of the policy added at the first, zero at the start,
-and all of it fitted to the quantized samples. `without damage` is ours without the damage of the formats.
+and all of it fitted to the quantized samples. `without sensitivity` is ours without that of the formats.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs, params
-from nas.allocation.damage import run_damage
+from nas.allocation.sensitivity_file import run_sensitivity
 from nas.evaluation.evaluate import Evaluator
 from nas.run.run import Run, find_run
 from predictors.assessment.quality import pairwise_accuracy, tau
@@ -68,7 +68,7 @@ class Task:
 
     Attributes:
         plain: multiply-adds and parameters.
-        costs: these and the damage of the formats.
+        costs: these and the sensitivity to formats.
         fp32, quantized: samples; no architecture is in both, or twice among the quantized.
     """
 
@@ -90,7 +90,7 @@ def load_task(run: Run) -> Task:
     architectures = row_keys(genomes[:, columns])
     _, group, count = np.unique(architectures, return_inverse=True, return_counts=True)
     plain = compile_table(space, terms, [macs, params])
-    costs = beside(plain, gene_table(space, run_damage(run).options))
+    costs = beside(plain, gene_table(space, run_sensitivity(run).options))
     return Task(space, plain, costs, every[in_fp32], every[~in_fp32 & (count[group] == 1)])
 
 

@@ -19,7 +19,7 @@ POLICY: tuple[Kind, ...] = ("precision",)
 
 SCALE = 0.3  # of features without a natural one: the standard deviation of a level
 POLICY_SCALE = 0.1  # a format moves accuracy less than a kernel does
-FAINTEST = 0.01  # change of format: one that did no damage where it was measured may do some elsewhere
+FAINTEST = 0.01  # change of format: one that cost nothing where it was measured may cost some elsewhere
 TINY = 1e-12  # keeps log(0) and x / 0 away; every real cost is larger
 
 Features = NDArray[np.float32]  # (n, f)
@@ -94,7 +94,8 @@ def every(space: SearchSpace, table: CostTable | None = None) -> Encoding:
     """Everything: one-hot of all choices, and the levels of those of numbers.
 
     Args:
-        table: as for `format_changes`, which take the place of one-hot formats where it knows their damage.
+        table: as for `format_changes`, which take the place of one-hot formats where it knows their
+            sensitivity.
     """
     weighted = format_changes(space, table)
     rows = indicators if weighted is changes else lambda choice: weighted(choice) / SCALE
@@ -112,24 +113,22 @@ def policy(space: SearchSpace, table: CostTable | None = None) -> Encoding:
 
 
 def format_changes(space: SearchSpace, table: CostTable | None) -> Callable[[Choice], NDArray[np.float64]]:
-    """`changes`, larger where a change hurts more: the root of the damage that the table knows of it, if it
-    knows any, so that a policy drawn at random has about length 1.
+    """`changes`, larger where a change hurts more: the root of the sensitivity that the table knows of it, if
+    it knows any, so that a policy drawn at random has about length 1.
 
     The root, since an effect on accuracy, of either sign, goes with the size of what rounding does to the
-    outputs, and damage with its square. On 50 quantized and 215 fp32 samples of cifar-mbconv the Gaussian
-    process orders .818 of pairs rightly with these, .789 with all changes alike.
+    outputs, and sensitivity with its square. On 50 quantized and 215 fp32 samples of cifar-mbconv the
+    Gaussian process orders .818 of pairs rightly with these, .789 with all changes alike.
     """
     kinds = np.zeros(0, bool) if table is None else table.least <= 0
     if table is None or not kinds.any():
         return changes
     names = [choice.name for choice in space.choices if choice.kind in POLICY]
-    damage = {name: np.maximum(option_costs(table, space, name)[:, kinds], 0) for name in names}
-    typical = sum((each.mean(axis=0) for each in damage.values()), np.zeros(int(kinds.sum())))
+    costs = {name: np.maximum(option_costs(table, space, name)[:, kinds], 0) for name in names}
+    typical = sum((each.mean(axis=0) for each in costs.values()), np.zeros(int(kinds.sum())))
     if not typical.any():
         return changes
-    share = {
-        name: (each[:, typical > 0] / typical[typical > 0]).mean(axis=1) for name, each in damage.items()
-    }
+    share = {name: (each[:, typical > 0] / typical[typical > 0]).mean(axis=1) for name, each in costs.items()}
     return lambda choice: np.diag(np.maximum(np.sqrt(share[choice.name]), FAINTEST))[1:]
 
 
@@ -138,7 +137,7 @@ class LogCosts:
     """Additive costs, standardised by the rows they were made from; none without a table.
 
     Logarithms of those that every network has some of, such as multiply-adds. Of those that a network may be
-    without, such as the damage that its formats do, square roots: 0 is then an ordinary number, and stays 0.
+    without, such as the sensitivity to its formats, square roots: 0 is then an ordinary number, and stays 0.
     Costs that did not vary in these rows are 0 everywhere: nothing can be learned of them.
 
     Attributes:

@@ -50,7 +50,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.options",
         "hw_profiles.streams",
     },
-    "supernet.solvers.multiple_choice": {"numpy", "scipy", "hw_profiles.errors"},
+    "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},
     "supernet.tasks.image_sources": {
         *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")
     },

@@ -27,7 +27,7 @@ from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Te
 from supernet.space.space import Genomes, SearchSpace
 
 SEEDED, LEVELS = 4, 4  # architectures whose allocations a search starts from, and how many of each
-Damage = Mapping[str, Sequence[float]]  # by name of a choice of formats, what each of its options adds
+Sensitivity = Mapping[str, Sequence[float]]  # by name of a choice of formats, what each of its options adds
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +50,26 @@ class Allocator:
     peaks: Mapping[str, Terms]
     limited: tuple[str, ...]
 
-    def problem(self, damage: Damage) -> Problem:
-        """Formats of the least damage within the limits."""
-        harm = tuple(
-            Term((item,), np.array(damage[name], np.float64)) for item, name in enumerate(self.names)
+    def problem(self, sensitivity: Sensitivity) -> Problem:
+        """Return the problem of the formats of the least sensitivity within the limits."""
+        summed = tuple(
+            Term((item,), np.array(sensitivity[name], np.float64)) for item, name in enumerate(self.names)
         )
-        return Problem(self.formats.sizes, harm, self.limits)
+        return Problem(self.formats.sizes, summed, self.limits)
 
-    def allocate(self, damage: Damage, count: int) -> Genomes:
-        """(n, g) up to `count` networks: the least damage within the limits first, then cheaper and cheaper
-        ones, see `nas.search.algorithms.milp.trade_offs`.
+    def allocate(self, sensitivity: Sensitivity, count: int) -> Genomes:
+        """Return (n, g) up to `count` networks: the least sensitive within the limits first, then cheaper and
+        cheaper ones, see `nas.search.algorithms.milp.trade_offs`.
 
         Raises:
             TrilobitError: no formats of this architecture meet the limits.
         """
-        problem = self.problem(damage)
+        problem = self.problem(sensitivity)
         try:
-            found = trade_offs(problem, [self.costs[name] for name in self.limited], count)
+            solutions = trade_offs(problem, [self.costs[name] for name in self.limited], count)
         except InfeasibleError as error:
             raise TrilobitError(self._why(problem, error)) from None
-        return self.formats.genomes(found)
+        return self.formats.genomes(solutions)
 
     def _why(self, problem: Problem, error: InfeasibleError) -> str:
         if error.name == REJECTED:
@@ -138,8 +138,10 @@ def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
     }
 
 
-def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor, metric: Objective) -> Damage:
-    """What each format alone takes from the predicted accuracy of the architecture, in shares."""
+def predicted_sensitivity(
+    space: SearchSpace, formats: Formats, predictor: Predictor, metric: Objective
+) -> Sensitivity:
+    """Return what each format alone takes from the predicted accuracy of the architecture, in shares."""
     rows, at = [formats.genome], []
     for item, column in enumerate(formats.columns):
         for gene in range(formats.sizes[item]):
@@ -156,9 +158,9 @@ def predicted_damage(space: SearchSpace, formats: Formats, predictor: Predictor,
 def seeds(
     space: SearchSpace, costs: Costs, targets: Targets, predictor: Predictor, architectures: Genomes
 ) -> Genomes:
-    """(n, g) networks for an evolution to start from: exact allocations at several limits for each of the
-    first `SEEDED` different architectures of (k, g), by the damage that the predictor sees in each format
-    alone. Nothing where the space has no formats to choose between or an architecture meets no limits.
+    """Return (n, g) networks for an evolution to start from: exact allocations at several limits for each of
+    the first `SEEDED` different architectures of (k, g), by the sensitivity that the predictor sees in each
+    format alone. Nothing where the space has no formats to choose between or an architecture meets no limits.
     """
     found = [np.empty((0, len(space.choices)), np.int16)]
     bases = np.array([formats_of(space, genome).genome for genome in architectures], np.int16)
@@ -167,7 +169,7 @@ def seeds(
         try:
             one = allocator(space, costs, targets, bases[row])
             found.append(
-                one.allocate(predicted_damage(space, one.formats, predictor, targets.metric), LEVELS)
+                one.allocate(predicted_sensitivity(space, one.formats, predictor, targets.metric), LEVELS)
             )
         except TrilobitError:  # not of this architecture
             continue

@@ -10,7 +10,7 @@ from torch import Tensor
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
-from nas.allocation.damage import run_damage, subject
+from nas.allocation.sensitivity_file import run_sensitivity, subject
 from nas.evaluation.evaluate import Evaluator
 from nas.run.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run.run import Run
@@ -18,7 +18,7 @@ from supernet.families.family import Family
 from supernet.formats.loading import load_weight_format
 from supernet.graph.executor import layered, sized_layer
 from supernet.sensitivity.hessian import hessian_traces, largest_layers
-from supernet.sensitivity.kl import divergence, measure_damage
+from supernet.sensitivity.kl import divergence, measure_sensitivity
 from supernet.space.space import Candidate, Genomes, in_fp32
 
 HESSIAN_IMAGES, PROBES = 128, 16
@@ -41,10 +41,10 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
     names = [space.choices[column].name for column in columns]
     network = space.candidate(in_fp32(space, genome[None])[0])
     if kind == "kl" and network == run.family.corners()["largest/fp32"]:
-        known = run_damage(run).options
+        known = run_sensitivity(run).options
         return {name: known[name] for name in names}
     score = noise_to_signal if kind == "sqnr" else divergence
-    return dict(measure_damage(space, names, network, *subject(run, network), score=score))
+    return dict(measure_sensitivity(space, names, network, *subject(run, network), score=score))
 
 
 def noise_to_signal(reference: Tensor, other: Tensor) -> float:

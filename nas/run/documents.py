@@ -174,8 +174,8 @@ class SamplesFile:
 
 
 @dataclass(frozen=True)
-class DamageFile:
-    """`damage.json`: what every option of a choice of formats costs alone, by the choice's name."""
+class SensitivityFile:
+    """`damage.json`: the sensitivity of every option of a choice of formats, by the choice's name."""
 
     SCHEMA: ClassVar[str] = "damage/1"
     REMEDY: ClassVar[str] = "delete it; it is measured again"

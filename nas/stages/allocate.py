@@ -33,8 +33,8 @@ def run_allocation(run: Run, reporter: Reporter) -> Front:
     context, predictor = _prepared(run)
     one = allocator(space, context.costs, context.targets, architecture, confidence=config.latency_confidence)
     with reporter.status(f"{config.sensitivity} sensitivity of {len(one.names)} choices of formats"):
-        damage = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
-        genomes = one.allocate(damage, config.finalists)
+        sensitivities = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
+        genomes = one.allocate(sensitivities, config.finalists)
     measured = _measured(context, genomes, reporter)
     reference = run.family.corners()["largest/fp32"]
     # the predictor has learned from none of them

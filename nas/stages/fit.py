@@ -10,7 +10,7 @@ import numpy as np
 from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from nas.allocation.damage import run_damage
+from nas.allocation.sensitivity_file import run_sensitivity
 from nas.evaluation.evaluate import Evaluator
 from nas.run.reporting import Reporter
 from nas.run.run import Run, find_run
@@ -50,12 +50,12 @@ def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
 
 
 def free_features(run: Run) -> CostTable:
-    """Multiply-adds, parameters and the damage of formats: inputs of the predictor that cost nothing to know,
-    once the damage of each choice was measured.
+    """Return multiply-adds, parameters and the sensitivity to formats: inputs of the predictor that cost
+    nothing to know, once the sensitivity of each choice was measured.
     """
     space = run.family.space()
     layers = compile_table(space, run.family.terms(), [macs, params])
-    return beside(layers, gene_table(space, run_damage(run).options))
+    return beside(layers, gene_table(space, run_sensitivity(run).options))
 
 
 def predictor_of(run: Run) -> MakePredictor:

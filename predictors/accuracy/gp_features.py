@@ -53,7 +53,7 @@ class FreeCosts:
         table: none if there are no costs.
         formats: columns of the genes of the policy.
         relative: (k,) which columns are never 0 in fp32: they are compared as logarithms, and changes of them
-            are shares. Of the others, such as the damage done by a policy, there are only changes.
+            are shares. Of the others, such as the sensitivity to a policy, there are only changes.
     """
 
     space: SearchSpace

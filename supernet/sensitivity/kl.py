@@ -21,8 +21,8 @@ Score = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
-class Damage:
-    """A table that adds up: a policy's damage is the sum over its living choices.
+class FormatSensitivity:
+    """A table that adds up: a policy's sensitivity is the sum over its active choices.
 
     Attributes:
         options: by the name of a choice of number formats, what each of its options adds, in nats; at least
@@ -55,7 +55,7 @@ def divergence(reference: Tensor, other: Tensor) -> float:
     return max(float((reference.exp() * (reference - other)).sum(dim=1).mean()), 0.0)
 
 
-def measure_damage(
+def measure_sensitivity(
     space: SearchSpace,
     names: Sequence[str],
     largest: Candidate,
@@ -64,7 +64,7 @@ def measure_damage(
     *,
     score: Score = divergence,
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
-    """Each of these choices of number formats and the damage of its options, one choice after the other.
+    """Yield each of these choices of number formats with the sensitivity of its options.
 
     One layer alone is replaced in the largest network in fp32, and the score is the mean divergence between
     the class probabilities with and without it: replace-one-block scores by KL, of which a network's quality

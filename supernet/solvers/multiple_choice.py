@@ -9,22 +9,19 @@ integrality, because in every marginal they agree with the items' own variables 
 Wainwright & Jordan 2008, doi:10.1561/2200000001, section 8.4).
 """
 
-import ctypes
 import itertools
 import math
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
-from scipy.sparse import csr_array, vstack
+from scipy.optimize import Bounds, linprog, milp
+from scipy.sparse import vstack
 
 from hw_profiles.errors import TrilobitError
+from supernet.solvers.highs import Rows, silent
 
 Floats = NDArray[np.float64]
 Chosen = NDArray[np.int64]  # (items,) which choice each item takes
@@ -71,17 +68,17 @@ class Problem:
         choices: how many choices each item has.
         costs: the sum to minimise.
         limits: all of them hold.
-        ties: groups of items that take the same choice.
+        equal: equality groups, of items that take the same choice.
 
     Raises:
-        ValueError: an item without choices, a term whose shape is not that of its items, or a tie between
-            items of different numbers of choices.
+        ValueError: an item without choices, a term whose shape is not that of its items, or an
+            equality group of items with different numbers of choices.
     """
 
     choices: tuple[int, ...]
     costs: tuple[Term, ...]
     limits: tuple[Limit, ...] = ()
-    ties: tuple[tuple[int, ...], ...] = ()
+    equal: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if min(self.choices, default=0) < 1:
@@ -90,9 +87,22 @@ class Problem:
             shape = tuple(self.choices[item] for item in term.items)
             if term.values.shape != shape or len(set(term.items)) < len(term.items):
                 raise ValueError(f"term of items {term.items} has shape {term.values.shape}, not {shape}")
-        for tie in self.ties:
-            if len({self.choices[item] for item in tie}) > 1:
-                raise ValueError(f"tied items {tie} have different numbers of choices")
+        for group in self.equal:
+            if len({self.choices[item] for item in group}) > 1:
+                raise ValueError(f"items {group} of an equality group have different numbers of choices")
+
+
+@dataclass(frozen=True, eq=False)
+class NoGood:
+    """An allocation that is ruled out: a no-good cut.
+
+    Attributes:
+        chosen: (items,) index of each item's choice.
+        distance: in how many items at least an allocation has to differ from it.
+    """
+
+    chosen: Chosen
+    distance: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +150,7 @@ def total(terms: Sequence[Term], chosen: Chosen) -> float:
     return math.fsum(float(term.values[tuple(chosen[list(term.items)])]) for term in terms)
 
 
-def solve(problem: Problem, *, apart: Sequence[tuple[Chosen, int]] = ()) -> Allocation:
+def solve(problem: Problem, *, cuts: Sequence[NoGood] = ()) -> Allocation:
     """The cheapest allocation that meets all limits.
 
     Exact up to `EXACT_BINARIES` choices in all. Above, items whose choice the linear relaxation leaves no
@@ -148,14 +158,14 @@ def solve(problem: Problem, *, apart: Sequence[tuple[Chosen, int]] = ()) -> Allo
     decided exactly, and `bound` says how far the outcome may be from the best.
 
     Args:
-        apart: allocations and how many items at least have to differ from each.
+        cuts: allocations that are ruled out, with all that differ from them in too few items.
 
     Raises:
         InfeasibleError: nothing meets all limits; says which one, and the nearest possible value.
     """
-    found = _Program(problem, apart).solve()
+    found = _Program(problem, cuts).solve()
     if found is None:
-        raise _why(problem, apart)
+        raise _explain(problem, cuts)
     return found
 
 
@@ -166,16 +176,16 @@ def diverse(problem: Problem, count: int, distance: int) -> Iterator[Allocation]
     Raises:
         InfeasibleError: there is not even one.
     """
-    earlier: list[tuple[Chosen, int]] = []
+    earlier: list[NoGood] = []
     for _ in range(count):
         try:
-            found = solve(problem, apart=earlier)
+            found = solve(problem, cuts=earlier)
         except InfeasibleError:
             if earlier:
                 return
             raise
         yield found
-        earlier.append((found.chosen, distance))
+        earlier.append(NoGood(found.chosen, distance))
 
 
 def least(problem: Problem, terms: tuple[Term, ...]) -> float:
@@ -187,9 +197,9 @@ def least(problem: Problem, terms: tuple[Term, ...]) -> float:
     return solve(replace(problem, costs=terms)).cost
 
 
-def _why(problem: Problem, apart: Sequence[tuple[Chosen, int]]) -> InfeasibleError:
+def _explain(problem: Problem, cuts: Sequence[NoGood]) -> InfeasibleError:
     """The first limit that cannot be met, alone or beside the others."""
-    nobody = InfeasibleError("", math.nan, math.nan, together=True)
+    infeasible = InfeasibleError("", math.nan, math.nan, together=True)
     for together in (False, True):
         for at, limit in enumerate(problem.limits):
             others = problem.limits[:at] + problem.limits[at + 1 :] if together else ()
@@ -197,10 +207,10 @@ def _why(problem: Problem, apart: Sequence[tuple[Chosen, int]]) -> InfeasibleErr
                 if not math.isfinite(bound):
                     continue
                 terms = tuple(Term(term.items, sign * term.values) for term in limit.terms)
-                found = _Program(replace(problem, costs=terms, limits=others), apart).solve()
+                found = _Program(replace(problem, costs=terms, limits=others), cuts).solve()
                 if found is not None and not _within(limit, sign * found.cost):
                     return InfeasibleError(limit.name, bound, sign * found.cost, together=together)
-    return nobody
+    return infeasible
 
 
 def _within(limit: Limit, value: float) -> bool:
@@ -217,7 +227,7 @@ def _span(terms: Sequence[Term]) -> float:
 class _Program:
     """A problem as HiGHS takes it: the items' own variables end to end, then those of combinations."""
 
-    def __init__(self, problem: Problem, apart: Sequence[tuple[Chosen, int]]) -> None:
+    def __init__(self, problem: Problem, cuts: Sequence[NoGood]) -> None:
         self.problem = problem
         self.starts = np.concatenate(([0], np.cumsum(problem.choices)))
         self.binaries = int(self.starts[-1])
@@ -228,13 +238,13 @@ class _Program:
             if len(items) > 1 and items not in self.combined:
                 self.combined[items] = self.variables
                 self.variables += math.prod(problem.choices[item] for item in items)
-        self.rows = _Rows()
+        self.rows = Rows()
         self._one_each()
         self._marginals()
-        self._ties()
+        self._equalities()
         self._limits()
-        for chosen, distance in apart:
-            self.cut(chosen, distance)
+        for no_good in cuts:
+            self.cut(no_good)
 
     @cached_property
     def _items(self) -> NDArray[np.int64]:
@@ -264,12 +274,12 @@ class _Program:
             if self._meets_limits(chosen):
                 cost = total(self.problem.costs, chosen)
                 return Allocation(chosen, cost, min(bound, cost))
-            self.cut(chosen, 1)  # HiGHS met a limit within its tolerance only
+            self.cut(NoGood(chosen, 1))  # HiGHS met a limit within its tolerance only
 
-    def cut(self, chosen: Chosen, distance: int) -> None:
-        """Leave out what differs from `chosen` (items,) in less than `distance` items."""
-        columns = self.starts[:-1] + chosen
-        self.rows.add(columns, np.ones(len(columns)), upper=float(len(columns) - distance))
+    def cut(self, no_good: NoGood) -> None:
+        """Rule out what differs from an allocation in too few items."""
+        columns = self.starts[:-1] + no_good.chosen
+        self.rows.add(columns, np.ones(len(columns)), upper=float(len(columns) - no_good.distance))
 
     # -- rows ------------------------------------------------------------------------------------------
 
@@ -302,8 +312,8 @@ class _Program:
                     columns = np.append(together.ravel(), own)
                     self.rows.add(columns, np.append(np.ones(together.size), -1.0), lower=0.0, upper=0.0)
 
-    def _ties(self) -> None:
-        for first, *others in self.problem.ties:
+    def _equalities(self) -> None:
+        for first, *others in self.problem.equal:
             for other in others:
                 for pair in zip(self._own(first), self._own(other), strict=True):
                     self.rows.add(np.array(pair), np.array([1.0, -1.0]), lower=0.0, upper=0.0)
@@ -329,7 +339,7 @@ class _Program:
         """(variables,) the exact solution between 0 and `upper`; None where there is none."""
         integral = np.zeros(self.variables)
         integral[: self.binaries] = 1
-        with _silent():
+        with silent():
             outcome = milp(
                 self.costs,
                 integrality=integral,
@@ -387,55 +397,6 @@ class _Program:
     def _unscaled(self, cost: float) -> float:
         base = math.fsum(float(term.values.min()) for term in self.problem.costs)
         return base + cost * (_span(self.problem.costs) or 1.0) / SPAN
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Nothing reaches standard output: HiGHS now and then says there that it repaired a solution, whatever it
-    is told to display, and what a command prints may be JSON.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    sys.stdout.flush()
-    libc.fflush(None)
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        libc.fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
-class _Rows:
-    """Linear conditions, collected one after the other."""
-
-    def __init__(self) -> None:
-        self._columns: list[NDArray[np.int64]] = []
-        self._values: list[Floats] = []
-        self._lower: list[float] = []
-        self._upper: list[float] = []
-
-    def add(
-        self, columns: NDArray[np.int64], values: Floats, *, lower: float = -math.inf, upper: float = math.inf
-    ) -> None:
-        """The sum of `values` times the variables in `columns` lies between the bounds."""
-        self._columns.append(columns)
-        self._values.append(values)
-        self._lower.append(lower)
-        self._upper.append(upper)
-
-    def constraint(self, variables: int) -> LinearConstraint:
-        """All of them, sparse."""
-        ends = np.cumsum([0, *(len(columns) for columns in self._columns)])
-        content = (np.concatenate(self._values), np.concatenate(self._columns), ends)
-        matrix = csr_array(content, shape=(len(self._columns), variables))
-        matrix.sum_duplicates()
-        return LinearConstraint(matrix, np.array(self._lower), np.array(self._upper))
 
 
 def _growing(first: int, last: int) -> Iterator[int]:

@@ -20,10 +20,10 @@ from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.page import render
 from nas.report.run_files import read_run
 from nas.run.documents import (
-    DamageFile,
     Enough,
     Environment,
     SamplesFile,
+    SensitivityFile,
     StageDone,
     State,
     Timings,
@@ -107,7 +107,7 @@ USES: dict[str, tuple[Callable[[Path], None], ...]] = {
     "env.json": (reads(Environment, "env.json"),),
     "timings.json": (reads(Timings, "timings.json"),),
     "state.json": (reads(State, "state.json"),),
-    "damage.json": (reads(DamageFile, "damage.json"),),
+    "damage.json": (reads(SensitivityFile, "damage.json"),),
     "space.json": (use_space,),
     "profiles/made-up-cpu.json": (use_profile,),
 }
@@ -127,7 +127,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, device_profile: DevicePro
     genes = tuple(tuple(row) for row in SPACE.sample(9, rng=rng).tolist())
     write_document(folder / "samples.json", SamplesFile("0", "uncertainty", enough, genes))
     write_document(folder / "state.json", State({"profile": StageDone("0", 1.0), "train": StageDone("1", 2)}))
-    write_document(folder / "damage.json", DamageFile("0", {"s0.b0.expand": (0.0, 0.2, 0.3)}))
+    write_document(folder / "damage.json", SensitivityFile("0", {"s0.b0.expand": (0.0, 0.2, 0.3)}))
     stages = (Stage("fused", (8, 16), 2, (1, 2)), Stage("inverted", (16,), 2, (1,), (3,)))
     save_space(folder / "space.json", StagedSpace("made up", (14, 28), 8, 1, 32, stages), {})
     return folder

@@ -8,7 +8,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.profile import DeviceProfile
-from nas.allocation.allocation import Allocator, allocator, cost_sums, predicted_damage, seeds
+from nas.allocation.allocation import Allocator, allocator, cost_sums, predicted_sensitivity, seeds
 from nas.problem.costs import Costs, compile_costs
 from nas.problem.targets import Targets, largest_costs, resolve_targets
 from nas.run.config import RunConfig
@@ -169,7 +169,7 @@ class Additive:
 
 def test_damage_that_a_predictor_sees(family: Family) -> None:
     formats, predictor = formats_of(family.space(), corner(family, "smallest/fp32")), Additive(family)
-    damage = predicted_damage(family.space(), formats, predictor, objective("accuracy"))
+    damage = predicted_sensitivity(family.space(), formats, predictor, objective("accuracy"))
     names = [family.space().choices[column].name for column in formats.columns]
     assert list(damage) == names
     for name, column in zip(names, formats.columns, strict=True):

@@ -9,13 +9,13 @@ import pytest
 
 from hw_profiles.documents import read_document, write_document
 from hw_profiles.errors import TrilobitError
-from nas.run.documents import DamageFile, Environment, SamplesFile, State, Timings, genomes_of
+from nas.run.documents import Environment, SamplesFile, SensitivityFile, State, Timings, genomes_of
 from nas.run.front_document import Front, read_front
 from nas.search.objectives import OBJECTIVES
 from supernet.families.family import load_family
 
 SPACE = load_family("digits-mbconv", in_channels=1, classes=10).space()
-KINDS = {kind.SCHEMA: kind for kind in (DamageFile, Environment, Front, SamplesFile, State, Timings)}
+KINDS = {kind.SCHEMA: kind for kind in (SensitivityFile, Environment, Front, SamplesFile, State, Timings)}
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_damaged_document_is_one_line(tmp_path: Path, document: dict[str, Any]
 
 
 def test_damage_is_kept_as_it_was(tmp_path: Path) -> None:
-    kept = DamageFile("abc", {"s0.b0.expand": (0.0, 0.25)})
+    kept = SensitivityFile("abc", {"s0.b0.expand": (0.0, 0.25)})
     write_document(tmp_path / "damage.json", kept)
-    assert read_document(tmp_path / "damage.json", DamageFile) == kept
+    assert read_document(tmp_path / "damage.json", SensitivityFile) == kept
 
 
 def test_genomes_of_another_space_are_refused(tmp_path: Path) -> None:

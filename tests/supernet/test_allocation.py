@@ -61,7 +61,7 @@ def cheapest(problem: Problem) -> float:
     best = math.inf
     for assignment in itertools.product(*map(range, problem.choices)):
         chosen = np.array(assignment)
-        if any(len({assignment[i] for i in tie}) > 1 for tie in problem.ties):
+        if any(len({assignment[i] for i in tie}) > 1 for tie in problem.equal):
             continue
         slack = 1e-9
         sums = [(limit, total(limit.terms, chosen)) for limit in problem.limits]
@@ -74,7 +74,7 @@ def cheapest_of_many(problem: Problem) -> float:
     """The same for problems without joint terms, on whole columns of assignments."""
     grid = np.indices(problem.choices).reshape(len(problem.choices), -1)
     keep = np.ones(grid.shape[1], bool)
-    for tie in problem.ties:
+    for tie in problem.equal:
         keep &= (grid[list(tie)] == grid[tie[0]]).all(axis=0)
 
     def sums(terms: tuple[Term, ...]) -> np.ndarray:
@@ -98,7 +98,7 @@ def check(problem: Problem, expected: float) -> bool:
     assert total(problem.costs, found.chosen) == found.cost
     for limit in problem.limits:
         assert limit.lower - 1e-6 <= total(limit.terms, found.chosen) <= limit.upper + 1e-6
-    for tie in problem.ties:
+    for tie in problem.equal:
         assert len(set(found.chosen[list(tie)])) == 1
     return True
 
@@ -149,7 +149,7 @@ def test_tied_shortcuts_of_nineteen_layers_among_all_assignments() -> None:
     grid = np.indices((2,) * 16, np.int8).reshape(16, -1)
     every = np.insert(grid, [7, 11, 15], grid[[5, 9, 13]], axis=0)  # each shortcut right after its unit
     assert every.shape == (19, 2**16)
-    assert all((every[one] == every[other]).all() for one, other in problem.ties)
+    assert all((every[one] == every[other]).all() for one, other in problem.equal)
 
     def sums(terms: tuple[Term, ...]) -> np.ndarray:
         return np.sum([term.values[every[term.items[0]]] for term in terms], axis=0)
@@ -272,4 +272,4 @@ def test_malformed_problems_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one choice"):
         Problem((2, 0), ())
     with pytest.raises(ValueError, match="different numbers of choices"):
-        Problem((2, 3), (), ties=((0, 1),))
+        Problem((2, 3), (), equal=((0, 1),))

@@ -1,4 +1,4 @@
-"""Damage against direct evaluation of the replaced networks, and what its table promises."""
+"""FormatSensitivity against direct evaluation of the replaced networks, and what its table promises."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,13 @@ from hw_profiles.errors import TrilobitError
 from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.graph.quantized_graph import Network
 from supernet.graph.simulate import simulate
-from supernet.sensitivity.kl import Damage, divergence, format_choices, log_probabilities, measure_damage
+from supernet.sensitivity.kl import (
+    FormatSensitivity,
+    divergence,
+    format_choices,
+    log_probabilities,
+    measure_sensitivity,
+)
 from supernet.space.space import Candidate, Choice, SearchSpace
 from supernet.tasks.evaluate import build_network, calibration_examples, network_builder
 from supernet.tasks.image_classification import ImageClassification
@@ -48,12 +54,12 @@ def images(few_digits: ImageClassification) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def damage(build: Callable[[Candidate], Network], images: Tensor) -> Damage:
-    return Damage(dict(measure_damage(SPACE, format_choices(SPACE), LARGEST, build, images)))
+def sensitivity(build: Callable[[Candidate], Network], images: Tensor) -> FormatSensitivity:
+    return FormatSensitivity(dict(measure_sensitivity(SPACE, format_choices(SPACE), LARGEST, build, images)))
 
 
 def test_is_the_divergence_of_the_network_with_that_layer_alone_replaced(
-    damage: Damage, images: Tensor, few_digits: ImageClassification
+    sensitivity: FormatSensitivity, images: Tensor, few_digits: ImageClassification
 ) -> None:
     calibration = calibration_examples(few_digits, seed=0)
 
@@ -66,15 +72,15 @@ def test_is_the_divergence_of_the_network_with_that_layer_alone_replaced(
         for option in ("int8", "int4"):
             replaced = SPACE.encode({**SPACE.decode(LARGEST), name: option})
             expected = rel_entr(plain, probabilities(replaced)).sum(axis=1).mean()
-            found = damage.options[name][SPACE.choices[SPACE.columns[name]].options.index(option)]
+            found = sensitivity.options[name][SPACE.choices[SPACE.columns[name]].options.index(option)]
             assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_every_choice_of_formats_has_a_number_for_each_option(damage: Damage) -> None:
+def test_every_choice_of_formats_has_a_number_for_each_option(sensitivity: FormatSensitivity) -> None:
     precision = [choice for choice in SPACE.choices if choice.kind == "precision"]
-    assert list(damage.options) == [choice.name for choice in precision]
+    assert list(sensitivity.options) == [choice.name for choice in precision]
     for choice in precision:
-        values = damage.options[choice.name]
+        values = sensitivity.options[choice.name]
         assert len(values) == len(choice.options)
         assert values[0] == 0
         assert values[1] < values[2]  # fewer bits hurt more
@@ -92,7 +98,9 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
         genes: build(FAMILY.corners()[name]) for genes, name in corners.items()
     }
     plain = space.candidate(np.zeros(2, np.int16))
-    found = dict(measure_damage(space, format_choices(space), plain, lambda one: networks[one.genes], images))
+    found = dict(
+        measure_sensitivity(space, format_choices(space), plain, lambda one: networks[one.genes], images)
+    )
     plain_, int8, int4 = (log_probabilities(networks[genes], images) for genes in corners)
     assert found == {
         "switch": (0.0, divergence(plain_, int8)),
@@ -100,13 +108,15 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
     }
 
 
-def test_what_the_largest_network_cannot_have_does_no_damage(
+def test_what_the_largest_network_cannot_have_does_no_sensitivity(
     build: Callable[[Candidate], Network], images: Tensor
 ) -> None:
     only_small = Choice("layer", ("fp32", "int4"), "precision", (("size", ("small",)),))
     space = SearchSpace("other", (Choice("size", ("small", "large")), only_small))
     largest = space.candidate(np.array([1, 0], np.int16))
-    found = dict(measure_damage(space, format_choices(space), largest, lambda one: build(LARGEST), images))
+    found = dict(
+        measure_sensitivity(space, format_choices(space), largest, lambda one: build(LARGEST), images)
+    )
     assert found == {"layer": (0.0, 0.0)}
 
 
@@ -117,6 +127,6 @@ def test_divergence_is_zero_of_itself_and_never_negative() -> None:
 
 
 @pytest.mark.parametrize("values", [(), (0.1, 0.2), (0.0, -1.0), (0.0, float("nan"))])
-def test_refuses_what_is_no_damage(values: tuple[float, ...]) -> None:
-    with pytest.raises(TrilobitError, match=r"damage of stem\.format is .*; wanted finite numbers"):
-        Damage({"stem.format": values})
+def test_refuses_what_is_no_sensitivity(values: tuple[float, ...]) -> None:
+    with pytest.raises(TrilobitError, match=r"sensitivity of stem\.format is .*; wanted finite numbers"):
+        FormatSensitivity({"stem.format": values})

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.allocation.damage import run_damage
+from nas.allocation.sensitivity_file import run_sensitivity
 from nas.run.config import RunConfig
 from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.stages.fit import free_features
 from nas.stages.train import run_train
 from supernet.data.images import Images
-from supernet.sensitivity.kl import format_choices, measure_damage
+from supernet.sensitivity.kl import format_choices, measure_sensitivity
 from supernet.space.space import SearchSpace
 from supernet.train.loop import TrainConfig
 
@@ -38,7 +38,7 @@ def path(run: Run) -> Path:
 
 
 def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, content = run_damage(run), path(run).read_text()
+    whole, content = run_sensitivity(run), path(run).read_text()
     assert list(whole.options) == format_choices(run.family.space())
     document = json.loads(content)
     del document["options"]["s2.b1.project.format"], document["options"]["classifier.format"]
@@ -47,24 +47,24 @@ def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest
 
     def measure(space: SearchSpace, names: Sequence[str], *rest: Any) -> Iterator[Any]:
         asked.extend(names)
-        return measure_damage(space, names, *rest)
+        return measure_sensitivity(space, names, *rest)
 
-    monkeypatch.setattr("nas.allocation.damage.measure_damage", measure)
-    assert run_damage(run) == whole
+    monkeypatch.setattr("nas.allocation.sensitivity_file.measure_sensitivity", measure)
+    assert run_sensitivity(run) == whole
     assert asked == ["s2.b1.project.format", "classifier.format"]
-    assert run_damage(run) == whole  # from the file alone
+    assert run_sensitivity(run) == whole  # from the file alone
     assert len(asked) == 2
 
 
 def test_another_supernet_is_measured_anew(run: Run) -> None:
-    whole = run_damage(run)
+    whole = run_sensitivity(run)
     document = json.loads(path(run).read_text())
     path(run).write_text(json.dumps({**document, "supernet": "another", "options": {"stem.format": [0, 9]}}))
-    assert run_damage(run) == whole
+    assert run_sensitivity(run) == whole
 
 
 def test_predictors_get_the_sum_over_the_living_choices(run: Run) -> None:
-    space, options = run.family.space(), run_damage(run).options
+    space, options = run.family.space(), run_sensitivity(run).options
     genomes = space.sample(30, rng=np.random.default_rng(0))
     expected = [
         sum(
@@ -88,5 +88,5 @@ def test_a_damaged_file_is_named(run: Run) -> None:
     document["options"]["stem.format"] = [0.0, *[-1.0] * (len(values) - 1)]
     path(run).write_text(json.dumps(document))
     with pytest.raises(TrilobitError, match=r"sensitivity of stem\.format is \[0\.0, -1\.0"):
-        run_damage(run)
+        run_sensitivity(run)
     path(run).write_text(content)

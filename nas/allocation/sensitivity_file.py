@@ -1,4 +1,7 @@
-"""`damage.json` of a run: what each choice of a number format costs by itself, measured once per supernet."""
+"""`damage.json` of a run: the sensitivity of each choice of a number format, measured once per supernet.
+
+The file has the name of before the word, so that runs and what reads them stay as they are.
+"""
 
 import numpy as np
 from torch import Tensor
@@ -6,9 +9,9 @@ from torch import Tensor
 from hw_profiles.documents import write_document
 from hw_profiles.graph.counts import macs
 from nas.evaluation.evaluate import Evaluator
-from nas.run.documents import DamageFile, read_optional
+from nas.run.documents import SensitivityFile, read_optional
 from nas.run.run import Run
-from supernet.sensitivity.kl import Build, Damage, format_choices, measure_damage
+from supernet.sensitivity.kl import Build, FormatSensitivity, format_choices, measure_sensitivity
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import network_builder
 
@@ -16,29 +19,29 @@ WORK = 1e12  # multiply-adds to spend, about a minute of one core; networks of I
 FEWEST, MOST = 16, 256  # images
 
 
-def run_damage(run: Run) -> Damage:
-    """The damage of the run's trained supernet. What is not in the file yet is measured and written, choice
-    by choice, so that a killed run goes on where it was.
+def run_sensitivity(run: Run) -> FormatSensitivity:
+    """Return the sensitivity of the run's trained supernet. What is not in the file yet is measured and
+    written, choice by choice, so that a killed run goes on where it was.
 
     Raises:
         TrilobitError: the file is damaged, or the supernet is not trained.
     """
     path, trained = run.folder / "damage.json", run.rounded_fingerprint
-    known = read_optional(path, DamageFile)
+    known = read_optional(path, SensitivityFile)
     options = dict(known.options) if known is not None and known.supernet == trained else {}
     space = run.family.space()
     choices = {choice.name: len(choice.options) for choice in space.choices}
     missing = [name for name in format_choices(space) if len(options.get(name, ())) != choices[name]]
     if missing:
         largest = run.family.corners()["largest/fp32"]
-        for name, values in measure_damage(space, missing, largest, *subject(run, largest)):
+        for name, values in measure_sensitivity(space, missing, largest, *subject(run, largest)):
             options[name] = tuple(values)
-            write_document(path, DamageFile(trained, options))
-    return Damage(options)
+            write_document(path, SensitivityFile(trained, options))
+    return FormatSensitivity(options)
 
 
 def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
-    """How to build policies of a network's architecture, and the images to compare them on."""
+    """Return how to build policies of a network's architecture, and the images to compare them on."""
     evaluator, family = Evaluator(run), run.family
     options = sum(len(c.options) - 1 for c in family.space().choices if c.kind == "precision")
     work = options * sum(map(macs, family.workload(network).layers))
