@@ -1,5 +1,7 @@
 """Every command of the README runs: `make` targets exist, `nas` commands work in its order, on less data."""
 
+import ast
+import inspect
 import io
 import json
 import re
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import nas
 from docs.generate import field_rows, page_of
 from nas.cli.main import TEXTS, main
 
@@ -142,6 +145,15 @@ def expanded(word: str, folder: Path) -> list[str]:
     """What a shell makes of a word with an asterisk."""
     found = sorted(str(path.relative_to(folder)) for path in folder.glob(word)) if "*" in word else []
     return found or [word]
+
+
+def test_python_calls_what_there_is_with_arguments_that_it_takes() -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    of_front = {ast.unparse(call.func).removeprefix("front.") for call in calls} & set(dir(nas.Front))
+    assert {"to_frame", "best"} <= of_front
+    [search] = [call for call in calls if ast.unparse(call.func) == "nas.search"]
+    inspect.signature(nas.search).bind(**{word.arg: None for word in search.keywords if word.arg})
 
 
 def test_commands_were_found() -> None:
