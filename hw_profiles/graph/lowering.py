@@ -5,12 +5,15 @@ Costs are looked up for units, since that is what tables hold; networks are trai
 kept in memory layer by layer.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from hw_profiles.graph.blocks import block_convolutions
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.key import FUSED
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.ops import OPS
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload
 
@@ -62,23 +65,20 @@ class _Lowered:
 
     def unit(self, name: str, layer: Layer, sources: tuple[int, ...]) -> None:
         """Append all layers of one unit."""
-        if layer.op == "InvertedResidual":
-            self._now.append(self._block(name, layer, *sources))
-        else:
-            first = self._layer(name, layer, *sources)
-            self._now += range(first, first + len(layer.outputs))
+        first = LOWERING[layer.op](self, name, layer, *sources)
+        self._now += range(first, first + len(layer.outputs))
 
-    def _block(self, name: str, block: Layer, entry: int) -> int:
+    def block(self, name: str, block: Layer, entry: int) -> int:
         """Append expand, depthwise, squeeze-and-excitation, project, sum; return the output."""
         x = entry
         for part, convolution in block_convolutions(block).items():
             if part == "reduce":
                 x = self._squeezed(name, block, x)
             elif part != "excite":
-                x = self._layer(f"{name}.{part}", convolution, x)
+                x = self.layer(f"{name}.{part}", convolution, x)
         if block.residual:
             total = self.layers[-1].outputs[0]
-            x = self._layer(f"{name}.add", Layer.of("Add", total, total), x, entry)
+            x = self.layer(f"{name}.add", Layer.of("Add", total, total), x, entry)
         return x
 
     def _squeezed(self, name: str, block: Layer, x: int) -> int:
@@ -86,12 +86,13 @@ class _Lowered:
         arXiv:1709.01507).
         """
         parts, maps = block_convolutions(block), self.layers[-1].outputs[0]
-        scale = self._layer(f"{name}.pool", Layer.of("GlobalAveragePool", maps), x)
+        scale = self.layer(f"{name}.pool", Layer.of("GlobalAveragePool", maps), x)
         for part in ("reduce", "excite"):
-            scale = self._layer(f"{name}.{part}", parts[part], scale)
-        return self._layer(f"{name}.scale", Layer.of("Mul", maps, self.layers[-1].outputs[0]), x, scale)
+            scale = self.layer(f"{name}.{part}", parts[part], scale)
+        return self.layer(f"{name}.scale", Layer.of("Mul", maps, self.layers[-1].outputs[0]), x, scale)
 
-    def _layer(self, name: str, layer: Layer, *sources: int) -> int:
+    def layer(self, name: str, layer: Layer, *sources: int) -> int:
+        """Append a layer, and a curve that it cannot fuse; return the first tensor that it gives."""
         if not _split(layer):
             return self._append(name, layer, sources)
         before = self._append(name, replace(layer, activation="none"), sources)
@@ -105,6 +106,13 @@ class _Lowered:
         self.inputs.append(sources)
         self._tensors += len(layer.outputs)
         return self._tensors - len(layer.outputs)
+
+
+LOWERING: Consumer[Callable[..., int]] = Consumer(
+    "lowering",
+    {op: _Lowered.block if op == "InvertedResidual" else _Lowered.layer for op in OPS},
+    otherwise="it is not known how it is made of layers",
+)
 
 
 def curve(activation: str, x: TensorType) -> Layer:

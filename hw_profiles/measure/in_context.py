@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
 
@@ -47,9 +48,11 @@ def in_context(layer: Layer) -> Probe:
     Raises:
         TrilobitError: it is a part of a block, which is measured as a whole.
     """
-    if layer.kind not in _PROBES:
+    if layer.kind == layer.op:  # what stands around it is not known
+        return alone(layer)
+    if layer.op not in PROBES.functions:
         raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.kind} is a part of a block (mbconv)")
-    return _PROBES[layer.kind](layer)
+    return PROBES[layer.op](layer)
 
 
 def alone(layer: Layer) -> Probe:
@@ -221,16 +224,18 @@ def _pool_only(shape: Shape) -> Workload:
     return net.build()
 
 
-_PROBES: dict[str, Callable[[Layer], Probe]] = {
-    "stem": _stem,
-    "conv": _inserted,
-    "mbconv": _inserted,
-    "linear": _linear,
-    "maxpool": _window,
-    "avgpool": _window,
-    "pool": _pool,
-    "add": _add,
-    "add_converted": _add,
-    "quantize": _conversion,
-    "dequantize": _conversion,
-}
+PROBES: Consumer[Callable[[Layer], Probe]] = Consumer(
+    "probing in context",
+    {
+        "Conv": lambda layer: _stem(layer) if layer.kind == "stem" else _inserted(layer),
+        "InvertedResidual": _inserted,
+        "Gemm": _linear,
+        "MaxPool": _window,
+        "AveragePool": _window,
+        "GlobalAveragePool": _pool,
+        "Add": _add,
+        "QuantizeLinear": _conversion,
+        "DequantizeLinear": _conversion,
+    },
+    otherwise="it is measured alone: what stands around it in networks is not known",
+)

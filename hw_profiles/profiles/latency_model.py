@@ -3,14 +3,16 @@ that it has not seen.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.ops import OPS
 from hw_profiles.graph.workload import Workload
 
 # Rows that share a slope: how far a row is off in context depends on what it is and what it computes in.
@@ -32,10 +34,29 @@ PRIORS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 def kind(layer: Layer) -> str:
     """Return which of `KINDS` a row belongs to."""
-    if layer.kind in KINDS:
-        return layer.kind
-    part = ("depthwise" if layer.depthwise else "pointwise") if layer.kind == "conv" else "other"
+    part = CLASSES[layer.op](layer)
+    if part in KINDS:
+        return part
     return f"{'integer' if needs_scale(layer.activation_format) else 'float'} {part}"
+
+
+def _other(layer: Layer) -> str:
+    return "other"
+
+
+CLASSES: Consumer[Callable[[Layer], str]] = Consumer(
+    "calibration",
+    {
+        **dict.fromkeys(OPS, _other),
+        "Conv": lambda layer: (
+            ("depthwise" if layer.depthwise else "pointwise") if layer.kind == "conv" else "other"
+        ),
+        "Add": lambda layer: "add_converted" if layer.kind == "add_converted" else "other",
+        "QuantizeLinear": lambda layer: "quantize",
+        "DequantizeLinear": lambda layer: "dequantize",
+    },
+    otherwise="its times have no class",
+)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import FP32, INPUT, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
@@ -164,7 +165,7 @@ def run_unit(
     """
     if pooling == "truncated" and layer.kind == "pool" and layer.activation_format != FP32:
         return _pool_truncated(layer, numbers, inputs)
-    return _RUNS[layer.kind](layer, numbers, inputs)
+    return REFERENCE[layer.op](layer, numbers, inputs)
 
 
 def _windows(layer: Layer, x: Array, padding: object) -> Array:
@@ -253,16 +254,18 @@ def _dequantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> 
     )
 
 
-_RUNS: Mapping[str, Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = {
-    "stem": _conv,
-    "conv": _conv,
-    "linear": _conv,
-    "add": _add,
-    "add_converted": _add,
-    "pool": _pool,
-    "quantize": _quantize,
-    "dequantize": _dequantize,
-}
+REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Consumer(
+    "numpy reference",
+    {
+        "Conv": _conv,
+        "Gemm": _conv,
+        "Add": _add,
+        "GlobalAveragePool": _pool,
+        "QuantizeLinear": _quantize,
+        "DequantizeLinear": _dequantize,
+    },
+    otherwise="it is the reference of the kernels that Trilobit writes itself, which do not have it",
+)
 
 
 def weight_range(weight_format: str, sums: IntegerSums = IntegerSums.EXACT) -> tuple[int, int]:

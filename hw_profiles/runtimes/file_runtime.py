@@ -64,6 +64,8 @@ class FileRuntime:
         weight, activation = layer.weight_format, layer.activation_format
         if not is_known(weight, activation):
             return False
+        if layer.kind == layer.op:  # none of the kinds that have integer kernels
+            return layer.op in self.ops and not needs_scale(activation) and self.runs(weight, activation)
         if layer.weighted or layer.kind == "mbconv":
             return layer.kind in self.ops and self.runs(weight, activation)
         return layer.kind in self.ops and self.has_kernel(activation, activation)

@@ -18,7 +18,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "check what was exported": ("verify", "bench"),
     "other machines": ("worker", "profile compare", "profile import"),
     "other spaces": ("spaces design", "import-ofa"),
-    "what there is": ("devices", "spaces", "formats"),
+    "what there is": ("devices", "spaces", "formats", "ops"),
 }
 EXAMPLES: Mapping[str, str] = {
     "run": "nas run --data imagefolder:photos.zip --max-latency 60% --max-size 200KB -o runs/photos",
@@ -35,6 +35,7 @@ EXAMPLES: Mapping[str, str] = {
     "devices": "nas devices",
     "spaces": "nas spaces",
     "formats": "nas formats",
+    "ops": "nas ops",
     "spaces design": "nas spaces design --data digits --teacher runs/own --max-latency 40% -o designs/own",
     "profile compare": "nas profile compare A.json B.json --plot compare.html",
     "profile import": "nas profile import table.json -o phone.json",

@@ -257,6 +257,13 @@ def _formats(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str
     return list_formats(reporter)
 
 
+def _ops(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
+    """Operations a network can be made of."""
+    from nas.cli.ops import list_operations
+
+    return list_operations(reporter)
+
+
 @dataclass(frozen=True)
 class Verb:
     """One command.
@@ -287,6 +294,7 @@ COMMANDS: Mapping[str, Verb] = {
     "devices": Verb(_devices, "list what can be measured on", lines=True),
     "spaces": Verb(_spaces, "list what can be searched", lines=True),
     "formats": Verb(_formats, "list number formats", lines=True),
+    "ops": Verb(_ops, "list operations, and what knows them", lines=True),
     "spaces design": Verb(_design, "design a space for a device: its block types and widths"),
     "profile compare": Verb(_compare, "two profiles side by side"),
     "profile import": Verb(_import, "turn a published table into a profile"),

@@ -9,7 +9,7 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork
 from hw_profiles.profiles.profile import DeviceProfile
 from nas.report import units
-from nas.report.drawing import CONVERSIONS, layer_format, layer_kind, square
+from nas.report.drawing import layer_format, layer_kind, square
 from nas.report.plots import INK, Plot, Trace, axis_title, figure, format_colour, guide, points
 from nas.report.search_figures import identity
 from nas.report.units import TIMES
@@ -53,7 +53,7 @@ def speedups(profile: DeviceProfile) -> list[Speedup]:
     pairs = []
     for layer, median in medians.items():
         plain = layer.with_formats("fp32", "fp32")
-        if layer.kind not in CONVERSIONS and layer != plain and plain in medians:
+        if not layer.is_conversion and layer != plain and plain in medians:
             pairs.append(Speedup(layer, medians[plain], median))
     return pairs
 

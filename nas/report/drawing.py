@@ -2,17 +2,18 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hw_profiles.documents import MismatchError, parse
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.ops import OPS
 from nas.report.run_files import Network
 from nas.report.units import TIMES
 
-CONVERSIONS = ("quantize", "dequantize")
-_SIGNS = {"add": "+", "add_converted": "+", "pool": "avg", "linear": "fc", "quantize": "", "dequantize": ""}
+_SIGNS = {"Add": "+", "GlobalAveragePool": "avg", "Gemm": "fc", "QuantizeLinear": "", "DequantizeLinear": ""}
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,13 @@ def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
 
 def widest_of(networks: Sequence[Network]) -> int:
     """Most output channels of any layer."""
-    return max((layer.out_channels for network in networks for _, layer in network.layers), default=1)
+    return max((channels(layer) for network in networks for _, layer in network.layers), default=1)
 
 
 def summary(network: Network) -> str:
     """Input size, work, formats and conversions in one line."""
     layers = [layer for _, layer in network.layers]
-    conversions = sum(layer.kind in CONVERSIONS for layer in layers)
+    conversions = sum(layer.is_conversion for layer in layers)
     parts = [f"{network.arch['resolution']} px input"] if "resolution" in network.arch else []
     parts.append(f"{sum(macs(layer) for layer in layers) / 1e6:.2f} MMACs")
     parts.append(format_shares(network))
@@ -102,15 +103,13 @@ def short_arch(network: Network) -> str:
 
 def layer_kind(layer: Layer) -> str:
     """What kind of work it is: the groups of the device view."""
-    if layer.kind == "mbconv":
-        return f"block {square(layer.kernel)}"
-    if layer.kind not in ("conv", "stem"):
+    if layer.op == "InvertedResidual":
+        return f"block {_window(layer)}"
+    if layer.op != "Conv":
         return "add" if layer.is_add else layer.kind
     if layer.depthwise:
-        return f"depthwise {square(layer.kernel)}"
-    if layer.kind == "stem":
-        return "stem"
-    return square(layer.kernel)
+        return f"depthwise {_window(layer)}"
+    return "stem" if layer.kind == "stem" else _window(layer)
 
 
 def square(side: int) -> str:
@@ -128,22 +127,49 @@ def _block_names(network: Network) -> list[str]:
     names: list[str] = []
     block = ""
     for name, layer in reversed(network.layers):
-        if layer.kind not in CONVERSIONS or not block:
+        if not layer.is_conversion or not block:
             block = name.rpartition(".")[0] or name
         names.append(block)
     return names[::-1]
 
 
 def _column(name: str, layer: Layer, widest: int) -> Column:
-    kind = "layer" if layer.kind in ("conv", "stem", "linear", "mbconv") else "plain"
-    kind = "conversion" if layer.kind in CONVERSIONS else kind
+    has_weights = layer.weighted or layer.op == "InvertedResidual"
+    kind = "layer" if has_weights else "conversion" if layer.is_conversion else "plain"
     number_format = layer_format(layer)
-    label = (
-        square(layer.kernel)
-        if layer.kind in ("conv", "stem", "mbconv")
-        else _SIGNS.get(layer.kind, layer.kind)
-    )
-    channels, height, width = layer.out_shape
-    what = f"to {number_format}" if layer.kind == "quantize" else number_format
-    title = f"{name}: {layer_kind(layer)}, {what}, gives {channels} channels of {height}{TIMES}{width}"
-    return Column(kind, layer.out_channels / widest, layer.out_channels, label, number_format, title)
+    what = f"to {number_format}" if layer.op == "QuantizeLinear" else number_format
+    title = f"{name}: {layer_kind(layer)}, {what}, gives {_extent(layer)}"
+    width = channels(layer)
+    return Column(kind, width / widest, width, LABELS[layer.op](layer), number_format, title)
+
+
+def channels(layer: Layer) -> int:
+    """Return the channels of maps, or the features of rows, that a layer gives; 0 where they are open."""
+    shape = layer.outputs[0].shape
+    size = shape[1] if len(shape) in (2, 4) else shape[-1] if shape else 1
+    return size if isinstance(size, int) else 0
+
+
+def _extent(layer: Layer) -> str:
+    _, *shape = layer.outputs[0].shape or (1,)
+    if len(shape) == 3:
+        return f"{shape[0]} channels of {shape[1]}{TIMES}{shape[2]}"
+    return f"{shape[0]} features" if len(shape) == 1 else TIMES.join(map(str, shape))
+
+
+def _window(layer: Layer) -> str:
+    if layer.op == "InvertedResidual":
+        return square(layer.kernel)
+    kernel = layer.values.integers("weight")[2:]
+    return TIMES.join(map(str, kernel))
+
+
+LABELS: Consumer[Callable[[Layer], str]] = Consumer(
+    "drawing",
+    {
+        **{op: lambda layer: _SIGNS.get(layer.op, layer.kind) for op in OPS},
+        "Conv": _window,
+        "InvertedResidual": _window,
+    },
+    otherwise="it has no label",
+)

@@ -14,15 +14,18 @@ from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import parse_key
 from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.ops import OPS
 from hw_profiles.graph.scenario import bind
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Feed, Workload
 from hw_profiles.runtimes.ort.runtime import open_session
+from nas.cli.main import main
+from nas.cli.ops import CONSUMERS, consumers
 from nas.emit.to_onnx import emit
 from supernet.formats.loading import load_format
 from supernet.graph.operations import Constants, computed, execute
 from supernet.graph.quantized_graph import Network, Parameters
-from supernet.graph.simulate import simulate_all
+from supernet.graph.simulate import INTEGERS, simulate_all
 
 
 def constants(work: Workload, seed: int = 0) -> Mapping[str, Constants]:
@@ -222,3 +225,50 @@ def test_a_part_known_by_its_profile_only_is_not_run() -> None:
     part = parse_key(NETWORKS["opaque"].layers[1].key())
     with pytest.raises(TrilobitError, match="import the model again"):
         computed(part, [torch.zeros(3, 6)])
+
+
+def test_every_operation_is_known_or_refused_with_a_reason_by_all(capsys: pytest.CaptureFixture[str]) -> None:
+    known, missing = consumers()
+    assert {*known, *missing} == {*CONSUMERS}
+    faults = [
+        f"{column}: {op}"
+        for column, consumer in known.items()
+        for op in {*consumer.functions, *consumer.refusals}
+        if op not in OPS or (op in consumer.functions and op in consumer.refusals)
+    ]
+    faults += [
+        f"{column}: {op} is refused without a reason"
+        for column, consumer in known.items()
+        for op in OPS
+        if (why := consumer.refusal(op)) is not None and len(why) < 20
+    ]
+    assert not faults
+    run = [name for name in ("torch", "onnx", "lowering", "drawing") if name in known]
+    assert not [op for op in OPS if op != "InvertedResidual" for name in run if known[name].refusal(op)]
+    assert main(["ops"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n{op} " in said for op in OPS)
+    assert "integers: no MatMul, Sub" in said
+
+
+def test_the_message_of_a_refusal_says_who_what_and_why() -> None:
+    with pytest.raises(TrilobitError, match=r"integer oracle: no Softmax: .* keep it fp32"):
+        INTEGERS["Softmax"]
+    with pytest.raises(TrilobitError, match=r"unknown operation 'Sofmax'.*did you mean 'Softmax'"):
+        INTEGERS["Sofmax"]
+
+
+def test_ties_name_dimensions_that_have_one_size() -> None:
+    """What loses channels together has as many of them."""
+    for work in NETWORKS.values():
+        for layer in work.layers:
+            weight = layer.values.integers("weight") if "weight" in layer.values else ()
+            shapes = {
+                "input": [x.shape for x in layer.inputs],
+                "output": [x.shape for x in layer.outputs],
+                "weight": [weight],
+            }
+            for group in layer.operation.ties(layer.inputs, layer.outputs, layer.values):
+                sizes = {shapes[a.tensor][a.position][a.dim] for a in group if a.tensor != "bias"}
+                grouped = layer.op == "Conv" and layer.values.integer("group") > 1
+                assert len(sizes) == 1 or grouped, (layer.key(), group)

@@ -11,7 +11,7 @@ memories; the tiling and the order of its loops are those of fewest cycles, foun
 import itertools
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import in_integers, is_integer, is_known, tensor_bits, weight_bits
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.measure.in_context import Probe, alone
@@ -300,9 +301,14 @@ def layer_cost(device: Accelerator, layer: Layer) -> Cost | None:
     """Return cycles, computing cycles and traffic of one layer; None where the array cannot run it."""
     if not is_known(layer.weight_format, layer.activation_format):
         return None
-    if layer.is_add or layer.kind in ("pool", "maxpool", "avgpool", "quantize", "dequantize"):
-        return _streaming_cost(device, layer)
-    if not layer.weighted or not in_integers(layer.weight_format, layer.activation_format):
+    if layer.op not in COSTS.functions or layer.kind == layer.op:  # windows must be square and centred
+        return None
+    return COSTS[layer.op](device, layer)
+
+
+def _product_cost(device: Accelerator, layer: Layer) -> Cost | None:
+    """Return the cost of a convolution or linear layer: of the fastest of the ways to compute it."""
+    if not in_integers(layer.weight_format, layer.activation_format):
         return None
     if layer.groups > 1 and not (layer.depthwise and layer.out_channels == layer.in_shape[0]):
         return None
@@ -350,6 +356,21 @@ def _streaming_cost(device: Accelerator, layer: Layer) -> Cost | None:
     moved = math.prod(layer.in_shape) * in_bits * (2 if layer.is_add else 1)
     moved += math.prod(layer.out_shape) * out_bits
     return Cost(float(_ceil(moved, device.bus_width)), 0.0, float(moved))
+
+
+COSTS: Consumer[Callable[[Accelerator, Layer], Cost | None]] = Consumer(
+    "systolic model",
+    {
+        "Conv": _product_cost,
+        "Gemm": _product_cost,
+        **dict.fromkeys(
+            ("Add", "GlobalAveragePool", "MaxPool", "AveragePool", "QuantizeLinear", "DequantizeLinear"),
+            _streaming_cost,
+        ),
+    },
+    otherwise="its time on the array is not modelled",
+    refusals={"InvertedResidual": "a whole block is modelled by its layers, not as one"},
+)
 
 
 class SystolicDevice:

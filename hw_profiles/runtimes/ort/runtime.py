@@ -16,6 +16,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import (
     ELEMENTS,
     FLOAT16,
@@ -29,6 +30,7 @@ from hw_profiles.graph.formats import (
 )
 from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.ops import OPS
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.interleave import Timed, timed
@@ -46,9 +48,22 @@ from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
 
 CODE_BITS = 8  # of activations and weights that its integer kernels multiply
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
-OPS = (
-    *("stem", "conv", "linear", "add", "add_converted", "pool", "maxpool", "avgpool"),
-    *("quantize", "dequantize", "mbconv"),
+# kinds of layers on images that it is asked for, by operation; of all others, what is in real numbers
+_KINDS = {
+    "Conv": ("stem", "conv"),
+    "Gemm": ("linear",),
+    "Add": ("add", "add_converted"),
+    "GlobalAveragePool": ("pool",),
+    "MaxPool": ("maxpool",),
+    "AveragePool": ("avgpool",),
+    "QuantizeLinear": ("quantize",),
+    "DequantizeLinear": ("dequantize",),
+    "InvertedResidual": ("mbconv",),
+}
+OPERATIONS: Consumer[tuple[str, ...]] = Consumer(
+    "ONNX Runtime",
+    {op: (*_KINDS.get(op, ()), op) for op in OPS},
+    otherwise="it has no such operation",
 )
 CPU = "CPUExecutionProvider"
 # the kernel that a layer with quantized activations must run on, by its operation
@@ -196,7 +211,8 @@ class OrtRuntime(FileRuntime):
         TrilobitError: the provider is not installed.
     """
 
-    engine, ops = "onnxruntime", frozenset(OPS)
+    engine = "onnxruntime"
+    ops = frozenset(kind for kinds in OPERATIONS.functions.values() for kind in kinds)
 
     def __init__(self, options: OrtOptions | None = None) -> None:
         self.options = options or OrtOptions()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
@@ -16,26 +17,30 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 ACTIVATIONS = ("none", "relu")
 
-_TEMPLATES: Mapping[str, Template] = {
-    "stem": DENSE,
-    "conv": DENSE,
-    "linear": DENSE,
-    "add": ADD,
-    "add_converted": ADD,
-    "pool": POOL,
-    "quantize": QUANTIZE,
-    "dequantize": DEQUANTIZE,
-}
+TEMPLATES: Consumer[Template] = Consumer(
+    "TVM kernels",
+    {
+        "Conv": DENSE,
+        "Gemm": DENSE,
+        "Add": ADD,
+        "GlobalAveragePool": POOL,
+        "QuantizeLinear": QUANTIZE,
+        "DequantizeLinear": DEQUANTIZE,
+    },
+    otherwise="no kernel is written for it; use the device ort",
+    refusals={"InvertedResidual": "a whole block is measured by its layers, not as one"},
+)
 
 
 def template_of(layer: Layer) -> Template:
     """Return how `layer` is compiled."""
-    return DEPTHWISE if layer.depthwise else _TEMPLATES[layer.kind]
+    return DEPTHWISE if layer.depthwise else TEMPLATES[layer.op]
 
 
 def is_supported(layer: Layer) -> bool:
     """Return whether there are kernels for the formats and the grouping that it asks for."""
-    if layer.kind not in _TEMPLATES or layer.activation_format not in WEIGHTS:
+    square = layer.kind != layer.op  # windows, and centred
+    if layer.op not in TEMPLATES.functions or not square or layer.activation_format not in WEIGHTS:
         return False
     if layer.nonlinearity not in ACTIVATIONS or layer.kernel % 2 == 0:
         return False
