@@ -41,7 +41,8 @@ from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
 from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.export.library.to_tvm import LIBRARY, build_library, run_library
 from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
@@ -85,19 +86,19 @@ QUICK = Effort(budget=3_000, rounds=1, proposed=4, chosen=3, timed=6)
 class Study:
     """The networks (n, g) evaluated on a run's supernet, and their accuracies (n,)."""
 
-    evaluator: Evaluator
+    evaluator: SupernetEvaluator
     genomes: Genomes
     targets: NDArray[np.float64]
 
     def task(self) -> Task:
         """With a predictor of all that is known."""
-        run = self.evaluator.run
+        run = self.evaluator.builder.run
         costs = compile_costs(run.family, load_profile(run.profile_path))
         return Task(run.family, costs, fit_predictor(run, self.genomes, self.targets))
 
     def learned(self, genomes: Genomes) -> "Study":
         """With the accuracies of more networks, evaluated now where they are not in the storage."""
-        space = self.evaluator.run.family.space()
+        space = self.evaluator.builder.run.family.space()
         found = self.evaluator.sample([space.candidate(genome) for genome in genomes])
         accuracies = np.array(list(found))
         new = ~np.isin(row_keys(genomes), row_keys(self.genomes))
@@ -112,7 +113,7 @@ class Study:
 
 def load_study(run: Run) -> Study:
     """All that the run has evaluated on its supernet by now."""
-    evaluator = Evaluator(run)
+    evaluator = SupernetEvaluator(NetworkBuilder(run))
     trials = [t for t in evaluator.samples.trials() if t.state == TrialState.COMPLETE]
     genomes = np.array([trial.user_attrs["genes"] for trial in trials], np.int16)
     return Study(evaluator, genomes, np.array([trial.values[0] for trial in trials]))
@@ -177,14 +178,14 @@ def choose(task: Task, fronts: Mapping[str, Front], effort: Effort) -> list[tupl
 
 
 def test(
-    evaluator: Evaluator, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort
+    evaluator: SupernetEvaluator, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort
 ) -> list[Tested]:
     """Export, test on the test part, and time everything in one run."""
-    run, jobs, right = evaluator.run, list[Job](), list[NDArray[np.bool_]]()
+    run, jobs, right = evaluator.builder.run, list[Job](), list[NDArray[np.bool_]]()
     genomes = np.array([genome for _, genome in chosen])
     for i, genome in enumerate(genomes):
         candidate = run.family.space().candidate(genome)
-        network = evaluator.network(candidate)
+        network = evaluator.builder.network(candidate)
         model = emit(network, batch=run.config.device.batch)
         jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
         right.append(_labels(run, network, model) == run.images.test.labels)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs, params
 from nas.allocation.sensitivity_file import run_sensitivity
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.run import Run, find_run
 from predictors.assessment.quality import pairwise_accuracy, tau
 from predictors.features import ARCHITECTURE, policy
@@ -82,7 +83,9 @@ class Task:
 def load_task(run: Run) -> Task:
     """What the run has stored by now."""
     space, terms = run.family.space(), run.family.terms()
-    trials = [t for t in Evaluator(run).samples.trials() if t.state == TrialState.COMPLETE]
+    trials = [
+        t for t in SupernetEvaluator(NetworkBuilder(run)).samples.trials() if t.state == TrialState.COMPLETE
+    ]
     genomes = np.array([t.user_attrs["genes"] for t in trials], np.int16)
     every = Samples(genomes, np.array([t.values[0] for t in trials]))
     in_fp32 = ~policy(space)(genomes).any(axis=1)

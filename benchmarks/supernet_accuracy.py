@@ -21,7 +21,7 @@ from harness import Row, argument_parser, interquartile_range, report
 from torch import nn
 
 from hw_profiles.graph.counts import macs
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.run.run import Run, find_run
 from supernet.families.family import Family, load_family
@@ -68,7 +68,7 @@ def accuracies(
     quantizers: LearnedQuantizers | None = None,
 ) -> Iterator[float]:
     """Test accuracy of each."""
-    calibration = Evaluator(run).calibration
+    calibration = NetworkBuilder(run).calibration
     for candidate in chosen:
         network = build_network(family, net, candidate, run.images, calibration, quantizers)
         yield simulated_metric(network, run.images.test, run.images)
@@ -108,7 +108,7 @@ def main() -> None:
     runs = [find_run(folder) for folder in arguments.run]
     run = runs[-1]
     torch.set_num_threads(run.config.train.threads)
-    data, trained = run.images, Evaluator(run)
+    data, trained = run.images, NetworkBuilder(run)
     net, quantizers = trained.supernet, trained.quantizers
     family = run.family
     if quantizers is None:  # weights serve every format

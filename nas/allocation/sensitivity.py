@@ -11,7 +11,9 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from nas.allocation.sensitivity_file import run_sensitivity, subject
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_device import DeviceEvaluator
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run.run import Run
 from supernet.families.family import Family
@@ -61,9 +63,9 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
     times the squared error of rounding them. It sees weights only: formats of activations are as good as each
     other.
     """
-    evaluator, family = Evaluator(run), run.family
-    net = evaluator.supernet
-    images = evaluator.calibration[:HESSIAN_IMAGES]
+    builder, family = NetworkBuilder(run), run.family
+    net = builder.supernet
+    images = builder.calibration[:HESSIAN_IMAGES]
     work = family.plain_workload(family.arch(family.space().candidate(genome)))
     batch = run.task.inputs(images, work.in_shape[1])
     loss = partial(run.task.loss, smoothing=0.0)
@@ -75,7 +77,7 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
         chosen = _set_by(family, genome, column)
         found[family.space().choices[column].name] = tuple(
             sum(
-                max(traces[name], 0.0) * _rounding_error(evaluator, name, layers[name], fmt)
+                max(traces[name], 0.0) * _rounding_error(builder, name, layers[name], fmt)
                 for name, fmt in formats.items()
             )
             for formats in chosen
@@ -95,13 +97,13 @@ def _set_by(family: Family, genome: Genomes, column: int) -> list[dict[str, str]
     return [{name: formats[name] for name in moved} for formats in tried]
 
 
-def _rounding_error(evaluator: Evaluator, name: str, layer: Layer, fmt: str) -> float:
+def _rounding_error(builder: NetworkBuilder, name: str, layer: Layer, fmt: str) -> float:
     """Squared error of a layer's weights in a format: by learned scales where there are some."""
     with torch.no_grad():
-        weight = sized_layer(layered(evaluator.supernet).layer(name), layer).weight
-        if evaluator.quantizers is not None:
-            return float(((evaluator.quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
-        weight_format, values = load_weight_format(fmt, evaluator.sums), weight.numpy()
+        weight = sized_layer(layered(builder.supernet).layer(name), layer).weight
+        if builder.quantizers is not None:
+            return float(((builder.quantizers.weight(name, weight, fmt) - weight) ** 2).sum())
+        weight_format, values = load_weight_format(fmt, builder.sums), weight.numpy()
         rounded = weight_format.decode(weight_format.encode(values))
         return float(((rounded.astype(np.float64) - values) ** 2).sum())
 
@@ -121,8 +123,8 @@ def known_candidate(run: Run, wanted: str) -> Candidate:
             return space.candidate(np.array([int(gene) for gene in wanted.split(",")], np.int16))
         except (ValueError, OverflowError):
             raise TrilobitError(f"--architecture {wanted!r}: genes are integers") from None
-    evaluator = Evaluator(run)
-    for store in (evaluator.measuring.store, evaluator.samples):
+    builder = NetworkBuilder(run)
+    for store in (DeviceEvaluator(builder).measuring.store, SupernetEvaluator(builder).samples):
         known = {trial.user_attrs.get("id"): trial.user_attrs.get("genes") for trial in store.trials()}
         if wanted in known:
             return space.candidate(np.array(known[wanted], np.int16))

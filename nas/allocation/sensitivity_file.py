@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hw_profiles.documents import write_document
 from hw_profiles.graph.counts import macs
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from nas.run.documents import SensitivityFile, read_optional
 from nas.run.run import Run
 from supernet.sensitivity.kl import Build, FormatSensitivity, format_choices, measure_sensitivity
@@ -42,12 +42,12 @@ def run_sensitivity(run: Run) -> FormatSensitivity:
 
 def subject(run: Run, network: Candidate) -> tuple[Build, Tensor]:
     """Return how to build policies of a network's architecture, and the images to compare them on."""
-    evaluator, family = Evaluator(run), run.family
+    builder, family = NetworkBuilder(run), run.family
     options = sum(len(c.options) - 1 for c in family.space().choices if c.kind == "precision")
     work = options * sum(map(macs, family.workload(network).layers))
-    images = evaluator.calibration[: int(np.clip(WORK / work, FEWEST, MOST))]
+    images = builder.calibration[: int(np.clip(WORK / work, FEWEST, MOST))]
     # learned scales take batch norm's statistics anew for every policy: of as many images
-    calibration = evaluator.calibration if evaluator.quantizers is None else images
-    shared = (run.task, calibration, evaluator.quantizers)
-    build = network_builder(family, evaluator.supernet, network, *shared, sums=evaluator.sums)
+    calibration = builder.calibration if builder.quantizers is None else images
+    shared = (run.task, calibration, builder.quantizers)
+    build = network_builder(family, builder.supernet, network, *shared, sums=builder.sums)
     return build, run.task.inputs(images, family.resolution(network))

@@ -20,11 +20,11 @@ IDENTITY = "run"  # the study's attribute that says of which run it is
 
 
 @dataclass(frozen=True)
-class Task:
+class Study:
     """One kind of evaluation.
 
     Attributes:
-        study: what its trials are called in the storage.
+        name: what its trials are called in the storage.
         open_store: where its results are.
         evaluate: candidates -> their results, in order and one after the other.
         group: how many candidates one process evaluates at a time.
@@ -33,7 +33,7 @@ class Task:
         grace_s: after so many seconds without a sign of life one of them counts as lost.
     """
 
-    study: str
+    name: str
     open_store: Callable[[], EvaluationStore]
     evaluate: Callable[[Sequence[Candidate]], Iterator[Result]]
     group: int
@@ -64,18 +64,18 @@ class Task:
         return f", {self.queue.crowd()}" if self.shared else ""
 
 
-def evaluate_alone(task: Task, candidates: Sequence[Candidate]) -> Iterator[Result]:
+def evaluate_alone(study: Study, candidates: Sequence[Candidate]) -> Iterator[Result]:
     """Group after group, here."""
-    for start in range(0, len(candidates), task.group):
-        group = candidates[start : start + task.group]
-        missing = [candidate for candidate in group if task.store.get(candidate) is None]
-        for candidate, result in zip(missing, task.evaluate(missing) if missing else (), strict=True):
-            task.store.add(candidate, *result)
+    for start in range(0, len(candidates), study.group):
+        group = candidates[start : start + study.group]
+        missing = [candidate for candidate in group if study.store.get(candidate) is None]
+        for candidate, result in zip(missing, study.evaluate(missing) if missing else (), strict=True):
+            study.store.add(candidate, *result)
         for candidate in group:
-            yield _known(task, candidate)
+            yield _known(study, candidate)
 
 
-def evaluate_together(task: Task, candidates: Sequence[Candidate]) -> Iterator[Result]:
+def evaluate_together(study: Study, candidates: Sequence[Candidate]) -> Iterator[Result]:
     """With everybody who works on the same storage; in the order of the candidates, whoever evaluates them
     and when.
 
@@ -83,35 +83,35 @@ def evaluate_together(task: Task, candidates: Sequence[Candidate]) -> Iterator[R
         TrilobitError: the storage holds another run, or an evaluation was lost with its worker again and
             again.
     """
-    agree(task.store, task.identity())
+    agree(study.store, study.identity())
     pending = deque(candidates)
     looked, worked = -float("inf"), 0
     while pending:
         if not worked or time.monotonic() - looked > POLL_S:
-            task.queue.give_back()
-            task.queue.read()
-            task.queue.enqueue(islice(pending, WINDOW))
+            study.queue.give_back()
+            study.queue.read()
+            study.queue.enqueue(islice(pending, WINDOW))
             looked = time.monotonic()
-        worked = work_off(task)
-        while pending and task.store.get(pending[0]) is not None:
-            yield _known(task, pending.popleft())
+        worked = work_off(study)
+        while pending and study.store.get(pending[0]) is not None:
+            yield _known(study, pending.popleft())
         if not worked:
             time.sleep(POLL_S)
 
 
-def work_off(task: Task) -> int:
+def work_off(study: Study) -> int:
     """Evaluate one group of what waits; gives how many those were."""
-    claims = task.queue.claim(task.group)
+    claims = study.queue.claim(study.group)
     if claims:
-        with task.queue.held(claims):
-            results = task.evaluate([claim.candidate for claim in claims])
+        with study.queue.held(claims):
+            results = study.evaluate([claim.candidate for claim in claims])
             for claim, (values, attributes) in zip(claims, results, strict=True):
-                task.queue.finish(claim, values, attributes)
+                study.queue.finish(claim, values, attributes)
     return len(claims)
 
 
-def _known(task: Task, candidate: Candidate) -> Result:
-    known = task.store.get(candidate)
+def _known(study: Study, candidate: Candidate) -> Result:
+    known = study.store.get(candidate)
     assert known is not None
     return known
 

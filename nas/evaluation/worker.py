@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from hw_profiles.errors import TrilobitError
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_device import DeviceEvaluator
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.evaluation.queue import count_crowd
-from nas.evaluation.sharing import IDENTITY, POLL_S, Task, check_same, differences, work_off
+from nas.evaluation.sharing import IDENTITY, POLL_S, Study, check_same, differences, work_off
 from nas.run.documents import Environment, read_optional
 from nas.run.reporting import QUIET, Reporter
 from nas.run.run import Run, find_run
@@ -90,13 +92,13 @@ def work(
     Raises:
         TrilobitError: the storage holds another run, or fails, or `measure` is set and there is no device.
     """
-    tasks, done, joined = _tasks(run, reporter, measure=measure), Counter[str](), dict[str, Task]()
+    studies, done, joined = _studies(run, reporter, measure=measure), Counter[str](), dict[str, Study]()
     with reporter.status("waiting for evaluations") as status:
         last = time.monotonic()
         while time.monotonic() - last < idle_s:
-            for name, task in _join(tasks, joined, run, storage).items():
-                joined[name] = task
-                who = f"{name}: joined {hidden(run.storage_url)} as {task.queue.name}"
+            for name, study in _join(studies, joined, run, storage).items():
+                joined[name] = study
+                who = f"{name}: joined {hidden(run.storage_url)} as {study.queue.name}"
                 reporter.say(who)
             worked = _work_once(joined)
             done.update(worked)
@@ -108,51 +110,51 @@ def work(
     return done
 
 
-def _tasks(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Task]:
+def _studies(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Study]:
     """What this machine can evaluate, by kind."""
-    evaluator = Evaluator(run)
-    tasks = {"samples": evaluator.sampling}
+    builder = NetworkBuilder(run)
+    studies = {"samples": SupernetEvaluator(builder).sampling}
     try:
         if measure or run.recorded:
-            tasks["finalists"] = evaluator.measuring
+            studies["finalists"] = DeviceEvaluator(builder).measuring
             device = run.backend.describe()
             reporter.say(f"finalists: on {device.name} ({device.cpu})")
     except TrilobitError as error:
         if measure:
             raise
         reporter.say(f"finalists: left to others ({error})")
-    return tasks
+    return studies
 
 
-def _work_once(joined: Mapping[str, Task]) -> dict[str, int]:
+def _work_once(joined: Mapping[str, Study]) -> dict[str, int]:
     """One group of the first kind that has any waiting."""
-    for name, task in joined.items():
-        if count := work_off(task):
+    for name, study in joined.items():
+        if count := work_off(study):
             return {name: count}
     return {}
 
 
 def _join(
-    tasks: Mapping[str, Task], joined: Mapping[str, Task], run: Run, storage: Storage
-) -> dict[str, Task]:
+    studies: Mapping[str, Study], joined: Mapping[str, Study], run: Run, storage: Storage
+) -> dict[str, Study]:
     """Those not joined yet that the leading machine has begun with.
 
     Raises:
         TrilobitError: it leads another run than this one.
     """
-    left = {name: task for name, task in tasks.items() if name not in joined}
+    left = {name: study for name, study in studies.items() if name not in joined}
     if not left or not run.has_finished("train"):  # in a shared folder: its weights are still to come
         return {}
     with failures_of(run.storage_url):
-        studies = [study for study in storage.get_all_studies() if IDENTITY in study.user_attrs]
-    offered = {study.study_name: study.user_attrs[IDENTITY] for study in studies}
-    for task in left.values():
-        if task.study in offered:
-            check_same(run.storage_url, task.identity(), offered[task.study])
-        elif others := [found for study, found in offered.items() if _is_rival(study, task.study)]:
-            ours = task.identity()
+        stored = [study for study in storage.get_all_studies() if IDENTITY in study.user_attrs]
+    offered = {study.study_name: study.user_attrs[IDENTITY] for study in stored}
+    for study in left.values():
+        if study.name in offered:
+            check_same(run.storage_url, study.identity(), offered[study.name])
+        elif others := [found for name, found in offered.items() if _is_rival(name, study.name)]:
+            ours = study.identity()
             check_same(run.storage_url, ours, min(others, key=lambda theirs: len(differences(ours, theirs))))
-    return {name: task for name, task in left.items() if task.study in offered}
+    return {name: study for name, study in left.items() if study.name in offered}
 
 
 def _is_rival(study: str, wanted: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nas.checks.check import Answers, Input, expected_answers
 from nas.checks.parity import Parity, check_parity, file_metric
 from nas.emit.to_onnx import Normalisation, emit
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
 from nas.export.library.target import ExportedLibrary, library_target
 from supernet.graph.quantized_graph import Network
@@ -66,64 +66,64 @@ class _Version:
     accuracy: Accuracy
 
 
-def build(evaluator: Evaluator, context: ExportContext, tuned: Network | None) -> Exported:
+def build(builder: NetworkBuilder, context: ExportContext, tuned: Network | None) -> Exported:
     """Build the file of a network, with the supernet's weights, or its own where tuning them helped.
 
     Raises:
         DisagreementError: file or library do not give what the simulation gives.
     """
-    run, config = evaluator.run, evaluator.run.config.export
-    version = _own_version(evaluator, context)
+    run, config = builder.run, builder.run.config.export
+    version = _own_version(builder, context)
     tuning = None
     if tuned is not None:
-        changed = _tuned_version(evaluator, tuned)
+        changed = _tuned_version(builder, tuned)
         tuning = Tuning(version.accuracy, changed.accuracy)
         version = changed if tuning.kept else version
     network = version.network
     # resized pixels are rounded, the simulation's are not
     model = emit(network) if config.pixels else version.model
     parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
-    image = _input(evaluator, network)
-    answers, library = expected_answers(network, image), _library(evaluator, network, model, image)
+    image = _input(builder, network)
+    answers, library = expected_answers(network, image), _library(builder, network, model, image)
     return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
 
 
-def _library(evaluator: Evaluator, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
+def _library(builder: NetworkBuilder, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
     """Return the network's library where one is wanted, which alone needs TVM."""
-    if not library_target(evaluator.run):
+    if not library_target(builder.run):
         return None
     from nas.export.library.check import export_library
 
-    return export_library(evaluator.run, network, model, image)
+    return export_library(builder.run, network, model, image)
 
 
-def _own_version(evaluator: Evaluator, context: ExportContext) -> _Version:
+def _own_version(builder: NetworkBuilder, context: ExportContext) -> _Version:
     """Build the network with the supernet's weights, which are those that the search measured."""
-    run, data = evaluator.run, evaluator.run.images
-    network = evaluator.network(context.candidate)
-    model = _file(evaluator, network)
+    run, data = builder.run, builder.run.images
+    network = builder.network(context.candidate)
+    model = _file(builder, network)
     validation = context.entry.measured["accuracy"].value
-    if evaluator.portable and not run.sums.reduced:  # other weights than those after all
+    if builder.portable and not run.sums.reduced:  # other weights than those after all
         validation = file_metric(model, data.validation, data, run.runtime)
     return _Version(network, model, Accuracy(validation, file_metric(model, data.test, data, run.runtime)))
 
 
-def _tuned_version(evaluator: Evaluator, network: Network) -> _Version:
-    run, data, model = evaluator.run, evaluator.run.images, _file(evaluator, network)
+def _tuned_version(builder: NetworkBuilder, network: Network) -> _Version:
+    run, data, model = builder.run, builder.run.images, _file(builder, network)
     parts = (data.validation, data.test)
     validation, test = (file_metric(model, part, data, run.runtime) for part in parts)
     return _Version(network, model, Accuracy(validation, test))
 
 
-def _file(evaluator: Evaluator, network: Network) -> bytes:
-    config, data = evaluator.run.config, evaluator.run.images
+def _file(builder: NetworkBuilder, network: Network) -> bytes:
+    config, data = builder.run.config, builder.run.images
     batch = None if config.export.dynamic_batch else config.device.batch
     return emit(
         network, batch=batch, pixels=Normalisation(data.mean, data.std) if config.export.pixels else None
     )
 
 
-def _input(evaluator: Evaluator, network: Network) -> Input:
+def _input(builder: NetworkBuilder, network: Network) -> Input:
     c, h, w = network.workload.in_shape
-    data = evaluator.run.images
-    return Input((h, w, c), data.mean, data.std, evaluator.run.config.export.pixels)
+    data = builder.run.images
+    return Input((h, w, c), data.mean, data.std, builder.run.config.export.pixels)

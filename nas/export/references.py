@@ -9,7 +9,7 @@ from hw_profiles.graph.layer import FP32
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.runtime import Job
 from nas.emit.to_onnx import emit, random_network
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from supernet.families.mobilenet_v2 import mobilenet_v2
 from supernet.space.space import Candidate, SearchSpace, in_fp32
 
@@ -24,16 +24,16 @@ def fp32_candidate(space: SearchSpace, candidate: Candidate) -> Candidate | None
     return space.candidate(in_fp32(space, np.array([candidate.genes], np.int16))[0])
 
 
-def fp32_job(evaluator: Evaluator, candidate: Candidate) -> Job:
+def fp32_job(builder: NetworkBuilder, candidate: Candidate) -> Job:
     """Return a network of the space as a job that measures its file."""
-    return Job(evaluator.run.family.workload(candidate), partial(evaluator.emit, candidate))
+    return Job(builder.run.family.workload(candidate), partial(builder.emit, candidate))
 
 
-def baseline_jobs(evaluator: Evaluator, candidate: Candidate) -> Mapping[str, Job]:
+def baseline_jobs(builder: NetworkBuilder, candidate: Candidate) -> Mapping[str, Job]:
     """Return MobileNetV2 for images of a candidate's size, in each of `BASELINES`; with random weights, which
     do not change its time.
     """
-    run = evaluator.run
+    run = builder.run
     data = run.images
     resolution = run.family.resolution(candidate)
     network = mobilenet_v2(

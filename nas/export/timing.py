@@ -7,7 +7,7 @@ from typing import Any
 
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.runtimes.runtime import Job
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.on_device import DeviceEvaluator
 from nas.export.build import Exported
 from nas.export.context import ExportContext
 from nas.export.manifest import MODEL_FILE
@@ -23,18 +23,20 @@ class Timed:
     references: Mapping[str, Measurement]
 
 
-def measure(evaluator: Evaluator, largest: ExportContext, exported: Sequence[Exported]) -> list[Timed]:
+def measure(device: DeviceEvaluator, largest: ExportContext, exported: Sequence[Exported]) -> list[Timed]:
     """Measure all files, each architecture in fp32, the space's largest network and MobileNetV2, in turns."""
-    space = evaluator.run.family.space()
+    space = device.builder.run.family.space()
     contexts = [network.context for network in exported]
     files = [Job(network.context.workload, partial(bytes, network.model)) for network in exported]
     in_fp32 = [fp32_candidate(space, context.candidate) for context in contexts]
-    same = {candidate.id: fp32_job(evaluator, candidate) for candidate in in_fp32 if candidate is not None}
-    shared = {
-        LARGEST: Job(largest.workload, partial(evaluator.emit, largest.candidate)),
-        **baseline_jobs(evaluator, contexts[0].candidate),
+    same = {
+        candidate.id: fp32_job(device.builder, candidate) for candidate in in_fp32 if candidate is not None
     }
-    measured = evaluator.latencies([*files, *same.values(), *shared.values()])
+    shared = {
+        LARGEST: Job(largest.workload, partial(device.builder.emit, largest.candidate)),
+        **baseline_jobs(device.builder, contexts[0].candidate),
+    }
+    measured = device.latencies([*files, *same.values(), *shared.values()])
     times = dict(zip((*same, *shared), measured[len(files) :], strict=True))
     general = {name: times[name] for name in shared}
     return [

@@ -10,7 +10,8 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from nas.checks.check import DisagreementError
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_device import DeviceEvaluator
 from nas.export.build import Exported, Tuning, build
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
@@ -64,12 +65,12 @@ def export_networks(
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]
         networks = {context.entry.id: (context.entry.genes, context.lowered) for context in everyone}
         require_kernels([entry.id for entry in chosen], networks)
-    evaluator = Evaluator(run, portable=run.config.export.portable)
-    tuned = finetuned(evaluator, [context.candidate for context in contexts], reporter)
-    exported = _build_all(evaluator, contexts, tuned, reporter)
+    builder = NetworkBuilder(run, portable=run.config.export.portable)
+    tuned = finetuned(builder, [context.candidate for context in contexts], reporter)
+    exported = _build_all(builder, contexts, tuned, reporter)
     _say_tuning([network.tuning for network in exported if network.tuning is not None], reporter)
     with progress_bar(reporter, "measure", 1) as update, tell_of_waiting(partial(update, 0)):
-        latencies = measure(evaluator, ExportContext.of(run.family, front.largest), exported)
+        latencies = measure(DeviceEvaluator(builder), ExportContext.of(run.family, front.largest), exported)
     files: dict[str, bytes] = {}
     for network, latency in zip(exported, latencies, strict=True):
         files |= exported_files(run, network, latency)
@@ -78,7 +79,7 @@ def export_networks(
 
 
 def _build_all(
-    evaluator: Evaluator,
+    builder: NetworkBuilder,
     contexts: Sequence[ExportContext],
     tuned: Mapping[str, Network],
     reporter: Reporter,
@@ -93,7 +94,7 @@ def _build_all(
         for done, context in enumerate(contexts, 1):
             name = context.entry.id
             try:
-                exported.append(build(evaluator, context, tuned.get(name)))
+                exported.append(build(builder, context, tuned.get(name)))
             except DisagreementError as error:
                 dropped.append(f"{name}: {error}")
             update(done, name)

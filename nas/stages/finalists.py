@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.on_device import DeviceEvaluator
 from nas.problem.predicted import Predicted
 from nas.run.progress import Update, tell_of_waiting
 from nas.search.algorithms.expensive import Shortlist
@@ -42,7 +42,7 @@ def pick_finalists(
 
 
 def measure_finalists(
-    evaluator: Evaluator, candidates: Sequence[Candidate], update: Update, *, done: int
+    evaluator: DeviceEvaluator, candidates: Sequence[Candidate], update: Update, *, done: int
 ) -> Measurements:
     """Return the measured values of candidates, and show how far that is."""
     measured: Measurements = {}

@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from hw_profiles.reference.integer_sums import IntegerSums
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from supernet.graph.quantized_graph import Network
@@ -46,15 +46,15 @@ def classroom(
 
 
 def finetuned(
-    evaluator: Evaluator, candidates: Sequence[Candidate], reporter: Reporter
+    builder: NetworkBuilder, candidates: Sequence[Candidate], reporter: Reporter
 ) -> dict[str, Network]:
     """The candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
-    run = evaluator.run
+    run = builder.run
     epochs = run.config.export.finetune
     if not epochs:
         return {}
     keep_freed_memory()
-    room = classroom(run, evaluator.supernet, evaluator.sums, evaluator.quantizers)
+    room = classroom(run, builder.supernet, builder.sums, builder.quantizers)
     pending = [_pending(run, room, candidate) for candidate in candidates]
     seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
     total = sum(one.steps for one in pending)

@@ -11,7 +11,8 @@ from hw_profiles.documents import to_json
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from nas.allocation.sensitivity_file import run_sensitivity
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.reporting import Reporter
 from nas.run.run import Run, find_run
 from nas.stages.quality import (
@@ -33,7 +34,7 @@ from predictors.table import CostTable, beside, compile_table, gene_table
 from supernet.space.space import Genomes
 
 
-def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
+def training_rows(run: Run, evaluator: SupernetEvaluator) -> tuple[Genomes, np.ndarray]:
     """Return genomes (n, g) and main metrics (n,) of the sample stage.
 
     Raises:
@@ -46,7 +47,7 @@ def training_rows(run: Run, evaluator: Evaluator) -> tuple[Genomes, np.ndarray]:
         raise TrilobitError(
             f"{missing} of {len(genomes)} sampled candidates are not evaluated; run `nas sample`"
         )
-    return genomes, np.array([found[0][evaluator.metric] for found in known if found is not None])
+    return genomes, np.array([found[0][evaluator.builder.metric] for found in known if found is not None])
 
 
 def free_features(run: Run) -> CostTable:
@@ -89,7 +90,7 @@ def run_prior(run: Run) -> Prior:
         TrilobitError: as in `prior_source`.
     """
     source, mapped = prior_source(run)
-    rows = training_rows(source, Evaluator(source))
+    rows = training_rows(source, SupernetEvaluator(NetworkBuilder(source)))
     predictor = _made(source, load_predictor(source.config.fit.predictor)).fit(*rows)
     return lambda genomes: predictor.predict(mapped(genomes)).mean
 
@@ -112,7 +113,7 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
     Raises:
         TrilobitError: unknown predictor, samples are missing, or the prior is of no use.
     """
-    evaluator = Evaluator(run)
+    evaluator = SupernetEvaluator(NetworkBuilder(run))
     genomes, targets = training_rows(run, evaluator)
     make, space = predictor_of(run), run.family.space()
     with reporter.status("cross-validating the accuracy predictor"):
@@ -135,11 +136,11 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
     )
     told = ", ".join(f"{name} {value:{written}}" for name, value, written in known if value is not None)
     reporter.say(f"accuracy predictor, cross-validated: {told}")
-    return write_quality(run, [row(evaluator.metric, CROSS_VALIDATION, found), *profile_rows(run)])
+    return write_quality(run, [row(evaluator.builder.metric, CROSS_VALIDATION, found), *profile_rows(run)])
 
 
 def judge_finalists(run: Run) -> None:
     """Add to `quality.json` how well the finalists of the search had been predicted before it."""
-    genomes, targets = training_rows(run, Evaluator(run))
+    genomes, targets = training_rows(run, SupernetEvaluator(NetworkBuilder(run)))
     before = [to_json(row) for row in read_quality(run).rows if row.source != FINALISTS]
     write_quality(run, [*before, *finalist_rows(run, fit_predictor(run, genomes, targets), genomes)])

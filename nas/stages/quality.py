@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from hw_profiles.documents import read_document, to_json
 from hw_profiles.files import write_json
 from hw_profiles.profiles.profile_json import load_profile
-from nas.evaluation.evaluate import FAILED_S, Evaluator
+from nas.evaluation.on_device import FAILED_S
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import Costs, compile_costs
 from nas.run.documents import QualityFile, QualityRow, SamplesFile, genomes_of, read_optional
 from nas.run.front_document import COSTS, Entry, Front
@@ -49,14 +50,15 @@ def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
     return "macs", costs["macs"]
 
 
-def metric_noise(evaluator: Evaluator, genomes: Genomes) -> float:
+def metric_noise(evaluator: SupernetEvaluator, genomes: Genomes) -> float:
     """Return the standard deviation of the main metric over which examples happen to score it, without what
     all networks have in common: an example that is hard for all of them moves all values, but no ranks.
 
     Some networks are compared example by example: half the variance of the difference of two.
     """
-    task, space, examples = evaluator.run.task, evaluator.run.family.space(), evaluator.scoring
-    networks = [evaluator.network(space.candidate(genome)) for genome in genomes[:NOISE_NETWORKS]]
+    run, examples, build = evaluator.builder.run, evaluator.scoring, evaluator.builder.network
+    task, space = run.task, run.family.space()
+    networks = [build(space.candidate(genome)) for genome in genomes[:NOISE_NETWORKS]]
     scores = np.stack([task.scores(simulated_outputs(n, examples, task), examples) for n in networks])
     first, second = np.triu_indices(len(scores), 1)
     return float(np.sqrt((scores[first] - scores[second]).var(axis=1).mean() / 2 / scores.shape[1]))

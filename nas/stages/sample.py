@@ -12,7 +12,8 @@ from hw_profiles.files import write_json
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.streams import Stream, open_stream
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import compile_costs
 from nas.run.documents import Enough, SamplesFile, genomes_of
 from nas.run.reporting import Reporter, progress_bar
@@ -92,8 +93,8 @@ def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Genera
 
 def run_sample(run: Run, reporter: Reporter) -> None:
     """Evaluate what is not in the store yet, say why no more was evaluated, and write `samples.json`."""
-    evaluator, space = Evaluator(run), run.family.space()
-    metric = objective(evaluator.metric)
+    evaluator, space = SupernetEvaluator(NetworkBuilder(run)), run.family.space()
+    metric = objective(evaluator.builder.metric)
     with progress_bar(reporter, "sample", most_samples(run)) as update:
         done = 0
 

@@ -6,7 +6,9 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.profile_json import load_profile
-from nas.evaluation.evaluate import FAILED_S, Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_device import FAILED_S, DeviceEvaluator
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import Costs, compile_costs
 from nas.problem.predicted import check_confidence
 from nas.problem.reachable import check_reachable, worst_costs
@@ -28,7 +30,7 @@ class SearchContext:
     """What every round of one search shares."""
 
     run: Run
-    evaluator: Evaluator
+    evaluator: DeviceEvaluator
     costs: Costs
     targets: Targets
     reference: Values  # (m,) minimised
@@ -37,7 +39,7 @@ class SearchContext:
     @property
     def metric(self) -> str:
         """Name of the task's main metric, which is predicted."""
-        return self.evaluator.metric
+        return self.evaluator.builder.metric
 
 
 def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) -> SearchContext:
@@ -52,8 +54,8 @@ def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) 
     if not run.profile_path.exists():
         raise TrilobitError(f"{run.profile_path}: no such profile; run `nas profile`")
     costs = compile_costs(run.family, load_profile(run.profile_path))
-    evaluator = Evaluator(run)
-    genomes, accuracies = training_rows(run, evaluator) if sampled is None else sampled
+    builder = NetworkBuilder(run)
+    genomes, accuracies = training_rows(run, SupernetEvaluator(builder)) if sampled is None else sampled
     largest = largest_costs(run.family, costs)
     targets = resolve_targets(run.config, largest, run.task.metrics)
     check_confidence(costs, targets, run.config.search.latency_confidence)
@@ -62,7 +64,9 @@ def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) 
     worst = {name: np.array([value * 1.1]) for name, value in most.items()}
     metric = main_metric(run.task)
     worst[metric.name] = np.array([accuracies.min() if metric.direction == "max" else accuracies.max()])
-    return SearchContext(run, evaluator, costs, targets, targets.minimised(worst)[0], (genomes, accuracies))
+    return SearchContext(
+        run, DeviceEvaluator(builder), costs, targets, targets.minimised(worst)[0], (genomes, accuracies)
+    )
 
 
 def measured_values(context: SearchContext, measured: Measurements) -> dict[str, Values]:

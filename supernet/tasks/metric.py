@@ -15,19 +15,27 @@ class Metric:
         unit: of every value of it: `fraction`, or any other word.
         direction: `max` where more is better.
         meaning: what it is, in half a line.
+        share: whether it is the share of examples of which something holds: its standard error is known.
     """
 
     name: str
     unit: str
     direction: Direction
     meaning: str = ""
+    share: bool = False
 
 
-ACCURACY = Metric("accuracy", "fraction", "max", "share of right answers")
+ACCURACY = Metric("accuracy", "fraction", "max", "share of right answers", share=True)
 FLIPS = Metric(
-    "flips", "fraction", "min", "share of examples that the original has right, and this network wrong"
+    "flips",
+    "fraction",
+    "min",
+    "share of examples that the original has right, and this network wrong",
+    share=True,
 )
-AGREEMENT = Metric("agreement", "fraction", "max", "share of examples with the answer of the original")
+AGREEMENT = Metric(
+    "agreement", "fraction", "max", "share of examples with the answer of the original", share=True
+)
 CALIBRATION = Metric(
     "calibration", "fraction", "min", "expected calibration error of the class probabilities"
 )

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.evaluation.queue import EvaluationQueue
 from nas.evaluation.sharing import agree
 from nas.evaluation.store import EvaluationStore
@@ -178,10 +179,10 @@ def queue_samples(leader: Path, finished_run: Path, url: str, *, more: int) -> i
     run = find_run(leader)
     run = replace(run, config=replace(run.config, storage=replace(run.config.storage, url=url)))
     space = run.family.space()
-    study = Evaluator(find_run(finished_run)).samples.study
+    study = SupernetEvaluator(NetworkBuilder(find_run(finished_run))).samples.study
     genomes = [np.array(trial.user_attrs["genes"], np.int16) for trial in study.get_trials(deepcopy=False)]
     others = space.sample(more, rng=np.random.default_rng(1))
-    sampling = Evaluator(run).sampling
+    sampling = SupernetEvaluator(NetworkBuilder(run)).sampling
     agree(sampling.store, sampling.identity())
     sampling.queue.enqueue(map(space.candidate, (*genomes, *others)))
     return len(genomes)

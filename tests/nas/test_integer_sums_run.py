@@ -12,7 +12,8 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.ort.runtime import OrtRuntime
 from hw_profiles.runtimes.plugin import open_device
-from nas.evaluation.evaluate import Evaluator, supernet_identity
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.identity import supernet_identity
 from nas.export.references import fp32_candidate
 from nas.run.config import DeviceSection, ExportSection, QuantizedSection, RunConfig, SpaceSection
 from nas.run.default_formats import with_exact
@@ -91,8 +92,8 @@ def test_a_quantized_phase_depends_on_it_too(run_on) -> None:
 
 def test_portable_files_are_made_for_any_device(run_on) -> None:
     run = run_on(IntegerSums.EXACT, export=ExportSection(portable=True))
-    assert Evaluator(run).sums is IntegerSums.EXACT
-    assert Evaluator(run, portable=run.config.export.portable).sums.reduced
+    assert NetworkBuilder(run).sums is IntegerSums.EXACT
+    assert NetworkBuilder(run, portable=run.config.export.portable).sums.reduced
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.runtime import Job
-from nas.evaluation.evaluate import WAITING_SHARE, Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_device import WAITING_SHARE, DeviceEvaluator
 from supernet.families.family import Family
 
 
@@ -31,7 +32,8 @@ def work(family: Family) -> Workload:
 
 def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload) -> None:
     backend = Restless()
-    evaluator = Evaluator(SimpleNamespace(backend=backend, plan=MeasurePlan(waiting_s=40.0)))  # type: ignore[arg-type]
+    run = SimpleNamespace(backend=backend, plan=MeasurePlan(waiting_s=40.0))
+    evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     for _ in range(12):
         evaluator.latencies([Job(work, bytes)])
     assert backend.given_s[0] == WAITING_SHARE * 40.0
@@ -44,7 +46,8 @@ def test_the_load_comes_with_a_finalist_where_it_is_known(
     family: Family, attributes: dict[str, float | None], load: float | None
 ) -> None:
     candidate = family.corners()["smallest/fp32"]
-    evaluator = Evaluator(None)  # type: ignore[arg-type]
+    run = SimpleNamespace(task=SimpleNamespace(metrics=(), validation=()))
+    evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})
     evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates: [known])
     [measured] = evaluator.measure([candidate])

@@ -12,7 +12,8 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.latency_model import Validation
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.config import DeviceSection, RunConfig
 from nas.run.reporting import PlainReporter
 from nas.run.run import Run
@@ -157,7 +158,8 @@ def test_a_few_networks_compared_image_by_image_tell_the_noise(monkeypatch: pyte
     task = ImageClassification("noise", ("a", "b"), images, images, images, (0.5,), (0.5,))
     family = SimpleNamespace(space=lambda: SimpleNamespace(candidate=tuple))
     run = SimpleNamespace(task=task, family=family)
-    evaluator = SimpleNamespace(run=run, network=lambda candidate: candidate, scoring=images)
+    builder = SimpleNamespace(run=run, network=lambda candidate: candidate)
+    evaluator = SimpleNamespace(builder=builder, scoring=images)
     noise = metric_noise(evaluator, np.zeros((6, 3), np.int16))  # type: ignore[arg-type]
     assert noise == pytest.approx(np.sqrt(0.8 * 0.1 * 0.9 / 4000), rel=0.1)  # nothing of the hard images
 
@@ -167,10 +169,10 @@ def test_few_scoring_images_are_drawn_from_all_that_are_sorted_by_class() -> Non
     sorted_images = Images(np.zeros((500, 1, 1, 1), np.uint8), labels)
     config = SimpleNamespace(seed=3, sample=SimpleNamespace(images=200))
     run = SimpleNamespace(task=SimpleNamespace(validation=sorted_images), config=config)
-    drawn = Evaluator(run).scoring.labels  # type: ignore[arg-type]
+    drawn = SupernetEvaluator(NetworkBuilder(run)).scoring.labels  # type: ignore[arg-type]
     assert len(drawn) == 200
     assert np.bincount(drawn, minlength=10).min() >= 10
-    np.testing.assert_array_equal(drawn, Evaluator(run).scoring.labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(drawn, SupernetEvaluator(NetworkBuilder(run)).scoring.labels)  # type: ignore[arg-type]
 
 
 def test_the_table_names_every_row(run: Run) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
 from nas.run.config import QuantizedSection, RunConfig, SpaceSection
 from nas.run.defaults import with_defaults
 from nas.run.reporting import QUIET
@@ -45,7 +45,7 @@ def test_the_phase_leaves_a_checkpoint_of_its_own(run: Run) -> None:
 
 
 def test_evaluations_use_the_learned_scales(run: Run) -> None:
-    evaluator = Evaluator(run)
+    evaluator = NetworkBuilder(run)
     assert evaluator.quantizers is not None
     candidate = run.family.corners()["largest/int4"]
     learned = evaluator.network(candidate)
@@ -56,7 +56,7 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
 
 
 def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:
-    evaluator = Evaluator(run)
+    evaluator = NetworkBuilder(run)
     candidate = run.family.corners()["largest/fp32"]
     plain = build_network(run.family, evaluator.supernet, candidate, run.task, evaluator.calibration)
     found = simulated_metric(evaluator.network(candidate), run.task.validation, run.task)

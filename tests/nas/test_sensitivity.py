@@ -8,7 +8,8 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from nas.allocation.sensitivity import SENSITIVITIES, known_candidate, noise_to_signal, sensitivity
-from nas.evaluation.evaluate import Evaluator
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.config import RunConfig, SpaceSection
 from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
@@ -95,7 +96,7 @@ def test_architectures_are_named_by_end_genes_or_id(run: Run) -> None:
     assert known_candidate(run, "smallest") == corners["smallest/fp32"]
     assert known_candidate(run, ",".join(map(str, largest.genes))) == largest
     candidate = space.candidate(space.sample(1, rng=np.random.default_rng(0))[0])
-    assert len(list(Evaluator(run).sample([candidate]))) == 1
+    assert len(list(SupernetEvaluator(NetworkBuilder(run)).sample([candidate]))) == 1
     assert known_candidate(run, candidate.id) == candidate
 
 

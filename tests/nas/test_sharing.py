@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.evaluation.sharing import Task, agree, differences, work_off
+from nas.evaluation.sharing import Study, agree, differences, work_off
 from nas.evaluation.store import EvaluationStore, Result
 from nas.search.objectives import objective
 from supernet.families.family import load_family
@@ -42,12 +42,12 @@ class Evaluated:
             yield {"accuracy": accuracy(candidate)}, {"source": "formula"}
 
 
-def task(folder: Path, evaluate: Evaluate, *, shared: bool, group: int = 2, **identity: Any) -> Task:
+def task(folder: Path, evaluate: Evaluate, *, shared: bool, group: int = 2, **identity: Any) -> Study:
     url, grace_s = f"sqlite:///{folder / 'run.db'}", 60
     store = partial(
         EvaluationStore, url, "supernet-1", SPACE, [objective("accuracy")], decisions=False, grace_s=grace_s
     )
-    return Task("supernet-1", store, evaluate, group, lambda: {**IDENTITY, **identity}, shared, grace_s)
+    return Study("supernet-1", store, evaluate, group, lambda: {**IDENTITY, **identity}, shared, grace_s)
 
 
 def accuracies(results: Iterator[Result]) -> list[float]:

@@ -12,7 +12,9 @@ import pytest
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from nas.cli.main import main
-from nas.evaluation.evaluate import Evaluator, supernet_identity
+from nas.evaluation.builder import NetworkBuilder
+from nas.evaluation.identity import supernet_identity
+from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.evaluation.sharing import agree
 from nas.run.config import RunConfig
 from nas.run.config_file import parse_config, read_config, render_config
@@ -66,7 +68,7 @@ def nas(capsys: pytest.CaptureFixture[str]) -> Nas:
 def lead(config: RunConfig, folder: Path, **changed: Any) -> Run:
     """The machine that leads a run has begun to sample."""
     run = trained(folder, replace(config, **changed))
-    agree(Evaluator(run).samples, supernet_identity(run))
+    agree(SupernetEvaluator(NetworkBuilder(run)).samples, supernet_identity(run))
     return run
 
 
@@ -124,7 +126,7 @@ def test_measured_devices_are_left_alone(
     monkeypatch.setattr("hw_profiles.runtimes.ort.runtime.integer_sums", lambda provider: "exact")
     measured = replace(config, device=replace(config.device, name="ort"))
     run = trained(tmp_path / "measured", measured)
-    agree(Evaluator(run).samples, supernet_identity(run))
+    agree(SupernetEvaluator(NetworkBuilder(run)).samples, supernet_identity(run))
     printed, _ = nas("worker", "-o", run.folder, "--idle", "0.05s")
     assert "samples: joined" in printed
     assert "finalists:" not in printed
@@ -172,7 +174,7 @@ def test_a_run_of_its_own_has_no_workers(nas: Nas, config: RunConfig, tmp_path: 
 
 
 def test_status_counts(nas: Nas, config: RunConfig, folder: Path, tmp_path: Path) -> None:
-    leader = Evaluator(lead(config, tmp_path / "leader")).sampling
+    leader = SupernetEvaluator(NetworkBuilder(lead(config, tmp_path / "leader"))).sampling
     space = leader.store.space
     leader.queue.enqueue(map(space.candidate, space.sample(2, rng=np.random.default_rng(0))))
     leader.queue.claim(1)

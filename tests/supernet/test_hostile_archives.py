@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hw_profiles.errors import TrilobitError
-from supernet.data import dataset as data
 from supernet.data import image_archives
 from supernet.data.image_archives import LARGEST_SIDE, MOST_SIZE
+from supernet.tasks import image_sources as data
 from supernet.tasks.image_sources import image_shape
 from supernet.tasks.loading import load_images
 

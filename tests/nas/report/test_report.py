@@ -10,7 +10,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
 from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
-from nas.evaluation.evaluate import FAILED_S
+from nas.evaluation.on_device import FAILED_S
 from nas.export.manifest import SCHEMA
 from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
