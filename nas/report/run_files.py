@@ -58,7 +58,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Export:
-    """One exported network, measured through the shipped file.
+    """One exported network, measured through the exported file.
 
     Attributes:
         id: of the candidate.

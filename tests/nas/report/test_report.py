@@ -143,7 +143,7 @@ def test_nothing_is_called_measured_that_was_replayed(own_run: Path) -> None:
 
 def test_a_measured_run_needs_no_caveat(run_folder: Path) -> None:
     page = page_of(run_folder)
-    assert "Measured through the shipped file on the target device" in page
+    assert "Measured through the exported file on the target device" in page
     assert 'class="caveat"' not in page
 
 
