@@ -11,6 +11,12 @@ from nas.cli.main import TEXTS
 ROOT = Path(__file__).parents[2]
 SECTIONS = ["When to use it", "Synopsis", "Options", "How it works", "Fields of its JSON", "Example"]
 LINK = re.compile(r"\]\(([^)#:\s]*)(#[^)\s]*)?\)")
+FILES = re.compile(
+    r"\b(?:nas|supernet|predictors|hw_profiles|tests|benchmarks|docs|examples)/[\w/.-]*\w\.(?:py|toml|md)\b"
+)
+NAMES = re.compile(
+    r"\b(?:nas|supernet|predictors|hw_profiles|benchmarks)(?:\.(?!py\b|md\b|toml\b)[A-Za-z_]\w*)+"
+)
 # documents of people who worked on this, which a reader of the repository does not have
 ELSEWHERE = re.compile(r"\b(?:SPECS|LAB|DESIGN|REVIEW|STYLE)\.md|\b(?:SPECS|LAB|REVIEW) section")
 
@@ -68,6 +74,29 @@ def test_links_lead_somewhere() -> None:
             if not path.exists() or (anchor and path.suffix == ".md" and anchor[1:] not in anchors(path)):
                 broken.append(f"{page.relative_to(ROOT)}: {target}{anchor}")
     assert not broken
+
+
+def exists(name: str) -> bool:
+    """Return whether a dotted name leads to a module, or to something that its text defines."""
+    here, parts = ROOT, name.split(".")
+    while parts and (here / parts[0]).is_dir():
+        here /= parts.pop(0)
+    if not parts:
+        return True
+    module = here / f"{parts[0]}.py"
+    word, path = (parts[1:2], module) if module.is_file() else (parts[:1], here / "__init__.py")
+    return not word or (path.exists() and re.search(rf"\b{word[0]}\b", path.read_text()) is not None)
+
+
+def test_code_that_pages_name_exists() -> None:
+    gone = []
+    for page in documents():
+        if page.name in ("decisions.md", "CHANGELOG.md"):  # of their time
+            continue
+        text = page.read_text()
+        gone += [f"{page.name}: {path}" for path in FILES.findall(text) if not (ROOT / path).exists()]
+        gone += [f"{page.name}: {name}" for name in NAMES.findall(text) if not exists(name)]
+    assert not gone
 
 
 def test_nothing_cites_a_document_that_is_not_here() -> None:
