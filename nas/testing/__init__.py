@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nas.testing.contract import BrokenContractError as BrokenContractError
     from nas.testing.contract import Contract as Contract
+    from nas.testing.device import check_device as check_device
+    from nas.testing.family import check_family as check_family
+    from nas.testing.number_format import check_format as check_format
     from nas.testing.predictor import check_predictor as check_predictor
+    from nas.testing.runtime import check_runtime as check_runtime
     from nas.testing.searcher import check_searcher as check_searcher
 
 _PUBLIC = {
     "BrokenContractError": "nas.testing.contract",
     "Contract": "nas.testing.contract",
+    "check_device": "nas.testing.device",
+    "check_family": "nas.testing.family",
+    "check_format": "nas.testing.number_format",
     "check_predictor": "nas.testing.predictor",
+    "check_runtime": "nas.testing.runtime",
     "check_searcher": "nas.testing.searcher",
 }
 __all__ = [*_PUBLIC]

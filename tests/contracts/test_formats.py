@@ -1,7 +1,7 @@
 """What every registered number format promises, and parity with torch's own fake quantization."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ml_dtypes
 import numpy as np
@@ -29,6 +29,7 @@ from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, file_overhead, file_size, needed_opset, random_network
+from nas.testing import check_format
 from supernet.families.family import load_family
 from supernet.formats.loading import Precision, load_activation_format, load_format, parse_precision
 from supernet.formats.number_format import NumberFormat
@@ -100,6 +101,11 @@ def test_is_named_as_it_is_registered_and_described_once(number_format: NumberFo
     )
 
 
+@pytest.mark.parametrize("promise", check_format.promises)
+def test_keeps_its_promises(number_format: NumberFormat, promise: Callable[[NumberFormat], None]) -> None:
+    promise(number_format)
+
+
 def test_every_built_in_format_has_its_elements_in_the_table_of_graphs() -> None:
     assert ELEMENTS.keys() == FORMATS.keys()
 
@@ -119,49 +125,6 @@ def test_codes_survive_the_round_trip(number_format: NumberFormat) -> None:
         np.testing.assert_array_equal(chosen.encode(chosen.decode(tensor)).codes, tensor.codes)
 
     check()
-
-
-def test_weights_take_the_nearest_value(number_format: NumberFormat) -> None:
-    chosen, weight = number_format.weight, real_weight(6, 40)
-    tensor = chosen.encode(weight)
-    error = np.abs(chosen.decode(tensor) - weight)
-    if not chosen.needs_scale:
-        assert (error <= np.abs(np.spacing(weight.astype(tensor.codes.dtype))) / 2).all()
-        return
-    element = chosen.element
-    grid = np.arange(element.smallest, element.largest + 1) if isinstance(element, Int) else element.values
-    scale = tensor.scales.reshape(len(weight), -1, 1).repeat(40, axis=1)[:, :40]
-    if chosen.granularity.group:
-        scale = tensor.scales.repeat(chosen.granularity.group, axis=1)[:, :40, None]
-    nearest = np.nanmin(np.abs(grid * scale - weight[:, :, None]), axis=2)
-    assert (error <= nearest + ROUNDING * scale[..., 0]).all()
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_channels_are_quantized_on_their_own(number_format: NumberFormat, shape: tuple[int, ...]) -> None:
-    weight, chosen = real_weight(*shape), number_format.weight
-    whole = chosen.decode(chosen.encode(weight))
-    alone = [chosen.decode(chosen.encode(channel[None])) for channel in weight]
-    np.testing.assert_array_equal(np.concatenate(alone), whole)
-
-
-def test_zero_weights_stay_zero(number_format: NumberFormat) -> None:
-    zeros, chosen = np.zeros((2, 3), np.float32), number_format.weight
-    np.testing.assert_array_equal(chosen.decode(chosen.encode(zeros)), zeros)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_training_sees_the_values_of_the_file_and_lets_gradients_through(
-    number_format: NumberFormat, shape: tuple[int, ...]
-) -> None:
-    chosen, weight = number_format.weight, torch.from_numpy(real_weight(*shape)).requires_grad_()
-    rounded = chosen.fake_quantize(weight)
-    np.testing.assert_array_equal(
-        rounded.detach().numpy(), chosen.decode(chosen.encode(weight.detach().numpy()))
-    )
-    (rounded * 3).sum().backward()
-    assert weight.grad is not None
-    assert (weight.grad == 3).all()
 
 
 def test_bits_per_weight_count_scales_and_zero_points() -> None:

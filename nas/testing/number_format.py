@@ -1,0 +1,112 @@
+"""What every number format promises (`nas.NumberFormat`)."""
+
+import numpy as np
+import torch
+
+from hw_profiles.graph.formats import Int
+from nas.testing.contract import Contract, expect
+from supernet.formats.loading import load_activation_format
+from supernet.formats.number_format import NumberFormat
+from supernet.formats.quantized_tensor import Array
+
+ROUNDING = 1e-3  # of a step: scales are float32, and 255 of their rounding errors add up
+SHAPES = ((3, 2), (4, 2, 3, 3), (5, 37))
+
+
+def real_weight(*shape: int) -> Array:
+    """Return a weight of normally distributed values."""
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def keeps_its_codes(chosen: NumberFormat) -> None:
+    """What was encoded and decoded has the same codes when it is encoded again."""
+    for shape in SHAPES:
+        weight = real_weight(*shape)
+        tensor = chosen.weight.encode(weight)
+        expect(tensor.codes.shape == shape, f"codes of {shape} have the shape {tensor.codes.shape}")
+        again = chosen.weight.encode(chosen.weight.decode(tensor)).codes
+        expect(np.array_equal(again, tensor.codes), f"codes of {shape} change")
+
+
+def scales_as_it_says(chosen: NumberFormat) -> None:
+    """Scales are positive float32 in the shape of the granularity; none where none are needed."""
+    for shape in SHAPES:
+        scales = chosen.weight.encode(real_weight(*shape)).scales
+        if not chosen.weight.needs_scale:
+            expect(scales is None, "there are scales although none are needed")
+            continue
+        wanted = chosen.weight.granularity.scale_shape(shape)
+        expect(scales is not None and scales.shape == wanted, f"scales of {shape} are not of shape {wanted}")
+        assert scales is not None
+        expect(scales.dtype == np.float32 and (scales > 0).all(), "scales are not positive float32")
+
+
+def takes_the_nearest_value(chosen: NumberFormat) -> None:
+    """Every weight becomes the nearest value that a code stands for."""
+    weight = real_weight(6, 40)
+    tensor = chosen.weight.encode(weight)
+    error = np.abs(chosen.weight.decode(tensor) - weight)
+    if not chosen.weight.needs_scale:
+        spacing = np.abs(np.spacing(weight.astype(tensor.codes.dtype))).astype(np.float32)
+        expect((error <= spacing / 2).all(), "a weight is not rounded to the nearest number")
+        return
+    element = chosen.weight.element
+    grid = np.arange(element.smallest, element.largest + 1) if isinstance(element, Int) else element.values
+    assert tensor.scales is not None
+    spread = np.broadcast_to(_of_each_weight(tensor.scales, chosen), weight.shape)[..., None]
+    nearest = np.nanmin(np.abs(grid * spread - weight[..., None]), axis=2)
+    off = error - nearest - ROUNDING * spread[..., 0]
+    expect((off <= 0).all(), f"a weight is off by {off.max():.2g} more than the nearest value")
+
+
+def _of_each_weight(scales: Array, chosen: NumberFormat) -> Array:
+    """Return scales (rows, groups) as they apply to a weight of 40 columns."""
+    group = chosen.weight.granularity.group
+    return scales.repeat(group, axis=1)[:, :40] if group else scales.reshape(-1, 1)
+
+
+def rounds_channels_on_their_own(chosen: NumberFormat) -> None:
+    """A channel is rounded the same, whatever the others are."""
+    for shape in SHAPES:
+        weight = real_weight(*shape)
+        whole = chosen.weight.decode(chosen.weight.encode(weight))
+        alone = [chosen.weight.decode(chosen.weight.encode(channel[None])) for channel in weight]
+        expect(np.array_equal(np.concatenate(alone), whole), f"channels of {shape} depend on each other")
+
+
+def leaves_zeros_alone(chosen: NumberFormat) -> None:
+    """Weights of zero stay zero."""
+    zeros = np.zeros((2, 3), np.float32)
+    expect(not chosen.weight.decode(chosen.weight.encode(zeros)).any(), "a zero became something else")
+
+
+def trains_on_what_the_file_holds(chosen: NumberFormat) -> None:
+    """Training sees the values that the file will hold, and gradients pass through."""
+    for shape in SHAPES:
+        weight = torch.from_numpy(real_weight(*shape)).requires_grad_()
+        rounded = chosen.weight.fake_quantize(weight)
+        stored = chosen.weight.decode(chosen.weight.encode(weight.detach().numpy()))
+        expect(np.array_equal(rounded.detach().numpy(), stored), f"fake quantization of {shape} differs")
+        (gradient,) = torch.autograd.grad((rounded * 3).sum(), weight)
+        expect(bool((gradient == 3).all()), "gradients do not pass through")
+
+
+def says_how_it_is_stored(chosen: NumberFormat) -> None:
+    """It says how many bits it takes, and which activations it runs on."""
+    expect(1 <= chosen.bits <= 32, f"{chosen.bits} bits per code")
+    expect(chosen.weight.bits_per_weight((8, 64)) >= chosen.bits, "scales take less than no bits")
+    load_activation_format(chosen.on)
+
+
+check_format = Contract[NumberFormat](
+    "format",
+    (
+        keeps_its_codes,
+        scales_as_it_says,
+        takes_the_nearest_value,
+        rounds_channels_on_their_own,
+        leaves_zeros_alone,
+        trains_on_what_the_file_holds,
+        says_how_it_is_stored,
+    ),
+)
