@@ -92,7 +92,8 @@ class Allocator:
 def allocator(
     space: SearchSpace, costs: Costs, targets: Targets, genome: Genomes, *, confidence: float = 0.5
 ) -> Allocator:
-    """For the architecture of `genome` (g,). A limit on accuracy is left to what is measured.
+    """Return what may be chosen for the architecture of `genome` (g,). A limit on accuracy is left to what is
+    measured.
 
     Args:
         confidence: with which the limit on latency is to be met; 0.5 takes latency as predicted.

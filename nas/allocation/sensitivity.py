@@ -30,7 +30,7 @@ Sensitivity = Mapping[str, tuple[float, ...]]
 
 
 def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) -> Sensitivity:
-    """Of the choices in `columns`, for the architecture of `genome` (g,), on the trained supernet.
+    """Measure the choices in `columns`, for the architecture of `genome` (g,), on the trained supernet.
 
     Raises:
         TrilobitError: no such kind, or the supernet is not trained.
@@ -50,18 +50,18 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
 
 
 def noise_to_signal(reference: Tensor, other: Tensor) -> float:
-    """The inverse of the signal-to-quantization-noise ratio at the logits, as Pandey et al. 2023 rank layers
-    by (arXiv:2302.05397, section 3), from two (n, classes) logarithms of class probabilities; what is the
-    same for all classes of an image is neither signal nor noise.
+    """Return the inverse of the signal-to-quantization-noise ratio at the logits, as Pandey et al. 2023 rank
+    layers by (arXiv:2302.05397, section 3), from two (n, classes) logarithms of class probabilities; what is
+    the same for all classes of an image is neither signal nor noise.
     """
     signal, noise = (x - x.mean(dim=1, keepdim=True) for x in (reference, other - reference))
     return float((noise**2).sum() / (signal**2).sum())
 
 
 def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> Sensitivity:
-    """HAWQ-V3's: over the layers that a choice sets, the mean eigenvalue of the loss's Hessian in the weights
-    times the squared error of rounding them. It sees weights only: formats of activations are as good as each
-    other.
+    """Compute HAWQ-V3's: over the layers that a choice sets, the mean eigenvalue of the loss's Hessian in the
+    weights times the squared error of rounding them. It sees weights only: formats of activations are as good
+    as each other.
     """
     builder, family = NetworkBuilder(run), run.family
     net = builder.supernet
@@ -109,8 +109,8 @@ def _rounding_error(builder: NetworkBuilder, name: str, layer: Layer, fmt: str) 
 
 
 def known_candidate(run: Run, wanted: str) -> Candidate:
-    """The network that a person names: `largest`, `smallest`, the id of one that this run evaluated, or its
-    genes, separated by commas.
+    """Find the network that a person names: `largest`, `smallest`, the id of one that this run evaluated, or
+    its genes, separated by commas.
 
     Raises:
         TrilobitError: there is none.

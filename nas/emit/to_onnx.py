@@ -45,8 +45,8 @@ def emit(
     metadata: Mapping[str, str] | None = None,
     pixels: Normalisation | None = None,
 ) -> bytes:
-    """The network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or the
-    last tensor.
+    """Return the network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or
+    the last tensor.
 
     A network that ends in an integer tensor gets a final DequantizeLinear, so that the output is always fp32.
 
@@ -62,7 +62,7 @@ def emit(
 
 
 def described(model: bytes, metadata: Mapping[str, str]) -> bytes:
-    """The same model with more metadata; nothing that runs is changed."""
+    """Return the same model with more metadata; nothing that runs is changed."""
     proto = onnx.load_from_string(model)
     known = {prop.key: prop.value for prop in proto.metadata_props}
     helper.set_model_props(proto, {**known, **metadata})
@@ -71,8 +71,8 @@ def described(model: bytes, metadata: Mapping[str, str]) -> bytes:
 
 
 def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
-    """`workload`, lowered, with random weights and scales: for measuring time, which does not depend on the
-    numbers.
+    """Return `workload`, lowered, with random weights and scales: for measuring time, which does not depend
+    on the numbers.
 
     Values keep the magnitude of a trained network's, since denormal floats would change the time.
     """
@@ -97,8 +97,8 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
 
 
 def file_size(layer: Layer) -> int:
-    """Bytes that one layer or block adds to the ONNX file: codes, scales, biases and the description of its
-    nodes.
+    """Return the bytes that one layer or block adds to the ONNX file: codes, scales, biases and the
+    description of its nodes.
     """
     name = "s0.b0" if layer.kind == "mbconv" else "s0.b0.depthwise"  # of typical length
     # the unit alone, its input taken as it is: a conversion would be a layer of its own
@@ -112,7 +112,7 @@ def file_size(layer: Layer) -> int:
 
 
 def file_overhead() -> int:
-    """Bytes of an ONNX file besides its layers."""
+    """Return the bytes of an ONNX file besides its layers."""
     work = Workload(("pool",), (LayerSpec("pool", (1, 1, 1), 1),), ((INPUT,),))
     return len(emit(Network(work, {}, {}))) - file_size(work.layers[0])
 
@@ -215,7 +215,7 @@ class _Graph:
         return value
 
     def _normalised(self, pixels: str, by: Normalisation) -> str:
-        """The operations of `supernet.data.pixels.normalised` in their order, so that no bit differs."""
+        """Write the operations of `supernet.data.pixels.normalised` in their order: no bit differs."""
         value = self.node("Cast", "pixels.real", [pixels], to="FLOAT")
         value = self.node("Transpose", "pixels.planar", [value], perm=[0, 3, 1, 2])
         for op, name, values in (("Sub", "centred", by.mean), ("Div", "normalised", by.std)):
@@ -320,7 +320,7 @@ class _Graph:
         return self.node("DequantizeLinear", name, [value, *self.by_channel[key]], axis=axis)
 
     def stored(self, name: str, params: QuantParams) -> tuple[str, str]:
-        """Scale and zero point; each value is stored once, a scale by the name of its first tensor."""
+        """Return scale and zero point; each value is stored once, a scale by the name of its first tensor."""
         # np.array keeps 0 dimensions: ONNX Runtime wants scalars here
         if params.scale not in self.scales:
             self.scales[params.scale] = self.constant(f"{name}.s", np.array(params.scale, np.float32))
@@ -330,7 +330,7 @@ class _Graph:
         return self.scales[params.scale], self.zeros[params.zero_point]
 
     def typed(self, name: str, values: NDArray[Any], onnx_type: OnnxType) -> str:
-        """See `supernet.formats.onnx_weights.OnnxWriter`."""
+        """Add what `supernet.formats.onnx_weights.OnnxWriter` says."""
         dtype = helper.tensor_dtype_to_np_dtype(TensorProto.DataType.Value(onnx_type))
         return self.constant(name, values.astype(dtype))
 
@@ -340,19 +340,19 @@ class _Graph:
         return name
 
     def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        """See `supernet.formats.onnx_weights.OnnxWriter`."""
+        """Add what `supernet.formats.onnx_weights.OnnxWriter` says."""
         if "to" in attributes:
             attributes["to"] = TensorProto.DataType.Value(attributes["to"])
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 
     def body_bytes(self) -> int:
-        """Serialised size of nodes and initialisers."""
+        """Return the serialised size of nodes and initialisers."""
         nodes = sum(node.ByteSize() for node in self.nodes)
         return int(nodes + sum(tensor.ByteSize() for tensor in self.initialisers))
 
     def finish(self, batch: int | None, metadata: Mapping[str, str]) -> bytes:
-        """The checked model."""
+        """Return the checked model."""
         assert self.network is not None
         work, sizes = self.network.workload, {} if batch is None else {BATCH: batch}
         given = [(feed.name, TensorProto.FLOAT, feed.type.shape) for feed in work.feeds]

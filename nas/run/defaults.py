@@ -74,7 +74,7 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     quantized = {}
     if "quantized" not in document and _narrow(space.get("formats", ())):
         quantized["epochs"] = known.quantized_epochs if known else QUANTIZED_EPOCHS
-        notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats below 8 bits")
+        notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats that need it")
     sections = {"train": train, "space": space, "quantized": quantized}
     filled = {**document, **{name: found for name, found in sections.items() if found}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""

@@ -45,8 +45,8 @@ def observe(subnet: Subnet, images: Tensor) -> Ranges:
 def quantize(
     subnet: Subnet, workload: Workload, ranges: Ranges, sums: IntegerSums = IntegerSums.EXACT
 ) -> Network:
-    """The network that `workload` describes: the subnet's weights in its formats, its integer tensors in the
-    observed ranges.
+    """Return the network that `workload` describes: the subnet's weights in its formats, its integer tensors
+    in the observed ranges.
 
     Args:
         subnet: in evaluation mode, of the same architecture.
@@ -80,8 +80,8 @@ def quantize(
 
 
 def before_curve(activation: str, high: float) -> tuple[float, float]:
-    """The range of values that matters to an h-swish or h-sigmoid whose results reach `high`: below -3 both
-    give 0, above 3 an h-sigmoid gives 1.
+    """Return the range of values that matters to an h-swish or h-sigmoid whose results reach `high`: below -3
+    both give 0, above 3 an h-sigmoid gives 1.
 
     >>> before_curve("hswish", 5.0), before_curve("hsigmoid", 1.0)
     ((-3.0, 5.0), (-3.0, 3.0))

@@ -31,7 +31,7 @@ from supernet.qat.lsq import SMALLEST_SCALE
 def deploy(
     net: LayeredNet, quantizers: LearnedQuantizers, workload: Workload, batches: Sequence[Tensor]
 ) -> Network:
-    """The network that `workload` describes, with the weights of `net`.
+    """Convert a policy of `net` to the network that `workload` describes, with the weights of `net`.
 
     Args:
         net: an elastic supernet, or an extracted subnet; it is only read.

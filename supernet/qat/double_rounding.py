@@ -18,7 +18,7 @@ STORED_BITS = 8
 
 
 def largest_code(bits: int) -> int:
-    """The largest weight code of this many bits; the smallest is its negative.
+    """Return the largest weight code of this many bits; the smallest is its negative.
 
     >>> [largest_code(bits) for bits in (8, 6, 4, 2)]
     [127, 31, 7, 1]
@@ -27,7 +27,7 @@ def largest_code(bits: int) -> int:
 
 
 def step_ratio(bits: int) -> int:
-    """How many stored steps one step of this many bits is: 2^(8 - bits).
+    """Return how many stored steps one step of this many bits is: 2^(8 - bits).
 
     Raises:
         ValueError: not between 1 and 8 bits.
@@ -38,13 +38,14 @@ def step_ratio(bits: int) -> int:
 
 
 def stored_codes(weight: Tensor, scale: Tensor) -> Tensor:
-    """int8 codes of 8 bits; `scale` broadcasts against `weight`."""
+    """Return int8 codes of 8 bits; `scale` broadcasts against `weight`."""
     largest = largest_code(STORED_BITS)
     return torch.round(weight / scale).clamp_(-largest, largest).to(torch.int8)
 
 
 def switched(stored: Tensor, bits: int) -> Tensor:
-    """int8 codes of `bits` bits from stored ones, in integers: (code + 2^(7 - bits)) >> (8 - bits), clipped.
+    """Return int8 codes of `bits` bits from stored ones, in integers: (code + 2^(7 - bits)) >> (8 - bits),
+    clipped.
 
     >>> switched(torch.tensor([-127, -8, -7, 0, 7, 8, 127], dtype=torch.int8), 4).tolist()
     [-7, 0, 0, 0, 0, 1, 7]
@@ -56,7 +57,7 @@ def switched(stored: Tensor, bits: int) -> Tensor:
 
 
 def rounded_down(stored: Tensor, bits: int) -> Tensor:
-    """The same in floating point, for training: floor(code / 2^(8 - bits) + 1/2), not clipped yet.
+    """Return the same in floating point, for training: floor(code / 2^(8 - bits) + 1/2), not clipped yet.
 
     Exact, since quotients by powers of two are.
     """

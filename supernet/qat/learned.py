@@ -111,7 +111,7 @@ class LearnedQuantizers(nn.Module):
         )
 
     def weight(self, name: str, weight: Tensor, fmt: str) -> Tensor:
-        """Weight (out, ...) rounded to `fmt`, as real values."""
+        """Return a weight (out, ...) rounded to `fmt`, as real values."""
         weight_format = load_weight_format(fmt, self.sums)
         if not weight_format.needs_scale:
             return weight
@@ -124,15 +124,15 @@ class LearnedQuantizers(nn.Module):
         return load_weight_format(fmt, self.sums).bits
 
     def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
-        """A tensor rounded to `fmt`, as real values."""
+        """Return a tensor rounded to `fmt`, as real values."""
         (scale, offset), element = self.tensor_range(key, fmt), load_activation_format(fmt).element
         if isinstance(element, Int):
             return fake_quantize_tensor(x, scale, offset, element.largest)
         return fake_quantize_codes(x, scale, NearestCode.of(element))
 
     def bias(self, step: Step, bias: Tensor, factor: Tensor) -> Tensor:
-        """A bias (out,) rounded to steps of the accumulator; as it is where the layer computes in floating
-        point.
+        """Return a bias (out,) rounded to steps of the accumulator; as it is where the layer computes in
+        floating point.
 
         With few bits those steps are coarse: up to a tenth of a step of the output.
         """
@@ -147,12 +147,12 @@ class LearnedQuantizers(nn.Module):
         return torch.round(bias / accumulator) * accumulator
 
     def weight_scale(self, name: str, out_channels: int) -> Tensor:
-        """(out,) scale of a layer's stored 8-bit codes."""
+        """Return the (out,) scale of a layer's stored 8-bit codes."""
         logarithm: Tensor = self.weight_scales[_slot(name)]
         return logarithm[:out_channels].exp()
 
     def tensor_range(self, key: str, fmt: str) -> tuple[Tensor, Tensor]:
-        """Scale and offset of a tensor in `fmt`."""
+        """Return scale and offset of a tensor in `fmt`."""
         slot, end = _slot(key, fmt), self.structure.tensors[key].end
         scale = self.tensor_scales[slot].exp()
         if end:
@@ -160,13 +160,13 @@ class LearnedQuantizers(nn.Module):
         return scale, self.offsets[slot] if slot in self.offsets else torch.zeros_like(scale)
 
     def codes(self, name: str, weight: Tensor, fmt: str) -> tuple[Tensor, Tensor]:
-        """int8 codes of a weight (out, ...) in an integer format, and the scale (out,) of each channel."""
+        """Return int8 codes of a weight (out, ...) in an integer format, and each channel's scale (out,)."""
         bits, scale = self.weight_bits(fmt), self.weight_scale(name, len(weight))
         stored = stored_codes(weight, scale.view(-1, *(1,) * (weight.ndim - 1)))
         return switched(stored, bits), scale * step_ratio(bits)
 
     def params(self, key: str, fmt: str) -> QuantParams:
-        """What a device needs to know of a tensor in `fmt`."""
+        """Return what a device needs to know of a tensor in `fmt`."""
         (scale, offset), element = self.tensor_range(key, fmt), load_activation_format(fmt).element
         if not isinstance(element, Int):
             return QuantParams(scale.item(), 0)
@@ -174,7 +174,7 @@ class LearnedQuantizers(nn.Module):
         return QuantParams(scale.item(), zero, element.largest)
 
     def set_tensor(self, key: str, fmt: str, params: QuantParams) -> None:
-        """Overwrite what was learned of a tensor in `fmt`."""
+        """Set what was learned of a tensor in `fmt`."""
         slot = _slot(key, fmt)
         with torch.no_grad():
             self.tensor_scales[slot].fill_(np.log(params.scale))
@@ -183,7 +183,7 @@ class LearnedQuantizers(nn.Module):
 
 
 def find_structure(family: Family) -> Structure:
-    """What has scales in a family's networks: of its corners, and of some random networks besides."""
+    """Find what has scales in a family's networks: of its corners, and of some random networks besides."""
     space = family.space()
     rows = space.sample(DRAWN, rng=np.random.default_rng(0))
     candidates = [*family.corners().values(), *map(space.candidate, rows)]
@@ -201,7 +201,7 @@ def find_structure(family: Family) -> Structure:
 
 
 def integer_corners(family: Family) -> tuple[Candidate, ...]:
-    """The largest and the smallest architecture, in some policy that is integer throughout.
+    """Return the largest and the smallest architecture, in some policy that is integer throughout.
 
     Raises:
         TrilobitError: the space has none.
@@ -225,7 +225,7 @@ def _integer(family: Family, candidate: Candidate) -> bool:
 
 
 def tensor_kinds(work: Workload) -> dict[str, TensorKind]:
-    """The kind of every integer tensor of a lowered workload, by key."""
+    """Return the kind of every integer tensor of a lowered workload, by key."""
     unsigned: list[bool] = []
     for layer, sources in zip(work.layers, work.inputs, strict=True):
         passed = (
@@ -245,7 +245,7 @@ def new_quantizers(
     samples: Iterable[tuple[Workload, Tensor]],
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> LearnedQuantizers:
-    """First scales: of weights by LSQ+'s rule, of tensors those of the least squared error.
+    """Return first scales: of weights by LSQ+'s rule, of tensors those of the least squared error.
 
     Args:
         samples: workloads that between them have every integer tensor, each with images (n, c, h, w).
@@ -273,7 +273,7 @@ def new_quantizers(
 
 
 def observed_tensors(net: LayeredNet, workload: Workload, images: Tensor) -> dict[str, Tensor]:
-    """Some values of every tensor that `workload` rounds, by key, in full precision."""
+    """Return some values of every tensor that `workload` rounds, by key, in full precision."""
     work = lower(workload)
     with torch.no_grad():
         tensors = run(net, Unquantized(), work, images, batch_normalised)
@@ -289,8 +289,8 @@ def observed_tensors(net: LayeredNet, workload: Workload, images: Tensor) -> dic
 
 
 def least_error(values: Tensor, fmt: str) -> QuantParams:
-    """Of the ranges between a fifth and all of that of `values` (n,), the one whose rounding to `fmt` has the
-    least squared error."""
+    """Return, of the ranges between a fifth and all of that of `values` (n,), the one whose rounding to `fmt`
+    has the least squared error."""
     low, high = float(values.min()), float(values.max())
     activation, tried = load_activation_format(fmt), []
     for shrink in SHRINKS:

@@ -21,7 +21,8 @@ UNCLIPPED = 1 + 1e-5  # the largest weight is 127.5 steps; rounded up it would b
 
 
 def initial_weight_scale(weight: Tensor) -> Tensor:
-    """(out,) scale of 8-bit codes for a weight (out, ...): 2 max|w| / (2^8 - 1) per output channel.
+    """Return the (out,) scale of 8-bit codes for a weight (out, ...): 2 max|w| / (2^8 - 1) per output
+    channel.
 
     With half of that, LSQ+'s formula read literally, half of the range would be clipped from the start.
     """
@@ -31,7 +32,7 @@ def initial_weight_scale(weight: Tensor) -> Tensor:
 
 
 def fake_quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
-    """Weight (out, ...) rounded to 8 bits and from there to `bits`, as real values.
+    """Return a weight (out, ...) rounded to 8 bits and from there to `bits`, as real values.
 
     Args:
         weight: full-precision values, which take the gradient.
@@ -43,7 +44,7 @@ def fake_quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> Tensor:
 
 
 def fake_quantize_tensor(x: Tensor, scale: Tensor, offset: Tensor, largest: int) -> Tensor:
-    """An activation tensor (n, ...) rounded to scale * (code - zero point), codes in 0..largest.
+    """Return an activation tensor (n, ...) rounded to scale * (code - zero point), codes in 0..largest.
 
     The zero point is round(-offset / scale), an integer as it will be on the device, so that 0 stays exact.
 
@@ -67,7 +68,7 @@ def fake_quantize_codes(x: Tensor, scale: Tensor, table: NearestCode) -> Tensor:
 
 
 def zero_point(scale: Tensor, offset: Tensor, largest: int) -> Tensor:
-    """The code that stands for 0."""
+    """Return the code that stands for 0."""
     return torch.round(-offset / scale).clamp(0, largest)
 
 

@@ -39,7 +39,8 @@ def hessian_traces(
     seed: int,
     loss: Loss = torch.nn.functional.cross_entropy,
 ) -> dict[str, float]:
-    """Mean eigenvalue of the loss's Hessian in each layer's weights: its trace over the number of weights.
+    """Estimate the mean eigenvalue of the loss's Hessian in each layer's weights: its trace over the number
+    of weights.
 
     Hutchinson's estimate from `probes` random sign vectors (Dong et al. 2020, arXiv:1911.03852, section 3.2),
     of `loss` on images (n, c, h, w) with `targets`, labels (n,) for the default, batch norm in training mode.
@@ -63,7 +64,7 @@ def hessian_traces(
 def rounding_errors(
     net: LayeredNet, quantizers: LearnedQuantizers, layers: Mapping[str, Layer], bits: int
 ) -> dict[str, float]:
-    """Squared error |Q(W) - W|^2 of each layer's weights at one width."""
+    """Return the squared error |Q(W) - W|^2 of each layer's weights at one width."""
     errors = {}
     with torch.no_grad():
         for name, layer in layers.items():
@@ -76,7 +77,7 @@ def rounding_errors(
 def allocate(
     widths: Sequence[Sequence[int]], costs: Sequence[Sequence[float]], total: int
 ) -> NDArray[np.int64]:
-    """The cheapest choice of one width per layer whose widths add up to `total`, exactly.
+    """Choose one width per layer at the least cost, whose widths add up to `total`, exactly.
 
     Args:
         widths: of each layer, the widths it can have.
@@ -110,6 +111,6 @@ def _signs(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def largest_layers(workload: Workload) -> dict[str, Layer]:
-    """Weighted layers of a workload by name, once it is lowered."""
+    """Return weighted layers of a workload by name, once it is lowered."""
     work = lower(workload)
     return {n: layer for n, layer in zip(work.names, work.layers, strict=True) if layer.weighted}

@@ -44,13 +44,13 @@ class FormatSensitivity:
 
 
 def format_choices(space: SearchSpace) -> list[str]:
-    """Names of the choices of number formats."""
+    """Return the names of the choices of number formats."""
     return [choice.name for choice in space.choices if choice.kind == "precision"]
 
 
 def divergence(reference: Tensor, other: Tensor) -> float:
-    """Mean Kullback-Leibler divergence in nats of `other` from `reference`, both (n, classes) logarithms of
-    probabilities; rounding does not take it below 0.
+    """Return the mean Kullback-Leibler divergence in nats of `other` from `reference`, both (n, classes)
+    logarithms of probabilities; rounding does not take it below 0.
     """
     return max(float((reference.exp() * (reference - other)).sum(dim=1).mean()), 0.0)
 
@@ -95,7 +95,7 @@ def measure_sensitivity(
 
 
 def log_probabilities(network: Network, images: Tensor) -> Tensor:
-    """(n, classes) float64, of the simulated network."""
+    """Return (n, classes) float64 logarithms of the simulated network's class probabilities."""
     logits = torch.cat([simulate(network, batch) for batch in torch.split(images, BATCH)])
     return torch.log_softmax(logits.double(), dim=1)
 

@@ -146,12 +146,12 @@ class InfeasibleError(TrilobitError):
 
 
 def total(terms: Sequence[Term], chosen: Chosen) -> float:
-    """The sum of the terms for one allocation (items,)."""
+    """Return the sum of the terms for one allocation (items,)."""
     return math.fsum(float(term.values[tuple(chosen[list(term.items)])]) for term in terms)
 
 
 def solve(problem: Problem, *, cuts: Sequence[NoGood] = ()) -> Allocation:
-    """The cheapest allocation that meets all limits.
+    """Return the cheapest allocation that meets all limits.
 
     Exact up to `EXACT_BINARIES` choices in all. Above, items whose choice the linear relaxation leaves no
     doubt about take that (the core of Pisinger 1995, doi:10.1016/0377-2217(95)00015-I), the others are
@@ -170,8 +170,8 @@ def solve(problem: Problem, *, cuts: Sequence[NoGood] = ()) -> Allocation:
 
 
 def diverse(problem: Problem, count: int, distance: int) -> Iterator[Allocation]:
-    """Up to `count` allocations, the cheapest first, each different from all before in `distance` items at
-    least; fewer where there are no more.
+    """Yield up to `count` allocations, the cheapest first, each different from all before in `distance` items
+    at least; fewer where there are no more.
 
     Raises:
         InfeasibleError: there is not even one.
@@ -189,7 +189,7 @@ def diverse(problem: Problem, count: int, distance: int) -> Iterator[Allocation]
 
 
 def least(problem: Problem, terms: tuple[Term, ...]) -> float:
-    """The least that a sum can be within the limits of a problem.
+    """Return the least that a sum can be within the limits of a problem.
 
     Raises:
         InfeasibleError: nothing meets them.
@@ -261,7 +261,7 @@ class _Program:
         return vector * (SPAN / (_span(self.problem.costs) or 1.0))
 
     def solve(self) -> Allocation | None:
-        """The cheapest allocation; None where nothing is feasible."""
+        """Return the cheapest allocation; None where nothing is feasible."""
         while True:
             if self.binaries > EXACT_BINARIES:
                 core = self._core()
@@ -277,7 +277,7 @@ class _Program:
             self.cut(NoGood(chosen, 1))  # HiGHS met a limit within its tolerance only
 
     def cut(self, no_good: NoGood) -> None:
-        """Rule out what differs from an allocation in too few items."""
+        """Remove what differs from an allocation in too few items."""
         columns = self.starts[:-1] + no_good.chosen
         self.rows.add(columns, np.ones(len(columns)), upper=float(len(columns) - no_good.distance))
 

@@ -312,6 +312,7 @@ CHAINS = [
     ("fp32/int8", "int4/fp32", "int8-exact"),
     ("book4", "fp8-e4m3/fp32", "fp32"),
     ("fp8-e4m3", "book4/int8", "int8/fp8-e4m3"),
+    ("fp16", "int8", "fp32"),
 ]
 
 

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import tensor_bits, weight_bits
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
-from supernet.formats.loading import load_format
 
 
 def why_not(work: Workload) -> str | None:
-    """The first layer of a lowered network that has no kernel, why, and the nearest that has one; None where
-    all have.
+    """Return the first layer of a lowered network that has no kernel, why, and the nearest that has one; None
+    where all have.
     """
     named = zip(work.names, work.layers, strict=True)
     for name, layer in sorted(
@@ -41,14 +41,13 @@ def _offer(layer: Layer) -> str:
 
 
 def nearest_formats(layer: Layer) -> Layer | None:
-    """The layer in formats that have a kernel: of as many bits as its own, or the fewest more; None where no
-    format helps.
+    """Return the layer in formats that have a kernel: of as many bits as its own, or the fewest more; None
+    where no format helps.
     """
 
     def distance(other: Layer) -> list[tuple[bool, int]]:
         own, others = (
-            [load_format(fmt).bits for fmt in (one.activation_format, one.weight_format)]
-            for one in (layer, other)
+            [tensor_bits(one.activation_format), weight_bits(one.weight_format)] for one in (layer, other)
         )
         return [(found < wanted, abs(found - wanted)) for found, wanted in zip(others, own, strict=True)]
 
