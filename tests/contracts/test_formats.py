@@ -26,6 +26,7 @@ from hw_profiles.graph.formats import (
     tensor_bits,
 )
 from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, file_overhead, file_size, needed_opset, random_network
@@ -36,11 +37,15 @@ from supernet.formats.number_format import NumberFormat
 from supernet.formats.onnx_weights import onnx_type
 from supernet.formats.quantized_tensor import PER_TENSOR, Granularity
 from supernet.formats.weight_format import WeightFormat
+from supernet.graph.executor import forward, layered, recalibrated
 from supernet.graph.quantized_graph import Network
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate
 from supernet.ptq.calibrate import observe, quantize
+from supernet.qat.deploy import deploy
+from supernet.qat.learned import new_quantizers
 from supernet.registry import FORMATS
+from supernet.train.finetune import structure_of
 from tests.contracts.plugin_formats import ENTRY_POINTS
 from tests.published_data import DataFile
 
@@ -48,6 +53,7 @@ NAMES = sorted({*FORMATS, *ENTRY_POINTS})
 INTEGERS = [name for name in FORMATS if name.startswith("int")]
 SAME_CODES = 1e-5  # of the largest logit: equal codes leave only the last product to differ
 TIPPED, MOST = 0.02, 0.9  # of the largest logit, where codes are tipped; of the images
+HALF = 0.06  # of the largest logit, where ONNX Runtime's CPU kernels round to fp16 at other places
 ROUNDING = 1e-3  # of a step: scales are float32, and 255 of their rounding errors add up
 SHAPES = [(3, 2), (4, 2, 3, 3), (5, 37)]
 
@@ -335,7 +341,8 @@ def test_files_compute_what_the_simulation_computes(formats: tuple[str, ...]) ->
             if layer.weighted
         )
         error = np.abs(found - simulate(network, x).numpy()).max(axis=1) / np.abs(found).max()
-        assert (error <= (SAME_CODES if exact else TIPPED)).mean() >= (1.0 if exact else MOST)
+        near = SAME_CODES if exact else HALF if "fp16" in formats else TIPPED
+        assert (error <= near).mean() >= (1.0 if exact else MOST)
 
 
 @pytest.mark.parametrize("pair", ["int4/fp32", "int8/fp32", "book4/fp32", "fp8-e4m3/fp32", "int8-exact/fp32"])
@@ -379,3 +386,26 @@ def trained_looking(net: torch.nn.Module) -> torch.nn.Module:
         if isinstance(module, torch.nn.Linear):
             module.weight.data.normal_(generator=generator)
     return net
+
+
+@pytest.mark.parametrize(
+    "formats", [("int5/int5",), ("book4",), ("fp8-e4m3",), ("int4/fp32",), ("fp8-e4m3/int8",)]
+)
+def test_a_policy_is_trained_and_converted_to_what_was_trained(formats: tuple[str, ...]) -> None:
+    """Scales learn where there are some, weights always, and the converted network computes the same."""
+    family = load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
+    net = layered(trained_looking(family.supernet(rng=np.random.default_rng(0))))
+    work = family.workload(family.corners()[f"smallest/{formats[0]}"])
+    x = torch.randn(32, 1, *work.in_shape[1:], generator=torch.Generator().manual_seed(0))
+    quantizers = new_quantizers(structure_of(work), net, [(work, x)])
+    forward(net, quantizers, work, x).square().mean().backward()
+    gradients = {name: scale.grad for name, scale in quantizers.tensor_scales.items()}
+    idle = [name for name, gradient in gradients.items() if gradient is None or gradient == 0]
+    assert all(name.startswith("pool:") for name in idle)  # of one pixel: its values are codes already
+    assert net.layer("stem").weight.grad.abs().max() > 0
+    with torch.no_grad():
+        network = deploy(net, quantizers, work, [x])
+        statistics = recalibrated(net, quantizers, lower(work), [x])
+        expected = forward(net, quantizers, work, x, statistics=statistics)
+    error = (simulate(network, x) - expected).abs().amax(dim=1) / expected.abs().max()
+    assert (error <= TIPPED).float().mean() >= MOST
