@@ -7,7 +7,7 @@ replaced by the engine that the joint search has, so that only the order of deci
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -54,7 +54,7 @@ class Slice:
         for column, choice in enumerate(self.whole.choices):
             open_if = self._open_conditions(choice, found)
             if choice.kind in self.kinds and open_if is not None:
-                found[column] = Choice(choice.name, choice.options, choice.kind, open_if)
+                found[column] = replace(choice, active_if=open_if)
         return found
 
     def _open_conditions(

@@ -45,7 +45,7 @@ def nas_bench_201(data: Path) -> Table:
     file = np.load(data / "latency" / "nb201.npz")
     ops, names = file["ops"].astype(np.int16), tuple(file["op_names"].tolist())
     edges = tuple(file["edges"].tolist())
-    plain = SearchSpace("nb201", tuple(Choice(f"e{edge}.op", names) for edge in edges))
+    plain = SearchSpace("nb201", tuple(Choice(f"e{edge}.op", names, role="op") for edge in edges))
     latency = {name: file["lat"][:, i].astype(float) for i, name in enumerate(file["lat_devices"].tolist())}
     for i, name in enumerate(file["sub_devices"].tolist()):
         latency[name] = np.full(len(ops), np.nan)
@@ -65,7 +65,7 @@ def pruned(ops: Genomes, names: tuple[str, ...], edges: tuple[str, ...]) -> Read
     choices = [Choice("wiring", labels)]
     for i, edge in enumerate(edges):
         alive = tuple(label for label, one in zip(labels, wirings, strict=True) if one[i])
-        choices.append(Choice(f"e{edge}.op", names[1:], "architecture", (("wiring", alive),)))
+        choices.append(Choice(f"e{edge}.op", names[1:], "architecture", (("wiring", alive),), "op"))
     genomes = np.column_stack([wiring.ravel(), np.where(paths, ops - 1, 0)]).astype(np.int16)
     return Reading(SearchSpace("nb201-pruned", tuple(choices)), genomes)
 
@@ -93,7 +93,7 @@ def fbnet(data: Path) -> Table:
     """22 layers of nine operations; devices whose column is an exact sum of blocks are left out."""
     file = np.load(data / "latency" / "fbnet.npz")
     genomes, names = file["ops"].astype(np.int16), tuple(file["op_names"].tolist())
-    space = SearchSpace("fbnet", tuple(Choice(f"l{i}.op", names) for i in range(genomes.shape[1])))
+    space = SearchSpace("fbnet", tuple(Choice(f"l{i}.op", names, role="op") for i in range(genomes.shape[1])))
     measured = {name: file["lat"][:, i].astype(float) for i, name in enumerate(file["lat_devices"].tolist())}
     latency = {name: ms for name, ms in measured.items() if not is_sum(space, genomes, ms)}
     costs = additive_table(space, genomes, np.column_stack([file["flops"], file["params"]]))

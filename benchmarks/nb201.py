@@ -23,7 +23,9 @@ class MeasuredSpace:
             ops, names = file["ops"].astype(np.int64), [str(name) for name in file["op_names"]]
             accuracy = file["acc"][:, file["acc_cols"].tolist().index(ACCURACY)].astype(np.float64)
             latency = file["lat"][:, file["lat_devices"].tolist().index(DEVICE)].astype(np.float64)
-        edges = [Choice(f"s0.b{i}.op", tuple(names)) for i in range(ops.shape[1])]
+        edges = [
+            Choice(f"s0.b{i}.op", tuple(names), role="op", stage=0, block=i) for i in range(ops.shape[1])
+        ]
         self.space = SearchSpace("nb201", tuple(edges))
         self._place = len(names) ** np.arange(ops.shape[1])
         self._values = np.empty((len(ops), 2))

@@ -40,14 +40,14 @@ Lut = Mapping[str, Mapping[str, Mapping[str, float]]]  # resolution -> key -> {m
 
 def ofa_space(resolutions: Sequence[int] = RESOLUTIONS) -> SearchSpace:
     """46 choices, about 10^20 networks."""
-    choices = [Choice("resolution", tuple(resolutions))]
+    choices = [Choice("resolution", tuple(resolutions), role="resolution")]
     for s in range(len(STAGES)):
-        choices.append(Choice(f"s{s}.depth", DEPTHS))
+        choices.append(Choice(f"s{s}.depth", DEPTHS, role="depth", stage=s))
         for b in range(BLOCKS):
             deeper = tuple(depth for depth in DEPTHS if depth > b)
             alive = ((f"s{s}.depth", deeper),) if len(deeper) < len(DEPTHS) else ()
-            choices.append(Choice(f"s{s}.b{b}.kernel", KERNELS, "architecture", alive))
-            choices.append(Choice(f"s{s}.b{b}.expand", EXPANDS, "pruning", alive))
+            choices.append(Choice(f"s{s}.b{b}.kernel", KERNELS, "architecture", alive, "kernel", s, b))
+            choices.append(Choice(f"s{s}.b{b}.expand", EXPANDS, "pruning", alive, "expand", s, b))
     return SearchSpace("ofa-mbv3", tuple(choices))
 
 

@@ -96,7 +96,7 @@ def ofa_resnet(data: Path, target: str) -> PublishedRows:
     plain, rows = family.space(), np.load(data / "subnets" / "ofa_r50_joint_quant.npz")
     convolutions = [c.name.removesuffix(".format") for c in plain.choices if c.kind == "precision"][:-1]
     roundings = [
-        Choice(f"{name}.rounding", ROUNDING, "precision", ((f"{name}.format", ("int8",)),))
+        Choice(f"{name}.rounding", ROUNDING, "precision", ((f"{name}.format", ("int8",)),), "rounding")
         for name in convolutions
     ]
     space = SearchSpace("ofa-resnet50-roundings", (*plain.choices, *roundings))
@@ -124,8 +124,8 @@ def bert(data: Path) -> PublishedRows:
     for i in range(max(LAYERS)):
         alive = () if i < min(LAYERS) else (("layers", tuple(count for count in LAYERS if count > i)),)
         name = f"s{i // THIRD}.b{i % THIRD}"
-        choices += [Choice(f"{name}.heads", HEADS, "pruning", alive)]
-        choices += [Choice(f"{name}.ffn", FFN, "pruning", alive)]
+        choices += [Choice(f"{name}.heads", HEADS, "pruning", alive, "heads")]
+        choices += [Choice(f"{name}.ffn", FFN, "pruning", alive, "ffn")]
         columns += [np.searchsorted(HEADS, rows["heads"][:, i]), np.searchsorted(FFN, rows["ffn"][:, i])]
     space = SearchSpace("bert-sst2", tuple(choices))
     genomes = space.canonical(np.stack(columns, axis=1).astype(np.int16))

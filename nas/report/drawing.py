@@ -47,10 +47,17 @@ class Block:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """One block of an architecture, as families of inverted residuals store it."""
+    """One block of an architecture: its kernel and, in channels or as a factor, how far it expands."""
 
     kernel: int
-    expanded: int
+    expanded: int | None = None
+    expand: int | None = None
+
+    @property
+    def text(self) -> str:
+        """Short for both."""
+        size = self.expanded or self.expand
+        return f"k{self.kernel}" + (f"·{size}" if size else "")
 
 
 def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
@@ -87,7 +94,7 @@ def format_shares(network: Network) -> str:
 
 
 def short_arch(network: Network) -> str:
-    """Kernel and expanded channels of every block, stages apart by bars; empty for families without such.
+    """Return kernel and expansion of every block, stages apart by bars; empty for families without such.
 
     >>> network = Network("a", {"stages": [[{"kernel": 3, "expanded": 16}], [{"kernel": 5, "expanded": 32}]]},
     ...                   {}, (), {}, {})
@@ -98,7 +105,7 @@ def short_arch(network: Network) -> str:
         stages = parse(tuple[tuple[_Chosen, ...], ...], network.arch.get("stages", []))
     except MismatchError:
         return ""
-    return " | ".join(", ".join(f"k{block.kernel}·{block.expanded}" for block in stage) for stage in stages)
+    return " | ".join(", ".join(block.text for block in stage) for stage in stages)
 
 
 def layer_kind(layer: Layer) -> str:

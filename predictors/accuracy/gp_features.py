@@ -4,7 +4,6 @@ Features of the architecture come first. Those of the policy come after them and
 architecture with every format at fp32: all-zero for a network in fp32.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -153,37 +152,18 @@ def _bends(options: int) -> Floats:
 
 def _part(space: SearchSpace, kinds: Sequence[Kind], rows: Callable[[Choice], Floats]) -> Part:
     lookup = features.encode(space, kinds, rows)
-    names = [space.choices[column].name for column in lookup.columns]
-    first = np.append(True, lookup.columns[1:] != lookup.columns[:-1])[: len(names)]
+    choices = [space.choices[column] for column in lookup.columns]
+    first = np.append(True, lookup.columns[1:] != lookup.columns[:-1])[: len(choices)]
     # levels add up over the blocks of a stage, and so do changes of the policy; bends do not
-    added = [i for i in range(len(names)) if first[i] or kinds == POLICY]
-    labels = [_role(name) + ("" if i in added else " bend") for i, name in enumerate(names)]
+    added = [i for i in range(len(choices)) if first[i] or kinds == POLICY]
+    labels = [choice.meaning + ("" if i in added else " bend") for i, choice in enumerate(choices)]
     sums, summed = list[features.Features](), list[str]()
     for scope in ("stage", "network"):
-        places = [(_stage(name) if scope == "stage" else "", _role(name)) for name in names]
+        places = [(choice.stage if scope == "stage" else None, choice.meaning) for choice in choices]
         for place in dict.fromkeys(places[i] for i in added):
             members = [i for i in added if places[i] == place]
             if len(members) > 1:
-                sums.append(np.isin(np.arange(len(names)), members) / np.sqrt(len(members)))
+                sums.append(np.isin(np.arange(len(choices)), members) / np.sqrt(len(members)))
                 summed.append(f"{place[1]} of {scope}")
-    matrix = np.array(sums, np.float32).reshape(len(sums), len(names)).T
+    matrix = np.array(sums, np.float32).reshape(len(sums), len(choices)).T
     return Part(lookup.columns.astype(np.int32), lookup.values, matrix, (*labels, *summed))
-
-
-def _stage(name: str) -> str:
-    """What comes before the first dot.
-
-    >>> _stage("s0.b1.kernel"), _stage("x3")
-    ('s0', 'x3')
-    """
-    return name.partition(".")[0]
-
-
-def _role(name: str) -> str:
-    """What a choice is, wherever it stands.
-
-    >>> _role("s0.b1.kernel"), _role("s2.b0.conv3.format"), _role("x3")
-    ('kernel', 'conv.format', 'x')
-    """
-    last = name.split(".")[-2 if name.endswith(".format") else -1 :]
-    return re.sub(r"\d+", "", ".".join(last))

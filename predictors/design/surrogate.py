@@ -77,9 +77,8 @@ def stage_sums(space: SearchSpace) -> Floats:
     `s1.b0.kernel` counts for `s1` `kernel` and for `kernel`.
     """
     chosen = [choice for choice in space.choices if choice.kind in features.ARCHITECTURE]
-    names = [name for choice in chosen for name in [choice.name] * len(features.level(choice))]
     numbers = np.array([_numeric(choice) for choice in chosen for _ in features.level(choice)])
-    parts = [(name.partition(".")[0], name.rpartition(".")[2]) for name in names]
+    parts = [(choice.stage, choice.meaning) for choice in chosen for _ in features.level(choice)]
     sums = [[part == wanted for part in parts] for wanted in dict.fromkeys(parts)]
     sums += [[part[1] == wanted for part in parts] for wanted in dict.fromkeys(part[1] for part in parts)]
     matrix = np.array(sums, np.float64).reshape(len(sums), len(parts)) * numbers

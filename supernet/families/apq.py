@@ -95,7 +95,8 @@ class ApqFamily(Family):
             for block in blocks(s, stage.depths):
                 widths, quantized = expanded_widths(width), (("policy", (INTEGER,)),)
                 found += [block("kernel", stage.kernels), block("expanded", widths, "pruning")]
-                found += [block(gene, self._integers, "precision", when=quantized) for gene in GENES]
+                for layer, role in (gene.split(".") for gene in GENES):
+                    found.append(block(role, self._integers, "precision", layer=layer, when=quantized))
                 width = stage.width
         return found
 

@@ -15,7 +15,7 @@ def resolution(options: tuple[int, ...]) -> Choice:
 
 def precision(layer: str, formats: tuple[str, ...], active_if: Conditions = ()) -> Choice:
     """Return the choice of the number formats of a layer outside the stages."""
-    return Choice(f"{layer}.format", formats, "precision", active_if, "format")
+    return Choice(f"{layer}.format", formats, "precision", active_if, "format", layer=layer)
 
 
 def of_stage(s: int, role: str, options: tuple[int, ...], kind: Kind = "architecture") -> Choice:
@@ -37,21 +37,21 @@ class BlockChoices:
     active_if: Conditions
 
     def __call__(
-        self, role: str, options: tuple[Option, ...], kind: Kind = "architecture", *, when: Conditions = ()
+        self,
+        role: str,
+        options: tuple[Option, ...],
+        kind: Kind = "architecture",
+        *,
+        layer: str = "",
+        when: Conditions = (),
     ) -> Choice:
-        """Return the choice with a role, of which the block has one; `when` is asked before all else."""
-        return self._named(role, options, kind, (*when, *self.active_if), role)
+        """Return a choice of the block, or of one layer of it; `when` is asked before all else."""
+        name = ".".join(part for part in (f"s{self.stage}.b{self.block}", layer, role) if part)
+        return Choice(name, options, kind, (*when, *self.active_if), role, self.stage, self.block, layer)
 
     def precision(self, layer: str, formats: tuple[str, ...]) -> Choice:
         """Return the choice of the number formats of one of its layers, or of itself for an empty name."""
-        name = f"{layer}.format" if layer else "format"
-        return self._named(name, formats, "precision", self.active_if, "format")
-
-    def _named(
-        self, name: str, options: tuple[Option, ...], kind: Kind, when: Conditions, role: str
-    ) -> Choice:
-        full = f"s{self.stage}.b{self.block}.{name}"
-        return Choice(full, options, kind, when, role, self.stage, self.block)
+        return self("format", formats, "precision", layer=layer)
 
 
 def blocks(s: int, depths: tuple[int, ...]) -> Iterator[BlockChoices]:

@@ -40,7 +40,9 @@ class Choice:
         role: what is chosen: resolution, depth, width, kernel, expansion, format... A `format` is the number
             format of a layer, as `parse_precision` reads it.
         stage, block: where in the network, counted from 0; None for what is not in a stage, or concerns all
-            blocks of it. These three say what a choice means; they are no part of a space's identity.
+            blocks of it.
+        layer: which layer there, for what concerns only one. Role, stage, block and layer say what a choice
+            means; they are no part of a space's identity.
     """
 
     name: str
@@ -50,6 +52,14 @@ class Choice:
     role: str = ""
     stage: int | None = None
     block: int | None = None
+    layer: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """What is chosen, wherever it stands: choices of one meaning are alike. Without a role, its name."""
+        if self.role == "format" and self.layer:
+            return f"{self.layer.rstrip('0123456789')}.format"  # all of conv1, conv2... are alike
+        return self.role or self.name
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from supernet.families.family import Family
-from supernet.space.space import Choice, Genomes, SearchSpace
+from supernet.space.space import Genomes, SearchSpace
 
 FIRST, LAST = ("kernel", "depth"), ("width",)  # become elastic in this order, and all others in between
 ALL_ALONG = "resolution"
@@ -40,16 +40,16 @@ def shrinking(family: Family, n_random: int, done: float, *, rng: np.random.Gene
         return [family.arch(largest)]
     # not `space.sample`: genes of blocks that a sampled depth leaves out live again when the depth is fixed
     genomes = rng.integers(0, space.cardinalities, (n_random, len(space.choices)), dtype=np.int16)
-    columns = [column for column, name in enumerate(map(_dimension, space.choices)) if name in closed]
+    columns = [column for column, choice in enumerate(space.choices) if choice.meaning in closed]
     genomes[:, columns] = np.array(largest.genes, np.int16)[columns]
     return [family.arch(largest), *_archs(family, space.canonical(genomes))]
 
 
 def closed_dimensions(space: SearchSpace, done: float) -> tuple[str, ...]:
-    """What is not elastic yet at `done` (in 0..1) of progressive shrinking, by the last word of the choices'
-    names, in the order in which it opens: first kernels, then depths, widths last. Each stage takes as long.
+    """Return what is not elastic yet at `done` (in 0..1) of progressive shrinking, by the choices' roles, in
+    the order in which it opens: first kernels, then depths, widths last. Each stage takes as long.
     """
-    names = [_dimension(choice) for choice in space.choices if choice.kind != "precision"]
+    names = [choice.meaning for choice in space.choices if choice.kind != "precision"]
     between = [name for name in dict.fromkeys(names) if name not in (*FIRST, *LAST, ALL_ALONG)]
     stages = [name for name in (*FIRST, *between, *LAST) if name in names]
     opened = 0 if done < ALONE else 1 + int((done - ALONE) / (1 - ALONE) * len(stages))
@@ -69,8 +69,3 @@ def step_archs(
 
 def _archs(family: Family, genomes: Genomes) -> list[Any]:
     return [family.arch(family.space().candidate(row)) for row in genomes]
-
-
-def _dimension(choice: Choice) -> str:
-    """`kernel` of `s1.b0.kernel`."""
-    return choice.name.rsplit(".", 1)[-1]

@@ -15,14 +15,14 @@ KERNELS, EXPANDS, DEPTHS = (3, 5, 7), (3, 4, 6), (2, 3, 4)
 
 def ofa_space() -> SearchSpace:
     """Five stages of up to four blocks; a block beyond its stage's depth is dead."""
-    choices = [Choice(f"s{s}.depth", DEPTHS) for s in range(5)]
+    choices = [Choice(f"s{s}.depth", DEPTHS, role="depth", stage=s) for s in range(5)]
     for i in range(20):
         stage, position = divmod(i, 4)
         alive = (
             ((f"s{stage}.depth", tuple(d for d in DEPTHS if d > position)),) if position >= DEPTHS[0] else ()
         )
-        choices.append(Choice(f"b{i}.kernel", KERNELS, "architecture", alive))
-        choices.append(Choice(f"b{i}.expand", EXPANDS, "pruning", alive))
+        choices.append(Choice(f"b{i}.kernel", KERNELS, "architecture", alive, "kernel"))
+        choices.append(Choice(f"b{i}.expand", EXPANDS, "pruning", alive, "expand"))
     return SearchSpace("ofa-mbv3", tuple(choices))
 
 

@@ -35,7 +35,7 @@ def each_family(request: pytest.FixtureRequest) -> Candidates:
 
 
 def dimensions(space: SearchSpace) -> set[str]:
-    return {c.name.rsplit(".", 1)[-1] for c in space.choices if c.kind != "precision"} - {"resolution"}
+    return {c.role for c in space.choices if c.kind != "precision"} - {"resolution"}
 
 
 def values(space: SearchSpace, drawn: list[Candidate]) -> dict[str, list[set[int]]]:
@@ -45,9 +45,7 @@ def values(space: SearchSpace, drawn: list[Candidate]) -> dict[str, list[set[int
     found: dict[str, list[set[int]]] = {}
     for column, choice in enumerate(space.choices):
         if choice.kind != "precision" and len(choice.options) > 1:
-            found.setdefault(choice.name.rsplit(".", 1)[-1], []).append(
-                set(genomes[living[:, column], column].tolist())
-            )
+            found.setdefault(choice.role, []).append(set(genomes[living[:, column], column].tolist()))
     return found
 
 
