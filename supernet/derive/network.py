@@ -97,15 +97,8 @@ def elastic_layer(specs: Sequence[Layer], eps: float = 1e-5) -> nn.Module:
     first = specs[0]
     if first.kind == "linear":
         return nn.Linear(inputs, outputs)
-    return ElasticConvNorm(
-        inputs,
-        outputs,
-        max(spec.kernel for spec in specs),
-        stride=first.stride,
-        depthwise=first.depthwise,
-        activation=first.activation,
-        eps=eps,
-    )
+    kernel = max(spec.kernel for spec in specs)
+    return ElasticConvNorm(inputs, outputs, kernel, depthwise=first.depthwise, eps=eps)
 
 
 def initialise(net: ElasticNet, largest: Workload, *, rng: np.random.Generator) -> None:

@@ -158,9 +158,7 @@ class MobileFamily(Family):
         first, outputs = specs[0], max(spec.out_channels for spec in specs)
         if first.depthwise:
             kernels = sorted({spec.kernel for spec in specs})
-            return TransformedDepthwise(
-                outputs, kernels, stride=first.stride, activation=first.activation, eps=self.eps
-            )
+            return TransformedDepthwise(outputs, kernels, eps=self.eps)
         if name == "mix" or name.endswith((".reduce", ".excite")):
             inputs = max(spec.in_shape[0] for spec in specs)
             return ElasticConv(inputs, outputs, activation=first.activation, bias=name != "mix")

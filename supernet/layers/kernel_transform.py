@@ -11,7 +11,7 @@ from supernet.layers.elastic import ElasticConvNorm
 
 
 class TransformedDepthwise(ElasticConvNorm):
-    """Depthwise convolution + batch norm + activation whose channels are any prefix of the largest, and whose
+    """Depthwise convolution + batch norm whose channels are any prefix of the largest, and whose
     kernel is any of `kernels` (Cai et al. 2020, arXiv:1908.09791, section 3.3, "elastic kernel size").
 
     A kernel of k x k is the centre of the next larger one, its values mixed by a matrix (k^2, k^2) that all
@@ -20,27 +20,16 @@ class TransformedDepthwise(ElasticConvNorm):
     Args:
         channels: the largest number.
         kernels: which it can take, ascending and odd.
-        stride, activation, eps: as in `ElasticConvNorm`.
+        eps: of the batch norm.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        kernels: Sequence[int],
-        *,
-        stride: int = 1,
-        activation: str = "relu",
-        eps: float = 1e-5,
-    ) -> None:
-        largest = max(kernels)
-        super().__init__(
-            channels, channels, largest, stride=stride, depthwise=True, activation=activation, eps=eps
-        )
+    def __init__(self, channels: int, kernels: Sequence[int], *, eps: float = 1e-5) -> None:
+        super().__init__(channels, channels, max(kernels), depthwise=True, eps=eps)
         self.kernels = tuple(kernels)
         self.transforms = nn.ParameterDict({str(k): torch.eye(k * k) for k in self.kernels[:-1]})
 
     def sliced_weight(self, in_channels: int, out_channels: int, kernel: int) -> Tensor:
-        """(out, 1, k, k) of a kernel that it can take."""
+        """Return the weight (out, 1, k, k) of a kernel that it can take."""
         weight = self.weight[:out_channels]
         for larger, smaller in pairwise(self.kernels[::-1]):
             if smaller < kernel:

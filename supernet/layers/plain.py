@@ -29,15 +29,6 @@ class ElasticConv(nn.Module):
         bias = None if self.bias is None else self.bias[:out_channels]
         return ACTIVATE[self.activation](F.conv2d(x, self.weight[:out_channels, : x.shape[1]], bias))
 
-    def extract(self, in_channels: int, out_channels: int) -> "PlainConv":
-        """A static layer with copies of the sliced weights."""
-        layer = PlainConv(in_channels, out_channels, activation=self.activation, bias=self.bias is not None)
-        with torch.no_grad():
-            layer.conv.weight.copy_(self.weight[:out_channels, :in_channels])
-            if layer.conv.bias is not None and self.bias is not None:
-                layer.conv.bias.copy_(self.bias[:out_channels])
-        return layer
-
 
 class PlainConv(nn.Module):
     """A static 1x1 convolution + activation."""
