@@ -1,5 +1,6 @@
 """What every family promises (`nas.Family`); a plug-in is what makes one, as it is registered."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -134,6 +135,16 @@ def counts_the_memory_of_its_networks(case: FamilyCase) -> None:
     expect(not wrong, f"{len(wrong)} of {len(chosen)} networks need other memory, for example {wrong[:1]}")
 
 
+def counts_the_layers_of_its_networks(case: FamilyCase) -> None:
+    """Its cost terms hold exactly the layers that its workloads have."""
+    terms = case.family.terms()
+    for candidate in case.candidates(40):
+        counted = Counter(layer for term in terms for layer in term.at(candidate.genes))
+        needed = Counter(case.family.workload(candidate).layers)
+        wrong = [layer.key() for layer in (counted - needed) + (needed - counted)]
+        expect(not wrong, f"network {candidate.id}: other layers than its workload, for example {wrong[:1]}")
+
+
 def extracts_what_the_supernet_computes(case: FamilyCase) -> None:
     """Extracted networks compute what the supernet computes."""
     check_extraction(case, case.runnable(16))
@@ -233,6 +244,7 @@ FAMILY = Contract[FamilyCase](
     "family",
     (
         is_what_was_asked_for,
+        counts_the_layers_of_its_networks,
         counts_the_memory_of_its_networks,
         extracts_what_the_supernet_computes,
         runs_workloads_on_its_own_layers,
