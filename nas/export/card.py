@@ -31,12 +31,14 @@ def needs_exact(manifest: Manifest) -> bool:
 
 
 def _title(manifest: Manifest) -> list[str]:
-    known = manifest.classes
-    listed = ", ".join(map(escaped, known[:SHOWN_CLASSES])) + (", ..." if len(known) > SHOWN_CLASSES else "")
+    classes = manifest.classes
+    listed = ", ".join(map(escaped, classes[:SHOWN_CLASSES])) + (
+        ", ..." if len(classes) > SHOWN_CLASSES else ""
+    )
     return [
         f"# {escaped(manifest.space)} {escaped(manifest.id)}",
         "",
-        f"Sorts images into {len(known)} classes: {listed}. Found by Trilobit for "
+        f"Sorts images into {len(classes)} classes: {listed}. Found by Trilobit for "
         f"{escaped(manifest.device.name)} ({escaped(manifest.device.cpu)}).",
     ]
 
@@ -61,11 +63,11 @@ def _use(manifest: Manifest) -> list[str]:
     image = manifest.input
     h, w, c = image.shape
     if image.pixels:
-        said = f"`image`: (batch, {h}, {w}, {c}) uint8 pixels; the file normalises them itself"
+        text = f"`image`: (batch, {h}, {w}, {c}) uint8 pixels; the file normalises them itself"
         lines = ['x = np.stack(planes, -1).round().clip(0, 255).astype("uint8")[None]']
     else:
         mean, std = (", ".join(f"{v:.6g}" for v in values) for values in (image.mean, image.std))
-        said = (
+        text = (
             f"`image`: (batch, {c}, {h}, {w}) float32: pixels / 255, minus the mean ({mean}), over the "
             f"standard deviation ({std})"
         )
@@ -76,7 +78,7 @@ def _use(manifest: Manifest) -> list[str]:
     return [
         "## Use",
         "",
-        f"Input {said}. Images of another size are resized first (bilinear, antialiased). Output: one logit "
+        f"Input {text}. Images of another size are resized first (bilinear, antialiased). Output: one logit "
         "per class, in the order of `classes` in manifest.json.",
         "",
         "```python",
@@ -139,11 +141,11 @@ def _library(record: LibraryRecord | None) -> list[str]:
 
 def _formats(manifest: Manifest) -> list[str]:
     counts = Counter(manifest.policy.values())
-    said = ", ".join(f"{count} in {escaped(fmt)}" for fmt, count in sorted(counts.items()))
+    text = ", ".join(f"{count} in {escaped(fmt)}" for fmt, count in sorted(counts.items()))
     return [
         "## Number formats",
         "",
-        f"Of {sum(counts.values())} layers: {said}. ONNX opset {manifest.opset}.",
+        f"Of {sum(counts.values())} layers: {text}. ONNX opset {manifest.opset}.",
     ]
 
 

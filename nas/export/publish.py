@@ -158,8 +158,8 @@ def _uniform(family: Family, candidate: Candidate, number_format: str) -> Candid
 
 def _card(weights: Weights, path: Path) -> str:
     """Render the model card in Markdown."""
-    known = weights.metadata
-    data, hours = known["data"], known["hours"]
+    metadata = weights.metadata
+    data, hours = metadata["data"], metadata["hours"]
     parameters = sum(t.numel() for t in weights.tensors.values() if t.is_floating_point())
     facts = {
         "Space": f"`{weights.space}`",
@@ -169,9 +169,11 @@ def _card(weights: Weights, path: Path) -> str:
         f"{data['train']:,} training images, {len(weights.classes)} classes: "
         f"{', '.join(map(escaped, weights.classes))}",
         "Normalisation": f"pixels / 255, minus {_numbers(data['mean'])}, divided by {_numbers(data['std'])}",
-        "Seed": known["seed"],
-        "Training time": "not recorded" if hours is None else f"{hours:.2f} hours, {known['epochs']} epochs",
-        "Versions": ", ".join(f"{name} {version}" for name, version in known["versions"].items()),
+        "Seed": metadata["seed"],
+        "Training time": "not recorded"
+        if hours is None
+        else f"{hours:.2f} hours, {metadata['epochs']} epochs",
+        "Versions": ", ".join(f"{name} {version}" for name, version in metadata["versions"].items()),
     }
     parts = [
         f"# {escaped(path.stem)}",
@@ -179,14 +181,14 @@ def _card(weights: Weights, path: Path) -> str:
         "can be taken out of it. Batch norm is recalibrated on the subnet before it is used.",
         _table(("", ""), facts.items()),
         "## Command",
-        f"```sh\n{known['command']}\n```",
+        f"```sh\n{metadata['command']}\n```",
         f"with `{RECIPE}`:",
-        f"```toml\n{known['recipe'].strip()}\n```",
+        f"```toml\n{metadata['recipe'].strip()}\n```",
         "## Accuracy",
         f"On the {data['test']:,} test images, which training has not seen; int8 by calibration alone.",
-        _accuracy_table(known["accuracies"]),
+        _accuracy_table(metadata["accuracies"]),
         "## Curve",
-        _curves(known),
+        _curves(metadata),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -208,15 +210,15 @@ def _accuracy_table(rows: Sequence[Row]) -> str:
     return _table(("network", "MMACs", *(f"{fmt}, %" for fmt in FORMATS)), percent)
 
 
-def _curves(known: Mapping[str, Any]) -> str:
+def _curves(metadata: Mapping[str, Any]) -> str:
     parts = []
-    if known["curve"]:
-        rows = ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in known["curve"])
+    if metadata["curve"]:
+        rows = ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in metadata["curve"])
         parts += ["Of the largest subnet, mean since the row before.", _table(("epochs", "loss"), rows)]
-    if known["watched"]:
+    if metadata["watched"]:
         shown = (
             (f"{epochs:.1f}", *(f"{100 * share:.1f}" for share in shares))
-            for epochs, *shares in known["watched"]
+            for epochs, *shares in metadata["watched"]
         )
         head = ("epochs", "largest, %", "smallest, %")
         parts += [f"Accuracy on up to {IMAGES:,} images of search-validation, fp32.", _table(head, shown)]

@@ -27,8 +27,8 @@ def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
     rows = set(choose_finalists(_minimised(front), count).tolist()) if not wanted else set[int]()
-    for one in wanted:
-        rows.update(_rows(front, one.strip()))
+    for which in wanted:
+        rows.update(_rows(front, which.strip()))
     return [front.candidates[row] for row in sorted(rows)]
 
 
@@ -41,12 +41,12 @@ def _rows(front: Front, wanted: str) -> list[int]:
             return [knee(_minimised(front))]
         case Bounded() as bounded:
             return [_bounded(front, bounded)]
-    found = [row for row, entry in enumerate(entries) if entry.id.startswith(wanted)]
-    if len(found) != 1:
+    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(wanted)]
+    if len(rows) != 1:
         ids = ", ".join(entry.id for entry in entries)
-        problem = "several networks begin so" if found else f"write {PICKS}"
+        problem = "several networks begin so" if rows else f"write {PICKS}"
         raise TrilobitError(f"--pick {wanted!r}: {problem}; on the front are {ids}")
-    return found
+    return rows
 
 
 def _bounded(front: Front, pick: Bounded) -> int:
@@ -95,8 +95,8 @@ def _first_within(front: Front, order: Sequence[str], limits: Mapping[str, str |
     excess = violation(bounded, _figures(front, bounded))
     if not (excess <= 0).any():
         nearest = front.candidates[int(excess.argmin())]
-        parts = [f"{one.name} {one.sign} {show(one, one.bound or 0.0)}" for one in bounded]
-        figures = [f"{one.name} {show(one, _figure(nearest, one.name))}" for one in bounded]
+        parts = [f"{limit.name} {limit.sign} {show(limit, limit.bound or 0.0)}" for limit in bounded]
+        figures = [f"{limit.name} {show(limit, _figure(nearest, limit.name))}" for limit in bounded]
         raise TrilobitError(
             f"no network of the front has {', '.join(parts)}; the nearest, {nearest.id}, has "
             f"{', '.join(figures)}"

@@ -32,34 +32,35 @@ KIND_COLOURS: Mapping[str, str] = {
 }
 
 
-def write_plot(found: Comparison, path: Path) -> None:
+def write_plot(comparison: Comparison, path: Path) -> None:
     """Write times on A against times on B, both axes logarithmic, in the kind that the suffix says.
 
     Raises:
         KeyError: no such kind; see `PLOTS`.
         OSError: it cannot be written.
     """
-    write_atomic(path, PLOTS[path.suffix](found))
+    write_atomic(path, PLOTS[path.suffix](comparison))
 
 
-def title_of(found: Comparison) -> str:
+def title_of(comparison: Comparison) -> str:
     """Return what is compared."""
-    return f"{found.b} (B) against {found.a} (A), unit by unit"
+    return f"{comparison.b} (B) against {comparison.a} (A), unit by unit"
 
 
-def caption_of(found: Comparison) -> str:
+def caption_of(comparison: Comparison) -> str:
     """Return how to read the plot, and the figures in it."""
     return (
-        f"{len(found.pairs)} units; on the dashed line A and B take the same time, above it B is slower. "
+        f"{len(comparison.pairs)} units; on the dashed line A and B take the same time, above it B is "
+        "slower. "
         f"Circles are fp32, diamonds lower formats. Median of B / A "
-        f"{found.median_ratio:.3g}, Kendall τ {found.kendall:.2f}."
+        f"{comparison.median_ratio:.3g}, Kendall τ {comparison.kendall:.2f}."
     )
 
 
-def by_kind(found: Comparison) -> dict[str, list[Pair]]:
+def by_kind(comparison: Comparison) -> dict[str, list[Pair]]:
     """Group the pairs by kind of unit, in the order of `KIND_COLOURS`; kinds without any are left out."""
-    kinds = sorted({op_kind(pair.layer) for pair in found.pairs}, key=_rank)
-    return {kind: [pair for pair in found.pairs if op_kind(pair.layer) == kind] for kind in kinds}
+    kinds = sorted({op_kind(pair.layer) for pair in comparison.pairs}, key=_rank)
+    return {kind: [pair for pair in comparison.pairs if op_kind(pair.layer) == kind] for kind in kinds}
 
 
 def _rank(kind: str) -> tuple[int, str]:
@@ -71,9 +72,9 @@ def _colour(kind: str) -> str:
     return KIND_COLOURS.get(kind, INK)
 
 
-def _limits_us(found: Comparison) -> tuple[float, float]:
+def _limits_us(comparison: Comparison) -> tuple[float, float]:
     """Return where both axes begin and end, microseconds."""
-    times_us = 1e6 * found.times_s
+    times_us = 1e6 * comparison.times_s
     return float(times_us.min()) / MARGIN, float(times_us.max()) * MARGIN
 
 
@@ -85,11 +86,11 @@ def _text(pair: Pair) -> str:
 # -- as a page -------------------------------------------------------------------------------------
 
 
-def unit_plot(found: Comparison) -> Plot:
+def unit_plot(comparison: Comparison) -> Plot:
     """Return plotly's scatter of the units, with the diagonal."""
-    low, high = _limits_us(found)
+    low, high = _limits_us(comparison)
     traces = [polyline([low, high], [low, high], color=MUTED, width=1.2, dash="dash")]
-    for kind, pairs in by_kind(found).items():
+    for kind, pairs in by_kind(comparison).items():
         symbols = ["circle" if number_format(pair.layer) == FP32 else "diamond" for pair in pairs]
         traces.append(
             points(
@@ -111,17 +112,17 @@ def unit_plot(found: Comparison) -> Plot:
     }
     drawn = figure(
         traces,
-        {**axis, "title": axis_title(f"A: {found.a}, µs")},
-        {**axis, "title": axis_title(f"B: {found.b}, µs")},
+        {**axis, "title": axis_title(f"A: {comparison.a}, µs")},
+        {**axis, "title": axis_title(f"B: {comparison.b}, µs")},
     )
-    return Plot("units", title_of(found), caption_of(found), drawn, 720)
+    return Plot("units", title_of(comparison), caption_of(comparison), drawn, 720)
 
 
-def render_page(found: Comparison) -> str:
+def render_page(comparison: Comparison) -> str:
     """Render the page as HTML, plotly.js included."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    plot = unit_plot(found)
+    plot = unit_plot(comparison)
     return environment.get_template("comparison.html.j2").render(
         title=plot.title, plot=plot, plotly=Markup(get_plotlyjs())
     )
@@ -139,8 +140,8 @@ def ticks(low: float, high: float) -> tuple[float, ...]:
     """
     steps = (1, 2, 5) if high / low < 1e3 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = (float(f"{step}e{decade}") for decade in decades for step in steps)
-    return tuple(tick for tick in found if low <= tick <= high)
+    marks = (float(f"{step}e{decade}") for decade in decades for step in steps)
+    return tuple(tick for tick in marks if low <= tick <= high)
 
 
 def _tick_text(tick: float) -> str:
@@ -168,20 +169,20 @@ class _Frame:
         return self.top + self.side * (1 - self.place(value))
 
 
-def render_drawing(found: Comparison) -> str:
+def render_drawing(comparison: Comparison) -> str:
     """Render the plot as SVG; every unit has its key as a tooltip."""
-    frame = _Frame(*_limits_us(found))
+    frame = _Frame(*_limits_us(comparison))
     width, height = frame.left + frame.side + 150, frame.top + frame.side + 62
-    kinds = by_kind(found)
+    kinds = by_kind(comparison)
     marks = [_mark(frame, pair, _colour(kind)) for kind, pairs in kinds.items() for pair in pairs]
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
             f'height="{height:g}" font-family="{escape(FONT)}" font-size="13" fill="{INK}">',
             f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>',
-            _label(frame.left, 30, title_of(found), size=18, weight=600),
-            _label(frame.left, 54, _figures(found), colour=MUTED),
-            *_axes(frame, found),
+            _label(frame.left, 30, title_of(comparison), size=18, weight=600),
+            _label(frame.left, 54, _figures(comparison), colour=MUTED),
+            *_axes(frame, comparison),
             *marks,
             *_legend(frame, list(kinds)),
             "</svg>\n",
@@ -189,14 +190,15 @@ def render_drawing(found: Comparison) -> str:
     )
 
 
-def _figures(found: Comparison) -> str:
+def _figures(comparison: Comparison) -> str:
     return (
-        f"{len(found.pairs)} units, median B / A {found.median_ratio:.3g}, Kendall τ {found.kendall:.2f}; "
+        f"{len(comparison.pairs)} units, median B / A {comparison.median_ratio:.3g}, "
+        f"Kendall τ {comparison.kendall:.2f}; "
         "circles fp32, diamonds lower formats"
     )
 
 
-def _axes(frame: _Frame, found: Comparison) -> list[str]:
+def _axes(frame: _Frame, comparison: Comparison) -> list[str]:
     bottom, right = frame.top + frame.side, frame.left + frame.side
     out = []
     for tick in ticks(frame.low, frame.high):
@@ -213,9 +215,11 @@ def _axes(frame: _Frame, found: Comparison) -> list[str]:
         _line(frame.left, bottom, right, bottom, OTHER),
         _line(frame.left, frame.top, frame.left, bottom, OTHER),
         _line(frame.left, bottom, right, frame.top, MUTED, dash="5 4"),
-        _label(frame.left + frame.side / 2, bottom + 46, f"A: {found.a}, µs", anchor="middle", colour=MUTED),
+        _label(
+            frame.left + frame.side / 2, bottom + 46, f"A: {comparison.a}, µs", anchor="middle", colour=MUTED
+        ),
         f'<g transform="rotate(-90 18 {middle:.1f})">'
-        f"{_label(18, middle, f'B: {found.b}, µs', anchor='middle', colour=MUTED)}</g>",
+        f"{_label(18, middle, f'B: {comparison.b}, µs', anchor='middle', colour=MUTED)}</g>",
     ]
 
 

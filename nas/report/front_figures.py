@@ -68,21 +68,21 @@ def cost_of(run: Run) -> str:
     is.
     """
     objectives = run.front.objectives if run.front else ()
-    known = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
-    return next((cost for cost in (*COSTS, *known) if cost in known), "latency")
+    costs = [stated.name for stated in objectives if stated.name != run.metric and stated.origin != "metric"]
+    return next((cost for cost in (*COSTS, *costs) if cost in costs), "latency")
 
 
 def front_plot(run: Run) -> Plot:
     """Plot the main metric against the first cost of the search."""
     axes = _axes(run)
     examples = "images" if run.metric == ACCURACY.name else "examples"
-    wanted = (run.metric, axes.cost)
+    axis_names = (run.metric, axes.cost)
     word = run_files.MEASURED if axes.cost not in TIMED else run.latencies
-    front, front_predicted = (having(run.candidates, of, *wanted) for of in (measured, predicted))
-    rest = having(run.evaluated, measured, *wanted)
-    unmeasured = [network for network in having(run.evaluated, predicted, *wanted) if network not in rest]
-    reference = having([run.reference], measured, *wanted) if run.reference else []
-    both = having(front, predicted, *wanted)
+    front, front_predicted = (having(run.candidates, of, *axis_names) for of in (measured, predicted))
+    rest = having(run.evaluated, measured, *axis_names)
+    unmeasured = [network for network in having(run.evaluated, predicted, *axis_names) if network not in rest]
+    reference = having([run.reference], measured, *axis_names) if run.reference else []
+    both = having(front, predicted, *axis_names)
     traces = [
         axes.markers(unmeasured, predicted, "others, predicted", OTHER, symbol=HOLLOW, opacity=0.5),
         axes.markers(rest, measured, f"others, {word}", OTHER, opacity=0.75),

@@ -144,39 +144,39 @@ def _headline(run: Run) -> str:
     if not results:
         return "No network of this run has been measured yet."
     best, fastest = min(results, key=lambda r: r.loss), min(results, key=lambda r: r.latency_s)
-    chosen = results[knee(np.array([(r.loss, r.latency_s) for r in results]))]
-    if chosen not in (best, fastest):
+    recommended = results[knee(np.array([(r.loss, r.latency_s) for r in results]))]
+    if recommended not in (best, fastest):
         role, word, other = "the knee of the front", "most accurate", best
     else:
         role, word, other = "the most accurate, as the front has no knee", "fastest", fastest
-        chosen = best
+        recommended = best
     split = "test" if run.exports else "validation"
     sentence = (
-        f"Recommended: {chosen.id}, {role}: {chosen} on {split} images"
-        f"{_against(_reference_s(run), chosen.latency_s)}."
+        f"Recommended: {recommended.id}, {role}: {recommended} on {split} images"
+        f"{_against(_reference_s(run), recommended.latency_s)}."
     )
-    return f"{sentence} The {word}, {other.id}, has {other}." if other != chosen else sentence
+    return f"{sentence} The {word}, {other.id}, has {other}." if other != recommended else sentence
 
 
 def _reference_s(run: Run) -> float | None:
     """Return the latency of the largest network in fp32."""
     if run.exports:
         return next((export.reference_s for export in run.exports if export.reference_s), None)
-    known = run.reference and run.reference.measured.get("latency")
-    return known.value if known else None
+    latency = run.reference and run.reference.measured.get("latency")
+    return latency.value if latency else None
 
 
 def _caveat(run: Run) -> str:
     """Return what was not measured; empty where all was."""
-    said = {
+    origins = {
         "replayed": "looked up in a profile that was recorded elsewhere",
         "modelled": "computed by a model of the device",
         "published": "looked up in a published table",
     }
-    if run.latencies not in said:
+    if run.latencies not in origins:
         return ""
     return (
-        f"Latencies are {run.latencies}: {said[run.latencies]}. Nothing was timed on the device for this "
+        f"Latencies are {run.latencies}: {origins[run.latencies]}. Nothing was timed on the device for this "
         "run; accuracies and sizes were measured."
     )
 
@@ -204,7 +204,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     space = run.front.space if run.front else None
     engine = f"{device.engine} {device.engine_version}".strip() if device else ""
     threads = device.threads if device else None
-    found = {
+    facts = {
         "Device": run.device,
         "Processor": device.cpu if device else None,
         "Engine": engine + (f", {threads} thread{'s' * (threads != 1)}" if threads else ""),
@@ -216,7 +216,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Seed": run.env.seed if run.env else None,
         "Date": run.env.date[:16].replace("T", " ") if run.env else None,
     }
-    return [(label, str(value)) for label, value in found.items() if value not in (None, "")]
+    return [(label, str(value)) for label, value in facts.items() if value not in (None, "")]
 
 
 def _load(run: Run) -> str | None:

@@ -90,8 +90,8 @@ def coverage_plot(run: Run) -> Plot | None:
             observed = [level.observed for level in row.coverages]
             colour = colours.get(row.objective, MUTED)
             texts = [
-                f"{row.objective}: {units.percent(one)} of networks in intervals of {units.percent(other)}"
-                for one, other in zip(observed, expected, strict=True)
+                f"{row.objective}: {units.percent(share)} of networks in intervals of {units.percent(level)}"
+                for share, level in zip(observed, expected, strict=True)
             ]
             traces += [polyline(expected, observed, color=colour, width=2)]
             traces += [points(row.objective, expected, observed, texts, color=colour, size=8)]
