@@ -180,7 +180,7 @@ def _verify(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
 
 
 def _devices(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
-    """What can be measured on here."""
+    """List what can be measured on here."""
     from nas.run.devices import available_devices
 
     found = []
@@ -191,7 +191,7 @@ def _devices(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str
 
 
 def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
-    """What can be searched."""
+    """List what can be searched."""
     listed = sorted(names("trilobit.spaces", FAMILIES))
     reporter.say(f"{len(listed)} spaces:")
     from supernet.families.family import load_family
@@ -251,14 +251,14 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 
 def _formats(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
-    """Number formats a layer can take."""
+    """List the number formats that a layer can take."""
     from nas.cli.formats import list_formats
 
     return list_formats(reporter)
 
 
 def _ops(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
-    """Operations a network can be made of."""
+    """List the operations that a network can be made of."""
     from nas.cli.ops import list_operations
 
     return list_operations(reporter)

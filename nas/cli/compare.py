@@ -58,8 +58,8 @@ def compare_profiles(
 
 
 def compare_networks(a: DeviceProfile, b: DeviceProfile, space: str) -> dict[str, Any]:
-    """Kendall's tau of the two devices' predicted latencies over random networks of the space, and the median
-    of B over A; networks that one of them cannot run are left out.
+    """Compare the latencies that two profiles predict for random networks of a space: Kendall's tau, and the
+    median of B over A; networks that one of them cannot run are left out.
 
     Raises:
         TrilobitError: an unknown space, or one that a profile does not cover.
@@ -81,7 +81,7 @@ def compare_networks(a: DeviceProfile, b: DeviceProfile, space: str) -> dict[str
 
 
 def covered_family(a: DeviceProfile, b: DeviceProfile, space: str) -> Family:
-    """The space for the images, classes and number formats that both profiles have units of.
+    """Return the space for the images, classes and number formats that both profiles have units of.
 
     Raises:
         TrilobitError: an unknown space, or a profile without the first or the last layer of a network.

@@ -112,7 +112,7 @@ class ProfileSection:
         check(self, "profile")
 
     def budget_s(self) -> float:
-        """Seconds; infinite without a budget.
+        """Return the budget in seconds; infinite without one.
 
         Raises:
             TrilobitError: not a time.
@@ -152,7 +152,7 @@ class QuantizedSection:
         check(self, "quantized")
 
     def phase(self) -> QuantizedPhase | None:
-        """What to train; None where the phase is left out.
+        """Return what to train; None where the phase is left out.
 
         Raises:
             TrilobitError: a value that cannot train.
@@ -336,7 +336,7 @@ class RunConfig:
         self.quantized.phase()
 
     def limits(self) -> dict[str, Limit]:
-        """The parsed constraints by objective name.
+        """Return the parsed constraints by objective name.
 
         Raises:
             TrilobitError: no such objective, or a limit that cannot be read.
@@ -346,7 +346,7 @@ class RunConfig:
         }
 
     def section(self, name: str) -> Any:
-        """One section as plain data, for fingerprints."""
+        """Return one section as plain data, for fingerprints."""
         value = getattr(self, name)
         return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 

@@ -60,7 +60,7 @@ def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
 
 
 def read_config(path: Path) -> RunConfig:
-    """The configuration in a TOML file; what it does not name has its default.
+    """Read the configuration in a TOML file; what it does not name has its default.
 
     Raises:
         TrilobitError: no such file, not TOML, or not a configuration.
@@ -69,7 +69,7 @@ def read_config(path: Path) -> RunConfig:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A TOML file as plain data.
+    """Read a TOML file as plain data.
 
     Raises:
         TrilobitError: no such file, or not TOML.
@@ -90,7 +90,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def render_config(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `read_config` gives it back, but for a password of the storage.
+    """Return the resolved configuration as TOML, which `read_config` reads, without the storage's password.
 
     Raises:
         TrilobitError: the storage is not a URL.
@@ -104,7 +104,7 @@ def render_config(config: RunConfig) -> str:
 
 
 def _without_none(value: Any) -> Any:
-    """TOML has no null: what is absent takes its default."""
+    """Return a section without None: TOML has no null, and what is absent takes its default."""
     if isinstance(value, Mapping):
         return {key: _without_none(found) for key, found in value.items() if found is not None}
     return list(value) if isinstance(value, tuple) else value

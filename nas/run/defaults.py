@@ -43,8 +43,8 @@ BY_DATA: Mapping[str, DataDefaults] = {
 
 
 def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
-    """A configuration (plain data, as TOML gives it) with what it leaves open, and a line that says what was
-    filled in; empty where nothing was.
+    """Return a configuration (plain data, as TOML gives it) with what it leaves open, and a line that says
+    what was filled in; empty where nothing was.
 
     A checkpoint to start from (`train.init`) decides the space; else the data does. The data's shipped
     supernet is used as it is, unless the space is another one or the configuration says how to train.
@@ -99,13 +99,13 @@ def _space_for_images(source: str) -> tuple[str, str]:
 
 
 def _narrow(formats: Sequence[str]) -> bool:
-    """Whether some of the formats round weights to fewer bits than calibration alone can bear."""
+    """Return whether some of the formats round weights to fewer bits than calibration alone can bear."""
     errors = (load_format(fmt.partition("/")[0]).weight.relative_error for fmt in formats)
     return any(error > CALIBRATED_ERROR for error in errors)
 
 
 def _space_of(init: object) -> str:
-    """Name of the space of the checkpoint to start from; empty where there is none, or it does not say."""
+    """Return the name of the space of the checkpoint to start from; empty where it is not known."""
     if init == NONE:
         return ""
     from supernet.train.checkpoint import load_weights  # torch: only where a file is read

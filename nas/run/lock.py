@@ -68,8 +68,8 @@ class Lock:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Be the only process that writes to a run folder, which is made if need be and removed if nothing was
-    written to it. The lock of an owner that died is taken over.
+    """Lock a run folder for this process alone; it is made if need be, and removed if nothing was written to
+    it. The lock of an owner that died is taken over.
 
     Raises:
         TrilobitError: another process writes to it.
@@ -126,7 +126,7 @@ def _user() -> str:
 
 
 def _processes() -> str:
-    """Which numbering of processes this one is in: two containers may share a host's name."""
+    """Return which numbering of processes this one is in: two containers may share a host's name."""
     try:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -147,8 +147,8 @@ def _take(path: Path, own: Lock) -> None:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether the owner died: its process on this machine is gone, or nothing was heard of another machine's
-    for long.
+    """Return whether the owner died: its process on this machine is gone, or nothing was heard of another
+    machine's for long.
     """
     other = _read(path)
     if other is not None and other.is_local:
@@ -159,7 +159,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _read(path: Path) -> Lock | None:
-    """Who has the lock; None where there is none, or it cannot be read."""
+    """Return who has the lock; None where there is none, or it cannot be read."""
     try:
         return read_document(path, Lock)
     except TrilobitError:

@@ -38,7 +38,7 @@ class Work:
     first: tuple[float, float] | None = None
 
     def update(self, done: float, note: str, now_s: float) -> None:
-        """Take what is done now."""
+        """Update what is done now."""
         self.done, self.note, self.begun = done, note, True
         if self.first is None and done:
             self.first = (now_s, done)

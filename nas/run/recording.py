@@ -13,7 +13,7 @@ STATE = "state.json"  # changes where a stage has ended
 
 @contextlib.contextmanager
 def taken_back_if_refused(folder: Path) -> Iterator[None]:
-    """Put `run.toml` and `env.json` back as they were, byte for byte, where the block is refused before any
+    """Restore `run.toml` and `env.json`, byte for byte, where the block is refused before any
     stage has ended: what could not be done is no configuration. Of a folder that held no run before, empty
     folders in it go too.
     """

@@ -245,16 +245,16 @@ class Run:
         return [content_hash(samples) if samples.exists() else "absent"]
 
     def is_done(self, stage: str) -> bool:
-        """Whether the stage finished, with this configuration."""
+        """Return whether the stage finished, with this configuration."""
         done = self._state().stages.get(stage)
         return done is not None and done.fingerprint == self.fingerprint(stage)
 
     def has_finished(self, stage: str) -> bool:
-        """Whether the stage finished at least once, whatever changed since."""
+        """Return whether the stage finished at least once, whatever changed since."""
         return stage in self._state().stages
 
     def mark_done(self, stage: str, seconds: float) -> None:
-        """Remember that the stage finished, and how long it took (over all attempts that ended)."""
+        """Record that the stage finished, and how long it took (over all attempts that ended)."""
         stages = {**self._state().stages, stage: StageDone(self.fingerprint(stage), round(seconds, 2))}
         write_document(self.folder / "state.json", State(stages))
         timings = Timings({name: done.seconds for name, done in stages.items()})
@@ -290,7 +290,7 @@ def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
 
 
 def find_run(folder: Path) -> Run:
-    """The run that is in `folder`.
+    """Open the run that is in `folder`.
 
     Raises:
         TrilobitError: there is none.
@@ -301,7 +301,7 @@ def find_run(folder: Path) -> Run:
 
 
 def _environment(run: Run, command: str) -> dict[str, Any]:
-    """What the run is computed with, for people who want to know later."""
+    """Return what the run is computed with, for people who want to know later."""
     versions = {name: version for name in packages_used(run) if (version := version_of(name))}
     return {
         "schema": "env/1",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a folder as its only writer, and leave it as it was where the block is refused; of several
+    """Lock a folder for this process alone, and leave it as it was where the block is refused; of several
     processes of one training, the first does.
 
     Raises:
@@ -41,7 +41,7 @@ def session(
     line: str = "",
     reporter: Reporter = QUIET,
 ) -> Iterator["Run"]:
-    """Hold a run folder and yield its run, configured; torch has as many threads as it says meanwhile.
+    """Lock a run folder and yield its run, configured; torch has as many threads as it says meanwhile.
 
     Args:
         given, stage, file, reset: see `nas.run.configuration.configure`.

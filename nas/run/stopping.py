@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], None]
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether a signal asked to stop in the block, so that a step is finished and
+    """Yield a function that says whether a signal asked to stop in the block, so that a step is finished and
     saved before leaving.
 
     The second time interrupts at once, as without this.
@@ -31,7 +31,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def _handled_by(handler: Handler) -> Iterator[None]:
-    """Handle the signals that ask to stop in the block.
+    """Bind a handler to the signals that ask to stop in the block.
 
     Those that are ignored (of a job in the background, or under nohup) stay so; outside the main thread,
     which alone can be told, none is handled.

@@ -29,7 +29,7 @@ _DRIVERS = {"psycopg": "pip install 'trilobit[distributed]'"}
 
 
 def open_storage(url: str, *, grace_s: int) -> Storage:
-    """The storage, its tables made where they are missing; several processes may do that at the same time.
+    """Open a storage, its tables made where they are missing; several processes may do so at the same time.
 
     Args:
         grace_s: seconds without a sign of life after which a worker counts as lost.
@@ -55,7 +55,7 @@ def open_storage(url: str, *, grace_s: int) -> Storage:
 
 
 def _open_patiently(url: str, options: dict[str, Any], grace_s: int) -> Storage:
-    """Another process that makes the same tables at the same moment wins: what it made is there next time."""
+    """Try again where another process makes the same tables at the same moment: they are there next time."""
     for left in reversed(range(OPENINGS)):
         try:
             return _open(url, options, grace_s)
@@ -93,7 +93,7 @@ def _is_collision(error: Exception) -> bool:
 
 
 def hidden(url: str) -> str:
-    """The URL for people: whose it is and where, without its password.
+    """Return the URL for people: whose it is and where, without its password.
 
     >>> hidden("postgresql+psycopg://me:secret@host/trilobit")
     'postgresql+psycopg://me@host/trilobit'
@@ -108,7 +108,7 @@ def hidden(url: str) -> str:
 
 
 def _parse(url: str) -> URL:
-    """Errors never quote the URL: what cannot be parsed may hold a password anywhere."""
+    """Parse a URL; errors never quote it, since what cannot be parsed may hold a password anywhere."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -123,7 +123,7 @@ def _parse(url: str) -> URL:
 
 @contextmanager
 def failures_of(url: str) -> Iterator[None]:
-    """A storage that fails, for example on a full disk, in one line; finished evaluations stay in it.
+    """Raise what a storage fails with, for example on a full disk, in one line; what is evaluated stays.
 
     Only calls of the storage belong inside: whatever Optuna and its drivers raise of a damaged file is taken
     for damage.

@@ -45,7 +45,7 @@ def run_allocation(run: Run, reporter: Reporter) -> Front:
 
 
 def _prepared(run: Run) -> tuple[SearchContext, Predictor | None]:
-    """Accuracy is predicted where the samples are there."""
+    """Return the context of a search, and a predictor of accuracy where there are samples."""
     if run.is_done("sample"):
         context = prepare_search(run)
         return context, fit_predictor(run, *context.sampled)
@@ -54,7 +54,7 @@ def _prepared(run: Run) -> tuple[SearchContext, Predictor | None]:
 
 
 def _measured(context: SearchContext, genomes: Genomes, reporter: Reporter) -> Measurements:
-    """Values of these networks and of the largest in fp32."""
+    """Return values of these networks and of the largest in fp32."""
     space, family = context.run.family.space(), context.run.family
     wanted = [*(space.candidate(genome) for genome in genomes), family.corners()["largest/fp32"]]
     with progress_bar(reporter, "measure", len(wanted)) as update:

@@ -115,14 +115,14 @@ def _units_seconds(run: Run) -> float:
 
 
 def _some_works(run: Run, batches: Sequence[Batch]) -> list[Workload]:
-    """A few of the networks that will be measured."""
+    """Return a few of the networks that will be measured."""
     groups = [group for batch in batches for group in batch.groups]
     chosen = np.linspace(0, len(groups) - 1, min(TIMED, len(groups))).round().astype(int)
     return [work for i in chosen for work in works_of(run.backend, groups[i])[:1]]
 
 
 def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
-    """Seconds to emit, open and measure one of these, without waiting; whether the machine is restless."""
+    """Measure the seconds to emit, open and time one of these, and whether the machine is restless."""
     emit = random_emitter(run)
     start = time.perf_counter()
     jobs = [Job(work, partial(emit, work)) for work in works]
@@ -132,13 +132,13 @@ def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
 
 
 def _precisions(run: Run) -> int:
-    """Kinds of whole networks that calibrate a profile: one for each format, and mixed ones."""
+    """Count the kinds of whole networks that calibrate a profile: one for each format, and mixed ones."""
     formats = sum(name.startswith("largest/") for name in run.family.corners())
     return formats + (formats > 1)
 
 
 def _train_seconds(run: Run) -> float:
-    """From two steps of a throw-away supernet."""
+    """Estimate training from two steps of a throw-away supernet."""
     if run.config.train.epochs == 0:
         return 0.0
     config = replace(run.config.train, epochs=1, evaluate_every=0, checkpoint_s=float("inf"))
@@ -152,7 +152,7 @@ def _train_seconds(run: Run) -> float:
 
 
 def _quantized_seconds(run: Run) -> float:
-    """From the second step of a throw-away quantized phase."""
+    """Estimate the quantized phase from the second step of a throw-away quantized phase."""
     phase = run.config.quantized.phase()
     if phase is None:
         return 0.0
@@ -169,7 +169,7 @@ def _quantized_seconds(run: Run) -> float:
 
 
 def _evaluation_seconds(run: Run) -> float:
-    """From the largest and the smallest network of an untrained supernet."""
+    """Estimate evaluations from the largest and the smallest network of an untrained supernet."""
     net = run.family.supernet(rng=np.random.default_rng(0)).eval()
     calibration = calibration_examples(run.task, seed=run.config.seed)
     ends = run.family.corners()

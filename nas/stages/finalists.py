@@ -26,8 +26,8 @@ def pick_finalists(
     shortlist: Shortlist,
     measured: Measurements,
 ) -> list[Candidate]:
-    """Networks not measured yet that are expected to add most to the measured front; where nothing more is
-    expected of any, well-spread points of the predicted front.
+    """Choose networks not measured yet that are expected to add most to the measured front; where nothing
+    more is expected of any, well-spread points of the predicted front.
     """
     space, k = context.run.family.space(), context.run.config.search.finalists
     known, front = np.empty((0, len(space.choices)), np.int16), context.reference[None][:0]

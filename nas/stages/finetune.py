@@ -38,7 +38,7 @@ class Pending:
 def classroom(
     run: Run, net: nn.Module, sums: IntegerSums, learned: LearnedQuantizers | None = None
 ) -> Classroom:
-    """What fine-tuning with the run's settings needs; `net` is its supernet, `learned` its learned scales."""
+    """Return what fine-tuning with the run's settings needs; `net` is its supernet, `learned` its scales."""
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
     shared = (run.family, net, run.task, config, run.config.train)
@@ -48,7 +48,7 @@ def classroom(
 def finetuned(
     builder: NetworkBuilder, candidates: Sequence[Candidate], reporter: Reporter
 ) -> dict[str, Network]:
-    """The candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
+    """Return the candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
     run = builder.run
     epochs = run.config.export.finetune
     if not epochs:
@@ -82,7 +82,7 @@ def _pending(run: Run, room: Classroom, candidate: Candidate) -> Pending:
 
 
 def finetune_seconds(run: Run) -> float:
-    """What fine-tuning will take, from a few steps at both ends of the space, untrained."""
+    """Estimate the seconds of fine-tuning, from a few steps at both ends of the space, untrained."""
     if not run.config.export.finetune:
         return 0.0
     room = classroom(run, run.family.supernet(rng=np.random.default_rng(0)).eval(), run.sums)

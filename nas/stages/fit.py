@@ -60,7 +60,7 @@ def free_features(run: Run) -> CostTable:
 
 
 def predictor_of(run: Run) -> MakePredictor:
-    """The configured predictor; with a prior, where one is configured.
+    """Return how the configured predictor is made; with a prior, where one is configured.
 
     Raises:
         TrilobitError: unknown predictor, or a prior that has no samples or is of quite another space.
@@ -70,7 +70,7 @@ def predictor_of(run: Run) -> MakePredictor:
 
 
 def prior_source(run: Run) -> tuple[Run, Callable[[Genomes], Genomes]]:
-    """The run at `fit.prior`, and how this run's genomes read in its space.
+    """Return the run at `fit.prior`, and how this run's genomes read in its space.
 
     Raises:
         TrilobitError: it is this run itself, has no samples, or is of quite another space.
@@ -83,8 +83,8 @@ def prior_source(run: Run) -> tuple[Run, Callable[[Genomes], Genomes]]:
 
 
 def run_prior(run: Run) -> Prior:
-    """What the run at `fit.prior` predicts for networks of this run's space; a prior of its own is not
-    followed.
+    """Return what the run at `fit.prior` predicts for networks of this run's space; a prior of its own is
+    not followed.
 
     Raises:
         TrilobitError: as in `prior_source`.
@@ -100,14 +100,14 @@ def _made(run: Run, make: MakePredictor) -> Predictor:
 
 
 def fit_predictor(run: Run, genomes: Genomes, targets: np.ndarray) -> Predictor:
-    """The configured predictor, fitted. Deterministic, and takes seconds: it is refitted rather than
+    """Fit the configured predictor. It is deterministic and takes seconds: it is fitted again rather than
     stored.
     """
     return _made(run, predictor_of(run)).fit(genomes, targets)
 
 
 def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Cross-validate the predictor, hold the profile against whole networks, and write `quality.json`; gives
+    """Cross-validate the predictor, hold the profile against whole networks, and write `quality.json`; return
     its document.
 
     Raises:

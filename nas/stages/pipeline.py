@@ -43,7 +43,7 @@ _STAGES: Mapping[str, Stage] = {
 
 
 def run_stage(run: Run, stage: str, reporter: Reporter) -> float:
-    """One stage, unless it is done already; its time and end are remembered. Gives its seconds."""
+    """Run one stage, unless it is done already; record its time and return its seconds."""
     if stage != "report" and run.is_done(stage):
         reporter.say(f"{stage}: already there")
         return 0.0
@@ -80,7 +80,7 @@ def run_stages(run: Run, stages: Sequence[str], reporter: Reporter) -> None:
 
 
 def _require_fp32(run: Run) -> None:
-    """Supernets are trained in fp32, and everything is compared with the largest network in fp32.
+    """Refuse a space without fp32: supernets are trained in it, and everything is compared with it.
 
     Raises:
         TrilobitError: the space has no such network.

@@ -150,7 +150,7 @@ def _limit_lines(run: Run, found: Preflight) -> list[str]:
 
 
 def _time(found: Estimate) -> str:
-    """The estimate in one line, and what it leaves out."""
+    """Return the estimate in one line, and what it leaves out."""
     parts = [f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items() if seconds >= 0.5]
     if found.waiting_s:
         parts.append(f"waiting for a quiet machine, at most {duration(found.waiting_s)}")

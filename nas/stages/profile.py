@@ -45,7 +45,7 @@ LEAST_OF_SUM = 0.25  # of the sum of its rows that a network takes: in context, 
 
 
 def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
-    """The profile of the run's device for its space, measured as far as it is not there yet.
+    """Profile the run's device for its space, as far as that is not done yet.
 
     Raises:
         TrilobitError: a profile of another device or plan is in its place, or the device can run no network
@@ -123,7 +123,7 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
 def _calibrated(
     run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: WaitBudget
 ) -> DeviceProfile:
-    """With whole networks, as far as there is time for them."""
+    """Calibrate a profile on whole networks, as far as there is time for them."""
     rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
     networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
     update = add("networks", len(networks), end_s=deadline)
@@ -168,7 +168,7 @@ def _measure_units(
     deadline: float,
     waiting: WaitBudget,
 ) -> Iterator[DeviceProfile]:
-    """All units, or the most telling ones round by round until the share is reached or the time is used."""
+    """Measure all units, or the most telling ones in rounds until a share is reached or the time is used up."""
     rng = np.random.default_rng(run.config.seed)
 
     measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)
@@ -192,7 +192,7 @@ def _measure_units(
 
 
 def _wanted(run: Run, layers: tuple[Layer, ...]) -> int:
-    """How many units to measure: a share, or all where that costs nothing."""
+    """Return how many units to measure: a share, or all where that costs nothing."""
     return math.ceil((1.0 if run.recorded else run.config.profile.share) * len(layers))
 
 
@@ -211,19 +211,19 @@ class _UnitsBar:
     lacking: int = 0
 
     def show(self, profile: DeviceProfile) -> None:
-        """After a batch."""
+        """Show what is done after a batch."""
         self.lacking = len(profile.to_measure_again(self.layers))
         self.done = len(self.layers) - len(profile.missing(self.layers)) - self.lacking
         self.watch(0, False)
 
     def watch(self, more: float, waits: bool) -> None:
-        """During a batch, `more` of which are done."""
+        """Show what is done during a batch, `more` of which are done."""
         said = f"measured, {self.lacking} with fewer quiet windows" if self.lacking else "measured"
         self.update(min(self.done + more, len(self.layers)), waiting_note() if waits else said)
 
 
 def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[Layer, float]:
-    """How often each unit occurs in a random network, on average."""
+    """Return how often each unit occurs in a random network, on average."""
     space, usage = family.space(), dict[Layer, float]()
     for genome in space.sample(networks, rng=rng):
         for layer in family.workload(space.candidate(genome)).layers:
@@ -232,7 +232,7 @@ def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256)
 
 
 def _print_coverage(run: Run, profile: DeviceProfile, layers: tuple[Layer, ...], reporter: Reporter) -> None:
-    """How many units were measured, predicted, refused or rejected, and what that leaves of the space.
+    """Report how many units were measured, predicted, refused or rejected, and what is left of the space.
 
     Raises:
         TrilobitError: no network is left.
@@ -275,7 +275,7 @@ def _reduced(device: DeviceInfo) -> str:
 
 
 def start_profile(run: Run) -> DeviceProfile:
-    """What is already measured, or an empty profile.
+    """Return what is already measured, or an empty profile.
 
     Raises:
         TrilobitError: the profile there is of another device or plan.
@@ -296,20 +296,20 @@ def start_profile(run: Run) -> DeviceProfile:
 
 
 def random_emitter(run: Run) -> Emit:
-    """Turns workloads into ONNX for the run's batch size, with numbers that do not matter."""
+    """Return what turns workloads into ONNX for the run's batch size, with numbers that do not matter."""
     return partial(emit_with_random_numbers, seed=run.config.seed, batch=run.config.device.batch)
 
 
 def emit_with_random_numbers(work: Workload, *, seed: int, batch: int = 1) -> bytes:
-    """ONNX of a workload whose numbers do not matter."""
+    """Return ONNX of a workload whose numbers do not matter."""
     return emit(random_network(work, rng=open_stream(seed, Stream.RANDOM_NUMBERS)), batch=batch)
 
 
 def calibration_networks(
     family: Family, rng: np.random.Generator, *, fitted: int = FITTED, held_out: int = HELD_OUT
 ) -> list[tuple[str, bool, Workload]]:
-    """Random networks: (precision, held out, workload), of each precision `fitted` to fit and `held_out` to
-    test; the first third of those to fit comes first, in case time runs out.
+    """Draw random networks: (precision, held out, workload), of each precision `fitted` to fit and `held_out`
+    to test; the first third of those to fit comes first, in case time runs out.
     """
     networks = [
         (precision, i >= fitted, work)
@@ -323,7 +323,7 @@ def calibration_networks(
 
 
 def estimate_batches(run: Run, layers: tuple[Layer, ...]) -> list[Batch]:
-    """The batches that are still to be measured: what an estimate of the time counts."""
+    """Return the batches that are still to be measured: what an estimate of the time counts."""
     profile = start_profile(run)
     missing = profile.missing(layers)
     missing = missing[: max(0, _wanted(run, layers) - (len(layers) - len(missing)))]

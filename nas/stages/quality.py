@@ -37,12 +37,12 @@ Row = dict[str, Any]
 
 
 def row(objective: str, source: str, quality: Quality) -> Row:
-    """One row of `quality.json`."""
+    """Return one row of `quality.json`."""
     return {"objective": objective, "source": source, **asdict(quality)}
 
 
 def cost_bands_of(run: Run, genomes: Genomes) -> Cost:
-    """What a search compares networks at: predicted latency where there is a profile, else multiply-adds."""
+    """Return what a search compares networks at: predicted latency with a profile, else multiply-adds."""
     profile = load_profile(run.profile_path) if run.profile_path.exists() else None
     costs = compile_costs(run.family, profile).predict(run.family.space().canonical(genomes))
     if profile is not None and np.isfinite(costs["latency"]).all():
@@ -107,7 +107,7 @@ def _latency_std_unseen(costs: Costs, mean: Floats, held_out: int) -> Floats | N
 
 
 def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]:
-    """Predictions against what was measured on the finalists of the search, by objective.
+    """Compare predictions with what was measured on the finalists of the search, by objective.
 
     Args:
         predictor: of accuracy, fitted to nothing but...
@@ -146,7 +146,7 @@ def _ran(front: Front, entry: Entry) -> bool:
 
 
 def write_quality(run: Run, rows: list[Row]) -> dict[str, Any]:
-    """`quality.json` with these rows; gives its document."""
+    """Write `quality.json` with these rows and return its document."""
     document = {"schema": QualityFile.SCHEMA, "predictor": run.config.fit.predictor, "rows": rows}
     write_json(run.quality_path, document)
     return document
@@ -165,7 +165,7 @@ def read_quality(run: Run) -> QualityFile:
 
 
 def print_quality(run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Tell all of it: figures by objective, learning curves, and why no more was sampled. Gives both files.
+    """Report figures by objective, learning curves, and why no more was sampled; return both files.
 
     Raises:
         TrilobitError: there is no `quality.json`, or it is of another version.

@@ -29,7 +29,7 @@ MOST_FP32, MOST_QUANTIZED = 200, 140  # where the learning curve decides
 
 
 def plan(run: Run) -> Sampling:
-    """What to evaluate: the corners, candidates in fp32, and candidates of random policies."""
+    """Return what to evaluate: the corners, candidates in fp32, and candidates of random policies."""
     family, config = run.family, run.config.sample
     space = family.space()
     searched = any(choice.kind == "precision" and len(choice.options) > 1 for choice in space.choices)
@@ -57,7 +57,7 @@ def _mixed(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
 
 
 def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
-    """(n, g) -> (n,) seconds where there is a profile already, else multiply-adds."""
+    """Return a function (n, g) -> (n,) of seconds where there is a profile already, else multiply-adds."""
     if run.config.sample.strategy != "front":
         return lambda genomes: np.zeros(len(genomes))
     profile = load_profile(run.profile_path) if run.is_done("profile") else None
@@ -67,13 +67,13 @@ def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
 
 
 def most_samples(run: Run) -> int:
-    """How many candidates will be evaluated at most."""
+    """Return how many candidates will be evaluated at most."""
     return len(run.family.corners()) + sum(kind.limit for kind in plan(run).kinds)
 
 
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Policies whose share of fp32 layers varies from network to network: uniform genes alone would all have
-    about half.
+    """Draw policies whose share of fp32 layers varies from network to network: uniform genes alone would all
+    have about half.
 
     Where one choice switches a whole network to fp32, it stays on quantized, and what varies is the share of
     the first format.
@@ -114,7 +114,7 @@ def run_sample(run: Run, reporter: Reporter) -> None:
 
 
 def in_words(enough: Enough) -> str:
-    """Why sampling one kind of network ended, in one line."""
+    """Return why sampling one kind of network ended, in one line."""
     line = f"{enough.name}: {enough.n} networks of at most {enough.most}; {enough.why}"
     if enough.curve:
         curve = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in enough.curve)
@@ -123,7 +123,7 @@ def in_words(enough: Enough) -> str:
 
 
 def write_samples(run: Run, samples: Samples) -> None:
-    """`samples.json`: what was evaluated, and why no more; the accuracies are in the storage."""
+    """Write `samples.json`: what was evaluated, and why no more; the accuracies are in the storage."""
     document = {
         "schema": SamplesFile.SCHEMA,
         "fingerprint": run.fingerprint("sample"),
@@ -135,7 +135,7 @@ def write_samples(run: Run, samples: Samples) -> None:
 
 
 def sampled(run: Run) -> Genomes:
-    """(n, g) what the sample stage evaluated, in order.
+    """Return (n, g) what the sample stage evaluated, in order.
 
     Raises:
         TrilobitError: it has not finished with this configuration.

@@ -90,7 +90,7 @@ def search_round(
     r: int,
     on_progress: Callable[[Progress], None],
 ) -> tuple[SearchResult, Shortlist]:
-    """One search on predictions, started from what was measured so far; and the best that it came across.
+    """Search on predictions, from what was measured so far on; return that and the best that came across.
 
     Raises:
         TrilobitError: nothing meets the limits even by prediction.

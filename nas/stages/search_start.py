@@ -11,8 +11,8 @@ from supernet.space.space import Genomes
 
 
 def allocated(context: SearchContext, predictor: Predictor, measured: Measurements) -> Genomes:
-    """(n, g) exact allocations of formats for the largest and the smallest architecture and, where there is
-    one, for networks of the measured front.
+    """Allocate formats exactly (n, g) for the largest and the smallest architecture and, where there is one,
+    for networks of the measured front.
     """
     targets, corners = context.targets, context.run.family.corners()
     rows = np.array([corners[f"{end}/fp32"].genes for end in ("largest", "smallest")], np.int16)

@@ -9,8 +9,8 @@ from supernet.train.initial import NONE, Start, start_from, weights_path
 
 
 def check_start(run: Run) -> tuple[Weights, Start] | None:
-    """The weights that training starts from and what of them is used; None where it starts from random ones,
-    or has begun.
+    """Return the weights that training starts from and what of them is used; None where it starts from random
+    ones, or has begun.
 
     Raises:
         TrilobitError: the checkpoint cannot be read, does not fit, or needs training but gets none.

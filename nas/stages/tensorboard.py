@@ -16,7 +16,7 @@ def _nothing(step: int, values: Mapping[str, float]) -> None:
 
 @contextmanager
 def scalar_log(folder: Path, reporter: Reporter, *, muted: bool = False) -> Iterator[Write]:
-    """Gives `write(step, values by name)`, which adds to the event files in `folder`.
+    """Yield `write(step, values by name)`, which adds to the event files in `folder`.
 
     Steps that a killed training had written, but does again, replace their former values. Without TensorBoard
     it says so, and nothing is written; `muted` writes nothing either.

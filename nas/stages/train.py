@@ -51,7 +51,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
 
 
 def _run_quantized(run: Run, reporter: Reporter) -> None:
-    """The quantized phase, by one process, where the run has one."""
+    """Run the quantized phase, by one process, where the run has one."""
     phase, config = run.config.quantized.phase(), run.config.train
     if phase is None:
         return
@@ -72,7 +72,7 @@ def _shares(accuracies: Mapping[str, float]) -> str:
 
 
 def _scalars(progress: Progress, rate: float) -> dict[str, float]:
-    """What TensorBoard draws; nothing of a training that was finished already."""
+    """Return what TensorBoard draws; nothing of a training that was finished already."""
     if not progress.images:
         return {}
     drawn = {"train/loss": progress.loss, "train/learning_rate": progress.learning_rate}

@@ -21,8 +21,8 @@ from supernet.families.family import Family
 
 
 def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[str, list[Workload]]:
-    """`n` random networks of each kind: uniform in each number format of the space, as its corners are, and
-    `mixed`.
+    """Draw `n` random networks of each kind: uniform in each number format of the space, as its corners are,
+    and `mixed`.
     """
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
@@ -62,7 +62,7 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
 
 
 def print_trust(profile: DeviceProfile, reporter: Reporter) -> None:
-    """The error on networks held out of the calibration, on those of the last validation, and the verdict."""
+    """Report the error on networks held out of the calibration, on those of the last validation, a verdict."""
     calibration = profile.calibration
     if calibration is not None:
         found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}

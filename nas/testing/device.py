@@ -49,7 +49,7 @@ def job(work: Workload) -> Job:
 
 
 def is_the_same_on_every_call(case: DeviceCase) -> None:
-    """It describes itself the same on every call, in words that a file can hold."""
+    """Describe itself the same on every call, in words that a file can hold."""
     info = case.device.describe()
     expect(isinstance(info, DeviceInfo), f"describe() gives a {type(info).__name__}, not a DeviceInfo")
     expect(info == case.device.describe(), "describe() differs from call to call")
@@ -57,7 +57,7 @@ def is_the_same_on_every_call(case: DeviceCase) -> None:
 
 
 def says_what_its_figures_are(case: DeviceCase) -> None:
-    """It says whether its figures are measured, modelled or published, and what its integer sums do."""
+    """Say whether its figures are measured, modelled or published, and what its integer sums do."""
     info, hints = case.device.describe(), get_type_hints(DeviceInfo)
     expect(info.figures in get_args(hints["figures"]), f"figures are {info.figures!r}")
     expect(info.integer_sums in get_args(hints["integer_sums"]), f"integer sums are {info.integer_sums!r}")
@@ -69,14 +69,14 @@ def says_what_its_figures_are(case: DeviceCase) -> None:
 
 
 def has_a_name_that_is_safe_for_files(case: DeviceCase) -> None:
-    """Its name can be a file's."""
+    """Use a name that a file can have."""
     name = case.device.describe().name
     safe = name == Path(name).name and name.isascii() and " " not in name
     expect(safe, f"{name!r}: use ASCII letters, digits and hyphens")
 
 
 def supports_what_it_runs_and_says_why_not(case: DeviceCase) -> None:
-    """It supports every layer of what it runs, not everything, and says why not in one line."""
+    """Say that it supports every layer of what it runs, not everything, and why not in one line."""
     layers = [layer for work in case.works for layer in work.layers]
     refused = [layer.key() for layer in layers if not case.device.supports(layer)]
     expect(not refused, f"it does not support {refused[:1]} of a network that it is said to run")
@@ -86,7 +86,7 @@ def supports_what_it_runs_and_says_why_not(case: DeviceCase) -> None:
 
 
 def probes_with_what_it_runs(case: DeviceCase) -> None:
-    """How a layer is measured in context is made of layers that it runs, that one among them."""
+    """Build the probe of a layer from layers that it runs, that one among them."""
     for layer in case.works[0].layers:
         probe = case.device.probe(layer)
         holds = any(layer in work.layers for factor, work in probe.workloads if factor > 0)
@@ -96,7 +96,7 @@ def probes_with_what_it_runs(case: DeviceCase) -> None:
 
 
 def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
-    """It gives one measurement for each job, in their order, for one layer and for no job too."""
+    """Return one measurement for each job, in their order, for one layer and for no job too."""
     small, large = case.works
     expect(case.device.parallel >= 1, f"parallel is {case.device.parallel}")
     first, second, third = case.device.measure([job(work) for work in (large, small, large)], PLAN)
@@ -109,7 +109,7 @@ def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
 
 
 def gives_positive_seconds(case: DeviceCase) -> None:
-    """Samples are positive seconds, as many for each job; energy is of every job or of none."""
+    """Return positive seconds, as many for each job, and energies of every job or of none."""
     measured = case.device.measure([job(work) for work in case.works], PLAN)
     expect(len({len(one.samples_s) for one in measured}) == 1, "jobs have different numbers of samples")
     for one in measured:
@@ -123,7 +123,7 @@ def gives_positive_seconds(case: DeviceCase) -> None:
 
 
 def goes_on_after_a_failure(case: DeviceCase) -> None:
-    """A job that fails is an error of one line, and the others go on."""
+    """Return an error of one line for a job that fails, and go on with the others."""
     first, second = case.works
     broken = Job(single(UNKNOWN), lambda: b"no model")
     errors = [one.error for one in case.device.measure([job(first), broken, job(second)], PLAN)]

@@ -119,14 +119,14 @@ def expect_close(answer: Tensor, expected: Tensor, tolerance: float, what: str) 
 
 
 def is_what_was_asked_for(case: FamilyCase) -> None:
-    """It has the channels and classes that were asked for, and always the same space."""
+    """Make what has the channels and classes that were asked for, and always the same space."""
     family, again = case.family, case.make(in_channels=CHANNELS, classes=CLASSES)
     expect((family.in_channels, family.classes) == (CHANNELS, CLASSES), "other channels or classes")
     expect(family.space().fingerprint == again.space().fingerprint, "made twice, it has two spaces")
 
 
 def counts_the_memory_of_its_networks(case: FamilyCase) -> None:
-    """Its peak terms give the memory that its workloads need."""
+    """Count by its peak terms the memory that its workloads need."""
     chosen = case.candidates(40)
     genomes = np.array([candidate.genes for candidate in chosen], np.int16)
     counted = compile_peak(case.family.space(), case.family.peak_terms())(genomes)
@@ -146,7 +146,7 @@ def counts_the_layers_of_its_networks(case: FamilyCase) -> None:
 
 
 def extracts_what_the_supernet_computes(case: FamilyCase) -> None:
-    """Extracted networks compute what the supernet computes."""
+    """Extract networks that compute what the supernet computes."""
     check_extraction(case, case.runnable(16))
 
 
@@ -169,7 +169,7 @@ def check_extraction(case: FamilyCase, chosen: Sequence[Candidate]) -> None:
 
 
 def runs_workloads_on_its_own_layers(case: FamilyCase) -> None:
-    """Its supernet has all layers of a workload by name, which is how policies are trained."""
+    """Find all layers of a workload in the supernet by name, which is how policies are trained."""
     case.net.train()
     try:
         for candidate in case.runnable(4)[-4:]:
@@ -188,7 +188,7 @@ def _changed(case: FamilyCase, before: Mapping[str, Tensor]) -> list[str]:
 
 
 def extracts_copies(case: FamilyCase) -> None:
-    """Changing an extracted network changes nothing in the supernet."""
+    """Copy what is extracted: changing it changes nothing in the supernet."""
     before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
     subnet = case.family.extract(case.net, case.family.corners()["largest/fp32"])
     with torch.no_grad():
@@ -199,7 +199,7 @@ def extracts_copies(case: FamilyCase) -> None:
 
 
 def remembers_no_network(case: FamilyCase) -> None:
-    """Nothing of a network is left in the supernet when the next one runs."""
+    """Keep nothing of a network in the supernet when the next one runs."""
     corners = case.family.corners()
     small, large = (case.affordable(corners[f"{size}/fp32"]) for size in ("smallest", "largest"))
     before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
@@ -210,7 +210,7 @@ def remembers_no_network(case: FamilyCase) -> None:
 
 
 def draws_first_weights_from_its_seed(case: FamilyCase) -> None:
-    """The generator alone decides the first weights."""
+    """Draw the first weights from the generator alone."""
     first, again, other = (
         torch.cat([p.flatten() for p in case.family.supernet(rng=np.random.default_rng(seed)).parameters()])
         for seed in (3, 3, 4)
@@ -220,7 +220,7 @@ def draws_first_weights_from_its_seed(case: FamilyCase) -> None:
 
 
 def writes_files_that_compute_the_same(case: FamilyCase) -> None:
-    """An ONNX file in fp32 computes what torch computes."""
+    """Write ONNX files that compute in fp32 what torch computes."""
     candidate = case.deepest()[1]  # every layer there is, and of no more channels than need be
     subnet, x = case.family.extract(case.net, candidate).eval(), case.images(candidate)
     plain = case.family.plain_workload(case.family.arch(candidate))
@@ -231,7 +231,7 @@ def writes_files_that_compute_the_same(case: FamilyCase) -> None:
 
 
 def learns_everywhere(case: FamilyCase) -> None:
-    """Gradients reach every parameter through the deepest networks."""
+    """Send gradients to every parameter through the deepest networks."""
     case.net.zero_grad()
     for candidate in case.deepest():
         case.net(case.images(candidate), case.family.arch(candidate)).square().sum().backward()

@@ -19,7 +19,7 @@ def real_weight(*shape: int) -> Array:
 
 
 def keeps_its_codes(chosen: NumberFormat) -> None:
-    """What was encoded and decoded has the same codes when it is encoded again."""
+    """Encode what was encoded and decoded as the same codes again."""
     for shape in SHAPES:
         weight = real_weight(*shape)
         tensor = chosen.weight.encode(weight)
@@ -29,7 +29,7 @@ def keeps_its_codes(chosen: NumberFormat) -> None:
 
 
 def scales_as_it_says(chosen: NumberFormat) -> None:
-    """Scales are positive float32 in the shape of the granularity; none where none are needed."""
+    """Return positive float32 scales in the shape of the granularity, none where none are needed."""
     for shape in SHAPES:
         scales = chosen.weight.encode(real_weight(*shape)).scales
         if not chosen.weight.needs_scale:
@@ -42,7 +42,7 @@ def scales_as_it_says(chosen: NumberFormat) -> None:
 
 
 def takes_the_nearest_value(chosen: NumberFormat) -> None:
-    """Every weight becomes the nearest value that a code stands for."""
+    """Round every weight to the nearest value that a code stands for."""
     weight = real_weight(6, 40)
     tensor = chosen.weight.encode(weight)
     error = np.abs(chosen.weight.decode(tensor) - weight)
@@ -66,7 +66,7 @@ def _of_each_weight(scales: Array, chosen: NumberFormat) -> Array:
 
 
 def rounds_channels_on_their_own(chosen: NumberFormat) -> None:
-    """A channel is rounded the same, whatever the others are."""
+    """Round a channel the same, whatever the others are."""
     for shape in SHAPES:
         weight = real_weight(*shape)
         whole = chosen.weight.decode(chosen.weight.encode(weight))
@@ -75,13 +75,13 @@ def rounds_channels_on_their_own(chosen: NumberFormat) -> None:
 
 
 def leaves_zeros_alone(chosen: NumberFormat) -> None:
-    """Weights of zero stay zero."""
+    """Keep weights of zero at zero."""
     zeros = np.zeros((2, 3), np.float32)
     expect(not chosen.weight.decode(chosen.weight.encode(zeros)).any(), "a zero became something else")
 
 
 def trains_on_what_the_file_holds(chosen: NumberFormat) -> None:
-    """Training sees the values that the file will hold, and gradients pass through."""
+    """Train on the values that the file will hold, and let gradients pass through."""
     for shape in SHAPES:
         weight = torch.from_numpy(real_weight(*shape)).requires_grad_()
         rounded = chosen.weight.fake_quantize(weight)
@@ -92,7 +92,7 @@ def trains_on_what_the_file_holds(chosen: NumberFormat) -> None:
 
 
 def says_how_it_is_stored(chosen: NumberFormat) -> None:
-    """It says how many bits it takes, and which activations it runs on."""
+    """Say how many bits it takes, and which activations it runs on."""
     expect(1 <= chosen.bits <= 32, f"{chosen.bits} bits per code")
     expect(chosen.weight.bits_per_weight((8, 64)) >= chosen.bits, "scales take less than no bits")
     load_activation_format(chosen.on)

@@ -59,7 +59,7 @@ def _fitted(make: Any, n: int, with_costs: bool) -> Predictor:
 
 
 def predicts_a_mean_and_a_spread_for_each(make: MakePredictor) -> None:
-    """It predicts a finite mean and a positive spread for every network, for none and one too."""
+    """Predict a finite mean and a positive spread for every network, for none and one too."""
     for n in (0, 1, 30):
         prediction = fitted(make, 40).predict(problem().genomes[120 : 120 + n])
         for name, values in (("mean", prediction.mean), ("std", prediction.std)):
@@ -70,7 +70,7 @@ def predicts_a_mean_and_a_spread_for_each(make: MakePredictor) -> None:
 
 
 def ranks_an_additive_function(make: MakePredictor) -> None:
-    """After 120 networks it ranks an additive function, with costs known for free and without."""
+    """Rank an additive function after 120 networks, with costs known for free and without."""
     for with_costs in (False, True):
         means = fitted(make, 120, with_costs=with_costs).predict(problem().genomes[120:]).mean
         tau = kendalltau(means, problem().targets[120:]).statistic
@@ -78,7 +78,7 @@ def ranks_an_additive_function(make: MakePredictor) -> None:
 
 
 def depends_on_its_seed_alone(make: MakePredictor) -> None:
-    """The same seed and rows give the same predictions."""
+    """Predict the same for the same seed and rows."""
     known, rows = problem(), slice(120, 140)
     again = make(known.space, seed=0).fit(known.genomes[:40], known.targets[:40])
     first, second = (predictor.predict(known.genomes[rows]) for predictor in (fitted(make, 40), again))
@@ -87,7 +87,7 @@ def depends_on_its_seed_alone(make: MakePredictor) -> None:
 
 
 def predicts_the_same_for_equal_networks(make: MakePredictor) -> None:
-    """Genomes of the same network get the same prediction, canonical or not."""
+    """Predict the same for genomes of the same network, canonical or not."""
     space = problem().space
     raw = np.random.default_rng(3).integers(0, space.cardinalities, (20, len(space.choices))).astype(np.int16)
     predictor = fitted(make, 120, with_costs=True)
@@ -96,7 +96,7 @@ def predicts_the_same_for_equal_networks(make: MakePredictor) -> None:
 
 
 def does_not_depend_on_units(make: MakePredictor) -> None:
-    """Targets in another unit, or with an offset, change the predictions by just that."""
+    """Scale predictions with the unit and the offset of the targets."""
     known, new = problem(), problem().genomes[120:140]
     targets = known.targets[:40]
     plain = fitted(make, 40).predict(new)
@@ -107,7 +107,7 @@ def does_not_depend_on_units(make: MakePredictor) -> None:
 
 
 def predicts_constant_targets_as_they_are(make: MakePredictor) -> None:
-    """Constant targets are predicted as they are, with a positive spread."""
+    """Predict constant targets as they are, with a positive spread."""
     genomes = problem().genomes[:20]
     prediction = make(problem().space, seed=0).fit(genomes, np.full(20, 0.25)).predict(genomes)
     expect(np.allclose(prediction.mean, 0.25, atol=0.05), f"0.25 is predicted as {prediction.mean[:3]}")
@@ -115,7 +115,7 @@ def predicts_constant_targets_as_they_are(make: MakePredictor) -> None:
 
 
 def leaves_itself_unchanged_by_fit(make: MakePredictor) -> None:
-    """`fit` returns a fitted predictor and leaves the one it is called on as it was: not fitted."""
+    """Return a fitted predictor from `fit` and leave the one it is called on as it was: not fitted."""
     known = problem()
     predictor = make(known.space, seed=0)
     predictor.fit(known.genomes[:FEWEST], known.targets[:FEWEST])
@@ -123,7 +123,7 @@ def leaves_itself_unchanged_by_fit(make: MakePredictor) -> None:
 
 
 def refuses_rows_that_teach_nothing(make: MakePredictor) -> None:
-    """Too few rows and failed evaluations are refused in words, rows of another shape as a bug."""
+    """Refuse too few rows and failed evaluations in words, rows of another shape as a bug."""
     known = problem()
     genomes, targets = known.genomes[:20], known.targets[:20].copy()
     make(known.space, seed=0).fit(genomes[:FEWEST], targets[:FEWEST]).predict(genomes[:3])

@@ -42,7 +42,7 @@ def shape_of(tensor: TensorInfo) -> tuple[int, ...]:
 
 
 def runs_and_gives_the_same_again(case: RuntimeCase) -> None:
-    """An executable gives what it says, finite, and the same again for the same inputs."""
+    """Run what it compiled: the outputs that it says, finite, and the same again for the same inputs."""
     _, executable = case.compiled()
     inputs = {tensor.name: np.zeros(shape_of(tensor), tensor.dtype) for tensor in executable.inputs}
     first, second = executable.run(inputs), executable.run(inputs)
@@ -57,7 +57,7 @@ def runs_and_gives_the_same_again(case: RuntimeCase) -> None:
 
 
 def is_timed_and_names_its_kernels(case: RuntimeCase) -> None:
-    """An executable is timed, more calls taking longer, and has the kernels that the runtime expects."""
+    """Time what it compiled, more calls taking longer, with the kernels that it expects."""
     runtime, executable = case.compiled()
     runs = executable.timed(runtime.clock)
     expect(0 < runs(1) < runs(20), "20 calls take no longer than one")
@@ -68,7 +68,7 @@ def is_timed_and_names_its_kernels(case: RuntimeCase) -> None:
 
 
 def says_what_it_computes_in(case: RuntimeCase) -> None:
-    """It names the pairs of formats that it has kernels for, its clock, and how it wants networks written."""
+    """Say the pairs of formats that it has kernels for, its clock, and how it wants networks written."""
     runtime = case.make()
     pairs = {(one.weight_format, one.activation_format) for one in case.work.layers if one.weighted}
     expect(pairs <= runtime.formats, f"it runs {sorted(pairs)} and says {sorted(runtime.formats)}")

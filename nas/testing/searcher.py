@@ -42,7 +42,7 @@ def replay(searcher: Searcher, batches: int, n: int = 20) -> list[Genomes]:
 
 
 def asks_for_canonical_networks_once(make: MakeSearcher) -> None:
-    """What it asks for is canonical, of the space, and never asked for again."""
+    """Ask for canonical networks of the space, each of them once."""
     asked = np.concatenate(replay(make(LARGE, seed=1), 12))
     expect(asked.shape == (240, len(LARGE.choices)), f"asked 12 times for 20 networks, got {asked.shape}")
     expect(asked.dtype == np.int16, f"genomes are int16, got {asked.dtype}")
@@ -52,14 +52,14 @@ def asks_for_canonical_networks_once(make: MakeSearcher) -> None:
 
 
 def depends_on_its_seed_alone(make: MakeSearcher) -> None:
-    """The same seed goes the same way, another one another way."""
+    """Search the same way for the same seed, another way for another."""
     first, second, other = (np.concatenate(replay(make(LARGE, seed=seed), 8)) for seed in (7, 7, 8))
     expect((first == second).all(), "two searchers of one seed differ: is randomness drawn from elsewhere?")
     expect((first != other).any(), "another seed makes no difference")
 
 
 def resumes_the_same_way(make: MakeSearcher) -> None:
-    """Killed after 5 of 9 batches, it goes on the same way when the stored answers are replayed."""
+    """Resume after 5 of 9 batches the same way when the stored answers are replayed."""
     uninterrupted = replay(make(LARGE, seed=3), 9)
     resumed = make(LARGE, seed=3)
     for genomes in uninterrupted[:5]:
@@ -71,7 +71,7 @@ def resumes_the_same_way(make: MakeSearcher) -> None:
 
 
 def asks_for_initial_networks_first(make: MakeSearcher) -> None:
-    """Initial genomes are asked for before any other."""
+    """Ask for initial genomes before any other."""
     initial = LARGE.sample(7, rng=np.random.default_rng(0))
     asked = make(LARGE, seed=0, initial=initial).ask(20)
     expect(len(asked) == 20, f"asked for 20 networks, got {len(asked)}")
@@ -79,7 +79,7 @@ def asks_for_initial_networks_first(make: MakeSearcher) -> None:
 
 
 def exhausts_a_small_space(make: MakeSearcher) -> None:
-    """A space of 144 networks is searched completely, and ends."""
+    """Search a space of 144 networks completely, and end."""
     result = search(make(SMALL, seed=0), evaluate, budget=1000, batch=25, reference=REFERENCE)
     expect((result.stopped, result.evaluations) == ("exhausted", SMALL.size),
         f"stopped as {result.stopped!r} after {result.evaluations} of {SMALL.size} networks")  # fmt: skip
@@ -92,14 +92,14 @@ def exhausts_a_small_space(make: MakeSearcher) -> None:
 
 
 def finds_networks_within_limits(make: MakeSearcher) -> None:
-    """It finds networks that meet the limits."""
+    """Find networks that meet the limits."""
     result = search(make(LARGE, seed=0), evaluate, budget=400, batch=40, reference=REFERENCE)
     expect(len(result.genomes), "no network within the limits")
     expect((evaluate(result.genomes)[1] == 0).all(), "a network beyond the limits is on the front")
 
 
 def survives_failed_evaluations(make: MakeSearcher) -> None:
-    """Rows that are NaN are failed evaluations: it goes on, even where all of them failed."""
+    """Keep on after failed evaluations, whose rows are NaN, even where all of them failed."""
     searcher = make(LARGE, seed=0)
     for failed in (1.0, 0.5, 0.0):
         genomes = searcher.ask(20)
@@ -111,7 +111,7 @@ def survives_failed_evaluations(make: MakeSearcher) -> None:
 
 
 def takes_batches_of_any_size(make: MakeSearcher) -> None:
-    """It can be told nothing, and asked for one network at a time."""
+    """Try batches of any size: nothing told, one network asked for at a time."""
     searcher = make(LARGE, seed=0)
     searcher.tell(np.empty((0, len(LARGE.choices)), np.int16), np.empty((0, 2)), np.empty(0))
     asked = np.concatenate(replay(searcher, 10, n=1))
@@ -119,7 +119,7 @@ def takes_batches_of_any_size(make: MakeSearcher) -> None:
 
 
 def works_where_nothing_is_feasible(make: MakeSearcher) -> None:
-    """Where no network meets the limits, it searches on and remembers the nearest."""
+    """Search on where no network meets the limits, and remember the nearest."""
 
     def infeasible(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
         return evaluate(genomes)[0], 1.0 + genomes.sum(axis=1)
