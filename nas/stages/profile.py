@@ -168,7 +168,7 @@ def _measure_units(
     deadline: float,
     waiting: WaitBudget,
 ) -> Iterator[DeviceProfile]:
-    """Measure all units, or the most telling ones in rounds until a share is reached or the time is used up."""
+    """Measure all units, or the most telling ones in rounds until a share is reached or the time used up."""
     rng = np.random.default_rng(run.config.seed)
 
     measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)

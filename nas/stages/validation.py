@@ -62,7 +62,7 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
 
 
 def print_trust(profile: DeviceProfile, reporter: Reporter) -> None:
-    """Report the error on networks held out of the calibration, on those of the last validation, a verdict."""
+    """Report the error on networks held out of the calibration, of the last validation, and a verdict."""
     calibration = profile.calibration
     if calibration is not None:
         found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}
