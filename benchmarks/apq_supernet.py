@@ -26,7 +26,7 @@ from torch import nn
 from hw_profiles.files import write_atomic
 from hw_profiles.graph.layer import FP32
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
-from nas.search.algorithms.evolution import spread_sample
+from nas.search.algorithms.evolution import tilted_sample
 from nas.stages.sample import vary_share
 from supernet.derive.choosing import Choose
 from supernet.families.apq import ApqFamily
@@ -93,7 +93,7 @@ def part(dataset: ImageClassification, n: int) -> ImageClassification:
 def drawn(family: ApqFamily, n: int) -> Genomes:
     """(c + n, g) what to evaluate, in order: the corners, then networks of all sizes."""
     space, rng = family.space(), np.random.default_rng([SEED, 1])
-    genomes = spread_sample(space, n, rng=rng)
+    genomes = tilted_sample(space, n, rng=rng)
     plain, rounded = in_fp32(space, genomes), vary_share(space, genomes, rng=rng)
     chosen = np.where(np.arange(n)[:, None] % IN_FP32 == 0, plain, rounded)
     corners = np.array([corner.genes for corner in family.corners().values()], np.int16)

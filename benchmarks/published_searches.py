@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVR
 
-from nas.search.novelty import row_hashes
+from nas.search.deduplication import row_hashes
 from nas.search.pareto import Matrix
 from nas.search.points import Points, constrained_rank, join
 from nas.search.searcher import make_searcher

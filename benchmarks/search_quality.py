@@ -21,7 +21,7 @@ from ofa_surrogate import REFERENCE, Surrogate, volume
 from published_searches import linas, ofa_evolution
 from scipy.stats import kendalltau
 
-from nas.search.algorithms.expensive import Beliefs, Fit, Predict, search_expensive
+from nas.search.algorithms.expensive import Fit, Posterior, Predict, search_expensive
 from nas.search.loop import search
 from nas.search.pareto import Matrix
 from nas.search.points import Points
@@ -201,11 +201,11 @@ def _ours(surrogate: Surrogate, seed: int, budget: int) -> tuple[Matrix, Spent]:
     def fit(points: Points) -> Predict:
         accuracy = gaussian(points.genomes, points.objectives, 0)
 
-        def predict(wanted: Genomes) -> Beliefs:
+        def predict(wanted: Genomes) -> Posterior:
             mean, std = accuracy(wanted)
             known = surrogate.normalised(np.zeros(len(wanted)), wanted)[:, 1]
             nothing = np.zeros(len(wanted))
-            return Beliefs(np.column_stack((mean, known)), np.column_stack((std, nothing)), nothing)
+            return Posterior(np.column_stack((mean, known)), np.column_stack((std, nothing)), nothing)
 
         return predict
 
@@ -301,11 +301,11 @@ def _whole_fit(known: MeasuredSpace, seed: int) -> Fit:
     def fit(points: Points) -> Predict:
         each = [gaussian(points.genomes, points.objectives, column) for column in range(2)]
 
-        def predict(wanted: Genomes) -> Beliefs:
+        def predict(wanted: Genomes) -> Posterior:
             mean, std = (
                 np.stack(parts, axis=1) for parts in zip(*(one(wanted) for one in each), strict=True)
             )
-            return Beliefs(mean, std, np.zeros(len(wanted)))
+            return Posterior(mean, std, np.zeros(len(wanted)))
 
         return predict
 

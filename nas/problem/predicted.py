@@ -8,7 +8,7 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from nas.problem.costs import Costs
 from nas.problem.targets import Targets, possible, predict_values
-from nas.search.algorithms.expensive import Beliefs
+from nas.search.algorithms.expensive import Posterior
 from nas.search.objectives import Values
 from predictors.accuracy.distilled import LEARNED, Distilled, distil
 from predictors.predictor import Predictor
@@ -28,7 +28,7 @@ class Predicted:
         confidence: with which a network must be within the limit on latency; 0.5 takes it as predicted.
         focused: whether a limited cost counts as equal everywhere below `FOCUS` of its limit, so that the
             search spends itself on what is near the limits instead of on the whole front.
-        imitation: what is asked in the predictor's place, where that is asked of many networks.
+        distilled: what is asked in the predictor's place, where that is asked of many networks.
     """
 
     costs: Costs
@@ -36,18 +36,18 @@ class Predicted:
     targets: Targets
     confidence: float = 0.5
     focused: bool = False
-    imitation: Distilled | None = None
+    distilled: Distilled | None = None
 
-    def __call__(self, genomes: Genomes) -> Beliefs:
+    def __call__(self, genomes: Genomes) -> Posterior:
         """Of genomes (n, g)."""
         values = predict_values(self.costs, None, genomes)
-        accuracy = (self.imitation or self.predictor).predict(genomes)
+        accuracy = (self.distilled or self.predictor).predict(genomes)
         metric = self.targets.metric
         values[metric.name] = possible(metric, accuracy.mean)
         errors = {metric.name: accuracy.std, "latency": self.costs.latency_std(values["latency"])}
         std = [errors.get(o.name, np.zeros(len(genomes))) for o in self.targets.objectives]
         violation = self.targets.violation(self._cautious(values))
-        return Beliefs(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
+        return Posterior(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
 
     def focus(self, minimised: Values) -> Values:
         """Objectives (n, m), where the search is focused with those at 0.9 of a limit or less made equal."""
@@ -78,10 +78,10 @@ class Predicted:
         return {**values, "latency": values["latency"] + margin}
 
 
-def imitated(
+def distilled_predictor(
     space: SearchSpace, predictor: Predictor, known: Genomes, candidates: int, *, rng: np.random.Generator
 ) -> Distilled | None:
-    """Return an imitation of the predictor that learned from `known` (k, g) and will be asked of so many
+    """Return an distilled of the predictor that learned from `known` (k, g) and will be asked of so many
     candidates; None where asking the predictor itself is no more work than making one.
     """
     if candidates < 2 * LEARNED:

@@ -23,7 +23,7 @@ SURE = 1e-12  # an objective whose deviation is below this share of its extent i
 
 
 @dataclass(frozen=True, eq=False)
-class Spots:
+class QuadraturePoints:
     """Places between a front and what might be reached: they stand for the volume there.
 
     Attributes:
@@ -52,7 +52,7 @@ def choose_batch(
     chosen: list[int] = []
     if not len(mean) or k < 1:
         return np.empty(0, np.int64)
-    spots = spots_between(mean, std, front, reference)
+    spots = quadrature_points(mean, std, front, reference)
     if not len(spots.volume):
         return np.empty(0, np.int64)
     reached = probability_to_dominate(mean, std, spots.values)
@@ -81,20 +81,23 @@ def probability_to_dominate(mean: Matrix, std: Matrix, spots: Matrix) -> NDArray
     return out
 
 
-def spots_between(mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64]) -> Spots:
-    """Spots on lines along the least certain objective, from the front down to what candidates may reach.
+def quadrature_points(
+    mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64]
+) -> QuadraturePoints:
+    """QuadraturePoints on lines along the least certain objective, from the front down to what candidates
+    may reach.
 
     The lines are a Sobol set in the other objectives; on each, only the stretch that is neither dominated
     nor out of reach holds spots, so that slim gains beside a good front are seen as well as large ones.
     """
-    hopeful = mean - REACH * std
-    best = np.minimum(hopeful.min(axis=0), front[finite_rows(front)].min(axis=0, initial=np.inf))
+    optimistic = mean - REACH * std
+    best = np.minimum(optimistic.min(axis=0), front[finite_rows(front)].min(axis=0, initial=np.inf))
     extent = np.maximum(reference - best, np.finfo(float).tiny)
     along = int((std / extent).mean(axis=0).argmax())
     others = np.delete(np.arange(mean.shape[1]), along)
     lines = best[others] + _sobol(len(others)) * extent[others]
     known = np.minimum(_lowest(front, lines, along, others), reference[along])
-    bottom = _lowest(hopeful, lines, along, others)
+    bottom = _lowest(optimistic, lines, along, others)
     open_ = bottom < known
     lines, known, bottom = lines[open_], known[open_], bottom[open_]
     share = (np.arange(LEVELS) + 0.5) / LEVELS
@@ -102,7 +105,7 @@ def spots_between(mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[n
     values[:, :, others] = lines[:, None]
     values[:, :, along] = known[:, None] - (known - bottom)[:, None] * share
     volume = np.repeat((known - bottom) / extent[along] / LEVELS, LEVELS)
-    return Spots(values.reshape(-1, mean.shape[1]), volume)
+    return QuadraturePoints(values.reshape(-1, mean.shape[1]), volume)
 
 
 def _sobol(dimensions: int) -> NDArray[np.float64]:

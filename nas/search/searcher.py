@@ -63,10 +63,10 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
-class Aimed(Protocol):
+class ReferencePointSearcher(Protocol):
     """A searcher that heads for points of the front."""
 
-    def aim(self, points: NDArray[np.float64]) -> None:
+    def set_reference_points(self, points: NDArray[np.float64]) -> None:
         """Head for points (k, m) of minimised objectives; NaN stands for the best value that was seen."""
         ...
 
@@ -75,7 +75,8 @@ class MakeSearcher(Protocol):
     """How every registered searcher is made.
 
     It asks for `initial` (k, g) genomes before any other, and passes what it proposes through `repair`,
-    which moves networks inside the limits that are known without evaluating; `nas.search.novelty` does both.
+    which moves networks inside the limits that are known without evaluating; `nas.search.deduplication` does
+    both.
     """
 
     def __call__(

@@ -10,8 +10,8 @@ import numpy as np
 from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
-from nas.problem.predicted import Predicted, imitated
-from nas.problem.reference_points import aims_of
+from nas.problem.predicted import Predicted, distilled_predictor
+from nas.problem.reference_points import reference_points_of
 from nas.problem.targets import largest_costs, limit_lines, predict_values
 from nas.run.front_document import Front
 from nas.run.progress import Update
@@ -20,7 +20,7 @@ from nas.run.run import Run
 from nas.search.algorithms.expensive import Shortlist
 from nas.search.loop import Progress, SearchResult, search
 from nas.search.repair import TowardsAnchor
-from nas.search.searcher import Aimed, make_searcher
+from nas.search.searcher import ReferencePointSearcher, make_searcher
 from nas.search.units import show
 from nas.stages.finalists import Foreseen, foresee, measure_finalists, pick_finalists
 from nas.stages.fit import fit_predictor
@@ -59,8 +59,8 @@ def run_search(run: Run, reporter: Reporter) -> Front:
         measure = add("measure", config.rounds * config.finalists + 1)
         for r in range(config.rounds):
             predicted = predictions(context, predictor, measured, r)
-            if r == 0 and predicted.imitation:
-                reporter.say(predicted.imitation.in_words())
+            if r == 0 and predicted.distilled:
+                reporter.say(predicted.distilled.in_words())
             show = partial(_show_search, predict, r * config.candidates)
             result, shortlist = search_round(context, predicted, measured, r, show)
             predict((r + 1) * config.candidates, "")  # one that makes no more progress ends early
@@ -103,9 +103,9 @@ def search_round(
     searcher = make_searcher(
         config.searcher, space, seed=context.run.config.seed + 1000 * (r + 1), initial=initial, repair=repair
     )
-    if isinstance(searcher, Aimed):
+    if isinstance(searcher, ReferencePointSearcher):
         largest = largest_costs(context.run.family, context.costs)
-        searcher.aim(aims_of(context.run.config, context.targets, largest))
+        searcher.set_reference_points(reference_points_of(context.run.config, context.targets, largest))
 
     shortlist = Shortlist(predicted)
     result = search(
@@ -139,7 +139,7 @@ def predictions(context: SearchContext, predictor: Predictor, measured: Measurem
     """Return what a round goes by."""
     config, known = context.run.config.search, [context.sampled[0]]
     known += [np.array([candidate.genes for candidate in measured], np.int16)] if measured else []
-    imitation = imitated(
+    distilled = distilled_predictor(
         context.run.family.space(),
         predictor,
         np.concatenate(known),
@@ -147,7 +147,7 @@ def predictions(context: SearchContext, predictor: Predictor, measured: Measurem
         rng=open_stream(context.run.config.seed, Stream.DISTILLED, r),
     )
     return Predicted(
-        context.costs, predictor, context.targets, config.latency_confidence, config.focus, imitation
+        context.costs, predictor, context.targets, config.latency_confidence, config.focus, distilled
     )
 
 

@@ -19,7 +19,7 @@ SOURCES = [
 # these count their own steps, from a seed of their own; the split is the one that shipped supernets know
 OWN_SEEDS = {
     "hw_profiles/streams.py",
-    "nas/search/drawn.py",
+    "nas/search/sampling_searcher.py",
     "nas/search/algorithms/pymoo_nsga.py",
     "supernet/data/splits.py",
 }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.latency_model import Calibration
 from nas.problem.costs import Costs
-from nas.problem.predicted import FOCUS, Predicted, check_confidence, imitated
+from nas.problem.predicted import FOCUS, Predicted, check_confidence, distilled_predictor
 from nas.problem.targets import Targets
 from nas.run.config import SearchSection
 from nas.search.objectives import objective
@@ -48,10 +48,10 @@ GENOMES = np.array([[4, 1], [5, 1], [4, 8], [9, 1]], np.int16)
 
 
 def test_objectives_come_with_the_errors_of_predictor_and_profile() -> None:
-    beliefs = PREDICTED(GENOMES)
-    np.testing.assert_allclose(beliefs.mean[:3], [[-1, 4e-3], [-1, 5e-3], [-1, 4e-3]])
-    np.testing.assert_allclose(beliefs.std[:3], [[0.02, 4e-4], [0.02, 5e-4], [0.02, 4e-4]])
-    assert (beliefs.violation == 0).tolist() == [True, False, False, False]
+    posterior = PREDICTED(GENOMES)
+    np.testing.assert_allclose(posterior.mean[:3], [[-1, 4e-3], [-1, 5e-3], [-1, 4e-3]])
+    np.testing.assert_allclose(posterior.std[:3], [[0.02, 4e-4], [0.02, 5e-4], [0.02, 4e-4]])
+    assert (posterior.violation == 0).tolist() == [True, False, False, False]
 
 
 def test_a_confident_limit_leaves_a_margin() -> None:
@@ -93,7 +93,7 @@ def test_a_confidence_needs_a_limit_and_a_known_error() -> None:
         check_confidence(Known(), TARGETS, 0.9)
 
 
-def test_only_many_candidates_are_worth_an_imitation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_many_candidates_are_worth_a_distilled_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
     space = SearchSpace("two", (Choice("a", tuple(range(10))), Choice("b", tuple(range(10)))))
     made: list[int] = []
 
@@ -102,15 +102,15 @@ def test_only_many_candidates_are_worth_an_imitation(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("nas.problem.predicted.distil", distil)
     for candidates in (1_000, 40_000):
-        imitated(space, Certain(), GENOMES, candidates, rng=np.random.default_rng(0))
+        distilled_predictor(space, Certain(), GENOMES, candidates, rng=np.random.default_rng(0))
     assert len(made) == 1
 
 
-def test_candidates_are_asked_of_the_imitation() -> None:
+def test_candidates_are_asked_of_the_distilled_one() -> None:
     @dataclass(frozen=True)
     class Half(Certain):
         def predict(self, genomes: Genomes) -> Prediction:
             return Prediction(np.full(len(genomes), 0.5), np.full(len(genomes), 0.02))
 
-    beliefs = replace(PREDICTED, imitation=Half())(GENOMES)  # type: ignore[arg-type]
-    np.testing.assert_allclose(beliefs.mean[:, 0], -0.5)
+    posterior = replace(PREDICTED, distilled=Half())(GENOMES)  # type: ignore[arg-type]
+    np.testing.assert_allclose(posterior.mean[:, 0], -0.5)

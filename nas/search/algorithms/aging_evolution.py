@@ -8,10 +8,10 @@ half of them have two parents, half have one and each of their genes redrawn wit
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.drawn import DrawnSearch
 from nas.search.pareto import Matrix, finite_rows
 from nas.search.points import Points, join
 from nas.search.repair import Repair
+from nas.search.sampling_searcher import SamplingSearcher
 from supernet.space.space import Genomes, SearchSpace
 
 POPULATION, TOURNAMENT = 100, 25  # Real et al., section 4
@@ -20,7 +20,7 @@ CROSSED, MUTATION = 0.5, 0.1  # once-for-all's released search
 AUGMENTED = 0.05
 
 
-class AgingEvolution(DrawnSearch):
+class AgingEvolution(SamplingSearcher):
     """See `nas.search.searcher.Searcher` for the promises.
 
     A tournament is won by the feasible network of the least objective. Where there are several, each

@@ -13,10 +13,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.drawn import DrawnSearch
 from nas.search.pareto import crowding_distance, finite_rows, rank_order
 from nas.search.points import Points, constrained_rank, front, join, join_unbeaten
 from nas.search.repair import Repair
+from nas.search.sampling_searcher import SamplingSearcher
 from supernet.space.space import Genomes, SearchSpace
 
 # the best of about 30 settings on once-for-all's predictor and Note10 latency (benchmarks/ofa_mbv3.py), by
@@ -31,7 +31,7 @@ CHANGED = np.array([0, 1, 1, 2, 3])  # genes of a child that are drawn again, on
 TRIES = 3  # to find a living gene; one that is dead stays as it is
 
 
-class Evolution(DrawnSearch):
+class Evolution(SamplingSearcher):
     """See `nas.search.searcher.Searcher` for the promises."""
 
     def __init__(
@@ -73,13 +73,15 @@ class Evolution(DrawnSearch):
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
         """About `n` canonical genomes, not necessarily new."""
         if self._population is None or self._archive is None or not len(self._population):
-            return spread_sample(self._space, n, rng=rng)
+            return tilted_sample(self._space, n, rng=rng)
         immigrants = rng.binomial(n, IMMIGRANTS)
         crossed = rng.binomial(n - immigrants, CROSSED)
         children = self._parents(n - immigrants, rng)
-        children[:crossed] = exchange(self._space, children[:crossed], self._parents(crossed, rng), rng=rng)
-        changed = change(self._space, children, rng.choice(CHANGED, n - immigrants), rng=rng)
-        rows = np.concatenate((spread_sample(self._space, immigrants, rng=rng), changed))
+        children[:crossed] = two_point_crossover(
+            self._space, children[:crossed], self._parents(crossed, rng), rng=rng
+        )
+        changed = mutate(self._space, children, rng.choice(CHANGED, n - immigrants), rng=rng)
+        rows = np.concatenate((tilted_sample(self._space, immigrants, rng=rng), changed))
         return rows.take(rng.permutation(n), axis=0)  # only the first of them may be needed
 
     def _parents(self, n: int, rng: np.random.Generator) -> Genomes:
@@ -93,7 +95,7 @@ class Evolution(DrawnSearch):
         return parents.take(rows, axis=0)
 
 
-def spread_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
+def tilted_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
     """(n, g) canonical genomes, spread from all-first to all-last options; the first two rows are those two.
 
     Uniform genes would make networks of average size only, being a sum of many. Options are in order, so
@@ -104,7 +106,9 @@ def spread_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Ge
     return space.canonical(rng.binomial(space.cardinalities - 1, tilt).astype(np.int16))
 
 
-def exchange(space: SearchSpace, mothers: Genomes, fathers: Genomes, *, rng: np.random.Generator) -> Genomes:
+def two_point_crossover(
+    space: SearchSpace, mothers: Genomes, fathers: Genomes, *, rng: np.random.Generator
+) -> Genomes:
     """(n, g) two-point crossover: a run of neighbouring genes from the father, the others from the mother.
 
     Choices are in the order of the network, so what works together mostly stays together.
@@ -122,7 +126,7 @@ def _prefixes(genes: int) -> Genomes:
     return -np.tri(genes + 1, genes, -1, np.int16)
 
 
-def change(
+def mutate(
     space: SearchSpace, genomes: Genomes, counts: NDArray[np.int64], *, rng: np.random.Generator
 ) -> Genomes:
     """`genomes` (n, g) with `counts` (n,) living genes of each row set to another option; fewer where the

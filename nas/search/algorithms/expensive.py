@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from hw_profiles.streams import Stream, open_stream
 from nas.search.acquisition import choose_batch
-from nas.search.algorithms.evolution import spread_sample
+from nas.search.algorithms.evolution import tilted_sample
+from nas.search.deduplication import row_hashes
 from nas.search.loop import Evaluate, search
-from nas.search.novelty import row_hashes
 from nas.search.pareto import Matrix, finite_rows, non_dominated
 from nas.search.points import Points, constrained_rank, join
 from nas.search.searcher import make_searcher
@@ -22,7 +22,7 @@ from supernet.space.space import Genomes, SearchSpace
 
 
 @dataclass(frozen=True, eq=False)
-class Beliefs:
+class Posterior:
     """What is predicted of n networks.
 
     Attributes:
@@ -35,15 +35,15 @@ class Beliefs:
     std: Matrix
     violation: NDArray[np.float64]
 
-    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Beliefs":
-        return Beliefs(self.mean[rows], self.std[rows], self.violation[rows])
+    def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "Posterior":
+        return Posterior(self.mean[rows], self.std[rows], self.violation[rows])
 
 
-Predict = Callable[[Genomes], Beliefs]
+Predict = Callable[[Genomes], Posterior]
 Fit = Callable[[Points], Predict]  # from what was evaluated and did not fail
 
 KEPT = 1000  # predicted networks that a batch is chosen from
-HOPE = 1.0  # standard deviations that networks are taken to be better than predicted, while searching
+KAPPA = 1.0  # standard deviations that networks are taken to be better than predicted, while searching
 FIRST = 30  # networks evaluated before anything can be predicted
 GROWTH = 0.05  # of what is known, at least, is evaluated before the next fit
 PREDICTED, GENERATION = (
@@ -57,29 +57,29 @@ class Shortlist:
 
     def __init__(self, predict: Predict) -> None:
         self._predict = predict
-        self._hopeful: Points | None = None
-        self._beliefs = Beliefs(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
+        self._optimistic: Points | None = None
+        self._posterior = Posterior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
 
     def evaluate(self, genomes: Genomes) -> tuple[Matrix, NDArray[np.float64]]:
-        """Hopeful objectives (n, m), `HOPE` deviations better than predicted, and violation (n,): what the
-        search goes by.
+        """Optimistic objectives (n, m), `KAPPA` deviations better than predicted, and violation (n,): what
+        the search goes by.
         """
-        beliefs = self._predict(genomes)
-        hopeful = Points(genomes, beliefs.mean - HOPE * beliefs.std, beliefs.violation)
-        inside = np.flatnonzero(beliefs.violation <= 0)
-        self._keep(hopeful[inside], beliefs[inside])
-        return hopeful.objectives, hopeful.violation
+        posterior = self._predict(genomes)
+        optimistic = Points(genomes, posterior.mean - KAPPA * posterior.std, posterior.violation)
+        inside = np.flatnonzero(posterior.violation <= 0)
+        self._keep(optimistic[inside], posterior[inside])
+        return optimistic.objectives, optimistic.violation
 
-    def _keep(self, points: Points, beliefs: Beliefs) -> None:
-        if self._hopeful is not None:
-            points = join(self._hopeful, points)
-            beliefs = Beliefs(
-                np.concatenate((self._beliefs.mean, beliefs.mean)),
-                np.concatenate((self._beliefs.std, beliefs.std)),
+    def _keep(self, points: Points, posterior: Posterior) -> None:
+        if self._optimistic is not None:
+            points = join(self._optimistic, points)
+            posterior = Posterior(
+                np.concatenate((self._posterior.mean, posterior.mean)),
+                np.concatenate((self._posterior.std, posterior.std)),
                 points.violation,
             )
         best = np.argsort(constrained_rank(points), kind="stable")[:KEPT]
-        self._hopeful, self._beliefs = points[best], beliefs[best]
+        self._optimistic, self._posterior = points[best], posterior[best]
 
     def choose(self, known: Genomes, front: Matrix, reference: NDArray[np.float64], k: int) -> Genomes:
         """Up to `k` networks to evaluate, in order of what they are expected to add.
@@ -90,12 +90,12 @@ class Shortlist:
             reference: (m,) hypervolume is counted from there.
             k: how many.
         """
-        if self._hopeful is None:
+        if self._optimistic is None:
             return known[:0]
-        new = ~np.isin(row_hashes(self._hopeful.genomes), row_hashes(known))
-        beliefs = self._beliefs[new]
-        chosen = choose_batch(beliefs.mean, beliefs.std, front, reference, k)
-        return self._hopeful.genomes[new][chosen]
+        new = ~np.isin(row_hashes(self._optimistic.genomes), row_hashes(known))
+        posterior = self._posterior[new]
+        chosen = choose_batch(posterior.mean, posterior.std, front, reference, k)
+        return self._optimistic.genomes[new][chosen]
 
 
 def search_expensive(
@@ -130,7 +130,7 @@ def search_expensive(
     if min(budget, batch) < 1:
         raise ValueError(f"budget and batch are at least 1, not {budget}, {batch}")
     rng = open_stream(seed, Stream.FIRST_EVALUATED)
-    first = spread_sample(space, 4 * FIRST, rng=rng)
+    first = tilted_sample(space, 4 * FIRST, rng=rng)
     first = first[np.sort(np.unique(row_hashes(first), return_index=True)[1])][: min(FIRST, budget)]
     known = Points(first, *evaluate(first))
     while len(known) < budget:

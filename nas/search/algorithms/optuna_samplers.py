@@ -14,15 +14,15 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from nas.search.drawn import DrawnSearch
 from nas.search.pareto import finite_rows
 from nas.search.repair import Repair
+from nas.search.sampling_searcher import SamplingSearcher
 from supernet.space.space import Genomes, SearchSpace, row_keys
 
 POPULATION = 50  # of NSGA-II
 
 
-class _OptunaSearch(DrawnSearch):
+class _OptunaSearch(SamplingSearcher):
     """See `nas.search.searcher.Searcher`. Every gene is a categorical parameter, and what Optuna proposes is
     made canonical.
 

@@ -17,8 +17,8 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.util.ref_dirs import get_reference_directions
 
-from nas.search.drawn import DrawnSearch
 from nas.search.pareto import Matrix, finite_rows
+from nas.search.sampling_searcher import SamplingSearcher
 from supernet.space.space import Genomes
 
 POPULATION = 50
@@ -28,7 +28,7 @@ CROSSOVER = {"prob": 0.9, "eta": 15, "vtype": float, "repair": RoundingRepair()}
 MUTATION = {"prob_var": 0.02, "eta": 20, "vtype": float, "repair": RoundingRepair()}
 
 
-class _PymooSearch(DrawnSearch):
+class _PymooSearch(SamplingSearcher):
     """See `nas.search.searcher.Searcher`. Genes are integers; children are made canonical."""
 
     _algorithm: Any = None
@@ -42,7 +42,7 @@ class _PymooSearch(DrawnSearch):
         self._step += 1
         if self._algorithm is not None:
             self._algorithm.random_state = rng
-        return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
+        return self._deduplicator.draw(n, lambda k: self._children(k, rng), rng=rng)
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         valid = finite_rows(np.column_stack((objectives, violation)))
@@ -97,7 +97,7 @@ class PymooRnsga2(_PymooSearch):
     _aims: Matrix | None = None
     _best: NDArray[np.float64] | None = None  # (m,) least of each objective among feasible rows
 
-    def aim(self, points: Matrix) -> None:
+    def set_reference_points(self, points: Matrix) -> None:
         """Head for points (k, m) of minimised objectives; NaN stands for the best value that was seen."""
         self._aims = points
 

@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.search.drawn import DrawnSearch
+from nas.search.sampling_searcher import SamplingSearcher
 from supernet.space.space import Genomes
 
 
-class RandomSearch(DrawnSearch):
+class RandomSearch(SamplingSearcher):
     """Every living gene uniform over its options; learns nothing. See `nas.search.searcher.Searcher`."""
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:

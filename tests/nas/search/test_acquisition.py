@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.search.acquisition import choose_batch, probability_to_dominate, spots_between
+from nas.search.acquisition import choose_batch, probability_to_dominate, quadrature_points
 from nas.search.pareto import Matrix, hypervolume
 
 REFERENCE = np.array([1.0, 1.0])
@@ -38,7 +38,7 @@ def test_the_first_choice_has_the_largest_expected_gain(known: tuple[int, ...]) 
 def test_spots_hold_the_volume_that_is_left() -> None:
     """Everything is within reach: the volume above the front and above the best of each objective."""
     mean = np.array([[0.0, 0.0]])
-    spots = spots_between(mean, np.array([[1e-9, 0.0]]), FRONT, REFERENCE)
+    spots = quadrature_points(mean, np.array([[1e-9, 0.0]]), FRONT, REFERENCE)
     assert spots.volume.sum() / 2**9 == pytest.approx(1 - hypervolume(FRONT, REFERENCE), abs=0.01)
     assert (probability_to_dominate(mean, np.zeros((1, 2)), spots.values) == 1).all()
 

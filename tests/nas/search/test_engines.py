@@ -50,7 +50,7 @@ def nearest_to(aims: Matrix | None) -> float:
     """Where on the front R-NSGA-II is after some generations: mean of its parents' first objective."""
     searcher = PymooRnsga2(LINE, seed=0)
     if aims is not None:
-        searcher.aim(aims)
+        searcher.set_reference_points(aims)
     tell_all(searcher, 8, evaluate=all_optimal)
     return where(searcher)
 
@@ -76,9 +76,9 @@ def test_an_open_aim_is_the_best_that_was_seen() -> None:
 
 def test_reference_points_may_change_between_batches() -> None:
     searcher = PymooRnsga2(LINE, seed=0)
-    searcher.aim(np.array([[0.1, 0.9]]))
+    searcher.set_reference_points(np.array([[0.1, 0.9]]))
     tell_all(searcher, 4, evaluate=all_optimal)
-    searcher.aim(np.array([[0.9, 0.1]]))
+    searcher.set_reference_points(np.array([[0.9, 0.1]]))
     tell_all(searcher, 8, evaluate=all_optimal)
     assert where(searcher) > 0.7
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nas.search.algorithms.evolution import change, exchange, in_order, spread_sample, tournament
+from nas.search.algorithms.evolution import in_order, mutate, tilted_sample, tournament, two_point_crossover
 from nas.search.loop import search
 from nas.search.pareto import Matrix
 from nas.search.points import Points, constrained_rank
@@ -26,11 +26,11 @@ def knapsack(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
 
 
 def test_spread_sample_reaches_from_the_smallest_to_the_largest() -> None:
-    genomes = spread_sample(SPACE, 200, rng=np.random.default_rng(0))
+    genomes = tilted_sample(SPACE, 200, rng=np.random.default_rng(0))
     assert (genomes[0] == 0).all()
     assert (genomes[1] == 2).all()
     assert np.histogram(genomes.mean(axis=1), bins=4, range=(0, 2))[0].min() > 20
-    assert [len(spread_sample(SPACE, n, rng=np.random.default_rng(0))) for n in (0, 1, 2)] == [0, 1, 2]
+    assert [len(tilted_sample(SPACE, n, rng=np.random.default_rng(0))) for n in (0, 1, 2)] == [0, 1, 2]
 
 
 def test_the_ends_come_first_then_the_crowded_the_dominated_and_the_infeasible() -> None:
@@ -49,7 +49,7 @@ def test_tournaments_prefer_earlier_rows() -> None:
 
 def test_a_child_of_two_has_a_run_of_genes_from_one_and_the_rest_from_the_other() -> None:
     mothers, fathers = np.zeros((2000, 40), np.int16), np.full((2000, 40), 2, np.int16)
-    children = exchange(SPACE, mothers, fathers, rng=np.random.default_rng(0))
+    children = two_point_crossover(SPACE, mothers, fathers, rng=np.random.default_rng(0))
     assert set(np.unique(children)) == {0, 2}
     assert (np.abs(np.diff(children, axis=1, prepend=0, append=0)) == 2).sum(axis=1).max() == 2
     assert np.ptp(children.mean(axis=0)) < 1.1
@@ -62,7 +62,7 @@ def test_as_many_living_genes_change_as_were_wanted_at_most_and_nothing_else() -
     space, rng = SearchSpace("half", (*choices, Choice("only", (1,)))), np.random.default_rng(0)
     genomes = space.sample(400, rng=rng)
     genomes = genomes[genomes[:, 0] == 0]
-    changed = change(space, genomes, np.repeat([0, 1, 2, 3], 400)[: len(genomes) * 4 : 4], rng=rng)
+    changed = mutate(space, genomes, np.repeat([0, 1, 2, 3], 400)[: len(genomes) * 4 : 4], rng=rng)
     np.testing.assert_array_equal(space.canonical(changed), changed)
     kept = changed[:, 0] == 0  # the others woke genes up
     moved = (changed != genomes).sum(axis=1)[kept]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.search.algorithms.expensive import FIRST, Beliefs, Predict, Shortlist, search_expensive
+from nas.search.algorithms.expensive import FIRST, Posterior, Predict, Shortlist, search_expensive
 from nas.search.loop import search
 from nas.search.pareto import Matrix, hypervolume
 from nas.search.points import Points
@@ -27,10 +27,10 @@ def fit(points: Points) -> Predict:
     solved = np.linalg.lstsq(hot, points.objectives[:, 0], rcond=1e-3)[0]
     error = float(np.std(hot @ solved - points.objectives[:, 0])) + 0.1
 
-    def predict(genomes: Genomes) -> Beliefs:
+    def predict(genomes: Genomes) -> Posterior:
         mean = np.column_stack((SPACE.one_hot(genomes), np.ones(len(genomes)))) @ solved
         std = np.column_stack((np.full(len(genomes), error), np.zeros(len(genomes))))
-        return Beliefs(np.column_stack((mean, genomes @ WEIGHT)), std, np.zeros(len(genomes)))
+        return Posterior(np.column_stack((mean, genomes @ WEIGHT)), std, np.zeros(len(genomes)))
 
     return predict
 
@@ -67,9 +67,9 @@ def test_small_budgets_and_wrong_ones() -> None:
 
 
 def test_a_shortlist_holds_nothing_outside_the_limits_and_offers_nothing_known() -> None:
-    def limited(genomes: Genomes) -> Beliefs:
-        beliefs = fit(Points(SPACE.sample(50, rng=np.random.default_rng(1)), *evaluated))(genomes)
-        return Beliefs(beliefs.mean, beliefs.std, np.maximum(beliefs.mean[:, 1] - 9, 0))
+    def limited(genomes: Genomes) -> Posterior:
+        posterior = fit(Points(SPACE.sample(50, rng=np.random.default_rng(1)), *evaluated))(genomes)
+        return Posterior(posterior.mean, posterior.std, np.maximum(posterior.mean[:, 1] - 9, 0))
 
     evaluated = evaluate(SPACE.sample(50, rng=np.random.default_rng(1)))
     shortlist, genomes = Shortlist(limited), SPACE.sample(500, rng=np.random.default_rng(2))

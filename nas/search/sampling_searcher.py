@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from nas.search.novelty import Novelty
+from nas.search.deduplication import Deduplicator
 from nas.search.repair import Repair
 from supernet.space.space import Genomes, SearchSpace
 
 
-class DrawnSearch(ABC):
+class SamplingSearcher(ABC):
     """Asks for what `_children` proposes, none of it twice; see `nas.search.searcher.Searcher`."""
 
     def __init__(
@@ -23,13 +23,13 @@ class DrawnSearch(ABC):
         self._space = space
         self._seed = seed
         self._step = 0
-        self._novelty = Novelty(space, initial, repair)
+        self._deduplicator = Deduplicator(space, initial, repair)
 
     def ask(self, n: int) -> Genomes:
         """Up to `n` genomes (n, g) that were never asked for."""
         rng = np.random.default_rng([self._seed, self._step])
         self._step += 1
-        return self._novelty.draw(n, lambda k: self._children(k, rng), rng=rng)
+        return self._deduplicator.draw(n, lambda k: self._children(k, rng), rng=rng)
 
     @abstractmethod
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:

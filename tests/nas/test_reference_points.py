@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.reference_points import aims_of
+from nas.problem.reference_points import reference_points_of
 from nas.problem.targets import resolve_targets
 from nas.run.config import RunConfig, SearchSection
 from nas.search.objectives import Values
@@ -16,7 +16,7 @@ LARGEST = {"latency": 2e-4, "size": 1e6, "macs": 3e6, "memory": 6e4}
 
 def aims(*texts: str, **limits: str) -> Values:
     config = replace(RunConfig(), search=SearchSection(searcher="rnsga2", aims=texts), constraints=limits)
-    return aims_of(config, resolve_targets(config, LARGEST), LARGEST)
+    return reference_points_of(config, resolve_targets(config, LARGEST), LARGEST)
 
 
 def test_aims_are_minimised_and_open_ones_are_nan() -> None:

@@ -64,7 +64,7 @@ def enumerate_space(space: SearchSpace) -> Genomes:
     return np.ascontiguousarray(every[(every == space.canonical(every)).all(axis=1)])
 
 
-class Novelty:
+class Deduplicator:
     """Remembers what was drawn; the memory of a searcher.
 
     Args:
