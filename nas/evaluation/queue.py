@@ -54,7 +54,7 @@ class Crowd:
 
 
 def count_crowd(trials: Collection[FrozenTrial]) -> Crowd:
-    """Of one study's trials."""
+    """Count one study's trials."""
     counts = Counter(trial.state for trial in trials)
     claimed_by = {
         str(trial.user_attrs["worker"])
@@ -98,7 +98,7 @@ class EvaluationQueue:
         self._waiting = deque(t for t in self._first.values() if t.state == TrialState.WAITING)
 
     def crowd(self) -> Crowd:
-        """As of the last `read`."""
+        """Return who does what, as of the last `read`."""
         return count_crowd(self._first.values())
 
     def enqueue(self, candidates: Iterable[Candidate]) -> None:
@@ -122,14 +122,14 @@ class EvaluationQueue:
             self._first[candidate.id] = trial
 
     def give_back(self) -> None:
-        """Whatever was claimed by a worker that gave no sign of life for too long can be queued again."""
+        """Release what was claimed by workers that gave no sign of life for too long, to be queued again."""
         with warnings.catch_warnings(), failures_of(self._store.url):
             warnings.simplefilter("ignore", ExperimentalWarning)
             fail_stale_trials(self._store.study)
 
     def claim(self, most: int) -> list[Claim]:
-        """Up to so many that waited at the last `read`; it is read again once all of those are taken. None
-        where others were faster with everything.
+        """Take up to so many that waited at the last `read`; it is read again once all of those are
+        taken. None where others were faster with everything.
         """
         claims: list[Claim] = []
         if not self._waiting:

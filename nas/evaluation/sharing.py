@@ -52,7 +52,7 @@ class Study:
         return EvaluationQueue(self.store, grace_s=self.grace_s)
 
     def results(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        """The candidates' results in order; known ones cost nothing.
+        """Yield the candidates' results in order; known ones cost nothing.
 
         Raises:
             TrilobitError: the storage holds another run, or fails.
@@ -60,7 +60,7 @@ class Study:
         return evaluate_together(self, candidates) if self.shared else evaluate_alone(self, candidates)
 
     def crowd(self) -> str:
-        """Who is at work, for people; empty where nothing is shared."""
+        """Return who is at work, for people; empty where nothing is shared."""
         return f", {self.queue.crowd()}" if self.shared else ""
 
 
@@ -76,8 +76,8 @@ def evaluate_alone(study: Study, candidates: Sequence[Candidate]) -> Iterator[Re
 
 
 def evaluate_together(study: Study, candidates: Sequence[Candidate]) -> Iterator[Result]:
-    """With everybody who works on the same storage; in the order of the candidates, whoever evaluates them
-    and when.
+    """Yield results with everybody who works on the same storage, in the order of the candidates, whoever
+    evaluates them and when.
 
     Raises:
         TrilobitError: the storage holds another run, or an evaluation was lost with its worker again and
@@ -148,7 +148,7 @@ def check_same(url: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
-    """What differs, by dotted name.
+    """Return what differs, by dotted name.
 
     >>> differences({"seed": 0, "train": {"epochs": 8}}, {"seed": 0, "train": {"epochs": 6}})
     ['train.epochs 8 here, 6 there']

@@ -75,7 +75,9 @@ class EvaluationStore:
         return len(self._known)
 
     def get(self, candidate: Candidate) -> Result | None:
-        """Values by objective name and attributes of a candidate, or None if it was never evaluated."""
+        """Return the values by objective name and attributes of a candidate, or None if it was never
+        evaluated.
+        """
         return self._known.get(candidate.id)
 
     def add(self, candidate: Candidate, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
@@ -88,8 +90,8 @@ class EvaluationStore:
     # -- for those who share it --------------------------------------------------------------------------
 
     def trials(self) -> list[FrozenTrial]:
-        """All there are now; finished ones are known from here on. Where a candidate was evaluated twice, its
-        first values stay.
+        """Return all there are now; finished ones are known from here on. Where a candidate was evaluated
+        twice, its first values stay.
         """
         with failures_of(self.url):
             trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
@@ -104,7 +106,7 @@ class EvaluationStore:
     def trial(
         self, candidate: Candidate, values: Sequence[float] | None, attributes: Mapping[str, Any]
     ) -> FrozenTrial:
-        """A finished trial of the candidate; without values, one that waits for them."""
+        """Return a finished trial of the candidate; without values, one that waits for them."""
         decisions = self.space.decode(candidate) if self._decisions else {}
         options = {choice.name: choice.options for choice in self.space.choices}
         return create_trial(
@@ -116,7 +118,7 @@ class EvaluationStore:
         )
 
     def ordered(self, values: Mapping[str, float]) -> list[float]:
-        """As the study holds them."""
+        """Return values in the order in which the study holds them."""
         return [float(values[o.name]) for o in self._objectives]
 
     def remember(self, key: str, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ def work(
 
 
 def _studies(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Study]:
-    """What this machine can evaluate, by kind."""
+    """Return what this machine can evaluate, by kind."""
     builder = NetworkBuilder(run)
     studies = {"samples": SupernetEvaluator(builder).sampling}
     try:
@@ -127,7 +127,7 @@ def _studies(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Study]
 
 
 def _work_once(joined: Mapping[str, Study]) -> dict[str, int]:
-    """One group of the first kind that has any waiting."""
+    """Evaluate one group of the first kind that has any waiting."""
     for name, study in joined.items():
         if count := work_off(study):
             return {name: count}
@@ -137,7 +137,7 @@ def _work_once(joined: Mapping[str, Study]) -> dict[str, int]:
 def _join(
     studies: Mapping[str, Study], joined: Mapping[str, Study], run: Run, storage: Storage
 ) -> dict[str, Study]:
-    """Those not joined yet that the leading machine has begun with.
+    """Return the studies not joined yet that the leading machine has begun with.
 
     Raises:
         TrilobitError: it leads another run than this one.
@@ -158,8 +158,8 @@ def _join(
 
 
 def _is_rival(study: str, wanted: str) -> bool:
-    """Whether a study means that `wanted` will not come: the samples of another run do; finalists of the same
-    supernet on another device do not.
+    """Return whether a study means that `wanted` will not come: the samples of another run do; finalists of
+    the same supernet on another device do not.
     """
     return study.startswith(SAMPLES) and wanted.startswith(SAMPLES)
 

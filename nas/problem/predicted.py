@@ -39,7 +39,7 @@ class Predicted:
     distilled: Distilled | None = None
 
     def __call__(self, genomes: Genomes) -> Posterior:
-        """Of genomes (n, g)."""
+        """Return the posterior of genomes (n, g)."""
         values = predict_values(self.costs, None, genomes)
         accuracy = (self.distilled or self.predictor).predict(genomes)
         metric = self.targets.metric
@@ -50,7 +50,9 @@ class Predicted:
         return Posterior(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
 
     def focus(self, minimised: Values) -> Values:
-        """Objectives (n, m), where the search is focused with those at 0.9 of a limit or less made equal."""
+        """Return the objectives (n, m), where the search is focused with those at 0.9 of a limit or less
+        made equal.
+        """
         floors = [
             o.bound * FOCUS if self.focused and o.bound is not None and o.direction == "min" else -np.inf
             for o in self.targets.objectives
@@ -58,8 +60,8 @@ class Predicted:
         return np.maximum(minimised, floors)
 
     def excess(self, genomes: Genomes) -> Values:
-        """(n, k) by how much each limit on a cost is exceeded, relative; infinite where the device cannot run
-        a network. Accuracy is no cost.
+        """Return (n, k) by how much each limit on a cost is exceeded, relative; infinite where the device
+        cannot run a network. Accuracy is no cost.
         """
         values = self._cautious(self.costs.predict(genomes))
         limited = [
@@ -73,7 +75,9 @@ class Predicted:
         return any(o.origin != "metric" for o in self.targets.bounded)
 
     def _cautious(self, values: dict[str, Values]) -> dict[str, Values]:
-        """With the latency that is not exceeded with the wanted confidence, in place of the expected one."""
+        """Return the values with the latency that is not exceeded with the wanted confidence, in place of
+        the expected one.
+        """
         margin = NormalDist().inv_cdf(self.confidence) * self.costs.latency_std(values["latency"])
         return {**values, "latency": values["latency"] + margin}
 
@@ -90,7 +94,7 @@ def distilled_predictor(
 
 
 def check_confidence(costs: Costs, targets: Targets, confidence: float) -> None:
-    """Whether a confidence in the limit on latency can mean anything.
+    """Check that a confidence in the limit on latency can mean anything.
 
     Raises:
         TrilobitError: latency has no limit, or the profile does not know its own error.

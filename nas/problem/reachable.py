@@ -22,8 +22,8 @@ NEARLY = 1.02  # a limit this close to the cheapest network found may still be m
 
 
 def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
-    """The most that anything costs at the ends of the space; where the device cannot run all of those, the
-    most of what it can run of some random networks too.
+    """Return the most that anything costs at the ends of the space; where the device cannot run all of
+    those, the most of what it can run of some random networks too.
 
     Raises:
         TrilobitError: it can run none of them.
@@ -40,7 +40,7 @@ def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
 
 
 def check_reachable(family: Family, costs: Costs, targets: Targets, *, seed: int) -> dict[str, float]:
-    """The least of each limited cost that a short search finds.
+    """Return the least of each limited cost that a short search finds.
 
     Raises:
         TrilobitError: a limit lies below it: nothing could ever meet it. Says the nearest reachable value.

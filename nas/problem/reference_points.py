@@ -10,7 +10,7 @@ from nas.search.objectives import Values, to_min
 
 
 def reference_points_of(config: RunConfig, targets: Targets, largest: dict[str, float]) -> Values:
-    """(k, m) minimised values of the search's objectives, NaN for the best that is seen: those that
+    """Return (k, m) minimised values of the search's objectives, NaN for the best that is seen: those that
     `search.aims` names, else one that has every objective at its limit.
 
     Raises:

@@ -39,7 +39,7 @@ class Targets:
         return tuple(o for o in (*self.objectives, *self.limited) if o.bound is not None)
 
     def minimised(self, values: Mapping[str, Values]) -> Values:
-        """(n, m) objectives, less is better, from values by name."""
+        """Return (n, m) objectives, less is better, from values by name."""
         return to_min(self.objectives, value_columns(self.objectives, values))
 
     def violation(self, values: Mapping[str, Values]) -> Values:
@@ -53,12 +53,12 @@ class Targets:
         return missed + violation(bounded, value_columns(bounded, values)) if bounded else missed
 
     def is_only_measured(self, limited: Objective) -> bool:
-        """Whether nothing predicts this objective."""
+        """Return whether nothing predicts this objective."""
         return limited.origin == "metric" and limited.name != self.metric.name
 
 
 def is_feasible_on_device(values: Mapping[str, Values]) -> NDArray[np.bool_]:
-    """(n,) whether the device can run a network: all its values are finite."""
+    """Return (n,) whether the device can run a network: all its values are finite."""
     return finite_rows(np.stack([*values.values()], axis=1))
 
 
@@ -138,7 +138,7 @@ def limit_lines(config: RunConfig, targets: Targets, largest: Mapping[str, float
 
 
 def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
-    """Predicted costs of the largest network in fp32."""
+    """Return the predicted costs of the largest network in fp32."""
     genome = np.array([family.corners()["largest/fp32"].genes], np.int16)
     return {name: float(values[0]) for name, values in costs.predict(genome).items()}
 
@@ -151,7 +151,7 @@ def possible(metric: Objective, values: Values) -> Values:
 def predict_values(
     costs: Costs, predictor: Predictor | None, genomes: Genomes, metric: Objective = OBJECTIVES[ACCURACY.name]
 ) -> dict[str, NDArray[np.float64]]:
-    """Predicted values (n,) by objective name."""
+    """Return the predicted values (n,) by objective name."""
     values = costs.predict(genomes)
     if predictor is not None:
         values[metric.name] = possible(metric, predictor.predict(genomes).mean)

@@ -38,7 +38,8 @@ class QuadraturePoints:
 def choose_batch(
     mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64], k: int
 ) -> NDArray[np.int64]:
-    """Up to `k` rows of candidates (n, m) to evaluate for real, in order of what they are expected to add.
+    """Return up to `k` rows of candidates (n, m) to evaluate for real, in order of what they are expected to
+    add.
 
     Where nothing more is expected of any, the rest is not filled up.
 
@@ -69,7 +70,7 @@ def choose_batch(
 
 
 def probability_to_dominate(mean: Matrix, std: Matrix, spots: Matrix) -> NDArray[np.float32]:
-    """(n, s) how probably each candidate is at least as good as each spot in every objective."""
+    """Return (n, s) how probably each candidate is at least as good as each spot in every objective."""
     out = np.ones((len(mean), len(spots)), np.float32)
     extent = np.ptp(spots, axis=0)
     for j in range(mean.shape[1]):
@@ -84,7 +85,7 @@ def probability_to_dominate(mean: Matrix, std: Matrix, spots: Matrix) -> NDArray
 def quadrature_points(
     mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64]
 ) -> QuadraturePoints:
-    """QuadraturePoints on lines along the least certain objective, from the front down to what candidates
+    """Return points on lines along the least certain objective, from the front down to what candidates
     may reach.
 
     The lines are a Sobol set in the other objectives; on each, only the stretch that is neither dominated
@@ -109,7 +110,7 @@ def quadrature_points(
 
 
 def _sobol(dimensions: int) -> NDArray[np.float64]:
-    """(l, d) evenly spread in 0..1; one row without dimensions."""
+    """Return (l, d) evenly spread in 0..1; one row without dimensions."""
     if not dimensions:
         return np.empty((1, 0))
     points = qmc.Sobol(dimensions, scramble=False).random_base2(LINES)
@@ -117,7 +118,9 @@ def _sobol(dimensions: int) -> NDArray[np.float64]:
 
 
 def _lowest(rows: Matrix, lines: Matrix, along: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(l,) the lowest value `along` of any of `rows` (n, m) that are at or below a line in the others."""
+    """Return (l,) the lowest value `along` of any of `rows` (n, m) that are at or below a line in the
+    others.
+    """
     below = (rows[:, None, others] <= lines).all(axis=2)
     lowest: NDArray[np.float64] = np.where(below, rows[:, along, None], np.inf).min(axis=0, initial=np.inf)
     return lowest

@@ -18,7 +18,8 @@ ENUMERABLE = 2**18  # gene combinations up to which what is left of a space is l
 
 
 def row_hashes(genomes: Genomes) -> NDArray[np.uint64]:
-    """(n,) hash of each row: two products with random integers, exact in double precision, made into one.
+    """Return (n,) hash of each row: two products with random integers, exact in double precision, made into
+    one.
 
     Two different rows agree with a probability of about 2^-60; all that happens then is that the later one
     is never asked for.
@@ -30,7 +31,7 @@ def row_hashes(genomes: Genomes) -> NDArray[np.uint64]:
 
 @cache
 def _multipliers(genes: int) -> NDArray[np.float64]:
-    """(genes, 2) integers, of so many bits that sums of `genes` int16 times them stay below 2^53."""
+    """Return (genes, 2) integers, of so many bits that sums of `genes` int16 times them stay below 2^53."""
     bits = 53 - 15 - genes.bit_length()
     return np.random.default_rng(64).integers(0, 2**bits, (genes, 2)).astype(np.float64)
 
@@ -49,7 +50,7 @@ class HashSet:
         self._runs.append(ordered)
 
     def holds(self, hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """(n,) whether each is in the set; fastest where they are sorted."""
+        """Return (n,) whether each is in the set; fastest where they are sorted."""
         held = np.zeros(len(hashes), bool)
         for run in self._runs:
             if len(run):
@@ -58,7 +59,7 @@ class HashSet:
 
 
 def enumerate_space(space: SearchSpace) -> Genomes:
-    """(size, g) every canonical genome. Only for spaces of few gene combinations."""
+    """Return (size, g) every canonical genome. Only for spaces of few gene combinations."""
     sizes = tuple(int(size) for size in space.cardinalities)
     every = np.indices(sizes, np.int16).reshape(len(sizes), -1).T
     return np.ascontiguousarray(every[(every == space.canonical(every)).all(axis=1)])
@@ -90,7 +91,7 @@ class Deduplicator:
         self._pending = space.canonical(rows)
 
     def draw(self, n: int, propose: Callable[[int], Genomes], *, rng: np.random.Generator) -> Genomes:
-        """Up to `n` canonical rows, all different and never drawn before.
+        """Return up to `n` canonical rows, all different and never drawn before.
 
         They come from `initial`; then from `propose(k)`, which gives about `k` canonical rows; where that
         gives known rows again and again, from uniform sampling; at last, in small spaces, from a list of
@@ -121,7 +122,9 @@ class Deduplicator:
         return rows
 
     def _take(self, genomes: Genomes, most: int) -> tuple[Genomes, int]:
-        """The first `most` distinct rows that were not drawn yet, which now are, and how many there were."""
+        """Take the first `most` distinct rows that were not drawn yet, which now are, and how many there
+        were.
+        """
         hashes, first = np.unique(row_hashes(genomes), return_index=True)
         new = ~self._drawn.holds(hashes)
         hashes, first = hashes[new], first[new]

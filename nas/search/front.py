@@ -83,7 +83,7 @@ class ParetoFront:
 
 
 def value_matrix(objectives: Sequence[Objective], evaluations: Sequence[Evaluation]) -> Matrix:
-    """(n, m) values as people read them; NaN where an evaluation lacks one."""
+    """Return (n, m) values as people read them; NaN where an evaluation lacks one."""
     rows = [[evaluation.values.get(o.name, np.nan) for o in objectives] for evaluation in evaluations]
     return np.array(rows, np.float64).reshape(len(evaluations), len(objectives))
 
@@ -91,7 +91,8 @@ def value_matrix(objectives: Sequence[Objective], evaluations: Sequence[Evaluati
 def pareto_front(
     objectives: Sequence[Objective], evaluations: Sequence[Evaluation], reference: Sequence[float]
 ) -> ParetoFront:
-    """The front of `evaluations` (one per candidate, one source), sorted by the first objective, best first.
+    """Return the front of `evaluations` (one per candidate, one source), sorted by the first objective, best
+    first.
 
     Failed evaluations and those outside a bound are left out; of equal ones the first stays.
     """

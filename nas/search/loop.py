@@ -106,7 +106,9 @@ def search(
 
 
 def _stalled(volumes: Sequence[float], patience: int | None) -> bool:
-    """Whether something feasible was found, and the last `patience` batches added next to nothing to it."""
+    """Return whether something feasible was found, and the last `patience` batches added next to nothing to
+    it.
+    """
     if patience is None or len(volumes) <= patience:
         return False
     before = volumes[-1 - patience]
@@ -114,7 +116,8 @@ def _stalled(volumes: Sequence[float], patience: int | None) -> bool:
 
 
 def choose_finalists(objectives: Matrix, k: int) -> NDArray[np.int64]:
-    """(min(k, n),) rows of a front (n, m), well spread: the best in each objective, then the loneliest.
+    """Return (min(k, n),) rows of a front (n, m), well spread: the best in each objective, then the
+    loneliest.
 
     Lonely is far, in objectives scaled to 0..1, from the nearest row already chosen (Gonzalez 1985,
     doi:10.1016/0304-3975(85)90224-5). Where `k` is below the number of objectives, the first ones have

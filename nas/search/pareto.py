@@ -14,13 +14,15 @@ Matrix = NDArray[np.float64]  # (n, m)
 
 
 def finite_rows(Y: Matrix) -> NDArray[np.bool_]:
-    """(n,) True where a row of `Y` (n, m) has neither a NaN nor an infinity: the evaluation did not fail."""
+    """Return (n,) True where a row of `Y` (n, m) has neither a NaN nor an infinity: the evaluation did not
+    fail.
+    """
     finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(Y), axis=1)
     return finite
 
 
 def non_dominated(Y: Matrix) -> NDArray[np.bool_]:
-    """(n,) True where no other row of `Y` (n, m) is at least as good everywhere and better somewhere.
+    """Return (n,) True where no other row of `Y` (n, m) is at least as good everywhere and better somewhere.
 
     Of equal rows only the first is kept. A row with a NaN or an infinity is never kept and dominates nothing.
     """
@@ -31,7 +33,8 @@ def non_dominated(Y: Matrix) -> NDArray[np.bool_]:
 
 
 def rank(Y: Matrix) -> NDArray[np.int64]:
-    """(n,) front index: 0 where non-dominated, 1 where non-dominated once front 0 is removed, and so on.
+    """Return (n,) front index: 0 where non-dominated, 1 where non-dominated once front 0 is removed, and so
+    on.
 
     Equal rows share a rank. Rows with a NaN or an infinity come after all others, in one last front.
     """
@@ -44,7 +47,7 @@ def rank(Y: Matrix) -> NDArray[np.int64]:
 
 
 def beaten(Y: Matrix, front: Matrix) -> NDArray[np.bool_]:
-    """(n,) True where a row of `front` (f, m) is at least as good as that of `Y` (n, m) in everything.
+    """Return (n,) True where a row of `front` (f, m) is at least as good as that of `Y` (n, m) in everything.
 
     Of two objectives only, where the best second one up to each first one says so: of more it costs as much
     as `non_dominated` itself, and all are False.
@@ -57,14 +60,15 @@ def beaten(Y: Matrix, front: Matrix) -> NDArray[np.bool_]:
 
 
 def rank_order(values: NDArray[np.float64], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(n,) rows by rank (n,), and those of one rank by value (n,)."""
+    """Return (n,) rows by rank (n,), and those of one rank by value (n,)."""
     order = np.argsort(values)
     small = ranks.astype(np.int16) if ranks.max(initial=0) < 2**15 else ranks  # which numpy sorts by digits
     return order.take(np.argsort(small.take(order), kind="stable"))
 
 
 def crowding_distance(Y: Matrix, ranks: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) how alone each row is within its front: summed gaps between its neighbours, infinite at the ends.
+    """Return (n,) how alone each row is within its front: summed gaps between its neighbours, infinite at
+    the ends.
 
     Deb et al. 2002, NSGA-II, section III-B, doi:10.1109/4235.996017. All fronts at once: rows are sorted by
     (front, value), and neighbours of another front do not count.
@@ -85,7 +89,7 @@ def crowding_distance(Y: Matrix, ranks: NDArray[np.int64]) -> NDArray[np.float64
 
 
 def hypervolume(Y: Matrix, reference: Matrix | Sequence[float]) -> float:
-    """Exact volume that the rows of `Y` (n, m) dominate below `reference` (m,).
+    """Return exact volume that the rows of `Y` (n, m) dominate below `reference` (m,).
 
     Rows with a NaN or an infinity count nothing.
 

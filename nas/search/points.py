@@ -36,7 +36,7 @@ class Points:
 
 
 def join(first: Points, second: Points) -> Points:
-    """All rows of both."""
+    """Return all rows of both."""
     return Points(
         np.concatenate((first.genomes, second.genomes)),
         np.concatenate((first.objectives, second.objectives)),
@@ -45,21 +45,25 @@ def join(first: Points, second: Points) -> Points:
 
 
 def join_unbeaten(known: Points, told: Points) -> Points:
-    """All rows of `known`, and those of `told` that no feasible one of them obviously beats: enough for the
-    front of both, and mostly few.
+    """Return all rows of `known`, and those of `told` that no feasible one of them obviously beats: enough
+    for the front of both, and mostly few.
     """
     worse = beaten(told.objectives, known.objectives[known.violation <= 0])
     return join(known, told[~worse])
 
 
 def front(points: Points) -> Points:
-    """The feasible rows that no other feasible row dominates, in order; of equal objectives the first."""
+    """Return the feasible rows that no other feasible row dominates, in order; of equal objectives the
+    first.
+    """
     feasible = points[points.violation <= 0]
     return feasible[non_dominated(feasible.objectives)]
 
 
 def best(points: Points) -> Points:
-    """The front or, where nothing is feasible, the row that violates the limits least; no failed rows."""
+    """Return the front or, where nothing is feasible, the row that violates the limits least; no failed
+    rows.
+    """
     feasible = front(points)
     if len(feasible):
         return feasible
@@ -68,7 +72,7 @@ def best(points: Points) -> Points:
 
 
 def constrained_rank(points: Points) -> NDArray[np.int64]:
-    """(n,) front index: feasible rows by domination, then the others by violation.
+    """Return (n,) front index: feasible rows by domination, then the others by violation.
 
     Constrained domination of Deb et al. 2002, NSGA-II, section VI, doi:10.1109/4235.996017.
     """

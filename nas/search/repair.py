@@ -48,7 +48,7 @@ class TowardsAnchor:
         return repaired
 
     def _moved(self, rows: Genomes, excess: NDArray[np.float64], rng: np.random.Generator) -> Genomes:
-        """`rows` (n, g), which exceed limits by `excess` (n,), moved inside."""
+        """Return `rows` (n, g), which exceed limits by `excess` (n,), moved inside."""
         walk = Walk(rows, self.anchor, rng)
         too_near, far_enough = np.zeros(len(rows)), np.ones(len(rows))
         above, below = excess, np.full(len(rows), self._least)
@@ -82,7 +82,7 @@ class Walk:
         self._before = self._speed * np.minimum(first, second)
 
     def at(self, share: NDArray[np.float64]) -> Genomes:
-        """(n, g) after `share` (n,) of the way, 1 being the anchor."""
+        """Return (n, g) after `share` (n,) of the way, 1 being the anchor."""
         steps = self._speed * share.astype(np.float32)[:, None]
         steps -= self._before
         np.clip(steps, 0, self._length, out=steps)
@@ -92,21 +92,23 @@ class Walk:
 
 
 def _crossing(above: NDArray[np.float64], below: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) share of the way from `above` 0 to `below` where a line would be 0; the middle where unknown."""
+    """Return (n,) share of the way from `above` 0 to `below` where a line would be 0; the middle where
+    unknown.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         share = above / (above - below)
     return np.clip(np.where(np.isfinite(above) & np.isfinite(share), share, 0.5), EDGE, 1 - EDGE)
 
 
 def within(excess: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,) whether all limits are met, from (n, k)."""
+    """Return (n,) whether all limits are met, from (n, k)."""
     met: NDArray[np.bool_] = np.logical_and.reduce(excess <= 0, axis=1)
     return met
 
 
 def find_anchor(space: SearchSpace, excess: Excess, known: Genomes | None = None) -> Genomes:
-    """(g,) a network as far inside all limits as can be found: the best of some, then improved gene by gene
-    until no other option of any gene is better. Deterministic.
+    """Return (g,) a network as far inside all limits as can be found: the best of some, then improved gene
+    by gene until no other option of any gene is better. Deterministic.
     """
     rng = np.random.default_rng(0)
     drawn = rng.binomial(space.cardinalities - 1, rng.random((SPREAD, 1))).astype(np.int16)
@@ -121,13 +123,13 @@ def find_anchor(space: SearchSpace, excess: Excess, known: Genomes | None = None
 
 
 def _innermost(rows: Genomes, excess: Excess) -> tuple[Genomes, float]:
-    """The row whose largest excess is least, and that; NaN counts as infinite."""
+    """Return the row whose largest excess is least, and that; NaN counts as infinite."""
     worst = np.nan_to_num(excess(rows).max(axis=1), nan=np.inf, posinf=np.inf)
     return rows[int(worst.argmin())], float(worst.min())
 
 
 def neighbours(space: SearchSpace, genome: Genomes) -> Genomes:
-    """(k, g) the network itself, and with one gene changed, in every way."""
+    """Return (k, g) the network itself, and with one gene changed, in every way."""
     columns = np.repeat(np.arange(len(space.choices)), space.cardinalities)
     options = np.concatenate([np.arange(size) for size in space.cardinalities])
     rows = np.tile(genome, (len(columns), 1))

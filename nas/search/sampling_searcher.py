@@ -26,11 +26,11 @@ class SamplingSearcher(ABC):
         self._deduplicator = Deduplicator(space, initial, repair)
 
     def ask(self, n: int) -> Genomes:
-        """Up to `n` genomes (n, g) that were never asked for."""
+        """Return up to `n` genomes (n, g) that were never asked for."""
         rng = np.random.default_rng([self._seed, self._step])
         self._step += 1
         return self._deduplicator.draw(n, lambda k: self._children(k, rng), rng=rng)
 
     @abstractmethod
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
-        """About `n` canonical genomes, not necessarily new."""
+        """Return about `n` canonical genomes, not necessarily new."""

@@ -48,7 +48,7 @@ class Searcher(Protocol):
     """
 
     def ask(self, n: int) -> Genomes:
-        """Up to `n` canonical genomes (n, g), none of which it asked for before.
+        """Return up to `n` canonical genomes (n, g), none of which it asked for before.
 
         Fewer than `n`, down to 0 rows, when the space is exhausted.
         """
@@ -97,7 +97,7 @@ def make_searcher(
     initial: Genomes | None = None,
     repair: Repair | None = None,
 ) -> Searcher:
-    """The searcher registered as `name`, at its start.
+    """Return the searcher registered as `name`, at its start.
 
     Raises:
         TrilobitError: no such searcher.
@@ -107,7 +107,7 @@ def make_searcher(
 
 
 def check_engine(name: str) -> None:
-    """Whether a search can run with this.
+    """Check that a search can run with this.
 
     Raises:
         TrilobitError: it is neither a registered searcher nor `milp`.

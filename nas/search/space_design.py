@@ -62,7 +62,7 @@ class BlockTable:
 def block_table(
     groups: Mapping[Position, NDArray[np.float64]], *, constant_s: Sequence[float] = (0.0,)
 ) -> BlockTable:
-    """The table of `groups` of rows (n, 2): loss and seconds.
+    """Return the table of `groups` of rows (n, 2): loss and seconds.
 
     Args:
         constant_s: seconds of what no stage holds, at each resolution.
@@ -108,7 +108,7 @@ class DrawnNetworks:
         self._picked: dict[tuple[int, int, int], NDArray[np.intp]] = {}
 
     def __call__(self, space: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(2 s,) -> losses (n,) and seconds (n,) of the networks as that space has them."""
+        """Return (2 s,) as losses (n,) and seconds (n,) of the networks as that space has them."""
         table, (stages, networks) = self._table, self._uniform.shape
         loss, latency_s = np.zeros(networks), np.zeros(networks)
         for r, part in enumerate(self._parts):
@@ -121,7 +121,9 @@ class DrawnNetworks:
         return loss, latency_s
 
     def _rows(self, s: int, r: int, count: int) -> NDArray[np.intp]:
-        """Which of `count` rows each network of a resolution has in a stage; groups of one size share it."""
+        """Return which of `count` rows each network of a resolution has in a stage; groups of one size share
+        it.
+        """
         at = (s, r, count)
         if at not in self._picked:
             self._picked[at] = (self._uniform[s, self._parts[r]] * count).astype(np.intp)
@@ -131,7 +133,7 @@ class DrawnNetworks:
 def penalty(
     share: float | NDArray[np.float64], *, wanted: float = WANTED_SHARE, sharpness: float = SHARPNESS
 ) -> NDArray[np.float64]:
-    """What a space's loss is multiplied by where too few of its networks meet the limit.
+    """Return what a space's loss is multiplied by where too few of its networks meet the limit.
 
     >>> float(penalty(0.5)), round(float(penalty(0.008)), 4)
     (1.0, 1.0233)
@@ -147,9 +149,9 @@ def qt_score(
     wanted: float = WANTED_SHARE,
     sharpness: float = SHARPNESS,
 ) -> float:
-    """The Q-T score of a space by its drawn networks' losses (n,) and seconds (n,): one over the mean of the
-    `BEST` least losses within the limit, less where few networks meet it. It grows with the limit as long as
-    `BEST` networks meet it.
+    """Return the Q-T score of a space by its drawn networks' losses (n,) and seconds (n,): one over the mean
+    of the `BEST` least losses within the limit, less where few networks meet it. It grows with the limit as
+    long as `BEST` networks meet it.
     """
     within = loss[latency_s <= limit_s]
     share = len(within) / len(loss) + COUNTED
@@ -168,7 +170,7 @@ def scores_under(
     wanted: float = WANTED_SHARE,
     sharpness: float = SHARPNESS,
 ) -> Scores:
-    """The score of whole matrices of spaces: the sum of Q-T scores under each of the limits."""
+    """Return the score of whole matrices of spaces: the sum of Q-T scores under each of the limits."""
 
     def score(spaces: Spaces) -> NDArray[np.float64]:
         found = np.zeros(len(spaces))
@@ -186,7 +188,7 @@ def scores_under(
 
 
 def random_spaces(table: BlockTable, n: int, *, rng: np.random.Generator) -> Spaces:
-    """(n, 2 s), each block type and each window of it drawn uniformly."""
+    """Return (n, 2 s), each block type and each window of it drawn uniformly."""
     stages = len(table.count)
     spaces = np.empty((n, 2 * stages), np.int16)
     for s, allowed in enumerate(table.allowed):
@@ -197,7 +199,7 @@ def random_spaces(table: BlockTable, n: int, *, rng: np.random.Generator) -> Spa
 
 
 def uniform_spaces(table: BlockTable) -> Spaces:
-    """(m, 2 s): every block type that all stages can have, throughout, with windows from the narrowest
+    """Return (m, 2 s): every block type that all stages can have, throughout, with windows from the narrowest
     everywhere to the widest everywhere.
     """
     allowed, found = table.allowed, []
@@ -211,15 +213,15 @@ def uniform_spaces(table: BlockTable) -> Spaces:
 
 
 def _windows(allowed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n, windows) -> (n,) one of those allowed, uniformly."""
+    """Return (n, windows) -> (n,) one of those allowed, uniformly."""
     return np.asarray(np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1))
 
 
 def mutated(
     table: BlockTable, space: NDArray[np.int16], *, rng: np.random.Generator
 ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """(2 s,) twice: with another block type in one stage, and with another window in one stage; the space
-    itself where no stage has another.
+    """Return (2 s,) twice: with another block type in one stage, and with another window in one stage; the
+    space itself where no stage has another.
     """
     stages, allowed = len(table.count), table.allowed
     changed = []
@@ -266,7 +268,7 @@ class _Scored:
         self.spaces: list[NDArray[np.int16]] = []
 
     def __call__(self, spaces: Spaces) -> list[float]:
-        """(m, 2 s) -> m scores, fewer once `most` spaces are known."""
+        """Return for (m, 2 s) m scores, fewer once `most` spaces are known."""
         unknown = {row.tobytes(): row for row in spaces if row.tobytes() not in self.known}
         new = [*unknown.values()][: self._most - len(self.known)]
         if new:
@@ -290,8 +292,8 @@ def evolve(
     evaluations: int = EVALUATIONS,
     told: Callable[[int], None] = lambda scored: None,
 ) -> Evolved:
-    """Aging evolution: the best of a random tournament has two children, of another block type and of another
-    window, and the oldest two die.
+    """Search by aging evolution: the best of a random tournament has two children, of another block type and
+    of another window, and the oldest two die.
 
     Args:
         population: spaces alive; the first are all uniform spaces, as many as fit, and random ones.

@@ -24,7 +24,8 @@ _MOST_BYTES = 200 * 2**20  # it has 162 MiB
 
 
 def read_cifar10(path: Path) -> Source:
-    """The published archive at `path`, or inside the folder `path`, where it is downloaded when absent.
+    """Return the published archive at `path`, or inside the folder `path`, where it is downloaded when
+    absent.
 
     Raises:
         TrilobitError: no network, a wrong checksum, or the pickled version of the archive.

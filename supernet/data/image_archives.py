@@ -39,7 +39,7 @@ Key = tuple[str, str, str]  # part, class, path
 
 
 def read_class_folders(path: Path, *, size: int | None = None) -> Source:
-    """All images in `path`, a folder or a .tar, .tar.gz, .tar.xz or .zip file, by class and file name.
+    """Return all images in `path`, a folder or a .tar, .tar.gz, .tar.xz or .zip file, by class and file name.
 
     One channel where every image is grey, else RGB. Images of another shape than `size` x `size` (by default
     than the first image met, or `LARGEST_SIDE` where that is larger) are scaled to cover it, keeping their
@@ -131,7 +131,9 @@ def _folder_files(path: Path) -> Iterator[tuple[Key, bytes]]:
 
 
 def _archive_files(path: Path) -> Iterator[tuple[Key, bytes]]:
-    """Members one after the other as they lie in the archive; broken archives become one-line errors."""
+    """Return the members one after the other as they lie in the archive; broken archives become one-line
+    errors.
+    """
     try:
         yield from (_zip_files if zipfile.is_zipfile(path) else _tar_files)(path)
     except (TrilobitError, MemoryError, PermissionError):
@@ -216,7 +218,8 @@ class _Expansion:
 
 
 def _key(name: str) -> Key | None:
-    """Part, class and path of an image file; None for all else, also for absolute paths and those with `..`.
+    """Return the part, class and path of an image file; None for all else, also for absolute paths and those
+    with `..`.
 
     >>> _key("cifar10/train/cat/0001.jpg")
     ('train', 'cat', 'cifar10/train/cat/0001.jpg')
@@ -247,7 +250,7 @@ def _decoder(name: str) -> Iterator[None]:
 
 
 def _decode(data: bytes, shape: tuple[int, int] | None, name: str) -> Pixels:
-    """(h, w, c) pixels, c = 1 for a grey image and 3 for every other.
+    """Return (h, w, c) pixels, c = 1 for a grey image and 3 for every other.
 
     Args:
         shape: to scale to; None keeps the image's own, up to `LARGEST_SIDE`.

@@ -33,7 +33,7 @@ class Images:
         return len(self.labels)
 
     def __getitem__(self, rows: slice | NDArray[Any]) -> "Images":
-        """The images of these rows: a slice (no copy), indices or a mask."""
+        """Return the images of these rows: a slice (no copy), indices or a mask."""
         return Images(self.pixels[rows], self.labels[rows])
 
 

@@ -43,8 +43,8 @@ def rand_augment(x: Tensor, magnitude: int, *, generator: torch.Generator) -> Te
 
 
 def _moved(x: Tensor, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> Tensor:
-    """Pixel (i, j) of the result is the one at (a i + b j + c) of `rows` and of `columns`, coefficients (n,)
-    each. Borders are repeated, as for shifts.
+    """Return images whose pixel (i, j) is the one at (a i + b j + c) of `rows` and of `columns`,
+    coefficients (n,) each. Borders are repeated, as for shifts.
     """
     n, _, height, width = x.shape
     i = (torch.arange(height, device=x.device, dtype=torch.float64) + 0.5).view(1, -1, 1)  # centres of pixels
@@ -80,7 +80,7 @@ def _translate_y(x: Tensor, strength: float, signs: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Anticlockwise about the centre by up to 30 degrees."""
+    """Return images turned anticlockwise about the centre by up to 30 degrees."""
     angle = math.radians(30 * strength) * signs.double()
     cos, sin = angle.cos(), angle.sin()
     row, column = x.shape[2] / 2, x.shape[3] / 2  # the centre stays where it is
@@ -93,14 +93,16 @@ def _rotate(x: Tensor, strength: float, signs: Tensor) -> Tensor:
 
 
 def _blended(x: Tensor, degenerate: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """From `degenerate` (integers) through `x` and beyond, by 0.1 to 1.9 of the way at most."""
+    """Return images on the way from `degenerate` (integers) through `x` and beyond, by 0.1 to 1.9 of the way
+    at most.
+    """
     factor = (1 + 0.9 * strength * signs.double()).float().view(-1, 1, 1, 1)
     start = degenerate.float()
     return (start + factor * (x.float() - start)).clamp(0, 255).to(torch.uint8)  # cuts off, as Pillow does
 
 
 def _grey(x: Tensor) -> Tensor:
-    """(n, 1, h, w) luma as integers."""
+    """Return (n, 1, h, w) luma as integers."""
     if x.shape[1] == 1:
         return x.int()
     weights = torch.tensor(_GREY, dtype=torch.int32, device=x.device).view(1, 3, 1, 1)
@@ -121,7 +123,7 @@ def _contrast(x: Tensor, strength: float, signs: Tensor) -> Tensor:
 
 
 def _sharpness(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    """Against a 3x3 mean that counts the middle five times; borders stay as they are."""
+    """Return images blended with a 3x3 mean that counts the middle five times; borders stay as they are."""
     smooth = x.int()
     if min(x.shape[2:]) > 2:
         whole = x.float()

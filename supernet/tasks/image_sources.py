@@ -101,7 +101,7 @@ def _read_image_folder(argument: str, cache: Path | None) -> Source:
 
 
 def _size(option: str) -> int | None:
-    """The side in pixels that `size=N` asks for; None where nothing is asked for."""
+    """Return the side in pixels that `size=N` asks for; None where nothing is asked for."""
     if not option:
         return None
     match = re.fullmatch(r"size=([1-9][0-9]{0,8})", option)
@@ -118,8 +118,8 @@ def _size(option: str) -> int | None:
 
 
 def image_shape(source: str) -> tuple[int, int] | None:
-    """Height and width that the images of `source` will have, by the first of them; None where the source
-    knows them by itself.
+    """Return the height and width that the images of `source` will have, by the first of them; None where
+    the source knows them by itself.
 
     Raises:
         TrilobitError: nothing there, or not an archive of images.
@@ -160,7 +160,7 @@ def _keep(path: Path, source: Source) -> None:
 
 
 def _read_kept(path: Path) -> Source | None:
-    """A decoded archive, or None where it is absent or damaged."""
+    """Return a decoded archive, or None where it is absent or damaged."""
     try:
         with path.open("rb") as opened, np.load(opened) as file:
             parts = {

@@ -68,7 +68,7 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> State:
 
 
 def trained_weights(state: State) -> dict[str, Tensor]:
-    """The weights to use of a training's state: the averaged ones where there are any."""
+    """Return the weights to use of a training's state: the averaged ones where there are any."""
     if "ema" not in state:
         return dict(state["model"])
     prefix = "module."
@@ -76,7 +76,7 @@ def trained_weights(state: State) -> dict[str, Tensor]:
 
 
 def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as the compact form holds them."""
+    """Return the tensors as the compact form holds them."""
     return {
         name: tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
         for name, tensor in tensors.items()
@@ -96,7 +96,7 @@ def save_weights(path: Path, weights: Weights) -> None:
 
 
 def load_weights(path: Path) -> Weights:
-    """The weights in a training's checkpoint, in a compact one, or in one that `nas import-ofa` wrote.
+    """Return the weights in a training's checkpoint, in a compact one, or in one that `nas import-ofa` wrote.
 
     Raises:
         TrilobitError: missing, a folder, damaged, holding anything but tensors and plain values, or of
@@ -126,13 +126,13 @@ def load_weights(path: Path) -> Weights:
 
 
 def architecture(tensors: Mapping[str, Tensor]) -> str:
-    """Identity of what the weights fit into: a hash of the tensors' names and shapes."""
+    """Return the identity of what the weights fit into: a hash of the tensors' names and shapes."""
     shapes = sorted((name, tuple(tensor.shape)) for name, tensor in tensors.items())
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16]
 
 
 def content_hash(path: Path) -> str:
-    """Identity of a file, wherever it is.
+    """Return the identity of a file, wherever it is.
 
     Raises:
         TrilobitError: there is none, or it is a folder.
@@ -178,7 +178,7 @@ def _read(path: Path, *schemas: str, remedy: str) -> State:
 
 
 def _check_sums(path: Path) -> None:
-    """Torch writes a checksum of every tensor, but does not look at it when reading.
+    """Check the sums that torch writes of every tensor, but does not look at it when reading.
 
     Raises:
         zipfile.BadZipFile: a checksum is wrong, or the file is no archive at all.

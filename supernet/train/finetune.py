@@ -97,7 +97,9 @@ class Student:
         return self.workload.in_shape[1]
 
     def logits(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) of any size -> (n, classes), rounded as the policy says, batch norm by the batch."""
+        """Return (n, outputs) for inputs (n, c, h, w) of any size, rounded as the policy says, batch norm by
+        the batch.
+        """
         return forward(self.subnet, self.quantizers, self.workload, self.task.sized(images, self.resolution))
 
 
@@ -125,7 +127,9 @@ class Classroom:
         return self.config.epochs * self.batches.steps_per_epoch
 
     def student(self, candidate: Candidate) -> Student:
-        """The candidate with copies of the supernet's weights, and with its learned scales or new ones."""
+        """Return the candidate with copies of the supernet's weights, and with its learned scales or new
+        ones.
+        """
         subnet = self.family.extract(self.net, candidate)
         workload = lower(self.family.workload(candidate))
         if self.learned is not None:
@@ -146,7 +150,7 @@ def open_classroom(
     learned: LearnedQuantizers | None = None,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> Classroom:
-    """Everything that fine-tuning needs, the teacher included.
+    """Return everything that fine-tuning needs, the teacher included.
 
     Args:
         recipe: how images are changed and labels smoothed, batch size and device: as in the training before.
@@ -159,7 +163,7 @@ def open_classroom(
 
 
 def structure_of(workload: Workload) -> Structure:
-    """What has scales in one network."""
+    """Return what has scales in one network."""
     work = lower(workload)
     weights = {
         name: layer
@@ -207,7 +211,7 @@ def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress
 
 
 def steps_left(room: Classroom, student: Student, path: Path) -> int:
-    """Of fine-tuning a student that is as `Classroom.student` gives it.
+    """Return the steps that are left of fine-tuning a student that is as `Classroom.student` gives it.
 
     Raises:
         TrilobitError: the checkpoint in `path` is damaged, or of another space.
@@ -217,7 +221,9 @@ def steps_left(room: Classroom, student: Student, path: Path) -> int:
 
 
 def tuned_network(room: Classroom, student: Student) -> Network:
-    """The student as it is exported: batch norm recalibrated on unchanged training images and folded."""
+    """Return the student as it is exported: batch norm recalibrated on unchanged training images and
+    folded.
+    """
     student.subnet.to("cpu").eval()
     images = _unchanged(room.batches, NORM_IMAGES, student.resolution)
     batches = torch.split(images, NORM_BATCH)
@@ -225,7 +231,9 @@ def tuned_network(room: Classroom, student: Student) -> Network:
 
 
 def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
-    """Of fine-tuning this network here, from a few steps of a throw-away copy."""
+    """Return the seconds of a step of fine-tuning this network here, from a few steps of a throw-away
+    copy.
+    """
     student = room.student(candidate)
     student.subnet.to(room.batches.device)
     student.quantizers.to(room.batches.device)
@@ -239,14 +247,14 @@ def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
 
 
 def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
-    """Some images (n, c, r, r) of the training part, not augmented, on the CPU."""
+    """Return some images (n, c, r, r) of the training part, not augmented, on the CPU."""
     part = batches.task.train
     rows = open_stream(batches.seed, Stream.FINETUNED_NORM).permutation(len(part))[:count]
     return batches.task.inputs(part[rows], resolution)
 
 
 def _identity(room: Classroom, student: Student) -> dict[str, Any]:
-    """What decides the result: also the weights and scales that it begins with, and the teacher's."""
+    """Return what decides the result: also the weights and scales that it begins with, and the teacher's."""
     digest = hashlib.sha256()
     for module in (student.subnet, student.quantizers, room.teacher.network):
         for tensor in module.state_dict().values():
@@ -266,13 +274,15 @@ def _identity(room: Classroom, student: Student) -> dict[str, Any]:
 
 
 def _matching(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint in `path`; None where something that decides the result has changed since."""
+    """Return the checkpoint in `path`; None where something that decides the result has changed since."""
     state = load_checkpoint(path, fingerprint=identity["space"])
     return state if all(state.get(name) == value for name, value in identity.items()) else None
 
 
 def _optimiser(config: FineTuning, student: Student) -> tuple[list[nn.Parameter], torch.optim.Optimizer]:
-    """Weights decay where they have more than one dimension; vectors and scales do not."""
+    """Return the optimiser; weights decay where they have more than one dimension; vectors and scales do
+    not.
+    """
     weights, scales = list(student.subnet.parameters()), list(student.quantizers.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in weights if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -288,7 +298,7 @@ def _step(
     parameters: list[nn.Parameter],
     step: int,
 ) -> float:
-    """One optimiser step; gives its loss."""
+    """Take one optimiser step; returns its loss."""
     config, smoothing, task = room.config, room.batches.config.smoothing, room.batches.task
     for group in optimiser.param_groups:
         group["lr"] = config.learning_rate * warmed_cosine(step, room.steps, config.warmup)

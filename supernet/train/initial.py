@@ -45,7 +45,7 @@ class Start:
 
 
 def weights_path(init: str) -> Path:
-    """The file that `train.init` names: a path, or `shipped:NAME`.
+    """Return the file that `train.init` names: a path, or `shipped:NAME`.
 
     Raises:
         TrilobitError: nothing of that name is shipped.
@@ -54,8 +54,8 @@ def weights_path(init: str) -> Path:
 
 
 def identity(init: str) -> str | None:
-    """What of `train.init` decides the weights: `none`, or the file's content, wherever it is; None where the
-    file is gone.
+    """Return what of `train.init` decides the weights: `none`, or the file's content, wherever it is; None
+    where the file is gone.
     """
     if init == NONE:
         return NONE
@@ -110,7 +110,7 @@ def _classifier(net: nn.Module) -> tuple[str, ...]:
 def _other_classes(
     net: nn.Module, found: Mapping[str, Tensor], weights: Weights, classes: Sequence[str]
 ) -> bool:
-    """Whether the classifier is the only thing that could not know this data: other names, or another
+    """Return whether the classifier is the only thing that could not know this data: other names, or another
     number of them.
     """
     if weights.classes and weights.classes != tuple(classes):

@@ -94,7 +94,7 @@ class Training:
         return self.config.epochs * self.batches.steps_per_epoch
 
     def state(self) -> dict[str, Any]:
-        """What it takes to go on exactly here."""
+        """Return what it takes to go on exactly here."""
         state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
         if self.ema is not None:
             state["ema"] = self.ema.state_dict()
@@ -187,7 +187,8 @@ def start(
     world: World = ALONE,
     resumes: bool = False,
 ) -> Training:
-    """A training whose network has its first weights; `resumes` says that those of a checkpoint follow.
+    """Return a training whose network has its first weights; `resumes` says that those of a checkpoint
+    follow.
 
     Raises:
         TrilobitError: `config.init` is no checkpoint, or of another architecture; or without epochs, of other
@@ -208,7 +209,7 @@ def start(
 
 
 def load_supernet(family: Family, path: Path) -> nn.Module:
-    """The trained supernet in evaluation mode, with the averaged weights where there are any.
+    """Return the trained supernet in evaluation mode, with the averaged weights where there are any.
 
     Raises:
         TrilobitError: the checkpoint is missing, damaged, of another space, or its training is not finished.
@@ -225,7 +226,9 @@ def load_supernet(family: Family, path: Path) -> nn.Module:
 
 
 def _identity(training: Training) -> dict[str, Any]:
-    """What decides the result. How forwards are divided between processes does not, nor where files are."""
+    """Return what decides the result. How forwards are divided between processes does not, nor where files
+    are.
+    """
     config = {name: value for name, value in asdict(training.config).items() if name not in HOST_ONLY}
     config["init"] = init_identity(training.config.init)
     config["teacher"] = teacher_identity(training.config.teacher)
@@ -235,12 +238,14 @@ def _identity(training: Training) -> dict[str, Any]:
 
 
 def _number(identity: Mapping[str, Any]) -> int:
-    """52 bits that differ where the identity does."""
+    """Return 52 bits that differ where the identity does."""
     return int(hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:13], 16)
 
 
 def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[str, Any]:
-    """The state to go on from; settings that an older checkpoint does not know had their defaults then."""
+    """Return the state to go on from; settings that an older checkpoint does not know had their defaults
+    then.
+    """
     state = load_checkpoint(path, fingerprint=identity["space"])
     defaults = {name: value for name, value in asdict(TrainConfig()).items() if name not in HOST_ONLY}
     before = {name: value for name, value in state.get("config", {}).items() if name not in HOST_ONLY}
@@ -259,7 +264,7 @@ def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[st
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Of two configurations, in brackets; nothing where there are none."""
+    """Return what differs between two configurations, in brackets; nothing where there are none."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     shown = {"accumulate": "accumulate x processes"}
     listed = [f"{shown.get(name, name)} {before.get(name)!r}, not {now.get(name)!r}" for name in names]
@@ -267,7 +272,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Weight decay only where there are more than one dimension: not on biases and batch norm."""
+    """Return the optimiser, with weight decay only where there are more than one dimension: not on biases
+    and batch norm.
+    """
     weights = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -280,7 +287,9 @@ def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 
 def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[float, bool]:
-    """One optimiser step; gives the loss of the largest subnet, and whether to stop after this step."""
+    """Take one optimiser step; returns the loss of the largest subnet, and whether to stop after this
+    step.
+    """
     config, batches, optimiser, scaler = (
         training.config,
         training.batches,
@@ -327,7 +336,9 @@ def _backward(training: Training, archs: list[Any], images: Tensor, targets: Ten
 
 
 def _watched(training: Training, step: int) -> dict[str, float]:
-    """Accuracies after `step` steps, where it is time to look: the averaged weights' where there are any."""
+    """Return the accuracies after `step` steps, where it is time to look: the averaged weights' where there
+    are any.
+    """
     every = training.config.evaluate_every * training.batches.steps_per_epoch
     if not every or not training.world.writes or (step % every and step < training.steps):
         return {}

@@ -17,7 +17,7 @@ from supernet.train.world import launched_world as launched_world
 
 
 def current_world() -> World:
-    """The processes that this one has joined; itself alone otherwise."""
+    """Return the processes that this one has joined; itself alone otherwise."""
     if not dist.is_initialized():
         return World()
     rank = dist.get_rank()
@@ -47,7 +47,9 @@ def joined_world() -> Iterator[World]:
 
 @contextmanager
 def first_alone(world: World) -> Iterator[None]:
-    """The first process runs the block before all others do: what it leaves in a cache is there for them."""
+    """Run the block in the first process before all others do: what it leaves in a cache is there for
+    them.
+    """
     if not world.writes:
         meet(world)
     yield
@@ -67,7 +69,7 @@ def meet(world: World) -> None:
 
 
 def check_same(world: World, what: str, number: int) -> None:
-    """That every process has the same `number`, of at most 53 bits.
+    """Check that every process has the same `number`, of at most 53 bits.
 
     Raises:
         TrilobitError: one has another.
@@ -123,5 +125,5 @@ def _others_needed(world: World) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence, without the place in the source that gloo puts before it."""
+    """Return the first sentence, without the place in the source that gloo puts before it."""
     return re.sub(r"^\[\S+\]\s*", "", str(error)).split(". ")[0].partition("\n")[0]

@@ -20,18 +20,18 @@ class Placement:
     dtype: torch.dtype | None = None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around forward passes."""
+        """Return the context of forward passes."""
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps small gradients of fp16 from becoming 0; does nothing for other types."""
+        """Return what keeps small gradients of fp16 from becoming 0; does nothing for other types."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
 def choose_placement(config: TrainConfig, world: World) -> Placement:
-    """What `config.device` and `config.amp` mean on this machine.
+    """Return what `config.device` and `config.amp` mean on this machine.
 
     Raises:
         TrilobitError: there is no such device, or more processes than GPUs.

@@ -74,7 +74,7 @@ class Policies:
         return float(np.mean(widths)) if widths else float(self.base_bits)
 
     def uniform(self, genome: Genomes, bits: int, *, rng: np.random.Generator) -> Genomes:
-        """`genome` (g,) with every choice at `bits`, or as near as it has."""
+        """Return `genome` (g,) with every choice at `bits`, or as near as it has."""
         result = self._integer(genome)
         for choice in self.choices:
             off = np.abs(np.array(choice.bits) - bits)
@@ -82,7 +82,7 @@ class Policies:
         return result
 
     def switched(self, genome: Genomes, traces: Mapping[str, float], *, rng: np.random.Generator) -> Genomes:
-        """`genome` (g,) with widths drawn by HASB."""
+        """Return `genome` (g,) with widths drawn by HASB."""
         result, means = self._integer(genome), self._means(traces)
         average = np.mean(means) if len(means) else 0.0
         for choice, mean in zip(self.choices, means, strict=True):
@@ -93,8 +93,8 @@ class Policies:
     def allocated(
         self, genome: Genomes, sensitivities: Mapping[int, Mapping[str, float]], average: float
     ) -> Genomes:
-        """`genome` (g,) with the widths of weights of this average, or as near as there is, that the layers
-        mind least; other choices at their widest.
+        """Return `genome` (g,) with the widths of weights of this average, or as near as there is, that the
+        layers mind least; other choices at their widest.
 
         Args:
             sensitivities: by width and layer, see `supernet.sensitivity.hessian`.
@@ -117,7 +117,7 @@ class Policies:
         return result
 
     def _integer(self, genome: Genomes) -> Genomes:
-        """The architecture of `genome` with the policy of `base`, which keeps every choice alive."""
+        """Return the architecture of `genome` with the policy of `base`, which keeps every choice alive."""
         result = np.array(genome)
         result[list(self.columns)] = self.base[list(self.columns)]
         return result
@@ -127,7 +127,7 @@ class Policies:
 
 
 def switching_probabilities(bits: Sequence[int], *, sensitive: bool) -> NDArray[np.float64]:
-    """(k,) how often a layer takes each of these widths.
+    """Return (k,) how often a layer takes each of these widths.
 
     >>> switching_probabilities((2, 4, 6, 8), sensitive=True)
     array([0.1, 0.2, 0.3, 0.4])
@@ -137,7 +137,7 @@ def switching_probabilities(bits: Sequence[int], *, sensitive: bool) -> NDArray[
 
 
 def nearest_total(widths: Sequence[Sequence[int]], average: float) -> int:
-    """Of the sums that one width per layer can have, the one nearest to that of this average."""
+    """Return, of the sums that one width per layer can have, the one nearest to that of this average."""
     reachable = {0}
     for options in widths:
         reachable = {total + width for total in reachable for width in options}
@@ -145,7 +145,7 @@ def nearest_total(widths: Sequence[Sequence[int]], average: float) -> int:
 
 
 def find_policies(family: Family) -> Policies:
-    """The choices that set number formats, found by trying each option on the largest network.
+    """Return the choices that set number formats, found by trying each option on the largest network.
 
     Raises:
         TrilobitError: the space has no integer formats.
@@ -162,8 +162,8 @@ def find_policies(family: Family) -> Policies:
 
 
 def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None:
-    """What a choice sets, by the layers' formats with each of its options; None where it sets nothing, or
-    leaves one integer format only."""
+    """Return what a choice sets, by the layers' formats with each of its options; None where it sets
+    nothing, or leaves one integer format only."""
     genes = [gene for gene, formats in enumerate(tried) if _moves_to_integers(formats, tried)]
     for weights in (True, False):
         pairs = [{name: _format(layer, weights=weights) for name, layer in tried[g].items()} for g in genes]
@@ -175,7 +175,7 @@ def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None
 
 
 def _moves_to_integers(formats: Formats, tried: Sequence[Formats]) -> bool:
-    """Whether no layer that the choice sets computes in floating point with this option."""
+    """Return whether no layer that the choice sets computes in floating point with this option."""
     moved = [name for name in formats if len({_key(each[name]) for each in tried}) > 1]
     return all(load_format(formats[name].weight_format).weight.needs_scale for name in moved)
 

@@ -76,7 +76,7 @@ class _Phase:
 
 
 def phase_steps(task: Task, config: QuantizedPhase) -> int:
-    """Batches of the whole phase."""
+    """Return the batches of the whole phase."""
     return max(1, round(config.epochs * max(1, len(task.train) // config.batch_size)))
 
 
@@ -137,7 +137,7 @@ def train_quantized(
 def load_quantized(
     family: Family, path: Path, sums: IntegerSums = IntegerSums.EXACT
 ) -> tuple[nn.Module, LearnedQuantizers]:
-    """The supernet after its quantized phase, in evaluation mode, and its learned scales.
+    """Return the supernet after its quantized phase, in evaluation mode, and its learned scales.
 
     Args:
         sums: of the device that networks are rounded for.
@@ -169,8 +169,8 @@ def first_quantizers(
     seed: int,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> LearnedQuantizers:
-    """Scales before any training: of weights by LSQ+'s rule, of tensors from so many images of the training
-    part, at the largest and the smallest architecture.
+    """Return the scales before any training: of weights by LSQ+'s rule, of tensors from so many images of
+    the training part, at the largest and the smallest architecture.
     """
     part, device = task.train, next(net.parameters()).device
     rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part))[:images]
@@ -182,7 +182,8 @@ def first_quantizers(
 
 
 def scale_learning_rate(peak: float, bits: int, gradients: list[Tensor]) -> float:
-    """ALRS: the learning rate of scales for a loss at `bits`, smaller for low widths and for large gradients.
+    """Return by ALRS the learning rate of scales for a loss at `bits`, smaller for low widths and for large
+    gradients.
 
     peak * eta * max(0, 1 - mean over scales of min(max|clip(g)|, 1)), eta being 10^(-d/2) for an even
     difference d to 8 bits and 5 * 10^(-(d+1)/2) for an odd one. The paper's bracket, peak - mean, is negative
@@ -200,7 +201,7 @@ def scale_learning_rate(peak: float, bits: int, gradients: list[Tensor]) -> floa
 
 
 def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
-    """One batch: the teacher, then each width and the mixed networks; gives the teacher's loss."""
+    """Train on one batch: the teacher, then each width and the mixed networks; gives the teacher's loss."""
     config, family, seed = phase.config, phase.family, phase.batches.seed
     factor = warmed_cosine(step, phase.steps, config.warmup)
     for group in phase.weights.param_groups:
@@ -231,7 +232,7 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
 
 
 def _in_fp32(phase: _Phase, images: Tensor, teacher: Tensor, rng: np.random.Generator) -> None:
-    """A random architecture in fp32: the small networks must not forget."""
+    """Train a random architecture in fp32: the small networks must not forget."""
     family = phase.family
     arch = family.arch(_candidate(family, family.space().sample(1, rng=rng)[0]))
     task = phase.batches.task
@@ -242,8 +243,8 @@ def _in_fp32(phase: _Phase, images: Tensor, teacher: Tensor, rng: np.random.Gene
 def _step_genomes(
     phase: _Phase, step: int, traces: Mapping[str, float], rng: np.random.Generator
 ) -> Iterator[Genomes]:
-    """One network of each width, whose architecture is the largest, the smallest or a random one in turn, and
-    the networks of mixed widths: drawn by HASB and, every other step, by the integer program.
+    """Yield one network of each width, whose architecture is the largest, the smallest or a random one in
+    turn, and the networks of mixed widths: drawn by HASB and, every other step, by the integer program.
     """
     policies, space = phase.policies, phase.family.space()
     smallest = np.zeros(len(space.choices), np.int16)
@@ -260,7 +261,7 @@ def _step_genomes(
 
 
 def _sensitivities(phase: _Phase, traces: Mapping[str, float]) -> dict[int, dict[str, float]]:
-    """By width and layer: mean eigenvalue of the Hessian times the squared rounding error (HAWQ-V3,
+    """Return by width and layer: mean eigenvalue of the Hessian times the squared rounding error (HAWQ-V3,
     arXiv:2011.10680): unlike the paper's objective it falls with the width.
     """
     layers = phase.quantizers.structure.weights
@@ -290,7 +291,7 @@ def _apply(phase: _Phase, loss: Tensor, *, bits: float, factor: float) -> None:
 
 
 def _traces(phase: _Phase) -> dict[str, float]:
-    """On one batch of unchanged images."""
+    """Return traces of the Hessian by layer, on one batch of unchanged images."""
     task, base = phase.batches.task, _candidate(phase.family, phase.policies.base)
     rows = open_stream(phase.batches.seed, Stream.HESSIAN).permutation(len(task.train))
     rows = rows[: phase.config.batch_size]
@@ -312,7 +313,7 @@ def _candidate(family: Family, genome: Genomes) -> Candidate:
 def _optimisers(
     net: nn.Module, quantizers: LearnedQuantizers, config: QuantizedPhase
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Of the weights, which decay, and of the scales, which do not."""
+    """Return the optimisers of the weights, which decay, and of the scales, which do not."""
     matrices = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
@@ -326,7 +327,7 @@ def _optimisers(
 def _identity(
     family: Family, net: nn.Module, task: Task, config: QuantizedPhase, recipe: TrainConfig, seed: int
 ) -> dict[str, Any]:
-    """What decides the result: also the weights that it begins with."""
+    """Return what decides the result: also the weights that it begins with."""
     digest = hashlib.sha256()
     for tensor in net.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -13,7 +13,7 @@ ALONE = 0.4  # share of the steps that train the largest subnet only, before any
 
 
 def sandwich(family: Family, n_random: int, *, rng: np.random.Generator) -> list[Any]:
-    """Architectures of one step: the largest, `n_random` random ones, the smallest.
+    """Return the architectures of one step: the largest, `n_random` random ones, the smallest.
 
     The two ends bound all others' error (Yu & Huang 2019, arXiv:1903.05134, section 3.1).
     """
@@ -27,8 +27,8 @@ def sandwich(family: Family, n_random: int, *, rng: np.random.Generator) -> list
 
 
 def shrinking(family: Family, n_random: int, done: float, *, rng: np.random.Generator) -> list[Any]:
-    """Architectures of the step at `done` (in 0..1) of training: the largest, and random ones of what is
-    elastic by then.
+    """Return the architectures of the step at `done` (in 0..1) of training: the largest, and random ones of
+    what is elastic by then.
 
     Progressive shrinking (Cai et al. 2020, arXiv:1908.09791, section 3.3): the largest network alone for the
     first part of the training, then kernels become elastic, then depths too, then expansions and widths. The
@@ -59,7 +59,7 @@ def closed_dimensions(space: SearchSpace, done: float) -> tuple[str, ...]:
 def step_archs(
     family: Family, schedule: str, n_random: int, done: float, *, rng: np.random.Generator
 ) -> list[Any]:
-    """Architectures of one step by the schedule's name; the first is always the largest."""
+    """Return the architectures of one step by the schedule's name; the first is always the largest."""
     if schedule == "largest":
         return [family.arch(family.corners()["largest/fp32"])]
     if schedule == "shrinking":

@@ -4,8 +4,8 @@ import math
 
 
 def warmed_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor of the peak learning rate at `step` of `steps`: linear warm-up for the share `warmup` of them,
-    then half a cosine.
+    """Return the factor of the peak learning rate at `step` of `steps`: linear warm-up for the share
+    `warmup` of them, then half a cosine.
     """
     rising = max(1, round(warmup * steps))
     if step < rising:

@@ -30,13 +30,13 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, classes)."""
+        """Return (n, outputs) for inputs (n, c, h, w) of any size."""
         logits: Tensor = self.network(self.task.sized(images, self.resolution))
         return logits.float()
 
 
 def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:
-    """The largest network of the checkpoint that `name` names, see `train.teacher`.
+    """Return the largest network of the checkpoint that `name` names, see `train.teacher`.
 
     Raises:
         TrilobitError: no such checkpoint, or one of another architecture, of other classes, or unfinished.
@@ -53,7 +53,7 @@ def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:
 
 
 def largest_network(net: nn.Module, family: Family, batches: Batches) -> Teacher:
-    """The largest network of a trained supernet, in fp32."""
+    """Return the largest network of a trained supernet, in fp32."""
     candidate = next(one for name, one in family.corners().items() if name.startswith("largest/"))
     network, resolution = family.extract(net, candidate), family.resolution(candidate)
     task = batches.task
@@ -64,7 +64,7 @@ def largest_network(net: nn.Module, family: Family, batches: Batches) -> Teacher
 
 
 def teacher_identity(name: str) -> str:
-    """What of `train.teacher` decides the result: the file's content, wherever it is.
+    """Return what of `train.teacher` decides the result: the file's content, wherever it is.
 
     Raises:
         TrilobitError: no such checkpoint.

@@ -29,7 +29,7 @@ class World:
 
 
 def launched_world() -> World:
-    """What torchrun says in the environment; one process without it.
+    """Return what torchrun says in the environment; one process without it.
 
     Raises:
         TrilobitError: half of it is missing.

@@ -12,7 +12,7 @@ FOLDER = Path(str(files("supernet.zoo")))
 
 
 def shipped(name: str) -> Path:
-    """The checkpoint that is shipped as `name`.
+    """Return the checkpoint that is shipped as `name`.
 
     Raises:
         TrilobitError: there is none.
@@ -23,5 +23,5 @@ def shipped(name: str) -> Path:
 
 
 def is_shipped(name: str) -> bool:
-    """Whether a checkpoint of this name is shipped, and there."""
+    """Return whether a checkpoint of this name is shipped, and there."""
     return name in ZOO and shipped(name).is_file()

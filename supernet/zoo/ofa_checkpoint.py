@@ -62,7 +62,7 @@ class Fit:
         return not (self.missing or self.unexpected or self.reshaped)
 
     def lines(self) -> list[str]:
-        """What fitted and what did not, to be read; of each kind of misfit the first `LISTED`."""
+        """Return what fitted and what did not, to be read; of each kind of misfit the first `LISTED`."""
         reshaped = [
             f"{name} is {_shape(found)} in the file, {_shape(wanted)} in the space"
             for name, (found, wanted) in self.reshaped.items()
@@ -96,7 +96,8 @@ class Imported:
 def import_original(
     path: Path, *, space: str | None = None, formats: tuple[str, ...] | None = None
 ) -> Fit | Imported:
-    """The checkpoint in `path` as a supernet of `space`; where that is None, of the space that it fits best.
+    """Return the checkpoint in `path` as a supernet of `space`; where that is None, of the space that it
+    fits best.
 
     Args:
         formats: number formats of the space, as in `load_family`.
@@ -120,7 +121,7 @@ def import_original(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The file's tensors by name, in one spelling.
+    """Return the file's tensors by name, in one spelling.
 
     Raises:
         TrilobitError: it is missing, damaged, holds anything but tensors and plain values, or a number that
@@ -141,7 +142,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read(path: Path) -> object:
-    """Whatever is in the file, unless that would take running code in it."""
+    """Return whatever is in the file, unless that would take running code in it."""
     try:
         if zipfile.is_zipfile(path):  # torch writes checksums, but does not look at them
             with zipfile.ZipFile(path) as archive:
@@ -161,8 +162,8 @@ def _read(path: Path) -> object:
 
 
 def plain_name(name: str) -> str:
-    """One spelling of what the published files call a tensor: wrappers that only some versions of the code
-    had are left out.
+    """Return one spelling of what the published files call a tensor: wrappers that only some versions of the
+    code had are left out.
 
     >>> plain_name("module.blocks.1.mobile_inverted_conv.point_linear.bn.bn.bias")
     'blocks.1.conv.point_linear.bn.bias'
@@ -176,7 +177,7 @@ def plain_name(name: str) -> str:
 def _match(
     space: str, tensors: Mapping[str, Tensor], formats: tuple[str, ...] | None
 ) -> tuple[Family, Fit, dict[str, Tensor]]:
-    """The space with the file's number of classes, how far the file fits, and the tensors that do."""
+    """Return the space with the file's number of classes, how far the file fits, and the tensors that do."""
     rename: Callable[[str], str | None] = resolve_name(ORIGINAL_NAMES[space])
     named = {name: rename(name) for name in tensors}
     renamed = {ours: tensors[theirs] for theirs, ours in named.items() if ours is not None}

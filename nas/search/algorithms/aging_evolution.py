@@ -54,7 +54,7 @@ class AgingEvolution(SamplingSearcher):
             self._most = np.vstack((good, *_known(self._most))).max(axis=0, keepdims=True)
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
-        """`n` canonical genomes, not necessarily new."""
+        """Return `n` canonical genomes, not necessarily new."""
         if self._alive is None:
             return self._space.sample(n, rng=rng)
         mothers, fathers = (self._winners(self._alive, n, rng) for _ in range(2))
@@ -63,7 +63,7 @@ class AgingEvolution(SamplingSearcher):
         return np.where(rng.random((n, 1)) < CROSSED, crossed, mutated)
 
     def _winners(self, alive: Points, n: int, rng: np.random.Generator) -> Genomes:
-        """(n, g) of a tournament each."""
+        """Return (n, g) of a tournament each."""
         entrants = rng.integers(len(alive), size=(n, TOURNAMENT))
         weights = rng.dirichlet(np.ones(alive.objectives.shape[1]), size=n)[:, None]
         weighted = weights * self._scaled(alive.objectives)[entrants]  # (n, TOURNAMENT, m)
@@ -73,7 +73,7 @@ class AgingEvolution(SamplingSearcher):
         return alive.genomes[entrants[np.arange(n), best]]
 
     def _scaled(self, objectives: Matrix) -> Matrix:
-        """(n, m) objectives from 0 to 1 between the least and the most of feasible networks."""
+        """Return (n, m) objectives from 0 to 1 between the least and the most of feasible networks."""
         if self._least is None or self._most is None:
             return np.zeros_like(objectives)
         extent = self._most - self._least

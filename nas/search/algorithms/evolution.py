@@ -3,9 +3,9 @@
 NSGA-II's selection (Deb et al. 2002, doi:10.1109/4235.996017), with an archive of everything non-dominated
 that breeds too; mostly steps of one or two genes, so that children of archived parents are a local search
 around the front; crossover of neighbouring genes, which are blocks and stages that fit each other; a
-population of many skeletons (depths, mostly), since a better one is worse at first, until the rest fits it;
-and a first generation spread from the smallest to the largest network. Limits on costs that are known in
-advance are met by repair (`nas.search.repair`), not by rejection.
+population of many macro-architectures (depths, mostly), since a better one is worse at first, until the rest
+fits it; and a first generation spread from the smallest to the largest network. Limits on costs that are
+known in advance are met by repair (`nas.search.repair`), not by rejection.
 """
 
 from functools import cache
@@ -23,7 +23,8 @@ from supernet.space.space import Genomes, SearchSpace
 # hypervolume after 2,000, 10,000 and 20,000 evaluations and by top-1 within a limit, 3 to 8 seeds each
 POPULATION = 50, 400  # at first, and at most
 GROWTH = 0.05  # of all networks told is the population in between
-ALIKE = 8  # of one skeleton, which is the genes that decide which others are alive, before others follow
+# networks of one macro-architecture, the genes that decide which others are active, before others follow
+NICHE_CAPACITY = 8
 ELITE = 0.15  # share of parents from the archive; the others are from the population
 CROSSED = 0.4  # share of children that have two parents
 IMMIGRANTS = 0.02  # share of children that have none
@@ -59,8 +60,8 @@ class Evolution(SamplingSearcher):
         self._population = self._survivors(in_order(everyone, constrained_rank(everyone)))
 
     def _survivors(self, ordered: Points) -> Points:
-        """The first rows, as many as the population has; those after the first `ALIKE` of a skeleton come
-        last.
+        """Return the first rows, as many as the population has; those after the first `NICHE_CAPACITY` of a
+        macro-architecture come last.
         """
         _, niche = np.unique(self._space.skeleton(ordered.genomes), return_inverse=True)
         by_niche = np.argsort(niche, kind="stable")
@@ -68,10 +69,10 @@ class Evolution(SamplingSearcher):
         place = np.empty(len(niche), np.int64)
         place[by_niche] = np.arange(len(niche)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         size = int(np.clip(GROWTH * self._told, *POPULATION))
-        return ordered[np.argsort(place >= ALIKE, kind="stable")[:size]]
+        return ordered[np.argsort(place >= NICHE_CAPACITY, kind="stable")[:size]]
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
-        """About `n` canonical genomes, not necessarily new."""
+        """Return about `n` canonical genomes, not necessarily new."""
         if self._population is None or self._archive is None or not len(self._population):
             return tilted_sample(self._space, n, rng=rng)
         immigrants = rng.binomial(n, IMMIGRANTS)
@@ -85,7 +86,7 @@ class Evolution(SamplingSearcher):
         return rows.take(rng.permutation(n), axis=0)  # only the first of them may be needed
 
     def _parents(self, n: int, rng: np.random.Generator) -> Genomes:
-        """(n, g) winners of tournaments within the archive or within the population."""
+        """Return (n, g) winners of tournaments within the archive or within the population."""
         assert self._population is not None
         assert self._archive is not None
         parents = np.concatenate((self._archive.genomes, self._population.genomes))
@@ -96,7 +97,8 @@ class Evolution(SamplingSearcher):
 
 
 def tilted_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
-    """(n, g) canonical genomes, spread from all-first to all-last options; the first two rows are those two.
+    """Return (n, g) canonical genomes, spread from all-first to all-last options; the first two rows are
+    those two.
 
     Uniform genes would make networks of average size only, being a sum of many. Options are in order, so
     each row leans towards one end by a tilt of its own.
@@ -109,7 +111,8 @@ def tilted_sample(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Ge
 def two_point_crossover(
     space: SearchSpace, mothers: Genomes, fathers: Genomes, *, rng: np.random.Generator
 ) -> Genomes:
-    """(n, g) two-point crossover: a run of neighbouring genes from the father, the others from the mother.
+    """Return (n, g) two-point crossover: a run of neighbouring genes from the father, the others from the
+    mother.
 
     Choices are in the order of the network, so what works together mostly stays together.
     """
@@ -122,15 +125,15 @@ def two_point_crossover(
 
 @cache
 def _prefixes(genes: int) -> Genomes:
-    """(genes + 1, genes) masks: row k has all bits of the first k genes."""
+    """Return (genes + 1, genes) masks: row k has all bits of the first k genes."""
     return -np.tri(genes + 1, genes, -1, np.int16)
 
 
 def mutate(
     space: SearchSpace, genomes: Genomes, counts: NDArray[np.int64], *, rng: np.random.Generator
 ) -> Genomes:
-    """`genomes` (n, g) with `counts` (n,) living genes of each row set to another option; fewer where the
-    same one is drawn twice.
+    """Return `genomes` (n, g) with `counts` (n,) living genes of each row set to another option; fewer where
+    the same one is drawn twice.
 
     `SearchSpace.mutate` draws a number for every gene; this one draws only for those that change.
     """
@@ -151,7 +154,9 @@ def mutate(
 
 
 def tournament(points: int | NDArray[np.int64], n: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) rows that came before another random row, of `points` rows (one number, or one each) in order."""
+    """Return (n,) rows that came before another random row, of `points` rows (one number, or one each) in
+    order.
+    """
     winners: NDArray[np.int64] = (rng.random((2, n)).min(axis=0) * points).astype(np.int64)
     return winners
 

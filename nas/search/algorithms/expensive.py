@@ -61,8 +61,8 @@ class Shortlist:
         self._posterior = Posterior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
 
     def evaluate(self, genomes: Genomes) -> tuple[Matrix, NDArray[np.float64]]:
-        """Optimistic objectives (n, m), `KAPPA` deviations better than predicted, and violation (n,): what
-        the search goes by.
+        """Return the optimistic objectives (n, m), `KAPPA` deviations better than predicted, and violation
+        (n,): what the search goes by.
         """
         posterior = self._predict(genomes)
         optimistic = Points(genomes, posterior.mean - KAPPA * posterior.std, posterior.violation)
@@ -82,7 +82,7 @@ class Shortlist:
         self._optimistic, self._posterior = points[best], posterior[best]
 
     def choose(self, known: Genomes, front: Matrix, reference: NDArray[np.float64], k: int) -> Genomes:
-        """Up to `k` networks to evaluate, in order of what they are expected to add.
+        """Return up to `k` networks to evaluate, in order of what they are expected to add.
 
         Args:
             known: (n, g) networks that are evaluated already.
@@ -108,7 +108,7 @@ def search_expensive(
     reference: Sequence[float],
     seed: int,
 ) -> Points:
-    """Up to `budget` evaluated networks, in the order of their evaluation.
+    """Search: return up to `budget` evaluated networks, in the order of their evaluation.
 
     The first `FIRST` are spread from the smallest to the largest; then `batch` at a time are chosen, and
     later 5 % of those known.

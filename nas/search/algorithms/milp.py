@@ -58,13 +58,15 @@ class Formats:
     sizes: tuple[int, ...]
 
     def genomes(self, chosen: Sequence[Chosen]) -> Genomes:
-        """(n, g) the networks of n allocations."""
+        """Return (n, g) the networks of n allocations."""
         rows = np.tile(self.genome, (len(chosen), 1))
         rows[:, self.columns] = np.array(chosen, np.int16).reshape(len(chosen), len(self.columns))
         return rows
 
     def parts(self, number: GeneSum) -> Terms:
-        """Every part of a number of the network, as the formats decide it; a constant where they do not."""
+        """Return every part of a number of the network, as the formats decide it; a constant where they do
+        not.
+        """
         at = np.array(self.columns, np.int64)
         base = self.genome.astype(np.float64)
         base[at] = 0
@@ -82,14 +84,14 @@ class Formats:
         return tuple(found)
 
     def terms(self, number: GeneSum) -> Terms:
-        """The sum of these parts, its constants as one."""
+        """Return the sum of these parts, its constants as one."""
         found = self.parts(number)
         constant = sum(float(part.values) for part in found if not part.items)
         return (*(part for part in found if part.items), Term((), np.array(constant)))
 
 
 def formats_of(space: SearchSpace, genome: Genomes) -> Formats:
-    """The formats that the architecture of `genome` (g,) may choose between."""
+    """Return the formats that the architecture of `genome` (g,) may choose between."""
     precision = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
     parents = {parent for column in precision for parent, _ in space.choices[column].active_if}
     switches = [column for column in precision if space.choices[column].name in parents]
@@ -103,9 +105,9 @@ def formats_of(space: SearchSpace, genome: Genomes) -> Formats:
 
 
 def trade_offs(problem: Problem, costs: Sequence[Terms], count: int) -> list[Chosen]:
-    """Up to `count` different allocations: the best within the limits, then the best under limits on each of
-    `costs` in turn, evenly between what the best one costs and the least there is; then, where many of these
-    are the same, the next best that differ from them in `APART` formats.
+    """Return up to `count` different allocations: the best within the limits, then the best under limits on
+    each of `costs` in turn, evenly between what the best one costs and the least there is; then, where many
+    of these are the same, the next best that differ from them in `APART` formats.
 
     Raises:
         InfeasibleError: nothing meets the limits of the problem.
@@ -134,12 +136,12 @@ def _tightened(problem: Problem, costs: Sequence[Terms], best: Chosen, levels: i
 
 
 def largest_limits(name: str, parts: Terms, bound: float) -> tuple[Limit, ...]:
-    """A limit on the largest of some parts: one on each that could exceed it."""
+    """Return a limit on the largest of some parts: one on each that could exceed it."""
     return tuple(Limit(name, (part,), upper=bound) for part in parts if part.values.max() > bound)
 
 
 def least_largest(problem: Problem, parts: Terms) -> float:
-    """The least that the largest of some parts can be, by bisection of the values that they take.
+    """Return the least that the largest of some parts can be, by bisection of the values that they take.
 
     Raises:
         InfeasibleError: the problem's own limits cannot be met.

@@ -51,7 +51,7 @@ class _OptunaSearch(SamplingSearcher):
 
     @abstractmethod
     def _make_sampler(self) -> BaseSampler:
-        """Optuna's, at its start."""
+        """Return Optuna's sampler, at its start."""
 
     def ask(self, n: int) -> Genomes:
         rows = super().ask(n)
@@ -82,12 +82,12 @@ class _OptunaSearch(SamplingSearcher):
                 self._study.tell(trial, state=TrialState.FAIL)
 
     def _begun(self, study: optuna.Study, genome: Genomes) -> Trial:
-        """A trial of a network that Optuna did not propose."""
+        """Return a trial of a network that Optuna did not propose."""
         study.enqueue_trial(dict(zip(self._genes, genome.tolist(), strict=True)))
         return study.ask(self._genes)
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
-        """`n` canonical genomes, not necessarily new."""
+        """Return `n` canonical genomes, not necessarily new."""
         if self._study is None:
             return self._space.sample(n, rng=rng)
         trials = [self._study.ask(self._genes) for _ in range(n)]
@@ -117,6 +117,6 @@ class OptunaTpe(_OptunaSearch):
 
 
 def _keys(genomes: Genomes) -> Sequence[bytes]:
-    """One per row, equal where rows are equal."""
+    """Return one key per row, equal where rows are equal."""
     keys: list[bytes] = row_keys(genomes.astype(np.int16)).tolist()
     return keys

@@ -35,7 +35,7 @@ class _PymooSearch(SamplingSearcher):
 
     @abstractmethod
     def _build(self, objectives: int) -> Any:
-        """The algorithm for so many objectives; they are known when there are the first answers."""
+        """Build the algorithm for so many objectives; they are known when there are the first answers."""
 
     def ask(self, n: int) -> Genomes:
         rng = np.random.default_rng([self._seed, self._step])
@@ -63,7 +63,7 @@ class _PymooSearch(SamplingSearcher):
         return algorithm
 
     def _children(self, n: int, rng: np.random.Generator) -> Genomes:
-        """About `n` canonical genomes, not necessarily new."""
+        """Return about `n` canonical genomes, not necessarily new."""
         algorithm = self._algorithm
         if algorithm is None or algorithm.pop is None or len(algorithm.pop) < 2:
             return self._space.sample(n, rng=rng)
@@ -121,8 +121,8 @@ class PymooRnsga2(_PymooSearch):
 
 
 def reference_directions(objectives: int) -> Matrix:
-    """(k, m) points evenly spread over the simplex, k at most `DIRECTIONS`, or m where that is more: Das &
-    Dennis 1998, doi:10.1137/S1052623496307510.
+    """Return (k, m) points evenly spread over the simplex, k at most `DIRECTIONS`, or m where that is more:
+    Das & Dennis 1998, doi:10.1137/S1052623496307510.
     """
     parts = 1
     while objectives > 1 and comb(parts + objectives, objectives - 1) <= DIRECTIONS:
@@ -132,7 +132,7 @@ def reference_directions(objectives: int) -> Matrix:
 
 
 def _operators() -> dict[str, Any]:
-    """Novelty is what `Novelty` keeps, for all generations."""
+    """Return operators that leave duplicates to `Deduplicator`, which knows all generations."""
     return {"crossover": SBX(**CROSSOVER), "mutation": PM(**MUTATION), "eliminate_duplicates": False}
 
 
