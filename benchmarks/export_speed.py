@@ -31,7 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from nas.emit.to_onnx import emit, random_network
 from nas.export.library.to_tvm import build_library, unit_numbers
 from supernet.families.family import load_family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 
 FORMATS = ("fp32", "int8", "int4")
 FASTER = {"ONNX Runtime int8": 1.25, "ONNX Runtime fp32": 2.0}
@@ -55,7 +55,7 @@ def uniform_networks(n: int) -> list[dict[str, Workload]]:
     return found
 
 
-def made_for(work: Workload, target: TvmTarget) -> Network:
+def made_for(work: Workload, target: TvmTarget) -> QuantizedGraph:
     """The network with random weights, in the codes that the target's fastest kernels take."""
     network = random_network(work, rng=np.random.default_rng(0))
     if not sums_of(target).reduced:

@@ -52,7 +52,7 @@ from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
 from nas.stages.pipeline import run_stage
 from predictors.table import distinct_layers
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Genomes, row_keys
 
 FIXED = "fixed network, int8"
@@ -199,7 +199,7 @@ def test(
     return [Tested(name, genome, *values) for (name, genome), values in zip(chosen, believed, strict=True)]
 
 
-def _labels(run: Run, network: Network, model: bytes) -> NDArray[np.int64]:
+def _labels(run: Run, network: QuantizedGraph, model: bytes) -> NDArray[np.int64]:
     """(n,) what the exported network predicts for the test part: the ONNX file, or TVM's library."""
     data = run.images
     if run.backend.describe().engine != "apache-tvm":

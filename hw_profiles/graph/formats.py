@@ -190,6 +190,12 @@ class QuantParams:
     largest: int = 255
 
 
+def accumulator_codes(bias: Grid, scale: Grid) -> NDArray[np.int32]:
+    """Return a bias (out,) as the int32 that is added to accumulators of scale s_x * s_w (out,)."""
+    codes = np.rint(bias.astype(np.float64) / scale)
+    return np.clip(codes, -(2**31), 2**31 - 1).astype(np.int32)
+
+
 FLOAT32, FLOAT16 = Float(8, 23), Float(5, 10)
 E8M0 = Float(8, 0, "none", signed=False)  # as the type of a scale: a power of two
 ELEMENTS: Mapping[str, ElementTypes] = {

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hw_profiles.graph.consumer import Consumer
+from hw_profiles.graph.formats import QuantParams, accumulator_codes
 from hw_profiles.graph.layer import FP32, INPUT, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
@@ -37,14 +38,6 @@ WEIGHT_RANGE: Mapping[str, tuple[int, int]] = {
 }
 
 
-@dataclass(frozen=True)
-class Quantization:
-    """The real value of a uint8 code is (code - zero_point) * scale."""
-
-    scale: float
-    zero_point: int
-
-
 @dataclass(frozen=True, eq=False)
 class UnitNumbers:
     """The numbers in one unit. What the unit does not have is None.
@@ -57,25 +50,45 @@ class UnitNumbers:
         bias: (out,): float32 real values, or int32 codes at scale s_x * s_w.
     """
 
-    inputs: tuple[Quantization | None, ...]
-    output: Quantization | None = None
+    inputs: tuple[QuantParams | None, ...]
+    output: QuantParams | None = None
     weight: NDArray[np.int8 | np.float32] | None = None
     scale: NDArray[np.float32] | None = None
     bias: NDArray[np.int32 | np.float32] | None = None
 
     @property
     def parameters(self) -> tuple[Array, Array, Array]:
-        """(weight, scale, bias) of a weighted unit."""
-        assert self.weight is not None
-        assert self.scale is not None
-        assert self.bias is not None
+        """(weight, scale, bias) of a weighted unit.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.weight is None or self.scale is None or self.bias is None:
+            raise ValueError("the unit has no weights")
         return self.weight, self.scale, self.bias
 
-    def input(self, position: int = 0) -> Quantization:
-        """Quantization of an integer input."""
-        found = self.inputs[position]
-        assert found is not None
-        return found
+    @property
+    def written(self) -> QuantParams:
+        """Quantization of an integer output.
+
+        Raises:
+            ValueError: the output has none.
+        """
+        return _known(self.output)
+
+    def input(self, position: int = 0) -> QuantParams:
+        """Return the quantization of an integer input.
+
+        Raises:
+            ValueError: the input has none.
+        """
+        return _known(self.inputs[position])
+
+
+def _known(params: QuantParams | None) -> QuantParams:
+    if params is None:
+        raise ValueError("a tensor of real numbers has no scale")
+    return params
 
 
 def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
@@ -119,13 +132,12 @@ def accumulator_scale(numbers: UnitNumbers) -> NDArray[np.float32]:
     return np.asarray(np.float32(numbers.input().scale) * scale, np.float32)
 
 
-def bias_codes(numbers: UnitNumbers) -> Ints:
-    """(out,) int32 bias at the accumulator's scale."""
+def unit_bias(numbers: UnitNumbers) -> Ints:
+    """Return the (out,) int32 bias at the accumulator's scale."""
     _, _, bias = numbers.parameters
     if np.issubdtype(bias.dtype, np.integer):
         return bias.astype(np.int32)
-    codes = np.rint(bias.astype(np.float64) / accumulator_scale(numbers))
-    return np.clip(codes, -(2**31), 2**31 - 1).astype(np.int32)
+    return accumulator_codes(bias, accumulator_scale(numbers))
 
 
 def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
@@ -133,8 +145,7 @@ def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
 
     (out,) each for a convolution, (2,) for the two operands of a sum, (1,) for pooling.
     """
-    assert numbers.output is not None
-    out = float(np.float32(numbers.output.scale))
+    out = float(np.float32(numbers.written.scale))
     if layer.weighted:
         return dyadic(accumulator_scale(numbers).astype(np.float64) / out)
     scales = np.array([np.float32(each.scale) for each in numbers.inputs if each is not None], np.float64)
@@ -146,8 +157,7 @@ def inverse_scale(numbers: UnitNumbers) -> np.float32:
     """What `quantize` multiplies with: 1 / scale, rounded to float32. A product takes a fifth of a quotient's
     time, and differs from it by at most one code, at ties.
     """
-    assert numbers.output is not None
-    return np.float32(np.float32(1) / np.float32(numbers.output.scale))
+    return np.float32(np.float32(1) / np.float32(numbers.written.scale))
 
 
 def run_unit(
@@ -192,9 +202,10 @@ def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     acc = _accumulate(layer, numbers, inputs[0])
     if layer.out_format == FP32:
         return np.asarray(acc.astype(np.float32) * accumulator_scale(numbers))
-    assert numbers.output is not None
-    low = numbers.output.zero_point if layer.nonlinearity == "relu" else 0
-    return np.maximum(requantize(acc, *multipliers(layer, numbers), numbers.output.zero_point), np.uint8(low))
+    low = numbers.written.zero_point if layer.nonlinearity == "relu" else 0
+    return np.maximum(
+        requantize(acc, *multipliers(layer, numbers), numbers.written.zero_point), np.uint8(low)
+    )
 
 
 def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
@@ -202,7 +213,7 @@ def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
     zero_point = numbers.input().zero_point
     windows = _windows(layer, x, zero_point).astype(np.float64) - zero_point
     weight, _, _ = numbers.parameters
-    return np.asarray(_products(layer, windows, weight.astype(np.float64)).astype(np.int32)) + bias_codes(
+    return np.asarray(_products(layer, windows, weight.astype(np.float64)).astype(np.int32)) + unit_bias(
         numbers
     )
 
@@ -211,38 +222,34 @@ def _add(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         total = inputs[0].astype(np.float32) + inputs[1].astype(np.float32)
         return np.asarray(np.maximum(total, np.float32(0)) if layer.nonlinearity == "relu" else total)
-    assert numbers.output is not None
     m, c = multipliers(layer, numbers)
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
-    low = numbers.output.zero_point if layer.nonlinearity == "relu" else 0
-    return np.asarray(np.clip(both + numbers.output.zero_point, low, CODES - 1), np.uint8)
+    low = numbers.written.zero_point if layer.nonlinearity == "relu" else 0
+    return np.asarray(np.clip(both + numbers.written.zero_point, low, CODES - 1), np.uint8)
 
 
 def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         return np.asarray(inputs[0].astype(np.float64).mean((0, 1), keepdims=True), np.float32)
-    assert numbers.output is not None
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
-    return requantize(total, *multipliers(layer, numbers), numbers.output.zero_point)
+    return requantize(total, *multipliers(layer, numbers), numbers.written.zero_point)
 
 
 def _pool_truncated(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
-    assert numbers.output is not None
     area = layer.in_shape[1] * layer.in_shape[2]
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
     hundredths = 100 * total + area  # of the mean + 0.01, times the area
     mean = np.sign(hundredths) * (np.abs(hundredths) // (100 * area))
-    ratio = float(np.float32(numbers.input().scale)) / float(np.float32(numbers.output.scale))
-    return requantize(mean, *dyadic(ratio), numbers.output.zero_point)
+    ratio = float(np.float32(numbers.input().scale)) / float(np.float32(numbers.written.scale))
+    return requantize(mean, *dyadic(ratio), numbers.written.zero_point)
 
 
 def _quantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
-    assert numbers.output is not None
     codes = np.rint(inputs[0].astype(np.float32) * inverse_scale(numbers)) + np.float32(
-        numbers.output.zero_point
+        numbers.written.zero_point
     )
     return np.asarray(np.clip(codes, 0, CODES - 1), np.uint8)
 
@@ -279,7 +286,7 @@ def weight_range(weight_format: str, sums: IntegerSums = IntegerSums.EXACT) -> t
 def random_numbers(
     layer: Layer,
     rng: np.random.Generator,
-    inputs: tuple[Quantization | None, ...] | None = None,
+    inputs: tuple[QuantParams | None, ...] | None = None,
     *,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> UnitNumbers:
@@ -310,11 +317,11 @@ def random_numbers(
     return UnitNumbers(inputs, output, codes, scale, bias)
 
 
-def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) -> Quantization | None:
+def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) -> QuantParams | None:
     if fmt == FP32:
         return None
     zero_point = 0 if activation == "relu" else int(rng.integers(96, 160))
-    return Quantization(float(np.float32(rng.uniform(0.01, 0.03))), zero_point)
+    return QuantParams(float(np.float32(rng.uniform(0.01, 0.03))), zero_point)
 
 
 def random_inputs(layer: Layer, rng: np.random.Generator) -> tuple[Array, ...]:
@@ -331,7 +338,7 @@ def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) ->
     return rng.integers(0, CODES, shape).astype(np.uint8)
 
 
-def random_network(
+def random_units(
     work: Workload, rng: np.random.Generator, *, sums: IntegerSums = IntegerSums.EXACT
 ) -> dict[str, UnitNumbers]:
     """Numbers for each layer by its name; neighbours agree about the tensor between them.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 
 IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
@@ -109,7 +109,7 @@ class Answers:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def expected_answers(network: Network, image: Input) -> Answers:
+def expected_answers(network: QuantizedGraph, image: Input) -> Answers:
     """Return the labels and largest logits of the simulation on `IMAGES` made-up images."""
     pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
     batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)

@@ -11,7 +11,7 @@ from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime, single_o
 from nas.checks.check import DisagreementError
 from nas.checks.engine import integer_count
 from supernet.data.pixels import resized
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.task import Outputs, Task, main_metric
 
@@ -82,7 +82,7 @@ class Parity:
 
 
 def check_parity(
-    model: bytes, network: Network, images: Any, task: Task, runtime: Runtime | None = None
+    model: bytes, network: QuantizedGraph, images: Any, task: Task, runtime: Runtime | None = None
 ) -> Parity:
     """Compare the file with the simulation, and the kernels that run it with the policy.
 

@@ -23,7 +23,7 @@ from hw_profiles.graph.workload import Workload, single
 from nas.emit.operations import NODES, Emission
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
-from supernet.graph.quantized_graph import Network, Parameters, bias_codes
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 
 IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
@@ -39,7 +39,7 @@ class Normalisation:
 
 
 def emit(
-    network: Network,
+    network: QuantizedGraph,
     *,
     batch: int | None = 1,
     metadata: Mapping[str, str] | None = None,
@@ -70,7 +70,7 @@ def described(model: bytes, metadata: Mapping[str, str]) -> bytes:
     return data
 
 
-def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
+def random_network(workload: Workload, *, rng: np.random.Generator) -> QuantizedGraph:
     """Return `workload`, lowered, with random weights and scales: for measuring time, which does not depend
     on the numbers.
 
@@ -93,7 +93,7 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Network:
         else:
             bounds = _RANDOM_RANGES.get(layer.nonlinearity, (-3.0, 3.0))
             tensors[name] = load_activation_format(layer.out_format).params(*bounds)
-    return Network(workload, parameters, tensors)
+    return QuantizedGraph(workload, parameters, tensors)
 
 
 def file_size(layer: Layer) -> int:
@@ -114,7 +114,7 @@ def file_size(layer: Layer) -> int:
 def file_overhead() -> int:
     """Return the bytes of an ONNX file besides its layers."""
     work = Workload(("pool",), (LayerSpec("pool", (1, 1, 1), 1),), ((INPUT,),))
-    return len(emit(Network(work, {}, {}))) - file_size(work.layers[0])
+    return len(emit(QuantizedGraph(work, {}, {}))) - file_size(work.layers[0])
 
 
 def _placeholder(
@@ -143,7 +143,7 @@ def _real_type(fmt: str) -> OnnxType:
 class _Graph:
     """Nodes and initialisers under construction."""
 
-    def __init__(self, network: Network | None, pixels: Normalisation | None = None) -> None:
+    def __init__(self, network: QuantizedGraph | None, pixels: Normalisation | None = None) -> None:
         self.network = network
         self.pixels = pixels
         self.nodes: list[onnx.NodeProto] = []

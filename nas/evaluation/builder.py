@@ -8,7 +8,7 @@ from torch import nn
 from hw_profiles.reference.integer_sums import IntegerSums
 from nas.emit.to_onnx import emit
 from nas.run.run import Run
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples
@@ -55,7 +55,7 @@ class NetworkBuilder:
         """The same examples for every candidate."""
         return calibration_examples(self.run.task, seed=self.run.config.seed)
 
-    def network(self, candidate: Candidate) -> Network:
+    def network(self, candidate: Candidate) -> QuantizedGraph:
         """Return the candidate with its weights in its formats."""
         shared = (self.run.task, self.calibration, self.quantizers)
         return build_network(self.run.family, self.supernet, candidate, *shared, sums=self.sums)

@@ -8,7 +8,7 @@ from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
 from nas.export.library.target import ExportedLibrary, library_target
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Exported:
 class _Version:
     """A network with one set of weights, its file, and what that reaches."""
 
-    network: Network
+    network: QuantizedGraph
     model: bytes
     accuracy: Accuracy
 
 
-def build(builder: NetworkBuilder, context: ExportContext, tuned: Network | None) -> Exported:
+def build(builder: NetworkBuilder, context: ExportContext, tuned: QuantizedGraph | None) -> Exported:
     """Build the file of a network, with the supernet's weights, or its own where tuning them helped.
 
     Raises:
@@ -88,7 +88,9 @@ def build(builder: NetworkBuilder, context: ExportContext, tuned: Network | None
     return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
 
 
-def _library(builder: NetworkBuilder, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
+def _library(
+    builder: NetworkBuilder, network: QuantizedGraph, model: bytes, image: Input
+) -> ExportedLibrary | None:
     """Return the network's library where one is wanted, which alone needs TVM."""
     if not library_target(builder.run):
         return None
@@ -108,14 +110,14 @@ def _own_version(builder: NetworkBuilder, context: ExportContext) -> _Version:
     return _Version(network, model, Accuracy(validation, file_metric(model, data.test, data, run.runtime)))
 
 
-def _tuned_version(builder: NetworkBuilder, network: Network) -> _Version:
+def _tuned_version(builder: NetworkBuilder, network: QuantizedGraph) -> _Version:
     run, data, model = builder.run, builder.run.images, _file(builder, network)
     parts = (data.validation, data.test)
     validation, test = (file_metric(model, part, data, run.runtime) for part in parts)
     return _Version(network, model, Accuracy(validation, test))
 
 
-def _file(builder: NetworkBuilder, network: Network) -> bytes:
+def _file(builder: NetworkBuilder, network: QuantizedGraph) -> bytes:
     config, data = builder.run.config, builder.run.images
     batch = None if config.export.dynamic_batch else config.device.batch
     return emit(
@@ -123,7 +125,7 @@ def _file(builder: NetworkBuilder, network: Network) -> bytes:
     )
 
 
-def _input(builder: NetworkBuilder, network: Network) -> Input:
+def _input(builder: NetworkBuilder, network: QuantizedGraph) -> Input:
     c, h, w = network.workload.in_shape
     data = builder.run.images
     return Input((h, w, c), data.mean, data.std, builder.run.config.export.pixels)

@@ -26,7 +26,7 @@ from nas.run.progress import tell_of_waiting
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
 from nas.stages.finetune import finetuned
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 
 SHOWN = 5  # names in a line
 
@@ -81,7 +81,7 @@ def export_networks(
 def _build_all(
     builder: NetworkBuilder,
     contexts: Sequence[ExportContext],
-    tuned: Mapping[str, Network],
+    tuned: Mapping[str, QuantizedGraph],
     reporter: Reporter,
 ) -> list[Exported]:
     """Return the networks whose files do what the simulation does; say of the others why they are left out.

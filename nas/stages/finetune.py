@@ -11,7 +11,7 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from nas.evaluation.builder import NetworkBuilder
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.train.finetune import (
@@ -47,7 +47,7 @@ def classroom(
 
 def finetuned(
     builder: NetworkBuilder, candidates: Sequence[Candidate], reporter: Reporter
-) -> dict[str, Network]:
+) -> dict[str, QuantizedGraph]:
     """Return the candidates by id, fine-tuned for `export.finetune` epochs; none where that is 0."""
     run = builder.run
     epochs = run.config.export.finetune

@@ -1,5 +1,5 @@
-"""`Network`: a workload with the numbers in it, ready to be simulated or exported. The noun between training
-and export.
+"""`QuantizedGraph`: a workload with the numbers in it, ready to be simulated or exported: the noun between
+training and export.
 """
 
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.formats import QuantParams, needs_scale
+from hw_profiles.graph.formats import QuantParams, accumulator_codes, needs_scale
 from hw_profiles.graph.lowering import is_lowered
 from hw_profiles.graph.workload import Workload
 from supernet.formats.quantized_tensor import QuantizedTensor
@@ -29,7 +29,7 @@ class Parameters:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class QuantizedGraph:
     """A lowered workload, the parameters of its weighted layers, and the quantization of its integer tensors.
 
     Attributes:
@@ -64,5 +64,4 @@ def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.i
     accumulator.
     """
     scale = (np.float32(input_scale) * parameters.weight.channel_scales).astype(np.float32)
-    codes = np.clip(np.rint(parameters.bias.astype(np.float64) / scale), -(2**31), 2**31 - 1)
-    return codes.astype(np.int32), scale
+    return accumulator_codes(parameters.bias, scale), scale

@@ -1,4 +1,4 @@
-"""Runs a `Network` in torch exactly as an integer runtime does: the oracle for the exported file.
+"""Runs a `QuantizedGraph` in torch exactly as an integer runtime does: the oracle for the exported file.
 
 Integer tensors hold their codes as float32. A convolution of codes is exact there while every partial sum
 stays below 2^24, which holds up to 518 products of 255 * 127; larger ones are computed in float64.
@@ -19,13 +19,13 @@ from hw_profiles.graph.ops import OPS
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.graph.operations import NOTHING, TORCH, Constants, computed, execute
-from supernet.graph.quantized_graph import Network, Parameters, bias_codes
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 from supernet.graph.saturation import saturation_error
 
 EXACT_PRODUCTS = 2**24 // (255 * 127)
 
 
-def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
+def simulate(network: QuantizedGraph, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
     """Return logits (n, classes) of fp32 images (n, c, h, w), with integer layers computed on their codes.
 
     Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped
@@ -39,7 +39,7 @@ def simulate(network: Network, images: Tensor, sums: IntegerSums = IntegerSums.E
 
 
 def simulate_all(
-    network: Network, feeds: Sequence[Tensor], sums: IntegerSums = IntegerSums.EXACT
+    network: QuantizedGraph, feeds: Sequence[Tensor], sums: IntegerSums = IntegerSums.EXACT
 ) -> list[Tensor]:
     """Return all that a network gives for all that it is given, computed as `simulate` does."""
     work = network.workload

@@ -1,4 +1,4 @@
-"""From a trained subnet to a `Network`: fold batch norm, observe activation ranges, round the weights."""
+"""From a trained subnet to a `QuantizedGraph`: fold batch norm, observe ranges, round the weights."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_weight_format
-from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.subnet import Subnet
 from supernet.layers.elastic import ConvNorm
 from supernet.layers.plain import PlainConv
@@ -44,7 +44,7 @@ def observe(subnet: Subnet, images: Tensor) -> Ranges:
 
 def quantize(
     subnet: Subnet, workload: Workload, ranges: Ranges, sums: IntegerSums = IntegerSums.EXACT
-) -> Network:
+) -> QuantizedGraph:
     """Return the network that `workload` describes: the subnet's weights in its formats, its integer tensors
     in the observed ranges.
 
@@ -76,7 +76,7 @@ def quantize(
             if position in curves:
                 low, high = before_curve(curves[position], high)
             tensors[name] = load_activation_format(layer.out_format).params(low, high)
-    return Network(workload, parameters, tensors)
+    return QuantizedGraph(workload, parameters, tensors)
 
 
 def before_curve(activation: str, high: float) -> tuple[float, float]:

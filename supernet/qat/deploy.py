@@ -1,4 +1,4 @@
-"""From a policy of a quantized supernet to a `Network`: batch norm folded, codes by Double Rounding."""
+"""From a policy of a quantized supernet to a `QuantizedGraph`: norms folded, codes by Double Rounding."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,14 +23,14 @@ from supernet.graph.executor import (
     sized_layer,
     tensor_keys,
 )
-from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.qat.learned import BIAS_CODES, LearnedQuantizers
 from supernet.qat.lsq import SMALLEST_SCALE
 
 
 def deploy(
     net: LayeredNet, quantizers: LearnedQuantizers, workload: Workload, batches: Sequence[Tensor]
-) -> Network:
+) -> QuantizedGraph:
     """Convert a policy of `net` to the network that `workload` describes, with the weights of `net`.
 
     Args:
@@ -51,7 +51,7 @@ def deploy(
             source = work.inputs[position][0]
             before = tensors.get(work.names[source]) if source >= 0 else None
             parameters[name] = _parameters(quantizers, name, layer, sized, statistics, before)
-    return Network(work, parameters, tensors)
+    return QuantizedGraph(work, parameters, tensors)
 
 
 def _parameters(

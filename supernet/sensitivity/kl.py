@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.space.space import Candidate, Genomes, SearchSpace
 
 BATCH = 128  # images simulated at once
 
-Build = Callable[[Candidate], Network]
+Build = Callable[[Candidate], QuantizedGraph]
 Score = Callable[[Tensor, Tensor], float]
 
 
@@ -94,7 +94,7 @@ def measure_sensitivity(
         yield name, tuple(values)
 
 
-def log_probabilities(network: Network, images: Tensor) -> Tensor:
+def log_probabilities(network: QuantizedGraph, images: Tensor) -> Tensor:
     """Return (n, classes) float64 logarithms of the simulated network's class probabilities."""
     logits = torch.cat([simulate(network, batch) for batch in torch.split(images, BATCH)])
     return torch.log_softmax(logits.double(), dim=1)

@@ -10,7 +10,7 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.graph.executor import layered
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate
 from supernet.ptq.calibrate import observe, quantize
@@ -42,7 +42,7 @@ def build_network(
     quantizers: LearnedQuantizers | None = None,
     *,
     sums: IntegerSums = IntegerSums.EXACT,
-) -> Network:
+) -> QuantizedGraph:
     """Return the candidate's network, its batch norm recalibrated.
 
     Args:
@@ -63,7 +63,7 @@ def network_builder(
     quantizers: LearnedQuantizers | None = None,
     *,
     sums: IntegerSums = IntegerSums.EXACT,
-) -> Callable[[Candidate], Network]:
+) -> Callable[[Candidate], QuantizedGraph]:
     """Return `build_network` for the policies of one architecture, that of `candidate`; what they share is
     done once: without `quantizers` everything but rounding.
     """
@@ -78,14 +78,14 @@ def network_builder(
     return lambda policy: quantize(subnet, family.workload(policy), ranges, sums)
 
 
-def simulated_outputs(network: Network, examples: Examples, task: Task) -> Outputs:
+def simulated_outputs(network: QuantizedGraph, examples: Examples, task: Task) -> Outputs:
     """Return (n, ...) what the simulated network says of examples."""
     inputs = task.inputs(examples, network.workload.in_shape[1])
     batches = torch.split(inputs, EVALUATION_BATCH)
     return np.asarray(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
 
-def simulated_metric(network: Network, examples: Examples, task: Task) -> float:
+def simulated_metric(network: QuantizedGraph, examples: Examples, task: Task) -> float:
     """Return the main metric of the simulated network."""
     outputs = simulated_outputs(network, examples, task)
     return task.evaluate(outputs, examples)[main_metric(task).name]

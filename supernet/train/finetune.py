@@ -26,7 +26,7 @@ from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.formats.loading import load_format
 from supernet.graph.executor import forward
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.subnet import Subnet
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers, Structure, new_quantizers, tensor_kinds
@@ -220,7 +220,7 @@ def steps_left(room: Classroom, student: Student, path: Path) -> int:
     return room.steps - (0 if state is None else int(state["step"]))
 
 
-def tuned_network(room: Classroom, student: Student) -> Network:
+def tuned_network(room: Classroom, student: Student) -> QuantizedGraph:
     """Return the student as it is exported: batch norm recalibrated on unchanged training images and
     folded.
     """

@@ -38,7 +38,7 @@ from supernet.formats.onnx_weights import onnx_type
 from supernet.formats.quantized_tensor import PER_TENSOR, Granularity
 from supernet.formats.weight_format import WeightFormat
 from supernet.graph.executor import forward, layered, recalibrated
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate
 from supernet.ptq.calibrate import observe, quantize
@@ -86,7 +86,7 @@ def through_codes(name: str, x: np.ndarray, low: float, high: float) -> np.ndarr
     params = load_activation_format(name).params(low, high)
     shape = (len(x), 1, 1)
     layers = tuple(LayerSpec(op, shape, len(x), activation_format=name) for op in ("quantize", "dequantize"))
-    network = Network(Workload(("q", "d"), layers, ((INPUT,), (0,))), {}, {"q": params})
+    network = QuantizedGraph(Workload(("q", "d"), layers, ((INPUT,), (0,))), {}, {"q": params})
     return simulate(network, torch.from_numpy(x).view(1, *shape)).flatten().numpy()
 
 

@@ -24,7 +24,7 @@ from nas.cli.ops import CONSUMERS, consumers
 from nas.emit.to_onnx import emit
 from supernet.formats.loading import load_format
 from supernet.graph.operations import Constants, computed, execute
-from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.simulate import INTEGERS, simulate_all
 
 
@@ -157,7 +157,7 @@ def file_of(work: Workload) -> bytes:
     return emit(network_of(work), batch=None)
 
 
-def network_of(work: Workload) -> Network:
+def network_of(work: Workload) -> QuantizedGraph:
     parameters = {
         name: Parameters(
             load_format("fp32").weight.encode(weight.numpy()),
@@ -166,7 +166,7 @@ def network_of(work: Workload) -> Network:
         for name, (weight, bias) in constants(work).items()
         if weight is not None
     }
-    return Network(work, parameters, {})
+    return QuantizedGraph(work, parameters, {})
 
 
 @pytest.mark.parametrize("name", NETWORKS)

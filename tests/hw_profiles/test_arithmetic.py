@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.formats import QuantParams
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, parse_key
 from hw_profiles.reference.integer_ops import (
-    Quantization,
     UnitNumbers,
     accumulator_scale,
-    bias_codes,
     dyadic,
     multipliers,
     random_inputs,
-    random_network,
     random_numbers,
     random_tensor,
+    random_units,
     requantize,
     rescale,
     run_network,
     run_unit,
+    unit_bias,
 )
 
 CONVOLUTIONS = (
@@ -102,7 +102,7 @@ def test_convolutions_agree_with_torch(key: str, formats: tuple[str, str]) -> No
         return
     zero_point = numbers.input().zero_point
     # padding with the zero point is padding the real tensor with 0
-    acc = torch_conv(layer, x.astype(np.int64) - zero_point, weight, 0.0) + bias_codes(numbers)
+    acc = torch_conv(layer, x.astype(np.int64) - zero_point, weight, 0.0) + unit_bias(numbers)
     if layer.kind == "linear":
         np.testing.assert_array_equal(result, acc.astype(np.float32) * accumulator_scale(numbers))
         return
@@ -128,7 +128,7 @@ def test_a_sum_is_that_of_the_real_tensors_up_to_rounding(op: str) -> None:
 
 def test_nothing_is_clipped_before_the_sum() -> None:
     layer = LayerSpec("add", (1, 1, 1), 1, activation_format="int8")
-    numbers = UnitNumbers((Quantization(2.0, 0), Quantization(2.0, 255)), Quantization(1.0, 0))
+    numbers = UnitNumbers((QuantParams(2.0, 0), QuantParams(2.0, 255)), QuantParams(1.0, 0))
     both = np.full((1, 1, 1), 200, np.uint8), np.full((1, 1, 1), 100, np.uint8)
     assert run_unit(layer, numbers, both).item() == 2 * 200 - 2 * 155
 
@@ -155,7 +155,7 @@ def test_pooling_is_the_mean(fmt: str) -> None:
 )
 def test_pooling_has_two_dialects(codes: tuple[int, int], half_up: int, truncated: int) -> None:
     """At one scale, HAWQ-V3's reference gives trunc(mean + 0.01)."""
-    layer, same = LayerSpec("pool", (1, 1, 2), 1, activation_format="int8"), Quantization(0.02, 0)
+    layer, same = LayerSpec("pool", (1, 1, 2), 1, activation_format="int8"), QuantParams(0.02, 0)
     x = np.array(codes, np.uint8).reshape(1, 2, 1)
     numbers = UnitNumbers((same,), same)
     assert run_unit(layer, numbers, (x,)).item() == half_up
@@ -166,7 +166,7 @@ def test_pooling_has_two_dialects(codes: tuple[int, int], half_up: int, truncate
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 255), st.integers(0, 2**32 - 1))
 def test_truncated_pooling_is_the_reference_in_floats(h: int, w: int, zero: int, seed: int) -> None:
     x = np.random.default_rng(seed).integers(0, 256, (h, w, 3)).astype(np.uint8)
-    layer, same = LayerSpec("pool", (3, h, w), 3, activation_format="int8"), Quantization(0.05, zero)
+    layer, same = LayerSpec("pool", (3, h, w), 3, activation_format="int8"), QuantParams(0.05, zero)
     found = run_unit(layer, UnitNumbers((same,), same), (x,), pooling="truncated")
     mean = [(int(x[..., c].astype(int).sum()) - zero * h * w, h * w) for c in range(3)]
     wanted = [trunc(Fraction(total, area) + Fraction(1, 100)) + zero for total, area in mean]
@@ -192,7 +192,7 @@ def test_a_given_integer_bias_is_taken_as_it_is() -> None:
     weight, scale, _ = numbers.parameters
     bias = np.array([1, -2, 3, 2**20], np.int32)
     given_codes = UnitNumbers(numbers.inputs, numbers.output, weight, scale, bias)
-    assert bias_codes(given_codes).tolist() == bias.tolist()
+    assert unit_bias(given_codes).tolist() == bias.tolist()
 
 
 def test_the_multiplier_uses_the_product_rounded_to_float32() -> None:
@@ -214,7 +214,7 @@ def test_neighbours_of_a_random_network_agree_about_their_tensor() -> None:
     z = net.add("add", LayerSpec("add", shape, 8, activation_format="int8"), y, x)
     net.add("pool", LayerSpec("pool", shape, 8), z)
     work, rng = net.build(), np.random.default_rng(7)
-    numbers = random_network(work, rng)
+    numbers = random_units(work, rng)
     assert numbers["add"].inputs == (numbers["conv"].output, numbers["stem"].output)
     result = run_network(work, numbers, random_tensor((6, 6, 3), "fp32", rng))
     assert result.shape == (1, 1, 8)

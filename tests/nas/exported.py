@@ -20,7 +20,7 @@ from nas.emit.to_onnx import described, emit
 from nas.export.manifest import CLAIMS, SCHEMA, Manifest, claims_of, digest_of, file_entries
 from nas.export.package import network_files
 from nas.export.written import replace_written
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import candidate_id
 from supernet.tasks.image_classification import ImageClassification
 
@@ -77,7 +77,7 @@ def manifest(**more: Any) -> Manifest:
 
 def write_exported(
     parent: Path,
-    network: Network,
+    network: QuantizedGraph,
     image: Input,
     data: ImageClassification,
     *,

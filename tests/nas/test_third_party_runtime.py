@@ -29,7 +29,7 @@ from nas.serving.bench import bench
 from nas.stages.profile import emit_with_random_numbers
 from nas.verification.verification import Checks, verify
 from supernet.families.family import Family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.loading import load_images
 from tests.contracts import test_devices
 from tests.docs.test_recipes import BLOCKS, RECIPES, install
@@ -62,7 +62,7 @@ def device() -> Device:
 
 
 @pytest.fixture
-def network(family: Family) -> Network:
+def network(family: Family) -> QuantizedGraph:
     work = family.workload(family.corners()["smallest/fp32"])
     return random_network(work, rng=np.random.default_rng(0))
 
@@ -89,7 +89,7 @@ def test_two_layers_are_profiled(device: Device) -> None:
     assert all(row.error is None for row in profile.table.values())
 
 
-def test_accuracy_and_parity_go_through_it(device: Device, network: Network) -> None:
+def test_accuracy_and_parity_go_through_it(device: Device, network: QuantizedGraph) -> None:
     data, model = load_images("digits", seed=0), emit(network)
     few = replace(data, validation=data.validation[:6])
     shares = [file_metric(model, few.validation, few, runtime) for runtime in (device.runtime, None)]
@@ -109,7 +109,7 @@ def test_a_run_on_it_uses_it_and_keeps_its_version() -> None:
 
 
 def test_what_was_exported_on_it_is_verified_and_served_by_it(
-    device: Device, network: Network, tmp_path: Path
+    device: Device, network: QuantizedGraph, tmp_path: Path
 ) -> None:
     data = load_images("digits", seed=0)
     c, h, w = network.workload.in_shape

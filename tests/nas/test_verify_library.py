@@ -22,7 +22,7 @@ from nas.cli.main import main
 from nas.emit.to_onnx import emit, random_network
 from nas.export.library.check import EXACT, ExportedLibrary, export_library
 from nas.export.library.library import MACHINES, machine_of
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
 from tests.nas.exported import forged, write_exported
@@ -37,7 +37,7 @@ def data() -> ImageClassification:
 
 
 @pytest.fixture(scope="module")
-def network() -> Network:
+def network() -> QuantizedGraph:
     """Integers throughout, with random weights."""
     formats = {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
@@ -49,17 +49,17 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def shipped(
-    network: Network, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+    network: QuantizedGraph, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory
 ) -> ExportedLibrary:
     return ship(network, data, "host", tmp_path_factory.mktemp("database"))
 
 
-def image_of(network: Network, data: ImageClassification) -> Input:
+def image_of(network: QuantizedGraph, data: ImageClassification) -> Input:
     c, h, w = network.workload.in_shape
     return Input((h, w, c), data.mean, data.std)
 
 
-def ship(network: Network, data: ImageClassification, target: str, database: Path) -> ExportedLibrary:
+def ship(network: QuantizedGraph, data: ImageClassification, target: str, database: Path) -> ExportedLibrary:
     """As `nas export --library TARGET` does, with the first schedule of every unit."""
     config = SimpleNamespace(
         export=SimpleNamespace(library=target), device=SimpleNamespace(settings={"database": str(database)})
@@ -74,7 +74,7 @@ def ship(network: Network, data: ImageClassification, target: str, database: Pat
 
 @pytest.fixture(scope="module")
 def exported(
-    network: Network,
+    network: QuantizedGraph,
     shipped: ExportedLibrary,
     data: ImageClassification,
     tmp_path_factory: pytest.TempPathFactory,
@@ -112,7 +112,7 @@ def compiled(source: str, folder: Path) -> bytes:
 
 
 def test_what_is_shipped_is_described(
-    shipped: ExportedLibrary, network: Network, data: ImageClassification
+    shipped: ExportedLibrary, network: QuantizedGraph, data: ImageClassification
 ) -> None:
     record = shipped.record
     assert record["integer_only"]
@@ -126,7 +126,7 @@ def test_what_is_shipped_is_described(
     shutil.which(f"{CROSS}-gcc") is None, reason=f"needs {CROSS}-gcc: apt-get install gcc-{CROSS}"
 )
 def test_what_a_board_must_answer_is_known_without_it(
-    network: Network, shipped: ExportedLibrary, data: ImageClassification, tmp_path: Path
+    network: QuantizedGraph, shipped: ExportedLibrary, data: ImageClassification, tmp_path: Path
 ) -> None:
     record = ship(network, data, f"{CROSS}:cortex-a76", tmp_path).record
     assert record["answers"]["images"] == EXACT

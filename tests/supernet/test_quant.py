@@ -15,7 +15,7 @@ from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import Family, load_family
 from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph import simulate as simulation
-from supernet.graph.quantized_graph import Network, Parameters, bias_codes
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 from supernet.graph.simulate import EXACT_PRODUCTS, simulate
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.ptq.calibrate import observe, quantize
@@ -53,14 +53,14 @@ def subnet_of(family: Family, supernet: nn.Module, candidate: Candidate) -> Subn
     return subnet
 
 
-def network_of(family: Family, supernet: nn.Module, candidate: Candidate) -> Network:
+def network_of(family: Family, supernet: nn.Module, candidate: Candidate) -> QuantizedGraph:
     subnet = subnet_of(family, supernet, candidate)
     return quantize(
         subnet, family.workload(candidate), observe(subnet, images(128, family.resolution(candidate)))
     )
 
 
-def file_logits(network: Network, x: torch.Tensor) -> np.ndarray:
+def file_logits(network: QuantizedGraph, x: torch.Tensor) -> np.ndarray:
     session = open_exactly(emit(network))
     return np.concatenate([session.run(None, {"image": one[None].numpy()})[0] for one in x])
 
@@ -107,7 +107,7 @@ def test_int8_is_near_fp32(family: Family, supernet: nn.Module) -> None:
     assert 0 < float((found - expected).norm() / expected.norm()) < 0.2
 
 
-def one_layer(layer: Layer, *, seed: int = 0) -> Network:
+def one_layer(layer: Layer, *, seed: int = 0) -> QuantizedGraph:
     """Quantize the image, then `layer`, with random numbers."""
     image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format="int8")
     work = Workload(("q", "layer"), (image, layer), ((INPUT,), (0,)))

@@ -78,7 +78,6 @@ def _add(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
 def _pack_add(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     if layer.activation_format == FP32:
         return ()
-    assert numbers.output is not None
     zeros = (numbers.input(0).zero_point, numbers.input(1).zero_point, output_zero_point(layer, numbers))
     pairs = [shortened(int(m), int(c)) for m, c in zip(*multipliers(layer, numbers), strict=True)]
     return (np.array([*(m for m, _ in pairs), *(c for _, c in pairs), *zeros], np.int32),)
@@ -122,7 +121,6 @@ def _pool_schedule(function: Any, vector: int) -> Any:
 def _pack_pool(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     if layer.activation_format == FP32:
         return ()
-    assert numbers.output is not None
     zeros = np.array([numbers.input().zero_point, output_zero_point(layer, numbers)], np.int32)
     return (np.concatenate([*multipliers(layer, numbers), zeros]),)
 
@@ -142,8 +140,7 @@ def _quantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
 
 
 def _pack_quantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    assert numbers.output is not None
-    return (np.array([inverse_scale(numbers), numbers.output.zero_point], np.float32),)
+    return (np.array([inverse_scale(numbers), numbers.written.zero_point], np.float32),)
 
 
 def _dequantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:

@@ -6,7 +6,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.reference.integer_ops import CODES, UnitNumbers, accumulator_scale, bias_codes, multipliers
+from hw_profiles.reference.integer_ops import CODES, UnitNumbers, accumulator_scale, multipliers, unit_bias
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.unit import Array
@@ -40,7 +40,7 @@ def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int
     constants = np.zeros((4, max(channels, WIDTH)), np.int32)
     constants[SHIFT] = 1  # of padding: a shift by nothing has no rounding bit
     sums = weight.astype(np.int64).reshape(out, -1).sum(1)
-    folded = bias_codes(numbers).astype(np.int64) + (shift - zero_point) * sums
+    folded = unit_bias(numbers).astype(np.int64) + (shift - zero_point) * sums
     constants[BIAS, :out] = folded.astype(np.int32)
     constants[ZERO_POINTS, INPUT_ZERO] = zero_point
     if layer.out_format == FP32:
@@ -84,7 +84,6 @@ def output_zero_point(layer: Layer, numbers: UnitNumbers) -> int:
     Raises:
         ValueError: it is not 0 after a ReLU, so that half of the codes would never occur.
     """
-    assert numbers.output is not None
-    if layer.nonlinearity == "relu" and numbers.output.zero_point:
-        raise ValueError(f"the output of a ReLU has zero point 0, got {numbers.output.zero_point}")
-    return numbers.output.zero_point
+    if layer.nonlinearity == "relu" and numbers.written.zero_point:
+        raise ValueError(f"the output of a ReLU has zero point 0, got {numbers.written.zero_point}")
+    return numbers.written.zero_point

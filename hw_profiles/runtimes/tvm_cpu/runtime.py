@@ -22,7 +22,7 @@ from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.reference.integer_ops import random_network, random_tensor
+from hw_profiles.reference.integer_ops import random_tensor, random_units
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
@@ -208,7 +208,7 @@ class TvmRuntime:
                 unfinished = library.with_suffix(f".{threading.get_ident()}")
                 link_network(plan, self.target, unfinished)
                 unfinished.replace(library)
-            numbers = random_network(workload, np.random.default_rng(0), sums=sums_of(self.target))
+            numbers = random_units(workload, np.random.default_rng(0), sums=sums_of(self.target))
             arrays = network_arrays(plan, pack_parameters(plan, numbers, self.target))
             return Program(library.read_bytes(), arrays=tuple(arrays), layers=tuple(_keys(workload)))
         except TrilobitError:

@@ -20,14 +20,14 @@ from nas.export.library.target import ExportedLibrary, library_target
 from nas.export.library.to_tvm import Library, build_library, examples, unit_numbers
 from nas.run.run import Run
 from supernet.data.images import Images
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.image_classification import ImageClassification
 
 EXACT = 4  # images that are computed in plain numpy too
 FLOAT_ERROR = 0.05  # of the largest logit: where fp32 meets integers a code may tip over
 
 
-def export_library(run: Run, network: Network, model: bytes, image: Input) -> ExportedLibrary | None:
+def export_library(run: Run, network: QuantizedGraph, model: bytes, image: Input) -> ExportedLibrary | None:
     """Build the library of a network, None where none is wanted.
 
     Args:
@@ -55,7 +55,7 @@ def export_library(run: Run, network: Network, model: bytes, image: Input) -> Ex
 
 
 def _compared(
-    library: Library, network: Network, model: bytes, data: ImageClassification, image: Input
+    library: Library, network: QuantizedGraph, model: bytes, data: ImageClassification, image: Input
 ) -> dict[str, Any]:
     """Measure test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise,
     answers to made-up images, and latency by itself.
@@ -86,14 +86,14 @@ def _compared(
     }
 
 
-def _by_arithmetic(network: Network, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _by_arithmetic(network: QuantizedGraph, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (n, classes) logits of images (n, c, h, w) in plain numpy."""
     numbers = unit_numbers(network)
     found = [run_network(network.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in images]
     return np.array(found, np.float32)
 
 
-def _require_exact(network: Network, images: np.ndarray, found: np.ndarray) -> None:
+def _require_exact(network: QuantizedGraph, images: np.ndarray, found: np.ndarray) -> None:
     """Refuse logits (n, classes) of images (n, c, h, w) that are not those of
     `hw_profiles.reference.integer_ops`: bit
     for bit in an integer-only network, else but for the order of summation.

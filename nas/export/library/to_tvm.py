@@ -16,7 +16,7 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import QuantParams
-from hw_profiles.reference.integer_ops import Quantization, UnitNumbers
+from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units, default_database
@@ -31,7 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 from nas.export.library.library import LIBRARY as LIBRARY
 from nas.export.library.library import run_library as run_library
 from nas.export.library.limits import why_not
-from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 
 C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
 _EXAMPLES = Path(__file__).parent / "examples"
@@ -56,7 +56,7 @@ class Library:
     plan: NetworkPlan
 
 
-def build_library(network: Network, *, target: str = "host", database: Path | None = None) -> Library:
+def build_library(network: QuantizedGraph, *, target: str = "host", database: Path | None = None) -> Library:
     """Compile, or take what is tuned already, and link.
 
     Args:
@@ -91,7 +91,7 @@ def _linked(plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTa
         return path.read_bytes()
 
 
-def unit_numbers(network: Network) -> dict[str, UnitNumbers]:
+def unit_numbers(network: QuantizedGraph) -> dict[str, UnitNumbers]:
     """Return the numbers of each layer by its name, as the arithmetic takes them."""
     work = network.workload
     return {
@@ -104,8 +104,8 @@ def unit_numbers(network: Network) -> dict[str, UnitNumbers]:
     }
 
 
-def _quantization(params: QuantParams | None) -> Quantization | None:
-    return None if params is None else Quantization(params.scale, params.zero_point)
+def _quantization(params: QuantParams | None) -> QuantParams | None:
+    return None if params is None else QuantParams(params.scale, params.zero_point)
 
 
 def _parameters(found: Parameters | None) -> tuple[Any, ...]:

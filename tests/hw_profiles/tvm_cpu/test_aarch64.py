@@ -15,7 +15,7 @@ from tvm_ffi import libinfo
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
+from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
@@ -111,7 +111,7 @@ def outputs(
         if isinstance(unit, CompiledUnit)
     }
     plan, rng = plan_network(work, units), np.random.default_rng(0)
-    numbers = random_network(work, rng)
+    numbers = random_units(work, rng)
     image = random_tensor(plan.image.shape, work.in_format, rng)
     link_network(plan, target, folder / "network.so")
     image.tofile(folder / "image")

@@ -10,7 +10,7 @@ import tvm
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.reference.integer_ops import random_network, random_tensor, run_network
+from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays
@@ -43,7 +43,7 @@ def run_linked(
     """(found, wanted) for a few images, which lie elsewhere each time."""
     plan = plan_network(work, units)
     link_network(plan, target, library)
-    numbers = random_network(work, np.random.default_rng(1), sums=sums_of(target))
+    numbers = random_units(work, np.random.default_rng(1), sums=sums_of(target))
     module = tvm.runtime.load_module(str(library))
     for seed in range(3):
         arrays = network_arrays(plan, pack_parameters(plan, numbers, target))

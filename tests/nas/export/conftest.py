@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from supernet.families.family import Family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
 from supernet.train.loop import TrainConfig, load_supernet, train
 
-Build = Callable[[Candidate], Network]
+Build = Callable[[Candidate], QuantizedGraph]
 
 
 @pytest.fixture(scope="session")

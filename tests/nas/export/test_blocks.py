@@ -13,7 +13,7 @@ from hw_profiles.runtimes.ort.runtime import expected_kernels, open_exactly, opt
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
 from supernet.families.family import load_family
 from supernet.families.ofa_mobile import MobileFamily, MobileLayers, MobileStage
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.graph.subnet import recalibrate
 from supernet.layers.activation import ACTIVATE
@@ -63,13 +63,13 @@ def images(seed: int = 0) -> torch.Tensor:
     return torch.randn(BATCH, 3, 24, 24, generator=torch.Generator().manual_seed(seed))
 
 
-def built(family: MobileFamily, net: nn.Module, candidate: Candidate) -> Network:
+def built(family: MobileFamily, net: nn.Module, candidate: Candidate) -> QuantizedGraph:
     subnet = family.extract(net, candidate)
     recalibrate(subnet, [images(1)])
     return quantize(subnet, family.workload(candidate), observe(subnet, images(1)))
 
 
-def through_file(network: Network) -> np.ndarray:
+def through_file(network: QuantizedGraph) -> np.ndarray:
     (logits,) = open_exactly(emit(network, batch=BATCH)).run(None, {"image": images().numpy()})
     return logits
 
@@ -131,7 +131,7 @@ def test_a_block_by_itself_is_a_network(activation: str, fmt: str) -> None:
     block = LayerSpec("mbconv", (16, 6, 6), 16, 3, 1, 1, activation, *stored, expanded=32, residual=True)
     for layer in (block, changed(block, squeeze=True), changed(block, residual=False, stride=2)):
         with pytest.raises(ValueError, match="mbconv is a unit, not a layer that runs"):
-            Network(single(layer), {}, {})
+            QuantizedGraph(single(layer), {}, {})
         network = random_network(single(layer), rng=np.random.default_rng(0))
         assert network.workload.names[0] == "mbconv.expand"
 

@@ -17,7 +17,7 @@ from nas.emit.to_onnx import (
 )
 from supernet.families.family import Family, load_family
 from supernet.formats.onnx_weights import OPSET, OPSETS
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 
 TIES = 0.05  # of the largest logit
@@ -28,13 +28,13 @@ def family_of(*formats: str) -> Family:
     return load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
 
 
-def networks(family: Family, n: int = 3) -> list[Network]:
+def networks(family: Family, n: int = 3) -> list[QuantizedGraph]:
     space, rng = family.space(), np.random.default_rng(3)
     works = [family.workload(space.candidate(row)) for row in space.sample(n, rng=rng)]
     return [random_network(work, rng=rng) for work in works]
 
 
-def images(network: Network, n: int = 32) -> np.ndarray:
+def images(network: QuantizedGraph, n: int = 32) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((n, *network.workload.in_shape), dtype=np.float32)
 
 

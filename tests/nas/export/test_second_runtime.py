@@ -19,7 +19,7 @@ from hw_profiles.runtimes.runtime import single_output
 from nas.checks.parity import open_file
 from nas.emit.to_onnx import Normalisation, emit
 from supernet.families.family import Family, load_family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.evaluate import build_network, calibration_examples
 from supernet.tasks.image_classification import ImageClassification
 from supernet.train.loop import TrainConfig, load_supernet, train
@@ -43,7 +43,7 @@ def openvino() -> Any:
 
 def train_and_build(
     formats: tuple[str, ...], data: ImageClassification, path: Path
-) -> tuple[Family, Callable[[str], Network]]:
+) -> tuple[Family, Callable[[str], QuantizedGraph]]:
     family = load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
     list(train(family, data, TrainConfig(epochs=EPOCHS, random_subnets=0), path, seed=0))
     net, calibration = load_supernet(family, path), calibration_examples(data, seed=0)
@@ -52,7 +52,9 @@ def train_and_build(
 
 
 @pytest.fixture(scope="module")
-def built(digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Network]:
+def built(
+    digits: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], QuantizedGraph]:
     """The largest network in a format, with trained weights."""
     folder = tmp_path_factory.mktemp("trained")
     _, integer = train_and_build(FORMATS, digits, folder / "integer.pt")
@@ -80,7 +82,7 @@ def through(openvino: Any, model: bytes, images: np.ndarray) -> np.ndarray:
 )
 def test_a_file_answers_alike(
     openvino: Any,
-    built: Callable[[str], Network],
+    built: Callable[[str], QuantizedGraph],
     digits: ImageClassification,
     fmt: str,
     labels: float,
@@ -96,7 +98,7 @@ def test_a_file_answers_alike(
 
 
 def test_pixels_and_an_open_batch_are_read_too(
-    openvino: Any, built: Callable[[str], Network], digits: ImageClassification
+    openvino: Any, built: Callable[[str], QuantizedGraph], digits: ImageClassification
 ) -> None:
     network = built("fp32")
     model = emit(network, batch=None, pixels=Normalisation(digits.mean, digits.std))
@@ -106,7 +108,7 @@ def test_pixels_and_an_open_batch_are_read_too(
     assert np.abs(found - wanted).max() <= FLOAT_LOGITS * np.abs(wanted).max()
 
 
-def test_2_bit_weights_are_not_read(openvino: Any, built: Callable[[str], Network]) -> None:
+def test_2_bit_weights_are_not_read(openvino: Any, built: Callable[[str], QuantizedGraph]) -> None:
     """So that it is noticed, and said, when they are."""
     with pytest.raises(RuntimeError, match="Unsupported data type INT2"):
         openvino.Core().read_model(emit(built("int2")), b"")

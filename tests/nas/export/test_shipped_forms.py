@@ -24,7 +24,7 @@ from nas.export.written import replace_written
 from supernet.data.images import Images
 from supernet.data.pixels import normalised, resized, to_tensor
 from supernet.families.family import Family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.loading import load_images
 from tests.nas.exported import claims, latency, manifest
 
@@ -32,12 +32,12 @@ MEAN, STD = (0.3091,), (0.3488,)
 
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
-def network(family: Family, request: pytest.FixtureRequest) -> Network:
+def network(family: Family, request: pytest.FixtureRequest) -> QuantizedGraph:
     work = family.workload(family.corners()[f"smallest/{request.param}"])
     return random_network(work, rng=np.random.default_rng(0))
 
 
-def image_of(network: Network, *, pixels: bool = False) -> Input:
+def image_of(network: QuantizedGraph, *, pixels: bool = False) -> Input:
     c, h, w = network.workload.in_shape
     return Input((h, w, c), MEAN, STD, pixels)
 
@@ -50,7 +50,7 @@ def test_pixels_are_normalised_as_in_training(family: Family) -> None:
     np.testing.assert_array_equal(image.normalised(data.test.pixels[:7]), wanted)
 
 
-def test_a_file_that_takes_pixels_gives_the_same_bits(network: Network) -> None:
+def test_a_file_that_takes_pixels_gives_the_same_bits(network: QuantizedGraph) -> None:
     image = image_of(network)
     pixels = made_up_images(5, image.shape)
     plain = open_file(emit(network))
@@ -61,7 +61,7 @@ def test_a_file_that_takes_pixels_gives_the_same_bits(network: Network) -> None:
     np.testing.assert_array_equal(seen, read)
 
 
-def test_a_file_for_any_number_of_images_runs_each_as_alone(network: Network) -> None:
+def test_a_file_for_any_number_of_images_runs_each_as_alone(network: QuantizedGraph) -> None:
     x = image_of(network).normalised(made_up_images(5, image_of(network).shape))
     session = open_exactly(emit(network, batch=None))
     assert session.get_inputs()[0].shape[0] == "batch"
@@ -79,14 +79,14 @@ def test_made_up_images_never_change() -> None:
     assert len(np.unique(many, axis=0)) == IMAGES
 
 
-def test_every_form_of_a_file_runs_the_same_integer_kernels(network: Network) -> None:
+def test_every_form_of_a_file_runs_the_same_integer_kernels(network: QuantizedGraph) -> None:
     """A manifest counts those of the plain file; `nas verify` counts the shipped one's."""
     pixels, plain = Normalisation(MEAN, STD), optimised_ops(emit(network))
     for form in (emit(network, batch=None), emit(network, batch=None, pixels=pixels)):
         assert [optimised_ops(form)[op] for op in INTEGER_OPS] == [plain[op] for op in INTEGER_OPS]
 
 
-def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
+def test_a_file_gives_the_answers_of_the_simulation(network: QuantizedGraph) -> None:
     image = image_of(network)
     answers = expected_answers(network, image)
     session = open_file(emit(network))
@@ -101,7 +101,7 @@ def test_a_file_gives_the_answers_of_the_simulation(network: Network) -> None:
     assert torch.tensor(answers.labels).shape == (IMAGES,)
 
 
-def test_more_metadata_changes_nothing_else(network: Network) -> None:
+def test_more_metadata_changes_nothing_else(network: QuantizedGraph) -> None:
     model = emit(network, metadata={"a": "1"})
     found = onnx.load_from_string(described(model, {"b": "2"}))
     assert {prop.key: prop.value for prop in found.metadata_props} == {"a": "1", "b": "2"}
@@ -157,7 +157,7 @@ def test_names_on_a_card_are_only_names() -> None:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_code_on_the_card_gives_what_was_measured(
-    pixels: bool, exact: bool, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pixels: bool, exact: bool, network: QuantizedGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From an image file of another size on."""
     c, h, w = network.workload.in_shape
@@ -179,11 +179,11 @@ def test_the_code_on_the_card_gives_what_was_measured(
     np.testing.assert_allclose(names["logits"], single_output(session, seen), atol=1e-4)
 
 
-def packed(network: Network, **files: bytes) -> dict[str, bytes]:
+def packed(network: QuantizedGraph, **files: bytes) -> dict[str, bytes]:
     return network_files("abc123", {"model.onnx": emit(network), **files}, claims())
 
 
-def test_the_zip_holds_the_folder(network: Network, tmp_path: Path) -> None:
+def test_the_zip_holds_the_folder(network: QuantizedGraph, tmp_path: Path) -> None:
     files = packed(network, **{"model.so": b"code"})
     assert not replace_written(tmp_path, files)
     assert json.loads((tmp_path / "abc123" / "manifest.json").read_text())["files"].keys() == {

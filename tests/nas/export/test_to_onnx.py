@@ -15,7 +15,7 @@ from hw_profiles.graph.layer import INPUT, LayerSpec
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import OPSET, emit, file_overhead, file_size, random_network
 from supernet.families.family import Family, load_family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 
 SIZE_ERROR = 0.03  # layer names differ in length
@@ -23,7 +23,7 @@ FLOAT_STEP = {"fp32": 1e-4, "fp16": 1e-3}  # of logits around 1
 CODE_STEPS = 2  # a reference evaluator that rounds a tie the other way is one step off, and sums two tensors
 
 
-def random_networks(family: Family, n: int) -> list[Network]:
+def random_networks(family: Family, n: int) -> list[QuantizedGraph]:
     space, rng = family.space(), np.random.default_rng(3)
     return [
         random_network(family.workload(space.candidate(row)), rng=rng) for row in space.sample(n, rng=rng)

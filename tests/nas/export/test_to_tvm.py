@@ -17,7 +17,7 @@ from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer
 from hw_profiles.runtimes.tvm_cpu.target import parse_target
 from nas.emit.to_onnx import random_network
 from nas.export.library.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 
 COMPILER, EMULATOR, LIBRARIES = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
@@ -25,7 +25,7 @@ LARGEST_FP32 = 1e-4  # difference between two orders of summation, of logits aro
 INT8, INT4 = ("int8", "int8"), ("int4", "int8")
 
 
-def network(first: tuple[str, str], second: tuple[str, str]) -> Network:
+def network(first: tuple[str, str], second: tuple[str, str]) -> QuantizedGraph:
     """A block with a shortcut, pooling and a classifier; the parts of the block in two formats."""
 
     def conv(op: str, shape: tuple[int, int, int], out: int, kernel: int, groups: int, **more: str) -> Layer:

@@ -13,12 +13,12 @@ from nas.checks.parity import AGREEMENT, check_parity, file_metric, file_outputs
 from nas.emit import to_onnx
 from nas.emit.to_onnx import emit
 from supernet.families.family import Family
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import simulated_metric
 from supernet.tasks.image_classification import ImageClassification
 
-Build = Callable[[Candidate], Network]
+Build = Callable[[Candidate], QuantizedGraph]
 
 
 def with_one_scale(graph: Any, name: str, value: str, params: Any, *_: int) -> str:

@@ -12,14 +12,14 @@ from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
 from supernet.formats.quantized_tensor import QuantizedTensor
-from supernet.graph.quantized_graph import Network, Parameters
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.simulate import simulate
 
 CODES = 256
 UNIT = 127  # a weight of this code and of scale 1 / UNIT is 1
 
 
-def codes(network: Network, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def codes(network: QuantizedGraph, image: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Those that the simulation ends in, and those of the file, whose last tensor is dequantized."""
     last = network.tensors[network.workload.names[-1]]
     (real,) = open_exactly(emit(network)).run(None, {"image": image.numpy()})
@@ -59,7 +59,7 @@ def test_sums_of_every_two_codes(seed: int, activation: str) -> None:
     }
     every = torch.stack(torch.meshgrid(torch.arange(CODES), torch.arange(CODES), indexing="ij"))
     image = (every.float() - zero)[None]
-    found, expected = codes(Network(net.build(), parameters, tensors), image)
+    found, expected = codes(QuantizedGraph(net.build(), parameters, tensors), image)
     np.testing.assert_array_equal(found, expected)
     assert np.unique(expected).size > CODES / 8
 
@@ -73,7 +73,7 @@ def test_means_of_windows(before: tuple[float, int], after: tuple[float, int], s
     layer = LayerSpec("avgpool", (channels, height, width), channels, 2, 2, activation_format="int8")
     work = quantized(layer.in_shape, layer)
     tensors = {work.names[0]: QuantParams(*before), "layer0": QuantParams(*after)}
-    found, expected = codes(Network(work, {}, tensors), image)
+    found, expected = codes(QuantizedGraph(work, {}, tensors), image)
     np.testing.assert_array_equal(found, expected)
     assert found.shape == (1, channels, -(-height // 2), -(-width // 2))
 
@@ -83,6 +83,6 @@ def test_the_largest_of_windows(zero: int) -> None:
     image = torch.randn(1, 32, 21, 30, generator=torch.Generator().manual_seed(0))
     layer = LayerSpec("maxpool", (32, 21, 30), 32, 3, 2, activation_format="int8")
     work, params = quantized(layer.in_shape, layer), QuantParams(0.02, zero)
-    found, expected = codes(Network(work, {}, dict.fromkeys(work.names, params)), image)
+    found, expected = codes(QuantizedGraph(work, {}, dict.fromkeys(work.names, params)), image)
     np.testing.assert_array_equal(found, expected)
     assert np.unique(found).size > 50

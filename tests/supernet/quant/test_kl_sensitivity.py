@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from supernet.families.mbconv import MBConvFamily, Stage
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.sensitivity.kl import (
     FormatSensitivity,
@@ -44,7 +44,7 @@ NET = supernet()
 
 
 @pytest.fixture(scope="module")
-def build(few_digits: ImageClassification) -> Callable[[Candidate], Network]:
+def build(few_digits: ImageClassification) -> Callable[[Candidate], QuantizedGraph]:
     return network_builder(FAMILY, NET, LARGEST, few_digits, calibration_examples(few_digits, seed=0))
 
 
@@ -54,7 +54,7 @@ def images(few_digits: ImageClassification) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def sensitivity(build: Callable[[Candidate], Network], images: Tensor) -> FormatSensitivity:
+def sensitivity(build: Callable[[Candidate], QuantizedGraph], images: Tensor) -> FormatSensitivity:
     return FormatSensitivity(dict(measure_sensitivity(SPACE, format_choices(SPACE), LARGEST, build, images)))
 
 
@@ -87,14 +87,14 @@ def test_every_choice_of_formats_has_a_number_for_each_option(sensitivity: Forma
 
 
 def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
-    build: Callable[[Candidate], Network], images: Tensor
+    build: Callable[[Candidate], QuantizedGraph], images: Tensor
 ) -> None:
     """As in a space whose first choice says whether a network is quantized at all."""
     alive = (("switch", ("quantized",)),)
     layer = Choice("layer", ("int8", "int4"), "precision", alive)
     space = SearchSpace("switched", (Choice("switch", ("fp32", "quantized"), "precision"), layer))
     corners = {(0, 0): "largest/fp32", (1, 0): "largest/int8", (1, 1): "largest/int4"}
-    networks: dict[tuple[int, ...], Network] = {
+    networks: dict[tuple[int, ...], QuantizedGraph] = {
         genes: build(FAMILY.corners()[name]) for genes, name in corners.items()
     }
     plain = space.candidate(np.zeros(2, np.int16))
@@ -109,7 +109,7 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
 
 
 def test_what_the_largest_network_cannot_have_does_no_sensitivity(
-    build: Callable[[Candidate], Network], images: Tensor
+    build: Callable[[Candidate], QuantizedGraph], images: Tensor
 ) -> None:
     only_small = Choice("layer", ("fp32", "int4"), "precision", (("size", ("small",)),))
     space = SearchSpace("other", (Choice("size", ("small", "large")), only_small))

@@ -11,7 +11,7 @@ from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from supernet.families.family import Family, load_family
 from supernet.formats.loading import load_format, load_weight_format
 from supernet.graph.executor import folded, layered, recalibrated, run
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers, find_structure
@@ -28,7 +28,7 @@ def wide() -> Family:
     return load_family("digits-mbconv", in_channels=1, classes=10, formats=FORMATS)
 
 
-def largest_codes(network: Network) -> dict[str, int]:
+def largest_codes(network: QuantizedGraph) -> dict[str, int]:
     """The largest code among the weights of each format."""
     work, found = network.workload, dict[str, int]()
     for name, layer in zip(work.names, work.layers, strict=True):

@@ -18,7 +18,7 @@ from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.ort.runtime import CPU, integer_sums, open_exactly, open_session
 from nas.emit.to_onnx import emit, random_network
 from supernet.formats.quantized_tensor import QuantizedTensor
-from supernet.graph.quantized_graph import Network
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.saturation import saturation_error
 from supernet.graph.simulate import simulate
 
@@ -45,7 +45,7 @@ LAYERS = {
 }
 
 
-def network_of(layer: Layer) -> Network:
+def network_of(layer: Layer) -> QuantizedGraph:
     """The layer behind a conversion of its input, with weights of the whole range and codes of all sizes."""
     net = WorkloadBuilder(layer.in_shape)
     net.add("it", layer, INPUT)
