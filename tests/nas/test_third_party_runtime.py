@@ -2,10 +2,9 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +26,12 @@ from nas.run.config_file import parse_config
 from nas.run.run import Run, packages_used
 from nas.serving.bench import bench
 from nas.stages.profile import emit_with_random_numbers
+from nas.testing.device import DEVICE, DeviceCase
+from nas.testing.runtime import RUNTIME, RuntimeCase
 from nas.verification.verification import Checks, verify
 from supernet.families.family import Family
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.loading import load_images
-from tests.contracts import test_devices
 from tests.docs.test_recipes import BLOCKS, RECIPES, install
 from tests.nas.exported import write_exported
 
@@ -50,12 +50,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     sys.modules.pop("reference_runtime", None)
 
 
-def contract() -> list[Callable[..., None]]:
-    """Return the tests that hold of every device."""
-    tests = [test for name, test in vars(test_devices).items() if name.startswith("test_")]
-    return [test for test in tests if "device" in signature(test).parameters]
-
-
 @pytest.fixture
 def device() -> Device:
     return open_device("reference:tag=3")
@@ -67,14 +61,13 @@ def network(family: Family) -> QuantizedGraph:
     return random_network(work, rng=np.random.default_rng(0))
 
 
-def test_it_keeps_the_contract_of_devices(
-    device: Device, family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_keeps_the_contracts(device: Device, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.testing.device.PLAN", MeasurePlan(rounds=2, sessions=1, waiting_s=0.0))
     works = tuple(family.workload(family.corners()[f"{size}/fp32"]) for size in ("smallest", "largest"))
-    case = test_devices.Case(lambda: device, works)
-    monkeypatch.setattr(test_devices, "PLAN", MeasurePlan(rounds=2, sessions=1, warmup_runs=0, waiting_s=0.0))
-    for check in contract():
-        check(**{name: {"device": device, "case": case}[name] for name in signature(check).parameters})
+    DEVICE(DeviceCase(lambda: device, works))
+    runtime = device.runtime
+    assert runtime is not None
+    RUNTIME(RuntimeCase(lambda: runtime, works[0]))
 
 
 def test_two_layers_are_profiled(device: Device) -> None:
@@ -124,7 +117,7 @@ def test_what_was_exported_on_it_is_verified_and_served_by_it(
     assert re.search(r"\d x\)", latency.now)
     [serving] = bench(folder, BenchSection(seconds=0.05)).settings
     assert serving.calls > 0
-    with pytest.raises(TrilobitError, match="--threads 2: the reference evaluator has no such option"):
+    with pytest.raises(TrilobitError, match="--threads 2: reference has no such option"):
         bench(folder, BenchSection(threads=(2,)))
 
 

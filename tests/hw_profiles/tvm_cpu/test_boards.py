@@ -23,6 +23,7 @@ from hw_profiles.profiles import batches, profiler
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
 from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Job
 from hw_profiles.runtimes.transports.tvm_rpc import boards
 from hw_profiles.runtimes.transports.tvm_rpc import tracker as tracker_module
@@ -157,8 +158,9 @@ def test_a_tracker_is_written_host_port(text: str) -> None:
 
 
 def test_boards_need_both_a_tracker_and_a_key() -> None:
-    with pytest.raises(TrilobitError, match="tracker '' and key 'pi'"):
-        open_tvm(key="pi")
+    for given in ("tracker=localhost:9190", "key=pi"):
+        with pytest.raises(TrilobitError, match="both a tracker and a key"):
+            choose(f"tvm:{given}")
 
 
 def test_a_key_that_nobody_serves_is_told_from_those_served(farm: Farm, tmp_path: Path) -> None:
