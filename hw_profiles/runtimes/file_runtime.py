@@ -8,8 +8,9 @@ from hw_profiles.errors import one_line
 from hw_profiles.graph.formats import is_known, needs_scale
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.runtimes.runtime import Array, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
 
 
 class FileRuntime:
@@ -82,6 +83,27 @@ class FileRuntime:
     def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
         """Return nothing: how it runs a layer is its own business."""
         return {}
+
+
+class FileExecutable:
+    """An executable that is timed by running it on random inputs; a subclass runs it.
+
+    Attributes:
+        inputs, outputs: what it reads and gives.
+    """
+
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Run one batch."""
+        raise NotImplementedError
+
+    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
+        """Return runs on the same random inputs."""
+        rng = np.random.default_rng(0)
+        inputs = {info.name: random_input(info, batch or 1, rng) for info in self.inputs}
+        return timed(lambda: self.run(inputs), clock)
 
 
 def _file(job: Job) -> Artifact | str:

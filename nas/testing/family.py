@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.runtimes.ort.runtime import open_exactly
+from hw_profiles.runtimes.runtime import single_output
+from nas.checks.parity import open_file
 from nas.emit.to_onnx import emit
 from nas.testing.contract import Contract, expect
 from predictors.table import compile_peak
@@ -224,8 +225,8 @@ def writes_files_that_compute_the_same(case: FamilyCase) -> None:
     candidate = case.deepest()[1]  # every layer there is, and of no more channels than need be
     subnet, x = case.family.extract(case.net, candidate).eval(), case.images(candidate)
     plain = case.family.plain_workload(case.family.arch(candidate))
-    session = open_exactly(emit(quantize(subnet, plain, observe(subnet, x)), batch=BATCH))
-    (logits,) = session.run(None, {"image": x.numpy()})
+    file = open_file(emit(quantize(subnet, plain, observe(subnet, x)), batch=BATCH))
+    logits = single_output(file, x.numpy())
     with torch.no_grad():
         expect_close(torch.from_numpy(logits), subnet(x), ONNX_PARITY, candidate.id)
 
