@@ -1,33 +1,29 @@
-"""A run folder: where its files are, which stages are done, and what everything in it depends on."""
+"""A run: what its configuration names, which stages are done, and what everything in it depends on."""
 
 import hashlib
 import json
-import platform
-import subprocess
-import time
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from hw_profiles.documents import write_document
-from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
-from hw_profiles.redaction import redacted
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.device import Device
-from hw_profiles.runtimes.plugin import HOST, device_kind, host_runtime
+from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Dialect, Runtime
 from nas.run.config import RunConfig
 from nas.run.config_file import read_config, render_config
 from nas.run.default_formats import formats_of_layers, with_exact
 from nas.run.devices import covering
 from nas.run.documents import Environment, StageDone, State, Timings, read_optional
+from nas.run.environment import environment_of
+from nas.run.paths import RunPaths
 from nas.run.registry import STAGES as STAGES
-from nas.search.searcher import SEARCHERS
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
 from supernet.tasks.image_classification import ImageClassification
@@ -38,21 +34,15 @@ from supernet.train.initial import NONE, identity, weights_path
 from supernet.train.loop import HOST_ONLY
 from supernet.train.parallel import current_world, first_alone
 
-GIT_S = 5.0  # to wait for git
-# of every run; an engine, and what a searcher brings, come on top
-PACKAGES = ("trilobit", "torch", "numpy", "scikit-learn", "optuna", "onnx")
-
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunPaths):
     """A folder and its configuration; what they name is loaded on first use.
 
     Attributes:
         leader: what the machine that leads the run wrote of it, where this one need not be its device.
     """
 
-    folder: Path
-    config: RunConfig
     leader: Environment | None = None
 
     @cached_property
@@ -153,51 +143,9 @@ class Run:
             return IntegerSums(self.leader.integer_sums)
         return self._device.describe().sums
 
-    # -- files -----------------------------------------------------------------------------------------
-
     @property
     def profile_path(self) -> Path:
         return self.folder / "profiles" / f"{self.backend.describe().name}.json"
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.folder / "supernet" / "last.pt"
-
-    @property
-    def quantized_path(self) -> Path:
-        """The supernet after its quantized phase."""
-        return self.folder / "supernet" / "quantized.pt"
-
-    @property
-    def storage_url(self) -> str:
-        """Of the Optuna storage that holds every expensive evaluation; it may hold a password."""
-        return self.config.storage.url or f"sqlite:///{self.folder / 'run.db'}"
-
-    @property
-    def shared(self) -> bool:
-        """Whether other machines may evaluate too."""
-        return bool(self.config.storage.url)
-
-    @property
-    def samples_path(self) -> Path:
-        """Which networks were evaluated for the predictor to learn from."""
-        return self.folder / "samples.json"
-
-    @property
-    def quality_path(self) -> Path:
-        return self.folder / "quality.json"
-
-    @property
-    def front_path(self) -> Path:
-        return self.folder / "front.json"
-
-    @property
-    def export_path(self) -> Path:
-        return self.folder / "export"
-
-    @property
-    def report_path(self) -> Path:
-        return self.folder / "report.html"
 
     # -- what is done ----------------------------------------------------------------------------------
 
@@ -281,7 +229,8 @@ def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
         run.runtime.describe()
     with first_alone(world):
         run.family.space()
-    environment = _environment(run, command)
+    formats = formats_of_layers(run.family.space())
+    environment = environment_of(config, command, init=run.init, sums=run.sums, formats=formats)
     if world.writes:
         remove_abandoned(folder)
         write_atomic(folder / "run.toml", render_config(config))
@@ -298,42 +247,3 @@ def find_run(folder: Path) -> Run:
     if not (folder / "run.toml").exists():
         raise TrilobitError(f"{folder}: not a run folder (no run.toml); start one with `nas run -o {folder}`")
     return Run(folder, read_config(folder / "run.toml"))
-
-
-def _environment(run: Run, command: str) -> dict[str, Any]:
-    """Return what the run is computed with, for people who want to know later."""
-    versions = {name: version for name in packages_used(run) if (version := version_of(name))}
-    return {
-        "schema": "env/1",
-        "versions": {"python": platform.python_version(), **versions},
-        "commit": commit(),
-        "command": redacted(command),
-        "seed": run.config.seed,
-        "init": run.init,
-        "integer_sums": str(run.sums),
-        "formats": list(formats_of_layers(run.family.space())),
-        "host": {"system": platform.platform(), "machine": platform.machine()},
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def packages_used(run: Run) -> tuple[str, ...]:
-    """Return the packages that the results of a run depend on; other engines need not be installed."""
-    kind = run.config.device.choice.kind
-    kinds = [kind] if kind.artifact == "onnx" else [kind, device_kind(HOST)]  # that one runs the files
-    engines = dict.fromkeys(package for kind in kinds for package in kind.engines.values())
-    searcher = SEARCHERS.get(run.config.search.searcher, "")
-    return (*PACKAGES, *engines, *(name for name in ("pymoo", "optuna") if name in searcher))
-
-
-def commit() -> str | None:
-    """Return the commit of these sources, with `-dirty` where they were changed; None outside a checkout."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=GIT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):  # no git, or a disk that does not answer
-        return None
-    return done.stdout.strip() or None
