@@ -11,12 +11,12 @@ Rule = Callable[[Types, Attributes], Types]
 
 
 def unchanged(inputs: Types, a: Attributes) -> Types:
-    """An operation on each number by itself."""
+    """Return the type of what is computed of each number by itself."""
     return (inputs[0],)
 
 
 def conv(inputs: Types, a: Attributes) -> Types:
-    """A convolution with `weight` (out, in / group, *kernel) over (batch, in, *map)."""
+    """Return the type of a convolution with `weight` (out, in / group, *kernel) over (batch, in, *map)."""
     (x,), weight = inputs, a.integers("weight")
     _require_rank(x, len(weight))
     group, channels = a.integer("group"), x.shape[1]
@@ -29,7 +29,7 @@ def conv(inputs: Types, a: Attributes) -> Types:
 
 
 def pool(inputs: Types, a: Attributes) -> Types:
-    """Windows of `kernel_shape` over each channel."""
+    """Return the type of what windows of `kernel_shape` over each channel give."""
     (x,), kernel = inputs, a.integers("kernel_shape")
     _require_rank(x, len(kernel) + 2)
     spatial = _windows(x, kernel, a, rounds_up=bool(a.integer("ceil_mode")))
@@ -37,13 +37,13 @@ def pool(inputs: Types, a: Attributes) -> Types:
 
 
 def global_pool(inputs: Types, a: Attributes) -> Types:
-    """One number for each channel."""
+    """Return the type of one number for each channel."""
     (x,) = inputs
     return (TensorType((*x.shape[:2], *(1,) * (len(x.shape) - 2)), x.format),)
 
 
 def gemm(inputs: Types, a: Attributes) -> Types:
-    """A linear layer with `weight` (out, in) on each row; what has more dimensions is flattened to rows."""
+    """Return the type of a linear layer with `weight` (out, in) on what is flattened to rows."""
     (x,), (features, width) = inputs, a.integers("weight", 2)
     if len(x.shape) < 2 or times(x.shape[1:]) != width:
         raise TrilobitError(f"a linear layer of {width} features cannot read a tensor of {x}")
@@ -51,7 +51,7 @@ def gemm(inputs: Types, a: Attributes) -> Types:
 
 
 def matmul(inputs: Types, a: Attributes) -> Types:
-    """A matrix product of two tensors, or of one and the constant `weight` (..., k, n)."""
+    """Return the type of a matrix product of two tensors, or of one and the constant `weight` (..., k, n)."""
     left, right, fmt = inputs[0].shape, operand(inputs, a), inputs[0].format
     if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:
         raise TrilobitError(f"matrices of {_text(left)} and {_text(right)} cannot be multiplied")
@@ -60,12 +60,12 @@ def matmul(inputs: Types, a: Attributes) -> Types:
 
 
 def elementwise(inputs: Types, a: Attributes) -> Types:
-    """Two operands of shapes that can be broadcast, the second of them maybe the constant `weight`."""
+    """Return the type of two broadcast operands, of which the second may be the constant `weight`."""
     return (TensorType(broadcast(inputs[0].shape, operand(inputs, a)), inputs[0].format),)
 
 
 def concat(inputs: Types, a: Attributes) -> Types:
-    """Tensors behind each other along `axis`."""
+    """Return the type of tensors joined along `axis`."""
     shapes, axis = [x.shape for x in inputs], axis_of(inputs[0], a)
     others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
     if len(others) != 1 or len({len(shape) for shape in shapes}) != 1:
@@ -75,7 +75,7 @@ def concat(inputs: Types, a: Attributes) -> Types:
 
 
 def split(inputs: Types, a: Attributes) -> Types:
-    """Parts of the sizes `split` along `axis`."""
+    """Return the types of parts of the sizes `split` along `axis`."""
     (x,), axis, sizes = inputs, axis_of(inputs[0], a), a.dims("split")
     if plus(*sizes) != x.shape[axis]:
         raise TrilobitError(f"a dimension of {x.shape[axis]} cannot be split into {_text(sizes)}")
@@ -84,7 +84,7 @@ def split(inputs: Types, a: Attributes) -> Types:
 
 
 def reshape(inputs: Types, a: Attributes) -> Types:
-    """The same numbers as `shape`, where 0 keeps a dimension and -1 is what the others leave."""
+    """Return the type of the same numbers as `shape`; 0 keeps a dimension, -1 is what the others leave."""
     (x,), asked = inputs, a.dims("shape")
     kept = [x.shape[i] if size == 0 and i < len(x.shape) else size for i, size in enumerate(asked)]
     if kept.count(-1) > 1:
@@ -97,7 +97,7 @@ def reshape(inputs: Types, a: Attributes) -> Types:
 
 
 def transpose(inputs: Types, a: Attributes) -> Types:
-    """Dimensions in the order `perm`."""
+    """Return the type with dimensions in the order `perm`."""
     (x,), order = inputs, a.integers("perm")
     if sorted(order) != list(range(len(x.shape))):
         raise TrilobitError(f"{order} does not order the dimensions of {_text(x.shape)}")
@@ -105,13 +105,13 @@ def transpose(inputs: Types, a: Attributes) -> Types:
 
 
 def flatten(inputs: Types, a: Attributes) -> Types:
-    """Rows: all dimensions before `axis` by all from it on."""
+    """Return the type of rows: all dimensions before `axis` by all from it on."""
     (x,), axis = inputs, a.integer("axis")
     return (TensorType((times(x.shape[:axis]), times(x.shape[axis:])), x.format),)
 
 
 def layer_norm(inputs: Types, a: Attributes) -> Types:
-    """Normalised over `axis` and all behind it, which have the shape `weight`."""
+    """Return the type of what is normalised over `axis` and all behind it, which have the shape `weight`."""
     (x,), axis, weight = inputs, axis_of(inputs[0], a), a.integers("weight")
     if x.shape[axis:] != weight:
         raise TrilobitError(f"dimensions of {_text(x.shape[axis:])} cannot be scaled by {_text(weight)}")
@@ -119,23 +119,23 @@ def layer_norm(inputs: Types, a: Attributes) -> Types:
 
 
 def along(inputs: Types, a: Attributes) -> Types:
-    """An operation along `axis` that keeps the shape."""
+    """Return the type of what keeps its shape along `axis`."""
     axis_of(inputs[0], a)
     return (inputs[0],)
 
 
 def quantize(inputs: Types, a: Attributes) -> Types:
-    """Codes of the format `to`."""
+    """Return the type of codes of the format `to`."""
     return (TensorType(inputs[0].shape, a.text("to")),)
 
 
 def dequantize(inputs: Types, a: Attributes) -> Types:
-    """The real values of codes."""
+    """Return the type of the real values of codes."""
     return (TensorType(inputs[0].shape, FP32),)
 
 
 def inverted_residual(inputs: Types, a: Attributes) -> Types:
-    """A whole block of `channels` at the end, `stride` in its depthwise convolution."""
+    """Return the type of a whole block of `channels` at the end, `stride` in its depthwise convolution."""
     (x,), stride = inputs, a.integer("stride")
     _require_rank(x, 4)
     if a.integer("expanded") < 1:
@@ -145,7 +145,7 @@ def inverted_residual(inputs: Types, a: Attributes) -> Types:
 
 
 def opaque(inputs: Types, a: Attributes) -> Types:
-    """What somebody's graph gives, as was found when it was cut out."""
+    """Return the types that a part of somebody's graph was found to give."""
     a.blob("model")
     if any(x.format != FP32 for x in (*inputs, *a.types("outputs"))):
         raise TrilobitError("a part that is kept as it is reads and gives fp32")

@@ -33,26 +33,24 @@ _WEIGHT, _BIAS = "weight", "bias"
 
 
 def same(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Every dimension with its own in the output."""
+    """Tie every dimension to its own in the output."""
     return tuple((Axis("input", 0, dim), Axis("output", 0, dim)) for dim in range(len(inputs[0].shape)))
 
 
 def channels(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Batch and channels of maps."""
+    """Tie batch and channels of maps."""
     return same(inputs, outputs, a)[:2]
 
 
 def conv(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Input channels with those of the filters, filters with output channels; where there are groups, all of
-    them.
-    """
+    """Tie input channels to those of filters, and filters to output channels; with groups, all of them."""
     read = (Axis("input", 0, 1), Axis(_WEIGHT, 0, 1))
     given = (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1))
     return (read, given) if a.integer("group") == 1 else ((Axis("input", 0, 1), *given),)
 
 
 def gemm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Features that are read, and features that are given."""
+    """Tie features that are read, and features that are given."""
     return (
         (Axis("input", 0, 1), Axis(_WEIGHT, 0, 1)),
         (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1)),
@@ -60,7 +58,7 @@ def gemm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
 
 
 def matmul(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """The dimension that is summed over, rows, columns, and those that the product is repeated over."""
+    """Tie the dimension that is summed over, rows, and columns."""
     rank, left, right = len(outputs[0].shape), len(inputs[0].shape), len(operand(inputs, a))
     second, index = ("input", 1) if len(inputs) == 2 else (_WEIGHT, 0)
     summed = (Axis("input", 0, left - 1), Axis(second, index, right - 2))
@@ -70,7 +68,7 @@ def matmul(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
 
 
 def broadcast(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Dimensions of both operands with the output's, but those of 1 that are repeated."""
+    """Tie dimensions of both operands to the output's, but those of 1 that are repeated."""
     shape = outputs[0].shape
     second = ("input", 1) if len(inputs) == 2 else (_WEIGHT, 0)
     operands = ((("input", 0), inputs[0].shape), (second, operand(inputs, a)))
@@ -88,7 +86,7 @@ def broadcast(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]
 
 
 def but_axis(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Every dimension but the one along which tensors are joined or cut."""
+    """Tie every dimension but the one along which tensors are joined or cut."""
     axis = axis_of(inputs[0], a)
     return tuple(
         (
@@ -101,13 +99,13 @@ def but_axis(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
 
 
 def transpose(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Every dimension with where it goes."""
+    """Tie every dimension to where it goes."""
     order = a.integers("perm")
     return tuple((Axis("input", 0, source), Axis("output", 0, dim)) for dim, source in enumerate(order))
 
 
 def reshape(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Leading dimensions that stay what they are; the others mix."""
+    """Tie leading dimensions that stay what they are; the others mix."""
     groups = []
     for dim, (one, other) in enumerate(zip(inputs[0].shape, outputs[0].shape, strict=False)):
         if one != other:
@@ -117,7 +115,7 @@ def reshape(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
 
 
 def layer_norm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Dimensions with themselves; the normalised ones with scale and bias too."""
+    """Tie dimensions to themselves, and the normalised ones to scale and bias too."""
     axis, groups = axis_of(inputs[0], a), list(same(inputs, outputs, a))
     for dim in range(axis, len(groups)):
         groups[dim] += (Axis(_WEIGHT, 0, dim - axis), Axis(_BIAS, 0, dim - axis))
@@ -125,12 +123,12 @@ def layer_norm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...
 
 
 def block(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Channels before and after where a block adds its input."""
+    """Tie channels before and after where a block adds its input."""
     return (channels(inputs, outputs, a)[1],) if a.integer("residual") else ()
 
 
 def nothing(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
-    """Nothing that is known."""
+    """Tie nothing: what happens inside is not known."""
     return ()
 
 

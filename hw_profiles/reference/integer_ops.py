@@ -92,7 +92,7 @@ def _known(params: QuantParams | None) -> QuantParams:
 
 
 def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
-    """(m, c) int32 with m / 2^c equal to `ratio` within 2^-31 of it; m is in [2^30, 2^31).
+    """Return (m, c) int32 with m / 2^c equal to `ratio` within 2^-31 of it; m is in [2^30, 2^31).
 
     A ratio below 2^-31 gets fewer bits: it moves no accumulator by more than one code.
 
@@ -116,18 +116,18 @@ def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
 
 
 def rescale(values: ArrayLike, m: ArrayLike, c: ArrayLike) -> NDArray[np.int64]:
-    """round(values * m / 2^c), half up, in int64; the arguments broadcast."""
+    """Return round(values * m / 2^c), half up, in int64; the arguments broadcast."""
     wide, shift = np.asarray(values, np.int64), np.asarray(c, np.int64)
     return np.asarray((wide * np.asarray(m, np.int64) + (np.int64(1) << (shift - 1))) >> shift, np.int64)
 
 
 def requantize(acc: ArrayLike, m: ArrayLike, c: ArrayLike, zero_point: int) -> NDArray[np.uint8]:
-    """An int32 accumulator as codes: `rescale`, plus the zero point, clipped to 0..255."""
+    """Return an int32 accumulator as codes: `rescale`, plus the zero point, clipped to 0..255."""
     return np.clip(rescale(acc, m, c) + zero_point, 0, CODES - 1).astype(np.uint8)
 
 
 def accumulator_scale(numbers: UnitNumbers) -> NDArray[np.float32]:
-    """(out,) s_x * s_w, rounded to float32: what one step of the accumulator is worth."""
+    """Return (out,) s_x * s_w, rounded to float32: what one step of the accumulator is worth."""
     _, scale, _ = numbers.parameters
     return np.asarray(np.float32(numbers.input().scale) * scale, np.float32)
 
@@ -141,7 +141,7 @@ def unit_bias(numbers: UnitNumbers) -> Ints:
 
 
 def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
-    """(m, c) that bring an integer unit to its output scale.
+    """Return (m, c) that bring an integer unit to its output scale.
 
     (out,) each for a convolution, (2,) for the two operands of a sum, (1,) for pooling.
     """
@@ -154,8 +154,9 @@ def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
 
 
 def inverse_scale(numbers: UnitNumbers) -> np.float32:
-    """What `quantize` multiplies with: 1 / scale, rounded to float32. A product takes a fifth of a quotient's
-    time, and differs from it by at most one code, at ties.
+    """Return what `quantize` multiplies with: 1 / scale, rounded to float32.
+
+    A product takes a fifth of a quotient's time, and differs from it by at most one code, at ties.
     """
     return np.float32(np.float32(1) / np.float32(numbers.written.scale))
 
@@ -163,7 +164,7 @@ def inverse_scale(numbers: UnitNumbers) -> np.float32:
 def run_unit(
     layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array], *, pooling: Pooling = "half-up"
 ) -> Array:
-    """What `layer` makes of `inputs`.
+    """Return what `layer` makes of `inputs`.
 
     Args:
         inputs: (h, w, c) each, float32 or uint8 codes; two for a sum.
@@ -179,7 +180,7 @@ def run_unit(
 
 
 def _windows(layer: Layer, x: Array, padding: object) -> Array:
-    """(h, w, c, k, k): what the kernel sees at each output position."""
+    """Return (h, w, c, k, k): what the kernel sees at each output position."""
     edge, k = layer.kernel // 2, layer.kernel
     padded = np.pad(x, ((edge, edge), (edge, edge), (0, 0)), constant_values=padding)  # type: ignore[call-overload]
     views = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(0, 1))
@@ -187,7 +188,7 @@ def _windows(layer: Layer, x: Array, padding: object) -> Array:
 
 
 def _products(layer: Layer, windows: Array, weight: Array) -> Array:
-    """(h, w, out) sums of window * weight, in the type of the arguments."""
+    """Return (h, w, out) sums of window * weight, in the type of the arguments."""
     if layer.depthwise:
         return np.asarray(np.einsum("hwcij,cij->hwc", windows, weight[:, 0]))
     return np.asarray(np.tensordot(windows, weight, ((2, 3, 4), (1, 2, 3))))
@@ -209,7 +210,7 @@ def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
 
 
 def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
-    """(h, w, out) int32: sums of (x - zero point) * weight, and the bias. Exact in float64 below 2^53."""
+    """Return (h, w, out) int32 sums of (x - zero point) * weight, and the bias, exact below 2^53."""
     zero_point = numbers.input().zero_point
     windows = _windows(layer, x, zero_point).astype(np.float64) - zero_point
     weight, _, _ = numbers.parameters
@@ -238,7 +239,7 @@ def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
 
 
 def _pool_truncated(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
-    """trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
+    """Return trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
     area = layer.in_shape[1] * layer.in_shape[2]
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
     hundredths = 100 * total + area  # of the mean + 0.01, times the area
@@ -290,8 +291,9 @@ def random_numbers(
     *,
     sums: IntegerSums = IntegerSums.EXACT,
 ) -> UnitNumbers:
-    """Numbers for measuring and testing, of a trained network's magnitude: denormal floats would change the
-    time, codes that all clip would hide errors.
+    """Return numbers for measuring and testing, of a trained network's magnitude.
+
+    Denormal floats would change the time, codes that all clip would hide errors.
 
     Args:
         inputs: quantization of the tensors that it reads, where that is given.
@@ -325,14 +327,14 @@ def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) ->
 
 
 def random_inputs(layer: Layer, rng: np.random.Generator) -> tuple[Array, ...]:
-    """One tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
+    """Return one tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
     channels, height, width = layer.in_shape
     count = 2 if layer.is_add else 1
     return tuple(random_tensor((height, width, channels), layer.in_format, rng) for _ in range(count))
 
 
 def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) -> Array:
-    """Normal real values, or codes."""
+    """Return normal real values, or codes."""
     if fmt == FP32:
         return rng.standard_normal(shape, np.float32)
     return rng.integers(0, CODES, shape).astype(np.uint8)
@@ -341,7 +343,7 @@ def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) ->
 def random_units(
     work: Workload, rng: np.random.Generator, *, sums: IntegerSums = IntegerSums.EXACT
 ) -> dict[str, UnitNumbers]:
-    """Numbers for each layer by its name; neighbours agree about the tensor between them.
+    """Return numbers for each layer by its name; neighbours agree about the tensor between them.
 
     Args:
         sums: of the device that the weights are made for.
@@ -357,7 +359,7 @@ def random_units(
 def run_network(
     work: Workload, numbers: Mapping[str, UnitNumbers], image: Array, *, pooling: Pooling = "half-up"
 ) -> Array:
-    """The last layer's output for one image (h, w, c), unit by unit."""
+    """Return the last layer's output for one image (h, w, c), unit by unit."""
     tensors: list[Array] = []
     for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
         inputs = [image if i == INPUT else tensors[i] for i in sources]

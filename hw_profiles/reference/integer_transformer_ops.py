@@ -27,7 +27,7 @@ MOST_BITS = 62  # of a value before it leaves int64
 
 
 def round_even(values: ArrayLike, m: ArrayLike, c: ArrayLike) -> Int64s:
-    """round(values * m / 2^c), half to even, in int64: I-ViT's dialect of `arithmetic.rescale`.
+    """Return round(values * m / 2^c), half to even, in int64: I-ViT's dialect of `integer_ops.rescale`.
 
     >>> round_even([1, 3, 5], 1, 1).tolist()
     [0, 2, 2]
@@ -40,7 +40,7 @@ def round_even(values: ArrayLike, m: ArrayLike, c: ArrayLike) -> Int64s:
 
 
 def shift_exp(d: ArrayLike, scale: float, n: int) -> Int64s:
-    """About exp(S d) * 2^n / S. Section 3.3; 2^x is taken as 1 + x / 2 between two powers of two.
+    """Return about exp(S d) * 2^n / S. Section 3.3; 2^x is taken as 1 + x / 2 between two powers of two.
 
     Args:
         d: integers, usually at most 0; below -n / (1.4375 S) they count as that.
@@ -62,7 +62,7 @@ def shift_exp(d: ArrayLike, scale: float, n: int) -> Int64s:
 
 
 def shiftmax(x: ArrayLike, scale: float, *, n: int = SOFTMAX_SHIFTS, bits: int = 8) -> Int64s:
-    """Softmax over the last axis as codes of scale 2^-(bits - 1). Algorithm 1.
+    """Return softmax over the last axis as codes of scale 2^-(bits - 1). Algorithm 1.
 
     In 8 bits a row loses mass: sums are .94 at length 16, but .50 to .58 at length 197; 16 bits keep .97.
     """
@@ -73,7 +73,7 @@ def shiftmax(x: ArrayLike, scale: float, *, n: int = SOFTMAX_SHIFTS, bits: int =
 
 
 def shift_gelu(x: ArrayLike, scale: float, *, n: int = GELU_SHIFTS, bits: int = 8) -> Int64s:
-    """GELU as codes of scale S * 2^-(bits - 1); x is compared with the largest of its row. Algorithm 2.
+    """Return GELU as codes of scale S * 2^-(bits - 1), comparing x with the largest of its row: algorithm 2.
 
     `check_gelu` says whether the sigmoid can be told from one half, `gelu_shifts` which `n` is best.
     """
@@ -101,7 +101,7 @@ def check_gelu(scale: float, span: int, n: int = GELU_SHIFTS) -> None:
 
 
 def gelu_shifts(scale: float, *, low: int = -128, high: int = 127, bits: int = 8) -> int:
-    """The `n` of the least largest error on the codes low..high.
+    """Return the `n` of the least largest error on the codes low..high.
 
     The published 23 is off by .24 to .29 for scales up to .031, since the reciprocal is a coarse integer
     there; the best is off by .012 to .043.
@@ -120,14 +120,14 @@ def gelu_shifts(scale: float, *, low: int = -128, high: int = 127, bits: int = 8
 
 
 def gelu(x: ArrayLike) -> NDArray[np.float64]:
-    """x * Phi(x) in real numbers: what `shift_gelu` stands for."""
+    """Return x * Phi(x) in real numbers: what `shift_gelu` stands for."""
     real = np.asarray(x, np.float64)
     below = [0.5 * (1 + math.erf(value / math.sqrt(2))) for value in real.ravel()]
     return np.asarray(real * np.reshape(below, real.shape))
 
 
 def integer_sqrt(v: ArrayLike) -> Int64s:
-    """About the square root, by ten steps of Heron's rule from 2^16: exact enough from 35,000 on."""
+    """Return about the square root, by ten steps of Heron's rule from 2^16: good from 35,000 on."""
     squares: Int64s = np.asarray(v, np.int64)
     k: Int64s = np.full(squares.shape, ROOT_START, np.int64)
     for _ in range(ROOT_STEPS):
@@ -136,7 +136,7 @@ def integer_sqrt(v: ArrayLike) -> Int64s:
 
 
 def layer_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike) -> Int64s:
-    """Layer normalisation over the last axis, of c codes of 16 bits. Section 3.5.
+    """Return layer normalisation over the last axis, of c codes of 16 bits. Section 3.5.
 
     Args:
         x: (..., c) codes of any scale.
@@ -154,7 +154,7 @@ def layer_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike) -> Int64s:
 
 
 def layer_norm_scale(gamma: ArrayLike) -> NDArray[np.float64]:
-    """(c,) scale of each channel that `layer_norm` gives."""
+    """Return the (c,) scale of each channel that `layer_norm` gives."""
     gamma = np.asarray(gamma, np.float64)
     return np.asarray(gamma * math.sqrt(len(gamma)) / 2.0**30)
 
@@ -177,7 +177,7 @@ def check_layer_norm(x: ArrayLike) -> None:
 
 
 def _mean(x: Int64s) -> Int64s:
-    """(..., 1) mean over the last axis, rounded half to even."""
+    """Return the (..., 1) mean over the last axis, rounded half to even."""
     c = x.shape[-1]
     floor, rest = np.divmod(x.sum(axis=-1, keepdims=True), c)
     up = (2 * rest > c) | ((2 * rest == c) & (floor & 1 == 1))

@@ -61,7 +61,7 @@ class _Chosen:
 
 
 def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
-    """The layers by block; `widest` is the channel count that is drawn full height."""
+    """Return the layers by block; `widest` is the channel count that is drawn full height."""
     named = zip(_block_names(network), network.layers, strict=True)
     return tuple(
         Block(block, tuple(_column(name, layer, widest) for _, (name, layer) in group))
@@ -70,12 +70,12 @@ def blocks(network: Network, *, widest: int) -> tuple[Block, ...]:
 
 
 def widest_of(networks: Sequence[Network]) -> int:
-    """Most output channels of any layer."""
+    """Return most output channels of any layer."""
     return max((channels(layer) for network in networks for _, layer in network.layers), default=1)
 
 
 def summary(network: Network) -> str:
-    """Input size, work, formats and conversions in one line."""
+    """Return input size, work, formats and conversions in one line."""
     layers = [layer for _, layer in network.layers]
     conversions = sum(layer.is_conversion for layer in layers)
     parts = [f"{network.arch['resolution']} px input"] if "resolution" in network.arch else []
@@ -86,7 +86,7 @@ def summary(network: Network) -> str:
 
 
 def format_shares(network: Network) -> str:
-    """Share of the layers with a searched format that are in each format but fp32."""
+    """Return the share of the layers with a searched format that are in each format but fp32."""
     formats = Counter(network.policy.values())
     total = formats.total()
     low = [f"{100 * count / total:.0f} % {name}" for name, count in sorted(formats.items()) if name != "fp32"]
@@ -109,7 +109,7 @@ def short_arch(network: Network) -> str:
 
 
 def layer_kind(layer: Layer) -> str:
-    """What kind of work it is: the groups of the device view."""
+    """Return what kind of work a layer is: the groups of the device view."""
     if layer.op == "InvertedResidual":
         return f"block {_window(layer)}"
     if layer.op != "Conv":
@@ -120,17 +120,17 @@ def layer_kind(layer: Layer) -> str:
 
 
 def square(side: int) -> str:
-    """A kernel by its side."""
+    """Return a kernel by its side."""
     return f"{side}{TIMES}{side}"
 
 
 def layer_format(layer: Layer) -> str:
-    """The number format it computes in."""
+    """Return the number format that a layer computes in."""
     return layer.weight_format if layer.weight_format != "fp32" else layer.activation_format
 
 
 def _block_names(network: Network) -> list[str]:
-    """The block of each layer; a conversion belongs to the layer that reads it."""
+    """Return the block of each layer; a conversion belongs to the layer that reads it."""
     names: list[str] = []
     block = ""
     for name, layer in reversed(network.layers):

@@ -35,7 +35,7 @@ class LayeredNet(Protocol):
 
 
 def layered(net: nn.Module) -> LayeredNet:
-    """`net` as a network whose layers are known by name.
+    """Return `net` as a network whose layers are known by name.
 
     Raises:
         TrilobitError: it has no method `layer`.
@@ -52,15 +52,15 @@ class Quantizers(Protocol):
     """What rounds weights, tensors and biases; real values in, real values out."""
 
     def weight(self, name: str, weight: Tensor, fmt: str) -> Tensor:
-        """Weight (out, ...) of the layer `name` as `fmt` stores it."""
+        """Return the weight (out, ...) of the layer `name` as `fmt` stores it."""
         ...
 
     def tensor(self, key: str, x: Tensor, fmt: str) -> Tensor:
-        """The tensor of this key, see `tensor_keys`, as `fmt` stores it."""
+        """Return the tensor of this key, see `tensor_keys`, as `fmt` stores it."""
         ...
 
     def bias(self, step: "Step", bias: Tensor, factor: Tensor) -> Tensor:
-        """A folded bias (out,) as an integer layer adds it; `factor` (out,) is folded into the weight."""
+        """Return a folded bias (out,) as an integer layer adds it; `factor` (out,) is in the weight."""
         ...
 
 
@@ -113,7 +113,7 @@ Compute = Callable[[Step, SizedLayer, Tensor], Tensor]
 
 @singledispatch
 def sized_layer(layer: nn.Module, spec: Layer) -> SizedLayer:
-    """The parameters of `layer` at the sizes of `spec`; another kind of layer registers itself here."""
+    """Return the parameters of `layer` at the sizes of `spec`; other kinds of layers register themselves."""
     raise TypeError(f"{type(layer).__name__} is not registered with supernet.graph.executor.sized_layer")
 
 
@@ -152,7 +152,7 @@ def forward(
     *,
     statistics: Statistics | None = None,
 ) -> Tensor:
-    """(n, c, h, w) -> logits (n, classes) of `workload` with the weights of `net`.
+    """Return logits (n, classes) of images (n, c, h, w), by `workload` with the weights of `net`.
 
     Args:
         statistics: what batch norms normalise with, folded as on a device, biases rounded; None takes each
@@ -199,7 +199,7 @@ def _first_tensors(work: Workload) -> list[int]:
 def recalibrated(
     net: LayeredNet, quantizers: Quantizers, workload: Workload, batches: Iterable[Tensor]
 ) -> Statistics:
-    """Batch-norm statistics of this very policy: the mean over `batches` of (n, c, h, w) images.
+    """Return batch-norm statistics of this very policy: the mean over `batches` of (n, c, h, w) images.
 
     They differ from policy to policy as they do from subnet to subnet.
     """
@@ -223,13 +223,13 @@ def recalibrated(
 
 
 def batch_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
-    """A layer whose batch norm takes mean and variance of the batch itself."""
+    """Compute a layer whose batch norm takes mean and variance of the batch itself."""
     y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
     return y if norm is None else F.batch_norm(y, None, None, *_affine(norm, y), True, 0.0, norm.eps)
 
 
 def running_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
-    """A layer whose batch norm takes the first channels of its running mean and variance."""
+    """Compute a layer whose batch norm takes the first channels of its running mean and variance."""
     y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
     if norm is None:
         return y
@@ -240,7 +240,7 @@ def running_normalised(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
 
 
 def folded(quantizers: Quantizers, statistics: Statistics) -> Compute:
-    """Layers whose batch norm is folded into weight and bias, as on a device."""
+    """Return how to compute layers with their batch norm folded into weight and bias, as on a device."""
 
     def compute(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
         factor, bias = folding(step.name, sized, statistics)
@@ -251,7 +251,7 @@ def folded(quantizers: Quantizers, statistics: Statistics) -> Compute:
 
 
 def folding(name: str, sized: SizedLayer, statistics: Statistics) -> tuple[Tensor, Tensor]:
-    """(out,) what the batch norm of a layer multiplies each channel by, and what is added then."""
+    """Return (out,) what the batch norm of a layer multiplies each channel by, and what is added then."""
     norm, weight = sized.norm, sized.weight
     if norm is None:
         bias = weight.new_zeros(len(weight)) if sized.bias is None else sized.bias

@@ -51,7 +51,7 @@ class QuantizedGraph:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
 
     def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
-        """Quantization of the tensors that a layer reads, by the layer's position; None where they are
+        """Return the quantization of what a layer reads, by the layer's position; None where they are
         floating point.
         """
         work = self.workload
@@ -60,8 +60,9 @@ class QuantizedGraph:
 
 
 def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The bias as int32 codes at scale s_x * s_w, and that scale (out,): what an integer kernel adds to its
-    accumulator.
+    """Return the bias as int32 codes at scale s_x * s_w, and that scale (out,).
+
+    It is what an integer kernel adds to its accumulator.
     """
     scale = (np.float32(input_scale) * parameters.weight.channel_scales).astype(np.float32)
     return accumulator_codes(parameters.bias, scale), scale

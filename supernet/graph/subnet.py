@@ -21,11 +21,11 @@ class Subnet(nn.Module):
         self.layers = nn.ModuleDict({_module_name(name): layer for name, layer in layers.items()})
 
     def layer(self, name: str) -> nn.Module:
-        """The module of the layer called `name` in the workload."""
+        """Return the module of the layer called `name` in the workload."""
         return self.layers[_module_name(name)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> logits (n, classes)."""
+        """Return logits (n, classes) of images (n, c, h, w)."""
         return self.tensors(x)[-1]
 
     def tensors(self, x: Tensor) -> list[Tensor]:
