@@ -80,11 +80,11 @@ class Allocator:
         if error.name in self.peaks:
             others = tuple(limit for limit in self.limits if limit.name != error.name and error.together)
             nearest = least_largest(replace(problem, limits=others), self.peaks[error.name])
-        known = objective(error.name)
+        limited = objective(error.name)
         also = " while the other limits are met" if error.together else ""
         return (
-            f"{error.name} <= {show(known, error.limit)} cannot be met by this architecture{also}; the "
-            f"nearest possible value is {show(known, nearest)}: loosen the limit, or name another "
+            f"{error.name} <= {show(limited, error.limit)} cannot be met by this architecture{also}; the "
+            f"nearest possible value is {show(limited, nearest)}: loosen the limit, or name another "
             "--architecture"
         )
 
@@ -163,15 +163,17 @@ def seeds(
     the first `SEEDED` different architectures of (k, g), by the sensitivity that the predictor sees in each
     format alone. Nothing where the space has no formats to choose between or an architecture meets no limits.
     """
-    found = [np.empty((0, len(space.choices)), np.int16)]
+    allocations = [np.empty((0, len(space.choices)), np.int16)]
     bases = np.array([formats_of(space, genome).genome for genome in architectures], np.int16)
     _, first = np.unique(bases, axis=0, return_index=True)
     for row in np.sort(first)[:SEEDED]:
         try:
-            one = allocator(space, costs, targets, bases[row])
-            found.append(
-                one.allocate(predicted_sensitivity(space, one.formats, predictor, targets.metric), LEVELS)
+            choosing = allocator(space, costs, targets, bases[row])
+            allocations.append(
+                choosing.allocate(
+                    predicted_sensitivity(space, choosing.formats, predictor, targets.metric), LEVELS
+                )
             )
         except TrilobitError:  # not of this architecture
             continue
-    return np.concatenate(found)
+    return np.concatenate(allocations)

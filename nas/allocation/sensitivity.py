@@ -43,8 +43,8 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
     names = [space.choices[column].name for column in columns]
     network = space.candidate(in_fp32(space, genome[None])[0])
     if kind == "kl" and network == run.family.corners()["largest/fp32"]:
-        known = run_sensitivity(run).options
-        return {name: known[name] for name in names}
+        measured = run_sensitivity(run).options
+        return {name: measured[name] for name in names}
     score = noise_to_signal if kind == "sqnr" else divergence
     return dict(measure_sensitivity(space, names, network, *subject(run, network), score=score))
 
@@ -72,29 +72,31 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
     given = (layered(net), work, batch, run.task.targets(images))
     traces = hessian_traces(*given, probes=PROBES, seed=run.config.seed, loss=loss)
     layers = largest_layers(work)
-    found = {}
+    sensitivities = {}
     for column in columns:
         chosen = _set_by(family, genome, column)
-        found[family.space().choices[column].name] = tuple(
+        sensitivities[family.space().choices[column].name] = tuple(
             sum(
                 max(traces[name], 0.0) * _rounding_error(builder, name, layers[name], fmt)
                 for name, fmt in formats.items()
             )
             for formats in chosen
         )
-    return found
+    return sensitivities
 
 
 def _set_by(family: Family, genome: Genomes, column: int) -> list[dict[str, str]]:
     """Layers whose weights this choice sets, with their format for each of its options."""
-    space, tried = family.space(), []
+    space, by_option = family.space(), []
     for gene in range(len(space.choices[column].options)):
         changed = genome.copy()
         changed[column] = gene
         work = lower(family.workload(space.candidate(changed)))
-        tried.append({n: x.weight_format for n, x in zip(work.names, work.layers, strict=True) if x.weighted})
-    moved = [name for name in tried[0] if len({formats[name] for formats in tried}) > 1]
-    return [{name: formats[name] for name in moved} for formats in tried]
+        by_option.append(
+            {n: x.weight_format for n, x in zip(work.names, work.layers, strict=True) if x.weighted}
+        )
+    moved = [name for name in by_option[0] if len({formats[name] for formats in by_option}) > 1]
+    return [{name: formats[name] for name in moved} for formats in by_option]
 
 
 def _rounding_error(builder: NetworkBuilder, name: str, layer: Layer, fmt: str) -> float:
@@ -108,7 +110,7 @@ def _rounding_error(builder: NetworkBuilder, name: str, layer: Layer, fmt: str) 
         return float(((rounded.astype(np.float64) - values) ** 2).sum())
 
 
-def known_candidate(run: Run, wanted: str) -> Candidate:
+def known_candidate(run: Run, name: str) -> Candidate:
     """Find the network that a person names: `largest`, `smallest`, the id of one that this run evaluated, or
     its genes, separated by commas.
 
@@ -116,19 +118,19 @@ def known_candidate(run: Run, wanted: str) -> Candidate:
         TrilobitError: there is none.
     """
     space = run.family.space()
-    if wanted in ("largest", "smallest"):
-        return run.family.corners()[f"{wanted}/fp32"]
-    if "," in wanted:
+    if name in ("largest", "smallest"):
+        return run.family.corners()[f"{name}/fp32"]
+    if "," in name:
         try:
-            return space.candidate(np.array([int(gene) for gene in wanted.split(",")], np.int16))
+            return space.candidate(np.array([int(gene) for gene in name.split(",")], np.int16))
         except (ValueError, OverflowError):
-            raise TrilobitError(f"--architecture {wanted!r}: genes are integers") from None
+            raise TrilobitError(f"--architecture {name!r}: genes are integers") from None
     builder = NetworkBuilder(run)
     for store in (DeviceEvaluator(builder).measuring.store, SupernetEvaluator(builder).samples):
-        known = {trial.user_attrs.get("id"): trial.user_attrs.get("genes") for trial in store.trials()}
-        if wanted in known:
-            return space.candidate(np.array(known[wanted], np.int16))
+        evaluated = {trial.user_attrs.get("id"): trial.user_attrs.get("genes") for trial in store.trials()}
+        if name in evaluated:
+            return space.candidate(np.array(evaluated[name], np.int16))
     raise TrilobitError(
-        f"--architecture {wanted!r}: this run evaluated no network of that id; write an id of front.json, "
+        f"--architecture {name!r}: this run evaluated no network of that id; write an id of front.json, "
         f"largest, smallest, or {len(space.choices)} genes such as 0,1,2"
     )

@@ -27,8 +27,8 @@ def run_sensitivity(run: Run) -> FormatSensitivity:
         TrilobitError: the file is damaged, or the supernet is not trained.
     """
     path, trained = run.folder / "damage.json", run.rounded_fingerprint
-    known = read_optional(path, SensitivityFile)
-    options = dict(known.options) if known is not None and known.supernet == trained else {}
+    kept = read_optional(path, SensitivityFile)
+    options = dict(kept.options) if kept is not None and kept.supernet == trained else {}
     space = run.family.space()
     choices = {choice.name: len(choice.options) for choice in space.choices}
     missing = [name for name in format_choices(space) if len(options.get(name, ())) != choices[name]]

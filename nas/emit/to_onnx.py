@@ -64,8 +64,8 @@ def emit(
 def described(model: bytes, metadata: Mapping[str, str]) -> bytes:
     """Return the same model with more metadata; nothing that runs is changed."""
     proto = onnx.load_from_string(model)
-    known = {prop.key: prop.value for prop in proto.metadata_props}
-    helper.set_model_props(proto, {**known, **metadata})
+    earlier = {prop.key: prop.value for prop in proto.metadata_props}
+    helper.set_model_props(proto, {**earlier, **metadata})
     data: bytes = proto.SerializeToString()
     return data
 
@@ -106,8 +106,12 @@ def file_size(layer: Layer) -> int:
     graph = _Graph(None)
     graph.stored("image", _TYPICAL)  # written with the layer that gives what this one reads
     start = graph.body_bytes()
-    for place, (part, one, sources) in enumerate(zip(work.names, work.layers, work.inputs, strict=True), 1):
-        graph.add(part, one, sources, *_placeholder(one, replace(_TYPICAL, scale=_TYPICAL.scale * 2**place)))
+    for place, (part, lowered, sources) in enumerate(
+        zip(work.names, work.layers, work.inputs, strict=True), 1
+    ):
+        graph.add(
+            part, lowered, sources, *_placeholder(lowered, replace(_TYPICAL, scale=_TYPICAL.scale * 2**place))
+        )
     return graph.body_bytes() - start
 
 

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.device import Device
 from supernet.families.family import Family
+from supernet.formats.loading import load_format
+from supernet.registry import FORMATS
 from supernet.space.space import SearchSpace
-
-REDUCED, EXACT = "int8", "int8-exact"  # the second has all 8 bits where the first has 7
 
 
 def with_exact(family: Family, backend: Device) -> tuple[str, ...] | None:
@@ -18,11 +19,29 @@ def with_exact(family: Family, backend: Device) -> tuple[str, ...] | None:
         run int8-exact: one that was recorded without it, say.
     """
     formats = formats_of_layers(family.space())
-    if REDUCED not in formats or EXACT in formats:
+    pairs = {fmt: unreduced(fmt) for fmt in formats}
+    missing = {fmt: exact for fmt, exact in pairs.items() if exact and exact not in formats}
+    for fmt, exact in missing.items():
+        layers = family.workload(family.corners()[f"largest/{fmt}"]).layers
+        kept = (replace(layer, weight_format=exact) for layer in layers if layer.weight_format == fmt)
+        if not all(map(backend.supports, kept)):
+            return None
+    return (*formats, *missing.values()) if missing else None
+
+
+def unreduced(fmt: str) -> str | None:
+    """Return the format that has all codes where integer sums reduce those of `fmt`; None where they do not.
+
+    >>> unreduced("int8"), unreduced("int4")
+    ('int8-exact', None)
+    """
+    if fmt not in FORMATS:  # a pair of formats
         return None
-    layers = family.workload(family.corners()[f"largest/{REDUCED}"]).layers
-    exact = (replace(layer, weight_format=EXACT) for layer in layers if layer.weight_format == REDUCED)
-    return (*formats, EXACT) if all(map(backend.supports, exact)) else None
+    weight = load_format(fmt).weight
+    if weight.made_for(IntegerSums.UNKNOWN) == weight:
+        return None
+    unsigned = replace(weight, offset=2 ** (weight.bits - 1))
+    return next((name for name in FORMATS if load_format(name).weight == unsigned), None)
 
 
 def formats_of_layers(space: SearchSpace) -> tuple[str, ...]:

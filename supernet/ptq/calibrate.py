@@ -55,9 +55,9 @@ def quantize(
     """
     workload = lower(workload)
     curves = {
-        s: one.nonlinearity
-        for one, (s, *_) in zip(workload.layers, workload.inputs, strict=True)
-        if one.kind == "act"
+        source: curve.nonlinearity
+        for curve, (source, *_) in zip(workload.layers, workload.inputs, strict=True)
+        if curve.kind == "act"
     }
     parameters: dict[str, Parameters] = {}
     tensors: dict[str, QuantParams] = {}

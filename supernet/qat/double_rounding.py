@@ -43,11 +43,11 @@ def stored_codes(weight: Tensor, scale: Tensor) -> Tensor:
     return torch.round(weight / scale).clamp_(-largest, largest).to(torch.int8)
 
 
-def switched(stored: Tensor, bits: int) -> Tensor:
+def requantized(stored: Tensor, bits: int) -> Tensor:
     """Return int8 codes of `bits` bits from stored ones, in integers: (code + 2^(7 - bits)) >> (8 - bits),
     clipped.
 
-    >>> switched(torch.tensor([-127, -8, -7, 0, 7, 8, 127], dtype=torch.int8), 4).tolist()
+    >>> requantized(torch.tensor([-127, -8, -7, 0, 7, 8, 127], dtype=torch.int8), 4).tolist()
     [-7, 0, 0, 0, 0, 1, 7]
     """
     ratio, largest = step_ratio(bits), largest_code(bits)

@@ -35,7 +35,7 @@ from supernet.graph.executor import (
     sized_layer,
     tensor_keys,
 )
-from supernet.qat.double_rounding import step_ratio, stored_codes, switched
+from supernet.qat.double_rounding import requantized, step_ratio, stored_codes
 from supernet.qat.lsq import (
     SMALLEST_SCALE,
     fake_quantize_codes,
@@ -163,7 +163,7 @@ class LearnedQuantizers(nn.Module):
         """Return int8 codes of a weight (out, ...) in an integer format, and each channel's scale (out,)."""
         bits, scale = self.weight_bits(fmt), self.weight_scale(name, len(weight))
         stored = stored_codes(weight, scale.view(-1, *(1,) * (weight.ndim - 1)))
-        return switched(stored, bits), scale * step_ratio(bits)
+        return requantized(stored, bits), scale * step_ratio(bits)
 
     def params(self, key: str, fmt: str) -> QuantParams:
         """Return what a device needs to know of a tensor in `fmt`."""
@@ -207,16 +207,16 @@ def integer_corners(family: Family) -> tuple[Candidate, ...]:
         TrilobitError: the space has none.
     """
     corners = family.corners()
-    found = [
+    extremes = [
         next((c for name, c in corners.items() if name.startswith(f"{size}/") and _integer(family, c)), None)
         for size in ("largest", "smallest")
     ]
-    chosen = tuple(candidate for candidate in found if candidate is not None)
-    if len(chosen) < len(found):
+    quantized = tuple(candidate for candidate in extremes if candidate is not None)
+    if len(quantized) < len(extremes):
         raise TrilobitError(
             f"{family.name} has no integer formats to train for; give it some, such as fp32,int8,int4"
         )
-    return chosen
+    return quantized
 
 
 def _integer(family: Family, candidate: Candidate) -> bool:
@@ -279,25 +279,25 @@ def observed_tensors(net: LayeredNet, workload: Workload, images: Tensor) -> dic
         tensors = run(net, Unquantized(), work, images, batch_normalised)
     curves = {sources[0]: layer for layer, sources in zip(work.layers, work.inputs, strict=True)
               if layer.kind == "act" and layer.nonlinearity in CURVES}  # fmt: skip
-    found = {}
+    observed = {}
     for position, key in enumerate(tensor_keys(work)):
         if key is not None:
             values = _spread(tensors[position])
             # what a curve makes 0 or 1 of need not be told apart
-            found[key] = values.clamp(min=-CURVE_END) if position in curves else values
-    return found
+            observed[key] = values.clamp(min=-CURVE_END) if position in curves else values
+    return observed
 
 
 def least_error(values: Tensor, fmt: str) -> QuantParams:
     """Return, of the ranges between a fifth and all of that of `values` (n,), the one whose rounding to `fmt`
     has the least squared error."""
     low, high = float(values.min()), float(values.max())
-    activation, tried = load_activation_format(fmt), []
+    activation, ranges = load_activation_format(fmt), []
     for shrink in SHRINKS:
         params = activation.params(low * shrink, high * shrink)
         error = float(((_rounded(values, params, activation) - values) ** 2).sum())
-        tried.append((error, -shrink, params))
-    return min(tried, key=lambda each: each[:2])[2]
+        ranges.append((error, -shrink, params))
+    return min(ranges, key=lambda range_: range_[:2])[2]
 
 
 def _rounded(values: Tensor, params: QuantParams, activation: ActivationFormat) -> Tensor:

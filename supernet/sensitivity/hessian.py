@@ -102,7 +102,7 @@ def allocate(
 
 def _terms(values: Sequence[Sequence[float]]) -> tuple[Term, ...]:
     """A sum that every layer decides by itself."""
-    return tuple(Term((layer,), np.array(each, np.float64)) for layer, each in enumerate(values))
+    return tuple(Term((layer,), np.array(costs, np.float64)) for layer, costs in enumerate(values))
 
 
 def _signs(tensor: Tensor, generator: torch.Generator) -> Tensor:

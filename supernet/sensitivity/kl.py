@@ -77,20 +77,20 @@ def measure_sensitivity(
         images: (n, c, h, w), normalised, of its resolution; no labels are needed.
         score: what the replacement does, from the logarithms of the class probabilities before and after.
     """
-    known: dict[Candidate, Tensor] = {}
+    references: dict[Candidate, Tensor] = {}
     for name in names:
         column = space.columns[name]
         reference = _living(space, np.array(largest.genes, np.int16), column)
         before = space.candidate(reference)
-        if before not in known:  # the same for all choices, unless one switches others on
-            known[before] = log_probabilities(build(before), images)
+        if before not in references:  # the same for all choices, unless one switches others on
+            references[before] = log_probabilities(build(before), images)
         values = [0.0]
         for gene in range(1, len(space.choices[column].options)):
             changed = reference.copy()
             changed[column] = gene
             after = space.candidate(changed)
             same = after == before
-            values.append(0.0 if same else score(known[before], log_probabilities(build(after), images)))
+            values.append(0.0 if same else score(references[before], log_probabilities(build(after), images)))
         yield name, tuple(values)
 
 

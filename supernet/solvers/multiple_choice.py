@@ -163,10 +163,10 @@ def solve(problem: Problem, *, cuts: Sequence[NoGood] = ()) -> Allocation:
     Raises:
         InfeasibleError: nothing meets all limits; says which one, and the nearest possible value.
     """
-    found = _Program(problem, cuts).solve()
-    if found is None:
+    allocation = _Program(problem, cuts).solve()
+    if allocation is None:
         raise _explain(problem, cuts)
-    return found
+    return allocation
 
 
 def diverse(problem: Problem, count: int, distance: int) -> Iterator[Allocation]:
@@ -179,13 +179,13 @@ def diverse(problem: Problem, count: int, distance: int) -> Iterator[Allocation]
     earlier: list[NoGood] = []
     for _ in range(count):
         try:
-            found = solve(problem, cuts=earlier)
+            allocation = solve(problem, cuts=earlier)
         except InfeasibleError:
             if earlier:
                 return
             raise
-        yield found
-        earlier.append(NoGood(found.chosen, distance))
+        yield allocation
+        earlier.append(NoGood(allocation.chosen, distance))
 
 
 def least(problem: Problem, terms: tuple[Term, ...]) -> float:
@@ -207,9 +207,9 @@ def _explain(problem: Problem, cuts: Sequence[NoGood]) -> InfeasibleError:
                 if not math.isfinite(bound):
                     continue
                 terms = tuple(Term(term.items, sign * term.values) for term in limit.terms)
-                found = _Program(replace(problem, costs=terms, limits=others), cuts).solve()
-                if found is not None and not _within(limit, sign * found.cost):
-                    return InfeasibleError(limit.name, bound, sign * found.cost, together=together)
+                extreme = _Program(replace(problem, costs=terms, limits=others), cuts).solve()
+                if extreme is not None and not _within(limit, sign * extreme.cost):
+                    return InfeasibleError(limit.name, bound, sign * extreme.cost, together=together)
     return infeasible
 
 

@@ -17,7 +17,13 @@ from hw_profiles.runtimes.tvm_cpu.dot import GROUP, checked_codes, instruction_o
 from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
-from hw_profiles.runtimes.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
+from hw_profiles.runtimes.tvm_cpu.weights import (
+    is_packed,
+    pack_weights,
+    unpack_at,
+    unpacked_weights,
+    weight_argument,
+)
 
 # by vector registers: accumulators that leave room for the operands, and how many were the fastest for most
 # shapes: enough to hide how long a multiplication takes, few enough to leave room for constants
@@ -176,7 +182,7 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     outer_x, column = sch.split(x, [None, tile.columns])
     sch.reorder(outer_n, r, outer_x, i, groups, column, block, lane, in_group)
     _finish_at(sch, layer, out, outer_x, tile)
-    if layer.weight_format == "int4":
+    if is_packed(layer):
         # once for all positions; a lone one takes its codes as it goes, from registers
         lone = layer.out_shape[1] * layer.out_shape[2] == tile.columns
         unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))

@@ -24,7 +24,13 @@ from hw_profiles.runtimes.tvm_cpu.dot import (
 from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile, blocks_of, divisors, lanes_of
-from hw_profiles.runtimes.tvm_cpu.weights import pack_weights, unpack_at, unpacked_weights, weight_argument
+from hw_profiles.runtimes.tvm_cpu.weights import (
+    is_packed,
+    pack_weights,
+    unpack_at,
+    unpacked_weights,
+    weight_argument,
+)
 
 MAX_COLUMNS, MAX_ROWS, MAX_REAL_ROWS = 8, 8, 2
 INTEGER_VECTORS, REAL_VECTORS = 8, 4  # sums at a time that were fastest for most shapes
@@ -147,7 +153,7 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
     sch.reverse_compute_at(out, outer_x, preserve_unit_loops=True)
     _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
-    if layer.weight_format == "int4":
+    if is_packed(layer):
         unpack_at(sch, b, tile.lanes * planes.group)
     for loop in (row, column, t):
         sch.unroll(loop)

@@ -14,6 +14,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import s_tir
 
+from hw_profiles.graph.formats import element_types
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
@@ -222,7 +223,7 @@ def instruction_of(layer: Layer, target: TvmTarget) -> Instruction | None:
     """Return what `layer` is multiplied with: None where it computes in fp32, or byte by byte."""
     if layer.activation_format == FP32:
         return None
-    return _first_fitting(target, exact=layer.weight_format == EXACT)
+    return _first_fitting(target, exact=element_types(layer.weight_format).unsigned)
 
 
 def _first_fitting(target: TvmTarget, *, exact: bool) -> Instruction | None:

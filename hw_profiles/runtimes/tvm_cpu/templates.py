@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from hw_profiles.graph.consumer import Consumer
+from hw_profiles.graph.formats import ELEMENTS
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
@@ -13,7 +14,7 @@ VERSION = 5  # of all templates: raise it when one computes, packs or schedules 
 # by activation format; 4-bit codes are kept two to a byte, others one
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
     FP32: (FP32,),
-    "int8": ("int8", "int8-exact", "int6", "int4", "int2"),
+    "int8": tuple(name for name, elements in ELEMENTS.items() if elements.multiplied),
 }
 ACTIVATIONS = ("none", "relu")
 

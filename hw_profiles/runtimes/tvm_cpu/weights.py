@@ -7,13 +7,21 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from hw_profiles.graph.formats import weight_bits
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, Array
+
+PACKED_BITS = 4
+
+
+def is_packed(layer: Layer) -> bool:
+    """Return whether its weights stand two to a byte."""
+    return weight_bits(layer.weight_format) == PACKED_BITS
 
 
 def weight_argument(layer: Layer, shape: tuple[int, ...]) -> Argument:
     """Return the layer's weights of `shape` (..., lanes, group)."""
-    if layer.weight_format == "int4":
+    if is_packed(layer):
         *outer, lanes, group = shape
         return Argument((*outer, lanes * group // 2), "uint8")
     return Argument(shape, "float32" if layer.weight_format == FP32 else "int8")
@@ -21,12 +29,12 @@ def weight_argument(layer: Layer, shape: tuple[int, ...]) -> Argument:
 
 def pack_weights(layer: Layer, grouped: Array) -> Array:
     """Return (..., lanes, group) weights as that argument."""
-    return _pack_nibbles(grouped) if layer.weight_format == "int4" else np.ascontiguousarray(grouped)
+    return _pack_nibbles(grouped) if is_packed(layer) else np.ascontiguousarray(grouped)
 
 
 def unpacked_weights(layer: Layer, packed: Any, lanes: int, group: int) -> Any:
     """Return the tensor [..., lanes, group] of them in a computation."""
-    return _unpacked(packed, lanes, group) if layer.weight_format == "int4" else packed
+    return _unpacked(packed, lanes, group) if is_packed(layer) else packed
 
 
 def _pack_nibbles(codes: Array) -> Array:

@@ -13,7 +13,7 @@ from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family, load_family
 from supernet.formats.loading import load_activation_format
 from supernet.graph.executor import layered, sized_layer, tensor_keys
-from supernet.qat.double_rounding import switched
+from supernet.qat.double_rounding import requantized
 from supernet.qat.learned import (
     LearnedQuantizers,
     Structure,
@@ -137,7 +137,7 @@ def test_widths_of_a_layer_are_nested_in_its_stored_codes(
         stored, scale = quantizers.codes(name, weight, "int8")
         for fmt, bits in (("int6", 6), ("int4", 4), ("int2", 2)):
             codes, wider = quantizers.codes(name, weight, fmt)
-            assert torch.equal(codes, switched(stored, bits))
+            assert torch.equal(codes, requantized(stored, bits))
             torch.testing.assert_close(wider, scale * 2 ** (8 - bits))
             real = codes * wider.view(-1, *(1,) * (weight.ndim - 1))
             torch.testing.assert_close(quantizers.weight(name, weight, fmt), real)

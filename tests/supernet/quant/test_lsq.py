@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from supernet.qat.double_rounding import largest_code, step_ratio, stored_codes, switched
+from supernet.qat.double_rounding import largest_code, requantized, step_ratio, stored_codes
 from supernet.qat.lsq import (
     fake_quantize_tensor,
     fake_quantize_weight,
@@ -62,7 +62,7 @@ def test_weights_and_their_gradients_are_those_of_autograd(
 def test_weights_are_the_integers_that_are_deployed(bits: int) -> None:
     weight = drawn(8, 4, 3, 3).float()
     scale = initial_weight_scale(weight)
-    codes = switched(stored_codes(weight, scale.view(-1, 1, 1, 1)), bits)
+    codes = requantized(stored_codes(weight, scale.view(-1, 1, 1, 1)), bits)
     expected = codes * (scale * step_ratio(bits)).view(-1, 1, 1, 1)
     torch.testing.assert_close(fake_quantize_weight(weight, scale, bits), expected, rtol=0, atol=0)
 
