@@ -16,9 +16,15 @@ from latency_spaces import nas_bench_201
 from published_rows import PublishedRows, bert, ofa_mobilenet
 from scipy.stats import kendalltau
 
-from nas.sampling.sampling import BATCH, DEFAULT_STRATEGY, STRATEGIES, Kind, Sampling, sample
+from nas.sampling.sampling import BATCH, DEFAULT_STRATEGY, STRATEGIES, Sampling, SamplingGroup, sample
 from nas.search.pareto import rank
-from predictors.design.surrogate import embed, evened, learn_kernel, posterior_mean, squared_distances
+from predictors.design.surrogate import (
+    embed,
+    learn_kernel,
+    posterior_mean,
+    rank_normalised,
+    squared_distances,
+)
 from predictors.predictor import load_predictor
 from predictors.table import gene_table
 from supernet.space.space import Genomes, row_keys, unique_rows
@@ -111,15 +117,15 @@ def sampling_of(rows: PublishedRows, pool: Floats, strategy: str, seed: int) -> 
     def nearest(others: Genomes) -> Genomes:
         return genomes[squared_distances(embedding(others), points).sum(axis=0).argmin(axis=1)]
 
-    kind = Kind("pool", draw, nearest, MOST - 1, MOST)
-    return Sampling(strategy, embedding, genomes[:1], (kind,), lambda g: rows.costs(g)[:, 0], seed)
+    group = SamplingGroup("pool", draw, nearest, MOST - 1, MOST)
+    return Sampling(strategy, embedding, genomes[:1], (group,), lambda g: rows.costs(g)[:, 0], seed)
 
 
 def own_model(rows: PublishedRows, genomes: Genomes, answers: Floats, asked: Genomes) -> Floats:
     """What the sampler's own model says of genomes (m, g)."""
     rng = np.random.default_rng(0)
     embedding = embed(rows.space, rows.costs, rng=rng)
-    known, targets = embedding(genomes), evened(answers)
+    known, targets = embedding(genomes), rank_normalised(answers)
     return posterior_mean(learn_kernel(known, targets, rng=rng), known, targets, embedding(asked))
 
 

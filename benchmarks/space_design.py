@@ -29,7 +29,7 @@ from hw_profiles.profiles.profile_json import load_profile
 from nas.cli.main import main as nas
 from nas.design.command import DesignRequest, open_blocks
 from nas.design.designed import tempo
-from nas.run.practice import Practice
+from nas.run.design_settings import DistillationConfig
 from nas.search.space_design import (
     NETWORKS,
     POPULATION,
@@ -179,7 +179,7 @@ def measured_table(folder: Path, teacher: Path | None, quick: bool) -> BlockTabl
     words += ["--steps", "4", "--samples", "2", "--images", "128", "--evaluations", "9"] if quick else []
     if nas(["spaces", "design", *words]):
         raise SystemExit("no space could be designed")
-    practice = Practice(steps=4, samples=2, images=128) if quick else Practice()
+    practice = DistillationConfig(steps=4, samples=2, images=128) if quick else DistillationConfig()
     types = tuple(MEASURED_TYPES.split(","))
     blocks = open_blocks(DesignRequest(design, teacher=str(teacher), types=types, practice=practice))
     return blocks.table(load_profile(blocks.run.profile_path).cost_s)

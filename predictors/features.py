@@ -40,38 +40,38 @@ class Encoding:
     values: Features
 
     def __call__(self, genomes: Genomes) -> Features:
-        """(n, g) genomes -> (n, f) features; equal networks get equal rows."""
+        """Return features (n, f) of genomes (n, g); equal networks get equal rows."""
         codes = np.where(self.space.active(genomes), genomes + 1, 0)[:, self.columns]
         index = codes + np.arange(len(self.columns)) * self.values.shape[1]
         return np.asarray(self.values.ravel().take(index))
 
     def __or__(self, other: "Encoding") -> "Encoding":
-        """Both sets of features, side by side."""
+        """Return both sets of features, side by side."""
         columns = np.concatenate((self.columns, other.columns))
         return Encoding(self.space, columns, np.concatenate((self.values, other.values)))
 
 
 def level(choice: Choice) -> NDArray[np.float64]:
-    """(r, k) one rank where the options are numbers, otherwise indicators."""
+    """Return (r, k) one rank where the options are numbers, otherwise indicators."""
     if any(isinstance(option, str) for option in choice.options):
         return indicators(choice)
     return np.arange(1, len(choice.options) + 1)[None] / len(choice.options)
 
 
 def indicators(choice: Choice) -> NDArray[np.float64]:
-    """(k, k) one indicator per option."""
+    """Return (k, k) one indicator per option."""
     return np.eye(len(choice.options))
 
 
 def changes(choice: Choice) -> NDArray[np.float64]:
-    """(k - 1, k) one indicator per option but the first: the first, and a dead gene, are all-zero."""
+    """Return (k - 1, k) one indicator per option but the first: the first, and a dead gene, are all-zero."""
     return np.eye(len(choice.options))[1:] * POLICY_SCALE
 
 
 def encode(
     space: SearchSpace, kinds: Sequence[Kind], rows: Callable[[Choice], NDArray[np.float64]]
 ) -> Encoding:
-    """The features that `rows` gives each choice of these kinds."""
+    """Return the features that `rows` gives each choice of these kinds."""
     k = int(space.cardinalities.max())
     columns, values = [], [np.zeros((0, k + 1))]
     for column, choice in enumerate(space.choices):
@@ -83,7 +83,7 @@ def encode(
 
 
 def architecture(space: SearchSpace) -> Encoding:
-    """What the network is, formats aside: a level per choice of numbers, one-hot otherwise.
+    """Return features of the network, formats aside: a level per choice of numbers, one-hot otherwise.
 
     Kendall tau of the MLP on 100 rows of `ofa_mbv3_w10`: levels .936, one-hot .903, both .916.
     """
@@ -91,7 +91,7 @@ def architecture(space: SearchSpace) -> Encoding:
 
 
 def every(space: SearchSpace, table: CostTable | None = None) -> Encoding:
-    """Everything: one-hot of all choices, and the levels of those of numbers.
+    """Return features of everything: one-hot of all choices, and the levels of those of numbers.
 
     Args:
         table: as for `format_changes`, which take the place of one-hot formats where it knows their
@@ -104,7 +104,8 @@ def every(space: SearchSpace, table: CostTable | None = None) -> Encoding:
 
 
 def policy(space: SearchSpace, table: CostTable | None = None) -> Encoding:
-    """Which layers leave the first format, which is fp32; all-zero for a network in fp32 throughout.
+    """Return features of which layers leave the first format, which is fp32; all-zero for a network in fp32
+    throughout.
 
     Args:
         table: as for `format_changes`.
@@ -113,8 +114,8 @@ def policy(space: SearchSpace, table: CostTable | None = None) -> Encoding:
 
 
 def format_changes(space: SearchSpace, table: CostTable | None) -> Callable[[Choice], NDArray[np.float64]]:
-    """`changes`, larger where a change hurts more: the root of the sensitivity that the table knows of it, if
-    it knows any, so that a policy drawn at random has about length 1.
+    """Return `changes`, larger where a change hurts more: the root of the sensitivity that the table knows of
+    it, if it knows any, so that a policy drawn at random has about length 1.
 
     The root, since an effect on accuracy, of either sign, goes with the size of what rounding does to the
     outputs, and sensitivity with its square. On 50 quantized and 215 fp32 samples of cifar-mbconv the
@@ -153,24 +154,24 @@ class LogCosts:
     factor: NDArray[np.float64]
 
     def __call__(self, space: SearchSpace, genomes: Genomes) -> Features:
-        """(n, g) genomes -> (n, k) features."""
-        bent = _bent(self.table, self.without, space, genomes)
-        return ((bent - self.centre) * self.factor).astype(np.float32)
+        """Return features (n, k) of genomes (n, g)."""
+        compressed = _compressed(self.table, self.without, space, genomes)
+        return ((compressed - self.centre) * self.factor).astype(np.float32)
 
 
 def log_costs(table: CostTable | None, space: SearchSpace, genomes: Genomes) -> LogCosts:
     """Fit `LogCosts` to these genomes."""
     without = np.zeros(0, bool) if table is None else table.least <= 0
-    bent = _bent(table, without, space, genomes)
-    spread = bent.std(axis=0)
+    compressed = _compressed(table, without, space, genomes)
+    spread = compressed.std(axis=0)
     factor = np.where(spread > TINY, SCALE / np.maximum(spread, TINY), 0.0)
-    return LogCosts(table, without, np.where(without, 0.0, bent.mean(axis=0)), factor)
+    return LogCosts(table, without, np.where(without, 0.0, compressed.mean(axis=0)), factor)
 
 
-def _bent(
+def _compressed(
     table: CostTable | None, without: NDArray[np.bool_], space: SearchSpace, genomes: Genomes
 ) -> NDArray[np.float64]:
-    """(n, k) logarithms of costs, square roots of those that a network may be without."""
+    """Return (n, k) logarithms of costs, square roots of those that a network may be without."""
     if table is None:
         return np.zeros((len(genomes), 0))
     costs = table(space.canonical(genomes))

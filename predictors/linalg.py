@@ -56,7 +56,7 @@ class Factor:
 
 
 def factorise(covariance: Floats, noise: Floats | float = 0.0) -> Factor:
-    """Factorise a covariance (n, n), with a noise variance (n,) or a jitter added to its diagonal.
+    """Return the factor of a covariance (n, n), with a noise variance (n,) or a jitter added to its diagonal.
 
     Raises:
         numpy.linalg.LinAlgError: it is not positive definite.

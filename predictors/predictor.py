@@ -37,7 +37,7 @@ class Predictor(Protocol):
     """
 
     def fit(self, genomes: Genomes, targets: NDArray[np.float64]) -> Self:
-        """Learn from genomes (n, g) and targets (n,).
+        """Fit to genomes (n, g) and targets (n,).
 
         Raises:
             TrilobitError: fewer than `FEWEST` rows, or a target is not a finite number.
@@ -45,7 +45,7 @@ class Predictor(Protocol):
         ...
 
     def predict(self, genomes: Genomes) -> Prediction:
-        """Mean and standard deviation (n,) of genomes (n, g).
+        """Return the mean and standard deviation (n,) of genomes (n, g).
 
         Raises:
             TrilobitError: not fitted.
@@ -60,7 +60,7 @@ class MakePredictor(Protocol):
 
 
 def load_predictor(name: str = DEFAULT) -> MakePredictor:
-    """The predictor registered as `name`.
+    """Return the predictor registered as `name`.
 
     Raises:
         TrilobitError: no such predictor.
@@ -91,6 +91,6 @@ def check_rows(space: SearchSpace, genomes: Genomes, targets: NDArray[np.float64
 
 
 def not_fitted(predictor: Predictor) -> TrilobitError:
-    """The error of a predictor that is asked before it has learned."""
+    """Return the error of a predictor that is asked before it has learned."""
     name = type(predictor).__name__
     return TrilobitError(f"{name} is not fitted; use what `fit(genomes, targets)` gives back")

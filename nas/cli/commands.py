@@ -217,7 +217,7 @@ def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str,
 def _design(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.design.command import DesignRequest, design_space, parse_limits
     from nas.design.published import design_on_table
-    from nas.run.practice import Effort, Practice
+    from nas.run.design_settings import DistillationConfig, Effort
 
     limits, effort = parse_limits(arguments.max_latency), Effort(arguments.evaluations, arguments.seed)
     if arguments.table is not None:
@@ -230,7 +230,7 @@ def _design(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
                 effort=effort,
                 reporter=reporter,
             )
-    practice = Practice(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
+    practice = DistillationConfig(steps=arguments.steps, samples=arguments.samples, images=arguments.images)
     request = DesignRequest(
         arguments.output,
         data=arguments.data,

@@ -12,7 +12,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import FP32
 from hw_profiles.graph.workload import Workload
-from nas.run.practice import Practice as Practice
+from nas.run.design_settings import DistillationConfig as DistillationConfig
 from supernet.families.mbconv import MBConvFamily
 from supernet.families.parts import append_stem, append_tail
 from supernet.families.staged import BLOCKS, Sizes, Stage, append_block, middle_channels
@@ -64,28 +64,28 @@ class Base:
     types: tuple[str, ...]
 
     @property
-    def imitated(self) -> tuple[int, ...]:
-        """Resolutions at which stages are imitated: those whose last maps have a variance to speak of."""
+    def distilled_resolutions(self) -> tuple[int, ...]:
+        """Resolutions at which stages are distilled: those whose last maps have a variance to speak of."""
         return tuple(r for r in self.resolutions if self.entry_size(r, len(self.stages)) >= SMALLEST_MAP)
 
     def stage(self, s: int, block: str, widths: tuple[int, ...] | None = None) -> Stage:
-        """Stage `s` of that block type, with some of its widths or all."""
+        """Return stage `s` of that block type, with some of its widths or all."""
         base = self.stages[s]
         return Stage(block, widths or base.widths, base.stride, base.depths, KERNELS, PERCENTS[block])
 
     def entry_widths(self, s: int) -> tuple[int, ...]:
-        """Channels that stage `s` can be given."""
+        """Return the channels that stage `s` can be given."""
         return self.stages[s - 1].widths if s else (self.stem_width,)
 
     def entry_size(self, resolution: int, s: int) -> int:
-        """Height and width of what stage `s` is given."""
+        """Return height and width of what stage `s` is given."""
         size = -(-resolution // self.stem_stride)
         for stage in self.stages[:s]:
             size = -(-size // stage.stride)
         return size
 
     def space(self, title: str, genes: NDArray[np.int16]) -> StagedSpace:
-        """The space with the types and windows of (2 s,) genes."""
+        """Return the space with the types and windows of (2 s,) genes."""
         n = len(self.stages)
         stages = tuple(
             self.stage(s, self.types[genes[s]], base.windows[genes[n + s]])
@@ -96,7 +96,8 @@ class Base:
 
 
 def base_of(teacher: object, types: Sequence[str]) -> Base:
-    """The base around a teacher's family: its stages, with widths from a step below its own to two above.
+    """Return the base around a teacher's family: its stages, with widths from a step below its own to two
+    above.
 
     Raises:
         TrilobitError: not a family of inverted residuals, or not block types.
@@ -104,7 +105,7 @@ def base_of(teacher: object, types: Sequence[str]) -> Base:
     if not isinstance(teacher, MBConvFamily):
         name = getattr(teacher, "name", type(teacher).__name__)
         raise TrilobitError(
-            f"space {name!r} cannot be imitated stage by stage; give a --teacher of cifar-mbconv or "
+            f"space {name!r} cannot be distilled block by block; give a --teacher of cifar-mbconv or "
             "digits-mbconv"
         )
     unknown = [name for name in types if name not in BLOCKS]
@@ -116,7 +117,7 @@ def base_of(teacher: object, types: Sequence[str]) -> Base:
 
 
 def _widths(width: int) -> tuple[int, ...]:
-    """Multiples of 8 around a width.
+    """Return multiples of 8 around a width.
 
     >>> _widths(8), _widths(24), _widths(96)
     ((8, 16, 24, 32), (16, 24, 32, 40), (72, 96, 120, 144))
@@ -153,7 +154,7 @@ class SubStage:
 def draw_sub_stages(
     base: Base, s: int, block: str, each: int, *, rng: np.random.Generator
 ) -> tuple[SubStage, ...]:
-    """`each` random sub-stages of every window, as many of every resolution."""
+    """Draw `each` random sub-stages of every window, as many of every resolution."""
     stage, found = base.stage(s, block), []
     for window, widths in enumerate(base.stages[s].windows):
         for i in range(each):
@@ -166,7 +167,7 @@ def draw_sub_stages(
                 )
                 for _ in range(int(rng.choice(stage.depths)))
             )
-            resolution = base.imitated[i % len(base.imitated)]
+            resolution = base.distilled_resolutions[i % len(base.distilled_resolutions)]
             in_width = int(rng.choice(base.entry_widths(s)))
             found.append(SubStage(s, block, window, resolution, in_width, blocks))
     return tuple(found)
@@ -183,7 +184,7 @@ def extreme_sub_stage(
 
 
 def stage_workload(base: Base, part: SubStage, fmt: str, *, found: str = FP32) -> Workload:
-    """A sub-stage as a network by itself, in one number format; `found` is that of what it is given."""
+    """Return a sub-stage as a network by itself, in one number format; `found` is that of its input."""
     size, stage = base.entry_size(part.resolution, part.s), base.stage(part.s, part.block)
     net = GraphBuilder((part.in_width, size, size), found)
     x = net.input
@@ -195,7 +196,7 @@ def stage_workload(base: Base, part: SubStage, fmt: str, *, found: str = FP32) -
 def ends_workloads(
     base: Base, resolution: int, *, in_channels: int, classes: int, fmt: str
 ) -> tuple[Workload, Workload]:
-    """What is before the stages and what is after them, where the last stage is as narrow as can be."""
+    """Return what is before the stages and what is after them, where the last stage is the narrowest."""
     size, width = base.entry_size(resolution, len(base.stages)), base.stages[-1].widths[0]
     stem, tail = GraphBuilder((in_channels, resolution, resolution)), GraphBuilder((width, size, size), fmt)
     append_stem(stem, base.stem_width, base.stem_stride, lambda layer: fmt)

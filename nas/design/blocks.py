@@ -20,8 +20,8 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from hw_profiles.profiles.profiler import profile_layers
-from nas.design.base import Base, Practice, SubStage, ends_workloads, stage_workload
-from nas.design.imitation import INT8, Imitation, Lesson, losses
+from nas.design.base import Base, DistillationConfig, SubStage, ends_workloads, stage_workload
+from nas.design.distillation import INT8, BlockDistillation, StageTensors, losses
 from nas.run.documents import read_optional
 from nas.run.progress import tell_of_waiting
 from nas.run.reporting import Reporter, progress_bar
@@ -35,7 +35,7 @@ SAVING_S = 5.0  # between two saves of the profile
 
 @dataclass(frozen=True)
 class Losses:
-    """`blocks/*.json`: what was lost by imitating a stage with each sub-stage of one block type."""
+    """`blocks/*.json`: what is lost by each sub-stage in place of a stage of one block type."""
 
     SCHEMA: ClassVar[str] = "blocks/1"
     REMEDY: ClassVar[str] = "delete it; it is trained again"
@@ -50,24 +50,24 @@ class Blocks:
 
     Attributes:
         run: its folder keeps what is found.
-        lessons: (stage, resolution) -> what there is to imitate.
-        teacher: hash of the checkpoint that the lessons come from.
+        tensors: (stage, resolution) -> what there is to learn.
+        teacher: hash of the checkpoint that the tensors come from.
     """
 
     run: Run
     base: Base
-    lessons: Mapping[tuple[int, int], Lesson]
-    practice: Practice
+    tensors: Mapping[tuple[int, int], StageTensors]
+    practice: DistillationConfig
     teacher: str
 
     @cached_property
-    def imitations(self) -> tuple[Imitation, ...]:
+    def distillations(self) -> tuple[BlockDistillation, ...]:
         """Every (stage, type)."""
         found = []
         for s in range(len(self.base.stages)):
-            own = {r: self.lessons[s, r] for r in self.base.imitated}
+            own = {r: self.tensors[s, r] for r in self.base.distilled_resolutions}
             found += [
-                Imitation(self.base, s, block, own, self.practice, self.run.config.seed)
+                BlockDistillation(self.base, s, block, own, self.practice, self.run.config.seed)
                 for block in self.base.types
             ]
         return tuple(found)
@@ -80,8 +80,8 @@ class Blocks:
         text = json.dumps([*described, self.run.config.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def known(self, one: Imitation) -> NDArray[np.float64] | None:
-        """(n,) losses of its sub-stages; None where they are still to be found."""
+    def known(self, one: BlockDistillation) -> NDArray[np.float64] | None:
+        """Return the losses (n,) of its sub-stages; None where they are missing."""
         path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
         document = read_optional(path, Losses)
         if document is None or document.fingerprint != self._fingerprint:
@@ -89,15 +89,15 @@ class Blocks:
         found = np.array(document.losses, float)
         return found if found.shape == (len(one.sub_stages),) else None
 
-    def missing(self) -> tuple[Imitation, ...]:
-        """Those whose losses are still to be found."""
-        return tuple(one for one in self.imitations if self.known(one) is None)
+    def missing(self) -> tuple[BlockDistillation, ...]:
+        """Return those whose losses are missing."""
+        return tuple(one for one in self.distillations if self.known(one) is None)
 
-    def imitate(self, reporter: Reporter) -> None:
-        """Train and judge what is missing, and keep each as soon as it is done."""
+    def distil(self, reporter: Reporter) -> None:
+        """Train and evaluate what is missing, and keep each as soon as it is done."""
         missing, done = self.missing(), 0
         total = sum(self.practice.steps + len(one.sub_stages) for one in missing)
-        with progress_bar(reporter, "imitate", total) as update:
+        with progress_bar(reporter, "distil", total) as update:
             for one in missing:
                 name = f"stage {one.s}, {one.block}"
 
@@ -113,15 +113,15 @@ class Blocks:
     # -- seconds -----------------------------------------------------------------------------------
 
     def layers(self, part: SubStage) -> tuple[Layer, ...]:
-        """What a sub-stage runs in int8."""
+        """Return what a sub-stage runs in int8."""
         return stage_workload(self.base, part, INT8, found=INT8).layers
 
     @cached_property
     def ends(self) -> tuple[tuple[Layer, ...], ...]:
-        """What runs before and after the stages, at each of the imitated resolutions."""
+        """What runs before and after the stages, at each of the resolutions."""
         data = self.run.task
         found = []
-        for resolution in self.base.imitated:
+        for resolution in self.base.distilled_resolutions:
             works = ends_workloads(
                 self.base, resolution, in_channels=data.channels, classes=len(data.classes), fmt=INT8
             )
@@ -131,12 +131,12 @@ class Blocks:
     @cached_property
     def units(self) -> tuple[Layer, ...]:
         """Every layer of all of them, once."""
-        parts = [part for one in self.imitations for part in one.sub_stages]
+        parts = [part for one in self.distillations for part in one.sub_stages]
         layers = [layer for part in parts for layer in self.layers(part)]
         return tuple(dict.fromkeys([*layers, *(layer for each in self.ends for layer in each)]))
 
     def measure(self, reporter: Reporter) -> DeviceProfile:
-        """The profile of the units; what its numbers are refused of is predicted."""
+        """Return the profile of the units; those whose numbers are refused are predicted."""
         run, profile = self.run, start_profile(self.run)
         rng, saving = np.random.default_rng(run.config.seed), 0.0
         with (
@@ -155,7 +155,7 @@ class Blocks:
         return profile
 
     def table(self, seconds: Callable[[Layer], float]) -> BlockTable:
-        """Losses and seconds of all sub-stages that the device can run.
+        """Return losses and seconds of all sub-stages that the device can run.
 
         Args:
             seconds: of a layer; infinite where the device cannot run it.
@@ -169,7 +169,7 @@ class Blocks:
             name = self.run.backend.describe().name
             raise TrilobitError(f"{name} cannot run the first or the last layers of these networks in int8")
         groups: dict[tuple[int, int, int, int], list[tuple[float, float]]] = {}
-        for one in self.imitations:
+        for one in self.distillations:
             known = self.known(one)
             if known is None:
                 raise TrilobitError(f"the losses of stage {one.s}, {one.block}, are not known yet")
@@ -177,12 +177,14 @@ class Blocks:
                 at = (one.s, self.base.types.index(one.block), part.window)
                 row = (float(loss), sum(map(cost_s, self.layers(part))))
                 if math.isfinite(row[1]):
-                    groups.setdefault((*at, self.base.imitated.index(part.resolution)), []).append(row)
+                    groups.setdefault(
+                        (*at, self.base.distilled_resolutions.index(part.resolution)), []
+                    ).append(row)
         return block_table({at: np.array(rows) for at, rows in groups.items()}, constant_s=constant_s)
 
 
 def describe(base: Base, genes: NDArray[np.int16]) -> Sequence[str]:
-    """A space in words, a stage each."""
+    """Describe a space in words, a stage each."""
     n = len(base.stages)
     return [
         f"stage {s}: {base.types[genes[s]]}, widths {', '.join(map(str, stage.windows[genes[n + s]]))}"

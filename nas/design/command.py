@@ -12,10 +12,10 @@ from hw_profiles.errors import TrilobitError
 from nas.design.base import base_of
 from nas.design.blocks import Blocks, describe
 from nas.design.designed import Designed, design, summary, verdict
-from nas.design.imitation import lessons
+from nas.design.distillation import teacher_tensors
 from nas.run.config import DataSection, DeviceSection, RunConfig, SpaceSection
 from nas.run.defaults import BY_DATA
-from nas.run.practice import Effort, Practice
+from nas.run.design_settings import DistillationConfig, Effort
 from nas.run.reporting import QUIET, Reporter
 from nas.run.run import Run
 from nas.search.limits import Limit, parse_limit
@@ -55,7 +55,7 @@ class DesignRequest:
     types: tuple[str, ...] = ()
     limits: tuple[Limit, ...] = ()
     title: str = "designed"
-    practice: Practice = field(default_factory=Practice)
+    practice: DistillationConfig = field(default_factory=DistillationConfig)
     effort: Effort = field(default_factory=Effort)
 
     def __post_init__(self) -> None:
@@ -67,12 +67,12 @@ def design_space(request: DesignRequest, reporter: Reporter = QUIET) -> dict[str
     """Measure how good and how fast the blocks are, and write the best space; return its document.
 
     Raises:
-        TrilobitError: bad options, a teacher that cannot be imitated, or a device that cannot run anything.
+        TrilobitError: bad options, a teacher that cannot be distilled, or a device that cannot run anything.
     """
     torch.set_num_threads(1)  # stages are small, and what is measured needs the other cores idle
     blocks = open_blocks(request)
     _announce(blocks, reporter)
-    blocks.imitate(reporter)
+    blocks.distil(reporter)
     profile = blocks.measure(reporter)
     table = blocks.table(profile.cost_s)
     effort = request.effort
@@ -95,7 +95,7 @@ def parse_limits(text: str | None) -> tuple[Limit, ...]:
 
 
 def _teacher_path(name: str | None, source: str) -> Path:
-    """The checkpoint that `--teacher` names, or the one that is shipped for the data.
+    """Return the checkpoint that `--teacher` names, or the one that is shipped for the data.
 
     Raises:
         TrilobitError: there is none.
@@ -116,7 +116,7 @@ def open_blocks(request: DesignRequest) -> Blocks:
     """Return the blocks that are asked for, as far as they are known.
 
     Raises:
-        TrilobitError: bad options, or a teacher that cannot be imitated.
+        TrilobitError: bad options, or a teacher that cannot be distilled.
     """
     practice = request.practice
     path = _teacher_path(request.teacher, request.data)
@@ -131,15 +131,17 @@ def open_blocks(request: DesignRequest) -> Blocks:
     found.backend.describe()
     types = list(request.types or BLOCKS)
     base = base_of(found.family, types)
-    if not base.imitated:
-        raise TrilobitError(f"the last maps of {weights.space} are too small to be imitated")
+    if not base.distilled_resolutions:
+        raise TrilobitError(f"the last maps of {weights.space} are too small to distil")
     teacher, images = _teacher(found, path, practice)
-    learned = lessons(teacher, images, practice.judged, stages=len(base.stages), resolutions=base.imitated)
+    learned = teacher_tensors(
+        teacher, images, practice.judged, stages=len(base.stages), resolutions=base.distilled_resolutions
+    )
     return Blocks(found, base, learned, practice, content_hash(path))
 
 
-def _teacher(found: Run, path: Path, practice: Practice) -> tuple[Subnet, torch.Tensor]:
-    """The teacher's largest network, and images (n, c, h, w)."""
+def _teacher(found: Run, path: Path, practice: DistillationConfig) -> tuple[Subnet, torch.Tensor]:
+    """Return the teacher's largest network, and images (n, c, h, w)."""
     data, family = found.images, found.family
     net = family.supernet(rng=np.random.default_rng(0))
     if start_from(net, load_weights(path), data.classes, origin=str(path)).renewed:
@@ -161,13 +163,13 @@ def _announce(blocks: Blocks, reporter: Reporter) -> None:
     missing, practice = blocks.missing(), blocks.practice
     seconds = 0.0
     for one in missing:
-        net = one.fresh()
+        net = one.new_student()
         training = one.train(net, steps=2)
         next(training)  # the first step also warms up
         start = time.perf_counter()
         next(training)
         step_s, start = time.perf_counter() - start, time.perf_counter()
-        next(one.judge(net))
+        next(one.evaluate(net))
         seconds += practice.steps * step_s + len(one.sub_stages) * (time.perf_counter() - start)
     run = blocks.run
     measuring = 0.0 if run.recorded else measuring_seconds(run, blocks.units)
@@ -178,7 +180,7 @@ def _announce(blocks: Blocks, reporter: Reporter) -> None:
         f"({', '.join(base.types)}), widths around those of {run.config.space.name}",
     )
     reporter.say(
-        f"to do: {len(missing)} of {len(blocks.imitations)} (stage, type) to imitate, about "
+        f"to do: {len(missing)} of {len(blocks.distillations)} (stage, type) to distil, about "
         f"{seconds:.0f} s; {unknown} of {len(blocks.units)} units to measure on "
         f"{run.backend.describe().name}, about {measuring:.0f} s",
     )

@@ -52,12 +52,12 @@ class Designed:
     score: Scores
 
     def beaten(self, spaces: Spaces) -> NDArray[np.float64]:
-        """(n,) share of the random spaces that score less than each of `spaces` (n, 2 s)."""
+        """Return the share (n,) of the random spaces that score less than each of `spaces` (n, 2 s)."""
         return np.asarray((self.random < self.score(spaces)[:, None]).mean(axis=1))
 
 
 def tempo(table: BlockTable) -> tuple[int, int]:
-    """Population and tournament for so many spaces."""
+    """Return population and tournament for so many spaces."""
     population = int(np.clip(table.size / SHARE, 10, POPULATION))
     return population, max(2, population * TOURNAMENT // POPULATION)
 
@@ -72,7 +72,7 @@ def design(
     compared: int = COMPARED,
     reporter: Reporter,
 ) -> Designed:
-    """Evolve a space on a table of blocks; without limits, for one that half of all networks meet.
+    """Search a space on a table of blocks; without limits, for one that half of all networks meet.
 
     Raises:
         TrilobitError: no network meets a limit.

@@ -10,7 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_json
 from hw_profiles.profiles.block_samples import BlockSamples, read_block_samples
 from nas.design.designed import design, summary, verdict
-from nas.run.practice import Effort
+from nas.run.design_settings import Effort
 from nas.run.reporting import QUIET, Reporter
 from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, Spaces, block_table
@@ -28,7 +28,7 @@ def design_on_table(
     effort: Effort | None = None,
     reporter: Reporter = QUIET,
 ) -> dict[str, Any]:
-    """Design a space on a published table, and score others beside it.
+    """Search a space on a published table, and score others beside it.
 
     The block types are the publication's, so that nothing here can search the space: what is written is its
     name and how good it is (`design.json`).
@@ -72,7 +72,7 @@ def design_on_table(
 
 
 def _samples(text: str) -> BlockSamples:
-    """`FILE`, or `FILE:DEVICE`."""
+    """Return the samples of `FILE`, or `FILE:DEVICE`."""
     path, _, device = text.rpartition(":")
     return (
         read_block_samples(Path(text))
@@ -82,7 +82,7 @@ def _samples(text: str) -> BlockSamples:
 
 
 def _spaces(text: str | None, table: BlockTable) -> dict[str, Spaces]:
-    """(2 s,) of each code, by that code."""
+    """Return the genes (2 s,) of each code, by that code."""
     spaces, stages = {}, len(table.count)
     for code in text.split(",") if text else ():
         digits = code.replace("-", "", 1)
@@ -98,13 +98,13 @@ def _spaces(text: str | None, table: BlockTable) -> dict[str, Spaces]:
 
 
 def _allowed(table: BlockTable, space: Spaces) -> bool:
-    """Whether every stage has such a block type and window."""
+    """Return whether every stage has such a block type and window."""
     stages, types, windows = table.allowed.shape
     inside = (space[:stages] < types).all() and (space[stages:] < windows).all()
     return bool(inside and table.allowed[np.arange(stages), space[:stages], space[stages:]].all())
 
 
 def _code(space: Spaces) -> str:
-    """`151122-023231`: block types, then width windows."""
+    """Return a code such as `151122-023231`: block types, then width windows."""
     digits = "".join(map(str, space.tolist()))
     return f"{digits[: len(digits) // 2]}-{digits[len(digits) // 2 :]}"

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from hw_profiles.registry import DEVICES
-from nas.run.practice import Effort, Practice
+from nas.run.design_settings import DistillationConfig, Effort
 from nas.run.wanted import parse_time
 
 
@@ -63,7 +63,7 @@ def command_options() -> dict[str, Option]:
         ("bench", BenchSection),
         ("validation", ValidationSection),
         ("worker", WorkerSection),
-        ("design", Practice),
+        ("design", DistillationConfig),
         ("design", Effort),
     )
     listed = [option for name, section in sections for option in options(section, name)]

@@ -134,11 +134,11 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Enough:
-    """Why no more of one kind were evaluated.
+class StoppingDecision:
+    """Why no more networks of one sampling group were evaluated.
 
     Attributes:
-        name, n, most: the kind, how many were evaluated and how many could have been.
+        name, n, most: the group, how many were evaluated and how many could have been.
         why: in words.
         gain: of Kendall's tau that the next batch promised; None where no curve was drawn.
         curve: held-out error of the sampler's own model after learning from some, and from all; on rank-based
@@ -169,7 +169,7 @@ class SamplesFile:
 
     fingerprint: str
     strategy: str
-    kinds: tuple[Enough, ...]
+    kinds: tuple[StoppingDecision, ...]
     genes: tuple[Genes, ...]
 
 

@@ -184,8 +184,8 @@ def print_quality(run: Run, reporter: Reporter) -> dict[str, Any]:
             steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in found.curve)
             reporter.say(f"{found.objective}, learning curve: tau {steps}")
     samples = read_optional(run.samples_path, SamplesFile)
-    for enough in samples.kinds if samples else ():
-        reporter.say(f"sampled ({samples.strategy if samples else ''}) {in_words(enough)}")
+    for decision in samples.kinds if samples else ():
+        reporter.say(f"sampled ({samples.strategy if samples else ''}) {in_words(decision)}")
     return {
         "quality": {"schema": QualityFile.SCHEMA, **to_json(quality)},
         "sampled": to_json(samples)["kinds"] if samples else [],

@@ -15,10 +15,10 @@ from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.problem.costs import compile_costs
-from nas.run.documents import Enough, SamplesFile, genomes_of
+from nas.run.documents import SamplesFile, StoppingDecision, genomes_of
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run
-from nas.sampling.sampling import Kind, Samples, Sampling, sample
+from nas.sampling.sampling import Samples, Sampling, SamplingGroup, sample
 from nas.search.objectives import objective
 from nas.search.units import show
 from predictors.design.surrogate import embed
@@ -33,16 +33,16 @@ def plan(run: Run) -> Sampling:
     family, config = run.family, run.config.sample
     space = family.space()
     searched = any(choice.kind == "precision" and len(choice.options) > 1 for choice in space.choices)
-    kinds = (
-        Kind("fp32", partial(_plain, space), partial(in_fp32, space), config.fp32, MOST_FP32),
-        Kind("quantized", partial(_mixed, space), space.canonical, config.quantized, MOST_QUANTIZED),
+    groups = (
+        SamplingGroup("fp32", partial(_plain, space), partial(in_fp32, space), config.fp32, MOST_FP32),
+        SamplingGroup("quantized", partial(_mixed, space), space.canonical, config.quantized, MOST_QUANTIZED),
     )
     table = compile_table(space, family.terms(), [macs, params])
     return Sampling(
         strategy=config.strategy,
         embedding=embed(space, table, rng=open_stream(run.config.seed, Stream.SAMPLE_EMBEDDING)),
         first=np.array([corner.genes for corner in family.corners().values()], np.int16),
-        kinds=kinds if searched or config.quantized else kinds[:1],
+        groups=groups if searched or config.quantized else groups[:1],
         cost=_cheap_cost(run),
         seed=run.config.seed,
     )
@@ -68,7 +68,7 @@ def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
 
 def most_samples(run: Run) -> int:
     """Return how many candidates will be evaluated at most."""
-    return len(run.family.corners()) + sum(kind.limit for kind in plan(run).kinds)
+    return len(run.family.corners()) + sum(group.limit for group in plan(run).groups)
 
 
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
@@ -108,16 +108,16 @@ def run_sample(run: Run, reporter: Reporter) -> None:
             return -metric.to_min(np.array(answers))  # more is better
 
         found = sample(plan(run), evaluate)
-    for enough in found.enough:
-        reporter.say(in_words(enough))
+    for decision in found.decisions:
+        reporter.say(in_words(decision))
     write_samples(run, found)
 
 
-def in_words(enough: Enough) -> str:
-    """Return why sampling one kind of network ended, in one line."""
-    line = f"{enough.name}: {enough.n} networks of at most {enough.most}; {enough.why}"
-    if enough.curve:
-        curve = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in enough.curve)
+def in_words(decision: StoppingDecision) -> str:
+    """Return why sampling one group of networks ended, in one line."""
+    line = f"{decision.name}: {decision.n} networks of at most {decision.most}; {decision.why}"
+    if decision.curve:
+        curve = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in decision.curve)
         line += f" (Kendall's tau, cross-validated: {curve})"
     return line
 
@@ -128,7 +128,7 @@ def write_samples(run: Run, samples: Samples) -> None:
         "schema": SamplesFile.SCHEMA,
         "fingerprint": run.fingerprint("sample"),
         "strategy": run.config.sample.strategy,
-        "kinds": [asdict(enough) for enough in samples.enough],
+        "kinds": [asdict(decision) for decision in samples.decisions],
         "genes": samples.genomes.tolist(),
     }
     write_json(run.samples_path, document)

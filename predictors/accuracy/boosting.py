@@ -35,7 +35,7 @@ class Fitted:
         reader: of features.
         model: of all rows.
         mean, scale: of the targets.
-        left_out: (n,) standardised, what a model of the other folds says of each row.
+        out_of_fold: (n,) standardised, what a model of the other folds says of each row.
         std: standardised, of the error.
     """
 
@@ -43,7 +43,7 @@ class Fitted:
     model: GradientBoostingRegressor
     mean: float
     scale: float
-    left_out: NDArray[np.float64]
+    out_of_fold: NDArray[np.float64]
     std: float
 
 
@@ -67,12 +67,12 @@ class BoostingPredictor:
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         x, standard = read(genomes), np.round((targets - mean) / scale, DIGITS)
         fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
-        left_out = np.empty(len(fold))
+        out_of_fold = np.empty(len(fold))
         for k in np.unique(fold):
-            left_out[fold == k] = self._boosted(x[fold != k], standard[fold != k]).predict(x[fold == k])
-        std = max(calibrate(left_out - standard, np.ones(len(fold))), FLOOR)
+            out_of_fold[fold == k] = self._boosted(x[fold != k], standard[fold != k]).predict(x[fold == k])
+        std = max(calibrate(out_of_fold - standard, np.ones(len(fold))), FLOOR)
         model = self._boosted(x, standard)
-        return replace(self, fitted=Fitted(read, model, mean, scale, left_out, std))
+        return replace(self, fitted=Fitted(read, model, mean, scale, out_of_fold, std))
 
     def _boosted(self, x: Features, standard: NDArray[np.float64]) -> GradientBoostingRegressor:
         model = GradientBoostingRegressor(
@@ -93,10 +93,10 @@ class BoostingPredictor:
         return Prediction(fitted.mean + fitted.scale * mean, std)
 
     @property
-    def left_out(self) -> NDArray[np.float64]:
+    def out_of_fold(self) -> NDArray[np.float64]:
         """(n,) what it says of each row it was fitted on without having learned from its architecture."""
         fitted = self._known()
-        return fitted.mean + fitted.scale * fitted.left_out
+        return fitted.mean + fitted.scale * fitted.out_of_fold
 
     def _known(self) -> Fitted:
         if self.fitted is None:

@@ -43,7 +43,7 @@ class Codes:
     scale: NDArray[np.float32]
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float32]:
-        """(n, g) genomes -> (n, 2 g); equal networks get equal rows."""
+        """Return genomes (n, g) as codes (n, 2 g); equal networks get equal rows."""
         codes = ((genomes + 1) * self.space.active(genomes)).astype(np.float32)
         return np.asarray((np.hstack([codes, codes * codes]) - self.centre) * self.scale)
 
@@ -107,8 +107,8 @@ class Distilled:
 def distil(
     space: SearchSpace, predictor: Predictor, around: Genomes, *, rng: np.random.Generator
 ) -> Distilled:
-    """Imitate a fitted predictor on random networks, on offspring of `around` (k, g), and on offspring of the
-    best of both.
+    """Distil a fitted predictor: fit its predictions on random networks, on offspring of `around` (k, g), and
+    on offspring of the best of both.
     """
     drawn = np.concatenate([space.sample(DRAWN, rng=rng), offspring(space, around, BRED, rng=rng)])
     said = predictor.predict(drawn)

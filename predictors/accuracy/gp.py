@@ -15,12 +15,12 @@ from predictors.accuracy.gp_kernel import (
     CONSTANT,
     Hyper,
     Kernel,
-    bend,
-    bends,
     grouped,
     learn,
     noise_of,
-    unbend,
+    unwarp,
+    warp,
+    warp_bounds,
 )
 from predictors.assessment.conformal import calibrate
 from predictors.assessment.out_of_fold import folds_of
@@ -43,7 +43,15 @@ FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 class Posterior:
     """What is known after n rows, in float32, of candidates with d features, a of them of the architecture.
 
-    The line needs no rows any more, only d numbers; what is smooth needs the covariance with every row.
+    With the kernel k(x, x') = C + x V x' + r(x, x'), of a constant, a line and a smooth part r, the rows'
+    features X and K = k(X, X) + noise,
+
+        mean       k(x, X) K^-1 y = C sum(w) + x (V X' w) + r(x, X) w,   w = K^-1 y
+        variance   k(x, x) - |k(x, X) U|^2,   U U' = K^-1 in the r directions of largest eigenvalues
+        k(x, X) U  = C sum(U) + x (V X' U) + r(x, X) U
+
+    so that constant and line need no rows any more, only `level` and `line` for the mean, `offsets` and
+    `directions` for the variance; r needs the covariance with every row.
 
     Attributes:
         kernel: of the process.
@@ -65,22 +73,28 @@ class Posterior:
     offsets: Features
 
     def __call__(self, x: Features) -> tuple[Floats, Floats]:
-        """(m, d) features -> (m,) means and (m,) variances without noise."""
+        """Return (m,) means and (m,) variances, without noise, at features (m, d)."""
+        smooth = self._smooth(x)
+        products = smooth @ self.weights
+        linear_mean, smooth_mean = self.level + x @ self.line, products[:, 0]
+        explained = products[:, 1:] + x @ self.directions + self.offsets
+        variance = self._prior(x) - np.einsum("ij,ij->i", explained, explained)
+        return np.asarray(linear_mean + smooth_mean, np.float64), variance
+
+    def _smooth(self, x: Features) -> Features:
+        """Return the smooth part (m, n) of the covariance with every row, computed in place."""
         a = len(self.rows)
         scaled = x[:, :a] * np.sqrt(self.kernel.lengths, dtype=np.float32)
-        smooth = scaled @ self.rows
-        smooth -= self.norms
-        smooth -= 0.5 * np.einsum("ij,ij->i", scaled, scaled)[:, None]
-        np.minimum(smooth, 0, out=smooth)
-        np.exp(smooth, out=smooth)
+        rbf = scaled @ self.rows  # -|p - q|^2 / 2 = p q - q q / 2 - p p / 2
+        rbf -= self.norms
+        rbf -= 0.5 * np.einsum("ij,ij->i", scaled, scaled)[:, None]
+        np.minimum(rbf, 0, out=rbf)
+        np.exp(rbf, out=rbf)
         if len(self.policies):
-            smooth *= x[:, a:] @ self.policies + np.float32(self.kernel.amplitude)
+            rbf *= x[:, a:] @ self.policies + np.float32(self.kernel.amplitude)
         else:
-            smooth *= np.float32(self.kernel.amplitude)
-        out = smooth @ self.weights
-        known = out[:, 1:] + x @ self.directions + self.offsets
-        variance = self._prior(x) - np.einsum("ij,ij->i", known, known)
-        return np.asarray(self.level + x @ self.line + out[:, 0], np.float64), variance
+            rbf *= np.float32(self.kernel.amplitude)
+        return rbf
 
     def _prior(self, x: Features) -> Floats:
         shares = self.kernel.slopes.copy()
@@ -89,7 +103,8 @@ class Posterior:
 
 
 def posterior(kernel: Kernel, x: Floats, weights: Floats, noise: float) -> Posterior:
-    """Condition on rows with features (n, d); `weights` (n,) is their covariance's inverse times the targets.
+    """Return the process conditioned on rows with features (n, d); `weights` (n,) is their covariance's
+    inverse times the targets.
 
     Variances are reduced only in the directions in which rows differ most, so they come out a little large.
     """
@@ -120,9 +135,9 @@ class Fitted:
         theta: the hyper-parameters, see `predictors.accuracy.gp_kernel.Hyper`.
         posterior: of the process.
         mean, scale: of the targets.
-        low, high: between which bent targets are.
-        left_out: (n,) standardised, what is said of each row without having learned from its architecture.
-        widen: factor from the process's standard deviation to that of the error.
+        low, high: between which warped targets are.
+        out_of_fold: (n,) standardised, what is said of each row without having learned from its architecture.
+        std_scale: factor from the process's standard deviation to that of the error.
     """
 
     read: Reader
@@ -132,8 +147,8 @@ class Fitted:
     scale: float
     low: float
     high: float
-    left_out: Floats
-    widen: float
+    out_of_fold: Floats
+    std_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,20 +177,20 @@ class GpPredictor:
         standard = (targets - mean) / scale
         some = np.random.default_rng(self.seed).permutation(len(x))[:LEARNED_ON]
         theta = learn(hyper, x[some], standard[some], steps=STEPS)
-        theta[1] = np.clip(theta[1], *bends(standard))  # by all rows, not only those that chose it
+        theta[1] = np.clip(theta[1], *warp_bounds(standard))  # by all rows, not only those that chose it
         state = _condition(hyper, theta, x, standard)
         fold = folds_of(self.space, genomes, rng=np.random.default_rng(self.seed))
         errors = _cross_fitted(hyper, x, standard, fold, rng=np.random.default_rng(self.seed))
-        limits, left_out = _limits(bend(standard, float(theta[1]))), standard + errors[0]
-        fitted = Fitted(read, theta, state, mean, scale, *limits, left_out, calibrate(*errors))
+        limits, out_of_fold = _limits(warp(standard, float(theta[1]))), standard + errors[0]
+        fitted = Fitted(read, theta, state, mean, scale, *limits, out_of_fold, calibrate(*errors))
         return replace(self, fitted=fitted)
 
     @property
-    def left_out(self) -> Floats:
+    def out_of_fold(self) -> Floats:
         """(n,) what it says of each row it was fitted on without having learned from its architecture."""
         if self.fitted is None:
             raise not_fitted(self)
-        return self.fitted.mean + self.fitted.scale * self.fitted.left_out
+        return self.fitted.mean + self.fitted.scale * self.fitted.out_of_fold
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
@@ -185,25 +200,25 @@ class GpPredictor:
             chunk = slice(start, start + CHUNK)
             mean[chunk], variance[chunk] = fitted.posterior(fitted.read(genomes[chunk]))
         by, mean = float(fitted.theta[1]), np.clip(mean, fitted.low, fitted.high)
-        std = fitted.widen * np.sqrt(np.maximum(variance, 0) + noise_of(fitted.theta))
-        std *= np.exp(-by * mean)  # how steep `unbend` is there
+        std = fitted.std_scale * np.sqrt(np.maximum(variance, 0) + noise_of(fitted.theta))
+        std *= np.exp(-by * mean)  # how steep `unwarp` is there
         return Prediction(
-            fitted.mean + fitted.scale * unbend(mean, by), fitted.scale * np.maximum(std, FLOOR)
+            fitted.mean + fitted.scale * unwarp(mean, by), fitted.scale * np.maximum(std, FLOOR)
         )
 
 
-def _limits(bent: Floats) -> tuple[float, float]:
-    """Return between which bent targets predictions stay, from those that were seen (n,): a line that goes
-    on further is steep where it is unbent.
+def _limits(warped: Floats) -> tuple[float, float]:
+    """Return between which warped targets predictions stay, from those that were seen (n,): a line that goes
+    on further is steep where its warping is undone.
     """
-    low, high = float(bent.min()), float(bent.max())
+    low, high = float(warped.min()), float(warped.max())
     return low - (high - low), high + (high - low)
 
 
 def _condition(hyper: Hyper, theta: Floats, x: Floats, targets: Floats) -> Posterior:
     """Return the posterior of all rows."""
     kernel, noise = hyper.kernel(theta), noise_of(theta)
-    weights = factorise(kernel(x, x), noise).inverse @ bend(targets, float(theta[1]))
+    weights = factorise(kernel(x, x), noise).inverse @ warp(targets, float(theta[1]))
     return posterior(kernel, x, weights, noise)
 
 
@@ -218,9 +233,9 @@ def _cross_fitted(
         seen = np.flatnonzero(~held)
         some = seen if len(seen) <= FOLD_LEARNED_ON else rng.permutation(seen)[:FOLD_LEARNED_ON]
         theta = learn(hyper, x[some], targets[some], steps=FOLD_STEPS)
-        by = theta[1] = np.clip(theta[1], *bends(targets[seen]))
+        by = theta[1] = np.clip(theta[1], *warp_bounds(targets[seen]))
         mean, variance = _condition(hyper, theta, x[seen], targets[seen])(x[held].astype(np.float32))
-        mean = np.clip(mean, *_limits(bend(targets[seen], by)))
-        errors[held] = unbend(mean, by) - targets[held]
+        mean = np.clip(mean, *_limits(warp(targets[seen], by)))
+        errors[held] = unwarp(mean, by) - targets[held]
         std[held] = np.sqrt(np.maximum(variance, 0) + noise_of(theta)) * np.exp(-by * mean)
     return errors, std

@@ -36,7 +36,9 @@ class Part:
     labels: tuple[str, ...]
 
     def __call__(self, codes: NDArray[np.int32]) -> tuple[features.Features, features.Features]:
-        """(n, g) codes, 0 where a gene is dead and otherwise 1 more than the gene -> (n, f) and (n, m)."""
+        """Return features (n, f) and their sums (n, m) of codes (n, g), 0 where a gene is inactive and
+        otherwise 1 more than the gene.
+        """
         index = codes.take(self.columns, axis=1)
         index += np.arange(len(self.columns), dtype=np.int32) * np.int32(self.values.shape[1])
         looked_up = self.values.ravel().take(index)
@@ -61,7 +63,7 @@ class FreeCosts:
     relative: NDArray[np.bool_]
 
     def __call__(self, genomes: Genomes) -> tuple[Floats, Floats]:
-        """(n, g) canonical genomes -> (n, r) logarithms in fp32 and (n, k) changes."""
+        """Return (n, r) logarithms in fp32 and (n, k) changes of canonical genomes (n, g)."""
         none = np.zeros((len(genomes), 0))
         if self.table is None:
             return none, none
@@ -71,7 +73,7 @@ class FreeCosts:
         return logs, (self.table(genomes) - plain) / unit if len(self.formats) else none
 
     def in_fp32(self, genomes: Genomes) -> Floats:
-        """(n, g) canonical genomes -> (n, k) costs of the same architectures in fp32."""
+        """Return the costs (n, k) of canonical genomes (n, g): of the same architectures in fp32."""
         if self.table is None:
             return np.zeros((len(genomes), 0))
         return self.table(in_fp32(self.space, genomes))
@@ -100,7 +102,7 @@ class Reader:
     scale: features.Features
 
     def __call__(self, genomes: Genomes) -> features.Features:
-        """(n, g) genomes -> (n, a + p) features; equal networks get equal rows."""
+        """Return features (n, a + p) of genomes (n, g); equal networks get equal rows."""
         codes = np.where(self.space.active(genomes), genomes + 1, 0).astype(np.int32)
         logs, changes = self.costs(np.maximum(codes - 1, 0).astype(np.int16))
         out = np.empty((len(genomes), len(self.labels)), np.float32)
@@ -112,13 +114,13 @@ class Reader:
 
 
 def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Reader:
-    """A reader whose features are centred and scaled by these genomes (n, g)."""
+    """Return a reader whose features are centred and scaled by these genomes (n, g)."""
     chosen = [choice.kind in POLICY and len(choice.options) > 1 for choice in space.choices]
     formats = np.flatnonzero(chosen)
     costs, canonical = FreeCosts(space, table, formats, np.zeros(0, bool)), space.canonical(genomes)
     costs = replace(costs, relative=np.asarray((costs.in_fp32(canonical) > 0).all(axis=0)))
     logs, changes = (part.shape[1] for part in costs(canonical))
-    architecture = _part(space, ARCHITECTURE, _levels_and_bends)
+    architecture = _part(space, ARCHITECTURE, _levels_and_hats)
     policy = _part(space, POLICY, features.format_changes(space, table))
     first = [*architecture.labels, *(f"cost {i}" for i in range(logs))]
     labels = (*first, *policy.labels, *(f"change of cost {i}" for i in range(changes)))
@@ -133,16 +135,16 @@ def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Rea
     return replace(plain, centre=centre.astype(np.float32), scale=scale.astype(np.float32))
 
 
-def _levels_and_bends(choice: Choice) -> Floats:
-    """(r, k) the level, and where there are three options or more how effects bend between them."""
+def _levels_and_hats(choice: Choice) -> Floats:
+    """Return (r, k) the level and, of three options or more, hats: how effects bend between them."""
     levels = features.level(choice)
-    return levels if len(levels) > 1 else np.concatenate([levels, _bends(len(choice.options)) * SCALE])
+    return levels if len(levels) > 1 else np.concatenate([levels, _hats(len(choice.options)) * SCALE])
 
 
-def _bends(options: int) -> Floats:
-    """(2, k) hats: 1 at the first and at the middle option, 0 half the options away.
+def _hats(options: int) -> Floats:
+    """Return (2, k) hat functions: 1 at the first and at the middle option, 0 half the options away.
 
-    >>> _bends(3)
+    >>> _hats(3)
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
@@ -154,9 +156,9 @@ def _part(space: SearchSpace, kinds: Sequence[Kind], rows: Callable[[Choice], Fl
     lookup = features.encode(space, kinds, rows)
     choices = [space.choices[column] for column in lookup.columns]
     first = np.append(True, lookup.columns[1:] != lookup.columns[:-1])[: len(choices)]
-    # levels add up over the blocks of a stage, and so do changes of the policy; bends do not
+    # levels add up over the blocks of a stage, and so do changes of the policy; hats do not
     added = [i for i in range(len(choices)) if first[i] or kinds == POLICY]
-    labels = [choice.meaning + ("" if i in added else " bend") for i, choice in enumerate(choices)]
+    labels = [choice.meaning + ("" if i in added else " hat") for i, choice in enumerate(choices)]
     sums, summed = list[features.Features](), list[str]()
     for scope in ("stage", "network"):
         places = [(choice.stage if scope == "stage" else None, choice.meaning) for choice in choices]

@@ -70,7 +70,7 @@ class Reader:
     centre: features.Features
 
     def __call__(self, genomes: Genomes) -> Rows:
-        """(n, g) genomes -> n rows."""
+        """Return n rows of genomes (n, g)."""
         free, without = self.costs(self.space, genomes), self.costs.without
         architecture = np.hstack([self.architecture(genomes), free[:, ~without]]) - self.centre
         policy = np.hstack([self.policy(genomes), free[:, without]])
@@ -78,7 +78,7 @@ class Reader:
 
 
 def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Reader:
-    """A reader whose features are centred on these genomes (n, g)."""
+    """Return a reader whose features are centred on these genomes (n, g)."""
     parts = (features.architecture(space), features.policy(space, table))
     costs = features.log_costs(table, space, genomes)
     plain = Reader(space, *parts, costs, np.zeros(1, np.float32))
@@ -93,18 +93,18 @@ class Fitted:
         read: from genomes to what the networks read.
         weights: of the members.
         mean, scale: of the targets.
-        left_out: (n,) standardised, what the members that have not seen a row say of it.
+        out_of_fold: (n,) standardised, what the members that have not seen a row say of it.
         typical: disagreement of members on rows they have not seen, standardised.
-        widen: factor from disagreement to standard deviation of the error.
+        std_scale: factor from disagreement to standard deviation of the error.
     """
 
     read: Reader
     weights: Weights
     mean: float
     scale: float
-    left_out: NDArray[np.float64]
+    out_of_fold: NDArray[np.float64]
     typical: float
-    widen: float
+    std_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +131,18 @@ class MlpPredictor:
         tried = [transfer(*data, decay=decay, seed=self.seed) for decay in DECAYS]
         said = [_unseen(_outputs(weights, rows), ~seen) for weights in tried]
         best = int(np.argmin([((each.mean(axis=1) - standard) ** 2).mean() for each in said]))
-        typical, widen = _judge(said[best], standard)
-        left_out = said[best].mean(axis=1, dtype=np.float64)
-        return replace(self, fitted=Fitted(read, tried[best], mean, scale, left_out, typical, widen))
+        typical, std_scale = _judge(said[best], standard)
+        out_of_fold = said[best].mean(axis=1, dtype=np.float64)
+        return replace(self, fitted=Fitted(read, tried[best], mean, scale, out_of_fold, typical, std_scale))
 
     @property
-    def left_out(self) -> NDArray[np.float64]:
+    def out_of_fold(self) -> NDArray[np.float64]:
         """(n,) what it says of each row it was fitted on without having learned from its architecture.
 
         It is a little worse than `predict`: fewer members take part.
         """
         fitted = self._known()
-        return fitted.mean + fitted.scale * fitted.left_out
+        return fitted.mean + fitted.scale * fitted.out_of_fold
 
     def _known(self) -> Fitted:
         if self.fitted is None:
@@ -155,7 +155,7 @@ class MlpPredictor:
             chunk = slice(start, start + CHUNK)
             outputs = _outputs(fitted.weights, fitted.read(genomes[chunk]))
             mean[chunk], std[chunk] = outputs.mean(axis=0), _spread(outputs, fitted.typical)
-        std = np.maximum(fitted.widen * std, FLOOR)
+        std = np.maximum(fitted.std_scale * std, FLOOR)
         return Prediction(fitted.mean + fitted.scale * mean, fitted.scale * std)
 
 
@@ -163,7 +163,7 @@ class MlpPredictor:
 
 
 def initial_weights(a: int, p: int, *, seed: int) -> Weights:
-    """He-normal weights (He et al. 2015, arXiv:1502.01852); `formats` and the biases are zero."""
+    """Draw He-normal weights (He et al. 2015, arXiv:1502.01852); `formats` and the biases are zero."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(inputs: int, outputs: int) -> Tensor:
@@ -184,14 +184,14 @@ def initial_weights(a: int, p: int, *, seed: int) -> Weights:
 
 
 def forward(weights: Weights, rows: Rows) -> Tensor:
-    """(e, n) each member's standardised prediction for each row."""
+    """Return (e, n) each member's standardised prediction for each row."""
     x: Tensor = weights.input_bias + rows.architecture @ weights.inputs + rows.policy @ weights.formats
     x = torch.baddbmm(weights.hidden_bias, F.silu(x), weights.hidden)
     return torch.baddbmm(weights.output_bias, F.silu(x), weights.output).squeeze(2)
 
 
 def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, decay: float, seed: int) -> Weights:
-    """Weights fitted to the fp32 rows, if any, and then to all rows, if some are quantized.
+    """Return weights fitted to the fp32 rows, if any, and then to all rows, if some are quantized.
 
     Args:
         rows: n candidates.
@@ -232,7 +232,8 @@ def _outputs(weights: Weights, rows: Rows) -> NDArray[np.float32]:
 
 
 def _seen(space: SearchSpace, genomes: Genomes, *, seed: int) -> NDArray[np.bool_]:
-    """(e, n) which rows each member learns from: all but one fold of its own partition of the architectures.
+    """Return (e, n) which rows each member learns from: all but one fold of its own partition of the
+    architectures.
 
     Every `FOLDS` members share a partition. A row is unseen by one member of each; as their training rows
     differ, they disagree about it as all members do about a new one.
@@ -243,17 +244,22 @@ def _seen(space: SearchSpace, genomes: Genomes, *, seed: int) -> NDArray[np.bool
 
 
 def _unseen(outputs: NDArray[np.float32], held: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(n, e / FOLDS) what members, of outputs (e, n), say of the rows that are held back from them (e, n)."""
+    """Return (n, e / FOLDS) what members, of outputs (e, n), say of the rows that are held back from them (e,
+    n).
+    """
     return outputs.T[held.T].reshape(outputs.shape[1], MEMBERS // FOLDS)
 
 
 def _spread(outputs: NDArray[np.float32], typical: float) -> NDArray[np.float64]:
-    """(n,) disagreement of members (e, n), half of it the typical one: few members give a noisy estimate."""
+    """Return the disagreement (n,) of members (e, n), half of it the typical one: few members give a noisy
+    estimate.
+    """
     return np.asarray(np.hypot(outputs.std(axis=0), typical) / math.sqrt(2), np.float64)
 
 
 def _judge(unseen: NDArray[np.float32], targets: NDArray[np.float32]) -> tuple[float, float]:
-    """`typical` and `widen` of `Fitted`, from what the members that judge a row say of it (n, e / FOLDS).
+    """Return `typical` and `std_scale` of `Fitted`, from what the members that judge a row say of it (n, e /
+    FOLDS).
 
     Slightly wide: the few members that judge a row err more than all of them together do.
     """

@@ -46,11 +46,11 @@ def fit_line(x: features.Features, y: NDArray[np.float64]) -> Line:
     u, s, vt = scipy.linalg.svd(x - centre, full_matrices=False, lapack_driver="gesvd")
     kept = s**2 / (s**2 + PENALTIES[:, None])  # (penalties, rank)
     leverage = kept @ (u**2).T + 1 / len(y)
-    left_out = (y - (kept * (u.T @ y)) @ u.T) / (1 - leverage)  # (penalties, n)
-    best = int((left_out**2).mean(axis=1).argmin())
+    out_of_fold = (y - (kept * (u.T @ y)) @ u.T) / (1 - leverage)  # (penalties, n)
+    best = int((out_of_fold**2).mean(axis=1).argmin())
     penalty = PENALTIES[best]
     covariance = np.linalg.inv((vt.T * s**2) @ vt + penalty * np.eye(len(centre)))
-    noise = calibrate(left_out[best], 1 / np.sqrt(1 - leverage[best]))
+    noise = calibrate(out_of_fold[best], 1 / np.sqrt(1 - leverage[best]))
     return Line(centre, (vt.T * (s / (s**2 + penalty))) @ (u.T @ y), covariance, 1 / len(y), noise)
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from predictors.assessment.conformal import calibrate
-from predictors.assessment.out_of_fold import FEW, FOLDS, fold_count, folds_of, left_out
+from predictors.assessment.out_of_fold import FEW, FOLDS, fold_count, folds_of, out_of_fold_predictions
 from predictors.assessment.quality import tau
-from predictors.design.surrogate import evened
+from predictors.design.surrogate import rank_normalised
 from predictors.predictor import FEWEST, Prediction, Predictor, check_rows, load_predictor, not_fitted
 from predictors.table import CostTable
 from supernet.space.space import Genomes, SearchSpace
@@ -30,7 +30,7 @@ class FitTime:
     cubes_s: float = 0.0
 
     def seconds(self, n: int) -> float:
-        """For n rows."""
+        """Return the seconds for n rows."""
         return self.start_s + self.row_s * n + self.cubes_s * n**3 / 1e6
 
 
@@ -58,19 +58,19 @@ class Mixture:
         members: those that the mean is of, by name.
         weights: (m,) of them; they sum to 1.
         taus: rank correlation on left-out rows, of every model that was tried, by name.
-        left_out: (n,) what the mean says of each row that it was fitted on, by members that had not learned
-            from its architecture; none where there were too few rows to leave any out.
+        out_of_fold: (n,) what the mean says of each row that it was fitted on, by members that had not
+            learned from its architecture; none where there were too few rows to leave any out.
         typical: the members' mean disagreement on left-out rows.
-        widen: factor from disagreement to standard deviation of the error.
+        std_scale: factor from disagreement to standard deviation of the error.
         floor: smallest standard deviation.
     """
 
     members: Mapping[str, Predictor]
     weights: Floats
     taus: Mapping[str, float]
-    left_out: Floats
+    out_of_fold: Floats
     typical: float
-    widen: float
+    std_scale: float
     floor: float
 
     def predict(self, genomes: Genomes) -> Prediction:
@@ -85,7 +85,7 @@ class Mixture:
             chunk = slice(start, start + CHUNK)
             outputs = np.stack([member.predict(genomes[chunk]).mean for member in members])
             mean[chunk], spread = _mixed(self.weights, outputs)
-            std[chunk] = self.widen * np.hypot(spread, self.typical)
+            std[chunk] = self.std_scale * np.hypot(spread, self.typical)
         return Prediction(mean, np.maximum(std, self.floor))
 
 
@@ -101,9 +101,9 @@ def mixture(models: Mapping[str, Predictor], unseen: Floats, targets: Floats, we
     mean, spread = _mixed(weights, unseen)
     floor = FLOOR * (float(targets.std()) or 1.0)
     typical = float(spread.mean()) + floor
-    widen = calibrate(mean - targets, np.hypot(spread, typical))
+    std_scale = calibrate(mean - targets, np.hypot(spread, typical))
     members = {name: model for (name, model), keep in zip(models.items(), kept, strict=True) if keep}
-    return Mixture(members, weights[kept], taus, mean, typical, widen, floor)
+    return Mixture(members, weights[kept], taus, mean, typical, std_scale, floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,18 +140,20 @@ class StackedPredictor:
             return replace(self, fitted=alone(*models.popitem()))
         folds = fold_count(len(targets))
         fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
-        unseen = np.stack([left_out(model, genomes, targets, fold) for model in models.values()])
+        unseen = np.stack(
+            [out_of_fold_predictions(model, genomes, targets, fold) for model in models.values()]
+        )
         weights = best_weights(unseen, targets, np.array([ODDS.get(name, 1.0) for name in models]))
         return replace(self, fitted=mixture(models, unseen, targets, weights))
 
     @property
-    def left_out(self) -> Floats:
+    def out_of_fold(self) -> Floats:
         """(n,) what it says of each row it was fitted on without having learned from its architecture; none
         where there were only `FEWEST`.
         """
         if self.fitted is None:
             raise not_fitted(self)
-        return self.fitted.left_out
+        return self.fitted.out_of_fold
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
@@ -160,9 +162,9 @@ class StackedPredictor:
 
 
 def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
-    """The first of `names`, and those of the others, in order, that n rows can be fitted with in `limit_s` in
-    all; a model that is not in `MEMBERS` is taken to be as slow as the slowest there, and fitted for every
-    fold besides.
+    """Return the first of `names`, and those of the others, in order, that n rows can be fitted with in
+    `limit_s` in all; a model that is not in `MEMBERS` is taken to be as slow as the slowest there, and fitted
+    for every fold besides.
     """
     slowest, spent, chosen = max(time.seconds(n) for time in MEMBERS.values()), 0.0, list[str]()
     for name in names:
@@ -192,11 +194,11 @@ def best_weights(unseen: Floats, targets: Floats, odds: Floats | None = None) ->
 
 
 def even_scale(targets: Floats) -> Callable[[Floats], Floats]:
-    """Return the increasing map that takes targets (n,) to `evened` ones, of any numbers: between targets
-    and beyond them it is linear.
+    """Return the increasing map that takes targets (n,) to `rank_normalised` ones, of any numbers: between
+    targets and beyond them it is linear.
     """
     known = np.sort(targets)
-    values = evened(known)
+    values = rank_normalised(known)
     slope = np.ptp(values) / (np.ptp(known) or 1.0)
 
     def scale(numbers: Floats) -> Floats:
@@ -207,8 +209,8 @@ def even_scale(targets: Floats) -> Callable[[Floats], Floats]:
 
 
 def _least_error(errors: Floats, odds: Floats) -> Floats:
-    """(m,) weights of sum 1 that make the mean of errors (m, n) smallest, by non-negative least squares with
-    the sum as one more, heavy row.
+    """Return (m,) weights of sum 1 that make the mean of errors (m, n) smallest, by non-negative least
+    squares with the sum as one more, heavy row.
 
     Few rows do not tell similar members apart. So they are drawn, as by a ridge penalty, to weights that go
     with the odds and fall with the fourth power of a member's mean squared error.
@@ -225,6 +227,6 @@ def _least_error(errors: Floats, odds: Floats) -> Floats:
 
 
 def _mixed(weights: Floats, outputs: Floats) -> tuple[Floats, Floats]:
-    """Weighted mean (n,) of outputs (m, n), and the weighted standard deviation around it (n,)."""
+    """Return the weighted mean (n,) of outputs (m, n), and the weighted standard deviation around it (n,)."""
     mean = weights @ outputs
     return mean, np.sqrt(weights @ (outputs - mean) ** 2)

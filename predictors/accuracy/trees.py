@@ -26,7 +26,7 @@ class Fitted:
         model: the trees.
         mean, scale: of the targets.
         typical: the trees' mean disagreement on the training rows, standardised.
-        widen: factor from disagreement to standard deviation of the error.
+        std_scale: factor from disagreement to standard deviation of the error.
     """
 
     costs: features.LogCosts
@@ -34,7 +34,7 @@ class Fitted:
     mean: float
     scale: float
     typical: float
-    widen: float
+    std_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +60,15 @@ class TreesPredictor:
         ).fit(x, standard)
         disagreement = _outputs(model, x).std(axis=0)
         typical = float(disagreement.mean()) + FLOOR
-        widen = calibrate(model.oob_prediction_ - standard, np.hypot(disagreement, typical))
-        return replace(self, fitted=Fitted(costs, model, mean, scale, typical, widen))
+        std_scale = calibrate(model.oob_prediction_ - standard, np.hypot(disagreement, typical))
+        return replace(self, fitted=Fitted(costs, model, mean, scale, typical, std_scale))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
             raise not_fitted(self)
         fitted = self.fitted
         outputs = _outputs(fitted.model, _features(self.space, fitted.costs, genomes))
-        std = np.maximum(fitted.widen * np.hypot(outputs.std(axis=0), fitted.typical), FLOOR)
+        std = np.maximum(fitted.std_scale * np.hypot(outputs.std(axis=0), fitted.typical), FLOOR)
         return Prediction(fitted.mean + fitted.scale * outputs.mean(axis=0), fitted.scale * std)
 
 
@@ -78,5 +78,5 @@ def _features(space: SearchSpace, costs: features.LogCosts, genomes: Genomes) ->
 
 
 def _outputs(model: ExtraTreesRegressor, x: features.Features) -> NDArray[np.float64]:
-    """(t, n) what each tree says of each row."""
+    """Return (t, n) what each tree says of each row."""
     return np.stack([tree.tree_.predict(x)[:, 0] for tree in model.estimators_])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from predictors.accuracy.stacked import Mixture, alone, best_weights, mixture
 from predictors.assessment.conformal import calibrate
-from predictors.assessment.out_of_fold import fold_count, folds_of, left_out
+from predictors.assessment.out_of_fold import fold_count, folds_of, out_of_fold_predictions
 from predictors.predictor import FEWEST, MakePredictor, Prediction, Predictor, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space.space import Choice, Genomes, SearchSpace
@@ -36,13 +36,13 @@ class Line:
 
     Attributes:
         slope, intercept: from the prior's values to targets.
-        left_out: (n,) what a line through the others says of each row.
+        out_of_fold: (n,) what a line through the others says of each row.
         std: of a new row's error.
     """
 
     slope: float
     intercept: float
-    left_out: Floats
+    out_of_fold: Floats
     std: float
 
 
@@ -56,7 +56,7 @@ class AffinePrior:
     def fit(self, genomes: Genomes, targets: Floats) -> Self:
         values = self.prior(genomes)
         slope, intercept = fit_line(values, targets)
-        others = line_left_out(values, targets)
+        others = line_leave_one_out(values, targets)
         std = max(calibrate(others - targets, np.ones(len(targets))), FLOOR * (float(targets.std()) or 1.0))
         return replace(self, fitted=Line(slope, intercept, others, std))
 
@@ -66,9 +66,9 @@ class AffinePrior:
         return Prediction(np.asarray(mean, np.float64), np.full(len(genomes), line.std))
 
     @property
-    def left_out(self) -> Floats:
+    def out_of_fold(self) -> Floats:
         """(n,) what it says of each row it was fitted on without having learned from it."""
-        return self.line.left_out
+        return self.line.out_of_fold
 
     @property
     def line(self) -> Line:
@@ -136,9 +136,9 @@ class WarmStart:
         }
         unseen = np.stack(
             [
-                prior.left_out,
-                prior.left_out + left_out(rest, genomes, targets - said, fold),
-                left_out(own, genomes, targets, fold),
+                prior.out_of_fold,
+                prior.out_of_fold + out_of_fold_predictions(rest, genomes, targets - said, fold),
+                out_of_fold_predictions(own, genomes, targets, fold),
             ]
         )
         return mixture(models, unseen, targets, best_weights(unseen, targets))
@@ -150,7 +150,7 @@ class WarmStart:
 
 
 def warm(make: MakePredictor, prior: Prior) -> MakePredictor:
-    """`make`, but what it makes starts from `prior`."""
+    """Return `make`, but of predictors that start from `prior`."""
     return partial(WarmStart, make=make, prior=prior)
 
 
@@ -164,7 +164,7 @@ def fit_line(values: Floats, targets: Floats) -> tuple[float, float]:
     return slope, float(targets.mean() - slope * values.mean())
 
 
-def line_left_out(values: Floats, targets: Floats) -> Floats:
+def line_leave_one_out(values: Floats, targets: Floats) -> Floats:
     """Return what `fit_line` of all others says of each row (n,)."""
     rows = np.arange(len(targets))
     lines = [fit_line(values[rows != row], targets[rows != row]) for row in rows]
@@ -175,9 +175,9 @@ def line_left_out(values: Floats, targets: Floats) -> Floats:
 
 
 def map_genomes(target: SearchSpace, source: SearchSpace) -> Callable[[Genomes], Genomes]:
-    """How genomes of `target` (n, g) read in `source` (n, h): by choices of the same name, to the same option
-    or else the one at the same place between the first and the last; choices that only `source` has take
-    their middle option.
+    """Return genomes of `target` (n, g) as ones of `source` (n, h): by choices of the same name, to the same
+    option or else the one at the same place between the first and the last; choices that only `source` has
+    take their middle option.
 
     Raises:
         TrilobitError: too few of the choices of `target` are choices of `source`.
@@ -203,7 +203,7 @@ def map_genomes(target: SearchSpace, source: SearchSpace) -> Callable[[Genomes],
 
 
 def _genes(target: Choice, source: Choice) -> NDArray[np.int16]:
-    """(options of `target`,) genes of `source`."""
+    """Return (options of `target`,) genes of `source`."""
     last, its_last = max(len(target.options) - 1, 1), len(source.options) - 1
     genes = [
         source.options.index(option) if option in source.options else round(i / last * its_last)

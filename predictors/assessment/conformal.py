@@ -25,8 +25,8 @@ def calibrate(errors: NDArray[np.float64], spread: NDArray[np.float64]) -> float
 
 
 def coverage(errors: NDArray[np.float64], std: NDArray[np.float64], expected: float = NOMINAL) -> float:
-    """Observed share of errors (n,) inside the central interval of a normal distribution of `std` (n,) that
-    holds `expected` of it; that much if the spread is right.
+    """Return the observed share of errors (n,) inside the central interval of a normal distribution of `std`
+    (n,) that holds `expected` of it; that much if the spread is right.
     """
     z = Z_NOMINAL if expected == NOMINAL else NormalDist().inv_cdf((1 + expected) / 2)
     return float(np.mean(np.abs(errors) <= z * std))

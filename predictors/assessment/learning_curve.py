@@ -42,7 +42,7 @@ class PowerLaw:
     exponent: float
 
     def __call__(self, n: float) -> float:
-        """Expected error after n rows."""
+        """Return the expected error after n rows."""
         return float(self.floor + self.factor * n**-self.exponent)
 
 
@@ -82,7 +82,7 @@ def learning_curve(
 
 
 def curve_point(n: int, predicted: Floats, targets: Floats) -> CurvePoint:
-    """The point of n rows, from predictions (m,), NaN where none was made, and targets (m,)."""
+    """Return the point of n rows, from predictions (m,), NaN where none was made, and targets (m,)."""
     known = np.isfinite(predicted)
     error = predicted[known] - targets[known]
     flat = known.sum() < 2 or np.ptp(predicted[known]) == 0 or np.ptp(targets[known]) == 0
@@ -91,7 +91,7 @@ def curve_point(n: int, predicted: Floats, targets: Floats) -> CurvePoint:
 
 
 def fit_power_law(n: Sequence[float], errors: Sequence[float]) -> PowerLaw:
-    """Least squares over the points, neither floor nor factor below 0.
+    """Fit a power law by least squares over the points, neither floor nor factor below 0.
 
     >>> law = fit_power_law([10, 20, 40, 80], [0.1 + n**-0.5 for n in (10, 20, 40, 80)])
     >>> round(law.floor, 3), round(law.factor, 3), round(law.exponent, 3)

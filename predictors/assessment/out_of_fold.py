@@ -1,5 +1,5 @@
-"""What a fitted predictor says of the rows it was fitted on, as if it had not seen them: what stacking needs,
-and what makes an uncertainty honest.
+"""Out-of-fold predictions: of the rows a predictor was fitted on, as if it had not seen them. Stacking needs
+them, and they make an uncertainty honest.
 """
 
 from typing import Protocol, runtime_checkable
@@ -16,11 +16,11 @@ FEW = 2 * FEWEST  # rows below which a fold would take too many of them away: ea
 
 
 @runtime_checkable
-class LeavesOut(Protocol):
-    """A predictor that knows it from its own fit."""
+class KnowsOutOfFold(Protocol):
+    """A predictor that makes them in its own fit."""
 
     @property
-    def left_out(self) -> NDArray[np.float64]:
+    def out_of_fold(self) -> NDArray[np.float64]:
         """(n,) what it says of each row it was fitted on without having learned from its architecture.
 
         Raises:
@@ -32,8 +32,8 @@ class LeavesOut(Protocol):
 def folds_of(
     space: SearchSpace, genomes: Genomes, *, folds: int = FOLDS, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(n,) fold of each genome: by architecture where there are several per fold, as in a quality report,
-    otherwise by row; at most `folds`.
+    """Return the fold (n,) of each genome: by architecture where there are several per fold, as in a quality
+    report, otherwise by row; at most `folds`.
     """
     canonical = space.canonical(genomes)
     if len(unique_rows(in_fp32(space, canonical))) >= 2 * folds:
@@ -46,14 +46,14 @@ def fold_count(n: int) -> int:
     return n if n < FEW else FOLDS
 
 
-def left_out(
+def out_of_fold_predictions(
     fitted: Predictor, genomes: Genomes, targets: NDArray[np.float64], fold: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(n,) predictions of the rows that `fitted` learned from, each without its architecture: its own where
-    it has them, otherwise from one more fit per fold (n,).
+    """Return out-of-fold predictions (n,) of the rows that `fitted` learned from, each without its
+    architecture: its own where it has them, otherwise from one more fit per fold (n,).
     """
-    if isinstance(fitted, LeavesOut):
-        return fitted.left_out
+    if isinstance(fitted, KnowsOutOfFold):
+        return fitted.out_of_fold
     mean = np.empty(len(targets))
     for held in (fold == k for k in np.unique(fold)):
         mean[held] = fitted.fit(genomes[~held], targets[~held]).predict(genomes[held]).mean

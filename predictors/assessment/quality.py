@@ -145,7 +145,7 @@ def judge(
     noise: float | None = None,
     n_train: int = 0,
 ) -> Quality:
-    """Figures of predictions (n,), with standard deviations (n,) or none, against targets (n,)."""
+    """Return the figures of predictions (n,), with standard deviations (n,) or none, against targets (n,)."""
     name, cost = bands_of or ("", None)
     bands = () if cost is None else cost_bands(mean, targets, cost)
     counts = np.array([band.n for band in bands if band.kendall_tau is not None])
@@ -168,7 +168,9 @@ def judge(
 
 
 def cost_bands(mean: Floats, targets: Floats, cost: Floats) -> tuple[Band, ...]:
-    """Predictions (n,) against targets (n,) within bands of `cost` (n,) of nearly equally many candidates."""
+    """Return the figures of predictions (n,) against targets (n,) within bands of `cost` (n,) of nearly
+    equally many candidates.
+    """
     order, count = np.argsort(cost, kind="stable"), min(BANDS, max(1, len(cost) // FEWEST_IN_BAND))
     return tuple(
         Band(float(cost[rows[0]]), float(cost[rows[-1]]), len(rows), tau(mean[rows], targets[rows]))
@@ -179,7 +181,8 @@ def cost_bands(mean: Floats, targets: Floats, cost: Floats) -> tuple[Band, ...]:
 def architecture_folds(
     space: SearchSpace, genomes: Genomes, folds: int, *, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(n,) fold of each genome: random, of nearly equally many architectures, whatever their formats.
+    """Return the fold (n,) of each genome: random, of nearly equally many architectures, whatever their
+    formats.
 
     Raises:
         TrilobitError: fewer architectures than folds.
@@ -194,14 +197,15 @@ def architecture_folds(
 
 
 def tau(predicted: Floats, targets: Floats) -> float | None:
-    """Kendall's tau-b of (n,) and (n,); None where all of either are equal."""
+    """Return Kendall's tau-b of (n,) and (n,); None where all of either are equal."""
     if len(targets) < 2 or np.ptp(predicted) == 0 or np.ptp(targets) == 0:
         return None
     return float(kendalltau(predicted, targets).statistic)
 
 
 def pairwise_accuracy(predicted: Floats, targets: Floats) -> float | None:
-    """Share of pairs of unequal `targets` (n,) in the right order; ties in `predicted` are half right.
+    """Return the share of pairs of unequal `targets` (n,) in the right order; ties in `predicted` are half
+    right.
 
     >>> pairwise_accuracy(np.array([1.0, 2.0, 2.0]), np.array([1.0, 1.0, 2.0]))
     0.75

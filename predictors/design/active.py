@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from predictors.design.surrogate import Groups, Kernel, posterior_covariance
 
 
-def most_informative(kernel: Kernel, known: Groups, pool: Groups, n: int) -> NDArray[np.int64]:
-    """(min(n, m),) rows of `pool` (m), in the order in which to evaluate them.
+def alc_design(kernel: Kernel, known: Groups, pool: Groups, n: int) -> NDArray[np.int64]:
+    """Return (min(n, m),) rows of `pool` (m), in the order in which to evaluate them, by ALC (active
+    learning, Cohn).
 
     Each is the one whose answer, on top of the answers for `known` (k) and for the rows before it, takes most
     off the summed variance of the whole pool: Cohn 1996, "Neural network exploration using optimal experiment

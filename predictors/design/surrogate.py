@@ -56,13 +56,13 @@ class Embedding:
     scales: tuple[float, ...]
 
     def __call__(self, genomes: Genomes) -> Groups:
-        """(n, g) -> per group (n, f)."""
+        """Return the points of genomes (n, g): per group (n, f)."""
         raw = _raw(self.space, self.costs, self.stages, genomes)
         return tuple((x - c) * s for x, c, s in zip(raw, self.centres, self.scales, strict=True))
 
 
 def embed(space: SearchSpace, costs: CostTable | None, *, rng: np.random.Generator) -> Embedding:
-    """The embedding of a space, scaled by random networks."""
+    """Return the embedding of a space, scaled by random networks."""
     genomes = space.sample(REFERENCE, rng=rng)
     logs, stages = features.log_costs(costs, space, genomes), stage_sums(space)
     raw = _raw(space, logs, stages, genomes)
@@ -73,8 +73,8 @@ def embed(space: SearchSpace, costs: CostTable | None, *, rng: np.random.Generat
 
 
 def stage_sums(space: SearchSpace) -> Floats:
-    """(levels, sums) adds the levels of all choices of one kind in one stage, and in all stages:
-    `s1.b0.kernel` counts for `s1` `kernel` and for `kernel`.
+    """Return the matrix (levels, sums) that adds the levels of all choices of one kind in one stage, and in
+    all stages: `s1.b0.kernel` counts for `s1` `kernel` and for `kernel`.
     """
     chosen = [choice for choice in space.choices if choice.kind in features.ARCHITECTURE]
     numbers = np.array([_numeric(choice) for choice in chosen for _ in features.level(choice)])
@@ -99,7 +99,7 @@ def _raw(space: SearchSpace, costs: features.LogCosts, stages: Floats, genomes: 
 
 
 def squared_distances(a: Groups, b: Groups) -> Floats:
-    """(groups, n, m) between points (n) and (m)."""
+    """Return squared distances (groups, n, m) between points (n) and (m)."""
     found = [
         np.maximum((x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T, 0.0)
         for x, y in zip(a, b, strict=True)
@@ -108,12 +108,12 @@ def squared_distances(a: Groups, b: Groups) -> Floats:
 
 
 def covariance(kernel: Kernel, distances: Floats) -> Floats:
-    """(groups, n, m) squared distances -> (n, m)."""
+    """Return covariances (n, m) from squared distances (groups, n, m)."""
     return np.asarray(np.exp(np.tensordot(kernel.weights, distances, 1) / (-2 * kernel.length**2)))
 
 
 def learn_kernel(points: Groups, targets: Floats, *, rng: np.random.Generator) -> Kernel:
-    """The kernel of `KERNELS` under which targets (n,) are likeliest, whatever their mean and scale."""
+    """Return the kernel of `KERNELS` that makes targets (n,) likeliest, whatever their mean and scale."""
     rows = rng.permutation(len(targets))[:LEARNED_ON]
     distances = squared_distances(points_at(points, rows), points_at(points, rows))
     y = targets[rows] - targets[rows].mean()
@@ -124,15 +124,16 @@ def learn_kernel(points: Groups, targets: Floats, *, rng: np.random.Generator) -
         for kernel in kernels:
             total = np.maximum(values, 0) + kernel.noise + JITTER
             scale = max(float((projected / total).mean()), 1e-300)
-            surprise = len(y) * np.log(scale) + np.log(total).sum()  # (R&W eq. 5.8, the scale maximised out)
-            if surprise < least:
-                best, least = kernel, surprise
+            loss = len(y) * np.log(scale) + np.log(total).sum()  # (R&W eq. 5.8, the scale maximised out)
+            if loss < least:
+                best, least = kernel, loss
     return best
 
 
-def evened(targets: Floats) -> Floats:
-    """(n,) in the same order, but a few outliers, such as networks that learned nothing, do not rule the
-    scale: the mean of standardised targets and of normal scores of their ranks.
+def rank_normalised(targets: Floats) -> Floats:
+    """Return targets (n,) half way to the rank-based inverse-normal transform of theirs: the mean of
+    standardised targets and of normal scores of their ranks. A few outliers, such as networks that learned
+    nothing, then do not rule the scale.
 
     Kendall's tau from 180 rows: NAS-Bench-201 .64 as they are, .71 so; OFA-MobileNetV3, without outliers, .93
     from 100 either way.
@@ -143,19 +144,21 @@ def evened(targets: Floats) -> Floats:
 
 
 def points_at(points: Groups, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Groups:
-    """Some of the points."""
+    """Return some of the points."""
     return tuple(part[rows] for part in points)
 
 
 def posterior_mean(kernel: Kernel, known: Groups, targets: Floats, points: Groups) -> Floats:
-    """(m,) expected targets of `points` (m), after `targets` (n,) of `known` (n) points."""
+    """Return the expected targets (m,) of `points` (m), after `targets` (n,) of `known` (n) points."""
     own = factorise(covariance(kernel, squared_distances(known, known)), kernel.noise + JITTER)
     alpha = own.solve(targets - targets.mean())
     return np.asarray(targets.mean() + covariance(kernel, squared_distances(points, known)) @ alpha)
 
 
 def posterior_covariance(kernel: Kernel, known: Groups, points: Groups) -> Floats:
-    """(m, m) covariance of `points` (m), once `known` (n) points are measured, in shares of the signal's."""
+    """Return the covariance (m, m) of `points` (m), once `known` (n) points are measured, in shares of the
+    signal's.
+    """
     prior = covariance(kernel, squared_distances(points, points))
     if not len(known[0]):
         return prior

@@ -39,26 +39,26 @@ class Process:
         weights: (n,) variance of the rows' noise, in units of `variances.noise`.
         precision: (n, n) inverse of the targets' covariance.
         alpha: (n,) precision times targets.
-        surprise: negative log density of the targets, less a constant.
+        negative_log_evidence: negative log density of the targets, less a constant.
     """
 
     variances: Variances
     weights: Floats
     precision: Floats
     alpha: Floats
-    surprise: float
+    negative_log_evidence: float
 
     def fitted(self, targets: Floats) -> Floats:
-        """(n,) targets without their noise."""
+        """Return targets (n,) without their noise."""
         return targets - self.variances.noise * self.weights * self.alpha
 
-    def left_out(self) -> tuple[Floats, Floats]:
-        """(n,) errors of rows predicted from all others, and (n,) standard deviations of these errors."""
+    def leave_one_out(self) -> tuple[Floats, Floats]:
+        """Return errors (n,) of rows predicted from all others, and their standard deviations (n,)."""
         return leave_one_out(self.precision, self.alpha)
 
 
 def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Process:
-    """Learn the variances and condition on all rows.
+    """Fit the variances, and condition on all rows.
 
     Args:
         grams: (m, n, n) the parts between rows.
@@ -72,19 +72,19 @@ def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Fl
 
 
 def condition(grams: Floats, targets: Floats, variances: Variances, weights: Floats) -> Process:
-    """The process given its variances; arguments as in `fit_process`."""
+    """Return the process given its variances; arguments as in `fit_process`."""
     factor = factorise(_covariance(grams, variances), variances.noise * weights)
     alpha = factor.inverse @ targets
-    surprise = float(targets @ alpha + factor.log_determinant) / 2
-    return Process(variances, weights, factor.inverse, alpha, surprise)
+    loss = float(targets @ alpha + factor.log_determinant) / 2
+    return Process(variances, weights, factor.inverse, alpha, loss)
 
 
 def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) -> Variances:
-    """The most probable variances; arguments as in `fit_process`."""
+    """Return the most probable variances; arguments as in `fit_process`."""
     centre = np.log(np.append(expected.parts, expected.noise))
     flat = grams.reshape(len(grams), -1)
 
-    def surprise(logs: Floats) -> tuple[float, Floats]:
+    def negative_log_posterior(logs: Floats) -> tuple[float, Floats]:
         sizes = np.exp(logs)
         variances = Variances(sizes[:-1], sizes[-1])
         factor = factorise(_covariance(grams, variances), variances.noise * weights)
@@ -96,7 +96,7 @@ def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) 
         return value, sizes * slopes / 2 + off / BELIEF
 
     bounds = [(one + BOUNDS[0], one + BOUNDS[1]) for one in centre]
-    logs, _ = minimise(surprise, centre, bounds, STEPS)
+    logs, _ = minimise(negative_log_posterior, centre, bounds, STEPS)
     sizes = np.exp(logs)
     return Variances(sizes[:-1], float(sizes[-1]))
 

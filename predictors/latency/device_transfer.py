@@ -35,7 +35,7 @@ class Sum:
     intercepts: Floats
 
     def __call__(self, x: Floats) -> Floats:
-        """(n, f) features -> (n, d)."""
+        """Return (n, d) sums of features (n, f)."""
         return np.asarray(x @ self.slopes + self.intercepts)
 
     def of(self, devices: list[int]) -> "Sum":
@@ -60,11 +60,11 @@ class AdditiveSources:
     log_latency: Sum
 
     def __call__(self, genomes: Genomes) -> Floats:
-        """(n, g) genomes -> (n, d) standardised latency; equal networks get equal rows."""
+        """Return standardised latency (n, d) of genomes (n, g); equal networks get equal rows."""
         return self.latency(self.encoding(genomes).astype(np.float64))
 
     def logs(self, genomes: Genomes) -> Floats:
-        """(n, g) genomes -> (n, d) standardised logarithms of latency."""
+        """Return standardised logarithms (n, d) of the latency of genomes (n, g)."""
         return self.log_latency(self.encoding(genomes).astype(np.float64))
 
     def without(self, devices: Sequence[str]) -> "AdditiveSources":
@@ -121,7 +121,7 @@ def _sums(x: Floats, targets: Floats) -> Sum:
 def choose_networks(
     predictor: LatencyPredictor, pool: Genomes, n: int, *, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """(n,) rows of `pool` (p, g) that, once measured, leave the least variance in the pool on average.
+    """Return (n,) rows of `pool` (p, g) that, once measured, leave the least variance in the pool on average.
 
     Greedy, and before anything was measured: what a Gaussian process is unsure of does not depend on the
     targets, only on the variances of its parts, which are as expected.

@@ -50,20 +50,20 @@ class Scale:
     linear_s: float
 
     def forward(self, seconds: Floats) -> Floats:
-        """(n,) seconds -> (n,) logarithms, all but constant."""
+        """Return (n,) logarithms, all but a constant, of seconds (n,)."""
         return np.asarray(np.arcsinh(seconds / (2 * self.linear_s)))
 
     def back(self, logs: Floats) -> Floats:
-        """The inverse of `forward`."""
+        """Return the inverse of `forward`."""
         return np.asarray(2 * self.linear_s * np.sinh(logs))
 
     def slope(self, logs: Floats) -> Floats:
-        """(n,) seconds per unit of the logarithm."""
+        """Return (n,) seconds per unit of the logarithm."""
         return np.asarray(2 * self.linear_s * np.cosh(logs))
 
 
 def scale_of(seconds: Floats) -> Scale:
-    """A scale for a device with such rows (n,)."""
+    """Return the scale for a device with such rows (n,)."""
     return Scale(max(LINEAR_SHARE * float(np.median(np.abs(seconds))), 1e-12))
 
 
@@ -76,7 +76,7 @@ class Fitted:
         process: of what is left of the logarithms without mean and sources.
         mean: of the same.
         low, high: bounds of a predicted logarithm.
-        widen: factor from the process's standard deviation to that of the error.
+        std_scale: factor from the process's standard deviation to that of the error.
     """
 
     scale: Scale
@@ -84,7 +84,7 @@ class Fitted:
     mean: float
     low: float
     high: float
-    widen: float
+    std_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class Source:
     scale: Scale
 
     def logs(self, layers: Sequence[Layer]) -> Floats:
-        """(n,) logarithms of the cost on that device."""
+        """Return (n,) logarithms of the cost on that device."""
         seconds, _ = self.predictor.predict_s(layers)
         for i, layer in enumerate(layers):
             if usable(self.profile, layer):
@@ -121,7 +121,7 @@ class KernelPredictor:
     fitted: Fitted | None = None
 
     def fit(self, layers: Sequence[Layer], seconds: Floats, std_s: Floats | None = None) -> Self:
-        """Learn from units, their seconds (n,), and the standard error of each (n,).
+        """Fit to units, their seconds (n,), and the standard error of each (n,).
 
         Raises:
             TrilobitError: no unit, or a time that is not finite.
@@ -135,12 +135,12 @@ class KernelPredictor:
         noise = ((std_s if std_s is not None else 0) / scale.slope(logs)) ** 2 + TINY
         rng = np.random.default_rng(self.seed)
         process = _fit_process(x, rest - mean, noise, rng)
-        widen = _widening(x, rest - mean, noise, rng) if self.calibrated else 1.0
+        std_scale = _std_scale(x, rest - mean, noise, rng) if self.calibrated else 1.0
         low, high = float(logs.min()) - STEEPEST, float(logs.max()) + STEEPEST
-        return replace(self, fitted=Fitted(scale, process, mean, low, high, widen))
+        return replace(self, fitted=Fitted(scale, process, mean, low, high, std_scale))
 
     def predict(self, layers: Sequence[Layer]) -> list[Estimate]:
-        """An estimate for every unit, never below 0.
+        """Return an estimate for every unit, never below 0.
 
         Raises:
             TrilobitError: not fitted, and without a source.
@@ -149,7 +149,7 @@ class KernelPredictor:
         return [Estimate(m, s) for m, s in zip(np.maximum(mean_s, 0).tolist(), std_s.tolist(), strict=True)]
 
     def predict_s(self, layers: Sequence[Layer]) -> tuple[Floats, Floats]:
-        """(n,) seconds, which may come out below 0, and (n,) standard deviations of their error.
+        """Return (n,) seconds, which may come out below 0, and (n,) standard deviations of their error.
 
         Raises:
             TrilobitError: not fitted, and without a source.
@@ -159,19 +159,23 @@ class KernelPredictor:
         return scale.back(logs), scale.slope(logs) * np.sinh(np.minimum(std, STEEPEST))
 
     def covariance(self, layers: Sequence[Layer]) -> tuple[Floats, float]:
-        """(n, n) covariance of the logarithms of units given what was measured, and a row's variance."""
+        """Return the covariance (n, n) of the logarithms of units given what was measured, and a row's
+        variance.
+        """
         x = self._features(layers)
         if self.fitted is None:
-            kernel, widen = default_kernel(x.shape[1]), 1.0
+            kernel, std_scale = default_kernel(x.shape[1]), 1.0
             covariance = kernel(x)
         else:
-            kernel, widen = self.fitted.process.kernel_, self.fitted.widen
+            kernel, std_scale = self.fitted.process.kernel_, self.fitted.std_scale
             _, covariance = self.fitted.process.predict(x, return_cov=True)
         noise = float(kernel.k2.noise_level)
-        return (covariance - noise * np.eye(len(x))) * widen**2, noise * widen**2
+        return (covariance - noise * np.eye(len(x))) * std_scale**2, noise * std_scale**2
 
     def rough_s(self, layers: Sequence[Layer]) -> Floats:
-        """(n,) positive costs, for what they are worth: in arbitrary units before anything was measured."""
+        """Return (n,) positive costs, for what they are worth: in arbitrary units before anything was
+        measured.
+        """
         if self.fitted is None and not self.sources:
             return rough_cost(layers)
         scale, logs, _ = self._predict_logs(layers)
@@ -188,30 +192,32 @@ class KernelPredictor:
             return scale, prior, np.full(len(layers), UNSEEN_STD)
         mean, std = fitted.process.predict(self._features(layers), return_std=True)
         logs = np.clip(mean + fitted.mean + prior, fitted.low, fitted.high)
-        return fitted.scale, logs, fitted.widen * std
+        return fitted.scale, logs, fitted.std_scale * std
 
     def _features(self, layers: Sequence[Layer]) -> Floats:
         return np.column_stack([unit_features(layers), *(one.logs(layers) for one in self.sources)])
 
     def _prior(self, layers: Sequence[Layer]) -> Floats:
-        """(n,) what the other devices say on average; 0 without any."""
+        """Return (n,) what the other devices say on average; 0 without any."""
         logs = [one.logs(layers) for one in self.sources] or [np.zeros(len(layers))]
         return np.asarray(np.mean(logs, axis=0))
 
 
-def left_out(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
-    """(n,) errors at the fitted rows, each predicted from all others, and (n,) their standard deviations."""
+def leave_one_out_errors(process: GaussianProcessRegressor) -> tuple[Floats, Floats]:
+    """Return (n,) errors at the fitted rows, each predicted from all others, and (n,) their standard
+    deviations.
+    """
     return leave_one_out(Factor(process.L_).inverse, process.alpha_)
 
 
 def usable(profile: DeviceProfile, layer: Layer) -> bool:
-    """Whether a profile has a measured number for a layer that it does not refuse."""
+    """Return whether a profile has a measured number for a layer that it does not refuse."""
     row = profile.table.get(layer)
     return row is not None and row.error is None and profile.unreliable(layer) is None
 
 
 def source(profile: DeviceProfile, *, seed: int = 0) -> Source:
-    """Another device's profile as something to start from.
+    """Return another device's profile as something to start from.
 
     Raises:
         TrilobitError: it has no measured row.
@@ -225,7 +231,7 @@ def source(profile: DeviceProfile, *, seed: int = 0) -> Source:
 def fit_profile(
     profile: DeviceProfile, *, sources: Sequence[Source] = (), seed: int = 0, calibrated: bool = True
 ) -> KernelPredictor:
-    """A predictor fitted on the usable rows of a profile; unfitted where there is none.
+    """Return a predictor fitted on the usable rows of a profile; unfitted where there is none.
 
     Sources that do not make the rows that there are more likely are left aside: a device may be too
     different, or of another space.
@@ -239,13 +245,15 @@ def fit_profile(
     fits = [predictor.fit(layers, seconds, std_s)]
     if sources and len(layers) >= FEW:
         fits.append(replace(predictor, sources=()).fit(layers, seconds, std_s))
-    return min(fits, key=_surprise) if len(fits) > 1 else fits[0]
+    return min(fits, key=_leave_one_out_loss) if len(fits) > 1 else fits[0]
 
 
-def _surprise(predictor: KernelPredictor) -> float:
-    """Mean negative log density of the fitted rows, each predicted from all others, less a constant."""
+def _leave_one_out_loss(predictor: KernelPredictor) -> float:
+    """Return the mean negative log density of the fitted rows, each predicted from all others, less a
+    constant.
+    """
     assert predictor.fitted is not None
-    errors, spread = left_out(predictor.fitted.process)
+    errors, spread = leave_one_out_errors(predictor.fitted.process)
     return float(np.mean((errors / spread) ** 2 / 2 + np.log(spread)))
 
 
@@ -256,8 +264,8 @@ def fill(
     sources: Sequence[Source] = (),
     rng: np.random.Generator,
 ) -> DeviceProfile:
-    """The profile with an estimate for every layer that has no usable measured number. Rows with an error
-    keep it and get none: the device cannot run them.
+    """Return the profile with an estimate for every layer that has no usable measured number. Rows with an
+    error keep it and get none: the device cannot run them.
 
     Raises:
         TrilobitError: nothing was measured yet and there are no sources.
@@ -276,14 +284,14 @@ def fill(
 
 
 def default_kernel(features: int) -> Kernel:
-    """Before anything was measured: a line, something smooth, and the noise of a row."""
+    """Return the kernel before anything was measured: a line, something smooth, and the noise of a row."""
     smooth = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(np.full(features, 4.0), (0.5, 50.0), nu=2.5)
     line = ConstantKernel(1.0, (1e-2, 1e2)) * DotProduct(1.0, "fixed")
     return smooth + line + WhiteKernel(2e-3, (ROW_ERROR**2, 3e-2))
 
 
 def _fit_process(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> GaussianProcessRegressor:
-    """A process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances."""
+    """Return a process on (n, d) features, (n,) targets of mean about 0 and (n,) noise variances."""
     kernel = default_kernel(x.shape[1])
     if len(y) >= FEW:
         some = rng.permutation(len(y))[:LEARNED_ON]
@@ -291,8 +299,8 @@ def _fit_process(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) 
     return _condition(kernel, x, y, noise)
 
 
-def _widening(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> float:
-    """The factor from a process's standard deviation to that of its error, 1 or more.
+def _std_scale(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> float:
+    """Return the factor from a process's standard deviation to that of its error, 1 or more.
 
     Length scales fit the rows that they were learned on too well. So each half of the rows is judged, one
     left out at a time, with length scales learned on the other half.
@@ -304,14 +312,14 @@ def _widening(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) -> 
     for judged in (order[: len(y) // 2], order[len(y) // 2 :]):
         others = np.setdiff1d(order, judged, assume_unique=True)[: LEARNED_ON // 2]
         learned = _learn(kernel, x[others], y[others], noise[others])
-        all_errors, all_spread = left_out(_condition(learned, x, y, noise))
+        all_errors, all_spread = leave_one_out_errors(_condition(learned, x, y, noise))
         errors[judged], spread[judged] = all_errors[judged], all_spread[judged]
     return max(calibrate(errors, spread), 1.0)
 
 
 def _learn(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> Kernel:
-    """The kernel with the length scales that make these rows most likely; columns that do not vary keep
-    theirs.
+    """Return the kernel with the length scales that make these rows most likely; columns that do not vary
+    keep theirs.
     """
     varies = np.ptp(x, axis=0) > 0
     lengths = "k1__k1__k2__length_scale"  # of the smooth part, in `default_kernel`
@@ -326,9 +334,9 @@ def _learn(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> Kernel:
 
 
 def _condition(kernel: Kernel, x: Floats, y: Floats, noise: Floats) -> GaussianProcessRegressor:
-    """The process given its kernel and all rows; those far off what all others say count for little."""
+    """Return the process given its kernel and all rows; rows far off all others count for little."""
     process = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(x, y)
-    errors, spread = left_out(process)
+    errors, spread = leave_one_out_errors(process)
     doubtful = np.abs(errors) > OUTLIER * spread
     if doubtful.any():
         process.set_params(alpha=np.where(doubtful, noise + errors**2, noise)).fit(x, y)
@@ -350,7 +358,8 @@ def choose_units(
     sources: Sequence[Source] = (),
     weights: Mapping[Layer, float] | None = None,
 ) -> tuple[Layer, ...]:
-    """Which n units to measure next, most telling first: distinct ones that `profile` has no row of.
+    """Return which n units to measure next, in the order of a greedy ALC design: distinct ones that `profile`
+    has no row of.
 
     Greedily the one that most reduces the variance of the logarithms of all units, each as important as its
     share of a random network's time, for what it takes to measure: less where its context is measured.
@@ -381,7 +390,7 @@ def _greedy(
     states: set[State],
     n: int,
 ) -> tuple[Layer, ...]:
-    """The n units that explain most for what they cost to measure, given their (m, m) covariance."""
+    """Return the n units that explain most for what they cost to measure, given their (m, m) covariance."""
     covariance, chosen = covariance.copy(), list[int]()
     own = [_states([unit]) for unit in units]
     known = set(states)
@@ -399,6 +408,8 @@ def _greedy(
 
 
 def _states(layers: Iterable[Layer]) -> set[State]:
-    """(shape, format) of the tensors around layers: each needs a context and a pooling to be measured in."""
+    """Return (shape, format) of the tensors around layers: each needs a context and a pooling to be measured
+    in.
+    """
     pairs = [((one.in_shape, one.in_format), (one.out_shape, one.out_format)) for one in layers]
     return {state for pair in pairs for state in pair}

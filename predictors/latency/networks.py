@@ -43,11 +43,13 @@ class Sources(Protocol):
     """What other devices say of a network; see `predictors.latency.device_transfer`."""
 
     def __call__(self, genomes: Genomes) -> Floats:
-        """(n, g) genomes -> (n, d) standardised latency on each of d devices; equal networks, equal rows."""
+        """Return standardised latency (n, d) of genomes (n, g) on each of d devices; equal networks, equal
+        rows.
+        """
         ...
 
     def logs(self, genomes: Genomes) -> Floats:
-        """(n, g) genomes -> (n, d) standardised logarithms of the same."""
+        """Return standardised logarithms (n, d) of the same."""
         ...
 
 
@@ -78,12 +80,12 @@ class Description:
     expected: Floats
 
     def __call__(self, genomes: Genomes) -> Floats:
-        """(n, g) genomes -> (n, f) numbers."""
+        """Return (n, f) numbers of genomes (n, g)."""
         x = _numbers(self.encoding, self.costs, self.sources, self.logs, genomes)
         return np.asarray((x - self.centre) / self.scale)
 
     def grams(self, x: Floats, other: Floats) -> Floats:
-        """(m + 1, n, k) covariance of networks x (n, f) and others (k, f) in each part."""
+        """Return the covariance (m + 1, n, k) of networks x (n, f) and others (k, f) in each part."""
         linear = x @ (self.likeness @ other.T)
         metric = self.likeness.mean(axis=0)
         across = linear.mean(axis=0)
@@ -91,7 +93,7 @@ class Description:
         return np.concatenate([linear, np.exp(-np.maximum(distance, 0) / 2)[None]])
 
     def own(self, x: Floats, parts: Floats) -> Floats:
-        """(n,) variance of networks x (n, f), given the variance of each part (m + 1,)."""
+        """Return the variance (n,) of networks x (n, f), given the variance of each part (m + 1,)."""
         linear = np.tensordot(parts[:-1], self.likeness, 1)
         return np.asarray(_norms(x, linear) + parts[-1] + CONSTANT)
 
@@ -106,15 +108,17 @@ def _numbers(
     parts = [encoding(genomes).astype(np.float64)]
     if costs is not None:
         sums = costs(encoding.space.canonical(genomes))
-        bent = costs.least > 0 if logs else np.zeros(sums.shape[1], bool)  # others may be 0: no logarithm
-        parts.append(np.where(bent, np.log(np.maximum(sums, TINY)), sums))
+        logged = costs.least > 0 if logs else np.zeros(sums.shape[1], bool)  # others may be 0: no logarithm
+        parts.append(np.where(logged, np.log(np.maximum(sums, TINY)), sums))
     if sources is not None:
         parts.append(sources.logs(genomes) if logs else sources(genomes))
     return np.hstack(parts)
 
 
 def _options(choice: Choice) -> Floats:
-    """(r, k) an indicator per option and, where options are numbers, the number itself; a dead gene is 0."""
+    """Return (r, k) an indicator per option and, where options are numbers, the number itself; a dead gene is
+    0.
+    """
     if any(isinstance(option, str) for option in choice.options):
         return indicators(choice)
     values = np.array(choice.options, np.float64)[None]
@@ -134,33 +138,66 @@ def describe(
     encoding = encode(space, ARCHITECTURE + POLICY, _options)
     x = _numbers(encoding, costs, sources, logs, genomes)
     genes, others = len(encoding.columns), len(sources(genomes[:1])[0]) if sources is not None else 0
-    centre, scale = x.mean(axis=0), np.ones(x.shape[1])
     priced = slice(genes, x.shape[1] - others)
+    centre, scale = x.mean(axis=0), np.ones(x.shape[1])
     scale[priced] = np.maximum(x[:, priced].std(axis=0), TINY)
     x = (x - centre) / scale
-    expected = [TIED, NEAR, OWN, SMOOTH]
-    blocks = [(0, block) for block in _alike(space, encoding)]
-    if costs is not None:
-        blocks.append((genes, np.eye(x.shape[1] - genes - others)))
-        expected.insert(-1, COSTS)
-    if others:
-        expected = [REST * one for one in expected]
-        shared = np.full((others, others), 1 / others)
-        blocks += [(x.shape[1] - others, shared), (x.shape[1] - others, np.eye(others) - shared)]
-        expected[-1:-1] = [SHARED, MIXED]
+    parts = _parts(space, encoding, x.shape[1] - genes - others, others)
+    likeness = np.array([part.spread_out(x) for part in parts])
+    smooth = SMOOTH * (REST if others else 1.0)
+    expected = np.array([*(part.variance for part in parts), smooth])
+    slopes = _device_slopes(x, others)
+    return Description(encoding, costs, sources, logs, centre, scale, slopes, likeness, expected)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Weights that are alike: one part of the covariance of latency.
+
+    Attributes:
+        start: the first of the numbers x that they are weights of.
+        likeness: (k, k) covariance of the weights of k numbers from there on, up to a factor.
+        variance: that is expected of the part, in those of the targets.
+    """
+
+    start: int
+    likeness: Floats
+    variance: float
+
+    def spread_out(self, x: Floats) -> Floats:
+        """Return the covariance (f, f) of all weights, which gives networks x (n, f) a variance of 1."""
+        whole, own = np.zeros((x.shape[1], x.shape[1])), slice(self.start, self.start + len(self.likeness))
+        whole[own, own] = self.likeness
+        return np.asarray(whole / max(_norms(x, whole).mean(), TINY))
+
+
+def _parts(space: SearchSpace, encoding: Encoding, costs: int, others: int) -> list[Part]:
+    """Return the parts of a covariance of numbers that are of genes, of costs, and of other devices."""
+    tied, near, own = _alike(space, encoding)
+    first_cost, first_device = len(own), len(own) + costs
+    parts = [Part(0, tied, TIED), Part(0, near, NEAR), Part(0, own, OWN)]
+    if costs:
+        parts.append(Part(first_cost, np.eye(costs), COSTS))
+    if not others:
+        return parts
+    mean = np.full((others, others), 1 / others)
+    devices = [Part(first_device, mean, SHARED), Part(first_device, np.eye(others) - mean, MIXED)]
+    return [*(replace(part, variance=REST * part.variance) for part in parts), *devices]
+
+
+def _device_slopes(x: Floats, others: int) -> Floats:
+    """Return the weights (f, b) that are expected where the last numbers are of other devices."""
     slopes = np.zeros((x.shape[1], 1 + others if others else 1))
     if others:
         slopes[-others:] = np.column_stack([np.ones(others), np.eye(others)])
         slopes *= AGREED / np.maximum((x @ slopes).std(axis=0), TINY)
-    likeness = np.zeros((len(blocks), x.shape[1], x.shape[1]))
-    for whole, (start, block) in zip(likeness, blocks, strict=True):
-        whole[start : start + len(block), start : start + len(block)] = block
-        whole /= max(_norms(x, whole).mean(), TINY)
-    return Description(encoding, costs, sources, logs, centre, scale, slopes, likeness, np.array(expected))
+    return slopes
 
 
 def _alike(space: SearchSpace, encoding: Encoding) -> tuple[Floats, Floats, Floats]:
-    """(f, f) likeness of weights: equal for an option wherever it stands, alike where near, and unrelated."""
+    """Return the likeness (f, f) of weights, three of them: equal for an option wherever it stands, alike
+    where near, and unrelated.
+    """
     sorts: dict[tuple[object, ...], list[int]] = {}
     for column, choice in enumerate(space.choices):
         sorts.setdefault((choice.kind, choice.options), []).append(column)
@@ -189,7 +226,7 @@ class Noise:
     rise: float
 
     def __call__(self, latency: Floats) -> Floats:
-        """(n,) relative variances."""
+        """Return relative variances (n,)."""
         level = np.clip((latency - self.low) / max(self.high - self.low, TINY), 0.0, 1.5)
         return (1 + self.rise * level) ** 2
 
@@ -206,9 +243,9 @@ class Fitted:
         noise: of a new network.
         mean, scale: of the targets or their logarithms.
         low, high: between which logarithms are.
-        surprise: negative log density of the targets in their own unit, less a constant.
+        negative_log_evidence: negative log density of the targets in their own unit, less a constant.
         floor: smallest standard deviation.
-        widen: factor from the process's standard deviation to that of the error.
+        std_scale: factor from the process's standard deviation to that of the error.
     """
 
     description: Description
@@ -220,21 +257,21 @@ class Fitted:
     scale: float
     low: float
     high: float
-    surprise: float
+    negative_log_evidence: float
     floor: float
-    widen: float = 1.0
+    std_scale: float = 1.0
 
     def __call__(self, genomes: Genomes) -> tuple[Floats, Floats]:
-        """(n, g) genomes -> medians (n,), and standard deviations (n,) of their error."""
+        """Return medians (n,) of genomes (n, g), and standard deviations (n,) of their error."""
         return self.in_unit(*_predict(self, genomes))
 
     def in_unit(self, mean: Floats, std: Floats) -> tuple[Floats, Floats]:
-        """Standardised means and standard deviations (n,) -> medians and standard deviations of targets."""
+        """Return medians and standard deviations of targets, of standardised means and deviations (n,)."""
         mean, std = self.mean + self.scale * mean, self.scale * std
         if self.description.logs:
             mean = np.exp(np.clip(mean, self.low, self.high))
             std = mean * std
-        return mean, self.widen * std
+        return mean, self.std_scale * std
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,10 +297,10 @@ class LatencyPredictor:
         genomes, targets = genomes[order], targets[order]
         scales = (False, True) if targets.min() > 0 else (False,)
         fits = [
-            _fitted(describe(self.space, self.costs, self.sources, genomes, logs=logs), genomes, targets)
+            _learn(describe(self.space, self.costs, self.sources, genomes, logs=logs), genomes, targets)
             for logs in scales
         ]
-        return replace(self, fitted=min(fits, key=lambda fit: fit.surprise))
+        return replace(self, fitted=min(fits, key=lambda fit: fit.negative_log_evidence))
 
     def predict(self, genomes: Genomes) -> Prediction:
         if self.fitted is None:
@@ -275,16 +312,16 @@ class LatencyPredictor:
         return Prediction(mean, np.maximum(std, self.fitted.floor))
 
     @property
-    def surprise(self) -> float:
+    def negative_log_evidence(self) -> float:
         """Negative log density of the fitted targets, less a constant: of two descriptions of the same
-        networks, the one with the smaller surprise fits the device (see `evidence`).
+        networks, the one of which it is smaller fits the device (see `evidence`).
 
         Raises:
             TrilobitError: not fitted.
         """
         if self.fitted is None:
             raise not_fitted(self)
-        return self.fitted.surprise
+        return self.fitted.negative_log_evidence
 
 
 def evidence(fits: Sequence[LatencyPredictor]) -> Floats:
@@ -294,13 +331,13 @@ def evidence(fits: Sequence[LatencyPredictor]) -> Floats:
     Raises:
         TrilobitError: one is not fitted.
     """
-    surprises = np.array([fit.surprise for fit in fits])
-    likelihood = np.exp(surprises.min() - surprises)
+    losses = np.array([fit.negative_log_evidence for fit in fits])
+    likelihood = np.exp(losses.min() - losses)
     return np.asarray(likelihood / likelihood.sum())
 
 
-def _fitted(description: Description, genomes: Genomes, targets: Floats) -> Fitted:
-    """Learn from genomes (n, g) and targets (n,) on the scale of the description; calibrated in the unit of
+def _learn(description: Description, genomes: Genomes, targets: Floats) -> Fitted:
+    """Fit to genomes (n, g) and targets (n,) on the scale of the description; calibrated in the unit of
     the targets.
     """
     scaled = np.log(targets) if description.logs else targets
@@ -308,30 +345,31 @@ def _fitted(description: Description, genomes: Genomes, targets: Floats) -> Fitt
     x, standard = description(genomes), (scaled - mean) / scale
     process, noise, slopes = _fit(description, x, standard)
     # a density per unit of the targets: of what was standardised, and of logarithms (d log t = d t / t)
-    surprise = process.surprise + len(targets) * np.log(scale) + (scaled.sum() if description.logs else 0.0)
+    loss = process.negative_log_evidence + len(targets) * np.log(scale)
+    loss += float(scaled.sum()) if description.logs else 0.0
     floor = FLOOR * (float(targets.std()) or 1.0)
     limits = float(scaled.min()) - FARTHEST, float(scaled.max()) + FARTHEST
-    found = Fitted(description, slopes, x, process, noise, mean, scale, *limits, surprise, floor)
-    errors, spread = process.left_out()
+    found = Fitted(description, slopes, x, process, noise, mean, scale, *limits, loss, floor)
+    errors, spread = process.leave_one_out()
     said, std = found.in_unit(standard - errors, spread)
-    return replace(found, widen=calibrate(said - targets, std))
+    return replace(found, std_scale=calibrate(said - targets, std))
 
 
 def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process, Noise, Floats]:
-    """With even noise or with noise that rises with the latency; rows far off all others count for less."""
+    """Fit with even or with rising noise, whichever is likelier; rows far off all others count for less."""
     grams, expected = description.grams(x, x), Variances(description.expected, NOISE)
-    slopes = believed(grams, x, targets, description)
+    slopes = prior_slopes(grams, x, targets, description)
     prior = x @ slopes
     targets = targets - prior
     even = fit_process(grams, targets, expected, np.ones(len(targets)))
     smooth = prior + even.fitted(targets)
     rising = Noise(float(smooth.min()), float(smooth.max()), RISE)
     process, noise = fit_process(grams, targets, expected, rising(smooth)), rising
-    if even.surprise <= process.surprise:
+    if even.negative_log_evidence <= process.negative_log_evidence:
         process, noise = even, replace(rising, rise=0.0)
     usual = process.weights
     for _ in range(ROUNDS):
-        errors, spread = process.left_out()
+        errors, spread = process.leave_one_out()
         # as if the row were trusted: once it counts for little, the others tell how far off it really is
         extra = process.variances.noise * (process.weights - usual)
         distrust = np.maximum(np.abs(errors) / np.sqrt(spread**2 - extra) / OUTLIER, 1) ** 2
@@ -341,8 +379,8 @@ def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process,
     return process, noise, slopes
 
 
-def believed(grams: Floats, x: Floats, targets: Floats, description: Description) -> Floats:
-    """(f,) the beliefs' mean, each as probable as it makes the targets under the expected variances."""
+def prior_slopes(grams: Floats, x: Floats, targets: Floats, description: Description) -> Floats:
+    """Return the mean (f,) of expected slopes, each as probable as it makes the targets."""
     if description.slopes.shape[1] == 1:
         return np.asarray(description.slopes[:, 0])
     variances = Variances(description.expected, BELIEVED_NOISE)
@@ -354,7 +392,7 @@ def believed(grams: Floats, x: Floats, targets: Floats, description: Description
 
 
 def _predict(fitted: Fitted, genomes: Genomes) -> tuple[Floats, Floats]:
-    """Standardised mean and standard deviation (n,) of genomes (n, g)."""
+    """Return the standardised mean and standard deviation (n,) of genomes (n, g)."""
     description, process = fitted.description, fitted.process
     parts = process.variances.parts
     x = description(genomes)

@@ -25,21 +25,22 @@ ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
 def unit_features(layers: Sequence[Layer]) -> Floats:
-    """(n, d) features of n units; d is the same for every call."""
+    """Return features (n, d) of n units; d is the same for every call."""
     sizes = _sizes(layers)
     return np.column_stack([*_size_columns(sizes), *_work_columns(sizes), *_kind_columns(layers)])
 
 
 def rough_cost(layers: Sequence[Layer]) -> Floats:
-    """(n,) costs of a made-up device in arbitrary units, for when nothing was measured: a constant, the
-    padded work and the traffic.
+    """Return costs (n,) of a made-up device in arbitrary units, for when nothing was measured: a constant,
+    the padded work and the traffic.
     """
     sizes = _sizes(layers)
     return np.asarray(1e5 + _padded_work(sizes) + 8 * (sizes["in_bytes"] + sizes["out_bytes"]))
 
 
 def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: NDArray[np.int64]) -> Floats:
-    """(n,) kernel taps along one axis of `size` that do not fall on the padding, summed over the outputs.
+    """Return (n,) kernel taps along one axis of `size` that do not fall on the padding, summed over the
+    outputs.
 
     >>> in_bounds_taps(np.array([4, 4]), np.array([3, 3]), np.array([1, 2]))
     array([10.,  5.])
@@ -53,7 +54,7 @@ def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: N
 
 
 def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
-    """Sizes of n units by name, (n,) each."""
+    """Return the sizes of n units by name, (n,) each."""
     shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
     geometry = [(one.kernel, one.stride, one.groups, one.expanded, params(one)) for one in layers]
     kernel, stride, groups, expanded, weights = np.array(geometry, np.int64).reshape(-1, 5).T
@@ -84,7 +85,7 @@ def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
 
 
 def _padded_work(sizes: dict[str, Floats]) -> Floats:
-    """(n,) multiply-adds with channels padded to full blocks and without those on the padding."""
+    """Return (n,) multiply-adds with channels padded to full blocks and without those on the padding."""
     per_output = _up(sizes["in"] / sizes["groups"], DOT)
     conv = np.where(
         sizes["groups"] == sizes["in"], np.where(sizes["in"] > 1, 1, DOT), per_output
@@ -114,7 +115,7 @@ def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
 
 
 def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
-    """Indicators: op and depthwise, each also times integer; activation, formats and what a block has."""
+    """Return indicators: op and depthwise, alone and times integer; activation, formats, parts of a block."""
     integer = np.array([is_integer(one.activation_format) for one in layers], np.float64)
     ops = [[one.kind == op for one in layers] for op in KINDS]
     kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)

@@ -20,12 +20,12 @@ from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.page import render
 from nas.report.run_files import read_run
 from nas.run.documents import (
-    Enough,
     Environment,
     SamplesFile,
     SensitivityFile,
     StageDone,
     State,
+    StoppingDecision,
     Timings,
     genomes_of,
 )
@@ -72,8 +72,8 @@ def use_quality(folder: Path) -> None:
 def use_samples(folder: Path) -> None:
     samples = read_document(folder / "samples.json", SamplesFile)
     genomes_of(folder, samples.genes, SPACE)
-    for enough in samples.kinds:
-        in_words(enough)
+    for decision in samples.kinds:
+        in_words(decision)
 
 
 def use_profile(folder: Path) -> None:
@@ -123,9 +123,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, device_profile: DevicePro
     front["evaluated"] = [network for network in front["evaluated"] if network["measured"]][:5]
     write_json(folder / "front.json", front)
     curve = (CurvePoint(40, 0.6, 0.02), CurvePoint(80, 0.7, 0.01))
-    enough = (Enough("fp32", 80, 200, "the most", 0.01, curve), Enough("quantized", 3, 3, "all"))
+    decisions = (
+        StoppingDecision("fp32", 80, 200, "the most", 0.01, curve),
+        StoppingDecision("quantized", 3, 3, "all"),
+    )
     genes = tuple(tuple(row) for row in SPACE.sample(9, rng=rng).tolist())
-    write_document(folder / "samples.json", SamplesFile("0", "uncertainty", enough, genes))
+    write_document(folder / "samples.json", SamplesFile("0", "uncertainty", decisions, genes))
     write_document(folder / "state.json", State({"profile": StageDone("0", 1.0), "train": StageDone("1", 2)}))
     write_document(folder / "damage.json", SensitivityFile("0", {"s0.b0.expand": (0.0, 0.2, 0.3)}))
     stages = (Stage("fused", (8, 16), 2, (1, 2)), Stage("inverted", (16,), 2, (1,), (3,)))

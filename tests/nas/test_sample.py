@@ -13,7 +13,7 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from nas.run.config import DeviceSection, RunConfig, SampleSection, SpaceSection
-from nas.run.documents import Enough, SamplesFile
+from nas.run.documents import SamplesFile, StoppingDecision
 from nas.run.run import Run
 from nas.sampling.sampling import Samples
 from nas.stages.sample import (
@@ -100,7 +100,7 @@ def test_the_most_is_told_before_anything_is_evaluated(run: Run) -> None:
 
 def test_without_formats_to_choose_from_nothing_is_quantized(run: Run) -> None:
     plain = replace(run, config=replace(run.config, space=SpaceSection(formats=("fp32",))))
-    assert [kind.name for kind in plan(plain).kinds] == ["fp32"]
+    assert [kind.name for kind in plan(plain).groups] == ["fp32"]
 
 
 def test_front_trades_against_latency_once_there_is_a_profile(
@@ -121,7 +121,9 @@ def test_samples_are_found_again_and_refused_once_the_configuration_changed(run:
         TrilobitError, match=r"samples\.json: no samples of this configuration; run `nas sample`"
     ):
         sampled(run)
-    enough = Enough("fp32", 5, 200, "the most", 0.01, (CurvePoint(4, 0.5, 0.1), CurvePoint(5, 0.6, 0.1)))
+    enough = StoppingDecision(
+        "fp32", 5, 200, "the most", 0.01, (CurvePoint(4, 0.5, 0.1), CurvePoint(5, 0.6, 0.1))
+    )
     write_samples(run, Samples(genomes, np.zeros(5), (enough,)))
     np.testing.assert_array_equal(sampled(run), genomes)
     assert read_document(run.samples_path, SamplesFile).kinds == (enough,)

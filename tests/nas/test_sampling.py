@@ -10,7 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.streams import Stream, open_stream
 from nas.run.config import SampleSection
-from nas.sampling.sampling import BATCH, FEWEST, STRATEGIES, Kind, Samples, Sampling, sample
+from nas.sampling.sampling import BATCH, FEWEST, STRATEGIES, Samples, Sampling, SamplingGroup, sample
 from nas.search.pareto import non_dominated
 from nas.stages.sample import vary_share
 from predictors.design.surrogate import embed, learn_kernel, posterior_mean
@@ -57,8 +57,8 @@ def setting(strategy: str, fp32: int | None = 50, quantized: int | None = 30, se
         embed(SPACE, COSTS, rng=np.random.default_rng(0)),
         CORNERS,
         (
-            Kind("fp32", plain, partial(in_fp32, SPACE), fp32, 200),
-            Kind("quantized", mixed, SPACE.canonical, quantized, 140),
+            SamplingGroup("fp32", plain, partial(in_fp32, SPACE), fp32, 200),
+            SamplingGroup("quantized", mixed, SPACE.canonical, quantized, 140),
         ),
         lambda genomes: COSTS(SPACE.canonical(genomes))[:, 0],
         seed,
@@ -74,7 +74,7 @@ def test_every_strategy_gives_what_was_asked_for(strategy: str) -> None:
     np.testing.assert_array_equal(samples.answers, accuracy(samples.genomes))
     fp32 = (samples.genomes[:, PRECISION] == 0).all(axis=1)
     assert fp32[len(CORNERS) : len(CORNERS) + 50].all()
-    assert [(one.name, one.n, one.why) for one in samples.enough] == [
+    assert [(one.name, one.n, one.why) for one in samples.decisions] == [
         ("fp32", 50, "as many as were asked for"),
         ("quantized", 30, "as many as were asked for"),
     ]
@@ -98,7 +98,7 @@ def test_stopped_anywhere_and_asked_again_it_goes_the_same_way(strategy: str) ->
         sample(setting(strategy, 40, 20), partial(evaluate, patience=15))
     again = sample(setting(strategy, 40, 20), partial(evaluate, patience=100))
     np.testing.assert_array_equal(again.genomes, whole.genomes)
-    assert again.enough == whole.enough
+    assert again.decisions == whole.decisions
     assert len(store) == len(whole.genomes)
 
 
@@ -157,7 +157,7 @@ def test_what_cannot_run_is_never_taken_for_the_front() -> None:
 
 def test_easy_answers_stop_early_and_say_why() -> None:
     samples = sample(setting("diverse", None, 0), accuracy)
-    fp32 = samples.enough[0]
+    fp32 = samples.decisions[0]
     assert FEWEST <= fp32.n < 200
     assert fp32.gain is not None
     assert fp32.gain < 0.003
@@ -170,8 +170,8 @@ def test_easy_answers_stop_early_and_say_why() -> None:
 def test_a_curve_that_still_rises_goes_on_to_the_most() -> None:
     rough = sample(
         setting("random", None, 0), lambda genomes: accuracy(genomes) + 0.05 * noise(genomes)
-    ).enough[0]
-    easy = sample(setting("random", None, 0), accuracy).enough[0]
+    ).decisions[0]
+    easy = sample(setting("random", None, 0), accuracy).decisions[0]
     assert rough.n > easy.n
 
 

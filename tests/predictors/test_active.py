@@ -6,18 +6,18 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 
 from hw_profiles.graph.counts import macs, params
-from predictors.design.active import most_informative
+from predictors.design.active import alc_design
 from predictors.design.surrogate import (
     JITTER,
     PRIOR,
     Groups,
     Kernel,
     embed,
-    evened,
     learn_kernel,
     points_at,
     posterior_covariance,
     posterior_mean,
+    rank_normalised,
     squared_distances,
     stage_sums,
 )
@@ -75,7 +75,7 @@ def test_spaces_without_stages_numbers_formats_or_costs_can_be_embedded() -> Non
     rng = np.random.default_rng(0)
     points = embed(space, None, rng=rng)(space.sample(30, rng=rng))
     assert [part.shape[1] for part in points] == [24, 0, 0, 1]
-    assert len(set(most_informative(PRIOR, nothing(points), points, 20).tolist())) == 20
+    assert len(set(alc_design(PRIOR, nothing(points), points, 20).tolist())) == 20
 
 
 def test_the_kernel_with_the_right_noise_is_learned() -> None:
@@ -90,17 +90,17 @@ def test_the_kernel_with_the_right_noise_is_learned() -> None:
 
 def test_outliers_do_not_rule_and_no_order_is_lost() -> None:
     values = np.append(np.random.default_rng(0).normal(90, 1, 99), 10.0)
-    even = evened(values)
+    even = rank_normalised(values)
     assert (np.argsort(even) == np.argsort(values)).all()
     assert even[:99].std() > 3 * ((values - values.mean()) / values.std())[:99].std()
-    np.testing.assert_allclose(evened(3 * values + 7), even)
-    assert (evened(np.ones(5)) == 0).all()
+    np.testing.assert_allclose(rank_normalised(3 * values + 7), even)
+    assert (rank_normalised(np.ones(5)) == 0).all()
 
 
 def test_each_row_chosen_takes_most_variance_off_all() -> None:
     points = some_points(40)
     pool, known = points_at(points, np.arange(30)), points_at(points, np.arange(30, 40))
-    chosen = most_informative(KERNEL, known, pool, 4)
+    chosen = alc_design(KERNEL, known, pool, 4)
     for step in range(4):
         before = [*range(30, 40), *chosen[:step].tolist()]
 
@@ -114,13 +114,13 @@ def test_each_row_chosen_takes_most_variance_off_all() -> None:
 
 def test_an_order_is_a_prefix_of_a_longer_one_and_names_no_row_twice() -> None:
     pool = some_points(50)
-    few, all_of_them = (most_informative(PRIOR, nothing(pool), pool, n) for n in (12, 80))
+    few, all_of_them = (alc_design(PRIOR, nothing(pool), pool, n) for n in (12, 80))
     np.testing.assert_array_equal(few, all_of_them[:12])
     np.testing.assert_array_equal(np.sort(all_of_them), np.arange(50))
 
 
 def test_what_is_known_is_not_asked_again() -> None:
     pool = some_points(30)
-    first = most_informative(PRIOR, nothing(pool), pool, 5)
-    again = most_informative(PRIOR, points_at(pool, first), pool, 5)
+    first = alc_design(PRIOR, nothing(pool), pool, 5)
+    again = alc_design(PRIOR, points_at(pool, first), pool, 5)
     assert not set(first.tolist()) & set(again.tolist())

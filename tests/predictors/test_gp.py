@@ -16,11 +16,11 @@ from predictors.accuracy.gp_kernel import (
     CONSTANT,
     Hyper,
     Kernel,
-    bend,
     cost,
     grouped,
     noise_of,
-    unbend,
+    unwarp,
+    warp,
 )
 from predictors.assessment.conformal import NOMINAL, coverage
 from predictors.linalg import factorise
@@ -120,8 +120,8 @@ def test_covariances_are_symmetric_and_have_the_variance_on_their_diagonal() -> 
 @pytest.mark.parametrize("by", [-0.5, -1e-7, 0.0, 1e-7, 0.5])
 def test_unbending_is_the_inverse(by: float) -> None:
     targets = np.linspace(-1.5, 1.5, 11)
-    assert_allclose(unbend(bend(targets, by), by), targets, atol=1e-12)
-    assert (np.diff(bend(targets, by)) > 0).all()
+    assert_allclose(unwarp(warp(targets, by), by), targets, atol=1e-12)
+    assert (np.diff(warp(targets, by)) > 0).all()
 
 
 @pytest.mark.parametrize("costs", [None, COSTS])
@@ -180,11 +180,11 @@ def test_float32_is_as_good_as_float64() -> None:
     hyper = grouped(fitted.read.labels, fitted.read.split)
     kernel, noise = hyper.kernel(fitted.theta), noise_of(fitted.theta)
     x, z = (fitted.read(rows).astype(np.float64) for rows in (genomes, test))
-    bent = bend((accuracy(genomes) - fitted.mean) / fitted.scale, float(fitted.theta[1]))
+    warped = warp((accuracy(genomes) - fitted.mean) / fitted.scale, float(fitted.theta[1]))
     inverse = factorise(kernel(x, x), noise).inverse
     cross = kernel(z, x)
     mean, variance = fitted.posterior(fitted.read(test))
-    assert_allclose(mean, cross @ inverse @ bent, atol=1e-3)
+    assert_allclose(mean, cross @ inverse @ warped, atol=1e-3)
     assert_allclose(variance, kernel.variance(z) - ((cross @ inverse) * cross).sum(axis=1), atol=1e-3)
 
 

@@ -17,7 +17,7 @@ from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from predictors.assessment.conformal import coverage
-from predictors.latency.kernels import KernelPredictor, Scale, fill, fit_profile, left_out, source
+from predictors.latency.kernels import KernelPredictor, Scale, fill, fit_profile, leave_one_out_errors, source
 from predictors.latency.unit_features import in_bounds_taps, rough_cost, unit_features
 
 SHARE = 0.2
@@ -182,7 +182,7 @@ def test_left_out_errors_are_those_of_refitting(device_profile: DeviceProfile) -
     predictor = fit_profile(part_of(device_profile, 0.03))
     assert predictor.fitted is not None
     process = predictor.fitted.process
-    found, spread = left_out(process)
+    found, spread = leave_one_out_errors(process)
     x, y = process.X_train_, process.y_train_
     rest = np.arange(len(y)) != 3
     refitted = type(process)(process.kernel_, alpha=process.alpha[rest], optimizer=None).fit(x[rest], y[rest])

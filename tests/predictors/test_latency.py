@@ -43,7 +43,7 @@ def grams() -> np.ndarray:
 def test_left_out_errors_are_those_of_leaving_rows_out(grams: np.ndarray) -> None:
     targets, variances = np.random.default_rng(1).normal(size=30), Variances(np.array([0.7, 0.2]), 0.3)
     weights = np.random.default_rng(2).uniform(0.5, 2, 30)
-    errors, spread = condition(grams, targets, variances, weights).left_out()
+    errors, spread = condition(grams, targets, variances, weights).leave_one_out()
     kept = np.arange(1, 30)
     rest = condition(grams[:, 1:, 1:], targets[1:], variances, weights[1:])
     across = variances.parts @ grams[:, 0, kept] + 10.0
@@ -60,7 +60,9 @@ def test_variances_are_learned(grams: np.ndarray) -> None:
     found = fit_process(grams, targets, expected, np.ones(30))
     assert found.variances.parts[1] > 3 * found.variances.parts[0]
     assert found.variances.noise < 0.03
-    assert found.surprise < condition(grams, targets, expected, np.ones(30)).surprise
+    assert (
+        found.negative_log_evidence < condition(grams, targets, expected, np.ones(30)).negative_log_evidence
+    )
 
 
 # -- alone -----------------------------------------------------------------------------------------
@@ -113,9 +115,9 @@ def test_the_reading_that_a_device_goes_by_surprises_less() -> None:
     for space, other in ((switched, plain), (plain, switched)):
         targets = seconds(space.canonical(genomes)[:, 1:])
         fits = [LatencyPredictor(one).fit(genomes, targets) for one in (space, other)]
-        assert fits[0].surprise < fits[1].surprise
+        assert fits[0].negative_log_evidence < fits[1].negative_log_evidence
     with pytest.raises(TrilobitError, match="not fitted"):
-        _ = LatencyPredictor(plain).surprise
+        _ = LatencyPredictor(plain).negative_log_evidence
 
 
 def test_parts_are_of_equal_size() -> None:
@@ -189,7 +191,9 @@ def test_the_surprise_is_that_of_a_density_per_second() -> None:
     """So that descriptions, scales and units compare: in microseconds it is n log(1e6) larger."""
     genomes = networks(40)
     for truth in (seconds, multiplied):
-        one, million = (LatencyPredictor(SPACE).fit(genomes, f * truth(genomes)).surprise for f in (1, 1e6))
+        one, million = (
+            LatencyPredictor(SPACE).fit(genomes, f * truth(genomes)).negative_log_evidence for f in (1, 1e6)
+        )
         assert million - one == pytest.approx(40 * np.log(1e6), rel=1e-6)
 
 

@@ -137,9 +137,9 @@ def test_ranks_agree_with_scipy_and_with_counting(values: np.ndarray) -> None:
 def test_calibration_mends_a_wrong_spread(too_narrow: float) -> None:
     errors = np.random.default_rng(0).normal(0, 1, 2000)
     spread = np.full(2000, 1 / too_narrow)
-    widen = calibrate(errors[:1000], spread[:1000])
-    assert widen == pytest.approx(too_narrow, rel=0.1)
-    assert coverage(errors[1000:], widen * spread[1000:]) == pytest.approx(NOMINAL, abs=0.03)
+    std_scale = calibrate(errors[:1000], spread[:1000])
+    assert std_scale == pytest.approx(too_narrow, rel=0.1)
+    assert coverage(errors[1000:], std_scale * spread[1000:]) == pytest.approx(NOMINAL, abs=0.03)
 
 
 @settings(max_examples=50)
@@ -150,8 +150,8 @@ def test_a_new_error_is_inside_with_the_nominal_probability(seed: int, n: int) -
     errors, spread = rng.standard_t(2, n + 1), rng.uniform(0.5, 2, n + 1)
     inside = 0
     for i in range(n + 1):
-        widen = calibrate(np.delete(errors, i), np.delete(spread, i))
-        inside += coverage(errors[i : i + 1], widen * spread[i : i + 1] * (1 + 1e-12)) > 0
+        std_scale = calibrate(np.delete(errors, i), np.delete(spread, i))
+        inside += coverage(errors[i : i + 1], std_scale * spread[i : i + 1] * (1 + 1e-12)) > 0
     fewest = min(n, np.ceil((n + 1) * NOMINAL - 1e-9))
     assert inside == fewest
     if n >= 9:

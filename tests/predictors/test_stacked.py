@@ -23,7 +23,7 @@ from predictors.accuracy.stacked import (
 from predictors.assessment.conformal import coverage
 from predictors.assessment.out_of_fold import FEW
 from predictors.assessment.quality import tau
-from predictors.design.surrogate import evened
+from predictors.design.surrogate import rank_normalised
 from predictors.predictor import FEWEST, load_predictor
 from supernet.families.family import load_family
 from supernet.space.space import Genomes
@@ -116,7 +116,7 @@ def test_a_member_that_ranks_by_luck_does_not_stand_alone() -> None:
 @given(arrays(np.float64, st.integers(2, 20), elements=st.integers(-5, 5)))
 def test_the_even_scale_keeps_the_order_and_takes_targets_to_evened_ones(targets: np.ndarray) -> None:
     scale = even_scale(targets)
-    assert_allclose(scale(targets), evened(targets), atol=1e-9)
+    assert_allclose(scale(targets), rank_normalised(targets), atol=1e-9)
     assert (np.diff(scale(np.linspace(-9, 9, 50))) >= -1e-12).all()
 
 

@@ -9,7 +9,14 @@ from scipy.stats import kendalltau
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from predictors.accuracy.ridge import RidgePredictor
-from predictors.accuracy.warm_start import AffinePrior, WarmStart, fit_line, line_left_out, map_genomes, warm
+from predictors.accuracy.warm_start import (
+    AffinePrior,
+    WarmStart,
+    fit_line,
+    line_leave_one_out,
+    map_genomes,
+    warm,
+)
 from predictors.assessment.conformal import coverage
 from predictors.predictor import FEWEST, MakePredictor, load_predictor
 from predictors.table import CostTable, compile_table
@@ -29,7 +36,7 @@ def known_task(genomes: Genomes) -> np.ndarray:
 
 
 def new_task(genomes: Genomes) -> np.ndarray:
-    """A bent scale of the same, and a little of its own."""
+    """A warped scale of the same, and a little of its own."""
     return 0.5 + np.tanh(known_task(genomes) / 40) + 0.01 * genomes[:, 0]
 
 
@@ -141,7 +148,7 @@ def test_intervals_hold_what_they_say() -> None:
 def test_a_line_leaves_each_row_out() -> None:
     values, targets = np.random.default_rng(0).normal(size=(2, 12))
     targets += values
-    found = line_left_out(values, targets)
+    found = line_leave_one_out(values, targets)
     slope, intercept = np.polyfit(values[1:], targets[1:], 1)
     assert found[0] == pytest.approx(slope * values[0] + intercept)
 

@@ -29,7 +29,7 @@ def test_widths_surround_the_teachers_own_in_windows_of_two(base: Base) -> None:
 
 def test_maps_of_a_few_pixels_are_not_imitated(base: Base) -> None:
     assert base.resolutions == (6, 14, 28)
-    assert base.imitated == (28,)
+    assert base.distilled_resolutions == (28,)
 
 
 def test_drawn_sub_stages_are_of_every_window_and_inside_their_stage(base: Base) -> None:
@@ -72,7 +72,7 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
 
 
 def test_only_families_of_inverted_residuals_are_imitated() -> None:
-    with pytest.raises(TrilobitError, match=r"'ofa-resnet50' cannot be imitated .*--teacher"):
+    with pytest.raises(TrilobitError, match=r"'ofa-resnet50' cannot be distilled .*--teacher"):
         base_of(load_family("ofa-resnet50", in_channels=3, classes=10), TYPES)
 
 

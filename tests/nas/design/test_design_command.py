@@ -15,7 +15,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json
 from nas.cli.main import main
 from nas.design import blocks, designed
-from nas.design.imitation import Imitation
+from nas.design.distillation import BlockDistillation
 from nas.run.reporting import QUIET
 from nas.search.limits import Limit
 from nas.search.space_design import BlockTable, block_table
@@ -73,7 +73,7 @@ def test_a_designed_space_is_one_to_run(finished: tuple[Path, dict[str, Any], st
     assert origin["score"] == found["score"] >= found["best_uniform_score"]
     assert found["scored"] <= 20
     assert "216 spaces: 3 stages, 2 block types" in said
-    assert "6 of 6 (stage, type) to imitate, about" in said
+    assert "6 of 6 (stage, type) to distil, about" in said
 
 
 def test_what_is_known_is_not_learned_again(
@@ -89,14 +89,14 @@ def test_what_is_known_is_not_learned_again(
     learned: list[tuple[int, str]] = []
     kept = read_json(folder / "blocks" / "s1-fused.json", blocks.Losses.SCHEMA)["losses"]
 
-    def watched(one: Imitation, told: Callable[[], None]) -> np.ndarray:
+    def watched(one: BlockDistillation, told: Callable[[], None]) -> np.ndarray:
         learned.append((one.s, one.block))
         return np.array(kept)
 
     monkeypatch.setattr(blocks, "losses", watched)
     again, said = design(teacher, again_in)
     assert learned == [(1, "fused")]
-    assert "1 of 6 (stage, type) to imitate" in said
+    assert "1 of 6 (stage, type) to distil" in said
     assert "0 of" in said.partition("units to measure")[0].rpartition(";")[2]
     assert {**again, "space": ""} == {**first, "space": ""}
     design(teacher, again_in, "--seed", "1")  # other draws: all of it

@@ -12,7 +12,7 @@ from predictors.accuracy.boosting import BoostingPredictor
 from predictors.accuracy.gp import GpPredictor
 from predictors.accuracy.mlp import MlpPredictor
 from predictors.accuracy.ridge import RidgePredictor
-from predictors.assessment.out_of_fold import LeavesOut, folds_of, left_out
+from predictors.assessment.out_of_fold import KnowsOutOfFold, folds_of, out_of_fold_predictions
 from predictors.assessment.quality import tau
 from predictors.predictor import MakePredictor
 from supernet.families.family import load_family
@@ -60,8 +60,8 @@ def test_a_row_is_judged_by_what_has_not_seen_its_architecture(name: str) -> Non
     genomes = rows(16, 3)
     targets = noise(genomes)
     fitted = KNOWING[name](SPACE, seed=0).fit(genomes, targets)
-    assert isinstance(fitted, LeavesOut)
-    known, guessed = tau(fitted.predict(genomes).mean, targets), tau(fitted.left_out, targets)
+    assert isinstance(fitted, KnowsOutOfFold)
+    known, guessed = tau(fitted.predict(genomes).mean, targets), tau(fitted.out_of_fold, targets)
     assert known is not None
     assert known > 0.6
     assert guessed is not None
@@ -72,7 +72,7 @@ def test_many_rows_do_not_give_each_other_away_either() -> None:
     """Beyond the rows that learn hyper-parameters, repeated networks told the process of each other."""
     genomes = rows(130, 2)
     targets = noise(genomes)
-    found = tau(GpPredictor(SPACE, seed=0).fit(genomes, targets).left_out, targets)
+    found = tau(GpPredictor(SPACE, seed=0).fit(genomes, targets).out_of_fold, targets)
     assert found is not None
     assert found < 0.2
 
@@ -82,11 +82,11 @@ def test_left_out_is_in_the_order_and_the_unit_of_the_targets(name: str) -> None
     genomes = rows(60)
     targets = 1e-3 * (genomes @ np.random.default_rng(1).uniform(-1, 2, genomes.shape[1])) + 5
     fitted = KNOWING[name](SPACE, seed=0).fit(genomes, targets)
-    assert isinstance(fitted, LeavesOut)
-    found = tau(fitted.left_out, targets)
+    assert isinstance(fitted, KnowsOutOfFold)
+    found = tau(fitted.out_of_fold, targets)
     assert found is not None
     assert found > 0.3
-    assert abs(fitted.left_out.mean() - targets.mean()) < targets.std()
+    assert abs(fitted.out_of_fold.mean() - targets.mean()) < targets.std()
 
 
 def test_others_are_fitted_again_without_each_fold() -> None:
@@ -94,7 +94,7 @@ def test_others_are_fitted_again_without_each_fold() -> None:
     targets = genomes @ np.random.default_rng(1).uniform(-1, 2, genomes.shape[1])
     fold = folds_of(SPACE, genomes, rng=np.random.default_rng(0))
     ridge = RidgePredictor(SPACE, seed=0)
-    found = left_out(ridge.fit(genomes, targets), genomes, targets, fold)
+    found = out_of_fold_predictions(ridge.fit(genomes, targets), genomes, targets, fold)
     for k in range(5):
         again = ridge.fit(genomes[fold != k], targets[fold != k]).predict(genomes[fold == k])
         assert_array_equal(found[fold == k], again.mean)
@@ -107,4 +107,6 @@ def test_what_a_predictor_knows_itself_is_not_fitted_again() -> None:
     fit: Callable[..., object] = partial(pytest.fail, "was fitted again")
     watched = replace(fitted)
     object.__setattr__(watched, "fit", fit)
-    assert_array_equal(left_out(watched, genomes, targets, np.zeros(20, int)), fitted.left_out)
+    assert_array_equal(
+        out_of_fold_predictions(watched, genomes, targets, np.zeros(20, int)), fitted.out_of_fold
+    )

@@ -1,5 +1,6 @@
 """How well a block type can take the place of a teacher's stage: each (stage, type) is trained alone, between
-two projections, to imitate that stage (SpaceEvo section 4.2; the idea is Li et al. 2020, arXiv:1911.13053).
+two projections, to give what that stage gives: block-wise distillation (SpaceEvo section 4.2; the idea is Li
+et al. 2020, arXiv:1911.13053).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from hw_profiles.graph.layer import FP32
 from hw_profiles.streams import Stream, open_stream
 from nas.design.base import (
     Base,
-    Practice,
+    DistillationConfig,
     SubStage,
     draw_sub_stages,
     extreme_sub_stage,
@@ -36,60 +37,60 @@ INT8 = "int8"
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
-    """What a teacher's stage reads and gives at one resolution, of the images to learn from and of those to
-    be judged by; channels have mean 0 and variance 1 over the former.
+class StageTensors:
+    """A teacher's input and output of one stage at one resolution, of the images to learn from and of
+    held-out ones; channels have mean 0 and variance 1 over the former.
 
     Attributes:
-        given, wanted: (n, c, h, w).
-        judged_given, judged_wanted: of other images.
+        inputs, targets: (n, c, h, w).
+        held_out_inputs, held_out_targets: of other images.
     """
 
-    given: Tensor
-    wanted: Tensor
-    judged_given: Tensor
-    judged_wanted: Tensor
+    inputs: Tensor
+    targets: Tensor
+    held_out_inputs: Tensor
+    held_out_targets: Tensor
 
 
 @torch.no_grad()
-def lessons(
-    teacher: Subnet, images: Tensor, judged: int, *, stages: int, resolutions: Sequence[int]
-) -> Mapping[tuple[int, int], Lesson]:
-    """(stage, resolution) -> what there is to learn.
+def teacher_tensors(
+    teacher: Subnet, images: Tensor, held_out: int, *, stages: int, resolutions: Sequence[int]
+) -> Mapping[tuple[int, int], StageTensors]:
+    """Return what there is to learn by (stage, resolution).
 
     Args:
         teacher: in evaluation mode; the layers of its stage `s` are called `s0.b0.expand` and so on.
-        images: (n, c, h, w), of which the last `judged` are to be judged by.
+        images: (n, c, h, w), of which the last `held_out` are to evaluate with.
     """
-    found = {}
+    stages_of = {}
     names = teacher.workload.names
     ends = [max(i for i, name in enumerate(names) if name.startswith(f"s{s}.")) for s in range(stages)]
     positions = [names.index("stem"), *ends]
     for resolution in resolutions:
         parts = [teacher.tensors(part) for part in torch.split(resize(images, resolution), 64)]
-        tensors = [_normalised(torch.cat([part[i] for part in parts]), judged) for i in positions]
+        tensors = [_normalised(torch.cat([part[i] for part in parts]), held_out) for i in positions]
         for s in range(stages):
-            (given, judged_given), (wanted, judged_wanted) = tensors[s], tensors[s + 1]
-            found[s, resolution] = Lesson(given, wanted, judged_given, judged_wanted)
-    return found
+            (inputs, held_out_inputs), (targets, held_out_targets) = tensors[s], tensors[s + 1]
+            stages_of[s, resolution] = StageTensors(inputs, targets, held_out_inputs, held_out_targets)
+    return stages_of
 
 
-def _normalised(x: Tensor, judged: int) -> tuple[Tensor, Tensor]:
-    learned = x[: len(x) - judged]
+def _normalised(x: Tensor, held_out: int) -> tuple[Tensor, Tensor]:
+    learned = x[: len(x) - held_out]
     mean, std = learned.mean((0, 2, 3), keepdim=True), learned.std((0, 2, 3), keepdim=True)
     y = ((x - mean) / std.clamp_min(1e-6)).contiguous(memory_format=torch.channels_last)
-    return y[: len(y) - judged], y[len(y) - judged :]
+    return y[: len(y) - held_out], y[len(y) - held_out :]
 
 
-def noise_to_signal(found: Tensor, wanted: Tensor) -> Tensor:
-    """The mean over images and channels of the squared error over the variance that the teacher's tensor has
-    there; (n, c, h, w) of mean 0 and variance 1 per channel over all images.
+def noise_to_signal(output: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over images and channels of the squared error over the variance that the teacher's
+    tensor has there; (n, c, h, w) of mean 0 and variance 1 per channel over all images.
     """
-    error = (found - wanted).square().mean((2, 3))
-    return (error / wanted.var((2, 3), correction=0).clamp_min(FLAT)).mean()
+    error = (output - target).square().mean((2, 3))
+    return (error / target.var((2, 3), correction=0).clamp_min(FLAT)).mean()
 
 
-class Imitator(nn.Module):
+class StudentBlock(nn.Module):
     """An elastic stage between a projection from the teacher's channels and one to them.
 
     Args:
@@ -116,43 +117,43 @@ class Imitator(nn.Module):
         start_as_identities(self.stage, work)
 
     def forward(self, x: Tensor, part: SubStage) -> Tensor:
-        """(n, c, h, w) of what the teacher's stage reads -> an imitation of what it gives."""
+        """Return what takes the place of the teacher's output of the stage, from its input (n, c, h, w)."""
         y = self.stage(self.enter(x, part.in_width), stage_workload(self._base, part, FP32))
         out: Tensor = self.leave(y, self.leave.weight.shape[0])
         return out
 
 
 @dataclass(frozen=True, eq=False)
-class Imitation:
-    """One (stage, type): how it is trained and judged.
+class BlockDistillation:
+    """Block-wise distillation (BlockwiseKD) of one (stage, type): how it is trained and evaluated.
 
     Attributes:
-        lessons: of its stage, by resolution.
+        tensors: of its stage, by resolution.
     """
 
     base: Base
     s: int
     block: str
-    lessons: Mapping[int, Lesson]
-    practice: Practice
+    tensors: Mapping[int, StageTensors]
+    practice: DistillationConfig
     seed: int
 
     def rng(self, *purpose: int) -> np.random.Generator:
-        """Draws of this (stage, type) and purpose."""
+        """Return the random numbers of this (stage, type) and purpose."""
         return open_stream(self.seed, Stream.IMITATION, self.s, self.base.types.index(self.block), *purpose)
 
     @cached_property
     def sub_stages(self) -> tuple[SubStage, ...]:
-        """Those that are judged."""
+        """Those that are evaluated."""
         return draw_sub_stages(self.base, self.s, self.block, self.practice.samples, rng=self.rng(0))
 
-    def fresh(self) -> Imitator:
-        """An imitator that has learned nothing."""
-        lesson = next(iter(self.lessons.values()))
-        widths = (lesson.given.shape[1], lesson.wanted.shape[1])
-        return Imitator(self.base, self.s, self.block, widths, rng=self.rng(1))
+    def new_student(self) -> StudentBlock:
+        """Return a student that has learned nothing."""
+        stage = next(iter(self.tensors.values()))
+        widths = (stage.inputs.shape[1], stage.targets.shape[1])
+        return StudentBlock(self.base, self.s, self.block, widths, rng=self.rng(1))
 
-    def train(self, net: Imitator, *, steps: int | None = None) -> Iterator[float]:
+    def train(self, net: StudentBlock, *, steps: int | None = None) -> Iterator[float]:
         """Train it; gives the largest sub-stage's loss after every step.
 
         Raises:
@@ -168,20 +169,20 @@ class Imitation:
         net.train()
         for step in range(steps):
             rng, losses = self.rng(2, step), []
-            resolution = int(rng.choice([*self.lessons]))
-            lesson = self.lessons[resolution]
-            rows = torch.from_numpy(rng.permutation(len(lesson.given))[: self.practice.batch_size])
-            given, wanted = lesson.given[rows], lesson.wanted[rows]
+            resolution = int(rng.choice([*self.tensors]))
+            stage = self.tensors[resolution]
+            rows = torch.from_numpy(rng.permutation(len(stage.inputs))[: self.practice.batch_size])
+            inputs, targets = stage.inputs[rows], stage.targets[rows]
             optimizer.zero_grad()
             for part in self._sandwich(resolution, rng):
-                loss = noise_to_signal(net(given, part), wanted)
+                loss = noise_to_signal(net(inputs, part), targets)
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(loss.item())
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             if not np.isfinite(losses).all():
-                raise TrilobitError(f"imitating stage {self.s} by {self.block} blocks diverged")
+                raise TrilobitError(f"the distillation of stage {self.s} into {self.block} blocks diverged")
             yield losses[0]
 
     def _sandwich(self, resolution: int, rng: np.random.Generator) -> Iterator[SubStage]:
@@ -192,32 +193,34 @@ class Imitation:
         for i in rng.permutation(len(drawn))[:TRIED]:
             yield replace(drawn[i], resolution=resolution)
 
-    def judge(self, net: Imitator) -> Iterator[float]:
-        """The loss of every one of `sub_stages` in int8, batch norm recalibrated and ranges observed on the
-        images that were learned from.
+    def evaluate(self, net: StudentBlock) -> Iterator[float]:
+        """Yield the loss of every one of `sub_stages` in int8, batch norm recalibrated and ranges observed on
+        the images that were learned from.
         """
         for part in self.sub_stages:
-            yield self._judge_one(net, part)
+            yield self._held_out_loss(net, part)
 
     @torch.no_grad()
-    def _judge_one(self, net: Imitator, part: SubStage) -> float:
-        lesson, work = self.lessons[part.resolution], stage_workload(self.base, part, FP32)
-        seen = net.enter(lesson.given[: 2 * self.practice.judged], part.in_width)
-        shown = net.enter(lesson.judged_given, part.in_width)
+    def _held_out_loss(self, net: StudentBlock, part: SubStage) -> float:
+        stage, work = self.tensors[part.resolution], stage_workload(self.base, part, FP32)
+        seen = net.enter(stage.inputs[: 2 * self.practice.judged], part.in_width)
+        shown = net.enter(stage.held_out_inputs, part.in_width)
         subnet = extract(net.stage, work)
         recalibrate(subnet, torch.split(seen, self.practice.judged))
         rounded = quantize(subnet, stage_workload(self.base, part, INT8), observe(subnet, seen))
         last = rounded.tensors[rounded.workload.names[-1]]
         y = (simulate(rounded, shown) - last.zero_point) * last.scale
-        return float(noise_to_signal(net.leave(y, net.leave.weight.shape[0]), lesson.judged_wanted))
+        return float(noise_to_signal(net.leave(y, net.leave.weight.shape[0]), stage.held_out_targets))
 
 
-def losses(imitation: Imitation, told: Callable[[], None]) -> NDArray[np.float64]:
-    """(n,) of a trained imitator's sub-stages; `told` is called after every step and every judgement."""
-    net, found = imitation.fresh(), []
-    for _ in imitation.train(net):
-        told()
-    for loss in imitation.judge(net):
-        found.append(loss)
-        told()
-    return np.array(found)
+def losses(distillation: BlockDistillation, callback: Callable[[], None]) -> NDArray[np.float64]:
+    """Return the losses (n,) of a trained student's sub-stages; `callback` is called after every step and
+    every evaluation.
+    """
+    net, values = distillation.new_student(), []
+    for _ in distillation.train(net):
+        callback()
+    for loss in distillation.evaluate(net):
+        values.append(loss)
+        callback()
+    return np.array(values)

@@ -7,13 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.design.base import Base, Practice, base_of
-from nas.design.imitation import FLAT, Imitation, Lesson, lessons, losses, noise_to_signal
+from nas.design.base import Base, DistillationConfig, base_of
+from nas.design.distillation import (
+    FLAT,
+    BlockDistillation,
+    StageTensors,
+    losses,
+    noise_to_signal,
+    teacher_tensors,
+)
 from supernet.families.family import load_family
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.layers.elastic import ElasticConvNorm
 
-PRACTICE = Practice(steps=40, batch_size=16, samples=2, images=64, judged=32)
+PRACTICE = DistillationConfig(steps=40, batch_size=16, samples=2, images=64, judged=32)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +47,25 @@ def teacher() -> Subnet:
 
 
 @pytest.fixture(scope="module")
-def imitation(base: Base, teacher: Subnet) -> Imitation:
-    taught = lessons(teacher, images(96), PRACTICE.judged, stages=3, resolutions=(28,))
-    return Imitation(base, 1, "fused", {28: taught[1, 28]}, PRACTICE, seed=0)
+def distillation(base: Base, teacher: Subnet) -> BlockDistillation:
+    taught = teacher_tensors(teacher, images(96), PRACTICE.judged, stages=3, resolutions=(28,))
+    return BlockDistillation(base, 1, "fused", {28: taught[1, 28]}, PRACTICE, seed=0)
 
 
-def test_lessons_are_what_the_teachers_stages_read_and_give(teacher: Subnet) -> None:
-    found = lessons(teacher, images(96), 32, stages=3, resolutions=(28, 14))
+def test_tensors_are_what_the_teachers_stages_read_and_give(teacher: Subnet) -> None:
+    found = teacher_tensors(teacher, images(96), 32, stages=3, resolutions=(28, 14))
     assert sorted(found) == [(s, r) for s in range(3) for r in (14, 28)]
-    shapes = [tuple(found[s, 28].wanted.shape[1:]) for s in range(3)]
+    shapes = [tuple(found[s, 28].targets.shape[1:]) for s in range(3)]
     assert shapes == [(8, 14, 14), (16, 7, 7), (32, 4, 4)]
-    torch.testing.assert_close(found[0, 28].wanted, found[1, 28].given)
+    torch.testing.assert_close(found[0, 28].targets, found[1, 28].inputs)
     first = found[0, 28]
-    assert (len(first.given), len(first.judged_given)) == (64, 32)
-    torch.testing.assert_close(first.wanted.mean((0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
-    torch.testing.assert_close(first.wanted.std((0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
+    assert (len(first.inputs), len(first.held_out_inputs)) == (64, 32)
+    torch.testing.assert_close(first.targets.mean((0, 2, 3)), torch.zeros(8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(first.targets.std((0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
     with torch.no_grad():
         names = teacher.workload.names
         tensor = teacher.tensors(images(96))[max(i for i, n in enumerate(names) if n.startswith("s0."))]
-    flat = torch.stack((tensor[:64, 3].flatten(), first.wanted[:, 3].flatten()))
+    flat = torch.stack((tensor[:64, 3].flatten(), first.targets[:, 3].flatten()))
     assert float(torch.corrcoef(flat)[0, 1]) == pytest.approx(1, abs=1e-4)
 
 
@@ -75,54 +82,54 @@ def test_noise_to_signal_is_the_error_over_the_teachers_variance() -> None:
     assert float(noise_to_signal(flat, flat)) == 0
 
 
-def test_an_imitator_learns(imitation: Imitation) -> None:
-    net = imitation.fresh()
-    before = [loss for loss in imitation.judge(net)]
-    told = [*imitation.train(net)]
-    after = [loss for loss in imitation.judge(net)]
+def test_an_imitator_learns(distillation: BlockDistillation) -> None:
+    net = distillation.new_student()
+    before = [loss for loss in distillation.evaluate(net)]
+    told = [*distillation.train(net)]
+    after = [loss for loss in distillation.evaluate(net)]
     assert len(told) == PRACTICE.steps
-    assert len(after) == len(imitation.sub_stages) == 6
+    assert len(after) == len(distillation.sub_stages) == 6
     assert np.mean(told[-5:]) < 0.5 * told[0]
     assert np.mean(after) < 0.7 * np.mean(before)
 
 
 @pytest.mark.parametrize("steps", [1, 10])  # 10: a rise of a tenth would have no length
-def test_any_number_of_steps_can_be_trained(imitation: Imitation, steps: int) -> None:
-    assert len([*imitation.train(imitation.fresh(), steps=steps)]) == steps
+def test_any_number_of_steps_can_be_trained(distillation: BlockDistillation, steps: int) -> None:
+    assert len([*distillation.train(distillation.new_student(), steps=steps)]) == steps
 
 
-def test_int8_costs_little(imitation: Imitation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_costs_little(distillation: BlockDistillation, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulated integers are those of the trained weights: a wrong scale would be far off."""
-    net = imitation.fresh()
-    [*imitation.train(net, steps=20)]
-    int8 = np.array([*imitation.judge(net)])
-    fp16 = Fp32(imitation, net).losses()
+    net = distillation.new_student()
+    [*distillation.train(net, steps=20)]
+    int8 = np.array([*distillation.evaluate(net)])
+    fp16 = Fp32(distillation, net).losses()
     np.testing.assert_allclose(int8, fp16, rtol=0.1)
 
 
 class Fp32:
     """The judgement by hand, without any rounding."""
 
-    def __init__(self, imitation: Imitation, net: torch.nn.Module) -> None:
-        self.imitation, self.net = imitation, net
+    def __init__(self, distillation: BlockDistillation, net: torch.nn.Module) -> None:
+        self.distillation, self.net = distillation, net
 
     def losses(self) -> list[float]:
         found = []
-        for part in self.imitation.sub_stages:
-            lesson = self.imitation.lessons[part.resolution]
-            alone = self.imitation.fresh()
+        for part in self.distillation.sub_stages:
+            stage = self.distillation.tensors[part.resolution]
+            alone = self.distillation.new_student()
             alone.load_state_dict(self.net.state_dict())
-            seen = lesson.given[: 2 * PRACTICE.judged]
+            seen = stage.inputs[: 2 * PRACTICE.judged]
             with torch.no_grad():
-                together = torch.cat((lesson.judged_given, seen))
+                together = torch.cat((stage.held_out_inputs, seen))
                 alone.train()  # the batch's own statistics: nearly those of the images learned from
                 y = alone(together, part)[: PRACTICE.judged]
-                found.append(float(noise_to_signal(y, lesson.judged_wanted)))
+                found.append(float(noise_to_signal(y, stage.held_out_targets)))
         return found
 
 
-def test_losses_are_the_same_for_a_seed_and_tell_how_far_they_are(imitation: Imitation) -> None:
-    quick, told = replace(imitation, practice=replace(PRACTICE, steps=2)), []
+def test_losses_are_the_same_for_a_seed_and_tell_how_far_they_are(distillation: BlockDistillation) -> None:
+    quick, told = replace(distillation, practice=replace(PRACTICE, steps=2)), []
     first, again = (losses(quick, lambda: told.append(1)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert len(told) == 2 * (2 + 6)
@@ -131,13 +138,15 @@ def test_losses_are_the_same_for_a_seed_and_tell_how_far_they_are(imitation: Imi
 
 
 def test_every_resolution_is_learned(base: Base) -> None:
-    """Steps draw a resolution each; a lesson that is nothing but noise cannot be learned."""
+    """Steps draw a resolution each; a stage that is nothing but noise cannot be learned."""
     generator = torch.Generator().manual_seed(0)
 
-    def lesson(size: int) -> Lesson:
-        return Lesson(*(torch.randn(40, c, size, size, generator=generator) for c in (8, 8, 8, 8)))
+    def stage(size: int) -> StageTensors:
+        return StageTensors(*(torch.randn(40, c, size, size, generator=generator) for c in (8, 8, 8, 8)))
 
     wide = replace(base, resolutions=(28, 32))
-    one = Imitation(wide, 0, "separable", {28: lesson(14), 32: lesson(16)}, replace(PRACTICE, steps=6), 0)
+    one = BlockDistillation(
+        wide, 0, "separable", {28: stage(14), 32: stage(16)}, replace(PRACTICE, steps=6), 0
+    )
     assert {part.resolution for part in one.sub_stages} == {28, 32}
-    assert np.isfinite([*one.train(one.fresh())]).all()
+    assert np.isfinite([*one.train(one.new_student())]).all()

@@ -8,16 +8,16 @@ from nas.search.space_design import EVALUATIONS
 
 
 @dataclass(frozen=True)
-class Practice:
-    """How each (stage, type) is trained and judged.
+class DistillationConfig:
+    """How each (stage, type) is distilled.
 
     Attributes:
         steps: of training.
         batch_size: images of a step.
         learning_rate: peak.
-        samples: random sub-stages that are judged, of every window.
+        samples: random sub-stages that are evaluated, of every window.
         images: that it learns from.
-        judged: images that it is judged by, which it has not learned from.
+        judged: held-out images that it is evaluated on.
     """
 
     steps: Annotated[int, Range(1, 1_000_000)] = 80
