@@ -218,7 +218,7 @@ def test_scale_goes_there_and_back(seconds: float, linear_s: float) -> None:
 def units() -> st.SearchStrategy[Layer]:
     formats = st.sampled_from(["fp32", "int8", "fp16", "int4"])
     conv = st.builds(
-        Layer,
+        LayerSpec,
         st.sampled_from(["stem", "conv"]),
         st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 300),
@@ -228,7 +228,7 @@ def units() -> st.SearchStrategy[Layer]:
         activation_format=formats,
     )
     block = st.builds(
-        Layer,
+        LayerSpec,
         st.just("mbconv"),
         st.tuples(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 100),
