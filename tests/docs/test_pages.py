@@ -110,3 +110,9 @@ def test_nothing_cites_a_document_that_is_not_here() -> None:
     assert not [
         str(path) for path in texts if path.exists() and path != here and ELSEWHERE.search(path.read_text())
     ]
+
+
+def test_each_released_version_is_read_in_a_few_minutes() -> None:
+    released = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[2:]  # after the title and what is to come
+    assert released
+    assert not [text.splitlines()[0] for text in released if len(text.split()) > 1_200]
