@@ -220,3 +220,22 @@ def test_a_limit_on_something_that_the_device_does_not_give_is_refused(family: F
     targets = resolve_targets(limited(energy="1mJ"), LARGEST)
     with pytest.raises(TrilobitError, match="no energy; objectives it has: latency, macs, memory, size"):
         check_reachable(family, costs, targets, seed=0)
+
+
+# -- metrics besides the main one ------------------------------------------------------------------
+
+
+def test_a_metric_that_is_only_measured_limits_what_was_measured() -> None:
+    targets = resolve_targets(limited(flips="2%"), LARGEST)
+    costs = {"latency": np.array([1.0, 1.0]), "size": np.array([1.0, 1.0]), "accuracy": np.array([0.9, 0.9])}
+    assert targets.violation(costs).tolist() == [0, 0]  # predicted: nothing is known of it
+    missed = targets.violation({**costs, "flips": np.array([0.01, 0.03])})
+    np.testing.assert_allclose(missed, [0, 0.5])
+    unknown = targets.violation({**costs, "flips": np.array([0.01, np.nan])})
+    assert unknown.tolist() == [0, np.inf]
+
+
+def test_a_metric_that_is_only_measured_cannot_be_searched_for() -> None:
+    config = replace(RunConfig(), search=SearchSection(objectives=("flips", "latency")))
+    with pytest.raises(TrilobitError, match="flips is known of measured networks only"):
+        resolve_targets(config, LARGEST)
