@@ -36,7 +36,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Crowd:
+class WorkerStatus:
     """Who does what, when it was last read.
 
     Attributes:
@@ -53,7 +53,7 @@ class Crowd:
         return f"{self.claimed} claimed by {len(self.workers)} workers, {self.waiting} waiting"
 
 
-def count_crowd(trials: Collection[FrozenTrial]) -> Crowd:
+def count_workers(trials: Collection[FrozenTrial]) -> WorkerStatus:
     """Count one study's trials."""
     counts = Counter(trial.state for trial in trials)
     claimed_by = {
@@ -64,7 +64,7 @@ def count_crowd(trials: Collection[FrozenTrial]) -> Crowd:
     done, waiting, claimed = (
         counts[state] for state in (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING)
     )
-    return Crowd(done, waiting, claimed, tuple(sorted(claimed_by)))
+    return WorkerStatus(done, waiting, claimed, tuple(sorted(claimed_by)))
 
 
 class EvaluationQueue:
@@ -97,9 +97,9 @@ class EvaluationQueue:
                 self._first.setdefault(trial.user_attrs["id"], trial)
         self._waiting = deque(t for t in self._first.values() if t.state == TrialState.WAITING)
 
-    def crowd(self) -> Crowd:
+    def status(self) -> WorkerStatus:
         """Return who does what, as of the last `read`."""
-        return count_crowd(self._first.values())
+        return count_workers(self._first.values())
 
     def enqueue(self, candidates: Iterable[Candidate]) -> None:
         """Let those wait that are neither finished nor somebody's nor waiting already, as of the last `read`.

@@ -59,9 +59,9 @@ class Study:
         """
         return evaluate_together(self, candidates) if self.shared else evaluate_alone(self, candidates)
 
-    def crowd(self) -> str:
+    def status(self) -> str:
         """Return who is at work, for people; empty where nothing is shared."""
-        return f", {self.queue.crowd()}" if self.shared else ""
+        return f", {self.queue.status()}" if self.shared else ""
 
 
 def evaluate_alone(study: Study, candidates: Sequence[Candidate]) -> Iterator[Result]:

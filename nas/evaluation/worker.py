@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
 from nas.evaluation.on_supernet import SupernetEvaluator
-from nas.evaluation.queue import count_crowd
+from nas.evaluation.queue import count_workers
 from nas.evaluation.sharing import IDENTITY, POLL_S, Study, check_same, differences, work_off
 from nas.run.documents import Environment, read_optional
 from nas.run.reporting import QUIET, Reporter
@@ -170,7 +170,7 @@ def show_status(storage: Storage, url: str, reporter: Reporter) -> dict[str, Any
     with failures_of(url):
         for name in sorted(study.study_name for study in storage.get_all_studies()):
             trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-            found[name] = asdict(count_crowd(trials))
-            line = f"{name}: {found[name]['done']} done, {count_crowd(trials)}"
+            found[name] = asdict(count_workers(trials))
+            line = f"{name}: {found[name]['done']} done, {count_workers(trials)}"
             reporter.say(line)
     return {"storage": hidden(url), "studies": found}

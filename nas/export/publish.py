@@ -26,7 +26,7 @@ from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.train.checkpoint import State, Weights, compact, load_checkpoint, save_weights
 from supernet.train.loop import load_supernet
-from supernet.train.watch import IMAGES
+from supernet.train.periodic_validation import IMAGES
 
 FORMATS = ("fp32", "int8")  # each for all layers of a network
 RANDOM = 20  # architectures besides the two ends

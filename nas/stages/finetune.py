@@ -15,10 +15,10 @@ from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.train.finetune import (
-    Classroom,
     FineTuning,
+    FineTuningContext,
     finetune,
-    open_classroom,
+    prepare_finetuning,
     seconds_per_step,
     steps_left,
     tuned_network,
@@ -35,14 +35,14 @@ class Pending:
     steps: int
 
 
-def classroom(
+def finetuning_context(
     run: Run, net: nn.Module, sums: IntegerSums, learned: LearnedQuantizers | None = None
-) -> Classroom:
+) -> FineTuningContext:
     """Return what fine-tuning with the run's settings needs; `net` is its supernet, `learned` its scales."""
     export = run.config.export
     config = FineTuning(epochs=export.finetune, learning_rate=export.finetune_learning_rate)
     shared = (run.family, net, run.task, config, run.config.train)
-    return open_classroom(*shared, seed=run.config.seed, learned=learned, sums=sums)
+    return prepare_finetuning(*shared, seed=run.config.seed, learned=learned, sums=sums)
 
 
 def finetuned(
@@ -54,9 +54,9 @@ def finetuned(
     if not epochs:
         return {}
     keep_freed_memory()
-    room = classroom(run, builder.supernet, builder.sums, builder.quantizers)
-    pending = [_pending(run, room, candidate) for candidate in candidates]
-    seconds = sum(one.steps * seconds_per_step(room, one.candidate) for one in pending if one.steps)
+    context = finetuning_context(run, builder.supernet, builder.sums, builder.quantizers)
+    pending = [_pending(run, context, candidate) for candidate in candidates]
+    seconds = sum(one.steps * seconds_per_step(context, one.candidate) for one in pending if one.steps)
     total = sum(one.steps for one in pending)
     reporter.say(
         f"fine-tuning {len(pending)} networks, {epochs} epochs each: about {seconds / 60:.1f} min"
@@ -66,27 +66,27 @@ def finetuned(
     found, done = {}, 0
     with progress_bar(reporter, "finetune", total) as update:
         for one in pending:
-            student = room.student(one.candidate)
-            for progress in finetune(room, student, one.path):
+            student = context.student(one.candidate)
+            for progress in finetune(context, student, one.path):
                 if one.steps:
                     note = f"{one.candidate.id}, loss {progress.loss:.3f}"
                     update(done + one.steps - (progress.steps - progress.step), note)
             done += one.steps
-            found[one.candidate.id] = tuned_network(room, student)
+            found[one.candidate.id] = tuned_network(context, student)
     return found
 
 
-def _pending(run: Run, room: Classroom, candidate: Candidate) -> Pending:
+def _pending(run: Run, context: FineTuningContext, candidate: Candidate) -> Pending:
     path = run.folder / "finetune" / f"{candidate.id}.pt"
-    return Pending(candidate, path, steps_left(room, room.student(candidate), path))
+    return Pending(candidate, path, steps_left(context, context.student(candidate), path))
 
 
 def finetune_seconds(run: Run) -> float:
     """Estimate the seconds of fine-tuning, from a few steps at both ends of the space, untrained."""
     if not run.config.export.finetune:
         return 0.0
-    room = classroom(run, run.family.supernet(rng=np.random.default_rng(0)).eval(), run.sums)
+    context = finetuning_context(run, run.family.supernet(rng=np.random.default_rng(0)).eval(), run.sums)
     corners = list(run.family.corners().items())
     ends = [next(one for name, one in corners if name.startswith(end)) for end in ("largest/", "smallest/")]
-    step = float(np.mean([seconds_per_step(room, candidate) for candidate in ends]))
-    return step * room.steps * run.config.export.count
+    step = float(np.mean([seconds_per_step(context, candidate) for candidate in ends]))
+    return step * context.steps * run.config.export.count

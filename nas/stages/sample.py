@@ -104,7 +104,7 @@ def run_sample(run: Run, reporter: Reporter) -> None:
             for value in evaluator.sample([space.candidate(genome) for genome in genomes]):
                 done += 1
                 answers.append(value)
-                update(done, f"{metric.name} {show(metric, value)}{evaluator.sampling.crowd()}")
+                update(done, f"{metric.name} {show(metric, value)}{evaluator.sampling.status()}")
             return -metric.to_min(np.array(answers))  # more is better
 
         found = sample(plan(run), evaluate)

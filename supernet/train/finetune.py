@@ -104,7 +104,7 @@ class Student:
 
 
 @dataclass(frozen=True)
-class Classroom:
+class FineTuningContext:
     """What the fine-tuning of all networks of a supernet shares.
 
     Attributes:
@@ -139,7 +139,7 @@ class Classroom:
         return Student(candidate.id, subnet, workload, quantizers, self.batches.task)
 
 
-def open_classroom(
+def prepare_finetuning(
     family: Family,
     net: nn.Module,
     task: Task,
@@ -149,7 +149,7 @@ def open_classroom(
     seed: int,
     learned: LearnedQuantizers | None = None,
     sums: IntegerSums = IntegerSums.EXACT,
-) -> Classroom:
+) -> FineTuningContext:
     """Return everything that fine-tuning needs, the teacher included.
 
     Args:
@@ -159,7 +159,9 @@ def open_classroom(
     world = World()
     device = choose_placement(recipe, world).device
     batches = Batches(task, replace(recipe, accumulate=1), seed, world, device)
-    return Classroom(family, net, batches, largest_network(net, family, batches), config, learned, sums)
+    return FineTuningContext(
+        family, net, batches, largest_network(net, family, batches), config, learned, sums
+    )
 
 
 def structure_of(workload: Workload) -> Structure:
@@ -174,19 +176,19 @@ def structure_of(workload: Workload) -> Structure:
     return Structure(weights, tensor_kinds(work), tuple(sorted(formats)))
 
 
-def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress]:
+def finetune(context: FineTuningContext, student: Student, path: Path) -> Iterator[Progress]:
     """Fine-tune `student`, or go on from `path`, or find there that it is done. Gives the progress after
     every step. What is in `path` of another start, configuration or data is written over.
 
     Raises:
         TrilobitError: the checkpoint there is damaged, or of another space.
     """
-    identity = _identity(room, student)
-    student.subnet.to(room.batches.device)
-    student.quantizers.to(room.batches.device)
-    parameters, optimiser = _optimiser(room.config, student)
+    identity = _identity(context, student)
+    student.subnet.to(context.batches.device)
+    student.quantizers.to(context.batches.device)
+    parameters, optimiser = _optimiser(context.config, student)
     state = _matching(path, identity) if path.exists() else None
-    step, steps, saved_at = 0, room.steps, time.monotonic()
+    step, steps, saved_at = 0, context.steps, time.monotonic()
     if state is not None:
         step = int(state["step"])
         student.subnet.load_state_dict(state["model"])
@@ -196,9 +198,9 @@ def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress
     if step == steps:
         yield Progress(steps, steps, math.nan)
     while step < steps:
-        loss = _step(room, student, optimiser, parameters, step)
+        loss = _step(context, student, optimiser, parameters, step)
         step += 1
-        if step == steps or time.monotonic() - saved_at > room.config.checkpoint_s:
+        if step == steps or time.monotonic() - saved_at > context.config.checkpoint_s:
             left = {"optimiser": optimiser.state_dict()} if step < steps else {}
             learned = {
                 "model": student.subnet.state_dict(),
@@ -206,42 +208,43 @@ def finetune(room: Classroom, student: Student, path: Path) -> Iterator[Progress
             }
             save_checkpoint(path, {**identity, "step": step, "steps": steps, **learned, **left})
             saved_at = time.monotonic()
-        rate, images = optimiser.param_groups[0]["lr"], len(room.batches.rows(step - 1))
+        rate, images = optimiser.param_groups[0]["lr"], len(context.batches.rows(step - 1))
         yield Progress(step, steps, loss, rate, images)
 
 
-def steps_left(room: Classroom, student: Student, path: Path) -> int:
-    """Return the steps that are left of fine-tuning a student that is as `Classroom.student` gives it.
+def steps_left(context: FineTuningContext, student: Student, path: Path) -> int:
+    """Return the steps that are left of fine-tuning a student that is as `FineTuningContext.student` gives
+    it.
 
     Raises:
         TrilobitError: the checkpoint in `path` is damaged, or of another space.
     """
-    state = _matching(path, _identity(room, student)) if path.exists() else None
-    return room.steps - (0 if state is None else int(state["step"]))
+    state = _matching(path, _identity(context, student)) if path.exists() else None
+    return context.steps - (0 if state is None else int(state["step"]))
 
 
-def tuned_network(room: Classroom, student: Student) -> QuantizedGraph:
+def tuned_network(context: FineTuningContext, student: Student) -> QuantizedGraph:
     """Return the student as it is exported: batch norm recalibrated on unchanged training images and
     folded.
     """
     student.subnet.to("cpu").eval()
-    images = _unchanged(room.batches, NORM_IMAGES, student.resolution)
+    images = _unchanged(context.batches, NORM_IMAGES, student.resolution)
     batches = torch.split(images, NORM_BATCH)
     return deploy(student.subnet, student.quantizers.to("cpu"), student.workload, batches)
 
 
-def seconds_per_step(room: Classroom, candidate: Candidate) -> float:
+def seconds_per_step(context: FineTuningContext, candidate: Candidate) -> float:
     """Return the seconds of a step of fine-tuning this network here, from a few steps of a throw-away
     copy.
     """
-    student = room.student(candidate)
-    student.subnet.to(room.batches.device)
-    student.quantizers.to(room.batches.device)
-    parameters, optimiser = _optimiser(room.config, student)
+    student = context.student(candidate)
+    student.subnet.to(context.batches.device)
+    student.quantizers.to(context.batches.device)
+    parameters, optimiser = _optimiser(context.config, student)
     spent = []
     for step in range(TIMED_STEPS):
         start = time.perf_counter()
-        _step(room, student, optimiser, parameters, step)
+        _step(context, student, optimiser, parameters, step)
         spent.append(time.perf_counter() - start)
     return min(spent)
 
@@ -253,23 +256,23 @@ def _unchanged(batches: Batches, count: int, resolution: int) -> Tensor:
     return batches.task.inputs(part[rows], resolution)
 
 
-def _identity(room: Classroom, student: Student) -> dict[str, Any]:
+def _identity(context: FineTuningContext, student: Student) -> dict[str, Any]:
     """Return what decides the result: also the weights and scales that it begins with, and the teacher's."""
     digest = hashlib.sha256()
-    for module in (student.subnet, student.quantizers, room.teacher.network):
+    for module in (student.subnet, student.quantizers, context.teacher.network):
         for tensor in module.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    config = {name: value for name, value in asdict(room.config).items() if name != "checkpoint_s"}
-    recipe = room.batches.config
+    config = {name: value for name, value in asdict(context.config).items() if name != "checkpoint_s"}
+    recipe = context.batches.config
     changes = ("batch_size", "smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
     return {
-        "space": room.family.space().fingerprint,
-        "data": room.batches.task.fingerprint,
+        "space": context.family.space().fingerprint,
+        "data": context.batches.task.fingerprint,
         "config": {**config, **{name: getattr(recipe, name) for name in changes}},
-        "seed": room.batches.seed,
+        "seed": context.batches.seed,
         "candidate": student.id,
         "initial": digest.hexdigest()[:16],
-        **room.sums.identity,
+        **context.sums.identity,
     }
 
 
@@ -292,20 +295,20 @@ def _optimiser(config: FineTuning, student: Student) -> tuple[list[nn.Parameter]
 
 
 def _step(
-    room: Classroom,
+    context: FineTuningContext,
     student: Student,
     optimiser: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     step: int,
 ) -> float:
     """Take one optimiser step; returns its loss."""
-    config, smoothing, task = room.config, room.batches.config.smoothing, room.batches.task
+    config, smoothing, task = context.config, context.batches.config.smoothing, context.batches.task
     for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * warmed_cosine(step, room.steps, config.warmup)
-    [(images, targets)] = room.batches.of(step)
+        group["lr"] = config.learning_rate * warmed_cosine(step, context.steps, config.warmup)
+    [(images, targets)] = context.batches.of(step)
     logits = student.logits(images)
     loss = (1 - config.teacher) * task.loss(logits, targets, smoothing=smoothing)
-    loss = loss + config.teacher * task.distillation_loss(logits, room.teacher.logits(images))
+    loss = loss + config.teacher * task.distillation_loss(logits, context.teacher.logits(images))
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(parameters, config.clip_norm)

@@ -31,11 +31,11 @@ from supernet.train.config import TrainConfig as TrainConfig
 from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
 from supernet.train.parallel import World, add_up, check_same, meet
+from supernet.train.periodic_validation import validation_metrics
 from supernet.train.placement import Placement, choose_placement
 from supernet.train.sampling import step_archs
 from supernet.train.schedule import warmed_cosine
 from supernet.train.teacher import Teacher, load_teacher, teacher_identity
-from supernet.train.watch import watched_accuracies
 
 ALONE = World()
 
@@ -165,7 +165,7 @@ def train(
         loss, stopping = _step(training, step, stop)
         losses.append(loss)
         step += 1
-        accuracies = _watched(training, step)
+        accuracies = _validated(training, step)
         if accuracies:
             epochs = step / training.batches.steps_per_epoch
             watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
@@ -335,7 +335,7 @@ def _backward(training: Training, archs: list[Any], images: Tensor, targets: Ten
     return first_loss
 
 
-def _watched(training: Training, step: int) -> dict[str, float]:
+def _validated(training: Training, step: int) -> dict[str, float]:
     """Return the accuracies after `step` steps, where it is time to look: the averaged weights' where there
     are any.
     """
@@ -343,4 +343,4 @@ def _watched(training: Training, step: int) -> dict[str, float]:
     if not every or not training.world.writes or (step % every and step < training.steps):
         return {}
     net, batches = training.net if training.ema is None else training.ema.module, training.batches
-    return watched_accuracies(training.family, net, batches.task, seed=batches.seed, device=batches.device)
+    return validation_metrics(training.family, net, batches.task, seed=batches.seed, device=batches.device)

@@ -186,12 +186,12 @@ def test_one_that_kills_all_its_workers_ends_the_run(url: str) -> None:
         leader.queue.enqueue(candidates(1))
 
 
-def test_the_crowd_is_counted(url: str) -> None:
+def test_the_workers_are_counted(url: str) -> None:
     leader = waiting(url, 4)
     finished, _ = leader.queue.claim(2)
     leader.queue.finish(finished, VALUES, SOURCE)
     leader.queue.read()
-    crowd = leader.queue.crowd()
-    assert (crowd.done, crowd.claimed, crowd.waiting) == (1, 1, 2)
-    assert crowd.workers == (leader.queue.name,)
-    assert str(crowd) == "1 claimed by 1 workers, 2 waiting"
+    status = leader.queue.status()
+    assert (status.done, status.claimed, status.waiting) == (1, 1, 2)
+    assert status.workers == (leader.queue.name,)
+    assert str(status) == "1 claimed by 1 workers, 2 waiting"

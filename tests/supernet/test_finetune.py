@@ -20,10 +20,10 @@ from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
 from supernet.train.checkpoint import load_checkpoint
 from supernet.train.finetune import (
-    Classroom,
     FineTuning,
+    FineTuningContext,
     finetune,
-    open_classroom,
+    prepare_finetuning,
     seconds_per_step,
     steps_left,
     tuned_network,
@@ -63,10 +63,12 @@ def data() -> ImageClassification:
 
 
 @pytest.fixture(scope="module")
-def room(family: Family, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory) -> Classroom:
+def context(
+    family: Family, data: ImageClassification, tmp_path_factory: pytest.TempPathFactory
+) -> FineTuningContext:
     path = tmp_path_factory.mktemp("supernet") / "last.pt"
     list(train(family, data, RECIPE, path, seed=0))
-    return open_classroom(family, load_supernet(family, path), data, CONFIG, RECIPE, seed=0)
+    return prepare_finetuning(family, load_supernet(family, path), data, CONFIG, RECIPE, seed=0)
 
 
 def candidate_of(family: Family, kind: str) -> Candidate:
@@ -80,23 +82,23 @@ def candidate_of(family: Family, kind: str) -> Candidate:
     return space.candidate(space.canonical(genes[None])[0])
 
 
-def short(room: Classroom, images: int = 96) -> Classroom:
+def short(context: FineTuningContext, images: int = 96) -> FineTuningContext:
     """The same on fewer images."""
-    data = room.batches.task
+    data = context.batches.task
     few = replace(data, train=Images(data.train.pixels[:images], data.train.labels[:images]))
-    return replace(room, batches=replace(room.batches, task=few))
+    return replace(context, batches=replace(context.batches, task=few))
 
 
 @pytest.mark.parametrize("kind", ["mixed", "fp32"])
 def test_it_gets_better_and_its_file_does_the_same(
-    family: Family, data: ImageClassification, room: Classroom, tmp_path: Path, kind: str
+    family: Family, data: ImageClassification, context: FineTuningContext, tmp_path: Path, kind: str
 ) -> None:
     candidate = candidate_of(family, kind)
-    before = build_network(family, room.net, candidate, data, calibration_examples(data, seed=0))
-    student = room.student(candidate)
-    steps = list(finetune(room, student, tmp_path / "tuned.pt"))
+    before = build_network(family, context.net, candidate, data, calibration_examples(data, seed=0))
+    student = context.student(candidate)
+    steps = list(finetune(context, student, tmp_path / "tuned.pt"))
     assert (steps[-1].step, steps[-1].steps) == (24, 24)
-    tuned = tuned_network(room, student)
+    tuned = tuned_network(context, student)
     gained = simulated_metric(tuned, data.validation, data) - simulated_metric(before, data.validation, data)
     assert gained > 0.02
     assert tuned.workload == before.workload
@@ -105,31 +107,31 @@ def test_it_gets_better_and_its_file_does_the_same(
     check_parity(model, tuned, data.validation, data)
 
 
-def test_what_is_floating_point_has_no_scales(family: Family, room: Classroom) -> None:
+def test_what_is_floating_point_has_no_scales(family: Family, context: FineTuningContext) -> None:
     def scales(kind: str) -> int:
-        return len(list(room.student(candidate_of(family, kind)).quantizers.parameters()))
+        return len(list(context.student(candidate_of(family, kind)).quantizers.parameters()))
 
     assert scales("fp32") == 0
     assert 0 < scales("mixed") < scales("int4")
 
 
-def test_the_supernet_is_only_read(family: Family, room: Classroom, tmp_path: Path) -> None:
-    before = {name: tensor.clone() for name, tensor in room.net.state_dict().items()}
-    student = room.student(candidate_of(family, "int4"))
-    list(finetune(short(room), student, tmp_path / "tuned.pt"))
-    tuned_network(room, student)
-    assert all(torch.equal(before[name], tensor) for name, tensor in room.net.state_dict().items())
+def test_the_supernet_is_only_read(family: Family, context: FineTuningContext, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in context.net.state_dict().items()}
+    student = context.student(candidate_of(family, "int4"))
+    list(finetune(short(context), student, tmp_path / "tuned.pt"))
+    tuned_network(context, student)
+    assert all(torch.equal(before[name], tensor) for name, tensor in context.net.state_dict().items())
 
 
 def test_learned_scales_of_the_supernet_are_where_it_starts(
-    family: Family, data: ImageClassification, room: Classroom, tmp_path: Path
+    family: Family, data: ImageClassification, context: FineTuningContext, tmp_path: Path
 ) -> None:
-    learned = first_quantizers(family, room.net, data, images=64, seed=0)
+    learned = first_quantizers(family, context.net, data, images=64, seed=0)
     with torch.no_grad():
         for parameter in learned.parameters():
             parameter.add_(0.1)  # unlike any that would be found here
     before = {name: tensor.clone() for name, tensor in learned.state_dict().items()}
-    knowing = replace(short(room), learned=learned)
+    knowing = replace(short(context), learned=learned)
     student = knowing.student(candidate_of(family, "int4"))
     assert all(torch.equal(before[name], t) for name, t in student.quantizers.state_dict().items())
     list(finetune(knowing, student, tmp_path / "tuned.pt"))
@@ -139,8 +141,10 @@ def test_learned_scales_of_the_supernet_are_where_it_starts(
     check_parity(emit(tuned, batch=1), tuned, data.validation, data)
 
 
-def test_resumed_it_ends_with_the_same_numbers(family: Family, room: Classroom, tmp_path: Path) -> None:
-    candidate, few = candidate_of(family, "mixed"), short(room)
+def test_resumed_it_ends_with_the_same_numbers(
+    family: Family, context: FineTuningContext, tmp_path: Path
+) -> None:
+    candidate, few = candidate_of(family, "mixed"), short(context)
     whole, resumed = few.student(candidate), few.student(candidate)
     steps = list(finetune(few, whole, tmp_path / "whole.pt"))
     list(islice(finetune(few, few.student(candidate), tmp_path / "resumed.pt"), 4))  # killed after four steps
@@ -152,8 +156,8 @@ def test_resumed_it_ends_with_the_same_numbers(family: Family, room: Classroom, 
             assert torch.equal(found.state_dict()[name], tensor), name
 
 
-def test_what_is_done_is_not_done_again(family: Family, room: Classroom, tmp_path: Path) -> None:
-    candidate, few, path = candidate_of(family, "mixed"), short(room), tmp_path / "tuned.pt"
+def test_what_is_done_is_not_done_again(family: Family, context: FineTuningContext, tmp_path: Path) -> None:
+    candidate, few, path = candidate_of(family, "mixed"), short(context), tmp_path / "tuned.pt"
     first = few.student(candidate)
     list(finetune(few, first, path))
     written = path.stat().st_mtime_ns
@@ -166,13 +170,15 @@ def test_what_is_done_is_not_done_again(family: Family, room: Classroom, tmp_pat
 
 
 @pytest.mark.parametrize("change", ["epochs", "rate", "candidate", "images"])
-def test_another_start_begins_anew(family: Family, room: Classroom, tmp_path: Path, change: str) -> None:
-    candidate, few, path = candidate_of(family, "mixed"), short(room), tmp_path / "tuned.pt"
+def test_another_start_begins_anew(
+    family: Family, context: FineTuningContext, tmp_path: Path, change: str
+) -> None:
+    candidate, few, path = candidate_of(family, "mixed"), short(context), tmp_path / "tuned.pt"
     list(finetune(few, few.student(candidate), path))
     other = {
         "epochs": replace(few, config=replace(CONFIG, epochs=1)),
         "rate": replace(few, config=replace(CONFIG, learning_rate=1e-3)),
-        "images": short(room, 64),
+        "images": short(context, 64),
     }.get(change, few)
     student = other.student(candidate_of(family, "int4") if change == "candidate" else candidate)
     assert steps_left(other, student, path) == other.steps
@@ -180,15 +186,15 @@ def test_another_start_begins_anew(family: Family, room: Classroom, tmp_path: Pa
     assert steps_left(other, other.student(candidate), path) == (other.steps if change == "candidate" else 0)
 
 
-def test_a_damaged_checkpoint_is_named(family: Family, room: Classroom, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named(family: Family, context: FineTuningContext, tmp_path: Path) -> None:
     path = tmp_path / "tuned.pt"
     path.write_bytes(b"PK\x03\x04 and nothing else")
     with pytest.raises(TrilobitError, match="not a checkpoint this version can read"):
-        next(finetune(room, room.student(candidate_of(family, "fp32")), path))
+        next(finetune(context, context.student(candidate_of(family, "fp32")), path))
 
 
-def test_the_cost_is_known_beforehand(family: Family, room: Classroom) -> None:
-    assert 0 < seconds_per_step(short(room), candidate_of(family, "mixed")) < 60
+def test_the_cost_is_known_beforehand(family: Family, context: FineTuningContext) -> None:
+    assert 0 < seconds_per_step(short(context), candidate_of(family, "mixed")) < 60
 
 
 @pytest.mark.parametrize(

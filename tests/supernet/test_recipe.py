@@ -19,8 +19,8 @@ from supernet.train.checkpoint import load_checkpoint
 from supernet.train.config import TrainConfig
 from supernet.train.loop import load_supernet, start, train
 from supernet.train.parallel import World
+from supernet.train.periodic_validation import validation_metrics
 from supernet.train.teacher import load_teacher
-from supernet.train.watch import watched_accuracies
 
 # everything that has a state, or draws
 EVERYTHING = TrainConfig(
@@ -315,14 +315,14 @@ def test_accuracies_come_every_so_many_epochs_and_change_nothing(
     assert expected.pop("watched") == []
     assert_same(state, expected)
     net = load_supernet(family, watched)  # the averaged weights are what is looked at
-    assert watched_accuracies(family, net, few_digits, seed=1, device=torch.device("cpu")) == found
+    assert validation_metrics(family, net, few_digits, seed=1, device=torch.device("cpu")) == found
 
 
 def test_watched_accuracy_is_that_of_an_evaluation(
     family: Family, few_digits: ImageClassification, taught: Path
 ) -> None:
     net, calibration = load_supernet(family, taught), calibration_examples(few_digits, seed=0)
-    found = watched_accuracies(family, net, few_digits, seed=0, device=torch.device("cpu"))
+    found = validation_metrics(family, net, few_digits, seed=0, device=torch.device("cpu"))
     for name, accuracy in found.items():
         candidate = family.corners()[f"{name}/fp32"]
         network = build_network(family, net, candidate, few_digits, calibration)

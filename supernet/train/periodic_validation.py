@@ -12,7 +12,7 @@ from supernet.tasks.task import Task, main_metric
 IMAGES = 1_000  # of search-validation: enough to see a trend, within 1.5 points
 
 
-def watched_accuracies(
+def validation_metrics(
     family: Family, net: nn.Module, task: Task, *, seed: int, device: torch.device
 ) -> dict[str, float]:
     """Return the main metric of the `largest` and the `smallest` network in fp32, on the same
