@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from supernet.formats.number_format import ActivationFormat as ActivationFormat
     from supernet.formats.number_format import NumberFormat as NumberFormat
     from supernet.formats.weight_format import WeightFormat as WeightFormat
+    from supernet.tasks.task import Task as Task
 
 # name -> where it is
 _PUBLIC = {
@@ -66,6 +67,7 @@ _PUBLIC = {
     "WeightFormat": "supernet.formats.weight_format",
     "Predictor": "predictors.predictor",
     "Searcher": "nas.search.searcher",
+    "Task": "supernet.tasks.task",
 }
 __all__ = [*_PUBLIC]
 

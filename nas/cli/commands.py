@@ -176,18 +176,20 @@ def _verify(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
         reporter=reporter,
     )
     verification.require()
-    return {name: [asdict(one) for one in found] for name, found in verification.findings.items()}
+    return {
+        name: [asdict(finding) for finding in findings] for name, findings in verification.findings.items()
+    }
 
 
 def _devices(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
     """List what can be measured on here."""
     from nas.run.devices import available_devices
 
-    found = []
+    rows = []
     for device in available_devices():
         reporter.say(f"{device['name']:<36} {device['what']}")
-        found.append(device)
-    return found
+        rows.append(device)
+    return rows
 
 
 def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str, Any]]:
@@ -196,14 +198,14 @@ def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str,
     reporter.say(f"{len(listed)} spaces:")
     from supernet.families.family import load_family
 
-    found = []
+    rows = []
     for name in listed:
         space = load_family(name, in_channels=3, classes=10).space()
         reporter.say(
             f"{name:<16} {space.size:.3g} networks, {len(space.choices)} choices, fingerprint "
             f"{space.fingerprint}"
         )
-        found.append(
+        rows.append(
             {
                 "name": name,
                 "size": space.size,
@@ -211,7 +213,7 @@ def _spaces(arguments: argparse.Namespace, reporter: Reporter) -> list[dict[str,
                 "fingerprint": space.fingerprint,
             }
         )
-    return found
+    return rows
 
 
 def _design(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
