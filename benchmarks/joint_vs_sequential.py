@@ -191,7 +191,7 @@ def test(
         right.append(_labels(run, network, model) == run.images.test.labels)
         print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
     plan = replace(run.plan, rounds=effort.timed, waiting_s=WAITING_S)
-    latencies = measure_within_budget(run.backend, jobs, plan)
+    latencies = measure_within_budget(run.device, jobs, plan)
     for latency in latencies:
         if latency.error is not None:
             raise RuntimeError(latency.error)
@@ -202,7 +202,7 @@ def test(
 def _labels(run: Run, network: QuantizedGraph, model: bytes) -> NDArray[np.int64]:
     """(n,) what the exported network predicts for the test part: the ONNX file, or TVM's library."""
     data = run.images
-    if run.backend.describe().engine != "apache-tvm":
+    if run.device.describe().engine != "apache-tvm":
         return file_outputs(model, data.test, data).argmax(axis=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
@@ -409,7 +409,7 @@ def main() -> None:
         if not run.profile_path.exists():
             raise SystemExit(f"{run.profile_path}: no such profile; run `nas profile`")
         found = compare(run, 1 if arguments.quick else arguments.seeds, effort)
-    engine = run.backend.describe().engine
+    engine = run.device.describe().engine
     report("joint_vs_sequential" + ("_tvm" if engine == "apache-tvm" else ""), found, arguments.json)
 
 

@@ -143,7 +143,7 @@ class Blocks:
             progress_bar(reporter, "units", len(self.units)) as update,
             tell_of_waiting(lambda note: update(len(self.units) - len(profile.missing(self.units)), note)),
         ):
-            for grown in profile_layers(run.backend, profile, self.units, emit=random_emitter(run), rng=rng):
+            for grown in profile_layers(run.device, profile, self.units, emit=random_emitter(run), rng=rng):
                 profile = grown
                 update(len(self.units) - len(profile.missing(self.units)), "units measured")
                 if time.monotonic() >= saving:
@@ -166,7 +166,7 @@ class Blocks:
         cost_s = cache(seconds)
         constant_s = [sum(map(cost_s, layers)) for layers in self.ends]
         if not all(map(math.isfinite, constant_s)):
-            name = self.run.backend.describe().name
+            name = self.run.device.describe().name
             raise TrilobitError(f"{name} cannot run the first or the last layers of these networks in int8")
         groups: dict[tuple[int, int, int, int], list[tuple[float, float]]] = {}
         for one in self.distillations:

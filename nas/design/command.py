@@ -128,7 +128,7 @@ def open_blocks(request: DesignRequest) -> Blocks:
         space=SpaceSection(weights.space),
     )
     found = Run(request.output, config)
-    found.backend.describe()
+    found.device.describe()
     types = list(request.types or BLOCKS)
     base = base_of(found.family, types)
     if not base.distilled_resolutions:
@@ -182,7 +182,7 @@ def _announce(blocks: Blocks, reporter: Reporter) -> None:
     reporter.say(
         f"to do: {len(missing)} of {len(blocks.distillations)} (stage, type) to distil, about "
         f"{seconds:.0f} s; {unknown} of {len(blocks.units)} units to measure on "
-        f"{run.backend.describe().name}, about {measuring:.0f} s",
+        f"{run.device.describe().name}, about {measuring:.0f} s",
     )
 
 
@@ -190,7 +190,7 @@ def _report(blocks: Blocks, designed: Designed, request: DesignRequest, reporter
     base, evolved = blocks.base, designed.evolved
     space, path = base.space(request.title, evolved.best), request.output / "space.json"
     found = {
-        "device": blocks.run.backend.describe().name,
+        "device": blocks.run.device.describe().name,
         **summary(designed),
         "teacher": str(blocks.run.config.space.name),
         "data": blocks.run.task.name,

@@ -53,7 +53,7 @@ def supernet_identity(run: Run) -> dict[str, Any]:
 
 def device_identity(run: Run) -> dict[str, Any]:
     """Return what measured values depend on."""
-    device = {"device": run.backend.describe().to_json(), "measure": run.config.section("measure")}
+    device = {"device": run.device.describe().to_json(), "measure": run.config.section("measure")}
     return _plain({**supernet_identity(run), **device, "profile": run.config.section("profile")})
 
 

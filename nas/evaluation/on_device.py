@@ -108,7 +108,7 @@ class DeviceEvaluator:
     def latencies(self, jobs: Sequence[Job]) -> list[Measurement]:
         """Return jobs measured on the run's device, interleaved."""
         with self.waiting.part(WAITING_SHARE) as some:
-            return measure_within_budget(self.builder.run.backend, jobs, self.builder.run.plan, some)
+            return measure_within_budget(self.builder.run.device, jobs, self.builder.run.plan, some)
 
 
 def _same(model: bytes) -> bytes:

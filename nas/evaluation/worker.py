@@ -117,7 +117,7 @@ def _studies(run: Run, reporter: Reporter, *, measure: bool) -> dict[str, Study]
     try:
         if measure or run.recorded:
             studies["finalists"] = DeviceEvaluator(builder).measuring
-            device = run.backend.describe()
+            device = run.device.describe()
             reporter.say(f"finalists: on {device.name} ({device.cpu})")
     except TrilobitError as error:
         if measure:

@@ -44,7 +44,7 @@ def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
         "seed": run.config.seed,
         "classes": list(data.classes),
         "input": exported.image.to_json(),
-        "device": run.backend.describe().to_json(),
+        "device": run.device.describe().to_json(),
         "accuracy": {
             "test": exported.accuracy.test,
             "n": len(data.test.labels),
@@ -84,7 +84,7 @@ def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, s
         "trilobit.policy": json.dumps(entry.policy, separators=COMPACT),
         "trilobit.test_accuracy": f"{exported.accuracy.test:.6g}",
         "trilobit.latency_s": f"{latency.median_s:.6g}",
-        "trilobit.device": run.backend.describe().name,
+        "trilobit.device": run.device.describe().name,
         "trilobit.integer_sums": "exact" if needs_exact_sums(exported.model) else "any",
         "classes": "\n".join(data.classes),
         "mean": " ".join(map(str, data.mean)),

@@ -66,8 +66,8 @@ def compared(latency: Timed) -> dict[str, Any]:
 
 def timed_through(run: Run) -> str:
     """Return what was timed: the exported file itself where the device's runtime takes it."""
-    runtime = run.backend.runtime
+    runtime = run.device.runtime
     if run.recorded or runtime is None:
         return "nothing: the times are looked up"
-    engine = run.backend.describe().engine
+    engine = run.device.describe().engine
     return MODEL_FILE if runtime.artifact == "onnx" else f"the same network built by {engine}"

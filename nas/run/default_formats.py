@@ -10,7 +10,7 @@ from supernet.registry import FORMATS
 from supernet.space.space import SearchSpace
 
 
-def with_exact(family: Family, backend: Device) -> tuple[str, ...] | None:
+def with_exact(family: Family, device: Device) -> tuple[str, ...] | None:
     """Return the formats of a family with its own ones and int8-exact, for a device on which int8 has 7 bits:
     whether the eighth is worth its time is for the search to decide, layer by layer.
 
@@ -24,7 +24,7 @@ def with_exact(family: Family, backend: Device) -> tuple[str, ...] | None:
     for fmt, exact in missing.items():
         layers = family.workload(family.corners()[f"largest/{fmt}"]).layers
         kept = (replace(layer, weight_format=exact) for layer in layers if layer.weight_format == fmt)
-        if not all(map(backend.supports, kept)):
+        if not all(map(device.supports, kept)):
             return None
     return (*formats, *missing.values()) if missing else None
 

@@ -14,24 +14,24 @@ from hw_profiles.runtimes.plugin import DeviceKind, device_kind, open_device
 MOST_LACKING = 0.1  # of the units of a space, that are predicted where a recorded profile lacks them
 
 
-def covering(backend: RecordedDevice, layers: Sequence[Layer], name: str) -> RecordedDevice:
+def covering(device: RecordedDevice, layers: Sequence[Layer], name: str) -> RecordedDevice:
     """Return the recorded device with an estimate for each of these units that it lacks: other images have
     another first layer, other classes another last one.
 
     Raises:
         TrilobitError: it lacks so many that it was recorded for another space.
     """
-    missing = [layer for layer in layers if layer not in backend.profile]
+    missing = [layer for layer in layers if layer not in device.profile]
     if len(missing) > MOST_LACKING * len(layers):
         raise TrilobitError(
             f"{name}: lacks {len(missing)} of the {len(layers)} units of this space, for example "
             f"{missing[0].key()!r}; it was made for another space"
         )
     if not missing:
-        return backend
+        return device
     from predictors.latency.kernels import fill  # scikit-learn: only where something is predicted
 
-    return backend.replaying(fill(backend.profile, layers, rng=np.random.default_rng(0)))
+    return device.replaying(fill(device.profile, layers, rng=np.random.default_rng(0)))
 
 
 def available_devices() -> Iterator[dict[str, Any]]:

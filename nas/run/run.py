@@ -71,7 +71,7 @@ class Run(RunPaths):
         return load(formats=with_exact(load(), self._device))
 
     @cached_property
-    def backend(self) -> Device:
+    def device(self) -> Device:
         """The device.
 
         Raises:
@@ -145,7 +145,7 @@ class Run(RunPaths):
 
     @property
     def profile_path(self) -> Path:
-        return self.folder / "profiles" / f"{self.backend.describe().name}.json"
+        return self.folder / "profiles" / f"{self.device.describe().name}.json"
 
     # -- what is done ----------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class Run(RunPaths):
         config, space = self.config, self.family.space().fingerprint
         match stage:
             case "profile":
-                device = self.backend.describe().to_json()
+                device = self.device.describe().to_json()
                 data = [self.task.channels, len(self.task.classes)]  # of the first and the last layers
                 return [space, *data, config.section("measure"), config.section("profile"), device]
             case "train":
@@ -224,8 +224,8 @@ def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
         OSError: the folder cannot be written.
     """
     run, world = Run(folder, config), current_world()
-    run.backend.describe()
-    if run.backend.runtime is not None:  # what is executed later is refused now
+    run.device.describe()
+    if run.device.runtime is not None:  # what is executed later is refused now
         run.runtime.describe()
     with first_alone(world):
         run.family.space()

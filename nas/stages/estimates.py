@@ -105,7 +105,7 @@ def estimate(run: Run) -> Estimate:
 def measuring_seconds(run: Run, layers: Sequence[Layer]) -> float:
     """Return how long measuring those of the units that are still to be measured will take."""
     batches = estimate_batches(run, tuple(layers))
-    n = probe_networks(run.backend, batches, reference_network(run.backend, layers))
+    n = probe_networks(run.device, batches, reference_network(run.device, layers))
     works = _some_works(run, batches)
     return n * _seconds_each(run, works)[0] if works else 0.0
 
@@ -118,7 +118,7 @@ def _some_works(run: Run, batches: Sequence[Batch]) -> list[Workload]:
     """Return a few of the networks that will be measured."""
     groups = [group for batch in batches for group in batch.groups]
     chosen = np.linspace(0, len(groups) - 1, min(TIMED, len(groups))).round().astype(int)
-    return [work for i in chosen for work in works_of(run.backend, groups[i])[:1]]
+    return [work for i in chosen for work in works_of(run.device, groups[i])[:1]]
 
 
 def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
@@ -126,7 +126,7 @@ def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
     emit = random_emitter(run)
     start = time.perf_counter()
     jobs = [Job(work, partial(emit, work)) for work in works]
-    measured = run.backend.measure(jobs, replace(run.plan, waiting_s=0.0))
+    measured = run.device.measure(jobs, replace(run.plan, waiting_s=0.0))
     each = (time.perf_counter() - start) / max(1, len(works))
     return each, any(m.undisturbed_windows < run.plan.rounds for m in measured if m.error is None)
 

@@ -53,7 +53,7 @@ def make_front(
     on_front = {evaluation.candidate.id for evaluation in front.evaluations}
     return Front(
         space=SpaceReference(space.family, space.fingerprint, space.size),
-        device=context.run.backend.describe().name,
+        device=context.run.device.describe().name,
         objectives=tuple(
             StatedObjective(o.name, o.bound, o.unit, o.direction, o.origin)
             for o in (*targets.objectives, *targets.limited)

@@ -82,7 +82,7 @@ def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
     emit = random_emitter(run)
     works = [family.workload(candidate) for candidate in corners.values()]
     plan = replace(run.plan, waiting_s=min(WAITING_S, run.plan.waiting_s))
-    measured = run.backend.measure([Job(work, partial(emit, work)) for work in works], plan)
+    measured = run.device.measure([Job(work, partial(emit, work)) for work in works], plan)
     return {
         name: {
             "latency": m.median_s,
@@ -118,7 +118,7 @@ def _print(run: Run, found: Preflight, reporter: Reporter) -> None:
         f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
     )
     reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} images")
-    title = f"the ends of the space on {run.backend.describe().name}{found.busy}"
+    title = f"the ends of the space on {run.device.describe().name}{found.busy}"
     rows = []
     for name in ("latency", "IQR", "size", "macs"):
         known = objective("latency" if name == "IQR" else name)

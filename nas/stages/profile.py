@@ -52,8 +52,8 @@ def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
             of the space.
     """
     layers = distinct_layers(run.family.space(), run.family.terms())
-    if isinstance(run.backend, RecordedDevice):
-        profile = run.backend.profile
+    if isinstance(run.device, RecordedDevice):
+        profile = run.device.profile
         save_profile(profile, run.profile_path)
     else:
         profile = _measure(run, layers, reporter)
@@ -129,7 +129,7 @@ def _calibrated(
     update = add("networks", len(networks), end_s=deadline)
     told = replace(waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured"))
     measured = measure_networks(
-        run.backend,
+        run.device,
         profile,
         networks,
         emit=random_emitter(run),
@@ -171,7 +171,7 @@ def _measure_units(
     """Measure all units, or the most telling ones in rounds until a share is reached or the time used up."""
     rng = np.random.default_rng(run.config.seed)
 
-    measure = partial(profile_layers, run.backend, emit=random_emitter(run), rng=rng, deadline=deadline)
+    measure = partial(profile_layers, run.device, emit=random_emitter(run), rng=rng, deadline=deadline)
     wanted = _wanted(run, layers)
     if wanted == len(layers) and deadline == math.inf:
         yield from measure(profile, layers, waiting=waiting)
@@ -281,7 +281,7 @@ def start_profile(run: Run) -> DeviceProfile:
         TrilobitError: the profile there is of another device or plan.
     """
     plan = MeasurePlan(rounds=1, waiting_s=0.0) if run.recorded else replace(run.plan, scale_disturbed=True)
-    fresh = DeviceProfile(run.backend.describe(), plan)
+    fresh = DeviceProfile(run.device.describe(), plan)
     if not run.profile_path.exists():
         return fresh
     found = load_profile(run.profile_path)
@@ -327,4 +327,4 @@ def estimate_batches(run: Run, layers: tuple[Layer, ...]) -> list[Batch]:
     profile = start_profile(run)
     missing = profile.missing(layers)
     missing = missing[: max(0, _wanted(run, layers) - (len(layers) - len(missing)))]
-    return plan_batches(run.backend, missing, profile, np.random.default_rng(0))
+    return plan_batches(run.device, missing, profile, np.random.default_rng(0))

@@ -72,7 +72,7 @@ def run_search(run: Run, reporter: Reporter) -> Front:
             predictor = learn(context, measured)
             rounds.append(round_summary(context, r, measured, rejected=result.rejected))
     if rejected:
-        device = run.backend.describe().name
+        device = run.device.describe().name
         reporter.say(f"{rejected:,} of {tried:,} candidates were rejected: {device} cannot run them")
     front = make_front(context, foreseen, measured, reference, tuple(rounds))
     write_document(run.front_path, front)

@@ -56,7 +56,7 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
     ]
     shuffled = [networks[i] for i in rng.permutation(len(networks))]
     plan = replace(profile.plan, scale_disturbed=False)  # truth is what was seen, never scaled
-    measured = measure_networks(run.backend, replace(profile, plan=plan), shuffled, emit=emit)
+    measured = measure_networks(run.device, replace(profile, plan=plan), shuffled, emit=emit)
     found = Validation(draw, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(measured))
     return replace(profile, validation=found)
 

@@ -10,6 +10,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from nas.checks import check
 from nas.checks import parity as verify
+from nas.export import build
 from nas.run.reporting import QUIET, PlainReporter
 from nas.run.run import find_run
 from nas.stages import export
@@ -36,7 +37,7 @@ def test_a_network_whose_file_disagrees_is_left_out_and_named(
     own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = {path.name for path in (own_run / "export").iterdir() if path.is_dir()}
-    monkeypatch.setattr(export, "check_parity", disagreeing({0}))
+    monkeypatch.setattr(build, "check_parity", disagreeing({0}))
     lines: list[str] = []
     paths = export.run_export(find_run(own_run), PlainReporter(lines.append))
     (dropped,) = shipped - {path.parent.name for path in paths}
@@ -50,7 +51,7 @@ def test_a_network_whose_file_disagrees_is_left_out_and_named(
 def test_where_every_file_disagrees_nothing_is_exported_in_one_line(
     own_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "check_parity", disagreeing(set(range(100))))
+    monkeypatch.setattr(build, "check_parity", disagreeing(set(range(100))))
     with pytest.raises(TrilobitError, match=r"no network can be exported: .*: file and simulation agree on"):
         export.run_export(find_run(own_run), QUIET)
     assert any((own_run / "export").iterdir())  # what was exported before stays

@@ -46,7 +46,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The default run, on a made-up device; training and evaluating take a second each."""
     config = replace(RunConfig(), space=SpaceSection(formats=("fp32", "int8")))
     made, clock = Run(tmp_path, config), Clock()
-    made.__dict__["backend"] = SlowBackend(None, lambda layer: 0.0, clock=clock)  # type: ignore[arg-type]
+    made.__dict__["device"] = SlowBackend(None, lambda layer: 0.0, clock=clock)  # type: ignore[arg-type]
     monkeypatch.setattr(estimates, "time", clock)
     for name in ("_train_seconds", "_quantized_seconds", "_evaluation_seconds"):
         monkeypatch.setattr(estimates, name, lambda run: 1.0)
@@ -57,7 +57,7 @@ def test_every_stage_that_measures_or_computes_is_estimated(run: Run) -> None:
     found = estimate(run)
     assert {stage for stage in STAGES if found.seconds[stage] == 0} == {"report"}
     layers = distinct_layers(run.family.space(), run.family.terms())
-    units = probe_networks(run.backend, estimate_batches(run, layers), reference_network(run.backend, layers))
+    units = probe_networks(run.device, estimate_batches(run, layers), reference_network(run.device, layers))
     assert found.seconds["profile"] == pytest.approx(units + TRUTH * 3 * (FITTED + HELD_OUT))
     assert found.seconds["fit"] >= 5 * FIT_S
     finalists = run.config.search.rounds * run.config.search.finalists
@@ -66,7 +66,7 @@ def test_every_stage_that_measures_or_computes_is_estimated(run: Run) -> None:
 
 
 def test_a_restless_machine_adds_what_may_be_waited(run: Run) -> None:
-    run.backend.quiet_share = 0.2  # type: ignore[attr-defined]
+    run.device.quiet_share = 0.2  # type: ignore[attr-defined]
     found = estimate(run)
     assert found.waiting_s == 3 * run.plan.waiting_s
     assert found.total_s == sum(found.seconds.values()) + found.waiting_s

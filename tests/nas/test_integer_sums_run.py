@@ -64,7 +64,7 @@ def test_a_space_without_int8_and_a_device_without_int8_exact_keep_theirs(profil
     assert with_exact(family, open_device("ort")) == ("fp32", "int8", "int8-exact")
     assert with_exact(floats, open_device("ort")) is None
     assert with_exact(positions, open_device("ort")) is None
-    assert with_exact(family, recorded.backend) is None
+    assert with_exact(family, recorded.device) is None
 
 
 @pytest.mark.parametrize("sums", REDUCED)

@@ -51,9 +51,9 @@ def test_what_a_recorded_profile_lacks_for_other_data_is_predicted(
     assert f"{len(layers) - len(new)} measured, {len(new)} predicted" in " ".join(
         capsys.readouterr().out.split()
     )
-    assert isinstance(other.backend, RecordedDevice)
+    assert isinstance(other.device, RecordedDevice)
     corners = [family.workload(candidate) for candidate in family.corners().values()]
-    assert np.isfinite([other.backend.profile.predict_s(work) for work in corners]).all()
+    assert np.isfinite([other.device.profile.predict_s(work) for work in corners]).all()
 
 
 def test_options_that_are_no_more_do_not_lock_an_older_run_folder() -> None:

@@ -21,5 +21,5 @@ def library_target(run: Run) -> str:
     """
     if run.config.export.library or run.recorded:
         return run.config.export.library
-    runtime = run.backend.runtime
+    runtime = run.device.runtime
     return str(run.config.device.settings["target"]) if runtime and runtime.artifact == "library" else ""
