@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.plugin import choose
 from nas.run.config import RunConfig, SearchSection
 from nas.run.config_file import parse_config, read_config, render_config
 from nas.search.objectives import OBJECTIVES
@@ -123,3 +124,28 @@ def test_slow_engines_are_given_fewer_candidates_unless_it_is_said() -> None:
     assert SearchSection().candidates == 40_000
     assert SearchSection(searcher="tpe").candidates == 1_000
     assert SearchSection(searcher="tpe", budget=7).candidates == 7
+
+
+# run.toml of every device listed the options of all
+LISTED = {
+    **{"provider": "CPU", "threads": 1, "batch": 1},
+    **{"target": "host", "tracker": "", "key": "", "database": ""},
+}
+
+
+def test_devices_of_earlier_files_are_read() -> None:
+    for name in ("ort", "tvm", "systolic:bitfusion"):
+        section = parse_config({"device": {"name": name, **LISTED}}, origin="").device
+        assert section.choice == choose(name)
+    four = parse_config({"device": {"name": "ort", **LISTED, "threads": 4}}, origin="")
+    assert four.device.settings["threads"] == 4
+    assert parse_config({"device": {"name": "ort:threads=4"}}, origin="").device.settings["threads"] == 4
+    table = parse_config({"device": {"options": {"batch": 2}}}, origin="")
+    assert (table.device.batch, table.device.name) == (2, "ort")
+
+
+def test_an_option_of_another_device_is_refused_where_it_says_something() -> None:
+    with pytest.raises(TrilobitError, match=r"device 'tvm' has no option threads \(= 4\); ort has it"):
+        parse_config({"device": {"name": "tvm", **LISTED, "threads": 4}}, origin="")
+    with pytest.raises(TrilobitError, match=r"no option thread .*did you mean 'threads'"):
+        parse_config({"device": {"thread": 4}}, origin="")
