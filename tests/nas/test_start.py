@@ -178,16 +178,21 @@ def cut(path: Path) -> None:
     ],
     ids=["code", "truncated", "schema", "module", "noise", "folder", "missing"],
 )
-@pytest.mark.parametrize("options", [(), ("--space", "digits-mbconv")], ids=["space of the file", "named"])
 def test_files_that_are_no_weights(
-    train: Train, tmp_path: Path, write: Callable[[Path], object], message: str, options: tuple[str, ...]
+    train: Train, tmp_path: Path, write: Callable[[Path], object], message: str
 ) -> None:
     path = tmp_path / "weights.pt"
     write(path)
-    line = train("--init", path, *options, code=2)
+    line = train("--init", path, code=2)
     assert line.startswith(f"nas: {path}: ")
     assert message in line
     assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "run" / "supernet").exists()
+
+
+def test_a_named_space_does_not_make_a_file_weights(train: Train, tmp_path: Path) -> None:
+    cut(path := tmp_path / "weights.pt")
+    assert "damaged" in train("--init", path, "--space", "digits-mbconv", code=2)
     assert not (tmp_path / "run" / "supernet").exists()
 
 

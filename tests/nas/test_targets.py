@@ -161,8 +161,15 @@ def without(profile: DeviceProfile, *formats: str) -> DeviceProfile:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("objectives", [("latency", "size"), ("size", "macs"), ("memory",)], ids=str)
-@pytest.mark.parametrize("searcher", ["evolution", "nsga2", "random"])
+@pytest.mark.parametrize(
+    ("searcher", "objectives"),
+    [
+        ("evolution", ("latency", "size")),
+        ("evolution", ("memory",)),
+        ("nsga2", ("size", "macs")),
+        ("random", ("memory",)),
+    ],
+)
 def test_no_network_on_a_front_has_a_rejected_unit(
     family: Family, device_profile: DeviceProfile, searcher: str, objectives: tuple[str, ...]
 ) -> None:
