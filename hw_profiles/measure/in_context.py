@@ -16,7 +16,6 @@ shortcut is converted: that conversion has no counterpart.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
@@ -43,16 +42,11 @@ class Probe:
 
 
 def in_context(layer: Layer) -> Probe:
-    """Return how to measure `layer` where an engine fuses neighbours and chooses layouts.
-
-    Raises:
-        TrilobitError: it is a part of a block, which is measured as a whole.
+    """Return how to measure `layer` where an engine fuses neighbours and chooses layouts; alone where it is
+    not known what stands around it.
     """
-    if layer.kind == layer.op:  # what stands around it is not known
-        return alone(layer)
-    if layer.op not in PROBES.functions:
-        raise TrilobitError(f"{layer.key()!r} cannot be measured: {layer.kind} is a part of a block (mbconv)")
-    return PROBES[layer.op](layer)
+    known = layer.op in PROBES.functions and layer.kind != layer.op
+    return PROBES[layer.op](layer) if known else alone(layer)
 
 
 def alone(layer: Layer) -> Probe:

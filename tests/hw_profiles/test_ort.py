@@ -9,6 +9,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.energy import Domain, Meter
 from hw_profiles.measure.measurement import MeasurePlan
@@ -92,7 +93,7 @@ def test_a_batch_is_timed_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
-def test_whole_blocks_are_its_units_and_their_parts_are_not(fmt: str) -> None:
+def test_whole_blocks_are_its_units(fmt: str) -> None:
     block = LayerSpec(
         "mbconv", (16, 8, 8), 16, 3, 1, 1, "hswish", fmt, fmt, expanded=48, squeeze=True, residual=True
     )
@@ -102,10 +103,23 @@ def test_whole_blocks_are_its_units_and_their_parts_are_not(fmt: str) -> None:
     jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
     with_it, without = backend.measure(jobs, QUICK)
     assert with_it.median_s > without.median_s > 0
-    part = LayerSpec("mul", (48, 8, 8), 48, activation_format=fmt)
-    assert not backend.supports(part)
-    with pytest.raises(TrilobitError, match=r"mul is a part of a block \(mbconv\)"):
-        backend.probe(part)
+
+
+def test_layers_of_any_network_are_measured_alone() -> None:
+    heads, cells = TensorType(("batch", 4, 16, 8)), TensorType(("batch", 4, 8, 16))
+    layers = [
+        Layer.of("MatMul", heads, cells),
+        Layer.of("Softmax", TensorType(("batch", 4, 16, 16))),
+        Layer.of("Conv", TensorType(("batch", 8, 9, 9)), weight=(8, 2, 3, 1), group=4, pads=(0, 0, 1, 0)),
+        LayerSpec("mul", (48, 8, 8), 48),
+        LayerSpec("act", (48, 8, 8), 48, activation="hswish"),
+    ]
+    device = open_device("ort")
+    assert all(map(device.supports, layers))
+    assert not device.supports(Layer.of("MatMul", *(TensorType(x.shape, "int8") for x in (heads, cells))))
+    works = [work for layer in layers for _, work in device.probe(layer).workloads]
+    jobs = [Job(work, partial(emit_with_random_numbers, work, seed=0)) for work in works]
+    assert all(row.error is None and row.median_s > 0 for row in device.measure(jobs, QUICK))
 
 
 def test_energy_is_measured_where_the_machine_counts_it(

@@ -28,6 +28,7 @@ from hw_profiles.graph.formats import (
     tensor_bits,
     weight_bits,
 )
+from hw_profiles.graph.key import FUSED
 from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.ops import OPS
@@ -59,6 +60,8 @@ _KINDS = {
     "QuantizeLinear": ("quantize",),
     "DequantizeLinear": ("dequantize",),
     "InvertedResidual": ("mbconv",),
+    "Mul": ("mul",),
+    **{op: ("act",) for op, _ in FUSED.values()},
 }
 OPERATIONS: Consumer[tuple[str, ...]] = Consumer(
     "ONNX Runtime",
