@@ -1,7 +1,7 @@
 """Which networks are worth a real evaluation: the batch that is expected to add most to the front.
 
 Maximised is the expected hypervolume that the batch adds, with objectives taken as independent normal
-distributions. The expectation rewards a good mean and an uncertain one alike; and as a spot that one row
+distributions. The expectation rewards a good mean and an uncertain one alike; and as a point that one row
 probably dominates already is worth little a second time, a batch spreads over the front by itself. Gains
 are submodular, so the greedy batch has at least 1 - 1/e of the best one's (Nemhauser et al. 1978,
 doi:10.1007/BF01588971).
@@ -17,14 +17,14 @@ from scipy.stats import qmc
 from nas.search.pareto import Matrix, finite_rows
 
 LINES = 9  # 2^9 lines through the box of the other objectives
-LEVELS = 12  # spots on each
+LEVELS = 12  # points on each
 REACH = 2.5  # standard deviations below the mean that are still thought possible
 SURE = 1e-12  # an objective whose deviation is below this share of its extent is known
 
 
 @dataclass(frozen=True, eq=False)
 class QuadraturePoints:
-    """Places between a front and what might be reached: they stand for the volume there.
+    """Points between a front and what might be reached, and the volume that each stands for.
 
     Attributes:
         values: (s, m) objective values.
@@ -53,11 +53,11 @@ def choose_batch(
     chosen: list[int] = []
     if not len(mean) or k < 1:
         return np.empty(0, np.int64)
-    spots = quadrature_points(mean, std, front, reference)
-    if not len(spots.volume):
+    points = quadrature_points(mean, std, front, reference)
+    if not len(points.volume):
         return np.empty(0, np.int64)
-    reached = probability_to_dominate(mean, std, spots.values)
-    left = spots.volume.astype(np.float32)
+    reached = probability_to_dominate(mean, std, points.values)
+    left = points.volume.astype(np.float32)
     for _ in range(min(k, len(mean))):
         gains = reached @ left
         row = int(gains.argmax())
@@ -69,43 +69,44 @@ def choose_batch(
     return np.array(chosen, np.int64)
 
 
-def probability_to_dominate(mean: Matrix, std: Matrix, spots: Matrix) -> NDArray[np.float32]:
-    """Return (n, s) how probably each candidate is at least as good as each spot in every objective."""
-    out = np.ones((len(mean), len(spots)), np.float32)
-    extent = np.ptp(spots, axis=0)
+def probability_to_dominate(mean: Matrix, std: Matrix, points: Matrix) -> NDArray[np.float32]:
+    """Return (n, s) how probably each candidate is at least as good as each point in every objective."""
+    out = np.ones((len(mean), len(points)), np.float32)
+    extent = np.ptp(points, axis=0)
     for j in range(mean.shape[1]):
         if (std[:, j] <= SURE * extent[j]).all():
-            out *= mean[:, j, None] <= spots[:, j]
+            out *= mean[:, j, None] <= points[:, j]
         else:
             deviation = np.maximum(std[:, j, None], SURE * extent[j] + np.finfo(float).tiny)
-            out *= ndtr(((spots[:, j] - mean[:, j, None]) / deviation).astype(np.float32))
+            out *= ndtr(((points[:, j] - mean[:, j, None]) / deviation).astype(np.float32))
     return out
 
 
 def quadrature_points(
     mean: Matrix, std: Matrix, front: Matrix, reference: NDArray[np.float64]
 ) -> QuadraturePoints:
-    """Return points on lines along the least certain objective, from the front down to what candidates
-    may reach.
+    """Return the points of a quasi-Monte-Carlo estimate of the expected hypervolume improvement.
 
-    The lines are a Sobol set in the other objectives; on each, only the stretch that is neither dominated
-    nor out of reach holds spots, so that slim gains beside a good front are seen as well as large ones.
+    Each point stands for a piece of the volume between the front and what candidates may reach. The objective
+    whose error is largest, `k`, is integrated along lines; the lines are a Sobol set in all other objectives.
+    A line is cut to the stretch [bottom, top] that no row of the front dominates and that some candidate may
+    reach, so that slim improvements beside a good front are seen as well as large ones.
     """
-    optimistic = mean - REACH * std
-    best = np.minimum(optimistic.min(axis=0), front[finite_rows(front)].min(axis=0, initial=np.inf))
+    reachable = mean - REACH * std
+    best = np.minimum(reachable.min(axis=0), front[finite_rows(front)].min(axis=0, initial=np.inf))
     extent = np.maximum(reference - best, np.finfo(float).tiny)
-    along = int((std / extent).mean(axis=0).argmax())
-    others = np.delete(np.arange(mean.shape[1]), along)
+    k = int((std / extent).mean(axis=0).argmax())
+    others = np.delete(np.arange(mean.shape[1]), k)
     lines = best[others] + _sobol(len(others)) * extent[others]
-    known = np.minimum(_lowest(front, lines, along, others), reference[along])
-    bottom = _lowest(optimistic, lines, along, others)
-    open_ = bottom < known
-    lines, known, bottom = lines[open_], known[open_], bottom[open_]
-    share = (np.arange(LEVELS) + 0.5) / LEVELS
+    top = np.minimum(_lowest(front, lines, k, others), reference[k])
+    bottom = _lowest(reachable, lines, k, others)
+    not_empty = bottom < top
+    lines, top, bottom = lines[not_empty], top[not_empty], bottom[not_empty]
+    share = (np.arange(LEVELS) + 0.5) / LEVELS  # midpoint rule
     values = np.empty((len(lines), LEVELS, mean.shape[1]))
     values[:, :, others] = lines[:, None]
-    values[:, :, along] = known[:, None] - (known - bottom)[:, None] * share
-    volume = np.repeat((known - bottom) / extent[along] / LEVELS, LEVELS)
+    values[:, :, k] = top[:, None] - (top - bottom)[:, None] * share
+    volume = np.repeat((top - bottom) / extent[k] / LEVELS, LEVELS)
     return QuadraturePoints(values.reshape(-1, mean.shape[1]), volume)
 
 
@@ -117,10 +118,10 @@ def _sobol(dimensions: int) -> NDArray[np.float64]:
     return np.asarray(points + 0.5 / len(points), np.float64)
 
 
-def _lowest(rows: Matrix, lines: Matrix, along: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (l,) the lowest value `along` of any of `rows` (n, m) that are at or below a line in the
-    others.
+def _lowest(rows: Matrix, lines: Matrix, k: int, others: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (l,) the lowest value of objective `k` of any of `rows` (n, m) that are at or below a line in
+    the others.
     """
     below = (rows[:, None, others] <= lines).all(axis=2)
-    lowest: NDArray[np.float64] = np.where(below, rows[:, along, None], np.inf).min(axis=0, initial=np.inf)
+    lowest: NDArray[np.float64] = np.where(below, rows[:, k, None], np.inf).min(axis=0, initial=np.inf)
     return lowest

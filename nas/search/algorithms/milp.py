@@ -41,6 +41,39 @@ class GeneSum:
     offsets: NDArray[np.float32]
     values: NDArray[np.float64]
 
+    def restrict(
+        self, genome: Genomes, columns: Sequence[int], sizes: Sequence[int]
+    ) -> list[tuple[tuple[int, ...], NDArray[np.float64]]]:
+        """Return every part as a dense array over the genes in `columns`, the others fixed as in `genome`
+        (g,).
+
+        A part's position is linear in the genes, so each free gene that it depends on becomes one axis, along
+        which the position grows by that gene's stride. Positions are below 2^24, where float32 is exact.
+
+        Args:
+            genome: the genes that stay as they are.
+            columns: of the genes that are free, the items.
+            sizes: options of each of these.
+
+        Returns:
+            For each part the items that it depends on, and its values, an axis per item.
+
+        >>> two_genes = GeneSum(np.float32([[3], [1]]), np.float32([0]), np.arange(6) * 10.0)  # 2 x 3 options
+        >>> two_genes.restrict(np.array([1, 0], np.int16), [1], [3])  # the first is 1, the second free
+        [((0,), array([30., 40., 50.]))]
+        """
+        free = np.array(columns, np.int64)
+        fixed = genome.astype(np.float64)
+        fixed[free] = 0
+        starts = (fixed @ self.strides + self.offsets).astype(np.int64)
+        parts = []
+        for strides, start in zip(self.strides[free].T.astype(np.int64), starts, strict=True):
+            items = np.flatnonzero(strides)
+            along = [strides[item] * np.arange(sizes[int(item)]) for item in items]
+            positions = start + sum(np.ix_(*along), np.zeros((), np.int64))
+            parts.append((tuple(items.tolist()), self.values[positions]))
+        return parts
+
 
 @dataclass(frozen=True, eq=False)
 class Formats:
@@ -64,24 +97,13 @@ class Formats:
         return rows
 
     def parts(self, number: GeneSum) -> Terms:
-        """Return every part of a number of the network, as the formats decide it; a constant where they do
-        not.
+        """Return every part of a number of the network, as the formats decide it; a constant where they
+        do not.
         """
-        at = np.array(self.columns, np.int64)
-        base = self.genome.astype(np.float64)
-        base[at] = 0
-        found = []
-        for strides, start in zip(
-            number.strides[at].T.astype(np.int64), base @ number.strides + number.offsets, strict=True
-        ):
-            items = np.flatnonzero(strides)
-            steps = [strides[item] * np.arange(self.sizes[item]) for item in items]
-            values = number.values[int(start) + sum(np.ix_(*steps), np.zeros((), np.int64))]
-            varies = np.ptp(values) > 0
-            found.append(
-                Term(tuple(items.tolist()), values) if varies else Term((), np.array(values.flat[0]))
-            )
-        return tuple(found)
+        return tuple(
+            Term(items, values) if np.ptp(values) > 0 else Term((), np.array(values.flat[0]))
+            for items, values in number.restrict(self.genome, self.columns, self.sizes)
+        )
 
     def terms(self, number: GeneSum) -> Terms:
         """Return the sum of these parts, its constants as one."""
