@@ -96,7 +96,7 @@ def drawn(family: ApqFamily, n: int) -> Genomes:
     genomes = tilted_sample(space, n, rng=rng)
     plain, rounded = in_fp32(space, genomes), vary_share(space, genomes, rng=rng)
     chosen = np.where(np.arange(n)[:, None] % IN_FP32 == 0, plain, rounded)
-    corners = np.array([corner.genes for corner in family.corners().values()], np.int16)
+    corners = np.array([corner.genes for corner in family.extremes().values()], np.int16)
     return np.concatenate((corners, space.canonical(chosen.astype(np.int16))))
 
 

@@ -118,7 +118,7 @@ class Task:
     @classmethod
     def load(cls, accuracy: AccuracyModel, family: Family, costs: Costs, names: tuple[str, ...]) -> "Task":
         """With the box of random networks."""
-        space, smallest = family.space(), family.corners()["smallest/int4"]
+        space, smallest = family.space(), family.extreme("smallest", "int4")
         least = costs.predict(np.array([smallest.genes], np.int16))
         drawn = space.sample(RANDOM_DRAWN, rng=np.random.default_rng(2020))
         values = costs.predict(drawn)

@@ -154,7 +154,7 @@ class Task:
 
     def corner(self, name: str) -> Genomes:
         """(g,) of one end of the space, such as `largest/int8`."""
-        return np.array(self.family.corners()[name].genes, np.int16)
+        return np.array(self.family.extremes()[name].genes, np.int16)
 
     def latency_s(self, genomes: Genomes) -> Floats:
         """(n,) predicted seconds; infinite where the device cannot run a network."""
@@ -188,7 +188,7 @@ class Task:
         The engine is told of the ends first and, where formats are free, of every uniform one.
         """
         part = Slice(self.space, genome, kinds)
-        ends = np.array([c.genes for c in self.family.corners().values()], np.int16)
+        ends = np.array([c.genes for c in self.family.extremes().values()], np.int16)
         uniform = [self.uniform(genome[None], fmt) for fmt in self.formats] if PRECISION in kinds else []
         initial = part.narrow(np.concatenate([genome[None], ends, *uniform]))
         searcher = make_searcher("evolution", part.space, seed=seed, initial=np.unique(initial, axis=0))

@@ -115,7 +115,7 @@ def main() -> None:
         family = load_family(
             family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
         )
-    space, corners = family.space(), family.corners()
+    space, corners = family.space(), family.extremes()
     drawn = [
         space.candidate(genes)
         for genes in space.sample(3 if arguments.quick else arguments.seeds, rng=np.random.default_rng(0))

@@ -70,7 +70,7 @@ def _step(
 
 def step_rows(family: Family, dataset: ImageClassification, *, batch: int, repeats: int) -> Iterator[Row]:
     """Seconds of a step of both, and their ratio."""
-    largest = family.corners()["largest/fp32"]
+    largest = family.extreme("largest")
     elastic = family.supernet(rng=np.random.default_rng(0)).to(memory_format=torch.channels_last)
     static = family.extract(elastic, largest).to(memory_format=torch.channels_last)
     tasks = {

@@ -16,7 +16,7 @@ from nas.evaluation.on_device import DeviceEvaluator
 from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.registry import SENSITIVITIES as SENSITIVITIES
 from nas.run.run import Run
-from supernet.families.family import Family
+from supernet.families.family import SIZES, Family
 from supernet.formats.loading import load_weight_format
 from supernet.graph.executor import layered, sized_layer
 from supernet.sensitivity.hessian import hessian_traces, largest_layers
@@ -42,7 +42,7 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
     space = run.family.space()
     names = [space.choices[column].name for column in columns]
     network = space.candidate(in_fp32(space, genome[None])[0])
-    if kind == "kl" and network == run.family.corners()["largest/fp32"]:
+    if kind == "kl" and network == run.family.extreme("largest"):
         measured = run_sensitivity(run).options
         return {name: measured[name] for name in names}
     score = noise_to_signal if kind == "sqnr" else divergence
@@ -118,8 +118,9 @@ def known_candidate(run: Run, name: str) -> Candidate:
         TrilobitError: there is none.
     """
     space = run.family.space()
-    if name in ("largest", "smallest"):
-        return run.family.corners()[f"{name}/fp32"]
+    for size in SIZES:
+        if name == size:
+            return run.family.extreme(size)
     if "," in name:
         try:
             return space.candidate(np.array([int(gene) for gene in name.split(",")], np.int16))

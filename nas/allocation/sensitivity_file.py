@@ -33,7 +33,7 @@ def run_sensitivity(run: Run) -> FormatSensitivity:
     choices = {choice.name: len(choice.options) for choice in space.choices}
     missing = [name for name in format_choices(space) if len(options.get(name, ())) != choices[name]]
     if missing:
-        largest = run.family.corners()["largest/fp32"]
+        largest = run.family.extreme("largest")
         for name, values in measure_sensitivity(space, missing, largest, *subject(run, largest)):
             options[name] = tuple(values)
             write_document(path, SensitivityFile(trained, options))

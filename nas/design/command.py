@@ -146,7 +146,7 @@ def _teacher(found: Run, path: Path, practice: DistillationConfig) -> tuple[Subn
     net = family.supernet(rng=np.random.default_rng(0))
     if start_from(net, load_weights(path), data.classes, origin=str(path)).renewed:
         raise TrilobitError(f"{path}: a teacher must know the classes of this data, this one knows others")
-    largest = next(one for name, one in family.corners().items() if name.startswith("largest/"))
+    largest = family.extreme("largest", family.formats[0])
     teacher, pool = family.extract(net, largest), calibration_examples(data, seed=found.config.seed)
     wanted = min(practice.images + practice.judged, len(pool))
     if wanted < 2 * practice.judged:

@@ -97,7 +97,7 @@ class DeviceEvaluator:
     @cached_property
     def original(self) -> Outputs:
         """What the largest network in fp32 says of search-validation: others are compared with it."""
-        task, reference = self.builder.run.task, self.builder.run.family.corners()["largest/fp32"]
+        task, reference = self.builder.run.task, self.builder.run.family.extreme("largest")
         return file_outputs(self.builder.emit(reference), task.validation, task, self.builder.run.runtime)
 
     @cached_property

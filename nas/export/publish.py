@@ -124,7 +124,7 @@ def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> li
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
     )
     space = family.space()
-    ends = {name: family.corners()[f"{name}/fp32"] for name in ("largest", "smallest")}
+    ends = {"largest": family.extreme("largest"), "smallest": family.extreme("smallest")}
     drawn = space.sample(random, rng=open_stream(run.config.seed, Stream.SHIPPED))
     others = {f"random {i}": space.candidate(genes) for i, genes in enumerate(drawn)}
     architectures = {**ends, **others}

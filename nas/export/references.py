@@ -45,7 +45,7 @@ def baseline_jobs(builder: NetworkBuilder, candidate: Candidate) -> Mapping[str,
     )
     jobs = {}
     for fmt in BASELINES:
-        work = network.workload(network.corners()[f"largest/{fmt}"])
+        work = network.workload(network.extreme("largest", fmt))
         jobs[f"mobilenet-v2/{fmt}"] = Job(work, partial(_random_file, work, run.config.device.batch))
     return jobs
 

@@ -28,7 +28,7 @@ def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
     Raises:
         TrilobitError: it can run none of them.
     """
-    genomes = np.array([c.genes for c in family.corners().values()], np.int16)
+    genomes = np.array([c.genes for c in family.extremes().values()], np.int16)
     if not is_feasible_on_device(costs.predict(genomes)).all():
         rng = open_stream(seed, Stream.WORST_COSTS)
         genomes = np.concatenate([genomes, family.space().sample(PROBE_BUDGET, rng=rng)])
@@ -62,8 +62,8 @@ def check_reachable(family: Family, costs: Costs, targets: Targets, *, seed: int
 
 def _least(family: Family, costs: Costs, name: str, seed: int) -> float:
     space = family.space()
-    corners = np.array([c.genes for c in family.corners().values()], np.int16)
-    searcher = make_searcher("evolution", space, seed=seed_of(seed, Stream.LEAST_COSTS), initial=corners)
+    extremes = np.array([c.genes for c in family.extremes().values()], np.int16)
+    searcher = make_searcher("evolution", space, seed=seed_of(seed, Stream.LEAST_COSTS), initial=extremes)
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
         values = costs.predict(genomes)

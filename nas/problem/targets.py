@@ -139,7 +139,7 @@ def limit_lines(config: RunConfig, targets: Targets, largest: Mapping[str, float
 
 def largest_costs(family: Family, costs: Costs) -> dict[str, float]:
     """Return the predicted costs of the largest network in fp32."""
-    genome = np.array([family.corners()["largest/fp32"].genes], np.int16)
+    genome = np.array([family.extreme("largest").genes], np.int16)
     return {name: float(values[0]) for name, values in costs.predict(genome).items()}
 
 

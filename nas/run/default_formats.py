@@ -22,7 +22,7 @@ def with_exact(family: Family, device: Device) -> tuple[str, ...] | None:
     pairs = {fmt: unreduced(fmt) for fmt in formats}
     missing = {fmt: exact for fmt, exact in pairs.items() if exact and exact not in formats}
     for fmt, exact in missing.items():
-        layers = family.workload(family.corners()[f"largest/{fmt}"]).layers
+        layers = family.workload(family.extreme("largest", fmt)).layers
         kept = (replace(layer, weight_format=exact) for layer in layers if layer.weight_format == fmt)
         if not all(map(device.supports, kept)):
             return None

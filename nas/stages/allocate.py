@@ -36,7 +36,7 @@ def run_allocation(run: Run, reporter: Reporter) -> Front:
         sensitivities = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
         genomes = one.allocate(sensitivities, config.finalists)
     measured = _measured(context, genomes, reporter)
-    reference = run.family.corners()["largest/fp32"]
+    reference = run.family.extreme("largest")
     # the predictor has learned from none of them
     foreseen = foresee(context, predictor, [*measured]) if predictor else {}
     front = make_front(context, foreseen, measured, reference, (round_summary(context, 0, measured),))
@@ -56,6 +56,6 @@ def _prepared(run: Run) -> tuple[SearchContext, Predictor | None]:
 def _measured(context: SearchContext, genomes: Genomes, reporter: Reporter) -> Measurements:
     """Return values of these networks and of the largest in fp32."""
     space, family = context.run.family.space(), context.run.family
-    wanted = [*(space.candidate(genome) for genome in genomes), family.corners()["largest/fp32"]]
+    wanted = [*(space.candidate(genome) for genome in genomes), family.extreme("largest")]
     with progress_bar(reporter, "measure", len(wanted)) as update:
         return measure_finalists(context.evaluator, wanted, update, done=0)

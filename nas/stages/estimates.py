@@ -77,7 +77,7 @@ def estimate(run: Run) -> Estimate:
     seconds = dict.fromkeys(STAGES, 0.0)
     search, per_network, restless = run.config.search, 0.0, False
     if not run.recorded and not all(map(run.is_done, ("profile", "search", "export"))):
-        ends = [run.family.workload(candidate) for candidate in run.family.corners().values()]
+        ends = [run.family.workload(candidate) for candidate in run.family.extremes().values()]
         per_network, restless = _seconds_each(run, ends[:2])
         per_network *= TRUTH
     if not run.is_done("profile") and not run.recorded:
@@ -133,7 +133,7 @@ def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
 
 def _precisions(run: Run) -> int:
     """Count the kinds of whole networks that calibrate a profile: one for each format, and mixed ones."""
-    formats = sum(name.startswith("largest/") for name in run.family.corners())
+    formats = sum(name.size == "largest" for name in run.family.extremes())
     return formats + (formats > 1)
 
 
@@ -172,11 +172,11 @@ def _evaluation_seconds(run: Run) -> float:
     """Estimate evaluations from the largest and the smallest network of an untrained supernet."""
     net = run.family.supernet(rng=np.random.default_rng(0)).eval()
     calibration = calibration_examples(run.task, seed=run.config.seed)
-    ends = run.family.corners()
-    corners = [ends["smallest/fp32"], list(ends.values())[-1]]  # the last one is in the narrowest format
+    narrowest = run.family.formats[-1]
+    extremes = [run.family.extreme("smallest"), run.family.extreme("largest", narrowest)]
     start = time.perf_counter()
     with torch.no_grad():
-        for candidate in corners:
+        for candidate in extremes:
             network = build_network(run.family, net, candidate, run.task, calibration, sums=run.sums)
             simulated_metric(network, run.task.validation, run.task)
-    return (time.perf_counter() - start) / len(corners)
+    return (time.perf_counter() - start) / len(extremes)

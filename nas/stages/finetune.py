@@ -86,7 +86,7 @@ def finetune_seconds(run: Run) -> float:
     if not run.config.export.finetune:
         return 0.0
     context = finetuning_context(run, run.family.supernet(rng=np.random.default_rng(0)).eval(), run.sums)
-    corners = list(run.family.corners().items())
-    ends = [next(one for name, one in corners if name.startswith(end)) for end in ("largest/", "smallest/")]
+    number_format = run.family.formats[0]
+    ends = [run.family.extreme("largest", number_format), run.family.extreme("smallest", number_format)]
     step = float(np.mean([seconds_per_step(context, candidate) for candidate in ends]))
     return step * context.steps * run.config.export.count

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import FP32
 from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter
@@ -85,7 +86,7 @@ def _require_fp32(run: Run) -> None:
     Raises:
         TrilobitError: the space has no such network.
     """
-    if "largest/fp32" not in run.family.corners():
+    if FP32 not in run.family.formats:
         raise TrilobitError(
             f"space.formats {', '.join(run.config.space.formats)}: training and search need fp32 among them; "
             "only `nas profile` does without"

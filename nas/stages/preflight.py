@@ -28,7 +28,7 @@ from predictors.predictor import load_predictor
 
 # Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
 CERTAIN = 0.5
-WAITING_S = 5.0  # for quiet, of the corners
+WAITING_S = 5.0  # for quiet, of the extremes
 LEFT_OUT = "predicting units that are not measured, what other work on this machine slows down, the report"
 
 
@@ -54,7 +54,7 @@ class Preflight:
 
 
 def preflight(run: Run, reporter: Reporter) -> Preflight:
-    """Measure the corners of the space, check the limits as far as that can be done, estimate the time, and
+    """Measure the extremes of the space, check the limits as far as that can be done, estimate the time, and
     print all of it.
 
     Raises:
@@ -68,39 +68,39 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     if run.config.fit.prior:
         prior_source(run)
     check_engine(run.config.search.searcher)
-    corners = _corner_costs(run)
-    _check_limits(run, corners)
-    found = Preflight(corners, estimate(run), None if run.recorded else load_average())
+    extremes = _extreme_costs(run)
+    _check_limits(run, extremes)
+    found = Preflight(extremes, estimate(run), None if run.recorded else load_average())
     _print(run, found, reporter)
     return found
 
 
-def _corner_costs(run: Run) -> dict[str, dict[str, float]]:
+def _extreme_costs(run: Run) -> dict[str, dict[str, float]]:
     family = run.family
-    corners = family.corners()
-    static = compile_costs(family, None).predict(np.array([c.genes for c in corners.values()], np.int16))
+    extremes = family.extremes()
+    static = compile_costs(family, None).predict(np.array([c.genes for c in extremes.values()], np.int16))
     emit = random_emitter(run)
-    works = [family.workload(candidate) for candidate in corners.values()]
+    works = [family.workload(candidate) for candidate in extremes.values()]
     plan = replace(run.plan, waiting_s=min(WAITING_S, run.plan.waiting_s))
     measured = run.device.measure([Job(work, partial(emit, work)) for work in works], plan)
     return {
-        name: {
+        str(name): {
             "latency": m.median_s,
             "IQR": 0.0 if m.error else m.iqr_s,
             **{
                 cost: float(values[i]) for cost, values in static.items() if objective(cost).origin == "count"
             },
         }
-        for i, (name, m) in enumerate(zip(corners, measured, strict=True))
+        for i, (name, m) in enumerate(zip(extremes, measured, strict=True))
     }
 
 
-def _check_limits(run: Run, corners: Mapping[str, Mapping[str, float]]) -> None:
-    targets = resolve_targets(run.config, corners["largest/fp32"], run.task.metrics)
+def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None:
+    targets = resolve_targets(run.config, extremes["largest/fp32"], run.task.metrics)
     for limited in targets.bounded:
-        if limited.name not in corners["largest/fp32"] or limited.bound is None:
+        if limited.name not in extremes["largest/fp32"] or limited.bound is None:
             continue
-        least = min(values[limited.name] for values in corners.values())
+        least = min(values[limited.name] for values in extremes.values())
         if limited.bound < CERTAIN * least:
             raise TrilobitError(
                 f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "

@@ -151,7 +151,7 @@ def with_calibration(
     makes nonsense of other networks: few and noisy ones extrapolate to times below zero.
     """
     space = family.space()
-    ends = [candidate.genes for candidate in family.corners().values()]
+    ends = [candidate.genes for candidate in family.extremes().values()]
     genomes = np.concatenate([space.sample(TRIED, rng=rng), np.array(ends, np.int16)])
     plain = replace(profile, calibration=Calibration(networks=tuple(measured)))
     fitted = replace(profile, calibration=fit_calibration(measured))

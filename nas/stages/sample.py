@@ -41,7 +41,7 @@ def plan(run: Run) -> Sampling:
     return Sampling(
         strategy=config.strategy,
         embedding=embed(space, table, rng=open_stream(run.config.seed, Stream.SAMPLE_EMBEDDING)),
-        first=np.array([corner.genes for corner in family.corners().values()], np.int16),
+        first=np.array([corner.genes for corner in family.extremes().values()], np.int16),
         groups=groups if searched or config.quantized else groups[:1],
         cost=_cheap_cost(run),
         seed=run.config.seed,
@@ -68,7 +68,7 @@ def _cheap_cost(run: Run) -> Callable[[Genomes], np.ndarray]:
 
 def most_samples(run: Run) -> int:
     """Return how many candidates will be evaluated at most."""
-    return len(run.family.corners()) + sum(group.limit for group in plan(run).groups)
+    return len(run.family.extremes()) + sum(group.limit for group in plan(run).groups)
 
 
 def vary_share(space: SearchSpace, genomes: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

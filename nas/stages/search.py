@@ -47,7 +47,7 @@ def run_search(run: Run, reporter: Reporter) -> Front:
     """
     context = prepare_search(run)
     config = run.config.search
-    reference = run.family.corners()["largest/fp32"]
+    reference = run.family.extreme("largest")
     measured: Measurements = {}
     foreseen: Foreseen = {}
     rounds, tried, rejected = [], 0, 0
@@ -96,8 +96,8 @@ def search_round(
         TrilobitError: nothing meets the limits even by prediction.
     """
     config, space = context.run.config.search, context.run.family.space()
-    corners = [c.genes for c in context.run.family.corners().values()]
-    known = np.array([*corners, *(c.genes for c in measured)], np.int16)
+    extremes = [c.genes for c in context.run.family.extremes().values()]
+    known = np.array([*extremes, *(c.genes for c in measured)], np.int16)
     initial = np.concatenate([known, allocated(context, predicted.predictor, measured)])
     repair = TowardsAnchor(space, predicted.excess, known) if predicted.repairable else None
     searcher = make_searcher(

@@ -14,8 +14,8 @@ def allocated(context: SearchContext, predictor: Predictor, measured: Measuremen
     """Allocate formats exactly (n, g) for the largest and the smallest architecture and, where there is one,
     for networks of the measured front.
     """
-    targets, corners = context.targets, context.run.family.corners()
-    rows = np.array([corners[f"{end}/fp32"].genes for end in ("largest", "smallest")], np.int16)
+    targets, family = context.targets, context.run.family
+    rows = np.array([family.extreme("largest").genes, family.extreme("smallest").genes], np.int16)
     if measured:
         values = measured_values(context, measured)
         points = targets.minimised(values)

@@ -26,8 +26,7 @@ def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[st
     """
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
-    corners = [(name.partition("/"), found.genes) for name, found in family.corners().items()]
-    formats = {name[2]: np.array(genes)[columns] for name, genes in corners if name[0] == "largest"}
+    formats = {fmt: np.array(family.extreme("largest", fmt).genes)[columns] for fmt in family.formats}
     out = {}
     for precision in (*formats, *(("mixed",) if len(formats) > 1 else ())):
         genomes = space.sample(n, rng=rng)

@@ -17,7 +17,7 @@ from nas.checks.parity import open_file
 from nas.emit.to_onnx import emit
 from nas.testing.contract import Contract, expect
 from predictors.table import compile_peak
-from supernet.families.family import Family
+from supernet.families.family import SIZES, Family
 from supernet.graph.executor import Unquantized, forward, layered
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate
@@ -64,13 +64,13 @@ class FamilyCase:
     @cached_property
     def largest_macs(self) -> int:
         """Multiply-adds of the largest network."""
-        return sum(map(macs, self.family.workload(self.family.corners()["largest/fp32"]).layers))
+        return sum(map(macs, self.family.workload(self.family.extreme("largest")).layers))
 
     def candidates(self, n: int) -> list[Candidate]:
-        """Return the corners and `n` random networks."""
+        """Return the extremes and `n` random networks."""
         space = self.family.space()
         drawn = [space.candidate(genome) for genome in space.sample(n, rng=np.random.default_rng(1))]
-        return [*self.family.corners().values(), *drawn]
+        return [*self.family.extremes().values(), *drawn]
 
     def affordable(self, candidate: Candidate) -> Candidate:
         """Return the same network, of a large family for the smallest images."""
@@ -88,7 +88,7 @@ class FamilyCase:
 
     def deepest(self) -> list[Candidate]:
         """Return the largest network, and the one with as many layers but all else as small as can be."""
-        space, largest = self.family.space(), self.family.corners()["largest/fp32"]
+        space, largest = self.family.space(), self.family.extreme("largest")
         parents = {name for choice in space.choices for name, _ in choice.active_if}
         genes = [
             gene if c.name in parents else 0 for c, gene in zip(space.choices, largest.genes, strict=True)
@@ -191,7 +191,7 @@ def _changed(case: FamilyCase, before: Mapping[str, Tensor]) -> list[str]:
 def extracts_copies(case: FamilyCase) -> None:
     """Copy what is extracted: changing it changes nothing in the supernet."""
     before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
-    subnet = case.family.extract(case.net, case.family.corners()["largest/fp32"])
+    subnet = case.family.extract(case.net, case.family.extreme("largest"))
     with torch.no_grad():
         for tensor in subnet.state_dict().values():
             tensor.zero_()
@@ -201,8 +201,7 @@ def extracts_copies(case: FamilyCase) -> None:
 
 def remembers_no_network(case: FamilyCase) -> None:
     """Keep nothing of a network in the supernet when the next one runs."""
-    corners = case.family.corners()
-    small, large = (case.affordable(corners[f"{size}/fp32"]) for size in ("smallest", "largest"))
+    small, large = (case.affordable(case.family.extreme(size)) for size in SIZES)
     before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
     first, _, again = (case.elastic(candidate) for candidate in (small, large, small))
     expect(torch.equal(first, again), "it computes something else after another network ran")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import nn
@@ -33,6 +33,27 @@ from supernet.registry import FILE as FILE
 from supernet.space.space import Candidate, Choice, Option, SearchSpace
 
 DEFAULT_FORMATS = (FP32, "int8")
+
+
+Size = Literal["smallest", "largest"]
+SIZES: Mapping[Size, int] = {"smallest": 0, "largest": -1}  # -> which option of a choice
+
+
+class Extreme(str):
+    """One of the extreme networks of a space: as text `largest/int8`.
+
+    Attributes:
+        size: of its architecture.
+        number_format: that it is in throughout.
+    """
+
+    size: Size
+    number_format: str
+
+    def __new__(cls, size: Size, number_format: str) -> "Extreme":
+        self = super().__new__(cls, f"{size}/{number_format}")
+        self.size, self.number_format = size, number_format
+        return self
 
 
 @dataclass(frozen=True)
@@ -116,18 +137,20 @@ class Family(ABC):
         """Return the choices as a search space."""
         return self._space
 
-    def corners(self) -> Mapping[str, Candidate]:
-        """Return the first option of every choice that is no number format, and the last, each in every
-        uniform format: `smallest/int8`, `largest/fp32`...
+    def extremes(self) -> Mapping[Extreme, Candidate]:
+        """Return the smallest and the largest architecture, each in every uniform format: `smallest/int8`,
+        `largest/fp32`...
         """
-        out = {}
-        for (size, end), fmt in itertools.product((("smallest", 0), ("largest", -1)), self.formats):
-            genome = [
-                self.uniform(c, fmt) if c.kind == "precision" else end % len(c.options)
-                for c in self._space.choices
-            ]
-            out[f"{size}/{fmt}"] = self._space.candidate(np.array(genome, np.int16))
-        return out
+        pairs = itertools.product(SIZES, self.formats)
+        return {Extreme(size, fmt): self.extreme(size, fmt) for size, fmt in pairs}
+
+    def extreme(self, size: Size, number_format: str = FP32) -> Candidate:
+        """Return the network of the first, or the last, options of all choices, in a uniform format."""
+        genome = [
+            self.uniform(c, number_format) if c.kind == "precision" else SIZES[size] % len(c.options)
+            for c in self._space.choices
+        ]
+        return self._space.candidate(np.array(genome, np.int16))
 
     def uniform(self, choice: Choice, fmt: str) -> int:
         """Return the gene of a choice of number formats in a network that is in `fmt` throughout."""
@@ -209,7 +232,7 @@ class Family(ABC):
         """Return a freshly initialised elastic network; `forward(x, arch)`."""
         sizes = network.layer_sizes(self._trace(fp32=True))
         layers = {name: self.elastic_layer(name, specs) for name, specs in sizes.items()}
-        largest = self.arch(next(one for name, one in self.corners().items() if name.startswith("largest/")))
+        largest = self.arch(self.extreme("largest", self.formats[0]))
         net = network.ElasticNet(layers, self.module_path)
         network.initialise(net, largest.lowered, rng=rng)
         return net
@@ -221,7 +244,7 @@ class Family(ABC):
 
 def resolutions(family: Family) -> tuple[int, ...]:
     """Return the sizes in pixels that the largest and the smallest networks see images at, ascending."""
-    return tuple(sorted({family.resolution(corner) for corner in family.corners().values()}))
+    return tuple(sorted({family.resolution(extreme) for extreme in family.extremes().values()}))
 
 
 def load_family(

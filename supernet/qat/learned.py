@@ -183,10 +183,10 @@ class LearnedQuantizers(nn.Module):
 
 
 def find_structure(family: Family) -> Structure:
-    """Find what has scales in a family's networks: of its corners, and of some random networks besides."""
+    """Find what has scales in a family's networks: of its extremes, and of some random networks besides."""
     space = family.space()
     rows = space.sample(DRAWN, rng=np.random.default_rng(0))
-    candidates = [*family.corners().values(), *map(space.candidate, rows)]
+    candidates = [*family.extremes().values(), *map(space.candidate, rows)]
     weights: dict[str, Layer] = {}
     tensors: dict[str, TensorKind] = {}
     formats = set[str]()
@@ -200,15 +200,15 @@ def find_structure(family: Family) -> Structure:
     return Structure(weights, tensors, tuple(sorted(formats)))
 
 
-def integer_corners(family: Family) -> tuple[Candidate, ...]:
+def integer_extremes(family: Family) -> tuple[Candidate, ...]:
     """Return the largest and the smallest architecture, in some policy that is integer throughout.
 
     Raises:
         TrilobitError: the space has none.
     """
-    corners = family.corners()
+    candidates = family.extremes().items()
     extremes = [
-        next((c for name, c in corners.items() if name.startswith(f"{size}/") and _integer(family, c)), None)
+        next((c for name, c in candidates if name.size == size and _integer(family, c)), None)
         for size in ("largest", "smallest")
     ]
     quantized = tuple(candidate for candidate in extremes if candidate is not None)

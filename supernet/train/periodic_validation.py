@@ -18,12 +18,10 @@ def validation_metrics(
     """Return the main metric of the `largest` and the `smallest` network in fp32, on the same
     `IMAGES` examples of search-validation each time. The supernet itself is not touched.
     """
-    corners = family.corners()
     rows = open_stream(seed, Stream.WATCHED).permutation(len(task.validation))[:IMAGES]
     part, calibration = task.validation[rows], calibration_examples(task, seed=seed)
     values = {}
-    for name in ("largest", "smallest"):
-        candidate = corners[f"{name}/fp32"]
+    for name, candidate in (("largest", family.extreme("largest")), ("smallest", family.extreme("smallest"))):
         resolution, subnet = family.resolution(candidate), family.extract(net, candidate).to(device)
         inputs = task.inputs(calibration, resolution).to(device)
         recalibrate(subnet, torch.split(inputs, CALIBRATION_BATCH))

@@ -15,7 +15,7 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family
 from supernet.formats.loading import load_activation_format, load_format
-from supernet.qat.learned import integer_corners
+from supernet.qat.learned import integer_extremes
 from supernet.sensitivity.hessian import allocate
 from supernet.space.space import Genomes
 
@@ -150,7 +150,7 @@ def find_policies(family: Family) -> Policies:
     Raises:
         TrilobitError: the space has no integer formats.
     """
-    base = np.array(integer_corners(family)[0].genes, np.int16)
+    base = np.array(integer_extremes(family)[0].genes, np.int16)
     options = family.space().choices
     columns = tuple(column for column, choice in enumerate(options) if choice.kind == "precision")
     found = []

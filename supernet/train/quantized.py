@@ -24,7 +24,7 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.graph.executor import forward, layered
-from supernet.qat.learned import LearnedQuantizers, find_structure, integer_corners, new_quantizers
+from supernet.qat.learned import LearnedQuantizers, find_structure, integer_extremes, new_quantizers
 from supernet.sensitivity.hessian import hessian_traces, rounding_errors
 from supernet.space.space import Candidate, Genomes
 from supernet.tasks.task import Task
@@ -176,7 +176,7 @@ def first_quantizers(
     rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part))[:images]
     samples = [
         (family.workload(one), task.inputs(part[rows], family.resolution(one)).to(device))
-        for one in integer_corners(family)
+        for one in integer_extremes(family)
     ]
     return new_quantizers(find_structure(family), layered(net), samples, sums).to(device)
 

@@ -17,12 +17,11 @@ def sandwich(family: Family, n_random: int, *, rng: np.random.Generator) -> list
 
     The two ends bound all others' error (Yu & Huang 2019, arXiv:1903.05134, section 3.1).
     """
-    corners = family.corners()
     between = family.space().sample(n_random, rng=rng)
     return [
-        family.arch(corners["largest/fp32"]),
+        family.arch(family.extreme("largest")),
         *_archs(family, between),
-        family.arch(corners["smallest/fp32"]),
+        family.arch(family.extreme("smallest")),
     ]
 
 
@@ -34,7 +33,7 @@ def shrinking(family: Family, n_random: int, done: float, *, rng: np.random.Gene
     first part of the training, then kernels become elastic, then depths too, then expansions and widths. The
     resolution is elastic all along.
     """
-    space, largest = family.space(), family.corners()["largest/fp32"]
+    space, largest = family.space(), family.extreme("largest")
     closed = closed_dimensions(space, done)
     if done < ALONE:
         return [family.arch(largest)]
@@ -61,7 +60,7 @@ def step_archs(
 ) -> list[Any]:
     """Return the architectures of one step by the schedule's name; the first is always the largest."""
     if schedule == "largest":
-        return [family.arch(family.corners()["largest/fp32"])]
+        return [family.arch(family.extreme("largest"))]
     if schedule == "shrinking":
         return shrinking(family, n_random, done, rng=rng)
     return sandwich(family, n_random, rng=rng)

@@ -54,7 +54,7 @@ def load_teacher(name: str, family: Family, batches: Batches) -> Teacher:
 
 def largest_network(net: nn.Module, family: Family, batches: Batches) -> Teacher:
     """Return the largest network of a trained supernet, in fp32."""
-    candidate = next(one for name, one in family.corners().items() if name.startswith("largest/"))
+    candidate = family.extreme("largest", family.formats[0])
     network, resolution = family.extract(net, candidate), family.resolution(candidate)
     task = batches.task
     calibration = task.inputs(calibration_examples(task, seed=batches.seed), resolution)

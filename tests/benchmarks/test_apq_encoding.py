@@ -91,7 +91,7 @@ def test_features_stay_where_they_are_in_a_space_of_other_formats(formats: tuple
 
 
 def with_one(position: int, value: float) -> np.ndarray:
-    features = ENCODING(np.array([FAMILY.corners()["largest/int8"].genes], np.int16))
+    features = ENCODING(np.array([FAMILY.extremes()["largest/int8"].genes], np.int16))
     features[0, position] = value
     return np.concatenate((ENCODING(sampled(2)), features))
 

@@ -51,7 +51,7 @@ PUBLISHED = {
 
 def corners(family, fmt: str) -> tuple[Workload, ...]:
     """The smallest network of a family and its largest."""
-    return tuple(family.workload(family.corners()[f"{size}/{fmt}"]) for size in ("smallest", "largest"))
+    return tuple(family.workload(family.extremes()[f"{size}/{fmt}"]) for size in ("smallest", "largest"))
 
 
 @pytest.fixture(scope="session", params=sorted(DEVICES))

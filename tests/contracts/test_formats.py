@@ -395,7 +395,7 @@ def test_a_policy_is_trained_and_converted_to_what_was_trained(formats: tuple[st
     """Scales learn where there are some, weights always, and the converted network computes the same."""
     family = load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
     net = layered(trained_looking(family.supernet(rng=np.random.default_rng(0))))
-    work = family.workload(family.corners()[f"smallest/{formats[0]}"])
+    work = family.workload(family.extremes()[f"smallest/{formats[0]}"])
     x = torch.randn(32, 1, *work.in_shape[1:], generator=torch.Generator().manual_seed(0))
     quantizers = new_quantizers(structure_of(work), net, [(work, x)])
     forward(net, quantizers, work, x).square().mean().backward()

@@ -50,7 +50,7 @@ def test_formats_of_one_architecture(own_run: Path, nas, read, family: Family) -
     command = ("search", "-o", own_run, "--engine", "milp", "--max-size", "60%")
     nas(*command)
     front = read(own_run / "front.json")
-    largest = family.corners()["largest/fp32"]
+    largest = family.extremes()["largest/fp32"]
     kinds = np.array([choice.kind for choice in family.space().choices])
     rows = np.array([entry["genes"] for entry in entries(front)])
     assert (rows[:, kinds != "precision"] == np.array(largest.genes)[kinds != "precision"]).all()

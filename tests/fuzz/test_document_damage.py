@@ -82,7 +82,7 @@ def use_profile(folder: Path) -> None:
         assert profile.cost_s(layer) is not None
     for shown in (speedup_plot(profile), calibration_plot(profile), compare(profile, profile).to_json()):
         json.dumps(shown, default=str)
-    corner = FAMILY.workload(FAMILY.corners()["smallest/fp32"])
+    corner = FAMILY.workload(FAMILY.extremes()["smallest/fp32"])
     if all(layer in profile for layer in corner.layers):
         profile.predict_s(corner)
     save_profile(profile, folder / "again.json")
@@ -118,7 +118,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, device_profile: DevicePro
     folder = write_run(tmp_path_factory.mktemp("run"))
     save_profile(device_profile, folder / "profiles" / "made-up-cpu.json")
     front, rng = json.loads((folder / "front.json").read_text()), np.random.default_rng(0)
-    front["reference"] = entry(FAMILY, FAMILY.corners()["largest/fp32"], rng, layers=True)
+    front["reference"] = entry(FAMILY, FAMILY.extremes()["largest/fp32"], rng, layers=True)
     front["candidates"] = front["candidates"][:5]
     front["evaluated"] = [network for network in front["evaluated"] if network["measured"]][:5]
     write_json(folder / "front.json", front)

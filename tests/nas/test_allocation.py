@@ -30,7 +30,7 @@ def targets_of(family: Family, costs: Costs, **limits: str) -> Targets:
 
 
 def corner(family: Family, name: str) -> Genomes:
-    return np.array(family.corners()[name].genes, np.int16)
+    return np.array(family.extremes()[name].genes, np.int16)
 
 
 def of(family: Family, costs: Costs, end: str = "smallest", **limits: str) -> Allocator:

@@ -159,7 +159,7 @@ def test_predicted_costs_are_the_sums_of_the_published_rows(
 
 @pytest.mark.slow
 def test_fp32_networks_do_not_run_there(apq: Family, costs: Costs) -> None:
-    corners = apq.corners()
+    corners = apq.extremes()
     found = costs.predict(np.array([c.genes for c in corners.values()], np.int16))["latency"]
     runs = {name for name, latency_s in zip(corners, found, strict=True) if np.isfinite(latency_s)}
     # the largest have 7x7 kernels

@@ -27,7 +27,7 @@ def costs(family: Family, device_profile: DeviceProfile) -> Costs:
 
 @pytest.fixture(scope="session")
 def genomes(family: Family) -> Genomes:
-    corners = np.array([candidate.genes for candidate in family.corners().values()], np.int16)
+    corners = np.array([candidate.genes for candidate in family.extremes().values()], np.int16)
     return np.concatenate([corners, family.space().sample(200, rng=np.random.default_rng(0))])
 
 

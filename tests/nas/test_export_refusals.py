@@ -25,7 +25,7 @@ def entry(candidate: Candidate) -> dict[str, Any]:
 @pytest.fixture
 def searched(tmp_path: Path) -> Path:
     """A run whose search found an fp16 network and an fp32 one."""
-    corners = FAMILY.corners()
+    corners = FAMILY.extremes()
     front = {
         "schema": "front/1",
         "space": {"name": "x", "fingerprint": FAMILY.space().fingerprint, "size": FAMILY.space().size},
@@ -48,7 +48,7 @@ def export(folder: Path, *more: str) -> int:
 def test_a_layer_that_a_library_cannot_hold_is_named_and_another_network_offered(
     searched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fp16, fp32 = (FAMILY.corners()[f"smallest/{fmt}"].id for fmt in ("fp16", "fp32"))
+    fp16, fp32 = (FAMILY.extremes()[f"smallest/{fmt}"].id for fmt in ("fp16", "fp32"))
     earlier = searched / "export" / "earlier"
     earlier.mkdir(parents=True)
     assert export(searched, "--library", "host", "--pick", fp16) == 2

@@ -30,7 +30,7 @@ random_subnets = 0
 
 def mixed(run: Run) -> Candidate:
     """The smallest architecture, in int8 and fp32 in turn."""
-    space, genes = run.family.space(), np.array(run.family.corners()["smallest/int8"].genes, np.int16)
+    space, genes = run.family.space(), np.array(run.family.extremes()["smallest/int8"].genes, np.int16)
     formats = [i for i, choice in enumerate(space.choices) if choice.kind == "precision"]
     genes[formats[::3]] = 0
     return space.candidate(space.canonical(genes[None])[0])
@@ -58,7 +58,7 @@ def trained(
     words = ["train", folder / "mine.toml", "--device", f"recorded:{profile_file}", "--data", data]
     assert main([*map(str, words), "-o", str(folder / "run")]) == 0
     run = find_run(folder / "run")
-    corners, space = run.family.corners(), run.family.space()
+    corners, space = run.family.extremes(), run.family.space()
     write_json(
         run.front_path,
         {
@@ -85,7 +85,7 @@ def exported(trained: Path) -> Path:
 def manifests(exported: Path) -> dict[str, dict[str, Any]]:
     run = find_run(exported)
     found = {path.parent.name: read_json(path, SCHEMA) for path in exported.glob("export/*/manifest.json")}
-    return {"better": found[mixed(run).id], "worse": found[run.family.corners()["smallest/fp32"].id]}
+    return {"better": found[mixed(run).id], "worse": found[run.family.extremes()["smallest/fp32"].id]}
 
 
 def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]], exported: Path) -> None:

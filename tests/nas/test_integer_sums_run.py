@@ -117,7 +117,7 @@ def test_the_order_of_formats_does_not_matter() -> None:
     orders = (("fp32", "int8", "int4"), ("int8", "fp32", "int4"))
     first, second = (load_family("digits-mbconv", in_channels=1, classes=10, formats=each) for each in orders)
     assert first.space().fingerprint == second.space().fingerprint
-    assert first.corners() == second.corners()
+    assert first.extremes() == second.extremes()
 
 
 def test_networks_of_the_space_in_fp32_are_found_by_name() -> None:
@@ -132,4 +132,4 @@ def test_networks_of_the_space_in_fp32_are_found_by_name() -> None:
     mixed = SearchSpace("any", tuple(Choice(f"{i}.format", o, "precision") for i, o in enumerate(options)))
     assert in_fp32(mixed, mixed.sample(5, rng=np.random.default_rng(0))).tolist() == [[1, 2]] * 5
     integers = load_family("digits-mbconv", in_channels=1, classes=10, formats=("int8", "int4"))
-    assert fp32_candidate(integers.space(), integers.corners()["largest/int8"]) is None
+    assert fp32_candidate(integers.space(), integers.extremes()["largest/int8"]) is None

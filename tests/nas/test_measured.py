@@ -27,7 +27,7 @@ class Restless:
 
 @pytest.fixture
 def work(family: Family) -> Workload:
-    return family.workload(family.corners()["smallest/fp32"])
+    return family.workload(family.extremes()["smallest/fp32"])
 
 
 def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload) -> None:
@@ -45,7 +45,7 @@ def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload)
 def test_the_load_comes_with_a_finalist_where_it_is_known(
     family: Family, attributes: dict[str, float | None], load: float | None
 ) -> None:
-    candidate = family.corners()["smallest/fp32"]
+    candidate = family.extremes()["smallest/fp32"]
     run = SimpleNamespace(task=SimpleNamespace(metrics=(), validation=()))
     evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})

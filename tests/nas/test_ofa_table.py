@@ -64,7 +64,7 @@ def at(family: MobileFamily, resolution: int, n: int = 30) -> np.ndarray:
     """(n, g) random networks of one resolution, the largest first."""
     space = family.space()
     genomes = space.sample(n, rng=np.random.default_rng(resolution))
-    genomes[0] = family.corners()["largest/fp32"].genes
+    genomes[0] = family.extremes()["largest/fp32"].genes
     genomes[:, space.columns["resolution"]] = space.choices[0].options.index(resolution)
     return genomes
 
@@ -112,9 +112,9 @@ def test_the_largest_network_costs_what_its_published_entries_say(
 def test_what_the_table_lacks_cannot_be_chosen(family: MobileFamily, costs: Costs, note10: Path) -> None:
     assert np.isinf(costs.predict(at(family, TOO_SMALL))["latency"]).all()
     mixed = published(("fp32", "int8"))
-    genomes = np.array([corner.genes for corner in mixed.corners().values()], np.int16)
+    genomes = np.array([corner.genes for corner in mixed.extremes().values()], np.int16)
     finite = np.isfinite(priced(mixed, note10).predict(genomes)["latency"])
-    assert dict(zip(mixed.corners(), finite.tolist(), strict=True)) == {
+    assert dict(zip(mixed.extremes(), finite.tolist(), strict=True)) == {
         "smallest/fp32": False,  # too small an image
         "smallest/int8": False,
         "largest/fp32": True,

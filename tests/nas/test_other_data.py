@@ -52,7 +52,7 @@ def test_what_a_recorded_profile_lacks_for_other_data_is_predicted(
         capsys.readouterr().out.split()
     )
     assert isinstance(other.device, RecordedDevice)
-    corners = [family.workload(candidate) for candidate in family.corners().values()]
+    corners = [family.workload(candidate) for candidate in family.extremes().values()]
     assert np.isfinite([other.device.profile.predict_s(work) for work in corners]).all()
 
 

@@ -259,7 +259,7 @@ def measured_networks(
     profile: DeviceProfile, family: Family, *, constant_s: float
 ) -> tuple[WholeNetwork, ...]:
     """The space's networks at both ends, which take a constant on top of their rows."""
-    works = [family.workload(candidate) for candidate in family.corners().values()]
+    works = [family.workload(candidate) for candidate in family.extremes().values()]
     return tuple(
         WholeNetwork(
             "mixed",

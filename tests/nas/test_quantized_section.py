@@ -47,7 +47,7 @@ def test_the_phase_leaves_a_checkpoint_of_its_own(run: Run) -> None:
 def test_evaluations_use_the_learned_scales(run: Run) -> None:
     evaluator = NetworkBuilder(run)
     assert evaluator.quantizers is not None
-    candidate = run.family.corners()["largest/int4"]
+    candidate = run.family.extremes()["largest/int4"]
     learned = evaluator.network(candidate)
     plain = build_network(run.family, evaluator.supernet, candidate, run.task, evaluator.calibration)
     codes = {name: parameters.weight.codes for name, parameters in learned.parameters.items()}
@@ -57,7 +57,7 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
 
 def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:
     evaluator = NetworkBuilder(run)
-    candidate = run.family.corners()["largest/fp32"]
+    candidate = run.family.extremes()["largest/fp32"]
     plain = build_network(run.family, evaluator.supernet, candidate, run.task, evaluator.calibration)
     found = simulated_metric(evaluator.network(candidate), run.task.validation, run.task)
     assert found == pytest.approx(simulated_metric(plain, run.task.validation, run.task), abs=0.02)

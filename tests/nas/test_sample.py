@@ -92,7 +92,7 @@ def configured(run: Run, **values: Any) -> Run:
 
 
 def test_the_most_is_told_before_anything_is_evaluated(run: Run) -> None:
-    corners = len(run.family.corners())
+    corners = len(run.family.extremes())
     assert most_samples(run) == corners + 200 + 140
     assert most_samples(configured(run, fp32=7)) == corners + 7 + 140
     assert most_samples(configured(run, fp32=7, quantized=0)) == corners + 7

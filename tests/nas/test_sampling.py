@@ -22,7 +22,7 @@ FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
 SPACE = FAMILY.space()
 COSTS = compile_table(SPACE, FAMILY.terms(), [macs, params])
 PRECISION = [column for column, choice in enumerate(SPACE.choices) if choice.kind == "precision"]
-CORNERS = np.array([corner.genes for corner in FAMILY.corners().values()], np.int16)
+CORNERS = np.array([corner.genes for corner in FAMILY.extremes().values()], np.int16)
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def smallest(run: Run) -> Formats:
-    return formats_of(run.family.space(), np.array(run.family.corners()["smallest/fp32"].genes, np.int16))
+    return formats_of(run.family.space(), np.array(run.family.extremes()["smallest/fp32"].genes, np.int16))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_unknown_sensitivities_are_refused(run: Run, smallest: Formats) -> None:
 
 
 def test_architectures_are_named_by_end_genes_or_id(run: Run) -> None:
-    space, corners = run.family.space(), run.family.corners()
+    space, corners = run.family.space(), run.family.extremes()
     largest = corners["largest/fp32"]
     assert known_candidate(run, "largest") == largest
     assert known_candidate(run, "smallest") == corners["smallest/fp32"]

@@ -175,7 +175,7 @@ def test_no_network_on_a_front_has_a_rejected_unit(
 ) -> None:
     costs = compile_costs(family, without(device_profile, "int8"))
     targets = resolve_targets(replace(RunConfig(), search=SearchSection(objectives=objectives)), LARGEST)
-    corners = np.array([c.genes for c in family.corners().values()], np.int16)
+    corners = np.array([c.genes for c in family.extremes().values()], np.int16)
 
     def evaluate(genomes: Genomes) -> tuple[Values, Values]:
         values = costs.predict(genomes)
@@ -207,7 +207,7 @@ def test_the_least_and_the_most_are_of_networks_that_run(
     least, most = check_reachable(family, costs, targets, seed=0), worst_costs(family, costs, seed=0)
     assert all(0 < least[name] < most[name] < np.inf for name in ("latency", "memory"))
     smallest = compile_costs(family, device_profile).predict(
-        np.array([family.corners()["smallest/int8"].genes], np.int16)
+        np.array([family.extremes()["smallest/int8"].genes], np.int16)
     )
     assert least["memory"] > smallest["memory"][0]
 

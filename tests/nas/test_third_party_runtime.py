@@ -58,13 +58,13 @@ def device() -> Device:
 
 @pytest.fixture
 def network(family: Family) -> QuantizedGraph:
-    work = family.workload(family.corners()["smallest/fp32"])
+    work = family.workload(family.extremes()["smallest/fp32"])
     return random_network(work, rng=np.random.default_rng(0))
 
 
 def test_it_keeps_the_contracts(device: Device, family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nas.testing.device.PLAN", MeasurePlan(rounds=2, sessions=1, waiting_s=0.0))
-    works = tuple(family.workload(family.corners()[f"{size}/fp32"]) for size in ("smallest", "largest"))
+    works = tuple(family.workload(family.extremes()[f"{size}/fp32"]) for size in ("smallest", "largest"))
     DEVICE(DeviceCase(lambda: device, works))
     runtime = device.runtime
     assert runtime is not None

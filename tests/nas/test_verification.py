@@ -32,7 +32,9 @@ Complaint = Callable[..., str]
 def exported(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As `nas export` writes it, of random weights."""
     data = load_images("digits", seed=0)
-    network = random_network(family.workload(family.corners()["smallest/int8"]), rng=np.random.default_rng(0))
+    network = random_network(
+        family.workload(family.extremes()["smallest/int8"]), rng=np.random.default_rng(0)
+    )
     c, h, w = network.workload.in_shape
     image = Input((h, w, c), data.mean, data.std)
     return write_exported(tmp_path_factory.mktemp("run") / "export", network, image, data)

@@ -73,7 +73,7 @@ def context(
 
 def candidate_of(family: Family, kind: str) -> Candidate:
     """The smallest architecture in fp32, in int4, or in both in turn."""
-    corners = family.corners()
+    corners = family.extremes()
     if kind != "mixed":
         return corners[f"smallest/{kind}"]
     genes, space = np.array(corners["smallest/fp32"].genes, np.int16), family.space()

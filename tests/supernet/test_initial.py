@@ -71,7 +71,7 @@ def first_state(
 def logits(family: Family, state: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
     net = family.supernet(rng=np.random.default_rng(0))
     net.load_state_dict(state)
-    return net(x, family.arch(family.corners()["largest/fp32"]))
+    return net(x, family.arch(family.extremes()["largest/fp32"]))
 
 
 # -- what is used ---------------------------------------------------------------------------------

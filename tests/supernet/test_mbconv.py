@@ -105,7 +105,7 @@ def test_sums_take_the_projection_s_format_and_say_whether_the_shortcut_was_conv
 
 
 def test_uniform_policies_convert_nothing_but_the_image(each_family: MBConvFamily) -> None:
-    for name, candidate in each_family.corners().items():
+    for name, candidate in each_family.extremes().items():
         work = each_family.workload(candidate)
         conversions = [
             n for n, layer in zip(work.names, work.layers, strict=True) if layer.kind in CONVERSIONS
@@ -142,7 +142,7 @@ def test_corners_bound_every_architecture(each_family: MBConvFamily) -> None:
     def cost(candidate: Candidate) -> int:
         return sum(map(macs, each_family.workload(candidate).layers))
 
-    corners = each_family.corners()
+    corners = each_family.extremes()
     assert set(corners) == {f"{size}/{fmt}" for size in ("smallest", "largest") for fmt in ("fp32", "int8")}
     least, most = (each_family.arch(corners[f"{size}/int8"]) for size in ("smallest", "largest"))
     for name, candidate in corners.items():
@@ -181,11 +181,11 @@ def test_macs_and_parameters_equal_those_of_the_extracted_modules(each_family: M
 def test_a_stage_of_another_width_or_stride_has_no_shortcut() -> None:
     stages = (Stage(8, 1, (2,), (8,), (3,)), Stage(16, 1, (2,), (8,), (3,)), Stage(16, 2, (2,), (8,), (3,)))
     family = MBConvFamily("shortcuts", (8,), 8, stages, 16, 1, 4)
-    work = family.workload(family.corners()["smallest/fp32"])
+    work = family.workload(family.extremes()["smallest/fp32"])
     sums = [name for name in work.names if name.endswith(".add")]
     assert sums == ["s0.b0.add", "s0.b1.add", "s1.b1.add", "s2.b1.add"]
 
 
 def test_another_network_cannot_be_extracted_from(family: MBConvFamily) -> None:
     with pytest.raises(TrilobitError, match=r"Linear .* needs a method layer\(name\)"):
-        family.extract(nn.Linear(1, 1), family.corners()["smallest/fp32"])
+        family.extract(nn.Linear(1, 1), family.extremes()["smallest/fp32"])

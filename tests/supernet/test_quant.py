@@ -73,7 +73,7 @@ def mixed_candidates(family: Family, n: int) -> list[Candidate]:
 def test_fp32_simulation_is_the_subnet(family: Family, supernet: nn.Module) -> None:
     space = family.space()
     drawn = in_fp32(space, space.sample(6, rng=np.random.default_rng(3)))
-    for candidate in (family.corners()["largest/fp32"], *map(space.candidate, space.canonical(drawn))):
+    for candidate in (family.extremes()["largest/fp32"], *map(space.candidate, space.canonical(drawn))):
         x = images(8, family.resolution(candidate))
         with torch.no_grad():
             expected = subnet_of(family, supernet, candidate)(x)
@@ -85,7 +85,7 @@ def test_fp32_simulation_is_the_subnet(family: Family, supernet: nn.Module) -> N
 def test_integer_simulation_has_the_codes_of_the_file(
     family: Family, supernet: nn.Module, corner: str
 ) -> None:
-    network = network_of(family, supernet, family.corners()[corner])
+    network = network_of(family, supernet, family.extremes()[corner])
     x = images(256, network.workload.in_shape[1])
     assert np.abs(file_logits(network, x) - simulate(network, x).numpy()).max() <= SAME_CODES
 
@@ -100,7 +100,7 @@ def test_mixed_precision_predicts_what_the_file_predicts(family: Family, superne
 
 
 def test_int8_is_near_fp32(family: Family, supernet: nn.Module) -> None:
-    corners = family.corners()
+    corners = family.extremes()
     exact, rounded = (network_of(family, supernet, corners[f"largest/{f}"]) for f in ("fp32", "int8"))
     x = images(64, exact.workload.in_shape[1])
     expected, found = simulate(exact, x), simulate(rounded, x)
@@ -198,7 +198,7 @@ def test_weights_and_ranges_do_not_depend_on_the_rest_of_the_policy(
     family: Family, supernet: nn.Module
 ) -> None:
     """What two policies of one architecture have in common is equal in both networks."""
-    space, whole = family.space(), family.corners()["largest/int8"]
+    space, whole = family.space(), family.extremes()["largest/int8"]
     mixed = space.encode({**space.decode(whole), "s1.b0.depthwise.format": "fp32", "head.format": "fp32"})
     one, other = network_of(family, supernet, whole), network_of(family, supernet, mixed)
     shared = set(one.tensors) & set(other.tensors)
@@ -212,7 +212,7 @@ def test_weights_and_ranges_do_not_depend_on_the_rest_of_the_policy(
 
 
 def test_observed_ranges_are_those_of_every_tensor(family: Family, supernet: nn.Module) -> None:
-    subnet = subnet_of(family, supernet, family.corners()["smallest/fp32"])
+    subnet = subnet_of(family, supernet, family.extremes()["smallest/fp32"])
     x = images(16, subnet.workload.in_shape[1])
     ranges = observe(subnet, x)
     assert ranges.image == (float(x.min()), float(x.max()))
@@ -225,7 +225,7 @@ def test_observed_ranges_are_those_of_every_tensor(family: Family, supernet: nn.
 
 
 def test_recalibration_is_the_mean_of_batch_statistics(family: Family, supernet: nn.Module) -> None:
-    candidate = family.corners()["smallest/fp32"]
+    candidate = family.extremes()["smallest/fp32"]
     batches = [images(64, family.resolution(candidate)) * scale for scale in (1.0, 2.0)]
     subnet = family.extract(supernet, candidate)
     seen: dict[nn.Module, list[torch.Tensor]] = {}
@@ -243,7 +243,7 @@ def test_recalibration_is_the_mean_of_batch_statistics(family: Family, supernet:
 
 
 def test_recalibrating_again_forgets_what_was_before(family: Family, supernet: nn.Module) -> None:
-    candidate = family.corners()["smallest/fp32"]
+    candidate = family.extremes()["smallest/fp32"]
     first, second = images(32, family.resolution(candidate)), 2 * images(48, family.resolution(candidate))
     once, twice = family.extract(supernet, candidate), family.extract(supernet, candidate)
     recalibrate(twice, [first])
@@ -254,6 +254,6 @@ def test_recalibrating_again_forgets_what_was_before(family: Family, supernet: n
 
 
 def test_network_without_quantization_is_refused(family: Family, supernet: nn.Module) -> None:
-    network = network_of(family, supernet, family.corners()["smallest/int8"])
+    network = network_of(family, supernet, family.extremes()["smallest/int8"])
     with pytest.raises(ValueError, match="not known"):
         replace(network, tensors={})

@@ -234,7 +234,7 @@ def test_the_teacher_is_the_largest_network_of_its_checkpoint(
     assert logits.shape == (16, 10)
     assert not logits.requires_grad
     torch.testing.assert_close(teacher.logits(images[:1]), logits[:1])  # of no other image
-    largest = family.corners()["largest/fp32"]
+    largest = family.extremes()["largest/fp32"]
     weights = torch.load(taught, weights_only=True)["model"]["classifier.weight"]
     assert torch.equal(teacher.network.layer("classifier").weight, weights)
     assert teacher.resolution == family.resolution(largest)
@@ -324,6 +324,6 @@ def test_watched_accuracy_is_that_of_an_evaluation(
     net, calibration = load_supernet(family, taught), calibration_examples(few_digits, seed=0)
     found = validation_metrics(family, net, few_digits, seed=0, device=torch.device("cpu"))
     for name, accuracy in found.items():
-        candidate = family.corners()[f"{name}/fp32"]
+        candidate = family.extremes()[f"{name}/fp32"]
         network = build_network(family, net, candidate, few_digits, calibration)
         assert accuracy == simulated_metric(network, few_digits.validation, few_digits)

@@ -52,7 +52,7 @@ def values(space: SearchSpace, drawn: list[Candidate]) -> dict[str, list[set[int
 def test_the_largest_is_alone_at_first(each_family: Family) -> None:
     for done in (0.0, ALONE / 2, ALONE - 1e-9):
         assert shrinking(each_family, 5, done, rng=np.random.default_rng(0)) == [
-            each_family.corners()["largest/fp32"]
+            each_family.extremes()["largest/fp32"]
         ]
         assert set(closed_dimensions(each_family.space(), done)) == dimensions(each_family.space())
 
@@ -69,7 +69,7 @@ def test_dimensions_open_one_after_the_other(each_family: Family) -> None:
 
 @pytest.mark.parametrize("done", [BEGINNING, 0.55, 0.65, 0.75, 0.85, 0.95, END])
 def test_closed_dimensions_stay_at_the_largest_and_open_ones_vary(each_family: Family, done: float) -> None:
-    space, largest = each_family.space(), each_family.corners()["largest/fp32"]
+    space, largest = each_family.space(), each_family.extremes()["largest/fp32"]
     first, *drawn = step_archs(each_family, "shrinking", DRAWN, done, rng=np.random.default_rng(1))
     assert first == largest
     assert len(drawn) == DRAWN
@@ -97,5 +97,5 @@ def test_deep_blocks_draw_as_evenly_as_others() -> None:
 
 def test_the_largest_schedule_has_no_other() -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
-    largest = family.arch(family.corners()["largest/fp32"])
+    largest = family.arch(family.extremes()["largest/fp32"])
     assert step_archs(family, "largest", 3, 0.9, rng=np.random.default_rng(0)) == [largest]

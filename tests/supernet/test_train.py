@@ -120,7 +120,7 @@ def test_unfinished_supernet_is_refused(family: Family, digits: ImageClassificat
 
 def test_sandwich_has_both_ends(family: Family) -> None:
     archs = sandwich(family, 2, rng=np.random.default_rng(0))
-    corners = family.corners()
+    corners = family.extremes()
     assert len(archs) == 4
     assert archs[0] == family.arch(corners["largest/fp32"])
     assert archs[-1] == family.arch(corners["smallest/fp32"])
@@ -147,7 +147,7 @@ def test_distillation_moves_the_student_towards_the_teacher_only() -> None:
 def test_training_forward_leaves_the_statistics_alone(family: Family) -> None:
     net = family.supernet(rng=np.random.default_rng(0)).train()
     before = {name: tensor.clone() for name, tensor in net.named_buffers()}
-    arch = family.arch(family.corners()["largest/fp32"])
+    arch = family.arch(family.extremes()["largest/fp32"])
     images = 3 + torch.randn(8, 1, arch.resolution, arch.resolution)
     assert not torch.equal(net(images, arch), net.eval()(images, arch))  # the batch's own were used
     for name, tensor in net.named_buffers():

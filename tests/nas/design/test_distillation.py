@@ -41,7 +41,7 @@ def teacher() -> Subnet:
     for module in net.modules():
         if isinstance(module, ElasticConvNorm):
             torch.nn.init.ones_(module.norm.weight)  # so that blocks are more than their shortcuts
-    subnet = family.extract(net, family.corners()["largest/fp32"])
+    subnet = family.extract(net, family.extremes()["largest/fp32"])
     recalibrate(subnet, [images(96)])
     return subnet
 

@@ -79,14 +79,14 @@ def through_file(network: QuantizedGraph) -> np.ndarray:
 def test_uniform_files_compute_what_the_simulation_computes(
     family: MobileFamily, net: nn.Module, size: str, fmt: str
 ) -> None:
-    network = built(family, net, family.corners()[f"{size}/{fmt}"])
+    network = built(family, net, family.extremes()[f"{size}/{fmt}"])
     expected = simulate(network, images()).numpy()
     tolerance = (FLOAT_PARITY if fmt == "fp32" else SAME_CODES) * np.abs(expected).max()
     assert np.abs(through_file(network) - expected).max() <= tolerance
 
 
 def test_fp32_simulation_is_the_subnet(family: MobileFamily, net: nn.Module) -> None:
-    candidate = family.corners()["largest/fp32"]
+    candidate = family.extremes()["largest/fp32"]
     subnet = family.extract(net, candidate)
     recalibrate(subnet, [images(1)])
     with torch.no_grad():
@@ -97,7 +97,8 @@ def test_fp32_simulation_is_the_subnet(family: MobileFamily, net: nn.Module) -> 
 
 def test_eight_bits_are_near_fp32(family: MobileFamily, net: nn.Module) -> None:
     fp32, int8 = (
-        simulate(built(family, net, family.corners()[f"largest/{fmt}"]), images()) for fmt in ("fp32", "int8")
+        simulate(built(family, net, family.extremes()[f"largest/{fmt}"]), images())
+        for fmt in ("fp32", "int8")
     )
     assert 0 < float((int8 - fp32).norm() / fp32.norm()) < 0.15
 
@@ -112,7 +113,7 @@ def test_kernels_are_those_of_the_policy(family: MobileFamily, net: nn.Module) -
 
 def test_integers_need_no_kernel_for_a_relu6(net: nn.Module) -> None:
     family = FAMILIES["relu6"]
-    network = random_network(family.workload(family.corners()["largest/int8"]), rng=np.random.default_rng(0))
+    network = random_network(family.workload(family.extremes()["largest/int8"]), rng=np.random.default_rng(0))
     assert optimised_ops(emit(network))["Clip"] == 0
 
 

@@ -69,7 +69,7 @@ def half() -> Family:
 
 
 def test_the_network_most_like_it_is_offered(half: Family) -> None:
-    corners, space = half.corners(), half.space()
+    corners, space = half.extremes(), half.space()
     names = ("largest/fp16", "largest/fp32", "smallest/fp32")
     front = {name: (corners[name].genes, lower(half.workload(corners[name]))) for name in names}
     require_kernels(names[1:], front)

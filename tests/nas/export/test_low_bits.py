@@ -60,7 +60,7 @@ def test_weights_of_few_bits_run_on_the_kernels_of_8_bit_ones(narrow: str) -> No
 
 def test_4_bit_weights_take_half_the_bytes_and_the_size_table_knows() -> None:
     family, rng = family_of("int8", "int4"), np.random.default_rng(0)
-    corners = family.corners()
+    corners = family.extremes()
     works = [family.workload(corners[f"largest/{fmt}"]) for fmt in ("int8", "int4")]
     int8, int4 = (len(emit(random_network(work, rng=rng))) for work in works)
     weights = sum(layer.out_channels * layer.kernel**2 * layer.in_shape[0] // layer.groups
@@ -72,7 +72,7 @@ def test_4_bit_weights_take_half_the_bytes_and_the_size_table_knows() -> None:
 
 def test_2_bit_weights_take_a_quarter_of_the_bytes_and_a_newer_opset() -> None:
     family, rng = family_of("int8", "int2"), np.random.default_rng(0)
-    corners = family.corners()
+    corners = family.extremes()
     networks = [
         random_network(family.workload(corners[f"largest/{fmt}"]), rng=rng) for fmt in ("int8", "int2")
     ]

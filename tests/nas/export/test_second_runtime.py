@@ -47,7 +47,7 @@ def train_and_build(
     family = load_family("digits-mbconv", in_channels=1, classes=10, formats=formats)
     list(train(family, data, TrainConfig(epochs=EPOCHS, random_subnets=0), path, seed=0))
     net, calibration = load_supernet(family, path), calibration_examples(data, seed=0)
-    corners = family.corners()
+    corners = family.extremes()
     return family, lambda corner: build_network(family, net, corners[corner], data, calibration)
 
 

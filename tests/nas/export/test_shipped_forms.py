@@ -33,7 +33,7 @@ MEAN, STD = (0.3091,), (0.3488,)
 
 @pytest.fixture(scope="module", params=["fp32", "int8"])
 def network(family: Family, request: pytest.FixtureRequest) -> QuantizedGraph:
-    work = family.workload(family.corners()[f"smallest/{request.param}"])
+    work = family.workload(family.extremes()[f"smallest/{request.param}"])
     return random_network(work, rng=np.random.default_rng(0))
 
 

@@ -38,7 +38,7 @@ def images(n: int, size: int) -> Tensor:
 
 def candidates(family: StagedFamily) -> list[Candidate]:
     """Both int8 corners, and networks of mixed formats."""
-    space, corners = family.space(), family.corners()
+    space, corners = family.space(), family.extremes()
     mixed = [space.candidate(genome) for genome in space.sample(4, rng=np.random.default_rng(3))]
     return [corners["smallest/int8"], corners["largest/int8"], *mixed]
 

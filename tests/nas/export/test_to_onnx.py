@@ -48,7 +48,9 @@ def test_the_same_network_gives_the_same_bytes(family: Family) -> None:
 
 
 def test_a_batch_is_its_images_one_by_one(family: Family) -> None:
-    network = random_network(family.workload(family.corners()["smallest/int8"]), rng=np.random.default_rng(0))
+    network = random_network(
+        family.workload(family.extremes()["smallest/int8"]), rng=np.random.default_rng(0)
+    )
     x = np.random.default_rng(1).standard_normal((3, *network.workload.in_shape), dtype=np.float32)
     (whole,) = open_exactly(emit(network, batch=3)).run(None, {"image": x})
     single = open_exactly(emit(network))
@@ -105,7 +107,7 @@ def test_kernels_are_those_of_the_policy(family: Family) -> None:
 
 
 def test_uniform_int8_leaves_no_float_convolution(family: Family) -> None:
-    work = family.workload(family.corners()["largest/int8"])
+    work = family.workload(family.extremes()["largest/int8"])
     found = optimised_ops(emit(random_network(work, rng=np.random.default_rng(0))))
     assert found["Conv"] == 0
     assert sum(found[op] for op in INTEGER_OPS) == sum(
@@ -142,7 +144,7 @@ def test_reference_evaluator_agrees(fmt: str) -> None:
     """What a file says by ONNX's own definition of each operator is what ONNX Runtime makes of it."""
     family = load_family("digits-mbconv", in_channels=1, classes=10, formats=(fmt,))
     network = random_network(
-        family.workload(family.corners()[f"smallest/{fmt}"]), rng=np.random.default_rng(0)
+        family.workload(family.extremes()[f"smallest/{fmt}"]), rng=np.random.default_rng(0)
     )
     model = emit(network)
     x = np.random.default_rng(1).standard_normal((1, *network.workload.in_shape), dtype=np.float32)

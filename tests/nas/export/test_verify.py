@@ -35,7 +35,7 @@ def mixed(family: Family, n: int) -> list[Candidate]:
 def test_uniform_files_predict_exactly_what_the_simulation_predicts(
     family: Family, build: Build, digits: ImageClassification
 ) -> None:
-    for candidate in family.corners().values():
+    for candidate in family.extremes().values():
         network = build(candidate)
         parity = check_parity(emit(network), network, digits.validation, digits)
         assert (parity.agreement, parity.images) == (1.0, len(digits.validation.labels))
@@ -59,7 +59,7 @@ def test_accuracy_through_the_file_is_that_of_the_simulation(
 ) -> None:
     part = digits.validation
     for name in ("largest/fp32", "largest/int8"):
-        network = build(family.corners()[name])
+        network = build(family.extremes()[name])
         model = emit(network)
         accuracy = file_metric(model, part, digits)
         assert accuracy == simulated_metric(network, part, digits)
@@ -71,7 +71,7 @@ def test_accuracy_through_the_file_is_that_of_the_simulation(
 def test_a_file_with_other_weights_is_caught(
     family: Family, build: Build, digits: ImageClassification, corner: str
 ) -> None:
-    network = build(family.corners()[corner])
+    network = build(family.extremes()[corner])
     head = network.parameters["head"]
     tampered = replace(head, weight=np.roll(head.weight, 1, axis=0))
     other = replace(network, parameters={**network.parameters, "head": tampered})
@@ -82,7 +82,7 @@ def test_a_file_with_other_weights_is_caught(
 def test_a_file_of_another_policy_is_caught(
     family: Family, build: Build, digits: ImageClassification
 ) -> None:
-    fp32, int8 = (build(family.corners()[f"smallest/{name}"]) for name in ("fp32", "int8"))
+    fp32, int8 = (build(family.extremes()[f"smallest/{name}"]) for name in ("fp32", "int8"))
     for file, network in ((fp32, int8), (int8, fp32)):
         with pytest.raises(DisagreementError, match="kernels where the policy asks for"):
             check_parity(emit(file), network, digits.validation, digits)
@@ -93,7 +93,7 @@ def test_what_is_quantized_silently_is_caught(
 ) -> None:
     """An fp32 convolution between two integer ones becomes one too where it is fed by a single scale."""
     space = family.space()
-    decisions = space.decode(family.corners()["smallest/int8"])
+    decisions = space.decode(family.extremes()["smallest/int8"])
     network = build(space.encode({**decisions, "s1.b0.expand.format": "fp32"}))
     assert expected_kernels(network.workload)["Conv"] == 1
     check_parity(emit(network), network, digits.validation, digits)

@@ -207,7 +207,7 @@ def write_run(run: Path) -> Path:
             "evaluated": others,
         },
     )
-    reference_s = network_s(family.workload(family.corners()["largest/fp32"]))
+    reference_s = network_s(family.workload(family.extremes()["largest/fp32"]))
     for document in front[:: max(1, len(front) // 4)]:
         write_export(run, document, reference_s)
     stages = {"profile": 412.0, "train": 1630.5, "sample": 210.0, "fit": 8.1, "search": 95.0, "export": 31.0}

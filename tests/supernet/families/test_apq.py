@@ -87,7 +87,7 @@ def test_no_format_of_a_position_is_alive_in_fp32() -> None:
 
 
 def test_corners_are_uniform_and_bound_every_architecture() -> None:
-    corners = FAMILY.corners()
+    corners = FAMILY.extremes()
     formats = (FP32, "int8", "int6", "int4")
     assert list(corners) == [f"{size}/{fmt}" for size in ("smallest", "largest") for fmt in formats]
     for name, candidate in corners.items():
@@ -193,7 +193,7 @@ def counted(net: nn.Module, layers: Sequence[str], size: int) -> Counter[str]:
 
 def test_macs_and_parameters_are_those_of_the_extracted_modules() -> None:
     net = FAMILY.supernet(rng=np.random.default_rng(0))
-    for candidate in [*candidates(3), FAMILY.corners()["smallest/int4"], FAMILY.corners()["largest/fp32"]]:
+    for candidate in [*candidates(3), FAMILY.extremes()["smallest/int4"], FAMILY.extremes()["largest/fp32"]]:
         work = FAMILY.workload(candidate)
         weighted = [name for name, layer in named(work).items() if layer.weighted]
         found = counted(FAMILY.extract(net, candidate).eval(), weighted, FAMILY.resolution(candidate))
@@ -203,7 +203,7 @@ def test_macs_and_parameters_are_those_of_the_extracted_modules() -> None:
 
 def test_the_largest_network_has_the_published_size() -> None:
     """Of ProxylessNAS's stages with 4 blocks each, 7x7 kernels and 6 times the channels."""
-    work = FAMILY.plain_workload(FAMILY.arch(FAMILY.corners()["largest/fp32"]))
+    work = FAMILY.plain_workload(FAMILY.arch(FAMILY.extremes()["largest/fp32"]))
     total = 0
     for s, b in POSITIONS:
         entry, width, stride, size = (
@@ -219,7 +219,7 @@ def test_batch_norms_are_the_published_ones_and_relu6_bounds_what_is_between() -
     net = FAMILY.supernet(rng=np.random.default_rng(0))
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {1e-3}
-    subnet = FAMILY.extract(net, FAMILY.corners()["smallest/fp32"]).eval()
+    subnet = FAMILY.extract(net, FAMILY.extremes()["smallest/fp32"]).eval()
     with torch.no_grad():
         tensors = subnet.tensors(torch.full((1, 3, 224, 224), 1e3))
     for name, tensor in zip(subnet.workload.names, tensors, strict=True):
@@ -232,7 +232,7 @@ def test_batch_norms_are_the_published_ones_and_relu6_bounds_what_is_between() -
 
 def test_another_network_cannot_be_extracted_from() -> None:
     with pytest.raises(TrilobitError, match=r"Linear .* needs a method layer\(name\)"):
-        FAMILY.extract(nn.Linear(1, 1), FAMILY.corners()["smallest/fp32"])
+        FAMILY.extract(nn.Linear(1, 1), FAMILY.extremes()["smallest/fp32"])
 
 
 def test_the_elastic_network_runs_any_architecture() -> None:

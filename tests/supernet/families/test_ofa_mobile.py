@@ -256,7 +256,7 @@ def test_parameters_are_those_that_training_sets(name: str) -> None:
     mobile = load_family(name, in_channels=3, classes=10)
     parameters = mobile.supernet(rng=np.random.default_rng(0)).named_parameters()
     trained = sum(tensor.numel() for name, tensor in parameters if "transforms" not in name)
-    work = mobile.workload(mobile.corners()["largest/fp32"])
+    work = mobile.workload(mobile.extremes()["largest/fp32"])
     assert sum(map(trained_parameters, work.layers)) == trained
 
 
@@ -280,7 +280,7 @@ def test_the_published_table_prices_every_unit_at_its_resolutions(data_file: Dat
 
 def test_units_in_mixed_formats_are_joined_by_conversions() -> None:
     tiny = family(TINY)
-    decisions = tiny.space().decode(tiny.corners()["smallest/fp32"])
+    decisions = tiny.space().decode(tiny.extremes()["smallest/fp32"])
     mixed = tiny.space().encode({**decisions, "s0.b0.format": "int8", "mix.format": "int8"})
     work = tiny.workload(mixed)
     assert work.names == (
@@ -303,7 +303,7 @@ def test_layers_of_an_extracted_network_are_those_of_its_lowered_workload() -> N
     tiny = family(TINY)
     net = tiny.supernet(rng=np.random.default_rng(0))
     for corner in ("smallest/fp32", "largest/fp32"):
-        candidate = tiny.corners()[corner]
+        candidate = tiny.extremes()[corner]
         subnet = tiny.extract(net, candidate)
         lowered = lower(tiny.plain_workload(tiny.arch(candidate)))
         assert subnet.workload == lowered
@@ -316,4 +316,4 @@ def test_layers_of_an_extracted_network_are_those_of_its_lowered_workload() -> N
 def test_another_familys_network_is_refused() -> None:
     tiny = family(TINY)
     with pytest.raises(TrilobitError, match=r"Linear .* needs a method layer\(name\)"):
-        tiny.extract(nn.Linear(1, 1), tiny.corners()["smallest/fp32"])
+        tiny.extract(nn.Linear(1, 1), tiny.extremes()["smallest/fp32"])

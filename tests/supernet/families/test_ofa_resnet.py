@@ -310,7 +310,7 @@ def test_what_is_no_published_configuration(change: dict[str, tuple[float, ...]]
 def test_formats_that_were_not_published() -> None:
     family = ofa_resnet50(in_channels=3, classes=CLASSES, formats=("int4", "fp32"))
     with pytest.raises(TrilobitError, match="in int8 and fp32, not in int4"):
-        to_published(family, family.corners()["largest/int4"])
+        to_published(family, family.extremes()["largest/int4"])
 
 
 # -- the space and its counts --------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def quantized(family: OfaResNetFamily, candidate: Candidate) -> tuple[Tensor, np
 def test_files_compute_what_the_simulation_computes(corner: str, formats: tuple[str, ...]) -> None:
     """Pooling included, on maps of odd sides."""
     family = tiny(formats)
-    candidate = family.corners()[f"{corner}/{formats[0]}"]
+    candidate = family.extremes()[f"{corner}/{formats[0]}"]
     simulated, found, model = quantized(family, candidate)
     np.testing.assert_allclose(found, simulated.numpy(), rtol=0, atol=1e-5 * np.abs(found).max())
     if formats == ("int8",):

@@ -39,7 +39,10 @@ def space(**changes: Any) -> StagedSpace:
 
 def test_cost_terms_hold_the_layers_of_every_workload(family: StagedFamily) -> None:
     found, terms = family.space(), family.terms()
-    genomes = [*(c.genes for c in family.corners().values()), *found.sample(60, rng=np.random.default_rng(0))]
+    genomes = [
+        *(c.genes for c in family.extremes().values()),
+        *found.sample(60, rng=np.random.default_rng(0)),
+    ]
     for genome in genomes:
         candidate = found.candidate(np.asarray(genome, np.int16))
         layers = [layer for term in terms for layer in term.at(candidate.genes)]
@@ -93,7 +96,7 @@ def test_a_block_is_its_chain_of_convolutions(block: str) -> None:
     percents = (200,) if BLOCKS[block].expands else (100,)
     one = space(stages=(Stage(block, (16,), 2, (2,), (3,), percents),), resolutions=(16,))
     work = one.family(in_channels=1, classes=10).workload(
-        one.family(in_channels=1, classes=10).corners()["largest/fp32"]
+        one.family(in_channels=1, classes=10).extremes()["largest/fp32"]
     )
     expected = {
         "inverted": 64 * 8 * 32 + 16 * 9 * 32 + 16 * 32 * 16 + 16 * (16 * 32 + 9 * 32 + 32 * 16),
@@ -113,7 +116,7 @@ def named(work: Workload, end: str) -> list[str]:
 
 def test_an_activation_follows_the_sum_or_where_there_is_none_the_last_convolution() -> None:
     family = space().family(in_channels=1, classes=10)
-    work = family.workload(family.corners()["largest/int8"])
+    work = family.workload(family.extremes()["largest/int8"])
     assert named(work, "s0.b0.restore") == ["relu"]
     assert named(work, "s0.b1.restore") == ["none"]
     assert named(work, "s0.b1.add") == ["relu"]
@@ -122,7 +125,7 @@ def test_an_activation_follows_the_sum_or_where_there_is_none_the_last_convoluti
 def test_blocks_with_a_sum_start_as_its_shortcut() -> None:
     family = space().family(in_channels=1, classes=10)
     net = family.supernet(rng=np.random.default_rng(0)).train()
-    searched, candidate = family.space(), family.corners()["largest/fp32"]
+    searched, candidate = family.space(), family.extremes()["largest/fp32"]
     genes = np.array(candidate.genes, np.int16)
     genes[[searched.columns[name] for name in searched.columns if name.endswith(".depth")]] = 0
     largest, shallow = (family.arch(one) for one in (candidate, searched.candidate(genes)))

@@ -69,7 +69,7 @@ def quantizers(
     digits: Family, supernet: nn.Module, structure: Structure, pixels: Callable[..., Tensor]
 ) -> LearnedQuantizers:
     """First scales, of random images."""
-    corners = digits.corners()
+    corners = digits.extremes()
     chosen = [corners["largest/int8"], corners["smallest/int8"]]
     samples = [(digits.workload(one), pixels(one, 32)) for one in chosen]
     return new_quantizers(structure, layered(supernet), samples)

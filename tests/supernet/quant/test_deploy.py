@@ -25,7 +25,7 @@ Draw = Callable[..., Tensor]
 
 
 def policies(digits: Family, drawn: list[Candidate]) -> list[Candidate]:
-    corners = digits.corners()
+    corners = digits.extremes()
     formats = ("fp32", "int8", "int4", "int2", "int8/int6", "int4/int4")
     return [*(corners[f"smallest/{fmt}"] for fmt in formats), *drawn[:3]]
 
@@ -55,7 +55,7 @@ def test_files_have_the_codes_of_the_simulation(
     digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, pixels: Draw
 ) -> None:
     for fmt in ("int8", "int2", "int4/int4"):
-        candidate = digits.corners()[f"smallest/{fmt}"]
+        candidate = digits.extremes()[f"smallest/{fmt}"]
         x = pixels(candidate, 64)
         network = deploy(layered(supernet), quantizers, digits.workload(candidate), [x])
         (found,) = open_exactly(emit(network, batch=len(x))).run(None, {"image": x.numpy()})
@@ -84,7 +84,7 @@ def test_an_extracted_subnet_deploys_as_the_supernet_does(
 def test_negative_factors_of_batch_norm_flip_signs_and_not_codes(
     digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, pixels: Draw
 ) -> None:
-    candidate = digits.corners()["smallest/int4"]
+    candidate = digits.extremes()["smallest/int4"]
     batches = [pixels(candidate, 32)]
     network = deploy(layered(supernet), quantizers, digits.workload(candidate), batches)
     stem = network.parameters["stem"]
@@ -103,7 +103,7 @@ def test_channels_that_batch_norm_silences_keep_their_bias(
 ) -> None:
     """Without a larger scale 32 bits would not hold it: residual blocks begin like that."""
     net = digits.supernet(rng=np.random.default_rng(0))
-    candidate = digits.corners()["smallest/int8"]
+    candidate = digits.extremes()["smallest/int8"]
     for name in ("stem", "head"):
         net.get_parameter(f"{name}.norm.weight").fill_(factor)
         net.get_parameter(f"{name}.norm.bias").fill_(1.7)
@@ -126,7 +126,7 @@ def test_networks_are_built_with_learned_scales_where_there_are_any(
     digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, few_digits: ImageClassification
 ) -> None:
     calibration = calibration_examples(few_digits, seed=0)
-    candidate = digits.corners()["smallest/int4"]
+    candidate = digits.extremes()["smallest/int4"]
     built = build_network(digits, supernet, candidate, few_digits, calibration, quantizers)
     assert built.workload == digits.workload(candidate)
     assert built.tensors["head"] == quantizers.params("head", "int8")

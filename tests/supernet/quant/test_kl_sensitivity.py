@@ -26,7 +26,7 @@ from supernet.tasks.image_classification import ImageClassification
 FAMILY = MBConvFamily(
     "tiny", (8,), 8, (Stage(8, 1, (1, 2), (8, 16), (3,)),), 16, 1, 10, ("fp32", "int8", "int4")
 )
-SPACE, LARGEST = FAMILY.space(), FAMILY.corners()["largest/fp32"]
+SPACE, LARGEST = FAMILY.space(), FAMILY.extremes()["largest/fp32"]
 
 
 def supernet() -> nn.Module:
@@ -95,7 +95,7 @@ def test_a_choice_that_another_switches_on_is_measured_with_the_other_on(
     space = SearchSpace("switched", (Choice("switch", ("fp32", "quantized"), "precision"), layer))
     corners = {(0, 0): "largest/fp32", (1, 0): "largest/int8", (1, 1): "largest/int4"}
     networks: dict[tuple[int, ...], QuantizedGraph] = {
-        genes: build(FAMILY.corners()[name]) for genes, name in corners.items()
+        genes: build(FAMILY.extremes()[name]) for genes, name in corners.items()
     }
     plain = space.candidate(np.zeros(2, np.int16))
     found = dict(

@@ -116,7 +116,7 @@ def test_a_range_of_least_error_beats_the_whole_range() -> None:
 def test_observed_tensors_are_those_of_the_extracted_network(
     digits: Family, supernet: nn.Module, pixels: Callable[..., Tensor]
 ) -> None:
-    candidate = digits.corners()["largest/int8"]
+    candidate = digits.extremes()["largest/int8"]
     x = pixels(candidate, 16)
     subnet = digits.extract(supernet, candidate).train()
     expected = dict(zip(subnet.workload.names, subnet.tensors(x), strict=True))

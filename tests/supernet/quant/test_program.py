@@ -73,12 +73,12 @@ def test_policies_leave_nothing_behind(
     pixels: Draw,
 ) -> None:
     """Switching needs no copy of the network, and no trace of one policy is in the next."""
-    corner = digits.corners()["largest/fp32"]
+    corner = digits.extremes()["largest/fp32"]
     x = pixels(corner, 4)
     before = {n: (t.data_ptr(), t.clone()) for n, t in supernet.state_dict().items()}
     outputs = {}
     for fmt in ("fp32", "int8", "int4", "int2", "int8", "fp32"):
-        y = forward(layered(supernet), quantizers, digits.workload(digits.corners()[f"largest/{fmt}"]), x)
+        y = forward(layered(supernet), quantizers, digits.workload(digits.extremes()[f"largest/{fmt}"]), x)
         assert torch.equal(outputs.setdefault(fmt, y), y)
     assert len({tuple(y.flatten().tolist()) for y in outputs.values()}) == len(outputs)
     for name, tensor in supernet.state_dict().items():
@@ -91,7 +91,7 @@ def test_policies_leave_nothing_behind(
 def test_fewer_bits_are_further_from_fp32(
     digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, pixels: Draw
 ) -> None:
-    corners = digits.corners()
+    corners = digits.extremes()
     x = pixels(corners["smallest/fp32"], 64)
     logits = {
         fmt: forward(layered(supernet), quantizers, digits.workload(corners[f"smallest/{fmt}"]), x)
@@ -126,7 +126,7 @@ def test_every_tensor_and_weight_is_on_its_grid(
 def test_gradients_reach_weights_and_the_scales_of_the_policy_only(
     digits: Family, supernet: nn.Module, quantizers: LearnedQuantizers, pixels: Draw
 ) -> None:
-    candidate = digits.corners()["largest/int4/int4"]
+    candidate = digits.extremes()["largest/int4/int4"]
     supernet.zero_grad()
     quantizers.zero_grad()
     forward(

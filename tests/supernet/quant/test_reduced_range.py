@@ -57,7 +57,7 @@ def test_a_network_has_the_codes_of_its_device(
     scales = first_quantizers(wide, net, few_digits, images=32, seed=0, sums=sums) if learned else None
     largest = {}
     for fmt in ("int8", "int8-exact"):
-        candidate = wide.corners()[f"smallest/{fmt}"]
+        candidate = wide.extremes()[f"smallest/{fmt}"]
         network = build_network(wide, net, candidate, few_digits, calibration, scales, sums=sums)
         largest |= largest_codes(network)
         images = torch.randn(4, *network.workload.in_shape)
@@ -75,7 +75,7 @@ def test_what_is_trained_is_what_is_deployed(
 ) -> None:
     net = wide.supernet(rng=np.random.default_rng(0)).eval()
     scales = first_quantizers(wide, net, few_digits, images=32, seed=0, sums=sums)
-    work = wide.workload(wide.corners()["smallest/int8"])
+    work = wide.workload(wide.extremes()["smallest/int8"])
     images = torch.randn(32, *work.in_shape, generator=torch.Generator().manual_seed(0))
     batches: Sequence[Tensor] = [images]
     expected = simulate(deploy(layered(net), scales, work, batches), images)
