@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,7 @@ def test_an_unfinished_training_is_not_shipped(run: Run, tmp_path: Path) -> None
 def test_the_command_ships(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("nas.export.publish.FORMATS", ("fp32",))
+    monkeypatch.setattr(import_module("nas.export.publish"), "FORMATS", ("fp32",))
     monkeypatch.setattr(publish, "__kwdefaults__", {"random": 0})
     assert main(["train", "-o", str(run.folder), "--ship", str(tmp_path / "mine.pt")]) == 0
     assert "model card: " in capsys.readouterr().out

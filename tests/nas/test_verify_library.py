@@ -6,6 +6,7 @@ import _ctypes
 import json
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +67,7 @@ def ship(network: QuantizedGraph, data: ImageClassification, target: str, databa
     )
     run: Any = SimpleNamespace(config=config, images=data, task=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas.export.library.to_tvm.run_locally", None)
+        patch.setattr(import_module("nas.export.library.to_tvm"), "run_locally", None)
         library = export_library(run, network, emit(network), image_of(network, data))
     assert library is not None
     return library

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _untuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nas.export.library.to_tvm.run_locally", None)
+    monkeypatch.setattr(import_module("nas.export.library.to_tvm"), "run_locally", None)
 
 
 def write(library: Library, folder: Path) -> Path:

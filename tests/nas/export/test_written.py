@@ -1,5 +1,6 @@
 """`nas export` replaces and removes what it wrote, and nothing else."""
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_power_cut_between_two_files_loses_no_ownership(
     replace_written(tmp_path, FIRST)
     second = {"a/model.onnx": b"new", "d/model.onnx": b"5"}
     with monkeypatch.context() as patch:
-        patch.setattr("nas.export.written.write_atomic", None)
+        patch.setattr(import_module("nas.export.written"), "write_atomic", None)
         with pytest.raises(TypeError):
             replace_written(tmp_path, second)
     assert replace_written(tmp_path, second) == []
