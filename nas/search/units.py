@@ -62,6 +62,7 @@ def unit_of(name: str) -> Unit:
 def show(shown: Objective, value: float) -> str:
     """Return a value of an objective as people write it.
 
+    >>> from nas.search.objectives import objective
     >>> show(objective("latency"), 0.00031)
     '310 us'
     """
