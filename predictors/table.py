@@ -42,7 +42,7 @@ class Positions:
     offsets: NDArray[np.float32]
 
     def chunks(self, genomes: Genomes) -> Iterator[tuple[slice, NDArray[np.intp]]]:
-        """(n, g) canonical genomes -> some rows, and positions (t, rows) of theirs; until all had a turn."""
+        """Yield rows of canonical genomes (n, g) and their positions (t, rows), until all had a turn."""
         for start in range(0, len(genomes), CHUNK):
             rows = slice(start, start + CHUNK)
             positions = self.strides.T @ genomes[rows].astype(np.float32).T
@@ -63,7 +63,7 @@ class CostTable:
     values: NDArray[np.float64]
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
-        """(n, g) canonical genomes -> (n, k) summed costs."""
+        """Return the summed costs (n, k) of canonical genomes (n, g)."""
         out = np.empty((len(genomes), self.values.shape[1]))
         for rows, index in self.positions.chunks(genomes):
             for kind in range(out.shape[1]):
@@ -92,7 +92,7 @@ class PeakTable:
     values: NDArray[np.float64]
 
     def __call__(self, genomes: Genomes) -> NDArray[np.float64]:
-        """(n, g) canonical genomes -> (n,) largest costs."""
+        """Return the largest costs (n,) of canonical genomes (n, g)."""
         out = np.zeros(len(genomes))
         for rows, index in self.positions.chunks(genomes):
             self.values.take(index).max(axis=0, initial=0.0, out=out[rows])
@@ -119,8 +119,8 @@ def compile_table(
 
 
 def gene_table(space: SearchSpace, options: Mapping[str, Sequence[float]]) -> CostTable:
-    """One kind of cost that single choices decide, by name: a cost for each of their options, 0 where the
-    choice is dead.
+    """Tabulate one kind of cost that single choices decide, by name: a cost for each of their options, 0
+    where the choice is dead.
     """
     terms = [_Gene(tuple(sorted({space.columns[name], *_ancestors(space, name)}))) for name in options]
     values = [np.zeros(0)]
@@ -133,7 +133,7 @@ def gene_table(space: SearchSpace, options: Mapping[str, Sequence[float]]) -> Co
 
 
 def beside(first: CostTable, second: CostTable) -> CostTable:
-    """The kinds of cost of one table, then those of the other, of the same space.
+    """Join the kinds of cost of two tables of the same space.
 
     Raises:
         ValueError: together they have too many entries.
@@ -151,8 +151,8 @@ def beside(first: CostTable, second: CostTable) -> CostTable:
 
 
 def option_costs(table: CostTable, space: SearchSpace, name: str) -> NDArray[np.float64]:
-    """(options, k) what each option of a choice adds to what the first costs, in the network of first options
-    as far as the choice is alive there.
+    """Return (options, k) what each option of a choice adds to what the first costs, in the network of first
+    options as far as the choice is alive there.
     """
     column = space.columns[name]
     genomes = np.repeat(_alive(space, name)[None], space.cardinalities[column], axis=0)
@@ -219,7 +219,7 @@ def _positions(space: SearchSpace, terms: Sequence[Term]) -> Positions:
 
 
 def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[Layer, ...]:
-    """Every layer that some network of the space has, once, sorted by key: what a profile must hold."""
+    """Return every layer of any network of the space, once, sorted by key: what a profile must hold."""
     tables = [layers for term in terms for layers in term.layers]
     distinct = {layer for layers in tables for value in layers.values for layer in value}
     return tuple(sorted(distinct, key=Layer.key))

@@ -57,7 +57,7 @@ class ElasticNet(nn.Module):
         return self.get_submodule(self._paths[name])
 
     def forward(self, x: Tensor, arch: Runnable | Workload) -> Tensor:
-        """(n, c, h, w) -> logits (n, classes) of the subnet `arch`, or of a workload in fp32.
+        """Run images (n, c, h, w): logits (n, classes) of the subnet `arch`, or of a workload in fp32.
 
         In training mode batch statistics normalise, and the running ones are left alone: they would mix all
         subnets' statistics; evaluation recalibrates them on the extracted subnet (Yu & Huang 2019,

@@ -130,5 +130,5 @@ class ApqFamily(Family):
 
 
 def apq_proxyless(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS) -> ApqFamily:
-    """The published space: 21 positions in six stages at 224 px, 4, 6 or 8 bits."""
+    """Return the published space: 21 positions in six stages at 224 px, 4, 6 or 8 bits."""
     return ApqFamily("apq-proxyless", in_channels, classes, formats)

@@ -250,7 +250,8 @@ def resolutions(family: Family) -> tuple[int, ...]:
 def load_family(
     name: str, *, in_channels: int, classes: int, formats: tuple[str, ...] | None = None
 ) -> Family:
-    """The family registered as `name`, for images of `in_channels` and `classes` classes; a name that ends in
+    """Return the family registered as `name`, for images of `in_channels` and `classes` classes; a name
+    that ends in
     `.json` is that of a file which holds a space.
 
     Args:

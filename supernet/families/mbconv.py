@@ -110,7 +110,7 @@ def append_stages(
 def digits_mbconv(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> MBConvFamily:
-    """The embedded default: small enough that scanned digits show a trade-off, yet more than 10^12
+    """Return the embedded default: small enough that scanned digits show a trade-off, yet more than 10^12
     networks.
     """
     return MBConvFamily(
@@ -132,7 +132,8 @@ def digits_mbconv(
 def cifar_mbconv(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> MBConvFamily:
-    """The CNN family at CIFAR size: 3 to 22 MMACs. Halving the map in the first block rather than in the stem
+    """Return the CNN family at CIFAR size: 3 to 22 MMACs. Halving the map in the first block rather than in
+    the stem
     keeps the one convolution that sees single pixels.
     """
     return MBConvFamily(

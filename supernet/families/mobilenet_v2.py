@@ -22,7 +22,7 @@ def mobilenet_v2(
     classes: int,
     formats: tuple[str, ...] = DEFAULT_FORMATS,
 ) -> MBConvFamily:
-    """The network whose channels are `width` times the published ones, in multiples of 8.
+    """Return the network whose channels are `width` times the published ones, in multiples of 8.
 
     It differs in two ways: a ReLU is not cut off at 6, and the first block has a pointwise convolution before
     its depthwise one as all others do.
@@ -50,7 +50,7 @@ def mobilenet_v2(
 
 
 def scaled(channels: int, width: float) -> int:
-    """The nearest multiple of 8, at least 8, and never less than nine tenths.
+    """Return the nearest multiple of 8, at least 8, and never less than nine tenths.
 
     >>> scaled(24, 0.5), scaled(32, 0.35)
     (16, 16)

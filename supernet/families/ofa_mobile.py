@@ -188,21 +188,22 @@ def _mobilenet_v3(
 
 
 def ofa_mbv3(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS) -> MobileFamily:
-    """`ofa_mbv3_d234_e346_k357_w1.0`."""
+    """Return `ofa_mbv3_d234_e346_k357_w1.0`."""
     return _mobilenet_v3("ofa-mbv3", 1.0, in_channels, classes, formats)
 
 
 def ofa_mbv3_wide(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> MobileFamily:
-    """`ofa_mbv3_d234_e346_k357_w1.2`."""
+    """Return `ofa_mbv3_d234_e346_k357_w1.2`."""
     return _mobilenet_v3("ofa-mbv3-w1.2", 1.2, in_channels, classes, formats)
 
 
 def ofa_proxyless(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> MobileFamily:
-    """`ofa_proxyless_d234_e346_k357_w1.3`: ProxylessNAS's stages (Cai et al. 2019, arXiv:1812.00332), the
+    """Return `ofa_proxyless_d234_e346_k357_w1.3`: ProxylessNAS's stages (Cai et al. 2019,
+    arXiv:1812.00332), the
     last always one block deep.
     """
     stem, first, *widths, head = (divisible(base * 1.3) for base in (32, 16, 24, 40, 80, 96, 192, 320, 1280))

@@ -37,7 +37,7 @@ _MATRIX = re.compile(r"\dto(\d)_matrix")
 
 
 def mobilenet_v3(name: str) -> str | None:
-    """Our name of a tensor of `OFAMobileNetV3`; None for what it does not have.
+    """Return our name of a tensor of `OFAMobileNetV3`; None for what it does not have.
 
     >>> mobilenet_v3("blocks.5.conv.depth_conv.conv.7to5_matrix")
     'stages.1.0.depthwise.transforms.5'
@@ -46,7 +46,7 @@ def mobilenet_v3(name: str) -> str | None:
 
 
 def proxyless(name: str) -> str | None:
-    """Our name of a tensor of `OFAProxylessNASNets`; None for what it does not have."""
+    """Return our name of a tensor of `OFAProxylessNASNets`; None for what it does not have."""
     return _block(name) or _renamed(name, _PROXYLESS)
 
 

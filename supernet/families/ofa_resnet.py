@@ -155,7 +155,8 @@ def append_block(net: GraphBuilder, choose: Choose, entry: int, s: int, b: int, 
 def ofa_resnet50(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> OfaResNetFamily:
-    """The published space, where networks that are one and the same are one: the first two multipliers of the
+    """Return the published space, where networks that are one and the same are one: the first two
+    multipliers of the
     stem's inner channels give the same number.
     """
     return OfaResNetFamily(

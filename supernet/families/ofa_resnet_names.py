@@ -19,7 +19,7 @@ _CLASSIFIER = re.compile(r"classifier\.linear\.(weight|bias)")
 
 
 def resnet50(name: str) -> str | None:
-    """Our name of a tensor of `OFAResNets`; None for what it does not have.
+    """Return our name of a tensor of `OFAResNets`; None for what it does not have.
 
     >>> resnet50("input_stem.1.conv.bn.bias"), resnet50("blocks.4.downsample.conv.weight")
     ('stem.1.norm.bias', 'stages.1.0.shortcut.weight')

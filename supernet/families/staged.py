@@ -212,7 +212,7 @@ class StagedFamily(Family):
 def digits_staged(
     *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> StagedFamily:
-    """One stage of every block type, at the size of the embedded digits."""
+    """Return a family with one stage of every block type, at the size of the embedded digits."""
     return StagedFamily(
         name="digits-staged",
         resolutions=(14, 28),

@@ -58,7 +58,7 @@ class StagedSpace:
     def family(
         self, *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
     ) -> StagedFamily:
-        """The space for data of so many channels and classes."""
+        """Return the space for data of so many channels and classes."""
         sizes = {name: value for name, value in vars(self).items() if name != "title"}
         return StagedFamily(
             name=self.name, in_channels=in_channels, classes=classes, formats=formats, **sizes
@@ -103,7 +103,7 @@ def load_space(path: Path) -> StagedSpace:
 def space_in_file(
     path: str, *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
 ) -> StagedFamily:
-    """The family in a file of schema `space/1`, for data of so many channels and classes.
+    """Return the family in a file of schema `space/1`, for data of so many channels and classes.
 
     Raises:
         TrilobitError: as `load_space`.

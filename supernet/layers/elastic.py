@@ -57,7 +57,7 @@ class ConvNorm(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, out_channels, ceil(h / stride), ceil(w / stride))."""
+        """Map (n, c, h, w) to (n, out_channels, ceil(h / stride), ceil(w / stride))."""
         return ACTIVATE[self.activation](self.norm(self.conv(x)))
 
     def folded(self) -> tuple[Tensor, Tensor]:

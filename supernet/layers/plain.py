@@ -25,7 +25,7 @@ class ElasticConv(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
-        """(n, c, h, w) -> (n, out_channels, h, w)."""
+        """Map (n, c, h, w) to (n, out_channels, h, w)."""
         bias = None if self.bias is None else self.bias[:out_channels]
         return ACTIVATE[self.activation](F.conv2d(x, self.weight[:out_channels, : x.shape[1]], bias))
 
@@ -41,10 +41,10 @@ class PlainConv(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, out_channels, h, w)."""
+        """Map (n, c, h, w) to (n, out_channels, h, w)."""
         return ACTIVATE[self.activation](self.conv(x))
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias, zeros where it has none."""
+        """Return weight and bias, zeros where it has none."""
         weight = self.conv.weight
         return weight, weight.new_zeros(len(weight)) if self.conv.bias is None else self.conv.bias

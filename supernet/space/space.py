@@ -79,7 +79,7 @@ class Skeletons:
     kept: Genomes
 
     def rows(self, genomes: Genomes) -> Genomes:
-        """(n,) row of the table that each genome has."""
+        """Return the row (n,) of the table that each genome has."""
         row = genomes[:, self.columns[0]] * np.int16(self.strides[0])
         for column, stride in zip(self.columns[1:], self.strides[1:], strict=True):
             row += genomes[:, column] * np.int16(stride)
@@ -184,7 +184,7 @@ class SearchSpace:
     # -- the algebra -------------------------------------------------------------------------------
 
     def active(self, genomes: Genomes) -> NDArray[np.bool_]:
-        """(n, g) True where the gene is alive."""
+        """Return (n, g) True where the gene is active."""
         mask: NDArray[np.bool_] | None = None
         for skeletons in self._skeletons:
             alive = skeletons.alive.take(skeletons.rows(genomes), axis=0)
@@ -192,21 +192,21 @@ class SearchSpace:
         return np.ones(genomes.shape, bool) if mask is None else mask
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """The same networks with dead genes set to 0. Idempotent."""
+        """Return the same networks with inactive genes set to 0. Idempotent."""
         rows = np.array(genomes, np.int16)
         for skeletons in self._skeletons:
             rows &= skeletons.kept.take(skeletons.rows(genomes), axis=0)
         return rows
 
     def skeleton(self, genomes: Genomes) -> NDArray[np.int64]:
-        """(n,) a number for the genes that decide the life of others: equal where all of those are."""
+        """Return (n,) a number for the genes that others depend on: equal where all of those are."""
         skeleton = np.zeros(len(genomes), np.int64)
         for skeletons in self._skeletons:
             skeleton = skeleton * len(skeletons.alive) + skeletons.rows(genomes)
         return skeleton
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Genomes:
-        """(n, g) canonical genomes, every living gene uniform over its options."""
+        """Draw (n, g) canonical genomes, every active gene uniform over its options."""
         return self.canonical(
             rng.integers(0, self.cardinalities, size=(n, len(self.choices)), dtype=np.int16)
         )
@@ -228,12 +228,12 @@ class SearchSpace:
         return self.canonical(np.where(mask, (genomes + step) % self.cardinalities, genomes).astype(np.int16))
 
     def crossover(self, mothers: Genomes, fathers: Genomes, *, rng: np.random.Generator) -> Genomes:
-        """Uniform crossover: every gene from one of the two parents of its row."""
+        """Cross uniformly: take every gene from one of the two parents of its row."""
         return self.canonical(np.where(rng.random(mothers.shape) < 0.5, mothers, fathers))
 
     def one_hot(self, genomes: Genomes, kinds: Sequence[Kind] | None = None) -> NDArray[np.float32]:
-        """(n, d) one-hot encoding, all-zero where the gene is dead; `kinds` restricts it to choices of these
-        kinds.
+        """Return the one-hot encoding (n, d), all-zero where the gene is inactive; `kinds` restricts it to
+        choices of these kinds.
 
         With every kind, d is the sum of the cardinalities, and equal networks have equal rows.
         """
@@ -285,7 +285,7 @@ class SearchSpace:
     # -- edges: one row becomes something to read --------------------------------------------------
 
     def candidate(self, genome: Genomes) -> Candidate:
-        """The noun for one row `(g,)`, canonical.
+        """Return the noun for one row `(g,)`, canonical.
 
         Raises:
             TrilobitError: a gene is outside its options, or there are more or fewer genes than choices.
@@ -297,7 +297,7 @@ class SearchSpace:
         return Candidate(genes, candidate_id(self.fingerprint, genes))
 
     def decode(self, candidate: Candidate) -> dict[str, Option]:
-        """The living choices of a candidate by name, in order."""
+        """Return the active choices of a candidate by name, in order."""
         living = self.active(np.array([candidate.genes], np.int16))[0]
         return {
             choice.name: choice.options[gene]
@@ -306,7 +306,7 @@ class SearchSpace:
         }
 
     def encode(self, decisions: Mapping[str, Option]) -> Candidate:
-        """The inverse of `decode`; choices that are not named must be dead.
+        """Return the candidate of decisions: the inverse of `decode`. Choices without one must be inactive.
 
         Raises:
             TrilobitError: an unknown choice or option, or a living choice that is not decided.
@@ -332,7 +332,7 @@ class SearchSpace:
 
 
 def _skeletons(tables: Sequence[tuple[int, NDArray[np.bool_]]]) -> Skeletons:
-    """All combinations of the options of choices, given as (column, (options, g) what they keep alive)."""
+    """Combine the options of choices, given as (column, (options, g) what they keep alive)."""
     alive = np.ones((1, tables[0][1].shape[1]), bool)
     for _, table in tables:
         alive = (alive[:, None] & table).reshape(-1, alive.shape[1])
@@ -354,14 +354,14 @@ def in_fp32(space: SearchSpace, genomes: Genomes) -> Genomes:
 
 
 def unique_rows(genomes: Genomes) -> NDArray[np.int64]:
-    """Indices of the first occurrence of every distinct row, in order of appearance."""
+    """Return the indices of the first occurrence of every distinct row, in order of appearance."""
     _, first = np.unique(row_keys(genomes), return_index=True)
     return np.sort(first).astype(np.int64)
 
 
 def row_keys(genomes: Genomes) -> NDArray[np.void]:
-    """(n,) opaque keys, equal exactly where rows are equal: for `np.unique`, `np.isin` and Python sets via
-    `.tolist()`.
+    """Return opaque keys (n,), equal exactly where rows are equal: for `np.unique`, `np.isin` and Python sets
+    via `.tolist()`.
     """
     rows = np.ascontiguousarray(genomes)
     return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()

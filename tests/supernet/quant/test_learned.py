@@ -19,7 +19,7 @@ from supernet.qat.learned import (
     Structure,
     TensorKind,
     find_structure,
-    integer_corners,
+    integer_extremes,
     least_error,
     observed_tensors,
     tensor_kinds,
@@ -33,7 +33,7 @@ def test_every_policy_finds_its_scales(name: str) -> None:
     formats = None if name == "apq-proxyless" else ("fp32", "int8", "int4/int6")
     family = load_family(name, in_channels=3, classes=10, formats=formats)
     structure, space = find_structure(family), family.space()
-    corners = [lower(family.workload(candidate)) for candidate in integer_corners(family)]
+    corners = [lower(family.workload(candidate)) for candidate in integer_extremes(family)]
     assert {key for work in corners for key in tensor_keys(work)} - {None} == set(structure.tensors)
     for row in space.sample(40, rng=np.random.default_rng(7)):
         work = lower(family.workload(space.candidate(row)))
