@@ -97,14 +97,14 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_front(
 def test_interrupting_says_how_to_go_on(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C at the first checkpoint; `test_stop` sends it to processes."""
+    """Told to end at the first checkpoint; `test_stop` tells processes."""
     save, checkpoint = loop.save_checkpoint, tmp_path / "supernet" / "last.pt"
 
     def save_and_interrupt(*arguments: Any) -> None:
         first = not checkpoint.exists()
         save(*arguments)
         if first:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)  # as Ctrl-C, which a job in the background ignores
 
     monkeypatch.setattr(loop, "save_checkpoint", save_and_interrupt)
     assert main(["train", str(config), "-o", str(tmp_path)]) == 130
