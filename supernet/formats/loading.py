@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import cache
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.formats import FP32
+from hw_profiles.graph.formats import ELEMENTS, FP32
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
 from supernet.formats.number_format import ActivationFormat, NumberFormat
 from supernet.formats.weight_format import WeightFormat
 from supernet.registry import FORMATS
+
+COMPUTED = ("static", "none")  # the scaling of activations that simulation and files have
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,19 @@ def load_activation_format(name: str) -> ActivationFormat:
     """Return what `name` means for tensors.
 
     Raises:
-        TrilobitError: no such format, or one that only weights can have.
+        TrilobitError: no such format, one that only weights can have, or one whose scales each inference
+            would find: neither simulation nor files do that.
     """
     activation = load_format(name).activation
     if activation is None:
         raise TrilobitError(f"{name} is a number format of weights only; no tensor has it")
+    if activation.scaling not in COMPUTED:
+        of_tensors = ", ".join(known for known, elements in ELEMENTS.items() if elements.tensor is not None)
+        raise TrilobitError(
+            f"tensors in {name} have {activation.scaling} scales, but nothing computes or writes these; "
+            f"allowed: {' or '.join(COMPUTED)}. Choose WEIGHTS/ACTIVATIONS with other activations, one of "
+            f"{of_tensors}"
+        )
     return activation
 
 
@@ -73,11 +83,11 @@ def parse_precision(choice: str) -> Precision:
     (Precision(weight='int4', activation='int8'), Precision(weight='int4', activation='int6'))
 
     Raises:
-        TrilobitError: no such format, or activations in one for weights only.
+        TrilobitError: no such format, or activations in one that `load_activation_format` refuses.
     """
     weight, given, activation = choice.partition("/")
     usual = load_format(weight).on
     if not given:
-        return Precision(weight, usual)
+        activation = usual
     load_activation_format(activation)
     return Precision(weight, activation)

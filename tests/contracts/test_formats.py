@@ -300,6 +300,22 @@ def test_activations_in_no_format_of_tensors_are_refused(choice: str, message: s
         parse_precision(choice)
 
 
+def test_tensors_whose_scales_each_inference_would_find_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are chosen, and where a network would have them: neither as values without codes."""
+    plugin = {**ENTRY_POINTS, "dyn8": "tests.contracts.plugin_formats:DYNAMIC"}
+    monkeypatch.setattr(registry, "plugins", {"trilobit.formats": plugin}.get)
+    refusal = (
+        "tensors in dyn8 have dynamic scales.*allowed: static or none. Choose .* one of fp32, fp16, int8"
+    )
+    for choice in ("dyn8", "int4/dyn8"):
+        with pytest.raises(TrilobitError, match=refusal):
+            parse_precision(choice)
+    assert parse_precision("dyn8/int8") == Precision("dyn8", "int8")
+    layer = LayerSpec("quantize", (4, 1, 1), 4, activation_format="dyn8")
+    with pytest.raises(TrilobitError, match=refusal):
+        QuantizedGraph(Workload(("q",), (layer,), ((INPUT,),)), {}, {})
+
+
 def test_one_precision_under_two_names_is_refused() -> None:
     with pytest.raises(TrilobitError, match="each once; got 'int4, int4/int8'"):
         load_family("digits-mbconv", in_channels=1, classes=10, formats=("int4", "int4/int8"))

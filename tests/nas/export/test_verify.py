@@ -21,9 +21,9 @@ from supernet.tasks.image_classification import ImageClassification
 Build = Callable[[Candidate], QuantizedGraph]
 
 
-def with_one_scale(graph: Any, name: str, value: str, params: Any, *_: int) -> str:
+def with_one_scale(graph: Any, name: str, value: str, params: Any, *_: Any, **__: Any) -> str:
     """The usual form of a conversion to fp32."""
-    return str(graph._node("DequantizeLinear", name, [value, *graph.stored(name, params)]))
+    return str(graph.node("DequantizeLinear", name, [value, *graph.stored(name, params)]))
 
 
 def mixed(family: Family, n: int) -> list[Candidate]:
@@ -73,7 +73,8 @@ def test_a_file_with_other_weights_is_caught(
 ) -> None:
     network = build(family.extremes()[corner])
     head = network.parameters["head"]
-    tampered = replace(head, weight=np.roll(head.weight, 1, axis=0))
+    rolled = replace(head.weight, codes=np.roll(head.weight.codes, 1, axis=0))
+    tampered = replace(head, weight=rolled)
     other = replace(network, parameters={**network.parameters, "head": tampered})
     with pytest.raises(DisagreementError, match="file and simulation agree on"):
         check_parity(emit(other), network, digits.validation, digits)
