@@ -14,7 +14,7 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.measurement import MeasurePlan, WaitBudget
+from hw_profiles.measure.measurement import Measurement, MeasurePlan, WaitBudget
 from hw_profiles.profiles.batches import Batch, plan_batches
 from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration
 from hw_profiles.profiles.profile import DeviceProfile
@@ -56,10 +56,26 @@ def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
         profile = run.device.profile
         save_profile(profile, run.profile_path)
     else:
+        check_any_runs(run, layers)
         profile = _measure(run, layers, reporter)
     _print_coverage(run, profile, layers, reporter)
     print_trust(profile, reporter)
     return profile
+
+
+def check_any_runs(run: Run, layers: tuple[Layer, ...]) -> None:
+    """Raise unless the device has kernels for some network of the space; nothing is measured.
+
+    Raises:
+        TrilobitError: it has none.
+    """
+    device = run.device
+    refusals = {
+        layer: Measurement(error=device.why_not(layer)) for layer in layers if not device.supports(layer)
+    }
+    if refusals:
+        rows = {layer: refusals.get(layer, Measurement((1.0,))) for layer in layers}
+        _share_that_runs(run, DeviceProfile(device.describe(), run.plan, rows), next(iter(refusals)))
 
 
 def run_validation(run: Run, n: int, reporter: Reporter) -> DeviceProfile:
@@ -250,19 +266,29 @@ def _print_coverage(run: Run, profile: DeviceProfile, layers: tuple[Layer, ...],
         reporter.say(_reduced(profile.device))
     if not rejected:
         return
+    share, example = _share_that_runs(run, profile, rejected[0]), rejected[0]
+    why = f"for example {example.key()!r}: {profile.table[example].error}"
+    reporter.say(f"the space is narrowed: {share:.1%} of random networks can run; {why}")
+
+
+def _share_that_runs(run: Run, profile: DeviceProfile, example: Layer) -> float:
+    """Return which share of random networks the device can run.
+
+    Args:
+        example: a layer that it cannot.
+
+    Raises:
+        TrilobitError: it can run none of them.
+    """
     space, rng = run.family.space(), open_stream(run.config.seed, Stream.EXCLUDED)
     latency_s = compile_costs(run.family, profile).predict(space.sample(TRIED, rng=rng))["latency"]
-    example = rejected[0]
-    why = f"for example {example.key()!r}: {profile.table[example].error}"
     if not np.isfinite(latency_s).any():
         raise TrilobitError(
             f"{profile.device.name} can run none of {TRIED:,} random networks of {run.config.space.name}, "
-            f"{why}; "
+            f"for example {example.key()!r}: {profile.table[example].error}; "
             "choose a space or number formats that it covers (--space, --formats)"
         )
-    reporter.say(
-        f"the space is narrowed: {np.isfinite(latency_s).mean():.1%} of random networks can run; {why}"
-    )
+    return float(np.isfinite(latency_s).mean())
 
 
 def _reduced(device: DeviceInfo) -> str:

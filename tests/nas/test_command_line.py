@@ -205,7 +205,7 @@ def test_a_module_of_our_own_that_is_missing_is_a_bug(monkeypatch: pytest.Monkey
         raise ModuleNotFoundError("No module named 'nas.nowhere'", name="nas.nowhere")
 
     monkeypatch.setattr("hw_profiles.registry.names", broken)
-    monkeypatch.setattr("nas.cli.commands.names", broken)
+    monkeypatch.setattr("nas.cli.formats.names", broken)
     with pytest.raises(ModuleNotFoundError):
         main(["formats"])
 

@@ -31,14 +31,14 @@ def work(family: Family) -> Workload:
 
 
 def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload) -> None:
-    backend = Restless()
-    run = SimpleNamespace(backend=backend, plan=MeasurePlan(waiting_s=40.0))
+    device = Restless()
+    run = SimpleNamespace(device=device, plan=MeasurePlan(waiting_s=40.0))
     evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     for _ in range(12):
         evaluator.latencies([Job(work, bytes)])
-    assert backend.given_s[0] == WAITING_SHARE * 40.0
-    assert sum(backend.given_s) < 40.0
-    assert all(np.diff(backend.given_s) < 0)
+    assert device.given_s[0] == WAITING_SHARE * 40.0
+    assert sum(device.given_s) < 40.0
+    assert all(np.diff(device.given_s) < 0)
 
 
 @pytest.mark.parametrize(("attributes", "load"), [({"load": 12.3}, 12.3), ({"load": None}, None), ({}, None)])
