@@ -31,7 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from nas.emit.to_onnx import emit, random_network
 from nas.export.library.to_tvm import build_library, unit_numbers
 from supernet.families.family import load_family
-from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 
 FORMATS = ("fp32", "int8", "int4")
 FASTER = {"ONNX Runtime int8": 1.25, "ONNX Runtime fp32": 2.0}
@@ -62,12 +62,16 @@ def made_for(work: Workload, target: TvmTarget) -> QuantizedGraph:
         return network
     layers = dict(zip(network.workload.names, network.workload.layers, strict=True))
     parameters = {
-        name: replace(each, weight=np.clip(each.weight, -WIDEST_EXACT, WIDEST_EXACT))
-        if layers[name].weight_format == "int8"
-        else each
+        name: narrowed(each) if layers[name].weight_format == "int8" else each
         for name, each in network.parameters.items()
     }
     return replace(network, parameters=parameters)
+
+
+def narrowed(parameters: Parameters) -> Parameters:
+    """Clip weights to the codes whose sums every processor adds up exactly."""
+    codes = np.clip(parameters.weight.codes, -WIDEST_EXACT, WIDEST_EXACT)
+    return replace(parameters, weight=replace(parameters.weight, codes=codes))
 
 
 def forms_of(

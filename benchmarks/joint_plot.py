@@ -3,7 +3,7 @@
 """
 
 import json
-import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor
@@ -113,10 +113,13 @@ def _axes(panel: Panel, ends: tuple[float, float]) -> Iterator[str]:
     yield f'<text x="{middle:.1f}" y="{TOP - 14}" text-anchor="middle" font-weight="600">{panel.title}</text>'
 
 
-def main(paths: Sequence[str]) -> None:
+def main() -> None:
     """Write the picture."""
-    OUT.write_text(draw([read_panel(Path(path), i * PANEL) for i, path in enumerate(paths)]))
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="+", metavar="JSON", help="one panel each")
+    paths: Sequence[Path] = parser.parse_args().results
+    OUT.write_text(draw([read_panel(path, i * PANEL) for i, path in enumerate(paths)]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -20,7 +20,7 @@ from predictors.table import CostTable, compile_table
 from supernet.families.family import CostTerm, load_family
 from supernet.families.ofa_mobile import EXPANDS, KERNELS, MobileFamily, MobileLayers
 from supernet.space.space import Choice, Genomes, SearchSpace
-from supernet.space.varying import Varying, lift
+from supernet.space.varying import Varying, constant, lift
 
 DEPTHS, RESOLUTIONS = (2, 3, 4), (160, 176, 192, 208, 224)  # resolutions of the table
 BLOCKS = max(DEPTHS)
@@ -188,7 +188,7 @@ def unit_table(space: SearchSpace, units: MobileLayers, cost: Callable[[Placed],
         return ((resolution, layer),) if there else ()
 
     for unit in family.trace.layers:
-        placed = lift(place, unit.there, unit.spec, resolution)
+        placed = constant(lift(place, unit.there, unit.spec, resolution))
         columns = tuple(space.columns[names[column]] for column in placed.columns)
         terms.append(CostTerm(columns, (replace(placed, columns=columns),)))
     return compile_table(space, terms, [cost])

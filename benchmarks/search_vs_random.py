@@ -16,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -44,10 +44,10 @@ class SeededRun(Run):
     with.
     """
 
-    split: ImageClassification
+    split: ImageClassification = field(kw_only=True)
 
     @cached_property
-    def dataset(self) -> ImageClassification:
+    def task(self) -> ImageClassification:
         return self.split
 
 
@@ -71,7 +71,7 @@ class Outcome:
 
 def seeded(run: Run, folder: Path, config: RunConfig) -> SeededRun:
     """A run in `folder` that has copies of the profile and the supernet of `run`, and nothing else."""
-    again = SeededRun(folder, config, run.images)
+    again = SeededRun(folder, config, split=run.images)
     for source, target in (
         (run.profile_path, again.profile_path),
         (run.checkpoint_path, again.checkpoint_path),

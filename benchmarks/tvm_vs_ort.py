@@ -25,8 +25,7 @@ from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.reference.integer_ops import random_network as random_numbers
-from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.reference.integer_ops import random_units, run_network
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
@@ -91,7 +90,7 @@ def ours(layer: Layer, unit: CompiledUnit, target: TvmTarget, library: Path) -> 
     work = single(layer)
     plan = plan_network(work, {layer.key(): unit})
     link_network(plan, target, library)
-    numbers = random_numbers(work, np.random.default_rng(0), sums=sums_of(target))
+    numbers = random_units(work, np.random.default_rng(0), sums=sums_of(target))
     arrays = network_arrays(plan, pack_parameters(plan, numbers, target))
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     tvm.runtime.load_module(str(library))["main"](*tensors)
