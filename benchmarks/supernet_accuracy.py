@@ -21,10 +21,11 @@ from harness import Row, argument_parser, interquartile_range, report
 from torch import nn
 
 from hw_profiles.graph.counts import macs
+from hw_profiles.graph.layer import FP32
 from nas.evaluation.builder import NetworkBuilder
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.run.run import Run, find_run
-from supernet.families.family import Family, load_family
+from supernet.families.family import Family, Size, load_family
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, simulated_metric
@@ -46,8 +47,9 @@ class Alone:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.family, name)
 
-    def corners(self) -> dict[str, Candidate]:
-        return {"largest/fp32": self.candidate}
+    def extreme(self, size: Size, number_format: str = FP32) -> Candidate:
+        """Return the only network that there is."""
+        return self.candidate
 
 
 def uniform(family: Family, candidate: Candidate, fmt: str) -> Candidate:
@@ -115,12 +117,12 @@ def main() -> None:
         family = load_family(
             family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
         )
-    space, corners = family.space(), family.extremes()
+    space = family.space()
     drawn = [
         space.candidate(genes)
         for genes in space.sample(3 if arguments.quick else arguments.seeds, rng=np.random.default_rng(0))
     ]
-    architectures = [corners["largest/fp32"], corners["smallest/fp32"], *drawn]
+    architectures = [family.extreme("largest"), family.extreme("smallest"), *drawn]
     found = np.zeros((len(POLICIES), len(architectures)))
     for row, fmt in enumerate(POLICIES):
         chosen = [uniform(family, candidate, fmt) for candidate in architectures]
