@@ -217,8 +217,8 @@ def _tuple_reader(arguments: tuple[Any, ...]) -> Reader:
     def read(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list | tuple) or len(value) != len(readers):
             raise _expected(f"a list of {len(readers)}", value)
-        each = iter(readers)
-        return _read_list(lambda item: next(each)(item), value)
+        remaining = iter(readers)
+        return _read_list(lambda item: next(remaining)(item), value)
 
     return read
 

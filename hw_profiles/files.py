@@ -137,10 +137,10 @@ def read_json(path: Path, *schemas: str) -> dict[str, Any]:
         raise TrilobitError(
             f"{path}: not whole JSON ({why}); delete it and run the stage that writes it again"
         ) from None
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found not in schemas:
+    named_schema = document.get("schema") if isinstance(document, dict) else None
+    if named_schema not in schemas:
         raise TrilobitError(
-            f"{path}: schema {_named(found)}, but this version reads {schema!r}; use the version that "
+            f"{path}: schema {_named(named_schema)}, but this version reads {schema!r}; use the version that "
             "wrote it, or have this one write it again (what belongs to a run: in another folder, -o)"
         )
     stated = document.pop("checksum", None)

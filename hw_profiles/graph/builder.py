@@ -81,19 +81,19 @@ class WorkloadBuilder:
         self._producers += [name] * len(layer.outputs)
         return len(self._types) - len(layer.outputs)
 
-    def _as_format(self, tensor: int, wanted: str) -> int:
-        found = self.type(tensor)
-        if found.format == wanted:
+    def _as_format(self, tensor: int, target_format: str) -> int:
+        source = self.type(tensor)
+        if source.format == target_format:
             return tensor
-        if (tensor, wanted) in self._quantized:
-            return self._quantized[tensor, wanted]
+        if (tensor, target_format) in self._quantized:
+            return self._quantized[tensor, target_format]
         origin, result = self._origin(tensor), tensor
-        for layer in convert(found, wanted):
+        for layer in convert(source, target_format):
             name = f"{origin}.{_CONVERSIONS[layer.op]}"
             unique = f"{name}.{len(self._names)}" if name in self._names else name
             result = self._append(unique, layer, (result,))
-        if wanted != FP32:
-            self._quantized[tensor, wanted] = result
+        if target_format != FP32:
+            self._quantized[tensor, target_format] = result
         return result
 
     def _origin(self, tensor: int) -> str:
@@ -314,36 +314,36 @@ def formats(precision: Precision | str) -> tuple[str, str]:
     return (precision, precision) if isinstance(precision, str) else (precision.weight, precision.activation)
 
 
-def convert(x: TensorType, wanted: str) -> tuple[Layer, ...]:
-    """Return the layers that turn a tensor into the format `wanted`: none, one, or two where neither is fp32,
+def convert(x: TensorType, target_format: str) -> tuple[Layer, ...]:
+    """Return the layers that turn a tensor into `target_format`: none, one, or two where neither is fp32,
     since every change goes through fp32.
     """
-    if x.format == wanted:
+    if x.format == target_format:
         return ()
     steps: list[Layer] = []
     if x.format != FP32:
         steps.append(Layer.of("DequantizeLinear", x))
-    if wanted != FP32:
-        steps.append(Layer.of("QuantizeLinear", TensorType(x.shape), to=wanted))
+    if target_format != FP32:
+        steps.append(Layer.of("QuantizeLinear", TensorType(x.shape), to=target_format))
     return tuple(steps)
 
 
-def conversion(shape: Sequence[int], found: str, wanted: str) -> tuple[Layer, ...]:
-    """Return the layers that turn a tensor (channels, height, width) of format `found` into `wanted`.
+def conversion(shape: Sequence[int], source_format: str, target_format: str) -> tuple[Layer, ...]:
+    """Return the layers that turn a tensor (channels, height, width) of one format into another.
 
     >>> [layer.kind for layer in conversion((8, 4, 4), "int8", "int4")]
     ['dequantize', 'quantize']
     """
-    return convert(image_type(shape, found), wanted)
+    return convert(image_type(shape, source_format), target_format)
 
 
-def conversions(shape: Sequence[int], found: str, wanted: Iterable[str]) -> tuple[Layer, ...]:
-    """Return the layers between a tensor of format `found` and readers that want `wanted`, as
+def conversions(shape: Sequence[int], source_format: str, target_formats: Iterable[str]) -> tuple[Layer, ...]:
+    """Return the layers between a tensor of `source_format` and readers that want `target_formats`, as
     `WorkloadBuilder` sets them: it is quantized once for each format, but dequantized for each reader.
 
     >>> [layer.kind for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
     ['quantize']
     """
-    formats = list(wanted)
+    formats = list(target_formats)
     once = [fmt for i, fmt in enumerate(formats) if fmt == FP32 or fmt not in formats[:i]]
-    return tuple(layer for fmt in once for layer in conversion(shape, found, fmt))
+    return tuple(layer for fmt in once for layer in conversion(shape, source_format, fmt))

@@ -85,14 +85,14 @@ def split(inputs: Types, a: Attributes) -> Types:
 
 def reshape(inputs: Types, a: Attributes) -> Types:
     """Return the type of the same numbers as `shape`; 0 keeps a dimension, -1 is what the others leave."""
-    (x,), asked = inputs, a.dims("shape")
-    kept = [x.shape[i] if size == 0 and i < len(x.shape) else size for i, size in enumerate(asked)]
+    (x,), requested = inputs, a.dims("shape")
+    kept = [x.shape[i] if size == 0 and i < len(x.shape) else size for i, size in enumerate(requested)]
     if kept.count(-1) > 1:
-        raise TrilobitError(f"a shape of {_text(asked)} leaves more than one dimension open")
+        raise TrilobitError(f"a shape of {_text(requested)} leaves more than one dimension open")
     total, rest = times(x.shape), times(size for size in kept if size != -1)
     shape = tuple(over(total, rest) if size == -1 else size for size in kept)
     if times(shape) != total:
-        raise TrilobitError(f"a tensor of {_text(x.shape)} cannot be reshaped to {_text(asked)}")
+        raise TrilobitError(f"a tensor of {_text(x.shape)} cannot be reshaped to {_text(requested)}")
     return (TensorType(shape, x.format),)
 
 
@@ -168,10 +168,10 @@ def broadcast(left: Sequence[Dim], right: Sequence[Dim]) -> tuple[Dim, ...]:
     rank = max(len(left), len(right))
     wide = [(1,) * (rank - len(shape)) + tuple(shape) for shape in (left, right)]
     shape: list[Dim] = []
-    for one, other in zip(*wide, strict=True):
-        if one != other and 1 not in (one, other):
+    for size, other_size in zip(*wide, strict=True):
+        if size != other_size and 1 not in (size, other_size):
             raise TrilobitError(f"tensors of {_text(left)} and {_text(right)} do not fit each other")
-        shape.append(other if one == 1 else one)
+        shape.append(other_size if size == 1 else size)
     return tuple(shape)
 
 

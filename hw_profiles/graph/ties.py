@@ -107,8 +107,8 @@ def transpose(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]
 def reshape(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
     """Tie leading dimensions that stay what they are; the others mix."""
     groups = []
-    for dim, (one, other) in enumerate(zip(inputs[0].shape, outputs[0].shape, strict=False)):
-        if one != other:
+    for dim, (in_size, out_size) in enumerate(zip(inputs[0].shape, outputs[0].shape, strict=False)):
+        if in_size != out_size:
             break
         groups.append((Axis("input", 0, dim), Axis("output", 0, dim)))
     return tuple(groups)

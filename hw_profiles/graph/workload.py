@@ -67,12 +67,12 @@ class Workload:
     def _check(self, name: str, layer: Layer, sources: tuple[int, ...], types: list[TensorType]) -> None:
         if len(sources) != len(layer.inputs):
             raise ValueError(f"{name} reads {len(layer.inputs)} tensors, but {len(sources)} are given")
-        for source, wanted in zip(sources, layer.inputs, strict=True):
+        for source, input_type in zip(sources, layer.inputs, strict=True):
             if not -len(self.feeds) <= source < len(types):
                 raise ValueError(f"{name} reads tensor {source}, which does not come before it")
-            found = types[source] if source >= 0 else self.feeds[-1 - source].type
-            if found != wanted:
-                raise ValueError(f"{name} reads {wanted}, but its input is {found}")
+            source_type = types[source] if source >= 0 else self.feeds[-1 - source].type
+            if source_type != input_type:
+                raise ValueError(f"{name} reads {input_type}, but its input is {source_type}")
 
     @cached_property
     def _hash(self) -> int:

@@ -114,16 +114,16 @@ def _moves(meter: Meter, looks: int) -> bool:
 
 def _package_domains(root: Path) -> tuple[Domain, ...]:
     """Return every package once, by name: `intel-rapl-mmio` shows what `intel-rapl` shows a second time."""
-    found: dict[str, Domain] = {}
+    domains: dict[str, Domain] = {}
     for folder in sorted(root.iterdir(), key=lambda folder: ("mmio" in folder.name, folder.name)):
         label = folder / "name"
         if not label.is_file() or not (folder / "energy_uj").exists():
             continue
         name = label.read_text().strip()
-        if name.startswith("package") and name not in found:
+        if name.startswith("package") and name not in domains:
             range_uj = read_counter(folder / "max_energy_range_uj")
-            found[name] = Domain(name, folder / "energy_uj", range_uj)
-    return tuple(found.values())
+            domains[name] = Domain(name, folder / "energy_uj", range_uj)
+    return tuple(domains.values())
 
 
 def measure_energy(run: Timed, meter: Meter, *, seconds: float) -> float:

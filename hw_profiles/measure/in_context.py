@@ -150,24 +150,26 @@ def _conversion(layer: Layer) -> Probe:
     T(a, convert, after b) - T(a) - [T(b, after b) - T(b)]: what the change costs above staying in the target
     format.
     """
-    shape, found, wanted = layer.in_shape, layer.in_format, layer.out_format
+    shape, source_format, target_format = layer.in_shape, layer.in_format, layer.out_format
     if shape[1:] == (1, 1):
-        after = LayerSpec("linear", shape, LEAD_IN_CHANNELS, weight_format=wanted, activation_format=wanted)
-        return Probe(_crossing(layer, after, _after_pooling))
-    after = _pointwise(shape, LEAD_IN_CHANNELS, wanted)
-    pools = ((1, pooling(shape, found)), (-1, pooling(shape, wanted)))
-    return Probe(_crossing(layer, after, _after_lead_in), pools)
+        reader = LayerSpec(
+            "linear", shape, LEAD_IN_CHANNELS, weight_format=target_format, activation_format=target_format
+        )
+        return Probe(_crossing(layer, reader, _after_pooling))
+    reader = _pointwise(shape, LEAD_IN_CHANNELS, target_format)
+    pools = ((1, pooling(shape, source_format)), (-1, pooling(shape, target_format)))
+    return Probe(_crossing(layer, reader, _after_lead_in), pools)
 
 
 def _crossing(
-    conversion: Layer, after: Layer, context: Callable[..., Workload]
+    conversion: Layer, reader: Layer, context: Callable[..., Workload]
 ) -> tuple[tuple[float, Workload], ...]:
-    shape, found, wanted = conversion.in_shape, conversion.in_format, conversion.out_format
+    shape, source_format, target_format = conversion.in_shape, conversion.in_format, conversion.out_format
     return (
-        (1, context(shape, found, conversion, after)),
-        (-1, context(shape, found)),
-        (-1, context(shape, wanted, after)),
-        (1, context(shape, wanted)),
+        (1, context(shape, source_format, conversion, reader)),
+        (-1, context(shape, source_format)),
+        (-1, context(shape, target_format, reader)),
+        (1, context(shape, target_format)),
     )
 
 

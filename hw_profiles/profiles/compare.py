@@ -92,7 +92,7 @@ class Comparison:
         groups: dict[tuple[str, str], list[float]] = {}
         for pair in self.pairs:
             groups.setdefault((op_kind(pair.layer), number_format(pair.layer)), []).append(pair.ratio)
-        return {key: (len(found), float(np.median(found))) for key, found in sorted(groups.items())}
+        return {key: (len(ratios), float(np.median(ratios))) for key, ratios in sorted(groups.items())}
 
     def faster_on_b(self, n: int = SHOWN) -> tuple[Pair, ...]:
         """Return at most `n` units that B runs faster than A does, the most first."""
@@ -137,7 +137,7 @@ def compare(a: DeviceProfile, b: DeviceProfile) -> Comparison:
     return Comparison(
         a.device.name,
         b.device.name,
-        tuple(Pair(one, a.cost_s(one), b.cost_s(one)) for one in usable if one not in near_zero),
+        tuple(Pair(layer, a.cost_s(layer), b.cost_s(layer)) for layer in usable if layer not in near_zero),
         _sorted(near_zero),
         _sorted(set(both) - set(usable)),
         _sorted(known_a - known_b),
@@ -200,8 +200,8 @@ def spearman_rho(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     >>> spearman_rho(np.array([1.0, 2.0, 3.0]), np.array([10.0, 30.0, 20.0]))
     0.5
     """
-    ranks = [_ranks(one) for one in (a, b)]
-    centred = [one - one.mean() if len(one) else one for one in ranks]
+    ranks = [_ranks(series) for series in (a, b)]
+    centred = [series - series.mean() if len(series) else series for series in ranks]
     norm = math.sqrt(float((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
     return float((centred[0] * centred[1]).sum()) / norm if norm > 0 else math.nan
 

@@ -224,10 +224,10 @@ class Validation:
 
 def count_rows(workload: Workload) -> tuple[int, ...]:
     """Return the number of a network's rows of each kind."""
-    return tuple(sum(kind(layer) == one for layer in workload.layers) for one in KINDS)
+    return tuple(sum(kind(layer) == row_kind for layer in workload.layers) for row_kind in KINDS)
 
 
 def groups(networks: Sequence[WholeNetwork]) -> dict[str, str | None]:
     """Return what errors are told of: every precision, and `all` of them (None)."""
-    found = dict.fromkeys(("fp32", "int8", "mixed", *(net.precision for net in networks)))
-    return {**{precision: precision for precision in found}, "all": None}
+    precisions = dict.fromkeys(("fp32", "int8", "mixed", *(net.precision for net in networks)))
+    return {**{precision: precision for precision in precisions}, "all": None}

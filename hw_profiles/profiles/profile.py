@@ -79,7 +79,8 @@ class DeviceProfile:
     def sums_s(self, workload: Workload) -> tuple[float, ...]:
         """Return the sum of a network's rows of each kind in seconds, before calibration."""
         return tuple(
-            sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == one) for one in KINDS
+            sum(self.cost_s(layer) for layer in workload.layers if kind(layer) == row_kind)
+            for row_kind in KINDS
         )
 
     def predict_s(self, workload: Workload) -> float:
@@ -142,8 +143,8 @@ class DeviceProfile:
     @cached_property
     def reference_s(self) -> float | None:
         """Usual time of the reference network: its median over all rows; None where there is none."""
-        seen = [row.reference_s for row in self.table.values() if row.reference_s is not None]
-        return float(np.median(seen)) if seen else None
+        references_s = [row.reference_s for row in self.table.values() if row.reference_s is not None]
+        return float(np.median(references_s)) if references_s else None
 
     def drift(self, layer: Layer) -> float:
         """Return how much slower than usual, as a share, the reference network ran beside a row; 0 where

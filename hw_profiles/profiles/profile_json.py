@@ -253,14 +253,16 @@ def _spread(values: Sequence[float]) -> tuple[float, ...]:
     if len(values) == len(KINDS):
         return tuple(values)
     place = {kinds[0]: value for kinds, value in zip(_FORMERLY.values(), values, strict=True)}
-    return tuple(place.get(one, 0) for one in KINDS)
+    return tuple(place.get(row_kind, 0) for row_kind in KINDS)
 
 
 def _each_kind(values: Mapping[str, float]) -> tuple[float, ...]:
     """Return a number for every kind, also of a profile with three."""
     if set(values) == set(_FORMERLY):
-        values = {now: values[before] for before, kinds in _FORMERLY.items() for now in kinds}
-    return tuple(values[one] for one in KINDS)
+        values = {
+            row_kind: values[former_kind] for former_kind, kinds in _FORMERLY.items() for row_kind in kinds
+        }
+    return tuple(values[row_kind] for row_kind in KINDS)
 
 
 # -- what is written ----------------------------------------------------------------------------------

@@ -95,7 +95,9 @@ def _measured(
                     break
         except TrilobitError:  # no board is left; what others were just measuring still counts
             pool.shutdown(cancel_futures=True)
-            yield from (one.result() for one in waiting if not one.cancelled() and one.exception() is None)
+            yield from (
+                future.result() for future in waiting if not future.cancelled() and future.exception() is None
+            )
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -146,8 +148,11 @@ class _Sitting:
             for work in works_of(device, group)
         ]
         beside = [Job(self.reference, partial(self.emit, self.reference))] if self.reference and jobs else []
-        told = partial(told_items, self.waiting.watch, 0, len(batch.layers))
-        with self.waiting.part(batch.share, most_s=self.deadline - time.monotonic()) as some, watching(told):
+        progress = partial(told_items, self.waiting.watch, 0, len(batch.layers))
+        with (
+            self.waiting.part(batch.share, most_s=self.deadline - time.monotonic()) as some,
+            watching(progress),
+        ):
             measured = device.measure([*beside, *jobs], replace(self.plan, waiting_s=some.left_s))
             some.spend(max((m.waited_s for m in measured), default=0.0))
         reference = measured[0] if beside else None

@@ -138,12 +138,12 @@ class PublishedTable:
     @cached_property
     def curves(self) -> Mapping[Layer, Mapping[int, Entry]]:
         """Unit without its size -> area of its map -> figure, smallest first."""
-        found: dict[Layer, dict[int, list[Entry]]] = {}
+        by_size: dict[Layer, dict[int, list[Entry]]] = {}
         for layer, entry in self.entries.items():
-            found.setdefault(_sizeless(layer), {}).setdefault(area(layer), []).append(entry)
+            by_size.setdefault(_sizeless(layer), {}).setdefault(area(layer), []).append(entry)
         return {
             unit: {size: merged(entries) for size, entries in sorted(sizes.items())}
-            for unit, sizes in found.items()
+            for unit, sizes in by_size.items()
         }
 
     def find(self, layer: Layer) -> Answer:
@@ -159,11 +159,11 @@ class PublishedTable:
         curve = self.curves.get(_sizeless(layer), {})
         if not curve:
             return Answer("missing", reason=f"no such unit in the table, which has {self._contents}")
-        wanted, sizes = area(layer), list(curve)
-        if not sizes[0] <= wanted <= sizes[-1]:
+        positions, sizes = area(layer), list(curve)
+        if not sizes[0] <= positions <= sizes[-1]:
             reach = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else str(sizes[0])
-            return Answer("missing", reason=f"measured for maps of {reach} positions, not of {wanted}")
-        return interpolated(curve, wanted)
+            return Answer("missing", reason=f"measured for maps of {reach} positions, not of {positions}")
+        return interpolated(curve, positions)
 
     def coverage(self, layers: Iterable[Layer]) -> Coverage:
         """Return how far the table reaches for these units, each counted once."""
@@ -272,14 +272,14 @@ def _once_for_all(
     if resolution is not None and str(resolution) not in document:
         known = ", ".join(sorted(document, key=int))
         raise TrilobitError(f"{path}: resolution {resolution} is not in the table; it has {known}")
-    found: dict[Layer, list[Entry]] = {}
+    by_layer: dict[Layer, list[Entry]] = {}
     for size, units in document.items():
         if not isinstance(units, dict) or not units:
             raise TrilobitError(f"{path}: resolution {size} holds no entries")
         for layer, entry in _entries(path, units, by_ratio=False):
             if resolution in (None, int(size)):
-                found.setdefault(layer, []).append(entry)
-    return PublishedTable(name, ONCE_FOR_ALL, {layer: merged(several) for layer, several in found.items()})
+                by_layer.setdefault(layer, []).append(entry)
+    return PublishedTable(name, ONCE_FOR_ALL, {layer: merged(several) for layer, several in by_layer.items()})
 
 
 def _entries(path: Path, units: Mapping[str, Any], *, by_ratio: bool) -> Iterator[tuple[Layer, Entry]]:
@@ -403,8 +403,8 @@ def _bit_fusion(path: Path, name: str, data: bytes) -> PublishedTable:
         if value.shape != (2,) or value.dtype.kind not in "fiu":
             raise TrilobitError(f"{path}: unknown array {key!r}; a constant is [milliseconds, millijoules]")
         latency_ms, energy_mj = value.tolist()
-        for one in (latency_ms, energy_mj):
-            _check(path, f"constant {key!r}", one)
+        for figure in (latency_ms, energy_mj):
+            _check(path, f"constant {key!r}", figure)
         constants[key] = Entry(latency_ms * MILLI, energy_j=energy_mj * MILLI)
     parts = {layer: constants[key] for key, layer in CONSTANTS.items() if key in constants}
     table = PublishedTable(name, BIT_FUSION, entries, constants, knows_activations=False, parts=parts)
@@ -434,9 +434,9 @@ def _sizeless(layer: Layer) -> Layer:
     return at_size(layer, side, side)
 
 
-def interpolated(curve: Mapping[int, Entry], wanted: int) -> Answer:
+def interpolated(curve: Mapping[int, Entry], positions: int) -> Answer:
     sizes, entries = np.array(list(curve), np.float64), list(curve.values())
-    latency_s = float(np.interp(wanted, sizes, [entry.latency_s for entry in entries]))
+    latency_s = float(np.interp(positions, sizes, [entry.latency_s for entry in entries]))
     joules = [entry.energy_j for entry in entries if entry.energy_j is not None]
-    energy_j = float(np.interp(wanted, sizes, joules)) if len(joules) == len(entries) else None
+    energy_j = float(np.interp(positions, sizes, joules)) if len(joules) == len(entries) else None
     return Answer("interpolated", latency_s, energy_j)

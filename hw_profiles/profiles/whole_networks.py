@@ -65,8 +65,8 @@ def measure_networks(
     waiting, out = waiting or WaitBudget(profile.plan.waiting_s), list[WholeNetwork]()
     for batch in _in_time(runnable, deadline):
         share = len(batch) / (len(runnable) - len(out))
-        told = partial(told_items, waiting.watch, len(out), len(batch))
-        with waiting.part(share, most_s=deadline - time.monotonic()) as some, watching(told):
+        progress = partial(told_items, waiting.watch, len(out), len(batch))
+        with waiting.part(share, most_s=deadline - time.monotonic()) as some, watching(progress):
             works = [work for _, _, work in batch]
             measured, drift = _measure_steadily(device, profile, works, emit, reference, some)
         pairs = zip(batch, measured, strict=True)
@@ -150,7 +150,7 @@ def _measure_steadily(
     for _ in range(TRIES):
         *measured, beside = measure_within_budget(device, jobs, profile.plan, waiting)
         drift = beside.median_s / profile.reference_s - 1
-        best = min(best, (measured, drift), key=lambda one: abs(one[1]))
+        best = min(best, (measured, drift), key=lambda attempt: abs(attempt[1]))
         if abs(drift) <= profile.plan.max_drift or not waiting.left_s:
             break
     return best

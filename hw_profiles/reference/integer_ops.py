@@ -148,7 +148,9 @@ def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
     out = float(np.float32(numbers.written.scale))
     if layer.weighted:
         return dyadic(accumulator_scale(numbers).astype(np.float64) / out)
-    scales = np.array([np.float32(each.scale) for each in numbers.inputs if each is not None], np.float64)
+    scales = np.array(
+        [np.float32(qparams.scale) for qparams in numbers.inputs if qparams is not None], np.float64
+    )
     area = layer.in_shape[1] * layer.in_shape[2] if layer.kind == "pool" else 1
     return dyadic(scales / out / area)
 

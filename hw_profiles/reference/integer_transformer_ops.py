@@ -79,8 +79,8 @@ def shift_gelu(x: ArrayLike, scale: float, *, n: int = GELU_SHIFTS, bits: int = 
     """
     x, slope = np.asarray(x, np.int64), GELU_SLOPE * scale
     largest = x.max(axis=-1, keepdims=True)
-    power, one = shift_exp(x - largest, slope, n), shift_exp(-largest, slope, n)
-    total = np.minimum(power + one, RECIPROCAL)
+    power, exp_of_zero = shift_exp(x - largest, slope, n), shift_exp(-largest, slope, n)
+    total = np.minimum(power + exp_of_zero, RECIPROCAL)
     return np.asarray(x * ((power * (RECIPROCAL // total)) >> (32 - bits)), np.int64)
 
 
@@ -171,9 +171,9 @@ def check_layer_norm(x: ArrayLike) -> None:
     squares = ((x - _mean(x)) ** 2).sum(axis=-1)
     for bad, advice in ((squares < CONVERGED, "finer"), (squares >= WIDEST, "coarser")):
         if np.any(bad):
-            found = int(squares[bad].ravel()[0])
+            square_sum = int(squares[bad].ravel()[0])
             allowed = f"allowed are {CONVERGED} to {WIDEST - 1}"
-            raise ValueError(f"a row's sum of squares is {found}; {allowed}: use a {advice} scale")
+            raise ValueError(f"a row's sum of squares is {square_sum}; {allowed}: use a {advice} scale")
 
 
 def _mean(x: Int64s) -> Int64s:

@@ -129,4 +129,4 @@ class MeasuredDevice:
         ready = [(artifact, context) for artifact, context in pairs if isinstance(artifact, Artifact)]
         artifacts, contexts = [artifact for artifact, _ in ready], [context for _, context in ready]
         samples = iter(self.transport.sample(self.runtime, artifacts, contexts, plan) if ready else ())
-        return [Measurement(error=one) if isinstance(one, str) else next(samples) for one in built]
+        return [Measurement(error=result) if isinstance(result, str) else next(samples) for result in built]

@@ -124,13 +124,13 @@ def device_kind(name: str) -> DeviceKind:
     Raises:
         TrilobitError: there is none.
     """
-    found = load("trilobit.devices", DEVICES, name)
-    if not isinstance(found, DeviceKind):
+    plugin = load("trilobit.devices", DEVICES, name)
+    if not isinstance(plugin, DeviceKind):
         raise TrilobitError(
-            f"device {name!r}: its plug-in gives a {type(found).__name__}, not a DeviceKind; "
+            f"device {name!r}: its plug-in gives a {type(plugin).__name__}, not a DeviceKind; "
             "ask whoever wrote it"
         )
-    return found
+    return plugin
 
 
 @cache
@@ -162,8 +162,8 @@ def choose(text: str, more: Mapping[str, Any] | None = None) -> DeviceChoice:
         if key not in kind.table:
             raise TrilobitError(_unknown(name, kind, key, chosen[key]))
     if lacking := sorted(kind.required - chosen.keys()):
-        wanted = kind.metavar if lacking == [kind.argument] else f"{lacking[0]}=..."
-        raise TrilobitError(f"device {name!r} needs to know which one: write {name}:{wanted}")
+        example = kind.metavar if lacking == [kind.argument] else f"{lacking[0]}=..."
+        raise TrilobitError(f"device {name!r} needs to know which one: write {name}:{example}")
     return DeviceChoice(name, kind.options(**chosen))
 
 

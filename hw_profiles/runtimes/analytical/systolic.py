@@ -165,10 +165,10 @@ def load_accelerator(device: str | Path) -> Accelerator:
 
 
 def _accelerator(file: str, document: Mapping[str, Any]) -> Accelerator:
-    wanted, found = {"name", *UNITS}, set(document)
-    if wanted != found:
-        wrong = [f"missing: {', '.join(sorted(wanted - found))}"] * bool(wanted - found)
-        wrong += [f"unknown: {', '.join(sorted(found - wanted))}"] * bool(found - wanted)
+    required, present = {"name", *UNITS}, set(document)
+    if required != present:
+        wrong = [f"missing: {', '.join(sorted(required - present))}"] * bool(required - present)
+        wrong += [f"unknown: {', '.join(sorted(present - required))}"] * bool(present - required)
         raise TrilobitError(f"{file}: {'; '.join(wrong)}; see hw_profiles/devices/bitfusion.toml")
     name = document["name"]
     if not (isinstance(name, str) and name.isascii() and name == Path(name).name and " " not in name):
@@ -317,7 +317,7 @@ def _product_cost(device: Accelerator, layer: Layer) -> Cost | None:
     modes = itertools.product(*map(_no_narrower, bits))
     costs = [cost for mode in modes if (cost := _mode_cost(device, layer, *mode)) is not None]
     return min(
-        costs, key=lambda one: (one.cycles, device.energy_j(one.computing, one.moved_bits)), default=None
+        costs, key=lambda way: (way.cycles, device.energy_j(way.computing, way.moved_bits)), default=None
     )
 
 

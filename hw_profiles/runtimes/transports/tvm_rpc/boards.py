@@ -38,10 +38,10 @@ class Board:
         Raises:
             RuntimeError: the function does not run there.
         """
-        found = self.call(session.trial, Program(library.read_bytes(), symbol=symbol, arrays=tuple(arrays)))
-        if isinstance(found, str):
-            raise RuntimeError(found)
-        output, seconds = found
+        outcome = self.call(session.trial, Program(library.read_bytes(), symbol=symbol, arrays=tuple(arrays)))
+        if isinstance(outcome, str):
+            raise RuntimeError(outcome)
+        output, seconds = outcome
         return output, seconds
 
     def sample(

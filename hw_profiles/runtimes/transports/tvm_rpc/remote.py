@@ -67,7 +67,10 @@ class TvmRpc:
         """Time the programs on one board, in passes beside a reference that runs there too."""
         programs = [artifact for artifact in artifacts if isinstance(artifact, Program)]
         samples = self.boards.run(lambda board: board.sample(programs, contexts, plan))
-        return [Measurement(error=one) if isinstance(one, str) else Measurement.of(one) for one in samples]
+        return [
+            Measurement(error=sample) if isinstance(sample, str) else Measurement.of(sample)
+            for sample in samples
+        ]
 
 
 def open_boards(
@@ -105,7 +108,7 @@ def _reference(target: TvmTarget) -> Program:
     (candidate,) = compile_candidates(REFERENCE, target, limit=1)
     if candidate.error:
         raise TrilobitError(f"cannot compile for {target.name!r}: {candidate.error}")
-    arrays = tuple(np.ones(each.shape, each.dtype) for each in candidate.arguments)
+    arrays = tuple(np.ones(argument.shape, argument.dtype) for argument in candidate.arguments)
     with tempfile.TemporaryDirectory() as folder:
         code, library = Path(folder) / "unit.o", Path(folder) / "unit.so"
         code.write_bytes(candidate.code)

@@ -63,7 +63,7 @@ class Session:
             loaded = [self.load(program) for _ in range(sessions)]
             module, symbol, tensors = loaded[0]
             module[symbol](*tensors)
-            return [timed(*each) for each in loaded]
+            return [timed(*session) for session in loaded]
         except Exception as error:
             self.check(error)
             return one_line(error)

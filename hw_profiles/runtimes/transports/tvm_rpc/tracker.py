@@ -112,7 +112,9 @@ class Tracker:
 
     def _counted(self, boards: dict[str, int], key: str) -> int:
         if key not in boards:
-            served = ", ".join(f"{each} ({number})" for each, number in sorted(boards.items())) or "none"
+            served = (
+                ", ".join(f"{served_as} ({number})" for served_as, number in sorted(boards.items())) or "none"
+            )
             raise TrilobitError(
                 f"no board serves the key {key!r} at the tracker {self.name}; keys served: {served}. Start "
                 f"one on the board: python -m tvm.exec.rpc_server --tracker={self.name} --key={key} "
