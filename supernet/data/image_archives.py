@@ -64,9 +64,9 @@ def read_class_folders(path: Path, *, size: int | None = None) -> Source:
             )
     if not decoded:
         raise TrilobitError(f"{path}: no images in class folders; {LAYOUT}")
-    found = {part for part, _, _ in decoded}
-    if "train" not in found:
-        raise TrilobitError(f"{path}: no train part, only {', '.join(sorted(found))}; {LAYOUT}")
+    parts = {part for part, _, _ in decoded}
+    if "train" not in parts:
+        raise TrilobitError(f"{path}: no train part, only {', '.join(sorted(parts))}; {LAYOUT}")
     return _assemble(path, decoded)
 
 

@@ -49,34 +49,34 @@ def _moved(x: Tensor, rows: tuple[Tensor, ...], columns: tuple[Tensor, ...]) -> 
     n, _, height, width = x.shape
     i = (torch.arange(height, device=x.device, dtype=torch.float64) + 0.5).view(1, -1, 1)  # centres of pixels
     j = (torch.arange(width, device=x.device, dtype=torch.float64) + 0.5).view(1, 1, -1)
-    found = []
+    sources = []
     for coefficients, size in ((rows, height), (columns, width)):
         a, b, c = (coefficient.double().view(-1, 1, 1) for coefficient in coefficients)
-        found.append((a * i + b * j + c).floor().clamp(0, size - 1).long())
+        sources.append((a * i + b * j + c).floor().clamp(0, size - 1).long())
     images = torch.arange(n, device=x.device).view(n, 1, 1)
-    return x.permute(0, 2, 3, 1)[images, found[0], found[1]].permute(0, 3, 1, 2)
+    return x.permute(0, 2, 3, 1)[images, sources[0], sources[1]].permute(0, 3, 1, 2)
 
 
 def _shear_x(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    one, zero = torch.ones_like(signs), torch.zeros_like(signs)
-    return _moved(x, (one, zero, zero), (0.3 * strength * signs, one, zero))
+    ones, zeros = torch.ones_like(signs), torch.zeros_like(signs)
+    return _moved(x, (ones, zeros, zeros), (0.3 * strength * signs, ones, zeros))
 
 
 def _shear_y(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    one, zero = torch.ones_like(signs), torch.zeros_like(signs)
-    return _moved(x, (one, 0.3 * strength * signs, zero), (zero, one, zero))
+    ones, zeros = torch.ones_like(signs), torch.zeros_like(signs)
+    return _moved(x, (ones, 0.3 * strength * signs, zeros), (zeros, ones, zeros))
 
 
 def _translate_x(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    one, zero = torch.ones_like(signs), torch.zeros_like(signs)
+    ones, zeros = torch.ones_like(signs), torch.zeros_like(signs)
     pixels = int(150 / 331 * x.shape[3] * strength)  # 150 of the 331 pixels of NASNet's ImageNet
-    return _moved(x, (one, zero, zero), (zero, one, pixels * signs))
+    return _moved(x, (ones, zeros, zeros), (zeros, ones, pixels * signs))
 
 
 def _translate_y(x: Tensor, strength: float, signs: Tensor) -> Tensor:
-    one, zero = torch.ones_like(signs), torch.zeros_like(signs)
+    ones, zeros = torch.ones_like(signs), torch.zeros_like(signs)
     pixels = int(150 / 331 * x.shape[2] * strength)
-    return _moved(x, (one, zero, pixels * signs), (zero, one, zero))
+    return _moved(x, (ones, zeros, pixels * signs), (zeros, ones, zeros))
 
 
 def _rotate(x: Tensor, strength: float, signs: Tensor) -> Tensor:
@@ -157,8 +157,8 @@ def _autocontrast(x: Tensor, strength: float, signs: Tensor) -> Tensor:
 def _equalize(x: Tensor, strength: float, signs: Tensor) -> Tensor:
     """Make each channel's histogram even."""
     n, channels, height, width = x.shape
-    each = 256 * torch.arange(n * channels, device=x.device).view(n, channels, 1, 1)
-    slots = (each + x).flatten()
+    offsets = 256 * torch.arange(n * channels, device=x.device).view(n, channels, 1, 1)
+    slots = (offsets + x).flatten()
     counts = torch.bincount(slots, minlength=256 * n * channels).view(-1, 256)
     brightest = 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True)
     step = (height * width - counts.gather(1, brightest)) // 255

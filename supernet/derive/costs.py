@@ -53,12 +53,12 @@ def readings(trace: Trace) -> dict[int, list[Reading]]:
     """Return who reads the tensor of each layer, in order; that of the network's input is under `INPUT`."""
     read: dict[int, list[Reading]] = {}
     for position, layer in enumerate(trace.layers):
-        wanted = lift(lambda spec: spec.in_format, layer.spec)
+        in_format = lift(lambda spec: spec.in_format, layer.spec)
         for slot, x in enumerate(layer.inputs):
             for producer, guard in x.producers:
                 when = every(layer.there, guard)
                 if when is not False:
-                    read.setdefault(producer, []).append(Reading(position, slot, when, wanted))
+                    read.setdefault(producer, []).append(Reading(position, slot, when, in_format))
     return read
 
 
@@ -67,30 +67,32 @@ def together(readers: Sequence[Reading]) -> list[list[Reading]]:
     groups: list[list[Reading]] = []
     for reader in readers:
         met = [g for g in groups if any(every(reader.when, other.when) is not False for other in g)]
-        groups = [g for g in groups if all(g is not one for one in met)]
+        groups = [g for g in groups if all(g is not merged for merged in met)]
         groups.append([*(other for g in met for other in g), reader])
     return groups
 
 
 def cost_terms(trace: Trace) -> tuple[CostTerm, ...]:
     """Return parts whose layers, over all of them, are exactly those of any one network."""
-    parts = [lift(lambda there, spec: (spec,) if there else (), one.there, one.spec) for one in trace.layers]
+    parts = [
+        lift(lambda there, spec: (spec,) if there else (), layer.there, layer.spec) for layer in trace.layers
+    ]
     for producer, readers in readings(trace).items():
-        shape, found = trace.shapes[producer], trace.formats[producer]
-        parts += [_converted(shape, found, group) for group in together(readers)]
+        shape, source_format = trace.shapes[producer], trace.formats[producer]
+        parts += [_converted(shape, source_format, group) for group in together(readers)]
     return tuple(CostTerm(*group) for group in grouped([constant(part) for part in parts if part != ()]))
 
 
-def _converted(shape: Any, found: Any, readers: Sequence[Reading]) -> Any:
+def _converted(shape: Any, source_format: Any, readers: Sequence[Reading]) -> Any:
     """Return the format conversions between a tensor and those who read it."""
     n = len(readers)
 
-    def boundary(shape: Shape, found: str, *rest: Any) -> Layers:
+    def boundary(shape: Shape, source_format: str, *rest: Any) -> Layers:
         return _boundary(
-            shape, found, tuple(fmt for there, fmt in zip(rest[:n], rest[n:], strict=True) if there)
+            shape, source_format, tuple(fmt for there, fmt in zip(rest[:n], rest[n:], strict=True) if there)
         )
 
-    return lift(boundary, shape, found, *(r.when for r in readers), *(r.wanted for r in readers))
+    return lift(boundary, shape, source_format, *(r.when for r in readers), *(r.wanted for r in readers))
 
 
 _boundary = cache(conversions)

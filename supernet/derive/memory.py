@@ -97,15 +97,15 @@ class _Tensors:
 
     def _readers(self, producer: int, context: Guard) -> list[Reading]:
         """Return who reads a tensor in networks of a context, as far as it leaves that open."""
-        found = []
+        possible = []
         for reader in self.readings[producer]:
             if self._both(context, reader.when) is False:
                 continue
             certain = reader.when is True or self._both(context, negated(reader.when)) is False
-            found.append(
+            possible.append(
                 Reading(reader.position, reader.slot, True if certain else reader.when, reader.wanted)
             )
-        return found
+        return possible
 
     def _asked(self, alive: dict[int, list[Reading]]) -> Iterator[Any]:
         for producer, readers in alive.items():
@@ -144,9 +144,9 @@ class _State:
     """
 
     def __init__(self, trace: Trace, producer: int, readers: Sequence[Reading], grid: _Grid) -> None:
-        shape, found = trace.shapes[producer], trace.formats[producer]
-        self.readers, self._found = readers, grid(lift(_code, found))
-        self._size = grid(lift(tensor_bytes, shape, found))
+        shape, source_format = trace.shapes[producer], trace.formats[producer]
+        self.readers, self._found = readers, grid(lift(_code, source_format))
+        self._size = grid(lift(tensor_bytes, shape, source_format))
         self._fp32 = grid(lift(lambda s: tensor_bytes(s, FP32), shape))
         self._sizes = [grid(lift(tensor_bytes, shape, reader.wanted)) for reader in readers]
         self._wanted = [grid(lift(_code, reader.wanted)) for reader in readers]

@@ -200,9 +200,9 @@ def _under(there: Guard, x: Tensor) -> Tensor:
 
 def _selected(x: Tensor, values: dict[int, Any]) -> Any:
     """Return the value of whichever layer gives a tensor."""
-    found = [values[position] for position, _ in x.producers]
-    first = found[0]
-    if all(value is first or _same(value, first) for value in found[1:]):
+    candidates = [values[position] for position, _ in x.producers]
+    first = candidates[0]
+    if all(value is first or _same(value, first) for value in candidates[1:]):
         return first
     guards = [guard for _, guard in x.producers]
 
@@ -210,7 +210,7 @@ def _selected(x: Tensor, values: dict[int, Any]) -> Any:
         n = len(guards)
         return next((value for held, value in zip(pairs[:n], pairs[n:], strict=True) if held), pairs[n])
 
-    return lift(select, *guards, *found)
+    return lift(select, *guards, *candidates)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -88,21 +88,21 @@ class ApqFamily(Family):
 
     def choices(self) -> list[Choice]:
         policies = (FP32, INTEGER) if FP32 in self.formats else (INTEGER,)
-        found, width = [Choice("policy", policies, "precision", role="policy")], FIRST_WIDTH
+        genes, width = [Choice("policy", policies, "precision", role="policy")], FIRST_WIDTH
         for s, stage in enumerate(STAGES):
             if len(stage.depths) > 1:
-                found.append(of_stage(s, "depth", stage.depths))
+                genes.append(of_stage(s, "depth", stage.depths))
             for block in blocks(s, stage.depths):
                 widths, quantized = expanded_widths(width), (("policy", (INTEGER,)),)
-                found += [block("kernel", stage.kernels), block("expanded", widths, "pruning")]
+                genes += [block("kernel", stage.kernels), block("expanded", widths, "pruning")]
                 for layer, role in (gene.split(".") for gene in GENES):
-                    found.append(block(role, self._integers, "precision", layer=layer, when=quantized))
+                    genes.append(block(role, self._integers, "precision", layer=layer, when=quantized))
                 width = stage.width
-        return found
+        return genes
 
     def uniform(self, choice: Choice, fmt: str) -> int:
-        wanted = (INTEGER if fmt != FP32 else FP32) if choice.role == "policy" else fmt
-        return choice.options.index(wanted) if wanted in choice.options else 0
+        option = (INTEGER if fmt != FP32 else FP32) if choice.role == "policy" else fmt
+        return choice.options.index(option) if option in choice.options else 0
 
     def image_size(self, choose: Choose) -> int:
         return RESOLUTION

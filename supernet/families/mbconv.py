@@ -52,13 +52,13 @@ class MBConvFamily(Family):
     stem_stride: int = 2
 
     def choices(self) -> list[Choice]:
-        found = [resolution(self.resolutions), precision("stem", self.formats)]
+        genes = [resolution(self.resolutions), precision("stem", self.formats)]
         for s, stage in enumerate(self.stages):
-            found.append(of_stage(s, "depth", stage.depths))
+            genes.append(of_stage(s, "depth", stage.depths))
             for block in blocks(s, stage.depths):
-                found += [block("kernel", stage.kernels), block("expanded", stage.expanded, "pruning")]
-                found += [block.precision(part, self.formats) for part in PARTS]
-        return [*found, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
+                genes += [block("kernel", stage.kernels), block("expanded", stage.expanded, "pruning")]
+                genes += [block.precision(part, self.formats) for part in PARTS]
+        return [*genes, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
         def formats(block: str, part: str) -> Precision:

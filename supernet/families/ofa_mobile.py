@@ -100,13 +100,13 @@ class MobileFamily(Family):
         return self.layers.classes
 
     def choices(self) -> list[Choice]:
-        found = [resolution(self.resolutions), *(precision(unit, self.formats) for unit in ("stem", "first"))]
+        genes = [resolution(self.resolutions), *(precision(unit, self.formats) for unit in ("stem", "first"))]
         for s, stage in enumerate(self.layers.stages):
-            found.append(of_stage(s, "depth", stage.depths))
+            genes.append(of_stage(s, "depth", stage.depths))
             for block in blocks(s, stage.depths):
-                found += [block("kernel", KERNELS), block("expand", EXPANDS, "pruning")]
-                found.append(block.precision("", self.formats))
-        return [*found, *(precision(unit, self.formats) for unit in self.layers.tail)]
+                genes += [block("kernel", KERNELS), block("expand", EXPANDS, "pruning")]
+                genes.append(block.precision("", self.formats))
+        return [*genes, *(precision(unit, self.formats) for unit in self.layers.tail)]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
         layers, formats = self.layers, choose.format

@@ -51,11 +51,11 @@ def proxyless(name: str) -> str | None:
 
 
 def _block(name: str) -> str | None:
-    found = _BLOCK.fullmatch(name)
-    part = _renamed(found[2], _PARTS) if found else None
-    if found is None or part is None:
+    match = _BLOCK.fullmatch(name)
+    part = _renamed(match[2], _PARTS) if match else None
+    if match is None or part is None:
         return None
-    s, b = divmod(int(found[1]) - 1, BLOCKS)
+    s, b = divmod(int(match[1]) - 1, BLOCKS)
     place = "first" if s < 0 else f"stages.{s}.{b}"
     return f"{place}.{_MATRIX.sub(lambda matrix: f'transforms.{matrix[1]}', part)}"
 

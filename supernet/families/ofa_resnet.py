@@ -88,7 +88,7 @@ class OfaResNetFamily(Family):
     def choices(self) -> list[Choice]:
         deep = (("stem.depth", (1,)),)
         first, middle, last = STEM
-        found = [
+        genes = [
             resolution(self.resolutions),
             Choice("stem.depth", (0, 1), role="depth"),  # residual convolutions
             Choice("stem.inner", self.stem.inner, "pruning", role="inner"),
@@ -98,12 +98,12 @@ class OfaResNetFamily(Family):
             precision(last, self.formats),
         ]
         for s, stage in enumerate(self.stages):
-            found.append(of_stage(s, "depth", stage.depths))
-            found.append(of_stage(s, "width", stage.widths, "pruning"))
+            genes.append(of_stage(s, "depth", stage.depths))
+            genes.append(of_stage(s, "width", stage.widths, "pruning"))
             for block in blocks(s, stage.depths):
-                found.append(block("expand", self.percents, "pruning"))
-                found += [block.precision(part, self.formats) for part in parts(block.block)]
-        return [*found, precision("classifier", self.formats)]
+                genes.append(block("expand", self.percents, "pruning"))
+                genes += [block.precision(part, self.formats) for part in parts(block.block)]
+        return [*genes, precision("classifier", self.formats)]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
         x = self._append_stem(net, choose)

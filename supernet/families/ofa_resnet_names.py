@@ -24,14 +24,14 @@ def resnet50(name: str) -> str | None:
     >>> resnet50("input_stem.1.conv.bn.bias"), resnet50("blocks.4.downsample.conv.weight")
     ('stem.1.norm.bias', 'stages.1.0.shortcut.weight')
     """
-    if found := _STEM.fullmatch(name):
-        return f"stem.{found[1]}.{_KINDS[found[2]]}{found[3]}"
-    if found := _BLOCK.fullmatch(name):
-        position = int(found[1])
+    if match := _STEM.fullmatch(name):
+        return f"stem.{match[1]}.{_KINDS[match[2]]}{match[3]}"
+    if match := _BLOCK.fullmatch(name):
+        position = int(match[1])
         s = sum(position >= start for start in STARTS[1:])
         if s == len(BASE_DEPTHS):
             return None
-        return f"stages.{s}.{position - STARTS[s]}.{_PARTS[found[2]]}.{_KINDS[found[3]]}{found[4]}"
-    if found := _CLASSIFIER.fullmatch(name):
-        return f"classifier.{found[1]}"
+        return f"stages.{s}.{position - STARTS[s]}.{_PARTS[match[2]]}.{_KINDS[match[3]]}{match[4]}"
+    if match := _CLASSIFIER.fullmatch(name):
+        return f"classifier.{match[1]}"
     return None

@@ -184,15 +184,15 @@ class StagedFamily(Family):
     stem_stride: int = 2
 
     def choices(self) -> list[Choice]:
-        found = [resolution(self.resolutions), precision("stem", self.formats)]
+        genes = [resolution(self.resolutions), precision("stem", self.formats)]
         for s, stage in enumerate(self.stages):
-            found.append(of_stage(s, "depth", stage.depths))
-            found.append(of_stage(s, "width", stage.widths, "pruning"))
+            genes.append(of_stage(s, "depth", stage.depths))
+            genes.append(of_stage(s, "width", stage.widths, "pruning"))
             for block in blocks(s, stage.depths):
-                found.append(block("kernel", stage.kernels))
-                found += [block("expand", stage.percents, "pruning")] if stage.type.expands else []
-                found += [block.precision(part.name, self.formats) for part in stage.type.parts]
-        return [*found, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
+                genes.append(block("kernel", stage.kernels))
+                genes += [block("expand", stage.percents, "pruning")] if stage.type.expands else []
+                genes += [block.precision(part.name, self.formats) for part in stage.type.parts]
+        return [*genes, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
         x = append_stem(net, self.stem_width, self.stem_stride, choose.format)

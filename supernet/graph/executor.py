@@ -203,22 +203,22 @@ def recalibrated(
 
     They differ from policy to policy as they do from subnet to subnet.
     """
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    moments: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def compute(step: Step, sized: SizedLayer, x: Tensor) -> Tensor:
         y, norm = _product(step.layer, x, sized.weight, sized.bias), sized.norm
         if norm is None:
             return y
         mean, variance = y.new_zeros(y.shape[1]), y.new_zeros(y.shape[1])
-        seen.setdefault(step.name, []).append((mean, variance))
+        moments.setdefault(step.name, []).append((mean, variance))
         return F.batch_norm(y, mean, variance, *_affine(norm, y), True, 1.0, norm.eps)
 
     with torch.no_grad():
         for images in batches:
             run(net, quantizers, workload, images, compute)
     return {
-        name: (torch.stack([m for m, _ in each]).mean(0), torch.stack([v for _, v in each]).mean(0))
-        for name, each in seen.items()
+        name: (torch.stack([m for m, _ in layer]).mean(0), torch.stack([v for _, v in layer]).mean(0))
+        for name, layer in moments.items()
     }
 
 

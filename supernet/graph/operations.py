@@ -100,7 +100,7 @@ def _average_pool(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Te
     if pads[:rank] == pads[rank:]:
         return pool(x[0], kernel, strides, pads[:rank], ceil, counts_padding)
     ones = torch.ones_like(x[0])
-    total, count = (F.pad(each, torch_pads(pads)) for each in (x[0], ones))
+    total, count = (F.pad(values, torch_pads(pads)) for values in (x[0], ones))
     mean: Tensor = pool(total, kernel, strides, 0, ceil, counts_padding)
     share: Tensor = pool(count, kernel, strides, 0, ceil, counts_padding)
     return mean if counts_padding else mean / share
@@ -139,14 +139,14 @@ def _split(layer: Layer, x: Sequence[Tensor], constants: Constants) -> tuple[Ten
 
 
 def _reshape(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
-    asked = layer.values.dims("shape")
+    requested = layer.values.dims("shape")
     sizes = _sizes(layer.inputs[0].shape, x[0].shape)
-    kept = [sizes.get(size, size) if isinstance(size, str) else size for size in asked]
+    kept = [sizes.get(size, size) if isinstance(size, str) else size for size in requested]
     shape = [x[0].shape[i] if size == 0 else size for i, size in enumerate(kept)]
     unknown = [i for i, size in enumerate(shape) if isinstance(size, str)]
     if len(unknown) > 1 or (unknown and -1 in shape):
         names = ", ".join(str(shape[i]) for i in unknown)
-        raise TrilobitError(f"a reshape to {asked} needs sizes of {names}; bind them by a scenario")
+        raise TrilobitError(f"a reshape to {requested} needs sizes of {names}; bind them by a scenario")
     return x[0].reshape([-1 if isinstance(size, str) else int(size) for size in shape])
 
 
@@ -175,7 +175,7 @@ def _opaque(layer: Layer, x: Sequence[Tensor], constants: Constants) -> tuple[Te
             f"the part {blob.sha256[:12]} is known by its profile only; import the model again"
         )
     run: Callable[[bytes, list[object]], list[object]] = resolve_name(OPAQUE_RUNNER)
-    outputs = run(blob.data, [each.detach().cpu().numpy() for each in x])
+    outputs = run(blob.data, [tensor.detach().cpu().numpy() for tensor in x])
     return tuple(torch.as_tensor(y, device=x[0].device if x else None) for y in outputs)
 
 

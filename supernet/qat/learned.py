@@ -259,14 +259,14 @@ def new_quantizers(
         for name, spec in structure.weights.items():
             weight = sized_layer(net.layer(name), spec).weight
             quantizers.weight_scales[_slot(name)].copy_(initial_weight_scale(weight).log())
-    seen: dict[str, list[Tensor]] = {}
+    observed: dict[str, list[Tensor]] = {}
     for workload, images in samples:
         for key, values in observed_tensors(net, workload, images).items():
-            seen.setdefault(key, []).append(values)
-    missing = set(structure.tensors) - set(seen)
+            observed.setdefault(key, []).append(values)
+    missing = set(structure.tensors) - set(observed)
     if missing:
         raise ValueError(f"no values were seen of {', '.join(sorted(missing))}")
-    for key, parts in seen.items():
+    for key, parts in observed.items():
         for fmt in structure.formats:
             quantizers.set_tensor(key, fmt, least_error(torch.cat(parts), fmt))
     return quantizers

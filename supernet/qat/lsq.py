@@ -61,7 +61,7 @@ def fake_quantize_codes(x: Tensor, scale: Tensor, table: NearestCode) -> Tensor:
     """Return a tensor rounded to the codes of a small float or codebook; gradients as of
     `fake_quantize_tensor`, that of the scale included.
     """
-    thresholds, values = (torch.from_numpy(each).to(x.device) for each in (table.thresholds, table.values))
+    thresholds, values = (torch.from_numpy(array).to(x.device) for array in (table.thresholds, table.values))
     steps = torch.clamp(x / scale, values[0], values[-1])
     nearest = values[torch.bucketize(steps.detach(), thresholds)]
     return (steps + (nearest - steps).detach()) * scale

@@ -117,17 +117,17 @@ class SearchSpace:
     choices: tuple[Choice, ...]
 
     def __post_init__(self) -> None:
-        seen: dict[str, Choice] = {}
+        earlier: dict[str, Choice] = {}
         for choice in self.choices:
-            if not choice.options or choice.name in seen:
+            if not choice.options or choice.name in earlier:
                 raise ValueError(f"choice {choice.name!r} has no options, or its name is taken")
             for parent, alive in choice.active_if:
-                if parent not in seen or not set(alive) <= set(seen[parent].options):
+                if parent not in earlier or not set(alive) <= set(earlier[parent].options):
                     raise ValueError(
                         f"{choice.name!r}: condition on {parent!r} must name an earlier choice and "
                         "options of it"
                     )
-            seen[choice.name] = choice
+            earlier[choice.name] = choice
 
     @cached_property
     def columns(self) -> dict[str, int]:

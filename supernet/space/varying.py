@@ -180,8 +180,8 @@ def _distinct(joint: Positions, size: int) -> tuple[Positions, Positions]:
     if size > 4 * joint.size + 4096:
         codes, index = np.unique(joint, return_inverse=True)
         return codes, index.reshape(joint.shape)
-    found = np.zeros(size, bool)
-    found[joint] = True
-    codes = np.flatnonzero(found)
-    position = np.cumsum(found) - 1
+    occurs = np.zeros(size, bool)
+    occurs[joint] = True
+    codes = np.flatnonzero(occurs)
+    position = np.cumsum(occurs) - 1
     return codes, position[joint]

@@ -105,8 +105,8 @@ def load_weights(path: Path) -> Weights:
     state = _read(path, SCHEMA, WEIGHTS, remedy="give a checkpoint of `nas train` or `nas import-ofa`")
     whole = state["schema"] == SCHEMA
     try:
-        found = trained_weights(state) if whole else state["model"]
-        tensors = {str(name): _real(tensor) for name, tensor in found.items()}
+        stored = trained_weights(state) if whole else state["model"]
+        tensors = {str(name): _real(tensor) for name, tensor in stored.items()}
         weights = Weights(
             tensors,
             space=str(state.get("name", "") if whole else state["space"]),
@@ -170,10 +170,10 @@ def _read(path: Path, *schemas: str, remedy: str) -> State:
         raise TrilobitError(
             f"{path}: not a checkpoint this version can read (damaged, or more than tensors in it); {remedy}"
         ) from None
-    found = state.get("schema") if isinstance(state, dict) else type(state).__name__
-    if not isinstance(state, dict) or found not in schemas:
+    schema = state.get("schema") if isinstance(state, dict) else type(state).__name__
+    if not isinstance(state, dict) or schema not in schemas:
         known = " or ".join(map(repr, schemas))
-        raise TrilobitError(f"{path}: schema {found!r}, but this version reads {known}; {remedy}")
+        raise TrilobitError(f"{path}: schema {schema!r}, but this version reads {known}; {remedy}")
     return state
 
 

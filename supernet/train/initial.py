@@ -72,27 +72,29 @@ def start_from(net: nn.Module, weights: Weights, classes: Sequence[str], *, orig
     Raises:
         TrilobitError: they are of another architecture.
     """
-    wanted, found = net.state_dict(), dict(weights.tensors)
+    fresh, stored = net.state_dict(), dict(weights.tensors)
     notes = []
     if weights.unfinished:
         notes.append(f"its training was stopped {weights.unfinished} steps before its end")
     stem = f"{_ends(net)[0]}.weight"
-    if stem in found and _sees_colours(found[stem], wanted[stem]):
-        found[stem] = found[stem].sum(dim=1, keepdim=True)
+    if stem in stored and _sees_colours(stored[stem], fresh[stem]):
+        stored[stem] = stored[stem].sum(dim=1, keepdim=True)
         notes.append("it was trained on colour images: grey counts as three equal channels")
-    renewed = _classifier(net) if _other_classes(net, found, weights, classes) else ()
+    renewed = _classifier(net) if _other_classes(net, stored, weights, classes) else ()
     if renewed:
-        before = f"{len(weights.classes)} others" if weights.classes else "others"
-        notes.append(f"the classifier is learned anew: the data has {len(classes)} classes, it knew {before}")
-    kept = {name: tensor for name, tensor in found.items() if name not in renewed}
-    _require_fit({n: t for n, t in wanted.items() if n not in renewed}, kept, weights, origin)
-    net.load_state_dict({**{name: wanted[name] for name in renewed}, **kept})
+        former_classes = f"{len(weights.classes)} others" if weights.classes else "others"
+        notes.append(
+            f"the classifier is learned anew: the data has {len(classes)} classes, it knew {former_classes}"
+        )
+    kept = {name: tensor for name, tensor in stored.items() if name not in renewed}
+    _require_fit({n: t for n, t in fresh.items() if n not in renewed}, kept, weights, origin)
+    net.load_state_dict({**{name: fresh[name] for name in renewed}, **kept})
     return Start(tuple(renewed), tuple(notes))
 
 
-def _sees_colours(found: Tensor, wanted: Tensor) -> bool:
-    grey = (wanted.shape[0], 3, *wanted.shape[2:])
-    return wanted.ndim == 4 and wanted.shape[1] == 1 and tuple(found.shape) == grey
+def _sees_colours(stored: Tensor, fresh: Tensor) -> bool:
+    grey = (fresh.shape[0], 3, *fresh.shape[2:])
+    return fresh.ndim == 4 and fresh.shape[1] == 1 and tuple(stored.shape) == grey
 
 
 def _ends(net: nn.Module) -> tuple[str, str]:
@@ -108,23 +110,23 @@ def _classifier(net: nn.Module) -> tuple[str, ...]:
 
 
 def _other_classes(
-    net: nn.Module, found: Mapping[str, Tensor], weights: Weights, classes: Sequence[str]
+    net: nn.Module, stored: Mapping[str, Tensor], weights: Weights, classes: Sequence[str]
 ) -> bool:
     """Return whether the classifier is the only thing that could not know this data: other names, or another
     number of them.
     """
     if weights.classes and weights.classes != tuple(classes):
         return True
-    wanted = net.state_dict()
-    names = [name for name in _classifier(net) if name in found]
-    inputs_fit = all(found[name].shape[1:] == wanted[name].shape[1:] for name in names)
-    return inputs_fit and any(found[name].shape[:1] != wanted[name].shape[:1] for name in names)
+    fresh = net.state_dict()
+    names = [name for name in _classifier(net) if name in stored]
+    inputs_fit = all(stored[name].shape[1:] == fresh[name].shape[1:] for name in names)
+    return inputs_fit and any(stored[name].shape[:1] != fresh[name].shape[:1] for name in names)
 
 
 def _require_fit(
-    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], weights: Weights, origin: str
+    fresh: Mapping[str, Tensor], stored: Mapping[str, Tensor], weights: Weights, origin: str
 ) -> None:
-    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (found, wanted)]
+    shapes = [{name: tuple(t.shape) for name, t in tensors.items()} for tensors in (stored, fresh)]
     names = [*shapes[1], *(name for name in shapes[0] if name not in shapes[1])]
     differ = [name for name in names if shapes[0].get(name) != shapes[1].get(name)]
     if not differ:

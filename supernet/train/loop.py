@@ -248,15 +248,15 @@ def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[st
     """
     state = load_checkpoint(path, fingerprint=identity["space"])
     defaults = {name: value for name, value in asdict(TrainConfig()).items() if name not in HOST_ONLY}
-    before = {name: value for name, value in state.get("config", {}).items() if name not in HOST_ONLY}
-    found = {**state, "config": {**defaults, **before}}
+    configured = {name: value for name, value in state.get("config", {}).items() if name not in HOST_ONLY}
+    stored = {**state, "config": {**defaults, **configured}}
     if identity["config"]["init"] is None:  # that file is not needed any more
-        identity["config"]["init"] = found["config"]["init"]
-    changed = [name for name, value in identity.items() if found.get(name) != value]
+        identity["config"]["init"] = stored["config"]["init"]
+    changed = [name for name, value in identity.items() if stored.get(name) != value]
     if changed:
         raise TrilobitError(
             f"{path}: was trained with another {' and '.join(changed)}"
-            f"{_differences(found['config'], identity['config'])}; "
+            f"{_differences(stored['config'], identity['config'])}; "
             "use another run folder, or delete it to train anew"
         )
     training.load(state)

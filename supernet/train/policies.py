@@ -65,8 +65,8 @@ class Policies:
     @property
     def widths(self) -> tuple[int, ...]:
         """Widths of weights that there are, the widest first."""
-        offered = {bits for choice in self.of_weights for bits in choice.bits} or {self.base_bits}
-        return tuple(sorted(offered)[::-1])
+        widths = {bits for choice in self.of_weights for bits in choice.bits} or {self.base_bits}
+        return tuple(sorted(widths)[::-1])
 
     def average_bits(self, genome: Genomes) -> float:
         """Average width of the weights of `genome` (g,), which is integer throughout, over the choices."""
@@ -153,12 +153,16 @@ def find_policies(family: Family) -> Policies:
     base = np.array(integer_extremes(family)[0].genes, np.int16)
     options = family.space().choices
     columns = tuple(column for column, choice in enumerate(options) if choice.kind == "precision")
-    found = []
+    policy_choices = []
     for column in columns:
         genes = range(len(options[column].options))
-        found.append(_policy_choice(column, [_formats(family, _with(base, column, gene)) for gene in genes]))
+        policy_choices.append(
+            _policy_choice(column, [_formats(family, _with(base, column, gene)) for gene in genes])
+        )
     widths = [load_format(layer.weight_format).bits for layer in _formats(family, base).values()]
-    return Policies(base, columns, tuple(choice for choice in found if choice is not None), min(widths))
+    return Policies(
+        base, columns, tuple(choice for choice in policy_choices if choice is not None), min(widths)
+    )
 
 
 def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None:
@@ -167,16 +171,20 @@ def _policy_choice(column: int, tried: Sequence[Formats]) -> PolicyChoice | None
     genes = [gene for gene, formats in enumerate(tried) if _moves_to_integers(formats, tried)]
     for weights in (True, False):
         pairs = [{name: _format(layer, weights=weights) for name, layer in tried[g].items()} for g in genes]
-        layers = [name for name in pairs[0] if len({each[name] for each in pairs}) > 1] if pairs else []
+        layers = (
+            [name for name in pairs[0] if len({formats_of[name] for formats_of in pairs}) > 1]
+            if pairs
+            else []
+        )
         if layers:
-            bits = tuple(_bits(each[layers[0]], weights=weights) for each in pairs)
+            bits = tuple(_bits(formats_of[layers[0]], weights=weights) for formats_of in pairs)
             return PolicyChoice(column, tuple(genes), bits, tuple(layers), weights)
     return None
 
 
 def _moves_to_integers(formats: Formats, tried: Sequence[Formats]) -> bool:
     """Return whether no layer that the choice sets computes in floating point with this option."""
-    moved = [name for name in formats if len({_key(each[name]) for each in tried}) > 1]
+    moved = [name for name in formats if len({_key(option_formats[name]) for option_formats in tried}) > 1]
     return all(load_format(formats[name].weight_format).weight.needs_scale for name in moved)
 
 

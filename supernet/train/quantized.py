@@ -175,8 +175,8 @@ def first_quantizers(
     part, device = task.train, next(net.parameters()).device
     rows = open_stream(seed, Stream.FIRST_SCALES).permutation(len(part))[:images]
     samples = [
-        (family.workload(one), task.inputs(part[rows], family.resolution(one)).to(device))
-        for one in integer_extremes(family)
+        (family.workload(candidate), task.inputs(part[rows], family.resolution(candidate)).to(device))
+        for candidate in integer_extremes(family)
     ]
     return new_quantizers(find_structure(family), layered(net), samples, sums).to(device)
 

@@ -64,8 +64,8 @@ class Fit:
     def lines(self) -> list[str]:
         """Return what fitted and what did not, to be read; of each kind of misfit the first `LISTED`."""
         reshaped = [
-            f"{name} is {_shape(found)} in the file, {_shape(wanted)} in the space"
-            for name, (found, wanted) in self.reshaped.items()
+            f"{name} is {_shape(in_file)} in the file, {_shape(in_space)} in the space"
+            for name, (in_file, in_space) in self.reshaped.items()
         ]
         out = [f"{self.space}: {len(self.fitted)} tensors fit"]
         for kind, names in (
@@ -116,7 +116,7 @@ def import_original(
     tensors = read_tensors(path)
     tried = [_match(name, tensors, formats) for name in ([space] if space else ORIGINAL_NAMES)]
     # the first of the best: the one whose supernet has least that the file lacks
-    family, fit, model = max(tried, key=lambda one: len(one[1].fitted) - len(one[1].missing))
+    family, fit, model = max(tried, key=lambda attempt: len(attempt[1].fitted) - len(attempt[1].missing))
     return Imported(family, fit, model) if fit.whole else fit
 
 
@@ -183,19 +183,19 @@ def _match(
     renamed = {ours: tensors[theirs] for theirs, ours in named.items() if ours is not None}
     classes = len(renamed[CLASSIFIER]) if CLASSIFIER in renamed and renamed[CLASSIFIER].ndim else 0
     family = load_family(space, in_channels=IN_CHANNELS, classes=max(classes, 1), formats=formats)
-    wanted = family.supernet(rng=np.random.default_rng(0)).state_dict()
-    model = {name: tensor for name, tensor in wanted.items() if name.endswith(COUNTER)}
-    model |= {n: t.float() for n, t in renamed.items() if n in wanted and t.shape == wanted[n].shape}
+    expected = family.supernet(rng=np.random.default_rng(0)).state_dict()
+    model = {name: tensor for name, tensor in expected.items() if name.endswith(COUNTER)}
+    model |= {n: t.float() for n, t in renamed.items() if n in expected and t.shape == expected[n].shape}
     fit = Fit(
         space,
         classes,
-        fitted=tuple(name for name in wanted if name in model and name in renamed),
-        missing=tuple(name for name in wanted if name not in renamed and not name.endswith(COUNTER)),
-        unexpected=tuple(theirs for theirs, ours in named.items() if ours not in wanted),
+        fitted=tuple(name for name in expected if name in model and name in renamed),
+        missing=tuple(name for name in expected if name not in renamed and not name.endswith(COUNTER)),
+        unexpected=tuple(theirs for theirs, ours in named.items() if ours not in expected),
         reshaped={
-            name: (tuple(tensor.shape), tuple(wanted[name].shape))
+            name: (tuple(tensor.shape), tuple(expected[name].shape))
             for name, tensor in renamed.items()
-            if name in wanted and tensor.shape != wanted[name].shape
+            if name in expected and tensor.shape != expected[name].shape
         },
     )
     return family, fit, model
