@@ -126,10 +126,10 @@ def format_changes(space: SearchSpace, table: CostTable | None) -> Callable[[Cho
         return changes
     names = [choice.name for choice in space.choices if choice.kind in POLICY]
     costs = {name: np.maximum(option_costs(table, space, name)[:, kinds], 0) for name in names}
-    typical = sum((each.mean(axis=0) for each in costs.values()), np.zeros(int(kinds.sum())))
+    typical = sum((cost.mean(axis=0) for cost in costs.values()), np.zeros(int(kinds.sum())))
     if not typical.any():
         return changes
-    share = {name: (each[:, typical > 0] / typical[typical > 0]).mean(axis=1) for name, each in costs.items()}
+    share = {name: (cost[:, typical > 0] / typical[typical > 0]).mean(axis=1) for name, cost in costs.items()}
     return lambda choice: np.diag(np.maximum(np.sqrt(share[choice.name]), FAINTEST))[1:]
 
 

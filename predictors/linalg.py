@@ -88,5 +88,7 @@ def minimise(
     """Return the hyper-parameters (h,) of the least negative log evidence that L-BFGS-B finds in so many
     steps from the start (h,), and its value.
     """
-    found = minimize(objective, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": steps})
-    return np.asarray(found.x), float(found.fun)
+    optimum = minimize(
+        objective, start, jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": steps}
+    )
+    return np.asarray(optimum.x), float(optimum.fun)

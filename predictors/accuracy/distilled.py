@@ -111,20 +111,20 @@ def distil(
     on offspring of the best of both.
     """
     drawn = np.concatenate([space.sample(DRAWN, rng=rng), offspring(space, around, BRED, rng=rng)])
-    said = predictor.predict(drawn)
-    best = drawn[np.argsort(said.mean)[-int(BEST * len(drawn)) :]]
+    predicted = predictor.predict(drawn)
+    best = drawn[np.argsort(predicted.mean)[-int(BEST * len(drawn)) :]]
     refined = offspring(space, best, REFINED, rng=rng)
     more = predictor.predict(refined)
     genomes = np.concatenate([drawn, refined])
     targets = np.column_stack(
-        [np.concatenate([said.mean, more.mean]), np.log(np.concatenate([said.std, more.std]))]
+        [np.concatenate([predicted.mean, more.mean]), np.log(np.concatenate([predicted.std, more.std]))]
     )
     order = rng.permutation(len(genomes))
     held, learned = np.split(order, [int(HELD_OUT * len(order))])
-    found = _imitate(space, genomes[learned], targets[learned], seed=int(rng.integers(2**31)))
-    error = found.predict(genomes[held]).mean - targets[held, 0]
+    student = _imitate(space, genomes[learned], targets[learned], seed=int(rng.integers(2**31)))
+    error = student.predict(genomes[held]).mean - targets[held, 0]
     rmse = float(np.sqrt(np.mean(error**2)))
-    return replace(found, rmse=rmse, share=rmse / float(np.exp(targets[held, 1]).mean()))
+    return replace(student, rmse=rmse, share=rmse / float(np.exp(targets[held, 1]).mean()))
 
 
 def offspring(space: SearchSpace, parents: Genomes, n: int, *, rng: np.random.Generator) -> Genomes:
@@ -160,10 +160,10 @@ def _trained(x: NDArray[np.float32], y: NDArray[np.float32], *, seed: int) -> La
     optimizer = torch.optim.AdamW([*weights, *biases], lr=LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     matter = torch.tensor([1.0, SPREAD])
-    for rows, wanted in _batches(torch.from_numpy(x), torch.from_numpy(y), generator):
+    for rows, targets in _batches(torch.from_numpy(x), torch.from_numpy(y), generator):
         for w, b in zip(weights[:-1], biases[:-1], strict=True):
             rows = F.relu(torch.addmm(b, rows, w))
-        loss = (matter * (torch.addmm(biases[-1], rows, weights[-1]) - wanted) ** 2).sum(dim=1).mean()
+        loss = (matter * (torch.addmm(biases[-1], rows, weights[-1]) - targets) ** 2).sum(dim=1).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

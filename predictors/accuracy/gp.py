@@ -230,12 +230,12 @@ def _cross_fitted(
     """
     errors, std = np.empty(len(x)), np.empty(len(x))
     for held in (fold == k for k in np.unique(fold)):
-        seen = np.flatnonzero(~held)
-        some = seen if len(seen) <= FOLD_LEARNED_ON else rng.permutation(seen)[:FOLD_LEARNED_ON]
+        learned = np.flatnonzero(~held)
+        some = learned if len(learned) <= FOLD_LEARNED_ON else rng.permutation(learned)[:FOLD_LEARNED_ON]
         theta = learn(hyper, x[some], targets[some], steps=FOLD_STEPS)
-        by = theta[1] = np.clip(theta[1], *warp_bounds(targets[seen]))
-        mean, variance = _condition(hyper, theta, x[seen], targets[seen])(x[held].astype(np.float32))
-        mean = np.clip(mean, *_limits(warp(targets[seen], by)))
+        by = theta[1] = np.clip(theta[1], *warp_bounds(targets[learned]))
+        mean, variance = _condition(hyper, theta, x[learned], targets[learned])(x[held].astype(np.float32))
+        mean = np.clip(mean, *_limits(warp(targets[learned], by)))
         errors[held] = unwarp(mean, by) - targets[held]
         std[held] = np.sqrt(np.maximum(variance, 0) + noise_of(theta)) * np.exp(-by * mean)
     return errors, std

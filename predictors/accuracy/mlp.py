@@ -126,13 +126,13 @@ class MlpPredictor:
         rows = read(genomes)
         mean, scale = float(targets.mean()), float(targets.std()) or 1.0
         standard = ((targets - mean) / scale).astype(np.float32)
-        seen = _seen(self.space, genomes, seed=self.seed)
-        data = (rows, torch.from_numpy(standard), torch.from_numpy(seen))
+        visible = _seen(self.space, genomes, seed=self.seed)
+        data = (rows, torch.from_numpy(standard), torch.from_numpy(visible))
         tried = [transfer(*data, decay=decay, seed=self.seed) for decay in DECAYS]
-        said = [_unseen(_outputs(weights, rows), ~seen) for weights in tried]
-        best = int(np.argmin([((each.mean(axis=1) - standard) ** 2).mean() for each in said]))
-        typical, std_scale = _judge(said[best], standard)
-        out_of_fold = said[best].mean(axis=1, dtype=np.float64)
+        unseen = [_unseen(_outputs(weights, rows), ~visible) for weights in tried]
+        best = int(np.argmin([((outputs.mean(axis=1) - standard) ** 2).mean() for outputs in unseen]))
+        typical, std_scale = _judge(unseen[best], standard)
+        out_of_fold = unseen[best].mean(axis=1, dtype=np.float64)
         return replace(self, fitted=Fitted(read, tried[best], mean, scale, out_of_fold, typical, std_scale))
 
     @property
@@ -190,13 +190,13 @@ def forward(weights: Weights, rows: Rows) -> Tensor:
     return torch.baddbmm(weights.output_bias, F.silu(x), weights.output).squeeze(2)
 
 
-def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, decay: float, seed: int) -> Weights:
+def transfer(rows: Rows, targets: Tensor, visible: Tensor, *, decay: float, seed: int) -> Weights:
     """Return weights fitted to the fp32 rows, if any, and then to all rows, if some are quantized.
 
     Args:
         rows: n candidates.
         targets: (n,) standardised.
-        seen: (e, n) which rows each member may learn from.
+        visible: (e, n) which rows each member may learn from.
         decay: of the weights.
         seed: of the initial weights.
     """
@@ -204,16 +204,16 @@ def transfer(rows: Rows, targets: Tensor, seen: Tensor, *, decay: float, seed: i
     plain = ~rows.policy.any(dim=1)
     if plain.any():
         in_fp32 = Rows(*(part[plain] for part in rows))
-        weights = train(weights, in_fp32, targets[plain], seen[:, plain], decay)
-    return weights if plain.all() else train(weights, rows, targets, seen, decay)
+        weights = train(weights, in_fp32, targets[plain], visible[:, plain], decay)
+    return weights if plain.all() else train(weights, rows, targets, visible, decay)
 
 
-def train(weights: Weights, rows: Rows, targets: Tensor, seen: Tensor, decay: float) -> Weights:
+def train(weights: Weights, rows: Rows, targets: Tensor, visible: Tensor, decay: float) -> Weights:
     """Minimise each member's squared error on the rows it may see; arguments as for `transfer`."""
     weights = Weights(*(weight.clone().requires_grad_() for weight in weights))
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
-    share = seen / seen.sum(dim=1, keepdim=True).clamp_min(1)
+    share = visible / visible.sum(dim=1, keepdim=True).clamp_min(1)
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss = (share * (forward(weights, rows) - targets) ** 2).sum()

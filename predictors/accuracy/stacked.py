@@ -221,8 +221,8 @@ def _least_error(errors: Floats, odds: Floats) -> Floats:
     heavy = 1e3 * np.sqrt((errors**2).sum() + 1)
     pull = np.sqrt(EXPECTED)
     system = np.vstack([errors.T, pull * np.eye(len(errors)), np.full(len(errors), heavy)])
-    wanted = np.concatenate([np.zeros(errors.shape[1]), pull * expected, [heavy]])
-    weights, _ = nnls(system, wanted)
+    right_side = np.concatenate([np.zeros(errors.shape[1]), pull * expected, [heavy]])
+    weights, _ = nnls(system, right_side)
     return np.asarray(weights / weights.sum())
 
 

@@ -127,8 +127,8 @@ class WarmStart:
         """
         folds = fold_count(len(targets))
         fold = folds_of(self.space, genomes, folds=folds, rng=np.random.default_rng(self.seed))
-        said = prior.predict(genomes).mean
-        rest, own = plain.fit(genomes, targets - said), plain.fit(genomes, targets)
+        prior_mean = prior.predict(genomes).mean
+        rest, own = plain.fit(genomes, targets - prior_mean), plain.fit(genomes, targets)
         models: dict[str, Predictor] = {
             "prior": prior,
             "prior and rest": PriorAndRest(prior, rest),
@@ -137,7 +137,7 @@ class WarmStart:
         unseen = np.stack(
             [
                 prior.out_of_fold,
-                prior.out_of_fold + out_of_fold_predictions(rest, genomes, targets - said, fold),
+                prior.out_of_fold + out_of_fold_predictions(rest, genomes, targets - prior_mean, fold),
                 out_of_fold_predictions(own, genomes, targets, fold),
             ]
         )
@@ -194,10 +194,10 @@ def map_genomes(target: SearchSpace, source: SearchSpace) -> Callable[[Genomes],
     tables = [_genes(target.choices[mine], source.choices[its]) for mine, its in places]
 
     def mapped(genomes: Genomes) -> Genomes:
-        found = np.tile(middle, (len(genomes), 1))
+        translated = np.tile(middle, (len(genomes), 1))
         for (mine, its), table in zip(places, tables, strict=True):
-            found[:, its] = table[genomes[:, mine]]
-        return source.canonical(found)
+            translated[:, its] = table[genomes[:, mine]]
+        return source.canonical(translated)
 
     return mapped
 

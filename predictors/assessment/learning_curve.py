@@ -53,7 +53,7 @@ def learning_curve(
     shares: Sequence[float],
     *,
     rng: np.random.Generator,
-    judged: Sequence[int] | None = None,
+    test_folds: Sequence[int] | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Cross-validated error after learning from growing shares of the rows, a point per share.
 
@@ -63,11 +63,11 @@ def learning_curve(
         fold: (n,) of each row; `ALWAYS` is learned from in every share and never predicted.
         shares: in (0, 1], of the rows outside the fold that is held out.
         rng: which rows make up a share.
-        judged: folds that are held out in turn; None holds out all of them.
+        test_folds: folds that are held out in turn; None holds out all of them.
     """
     order = rng.permutation(len(targets))
     common = np.flatnonzero(fold == ALWAYS)
-    folds = range(int(fold.max()) + 1) if judged is None else judged
+    folds = range(int(fold.max()) + 1) if test_folds is None else test_folds
     points = []
     for share in shares:
         predicted, counts = np.full(len(targets), np.nan), []

@@ -113,15 +113,15 @@ def assess(
     fold = architecture_folds(space, genomes, folds, rng=np.random.default_rng(seed))
     spread = np.empty(len(targets))
 
-    def fit(learned: Rows, asked: Rows) -> Floats:
+    def fit(learned: Rows, held: Rows) -> Floats:
         predictor = make(space, seed=seed, costs=costs).fit(genomes[learned], targets[learned])
-        prediction = predictor.predict(genomes[asked])
-        spread[asked] = prediction.std
+        prediction = predictor.predict(genomes[held])
+        spread[held] = prediction.std
         return prediction.mean
 
     few = [share for share in CURVE_SHARES if share * len(targets) * (1 - 1 / folds) >= FEWEST]
-    rng, judged = open_stream(seed, Stream.LEARNING_CURVE), range(min(CURVE_FOLDS, folds))
-    curve = learning_curve(fit, targets, fold, few, rng=rng, judged=judged) if few else ()
+    rng, test_folds = open_stream(seed, Stream.LEARNING_CURVE), range(min(CURVE_FOLDS, folds))
+    curve = learning_curve(fit, targets, fold, few, rng=rng, test_folds=test_folds) if few else ()
     mean = np.empty(len(targets))
     for k in range(folds):
         mean[fold == k] = fit(np.flatnonzero(fold != k), np.flatnonzero(fold == k))

@@ -76,11 +76,11 @@ def stage_sums(space: SearchSpace) -> Floats:
     """Return the matrix (levels, sums) that adds the levels of all choices of one kind in one stage, and in
     all stages: `s1.b0.kernel` counts for `s1` `kernel` and for `kernel`.
     """
-    chosen = [choice for choice in space.choices if choice.kind in features.ARCHITECTURE]
-    numbers = np.array([_numeric(choice) for choice in chosen for _ in features.level(choice)])
-    parts = [(choice.stage, choice.meaning) for choice in chosen for _ in features.level(choice)]
-    sums = [[part == wanted for part in parts] for wanted in dict.fromkeys(parts)]
-    sums += [[part[1] == wanted for part in parts] for wanted in dict.fromkeys(part[1] for part in parts)]
+    architecture = [choice for choice in space.choices if choice.kind in features.ARCHITECTURE]
+    numbers = np.array([_numeric(choice) for choice in architecture for _ in features.level(choice)])
+    parts = [(choice.stage, choice.meaning) for choice in architecture for _ in features.level(choice)]
+    sums = [[part == group for part in parts] for group in dict.fromkeys(parts)]
+    sums += [[part[1] == group for part in parts] for group in dict.fromkeys(part[1] for part in parts)]
     matrix = np.array(sums, np.float64).reshape(len(sums), len(parts)) * numbers
     return np.unique(matrix[matrix.sum(axis=1) > 1], axis=0).T
 
@@ -100,11 +100,11 @@ def _raw(space: SearchSpace, costs: features.LogCosts, stages: Floats, genomes: 
 
 def squared_distances(a: Groups, b: Groups) -> Floats:
     """Return squared distances (groups, n, m) between points (n) and (m)."""
-    found = [
+    distances = [
         np.maximum((x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T, 0.0)
         for x, y in zip(a, b, strict=True)
     ]
-    return np.stack(found)
+    return np.stack(distances)
 
 
 def covariance(kernel: Kernel, distances: Floats) -> Floats:

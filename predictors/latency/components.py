@@ -95,7 +95,7 @@ def learn(grams: Floats, targets: Floats, expected: Variances, weights: Floats) 
         value = float(targets @ alpha + factor.log_determinant + off @ off) / 2
         return value, sizes * slopes / 2 + off / BELIEF
 
-    bounds = [(one + BOUNDS[0], one + BOUNDS[1]) for one in centre]
+    bounds = [(log_variance + BOUNDS[0], log_variance + BOUNDS[1]) for log_variance in centre]
     logs, _ = minimise(negative_log_posterior, centre, bounds, STEPS)
     sizes = np.exp(logs)
     return Variances(sizes[:-1], float(sizes[-1]))

@@ -188,18 +188,18 @@ class KernelPredictor:
                 raise TrilobitError(
                     "no unit was measured and no other profile given: nothing to predict from"
                 )
-            scale = Scale(float(np.exp(np.mean([np.log(one.scale.linear_s) for one in self.sources]))))
+            scale = Scale(float(np.exp(np.mean([np.log(source.scale.linear_s) for source in self.sources]))))
             return scale, prior, np.full(len(layers), UNSEEN_STD)
         mean, std = fitted.process.predict(self._features(layers), return_std=True)
         logs = np.clip(mean + fitted.mean + prior, fitted.low, fitted.high)
         return fitted.scale, logs, fitted.std_scale * std
 
     def _features(self, layers: Sequence[Layer]) -> Floats:
-        return np.column_stack([unit_features(layers), *(one.logs(layers) for one in self.sources)])
+        return np.column_stack([unit_features(layers), *(source.logs(layers) for source in self.sources)])
 
     def _prior(self, layers: Sequence[Layer]) -> Floats:
         """Return (n,) what the other devices say on average; 0 without any."""
-        logs = [one.logs(layers) for one in self.sources] or [np.zeros(len(layers))]
+        logs = [source.logs(layers) for source in self.sources] or [np.zeros(len(layers))]
         return np.asarray(np.mean(logs, axis=0))
 
 
@@ -270,16 +270,16 @@ def fill(
     Raises:
         TrilobitError: nothing was measured yet and there are no sources.
     """
-    wanted = [
+    unmeasured = [
         layer
         for layer in dict.fromkeys(layers)
         if not usable(profile, layer) and (layer not in profile.table or profile.table[layer].error is None)
     ]
-    if not wanted:
+    if not unmeasured:
         return profile
     seed = int(rng.integers(2**31))
     predictor = fit_profile(profile, sources=sources, seed=seed)
-    estimates = dict(zip(wanted, predictor.predict(wanted), strict=True))
+    estimates = dict(zip(unmeasured, predictor.predict(unmeasured), strict=True))
     return replace(profile, estimates={**profile.estimates, **estimates})
 
 
@@ -309,11 +309,11 @@ def _std_scale(x: Floats, y: Floats, noise: Floats, rng: np.random.Generator) ->
         return 1.0
     order, kernel = rng.permutation(len(y)), default_kernel(x.shape[1])
     errors, spread = np.empty(len(y)), np.empty(len(y))
-    for judged in (order[: len(y) // 2], order[len(y) // 2 :]):
-        others = np.setdiff1d(order, judged, assume_unique=True)[: LEARNED_ON // 2]
+    for held_out in (order[: len(y) // 2], order[len(y) // 2 :]):
+        others = np.setdiff1d(order, held_out, assume_unique=True)[: LEARNED_ON // 2]
         learned = _learn(kernel, x[others], y[others], noise[others])
         all_errors, all_spread = leave_one_out_errors(_condition(learned, x, y, noise))
-        errors[judged], spread[judged] = all_errors[judged], all_spread[judged]
+        errors[held_out], spread[held_out] = all_errors[held_out], all_spread[held_out]
     return max(calibrate(errors, spread), 1.0)
 
 
@@ -396,7 +396,7 @@ def _greedy(
     known = set(states)
     for _ in range(n):
         variance = covariance.diagonal() + noise
-        price = np.array([1 + STATE_PRICE * len(one - known) for one in own])
+        price = np.array([1 + STATE_PRICE * len(unit_states - known) for unit_states in own])
         gain = importance @ covariance**2 / variance / price
         gain[chosen] = -np.inf
         best = int(gain.argmax())
@@ -411,5 +411,5 @@ def _states(layers: Iterable[Layer]) -> set[State]:
     """Return (shape, format) of the tensors around layers: each needs a context and a pooling to be measured
     in.
     """
-    pairs = [((one.in_shape, one.in_format), (one.out_shape, one.out_format)) for one in layers]
+    pairs = [((layer.in_shape, layer.in_format), (layer.out_shape, layer.out_format)) for layer in layers]
     return {state for pair in pairs for state in pair}

@@ -349,10 +349,10 @@ def _learn(description: Description, genomes: Genomes, targets: Floats) -> Fitte
     loss += float(scaled.sum()) if description.logs else 0.0
     floor = FLOOR * (float(targets.std()) or 1.0)
     limits = float(scaled.min()) - FARTHEST, float(scaled.max()) + FARTHEST
-    found = Fitted(description, slopes, x, process, noise, mean, scale, *limits, loss, floor)
+    fitted = Fitted(description, slopes, x, process, noise, mean, scale, *limits, loss, floor)
     errors, spread = process.leave_one_out()
-    said, std = found.in_unit(standard - errors, spread)
-    return replace(found, std_scale=calibrate(said - targets, std))
+    predicted, std = fitted.in_unit(standard - errors, spread)
+    return replace(fitted, std_scale=calibrate(predicted - targets, std))
 
 
 def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process, Noise, Floats]:

@@ -56,15 +56,15 @@ def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: N
 def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
     """Return the sizes of n units by name, (n,) each."""
     shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
-    geometry = [(one.kernel, one.stride, one.groups, one.expanded, params(one)) for one in layers]
+    geometry = [(layer.kernel, layer.stride, layer.groups, layer.expanded, params(layer)) for layer in layers]
     kernel, stride, groups, expanded, weights = np.array(geometry, np.int64).reshape(-1, 5).T
     channels, height, width, out_channels, out_height, out_width = shapes.T
     read, written, stored = (
         np.array(bits, np.float64)
         for bits in (
-            [tensor_bits(one.in_format) for one in layers],
-            [tensor_bits(one.out_format) for one in layers],
-            [weight_bits(one.weight_format) for one in layers],
+            [tensor_bits(layer.in_format) for layer in layers],
+            [tensor_bits(layer.out_format) for layer in layers],
+            [weight_bits(layer.weight_format) for layer in layers],
         )
     )
     return {
@@ -77,7 +77,7 @@ def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
         "stride": stride.astype(np.float64),
         "groups": groups.astype(np.float64),
         "taps": in_bounds_taps(height, kernel, stride) * in_bounds_taps(width, kernel, stride),
-        "weighted": np.array([one.weighted for one in layers], np.float64),
+        "weighted": np.array([layer.weighted for layer in layers], np.float64),
         "in_bytes": channels * height * width * read / 8,
         "out_bytes": out_channels * out_height * out_width * written / 8,
         "weight_bytes": weights * stored / 8,
@@ -116,16 +116,17 @@ def _work_columns(sizes: dict[str, Floats]) -> list[Floats]:
 
 def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
     """Return indicators: op and depthwise, alone and times integer; activation, formats, parts of a block."""
-    integer = np.array([is_integer(one.activation_format) for one in layers], np.float64)
-    ops = [[one.kind == op for one in layers] for op in KINDS]
-    kinds = np.array([*ops, [one.depthwise for one in layers]], np.float64)
-    others = [[one.nonlinearity == name for one in layers] for name in ACTIVATIONS]
-    others += [[getattr(one, name) for one in layers] for name in ("squeeze", "residual")]
-    others += [[element_types(one.weight_format).unsigned for one in layers]]  # as wide, and other kernels
-    others += [[is_integer(one.in_format) for one in layers], [is_integer(one.out_format) for one in layers]]
+    integer = np.array([is_integer(layer.activation_format) for layer in layers], np.float64)
+    ops = [[layer.kind == op for layer in layers] for op in KINDS]
+    kinds = np.array([*ops, [layer.depthwise for layer in layers]], np.float64)
+    others = [[layer.nonlinearity == name for layer in layers] for name in ACTIVATIONS]
+    others += [[getattr(layer, name) for layer in layers] for name in ("squeeze", "residual")]
+    unsigned = [element_types(layer.weight_format).unsigned for layer in layers]  # as wide, and other kernels
+    integer_input = [is_integer(layer.in_format) for layer in layers]
+    others += [unsigned, integer_input, [is_integer(layer.out_format) for layer in layers]]
     bits = [
-        [np.log2(weight_bits(one.weight_format)) for one in layers],
-        [np.log2(tensor_bits(one.activation_format)) for one in layers],
+        [np.log2(weight_bits(layer.weight_format)) for layer in layers],
+        [np.log2(tensor_bits(layer.activation_format)) for layer in layers],
     ]
     indicators = np.concatenate([kinds, kinds * integer, np.array(others, np.float64)])
     return [*(INDICATED * indicators), *(np.array(bits) / OCTAVES)]

@@ -59,7 +59,7 @@ def test_the_mean_of_more_rows_is_nearer() -> None:
         np.arange(400) % 5,
         (0.01, 1.0),
         rng=rng,
-        judged=[0, 1],
+        test_folds=[0, 1],
     )
     errors = [point.rmse for point in points]
     assert errors[0] > 1.005 * errors[-1]
