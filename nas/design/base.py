@@ -152,12 +152,12 @@ class SubStage:
 
 
 def draw_sub_stages(
-    base: Base, s: int, block: str, each: int, *, rng: np.random.Generator
+    base: Base, s: int, block: str, count: int, *, rng: np.random.Generator
 ) -> tuple[SubStage, ...]:
-    """Draw `each` random sub-stages of every window, as many of every resolution."""
-    stage, found = base.stage(s, block), []
+    """Draw `count` random sub-stages of every window, as many of every resolution."""
+    stage, sub_stages = base.stage(s, block), []
     for window, widths in enumerate(base.stages[s].windows):
-        for i in range(each):
+        for i in range(count):
             width = int(rng.choice(widths))
             blocks = tuple(
                 Sizes(
@@ -169,8 +169,8 @@ def draw_sub_stages(
             )
             resolution = base.distilled_resolutions[i % len(base.distilled_resolutions)]
             in_width = int(rng.choice(base.entry_widths(s)))
-            found.append(SubStage(s, block, window, resolution, in_width, blocks))
-    return tuple(found)
+            sub_stages.append(SubStage(s, block, window, resolution, in_width, blocks))
+    return tuple(sub_stages)
 
 
 def extreme_sub_stage(
@@ -183,10 +183,10 @@ def extreme_sub_stage(
     return SubStage(s, block, 0, resolution, of(base.entry_widths(s)), (sizes,) * of(stage.depths))
 
 
-def stage_workload(base: Base, part: SubStage, fmt: str, *, found: str = FP32) -> Workload:
-    """Return a sub-stage as a network by itself, in one number format; `found` is that of its input."""
+def stage_workload(base: Base, part: SubStage, fmt: str, *, source_format: str = FP32) -> Workload:
+    """Return a sub-stage as a network by itself, in one number format; its input is in `source_format`."""
     size, stage = base.entry_size(part.resolution, part.s), base.stage(part.s, part.block)
-    net = GraphBuilder((part.in_width, size, size), found)
+    net = GraphBuilder((part.in_width, size, size), source_format)
     x = net.input
     for b, sizes in enumerate(part.blocks):
         x = append_block(net, x, f"s{part.s}.b{b}", stage, b, sizes, [fmt] * len(stage.type.parts))

@@ -63,14 +63,14 @@ class Blocks:
     @cached_property
     def distillations(self) -> tuple[BlockDistillation, ...]:
         """Every (stage, type)."""
-        found = []
+        all_distillations = []
         for s in range(len(self.base.stages)):
             own = {r: self.tensors[s, r] for r in self.base.distilled_resolutions}
-            found += [
+            all_distillations += [
                 BlockDistillation(self.base, s, block, own, self.practice, self.run.config.seed)
                 for block in self.base.types
             ]
-        return tuple(found)
+        return tuple(all_distillations)
 
     # -- losses ------------------------------------------------------------------------------------
 
@@ -80,60 +80,60 @@ class Blocks:
         text = json.dumps([*described, self.run.config.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def known(self, one: BlockDistillation) -> NDArray[np.float64] | None:
+    def known(self, distillation: BlockDistillation) -> NDArray[np.float64] | None:
         """Return the losses (n,) of its sub-stages; None where they are missing."""
-        path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
+        path = self.run.folder / "blocks" / f"s{distillation.s}-{distillation.block}.json"
         document = read_optional(path, Losses)
         if document is None or document.fingerprint != self._fingerprint:
             return None  # of another teacher, other data or other settings
-        found = np.array(document.losses, float)
-        return found if found.shape == (len(one.sub_stages),) else None
+        block_losses = np.array(document.losses, float)
+        return block_losses if block_losses.shape == (len(distillation.sub_stages),) else None
 
     def missing(self) -> tuple[BlockDistillation, ...]:
         """Return those whose losses are missing."""
-        return tuple(one for one in self.distillations if self.known(one) is None)
+        return tuple(distillation for distillation in self.distillations if self.known(distillation) is None)
 
     def distil(self, reporter: Reporter) -> None:
         """Train and evaluate what is missing, and keep each as soon as it is done."""
         missing, done = self.missing(), 0
-        total = sum(self.practice.steps + len(one.sub_stages) for one in missing)
+        total = sum(self.practice.steps + len(distillation.sub_stages) for distillation in missing)
         with progress_bar(reporter, "distil", total) as update:
-            for one in missing:
-                name = f"stage {one.s}, {one.block}"
+            for distillation in missing:
+                name = f"stage {distillation.s}, {distillation.block}"
 
                 def step(name: str = name) -> None:
                     nonlocal done
                     done += 1
                     update(done, name)
 
-                found = losses(one, step)
-                path = self.run.folder / "blocks" / f"s{one.s}-{one.block}.json"
-                write_document(path, Losses(self._fingerprint, tuple(found.tolist())))
+                block_losses = losses(distillation, step)
+                path = self.run.folder / "blocks" / f"s{distillation.s}-{distillation.block}.json"
+                write_document(path, Losses(self._fingerprint, tuple(block_losses.tolist())))
 
     # -- seconds -----------------------------------------------------------------------------------
 
     def layers(self, part: SubStage) -> tuple[Layer, ...]:
         """Return what a sub-stage runs in int8."""
-        return stage_workload(self.base, part, INT8, found=INT8).layers
+        return stage_workload(self.base, part, INT8, source_format=INT8).layers
 
     @cached_property
     def ends(self) -> tuple[tuple[Layer, ...], ...]:
         """What runs before and after the stages, at each of the resolutions."""
         data = self.run.task
-        found = []
+        outer_layers = []
         for resolution in self.base.distilled_resolutions:
             works = ends_workloads(
                 self.base, resolution, in_channels=data.channels, classes=len(data.classes), fmt=INT8
             )
-            found.append(tuple(layer for work in works for layer in work.layers))
-        return tuple(found)
+            outer_layers.append(tuple(layer for work in works for layer in work.layers))
+        return tuple(outer_layers)
 
     @cached_property
     def units(self) -> tuple[Layer, ...]:
         """Every layer of all of them, once."""
-        parts = [part for one in self.distillations for part in one.sub_stages]
+        parts = [part for distillation in self.distillations for part in distillation.sub_stages]
         layers = [layer for part in parts for layer in self.layers(part)]
-        return tuple(dict.fromkeys([*layers, *(layer for each in self.ends for layer in each)]))
+        return tuple(dict.fromkeys([*layers, *(layer for end in self.ends for layer in end)]))
 
     def measure(self, reporter: Reporter) -> DeviceProfile:
         """Return the profile of the units; those whose numbers are refused are predicted."""
@@ -169,12 +169,14 @@ class Blocks:
             name = self.run.device.describe().name
             raise TrilobitError(f"{name} cannot run the first or the last layers of these networks in int8")
         groups: dict[tuple[int, int, int, int], list[tuple[float, float]]] = {}
-        for one in self.distillations:
-            known = self.known(one)
+        for distillation in self.distillations:
+            known = self.known(distillation)
             if known is None:
-                raise TrilobitError(f"the losses of stage {one.s}, {one.block}, are not known yet")
-            for part, loss in zip(one.sub_stages, known, strict=True):
-                at = (one.s, self.base.types.index(one.block), part.window)
+                raise TrilobitError(
+                    f"the losses of stage {distillation.s}, {distillation.block}, are not known yet"
+                )
+            for part, loss in zip(distillation.sub_stages, known, strict=True):
+                at = (distillation.s, self.base.types.index(distillation.block), part.window)
                 row = (float(loss), sum(map(cost_s, self.layers(part))))
                 if math.isfinite(row[1]):
                     groups.setdefault(

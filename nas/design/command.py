@@ -127,32 +127,34 @@ def open_blocks(request: DesignRequest) -> Blocks:
         device=DeviceSection(name=request.device),
         space=SpaceSection(weights.space),
     )
-    found = Run(request.output, config)
-    found.device.describe()
+    run = Run(request.output, config)
+    run.device.describe()
     types = list(request.types or BLOCKS)
-    base = base_of(found.family, types)
+    base = base_of(run.family, types)
     if not base.distilled_resolutions:
         raise TrilobitError(f"the last maps of {weights.space} are too small to distil")
-    teacher, images = _teacher(found, path, practice)
+    teacher, images = _teacher(run, path, practice)
     learned = teacher_tensors(
         teacher, images, practice.judged, stages=len(base.stages), resolutions=base.distilled_resolutions
     )
-    return Blocks(found, base, learned, practice, content_hash(path))
+    return Blocks(run, base, learned, practice, content_hash(path))
 
 
-def _teacher(found: Run, path: Path, practice: DistillationConfig) -> tuple[Subnet, torch.Tensor]:
+def _teacher(run: Run, path: Path, practice: DistillationConfig) -> tuple[Subnet, torch.Tensor]:
     """Return the teacher's largest network, and images (n, c, h, w)."""
-    data, family = found.images, found.family
+    data, family = run.images, run.family
     net = family.supernet(rng=np.random.default_rng(0))
     if start_from(net, load_weights(path), data.classes, origin=str(path)).renewed:
         raise TrilobitError(f"{path}: a teacher must know the classes of this data, this one knows others")
     largest = family.extreme("largest", family.formats[0])
-    teacher, pool = family.extract(net, largest), calibration_examples(data, seed=found.config.seed)
-    wanted = min(practice.images + practice.judged, len(pool))
-    if wanted < 2 * practice.judged:
+    teacher, pool = family.extract(net, largest), calibration_examples(data, seed=run.config.seed)
+    images_needed = min(practice.images + practice.judged, len(pool))
+    if images_needed < 2 * practice.judged:
         least = 2 * practice.judged
-        raise TrilobitError(f"{data.name}: {least} training images are needed to learn from, got {wanted}")
-    few = cast(Images, pool[:wanted])
+        raise TrilobitError(
+            f"{data.name}: {least} training images are needed to learn from, got {images_needed}"
+        )
+    few = cast(Images, pool[:images_needed])
     images = data.inputs(few, family.resolution(largest))
     recalibrate(teacher, torch.split(images, CALIBRATION_BATCH))
     return teacher, images
@@ -162,15 +164,15 @@ def _announce(blocks: Blocks, reporter: Reporter) -> None:
     """Say what will be done and how long that will take, from timing a step of each type in a stage."""
     missing, practice = blocks.missing(), blocks.practice
     seconds = 0.0
-    for one in missing:
-        net = one.new_student()
-        training = one.train(net, steps=2)
+    for distillation in missing:
+        net = distillation.new_student()
+        training = distillation.train(net, steps=2)
         next(training)  # the first step also warms up
         start = time.perf_counter()
         next(training)
         step_s, start = time.perf_counter() - start, time.perf_counter()
-        next(one.evaluate(net))
-        seconds += practice.steps * step_s + len(one.sub_stages) * (time.perf_counter() - start)
+        next(distillation.evaluate(net))
+        seconds += practice.steps * step_s + len(distillation.sub_stages) * (time.perf_counter() - start)
     run = blocks.run
     measuring = 0.0 if run.recorded else measuring_seconds(run, blocks.units)
     unknown, base = len(start_profile(run).missing(blocks.units)), blocks.base
@@ -189,15 +191,15 @@ def _announce(blocks: Blocks, reporter: Reporter) -> None:
 def _report(blocks: Blocks, designed: Designed, request: DesignRequest, reporter: Reporter) -> dict[str, Any]:
     base, evolved = blocks.base, designed.evolved
     space, path = base.space(request.title, evolved.best), request.output / "space.json"
-    found = {
+    origin = {
         "device": blocks.run.device.describe().name,
         **summary(designed),
         "teacher": str(blocks.run.config.space.name),
         "data": blocks.run.task.name,
     }
-    save_space(path, space, found)
+    save_space(path, space, origin)
     for line in describe(base, evolved.best):
         reporter.say(line)
     reporter.say(verdict(designed))
     reporter.say(f"{path}: {space.name}; search it with `nas run --space {path}`")
-    return {"space": str(path), "name": space.name, **found, "stages": list(describe(base, evolved.best))}
+    return {"space": str(path), "name": space.name, **origin, "stages": list(describe(base, evolved.best))}

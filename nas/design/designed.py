@@ -94,7 +94,7 @@ def design(
             population=population,
             tournament=tournament,
             evaluations=most,
-            told=lambda scored: update(scored, "spaces scored"),
+            on_progress=lambda scored: update(scored, "spaces scored"),
         )
     best_s = drawn(evolved.best)[1]
     share = tuple(float((best_s <= limit).mean()) for limit in limits_s)
@@ -104,7 +104,7 @@ def design(
 
 
 def _unmet(limit_s: float, fastest_s: float) -> TrilobitError:
-    missed, fastest = (show(objective("latency"), float(one)) for one in (limit_s, fastest_s))
+    missed, fastest = (show(objective("latency"), float(seconds)) for seconds in (limit_s, fastest_s))
     return TrilobitError(
         f"no network of the best space found takes at most {missed} in int8; the fastest one drawn takes "
         f"{fastest}: give a higher --max-latency"

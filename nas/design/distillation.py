@@ -203,11 +203,11 @@ class BlockDistillation:
     @torch.no_grad()
     def _held_out_loss(self, net: StudentBlock, part: SubStage) -> float:
         stage, work = self.tensors[part.resolution], stage_workload(self.base, part, FP32)
-        seen = net.enter(stage.inputs[: 2 * self.practice.judged], part.in_width)
+        calibration = net.enter(stage.inputs[: 2 * self.practice.judged], part.in_width)
         shown = net.enter(stage.held_out_inputs, part.in_width)
         subnet = extract(net.stage, work)
-        recalibrate(subnet, torch.split(seen, self.practice.judged))
-        rounded = quantize(subnet, stage_workload(self.base, part, INT8), observe(subnet, seen))
+        recalibrate(subnet, torch.split(calibration, self.practice.judged))
+        rounded = quantize(subnet, stage_workload(self.base, part, INT8), observe(subnet, calibration))
         last = rounded.tensors[rounded.workload.names[-1]]
         y = (simulate(rounded, shown) - last.zero_point) * last.scale
         return float(noise_to_signal(net.leave(y, net.leave.weight.shape[0]), stage.held_out_targets))

@@ -78,21 +78,21 @@ def search(
     """
     if min(budget, batch, 1 if patience is None else patience) < 1:
         raise ValueError(f"budget, batch and patience are at least 1, not {budget}, {batch}, {patience}")
-    found, evaluations, rejected, volumes = None, 0, 0, list[float]()
+    unbeaten, evaluations, rejected, volumes = None, 0, 0, list[float]()
     while not _stalled(volumes, patience) and len(genomes := searcher.ask(min(batch, budget - evaluations))):
         points = Points(genomes, *evaluate(genomes))
         searcher.tell(points.genomes, points.objectives, points.violation)
-        found = best(points if found is None else join_unbeaten(found, points))
+        unbeaten = best(points if unbeaten is None else join_unbeaten(unbeaten, points))
         evaluations += len(points)
         rejected += int(np.isinf(points.violation).sum())
-        volumes.append(hypervolume(found.objectives[found.violation <= 0], reference))
+        volumes.append(hypervolume(unbeaten.objectives[unbeaten.violation <= 0], reference))
         if on_progress:
-            on_progress(Progress(evaluations, budget, volumes[-1], int((found.violation <= 0).sum())))
+            on_progress(Progress(evaluations, budget, volumes[-1], int((unbeaten.violation <= 0).sum())))
     stopped: Stopped = "stalled" if _stalled(volumes, patience) else "exhausted"
     if evaluations >= budget:
         stopped = "budget"
-    found = found or Points(genomes, np.empty((0, len(reference))), np.empty(0))
-    ordered = found[np.lexsort(found.objectives.T[::-1])]
+    unbeaten = unbeaten or Points(genomes, np.empty((0, len(reference))), np.empty(0))
+    ordered = unbeaten[np.lexsort(unbeaten.objectives.T[::-1])]
     feasible = ordered.violation <= 0
     return SearchResult(
         ordered.genomes[feasible],

@@ -44,12 +44,12 @@ def join(first: Points, second: Points) -> Points:
     )
 
 
-def join_unbeaten(known: Points, told: Points) -> Points:
-    """Return all rows of `known`, and those of `told` that no feasible one of them obviously beats: enough
+def join_unbeaten(known: Points, new: Points) -> Points:
+    """Return all rows of `known`, and those of `new` that no feasible one of them obviously beats: enough
     for the front of both, and mostly few.
     """
-    worse = beaten(told.objectives, known.objectives[known.violation <= 0])
-    return join(known, told[~worse])
+    worse = beaten(new.objectives, known.objectives[known.violation <= 0])
+    return join(known, new[~worse])
 
 
 def front(points: Points) -> Points:

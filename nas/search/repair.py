@@ -116,10 +116,10 @@ def find_anchor(space: SearchSpace, excess: Excess, known: Genomes | None = None
     rows = np.concatenate([ends, drawn] if known is None else [known, ends, drawn])
     anchor, least = _innermost(space.canonical(rows), excess)
     while True:
-        better, found = _innermost(neighbours(space, anchor), excess)
-        if not found < least:
+        better, excess_of_better = _innermost(neighbours(space, anchor), excess)
+        if not excess_of_better < least:
             return anchor
-        anchor, least = better, found
+        anchor, least = better, excess_of_better
 
 
 def _innermost(rows: Genomes, excess: Excess) -> tuple[Genomes, float]:

@@ -131,14 +131,14 @@ class DrawnNetworks:
 
 
 def penalty(
-    share: float | NDArray[np.float64], *, wanted: float = WANTED_SHARE, sharpness: float = SHARPNESS
+    share: float | NDArray[np.float64], *, target_share: float = WANTED_SHARE, sharpness: float = SHARPNESS
 ) -> NDArray[np.float64]:
     """Return what a space's loss is multiplied by where too few of its networks meet the limit.
 
     >>> float(penalty(0.5)), round(float(penalty(0.008)), 4)
     (1.0, 1.0233)
     """
-    return np.maximum(1.0, (wanted / np.asarray(share, float)) ** sharpness)
+    return np.maximum(1.0, (target_share / np.asarray(share, float)) ** sharpness)
 
 
 def qt_score(
@@ -146,7 +146,7 @@ def qt_score(
     latency_s: NDArray[np.float64],
     limit_s: float,
     *,
-    wanted: float = WANTED_SHARE,
+    target_share: float = WANTED_SHARE,
     sharpness: float = SHARPNESS,
 ) -> float:
     """Return the Q-T score of a space by its drawn networks' losses (n,) and seconds (n,): one over the mean
@@ -160,26 +160,27 @@ def qt_score(
         best = float(np.partition(within, BEST - 1)[:BEST].mean())
     elif len(within):
         best = float(within.mean())
-    return float(1 / (penalty(share, wanted=wanted, sharpness=sharpness) * best))
+    return float(1 / (penalty(share, target_share=target_share, sharpness=sharpness) * best))
 
 
 def scores_under(
     networks: DrawnNetworks,
     limits_s: Sequence[float],
     *,
-    wanted: float = WANTED_SHARE,
+    target_share: float = WANTED_SHARE,
     sharpness: float = SHARPNESS,
 ) -> Scores:
     """Return the score of whole matrices of spaces: the sum of Q-T scores under each of the limits."""
 
     def score(spaces: Spaces) -> NDArray[np.float64]:
-        found = np.zeros(len(spaces))
+        totals = np.zeros(len(spaces))
         for i, space in enumerate(spaces):
             loss, latency_s = networks(space)
-            found[i] = sum(
-                qt_score(loss, latency_s, limit, wanted=wanted, sharpness=sharpness) for limit in limits_s
+            totals[i] = sum(
+                qt_score(loss, latency_s, limit, target_share=target_share, sharpness=sharpness)
+                for limit in limits_s
             )
-        return found
+        return totals
 
     return score
 
@@ -202,14 +203,14 @@ def uniform_spaces(table: BlockTable) -> Spaces:
     """Return (m, 2 s): every block type that all stages can have, throughout, with windows from the narrowest
     everywhere to the widest everywhere.
     """
-    allowed, found = table.allowed, []
+    allowed, rows = table.allowed, []
     steps = int(allowed.sum(axis=2).max())
     for block in np.flatnonzero(allowed.any(axis=2).all(axis=0)):
         choices = [np.flatnonzero(stage[block]) for stage in allowed]
         for share in np.linspace(0, 1, steps):
             windows = [choice[round(share * (len(choice) - 1))] for choice in choices]
-            found.append([*[block] * len(choices), *windows])
-    return np.unique(np.array(found, np.int16).reshape(-1, 2 * len(allowed)), axis=0)
+            rows.append([*[block] * len(choices), *windows])
+    return np.unique(np.array(rows, np.int16).reshape(-1, 2 * len(allowed)), axis=0)
 
 
 def _windows(allowed: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -272,8 +273,8 @@ class _Scored:
         unknown = {row.tobytes(): row for row in spaces if row.tobytes() not in self.known}
         new = [*unknown.values()][: self._most - len(self.known)]
         if new:
-            found = self._score(np.array(new))
-            self.known |= {row.tobytes(): float(one) for row, one in zip(new, found, strict=True)}
+            scores = self._score(np.array(new))
+            self.known |= {row.tobytes(): float(value) for row, value in zip(new, scores, strict=True)}
             self.spaces += new
         return [self.known[row.tobytes()] for row in spaces if row.tobytes() in self.known]
 
@@ -290,7 +291,7 @@ def evolve(
     population: int = POPULATION,
     tournament: int = TOURNAMENT,
     evaluations: int = EVALUATIONS,
-    told: Callable[[int], None] = lambda scored: None,
+    on_progress: Callable[[int], None] = lambda scored: None,
 ) -> Evolved:
     """Search by aging evolution: the best of a random tournament has two children, of another block type and
     of another window, and the oldest two die.
@@ -299,7 +300,7 @@ def evolve(
         population: spaces alive; the first are all uniform spaces, as many as fit, and random ones.
         tournament: spaces of which the best has children.
         evaluations: distinct spaces to score, at most as many as there are.
-        told: is called with the number scored so far.
+        on_progress: is called with the number scored so far.
     """
     most = int(min(evaluations, table.size))
     population, scored = min(population, most), _Scored(score, most)
@@ -311,12 +312,12 @@ def evolve(
     while not scored.full and idle < IDLE:
         entrants = rng.choice(len(alive), size=min(tournament, len(alive)), replace=False)
         parent = alive[max(entrants, key=lambda i: fitness[i])]
-        before = len(scored.known)
+        known_before = len(scored.known)
         children = mutated(table, parent, rng=rng)
-        found = scored(np.array(children))
-        alive = [*alive[2:], *children[: len(found)]]
-        fitness = [*fitness[2:], *found]
-        idle = 0 if len(scored.known) > before else idle + 1
-        told(len(scored.known))
+        child_scores = scored(np.array(children))
+        alive = [*alive[2:], *children[: len(child_scores)]]
+        fitness = [*fitness[2:], *child_scores]
+        idle = 0 if len(scored.known) > known_before else idle + 1
+        on_progress(len(scored.known))
     spaces = np.array(scored.spaces)
     return Evolved(spaces, np.array([scored.known[row.tobytes()] for row in spaces]))

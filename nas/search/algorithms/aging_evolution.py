@@ -42,13 +42,13 @@ class AgingEvolution(SamplingSearcher):
         self._most: Matrix | None = None
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
-        told = Points(genomes, objectives, violation)[finite_rows(objectives)]
-        if not len(told):
+        points = Points(genomes, objectives, violation)[finite_rows(objectives)]
+        if not len(points):
             return
         # networks of one batch are of one age: they live together
-        everyone = told if self._alive is None else join(self._alive, told)
-        self._alive = everyone[-max(POPULATION, len(told)) :]
-        good = told.objectives[told.violation <= 0]
+        everyone = points if self._alive is None else join(self._alive, points)
+        self._alive = everyone[-max(POPULATION, len(points)) :]
+        good = points.objectives[points.violation <= 0]
         if len(good):
             self._least = np.vstack((good, *_known(self._least))).min(axis=0, keepdims=True)
             self._most = np.vstack((good, *_known(self._most))).max(axis=0, keepdims=True)

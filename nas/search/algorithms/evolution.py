@@ -49,14 +49,14 @@ class Evolution(SamplingSearcher):
         self._archive: Points | None = None
 
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
-        told = Points(genomes, objectives, violation)
+        points = Points(genomes, objectives, violation)
         valid = finite_rows(objectives)
         if not valid.all():
-            told = told[valid]
-        self._told += len(told)
-        archive = front(told if self._archive is None else join_unbeaten(self._archive, told))
+            points = points[valid]
+        self._told += len(points)
+        archive = front(points if self._archive is None else join_unbeaten(self._archive, points))
         self._archive = in_order(archive, np.zeros(len(archive), np.int64))
-        everyone = told if self._population is None else join(self._population, told)
+        everyone = points if self._population is None else join(self._population, points)
         self._population = self._survivors(in_order(everyone, constrained_rank(everyone)))
 
     def _survivors(self, ordered: Points) -> Points:

@@ -107,9 +107,9 @@ class Formats:
 
     def terms(self, number: GeneSum) -> Terms:
         """Return the sum of these parts, its constants as one."""
-        found = self.parts(number)
-        constant = sum(float(part.values) for part in found if not part.items)
-        return (*(part for part in found if part.items), Term((), np.array(constant)))
+        parts = self.parts(number)
+        constant = sum(float(part.values) for part in parts if not part.items)
+        return (*(part for part in parts if part.items), Term((), np.array(constant)))
 
 
 def formats_of(space: SearchSpace, genome: Genomes) -> Formats:
@@ -135,17 +135,17 @@ def trade_offs(problem: Problem, costs: Sequence[Terms], count: int) -> list[Cho
         InfeasibleError: nothing meets the limits of the problem.
     """
     best = solve(problem).chosen
-    found = {best.tobytes(): best}
+    allocations = {best.tobytes(): best}
     tightened = list(_tightened(problem, costs, best, -(-(count - 1) // max(len(costs), 1))))
-    for each in tightened:
-        chosen = solve(each).chosen
-        found.setdefault(chosen.tobytes(), chosen)
-    for each in (problem, *tightened):
-        if len(found) >= count:
+    for subproblem in tightened:
+        chosen = solve(subproblem).chosen
+        allocations.setdefault(chosen.tobytes(), chosen)
+    for subproblem in (problem, *tightened):
+        if len(allocations) >= count:
             break
-        for allocation in diverse(each, 1 + -(-count // (1 + len(tightened))), APART):
-            found.setdefault(allocation.chosen.tobytes(), allocation.chosen)
-    return list(found.values())[:count]
+        for allocation in diverse(subproblem, 1 + -(-count // (1 + len(tightened))), APART):
+            allocations.setdefault(allocation.chosen.tobytes(), allocation.chosen)
+    return list(allocations.values())[:count]
 
 
 def _tightened(problem: Problem, costs: Sequence[Terms], best: Chosen, levels: int) -> Iterator[Problem]:

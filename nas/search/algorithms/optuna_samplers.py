@@ -55,10 +55,10 @@ class _OptunaSearch(SamplingSearcher):
 
     def ask(self, n: int) -> Genomes:
         rows = super().ask(n)
-        wanted = set(_keys(rows))
-        self._known |= wanted
+        keys = set(_keys(rows))
+        self._known |= keys
         for key, trial in self._proposed:
-            if key in wanted and key not in self._asked:
+            if key in keys and key not in self._asked:
                 self._asked[key] = trial
             elif self._study is not None:
                 self._study.tell(trial, state=TrialState.FAIL)

@@ -64,7 +64,7 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
             out = int(arch.options[f"s{s}.width"])
             sizes = [Sizes(out, middle_channels(out, b.get("expand", 100)), b["kernel"]) for b in blocks]
             part = SubStage(s, family.stages[s].block, 0, 28, width, tuple(sizes))
-            parts.update(stage_workload(base, part, "int8", found="int8").layers)
+            parts.update(stage_workload(base, part, "int8", source_format="int8").layers)
             width = out
         for work in ends_workloads(base, 28, in_channels=1, classes=10, fmt="int8"):
             parts.update(work.layers)
