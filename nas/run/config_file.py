@@ -106,5 +106,5 @@ def render_config(config: RunConfig) -> str:
 def _without_none(value: Any) -> Any:
     """Return a section without None: TOML has no null, and what is absent takes its default."""
     if isinstance(value, Mapping):
-        return {key: _without_none(found) for key, found in value.items() if found is not None}
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
     return list(value) if isinstance(value, tuple) else value

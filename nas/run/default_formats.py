@@ -46,5 +46,5 @@ def unreduced(fmt: str) -> str | None:
 
 def formats_of_layers(space: SearchSpace) -> tuple[str, ...]:
     """Return the formats that every layer can choose from; none where layers differ in that."""
-    offered = {tuple(map(str, space.choices[column].options)) for column in space.format_columns}
-    return offered.pop() if len(offered) == 1 else ()
+    options = {tuple(map(str, space.choices[column].options)) for column in space.format_columns}
+    return options.pop() if len(options) == 1 else ()

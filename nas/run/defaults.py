@@ -55,28 +55,30 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     if not all(isinstance(document.get(name, {}), Mapping) for name in ("data", "train", "space")):
         return dict(document), ""  # no configuration: whoever parses it says so
     data, train, space = (dict(document.get(name, {})) for name in ("data", "train", "space"))
-    known = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
+    defaults = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
     notes = []
     if "name" not in space:
-        name, why = _space_of(train.get("init", NONE)) or (known.space if known else ""), ""
+        name, why = _space_of(train.get("init", NONE)) or (defaults.space if defaults else ""), ""
         if not name:
             name, why = _space_for_images(str(data.get("source", "")))
         if name:
             space["name"] = name
             notes.append(f"space {name}{why}")
-    starts = known and space.get("name") == known.space and set(train) <= set(HOST_ONLY)
-    if known and starts and is_shipped(known.shipped):
-        train |= {"init": PREFIX + known.shipped, "epochs": 0}
+    starts = defaults and space.get("name") == defaults.space and set(train) <= set(HOST_ONLY)
+    if defaults and starts and is_shipped(defaults.shipped):
+        train |= {"init": PREFIX + defaults.shipped, "epochs": 0}
         notes.append("the shipped supernet as it is (--init none trains from scratch)")
-    if known and (more := {name: value for name, value in known.augmentation.items() if name not in train}):
+    if defaults and (
+        more := {name: value for name, value in defaults.augmentation.items() if name not in train}
+    ):
         train |= more
         notes.append(", ".join(f"train.{name} {value}" for name, value in more.items()))
     quantized = {}
     if "quantized" not in document and _narrow(space.get("formats", ())):
-        quantized["epochs"] = known.quantized_epochs if known else QUANTIZED_EPOCHS
+        quantized["epochs"] = defaults.quantized_epochs if defaults else QUANTIZED_EPOCHS
         notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats that need it")
     sections = {"train": train, "space": space, "quantized": quantized}
-    filled = {**document, **{name: found for name, found in sections.items() if found}}
+    filled = {**document, **{name: section for name, section in sections.items() if section}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
 
 

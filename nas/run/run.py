@@ -123,12 +123,12 @@ class Run(RunPaths):
             TrilobitError: there is no such checkpoint.
         """
         init = self.config.train.init
-        found = identity(init)
-        if found is None and self.checkpoint_path.exists():
+        origin = identity(init)
+        if origin is None and self.checkpoint_path.exists():
             state = load_checkpoint(self.checkpoint_path, fingerprint=self.family.space().fingerprint)
             begun = state.get("config", {}).get("init", NONE)
-            found = None if begun == NONE else str(begun)
-        return content_hash(weights_path(init)) if found is None else found
+            origin = None if begun == NONE else str(begun)
+        return content_hash(weights_path(init)) if origin is None else origin
 
     @property
     def trained_by(self) -> dict[str, Any]:

@@ -18,15 +18,15 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     The second time interrupts at once, as without this.
     """
-    asked: list[int] = []
+    received: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
+        if received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
     with _handled_by(ask):
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
 
 
 @contextmanager
@@ -37,10 +37,10 @@ def _handled_by(handler: Handler) -> Iterator[None]:
     which alone can be told, none is handled.
     """
     main = threading.current_thread() is threading.main_thread()
-    heard = [one for one in SIGNALS if main and signal.getsignal(one) is not signal.SIG_IGN]
-    before = {one: signal.signal(one, handler) for one in heard}
+    heard = [number for number in SIGNALS if main and signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
-        for one, previous in before.items():
-            signal.signal(one, previous)
+        for number, previous in handlers.items():
+            signal.signal(number, previous)

@@ -113,16 +113,16 @@ def sample(sampling: Sampling, evaluate: Callable[[Genomes], Floats]) -> Samples
     blind = _draws(sampling)
     for position, group in enumerate(sampling.groups):
         drawn = group.draw(group.limit, rng=blind) if sampling.strategy == "random" else None
-        asked, before, gains, decision = 0, len(samples.genomes), Gains(), None
+        requested, earlier, gains, decision = 0, len(samples.genomes), Gains(), None
         while decision is None:
-            n = min(BATCH, group.limit - asked)
-            rng = _draws(sampling, position, asked)
+            n = min(BATCH, group.limit - requested)
+            rng = _draws(sampling, position, requested)
             if drawn is not None:
-                batch = _fresh(drawn[asked : asked + n], samples.genomes)
+                batch = _fresh(drawn[requested : requested + n], samples.genomes)
             else:
                 batch = choose(sampling, samples, group, n, rng=rng)
-            samples, asked = samples.add(batch, evaluate(batch)), asked + n
-            decision, gains = _stopping_decision(sampling, samples, group, before, asked, gains)
+            samples, requested = samples.add(batch, evaluate(batch)), requested + n
+            decision, gains = _stopping_decision(sampling, samples, group, earlier, requested, gains)
         samples = Samples(samples.genomes, samples.answers, (*samples.decisions, decision))
     return samples
 
@@ -162,10 +162,10 @@ def _near_front(
     rng: np.random.Generator,
 ) -> Genomes:
     """Return up to `n` networks, well spread, of the front that the answers so far predict."""
-    known, targets = sampling.embedding(samples.genomes), rank_normalised(samples.answers)
+    points, targets = sampling.embedding(samples.genomes), rank_normalised(samples.answers)
 
     def predicted(genomes: Genomes) -> tuple[Floats, Floats]:
-        mean = posterior_mean(kernel, known, targets, sampling.embedding(genomes))
+        mean = posterior_mean(kernel, points, targets, sampling.embedding(genomes))
         cost = sampling.cost(genomes)
         runs = np.isfinite(cost)
         return np.stack([-mean, np.where(runs, cost, 0.0)], axis=1), np.where(runs, 0.0, np.inf)
@@ -174,46 +174,46 @@ def _near_front(
     start = group.draw(BATCH, rng=rng)
     searcher = make_searcher("evolution", space, seed=int(rng.integers(2**31)), initial=start)
     worst = [10.0, np.finfo(np.float64).max]
-    found = search(
+    result = search(
         searcher,
         lambda genomes: predicted(group.project(genomes)),
         budget=FRONT_BUDGET,
         batch=500,
         reference=worst,
     )
-    genomes = group.project(found.genomes)
+    genomes = group.project(result.genomes)
     fresh = np.isin(row_keys(genomes), row_keys(_fresh(genomes, samples.genomes)))
-    return _fresh(genomes[fresh][choose_finalists(found.objectives[fresh], n)], samples.genomes)
+    return _fresh(genomes[fresh][choose_finalists(result.objectives[fresh], n)], samples.genomes)
 
 
 # -- how many ---------------------------------------------------------------------------------------
 
 
 def _stopping_decision(
-    sampling: Sampling, samples: Samples, group: SamplingGroup, before: int, asked: int, gains: Gains
+    sampling: Sampling, samples: Samples, group: SamplingGroup, earlier: int, requested: int, gains: Gains
 ) -> tuple[StoppingDecision | None, Gains]:
-    """Return why to stop after `asked` networks of a group, or None to go on, and all expected gains with
+    """Return why to stop after `requested` networks of a group, or None to go on, and all expected gains with
     that of the next batch.
 
     Args:
         before: rows of other groups; those of this one come after them.
         gains: that were expected before.
     """
-    n = len(samples.genomes) - before
+    n = len(samples.genomes) - earlier
     if group.count is not None:
         reached = StoppingDecision(group.name, n, group.limit, "as many as were asked for")
-        return (reached if asked >= group.count else None), gains
-    if n < FEWEST and asked < group.limit:
+        return (reached if requested >= group.count else None), gains
+    if n < FEWEST and requested < group.limit:
         return None, gains
     if n < 2 * FOLDS:
         return StoppingDecision(group.name, n, group.limit, "there are no more"), gains
-    curve = sampler_curve(sampling, samples, before)
+    curve = sampler_curve(sampling, samples, earlier)
     law = fit_power_law([point.n for point in curve], [1 - point.kendall_tau for point in curve])
     gains = (*gains, law(n) - law(n + BATCH))
     promise = f"the next {BATCH} promise {gains[-1]:.4f} of Kendall's tau"
     if len(gains) >= IN_A_ROW and max(gains[-IN_A_ROW:]) < MIN_GAIN:
         why = f"{promise}, less than {MIN_GAIN}"
-    elif asked >= group.limit:
+    elif requested >= group.limit:
         why = f"the most; {promise}"
     else:
         return None, gains
@@ -233,8 +233,8 @@ def sampler_curve(sampling: Sampling, samples: Samples, before: int) -> tuple[Cu
     rng = open_stream(sampling.seed, Stream.SAMPLER_CURVE, len(targets))
     kernel = learn_kernel(points, targets, rng=rng)
 
-    def fit(learned: Rows, asked: Rows) -> Floats:
-        return posterior_mean(kernel, points_at(points, learned), targets[learned], points_at(points, asked))
+    def fit(learned: Rows, held: Rows) -> Floats:
+        return posterior_mean(kernel, points_at(points, learned), targets[learned], points_at(points, held))
 
     curves = []
     for _ in range(REPEATS):

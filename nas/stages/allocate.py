@@ -31,10 +31,14 @@ def run_allocation(run: Run, reporter: Reporter) -> Front:
     config, space = run.config.search, run.family.space()
     architecture = np.array(known_candidate(run, config.architecture).genes, np.int16)
     context, predictor = _prepared(run)
-    one = allocator(space, context.costs, context.targets, architecture, confidence=config.latency_confidence)
-    with reporter.status(f"{config.sensitivity} sensitivity of {len(one.names)} choices of formats"):
-        sensitivities = sensitivity(run, config.sensitivity, one.formats.genome, one.formats.columns)
-        genomes = one.allocate(sensitivities, config.finalists)
+    allocation = allocator(
+        space, context.costs, context.targets, architecture, confidence=config.latency_confidence
+    )
+    with reporter.status(f"{config.sensitivity} sensitivity of {len(allocation.names)} choices of formats"):
+        sensitivities = sensitivity(
+            run, config.sensitivity, allocation.formats.genome, allocation.formats.columns
+        )
+        genomes = allocation.allocate(sensitivities, config.finalists)
     measured = _measured(context, genomes, reporter)
     reference = run.family.extreme("largest")
     # the predictor has learned from none of them
@@ -56,6 +60,6 @@ def _prepared(run: Run) -> tuple[SearchContext, Predictor | None]:
 def _measured(context: SearchContext, genomes: Genomes, reporter: Reporter) -> Measurements:
     """Return values of these networks and of the largest in fp32."""
     space, family = context.run.family.space(), context.run.family
-    wanted = [*(space.candidate(genome) for genome in genomes), family.extreme("largest")]
-    with progress_bar(reporter, "measure", len(wanted)) as update:
-        return measure_finalists(context.evaluator, wanted, update, done=0)
+    candidates = [*(space.candidate(genome) for genome in genomes), family.extreme("largest")]
+    with progress_bar(reporter, "measure", len(candidates)) as update:
+        return measure_finalists(context.evaluator, candidates, update, done=0)

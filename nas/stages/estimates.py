@@ -58,9 +58,13 @@ class Estimate:
         """
         measuring = {stage for stage in MEASURING if self.seconds.get(stage, 0.0) > 0}
         waiting_s = self.waiting_s / max(1, len(measuring))
-        each = {stage: seconds + waiting_s * (stage in measuring) for stage, seconds in self.seconds.items()}
-        kinds = ([stage for stage in each if (stage in measuring) == measures] for measures in (True, False))
-        return sum(_left_of({stage: each[stage] for stage in kind}, took_s) for kind in kinds)
+        expected_s = {
+            stage: seconds + waiting_s * (stage in measuring) for stage, seconds in self.seconds.items()
+        }
+        kinds = (
+            [stage for stage in expected_s if (stage in measuring) == measures] for measures in (True, False)
+        )
+        return sum(_left_of({stage: expected_s[stage] for stage in kind}, took_s) for kind in kinds)
 
 
 def _left_of(expected_s: Mapping[str, float], took_s: Mapping[str, float]) -> float:
@@ -127,8 +131,8 @@ def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:
     start = time.perf_counter()
     jobs = [Job(work, partial(emit, work)) for work in works]
     measured = run.device.measure(jobs, replace(run.plan, waiting_s=0.0))
-    each = (time.perf_counter() - start) / max(1, len(works))
-    return each, any(m.undisturbed_windows < run.plan.rounds for m in measured if m.error is None)
+    seconds = (time.perf_counter() - start) / max(1, len(works))
+    return seconds, any(m.undisturbed_windows < run.plan.rounds for m in measured if m.error is None)
 
 
 def _precisions(run: Run) -> int:

@@ -56,24 +56,26 @@ def finetuned(
     keep_freed_memory()
     context = finetuning_context(run, builder.supernet, builder.sums, builder.quantizers)
     pending = [_pending(run, context, candidate) for candidate in candidates]
-    seconds = sum(one.steps * seconds_per_step(context, one.candidate) for one in pending if one.steps)
-    total = sum(one.steps for one in pending)
+    seconds = sum(
+        tuning.steps * seconds_per_step(context, tuning.candidate) for tuning in pending if tuning.steps
+    )
+    total = sum(tuning.steps for tuning in pending)
     reporter.say(
         f"fine-tuning {len(pending)} networks, {epochs} epochs each: about {seconds / 60:.1f} min"
         if total
         else f"fine-tuning: {len(pending)} networks, already there"
     )
-    found, done = {}, 0
+    networks, done = {}, 0
     with progress_bar(reporter, "finetune", total) as update:
-        for one in pending:
-            student = context.student(one.candidate)
-            for progress in finetune(context, student, one.path):
-                if one.steps:
-                    note = f"{one.candidate.id}, loss {progress.loss:.3f}"
-                    update(done + one.steps - (progress.steps - progress.step), note)
-            done += one.steps
-            found[one.candidate.id] = tuned_network(context, student)
-    return found
+        for tuning in pending:
+            student = context.student(tuning.candidate)
+            for progress in finetune(context, student, tuning.path):
+                if tuning.steps:
+                    note = f"{tuning.candidate.id}, loss {progress.loss:.3f}"
+                    update(done + tuning.steps - (progress.steps - progress.step), note)
+            done += tuning.steps
+            networks[tuning.candidate.id] = tuned_network(context, student)
+    return networks
 
 
 def _pending(run: Run, context: FineTuningContext, candidate: Candidate) -> Pending:

@@ -41,13 +41,15 @@ def training_rows(run: Run, evaluator: SupernetEvaluator) -> tuple[Genomes, np.n
         TrilobitError: it has not finished, or the storage has lost what it evaluated.
     """
     genomes, space = sampled(run), run.family.space()
-    known = [evaluator.samples.get(space.candidate(genome)) for genome in genomes]
-    missing = sum(found is None for found in known)
+    samples = [evaluator.samples.get(space.candidate(genome)) for genome in genomes]
+    missing = sum(sample is None for sample in samples)
     if missing:
         raise TrilobitError(
             f"{missing} of {len(genomes)} sampled candidates are not evaluated; run `nas sample`"
         )
-    return genomes, np.array([found[0][evaluator.builder.metric] for found in known if found is not None])
+    return genomes, np.array(
+        [sample[0][evaluator.builder.metric] for sample in samples if sample is not None]
+    )
 
 
 def free_features(run: Run) -> CostTable:
@@ -117,7 +119,7 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
     genomes, targets = training_rows(run, evaluator)
     make, space = predictor_of(run), run.family.space()
     with reporter.status("cross-validating the accuracy predictor"):
-        found = assess(
+        quality = assess(
             make,
             space,
             genomes,
@@ -126,17 +128,17 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
             costs=free_features(run),
             bands_of=cost_bands_of(run, genomes),
         )
-        found = replace(found, noise=metric_noise(evaluator, genomes))
-    known = (
-        ("tau", found.kendall_tau, ".3g"),
-        (f"tau at equal {found.band_cost}", found.kendall_tau_bands, ".3g"),
-        ("RMSE", found.rmse, ".2%"),
-        ("noise", found.noise, ".2%"),
-        ("coverage of 90 %", found.coverage, ".0%"),
+        quality = replace(quality, noise=metric_noise(evaluator, genomes))
+    shown = (
+        ("tau", quality.kendall_tau, ".3g"),
+        (f"tau at equal {quality.band_cost}", quality.kendall_tau_bands, ".3g"),
+        ("RMSE", quality.rmse, ".2%"),
+        ("noise", quality.noise, ".2%"),
+        ("coverage of 90 %", quality.coverage, ".0%"),
     )
-    told = ", ".join(f"{name} {value:{written}}" for name, value, written in known if value is not None)
-    reporter.say(f"accuracy predictor, cross-validated: {told}")
-    return write_quality(run, [row(evaluator.builder.metric, CROSS_VALIDATION, found), *profile_rows(run)])
+    figures = ", ".join(f"{name} {value:{written}}" for name, value, written in shown if value is not None)
+    reporter.say(f"accuracy predictor, cross-validated: {figures}")
+    return write_quality(run, [row(evaluator.builder.metric, CROSS_VALIDATION, quality), *profile_rows(run)])
 
 
 def judge_finalists(run: Run) -> None:

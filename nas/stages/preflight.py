@@ -70,9 +70,9 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     check_engine(run.config.search.searcher)
     extremes = _extreme_costs(run)
     _check_limits(run, extremes)
-    found = Preflight(extremes, estimate(run), None if run.recorded else load_average())
-    _print(run, found, reporter)
-    return found
+    outcome = Preflight(extremes, estimate(run), None if run.recorded else load_average())
+    _print(run, outcome, reporter)
+    return outcome
 
 
 def _extreme_costs(run: Run) -> dict[str, dict[str, float]]:
@@ -111,32 +111,32 @@ def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None
     check_reachable(run.family, compile_costs(run.family, None), static, seed=run.config.seed)
 
 
-def _print(run: Run, found: Preflight, reporter: Reporter) -> None:
+def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
     space = run.family.space()
     data = run.task
     parts = ", ".join(
         f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
     )
     reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} images")
-    title = f"the ends of the space on {run.device.describe().name}{found.busy}"
+    title = f"the ends of the space on {run.device.describe().name}{outcome.busy}"
     rows = []
     for name in ("latency", "IQR", "size", "macs"):
-        known = objective("latency" if name == "IQR" else name)
-        rows.append((name, *(show(known, values[name]) for values in found.costs.values())))
-    reporter.show(Table(("", *found.costs), rows, title, numbers=len(found.costs)))
-    for line in _limit_lines(run, found):
+        shown = objective("latency" if name == "IQR" else name)
+        rows.append((name, *(show(shown, values[name]) for values in outcome.costs.values())))
+    reporter.show(Table(("", *outcome.costs), rows, title, numbers=len(outcome.costs)))
+    for line in _limit_lines(run, outcome):
         reporter.say(line)
-    reporter.say(_time(found.time))
-    if found.time.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
+    reporter.say(_time(outcome.time))
+    if outcome.time.seconds["sample"] and None in (run.config.sample.fp32, run.config.sample.quantized):
         reporter.say("at most: sampling stops where more networks would hardly teach the predictor more")
 
 
-def _limit_lines(run: Run, found: Preflight) -> list[str]:
+def _limit_lines(run: Run, outcome: Preflight) -> list[str]:
     """Return what limits the search: as it will apply them, where the profile is there; else about so."""
     if run.profile_path.exists():
         largest = largest_costs(run.family, compile_costs(run.family, load_profile(run.profile_path)))
         return limit_lines(run.config, resolve_targets(run.config, largest, run.task.metrics), largest)
-    targets = resolve_targets(run.config, found.costs["largest/fp32"], run.task.metrics)
+    targets = resolve_targets(run.config, outcome.costs["largest/fp32"], run.task.metrics)
     shares = {name: limit.value for name, limit in run.config.limits().items() if limit.relative}
     lines = []
     for limited in targets.bounded:
@@ -149,11 +149,11 @@ def _limit_lines(run: Run, found: Preflight) -> list[str]:
     return lines
 
 
-def _time(found: Estimate) -> str:
+def _time(times: Estimate) -> str:
     """Return the estimate in one line, and what it leaves out."""
-    parts = [f"{stage} {duration(seconds)}" for stage, seconds in found.seconds.items() if seconds >= 0.5]
-    if found.waiting_s:
-        parts.append(f"waiting for a quiet machine, at most {duration(found.waiting_s)}")
+    parts = [f"{stage} {duration(seconds)}" for stage, seconds in times.seconds.items() if seconds >= 0.5]
+    if times.waiting_s:
+        parts.append(f"waiting for a quiet machine, at most {duration(times.waiting_s)}")
     if not parts:
         return "estimated time: everything is there"
-    return f"estimated time: {duration(found.total_s)} ({', '.join(parts)}); not counted: {LEFT_OUT}"
+    return f"estimated time: {duration(times.total_s)} ({', '.join(parts)}); not counted: {LEFT_OUT}"

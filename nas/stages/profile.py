@@ -143,7 +143,9 @@ def _calibrated(
     rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
     networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
     update = add("networks", len(networks), end_s=deadline)
-    told = replace(waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured"))
+    watched = replace(
+        waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured")
+    )
     measured = measure_networks(
         run.device,
         profile,
@@ -151,7 +153,7 @@ def _calibrated(
         emit=random_emitter(run),
         deadline=deadline,
         unit_s=unit_s,
-        waiting=told,
+        waiting=watched,
     )
     if sum(not net.held_out for net in measured) < FEWEST:
         return profile
@@ -188,21 +190,21 @@ def _measure_units(
     rng = np.random.default_rng(run.config.seed)
 
     measure = partial(profile_layers, run.device, emit=random_emitter(run), rng=rng, deadline=deadline)
-    wanted = _wanted(run, layers)
-    if wanted == len(layers) and deadline == math.inf:
+    needed = _wanted(run, layers)
+    if needed == len(layers) and deadline == math.inf:
         yield from measure(profile, layers, waiting=waiting)
         return
     usage = unit_usage(run.family, open_stream(run.config.seed, Stream.UNIT_USAGE))
     while not profile.table or time.monotonic() < deadline:  # something has to be predicted from
-        n = min(math.ceil(ROUND * len(layers)), wanted - (len(layers) - len(profile.missing(layers))))
+        n = min(math.ceil(ROUND * len(layers)), needed - (len(layers) - len(profile.missing(layers))))
         if n <= 0:
-            known = [layer for layer in layers if layer in profile.table]
-            yield from measure(profile, known, waiting=waiting)
+            remeasured = [layer for layer in layers if layer in profile.table]
+            yield from measure(profile, remeasured, waiting=waiting)
             return
-        chosen = choose_units(layers, profile, n, rng=rng, sources=sources, weights=usage)
-        left = len(profile.missing(layers)) - (len(layers) - wanted)
+        selected = choose_units(layers, profile, n, rng=rng, sources=sources, weights=usage)
+        left = len(profile.missing(layers)) - (len(layers) - needed)
         with waiting.part(n / max(n, left)) as some:
-            for grown in measure(profile, chosen, again=False, waiting=some):
+            for grown in measure(profile, selected, again=False, waiting=some):
                 profile = grown
                 yield profile
 
@@ -234,8 +236,8 @@ class _UnitsBar:
 
     def watch(self, more: float, waits: bool) -> None:
         """Show what is done during a batch, `more` of which are done."""
-        said = f"measured, {self.lacking} with fewer quiet windows" if self.lacking else "measured"
-        self.update(min(self.done + more, len(self.layers)), waiting_note() if waits else said)
+        note = f"measured, {self.lacking} with fewer quiet windows" if self.lacking else "measured"
+        self.update(min(self.done + more, len(self.layers)), waiting_note() if waits else note)
 
 
 def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[Layer, float]:
@@ -310,15 +312,15 @@ def start_profile(run: Run) -> DeviceProfile:
     fresh = DeviceProfile(run.device.describe(), plan)
     if not run.profile_path.exists():
         return fresh
-    found = load_profile(run.profile_path)
-    if found.device.integer_sums == "unknown":  # written before that was asked, which changes no time
-        found = replace(found, device=replace(found.device, integer_sums=fresh.device.integer_sums))
-    if found.device != fresh.device or found.plan != fresh.plan:
+    stored = load_profile(run.profile_path)
+    if stored.device.integer_sums == "unknown":  # written before that was asked, which changes no time
+        stored = replace(stored, device=replace(stored.device, integer_sums=fresh.device.integer_sums))
+    if stored.device != fresh.device or stored.plan != fresh.plan:
         raise TrilobitError(
             f"{run.profile_path}: measured on another device, engine version or plan; delete "
             "it to measure again"
         )
-    return found
+    return stored
 
 
 def random_emitter(run: Run) -> Emit:

@@ -132,9 +132,9 @@ def finalist_rows(run: Run, predictor: Predictor, learned: Genomes) -> list[Row]
     fresh = ~np.isin(row_keys(genomes), row_keys(learned))
     if fresh.sum() < 2:
         return rows
-    said, true = predictor.predict(genomes[fresh]), values("measured", front.metric)[fresh]
+    predicted, true = predictor.predict(genomes[fresh]), values("measured", front.metric)[fresh]
     accuracy = judge(
-        said.mean, true, std=said.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
+        predicted.mean, true, std=predicted.std, bands_of=("latency", bands[1][fresh]), n_train=len(learned)
     )
     return [row(front.metric, FINALISTS, accuracy), *rows]
 
@@ -179,10 +179,10 @@ def print_quality(run: Run, reporter: Reporter) -> dict[str, Any]:
         f"in bands: tau among networks of nearly equal cost; inside: % of them in intervals of {levels} %; "
         "from: networks learned from",
     )
-    for found in quality.rows:
-        if found.curve:
-            steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in found.curve)
-            reporter.say(f"{found.objective}, learning curve: tau {steps}")
+    for figures in quality.rows:
+        if figures.curve:
+            steps = ", ".join(f"{point.kendall_tau:.3f} from {point.n}" for point in figures.curve)
+            reporter.say(f"{figures.objective}, learning curve: tau {steps}")
     samples = read_optional(run.samples_path, SamplesFile)
     for decision in samples.kinds if samples else ():
         reporter.say(f"sampled ({samples.strategy if samples else ''}) {in_words(decision)}")
@@ -192,18 +192,18 @@ def print_quality(run: Run, reporter: Reporter) -> dict[str, Any]:
     }
 
 
-def _cells(found: QualityRow) -> list[str]:
-    known = objective(found.objective)
-    observed = [f"{100 * level.observed:.0f}" for level in found.coverages]
+def _cells(figures: QualityRow) -> list[str]:
+    shown = objective(figures.objective)
+    observed = [f"{100 * level.observed:.0f}" for level in figures.coverages]
     return [
-        found.objective,
-        f"{found.n_test} {found.source}",
-        _decimals(found.kendall_tau),
-        _decimals(found.kendall_tau_bands),
-        show(known, found.rmse),
-        "" if found.noise is None else show(known, found.noise),
+        figures.objective,
+        f"{figures.n_test} {figures.source}",
+        _decimals(figures.kendall_tau),
+        _decimals(figures.kendall_tau_bands),
+        show(shown, figures.rmse),
+        "" if figures.noise is None else show(shown, figures.noise),
         "/".join(observed),
-        str(found.n_train or ""),
+        str(figures.n_train or ""),
     ]
 
 

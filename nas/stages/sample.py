@@ -107,10 +107,10 @@ def run_sample(run: Run, reporter: Reporter) -> None:
                 update(done, f"{metric.name} {show(metric, value)}{evaluator.sampling.status()}")
             return -metric.to_min(np.array(answers))  # more is better
 
-        found = sample(plan(run), evaluate)
-    for decision in found.decisions:
+        samples = sample(plan(run), evaluate)
+    for decision in samples.decisions:
         reporter.say(in_words(decision))
-    write_samples(run, found)
+    write_samples(run, samples)
 
 
 def in_words(decision: StoppingDecision) -> str:

@@ -79,8 +79,8 @@ def run_search(run: Run, reporter: Reporter) -> Front:
     return front
 
 
-def _show_search(update: Update, done: int, found: Progress) -> None:
-    update(done + found.evaluations, f"{found.front} on the predicted front")
+def _show_search(update: Update, done: int, progress: Progress) -> None:
+    update(done + progress.evaluations, f"{progress.front} on the predicted front")
 
 
 def search_round(

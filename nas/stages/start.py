@@ -27,10 +27,10 @@ def check_start(run: Run) -> tuple[Weights, Start] | None:
 
 def announce_start(run: Run, reporter: Reporter) -> None:
     """Say what training starts from, and what of it does not fit the data."""
-    found = check_start(run)
-    if found is None:
+    start = check_start(run)
+    if start is None:
         return
-    weights, begun = found
+    weights, begun = start
     use = f"then {run.config.train.epochs} epochs" if run.config.train.epochs else "used as they are"
     reporter.say(f"first weights: {run.config.train.init}, {use}")
     for note in begun.notes:

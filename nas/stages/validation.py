@@ -56,20 +56,23 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
     shuffled = [networks[i] for i in rng.permutation(len(networks))]
     plan = replace(profile.plan, scale_disturbed=False)  # truth is what was seen, never scaled
     measured = measure_networks(run.device, replace(profile, plan=plan), shuffled, emit=emit)
-    found = Validation(draw, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(measured))
-    return replace(profile, validation=found)
+    validation = Validation(draw, time.strftime("%Y-%m-%dT%H:%M:%S%z"), tuple(measured))
+    return replace(profile, validation=validation)
 
 
 def print_trust(profile: DeviceProfile, reporter: Reporter) -> None:
     """Report the error on networks held out of the calibration, of the last validation, and a verdict."""
     calibration = profile.calibration
     if calibration is not None:
-        found = {name: calibration.held_out_error(one) for name, one in groups(calibration.networks).items()}
-        _print_errors("profile, on held-out networks", found, reporter)
+        errors = {
+            name: calibration.held_out_error(precision)
+            for name, precision in groups(calibration.networks).items()
+        }
+        _print_errors("profile, on held-out networks", errors, reporter)
     if profile.validation is not None:
         fitted, last = calibration or Calibration(), profile.validation
-        found = {name: last.error(fitted, one) for name, one in groups(last.networks).items()}
-        _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", found, reporter)
+        errors = {name: last.error(fitted, precision) for name, precision in groups(last.networks).items()}
+        _print_errors(f"validation {last.draw + 1}, {last.date}, on new networks", errors, reporter)
     if profile.device.figures == "measured":
         reporter.say(str(trust(profile)))
 
