@@ -122,8 +122,8 @@ def _answer(folder: Path, limits: Limits) -> tuple[Any, dict[str, Array]]:
     path = folder / ANSWER
     if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST_ANSWER:
         with (folder / OUTPUT).open("rb") as output:
-            said = output.read(100_000).decode(errors="replace").strip().splitlines()
-        raise ConfinedError(f"gave no answer ({said[-1][:SAID] if said else 'nor a reason'})")
+            lines = output.read(100_000).decode(errors="replace").strip().splitlines()
+        raise ConfinedError(f"gave no answer ({lines[-1][:SAID] if lines else 'nor a reason'})")
     try:
         answer = json.loads(path.read_text(encoding="utf-8"))
         if error := answer.get("error"):

@@ -68,7 +68,7 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
     [image] = executable.inputs
     facts = FileFacts(
         metadata={entry.key: entry.value for entry in proto.metadata_props},
-        opset=max((one.version for one in proto.opset_import if one.domain in OWN_DOMAINS), default=0),
+        opset=max((opset.version for opset in proto.opset_import if opset.domain in OWN_DOMAINS), default=0),
         shape=image.shape,
         pixels=image.dtype == "uint8",
         integer_kernels=integer_count(executable.kernels(), runtime),

@@ -39,19 +39,19 @@ def compare_profiles(
     if plot is not None and plot.suffix not in PLOTS:
         raise TrilobitError(f"{plot}: a plot is written as one of {', '.join(PLOTS)}; end the name in one")
     profiles = load_profile(a), load_profile(b)
-    found = compare(*profiles)
-    if not found.pairs:
+    comparison = compare(*profiles)
+    if not comparison.pairs:
         raise TrilobitError(
             f"{a} and {b} have no measured unit in common (of {len(profiles[0].table)} and "
             f"{len(profiles[1].table)}): {why_nothing_in_common(*profiles)}"
         )
-    document = {**found.to_json(), "files": [str(a), str(b)], "networks": None, "plot": None}
-    _print_units(found, reporter)
+    document = {**comparison.to_json(), "files": [str(a), str(b)], "networks": None, "plot": None}
+    _print_units(comparison, reporter)
     if space is not None:
         document["networks"] = compare_networks(*profiles, space)
-        _print_networks(document["networks"], found, reporter)
+        _print_networks(document["networks"], comparison, reporter)
     if plot is not None:
-        write_plot(found, plot)
+        write_plot(comparison, plot)
         document["plot"] = str(plot)
         reporter.say(f"plot: {plot}")
     return document
@@ -103,26 +103,26 @@ def covered_family(a: DeviceProfile, b: DeviceProfile, space: str) -> Family:
 # -- for people -------------------------------------------------------------------------------------
 
 
-def _print_units(found: Comparison, reporter: Reporter) -> None:
-    reporter.say(f"A is {found.a}, B is {found.b}; ratios are B / A, above 1 is slower on B")
+def _print_units(comparison: Comparison, reporter: Reporter) -> None:
+    reporter.say(f"A is {comparison.a}, B is {comparison.b}; ratios are B / A, above 1 is slower on B")
     counts = {
-        "compared": found.pairs,
-        "near zero": found.near_zero,
-        "without a number on one": found.unusable,
-        "only in A": found.only_a,
-        "only in B": found.only_b,
+        "compared": comparison.pairs,
+        "near zero": comparison.near_zero,
+        "without a number on one": comparison.unusable,
+        "only in A": comparison.only_a,
+        "only in B": comparison.only_b,
     }
     reporter.say("units: " + ", ".join(f"{len(layers)} {name}" for name, layers in counts.items()))
-    within = ", ".join(f"{found.share_within(share):.0%} within {share:.0%}" for share in CLOSE)
+    within = ", ".join(f"{comparison.share_within(share):.0%} within {share:.0%}" for share in CLOSE)
     reporter.say(
-        f"median ratio {found.median_ratio:.3g}; {within}; rank correlation of the units: "
-        f"Spearman {found.spearman:.3f}, Kendall {found.kendall:.3f}"
+        f"median ratio {comparison.median_ratio:.3g}; {within}; rank correlation of the units: "
+        f"Spearman {comparison.spearman:.3f}, Kendall {comparison.kendall:.3f}"
     )
-    rows = [(kind, fmt, str(n), f"{ratio:.3f}") for (kind, fmt), (n, ratio) in found.by_kind().items()]
+    rows = [(kind, fmt, str(n), f"{ratio:.3f}") for (kind, fmt), (n, ratio) in comparison.by_kind().items()]
     title = "median ratio by kind of unit"
     reporter.show(Table(("unit", "format", "units", "B / A"), rows, title, numbers=2))
-    _print_pairs("faster on A", found.faster_on_a(), reporter)
-    _print_pairs("faster on B", found.faster_on_b(), reporter)
+    _print_pairs("faster on A", comparison.faster_on_a(), reporter)
+    _print_pairs("faster on B", comparison.faster_on_b(), reporter)
 
 
 def _print_pairs(title: str, pairs: tuple[Pair, ...], reporter: Reporter) -> None:
@@ -137,7 +137,7 @@ def _print_pairs(title: str, pairs: tuple[Pair, ...], reporter: Reporter) -> Non
     reporter.show(Table(("unit", "A", "B", "B / A"), rows, title, numbers=3))
 
 
-def _print_networks(networks: dict[str, Any], found: Comparison, reporter: Reporter) -> None:
+def _print_networks(networks: dict[str, Any], comparison: Comparison, reporter: Reporter) -> None:
     tau, ratio = networks["kendall_tau"], networks["median_ratio"]
     reporter.say(
         f"{networks['space']} ({', '.join(networks['formats'])}): {networks['run_on_both']} of "
@@ -145,6 +145,6 @@ def _print_networks(networks: dict[str, Any], found: Comparison, reporter: Repor
     )
     if tau is not None:
         reporter.say(
-            f"Kendall's tau of their predicted latencies on {found.a} and on {found.b}: {tau:.3f}; "
+            f"Kendall's tau of their predicted latencies on {comparison.a} and on {comparison.b}: {tau:.3f}; "
             f"median ratio {ratio:.3g}"
         )

@@ -27,11 +27,11 @@ def import_checkpoint(
     Raises:
         TrilobitError: the file is not readable without running code in it, or does not fit.
     """
-    found = import_original(path, space=space, formats=formats)
-    fit = found if isinstance(found, Fit) else found.fit
+    imported = import_original(path, space=space, formats=formats)
+    fit = imported if isinstance(imported, Fit) else imported.fit
     for line in fit.lines():
         reporter.say(line)
-    if isinstance(found, Fit):
+    if isinstance(imported, Fit):
         known = ", ".join(sorted(ORIGINAL_NAMES))
         remedy = "leave --space out to find its own" if space else f"known spaces: {known}"
         raise TrilobitError(
@@ -39,14 +39,14 @@ def import_checkpoint(
             f"unexpected, {len(fit.reshaped)} of another shape; {remedy}"
         )
     target = output or Path(f"{fit.space}.pt")
-    _save(target, path, found)
+    _save(target, path, imported)
     reporter.say(
         f"{target}: {fit.classes} classes; use it with `nas train --space {fit.space} --init {target}`",
     )
     return {
         "checkpoint": str(target),
         "space": fit.space,
-        "fingerprint": found.family.space().fingerprint,
+        "fingerprint": imported.family.space().fingerprint,
         "classes": fit.classes,
         "tensors": len(fit.fitted),
     }

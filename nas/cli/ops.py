@@ -30,16 +30,16 @@ def consumers() -> tuple[dict[str, Consumer[Any]], dict[str, str]]:
     """Return every interpreter of operations by its short name, and why some cannot be asked: an engine that
     is not installed.
     """
-    found, missing = {}, {}
+    available, missing = {}, {}
     for name, where in CONSUMERS.items():
         try:
-            found[name] = resolve_name(where)
+            available[name] = resolve_name(where)
         except ModuleNotFoundError as error:
             why = missing_engine(error)
             if not why:
                 raise
             missing[name] = why
-    return found, missing
+    return available, missing
 
 
 def list_operations(reporter: Reporter) -> list[dict[str, Any]]:

@@ -84,8 +84,8 @@ class DeviceEvaluator:
             ran = latency.error is None
             metrics = {main.name: 0.0 if main.direction == "max" else FAILED_S}
             if ran:
-                said = file_outputs(model, task.validation, task, self.builder.run.runtime)
-                metrics = task.evaluate(said, task.validation, self.original)
+                outputs = file_outputs(model, task.validation, task, self.builder.run.runtime)
+                metrics = task.evaluate(outputs, task.validation, self.original)
             values = {
                 main.name: metrics.pop(main.name),
                 "latency": latency.median_s if ran else FAILED_S,

@@ -85,17 +85,17 @@ def evaluate_together(study: Study, candidates: Sequence[Candidate]) -> Iterator
     """
     agree(study.store, study.identity())
     pending = deque(candidates)
-    looked, worked = -float("inf"), 0
+    looked, evaluated = -float("inf"), 0
     while pending:
-        if not worked or time.monotonic() - looked > POLL_S:
+        if not evaluated or time.monotonic() - looked > POLL_S:
             study.queue.give_back()
             study.queue.read()
             study.queue.enqueue(islice(pending, WINDOW))
             looked = time.monotonic()
-        worked = work_off(study)
+        evaluated = work_off(study)
         while pending and study.store.get(pending[0]) is not None:
             yield _known(study, pending.popleft())
-        if not worked:
+        if not evaluated:
             time.sleep(POLL_S)
 
 
@@ -126,11 +126,11 @@ def agree(store: EvaluationStore, identity: Mapping[str, Any]) -> None:
         TrilobitError: it is of another run; what differs is named.
     """
     with failures_of(store.url):
-        found = store.study.user_attrs.get(IDENTITY)
-        if found is None:
+        stored = store.study.user_attrs.get(IDENTITY)
+        if stored is None:
             store.study.set_user_attr(IDENTITY, identity)
-            found = store.study.user_attrs[IDENTITY]
-    check_same(store.url, identity, found)
+            stored = store.study.user_attrs[IDENTITY]
+    check_same(store.url, identity, stored)
 
 
 def check_same(url: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

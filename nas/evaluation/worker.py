@@ -100,9 +100,9 @@ def work(
                 joined[name] = study
                 who = f"{name}: joined {hidden(run.storage_url)} as {study.queue.name}"
                 reporter.say(who)
-            worked = _work_once(joined)
-            done.update(worked)
-            if worked:
+            evaluated = _work_once(joined)
+            done.update(evaluated)
+            if evaluated:
                 last = time.monotonic()
                 status("evaluated " + ", ".join(f"{done[name]} {name}" for name in joined))
             else:
@@ -147,30 +147,30 @@ def _join(
         return {}
     with failures_of(run.storage_url):
         stored = [study for study in storage.get_all_studies() if IDENTITY in study.user_attrs]
-    offered = {study.study_name: study.user_attrs[IDENTITY] for study in stored}
+    identities = {study.study_name: study.user_attrs[IDENTITY] for study in stored}
     for study in left.values():
-        if study.name in offered:
-            check_same(run.storage_url, study.identity(), offered[study.name])
-        elif others := [found for name, found in offered.items() if _is_rival(name, study.name)]:
+        if study.name in identities:
+            check_same(run.storage_url, study.identity(), identities[study.name])
+        elif others := [identity for name, identity in identities.items() if _is_rival(name, study.name)]:
             ours = study.identity()
             check_same(run.storage_url, ours, min(others, key=lambda theirs: len(differences(ours, theirs))))
-    return {name: study for name, study in left.items() if study.name in offered}
+    return {name: study for name, study in left.items() if study.name in identities}
 
 
-def _is_rival(study: str, wanted: str) -> bool:
-    """Return whether a study means that `wanted` will not come: the samples of another run do; finalists of
+def _is_rival(study: str, missing: str) -> bool:
+    """Return whether a study means that `missing` will not come: the samples of another run do; finalists of
     the same supernet on another device do not.
     """
-    return study.startswith(SAMPLES) and wanted.startswith(SAMPLES)
+    return study.startswith(SAMPLES) and missing.startswith(SAMPLES)
 
 
 def show_status(storage: Storage, url: str, reporter: Reporter) -> dict[str, Any]:
     """Print and give, of every study, what is done, waits and is claimed, and by whom."""
-    found = {}
+    statuses = {}
     with failures_of(url):
         for name in sorted(study.study_name for study in storage.get_all_studies()):
             trials = storage.get_all_trials(storage.get_study_id_from_name(name), deepcopy=False)
-            found[name] = asdict(count_workers(trials))
-            line = f"{name}: {found[name]['done']} done, {count_workers(trials)}"
+            statuses[name] = asdict(count_workers(trials))
+            line = f"{name}: {statuses[name]['done']} done, {count_workers(trials)}"
             reporter.say(line)
-    return {"storage": hidden(url), "studies": found}
+    return {"storage": hidden(url), "studies": statuses}

@@ -14,38 +14,38 @@ from nas.search.objectives import Objective, objective, to_min, violation
 from nas.search.units import show
 
 
-def pick(front: Front, wanted: Sequence[str], count: int) -> list[Entry]:
-    """Return the networks of a front that `wanted` names, each once, in the order of the front.
+def pick(front: Front, picks: Sequence[str], count: int) -> list[Entry]:
+    """Return the networks of a front that `picks` names, each once, in the order of the front.
 
     Args:
-        wanted: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
+        picks: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
             `best<=0.3ms`: the most accurate that is so quick; `all`; and ids or beginnings of one. Nothing
             means `count` well-spread ones: the best in each objective, then the loneliest.
-        count: see `wanted`.
+        count: see `picks`.
 
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    rows = set(choose_finalists(_minimised(front), count).tolist()) if not wanted else set[int]()
-    for which in wanted:
+    rows = set(choose_finalists(_minimised(front), count).tolist()) if not picks else set[int]()
+    for which in picks:
         rows.update(_rows(front, which.strip()))
     return [front.candidates[row] for row in sorted(rows)]
 
 
-def _rows(front: Front, wanted: str) -> list[int]:
+def _rows(front: Front, choice: str) -> list[int]:
     entries = front.candidates
-    match parse_pick(wanted):
+    match parse_pick(choice):
         case "all":
             return list(range(len(entries)))
         case "knee":
             return [knee(_minimised(front))]
         case Bounded() as bounded:
             return [_bounded(front, bounded)]
-    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(wanted)]
+    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(choice)]
     if len(rows) != 1:
         ids = ", ".join(entry.id for entry in entries)
         problem = "several networks begin so" if rows else f"write {PICKS}"
-        raise TrilobitError(f"--pick {wanted!r}: {problem}; on the front are {ids}")
+        raise TrilobitError(f"--pick {choice!r}: {problem}; on the front are {ids}")
     return rows
 
 

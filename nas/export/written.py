@@ -67,9 +67,9 @@ def replace_written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
 
 def written_networks(folder: Path, manifest: str) -> list[Path]:
     """Return the folders with a manifest of that name: those written here where that is known, else all."""
-    found = sorted(path.parent for path in folder.glob(f"*/{manifest}"))
-    known = _read(folder).files if (folder / RECORD).is_file() else None
-    return [path for path in found if known is None or f"{path.name}/{manifest}" in known]
+    folders = sorted(path.parent for path in folder.glob(f"*/{manifest}"))
+    recorded = _read(folder).files if (folder / RECORD).is_file() else None
+    return [path for path in folders if recorded is None or f"{path.name}/{manifest}" in recorded]
 
 
 def _read(folder: Path) -> Record:

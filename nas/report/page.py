@@ -130,9 +130,9 @@ def _results(run: Run) -> list[Result]:
             Result(n.id, run.metric, n.measured[run.metric].value, n.measured["latency"].value) for n in front
         ]
     return [
-        one
-        for one in everyone
-        if not any(e.loss <= one.loss and e.latency_s < one.latency_s for e in everyone)
+        result
+        for result in everyone
+        if not any(e.loss <= result.loss and e.latency_s < result.latency_s for e in everyone)
     ]
 
 
@@ -266,12 +266,12 @@ def _front_columns(run: Run) -> Mapping[str, tuple[str, ...]]:
     limit of the search; counts are exact and stand among the predicted ones.
     """
     always = run.front.always_measured if run.front else ()
-    asked = tuple(o.name for o in run.front.objectives) if run.front else ()
+    objectives = tuple(o.name for o in run.front.objectives) if run.front else ()
     measured = {name for network in run.candidates for name in network.measured}
     return {
-        "measured": tuple(dict.fromkeys((*always, *(name for name in asked if name in measured)))),
+        "measured": tuple(dict.fromkeys((*always, *(name for name in objectives if name in measured)))),
         "predicted": tuple(
-            dict.fromkeys((*always, "memory", *(name for name in asked if name not in measured)))
+            dict.fromkeys((*always, "memory", *(name for name in objectives if name not in measured)))
         ),
     }
 

@@ -118,7 +118,7 @@ class Run:
     def limits(self) -> dict[str, float]:
         """Bounds of the search by objective name, in SI units."""
         objectives = self.front.objectives if self.front else ()
-        return {one.name: one.bound for one in objectives if one.bound is not None}
+        return {objective.name: objective.bound for objective in objectives if objective.bound is not None}
 
 
 def _executes(device: str) -> bool:

@@ -68,13 +68,13 @@ def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable
     return runtime.compile(Artifact(model, exact_sums=True))
 
 
-def _batches(executable: Executable, wanted: Sequence[int] | None) -> Sequence[int]:
+def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequence[int]:
     size = executable.inputs[0].shape[0] if executable.inputs[0].shape else None
     if size is None:
-        return wanted or (1,)
-    if wanted is not None and set(wanted) != {size}:
+        return requested or (1,)
+    if requested is not None and set(requested) != {size}:
         raise ValueError(
-            f"made for {size} images at once, asked for {','.join(map(str, wanted))}; "
+            f"made for {size} images at once, asked for {','.join(map(str, requested))}; "
             "`nas export --dynamic-batch` makes files for any number"
         )
     return (size,)
@@ -87,7 +87,7 @@ def serve_library(request: Mapping[str, Any]) -> Answer:
 
 
 def _plain(served: Sequence[Serving]) -> Answer:
-    return [asdict(one) for one in served], {}
+    return [asdict(serving) for serving in served], {}
 
 
 def serve(calls: Calls, *, seconds: float) -> list[Serving]:

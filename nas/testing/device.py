@@ -111,14 +111,20 @@ def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
 def gives_positive_seconds(case: DeviceCase) -> None:
     """Return positive seconds, as many for each job, and energies of every job or of none."""
     measured = case.device.measure([job(work) for work in case.works], PLAN)
-    expect(len({len(one.samples_s) for one in measured}) == 1, "jobs have different numbers of samples")
-    for one in measured:
-        expect(one.error is None, f"a network fails: {one.error}")
-        expect((one.array > 0).all() and np.isfinite(one.array).all(), "a sample is not a positive time")
-        expect(0 <= one.quiet_share <= 1, f"quiet_share is {one.quiet_share}")
-    joules = [one.energy_j for one in measured]
-    known = [energy for energy in joules if energy is not None]
-    expect(not known or (len(known) == len(joules) and min(known) > 0), f"energies are {joules}")
+    expect(
+        len({len(measurement.samples_s) for measurement in measured}) == 1,
+        "jobs have different numbers of samples",
+    )
+    for measurement in measured:
+        expect(measurement.error is None, f"a network fails: {measurement.error}")
+        expect(
+            (measurement.array > 0).all() and np.isfinite(measurement.array).all(),
+            "a sample is not a positive time",
+        )
+        expect(0 <= measurement.quiet_share <= 1, f"quiet_share is {measurement.quiet_share}")
+    joules = [measurement.energy_j for measurement in measured]
+    energies = [energy for energy in joules if energy is not None]
+    expect(not energies or (len(energies) == len(joules) and min(energies) > 0), f"energies are {joules}")
     expect(case.device.describe().energy, "it does not say where its energies come from")
 
 
@@ -126,7 +132,9 @@ def goes_on_after_a_failure(case: DeviceCase) -> None:
     """Return an error of one line for a job that fails, and go on with the others."""
     first, second = case.works
     broken = Job(single(UNKNOWN), lambda: b"no model")
-    errors = [one.error for one in case.device.measure([job(first), broken, job(second)], PLAN)]
+    errors = [
+        measurement.error for measurement in case.device.measure([job(first), broken, job(second)], PLAN)
+    ]
     expect([error is None for error in errors] == [True, False, True], f"errors are {errors}")
     expect("\n" not in str(errors[1]), "the error is more than one line")
 

@@ -93,7 +93,9 @@ class FamilyCase:
         genes = [
             gene if c.name in parents else 0 for c, gene in zip(space.choices, largest.genes, strict=True)
         ]
-        return [self.affordable(one) for one in (largest, space.candidate(np.array(genes, np.int16)))]
+        return [
+            self.affordable(candidate) for candidate in (largest, space.candidate(np.array(genes, np.int16)))
+        ]
 
     def images(self, candidate: Candidate) -> Tensor:
         """Return random images that the network takes."""

@@ -35,8 +35,11 @@ def scales_as_it_says(chosen: NumberFormat) -> None:
         if not chosen.weight.needs_scale:
             expect(scales is None, "there are scales although none are needed")
             continue
-        wanted = chosen.weight.granularity.scale_shape(shape)
-        expect(scales is not None and scales.shape == wanted, f"scales of {shape} are not of shape {wanted}")
+        scale_shape = chosen.weight.granularity.scale_shape(shape)
+        expect(
+            scales is not None and scales.shape == scale_shape,
+            f"scales of {shape} are not of shape {scale_shape}",
+        )
         assert scales is not None
         expect(scales.dtype == np.float32 and (scales > 0).all(), "scales are not positive float32")
 

@@ -70,7 +70,7 @@ def is_timed_and_names_its_kernels(case: RuntimeCase) -> None:
 def says_what_it_computes_in(case: RuntimeCase) -> None:
     """Say the pairs of formats that it has kernels for, its clock, and how it wants networks written."""
     runtime = case.make()
-    pairs = {(one.weight_format, one.activation_format) for one in case.work.layers if one.weighted}
+    pairs = {(layer.weight_format, layer.activation_format) for layer in case.work.layers if layer.weighted}
     expect(pairs <= runtime.formats, f"it runs {sorted(pairs)} and says {sorted(runtime.formats)}")
     expect(runtime.clock in ("thread", "wall"), f"its clock is {runtime.clock!r}")
     expect(runtime.dialect.notation in ("qdq", "integer"), f"its notation is {runtime.dialect.notation!r}")

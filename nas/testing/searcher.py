@@ -34,21 +34,21 @@ def evaluate(genomes: Genomes) -> tuple[Matrix, np.ndarray]:
 
 def replay(searcher: Searcher, batches: int, n: int = 20) -> list[Genomes]:
     """Return what a searcher asks for when it is told the answers."""
-    asked = []
+    batches_asked = []
     for _ in range(batches):
-        asked.append(searcher.ask(n))
-        searcher.tell(asked[-1], *evaluate(asked[-1]))
-    return asked
+        batches_asked.append(searcher.ask(n))
+        searcher.tell(batches_asked[-1], *evaluate(batches_asked[-1]))
+    return batches_asked
 
 
 def asks_for_canonical_networks_once(make: MakeSearcher) -> None:
     """Ask for canonical networks of the space, each of them once."""
-    asked = np.concatenate(replay(make(LARGE, seed=1), 12))
-    expect(asked.shape == (240, len(LARGE.choices)), f"asked 12 times for 20 networks, got {asked.shape}")
-    expect(asked.dtype == np.int16, f"genomes are int16, got {asked.dtype}")
-    expect(((asked >= 0) & (asked < LARGE.cardinalities)).all(), "a gene is outside its choice's options")
-    expect((LARGE.canonical(asked) == asked).all(), "a genome is not canonical: use space.canonical")
-    expect(len(unique_rows(asked)) == len(asked), "a network was asked for twice")
+    genomes = np.concatenate(replay(make(LARGE, seed=1), 12))
+    expect(genomes.shape == (240, len(LARGE.choices)), f"asked 12 times for 20 networks, got {genomes.shape}")
+    expect(genomes.dtype == np.int16, f"genomes are int16, got {genomes.dtype}")
+    expect(((genomes >= 0) & (genomes < LARGE.cardinalities)).all(), "a gene is outside its choice's options")
+    expect((LARGE.canonical(genomes) == genomes).all(), "a genome is not canonical: use space.canonical")
+    expect(len(unique_rows(genomes)) == len(genomes), "a network was asked for twice")
 
 
 def depends_on_its_seed_alone(make: MakeSearcher) -> None:
@@ -66,16 +66,16 @@ def resumes_the_same_way(make: MakeSearcher) -> None:
         expect(np.array_equal(resumed.ask(20), genomes), "a replayed ask differs")
         resumed.tell(genomes, *evaluate(genomes))
     np.random.default_rng(0).random(100)  # somebody else's random numbers change nothing
-    for expected, asked in zip(uninterrupted[5:], replay(resumed, 4), strict=True):
-        expect(np.array_equal(expected, asked), "it goes another way after a resumed start")
+    for expected, resumed_batch in zip(uninterrupted[5:], replay(resumed, 4), strict=True):
+        expect(np.array_equal(expected, resumed_batch), "it goes another way after a resumed start")
 
 
 def asks_for_initial_networks_first(make: MakeSearcher) -> None:
     """Ask for initial genomes before any other."""
     initial = LARGE.sample(7, rng=np.random.default_rng(0))
-    asked = make(LARGE, seed=0, initial=initial).ask(20)
-    expect(len(asked) == 20, f"asked for 20 networks, got {len(asked)}")
-    expect((asked[:7] == initial).all(), "the first networks are not the initial ones, in their order")
+    genomes = make(LARGE, seed=0, initial=initial).ask(20)
+    expect(len(genomes) == 20, f"asked for 20 networks, got {len(genomes)}")
+    expect((genomes[:7] == initial).all(), "the first networks are not the initial ones, in their order")
 
 
 def exhausts_a_small_space(make: MakeSearcher) -> None:
@@ -114,8 +114,10 @@ def takes_batches_of_any_size(make: MakeSearcher) -> None:
     """Try batches of any size: nothing told, one network asked for at a time."""
     searcher = make(LARGE, seed=0)
     searcher.tell(np.empty((0, len(LARGE.choices)), np.int16), np.empty((0, 2)), np.empty(0))
-    asked = np.concatenate(replay(searcher, 10, n=1))
-    expect(len(unique_rows(asked)) == 10, f"asked 10 times for one network, got {len(unique_rows(asked))}")
+    genomes = np.concatenate(replay(searcher, 10, n=1))
+    expect(
+        len(unique_rows(genomes)) == 10, f"asked 10 times for one network, got {len(unique_rows(genomes))}"
+    )
 
 
 def works_where_nothing_is_feasible(make: MakeSearcher) -> None:

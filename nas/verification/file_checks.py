@@ -73,14 +73,14 @@ def check_file(
 
 def _integer_sums(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
     """Return what the file needs of this processor, by the manifest and by its weights."""
-    said = manifest.requires.get("integer_sums") == "exact"
+    claims_exact = manifest.requires.get("integer_sums") == "exact"
     here = engine.runtime.describe().integer_sums
     option = f": open it with the session option {EXACT_SUMS}=1, as is done here"
     now = f"{here} on {cpu_model()}{option if here == 'saturating' else ''}"
-    wanted = "exact ones are needed" if said else "nothing is needed"
-    if said != facts.exact_sums:
+    claim = "exact ones are needed" if claims_exact else "nothing is needed"
+    if claims_exact != facts.exact_sums:
         now = f"its weights {'need exact sums' if facts.exact_sums else 'need nothing'}"
-    return Finding("integer sums", wanted, now, None if said == facts.exact_sums else False)
+    return Finding("integer sums", claim, now, None if claims_exact == facts.exact_sums else False)
 
 
 def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array) -> tuple[FileFacts, Logits]:
@@ -217,5 +217,5 @@ def _latency(model: Path, engine: FileEngine, manifest: Manifest, run_s: float) 
         return Finding("latency", said_then, now.error, False)
     here = "here" if device.cpu == cpu_model() else f"on {cpu_model()}"
     ratio = f" ({now.median_s / then.median_s:.2f} x)" if engine.own else f", {device.engine} was timed then"
-    said = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
-    return Finding("latency", said_then, said, None)
+    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
+    return Finding("latency", said_then, measured, None)

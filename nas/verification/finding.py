@@ -31,5 +31,5 @@ def moved(what: str, then: float | None, now: float, *, images: int, of: int) ->
     """
     same = images == of
     holds = abs(now - then) * 100 <= MOVED_POINTS if same and then is not None else None
-    said = f"{now:.2%}" if same else f"{now:.2%} of {images} other images"
-    return Finding(what, "not measured" if then is None else f"{then:.2%}", said, holds)
+    measured = f"{now:.2%}" if same else f"{now:.2%} of {images} other images"
+    return Finding(what, "not measured" if then is None else f"{then:.2%}", measured, holds)

@@ -118,8 +118,8 @@ def _latency(path: Path, record: LibraryRecord, manifest: Manifest, run_s: float
     limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
     document, _ = confined("nas.export.library.library:library_time", request, limits=limits)
     now, then, seconds = measurement_of(document), record.latency, partial(show, objective("latency"))
-    said = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
+    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
     if then is None:
-        return Finding("latency of the library", "not measured", said, None)
-    said += f" ({now.median_s / then.median_s:.2f} x)"
-    return Finding("latency of the library", f"{seconds(then.median_s)} on {then.cpu}", said, None)
+        return Finding("latency of the library", "not measured", measured, None)
+    measured += f" ({now.median_s / then.median_s:.2f} x)"
+    return Finding("latency of the library", f"{seconds(then.median_s)} on {then.cpu}", measured, None)

@@ -90,7 +90,11 @@ class Verification:
             TrilobitError: pandas is not installed.
         """
         return frame(
-            [{"network": name, **vars(one)} for name, found in self.findings.items() for one in found]
+            [
+                {"network": name, **vars(finding)}
+                for name, findings in self.findings.items()
+                for finding in findings
+            ]
         )
 
     def require(self) -> None:
@@ -145,8 +149,8 @@ def network_folders(folder: Path) -> list[Path]:
     for parent in (folder, folder / "export"):
         if (parent / MANIFEST).is_file():
             return [parent]
-        if found := sorted(path.parent for path in parent.glob(f"*/{MANIFEST}")):
-            return found
+        if folders := sorted(path.parent for path in parent.glob(f"*/{MANIFEST}")):
+            return folders
     raise TrilobitError(
         f"{folder}: no exported network there; give a folder with a {MANIFEST}, or a run folder"
     )
@@ -167,7 +171,7 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
         *_hashes(folder, manifest),
         *_strangers(folder, manifest),
     ]
-    if any(one.holds is False for one in findings):
+    if any(finding.holds is False for finding in findings):
         return findings  # nothing else means anything
     claims = claims_of(document) if manifest.digest is not None else None
     file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)

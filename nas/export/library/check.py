@@ -89,18 +89,18 @@ def _compared(
 def _by_arithmetic(network: QuantizedGraph, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return (n, classes) logits of images (n, c, h, w) in plain numpy."""
     numbers = unit_numbers(network)
-    found = [run_network(network.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in images]
-    return np.array(found, np.float32)
+    logits = [run_network(network.workload, numbers, image.transpose(1, 2, 0)).ravel() for image in images]
+    return np.array(logits, np.float32)
 
 
-def _require_exact(network: QuantizedGraph, images: np.ndarray, found: np.ndarray) -> None:
+def _require_exact(network: QuantizedGraph, images: np.ndarray, logits: np.ndarray) -> None:
     """Refuse logits (n, classes) of images (n, c, h, w) that are not those of
     `hw_profiles.reference.integer_ops`: bit
     for bit in an integer-only network, else but for the order of summation.
     """
-    wanted = _by_arithmetic(network, images)
-    allowed = 0.0 if is_integer_only(network.workload) else FLOAT_ERROR * float(np.abs(wanted).max())
-    off = float(np.abs(found - wanted).max())
+    expected = _by_arithmetic(network, images)
+    allowed = 0.0 if is_integer_only(network.workload) else FLOAT_ERROR * float(np.abs(expected).max())
+    off = float(np.abs(logits - expected).max())
     if off > allowed:
         raise DisagreementError(
             f"the library is off by {off:.3g} from the arithmetic, allowed is {allowed:.3g}"

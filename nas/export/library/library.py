@@ -120,5 +120,5 @@ def library_latency(
 def _entry(path: Path) -> Callable[[int, int], int]:
     run = getattr(ctypes.CDLL(str(path.absolute())), ENTRY)
     run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    found: Callable[[int, int], int] = run
-    return found
+    entry: Callable[[int, int], int] = run
+    return entry

@@ -16,9 +16,8 @@ def why_not(work: Workload) -> str | None:
     where all have.
     """
     named = zip(work.names, work.layers, strict=True)
-    for name, layer in sorted(
-        named, key=lambda one: not one[1].weighted
-    ):  # what has a choice of formats first
+    # what has a choice of formats first
+    for name, layer in sorted(named, key=lambda pair: not pair[1].weighted):
         if not is_supported(layer):
             return f"{name}: TVM's kernels have no {_named(layer)}; {_offer(layer)}"
     return None
@@ -32,9 +31,9 @@ def _named(layer: Layer) -> str:
 
 
 def _offer(layer: Layer) -> str:
-    found = nearest_formats(layer)
-    if found is not None:
-        return f"the nearest they run is {_named(found)}"
+    nearest = nearest_formats(layer)
+    if nearest is not None:
+        return f"the nearest they run is {_named(nearest)}"
     if layer.nonlinearity not in ACTIVATIONS:
         return f"of activation functions they run {' and '.join(ACTIVATIONS)}"
     return "they run it in no format"
@@ -47,16 +46,20 @@ def nearest_formats(layer: Layer) -> Layer | None:
 
     def distance(other: Layer) -> list[tuple[bool, int]]:
         own, others = (
-            [tensor_bits(one.activation_format), weight_bits(one.weight_format)] for one in (layer, other)
+            [tensor_bits(either.activation_format), weight_bits(either.weight_format)]
+            for either in (layer, other)
         )
-        return [(found < wanted, abs(found - wanted)) for found, wanted in zip(others, own, strict=True)]
+        return [
+            (other_bits < own_bits, abs(other_bits - own_bits))
+            for other_bits, own_bits in zip(others, own, strict=True)
+        ]
 
-    known = (
+    variants = (
         layer.with_formats(weight, activation)
         for activation, weights in WEIGHTS.items()
         for weight in weights
     )
-    return min(filter(is_supported, known), key=distance, default=None)
+    return min(filter(is_supported, variants), key=distance, default=None)
 
 
 def require_kernels(chosen: Sequence[str], front: Mapping[str, tuple[Sequence[int], Workload]]) -> None:

@@ -108,12 +108,12 @@ def _quantization(params: QuantParams | None) -> QuantParams | None:
     return None if params is None else QuantParams(params.scale, params.zero_point)
 
 
-def _parameters(found: Parameters | None) -> tuple[Any, ...]:
-    if found is None:
+def _parameters(parameters: Parameters | None) -> tuple[Any, ...]:
+    if parameters is None:
         return ()
-    codes = found.weight.codes
+    codes = parameters.weight.codes
     shape = codes.shape + (1, 1) * (codes.ndim == 2)  # a linear layer is a 1x1 convolution
-    return codes.reshape(shape), found.weight.channel_scales, found.bias
+    return codes.reshape(shape), parameters.weight.channel_scales, parameters.bias
 
 
 def examples(plan: NetworkPlan) -> Mapping[str, bytes]:
