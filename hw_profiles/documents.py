@@ -305,8 +305,8 @@ def _dataclass_reader(kind: Any) -> Reader:
         if not isinstance(value, Mapping):
             raise _expected("an object", value)
         if strict and (unknown := sorted(set(value) - {name for name, *_ in parts})):
-            known = ", ".join(name for name, *_ in parts)
-            raise MismatchError(f"unknown field {_shown(unknown[0])}; there are {known}")
+            field_names = ", ".join(name for name, *_ in parts)
+            raise MismatchError(f"unknown field {_shown(unknown[0])}; there are {field_names}")
         arguments, name = {}, ""
         try:
             for name, reader, required in parts:

@@ -39,14 +39,14 @@ def one_line(error: Exception) -> str:
     return first if isinstance(error, TrilobitError) else f"{type(error).__name__}: {first}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, names: Iterable[str]) -> str:
     """Return a hint at the one or two known names that are most like `word`; empty where none is.
 
     >>> did_you_mean("nsga4", ("evolution", "nsga2", "nsga3", "tpe"))
     "; did you mean 'nsga3' or 'nsga2'?"
     """
     word = word[:SHOWN]
-    close = difflib.get_close_matches(word, list(known), n=2)
+    close = difflib.get_close_matches(word, list(names), n=2)
     likeness = [difflib.SequenceMatcher(None, name, word).ratio() for name in close]
     best = [name for name, ratio in zip(close, likeness, strict=True) if ratio == likeness[0]]
     return f"; did you mean {' or '.join(map(repr, best))}?" if best else ""

@@ -109,8 +109,8 @@ class OneOf:
         return tuple(name.split("/")) if self.joined else (name,)
 
     def __str__(self) -> str:
-        known = sorted({*self.names, *plugins(self.group)}) if self.group else [*self.names]
-        return f"one of {', '.join(known)}" + (f", or a file {self.suffix}" if self.suffix else "")
+        choices = sorted({*self.names, *plugins(self.group)}) if self.group else [*self.names]
+        return f"one of {', '.join(choices)}" + (f", or a file {self.suffix}" if self.suffix else "")
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ class Option:
             raise TrilobitError(f"{self.name}: {error}") from None
 
     def _advice(self, item: Any) -> str:
-        known = [name for rule in self.rules if isinstance(rule, OneOf) for name in rule.names]
-        return did_you_mean(item, known) if isinstance(item, str) else ""
+        choices = [name for rule in self.rules if isinstance(rule, OneOf) for name in rule.names]
+        return did_you_mean(item, choices) if isinstance(item, str) else ""
 
     def _refusal(self, value: Any, advice: str = "") -> TrilobitError:
         return TrilobitError(f"{self.name} must be {self.allowed}, got {shown(value)}{advice}")

@@ -35,14 +35,14 @@ def load(group: str, builtin: Mapping[str, str], name: str) -> Any:
     Raises:
         TrilobitError: nothing of that name is registered, or the engine that it needs is not installed.
     """
-    known = builtin if name in builtin else names(group, builtin)
-    if name not in known:
+    registered = builtin if name in builtin else names(group, builtin)
+    if name not in registered:
         kind = group.rsplit(".", 1)[-1].rstrip("s")
         raise TrilobitError(
-            f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}{did_you_mean(name, known)}"
+            f"unknown {kind} {name!r}; known: {', '.join(sorted(registered))}{did_you_mean(name, registered)}"
         )
     try:
-        return resolve_name(known[name])
+        return resolve_name(registered[name])
     except ModuleNotFoundError as error:
         if remedy := missing_engine(error):
             raise TrilobitError(f"{name}: {remedy}") from None

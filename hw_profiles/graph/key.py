@@ -119,11 +119,11 @@ def short_fields(parts: Parts, a: Attributes) -> Fields | None:
     return fields
 
 
-def write_long(parts: Parts, given: Given) -> str:
+def write_long(parts: Parts, attributes: Given) -> str:
     """Return the key by ONNX's names."""
     words = [parts.op, *map(str, parts.inputs), parts.activation, f"w={parts.weight_format}"]
-    if given:
-        text = json.dumps({name: _to_json(value) for name, value in given}, separators=(",", ":"))
+    if attributes:
+        text = json.dumps({name: _to_json(value) for name, value in attributes}, separators=(",", ":"))
         words.append(text.replace(" ", "\\u0020"))
     return " ".join(words)
 

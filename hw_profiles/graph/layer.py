@@ -72,11 +72,11 @@ class Layer:
         **attributes: Value | None,
     ) -> "Layer":
         """Return the layer with these attributes; equal ones may be one object."""
-        given = tuple((name, value) for name, value in attributes.items() if value is not None)
+        stated = tuple((name, value) for name, value in attributes.items() if value is not None)
         make = (
             Layer if op == "Opaque" else _remembered
         )  # equal ones may differ in whether they have the bytes
-        return make(op, inputs, given, activation, weight_format)
+        return make(op, inputs, stated, activation, weight_format)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -247,9 +247,9 @@ def computes_in_integers(layer: Layer) -> bool:
 
 @lru_cache(_REMEMBERED)
 def _remembered(
-    op: str, inputs: tuple[TensorType, ...], given: Given, activation: str, weight_format: str
+    op: str, inputs: tuple[TensorType, ...], stated: Given, activation: str, weight_format: str
 ) -> Layer:
-    return Layer(op, inputs, given, activation, weight_format)
+    return Layer(op, inputs, stated, activation, weight_format)
 
 
 class LayerSpec(Layer):
@@ -345,8 +345,8 @@ def parse_key(key: str) -> Layer:
 
 
 def _layer(parts: Parts) -> Layer:
-    given = tuple((name, value) for name, value in parts.attributes.items() if value is not None)
-    return Layer(parts.op, parts.inputs, given, parts.activation, parts.weight_format)
+    stated = tuple((name, value) for name, value in parts.attributes.items() if value is not None)
+    return Layer(parts.op, parts.inputs, stated, parts.activation, parts.weight_format)
 
 
 def _count(reads: tuple[int, int]) -> str:

@@ -68,9 +68,9 @@ class _Lowered:
         first = LOWERING[layer.op](self, name, layer, *sources)
         self._now += range(first, first + len(layer.outputs))
 
-    def block(self, name: str, block: Layer, entry: int) -> int:
+    def block(self, name: str, block: Layer, block_input: int) -> int:
         """Append expand, depthwise, squeeze-and-excitation, project, sum; return the output."""
-        x = entry
+        x = block_input
         for part, convolution in block_convolutions(block).items():
             if part == "reduce":
                 x = self._squeezed(name, block, x)
@@ -78,7 +78,7 @@ class _Lowered:
                 x = self.layer(f"{name}.{part}", convolution, x)
         if block.residual:
             total = self.layers[-1].outputs[0]
-            x = self.layer(f"{name}.add", Layer.of("Add", total, total), x, entry)
+            x = self.layer(f"{name}.add", Layer.of("Add", total, total), x, block_input)
         return x
 
     def _squeezed(self, name: str, block: Layer, x: int) -> int:
@@ -95,9 +95,9 @@ class _Lowered:
         """Append a layer, and a curve that it cannot fuse; return the first tensor that it gives."""
         if not _split(layer):
             return self._append(name, layer, sources)
-        before = self._append(name, replace(layer, activation="none"), sources)
+        linear = self._append(name, replace(layer, activation="none"), sources)
         return self._append(
-            f"{name}.{layer.activation}", curve(layer.activation, layer.outputs[0]), (before,)
+            f"{name}.{layer.activation}", curve(layer.activation, layer.outputs[0]), (linear,)
         )
 
     def _append(self, name: str, layer: Layer, sources: tuple[int, ...]) -> int:

@@ -75,9 +75,9 @@ class Op:
             if value is not None and not _is_default(value, self.attributes[name])
         )
 
-    def all_attributes(self, given: Given) -> Attributes:
+    def all_attributes(self, stated: Given) -> Attributes:
         """Return the attributes with their defaults."""
-        return Attributes({**self.attributes, **dict(given)})
+        return Attributes({**self.attributes, **dict(stated)})
 
 
 def _is_default(value: Value, default: Value | None) -> bool:
@@ -126,14 +126,14 @@ def _block_parameters(inputs: Types, a: Attributes) -> int:
 
 
 def _block_macs(inputs: Types, outputs: Types, a: Attributes) -> Dim:
-    before, after = inputs[0].shape, outputs[0].shape
-    channels = before[1]
-    maps = {"input": before[2:], "output": after[2:], "pooled": ()}
+    in_shape, out_shape = inputs[0].shape, outputs[0].shape
+    channels = in_shape[1]
+    maps = {"input": in_shape[2:], "output": out_shape[2:], "pooled": ()}
     total = 0
     for part in _parts(a, int(channels)).values():
-        where = after[2:] if part.stride > 1 else maps[part.on]
+        where = out_shape[2:] if part.stride > 1 else maps[part.on]
         total += int(times((part.gives, part.kernel**2, part.reads // part.groups, *where)))
-    return times((before[0], total))
+    return times((in_shape[0], total))
 
 
 _WINDOW: Mapping[str, Value | None] = {

@@ -20,8 +20,8 @@ def bind(workload: Workload, scenario: Scenario) -> Workload:
     """
     for symbol, size in scenario.items():
         if symbol not in workload.symbols:
-            known = ", ".join(sorted(workload.symbols)) or "none, all have sizes"
-            raise TrilobitError(f"the network has no open dimension {symbol!r}; it has: {known}")
+            symbols = ", ".join(sorted(workload.symbols)) or "none, all have sizes"
+            raise TrilobitError(f"the network has no open dimension {symbol!r}; it has: {symbols}")
         if size < 0:
             raise TrilobitError(f"{symbol} = {size}: a size cannot be negative")
     layers = tuple(bind_layer(layer, scenario) for layer in workload.layers)

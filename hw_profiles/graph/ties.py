@@ -45,8 +45,8 @@ def channels(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
 def conv(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
     """Tie input channels to those of filters, and filters to output channels; with groups, all of them."""
     read = (Axis("input", 0, 1), Axis(_WEIGHT, 0, 1))
-    given = (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1))
-    return (read, given) if a.integer("group") == 1 else ((Axis("input", 0, 1), *given),)
+    filters = (Axis(_WEIGHT, 0, 0), Axis(_BIAS, 0, 0), Axis("output", 0, 1))
+    return (read, filters) if a.integer("group") == 1 else ((Axis("input", 0, 1), *filters),)
 
 
 def gemm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:

@@ -52,11 +52,11 @@ class Meter:
         """
         return tuple(read_counter(domain.path) for domain in self.domains)
 
-    def between_j(self, before: Reading, after: Reading) -> float:
+    def between_j(self, first: Reading, last: Reading) -> float:
         """Return joules of all packages between two readings, at most one turn of a counter apart."""
         return 1e-6 * sum(
             now - then if now >= then else now - then + domain.range_uj
-            for domain, then, now in zip(self.domains, before, after, strict=True)
+            for domain, then, now in zip(self.domains, first, last, strict=True)
         )
 
     def describe(self) -> str:
@@ -104,10 +104,10 @@ def find_meter(root: Path = POWERCAP, *, looks: int = LOOKS) -> Meter | str:
 
 
 def _moves(meter: Meter, looks: int) -> bool:
-    before = meter.read_uj()
+    reading = meter.read_uj()
     for _ in range(looks):
         time.sleep(LOOK_S)
-        if meter.read_uj() != before:
+        if meter.read_uj() != reading:
             return True
     return False
 
@@ -140,26 +140,26 @@ def measure_energy(run: Timed, meter: Meter, *, seconds: float) -> float:
         TrilobitError: the counters do not move.
     """
     count = _runs_per_batch(run)
-    before, _ = _until_moved(run, meter, meter.read_uj(), count)  # begin where a counter has just moved
+    last, _ = _until_moved(run, meter, meter.read_uj(), count)  # begin where a counter has just moved
     start, updates, runs, joules = time.perf_counter(), 0, 0, 0.0
     while updates < UPDATES or time.perf_counter() - start < seconds:
-        after, done = _until_moved(run, meter, before, count)
-        joules += meter.between_j(before, after)
-        before, updates, runs = after, updates + 1, runs + done
+        reading, done = _until_moved(run, meter, last, count)
+        joules += meter.between_j(last, reading)
+        last, updates, runs = reading, updates + 1, runs + done
     return joules / runs
 
 
-def _until_moved(run: Timed, meter: Meter, before: Reading, count: int) -> tuple[Reading, int]:
+def _until_moved(run: Timed, meter: Meter, reading: Reading, count: int) -> tuple[Reading, int]:
     """Run in batches until a counter says something new: what it says, and how many runs that took."""
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < STUCK_S or not done:
         run(count)
         done += count
         now = meter.read_uj()
-        if now != before:
+        if now != reading:
             return now, done
     raise TrilobitError(
-        f"the energy counter {meter.domains[0].path} says {before[0]} uJ and has not moved for "
+        f"the energy counter {meter.domains[0].path} says {reading[0]} uJ and has not moved for "
         f"{STUCK_S:g} s; write energy_s = 0 below [measure] to measure without energy"
     )
 

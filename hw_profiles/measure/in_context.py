@@ -45,8 +45,8 @@ def in_context(layer: Layer) -> Probe:
     """Return how to measure `layer` where an engine fuses neighbours and chooses layouts; alone where it is
     not known what stands around it.
     """
-    known = layer.op in PROBES.functions and layer.kind != layer.op
-    return PROBES[layer.op](layer) if known else alone(layer)
+    has_recipe = layer.op in PROBES.functions and layer.kind != layer.op
+    return PROBES[layer.op](layer) if has_recipe else alone(layer)
 
 
 def alone(layer: Layer) -> Probe:
@@ -104,11 +104,11 @@ def _window(layer: Layer) -> Probe:
     it takes in a network.
     """
     shape, reached, fmt = layer.in_shape, layer.out_shape, layer.activation_format
-    after = _pointwise(reached, LEAD_IN_CHANNELS, fmt)
+    reader = _pointwise(reached, LEAD_IN_CHANNELS, fmt)
     workloads = (
-        (1, _after_lead_in(shape, fmt, layer, after)),
+        (1, _after_lead_in(shape, fmt, layer, reader)),
         (-1, _after_lead_in(shape, fmt)),
-        (-1, _after_lead_in(reached, fmt, after)),
+        (-1, _after_lead_in(reached, fmt, reader)),
         (1, _after_lead_in(reached, fmt)),
     )
     return Probe(workloads, ((1, pooling(shape, fmt)), (-1, pooling(reached, fmt))))
@@ -131,10 +131,10 @@ def _add(layer: Layer) -> Probe:
         builder = WorkloadBuilder((LEAD_IN_CHANNELS, *shape[1:]))
         lead_format = other if layer.kind == "add_converted" else fmt
         lead_in = _pointwise((LEAD_IN_CHANNELS, *shape[1:]), shape[0], lead_format)
-        entry = builder.add("lead_in", lead_in, INPUT)
-        x = builder.add("project", project, entry)
+        project_input = builder.add("lead_in", lead_in, INPUT)
+        x = builder.add("project", project, project_input)
         if with_add:
-            x = builder.add("add", layer, x, entry)
+            x = builder.add("add", layer, x, project_input)
         return _pooled(builder, x, fmt)
 
     pair: tuple[tuple[float, Workload], ...] = ((1, net(True)), (-1, net(False)))

@@ -123,7 +123,7 @@ class _Context:
     def add(self, windows: list[tuple[float, float, float]]) -> None:
         """Add the windows of one pass."""
         self.windows.append(windows)
-        self.worst_s.append(max(max(before, after) for _, before, after in windows))
+        self.worst_s.append(max(max(before_s, after_s) for _, before_s, after_s in windows))
         bisect.insort(self.ascending_s, self.worst_s[-1])
 
     def undisturbed(self, limit_s: float) -> int:
@@ -136,13 +136,13 @@ class _Context:
         """
         windows, worst_s = np.array(self.windows), np.array(self.worst_s)
         undisturbed = worst_s <= plan.quiet * floor_s
-        chosen = np.flatnonzero(undisturbed)
-        if len(chosen) < min(FEWEST_UNDISTURBED, plan.rounds):
-            chosen = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
-        seconds, references = windows[chosen, :, 0], windows[chosen, :, 1:].mean(axis=2)
+        passes = np.flatnonzero(undisturbed)
+        if len(passes) < min(FEWEST_UNDISTURBED, plan.rounds):
+            passes = np.sort(np.argsort(worst_s, kind="stable")[: plan.rounds])
+        seconds, references = windows[passes, :, 0], windows[passes, :, 1:].mean(axis=2)
         if plan.scale_disturbed:
-            seconds = np.where(undisturbed[chosen, None], seconds, seconds * floor_s / references)
-        share = float(undisturbed[chosen].mean())
+            seconds = np.where(undisturbed[passes, None], seconds, seconds * floor_s / references)
+        share = float(undisturbed[passes].mean())
         for column in seconds.T.round(12):
             yield tuple(column.tolist()), share
 
@@ -202,15 +202,15 @@ def _make_pass(
     reference: ReferenceWorkload,
 ) -> None:
     """Make a pass: one window of every function; the reference after one is that before the next."""
-    before = reference.measure_s()
+    before_s = reference.measure_s()
     for group in groups:
         windows = []
         for i in group.members:
             runs[i](plan.warmup_runs)
             elapsed_s = runs[i](counts[i])
-            after = reference.measure_s()
-            windows.append((elapsed_s / counts[i], before, after))
-            before = after
+            after_s = reference.measure_s()
+            windows.append((elapsed_s / counts[i], before_s, after_s))
+            before_s = after_s
         group.add(windows)
 
 

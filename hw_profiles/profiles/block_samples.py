@@ -62,12 +62,12 @@ def read_block_samples(path: Path, device: str | None = None) -> BlockSamples:
             raise TrilobitError(f"{path}: {name} has a row without positive {', '.join(COLUMNS)}, or none")
         at = int(match["stage"]) - 1, int(match["block"]), int(match["window"])
         tables.setdefault(match["device"] or path.name, {})[at] = rows
-    known = ", ".join(sorted(tables))
+    devices = ", ".join(sorted(tables))
     if device is None and len(tables) > 1:
-        raise TrilobitError(f"{path} has rows of {known}: name one, as in {path}:{min(tables)}")
+        raise TrilobitError(f"{path} has rows of {devices}: name one, as in {path}:{min(tables)}")
     if not tables or (device is not None and device not in tables):
-        raise TrilobitError(f"{path}: no rows of {device or 'any device'}; it has {known or 'none'}")
-    device = device or known
+        raise TrilobitError(f"{path}: no rows of {device or 'any device'}; it has {devices or 'none'}")
+    device = device or devices
     return _by_resolution(path, device, tables[device])
 
 

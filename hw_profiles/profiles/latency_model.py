@@ -130,10 +130,12 @@ class Calibration:
         """Return `prediction_error` on the held-out networks, of one precision or all; only `n` where there
         are none.
         """
-        chosen = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
-        if not chosen:
+        held_out = [net for net in self.networks if net.held_out and precision in (None, net.precision)]
+        if not held_out:
             return {"n": 0}
-        return prediction_error(self.predict_networks_s(chosen), np.array([net.measured_s for net in chosen]))
+        return prediction_error(
+            self.predict_networks_s(held_out), np.array([net.measured_s for net in held_out])
+        )
 
 
 def prediction_error(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> dict[str, float]:
@@ -215,11 +217,11 @@ class Validation:
 
     def error(self, calibration: Calibration, precision: str | None = None) -> dict[str, float]:
         """Return `prediction_error` of one precision or all; only `n` where there are none."""
-        chosen = [net for net in self.networks if precision in (None, net.precision)]
-        if not chosen:
+        networks = [net for net in self.networks if precision in (None, net.precision)]
+        if not networks:
             return {"n": 0}
-        measured = np.array([net.measured_s for net in chosen])
-        return prediction_error(calibration.predict_networks_s(chosen), measured)
+        measured = np.array([net.measured_s for net in networks])
+        return prediction_error(calibration.predict_networks_s(networks), measured)
 
 
 def count_rows(workload: Workload) -> tuple[int, ...]:

@@ -168,19 +168,21 @@ class PublishedTable:
     def coverage(self, layers: Iterable[Layer]) -> Coverage:
         """Return how far the table reaches for these units, each counted once."""
         answers = {layer: self.find(layer) for layer in layers}
-        chosen = {
+        by_answer = {
             how: tuple(layer for layer, answer in answers.items() if answer.how == how)
             for how in ("measured", "interpolated", "uncounted", "missing")
         }
-        missing = {layer: answers[layer].reason for layer in chosen["missing"]}
-        return Coverage(self.name, chosen["measured"], chosen["interpolated"], missing, chosen["uncounted"])
+        missing = {layer: answers[layer].reason for layer in by_answer["missing"]}
+        return Coverage(
+            self.name, by_answer["measured"], by_answer["interpolated"], missing, by_answer["uncounted"]
+        )
 
     def device(self) -> DeviceInfo:
         """Return the table in place of a device."""
         joules = any(entry.energy_j is not None for entry in self.entries.values())
         energy = f"published: {self.source}" if joules else "not published"
-        known = (self.name, "see provider", "published table", "1", self.source)
-        return DeviceInfo(*known, energy=energy, integer_sums="exact", figures="published")
+        description = (self.name, "see provider", "published table", "1", self.source)
+        return DeviceInfo(*description, energy=energy, integer_sums="exact", figures="published")
 
     def profile(self) -> DeviceProfile:
         """Return the rows as measured, one sample each: nothing is interpolated and nothing calibrated."""
@@ -270,8 +272,8 @@ def _once_for_all(
     path: Path, name: str, document: Mapping[str, Any], resolution: int | None
 ) -> PublishedTable:
     if resolution is not None and str(resolution) not in document:
-        known = ", ".join(sorted(document, key=int))
-        raise TrilobitError(f"{path}: resolution {resolution} is not in the table; it has {known}")
+        resolutions = ", ".join(sorted(document, key=int))
+        raise TrilobitError(f"{path}: resolution {resolution} is not in the table; it has {resolutions}")
     by_layer: dict[Layer, list[Entry]] = {}
     for size, units in document.items():
         if not isinstance(units, dict) or not units:
@@ -289,8 +291,8 @@ def _entries(path: Path, units: Mapping[str, Any], *, by_ratio: bool) -> Iterato
 
 def _entry(path: Path, key: str, value: Any) -> Entry:
     """Return an entry of {mean ms, count, std ms or var ms^2}."""
-    known = {"mean", "count", "std", "var"}
-    if not isinstance(value, dict) or not {"mean", "count"} <= set(value) <= known:
+    fields = {"mean", "count", "std", "var"}
+    if not isinstance(value, dict) or not {"mean", "count"} <= set(value) <= fields:
         raise TrilobitError(f"{path}: entry {key!r} is {value!r}; it must be mean, count, and std or var")
     for part in value:
         _check(path, f"entry {key!r}: {part}", value[part], positive=part in ("mean", "count"))
@@ -321,8 +323,10 @@ def _unit(path: Path, key: str, *, by_ratio: bool) -> Layer:
     except (TrilobitError, ZeroDivisionError):
         raise TrilobitError(f"{path}: entry {key!r} has a size of 0") from None
     if map_size and layer.out_shape[1:] != tuple(map_size):
-        given = "x".join(map(str, map_size))
-        raise TrilobitError(f"{path}: entry {key!r} says {given}, but its stride gives {layer.out_shape[1:]}")
+        target = "x".join(map(str, map_size))
+        raise TrilobitError(
+            f"{path}: entry {key!r} says {target}, but its stride gives {layer.out_shape[1:]}"
+        )
     return layer
 
 

@@ -26,9 +26,9 @@ Emit = Callable[[Workload], bytes]
 Network = tuple[str, bool, Workload]  # precision, held out, what it is
 
 
-def told_items(watch: Watch, before: int, n: int, share: float, waiting: bool) -> None:
+def told_items(watch: Watch, done: int, n: int, share: float, waiting: bool) -> None:
     """Report what `interleave.watching` tells of a share, as numbers of items."""
-    watch(before + share * n, waiting)
+    watch(done + share * n, waiting)
 
 
 def measure_networks(

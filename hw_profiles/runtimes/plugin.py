@@ -92,10 +92,10 @@ class DeviceChoice:
 
     def __str__(self) -> str:
         argument, kind = self.kind.argument, self.kind
-        given = {key: value for key, value in self.settings.items() if value != _default(kind, key)}
-        first = [str(given.pop(argument))] if argument in given else []
-        chosen = [*first, *(f"{key}={_written(value)}" for key, value in given.items())]
-        return f"{self.name}:{','.join(chosen)}" if chosen else self.name
+        settings = {key: value for key, value in self.settings.items() if value != _default(kind, key)}
+        first = [str(settings.pop(argument))] if argument in settings else []
+        texts = [*first, *(f"{key}={_written(value)}" for key, value in settings.items())]
+        return f"{self.name}:{','.join(texts)}" if texts else self.name
 
     def open(self) -> Device:
         """Return the device.
@@ -157,14 +157,14 @@ def choose(text: str, more: Mapping[str, Any] | None = None) -> DeviceChoice:
     """
     name, _, rest = text.partition(":")
     kind = device_kind(name)
-    chosen = {**dict(_read(name, kind, rest)), **(more or {})}
-    for key in chosen:
+    options = {**dict(_read(name, kind, rest)), **(more or {})}
+    for key in options:
         if key not in kind.table:
-            raise TrilobitError(_unknown(name, kind, key, chosen[key]))
-    if lacking := sorted(kind.required - chosen.keys()):
+            raise TrilobitError(_unknown(name, kind, key, options[key]))
+    if lacking := sorted(kind.required - options.keys()):
         example = kind.metavar if lacking == [kind.argument] else f"{lacking[0]}=..."
         raise TrilobitError(f"device {name!r} needs to know which one: write {name}:{example}")
-    return DeviceChoice(name, kind.options(**chosen))
+    return DeviceChoice(name, kind.options(**options))
 
 
 def open_device(text: str, **more: Any) -> Device:

@@ -433,9 +433,9 @@ class SystolicDevice:
         for layer in layers:
             cost = layer_cost(array, layer)
             if cost is None:
-                known = ", ".join(map(str, WIDTHS))
+                widths = ", ".join(map(str, WIDTHS))
                 return Measurement(
-                    error=f"{array.name} cannot run {layer.key()!r}; it computes in {known} bits"
+                    error=f"{array.name} cannot run {layer.key()!r}; it computes in {widths} bits"
                 )
             latency_s += cost.cycles / array.clock
             energy_j += array.energy_j(cost.computing, cost.moved_bits)

@@ -223,9 +223,9 @@ class OrtRuntime(FileRuntime):
         self._provider = f"{self._short}ExecutionProvider"
         installed = onnxruntime.get_available_providers()
         if self._provider not in installed:
-            known = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
+            providers = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
             raise TrilobitError(
-                f"execution provider {self.options.provider!r} is not installed; installed: {known}"
+                f"execution provider {self.options.provider!r} is not installed; installed: {providers}"
             )
 
     @property
