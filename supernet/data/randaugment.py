@@ -29,13 +29,13 @@ def rand_augment(x: Tensor, magnitude: int, *, generator: torch.Generator) -> Te
     for _ in range(ROUNDS):
         drawn = torch.randint(0, len(names), (len(x),), generator=generator)
         signs = torch.where(torch.rand(len(x), generator=generator) < 0.5, -1.0, 1.0)
-        after = x.clone()
+        augmented = x.clone()
         for number in sorted(set(drawn.tolist())):
             rows = torch.nonzero(drawn == number)[:, 0]
             there = rows.to(x.device)
             change = OPERATIONS[names[number]]
-            after[there] = change(x[there], magnitude / STRONGEST, signs[rows].to(x.device))
-        x = after
+            augmented[there] = change(x[there], magnitude / STRONGEST, signs[rows].to(x.device))
+        x = augmented
     return x
 
 

@@ -157,7 +157,7 @@ class _State:
 
     def _shared(self, e: int) -> Any:
         """Return whether reader `e` finds what it wants, since an earlier one wanted it too."""
-        same = [self._same(before, e) for before in range(e)]
+        same = [self._same(earlier, e) for earlier in range(e)]
         return np.logical_or.reduce(np.broadcast_arrays(*same)) if same else np.bool_(False)
 
     def _same(self, maker: int, e: int) -> Any:
@@ -209,11 +209,11 @@ class _State:
 
     def held(self, i: int) -> Any:
         """Return whether what layer `i` reads of it first is needed after the layer too."""
-        e, after = self._at(i, 0), np.bool_(False)
+        e, needed_later = self._at(i, 0), np.bool_(False)
         for later in range(e + 1, len(self.readers)):
             if self.readers[later].position > i:
-                after = after | self._same(e, later)
-        return np.where(self._wanted[e] == self._found, self.alive((i, RUNS), after=True), after)
+                needed_later = needed_later | self._same(e, later)
+        return np.where(self._wanted[e] == self._found, self.alive((i, RUNS), after=True), needed_later)
 
     def _at(self, i: int, slot: int) -> int:
         return next(e for e, r in enumerate(self.readers) if (r.position, r.slot) == (i, slot))

@@ -103,7 +103,7 @@ class Trace:
 
     def _by_producer(self, call: "_Call", inputs: tuple[Tensor, ...], rest: tuple[Any, ...]) -> Tensor:
         """Record a layer whose formats follow from those that it reads: one for each that can give them."""
-        given = []
+        produced = []
         for producers in product(*(x.producers for x in inputs)):
             when = every(*(guard for _, guard in producers))
             there = every(self.there, when)
@@ -113,8 +113,8 @@ class Trace:
             formats = lift(lambda *formats: formats, *(self.formats[p] for p in read))
             spec = lift(call.spec, formats, *(self.shapes[p] for p in read), *rest)
             alone = tuple(Tensor(((position, True),)) for position in read)
-            given.append((self._append(call.name, there, spec, alone), when))
-        return Tensor(tuple(given))
+            produced.append((self._append(call.name, there, spec, alone), when))
+        return Tensor(tuple(produced))
 
     def _append(self, name: str, there: Guard, spec: Any, inputs: tuple[Tensor, ...]) -> int:
         position = len(self.layers)
@@ -147,26 +147,26 @@ class TracedChoose:
 
     def when(self, condition: Guard, x: Tensor, body: Callable[[Tensor], Tensor]) -> Tensor:
         trace = self._trace
-        before, trace.there = trace.there, every(trace.there, condition)
+        outer, trace.there = trace.there, every(trace.there, condition)
         try:
-            given = (
+            output = (
                 body(x if trace.there is True else _under(trace.there, x))
                 if trace.there is not False
                 else None
             )
         finally:
-            trace.there = before
-        if given is None or condition is True:
-            return given or x
+            trace.there = outer
+        if output is None or condition is True:
+            return output or x
         without = negated(condition)
-        branches = [(p, every(condition, g)) for p, g in given.producers]
+        branches = [(p, every(condition, g)) for p, g in output.producers]
         branches += [(p, every(without, g)) for p, g in x.producers]
-        return Tensor(tuple((p, g) for p, g in branches if every(before, g) is not False))
+        return Tensor(tuple((p, g) for p, g in branches if every(outer, g) is not False))
 
     def repeat(self, times: Any, x: Tensor, body: Callable[[Tensor, int], Tensor]) -> Tensor:
         most = max(times.values) if isinstance(times, Varying) else times
         for i in range(most):
-            x = self.when(times > i, x, lambda entry, i=i: body(entry, i))  # type: ignore[misc]
+            x = self.when(times > i, x, lambda block_input, i=i: body(block_input, i))  # type: ignore[misc]
         return x
 
 

@@ -76,9 +76,9 @@ class ApqFamily(Family):
     def __post_init__(self) -> None:
         unknown = [fmt for fmt in self.formats if fmt not in DEFAULT_FORMATS]
         if unknown or set(self.formats) <= {FP32}:
-            given = ", ".join(unknown or self.formats)
+            refused = ", ".join(unknown or self.formats)
             raise TrilobitError(
-                f"{self.name} cannot be searched in {given}: it chooses the formats of weights and of "
+                f"{self.name} cannot be searched in {refused}: it chooses the formats of weights and of "
                 f"activations, of {', '.join(INTEGER_FORMATS)} at least one; fp32 is of whole networks"
             )
 

@@ -160,18 +160,18 @@ class Family(ABC):
         """Return the architecture of a candidate, whatever its number formats."""
         choose = Choose(self._space, candidate.genes, fp32=True)
         active = self._space.active(np.array([candidate.genes], np.int16))[0]
-        chosen = [
+        options = [
             (choice, choice.options[gene])
             for choice, gene, there in zip(self._space.choices, candidate.genes, active, strict=True)
             if there and choice.kind != "precision"
         ]
         stages: dict[int, dict[int, dict[str, Option]]] = {}
-        for choice, option in chosen:
+        for choice, option in options:
             if choice.stage is not None and choice.block is not None:
                 stages.setdefault(choice.stage, {}).setdefault(choice.block, {})[choice.role] = option
         return Architecture(
             self.image_size(choose),
-            {choice.name: option for choice, option in chosen},
+            {choice.name: option for choice, option in options},
             tuple(tuple(blocks.values()) for blocks in stages.values()),
             self._workload(choose),
         )
@@ -274,5 +274,5 @@ def load_family(
             f"a space needs at least one number format, each once; got {', '.join(formats)!r}"
         )
     ordered = tuple(sorted(formats, key=lambda fmt: fmt != FP32))
-    chosen: Family = make(in_channels=in_channels, classes=classes, formats=ordered)
-    return chosen
+    family = make(in_channels=in_channels, classes=classes, formats=ordered)
+    return family

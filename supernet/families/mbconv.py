@@ -84,11 +84,17 @@ def append_stages(
     for s, stage in enumerate(stages):
         residual = stage.stride == 1 and net.shape(x)[0] == stage.width
 
-        def block(entry: int, b: int, s: int = s, stage: Stage = stage, residual: bool = residual) -> int:
+        def block(
+            block_input: int, b: int, s: int = s, stage: Stage = stage, residual: bool = residual
+        ) -> int:
             name, (expand, depthwise, project) = f"s{s}.b{b}", PARTS
             expanded, ends = choose(f"{name}.expanded"), formats(name, project)
             y = net.conv(
-                f"{name}.{expand}", entry, expanded, activation=activation, precision=formats(name, expand)
+                f"{name}.{expand}",
+                block_input,
+                expanded,
+                activation=activation,
+                precision=formats(name, expand),
             )
             y = net.conv(
                 f"{name}.{depthwise}",
@@ -101,7 +107,7 @@ def append_stages(
                 precision=formats(name, depthwise),
             )
             y = net.conv(f"{name}.{project}", y, stage.width, precision=ends)
-            return net.add(f"{name}.add", y, entry, precision=ends) if b or residual else y
+            return net.add(f"{name}.add", y, block_input, precision=ends) if b or residual else y
 
         x = choose.repeat(choose(f"s{s}.depth") if len(stage.depths) > 1 else stage.depths[0], x, block)
     return x

@@ -27,15 +27,15 @@ def mobilenet_v2(
     It differs in two ways: a ReLU is not cut off at 6, and the first block has a pointwise convolution before
     its depthwise one as all others do.
     """
-    entry, small = scaled(STEM, width), resolution <= SMALL
+    read_channels, small = scaled(STEM, width), resolution <= SMALL
     stages = []
     for row, (expansion, channels, blocks, stride) in enumerate(ROWS):
         out = scaled(channels, width)
         first = 1 if small and row == 1 else stride
-        stages.append(Stage(out, first, (1,), (expansion * entry,), (3,)))
+        stages.append(Stage(out, first, (1,), (expansion * read_channels,), (3,)))
         if blocks > 1:  # they read more channels than the first one, so they expand to others
             stages.append(Stage(out, 1, (blocks - 1,), (expansion * out,), (3,)))
-        entry = out
+        read_channels = out
     return MBConvFamily(
         name=f"mobilenet-v2-w{width:g}",
         resolutions=(resolution,),

@@ -134,11 +134,11 @@ class MobileFamily(Family):
     def _append_stage(self, net: GraphBuilder, choose: Choose, x: int, s: int) -> int:
         stage, width = self.layers.stages[s], net.shape(x)[0]
 
-        def block(entry: int, b: int) -> int:
+        def block(block_input: int, b: int) -> int:
             name, read = f"s{s}.b{b}", stage.width if b else width
             return net.inverted_residual(
                 name,
-                entry,
+                block_input,
                 stage.width,
                 kernel=choose(f"{name}.kernel"),
                 stride=1 if b else stage.stride,

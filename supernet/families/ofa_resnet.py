@@ -109,8 +109,8 @@ class OfaResNetFamily(Family):
         x = self._append_stem(net, choose)
         for s, stage in enumerate(self.stages):
 
-            def block(entry: int, b: int, s: int = s, stage: Stage = stage) -> int:
-                return append_block(net, choose, entry, s, b, 1 if b else stage.stride)
+            def block(block_input: int, b: int, s: int = s, stage: Stage = stage) -> int:
+                return append_block(net, choose, block_input, s, b, 1 if b else stage.stride)
 
             x = choose.repeat(choose(f"s{s}.depth"), x, block)
         net.linear(
@@ -135,17 +135,17 @@ class OfaResNetFamily(Family):
         return f"stem.{STEM.index(name)}" if name in STEM else super().module_path(name)
 
 
-def append_block(net: GraphBuilder, choose: Choose, entry: int, s: int, b: int, stride: int) -> int:
-    """Append a block that reads the tensor `entry`."""
+def append_block(net: GraphBuilder, choose: Choose, block_input: int, s: int, b: int, stride: int) -> int:
+    """Append a block that reads the tensor `block_input`."""
     name, width = f"s{s}.b{b}", choose(f"s{s}.width")
     expanded = expanded_channels(width, choose(f"{name}.expand"))
     conv1, conv2, conv3, convolved = (f"{name}.{part}" for part in (*PARTS, "shortcut"))
-    shortcut = entry
+    shortcut = block_input
     if b == 0:
         if stride > 1:  # before any conversion, which then has fewer numbers to convert
             shortcut = net.avg_pool(f"{name}.avgpool", shortcut, stride, stride)
         shortcut = net.conv(convolved, shortcut, width, precision=choose.format(convolved))
-    x = net.conv(conv1, entry, expanded, activation="relu", precision=choose.format(conv1))
+    x = net.conv(conv1, block_input, expanded, activation="relu", precision=choose.format(conv1))
     sizes = {"kernel": 3, "stride": stride}
     x = net.conv(conv2, x, expanded, **sizes, activation="relu", precision=choose.format(conv2))
     x = net.conv(conv3, x, width, precision=choose.format(conv3))

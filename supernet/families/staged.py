@@ -145,7 +145,7 @@ def middle_channels(width: int, percent: int) -> int:
 
 def append_block(
     net: GraphBuilder,
-    entry: int,
+    block_input: int,
     name: str,
     stage: Stage,
     b: int,
@@ -153,7 +153,8 @@ def append_block(
     formats: Sequence[Precision | str],
 ) -> int:
     """Append block `b` of a stage; `formats` are those of its parts."""
-    x, channels = entry, {"entry": net.shape(entry)[0], "middle": sizes.expanded, "out": sizes.width}
+    channels = {"entry": net.shape(block_input)[0], "middle": sizes.expanded, "out": sizes.width}
+    x = block_input
     for part, fmt in zip(stage.type.parts, formats, strict=True):
         ends = part is stage.type.parts[-1] and b == 0
         x = net.conv(
@@ -166,7 +167,9 @@ def append_block(
             activation=stage.type.ends if ends else part.activation,
             precision=fmt,
         )
-    return net.add(f"{name}.add", x, entry, activation=stage.type.ends, precision=formats[-1]) if b else x
+    if not b:
+        return x
+    return net.add(f"{name}.add", x, block_input, activation=stage.type.ends, precision=formats[-1])
 
 
 @dataclass(frozen=True)
@@ -198,12 +201,12 @@ class StagedFamily(Family):
         x = append_stem(net, self.stem_width, self.stem_stride, choose.format)
         for s, stage in enumerate(self.stages):
 
-            def block(entry: int, b: int, s: int = s, stage: Stage = stage) -> int:
+            def block(block_input: int, b: int, s: int = s, stage: Stage = stage) -> int:
                 name, width = f"s{s}.b{b}", choose(f"s{s}.width")
                 percent = choose(f"{name}.expand") if stage.type.expands else 100
                 sizes = Sizes(width, middle_channels(width, percent), choose(f"{name}.kernel"))
                 formats = [choose.format(f"{name}.{part.name}") for part in stage.type.parts]
-                return append_block(net, entry, name, stage, b, sizes, formats)
+                return append_block(net, block_input, name, stage, b, sizes, formats)
 
             x = choose.repeat(choose(f"s{s}.depth"), x, block)
         append_tail(net, x, self.head_width, self.classes, choose.format)

@@ -41,8 +41,10 @@ class StagedSpace:
             _require_ascending(name, (getattr(self, name),))
         for s, stage in enumerate(self.stages):
             if stage.block not in BLOCKS:
-                known = ", ".join(BLOCKS)
-                raise TrilobitError(f"stages[{s}].block: unknown block type {stage.block!r}; known: {known}")
+                block_types = ", ".join(BLOCKS)
+                raise TrilobitError(
+                    f"stages[{s}].block: unknown block type {stage.block!r}; known: {block_types}"
+                )
             for name in ("widths", "depths", "kernels", "percents"):
                 _require_ascending(f"stages[{s}].{name}", getattr(stage, name))
             _require_ascending(f"stages[{s}].stride", (stage.stride,))

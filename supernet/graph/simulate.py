@@ -233,8 +233,8 @@ def _integer_act(call: Call) -> Tensor:
     return _requantize(y / call.output.scale, call.output)
 
 
-def _requantize(scaled: Tensor, after: QuantParams) -> Tensor:
-    return torch.clamp(torch.round(scaled) + after.zero_point, 0, after.largest)
+def _requantize(scaled: Tensor, output: QuantParams) -> Tensor:
+    return torch.clamp(torch.round(scaled) + output.zero_point, 0, output.largest)
 
 
 def _in_integers(function: Callable[[Call], Tensor]) -> Callable[[Call], Sequence[Tensor]]:

@@ -49,8 +49,8 @@ def deploy(
         if layer.weighted:
             sized = sized_layer(net.layer(name), layer)
             source = work.inputs[position][0]
-            before = tensors.get(work.names[source]) if source >= 0 else None
-            parameters[name] = _parameters(quantizers, name, layer, sized, statistics, before)
+            input_qparams = tensors.get(work.names[source]) if source >= 0 else None
+            parameters[name] = _parameters(quantizers, name, layer, sized, statistics, input_qparams)
     return QuantizedGraph(work, parameters, tensors)
 
 
@@ -60,9 +60,9 @@ def _parameters(
     layer: Layer,
     sized: SizedLayer,
     statistics: Statistics,
-    before: QuantParams | None,
+    input_qparams: QuantParams | None,
 ) -> Parameters:
-    """Numbers of one layer; `before` is how the tensor it reads is quantized."""
+    """Numbers of one layer; `input_qparams` is how the tensor it reads is quantized."""
     with torch.no_grad():
         factor, bias = folding(name, sized, statistics)
         weight_format = load_weight_format(layer.weight_format, quantizers.sums)
@@ -73,9 +73,9 @@ def _parameters(
         signs = torch.where(factor < 0, -1, 1).to(torch.int8)
         signed = codes * signs.view(-1, *(1,) * (codes.ndim - 1))
     stored = _array(signed), _array(scale * factor.abs())
-    if before is None or not in_integers(layer.weight_format, layer.in_format):
+    if input_qparams is None or not in_integers(layer.weight_format, layer.in_format):
         return Parameters(QuantizedTensor(*stored), _array(bias))
-    return _representable(*stored, _array(bias), before.scale)
+    return _representable(*stored, _array(bias), input_qparams.scale)
 
 
 def _representable(

@@ -81,16 +81,18 @@ def measure_sensitivity(
     for name in names:
         column = space.columns[name]
         reference = _living(space, np.array(largest.genes, np.int16), column)
-        before = space.candidate(reference)
-        if before not in references:  # the same for all choices, unless one switches others on
-            references[before] = log_probabilities(build(before), images)
+        unchanged = space.candidate(reference)
+        if unchanged not in references:  # the same for all choices, unless one switches others on
+            references[unchanged] = log_probabilities(build(unchanged), images)
         values = [0.0]
         for gene in range(1, len(space.choices[column].options)):
             changed = reference.copy()
             changed[column] = gene
-            after = space.candidate(changed)
-            same = after == before
-            values.append(0.0 if same else score(references[before], log_probabilities(build(after), images)))
+            candidate = space.candidate(changed)
+            same = candidate == unchanged
+            values.append(
+                0.0 if same else score(references[unchanged], log_probabilities(build(candidate), images))
+            )
         yield name, tuple(values)
 
 

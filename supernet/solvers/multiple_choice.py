@@ -145,9 +145,9 @@ class InfeasibleError(TrilobitError):
         )
 
 
-def total(terms: Sequence[Term], chosen: Chosen) -> float:
+def total(terms: Sequence[Term], genes: Chosen) -> float:
     """Return the sum of the terms for one allocation (items,)."""
-    return math.fsum(float(term.values[tuple(chosen[list(term.items)])]) for term in terms)
+    return math.fsum(float(term.values[tuple(genes[list(term.items)])]) for term in terms)
 
 
 def solve(problem: Problem, *, cuts: Sequence[NoGood] = ()) -> Allocation:
@@ -270,11 +270,11 @@ class _Program:
                 solution, bound = self._integer(np.ones(self.variables)), math.inf
             if solution is None:
                 return None
-            chosen = self._chosen(solution)
-            if self._meets_limits(chosen):
-                cost = total(self.problem.costs, chosen)
-                return Allocation(chosen, cost, min(bound, cost))
-            self.cut(NoGood(chosen, 1))  # HiGHS met a limit within its tolerance only
+            genes = self._chosen(solution)
+            if self._meets_limits(genes):
+                cost = total(self.problem.costs, genes)
+                return Allocation(genes, cost, min(bound, cost))
+            self.cut(NoGood(genes, 1))  # HiGHS met a limit within its tolerance only
 
     def cut(self, no_good: NoGood) -> None:
         """Remove what differs from an allocation in too few items."""
@@ -330,8 +330,8 @@ class _Program:
                 upper=(limit.upper - base) * scale,
             )
 
-    def _meets_limits(self, chosen: Chosen) -> bool:
-        return all(_within(limit, total(limit.terms, chosen)) for limit in self.problem.limits)
+    def _meets_limits(self, genes: Chosen) -> bool:
+        return all(_within(limit, total(limit.terms, genes)) for limit in self.problem.limits)
 
     # -- solving ---------------------------------------------------------------------------------------
 
@@ -375,8 +375,8 @@ class _Program:
             return None
         if relaxed.x is None:
             raise RuntimeError(f"HiGHS failed: {relaxed.message}")
-        chosen = self._chosen(relaxed.x)
-        likely = self.starts[:-1] + chosen
+        rounded = self._chosen(relaxed.x)
+        likely = self.starts[:-1] + rounded
         price = relaxed.lower.marginals[: self.binaries].copy()
         price[likely] = np.where(relaxed.x[likely] > 1 - 1e-6, np.inf, -1.0)
         order = np.minimum.reduceat(price, self.starts[:-1]).argsort(kind="stable")

@@ -124,8 +124,8 @@ class ImageClassification:
             CALIBRATION.name: calibration_error(outputs, examples.labels),
         }
         if original is not None:
-            before = original.argmax(axis=1) == examples.labels
-            values[FLIPS.name] = float((before & ~right).mean())
+            originally_right = original.argmax(axis=1) == examples.labels
+            values[FLIPS.name] = float((originally_right & ~right).mean())
             values[AGREEMENT.name] = self.agreement(outputs, original)
         return values
 

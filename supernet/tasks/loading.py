@@ -36,8 +36,10 @@ def load_data(source: str, *, seed: int, cache: Path | None = None) -> Task:
     """
     name, _, argument = source.partition(":")
     if name not in SOURCES and name not in names(DATA, SOURCES):
-        known = [SOURCE_FORMS.get(known, f"{known}:...") for known in names(DATA, SOURCES)]
-        raise TrilobitError(f"unknown data source {source!r}; known: {', '.join(known)}")
+        source_forms = [
+            SOURCE_FORMS.get(registered, f"{registered}:...") for registered in names(DATA, SOURCES)
+        ]
+        raise TrilobitError(f"unknown data source {source!r}; known: {', '.join(source_forms)}")
     read: ReadData = load(DATA, SOURCES, name)
     return read(argument, seed=seed, cache=cache)
 

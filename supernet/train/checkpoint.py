@@ -172,8 +172,8 @@ def _read(path: Path, *schemas: str, remedy: str) -> State:
         ) from None
     schema = state.get("schema") if isinstance(state, dict) else type(state).__name__
     if not isinstance(state, dict) or schema not in schemas:
-        known = " or ".join(map(repr, schemas))
-        raise TrilobitError(f"{path}: schema {schema!r}, but this version reads {known}; {remedy}")
+        readable = " or ".join(map(repr, schemas))
+        raise TrilobitError(f"{path}: schema {schema!r}, but this version reads {readable}; {remedy}")
     return state
 
 

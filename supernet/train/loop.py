@@ -263,11 +263,11 @@ def _resume(path: Path, training: Training, identity: dict[str, Any]) -> dict[st
     return state
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differences(former: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """Return what differs between two configurations, in brackets; nothing where there are none."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    names = [name for name in {**former, **current} if former.get(name) != current.get(name)]
     shown = {"accumulate": "accumulate x processes"}
-    listed = [f"{shown.get(name, name)} {before.get(name)!r}, not {now.get(name)!r}" for name in names]
+    listed = [f"{shown.get(name, name)} {former.get(name)!r}, not {current.get(name)!r}" for name in names]
     return f" ({'; '.join(listed)})" if listed else ""
 
 

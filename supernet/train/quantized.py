@@ -360,8 +360,8 @@ def _matching(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 def _require_widths(family: Family, config: QuantizedPhase, policies: Policies) -> None:
     missing = [width for width in config.widths if width not in policies.widths]
     if missing:
-        known = ", ".join(map(str, policies.widths))
+        widths = ", ".join(map(str, policies.widths))
         raise TrilobitError(
-            f"quantized.widths: {family.name} has weights of {known} bits, not {missing[0]}; "
+            f"quantized.widths: {family.name} has weights of {widths} bits, not {missing[0]}; "
             "give the space such a format, or leave the width out"
         )
