@@ -112,8 +112,8 @@ def compile_table(
         sizes = space.cardinalities[list(term.columns)]
         total = np.zeros((*sizes, len(costs)))
         for layers in term.layers:
-            known = [[sum(cost(layer) for layer in value) for cost in costs] for value in layers.values]
-            total += np.array(known, np.float64).reshape(len(known), len(costs))[layers.on(term.columns)]
+            sums = [[sum(cost(layer) for layer in value) for cost in costs] for value in layers.values]
+            total += np.array(sums, np.float64).reshape(len(sums), len(costs))[layers.on(term.columns)]
         values.append(total.reshape(math.prod(sizes.tolist()), len(costs)))
     return CostTable(positions, np.concatenate(values))
 

@@ -110,7 +110,7 @@ def posterior(kernel: Kernel, x: Floats, weights: Floats, noise: float) -> Poste
     """
     values, vectors = np.linalg.eigh(kernel(x, x))
     most = slice(max(len(x) - DIRECTIONS, 0), None)
-    known = vectors[:, most] / np.sqrt(np.maximum(values[most], 0) + noise)
+    directions = vectors[:, most] / np.sqrt(np.maximum(values[most], 0) + noise)
     a, linear = len(kernel.lengths), kernel.slopes[:, None] * x.T
     scaled = x[:, :a] * np.sqrt(kernel.lengths)
     return Posterior(
@@ -120,9 +120,9 @@ def posterior(kernel: Kernel, x: Floats, weights: Floats, noise: float) -> Poste
         rows=np.ascontiguousarray(scaled.T, np.float32),
         norms=(0.5 * (scaled**2).sum(axis=1)).astype(np.float32),
         policies=np.ascontiguousarray((x[:, a:] * kernel.drop).T, np.float32),
-        weights=np.column_stack([weights, known]).astype(np.float32),
-        directions=(linear @ known).astype(np.float32),
-        offsets=(CONSTANT * known.sum(axis=0)).astype(np.float32),
+        weights=np.column_stack([weights, directions]).astype(np.float32),
+        directions=(linear @ directions).astype(np.float32),
+        offsets=(CONSTANT * directions.sum(axis=0)).astype(np.float32),
     )
 
 

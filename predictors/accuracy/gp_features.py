@@ -115,8 +115,8 @@ class Reader:
 
 def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Reader:
     """Return a reader whose features are centred and scaled by these genomes (n, g)."""
-    chosen = [choice.kind in POLICY and len(choice.options) > 1 for choice in space.choices]
-    formats = np.flatnonzero(chosen)
+    searched = [choice.kind in POLICY and len(choice.options) > 1 for choice in space.choices]
+    formats = np.flatnonzero(searched)
     costs, canonical = FreeCosts(space, table, formats, np.zeros(0, bool)), space.canonical(genomes)
     costs = replace(costs, relative=np.asarray((costs.in_fp32(canonical) > 0).all(axis=0)))
     logs, changes = (part.shape[1] for part in costs(canonical))
@@ -130,8 +130,8 @@ def reader(space: SearchSpace, table: CostTable | None, genomes: Genomes) -> Rea
     centre = np.where(np.arange(len(labels)) < len(first), raw.mean(axis=0), 0)
     spread = np.sqrt(((raw - centre) ** 2).mean(axis=0))
     priced = np.array([label.startswith(("cost ", "change of cost ")) for label in labels])
-    known = np.where(spread > UNCHANGED, SCALE / np.maximum(spread, UNCHANGED), 0)
-    scale = np.where(priced, known, 1)
+    standardised = np.where(spread > UNCHANGED, SCALE / np.maximum(spread, UNCHANGED), 0)
+    scale = np.where(priced, standardised, 1)
     return replace(plain, centre=centre.astype(np.float32), scale=scale.astype(np.float32))
 
 

@@ -166,13 +166,13 @@ def affordable(names: Sequence[str], n: int, limit_s: float) -> tuple[str, ...]:
     `limit_s` in all; a model that is not in `MEMBERS` is taken to be as slow as the slowest there, and fitted
     for every fold besides.
     """
-    slowest, spent, chosen = max(time.seconds(n) for time in MEMBERS.values()), 0.0, list[str]()
+    slowest, spent, affordable_names = max(time.seconds(n) for time in MEMBERS.values()), 0.0, list[str]()
     for name in names:
         takes_s = MEMBERS[name].seconds(n) if name in MEMBERS else (1 + FOLDS) * slowest
-        if not chosen or spent + takes_s <= limit_s:
-            chosen.append(name)
+        if not affordable_names or spent + takes_s <= limit_s:
+            affordable_names.append(name)
             spent += takes_s
-    return tuple(chosen)
+    return tuple(affordable_names)
 
 
 def best_weights(unseen: Floats, targets: Floats, odds: Floats | None = None) -> Floats:
@@ -197,13 +197,13 @@ def even_scale(targets: Floats) -> Callable[[Floats], Floats]:
     """Return the increasing map that takes targets (n,) to `rank_normalised` ones, of any numbers: between
     targets and beyond them it is linear.
     """
-    known = np.sort(targets)
-    values = rank_normalised(known)
-    slope = np.ptp(values) / (np.ptp(known) or 1.0)
+    ascending = np.sort(targets)
+    values = rank_normalised(ascending)
+    slope = np.ptp(values) / (np.ptp(ascending) or 1.0)
 
     def scale(numbers: Floats) -> Floats:
-        beyond = np.minimum(numbers - known[0], 0) + np.maximum(numbers - known[-1], 0)
-        return np.asarray(np.interp(numbers, known, values) + slope * beyond)
+        beyond = np.minimum(numbers - ascending[0], 0) + np.maximum(numbers - ascending[-1], 0)
+        return np.asarray(np.interp(numbers, ascending, values) + slope * beyond)
 
     return scale
 

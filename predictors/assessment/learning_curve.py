@@ -83,10 +83,10 @@ def learning_curve(
 
 def curve_point(n: int, predicted: Floats, targets: Floats) -> CurvePoint:
     """Return the point of n rows, from predictions (m,), NaN where none was made, and targets (m,)."""
-    known = np.isfinite(predicted)
-    error = predicted[known] - targets[known]
-    flat = known.sum() < 2 or np.ptp(predicted[known]) == 0 or np.ptp(targets[known]) == 0
-    tau = 0.0 if flat else float(kendalltau(predicted[known], targets[known]).statistic)
+    valid = np.isfinite(predicted)
+    error = predicted[valid] - targets[valid]
+    flat = valid.sum() < 2 or np.ptp(predicted[valid]) == 0 or np.ptp(targets[valid]) == 0
+    tau = 0.0 if flat else float(kendalltau(predicted[valid], targets[valid]).statistic)
     return CurvePoint(n, tau, float(np.sqrt(np.mean(error**2))))
 
 

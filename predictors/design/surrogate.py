@@ -148,20 +148,20 @@ def points_at(points: Groups, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Gr
     return tuple(part[rows] for part in points)
 
 
-def posterior_mean(kernel: Kernel, known: Groups, targets: Floats, points: Groups) -> Floats:
-    """Return the expected targets (m,) of `points` (m), after `targets` (n,) of `known` (n) points."""
-    own = factorise(covariance(kernel, squared_distances(known, known)), kernel.noise + JITTER)
+def posterior_mean(kernel: Kernel, measured: Groups, targets: Floats, points: Groups) -> Floats:
+    """Return the expected targets (m,) of `points` (m), after `targets` (n,) of `measured` (n) points."""
+    own = factorise(covariance(kernel, squared_distances(measured, measured)), kernel.noise + JITTER)
     alpha = own.solve(targets - targets.mean())
-    return np.asarray(targets.mean() + covariance(kernel, squared_distances(points, known)) @ alpha)
+    return np.asarray(targets.mean() + covariance(kernel, squared_distances(points, measured)) @ alpha)
 
 
-def posterior_covariance(kernel: Kernel, known: Groups, points: Groups) -> Floats:
-    """Return the covariance (m, m) of `points` (m), once `known` (n) points are measured, in shares of the
+def posterior_covariance(kernel: Kernel, measured: Groups, points: Groups) -> Floats:
+    """Return the covariance (m, m) of `points` (m), once `measured` (n) points are measured, in shares of the
     signal's.
     """
     prior = covariance(kernel, squared_distances(points, points))
-    if not len(known[0]):
+    if not len(measured[0]):
         return prior
-    own = factorise(covariance(kernel, squared_distances(known, known)), kernel.noise + JITTER)
-    cross = covariance(kernel, squared_distances(known, points))
+    own = factorise(covariance(kernel, squared_distances(measured, measured)), kernel.noise + JITTER)
+    cross = covariance(kernel, squared_distances(measured, points))
     return np.asarray(prior - cross.T @ own.solve(cross))

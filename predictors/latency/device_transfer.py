@@ -89,10 +89,10 @@ def fit_sources(
             f"{len(genomes)} networks, {len(devices)} devices and a table {seconds.shape}; "
             "wanted one row per network and one column per device"
         )
-    known = ~np.isnan(seconds)
-    for column in np.flatnonzero(~known.any(axis=0)).tolist():
+    measured = ~np.isnan(seconds)
+    for column in np.flatnonzero(~measured.any(axis=0)).tolist():
         raise TrilobitError(f"{devices[column]}: no network was measured on it; leave the device out")
-    for row, column in np.argwhere(known & ~((seconds > 0) & np.isfinite(seconds))).tolist():
+    for row, column in np.argwhere(measured & ~((seconds > 0) & np.isfinite(seconds))).tolist():
         raise TrilobitError(
             f"{devices[column]}: latency of row {row} is {seconds[row, column]}; wanted seconds above 0, or "
             "NaN where a network was not measured"
@@ -135,12 +135,12 @@ def choose_networks(
     description = describe(predictor.space, predictor.costs, predictor.sources, pool[some])
     x = description(pool[some])
     covariance = np.tensordot(description.expected, description.grams(x, x), 1) + CONSTANT
-    chosen: list[int] = []
+    rows: list[int] = []
     for _ in range(n):
         gain = (covariance**2).sum(axis=0) / (np.diag(covariance) + NOISE)
-        gain[chosen] = -1.0
+        gain[rows] = -1.0
         best = int(gain.argmax())
-        chosen.append(best)
-        known = covariance[:, best] / np.sqrt(covariance[best, best] + NOISE)
-        covariance = covariance - np.outer(known, known)
-    return some[chosen]
+        rows.append(best)
+        explained = covariance[:, best] / np.sqrt(covariance[best, best] + NOISE)
+        covariance = covariance - np.outer(explained, explained)
+    return some[rows]

@@ -391,20 +391,20 @@ def _greedy(
     n: int,
 ) -> tuple[Layer, ...]:
     """Return the n units that explain most for what they cost to measure, given their (m, m) covariance."""
-    covariance, chosen = covariance.copy(), list[int]()
+    covariance, rows = covariance.copy(), list[int]()
     own = [_states([unit]) for unit in units]
-    known = set(states)
+    prepared = set(states)
     for _ in range(n):
         variance = covariance.diagonal() + noise
-        price = np.array([1 + STATE_PRICE * len(unit_states - known) for unit_states in own])
+        price = np.array([1 + STATE_PRICE * len(unit_states - prepared) for unit_states in own])
         gain = importance @ covariance**2 / variance / price
-        gain[chosen] = -np.inf
+        gain[rows] = -np.inf
         best = int(gain.argmax())
-        chosen.append(best)
-        known |= own[best]
+        rows.append(best)
+        prepared |= own[best]
         column = covariance[:, best].copy()
         covariance -= np.outer(column, column / variance[best])
-    return tuple(units[i] for i in chosen)
+    return tuple(units[i] for i in rows)
 
 
 def _states(layers: Iterable[Layer]) -> set[State]:
