@@ -130,12 +130,14 @@ def is_what_was_asked_for(case: FamilyCase) -> None:
 
 def counts_the_memory_of_its_networks(case: FamilyCase) -> None:
     """Count by its peak terms the memory that its workloads need."""
-    chosen = case.candidates(40)
-    genomes = np.array([candidate.genes for candidate in chosen], np.int16)
+    candidates = case.candidates(40)
+    genomes = np.array([candidate.genes for candidate in candidates], np.int16)
     counted = compile_peak(case.family.space(), case.family.peak_terms())(genomes)
-    needed = [peak_bytes(case.family.workload(candidate)) for candidate in chosen]
-    wrong = [candidate.id for candidate, a, b in zip(chosen, counted, needed, strict=True) if a != b]
-    expect(not wrong, f"{len(wrong)} of {len(chosen)} networks need other memory, for example {wrong[:1]}")
+    needed = [peak_bytes(case.family.workload(candidate)) for candidate in candidates]
+    wrong = [candidate.id for candidate, a, b in zip(candidates, counted, needed, strict=True) if a != b]
+    expect(
+        not wrong, f"{len(wrong)} of {len(candidates)} networks need other memory, for example {wrong[:1]}"
+    )
 
 
 def counts_the_layers_of_its_networks(case: FamilyCase) -> None:
@@ -153,21 +155,21 @@ def extracts_what_the_supernet_computes(case: FamilyCase) -> None:
     check_extraction(case, case.runnable(16))
 
 
-def check_extraction(case: FamilyCase, chosen: Sequence[Candidate]) -> None:
+def check_extraction(case: FamilyCase, candidates: Sequence[Candidate]) -> None:
     """Raise unless these networks compute the same inside the supernet and taken out of it.
 
     Raises:
         AssertionError: one does not, or several compute the same.
     """
     outputs = set()
-    for candidate in chosen:
+    for candidate in candidates:
         elastic = case.elastic(candidate)
         with torch.no_grad():
             static = case.family.extract(case.net, candidate).eval()(case.images(candidate))
         expect(elastic.shape == (BATCH, CLASSES), f"logits have the shape {tuple(elastic.shape)}")
         expect_close(static, elastic, PARITY, candidate.id)
         outputs.add(tuple(elastic.flatten().tolist()))
-    architectures = {repr(case.family.arch(candidate)) for candidate in chosen}
+    architectures = {repr(case.family.arch(candidate)) for candidate in candidates}
     expect(len(outputs) == len(architectures), "different architectures compute the same")
 
 
@@ -184,30 +186,30 @@ def runs_workloads_on_its_own_layers(case: FamilyCase) -> None:
         case.net.eval()
 
 
-def _changed(case: FamilyCase, before: Mapping[str, Tensor]) -> list[str]:
+def _changed(case: FamilyCase, original: Mapping[str, Tensor]) -> list[str]:
     """Return which tensors of the supernet are no longer what they were."""
     now = case.net.state_dict().items()
-    return [name for name, tensor in now if not torch.equal(tensor, before[name])]
+    return [name for name, tensor in now if not torch.equal(tensor, original[name])]
 
 
 def extracts_copies(case: FamilyCase) -> None:
     """Copy what is extracted: changing it changes nothing in the supernet."""
-    before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
+    original = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
     subnet = case.family.extract(case.net, case.family.extreme("largest"))
     with torch.no_grad():
         for tensor in subnet.state_dict().values():
             tensor.zero_()
-    changed = _changed(case, before)
+    changed = _changed(case, original)
     expect(not changed, f"{len(changed)} tensors are shared, for example {changed[:1]}")
 
 
 def remembers_no_network(case: FamilyCase) -> None:
     """Keep nothing of a network in the supernet when the next one runs."""
     small, large = (case.affordable(case.family.extreme(size)) for size in SIZES)
-    before = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
+    original = {name: tensor.clone() for name, tensor in case.net.state_dict().items()}
     first, _, again = (case.elastic(candidate) for candidate in (small, large, small))
     expect(torch.equal(first, again), "it computes something else after another network ran")
-    changed = _changed(case, before)
+    changed = _changed(case, original)
     expect(not changed, f"running it changes {changed[:1]}")
 
 

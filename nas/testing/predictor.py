@@ -52,9 +52,9 @@ def fitted(make: MakePredictor, n: int, *, with_costs: bool = False) -> Predicto
 
 @cache
 def _fitted(make: Any, n: int, with_costs: bool) -> Predictor:
-    known = problem()
-    predictor = make(known.space, seed=0, costs=known.costs if with_costs else None)
-    made: Predictor = predictor.fit(known.genomes[:n], known.targets[:n])
+    data = problem()
+    predictor = make(data.space, seed=0, costs=data.costs if with_costs else None)
+    made: Predictor = predictor.fit(data.genomes[:n], data.targets[:n])
     return made
 
 
@@ -79,9 +79,9 @@ def ranks_an_additive_function(make: MakePredictor) -> None:
 
 def depends_on_its_seed_alone(make: MakePredictor) -> None:
     """Predict the same for the same seed and rows."""
-    known, rows = problem(), slice(120, 140)
-    again = make(known.space, seed=0).fit(known.genomes[:40], known.targets[:40])
-    first, second = (predictor.predict(known.genomes[rows]) for predictor in (fitted(make, 40), again))
+    data, rows = problem(), slice(120, 140)
+    again = make(data.space, seed=0).fit(data.genomes[:40], data.targets[:40])
+    first, second = (predictor.predict(data.genomes[rows]) for predictor in (fitted(make, 40), again))
     expect(np.array_equal(first.mean, second.mean), "means differ")
     expect(np.array_equal(first.std, second.std), "spreads differ")
 
@@ -97,10 +97,10 @@ def predicts_the_same_for_equal_networks(make: MakePredictor) -> None:
 
 def does_not_depend_on_units(make: MakePredictor) -> None:
     """Scale predictions with the unit and the offset of the targets."""
-    known, new = problem(), problem().genomes[120:140]
-    targets = known.targets[:40]
+    data, new = problem(), problem().genomes[120:140]
+    targets = data.targets[:40]
     plain = fitted(make, 40).predict(new)
-    other = make(known.space, seed=0).fit(known.genomes[:40], UNIT * targets - 3e-5).predict(new)
+    other = make(data.space, seed=0).fit(data.genomes[:40], UNIT * targets - 3e-5).predict(new)
     tolerance = 0.1 * UNIT * targets.std()  # rounding decides between equally good splits of a tree
     expect(np.allclose(other.mean, UNIT * plain.mean - 3e-5, rtol=1e-7, atol=tolerance), "means differ")
     expect(np.allclose(other.std, UNIT * plain.std, rtol=1e-7, atol=tolerance), "spreads differ")
@@ -116,23 +116,23 @@ def predicts_constant_targets_as_they_are(make: MakePredictor) -> None:
 
 def leaves_itself_unchanged_by_fit(make: MakePredictor) -> None:
     """Return a fitted predictor from `fit` and leave the one it is called on as it was: not fitted."""
-    known = problem()
-    predictor = make(known.space, seed=0)
-    predictor.fit(known.genomes[:FEWEST], known.targets[:FEWEST])
-    refuses(lambda: predictor.predict(known.genomes[:2]), TrilobitError, "is not fitted")
+    data = problem()
+    predictor = make(data.space, seed=0)
+    predictor.fit(data.genomes[:FEWEST], data.targets[:FEWEST])
+    refuses(lambda: predictor.predict(data.genomes[:2]), TrilobitError, "is not fitted")
 
 
 def refuses_rows_that_teach_nothing(make: MakePredictor) -> None:
     """Refuse too few rows and failed evaluations in words, rows of another shape as a bug."""
-    known = problem()
-    genomes, targets = known.genomes[:20], known.targets[:20].copy()
-    make(known.space, seed=0).fit(genomes[:FEWEST], targets[:FEWEST]).predict(genomes[:3])
+    data = problem()
+    genomes, targets = data.genomes[:20], data.targets[:20].copy()
+    make(data.space, seed=0).fit(genomes[:FEWEST], targets[:FEWEST]).predict(genomes[:3])
     for n in (0, 1, FEWEST - 1):
-        few = partial(make(known.space, seed=0).fit, genomes[:n], targets[:n])
+        few = partial(make(data.space, seed=0).fit, genomes[:n], targets[:n])
         refuses(few, TrilobitError, f"{n} evaluated candidates; a predictor needs {FEWEST} or more")
-    refuses(partial(make(known.space, seed=0).fit, genomes[:, 1:], targets), ValueError, "wanted (n, ")
+    refuses(partial(make(data.space, seed=0).fit, genomes[:, 1:], targets), ValueError, "wanted (n, ")
     targets[7] = np.nan
-    failed = partial(make(known.space, seed=0).fit, genomes, targets)
+    failed = partial(make(data.space, seed=0).fit, genomes, targets)
     refuses(failed, TrilobitError, "target of row 7 is nan; wanted finite numbers")
 
 
