@@ -85,7 +85,7 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
 
     calibration = (profile.calibration if profile else None) or Calibration()
     space, terms = family.space(), family.terms()
-    counts = {known.name: known.count for known in objectives().values() if known.count is not None}
+    counts = {stated.name: stated.count for stated in objectives().values() if stated.count is not None}
     summed = {name: count for name, count in counts.items() if not count.largest}
     measures = {
         **{name: count.load() for name, count in summed.items()},

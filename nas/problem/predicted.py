@@ -83,14 +83,14 @@ class Predicted:
 
 
 def distilled_predictor(
-    space: SearchSpace, predictor: Predictor, known: Genomes, candidates: int, *, rng: np.random.Generator
+    space: SearchSpace, predictor: Predictor, sampled: Genomes, candidates: int, *, rng: np.random.Generator
 ) -> Distilled | None:
-    """Return an distilled of the predictor that learned from `known` (k, g) and will be asked of so many
-    candidates; None where asking the predictor itself is no more work than making one.
+    """Return a distilled copy of the predictor that learned from `sampled` (k, g); None
+    where asking it about so many candidates is no more work than making the copy.
     """
     if candidates < 2 * LEARNED:
         return None
-    return distil(space, predictor, known, rng=rng)
+    return distil(space, predictor, sampled, rng=rng)
 
 
 def check_confidence(costs: Costs, targets: Targets, confidence: float) -> None:

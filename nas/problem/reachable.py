@@ -33,10 +33,10 @@ def worst_costs(family: Family, costs: Costs, *, seed: int) -> dict[str, float]:
         rng = open_stream(seed, Stream.WORST_COSTS)
         genomes = np.concatenate([genomes, family.space().sample(PROBE_BUDGET, rng=rng)])
     values = costs.predict(genomes)
-    chosen = is_feasible_on_device(values)
-    if not chosen.any():
+    feasible = is_feasible_on_device(values)
+    if not feasible.any():
         raise TrilobitError(f"{NOTHING_RUNS} ({len(genomes)} networks tried)")
-    return {name: float(column[chosen].max()) for name, column in values.items()}
+    return {name: float(column[feasible].max()) for name, column in values.items()}
 
 
 def check_reachable(family: Family, costs: Costs, targets: Targets, *, seed: int) -> dict[str, float]:

@@ -107,15 +107,15 @@ def resolve_targets(
     return Targets(sought, others, main)
 
 
-def _check_metrics(config: RunConfig, known: Sequence[str]) -> None:
+def _check_metrics(config: RunConfig, metrics: Sequence[str]) -> None:
     for name in (*config.search.objectives, *config.limits()):
-        if objective(name).origin == "metric" and name not in known:
-            raise TrilobitError(f"this task has no {name}; its metrics: {', '.join(known)}")
+        if objective(name).origin == "metric" and name not in metrics:
+            raise TrilobitError(f"this task has no {name}; its metrics: {', '.join(metrics)}")
     for name in config.search.objectives:
-        if objective(name).origin == "metric" and name != known[0]:
+        if objective(name).origin == "metric" and name != metrics[0]:
             raise TrilobitError(
                 f"{name} is known of measured networks only, so it cannot be searched for; limit it "
-                f"(--limit), and search for {known[0]}"
+                f"(--limit), and search for {metrics[0]}"
             )
 
 
@@ -127,12 +127,12 @@ def limit_lines(config: RunConfig, targets: Targets, largest: Mapping[str, float
         targets: has them resolved.
         largest: what the percentages refer to, by objective name.
     """
-    given, lines = config.limits(), []
+    limits, lines = config.limits(), []
     for limited in targets.bounded:
         line = f"limit: {limited.name} {limited.sign} {show(limited, limited.bound or 0.0)}"
-        if given[limited.name].relative:
+        if limits[limited.name].relative:
             whole = show(limited, largest[limited.name])
-            line += f": {given[limited.name].value:.3g} x the {whole} predicted for the largest in fp32"
+            line += f": {limits[limited.name].value:.3g} x the {whole} predicted for the largest in fp32"
         lines.append(line)
     return lines
 

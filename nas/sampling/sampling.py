@@ -127,10 +127,10 @@ def sample(sampling: Sampling, evaluate: Callable[[Genomes], Floats]) -> Samples
     return samples
 
 
-def _fresh(genomes: Genomes, known: Genomes) -> Genomes:
+def _fresh(genomes: Genomes, evaluated: Genomes) -> Genomes:
     """Return those that are not known, each once."""
     distinct = genomes[unique_rows(genomes)] if len(genomes) else genomes
-    return distinct[~np.isin(row_keys(distinct), row_keys(known))] if len(distinct) else distinct
+    return distinct[~np.isin(row_keys(distinct), row_keys(evaluated))] if len(distinct) else distinct
 
 
 # -- which ------------------------------------------------------------------------------------------
@@ -140,15 +140,15 @@ def choose(
     sampling: Sampling, samples: Samples, group: SamplingGroup, n: int, *, rng: np.random.Generator
 ) -> Genomes:
     """Choose up to `n` networks of one group that are not known yet."""
-    known, kernel = sampling.embedding(samples.genomes), PRIOR
+    points, kernel = sampling.embedding(samples.genomes), PRIOR
     if sampling.strategy != "diverse" and len(samples.answers) >= FEWEST_TO_LEARN:
-        kernel = learn_kernel(known, rank_normalised(samples.answers), rng=rng)
+        kernel = learn_kernel(points, rank_normalised(samples.answers), rng=rng)
     near = samples.genomes[:0]
     if sampling.strategy == "front" and len(samples.answers) >= FEWEST_TO_LEARN:
         near = _near_front(sampling, samples, group, kernel, n // 2, rng=rng)
     pool = _fresh(_fresh(group.draw(CONSIDERED, rng=rng), samples.genomes), near) if n else near
-    known = sampling.embedding(np.concatenate([samples.genomes, near]))
-    order = alc_design(kernel, known, sampling.embedding(pool), n - len(near))
+    points = sampling.embedding(np.concatenate([samples.genomes, near]))
+    order = alc_design(kernel, points, sampling.embedding(pool), n - len(near))
     return np.concatenate([near, pool[order]])
 
 
@@ -196,7 +196,7 @@ def _stopping_decision(
     that of the next batch.
 
     Args:
-        before: rows of other groups; those of this one come after them.
+        earlier: rows of other groups; those of this one come after them.
         gains: that were expected before.
     """
     n = len(samples.genomes) - earlier
@@ -225,8 +225,8 @@ def _draws(sampling: Sampling, *step: int) -> np.random.Generator:
     return open_stream(sampling.seed, Stream.SAMPLES, *step)
 
 
-def sampler_curve(sampling: Sampling, samples: Samples, before: int) -> tuple[CurvePoint, ...]:
-    """Cross-validated error of the sampler's own model on the rows after the first `before`, from which it
+def sampler_curve(sampling: Sampling, samples: Samples, earlier: int) -> tuple[CurvePoint, ...]:
+    """Cross-validated error of the sampler's own model on the rows after the first `earlier`, from which it
     always learns; the mean of several partitions.
     """
     points, targets = sampling.embedding(samples.genomes), rank_normalised(samples.answers)
@@ -238,7 +238,7 @@ def sampler_curve(sampling: Sampling, samples: Samples, before: int) -> tuple[Cu
 
     curves = []
     for _ in range(REPEATS):
-        fold = np.concatenate([np.full(before, ALWAYS), rng.permutation(len(targets) - before) % FOLDS])
+        fold = np.concatenate([np.full(earlier, ALWAYS), rng.permutation(len(targets) - earlier) % FOLDS])
         curves.append(learning_curve(fit, targets, fold, SHARES, rng=rng))
     return tuple(
         CurvePoint(

@@ -50,7 +50,7 @@ def choose_batch(
         reference: (m,) hypervolume is counted from there.
         k: at most so many.
     """
-    chosen: list[int] = []
+    rows: list[int] = []
     if not len(mean) or k < 1:
         return np.empty(0, np.int64)
     points = quadrature_points(mean, std, front, reference)
@@ -63,10 +63,10 @@ def choose_batch(
         row = int(gains.argmax())
         if gains[row] <= 0:
             break
-        chosen.append(row)
+        rows.append(row)
         left = left * (1 - reached[row])
         reached[row] = 0
-    return np.array(chosen, np.int64)
+    return np.array(rows, np.int64)
 
 
 def probability_to_dominate(mean: Matrix, std: Matrix, points: Matrix) -> NDArray[np.float32]:

@@ -111,8 +111,8 @@ def _stalled(volumes: Sequence[float], patience: int | None) -> bool:
     """
     if patience is None or len(volumes) <= patience:
         return False
-    before = volumes[-1 - patience]
-    return before > 0 and volumes[-1] <= before * (1 + STALL)
+    earlier = volumes[-1 - patience]
+    return earlier > 0 and volumes[-1] <= earlier * (1 + STALL)
 
 
 def choose_finalists(objectives: Matrix, k: int) -> NDArray[np.int64]:
@@ -127,13 +127,13 @@ def choose_finalists(objectives: Matrix, k: int) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     extent = np.ptp(objectives, axis=0)
     scaled = objectives / np.where(extent > 0, extent, 1.0)
-    chosen = list(dict.fromkeys(scaled.argmin(axis=0).tolist()))[:k]
+    rows = list(dict.fromkeys(scaled.argmin(axis=0).tolist()))[:k]
     distance = np.full(len(scaled), np.inf)
-    for row in chosen:
+    for row in rows:
         distance = np.minimum(distance, np.linalg.norm(scaled - scaled[row], axis=1))
-    while len(chosen) < min(k, len(scaled)):
-        distance[chosen] = -1.0
+    while len(rows) < min(k, len(scaled)):
+        distance[rows] = -1.0
         row = int(distance.argmax())
-        chosen.append(row)
+        rows.append(row)
         distance = np.minimum(distance, np.linalg.norm(scaled - scaled[row], axis=1))
-    return np.array(chosen, np.int64)
+    return np.array(rows, np.int64)

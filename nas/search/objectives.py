@@ -132,8 +132,8 @@ def objectives() -> Mapping[str, Objective]:
     `trilobit.objectives` lead to an `Objective` or to a task's `Metric`.
     """
     others = {name: resolve_name(value) for name, value in plugins(GROUP).items() if name not in OBJECTIVES}
-    made = (of_metric(known) if isinstance(known, Metric) else known for known in others.values())
-    return {**OBJECTIVES, **{known.name: known for known in made}}
+    made = (of_metric(stated) if isinstance(stated, Metric) else stated for stated in others.values())
+    return {**OBJECTIVES, **{stated.name: stated for stated in made}}
 
 
 def objective(name: str, bound: float | None = None) -> Objective:
@@ -142,11 +142,11 @@ def objective(name: str, bound: float | None = None) -> Objective:
     Raises:
         TrilobitError: no such objective.
     """
-    known = OBJECTIVES if name in OBJECTIVES else objectives()
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise TrilobitError(f"unknown objective {shown(name)}; known: {', '.join(known)}{hint}")
-    return replace(known[name], bound=bound)
+    by_name = OBJECTIVES if name in OBJECTIVES else objectives()
+    if name not in by_name:
+        hint = did_you_mean(name, by_name)
+        raise TrilobitError(f"unknown objective {shown(name)}; known: {', '.join(by_name)}{hint}")
+    return replace(by_name[name], bound=bound)
 
 
 def to_min(objectives: Sequence[Objective], values: Values) -> Values:

@@ -44,12 +44,12 @@ def join(first: Points, second: Points) -> Points:
     )
 
 
-def join_unbeaten(known: Points, new: Points) -> Points:
-    """Return all rows of `known`, and those of `new` that no feasible one of them obviously beats: enough
+def join_unbeaten(points: Points, new: Points) -> Points:
+    """Return all rows of `points`, and those of `new` that no feasible one of them obviously beats: enough
     for the front of both, and mostly few.
     """
-    worse = beaten(new.objectives, known.objectives[known.violation <= 0])
-    return join(known, new[~worse])
+    worse = beaten(new.objectives, points.objectives[points.violation <= 0])
+    return join(points, new[~worse])
 
 
 def front(points: Points) -> Points:

@@ -28,13 +28,13 @@ class TowardsAnchor:
     Args:
         space: whose genomes they are.
         excess: of the limits; nothing but the cheap ones.
-        known: (k, g) canonical genomes among which the anchor may be, such as the smallest network.
+        evaluated: (k, g) canonical genomes among which the anchor may be, such as the smallest network.
     """
 
-    def __init__(self, space: SearchSpace, excess: Excess, known: Genomes | None = None) -> None:
+    def __init__(self, space: SearchSpace, excess: Excess, evaluated: Genomes | None = None) -> None:
         self._space = space
         self._excess = excess
-        self.anchor = find_anchor(space, excess, known)
+        self.anchor = find_anchor(space, excess, evaluated)
         self._least = float(excess(self.anchor[None]).max())
         self.reachable = self._least <= 0
 
@@ -106,14 +106,14 @@ def within(excess: NDArray[np.float64]) -> NDArray[np.bool_]:
     return met
 
 
-def find_anchor(space: SearchSpace, excess: Excess, known: Genomes | None = None) -> Genomes:
+def find_anchor(space: SearchSpace, excess: Excess, evaluated: Genomes | None = None) -> Genomes:
     """Return (g,) a network as far inside all limits as can be found: the best of some, then improved gene
     by gene until no other option of any gene is better. Deterministic.
     """
     rng = np.random.default_rng(0)
     drawn = rng.binomial(space.cardinalities - 1, rng.random((SPREAD, 1))).astype(np.int16)
     ends = np.stack([np.zeros_like(drawn[0]), (space.cardinalities - 1).astype(np.int16)])
-    rows = np.concatenate([ends, drawn] if known is None else [known, ends, drawn])
+    rows = np.concatenate([ends, drawn] if evaluated is None else [evaluated, ends, drawn])
     anchor, least = _innermost(space.canonical(rows), excess)
     while True:
         better, excess_of_better = _innermost(neighbours(space, anchor), excess)

@@ -112,6 +112,6 @@ def check_engine(name: str) -> None:
     Raises:
         TrilobitError: it is neither a registered searcher nor `milp`.
     """
-    known = {*names("trilobit.searchers", SEARCHERS), MILP}
-    if name not in known:
-        raise TrilobitError(f"unknown searcher {name!r}; known: {', '.join(sorted(known))}")
+    searchers = {*names("trilobit.searchers", SEARCHERS), MILP}
+    if name not in searchers:
+        raise TrilobitError(f"unknown searcher {name!r}; known: {', '.join(sorted(searchers))}")

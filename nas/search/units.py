@@ -54,9 +54,9 @@ def unit_of(name: str) -> Unit:
     >>> unit_of("weights").text(2.5e6)
     '2.5 M weights'
     """
-    known = UNITS.get(name)
+    unit = UNITS.get(name)
     prefixes = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
-    return known or Unit(_COUNTS, tuple((factor, f"{prefix} {name}".strip()) for factor, prefix in prefixes))
+    return unit or Unit(_COUNTS, tuple((factor, f"{prefix} {name}".strip()) for factor, prefix in prefixes))
 
 
 def show(shown: Objective, value: float) -> str:

@@ -121,8 +121,8 @@ def _units_seconds(run: Run) -> float:
 def _some_works(run: Run, batches: Sequence[Batch]) -> list[Workload]:
     """Return a few of the networks that will be measured."""
     groups = [group for batch in batches for group in batch.groups]
-    chosen = np.linspace(0, len(groups) - 1, min(TIMED, len(groups))).round().astype(int)
-    return [work for i in chosen for work in works_of(run.device, groups[i])[:1]]
+    positions = np.linspace(0, len(groups) - 1, min(TIMED, len(groups))).round().astype(int)
+    return [work for i in positions for work in works_of(run.device, groups[i])[:1]]
 
 
 def _seconds_each(run: Run, works: Sequence[Workload]) -> tuple[float, bool]:

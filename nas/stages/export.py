@@ -57,14 +57,14 @@ def export_networks(
     front = read_front(run.front_path, run.family.space())
     if run.config.export.sign:
         private_key(Path(run.config.export.sign))  # refused before the work
-    chosen = pick(front, picks, count)
-    contexts = [ExportContext.of(run.family, entry) for entry in chosen]
+    picked = pick(front, picks, count)
+    contexts = [ExportContext.of(run.family, entry) for entry in picked]
     if library_target(run):
         from nas.export.library.limits import require_kernels  # TVM: only where a library is wanted
 
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]
         networks = {context.entry.id: (context.entry.genes, context.lowered) for context in everyone}
-        require_kernels([entry.id for entry in chosen], networks)
+        require_kernels([entry.id for entry in picked], networks)
     builder = NetworkBuilder(run, portable=run.config.export.portable)
     tuned = finetuned(builder, [context.candidate for context in contexts], reporter)
     exported = _build_all(builder, contexts, tuned, reporter)

@@ -30,15 +30,15 @@ def pick_finalists(
     more is expected of any, well-spread points of the predicted front.
     """
     space, k = context.run.family.space(), context.run.config.search.finalists
-    known, front = np.empty((0, len(space.choices)), np.int16), context.reference[None][:0]
+    evaluated, front = np.empty((0, len(space.choices)), np.int16), context.reference[None][:0]
     if measured:
-        known, values = genomes_of_measured(measured), measured_values(context, measured)
+        evaluated, values = genomes_of_measured(measured), measured_values(context, measured)
         front = predicted.focus(context.targets.minimised(values))[context.targets.violation(values) <= 0]
-    chosen = shortlist.choose(known, front, context.reference, k)
-    taken = row_keys(np.concatenate([known, chosen]))
+    expected_best = shortlist.choose(evaluated, front, context.reference, k)
+    taken = row_keys(np.concatenate([evaluated, expected_best]))
     fresh = np.flatnonzero(~np.isin(row_keys(result.genomes), taken))
-    others = fresh[choose_finalists(result.objectives[fresh], k - len(chosen))]
-    return [space.candidate(genome) for genome in (*chosen, *result.genomes[others])]
+    others = fresh[choose_finalists(result.objectives[fresh], k - len(expected_best))]
+    return [space.candidate(genome) for genome in (*expected_best, *result.genomes[others])]
 
 
 def measure_finalists(

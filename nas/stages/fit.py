@@ -144,5 +144,5 @@ def run_fit(run: Run, reporter: Reporter) -> dict[str, Any]:
 def judge_finalists(run: Run) -> None:
     """Add to `quality.json` how well the finalists of the search had been predicted before it."""
     genomes, targets = training_rows(run, SupernetEvaluator(NetworkBuilder(run)))
-    before = [to_json(row) for row in read_quality(run).rows if row.source != FINALISTS]
-    write_quality(run, [*before, *finalist_rows(run, fit_predictor(run, genomes, targets), genomes)])
+    other_rows = [to_json(row) for row in read_quality(run).rows if row.source != FINALISTS]
+    write_quality(run, [*other_rows, *finalist_rows(run, fit_predictor(run, genomes, targets), genomes)])

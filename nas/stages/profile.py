@@ -105,7 +105,7 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
     started, budget_s = time.monotonic(), math.inf if run.recorded else run.config.profile.budget_s()
     sources = [source(load_profile(Path(path))) for path in run.config.profile.sources]
     profile, waiting = start_profile(run), WaitBudget(min(run.plan.waiting_s, WAITING_SHARE * budget_s))
-    known = len(profile.table)
+    measured_before = len(profile.table)
     with reporter.progress() as add:
         deadline, saving = started + UNITS_SHARE * budget_s, 0.0  # from when on the profile is saved again
         bar = _UnitsBar(add("units", _wanted(run, layers), end_s=deadline), layers)
@@ -118,11 +118,11 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
                     save_profile(profile, run.profile_path)
                     saving = began + SAVING * (time.monotonic() - began)
                 bar.show(profile)
-        unit_s = (time.monotonic() - started) / max(1, len(profile.table) - known)
+        unit_s = (time.monotonic() - started) / max(1, len(profile.table) - measured_before)
         rng = open_stream(run.config.seed, Stream.FILLED_UNITS)
         if any(layer not in profile.table or profile.unreliable(layer) for layer in layers):
             profile = fill(profile, layers, sources=sources, rng=rng)
-        if len(profile.table) > known:
+        if len(profile.table) > measured_before:
             profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
         if profile.calibration is None and not run.recorded:
             end = started + NETWORKS_SHARE * budget_s

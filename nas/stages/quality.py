@@ -99,9 +99,9 @@ def _latency_std_unseen(costs: Costs, mean: Floats, held_out: int) -> Floats | N
     if held_out < 2:
         return None
     std, calibration = costs.latency_std(mean), costs.calibration
-    known = [network for network in calibration.networks if network.held_out]
+    held_out_networks = [network for network in calibration.networks if network.held_out]
     for i in range(held_out):
-        others = replace(calibration, networks=tuple(known[:i] + known[i + 1 :]))
+        others = replace(calibration, networks=tuple(held_out_networks[:i] + held_out_networks[i + 1 :]))
         std[i] = replace(costs, calibration=others).latency_std(mean[i : i + 1])[0]
     return std
 

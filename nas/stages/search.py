@@ -97,9 +97,9 @@ def search_round(
     """
     config, space = context.run.config.search, context.run.family.space()
     extremes = [c.genes for c in context.run.family.extremes().values()]
-    known = np.array([*extremes, *(c.genes for c in measured)], np.int16)
-    initial = np.concatenate([known, allocated(context, predicted.predictor, measured)])
-    repair = TowardsAnchor(space, predicted.excess, known) if predicted.repairable else None
+    start = np.array([*extremes, *(c.genes for c in measured)], np.int16)
+    initial = np.concatenate([start, allocated(context, predicted.predictor, measured)])
+    repair = TowardsAnchor(space, predicted.excess, start) if predicted.repairable else None
     searcher = make_searcher(
         config.searcher, space, seed=context.run.config.seed + 1000 * (r + 1), initial=initial, repair=repair
     )
@@ -137,12 +137,12 @@ def _unreachable(context: SearchContext, predictor: Predictor, result: SearchRes
 
 def predictions(context: SearchContext, predictor: Predictor, measured: Measurements, r: int) -> Predicted:
     """Return what a round goes by."""
-    config, known = context.run.config.search, [context.sampled[0]]
-    known += [np.array([candidate.genes for candidate in measured], np.int16)] if measured else []
+    config, learned = context.run.config.search, [context.sampled[0]]
+    learned += [np.array([candidate.genes for candidate in measured], np.int16)] if measured else []
     distilled = distilled_predictor(
         context.run.family.space(),
         predictor,
-        np.concatenate(known),
+        np.concatenate(learned),
         config.candidates,
         rng=open_stream(context.run.config.seed, Stream.DISTILLED, r),
     )
@@ -155,8 +155,10 @@ def learn(context: SearchContext, measured: Measurements) -> Predictor:
     """Return the predictor refitted on samples and measured finalists."""
     genomes, accuracies = context.sampled
     more = genomes_of_measured(measured)
-    known = np.array([evaluation.values[context.metric] for evaluation in measured.values()])
+    measured_accuracies = np.array([evaluation.values[context.metric] for evaluation in measured.values()])
     fresh = ~np.isin(row_keys(more), row_keys(genomes))
     return fit_predictor(
-        context.run, np.concatenate([genomes, more[fresh]]), np.concatenate([accuracies, known[fresh]])
+        context.run,
+        np.concatenate([genomes, more[fresh]]),
+        np.concatenate([accuracies, measured_accuracies[fresh]]),
     )

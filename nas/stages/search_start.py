@@ -21,6 +21,6 @@ def allocated(context: SearchContext, predictor: Predictor, measured: Measuremen
         points = targets.minimised(values)
         points[targets.violation(values) > 0] = np.nan
         front = np.flatnonzero(non_dominated(points))
-        chosen = front[choose_finalists(points[front], SEEDED)]
-        rows = np.concatenate([genomes_of_measured(measured)[chosen], rows])
+        rows_of_front = front[choose_finalists(points[front], SEEDED)]
+        rows = np.concatenate([genomes_of_measured(measured)[rows_of_front], rows])
     return seeds(context.run.family.space(), context.costs, targets, predictor, rows)

@@ -117,9 +117,9 @@ def two_point_crossover(
     Choices are in the order of the network, so what works together mostly stays together.
     """
     n, genes = mothers.shape
-    before = _prefixes(genes)
+    prefixes = _prefixes(genes)
     first, second = rng.integers(0, genes + 1, (2, n))
-    of_father = before.take(first, axis=0) ^ before.take(second, axis=0)
+    of_father = prefixes.take(first, axis=0) ^ prefixes.take(second, axis=0)
     return space.canonical(mothers ^ ((mothers ^ fathers) & of_father))
 
 

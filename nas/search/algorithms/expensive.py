@@ -81,21 +81,21 @@ class Shortlist:
         best = np.argsort(constrained_rank(points), kind="stable")[:KEPT]
         self._optimistic, self._posterior = points[best], posterior[best]
 
-    def choose(self, known: Genomes, front: Matrix, reference: NDArray[np.float64], k: int) -> Genomes:
+    def choose(self, evaluated: Genomes, front: Matrix, reference: NDArray[np.float64], k: int) -> Genomes:
         """Return up to `k` networks to evaluate, in order of what they are expected to add.
 
         Args:
-            known: (n, g) networks that are evaluated already.
+            evaluated: (n, g) networks that are evaluated already.
             front: (f, m) objectives of those of them that meet the limits.
             reference: (m,) hypervolume is counted from there.
             k: how many.
         """
         if self._optimistic is None:
-            return known[:0]
-        new = ~np.isin(row_hashes(self._optimistic.genomes), row_hashes(known))
+            return evaluated[:0]
+        new = ~np.isin(row_hashes(self._optimistic.genomes), row_hashes(evaluated))
         posterior = self._posterior[new]
-        chosen = choose_batch(posterior.mean, posterior.std, front, reference, k)
-        return self._optimistic.genomes[new][chosen]
+        rows = choose_batch(posterior.mean, posterior.std, front, reference, k)
+        return self._optimistic.genomes[new][rows]
 
 
 def search_expensive(
@@ -132,22 +132,22 @@ def search_expensive(
     rng = open_stream(seed, Stream.FIRST_EVALUATED)
     first = tilted_sample(space, 4 * FIRST, rng=rng)
     first = first[np.sort(np.unique(row_hashes(first), return_index=True)[1])][: min(FIRST, budget)]
-    known = Points(first, *evaluate(first))
-    while len(known) < budget:
-        valid = known[finite_rows(known.objectives)]
+    evaluated = Points(first, *evaluate(first))
+    while len(evaluated) < budget:
+        valid = evaluated[finite_rows(evaluated.objectives)]
         shortlist = Shortlist(fit(valid))
         best = valid[valid.violation <= 0]
         best = best[non_dominated(best.objectives)]
         search(
-            make_searcher("evolution", space, seed=seed + 7919 * len(known), initial=best.genomes),
+            make_searcher("evolution", space, seed=seed + 7919 * len(evaluated), initial=best.genomes),
             shortlist.evaluate,
             budget=PREDICTED,
             batch=GENERATION,
             reference=reference,
         )
-        k = min(max(batch, int(GROWTH * len(known))), budget - len(known))
-        chosen = shortlist.choose(known.genomes, best.objectives, np.array(reference), k)
-        if not len(chosen):
+        k = min(max(batch, int(GROWTH * len(evaluated))), budget - len(evaluated))
+        selected = shortlist.choose(evaluated.genomes, best.objectives, np.array(reference), k)
+        if not len(selected):
             break
-        known = join(known, Points(chosen, *evaluate(chosen)))
-    return known
+        evaluated = join(evaluated, Points(selected, *evaluate(selected)))
+    return evaluated

@@ -90,10 +90,10 @@ class Formats:
     columns: tuple[int, ...]
     sizes: tuple[int, ...]
 
-    def genomes(self, chosen: Sequence[Chosen]) -> Genomes:
+    def genomes(self, allocations: Sequence[Chosen]) -> Genomes:
         """Return (n, g) the networks of n allocations."""
-        rows = np.tile(self.genome, (len(chosen), 1))
-        rows[:, self.columns] = np.array(chosen, np.int16).reshape(len(chosen), len(self.columns))
+        rows = np.tile(self.genome, (len(allocations), 1))
+        rows[:, self.columns] = np.array(allocations, np.int16).reshape(len(allocations), len(self.columns))
         return rows
 
     def parts(self, number: GeneSum) -> Terms:
@@ -138,8 +138,8 @@ def trade_offs(problem: Problem, costs: Sequence[Terms], count: int) -> list[Cho
     allocations = {best.tobytes(): best}
     tightened = list(_tightened(problem, costs, best, -(-(count - 1) // max(len(costs), 1))))
     for subproblem in tightened:
-        chosen = solve(subproblem).chosen
-        allocations.setdefault(chosen.tobytes(), chosen)
+        solution = solve(subproblem).chosen
+        allocations.setdefault(solution.tobytes(), solution)
     for subproblem in (problem, *tightened):
         if len(allocations) >= count:
             break

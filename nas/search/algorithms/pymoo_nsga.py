@@ -104,8 +104,8 @@ class PymooRnsga2(_PymooSearch):
     def tell(self, genomes: Genomes, objectives: NDArray[np.float64], violation: NDArray[np.float64]) -> None:
         good = objectives[finite_rows(objectives) & (violation <= 0)]
         if len(good):
-            known = good if self._best is None else np.vstack((self._best, good))
-            self._best = known.min(axis=0)
+            all_good = good if self._best is None else np.vstack((self._best, good))
+            self._best = all_good.min(axis=0)
         if self._algorithm is not None:
             self._algorithm.survival.ref_points = self._points(objectives.shape[1])
         super().tell(genomes, objectives, violation)
