@@ -69,18 +69,18 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
     work = family.plain_workload(family.arch(family.space().candidate(genome)))
     batch = run.task.inputs(images, work.in_shape[1])
     loss = partial(run.task.loss, smoothing=0.0)
-    given = (layered(net), work, batch, run.task.targets(images))
-    traces = hessian_traces(*given, probes=PROBES, seed=run.config.seed, loss=loss)
+    arguments = (layered(net), work, batch, run.task.targets(images))
+    traces = hessian_traces(*arguments, probes=PROBES, seed=run.config.seed, loss=loss)
     layers = largest_layers(work)
     sensitivities = {}
     for column in columns:
-        chosen = _set_by(family, genome, column)
+        formats_by_option = _set_by(family, genome, column)
         sensitivities[family.space().choices[column].name] = tuple(
             sum(
                 max(traces[name], 0.0) * _rounding_error(builder, name, layers[name], fmt)
                 for name, fmt in formats.items()
             )
-            for formats in chosen
+            for formats in formats_by_option
         )
     return sensitivities
 

@@ -84,5 +84,5 @@ def only_profile(folder: Path, name: str | None = None) -> Profile:
         return read_profile(paths[0])
     if not paths:
         raise TrilobitError(f"{folder}: no profile yet; `nas profile -o {folder}` or nas.profile makes one")
-    known = ", ".join(path.stem for path in paths)
-    raise TrilobitError(f"{folder}: holds profiles of {known}; open one of its files with nas.load")
+    profile_names = ", ".join(path.stem for path in paths)
+    raise TrilobitError(f"{folder}: holds profiles of {profile_names}; open one of its files with nas.load")

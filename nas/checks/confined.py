@@ -151,13 +151,13 @@ def _save(folder: Path, arrays: Mapping[str, Array]) -> dict[str, dict[str, Any]
 
 def _load(folder: Path, listed: Mapping[str, Mapping[str, Any]]) -> dict[str, Array]:
     arrays = {}
-    for name, known in listed.items():
+    for name, description in listed.items():
         if not name.isidentifier():
             raise ValueError(name)
-        dtype = np.dtype(str(known["dtype"]))
+        dtype = np.dtype(str(description["dtype"]))
         if dtype.hasobject:
             raise ValueError(name)
-        arrays[name] = np.fromfile(folder / f"{name}.bin", dtype).reshape(known["shape"])
+        arrays[name] = np.fromfile(folder / f"{name}.bin", dtype).reshape(description["shape"])
     return arrays
 
 

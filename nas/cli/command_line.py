@@ -107,8 +107,10 @@ def _command(words: Sequence[str], texts: Mapping[str, str]) -> tuple[str, Seque
         name = " ".join(words[:length])
         if name in texts:
             return name, words[length:]
-    known = ", ".join(texts)
-    raise TrilobitError(f"unknown command {shown(words[0])}{did_you_mean(words[0], texts)}; known: {known}")
+    commands = ", ".join(texts)
+    raise TrilobitError(
+        f"unknown command {shown(words[0])}{did_you_mean(words[0], texts)}; known: {commands}"
+    )
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -133,10 +135,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _refuse_unknown(name: str, word: str, parser: argparse.ArgumentParser) -> NoReturn:
     flag = word.partition("=")[0]
-    known = [option for action in parser._actions for option in action.option_strings]
+    flags = [option for action in parser._actions for option in action.option_strings]
     kind = "option" if flag.startswith("-") else "word"
     raise TrilobitError(
-        f"unknown {kind} {shown(flag)}{did_you_mean(flag, known)}; `nas {name} --help` lists the options"
+        f"unknown {kind} {shown(flag)}{did_you_mean(flag, flags)}; `nas {name} --help` lists the options"
     )
 
 

@@ -14,13 +14,13 @@ def list_formats(reporter: Reporter) -> list[dict[str, Any]]:
     the real values that it stands for."""
     listed = []
     for name in sorted(names("trilobit.formats", FORMATS)):
-        entry = _described(name)
-        listed.append(entry)
-        scales = f", a scale per {entry['scales_per']}" if entry["scales_per"] else ""
-        tensors = "weights and activations" if entry["activations"] else "weights"
+        row = _described(name)
+        listed.append(row)
+        scales = f", a scale per {row['scales_per']}" if row["scales_per"] else ""
+        tensors = "weights and activations" if row["activations"] else "weights"
         reporter.say(
-            f"{name:<10} {entry['bits']:>2} bits of {tensors}, stored as ONNX {entry['onnx']}{scales}; "
-            f"on {entry['on']} activations computed in {entry['computed_in']}"
+            f"{name:<10} {row['bits']:>2} bits of {tensors}, stored as ONNX {row['onnx']}{scales}; "
+            f"on {row['on']} activations computed in {row['computed_in']}"
         )
     reporter.say(
         f"Any weights on {FP32} activations (such as int4/{FP32}) are stored in their format and computed in "

@@ -32,8 +32,8 @@ def import_checkpoint(
     for line in fit.lines():
         reporter.say(line)
     if isinstance(imported, Fit):
-        known = ", ".join(sorted(ORIGINAL_NAMES))
-        remedy = "leave --space out to find its own" if space else f"known spaces: {known}"
+        spaces = ", ".join(sorted(ORIGINAL_NAMES))
+        remedy = "leave --space out to find its own" if space else f"known spaces: {spaces}"
         raise TrilobitError(
             f"{path}: does not fit {fit.space}: {len(fit.missing)} tensors missing, {len(fit.unexpected)} "
             f"unexpected, {len(fit.reshaped)} of another shape; {remedy}"

@@ -16,7 +16,7 @@ def interruptible() -> Iterator[None]:
         yield
         return
     numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    before = {
+    handlers = {
         number: signal.signal(number, _interrupt)
         for number in numbers
         if signal.getsignal(number) is not signal.SIG_IGN  # as under nohup
@@ -24,7 +24,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 

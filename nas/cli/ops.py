@@ -44,15 +44,15 @@ def consumers() -> tuple[dict[str, Consumer[Any]], dict[str, str]]:
 
 def list_operations(reporter: Reporter) -> list[dict[str, Any]]:
     """Report every operation: its attributes, and for each interpreter whether it knows it, or why not."""
-    known, missing = consumers()
-    listed = [_described(op, known) for op in OPS.values()]
+    available, missing = consumers()
+    listed = [_described(op, available) for op in OPS.values()]
     width = max(map(len, OPS))
-    reporter.say(" " * width + " " + " ".join(known))
-    for entry in listed:
-        cells = (f"{_NO if name in entry['refused'] else _YES:^{len(name)}}" for name in known)
-        reporter.say(f"{entry['name']:<{width}} {' '.join(cells)}".rstrip())
+    reporter.say(" " * width + " " + " ".join(available))
+    for row in listed:
+        cells = (f"{_NO if name in row['refused'] else _YES:^{len(name)}}" for name in available)
+        reporter.say(f"{row['name']:<{width}} {' '.join(cells)}".rstrip())
     reporter.say("")
-    for name, consumer in known.items():
+    for name, consumer in available.items():
         for why, ops in _reasons(consumer).items():
             reporter.say(f"{name}: no {', '.join(ops)}: {why}")
     for name, why in missing.items():
@@ -60,8 +60,8 @@ def list_operations(reporter: Reporter) -> list[dict[str, Any]]:
     return listed
 
 
-def _described(op: Op, known: Mapping[str, Consumer[Any]]) -> dict[str, Any]:
-    refusals = {name: consumer.refusal(op.name) for name, consumer in known.items()}
+def _described(op: Op, interpreters: Mapping[str, Consumer[Any]]) -> dict[str, Any]:
+    refusals = {name: consumer.refusal(op.name) for name, consumer in interpreters.items()}
     return {
         "name": op.name,
         "attributes": list(op.attributes),

@@ -170,12 +170,12 @@ class Blocks:
             raise TrilobitError(f"{name} cannot run the first or the last layers of these networks in int8")
         groups: dict[tuple[int, int, int, int], list[tuple[float, float]]] = {}
         for distillation in self.distillations:
-            known = self.known(distillation)
-            if known is None:
+            block_losses = self.known(distillation)
+            if block_losses is None:
                 raise TrilobitError(
                     f"the losses of stage {distillation.s}, {distillation.block}, are not known yet"
                 )
-            for part, loss in zip(distillation.sub_stages, known, strict=True):
+            for part, loss in zip(distillation.sub_stages, block_losses, strict=True):
                 at = (distillation.s, self.base.types.index(distillation.block), part.window)
                 row = (float(loss), sum(map(cost_s, self.layers(part))))
                 if math.isfinite(row[1]):

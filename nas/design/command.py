@@ -100,9 +100,9 @@ def _teacher_path(name: str | None, source: str) -> Path:
     Raises:
         TrilobitError: there is none.
     """
-    known = BY_DATA.get(source.partition(":")[0])
-    if name is None and known is not None and is_shipped(known.shipped):
-        name = PREFIX + known.shipped
+    defaults = BY_DATA.get(source.partition(":")[0])
+    if name is None and defaults is not None and is_shipped(defaults.shipped):
+        name = PREFIX + defaults.shipped
     if name is None:
         raise TrilobitError(
             "blocks learn from a trained supernet, and none is shipped for this data: train one with "

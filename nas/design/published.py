@@ -87,8 +87,8 @@ def _spaces(text: str | None, table: BlockTable) -> dict[str, Spaces]:
     for code in text.split(",") if text else ():
         digits = code.replace("-", "", 1)
         space = np.array([int(digit) for digit in digits if "0" <= digit <= "9"], np.int16)
-        known = len(digits) == len(space) == 2 * stages and code[stages : stages + 1] == "-"
-        if not known or not _allowed(table, space):
+        well_formed = len(digits) == len(space) == 2 * stages and code[stages : stages + 1] == "-"
+        if not well_formed or not _allowed(table, space):
             raise TrilobitError(
                 f"--spaces {code!r}: write {stages} block types, '-', {stages} width windows, such as "
                 f"{_code(np.zeros(2 * stages, np.int16))}, of those in the table"

@@ -111,9 +111,9 @@ def work_off(study: Study) -> int:
 
 
 def _known(study: Study, candidate: Candidate) -> Result:
-    known = study.store.get(candidate)
-    assert known is not None
-    return known
+    result = study.store.get(candidate)
+    assert result is not None
+    return result
 
 
 # -- of which run ------------------------------------------------------------------------------------------

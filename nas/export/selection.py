@@ -108,14 +108,14 @@ def _first_within(front: Front, order: Sequence[str], limits: Mapping[str, str |
 
 
 def _bounded_objective(front: Front, name: str, limit: str | float) -> Objective:
-    known = objective(name)
-    value = parse_limit(limit, known) if isinstance(limit, str) else Limit(float(limit))
-    return replace(known, bound=value.resolve(_figure(front.largest, name) if value.relative else 0.0))
+    unbounded = objective(name)
+    value = parse_limit(limit, unbounded) if isinstance(limit, str) else Limit(float(limit))
+    return replace(unbounded, bound=value.resolve(_figure(front.largest, name) if value.relative else 0.0))
 
 
 def _figures(front: Front, objectives: Sequence[Objective]) -> np.ndarray:
     """Return (n, m) values of the candidates."""
-    rows = [[_figure(entry, known.name) for known in objectives] for entry in front.candidates]
+    rows = [[_figure(entry, stated.name) for stated in objectives] for entry in front.candidates]
     return np.array(rows, np.float64).reshape(len(rows), len(objectives))
 
 

@@ -48,16 +48,16 @@ def replace_written(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     Raises:
         OSError: the folder cannot be written.
     """
-    before = _read(folder)
+    earlier = _read(folder)
     hashes = {name: (_hash(data),) for name, data in files.items()}
-    both = {name: (*before.files.get(name, ()), *hashes.get(name, ())) for name in {*before.files, *hashes}}
+    both = {name: (*earlier.files.get(name, ()), *hashes.get(name, ())) for name in {*earlier.files, *hashes}}
     for name in files:
-        _set_aside(folder, name, before, files[name])
+        _set_aside(folder, name, earlier, files[name])
     write_document(folder / RECORD, Record(both))
     for name, data in files.items():
         write_atomic(folder / name, data)
-    for name in before.files.keys() - files.keys():
-        if before.wrote(folder, name):
+    for name in earlier.files.keys() - files.keys():
+        if earlier.wrote(folder, name):
             (folder / name).unlink()
             with contextlib.suppress(OSError):  # others are in it
                 (folder / name).parent.rmdir()
@@ -76,12 +76,12 @@ def _read(folder: Path) -> Record:
     return read_document(folder / RECORD, Record) if (folder / RECORD).exists() else Record({})
 
 
-def _set_aside(folder: Path, name: str, before: Record, data: bytes) -> None:
+def _set_aside(folder: Path, name: str, earlier: Record, data: bytes) -> None:
     """Move what is not ours out of the way of a file, into `kept`."""
     path = folder / name
     if not path.is_symlink() and not path.exists():
         return
-    if before.wrote(folder, name) or (_is_plain(path) and path.read_bytes() == data):
+    if earlier.wrote(folder, name) or (_is_plain(path) and path.read_bytes() == data):
         return
     target, version = folder / KEPT / name, 1
     while target.exists():

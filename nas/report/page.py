@@ -324,11 +324,10 @@ def _calibration_rows(run: Run) -> list[Row]:
 
 def _drawings(run: Run) -> list[Drawing]:
     """Return the exported networks, or the ends and the knee of the front where nothing is exported."""
-    chosen = _chosen(run)
-    widest = widest_of([network for _, network in chosen])
+    drawn = _chosen(run)
+    widest = widest_of([network for _, network in drawn])
     return [
-        Drawing(network.id, role, summary(network), blocks(network, widest=widest))
-        for role, network in chosen
+        Drawing(network.id, role, summary(network), blocks(network, widest=widest)) for role, network in drawn
     ]
 
 
@@ -351,9 +350,9 @@ def _chosen(run: Run) -> list[tuple[str, Network]]:
     return [(f"lowest {cost}", line[0]), ("best balance", line[middle]), ("most accurate", line[-1])]
 
 
-def _spread_out(chosen: Sequence[tuple[str, Network]]) -> list[tuple[str, Network]]:
+def _spread_out(networks: Sequence[tuple[str, Network]]) -> list[tuple[str, Network]]:
     """Return at most `MAX_DRAWN`, evenly spaced, first and last included."""
-    if len(chosen) <= MAX_DRAWN:
-        return list(chosen)
-    step = (len(chosen) - 1) / (MAX_DRAWN - 1)
-    return [chosen[round(i * step)] for i in range(MAX_DRAWN)]
+    if len(networks) <= MAX_DRAWN:
+        return list(networks)
+    step = (len(networks) - 1) / (MAX_DRAWN - 1)
+    return [networks[round(i * step)] for i in range(MAX_DRAWN)]

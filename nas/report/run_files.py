@@ -52,8 +52,8 @@ class Network:
     @property
     def counted(self) -> Mapping[str, Value]:
         """What follows from the layers alone: exact, though nothing was measured."""
-        known = self.predicted.items()
-        return {n: v for n, v in known if n in OBJECTIVES and OBJECTIVES[n].origin == "count"}
+        figures = self.predicted.items()
+        return {n: v for n, v in figures if n in OBJECTIVES and OBJECTIVES[n].origin == "count"}
 
 
 @dataclass(frozen=True)

@@ -64,9 +64,9 @@ def hypervolume_plot(run: Run) -> Plot | None:
     rounds = run.front.rounds if run.front else ()
     if not rounds:
         return None
-    evaluations = [entry.evaluations for entry in rounds]
-    volumes = [entry.hypervolume for entry in rounds]
-    texts = [f"round {entry.round}: {entry.hypervolume:.4g}" for entry in rounds]
+    evaluations = [summary.evaluations for summary in rounds]
+    volumes = [summary.hypervolume for summary in rounds]
+    texts = [f"round {summary.round}: {summary.hypervolume:.4g}" for summary in rounds]
     drawn = figure(
         [
             polyline(evaluations, volumes, color=MEASURED, width=2),

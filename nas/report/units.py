@@ -48,8 +48,8 @@ def _all() -> Mapping[str, Objective]:
 def scale_for(objective: str, values: Iterable[float]) -> Scale:
     """Return the scale in which the largest of `values`, in SI units or a share, is at least 1."""
     largest = max((abs(value) for value in values), default=1.0)
-    known = OBJECTIVES if objective in OBJECTIVES else _all()
-    unit = known[objective].unit if objective in known else ""
+    by_name = OBJECTIVES if objective in OBJECTIVES else _all()
+    unit = by_name[objective].unit if objective in by_name else ""
     scales = _PREFIXES.get(unit) or unit_of(unit).shown
     factor, unit = next((scale for scale in scales if largest >= scale[0]), scales[-1])
     return Scale(factor, unit)

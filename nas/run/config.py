@@ -78,10 +78,10 @@ class DeviceSection:
         flat = {key: value for key, value in values.items() if key not in own}
         name = own.get("name", "ort")
         try:
-            known = device_kind(name.partition(":")[0] if isinstance(name, str) else "").table
+            options_of_kind = device_kind(name.partition(":")[0] if isinstance(name, str) else "").table
         except TrilobitError:  # the name's own check says so
             return own
-        others = {k: v for k, v in flat.items() if k in known or v != _LISTED.get(k, _UNLISTED)}
+        others = {k: v for k, v in flat.items() if k in options_of_kind or v != _LISTED.get(k, _UNLISTED)}
         options = own.get("options", {})
         return {**own, "options": {**options, **others}} if others and isinstance(options, Mapping) else own
 

@@ -31,12 +31,12 @@ def parse_config(document: Mapping[str, Any], *, origin: str) -> RunConfig:
 
 
 def _configured(document: Mapping[str, Any]) -> RunConfig:
-    known, defaults = [f.name for f in fields(RunConfig)], sections()
+    section_names, defaults = [f.name for f in fields(RunConfig)], sections()
     values: dict[str, Any] = {}
     for name, value in document.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise TrilobitError(f"unknown section {shown(name)}{hint}; known: {', '.join(known)}")
+        if name not in section_names:
+            hint = did_you_mean(name, section_names)
+            raise TrilobitError(f"unknown section {shown(name)}{hint}; known: {', '.join(section_names)}")
         if name != "seed" and not isinstance(value, Mapping):
             raise TrilobitError(f"[{name}] must be a table, got {shown(value)}")
         values[name] = _parse_section(defaults[name], name, value) if name in defaults else value
@@ -46,14 +46,14 @@ def _configured(document: Mapping[str, Any]) -> RunConfig:
 
 
 def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
-    known = [f.name for f in fields(default)]
+    keys = [f.name for f in fields(default)]
     values = default.nested(values) if hasattr(default, "nested") else values
     values = {key: value for key, value in values.items() if key not in getattr(default, "RETIRED", ())}
     for key in values:
-        if key not in known:
-            hint = did_you_mean(key, known)
+        if key not in keys:
+            hint = did_you_mean(key, keys)
             raise TrilobitError(
-                f"unknown key {name}.{shown(key)[1:-1]}{hint}; known: {', '.join(sorted(known))}"
+                f"unknown key {name}.{shown(key)[1:-1]}{hint}; known: {', '.join(sorted(keys))}"
             )
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     return replace(default, **plain)

@@ -74,14 +74,14 @@ def configure(
     kept = record.exists() and file is None and not reset
     path = record if kept else file
     document = read_document(path) if path is not None else {}
-    before = parse_config(document, origin=str(path or ""))
+    recorded = parse_config(document, origin=str(path or ""))
     merged = _merged(document, given)
     parse_config(merged, origin="")
-    _check_files(given if kept else {**_named(before), **given})
+    _check_files(given if kept else {**_named(recorded), **given})
     _check_folder(stage, folder)
     filled, note = with_defaults(merged)
     config = parse_config(filled, origin="")
-    kept_note = _kept_note(record, before, given) if kept else ""
+    kept_note = _kept_note(record, recorded, given) if kept else ""
     return Configuration(config, tuple(line for line in (kept_note, note, *_comments(config)) if line))
 
 
@@ -166,10 +166,10 @@ def _check_folder(stage: str, folder: Path) -> None:
     """
     if stage in BEGIN or (folder / RECORD).exists():
         return
-    before = ", ".join(f"`nas {earlier}`" for earlier in STAGES[: STAGES.index(stage)])
+    earlier_stages = ", ".join(f"`nas {earlier}`" for earlier in STAGES[: STAGES.index(stage)])
     raise TrilobitError(
         f"{folder}: not a run folder (no {RECORD}){other_runs(folder)}; `nas {stage}` comes after "
-        f"{before}; `nas run -o {folder}` does all"
+        f"{earlier_stages}; `nas run -o {folder}` does all"
     )
 
 
@@ -184,17 +184,19 @@ def other_runs(folder: Path) -> str:
 # -- what people should know --------------------------------------------------------------------------
 
 
-def _kept_note(record: Path, before: RunConfig, given: Mapping[str, Any]) -> str:
+def _kept_note(record: Path, recorded: RunConfig, given: Mapping[str, Any]) -> str:
     """Return what the folder says that neither the defaults nor the command line do."""
     kept = [
         f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, option in section_options().items()
         if name not in given
         and not (option.section == SECTION and "device.name" in given)
-        and (value := _value(before, name, option.default)) != option.default
+        and (value := _value(recorded, name, option.default)) != option.default
     ]
     kept += [
-        f"{name} {limit}" for name, limit in before.constraints.items() if f"constraints.{name}" not in given
+        f"{name} {limit}"
+        for name, limit in recorded.constraints.items()
+        if f"constraints.{name}" not in given
     ]
     return redacted(f"from {record}: {', '.join(kept)} (--reset starts from the defaults)") if kept else ""
 

@@ -49,7 +49,7 @@ class Measured:
 
     def to_json(self) -> dict[str, float | None]:
         """Return what is known as plain data."""
-        return {name: known for name, known in vars(self).items() if name == "value" or known is not None}
+        return {name: figure for name, figure in vars(self).items() if name == "value" or figure is not None}
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Predicted:
 
     def to_json(self) -> dict[str, float | None]:
         """Return what is known as plain data."""
-        return {name: known for name, known in vars(self).items() if name == "value" or known is not None}
+        return {name: figure for name, figure in vars(self).items() if name == "value" or figure is not None}
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class Entry:
 
     def __post_init__(self) -> None:
         for name, stated in OBJECTIVES.items():
-            known: dict[str, Measured | Predicted | None]
-            known = {"measured": self.measured.get(name)} if stated.unit in UNITS else {}
+            figures: dict[str, Measured | Predicted | None]
+            figures = {"measured": self.measured.get(name)} if stated.unit in UNITS else {}
             if stated.origin == "count":
-                known["predicted"] = self.predicted.get(name)  # exact
-            for word, figure in known.items():
+                figures["predicted"] = self.predicted.get(name)  # exact
+            for word, figure in figures.items():
                 if figure is not None and (figure.value or 0) < 0:
                     raise ValueError(f"{word}.{name}.value: expected at least 0, got {figure.value:g}")
 
@@ -262,8 +262,8 @@ def read_front(path: Path, space: SearchSpace) -> Front:
     entries = (*front.candidates, *front.evaluated, front.largest)
     genomes = genomes_of(path, [entry.genes for entry in entries], space)
     for entry, genome in zip(entries, genomes, strict=True):
-        if entry.id != (known := space.candidate(genome).id):
-            raise TrilobitError(f"{path}: network {entry.id} has the genes of {known}; {front.REMEDY}")
+        if entry.id != (own_id := space.candidate(genome).id):
+            raise TrilobitError(f"{path}: network {entry.id} has the genes of {own_id}; {front.REMEDY}")
         if missing := set(front.always_measured) - set(entry.measured):
             missed = sorted(missing)[0]
             raise TrilobitError(f"{path}: network {entry.id}: no measured {missed}; {front.REMEDY}")

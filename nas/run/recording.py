@@ -17,13 +17,13 @@ def taken_back_if_refused(folder: Path) -> Iterator[None]:
     stage has ended: what could not be done is no configuration. Of a folder that held no run before, empty
     folders in it go too.
     """
-    before, state = _contents(folder), _bytes(folder / STATE)
+    contents, state = _contents(folder), _bytes(folder / STATE)
     try:
         yield
     except (TrilobitError, OSError):
         if _bytes(folder / STATE) == state:
             with contextlib.suppress(OSError):  # of a full disk, say; the refusal is what counts
-                _put_back(folder, before)
+                _put_back(folder, contents)
         raise
 
 
@@ -38,13 +38,13 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def _put_back(folder: Path, before: Mapping[str, bytes | None]) -> None:
-    for name, content in before.items():
+def _put_back(folder: Path, contents: Mapping[str, bytes | None]) -> None:
+    for name, content in contents.items():
         if content is None:
             (folder / name).unlink(missing_ok=True)
         elif _bytes(folder / name) != content:
             write_atomic(folder / name, content)
-    if before["run.toml"] is None:
+    if contents["run.toml"] is None:
         for path in sorted(entries_below(folder), reverse=True):
             with contextlib.suppress(OSError):  # not a folder, or not empty
                 path.rmdir()

@@ -178,8 +178,8 @@ class Run(RunPaths):
             case "fit":
                 return [self.fingerprint("sample"), config.section("fit"), *self._prior]
             case "search":
-                before = [self.fingerprint("fit"), self.fingerprint("profile")]
-                return [*before, config.section("search"), dict(config.constraints)]
+                inputs = [self.fingerprint("fit"), self.fingerprint("profile")]
+                return [*inputs, config.section("search"), dict(config.constraints)]
             case "export":
                 return [self.fingerprint("search"), config.section("export")]
         return [self.fingerprint("export")]

@@ -172,8 +172,8 @@ def _manifest_of(library: Path) -> Manifest:
             f"{library}: no {MANIFEST} beside it, which says what it reads; keep its folder whole"
         )
     manifest = read_manifest(path.parent)
-    known = manifest.files.get(library.name)
-    if known is None or hash_of(library) != known.sha256:
+    record = manifest.files.get(library.name)
+    if record is None or hash_of(library) != record.sha256:
         raise TrilobitError(
             f"{library}: not the file that its {MANIFEST} has the hash of; fetch its folder again"
         )

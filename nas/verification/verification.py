@@ -198,12 +198,12 @@ def _signature(folder: Path, key: Path | None) -> Iterator[Finding]:
         if there:
             yield Finding("signature", "signed", "not looked at: --verify-key FILE does", None)
         return
-    known = public_key(key)
-    named = f"of key {fingerprint(known)}"
+    public = public_key(key)
+    named = f"of key {fingerprint(public)}"
     if not there:
         yield Finding("signature", named, "missing", False)
         return
-    holds = is_signed((folder / MANIFEST).read_bytes(), path.read_bytes()[:1024], known)
+    holds = is_signed((folder / MANIFEST).read_bytes(), path.read_bytes()[:1024], public)
     yield Finding("signature", named, "valid" if holds else "not by that key, or of another manifest", holds)
 
 
@@ -220,11 +220,11 @@ def _hashes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 def _strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     """Return what is in the folder and nothing vouches for."""
-    known = {MANIFEST, SIGNATURE, *manifest.files}
+    expected = {MANIFEST, SIGNATURE, *manifest.files}
     if manifest.digest is None:
-        known.add(CARD)
+        expected.add(CARD)
     for path in sorted(folder.iterdir()):
-        if path.name not in known:
+        if path.name not in expected:
             yield Finding(path.name, f"not in {MANIFEST}", "there: move it away", False)
 
 

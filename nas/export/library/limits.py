@@ -62,18 +62,18 @@ def nearest_formats(layer: Layer) -> Layer | None:
     return min(filter(is_supported, variants), key=distance, default=None)
 
 
-def require_kernels(chosen: Sequence[str], front: Mapping[str, tuple[Sequence[int], Workload]]) -> None:
+def require_kernels(picked: Sequence[str], front: Mapping[str, tuple[Sequence[int], Workload]]) -> None:
     """Refuse the first chosen network that a library cannot hold, and offer the one that is most like it.
 
     Args:
-        chosen: ids.
+        picked: ids.
         front: genes and lowered layers by id: of the chosen, and of all that could be instead.
 
     Raises:
         TrilobitError: one has a layer without a kernel.
     """
     refused = {name: why for name, (_, work) in front.items() if (why := why_not(work)) is not None}
-    for name in chosen:
+    for name in picked:
         if name in refused:
             genes = {n: np.array(row) for n, (row, _) in front.items() if n == name or n not in refused}
             own = genes.pop(name)
