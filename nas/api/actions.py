@@ -115,8 +115,8 @@ def search(
         "seed": seed,
         **{f"constraints.{name}": _limit_text(limit) for name, limit in bounds.items()},
     }
-    given, file = _given(options, config)
-    with session(Path(folder), given, file=file, reset=True, line="nas.search", reporter=reporter) as run:
+    settings, file = _given(options, config)
+    with session(Path(folder), settings, file=file, reset=True, line="nas.search", reporter=reporter) as run:
         from nas.stages.pipeline import run_stages
 
         run_stages(run, SEARCH, reporter)
@@ -157,10 +157,10 @@ def profile(
         "profile.budget": budget,
         "profile.share": share,
     }
-    given, file = _given(options, config)
+    settings, file = _given(options, config)
     with session(
         Path(folder),
-        given,
+        settings,
         stage="profile",
         file=file,
         reset=True,
@@ -202,9 +202,9 @@ def export(
     if isinstance(front, Network):
         picks = picks or (front.id,)
     options = {f"{EXPORT}.{name}": value for name, value in (config or {}).items()}
-    chosen = {f"{EXPORT}.pick": picks or None, f"{EXPORT}.count": count}
-    given = {name: value for name, value in {**options, **chosen}.items() if value is not None}
-    with session(_folder_of(front), given, stage=EXPORT, line="nas.export", reporter=reporter) as run:
+    selection = {f"{EXPORT}.pick": picks or None, f"{EXPORT}.count": count}
+    settings = {name: value for name, value in {**options, **selection}.items() if value is not None}
+    with session(_folder_of(front), settings, stage=EXPORT, line="nas.export", reporter=reporter) as run:
         from nas.stages.export import export_networks
         from nas.stages.pipeline import run_stage
 
@@ -281,18 +281,18 @@ def bench(
 
 def _given(options: Mapping[str, Any], config: Config | None) -> tuple[dict[str, Any], Path | None]:
     """Return options by name, those of `config` among them, and the file that holds the others."""
-    given = {name: value for name, value in options.items() if value is not None}
+    settings = {name: value for name, value in options.items() if value is not None}
     if config is None:
-        return given, None
+        return settings, None
     if not isinstance(config, Mapping):
-        return given, Path(config)
+        return settings, Path(config)
     sections: dict[str, Any] = {}
     for name, section in config.items():
         if isinstance(section, Mapping):
             sections |= {f"{name}.{key}": _plain(value) for key, value in section.items()}
         else:
             sections[name] = section
-    return {**sections, **given}, None
+    return {**sections, **settings}, None
 
 
 def _plain(value: Any) -> Any:

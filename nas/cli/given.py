@@ -13,17 +13,17 @@ def given_options(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         TrilobitError: a kind of remote device that is not known.
     """
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()
         if value is not None and ("." in name or name == "seed")
     }
-    given |= {LIMITS + limited: limit for limited, limit in given.pop(LIMITS, ())}
+    options |= {LIMITS + limited: limit for limited, limit in options.pop(LIMITS, ())}
     if rpc := getattr(arguments, "rpc", None):
         kind, tracker = rpc
         if kind != "tracker":
             raise TrilobitError(
                 f"--rpc {shown(kind)}: only 'tracker' is known; write --rpc tracker HOST:PORT"
             )
-        given = {"device.name": "tvm", **given, "device.tracker": tracker}
-    return given
+        options = {"device.name": "tvm", **options, "device.tracker": tracker}
+    return options

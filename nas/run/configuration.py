@@ -50,7 +50,7 @@ class Configuration:
 
 
 def configure(
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     folder: Path,
     *,
     stage: str = "run",
@@ -60,7 +60,7 @@ def configure(
     """Return the configuration of a file, else that of the run folder, else the defaults; options on top.
 
     Args:
-        given: options by name, `section.key`; they win.
+        options: by name, `section.key`; they win.
         folder: of the run.
         stage: what is to be done, `run` for all of it: only the first stages may begin a run.
         file: TOML with the sections of `run.toml`.
@@ -69,25 +69,25 @@ def configure(
     Raises:
         TrilobitError: something is not allowed, does not exist, or there is no run to go on with.
     """
-    given = _lasting(given)
+    options = _lasting(options)
     record = folder / RECORD
     kept = record.exists() and file is None and not reset
     path = record if kept else file
     document = read_document(path) if path is not None else {}
     recorded = parse_config(document, origin=str(path or ""))
-    merged = _merged(document, given)
+    merged = _merged(document, options)
     parse_config(merged, origin="")
-    _check_files(given if kept else {**_named(recorded), **given})
+    _check_files(options if kept else {**_named(recorded), **options})
     _check_folder(stage, folder)
     filled, note = with_defaults(merged)
     config = parse_config(filled, origin="")
-    kept_note = _kept_note(record, recorded, given) if kept else ""
+    kept_note = _kept_note(record, recorded, options) if kept else ""
     return Configuration(config, tuple(line for line in (kept_note, note, *_comments(config)) if line))
 
 
-def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
+def _lasting(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options as `run.toml` keeps them: paths whole, a new count without old picks."""
-    lasting = dict(given)
+    lasting = dict(options)
     if "export.count" in lasting and "export.pick" not in lasting:  # a spread, whatever was picked before
         lasting["export.pick"] = ()
     if str(lasting.get("space.name", "")).endswith(FILE):
@@ -98,15 +98,15 @@ def _lasting(given: Mapping[str, Any]) -> dict[str, Any]:
     return lasting
 
 
-def _merged(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document with the options on top; what was for another engine is left out."""
     merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
     search = merged.get("search", {})
-    if given.get("search.searcher", search.get("searcher")) != search.get("searcher"):
+    if options.get("search.searcher", search.get("searcher")) != search.get("searcher"):
         merged["search"] = {key: value for key, value in search.items() if key not in OF_ONE_ENGINE}
-    if "device.name" in given:  # with options of its own
+    if "device.name" in options:  # with options of its own
         merged["device"] = {}
-    for name, value in given.items():
+    for name, value in options.items():
         section, _, key = name.partition(".")
         if key:
             merged.setdefault(section, {})[key] = value
@@ -184,19 +184,19 @@ def other_runs(folder: Path) -> str:
 # -- what people should know --------------------------------------------------------------------------
 
 
-def _kept_note(record: Path, recorded: RunConfig, given: Mapping[str, Any]) -> str:
+def _kept_note(record: Path, recorded: RunConfig, options: Mapping[str, Any]) -> str:
     """Return what the folder says that neither the defaults nor the command line do."""
     kept = [
         f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, option in section_options().items()
-        if name not in given
-        and not (option.section == SECTION and "device.name" in given)
+        if name not in options
+        and not (option.section == SECTION and "device.name" in options)
         and (value := _value(recorded, name, option.default)) != option.default
     ]
     kept += [
         f"{name} {limit}"
         for name, limit in recorded.constraints.items()
-        if f"constraints.{name}" not in given
+        if f"constraints.{name}" not in options
     ]
     return redacted(f"from {record}: {', '.join(kept)} (--reset starts from the defaults)") if kept else ""
 

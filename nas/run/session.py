@@ -33,7 +33,7 @@ def held(folder: Path) -> Iterator[None]:
 @contextmanager
 def session(
     folder: Path,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     *,
     stage: str = "run",
     file: Path | None = None,
@@ -51,7 +51,7 @@ def session(
         TrilobitError: something is not allowed, does not exist, or another process writes to the folder.
     """
     with held(folder):
-        configuration = configure(given, folder, stage=stage, file=file, reset=reset)
+        configuration = configure(options, folder, stage=stage, file=file, reset=reset)
         reporter.say(f"nas {stage}: {folder}")
         for note in configuration.notes:
             reporter.say(f"  {note}")
