@@ -25,7 +25,7 @@ from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 
-IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
+IR_VERSIONS = {OPSET: 10, 25: 13}
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
@@ -235,13 +235,25 @@ class _Graph:
         parameters: Parameters | None,
         before: tuple[QuantParams | None, ...],
     ) -> list[str]:
-        constants = [] if parameters is None else self._weights(name, layer, parameters, before[0])
         if layer.kind == "act":
             return [self._activate(name, layer.nonlinearity, layer, *real)]
-        outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset))
+        outputs = self._by_format(name, layer, real, parameters)
+        if not outputs:
+            constants = [] if parameters is None else self._weights(name, layer, parameters, before[0])
+            outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset))
         if layer.activation == "none":
             return outputs
         return [self._activate(f"{name}.{layer.activation}", layer.activation, layer, y) for y in outputs]
+
+    def _by_format(
+        self, name: str, layer: Layer, real: list[str], parameters: Parameters | None
+    ) -> list[str]:
+        """Return the output of a layer that its weight format writes as a whole; nothing of all others."""
+        if parameters is None or layer.op != "Gemm" or _real_type(layer.in_format) != "FLOAT":
+            return []
+        weight_format = load_format(layer.weight_format).weight
+        value = weight_format.lower_linear(self, name, real[0], parameters.weight, parameters.bias)
+        return [] if value is None else [value]
 
     def _activate(self, name: str, activation: str, layer: Layer, value: str) -> str:
         match activation:
@@ -347,6 +359,8 @@ class _Graph:
         """Add what `supernet.formats.onnx_weights.OnnxWriter` says."""
         if "to" in attributes:
             attributes["to"] = TensorProto.DataType.Value(attributes["to"])
+        if domain := attributes.get("domain"):
+            self.domains.setdefault(domain, 1)
         self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 

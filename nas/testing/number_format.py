@@ -106,6 +106,8 @@ def says_how_it_is_stored(number_format: NumberFormat) -> None:
         number_format.weight.bits_per_weight((8, 64)) >= number_format.bits, "scales take less than no bits"
     )
     load_activation_format(number_format.on)
+    activation = number_format.activation
+    expect(activation is None or activation.computed, f"nothing computes tensors of {activation}")
 
 
 check_format = Contract[NumberFormat](

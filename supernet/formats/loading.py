@@ -12,8 +12,6 @@ from supernet.formats.number_format import ActivationFormat, NumberFormat
 from supernet.formats.weight_format import WeightFormat
 from supernet.registry import FORMATS
 
-COMPUTED = ("static", "none")  # the scaling of activations that simulation and files have
-
 
 @dataclass(frozen=True, slots=True)
 class Precision:
@@ -57,18 +55,18 @@ def load_activation_format(name: str) -> ActivationFormat:
     """Return what `name` means for tensors.
 
     Raises:
-        TrilobitError: no such format, one that only weights can have, or one whose scales each inference
-            would find: neither simulation nor files do that.
+        TrilobitError: no such format, one that only weights can have, or one that neither simulation nor
+            files have, such as one whose scales each inference would find.
     """
     activation = load_format(name).activation
     if activation is None:
         raise TrilobitError(f"{name} is a number format of weights only; no tensor has it")
-    if activation.scaling not in COMPUTED:
+    if not activation.computed:
         of_tensors = ", ".join(known for known, elements in ELEMENTS.items() if elements.tensor is not None)
         raise TrilobitError(
-            f"tensors in {name} have {activation.scaling} scales, but nothing computes or writes these; "
-            f"allowed: {' or '.join(COMPUTED)}. Choose WEIGHTS/ACTIVATIONS with other activations, one of "
-            f"{of_tensors}"
+            f"no tensor can be in {name}: nothing computes or writes {activation.element} with scales "
+            f"{activation.scaling!r}; allowed are 'static' ones of integers of up to 8 bits and of floats "
+            f"that ONNX has, and 'none' of fp32 and fp16. Choose WEIGHTS/ACTIVATIONS with one of {of_tensors}"
         )
     return activation
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from hw_profiles.graph.formats import ELEMENTS, ElementType, ElementTypes, Int, QuantParams
-from supernet.formats.onnx_weights import OnnxType, onnx_type
+from supernet.formats.onnx_weights import OnnxType, in_onnx, onnx_type
 from supernet.formats.weight_format import SMALLEST_SCALE, WeightFormat
 
 
@@ -37,6 +37,15 @@ class ActivationFormat:
     def integer(self) -> bool:
         """Whether kernels can multiply its codes as integers."""
         return isinstance(self.element, Int) and self.needs_scale
+
+    @property
+    def computed(self) -> bool:
+        """Whether simulation and files have such tensors: scaled integers of up to 8 bits, scaled floats of
+        an ONNX type, and floats that need no scale."""
+        if self.scaling == "none":
+            return self.element.native
+        known = self.bits <= 8 if isinstance(self.element, Int) else in_onnx(self.element)
+        return known and self.scaling == "static"
 
     @property
     def stored_as(self) -> OnnxType:

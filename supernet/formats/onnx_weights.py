@@ -21,13 +21,13 @@ from supernet.formats.quantized_tensor import Codes, Granularity, QuantizedTenso
 OnnxType = str  # the name of an ONNX tensor type, such as `INT4`
 OPSET = 21  # the first with 4-bit tensors
 # tensor types of later opsets
-OPSETS: Mapping[OnnxType, int] = {"FLOAT4E2M1": 23, "INT2": 25, "UINT2": 25}
+OPSETS: Mapping[OnnxType, int] = {"INT2": 25, "UINT2": 25}
+# floats that ONNX Runtime reads; of FLOAT4E2M1 it has no kernel (1.31), so that one is indices, as small
 _FLOATS: Mapping[ElementType, OnnxType] = {
     FLOAT32: "FLOAT",
     FLOAT16: "FLOAT16",
     Float(4, 3, "nan"): "FLOAT8E4M3FN",
     Float(5, 2): "FLOAT8E5M2",
-    Float(2, 1, "none"): "FLOAT4E2M1",
 }
 
 
@@ -44,7 +44,7 @@ class OnnxWriter(Protocol):
 
 
 def onnx_type(element: ElementType, *, unsigned: bool = False) -> OnnxType:
-    """Return the narrowest ONNX type that holds an element's codes; floats that ONNX does not know are
+    """Return the narrowest ONNX type that holds an element's codes; floats that it has no type for are
     indices, as those of a codebook."""
     if not isinstance(element, Int) and in_onnx(element):
         return _FLOATS[element]
@@ -152,5 +152,6 @@ def integer_weight(
 
 
 def in_onnx(element: ElementType) -> bool:
-    """Return whether ONNX has a type of such numbers; others are indices into a table of their values."""
+    """Return whether there is an ONNX type of such numbers that kernels read; others are indices into a table
+    of their values."""
     return isinstance(element, Int) or element in _FLOATS

@@ -13,6 +13,7 @@ import numpy as np
 
 from hw_profiles.graph.formats import E8M0, FLOAT16, FLOAT32, Codebook, ElementType, Float, Int, NearestCode
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from supernet.formats.grouped_product import grouped_product, has_kernel
 from supernet.formats.onnx_weights import OnnxType, OnnxWriter, RealWeight, integer_weight, onnx_type
 from supernet.formats.quantized_tensor import PER_CHANNEL, Array, Codes, Granularity, QuantizedTensor
 
@@ -153,6 +154,22 @@ class WeightFormat:
         if real == "FLOAT":
             return weight.write(f"{name}.w")
         return writer.node("Cast", f"{name}.w", [weight.write(f"{name}.wf")], to=real)
+
+    def lower_linear(
+        self, writer: OnnxWriter, name: str, x: str, tensor: QuantizedTensor, bias: Array
+    ) -> str | None:
+        """Write a whole linear layer on real numbers, where a kernel reads such weights as they are.
+
+        Args:
+            x: name of the float32 input (n, in).
+            bias: (out,), or (0,) without.
+
+        Returns:
+            `name`, that of its output; None where `lower` has to write the weight for the usual kernel.
+        """
+        if not has_kernel(self.element, self.granularity):
+            return None
+        return grouped_product(writer, name, x, (self.granularity, tensor), bias)
 
     def lower_integers(self, writer: OnnxWriter, name: str, tensor: QuantizedTensor, *, zeros: bool) -> str:
         """Write a weight for kernels that multiply integers, its scales as `NAME.ws`, and return the name of

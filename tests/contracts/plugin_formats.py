@@ -11,8 +11,18 @@ LEVELS = (-1.0, -0.7, -0.52, -0.39, -0.28, -0.18, -0.09, 0.0, 0.08, 0.16, 0.25, 
 INT5 = NumberFormat("int5", WeightFormat(Int(5)), ActivationFormat(Int(5, "unsigned"), "static"), on="int8")
 FP8 = NumberFormat("fp8-e4m3", WeightFormat(E4M3), ActivationFormat(E4M3, "static"), on="fp8-e4m3")
 CODEBOOK = NumberFormat("book4", WeightFormat(Codebook(LEVELS), Granularity(16)), None, on="fp32")
-DYNAMIC = NumberFormat(
-    "dyn8", WeightFormat(Int(8)), ActivationFormat(Int(8, "unsigned"), "dynamic"), on="dyn8"
+UNCOMPUTED = {
+    "dynamic8": ActivationFormat(Int(8, "unsigned"), "dynamic"),
+    "static16": ActivationFormat(Int(16, "unsigned"), "static"),
+    "static_e3m2": ActivationFormat(Float(3, 2, "none"), "static"),
+    "static_book": ActivationFormat(Codebook(LEVELS), "static"),
+    "real_e4m3": ActivationFormat(E4M3, "none"),
+}
+globals().update(
+    {
+        name.upper(): NumberFormat(name, WeightFormat(Int(8)), made, on=name)
+        for name, made in UNCOMPUTED.items()
+    }
 )
 
 ENTRY_POINTS = {

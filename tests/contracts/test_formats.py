@@ -46,7 +46,7 @@ from supernet.qat.deploy import deploy
 from supernet.qat.learned import new_quantizers
 from supernet.registry import FORMATS
 from supernet.train.finetune import structure_of
-from tests.contracts.plugin_formats import ENTRY_POINTS
+from tests.contracts.plugin_formats import ENTRY_POINTS, UNCOMPUTED
 from tests.published_data import DataFile
 
 NAMES = sorted({*FORMATS, *ENTRY_POINTS})
@@ -300,18 +300,19 @@ def test_activations_in_no_format_of_tensors_are_refused(choice: str, message: s
         parse_precision(choice)
 
 
-def test_tensors_whose_scales_each_inference_would_find_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they are chosen, and where a network would have them: neither as values without codes."""
-    plugin = {**ENTRY_POINTS, "dyn8": "tests.contracts.plugin_formats:DYNAMIC"}
-    monkeypatch.setattr(registry, "plugins", {"trilobit.formats": plugin}.get)
+@pytest.mark.parametrize("name", UNCOMPUTED)
+def test_tensors_that_nothing_computes_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are chosen, and where a network would have them: they would be written as something else."""
+    entry_point = f"tests.contracts.plugin_formats:{name.upper()}"
+    monkeypatch.setattr(registry, "plugins", {"trilobit.formats": {name: entry_point}}.get)
     refusal = (
-        "tensors in dyn8 have dynamic scales.*allowed: static or none. Choose .* one of fp32, fp16, int8"
+        f"no tensor can be in {name}: .*'{UNCOMPUTED[name].scaling}'; allowed .*Choose .* one of fp32, fp16"
     )
-    for choice in ("dyn8", "int4/dyn8"):
+    for choice in (name, f"int4/{name}"):
         with pytest.raises(TrilobitError, match=refusal):
             parse_precision(choice)
-    assert parse_precision("dyn8/int8") == Precision("dyn8", "int8")
-    layer = LayerSpec("quantize", (4, 1, 1), 4, activation_format="dyn8")
+    assert parse_precision(f"{name}/int8") == Precision(name, "int8")
+    layer = LayerSpec("quantize", (4, 1, 1), 4, activation_format=name)
     with pytest.raises(TrilobitError, match=refusal):
         QuantizedGraph(Workload(("q",), (layer,), ((INPUT,),)), {}, {})
 
