@@ -62,11 +62,11 @@ def load_activation_format(name: str) -> ActivationFormat:
     if activation is None:
         raise TrilobitError(f"{name} is a number format of weights only; no tensor has it")
     if not activation.computed:
-        of_tensors = ", ".join(known for known, elements in ELEMENTS.items() if elements.tensor is not None)
+        tensors = ", ".join(fmt for fmt, elements in ELEMENTS.items() if elements.tensor is not None)
         raise TrilobitError(
             f"no tensor can be in {name}: nothing computes or writes {activation.element} with scales "
             f"{activation.scaling!r}; allowed are 'static' ones of integers of up to 8 bits and of floats "
-            f"that ONNX has, and 'none' of fp32 and fp16. Choose WEIGHTS/ACTIVATIONS with one of {of_tensors}"
+            f"that ONNX has, and 'none' of fp32 and fp16. Choose WEIGHTS/ACTIVATIONS with one of {tensors}"
         )
     return activation
 

@@ -44,8 +44,8 @@ class ActivationFormat:
         an ONNX type, and floats that need no scale."""
         if self.scaling == "none":
             return self.element.native
-        known = self.bits <= 8 if isinstance(self.element, Int) else in_onnx(self.element)
-        return known and self.scaling == "static"
+        stored = self.bits <= 8 if isinstance(self.element, Int) else in_onnx(self.element)
+        return stored and self.scaling == "static"
 
     @property
     def stored_as(self) -> OnnxType:
