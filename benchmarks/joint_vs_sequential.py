@@ -38,12 +38,12 @@ from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.profiles.whole_networks import measure_within_budget
-from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.runtime import Job, single_output
 from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_supernet import SupernetEvaluator
-from nas.export.library.to_tvm import LIBRARY, build_library, run_library
+from nas.export.library.to_tvm import build_library
 from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
 from nas.run.config import DeviceSection, ProfileSection, RunConfig, SampleSection
@@ -205,10 +205,9 @@ def _labels(run: Run, network: QuantizedGraph, model: bytes) -> NDArray[np.int64
     if run.device.describe().engine != "apache-tvm":
         return file_outputs(model, data.test, data).argmax(axis=1)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / LIBRARY
-        path.write_bytes(build_library(network).code)
+        executable = build_library(network).written(Path(folder))
         pixels = data.inputs(data.test, network.workload.in_shape[1]).contiguous().numpy()
-        return np.asarray(run_library(path, pixels, len(data.classes)).argmax(axis=1))
+        return np.asarray(single_output(executable, pixels).argmax(axis=1))
 
 
 def _bytes(model: bytes) -> bytes:

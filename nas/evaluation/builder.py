@@ -62,7 +62,11 @@ class NetworkBuilder:
 
     def emit(self, candidate: Candidate) -> bytes:
         """Return the candidate's file, for the batch size of the device."""
-        return emit(self.network(candidate), batch=self.run.config.device.batch)
+        return self.file_of(self.network(candidate))
+
+    def file_of(self, network: QuantizedGraph) -> bytes:
+        """Return the file of a network, for the batch size of the device."""
+        return emit(network, batch=self.run.config.device.batch)
 
     @property
     def metric(self) -> str:

@@ -11,15 +11,16 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import Measurement, WaitBudget
 from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
-from nas.checks.parity import file_outputs
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import device_identity, open_study
 from nas.evaluation.sharing import Study
 from nas.evaluation.store import Result
+from nas.evaluation.through import LIBRARY, Answered, device_outputs
+from nas.export.library.target import own_target
 from nas.run.storage import hidden
 from nas.search.front import Evaluation
 from supernet.space.space import Candidate
-from supernet.tasks.task import Outputs, main_metric
+from supernet.tasks.task import main_metric
 
 GROUP = 8  # files that are measured in turns
 WAITING_SHARE = 0.25  # of what may still be waited for quiet, for one such group
@@ -33,8 +34,9 @@ class DeviceEvaluator:
     builder: NetworkBuilder
 
     def measure(self, candidates: Sequence[Candidate]) -> Iterator[Evaluation]:
-        """Yield the evaluation of each candidate: its metrics on search-validation through the file, the
-        median and IQR of its latency and the load then, and its bytes; known ones cost nothing.
+        """Yield the evaluation of each candidate: its metrics on search-validation through what the
+        device runs (`nas.evaluation.through`), the median and IQR of its latency and the load then, and its
+        bytes; known ones cost nothing.
 
         A candidate that the device cannot run gets the largest latency there is.
         """
@@ -65,6 +67,8 @@ class DeviceEvaluator:
     def measuring(self) -> Study:
         """How finalists are measured."""
         study = f"measured-{self.builder.run.fingerprint('train')}-{self.builder.run.fingerprint('profile')}"
+        if own_target(self.builder.run):  # none of those that earlier versions measured through ONNX files
+            study += f"-{LIBRARY}"
         group = 1 if self.builder.run.recorded else GROUP  # nothing takes turns where numbers are looked up
         return open_study(
             self.builder.run,
@@ -76,29 +80,32 @@ class DeviceEvaluator:
         )
 
     def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
-        models = [self.builder.emit(candidate) for candidate in group]
+        networks = [self.builder.network(candidate) for candidate in group]
+        models = [self.builder.file_of(network) for network in networks]
         works = [self.builder.run.family.workload(candidate) for candidate in group]
         latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
         task, main = self.builder.run.task, main_metric(self.builder.run.task)
-        for model, latency in zip(models, latencies, strict=True):
-            ran = latency.error is None
+        for network, model, latency in zip(networks, models, latencies, strict=True):
+            ran, ways = latency.error is None, dict[str, str]()
             metrics = {main.name: 0.0 if main.direction == "max" else FAILED_S}
             if ran:
-                outputs = file_outputs(model, task.validation, task, self.builder.run.runtime)
-                metrics = task.evaluate(outputs, task.validation, self.original)
+                answered = device_outputs(self.builder.run, network, model, task.validation)
+                metrics = task.evaluate(answered.outputs, task.validation, self.original.outputs)
+                ways = {"through": answered.through, "original_through": self.original.through}
             values = {
                 main.name: metrics.pop(main.name),
                 "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }
             spread = {"iqr_s": latency.iqr_s if ran else 0.0, "load": latency.load, "error": latency.error}
-            yield values, {"source": "measured", **spread, "metrics": metrics}
+            yield values, {"source": "measured", **spread, "metrics": metrics, **ways}
 
     @cached_property
-    def original(self) -> Outputs:
+    def original(self) -> Answered:
         """What the largest network in fp32 says of search-validation: others are compared with it."""
-        task, reference = self.builder.run.task, self.builder.run.family.extreme("largest")
-        return file_outputs(self.builder.emit(reference), task.validation, task, self.builder.run.runtime)
+        run = self.builder.run
+        network = self.builder.network(run.family.extreme("largest"))
+        return device_outputs(run, network, self.builder.file_of(network), run.task.validation)
 
     @cached_property
     def waiting(self) -> WaitBudget:

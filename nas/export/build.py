@@ -7,7 +7,7 @@ from nas.checks.parity import Parity, check_parity, file_metric
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
-from nas.export.library.target import ExportedLibrary, library_target
+from nas.export.library.target import ExportedLibrary, library_target, own_target
 from supernet.graph.quantized_graph import QuantizedGraph
 
 
@@ -105,7 +105,8 @@ def _own_version(builder: NetworkBuilder, context: ExportContext) -> _Version:
     network = builder.network(context.candidate)
     model = _file(builder, network)
     validation = context.entry.measured["accuracy"].value
-    if builder.portable and not run.sums.reduced:  # other weights than those after all
+    # other weights than those after all, or measured through a library
+    if own_target(run) or (builder.portable and not run.sums.reduced):
         validation = file_metric(model, data.validation, data, run.runtime)
     return _Version(network, model, Accuracy(validation, file_metric(model, data.test, data, run.runtime)))
 

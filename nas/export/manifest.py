@@ -152,6 +152,8 @@ class LibraryRecord:
         answers: what it answers to made-up images.
         test_accuracy: share of right labels.
         agreement: share of images whose label is that of `model.onnx`.
+        parity: share of images whose label is that of the simulation; None in manifests of earlier versions
+            too.
         latency: seconds per image.
     """
 
@@ -160,6 +162,7 @@ class LibraryRecord:
     answers: Answers | None = None
     test_accuracy: Share | None = None
     agreement: Share | None = None
+    parity: Share | None = None
     latency: LibraryLatency | None = None
 
 

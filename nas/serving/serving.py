@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.measure.interleave import Timed, timed
+from hw_profiles.measure.interleave import Timed
 from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable
-from nas.export.library.library import prepared_library
+from nas.export.library.library import LibraryExecutable
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_RUNS = 5
@@ -82,8 +82,8 @@ def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequenc
 
 def serve_library(request: Mapping[str, Any]) -> Answer:
     """Return what the library at `path` does for `seconds`, an image of `shape` (h, w, c) at a time."""
-    run = prepared_library(Path(request["path"]), tuple(request["shape"]), request["classes"])
-    return _plain(serve({(1, 1): timed(run, "wall")}, seconds=request["seconds"]))
+    calls = {(1, 1): LibraryExecutable.of(request).timed("wall")}
+    return _plain(serve(calls, seconds=request["seconds"]))
 
 
 def _plain(served: Sequence[Serving]) -> Answer:

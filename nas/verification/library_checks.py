@@ -5,19 +5,22 @@ that was allowed, and in a process of its own.
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import cpu_model
 from nas.checks.check import agreement, digest, made_up_images
-from nas.checks.confined import Array, ConfinedError, Limits, confined
+from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.file_tasks import measurement_of
 from nas.checks.parity import AGREEMENT
-from nas.export.library.library import LIBRARY, OtherProcessorError, require_machine, stopped
+from nas.export.library.library import (
+    LIBRARY,
+    LibraryExecutable,
+    OtherProcessorError,
+    confined_logits,
+    require_machine,
+    stopped,
+)
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
@@ -63,11 +66,12 @@ def check_library(
 def _findings(
     path: Path, record: LibraryRecord, manifest: Manifest, data: ImageClassification | None, *, latency: bool
 ) -> Iterator[Finding]:
-    answers, image, classes = record.answers, manifest.input, len(manifest.classes)
+    answers, image = record.answers, manifest.input
+    library = LibraryExecutable(path, image.shape, len(manifest.classes))
     assert answers is not None
     try:
         made_up = image.normalised(made_up_images(answers.images, image.shape))
-        run_s, logits = _logits(path, classes, made_up, TRIAL_S)
+        run_s, logits = confined_logits(library, made_up, Limits(TRIAL_S))
         share, difference = agreement(logits, answers)
         now = f"{share:.1%} the same, logits within {difference:.2g}"
         what, then = "answers of the library", f"{answers.images} answers"
@@ -78,9 +82,9 @@ def _findings(
             yield Finding(what, f"{then}, every bit", "every bit the same" if exact else now, exact)
         if data is not None:
             require_classes(manifest, data)
-            yield _accuracy(path, record, manifest, data, run_s)
+            yield _accuracy(library, record, manifest, data, run_s)
         if latency:
-            yield _latency(path, record, manifest, run_s)
+            yield _latency(library, record, run_s)
     except (ConfinedError, MismatchError, KeyError) as error:
         failure = stopped(path, error)
         if isinstance(failure, OtherProcessorError):
@@ -88,35 +92,26 @@ def _findings(
         yield Finding("library", f"for {record.target}", str(failure), False)
 
 
-def _logits(path: Path, classes: int, images: Array, wall_s: float) -> tuple[float, NDArray[np.float32]]:
-    """Return seconds per image, and (n, classes) logits."""
-    request = {"path": str(path.absolute()), "classes": classes}
-    run_s, arrays = confined(
-        "nas.export.library.library:library_logits", request, limits=Limits(wall_s), arrays={"images": images}
-    )
-    logits: NDArray[np.float32] = arrays["logits"]
-    if logits.shape != (len(images), classes) or logits.dtype != np.float32 or not isinstance(run_s, float):
-        raise ConfinedError("its answer cannot be read")
-    return run_s, logits
-
-
 def _accuracy(
-    path: Path, record: LibraryRecord, manifest: Manifest, data: ImageClassification, run_s: float
+    library: LibraryExecutable,
+    record: LibraryRecord,
+    manifest: Manifest,
+    data: ImageClassification,
+    run_s: float,
 ) -> Finding:
-    right, classes = 0, len(manifest.classes)
+    right = 0
     for some in chunks(data.test, manifest.input):
         pixels = data.inputs(some, manifest.input.shape[0]).contiguous().numpy()
-        _, logits = _logits(path, classes, pixels, TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
+        limits = Limits(TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
+        _, logits = confined_logits(library, pixels, limits)
         right += int((logits.argmax(axis=1) == some.labels).sum())
     now, images = right / len(data.test), len(data.test)
     return moved("accuracy of the library", record.test_accuracy, now, images=images, of=manifest.accuracy.n)
 
 
-def _latency(path: Path, record: LibraryRecord, manifest: Manifest, run_s: float) -> Finding:
-    request: dict[str, Any] = {"path": str(path.absolute()), "shape": manifest.input.shape}
-    request["classes"] = len(manifest.classes)
+def _latency(library: LibraryExecutable, record: LibraryRecord, run_s: float) -> Finding:
     limits = Limits(TRIAL_S + MOST_RUNS * max(run_s, 0.0))
-    document, _ = confined("nas.export.library.library:library_time", request, limits=limits)
+    document, _ = confined("nas.export.library.library:library_time", library.request(), limits=limits)
     now, then, seconds = measurement_of(document), record.latency, partial(show, objective("latency"))
     measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}, on {cpu_model()}"
     if then is None:

@@ -15,12 +15,14 @@ from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.tvm_cpu.standalone import is_integer_only
 from nas.checks.check import IMAGES, DisagreementError, Input, answers_of, made_up_images
 from nas.checks.parity import file_outputs
-from nas.export.library.library import LIBRARY, library_latency, run_library
+from nas.export.library.library import LIBRARY, library_latency
+from nas.export.library.own import own_logits
 from nas.export.library.target import ExportedLibrary, library_target
 from nas.export.library.to_tvm import Library, build_library, examples, unit_numbers
 from nas.run.run import Run
 from supernet.data.images import Images
 from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.image_classification import ImageClassification
 
 EXACT = 4  # images that are computed in plain numpy too
@@ -57,30 +59,29 @@ def export_library(run: Run, network: QuantizedGraph, model: bytes, image: Input
 def _compared(
     library: Library, network: QuantizedGraph, model: bytes, data: ImageClassification, image: Input
 ) -> dict[str, Any]:
-    """Measure test accuracy, agreement on search-validation with the ONNX file, which rounds ties otherwise,
-    answers to made-up images, and latency by itself.
+    """Measure test accuracy, agreement on search-validation with the ONNX file and with the simulation, which
+    round ties otherwise, answers to made-up images, and latency by itself.
     """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / LIBRARY
-        path.write_bytes(library.code)
+        executable = library.written(Path(folder))
 
-        def logits(images: Images) -> np.ndarray:
-            pixels = data.inputs(images, network.workload.in_shape[1]).numpy()
-            return run_library(path, pixels, len(data.classes))
+        def logits(images: Images) -> NDArray[np.float32]:
+            return own_logits(executable, data.inputs(images, network.workload.in_shape[1]).numpy())
 
         few = data.validation[:EXACT]
         _require_exact(network, data.inputs(few, network.workload.in_shape[1]).numpy(), logits(few))
-        same = logits(data.validation).argmax(axis=1) == file_outputs(model, data.validation, data).argmax(
-            axis=1
-        )
+        outputs = logits(data.validation)
+        agreement = data.agreement(outputs, file_outputs(model, data.validation, data))
+        parity = data.agreement(outputs, simulated_outputs(network, data.validation, data))
         right = logits(data.test).argmax(axis=1) == data.test.labels
         made_up = image.normalised(made_up_images(IMAGES, image.shape))
         # every bit of it is the same on any machine where there is no floating point inside
-        answers = answers_of(run_library(path, made_up, len(data.classes)), exact=library.integer_only)
-        latency = library_latency(path, image.shape, len(data.classes))
+        answers = answers_of(own_logits(executable, made_up), exact=library.integer_only)
+        latency = library_latency(executable)
     return {
         "test_accuracy": float(right.mean()),
-        "agreement": float(same.mean()),
+        "agreement": agreement,
+        "parity": parity,
         "answers": answers.to_json(),
         "latency": {"median_s": latency.median_s, "iqr_s": latency.iqr_s, "cpu": cpu_model()},
     }

@@ -7,20 +7,23 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import pinned
-from hw_profiles.measure.interleave import ReferenceWorkload, interleaved, timed
-from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from nas.checks.confined import ConfinedError
+from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved, timed
+from hw_profiles.measure.measurement import Clock, Measurement, MeasurePlan
+from hw_profiles.runtimes.runtime import Array, Arrays, TensorInfo
+from nas.checks.confined import ConfinedError, Limits, confined
 
 LIBRARY, ENTRY = "model.so", "trilobit_run"
+IMAGES, LOGITS = "images", "logits"  # what its executable reads and gives
 ELF = b"\x7fELF"
 MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"}  # e_machine
 _SAME = {"amd64": "x86_64", "arm64": "aarch64"}  # other names that systems give
@@ -68,57 +71,109 @@ def machine_of(path: Path) -> str:
     return MACHINES.get(code, f"a processor of ELF machine {code}")
 
 
-def run_library(path: Path, images: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
-    """Return (n, classes) logits of normalised images (n, c, h, w), one after the other, on this machine.
+@dataclass(frozen=True)
+class LibraryExecutable:
+    """A network's library as what runs: it loads machine code into the process that it runs in, which for a
+    library of others must be a confined one.
+
+    Attributes:
+        path: of the file.
+        shape: (h, w, c) of an image.
+        classes: how many logits it gives.
+    """
+
+    path: Path
+    shape: tuple[int, int, int]
+    classes: int
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Any number of normalised images, (n, c, h, w) as its network's ONNX file reads them."""
+        h, w, c = self.shape
+        return (TensorInfo(IMAGES, (None, c, h, w), "float32"),)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Their logits."""
+        return (TensorInfo(LOGITS, (None, self.classes), "float32"),)
+
+    @cached_property
+    def _function(self) -> Callable[[int, int], int]:
+        function: Callable[[int, int], int] = getattr(ctypes.CDLL(str(self.path.absolute())), ENTRY)
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]  # type: ignore[attr-defined]
+        return function
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the logits of images, one after the other.
+
+        Raises:
+            ValueError: they are of another shape.
+            RuntimeError: a unit failed.
+        """
+        planes = np.ascontiguousarray(inputs[IMAGES].transpose(0, 2, 3, 1), np.float32)
+        if planes.shape[1:] != self.shape:
+            raise ValueError(f"{self.path.name} reads images {self.shape}, got {planes.shape[1:]}")
+        logits = np.zeros((len(planes), self.classes), np.float32)
+        for image, row in zip(planes, logits, strict=True):
+            if code := self._function(image.ctypes.data, row.ctypes.data):
+                raise RuntimeError(f"{self.path.name}: code {code}")
+        return {LOGITS: logits}
+
+    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
+        """Return runs on one random image: it takes no more at a time, whatever the batch."""
+        run = self._function
+        image = np.random.default_rng(0).standard_normal(self.shape, np.float32)
+        logits = np.zeros(self.classes, np.float32)
+        return timed(lambda: run(image.ctypes.data, logits.ctypes.data), clock)
+
+    def kernels(self) -> Mapping[str, int]:
+        """Return nothing: a file does not say what is inside it."""
+        return {}
+
+    def request(self) -> dict[str, Any]:
+        """Return it as plain data, for a process of its own."""
+        return {"path": str(self.path.absolute()), "shape": self.shape, "classes": self.classes}
+
+    @classmethod
+    def of(cls, request: Mapping[str, Any]) -> Self:
+        """Return what `request` gave."""
+        h, w, c = request["shape"]
+        return cls(Path(request["path"]), (h, w, c), request["classes"])
+
+
+def library_logits(request: Mapping[str, Any], images: Array) -> tuple[float, dict[str, Array]]:
+    """Return the seconds per image and the logits of a requested library: to be run confined."""
+    start = time.perf_counter()
+    outputs = LibraryExecutable.of(request).run({IMAGES: images})
+    return (time.perf_counter() - start) / len(images), outputs
+
+
+def confined_logits(
+    library: LibraryExecutable, images: Array, limits: Limits
+) -> tuple[float, NDArray[np.float32]]:
+    """Return seconds per image, and (n, classes) logits of normalised images (n, c, h, w), from a process of
+    its own.
 
     Raises:
-        RuntimeError: a unit failed.
+        ConfinedError: it gave none.
     """
-    run = _entry(path)
-    planes = np.ascontiguousarray(images.transpose(0, 2, 3, 1), np.float32)
-    logits = np.zeros((len(images), classes), np.float32)
-    for image, row in zip(planes, logits, strict=True):
-        if code := run(image.ctypes.data, row.ctypes.data):
-            raise RuntimeError(f"{path.name}: code {code}")
-    return logits
+    task = "nas.export.library.library:library_logits"
+    run_s, arrays = confined(task, library.request(), limits=limits, arrays={IMAGES: images})
+    logits: NDArray[np.float32] = arrays[LOGITS]
+    whole = logits.shape == (len(images), library.classes) and logits.dtype == np.float32
+    if not whole or not isinstance(run_s, float):
+        raise ConfinedError("its answer cannot be read")
+    return run_s, logits
 
 
-def library_logits(
-    request: Mapping[str, Any], images: NDArray[np.float32]
-) -> tuple[float, dict[str, NDArray[np.float32]]]:
-    """Return the seconds per image and the logits of the library at `path`: to be run confined."""
-    start = time.perf_counter()
-    logits = run_library(Path(request["path"]), images, request["classes"])
-    return (time.perf_counter() - start) / len(images), {"logits": logits}
+def library_time(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the latency of a requested library, as a `Measurement`: to be run confined."""
+    return asdict(library_latency(LibraryExecutable.of(request))), {}
 
 
-def library_time(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Return the latency of the library at `path`, as a `Measurement`: to be run confined."""
-    shape, classes = tuple(request["shape"]), request["classes"]
-    return asdict(library_latency(Path(request["path"]), shape, classes)), {}
-
-
-def prepared_library(path: Path, shape: tuple[int, int, int], classes: int) -> Callable[[], object]:
-    """Return a function that runs the library once on a random image (h, w, c)."""
-    run = _entry(path)
-    image = np.random.default_rng(0).standard_normal(shape, np.float32)
-    logits = np.zeros(classes, np.float32)
-    return lambda: run(image.ctypes.data, logits.ctypes.data)
-
-
-def library_latency(
-    path: Path, shape: tuple[int, int, int], classes: int, plan: MeasurePlan | None = None
-) -> Measurement:
+def library_latency(library: LibraryExecutable, plan: MeasurePlan | None = None) -> Measurement:
     """Return seconds per image, measured as a profile is."""
     plan = plan or MeasurePlan(waiting_s=WAITING_S)
-    run = timed(prepared_library(path, shape, classes), plan.clock)
     with pinned(plan.core):
-        [samples] = interleaved([[run]], plan, ReferenceWorkload())
+        [samples] = interleaved([[library.timed(plan.clock)]], plan, ReferenceWorkload())
     return Measurement.of(samples)
-
-
-def _entry(path: Path) -> Callable[[int, int], int]:
-    run = getattr(ctypes.CDLL(str(path.absolute())), ENTRY)
-    run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    entry: Callable[[int, int], int] = run
-    return entry

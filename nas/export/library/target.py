@@ -21,5 +21,19 @@ def library_target(run: Run) -> str:
     """
     if run.config.export.library or run.recorded:
         return run.config.export.library
+    return _device_target(run)
+
+
+def own_target(run: Run) -> str:
+    """Return what networks are built for where the run's device runs libraries on this machine; empty where
+    it runs ONNX files, nothing, or libraries on boards.
+    """
+    if run.recorded or run.config.device.settings.get("tracker"):
+        return ""
+    return _device_target(run)
+
+
+def _device_target(run: Run) -> str:
     runtime = run.device.runtime
-    return str(run.config.device.settings["target"]) if runtime and runtime.artifact == "library" else ""
+    takes = runtime is not None and runtime.artifact == "library"
+    return str(run.config.device.settings.get("target", "")) if takes else ""

@@ -28,8 +28,7 @@ from hw_profiles.runtimes.tvm_cpu.standalone import (
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
-from nas.export.library.library import LIBRARY as LIBRARY
-from nas.export.library.library import run_library as run_library
+from nas.export.library.library import LIBRARY, LibraryExecutable
 from nas.export.library.limits import why_not
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 
@@ -55,13 +54,23 @@ class Library:
     integer_only: bool
     plan: NetworkPlan
 
+    def written(self, folder: Path) -> LibraryExecutable:
+        """Write the file, and return it as what runs."""
+        path = folder / LIBRARY
+        path.write_bytes(self.code)
+        h, w, c = self.plan.image.shape
+        return LibraryExecutable(path, (h, w, c), int(np.prod(self.plan.output.shape)))
 
-def build_library(network: QuantizedGraph, *, target: str = "host", database: Path | None = None) -> Library:
+
+def build_library(
+    network: QuantizedGraph, *, target: str = "host", database: Path | None = None, tuned: bool = True
+) -> Library:
     """Compile, or take what is tuned already, and link.
 
     Args:
-        database: folder of tuned units; those of this machine that it lacks are tuned now, for another target
-            the first schedule is taken.
+        database: folder of tuned units.
+        tuned: whether those of this machine that it lacks are tuned now; else, and for another target, the
+            first schedule is taken, which computes the same.
 
     Raises:
         TrilobitError: a layer has no kernel (which, and why), or there is no C compiler for the target.
@@ -72,8 +81,8 @@ def build_library(network: QuantizedGraph, *, target: str = "host", database: Pa
     work = exact_where_needed(network.workload, numbers, parsed)
     if why := why_not(work):
         raise TrilobitError(f"{why}; or leave the library out, or search with --device tvm")
-    tuned = Database(database or default_database(), parsed)
-    units = compiled_units([work], tuned, run_locally if parsed.local else None)
+    known = Database(database or default_database(), parsed)
+    units = compiled_units([work], known, run_locally if parsed.local and tuned else None)
     if broken := [f"{key}: {unit}" for key, unit in units.items() if isinstance(unit, str)]:
         raise TrilobitError(broken[0])
     plan = plan_network(work, {k: u for k, u in units.items() if isinstance(u, CompiledUnit)})

@@ -14,10 +14,11 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import Layer, LayerSpec
 from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.runtimes.runtime import single_output
 from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer_only
 from hw_profiles.runtimes.tvm_cpu.target import parse_target
 from nas.emit.to_onnx import random_network
-from nas.export.library.to_tvm import LIBRARY, Library, build_library, examples, run_library, unit_numbers
+from nas.export.library.to_tvm import build_library, examples, unit_numbers
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
 
@@ -60,11 +61,6 @@ def _untuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("nas.export.library.to_tvm"), "run_locally", None)
 
 
-def write(library: Library, folder: Path) -> Path:
-    (folder / LIBRARY).write_bytes(library.code)
-    return folder / LIBRARY
-
-
 def images(n: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((n, 3, 8, 8), np.float32)
 
@@ -78,7 +74,7 @@ def test_an_integer_network_computes_every_bit(
     assert library.integer_only
     assert library.local
     x = images(20)
-    found = run_library(write(library, tmp_path), x, 10)
+    found = single_output(library.written(tmp_path), x)
     numbers = unit_numbers(made)
     wanted = [run_network(made.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in x]
     np.testing.assert_array_equal(found, np.array(wanted))
@@ -105,7 +101,7 @@ def test_weights_of_all_codes_are_computed_exactly_where_the_fastest_kernels_wou
         pytest.skip("this machine does not run AVX2 code")
     x = images(20)
     wanted = [run_network(made.workload, numbers, one.transpose(1, 2, 0)).ravel() for one in x]
-    np.testing.assert_array_equal(run_library(write(library, tmp_path), x, 10), np.array(wanted))
+    np.testing.assert_array_equal(single_output(library.written(tmp_path), x), np.array(wanted))
 
 
 @pytest.mark.parametrize(("first", "second"), [(INT8, INT8), (INT8, INT4)])
@@ -113,7 +109,7 @@ def test_integer_predictions_are_those_of_the_simulation(
     first: tuple[str, str], second: tuple[str, str], database: Path, tmp_path: Path
 ) -> None:
     made, x = network(first, second), images(200)
-    found = run_library(write(build_library(made, database=database), tmp_path), x, 10)
+    found = single_output(build_library(made, database=database).written(tmp_path), x)
     wanted = simulate(made, torch.from_numpy(x)).numpy()
     same = found.argmax(axis=1) == wanted.argmax(axis=1)
     assert same.mean() >= 0.97  # noise through random weights: the best logits are close
@@ -127,7 +123,7 @@ def test_real_layers_agree_with_the_simulation(
     made, x = network(first, second), images(10)
     library = build_library(made, database=database)
     assert not library.integer_only
-    found = run_library(write(library, tmp_path), x, 10)
+    found = single_output(library.written(tmp_path), x)
     wanted = simulate(made, torch.from_numpy(x)).numpy()
     allowed = LARGEST_FP32 if first[0] == "fp32" else 0.1 * float(wanted.std())  # a code may tip over
     assert np.abs(found - wanted).max() < allowed
@@ -151,8 +147,8 @@ def test_a_layer_without_a_kernel_is_named(database: Path) -> None:
 def test_the_examples_run(database: Path, tmp_path: Path) -> None:
     made, [x] = network(INT8, INT4), images(1)
     library = build_library(made, database=database)
-    path = write(library, tmp_path)
-    wanted = str(int(run_library(path, x[None], 10).argmax()))
+    executable = library.written(tmp_path)
+    wanted = str(int(single_output(executable, x[None]).argmax()))
     x.transpose(1, 2, 0).astype(np.float32).tofile(tmp_path / "image.raw")
     for name, data in examples(library.plan).items():
         (tmp_path / name).write_bytes(data)
@@ -173,7 +169,7 @@ def test_another_processor_computes_every_bit(database: Path, tmp_path: Path) ->
     made, [x] = network(INT8, INT4), images(1)
     library = build_library(made, target="aarch64-linux-gnu:cortex-a76", database=database)
     assert not library.local
-    write(library, tmp_path)
+    library.written(tmp_path)
     source = examples(library.plan)["example.c"].decode()
     # all logits, not only the best one
     (tmp_path / "all.c").write_text(

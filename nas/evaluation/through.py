@@ -1,0 +1,51 @@
+"""What a network says of examples on the run's device: through what runs there where this machine can run it
+too, else through its ONNX file.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hw_profiles.errors import TrilobitError
+from nas.checks.parity import file_outputs
+from nas.export.library.target import own_target
+from nas.run.run import Run
+from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.tasks.task import Outputs
+
+LIBRARY = "library"  # of what ran, how it begins
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What a network said.
+
+    Attributes:
+        through: what ran it, in one line; where that is not what the device runs, why.
+    """
+
+    outputs: Outputs
+    through: str
+
+
+def device_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: Any) -> Answered:
+    """Return what a network says of examples on the run's device.
+
+    Args:
+        model: its ONNX file.
+    """
+    target, why = own_target(run), ""
+    if target:
+        from nas.export.library.own import library_outputs, own_library  # TVM: only where it is the device
+
+        try:
+            library = own_library(run, network, target)
+        except TrilobitError as error:
+            why = f", since there is no library of it: {error}"
+        else:
+            outputs = library_outputs(library, network, examples, run.task)
+            return Answered(outputs, f"{LIBRARY} for {library.target}")
+    elif tracker := run.config.device.settings.get("tracker"):
+        why = f", since the boards of {tracker} only time libraries"
+    info = run.runtime.describe()
+    outputs = file_outputs(model, examples, run.task, run.runtime)
+    return Answered(outputs, f"ONNX file by {info.engine} {info.engine_version} on this machine{why}")

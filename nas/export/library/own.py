@@ -1,0 +1,58 @@
+"""Libraries that this run built itself, run on this machine: what its networks say on a device that runs
+libraries. Needs TVM.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from nas.checks.confined import Limits
+from nas.export.library.library import LibraryExecutable, confined_logits
+from nas.export.library.to_tvm import Library, build_library
+from nas.run.run import Run
+from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.tasks.task import Outputs, Task
+
+CALL_BYTES = 2**28  # of images that one process is given
+START_S, IMAGE_S = 60.0, 1.0  # what a process may take to start, and for each image
+
+
+def own_library(run: Run, network: QuantizedGraph, target: str) -> Library:
+    """Return a network as a library for the run's device; what was not tuned yet is not tuned for this.
+
+    Raises:
+        TrilobitError: a layer has no kernel, there is no C compiler, or it gives no vector per image.
+    """
+    database = run.config.device.settings.get("database")
+    folder = Path(database) if database else None
+    library = build_library(network, target=target, database=folder, tuned=False)
+    if not library.local:
+        raise TrilobitError(f"this machine does not run code for {library.target}")
+    shape = library.plan.output.shape
+    if max(shape) != int(np.prod(shape)):
+        raise TrilobitError(f"its last layer gives {shape}, no vector for each image")
+    return library
+
+
+def library_outputs(library: Library, network: QuantizedGraph, examples: Any, task: Task) -> Outputs:
+    """Return (n, classes) what a library says of examples, in a process of its own.
+
+    Raises:
+        ConfinedError: it gave no answer.
+    """
+    images: NDArray[np.float32] = task.inputs(examples, network.workload.in_shape[1]).contiguous().numpy()
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
+        return own_logits(library.written(Path(folder)), images)
+
+
+def own_logits(library: LibraryExecutable, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (n, classes) logits of normalised images (n, c, h, w): machine code, so a process of its own."""
+    size = max(1, CALL_BYTES // images[0].nbytes)
+    parts = [images[start : start + size] for start in range(0, len(images), size)]
+    limits = [Limits(START_S + IMAGE_S * len(part)) for part in parts]
+    logits = [confined_logits(library, part, most)[1] for part, most in zip(parts, limits, strict=True)]
+    return np.concatenate(logits)
