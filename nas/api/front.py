@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXPORT = "export"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """One network of a front.
 
@@ -35,6 +35,10 @@ class Network:
 
     entry: Entry
     source: Path
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={measured.value:.4g}" for name, measured in self.measured.items())
+        return f"Network({self.id}: {values})"
 
     @property
     def id(self) -> str:

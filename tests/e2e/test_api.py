@@ -76,6 +76,8 @@ def test_a_network_is_saved_whether_or_not_the_run_has_exported_it(own_run: Path
     front = nas.load(own_run).front
     exported = {network.id for network in nas.load(own_run).exported}
     there = next(network for network in front if network.id in exported)
+    assert repr(there).startswith(f"Network({there.id}: accuracy=")
+    assert len(repr(there)) < 200
     model = there.save(tmp_path / "there.onnx")
     assert model.read_bytes() == (own_run / "export" / there.id / "model.onnx").read_bytes()
     shutil.rmtree(own_run / "export")
