@@ -1,15 +1,12 @@
 """The exported networks of a run as one table: what `nas run` ends with."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
-from nas.export.written import written_networks
+from nas.api.exported import ExportedNetwork, read_exports
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective
@@ -22,53 +19,6 @@ NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: another is faster and no less accurate",
     BY_CHANCE: "chosen by search-validation; on the test images another is no worse in anything",
 }
-
-
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """One exported network's figures, all of its manifest.
-
-    Attributes:
-        test_accuracy: share of right labels among `test_images`, through the file.
-        latency_s, iqr_s: median and interquartile range, measured in turns with the others at export.
-        load: of the machine then; None where unknown.
-        of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
-            cannot run that.
-        low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
-    """
-
-    id: str
-    test_accuracy: float
-    test_images: int
-    latency_s: float
-    iqr_s: float
-    of_largest: float | None
-    size_bytes: int
-    low_bit: int
-    layers: int
-    load: float | None = None
-
-    @property
-    def standard_error(self) -> float:
-        """Standard error of the test accuracy, the test images being a sample (binomial)."""
-        return math.sqrt(self.test_accuracy * (1 - self.test_accuracy) / self.test_images)
-
-
-def exported_network(manifest: Manifest) -> ExportedNetwork:
-    """Return the figures of one manifest."""
-    accuracy, latency, formats = manifest.accuracy, manifest.latency, manifest.policy.values()
-    return ExportedNetwork(
-        manifest.id,
-        accuracy.test,
-        accuracy.n,
-        latency.median_s,
-        latency.iqr_s,
-        latency.ratios.get("largest/fp32"),
-        manifest.files[MODEL_FILE].bytes,
-        sum(number_format != "fp32" for number_format in formats),
-        len(formats),
-        latency.load,
-    )
 
 
 def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
@@ -85,8 +35,7 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
 
 def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
     """Print the exported networks, the fastest first, and return them as data."""
-    manifests = map(read_manifest, written_networks(run.export_path, MANIFEST))
-    networks = sorted(map(exported_network, manifests), key=lambda network: network.latency_s)
+    networks = read_exports(run.export_path).networks
     reporter.show(table(networks))
     for line in _footnotes(networks, run):
         reporter.say(line)

@@ -165,7 +165,7 @@ def test_errors_on_gaussian_groups_are_the_known_ones(weight_format: WeightForma
     """Relative squared errors of groups of 128 with scales by the largest magnitude."""
     weight = np.random.default_rng(0).normal(size=(4000, 128)).astype(np.float32)
     rounded = weight_format.decode(weight_format.encode(weight))
-    assert ((rounded - weight) ** 2).sum() / (weight**2).sum() == pytest.approx(error, rel=0.03)
+    assert ((rounded - weight) ** 2).sum() / (weight**2).sum() == pytest.approx(error, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,10 @@ CHAINS = [
 ]
 
 
+# layers that compute in real numbers on tensors in few bits: one tipped code is a whole step of the answer
+TIPPING = {"int8/fp32", "fp32/int8", "book4", "fp8-e4m3"}
+
+
 @pytest.mark.parametrize("formats", CHAINS, ids="+".join)
 def test_files_compute_what_the_simulation_computes(formats: tuple[str, ...]) -> None:
     """Equal codes throughout; what computes in real numbers may differ in its last bit, which tips a code."""
@@ -358,7 +362,7 @@ def test_files_compute_what_the_simulation_computes(formats: tuple[str, ...]) ->
             if layer.weighted
         )
         error = np.abs(found - simulate(network, x).numpy()).max(axis=1) / np.abs(found).max()
-        near = SAME_CODES if exact else HALF if "fp16" in formats else TIPPED
+        near = HALF if "fp16" in formats else TIPPED if {*formats} & TIPPING else SAME_CODES
         assert (error <= near).mean() >= (1.0 if exact else MOST)
 
 

@@ -3,15 +3,18 @@
 import math
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from nas.api.exported import ExportedNetwork, exported_network
 from nas.cli.console import ConsoleReporter
-from nas.cli.summary import BY_CHANCE, FOR_SIZE, ExportedNetwork, exported_network, notes, table
+from nas.cli.summary import BY_CHANCE, FOR_SIZE, notes, table
 from tests.nas.exported import latency, manifest
 
-SMALL = ExportedNetwork("a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)
+FOLDER = Path("export/a")
+SMALL = ExportedNetwork(FOLDER, "a", 0.92, 100, 1e-5, 1e-7, 0.1, 20_000, 0, 12)
 MANIFEST = manifest(
     id="a",
     accuracy={"test": 0.92, "n": 100, "validation": 0.99},
@@ -22,7 +25,7 @@ MANIFEST = manifest(
 
 
 def test_figures_are_the_manifests_and_the_accuracy_is_that_of_test() -> None:
-    network = exported_network(MANIFEST)
+    network = exported_network(FOLDER, MANIFEST)
     assert network == replace(SMALL, of_largest=None, low_bit=2, layers=3)
     assert network.standard_error == pytest.approx(math.sqrt(0.92 * 0.08 / 100))
 
@@ -36,7 +39,9 @@ def test_a_beaten_network_says_why_it_is_there() -> None:
 
 
 def test_the_table_fits_into_eighty_columns() -> None:
-    large = ExportedNetwork("0123456789ab", 0.98765, 10_000, 1.234e-4, 1.234e-6, 10.01, 123_456, 123, 133)
+    large = ExportedNetwork(
+        FOLDER, "0123456789ab", 0.98765, 10_000, 1.234e-4, 1.234e-6, 10.01, 123_456, 123, 133
+    )
     beaten = replace(large, test_accuracy=0.9, latency_s=2e-4, size_bytes=1)
     out = StringIO()
     ConsoleReporter(Console(file=out, width=80)).show(table([large, beaten]))
@@ -48,4 +53,4 @@ def test_the_table_fits_into_eighty_columns() -> None:
 
 def test_the_load_stands_with_the_latencies() -> None:
     busy = replace(MANIFEST, latency=replace(MANIFEST.latency, load=12.3))
-    assert (exported_network(MANIFEST).load, exported_network(busy).load) == (None, 12.3)
+    assert (exported_network(FOLDER, MANIFEST).load, exported_network(FOLDER, busy).load) == (None, 12.3)

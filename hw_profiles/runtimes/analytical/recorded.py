@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw_profiles.graph.layer import Layer
-from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
+from hw_profiles.runtimes.analytical.untimed import UntimedDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Job
 
 
-class RecordedDevice:
+class RecordedDevice(UntimedDevice):
     """Answers from a profile: a network's time is the calibrated sum of its rows, one sample each.
 
     Raises:
@@ -30,11 +30,6 @@ class RecordedDevice:
         other.profile = profile
         return other
 
-    @property
-    def runtime(self) -> None:
-        """Nothing is executed."""
-        return None
-
     def describe(self) -> DeviceInfo:
         return self.profile.device
 
@@ -44,17 +39,6 @@ class RecordedDevice:
     def why_not(self, layer: Layer) -> str:
         row = self.profile.table.get(layer)
         return (row.error if row else None) or f"not recorded in {self.profile.device.name}: {layer.key()}"
-
-    def probe(self, layer: Layer) -> Probe:
-        return alone(layer)
-
-    @property
-    def timed(self) -> bool:
-        return False
-
-    @property
-    def parallel(self) -> int:
-        return 1
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._replay(job) for job in jobs]

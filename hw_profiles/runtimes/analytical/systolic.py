@@ -25,8 +25,8 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import in_integers, is_integer, is_known, tensor_bits, weight_bits
 from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.runtimes.analytical.untimed import UntimedDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Job
 
@@ -373,7 +373,7 @@ COSTS: Consumer[Callable[[Accelerator, Layer], Cost | None]] = Consumer(
 )
 
 
-class SystolicDevice:
+class SystolicDevice(UntimedDevice):
     """An accelerator from `hw_profiles/devices/`, or from a TOML file of the same form.
 
     A network takes the sum of its layers: nothing stays on the chip from one layer to the next.
@@ -384,11 +384,6 @@ class SystolicDevice:
 
     def __init__(self, *, accelerator: str | Path) -> None:
         self.accelerator = load_accelerator(accelerator)
-
-    @property
-    def runtime(self) -> None:
-        """Nothing is executed."""
-        return None
 
     def describe(self) -> DeviceInfo:
         array = self.accelerator
@@ -413,17 +408,6 @@ class SystolicDevice:
             f"{self.describe().name} computes in 2, 4, 6 or 8 bits, not {layer.kind} of "
             f"{layer.weight_format} weights on {layer.activation_format} activations"
         )
-
-    def probe(self, layer: Layer) -> Probe:
-        return alone(layer)
-
-    @property
-    def timed(self) -> bool:
-        return False
-
-    @property
-    def parallel(self) -> int:
-        return 1
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._compute(job.workload.layers) for job in jobs]

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hw_profiles.graph.layer import Layer
-from hw_profiles.measure.in_context import Probe, alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.published_tables import read_table
+from hw_profiles.runtimes.analytical.untimed import UntimedDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Job
 
 
-class TableDevice:
+class TableDevice(UntimedDevice):
     """Answers from a published table: a network's time is the sum of its units, one sample each.
 
     Unlike an imported profile it also answers for units between two measured map sizes.
@@ -27,11 +27,6 @@ class TableDevice:
     def __init__(self, *, path: Path, resolution: int | None = None) -> None:
         self.table = read_table(Path(path), resolution=resolution)
 
-    @property
-    def runtime(self) -> None:
-        """Nothing is executed."""
-        return None
-
     def describe(self) -> DeviceInfo:
         return self.table.device()
 
@@ -40,17 +35,6 @@ class TableDevice:
 
     def why_not(self, layer: Layer) -> str:
         return f"{self.table.name} does not cover it: {self.table.find(layer).reason}"
-
-    def probe(self, layer: Layer) -> Probe:
-        return alone(layer)
-
-    @property
-    def timed(self) -> bool:
-        return False
-
-    @property
-    def parallel(self) -> int:
-        return 1
 
     def measure(self, jobs: Sequence[Job], plan: MeasurePlan) -> list[Measurement]:
         return [self._look_up(job.workload.layers) for job in jobs]

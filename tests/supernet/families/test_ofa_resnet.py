@@ -16,12 +16,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import LayerSpec
 from hw_profiles.graph.memory import peak_bytes
-from hw_profiles.runtimes.ort.runtime import (
-    INTEGER_OPS,
-    expected_kernels,
-    open_exactly,
-    optimised_ops,
-)
+from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from hw_profiles.runtimes.plugin import open_device
 from nas.emit.to_onnx import emit
 from predictors.table import compile_peak, compile_table
