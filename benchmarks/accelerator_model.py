@@ -15,7 +15,7 @@ from harness import Row, parse_arguments, report
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.profiles.published_tables import PublishedTable, interpolated, read_table
 from hw_profiles.runtimes.analytical.systolic import layer_cost, load_accelerator
 
@@ -33,7 +33,7 @@ def fitted_half(n: int) -> NDArray[np.bool_]:
 def row_layers(rows: Numbers) -> list[Layer]:
     """(n, 11) rows of the table as layers."""
     return [
-        LayerSpec("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
+        map_layer("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
         for c, out, size, k, stride, _, groups, w, a in rows[:, :9].astype(int).tolist()
     ]
 

@@ -20,7 +20,7 @@ import tvm
 from harness import Row, argument_parser, interquartile_range, one_core, report
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
@@ -73,14 +73,14 @@ DEPTHWISE = (
 def pointwise(positions: int, out: int, channels: int) -> Layer:
     """A matrix product as the unit that it is in a network."""
     if positions == 1:
-        return LayerSpec("linear", (channels, 1, 1), out, weight_format="int8", activation_format="int8")
+        return map_layer("linear", (channels, 1, 1), out, weight_format="int8", activation_format="int8")
     size = int(positions**0.5)
-    return LayerSpec("conv", (channels, size, size), out, 1, 1, 1, "relu", "int8", "int8")
+    return map_layer("conv", (channels, size, size), out, 1, 1, 1, "relu", "int8", "int8")
 
 
 def depthwise(kernel: int, stride: int, size: int, channels: int) -> Layer:
     """One filter per channel."""
-    return LayerSpec(
+    return map_layer(
         "conv", (channels, size, size), channels, kernel, stride, channels, "relu", "int8", "int8"
     )
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from hw_profiles.graph.inverted_residual import block_parts
 from hw_profiles.graph.inverted_residual import divisible as divisible
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 
 
 @lru_cache(2**14)
@@ -19,6 +19,6 @@ def block_convolutions(block: Layer) -> Mapping[str, Layer]:
     sizes = (fields.in_shape[0], fields.out_channels, fields.kernel, fields.stride, fields.expanded)
     formats = (fields.weight_format, fields.activation_format)
     return {
-        name: LayerSpec("conv", (part.reads, *maps[part.on]), *part[1:5], part.activation, *formats)
+        name: map_layer("conv", (part.reads, *maps[part.on]), *part[1:5], part.activation, *formats)
         for name, part in block_parts(*sizes, fields.squeeze, fields.activation).items()
     }

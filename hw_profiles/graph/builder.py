@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hw_profiles.graph.attributes import Value
-from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
 from hw_profiles.graph.tensor_type import TensorType, image_type
 from hw_profiles.graph.workload import Feed, Workload
 
@@ -193,7 +193,7 @@ class GraphBuilder:
     def linear(self, name: str, x: int, out_features: int, *, precision: Precision | str = FP32) -> int:
         """Append a linear layer with a bias on a (channels, 1, 1) tensor; its output is fp32."""
         weight, activation = formats(precision)
-        layer = LayerSpec(
+        layer = map_layer(
             "linear", self.shape(x), out_features, weight_format=weight, activation_format=activation
         )
         return self._net.add(name, layer, x)
@@ -261,7 +261,7 @@ class GraphBuilder:
             residual: whether it adds its input to its output.
         """
         shape, sizes = self.shape(x), (out_channels, kernel, stride, 1, activation)
-        spec = LayerSpec("mbconv", shape, *sizes, *formats(precision), expanded, squeeze, residual)
+        spec = map_layer("mbconv", shape, *sizes, *formats(precision), expanded, squeeze, residual)
         return self._net.add(name, spec, x)
 
     def op(
@@ -293,19 +293,19 @@ class GraphBuilder:
         activation: str,
         precision: Precision | str,
     ) -> int:
-        spec = LayerSpec(op, self.shape(x), *sizes, activation, *formats(precision))
+        spec = map_layer(op, self.shape(x), *sizes, activation, *formats(precision))
         return self._net.add(name, spec, x)
 
     def _elementwise(
         self, op: str, name: str, tensors: tuple[int, ...], computed: str, activation: str = "none"
     ) -> int:
         shape = self.shape(tensors[0])
-        spec = LayerSpec(op, shape, shape[0], activation=activation, activation_format=computed)
+        spec = map_layer(op, shape, shape[0], activation=activation, activation_format=computed)
         return self._net.add(name, spec, *tensors)
 
     def _window(self, op: str, name: str, x: int, kernel: int, stride: int) -> int:
         shape = self.shape(x)
-        spec = LayerSpec(op, shape, shape[0], kernel, stride, activation_format=self.format(x))
+        spec = map_layer(op, shape, shape[0], kernel, stride, activation_format=self.format(x))
         return self._net.add(name, spec, x)
 
 

@@ -15,8 +15,8 @@ def macs(layer: Layer) -> int:
 
     Only convolutions, linear layers, matrix products and whole blocks have any.
 
-    >>> from hw_profiles.graph.layer import LayerSpec
-    >>> macs(LayerSpec("conv", (8, 16, 16), 24))
+    >>> from hw_profiles.graph.layer import map_layer
+    >>> macs(map_layer("conv", (8, 16, 16), 24))
     49152
 
     Raises:

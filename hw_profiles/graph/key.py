@@ -34,7 +34,7 @@ class Parts(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """The fields of a short key; see `hw_profiles.graph.layer.LayerSpec`."""
+    """The fields of a short key; see `hw_profiles.graph.layer.map_layer`."""
 
     kind: str
     in_shape: tuple[int, int, int]

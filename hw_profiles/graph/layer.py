@@ -145,7 +145,7 @@ class Layer:
     def key(self) -> str:
         """Return a readable identity, which never changes.
 
-        >>> LayerSpec("conv", (8, 16, 16), 24, activation="relu").key()
+        >>> map_layer("conv", (8, 16, 16), 24, activation="relu").key()
         'conv 8x16x16>24 k1s1g1 relu w=fp32 a=fp32'
         """
         return self._key
@@ -252,8 +252,21 @@ def _remembered(
     return Layer(op, inputs, stated, activation, weight_format)
 
 
-class LayerSpec(Layer):
-    """A layer on maps by the fields of its short key; what is made is a `Layer`.
+def map_layer(  # noqa: PLR0913 the fields of a short key
+    op: str,
+    in_shape: tuple[int, int, int],
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    activation: str = "none",
+    weight_format: str = FP32,
+    activation_format: str = FP32,
+    expanded: int = 0,
+    squeeze: bool = False,
+    residual: bool = False,
+) -> Layer:
+    """Return the layer on maps that the fields of a short key describe.
 
     Args:
         op: its kind, one of `hw_profiles.graph.key.KINDS`. `stem` is a convolution that reads the image,
@@ -280,24 +293,8 @@ class LayerSpec(Layer):
     Raises:
         TrilobitError: there is no such layer.
     """
-
-    def __new__(  # type: ignore[misc]  # noqa: PLR0913
-        cls,
-        op: str,
-        in_shape: tuple[int, int, int],
-        out_channels: int,
-        kernel: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-        activation: str = "none",
-        weight_format: str = FP32,
-        activation_format: str = FP32,
-        expanded: int = 0,
-        squeeze: bool = False,
-        residual: bool = False,
-    ) -> Layer:
-        geometry = (kernel, stride, groups, activation, weight_format, activation_format)
-        return layer_of(Fields(op, in_shape, out_channels, *geometry, expanded, squeeze, residual))
+    geometry = (kernel, stride, groups, activation, weight_format, activation_format)
+    return layer_of(Fields(op, in_shape, out_channels, *geometry, expanded, squeeze, residual))
 
 
 @lru_cache(_REMEMBERED)
@@ -317,7 +314,7 @@ def layer_of(fields: Fields) -> Layer:
 def changed(layer: Layer, **fields: object) -> Layer:
     """Return a layer on maps with some fields of its short key replaced.
 
-    >>> changed(LayerSpec("conv", (8, 16, 16), 24), kernel=3, weight_format="int8").key()
+    >>> changed(map_layer("conv", (8, 16, 16), 24), kernel=3, weight_format="int8").key()
     'conv 8x16x16>24 k3s1g1 none w=int8 a=fp32'
     """
     return layer_of(layer.fields._replace(**fields))  # type: ignore[arg-type]

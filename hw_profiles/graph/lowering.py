@@ -34,9 +34,9 @@ def lower(work: Workload) -> Workload:
     is the residual sum. A curve that an integer convolution `c` cannot fuse becomes a layer of its own,
     `c.hswish` or `c.hsigmoid`. All else keeps its name. Lowering again changes nothing.
 
-    >>> from hw_profiles.graph.layer import LayerSpec
+    >>> from hw_profiles.graph.layer import map_layer
     >>> from hw_profiles.graph.workload import single
-    >>> block = LayerSpec("mbconv", (16, 8, 8), 16, 3, activation="relu", expanded=64, residual=True)
+    >>> block = map_layer("mbconv", (16, 8, 8), 16, 3, activation="relu", expanded=64, residual=True)
     >>> lower(single(block)).names
     ('mbconv.expand', 'mbconv.depthwise', 'mbconv.project', 'mbconv.add')
     """

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.consumer import Consumer
-from hw_profiles.graph.layer import FP32, INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
@@ -56,7 +56,7 @@ def alone(layer: Layer) -> Probe:
 
 def pooling(shape: Shape, fmt: str) -> Layer:
     """Return the layer whose row holds the cost of pooling a state."""
-    return LayerSpec("pool", shape, shape[0], activation_format=fmt)
+    return map_layer("pool", shape, shape[0], activation_format=fmt)
 
 
 def _after_lead_in(shape: Shape, fmt: str, *layers: Layer) -> Workload:
@@ -88,7 +88,7 @@ def _pooled(net: WorkloadBuilder, x: int, fmt: str) -> Workload:
 
 
 def _pointwise(shape: Shape, out_channels: int, fmt: str, activation: str = "relu") -> Layer:
-    return LayerSpec("conv", shape, out_channels, 1, 1, 1, activation, fmt, fmt)
+    return map_layer("conv", shape, out_channels, 1, 1, 1, activation, fmt, fmt)
 
 
 def _inserted(layer: Layer) -> Probe:
@@ -140,7 +140,7 @@ def _add(layer: Layer) -> Probe:
     pair: tuple[tuple[float, Workload], ...] = ((1, net(True)), (-1, net(False)))
     if layer.kind == "add" or fmt != FP32:
         return Probe(pair)
-    return _without(Probe(pair), LayerSpec("dequantize", shape, shape[0], activation_format=other))
+    return _without(Probe(pair), map_layer("dequantize", shape, shape[0], activation_format=other))
 
 
 def _conversion(layer: Layer) -> Probe:
@@ -152,7 +152,7 @@ def _conversion(layer: Layer) -> Probe:
     """
     shape, source_format, target_format = layer.in_shape, layer.in_format, layer.out_format
     if shape[1:] == (1, 1):
-        reader = LayerSpec(
+        reader = map_layer(
             "linear", shape, LEAD_IN_CHANNELS, weight_format=target_format, activation_format=target_format
         )
         return Probe(_crossing(layer, reader, _after_pooling))
@@ -183,7 +183,7 @@ def _stem(layer: Layer) -> Probe:
     whole = Probe(((1, _pooled(net, x, layer.out_format)),), pools)
     if layer.in_format == FP32:
         return whole
-    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
+    image = map_layer("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
     return _without(whole, image)
 
 
@@ -206,8 +206,8 @@ def _pool(layer: Layer) -> Probe:
     shape, fmt = layer.in_shape, layer.activation_format
     if fmt == FP32:
         return Probe(((1, _pool_only(shape)), (-1, _pool_only((1, 1, 1)))))
-    quantize = LayerSpec("quantize", shape, shape[0], activation_format=fmt)
-    dequantize = LayerSpec("dequantize", shape, shape[0], activation_format=fmt)
+    quantize = map_layer("quantize", shape, shape[0], activation_format=fmt)
+    dequantize = map_layer("dequantize", shape, shape[0], activation_format=fmt)
     there = _crossing(quantize, _pointwise(shape, LEAD_IN_CHANNELS, fmt), _after_lead_in)
     back = _crossing(dequantize, _pointwise(shape, LEAD_IN_CHANNELS, FP32), _after_lead_in)
     halves = [(factor / 2, work) for factor, work in there] + [(-factor / 2, work) for factor, work in back]

@@ -9,16 +9,16 @@ classifier, sums, pooling and changes of format are in neither: in the published
 from collections.abc import Mapping
 
 from hw_profiles.graph.formats import needs_scale
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 
 # Of which unit each constant is the figure. Like the rows, without the activation that follows.
 CONSTANTS: Mapping[str, Layer] = {
-    "head": LayerSpec("stem", (3, 224, 224), 32, 3, 2, 1, "none", "int8", "int8"),
-    "tail": LayerSpec("conv", (320, 7, 7), 1280, 1, 1, 1, "none", "int8", "int8"),
+    "head": map_layer("stem", (3, 224, 224), 32, 3, 2, 1, "none", "int8", "int8"),
+    "tail": map_layer("conv", (320, 7, 7), 1280, 1, 1, 1, "none", "int8", "int8"),
 }
 UNCOUNTED = (  # the first block
-    LayerSpec("conv", (32, 112, 112), 32, 3, 1, 32, "none", "int8", "int8"),
-    LayerSpec("conv", (32, 112, 112), 16, 1, 1, 1, "none", "int8", "int8"),
+    map_layer("conv", (32, 112, 112), 32, 3, 1, 32, "none", "int8", "int8"),
+    map_layer("conv", (32, 112, 112), 16, 1, 1, 1, "none", "int8", "int8"),
 )
 UNCOUNTED_OPS = ("add", "add_converted", "pool", "linear", "quantize", "dequantize")
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec, at_size, changed
+from hw_profiles.graph.layer import Layer, at_size, changed, map_layer
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, is_uncounted
 from hw_profiles.profiles.profile import DeviceProfile
@@ -336,7 +336,7 @@ Shape = tuple[int, int, int]
 def _block(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     expanded = int(match["expand"]) * (shape[0] if by_ratio else 1)
     activation = "relu6" if by_ratio else "hswish" if match["hs"] == "1" else "relu"
-    return LayerSpec(
+    return map_layer(
         "mbconv",
         shape,
         out_channels,
@@ -351,11 +351,11 @@ def _block(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool
 
 def _stem(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     stride = math.ceil(shape[1] / int(match["target"].split("x")[0]))
-    return LayerSpec("stem", shape, out_channels, STEM_KERNEL, stride, activation=_outer(by_ratio))
+    return map_layer("stem", shape, out_channels, STEM_KERNEL, stride, activation=_outer(by_ratio))
 
 
 def _pointwise(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
-    return LayerSpec("conv", shape, out_channels, activation=_outer(by_ratio))
+    return map_layer("conv", shape, out_channels, activation=_outer(by_ratio))
 
 
 def _outer(by_ratio: bool) -> str:
@@ -366,12 +366,12 @@ def _outer(by_ratio: bool) -> str:
 
 
 def _pool(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
-    return LayerSpec("pool", shape, out_channels)
+    return map_layer("pool", shape, out_channels)
 
 
 def _linear(match: re.Match[str], shape: Shape, out_channels: int, by_ratio: bool) -> Layer:
     """Return the last layer. ProxylessNAS's reads the whole map: pooling is part of it."""
-    return LayerSpec("linear", shape, out_channels)
+    return map_layer("linear", shape, out_channels)
 
 
 _UNITS: Mapping[str, Callable[[re.Match[str], Shape, int, bool], Layer]] = {
@@ -426,7 +426,7 @@ def _row_layer(path: Path, index: int, row: list[float]) -> Layer:
             "groups 1 or the input channels"
         )
     shape, formats = (channels, size, size), (f"int{weight}", f"int{activation}")
-    return LayerSpec("conv", shape, out_channels, kernel, stride, groups, "none", *formats)
+    return map_layer("conv", shape, out_channels, kernel, stride, groups, "none", *formats)
 
 
 # -- between sizes -------------------------------------------------------

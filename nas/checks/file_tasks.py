@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 
 from hw_profiles.documents import parse
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.whole_networks import measure_within_budget
@@ -92,7 +92,7 @@ def file_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     """Return the `Measurement` of the file at `path` on `device` by `plan`."""
     model = Path(request["path"]).read_bytes()
     # only the file is run
-    job = Job(single(LayerSpec("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
+    job = Job(single(map_layer("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
     [measured] = measure_within_budget(open_request(request), [job], parse(MeasurePlan, request["plan"]))
     return asdict(measured), {}
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.graph.counts import params
 from hw_profiles.graph.formats import QuantParams, is_integer, needs_scale
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, computes_in_integers
+from hw_profiles.graph.layer import INPUT, Layer, computes_in_integers, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
@@ -117,7 +117,7 @@ def file_size(layer: Layer) -> int:
 
 def file_overhead() -> int:
     """Return the bytes of an ONNX file besides its layers."""
-    work = Workload(("pool",), (LayerSpec("pool", (1, 1, 1), 1),), ((INPUT,),))
+    work = Workload(("pool",), (map_layer("pool", (1, 1, 1), 1),), ((INPUT,),))
     return len(emit(QuantizedGraph(work, {}, {}))) - file_size(work.layers[0])
 
 

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
-from hw_profiles.graph.layer import Layer, LayerSpec, changed
+from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
@@ -21,7 +21,7 @@ from nas.testing.contract import Contract, expect
 PLAN = MeasurePlan(rounds=3, waiting_s=0.0)
 # in a format that nobody has
 UNKNOWN: Layer = changed(
-    LayerSpec("stem", (1, 28, 28), 8, 3, 2, 1, "relu"), weight_format="int3", activation_format="int3"
+    map_layer("stem", (1, 28, 28), 8, 3, 2, 1, "relu"), weight_format="int3", activation_format="int3"
 )
 
 

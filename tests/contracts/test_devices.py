@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import open_device
@@ -29,8 +29,8 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
     table.write_text(json.dumps(PUBLISHED))
     integer = load_family("digits-mbconv", in_channels=1, classes=10, formats=("int8", "int4"))
     blocks = (
-        LayerSpec("stem", (3, 160, 160), 24, 3, 2, 1, "hswish"),
-        LayerSpec("linear", (1536, 1, 1), 1000),
+        map_layer("stem", (3, 160, 160), 24, 3, 2, 1, "hswish"),
+        map_layer("linear", (1536, 1, 1), 1000),
     )
     return {
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),

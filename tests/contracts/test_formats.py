@@ -25,7 +25,7 @@ from hw_profiles.graph.formats import (
     in_integers,
     tensor_bits,
 )
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
@@ -85,7 +85,7 @@ def through_codes(name: str, x: np.ndarray, low: float, high: float) -> np.ndarr
     """`x` (n,) quantized for the range [low, high] and back, as a network does it."""
     params = load_activation_format(name).params(low, high)
     shape = (len(x), 1, 1)
-    layers = tuple(LayerSpec(op, shape, len(x), activation_format=name) for op in ("quantize", "dequantize"))
+    layers = tuple(map_layer(op, shape, len(x), activation_format=name) for op in ("quantize", "dequantize"))
     network = QuantizedGraph(Workload(("q", "d"), layers, ((INPUT,), (0,))), {}, {"q": params})
     return simulate(network, torch.from_numpy(x).view(1, *shape)).flatten().numpy()
 
@@ -312,7 +312,7 @@ def test_tensors_that_nothing_computes_are_refused(name: str, monkeypatch: pytes
         with pytest.raises(TrilobitError, match=refusal):
             parse_precision(choice)
     assert parse_precision(f"{name}/int8") == Precision(name, "int8")
-    layer = LayerSpec("quantize", (4, 1, 1), 4, activation_format=name)
+    layer = map_layer("quantize", (4, 1, 1), 4, activation_format=name)
     with pytest.raises(TrilobitError, match=refusal):
         QuantizedGraph(Workload(("q",), (layer,), ((INPUT,),)), {}, {})
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hw_profiles import registry
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, file_size, random_network
@@ -30,11 +30,11 @@ def plugins() -> Iterator[None]:
 
 def convolution(name: str) -> Layer:
     """72 weights a channel: not a whole number of groups."""
-    return LayerSpec("conv", (8, 6, 6), 12, kernel=3, activation="relu", weight_format=name)
+    return map_layer("conv", (8, 6, 6), 12, kernel=3, activation="relu", weight_format=name)
 
 
 def linear(name: str, features: int = 70) -> Layer:
-    return LayerSpec("linear", (features, 1, 1), 10, weight_format=name)
+    return map_layer("linear", (features, 1, 1), 10, weight_format=name)
 
 
 def network_of(layer: Layer) -> QuantizedGraph:

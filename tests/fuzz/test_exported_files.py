@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from nas.checks.check import Input
 from nas.emit.to_onnx import random_network
 from nas.export.manifest import claims_of, digest_of
@@ -42,8 +42,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network with a library that is quickly compiled."""
     data, formats = load_images("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
-    x = net.add("pool", LayerSpec("pool", (1, 8, 8), 1, activation_format="int8"), -1)
-    net.add("classifier", LayerSpec("linear", (1, 1, 1), 10, **formats), x)
+    x = net.add("pool", map_layer("pool", (1, 8, 8), 1, activation_format="int8"), -1)
+    net.add("classifier", map_layer("linear", (1, 1, 1), 10, **formats), x)
     network = random_network(net.build(), rng=np.random.default_rng(0))
     folder = tmp_path_factory.mktemp("run")
     (folder / "library.c").write_text(LIBRARY)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.graph.layer import Layer, LayerSpec, changed
+from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.apq_parts import CONSTANTS, UNCOUNTED
@@ -17,7 +17,7 @@ from hw_profiles.runtimes.runtime import Job
 from tests.published_data import DataFile
 
 ROW = [8, 16, 7, 3, 2, 1, 1, 4, 6, 0.25, 0.5]
-ADD = LayerSpec("add", (24, 56, 56), 24, activation_format="int6")
+ADD = map_layer("add", (24, 56, 56), 24, activation_format="int6")
 
 
 def written(folder: Path, *, tail: bool = True) -> PublishedTable:
@@ -47,12 +47,12 @@ def test_constants_are_the_figures_of_the_units_that_they_stand_for(table: Publi
 
 
 def test_what_the_sums_leave_out_counts_nothing_and_is_said(table: PublishedTable) -> None:
-    left_out = [*UNCOUNTED, ADD, changed(ADD, kind="quantize"), LayerSpec("pool", (1280, 7, 7), 1280)]
+    left_out = [*UNCOUNTED, ADD, changed(ADD, kind="quantize"), map_layer("pool", (1280, 7, 7), 1280)]
     left_out[-1] = changed(left_out[-1], activation_format="int8")
     for layer in left_out:
         found = table.find(layer)
         assert (found.how, found.latency_s, found.energy_j) == ("uncounted", 0.0, 0.0)
-    covered = table.coverage([*left_out, CONSTANTS["head"], LayerSpec("conv", (8, 7, 7), 8)])
+    covered = table.coverage([*left_out, CONSTANTS["head"], map_layer("conv", (8, 7, 7), 8)])
     assert covered.uncounted == tuple(left_out)
     assert (len(covered.covered), len(covered.missing)) == (1, 1)
     assert "1 of 7 units in the table, 0 interpolated, 1 missing, 5 that its authors do not count" in str(
@@ -62,8 +62,8 @@ def test_what_the_sums_leave_out_counts_nothing_and_is_said(table: PublishedTabl
 
 def test_nothing_in_fp32_is_left_out(table: PublishedTable) -> None:
     for op in ("add", "pool"):
-        assert table.find(LayerSpec(op, (24, 56, 56), 24)).how == "missing"
-    assert table.find(LayerSpec("linear", (1280, 1, 1), 10)).how == "missing"
+        assert table.find(map_layer(op, (24, 56, 56), 24)).how == "missing"
+    assert table.find(map_layer("linear", (1280, 1, 1), 10)).how == "missing"
 
 
 def test_a_table_without_the_constants_leaves_nothing_out(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_table_without_the_constants_leaves_nothing_out(tmp_path: Path) -> Non
 def test_a_network_s_time_and_energy_are_the_sums_of_its_units(tmp_path: Path) -> None:
     written(tmp_path)
     backend = TableDevice(path=tmp_path / "table.npz")
-    row = LayerSpec("conv", (8, 7, 7), 16, 3, 2, 1, "relu6", "int4", "int6")
+    row = map_layer("conv", (8, 7, 7), 16, 3, 2, 1, "relu6", "int4", "int6")
     layers = (CONSTANTS["head"], UNCOUNTED[0], ADD, row, CONSTANTS["tail"])
     jobs = [Job(single(layer), bytes) for layer in layers]
     measured = backend.measure(jobs, MeasurePlan())

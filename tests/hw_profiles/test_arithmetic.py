@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.formats import QuantParams
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, parse_key
+from hw_profiles.graph.layer import INPUT, Layer, map_layer, parse_key
 from hw_profiles.reference.integer_ops import (
     UnitNumbers,
     accumulator_scale,
@@ -115,7 +115,7 @@ def test_convolutions_agree_with_torch(key: str, formats: tuple[str, str]) -> No
 
 @pytest.mark.parametrize("op", ["add", "add_converted"])
 def test_a_sum_is_that_of_the_real_tensors_up_to_rounding(op: str) -> None:
-    layer, rng = LayerSpec(op, (8, 4, 4), 8, activation_format="int8"), np.random.default_rng(2)
+    layer, rng = map_layer(op, (8, 4, 4), 8, activation_format="int8"), np.random.default_rng(2)
     numbers, inputs = random_numbers(layer, rng), random_inputs(layer, rng)
     real = sum(
         (x.astype(np.float64) - numbers.input(i).zero_point) * numbers.input(i).scale
@@ -127,7 +127,7 @@ def test_a_sum_is_that_of_the_real_tensors_up_to_rounding(op: str) -> None:
 
 
 def test_nothing_is_clipped_before_the_sum() -> None:
-    layer = LayerSpec("add", (1, 1, 1), 1, activation_format="int8")
+    layer = map_layer("add", (1, 1, 1), 1, activation_format="int8")
     numbers = UnitNumbers((QuantParams(2.0, 0), QuantParams(2.0, 255)), QuantParams(1.0, 0))
     both = np.full((1, 1, 1), 200, np.uint8), np.full((1, 1, 1), 100, np.uint8)
     assert run_unit(layer, numbers, both).item() == 2 * 200 - 2 * 155
@@ -135,7 +135,7 @@ def test_nothing_is_clipped_before_the_sum() -> None:
 
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
 def test_pooling_is_the_mean(fmt: str) -> None:
-    layer, rng = LayerSpec("pool", (5, 3, 3), 5, activation_format=fmt), np.random.default_rng(3)
+    layer, rng = map_layer("pool", (5, 3, 3), 5, activation_format=fmt), np.random.default_rng(3)
     numbers, (x,) = random_numbers(layer, rng), random_inputs(layer, rng)
     result = run_unit(layer, numbers, (x,))
     assert result.shape == (1, 1, 5)
@@ -155,7 +155,7 @@ def test_pooling_is_the_mean(fmt: str) -> None:
 )
 def test_pooling_has_two_dialects(codes: tuple[int, int], half_up: int, truncated: int) -> None:
     """At one scale, HAWQ-V3's reference gives trunc(mean + 0.01)."""
-    layer, same = LayerSpec("pool", (1, 1, 2), 1, activation_format="int8"), QuantParams(0.02, 0)
+    layer, same = map_layer("pool", (1, 1, 2), 1, activation_format="int8"), QuantParams(0.02, 0)
     x = np.array(codes, np.uint8).reshape(1, 2, 1)
     numbers = UnitNumbers((same,), same)
     assert run_unit(layer, numbers, (x,)).item() == half_up
@@ -166,7 +166,7 @@ def test_pooling_has_two_dialects(codes: tuple[int, int], half_up: int, truncate
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 255), st.integers(0, 2**32 - 1))
 def test_truncated_pooling_is_the_reference_in_floats(h: int, w: int, zero: int, seed: int) -> None:
     x = np.random.default_rng(seed).integers(0, 256, (h, w, 3)).astype(np.uint8)
-    layer, same = LayerSpec("pool", (3, h, w), 3, activation_format="int8"), QuantParams(0.05, zero)
+    layer, same = map_layer("pool", (3, h, w), 3, activation_format="int8"), QuantParams(0.05, zero)
     found = run_unit(layer, UnitNumbers((same,), same), (x,), pooling="truncated")
     mean = [(int(x[..., c].astype(int).sum()) - zero * h * w, h * w) for c in range(3)]
     wanted = [trunc(Fraction(total, area) + Fraction(1, 100)) + zero for total, area in mean]
@@ -175,8 +175,8 @@ def test_truncated_pooling_is_the_reference_in_floats(h: int, w: int, zero: int,
 
 def test_quantizing_and_back_moves_a_value_by_half_a_step_at_most() -> None:
     rng = np.random.default_rng(4)
-    there = LayerSpec("quantize", (4, 3, 3), 4, activation_format="int8")
-    back = LayerSpec("dequantize", (4, 3, 3), 4, activation_format="int8")
+    there = map_layer("quantize", (4, 3, 3), 4, activation_format="int8")
+    back = map_layer("dequantize", (4, 3, 3), 4, activation_format="int8")
     numbers = random_numbers(there, rng)
     assert numbers.output is not None
     x = rng.uniform(-0.5, 0.5, (3, 3, 4)).astype(np.float32)
@@ -210,9 +210,9 @@ def test_the_multiplier_uses_the_product_rounded_to_float32() -> None:
 def test_neighbours_of_a_random_network_agree_about_their_tensor() -> None:
     net, shape = WorkloadBuilder((3, 6, 6)), (8, 6, 6)
     x = net.add("stem", parse_key("stem 3x6x6>8 k3s1g1 relu w=int8 a=int8"), INPUT)
-    y = net.add("conv", LayerSpec("conv", shape, 8, weight_format="int8", activation_format="int8"), x)
-    z = net.add("add", LayerSpec("add", shape, 8, activation_format="int8"), y, x)
-    net.add("pool", LayerSpec("pool", shape, 8), z)
+    y = net.add("conv", map_layer("conv", shape, 8, weight_format="int8", activation_format="int8"), x)
+    z = net.add("add", map_layer("add", shape, 8, activation_format="int8"), y, x)
+    net.add("pool", map_layer("pool", shape, 8), z)
     work, rng = net.build(), np.random.default_rng(7)
     numbers = random_units(work, rng)
     assert numbers["add"].inputs == (numbers["conv"].output, numbers["stem"].output)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from hw_profiles.graph.layer import Layer, LayerSpec, changed
+from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.compare import (
     NEAR_ZERO_S,
@@ -32,7 +32,7 @@ SPREAD = np.array([0.98, 0.99, 1.0, 1.01, 1.02])
 
 
 def conv(channels: int, fmt: str = "fp32") -> Layer:
-    return LayerSpec("conv", (8, 4, 4), channels, weight_format=fmt, activation_format=fmt)
+    return map_layer("conv", (8, 4, 4), channels, weight_format=fmt, activation_format=fmt)
 
 
 def row(seconds: float, spread: float = 1.0) -> Measurement:
@@ -149,15 +149,15 @@ def test_the_document_is_json_and_names_units_by_key() -> None:
     ("layer", "kind", "fmt"),
     [
         (conv(3, "int8"), "pointwise", "int8"),
-        (LayerSpec("conv", (8, 4, 4), 8, 3, 1, 8), "depthwise", "fp32"),
-        (LayerSpec("conv", (8, 4, 4), 8, 3), "conv", "fp32"),
+        (map_layer("conv", (8, 4, 4), 8, 3, 1, 8), "depthwise", "fp32"),
+        (map_layer("conv", (8, 4, 4), 8, 3), "conv", "fp32"),
         (
-            LayerSpec("conv", (8, 4, 4), 8, weight_format="int4", activation_format="int8"),
+            map_layer("conv", (8, 4, 4), 8, weight_format="int4", activation_format="int8"),
             "pointwise",
             "int4",
         ),
-        (LayerSpec("add_converted", (8, 4, 4), 8, activation_format="int8"), "add", "int8"),
-        (LayerSpec("pool", (8, 4, 4), 8), "pool", "fp32"),
+        (map_layer("add_converted", (8, 4, 4), 8, activation_format="int8"), "add", "int8"),
+        (map_layer("pool", (8, 4, 4), 8), "pool", "fp32"),
     ],
 )
 def test_kinds_and_formats(layer: Layer, kind: str, fmt: str) -> None:
@@ -171,7 +171,7 @@ def test_pairs_are_sorted_by_key() -> None:
 
 
 def only(**changes: Any) -> DeviceProfile:
-    stem = LayerSpec("stem", (3, 32, 32), 16, 3, 2)
+    stem = map_layer("stem", (3, 32, 32), 16, 3, 2)
     table = {changed(stem, **changes): Measurement((1e-5,) * 3)}
     return DeviceProfile(DeviceInfo("x", "none", "formula", "1", "none"), MeasurePlan(), table)
 
@@ -185,7 +185,7 @@ def only(**changes: Any) -> DeviceProfile:
         (only(out_channels=24), "their units have other shapes"),
         (DeviceProfile(only().device, MeasurePlan()), "the second has no units at all"),
         (
-            replace(only(), table={LayerSpec("linear", (8, 1, 1), 10): Measurement((1e-5,))}),
+            replace(only(), table={map_layer("linear", (8, 1, 1), 10): Measurement((1e-5,))}),
             "kinds of units: stem in the first, linear in the second",
         ),
         (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import Layer, LayerSpec, changed
+from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.published_tables import (
     BIT_FUSION,
@@ -50,7 +50,7 @@ TABLE = {
         LOGITS: {"mean": 0.8, "std": 0.2, "count": 20},
     },
 }
-SQUEEZED = LayerSpec(
+SQUEEZED = map_layer(
     "mbconv", (8, 16, 16), 16, 5, 2, activation="hswish", expanded=24, squeeze=True, residual=False
 )
 ROW = [8.0, 16, 7, 3, 2, 1, 1, 4, 6, 0.25, 0.5]
@@ -92,7 +92,7 @@ def test_reads_blocks_stem_and_head_of_once_for_all(table: Callable[..., Path]) 
 def test_a_unit_measured_at_several_resolutions_has_the_mean_of_all_or_that_of_one(
     table: Callable[..., Path],
 ) -> None:
-    linear, path = LayerSpec("linear", (64, 1, 1), 10), table(TABLE)
+    linear, path = map_layer("linear", (64, 1, 1), 10), table(TABLE)
     assert read_table(path).entries[linear].latency_s == pytest.approx((10 * 0.5 + 20 * 0.8) / 30 * 1e-3)
     assert read_table(path, resolution=32).entries[linear].latency_s == 0.5e-3
     assert read_table(path, resolution=64).entries[linear].latency_s == 0.8e-3
@@ -104,15 +104,15 @@ def test_reads_proxyless_blocks_by_ratio(table: Callable[..., Path]) -> None:
         "Logits-input:7x7x64-output:10": {"mean": 0.3, "var": 0.01, "count": 9},
     }
     read = read_table(table(document))
-    block = LayerSpec("mbconv", (8, 16, 16), 16, 7, 2, activation="relu6", expanded=48)
+    block = map_layer("mbconv", (8, 16, 16), 16, 7, 2, activation="relu6", expanded=48)
     assert read.source == PROXYLESS
     assert read.entries[block] == Entry(3e-3, pytest.approx(0.2e-3), 9)
-    assert LayerSpec("linear", (64, 7, 7), 10) in read.entries
+    assert map_layer("linear", (64, 7, 7), 10) in read.entries
 
 
 def test_reads_rows_of_the_simulator_with_energy_and_constants(table: Callable[..., Path]) -> None:
     read = read_table(table(np.array([ROW]), "bits.npz"))
-    layer = LayerSpec("conv", (8, 7, 7), 16, 3, 2, 1, "none", "int4", "int6")
+    layer = map_layer("conv", (8, 7, 7), 16, 3, 2, 1, "none", "int4", "int6")
     assert read.source == BIT_FUSION
     assert read.entries == {layer: Entry(0.25e-3, energy_j=0.5e-3)}
     assert read.constants == {"head": Entry(1e-3, energy_j=2e-3)}
@@ -250,7 +250,7 @@ def test_a_missing_file_or_resolution_is_refused(table: Callable[..., Path], tmp
 
 def curve(latencies_s: list[float]) -> PublishedTable:
     """One pointwise convolution at maps of 4, 8, 12... positions a side, in joules as in seconds."""
-    layers = [LayerSpec("conv", (8, 4 * i, 4 * i), 16) for i in range(1, len(latencies_s) + 1)]
+    layers = [map_layer("conv", (8, 4 * i, 4 * i), 16) for i in range(1, len(latencies_s) + 1)]
     entries = {
         layer: Entry(value, energy_j=2 * value) for layer, value in zip(layers, latencies_s, strict=True)
     }
@@ -278,7 +278,7 @@ def test_between_two_sizes_it_is_monotone_and_between_their_figures(
 ) -> None:
     table, step = curve(latencies_s), data.draw(st.integers(1, len(latencies_s) - 1))
     sizes = range(4 * step, 4 * step + 5)
-    found = [table.find(LayerSpec("conv", (8, size, size), 16)) for size in sizes]
+    found = [table.find(map_layer("conv", (8, size, size), 16)) for size in sizes]
     times = np.array([answer.latency_s for answer in found])
     assert [answer.how for answer in found] == ["measured", *["interpolated"] * 3, "measured"]
     assert (np.diff(times) * np.sign(times[-1] - times[0]) >= 0).all()
@@ -286,32 +286,32 @@ def test_between_two_sizes_it_is_monotone_and_between_their_figures(
 
 
 def test_it_is_linear_in_the_area_of_the_map() -> None:
-    answer = curve([1.0, 2.0]).find(LayerSpec("conv", (8, 6, 6), 16))
+    answer = curve([1.0, 2.0]).find(map_layer("conv", (8, 6, 6), 16))
     assert answer.latency_s == pytest.approx(1 + (36 - 16) / (64 - 16))
 
 
 def test_outside_of_what_was_measured_it_says_what_was() -> None:
     table = curve([1.0, 2.0])
-    assert table.find(LayerSpec("conv", (8, 9, 9), 16)).reason == (
+    assert table.find(map_layer("conv", (8, 9, 9), 16)).reason == (
         "measured for maps of 16 to 64 positions, not of 81"
     )
     assert (
-        table.find(LayerSpec("conv", (8, 4, 4), 17)).reason == "no such unit in the table, which has 1 conv"
+        table.find(map_layer("conv", (8, 4, 4), 17)).reason == "no such unit in the table, which has 1 conv"
     )
-    assert curve([1.0]).find(LayerSpec("conv", (8, 5, 5), 16)).reason == (
+    assert curve([1.0]).find(map_layer("conv", (8, 5, 5), 16)).reason == (
         "measured for maps of 16 positions, not of 25"
     )
-    assert math.isnan(table.find(LayerSpec("conv", (8, 9, 9), 16)).latency_s)
+    assert math.isnan(table.find(map_layer("conv", (8, 9, 9), 16)).latency_s)
 
 
 def test_a_vector_is_no_small_map() -> None:
     table = curve([1.0, 2.0])
-    assert table.find(LayerSpec("conv", (8, 1, 1), 16)).how == "missing"
-    assert area(LayerSpec("pool", (8, 5, 4), 8)) == 20
+    assert table.find(map_layer("conv", (8, 1, 1), 16)).how == "missing"
+    assert area(map_layer("pool", (8, 5, 4), 8)) == 20
 
 
 def test_coverage_is_one_line() -> None:
-    layers = [LayerSpec("conv", (8, size, size), 16) for size in (4, 5, 8, 9)]
+    layers = [map_layer("conv", (8, size, size), 16) for size in (4, 5, 8, 9)]
     coverage = curve([1.0, 2.0]).coverage([*layers, layers[0]])
     assert coverage.covered == (layers[0], layers[2])
     assert coverage.interpolated == (layers[1],)
@@ -342,7 +342,7 @@ def test_every_published_entry_is_read(name: str, units: int, data_file: DataFil
 
 
 def test_a_block_counts_all_its_convolutions() -> None:
-    block = LayerSpec("mbconv", (16, 8, 8), 24, 3, 2, expanded=64, squeeze=True, residual=False)
+    block = map_layer("mbconv", (16, 8, 8), 24, 3, 2, expanded=64, squeeze=True, residual=False)
     assert macs(block) == 64 * 16 * 64 + 16 * 9 * 64 + 2 * 64 * 16 + 16 * 64 * 24
     assert params(block) == 64 * 17 + 64 * 10 + 16 * 65 + 64 * 17 + 24 * 65
     plain = changed(block, expanded=16, squeeze=False)
@@ -351,8 +351,8 @@ def test_a_block_counts_all_its_convolutions() -> None:
 
 def subnet(depths: np.ndarray, kernels: np.ndarray, ratios: np.ndarray) -> list[Layer]:
     """Once-for-all's MobileNetV3 at width 1.0 and 224 pixels."""
-    layers = [LayerSpec("stem", (3, 224, 224), 16, 3, 2)]
-    layers.append(LayerSpec("mbconv", (16, 112, 112), 16, 3, expanded=16, residual=True))
+    layers = [map_layer("stem", (3, 224, 224), 16, 3, 2)]
+    layers.append(map_layer("mbconv", (16, 112, 112), 16, 3, expanded=16, residual=True))
     shape = layers[-1].out_shape
     for stage, (width, stride, squeeze) in enumerate(
         ((24, 2, False), (40, 2, True), (80, 2, False), (112, 1, True), (160, 2, True))
@@ -360,10 +360,10 @@ def subnet(depths: np.ndarray, kernels: np.ndarray, ratios: np.ndarray) -> list[
         for block in range(stage * 4, stage * 4 + depths[stage]):
             kernel, expanded = int(kernels[block]), int(ratios[block]) * shape[0]
             step = stride if block == stage * 4 else 1
-            layers.append(LayerSpec("mbconv", shape, width, kernel, step, expanded=expanded, squeeze=squeeze))
+            layers.append(map_layer("mbconv", shape, width, kernel, step, expanded=expanded, squeeze=squeeze))
             shape = layers[-1].out_shape
-    layers += [LayerSpec("conv", shape, 960), LayerSpec("conv", (960, 1, 1), 1280)]
-    return [*layers, LayerSpec("linear", (1280, 1, 1), 1000)]
+    layers += [map_layer("conv", shape, 960), map_layer("conv", (960, 1, 1), 1280)]
+    return [*layers, map_layer("linear", (1280, 1, 1), 1000)]
 
 
 def normalised_channels(layer: Layer) -> int:

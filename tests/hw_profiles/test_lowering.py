@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.formats import needs_scale
-from hw_profiles.graph.layer import ACTIVATIONS, INPUT, Layer, LayerSpec, changed, parse_key
+from hw_profiles.graph.layer import ACTIVATIONS, INPUT, Layer, changed, map_layer, parse_key
 from hw_profiles.graph.lowering import is_lowered, lower
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.graph.workload import Workload, single
 
-FULL = LayerSpec("mbconv", (16, 8, 8), 16, 5, activation="relu", expanded=64, squeeze=True, residual=True)
+FULL = map_layer("mbconv", (16, 8, 8), 16, 5, activation="relu", expanded=64, squeeze=True, residual=True)
 FORMATS = (("fp32", "fp32"), ("fp16", "fp16"), ("int8", "int8"), ("int4", "int8"), ("int4", "int6"))
 
 
@@ -27,7 +27,7 @@ def blocks(draw: st.DrawFn, entry: tuple[int, int, int] | None = None) -> Layer:
     stride = 1 if residual else draw(st.sampled_from([1, 2]))
     out_channels = shape[0] if residual else draw(st.sampled_from([8, 16, 40]))
     weight, activation = draw(st.sampled_from(FORMATS))
-    return LayerSpec(
+    return map_layer(
         "mbconv",
         shape,
         out_channels,
@@ -49,10 +49,10 @@ def networks(draw: st.DrawFn) -> Workload:
     net = WorkloadBuilder((3, 9, 9))
     weight, activation = draw(st.sampled_from(FORMATS))
     form = {"activation": draw(st.sampled_from(ACTIVATIONS)), "weight_format": weight}
-    x = net.add("stem", LayerSpec("stem", (3, 9, 9), 8, 3, 2, activation_format=activation, **form), INPUT)
+    x = net.add("stem", map_layer("stem", (3, 9, 9), 8, 3, 2, activation_format=activation, **form), INPUT)
     for position in range(draw(st.integers(0, 3))):
         x = net.add(f"b{position}", draw(blocks(entry=net.shape(x))), x)
-    net.add("head", replace(LayerSpec("conv", net.shape(x), 16), activation="hswish"), x)
+    net.add("head", replace(map_layer("conv", net.shape(x), 16), activation="hswish"), x)
     return net.build()
 
 
@@ -83,7 +83,7 @@ def test_a_block_that_expands_nothing_has_no_convolution_for_it() -> None:
 
 @pytest.mark.parametrize("activation", ["hswish", "hsigmoid"])
 def test_curves_stand_alone_behind_integer_convolutions_only(activation: str) -> None:
-    conv = LayerSpec("conv", (8, 4, 4), 12, activation=activation)
+    conv = map_layer("conv", (8, 4, 4), 12, activation=activation)
     assert lower(single(conv)) == single(conv)
     integer = changed(conv, weight_format="int4", activation_format="int8")
     lowered = lower(single(integer))
@@ -129,7 +129,7 @@ def test_memory_is_that_of_the_layers_in_a_block() -> None:
 
 
 def test_a_product_reads_a_tensor_and_one_number_for_each_channel() -> None:
-    pool, mul = LayerSpec("pool", (8, 4, 4), 8), LayerSpec("mul", (8, 4, 4), 8)
+    pool, mul = map_layer("pool", (8, 4, 4), 8), map_layer("mul", (8, 4, 4), 8)
     work = Workload(("pool", "mul"), (pool, mul), ((INPUT,), (INPUT, 0)))
     assert work.layers[1].out_shape == (8, 4, 4)
     for wrong in ((INPUT, INPUT), (0, 0), (INPUT,)):

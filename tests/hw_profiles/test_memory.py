@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.memory import peak_bytes, tensor_bytes
 from hw_profiles.graph.workload import Workload, single
 
@@ -39,39 +39,39 @@ def test_only_formats_that_tensors_can_have_have_bytes() -> None:
 
 
 def test_a_layer_needs_its_input_and_its_output() -> None:
-    assert peak_bytes(single(LayerSpec("conv", (2, 4, 4), 3))) == (2 + 3) * 16 * 4
-    assert peak_bytes(single(LayerSpec("add", (2, 4, 4), 2))) == (2 + 2) * 16 * 4
-    assert peak_bytes(single(LayerSpec("quantize", (2, 4, 4), 2, activation_format="int8"))) == 2 * 16 * 5
+    assert peak_bytes(single(map_layer("conv", (2, 4, 4), 3))) == (2 + 3) * 16 * 4
+    assert peak_bytes(single(map_layer("add", (2, 4, 4), 2))) == (2 + 2) * 16 * 4
+    assert peak_bytes(single(map_layer("quantize", (2, 4, 4), 2, activation_format="int8"))) == 2 * 16 * 5
 
 
 def test_a_chain_forgets_what_nobody_reads_any_more() -> None:
     net = WorkloadBuilder((1, 4, 4))
-    x = net.add("a", LayerSpec("conv", (1, 4, 4), 8), INPUT)
-    x = net.add("b", LayerSpec("conv", (8, 4, 4), 2), x)
-    net.add("c", LayerSpec("conv", (2, 4, 4), 4), x)
+    x = net.add("a", map_layer("conv", (1, 4, 4), 8), INPUT)
+    x = net.add("b", map_layer("conv", (8, 4, 4), 2), x)
+    net.add("c", map_layer("conv", (2, 4, 4), 4), x)
     assert peak_bytes(net.build()) == (8 + 2) * 64  # not the input, not the last
 
 
 def test_a_shortcut_stays_alive_across_its_branch() -> None:
     net = WorkloadBuilder((4, 4, 4))
-    x = net.add("a", LayerSpec("conv", (4, 4, 4), 8), INPUT)
-    x = net.add("b", LayerSpec("conv", (8, 4, 4), 4), x)
-    net.add("sum", LayerSpec("add", (4, 4, 4), 4), x, INPUT)
+    x = net.add("a", map_layer("conv", (4, 4, 4), 8), INPUT)
+    x = net.add("b", map_layer("conv", (8, 4, 4), 4), x)
+    net.add("sum", map_layer("add", (4, 4, 4), 4), x, INPUT)
     assert peak_bytes(net.build()) == (4 + 8 + 4) * 64
 
 
 def test_a_converted_shortcut_replaces_the_tensor_it_was_made_of() -> None:
     net = WorkloadBuilder((4, 4, 4))
     formats = ("int8", "int8")
-    x = net.add("a", LayerSpec("conv", (4, 4, 4), 32, 1, 1, 1, "none", *formats), INPUT)
-    x = net.add("b", LayerSpec("conv", (32, 4, 4), 4, 1, 1, 1, "none", *formats), x)
-    net.add("sum", LayerSpec("add_converted", (4, 4, 4), 4, activation_format="int8"), x, INPUT)
+    x = net.add("a", map_layer("conv", (4, 4, 4), 32, 1, 1, 1, "none", *formats), INPUT)
+    x = net.add("b", map_layer("conv", (32, 4, 4), 4, 1, 1, 1, "none", *formats), x)
+    net.add("sum", map_layer("add_converted", (4, 4, 4), 4, activation_format="int8"), x, INPUT)
     assert peak_bytes(net.build()) == (4 + 32 + 4) * 16
 
 
 def test_an_output_that_nobody_reads_counts_while_it_is_written() -> None:
-    conv = LayerSpec("conv", (1, 4, 4), 16)
-    ends = (LayerSpec("conv", (1, 4, 4), 1), LayerSpec("conv", (1, 4, 4), 1))
+    conv = map_layer("conv", (1, 4, 4), 16)
+    ends = (map_layer("conv", (1, 4, 4), 1), map_layer("conv", (1, 4, 4), 1))
     work = Workload(("unread", "b", "c"), (conv, *ends), ((INPUT,), (INPUT,), (1,)))
     assert peak_bytes(work) == (1 + 16) * 64
 
@@ -86,10 +86,10 @@ def graphs(draw: st.DrawFn) -> Workload:
         shape = net.shape(x)
         twins = [t for t in tensors if net.shape(t) == shape]
         if draw(st.booleans()):
-            layer = LayerSpec("add", shape, shape[0], activation_format=fmt)
+            layer = map_layer("add", shape, shape[0], activation_format=fmt)
             tensors.append(net.add(f"l{position}", layer, x, draw(st.sampled_from(twins))))
         else:
-            layer = LayerSpec("conv", shape, draw(st.integers(1, 5)), 3, 1, 1, "relu", fmt, fmt)
+            layer = map_layer("conv", shape, draw(st.integers(1, 5)), 3, 1, 1, "relu", fmt, fmt)
             tensors.append(net.add(f"l{position}", layer, x))
     return net.build()
 

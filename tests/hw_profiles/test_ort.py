@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import single
 from hw_profiles.measure.energy import Domain, Meter
@@ -18,12 +18,12 @@ from hw_profiles.runtimes.plugin import open_device
 from hw_profiles.runtimes.runtime import Job
 from nas.stages.profile import emit_with_random_numbers
 
-CONV = LayerSpec("conv", (16, 8, 8), 16, activation="relu")
+CONV = map_layer("conv", (16, 8, 8), 16, activation="relu")
 QUICK = MeasurePlan(rounds=5, waiting_s=0.0)
 
 
 def conv(weight: str, activation: str) -> Layer:
-    return LayerSpec("conv", (16, 8, 8), 16, weight_format=weight, activation_format=activation)
+    return map_layer("conv", (16, 8, 8), 16, weight_format=weight, activation_format=activation)
 
 
 def test_threads_and_batch_are_part_of_the_name() -> None:
@@ -87,14 +87,14 @@ def job(layer: Layer, batch: int = 1) -> Job:
 
 
 def test_a_batch_is_timed_as_a_whole() -> None:
-    large = LayerSpec("conv", (64, 16, 16), 64, 3)
+    large = map_layer("conv", (64, 16, 16), 64, 3)
     one, eight = open_device("ort:batch=8").measure([job(large), job(large, batch=8)], QUICK)
     assert np.median(eight.array / one.array) > 3  # 8 but for noise; 1 if it were the time of one image
 
 
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
 def test_whole_blocks_are_its_units(fmt: str) -> None:
-    block = LayerSpec(
+    block = map_layer(
         "mbconv", (16, 8, 8), 16, 3, 1, 1, "hswish", fmt, fmt, expanded=48, squeeze=True, residual=True
     )
     backend = open_device("ort")
@@ -111,8 +111,8 @@ def test_layers_of_any_network_are_measured_alone() -> None:
         Layer.of("MatMul", heads, cells),
         Layer.of("Softmax", TensorType(("batch", 4, 16, 16))),
         Layer.of("Conv", TensorType(("batch", 8, 9, 9)), weight=(8, 2, 3, 1), group=4, pads=(0, 0, 1, 0)),
-        LayerSpec("mul", (48, 8, 8), 48),
-        LayerSpec("act", (48, 8, 8), 48, activation="hswish"),
+        map_layer("mul", (48, 8, 8), 48),
+        map_layer("act", (48, 8, 8), 48, activation="hswish"),
     ]
     device = open_device("ort")
     assert all(map(device.supports, layers))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed, parse_key
+from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer, parse_key
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Estimate, Measurement, MeasurePlan
 from hw_profiles.profiles.latency_model import (
@@ -303,7 +303,7 @@ def test_predictions_are_calibrated_sums(device_profile: DeviceProfile) -> None:
 
 # -- refused, drifted and predicted rows --------------------------------------------------------------
 
-A, B, C = (LayerSpec("conv", (8, 8, 8), channels) for channels in (8, 16, 24))
+A, B, C = (map_layer("conv", (8, 8, 8), channels) for channels in (8, 16, 24))
 QUIET = (1e-5, 1.01e-5, 1.02e-5)
 WILD = (1e-5, 2e-5, 3e-5)
 

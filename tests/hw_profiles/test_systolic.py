@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed
+from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
@@ -40,7 +40,7 @@ def refuse() -> bytes:
 
 
 def conv(weight_format: str = "int8", activation_format: str = "int8") -> Layer:
-    return LayerSpec("conv", (64, 14, 14), 32, 1, 1, 1, "none", weight_format, activation_format)
+    return map_layer("conv", (64, 14, 14), 32, 1, 1, 1, "none", weight_format, activation_format)
 
 
 @st.composite
@@ -49,7 +49,7 @@ def convolutions(draw: st.DrawFn) -> Layer:
     channels, size = draw(CHANNELS), draw(st.sampled_from((7, 14, 28)))
     kernel, stride = draw(st.sampled_from((1, 3, 5))), draw(st.sampled_from((1, 2)))
     depthwise = draw(st.booleans())
-    return LayerSpec(
+    return map_layer(
         "conv",
         (channels, size, size),
         channels if depthwise else draw(CHANNELS),
@@ -94,17 +94,17 @@ def test_a_layer_that_fits_computes_between_its_first_and_last_transfer() -> Non
 
 
 def test_a_depthwise_convolution_is_blocks_of_dense_ones() -> None:
-    blocks = LayerSpec("conv", (40, 7, 7), 40, 3, 1, 40, "none", "int8", "int8")
+    blocks = map_layer("conv", (40, 7, 7), 40, 3, 1, 40, "none", "int8", "int8")
     assert cycles(blocks) == 5 * cycles(changed(blocks, in_shape=(8, 7, 7), out_channels=8, groups=8))
 
 
 @pytest.mark.parametrize(
     ("layer", "moved_bits"),
     [
-        (LayerSpec("quantize", (3, 8, 8), 3, activation_format="int8"), 192 * (32 + 8)),
-        (LayerSpec("dequantize", (3, 8, 8), 3, activation_format="int4"), 192 * (4 + 32)),
-        (LayerSpec("add", (3, 8, 8), 3, activation_format="int6"), 192 * 3 * 6),
-        (LayerSpec("pool", (3, 8, 8), 3, activation_format="int8"), (192 + 3) * 8),
+        (map_layer("quantize", (3, 8, 8), 3, activation_format="int8"), 192 * (32 + 8)),
+        (map_layer("dequantize", (3, 8, 8), 3, activation_format="int4"), 192 * (4 + 32)),
+        (map_layer("add", (3, 8, 8), 3, activation_format="int6"), 192 * 3 * 6),
+        (map_layer("pool", (3, 8, 8), 3, activation_format="int8"), (192 + 3) * 8),
     ],
 )
 def test_layers_without_products_cost_their_traffic(layer: Layer, moved_bits: int) -> None:
@@ -117,13 +117,13 @@ def test_layers_without_products_cost_their_traffic(layer: Layer, moved_bits: in
 @pytest.mark.parametrize(
     "layer",
     [
-        LayerSpec("conv", (8, 4, 4), 8),
+        map_layer("conv", (8, 4, 4), 8),
         conv(weight_format="int3"),
         conv(activation_format="fp32"),
-        LayerSpec("add", (8, 4, 4), 8),
-        LayerSpec("pool", (8, 4, 4), 8),
-        LayerSpec("mbconv", (8, 4, 4), 8, 3, expanded=16),
-        LayerSpec("conv", (8, 4, 4), 16, 3, 1, 8, "none", "int8", "int8"),
+        map_layer("add", (8, 4, 4), 8),
+        map_layer("pool", (8, 4, 4), 8),
+        map_layer("mbconv", (8, 4, 4), 8, 3, expanded=16),
+        map_layer("conv", (8, 4, 4), 16, 3, 1, 8, "none", "int8", "int8"),
     ],
     ids=Layer.key,
 )
@@ -133,9 +133,9 @@ def test_refuses_what_the_array_has_no_units_for(layer: Layer) -> None:
 
 def test_runs_a_network_from_image_to_logits() -> None:
     net = WorkloadBuilder((3, 16, 16))
-    x = net.add("stem", LayerSpec("stem", (3, 16, 16), 16, 3, 2, 1, "relu", "int8", "int8"), INPUT)
-    x = net.add("pool", LayerSpec("pool", (16, 8, 8), 16, activation_format="int8"), x)
-    linear = LayerSpec("linear", (16, 1, 1), 10, weight_format="int4", activation_format="int8")
+    x = net.add("stem", map_layer("stem", (3, 16, 16), 16, 3, 2, 1, "relu", "int8", "int8"), INPUT)
+    x = net.add("pool", map_layer("pool", (16, 8, 8), 16, activation_format="int8"), x)
+    linear = map_layer("linear", (16, 1, 1), 10, weight_format="int4", activation_format="int8")
     net.add("head", linear, x)
     work = net.build()
     backend = SystolicDevice(accelerator="bitfusion")
@@ -148,7 +148,7 @@ def test_runs_a_network_from_image_to_logits() -> None:
 
 
 def test_what_it_cannot_run_is_an_error_and_the_others_go_on() -> None:
-    works = [single(conv()), single(LayerSpec("conv", (8, 4, 4), 8)), single(conv())]
+    works = [single(conv()), single(map_layer("conv", (8, 4, 4), 8)), single(conv())]
     measured = SystolicDevice(accelerator="bitfusion").measure([Job(w, refuse) for w in works], MeasurePlan())
     assert [one.error for one in measured] == [
         None,
@@ -275,7 +275,7 @@ def test_ranks_the_published_rows_that_were_not_fitted(data_file: DataFile) -> N
         rows = file["rows"]
     held = rows[np.random.default_rng(0).permutation(len(rows)) >= len(rows) // 2][::3]  # as in the benchmark
     layers = [
-        LayerSpec("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
+        map_layer("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
         for c, out, size, k, stride, _, groups, w, a in held[:, :9].astype(int).tolist()
     ]
     backend = SystolicDevice(accelerator="bitfusion")

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.analytical.table import TableDevice
 from hw_profiles.runtimes.runtime import Job
 
-FIRST = LayerSpec("conv", (8, 4, 4), 16, weight_format="int4", activation_format="int6")
-SECOND = LayerSpec("conv", (16, 4, 4), 16, 3, 1, 16, "relu6", "int4", "int6")
+FIRST = map_layer("conv", (8, 4, 4), 16, weight_format="int4", activation_format="int6")
+SECOND = map_layer("conv", (16, 4, 4), 16, 3, 1, 16, "relu6", "int4", "int6")
 SMALL, LARGE, BETWEEN = (
-    LayerSpec("conv", (8, size, size), 8, weight_format="int8", activation_format="int8")
+    map_layer("conv", (8, size, size), 8, weight_format="int8", activation_format="int8")
     for size in (2, 6, 4)
 )
 
@@ -53,7 +53,7 @@ def test_a_unit_between_two_sizes_is_interpolated(path: Path) -> None:
 
 def test_what_is_not_covered_is_refused_with_what_is(path: Path) -> None:
     backend = TableDevice(path=path)
-    works = [single(SMALL), single(LayerSpec("conv", (8, 4, 4), 16)), single(LARGE)]
+    works = [single(SMALL), single(map_layer("conv", (8, 4, 4), 16)), single(LARGE)]
     measured = backend.measure([Job(work, refuse) for work in works], MeasurePlan())
     assert [one.error for one in measured] == [
         None,
@@ -68,7 +68,7 @@ def test_a_table_without_joules_gives_none(tmp_path: Path) -> None:
     path = tmp_path / "times.json"
     path.write_text('{"32": {"Conv-input:32x32x3-output:16x16x8": {"mean": 1.5, "std": 0, "count": 3}}}')
     backend = TableDevice(path=path, resolution=32)
-    stem = LayerSpec("stem", (3, 32, 32), 8, 3, 2, activation="hswish")
+    stem = map_layer("stem", (3, 32, 32), 8, 3, 2, activation="hswish")
     [measured] = backend.measure([Job(single(stem), refuse)], MeasurePlan())
     assert (measured.samples_s, measured.energy_j) == ((1.5e-3,), None)
     assert backend.describe().energy == "not published"

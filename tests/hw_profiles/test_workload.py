@@ -11,13 +11,13 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.key import KINDS
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec, changed, parse_key
+from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer, parse_key
 from hw_profiles.graph.workload import Workload
 from supernet.families.family import load_family
 from supernet.graph.subnet import Subnet
 
 FAMILY = load_family("digits-mbconv", in_channels=1, classes=10)
-CONV = LayerSpec("conv", (8, 7, 7), 16, kernel=3)
+CONV = map_layer("conv", (8, 7, 7), 16, kernel=3)
 
 sizes = st.integers(1, 512)
 maps = st.tuples(sizes, sizes, sizes)
@@ -40,11 +40,11 @@ def plain(draw: st.DrawFn) -> Layer:
     shape = (channels, 1, 1) if kind == "linear" else (channels, height, width)
     activation = "hsigmoid" if kind == "act" else draw(activations)
     formats_of_it = {"weight_format": draw(formats), "activation_format": draw(formats)}
-    return LayerSpec(kind, shape, out, activation=activation, **formats_of_it, **fields)  # type: ignore[arg-type]
+    return map_layer(kind, shape, out, activation=activation, **formats_of_it, **fields)  # type: ignore[arg-type]
 
 
 blocks = st.builds(
-    LayerSpec,
+    map_layer,
     *(st.just("mbconv"), maps, sizes, *window, st.just(1), activations, formats, formats),
     *(sizes, st.booleans(), st.booleans()),
 )
@@ -97,7 +97,7 @@ def test_shapes_and_counts_of_a_convolution_are_torchs(
     channels: int, size: int, out_channels: int, kernel: int, stride: int, depthwise: bool
 ) -> None:
     groups, out_channels = (channels, channels) if depthwise else (1, out_channels)
-    layer = LayerSpec("conv", (channels, size, size), out_channels, kernel, stride, groups)
+    layer = map_layer("conv", (channels, size, size), out_channels, kernel, stride, groups)
     module = nn.Conv2d(channels, out_channels, kernel, stride, kernel // 2, groups=groups)
     out = module(torch.zeros(1, *layer.in_shape))
     assert tuple(out.shape[1:]) == layer.out_shape
@@ -140,7 +140,7 @@ def test_counts_of_a_network_are_those_of_the_extracted_subnet() -> None:
 
 
 def pointwise(fmt: str, channels: int = 4) -> Layer:
-    return LayerSpec("conv", (channels, 5, 5), channels, weight_format=fmt, activation_format=fmt)
+    return map_layer("conv", (channels, 5, 5), channels, weight_format=fmt, activation_format=fmt)
 
 
 def ops(work: Workload) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import profile_layers
@@ -72,7 +72,7 @@ def test_it_keeps_the_contracts(device: Device, family: Family, monkeypatch: pyt
 
 
 def test_two_layers_are_profiled(device: Device) -> None:
-    layers = (LayerSpec("conv", (8, 4, 4), 8), LayerSpec("linear", (8, 1, 1), 4))
+    layers = (map_layer("conv", (8, 4, 4), 8), map_layer("linear", (8, 1, 1), 4))
     plan = MeasurePlan(rounds=2, sessions=1, waiting_s=0.0)
     empty = DeviceProfile(device.describe(), plan)
     emit_one = partial(emit_with_random_numbers, seed=0)

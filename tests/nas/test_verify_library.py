@@ -16,7 +16,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from nas.checks.check import Input, digest
 from nas.checks.parity import file_metric
 from nas.cli.main import main
@@ -42,9 +42,9 @@ def network() -> QuantizedGraph:
     """Integers throughout, with random weights."""
     formats = {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
-    x = net.add("stem", LayerSpec("stem", (1, 8, 8), 16, 3, activation="relu", **formats), -1)
-    x = net.add("pool", LayerSpec("pool", (16, 8, 8), 16, activation_format="int8"), x)
-    net.add("classifier", LayerSpec("linear", (16, 1, 1), 10, **formats), x)
+    x = net.add("stem", map_layer("stem", (1, 8, 8), 16, 3, activation="relu", **formats), -1)
+    x = net.add("pool", map_layer("pool", (16, 8, 8), 16, activation_format="int8"), x)
+    net.add("classifier", map_layer("linear", (16, 1, 1), 10, **formats), x)
     return random_network(net.build(), rng=np.random.default_rng(0))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import conversion
 from hw_profiles.graph.key import KINDS
-from hw_profiles.graph.layer import Layer, LayerSpec, changed
+from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.measure.measurement import Estimate, Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
@@ -138,7 +138,7 @@ def test_deterministic_for_a_seed(
 
 
 def test_less_certain_far_from_what_was_measured(device_profile: DeviceProfile) -> None:
-    near = LayerSpec("conv", (32, 7, 7), 32, 3, 1, 32, "relu")
+    near = map_layer("conv", (32, 7, 7), 32, 3, 1, 32, "relu")
     far = changed(near, in_shape=(4096, 112, 112), out_channels=4096, groups=4096, kernel=9)
     predictor = fit_profile(part_of(device_profile, SHARE))
     _, std = predictor.predict_s([near, far])
@@ -218,7 +218,7 @@ def test_scale_goes_there_and_back(seconds: float, linear_s: float) -> None:
 def units() -> st.SearchStrategy[Layer]:
     formats = st.sampled_from(["fp32", "int8", "fp16", "int4"])
     conv = st.builds(
-        LayerSpec,
+        map_layer,
         st.sampled_from(["stem", "conv"]),
         st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 300),
@@ -228,7 +228,7 @@ def units() -> st.SearchStrategy[Layer]:
         activation_format=formats,
     )
     block = st.builds(
-        LayerSpec,
+        map_layer,
         st.just("mbconv"),
         st.tuples(st.integers(1, 100), st.integers(1, 40), st.integers(1, 40)),
         st.integers(1, 100),
@@ -253,14 +253,14 @@ def test_features_are_of_each_unit_alone(some: list[Layer]) -> None:
 def test_every_op_has_features() -> None:
     shapes = {"linear": (8, 1, 1)}
     fields = {"mbconv": {"expanded": 16}, "act": {"activation": "hswish"}}
-    some = [LayerSpec(kind, shapes.get(kind, (8, 4, 4)), 8, **fields.get(kind, {})) for kind in KINDS]
+    some = [map_layer(kind, shapes.get(kind, (8, 4, 4)), 8, **fields.get(kind, {})) for kind in KINDS]
     assert len(np.unique(unit_features(some), axis=0)) == len(KINDS)
     assert unit_features([]).shape == (0, unit_features(some).shape[1])
 
 
 def test_features_tell_formats_and_directions_apart() -> None:
     there, back = conversion((8, 4, 4), "fp32", "int8") + conversion((8, 4, 4), "int8", "fp32")
-    conv = LayerSpec("conv", (8, 4, 4), 8)
+    conv = map_layer("conv", (8, 4, 4), 8)
     int4 = changed(conv, weight_format="int4", activation_format="int8")
     int8 = changed(conv, weight_format="int8", activation_format="int8")
     exact = replace(int8, weight_format="int8-exact")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hw_profiles.graph.builder import DEPTHWISE, GraphBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from supernet.derive.network import ElasticNet, static_layer
 from supernet.layers.elastic import ElasticConvNorm
 
@@ -96,7 +96,7 @@ def test_a_relu_comes_last() -> None:
 
 
 def test_folding_changes_nothing() -> None:
-    spec = LayerSpec("conv", (8, 9, 9), 6, 5)
+    spec = map_layer("conv", (8, 9, 9), 6, 5)
     static, x = static_layer(layer(), spec).eval(), image(8)
     with torch.no_grad():
         weight, bias = static.folded()

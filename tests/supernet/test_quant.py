@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hw_profiles.graph.formats import QuantParams
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit, random_network
@@ -109,7 +109,7 @@ def test_int8_is_near_fp32(family: Family, supernet: nn.Module) -> None:
 
 def one_layer(layer: Layer, *, seed: int = 0) -> QuantizedGraph:
     """Quantize the image, then `layer`, with random numbers."""
-    image = LayerSpec("quantize", layer.in_shape, layer.in_shape[0], activation_format="int8")
+    image = map_layer("quantize", layer.in_shape, layer.in_shape[0], activation_format="int8")
     work = Workload(("q", "layer"), (image, layer), ((INPUT,), (0,)))
     return random_network(work, rng=np.random.default_rng(seed))
 
@@ -130,12 +130,12 @@ def accumulated(layer: Layer, codes: np.ndarray, weight: np.ndarray) -> np.ndarr
 @pytest.mark.parametrize(
     "layer",
     [
-        LayerSpec("conv", (8, 6, 6), 12, 1, 1, 1, "relu", "int8", "int8"),
-        LayerSpec("conv", (8, 7, 5), 8, 3, 1, 8, "relu", "int8", "int8"),
-        LayerSpec("conv", (8, 7, 5), 8, 5, 2, 8, "none", "int8", "int8"),
-        LayerSpec("conv", (8, 3, 3), 8, 7, 2, 8, "relu", "int8", "int8"),  # a kernel beyond the map
-        LayerSpec("stem", (3, 9, 9), 8, 3, 2, 1, "relu", "int8", "int8"),
-        LayerSpec("conv", (EXACT_PRODUCTS + 200, 2, 2), 4, 1, 1, 1, "none", "int8", "int8"),
+        map_layer("conv", (8, 6, 6), 12, 1, 1, 1, "relu", "int8", "int8"),
+        map_layer("conv", (8, 7, 5), 8, 3, 1, 8, "relu", "int8", "int8"),
+        map_layer("conv", (8, 7, 5), 8, 5, 2, 8, "none", "int8", "int8"),
+        map_layer("conv", (8, 3, 3), 8, 7, 2, 8, "relu", "int8", "int8"),  # a kernel beyond the map
+        map_layer("stem", (3, 9, 9), 8, 3, 2, 1, "relu", "int8", "int8"),
+        map_layer("conv", (EXACT_PRODUCTS + 200, 2, 2), 4, 1, 1, 1, "none", "int8", "int8"),
     ],
     ids=Layer.key,
 )
@@ -157,7 +157,7 @@ def test_one_integer_convolution_equals_numpy(layer: Layer) -> None:
 def test_sums_beyond_what_float32_holds_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of the products go up to 10^10, the other half comes back: float32 would lose what is left."""
     channels = 2**19
-    layer = LayerSpec("linear", (channels, 1, 1), 2, weight_format="int8", activation_format="int8")
+    layer = map_layer("linear", (channels, 1, 1), 2, weight_format="int8", activation_format="int8")
     network, rng = one_layer(layer), np.random.default_rng(0)
     weight = np.repeat([127, -127], channels // 2).astype(np.int8)[None] * np.ones((2, 1), np.int8)
     weight[:, rng.integers(0, channels, 999)] = 1

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("tvm")
 
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally, tune
@@ -41,7 +41,7 @@ def units_of(database: Database) -> Callable[[Workload], dict[str, CompiledUnit]
 @pytest.fixture
 def tiny() -> Layer:
     """A unit that compiles in no time."""
-    return LayerSpec("add", (4, 2, 2), 4, activation_format="int8")
+    return map_layer("add", (4, 2, 2), 4, activation_format="int8")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def integer(op: str, *shape: object, weights: str = "int8", activation: str = "none") -> Layer:
-    return LayerSpec(op, *shape, activation=activation, weight_format=weights, activation_format="int8")
+    return map_layer(op, *shape, activation=activation, weight_format=weights, activation_format="int8")
 
 
 UNITS = {
@@ -42,11 +42,11 @@ UNITS = {
     "pointwise_exact": integer("conv", (24, 7, 7), 40, weights="int8-exact"),
     "depthwise_stride_2": integer("conv", (24, 9, 9), 24, 3, 2, 24, activation="relu"),
     "stem": integer("stem", (3, 16, 16), 16, 3, 2, activation="relu"),
-    "add": LayerSpec("add", (24, 7, 7), 24, activation_format="int8"),
-    "pool": LayerSpec("pool", (24, 7, 7), 24, activation_format="int8"),
+    "add": map_layer("add", (24, 7, 7), 24, activation_format="int8"),
+    "pool": map_layer("pool", (24, 7, 7), 24, activation_format="int8"),
     "linear": integer("linear", (40, 1, 1), 10),
-    "pointwise_fp32": LayerSpec("conv", (24, 7, 7), 40),
-    "quantize": LayerSpec("quantize", (24, 7, 7), 24, activation_format="int8"),
+    "pointwise_fp32": map_layer("conv", (24, 7, 7), 40),
+    "quantize": map_layer("quantize", (24, 7, 7), 24, activation_format="int8"),
 }
 
 
@@ -93,9 +93,9 @@ def test_a_network_computes_every_bit(target: TvmTarget, runner: Path, tmp_path:
     x = net.add("expand", integer("conv", (16, 8, 8), 24, activation="relu"), x)
     x = net.add("depthwise", integer("conv", (24, 8, 8), 24, 3, 1, 24, activation="relu"), x)
     x = net.add("project", integer("conv", (24, 8, 8), 16, weights="int4"), x)
-    x = net.add("add", LayerSpec("add", (16, 8, 8), 16, activation_format="int8"), x, shortcut)
-    x = net.add("mixed", LayerSpec("conv", (16, 8, 8), 20, activation="relu"), x)
-    x = net.add("pool", LayerSpec("pool", (20, 8, 8), 20, activation_format="int8"), x)
+    x = net.add("add", map_layer("add", (16, 8, 8), 16, activation_format="int8"), x, shortcut)
+    x = net.add("mixed", map_layer("conv", (16, 8, 8), 20, activation="relu"), x)
+    x = net.add("pool", map_layer("pool", (20, 8, 8), 20, activation_format="int8"), x)
     net.add("linear", integer("linear", (20, 1, 1), 10), x)
     found, wanted = outputs(net.build(), target, runner, tmp_path)
     assert agrees(found, wanted)

@@ -8,7 +8,7 @@ import pytest
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, map_layer, parse_key
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import ReferenceWorkload
@@ -52,7 +52,7 @@ def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
 ) -> None:
     bad = parse_key("conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32")
     assert not backend.supports(bad)
-    good = LayerSpec("pool", (16, 3, 3), 16)
+    good = map_layer("pool", (16, 3, 3), 16)
     results = backend.measure([job(layer, no_onnx) for layer in (tiny, bad, good)], QUICK)
     assert [result.error is None for result in results] == [True, False, True]
     assert "no kernel for this unit" in str(results[1].error)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.profiles import batches, profiler
@@ -40,8 +40,8 @@ START_S = 180.0  # a tracker and servers, each of which imports TVM twice
 FACTOR = 10.0  # between a unit's time here and over RPC, on a busy machine; a window is 50 runs and more
 pytestmark = pytest.mark.slow  # servers of their own; `.ci/run` runs them all the same
 PLAN = MeasurePlan(sessions=1, rounds=5, waiting_s=0.1)
-UNITS = tuple(LayerSpec("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
-INTEGER = LayerSpec(
+UNITS = tuple(map_layer("conv", (16, 8, 8), 16 * n) for n in range(1, 9))
+INTEGER = map_layer(
     "conv", (16, 9, 9), 16, 3, 2, 16, activation="relu", weight_format="int8", activation_format="int8"
 )
 

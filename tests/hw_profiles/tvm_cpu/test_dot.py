@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, map_layer, parse_key
 from hw_profiles.graph.workload import single
 from hw_profiles.reference.integer_ops import (
     UnitNumbers,
@@ -187,7 +187,7 @@ def odd_units(draw: st.DrawFn) -> Layer:
     channels, out, size = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 9))
     kernel, stride = draw(st.sampled_from((1, 3, 5))), draw(st.sampled_from((1, 2)))
     depthwise = channels > 1 and draw(st.booleans())
-    return LayerSpec(
+    return map_layer(
         "conv",
         (channels, size, size),
         channels if depthwise else out,

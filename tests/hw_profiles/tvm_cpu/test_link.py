@@ -8,7 +8,7 @@ import pytest
 import tvm
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
@@ -26,14 +26,14 @@ Units = Callable[[Workload], dict[str, CompiledUnit]]
 def mixed() -> Workload:
     """Both formats, a residual sum, every op."""
     net, shape = WorkloadBuilder((3, 6, 6)), (16, 6, 6)
-    x = net.add("stem", LayerSpec("stem", (3, 6, 6), 16, 3, 1, 1, "relu"), INPUT)
-    y = net.add("expand", LayerSpec("conv", shape, 16, 1, 1, 1, "relu", "int8", "int8"), x)
-    y = net.add("depthwise", LayerSpec("conv", shape, 16, 3, 1, 16, "relu", "int4", "int8"), y)
-    y = net.add("project", LayerSpec("conv", shape, 16, 1, 1, 1, "none", "int8", "int8"), y)
-    y = net.add("sum", LayerSpec("add", shape, 16, activation_format="int8"), y, x)
-    y = net.add("real", LayerSpec("conv", shape, 16, 1, 1, 1, "relu"), y)
-    y = net.add("pool", LayerSpec("pool", shape, 16, activation_format="int8"), y)
-    net.add("classes", LayerSpec("linear", (16, 1, 1), 10, 1, 1, 1, "none", "int8", "int8"), y)
+    x = net.add("stem", map_layer("stem", (3, 6, 6), 16, 3, 1, 1, "relu"), INPUT)
+    y = net.add("expand", map_layer("conv", shape, 16, 1, 1, 1, "relu", "int8", "int8"), x)
+    y = net.add("depthwise", map_layer("conv", shape, 16, 3, 1, 16, "relu", "int4", "int8"), y)
+    y = net.add("project", map_layer("conv", shape, 16, 1, 1, 1, "none", "int8", "int8"), y)
+    y = net.add("sum", map_layer("add", shape, 16, activation_format="int8"), y, x)
+    y = net.add("real", map_layer("conv", shape, 16, 1, 1, 1, "relu"), y)
+    y = net.add("pool", map_layer("pool", shape, 16, activation_format="int8"), y)
+    net.add("classes", map_layer("linear", (16, 1, 1), 10, 1, 1, 1, "none", "int8", "int8"), y)
     return net.build()
 
 
@@ -99,7 +99,7 @@ def test_random_networks_are_their_units_in_turn(units_of: Units, host: TvmTarge
 
 
 def test_a_single_integer_layer_takes_codes(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
-    work = single(LayerSpec("add", (8, 3, 3), 8, activation_format="int8"))
+    work = single(map_layer("add", (8, 3, 3), 8, activation_format="int8"))
     assert plan_network(work, units_of(work)).image.dtype == "uint8"
     for found, wanted in run_linked(work, units_of(work), host, tmp_path / "net.so"):
         np.testing.assert_array_equal(found, wanted)
@@ -115,7 +115,7 @@ def test_the_source_calls_every_unit_in_order(units_of: Units) -> None:
 
 
 def test_wrong_arguments_are_an_error_not_a_crash(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
-    work = single(LayerSpec("add", (8, 3, 3), 8, activation_format="int8"))
+    work = single(map_layer("add", (8, 3, 3), 8, activation_format="int8"))
     link_network(plan_network(work, units_of(work)), host, tmp_path / "net.so")
     module = tvm.runtime.load_module(str(tmp_path / "net.so"))
     tensor = tvm.runtime.tensor(np.zeros(8, np.uint8))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.memory import ALIGNMENT, last_uses, plan_memory
 
@@ -17,7 +17,7 @@ def workloads(draw: st.DrawFn) -> Workload:
     sources = tuple(
         (draw(st.integers(INPUT, i - 1)), draw(st.integers(max(INPUT, i - 3), i - 1))) for i in range(count)
     )
-    layers = (LayerSpec("add", SHAPE, 4),) * count
+    layers = (map_layer("add", SHAPE, 4),) * count
     return Workload(tuple(map(str, range(count))), layers, sources)
 
 
@@ -35,7 +35,7 @@ def test_tensors_that_live_together_share_no_byte(work: Workload, sizes: list[in
 
 
 def test_a_chain_needs_two_tensors() -> None:
-    layers = (LayerSpec("add", SHAPE, 4),) * 6
+    layers = (map_layer("add", SHAPE, 4),) * 6
     work = Workload(tuple("abcdef"), layers, tuple((i - 1, i - 1) for i in range(6)))
     offsets, total = plan_memory(work, [64] * 6)
     assert offsets[:5] == [0, 64, 0, 64, 0]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hw_profiles.graph.layer import LayerSpec, changed
+from hw_profiles.graph.layer import changed, map_layer
 from hw_profiles.graph.workload import single
 from hw_profiles.runtimes.ort.runtime import expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
@@ -129,7 +129,7 @@ def test_size_is_the_sum_of_its_units(name: str) -> None:
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hswish"])
 def test_a_block_by_itself_is_a_network(activation: str, fmt: str) -> None:
     stored = (fmt, "int8" if fmt == "int4" else fmt)
-    block = LayerSpec("mbconv", (16, 6, 6), 16, 3, 1, 1, activation, *stored, expanded=32, residual=True)
+    block = map_layer("mbconv", (16, 6, 6), 16, 3, 1, 1, activation, *stored, expanded=32, residual=True)
     for layer in (block, changed(block, squeeze=True), changed(block, residual=False, stride=2)):
         with pytest.raises(ValueError, match="mbconv is a unit, not a layer that runs"):
             QuantizedGraph(single(layer), {}, {})

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.runtimes.tvm_cpu.templates import is_supported
@@ -17,7 +17,7 @@ SHAPE = (16, 8, 8)
 
 
 def conv(weights: str, activations: str, activation: str = "relu") -> Layer:
-    return LayerSpec(
+    return map_layer(
         "conv", SHAPE, 16, 1, activation=activation, weight_format=weights, activation_format=activations
     )
 
@@ -53,7 +53,7 @@ def test_what_has_a_kernel_is_its_own_nearest(pair: tuple[str, str]) -> None:
         (conv("fp16", "fp16"), "no conv with relu (fp16 weights, fp16 activations)"),
         (conv("fp16", "fp16"), "the nearest they run is conv with relu (fp32 weights, fp32 activations)"),
         (conv("int8", "int8", "hswish"), "of activation functions they run none and relu"),
-        (LayerSpec("maxpool", SHAPE, 16, 3), "no maxpool with none (fp32 activations); they run it in no"),
+        (map_layer("maxpool", SHAPE, 16, 3), "no maxpool with none (fp32 activations); they run it in no"),
     ],
 )
 def test_a_layer_without_a_kernel_is_named(layer: Layer, said: str) -> None:

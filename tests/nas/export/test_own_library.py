@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("tvm")
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.plugin import host_runtime
 from nas.checks.parity import file_outputs
@@ -98,9 +98,9 @@ def test_what_no_library_runs_here_is_evaluated_through_its_file_and_that_is_sai
     nonlinearity: str, settings: dict[str, str], why: str, data: ImageClassification, tmp_path: Path
 ) -> None:
     net = WorkloadBuilder((1, 8, 8))
-    x = net.add("stem", LayerSpec("stem", (1, 8, 8), 16, 3, activation=nonlinearity), -1)
-    x = net.add("pool", LayerSpec("pool", (16, 8, 8), 16), x)
-    net.add("classifier", LayerSpec("linear", (16, 1, 1), 10), x)
+    x = net.add("stem", map_layer("stem", (1, 8, 8), 16, 3, activation=nonlinearity), -1)
+    x = net.add("pool", map_layer("pool", (16, 8, 8), 16), x)
+    net.add("classifier", map_layer("linear", (16, 1, 1), 10), x)
     network = random_network(net.build(), rng=np.random.default_rng(0))
     model = emit(network)
     run = fake_run(data, database=str(tmp_path), **settings)

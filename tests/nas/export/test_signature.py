@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import random_network
@@ -46,8 +46,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(keys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, formats = load_images("digits", seed=0), {"weight_format": "int8", "activation_format": "int8"}
     net = WorkloadBuilder((1, 8, 8))
-    x = net.add("pool", LayerSpec("pool", (1, 8, 8), 1, activation_format="int8"), -1)
-    net.add("classifier", LayerSpec("linear", (1, 1, 1), 10, **formats), x)
+    x = net.add("pool", map_layer("pool", (1, 8, 8), 1, activation_format="int8"), -1)
+    net.add("classifier", map_layer("linear", (1, 1, 1), 10, **formats), x)
     network = random_network(net.build(), rng=np.random.default_rng(0))
     image = Input((8, 8, 1), data.mean, data.std)
     return write_exported(tmp_path_factory.mktemp("export"), network, image, data, key=keys / "key.pem")

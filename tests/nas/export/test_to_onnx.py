@@ -11,7 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from nas.emit.to_onnx import OPSET, emit, file_overhead, file_size, random_network
 from supernet.families.family import Family, load_family
@@ -58,7 +58,7 @@ def test_a_batch_is_its_images_one_by_one(family: Family) -> None:
 
 
 def test_a_network_that_ends_in_codes_gives_real_values(family: Family) -> None:
-    layer = LayerSpec("pool", (4, 3, 3), 4, activation_format="int8")
+    layer = map_layer("pool", (4, 3, 3), 4, activation_format="int8")
     net = WorkloadBuilder(layer.in_shape)
     net.add("pool", layer, INPUT)
     network = random_network(net.build(), rng=np.random.default_rng(0))
@@ -122,7 +122,7 @@ def test_an_fp32_convolution_between_integers_stays_one_with_no_option(groups: i
     x = INPUT
     for i, fmt in enumerate(("int8", "fp32", "int8")):
         shape = (16, 8, 8)
-        layer = LayerSpec("conv", shape, 16, 3, 1, groups, "relu", weight_format=fmt, activation_format=fmt)
+        layer = map_layer("conv", shape, 16, 3, 1, groups, "relu", weight_format=fmt, activation_format=fmt)
         x = net.add(f"conv{i}", layer, x)
     network = random_network(net.build(), rng=np.random.default_rng(0))
     options = onnxruntime.SessionOptions()

@@ -12,7 +12,7 @@ import torch
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.runtime import single_output
 from hw_profiles.runtimes.tvm_cpu.standalone import float_operations, is_integer_only
@@ -32,7 +32,7 @@ def network(first: tuple[str, str], second: tuple[str, str]) -> QuantizedGraph:
 
     def conv(op: str, shape: tuple[int, int, int], out: int, kernel: int, groups: int, **more: str) -> Layer:
         weight, activation = more.pop("formats", None) or first  # type: ignore[misc]
-        return LayerSpec(
+        return map_layer(
             *(op, shape, out, kernel, 1, groups),
             **{"activation": "relu", **more},
             weight_format=weight,
@@ -41,12 +41,12 @@ def network(first: tuple[str, str], second: tuple[str, str]) -> QuantizedGraph:
 
     net = WorkloadBuilder((3, 8, 8))
     x = shortcut = net.add("stem", conv("stem", (3, 8, 8), 16, 3, 1), -1)
-    x = net.add("expand", LayerSpec("conv", (16, 8, 8), 24, 1, 1, 1, "relu", *second), x)
+    x = net.add("expand", map_layer("conv", (16, 8, 8), 24, 1, 1, 1, "relu", *second), x)
     x = net.add("depthwise", conv("conv", (24, 8, 8), 24, 3, 24), x)
-    x = net.add("project", LayerSpec("conv", (24, 8, 8), 16, 1, 1, 1, "none", *second), x)
-    x = net.add("add", LayerSpec("add", (16, 8, 8), 16, activation_format=second[1]), x, shortcut)
-    x = net.add("pool", LayerSpec("pool", (16, 8, 8), 16, activation_format=first[1]), x)
-    net.add("classifier", LayerSpec("linear", (16, 1, 1), 10, 1, 1, 1, "none", *first), x)
+    x = net.add("project", map_layer("conv", (24, 8, 8), 16, 1, 1, 1, "none", *second), x)
+    x = net.add("add", map_layer("add", (16, 8, 8), 16, activation_format=second[1]), x, shortcut)
+    x = net.add("pool", map_layer("pool", (16, 8, 8), 16, activation_format=first[1]), x)
+    net.add("classifier", map_layer("linear", (16, 1, 1), 10, 1, 1, 1, "none", *first), x)
     return random_network(net.build(), rng=np.random.default_rng(0))
 
 
@@ -139,7 +139,7 @@ def test_floating_point_is_found_where_it_is(database: Path) -> None:
 
 def test_a_layer_without_a_kernel_is_named(database: Path) -> None:
     net = WorkloadBuilder((3, 8, 8))
-    net.add("curved", LayerSpec("stem", (3, 8, 8), 16, 3, activation="hswish"), -1)
+    net.add("curved", map_layer("stem", (3, 8, 8), 16, 3, activation="hswish"), -1)
     with pytest.raises(TrilobitError, match="curved: TVM's kernels have no stem with hswish"):
         build_library(random_network(net.build(), rng=np.random.default_rng(0)), database=database)
 

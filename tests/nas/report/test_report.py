@@ -9,7 +9,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_json
-from hw_profiles.graph.layer import Layer, LayerSpec, parse_key
+from hw_profiles.graph.layer import Layer, map_layer, parse_key
 from nas.evaluation.on_device import FAILED_S
 from nas.export.manifest import SCHEMA
 from nas.report import write_report
@@ -247,11 +247,11 @@ def test_drawing_has_one_column_per_layer(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("layer", "kind"),
     [
-        (LayerSpec("stem", (3, 8, 8), 8, 3, 2), "stem"),
-        (LayerSpec("conv", (8, 8, 8), 16), "1\N{MULTIPLICATION SIGN}1"),
-        (LayerSpec("conv", (8, 8, 8), 8, 5, 1, 8), "depthwise 5\N{MULTIPLICATION SIGN}5"),
-        (LayerSpec("pool", (8, 8, 8), 8), "pool"),
-        (LayerSpec("mbconv", (8, 8, 8), 8, 3, expanded=24), "block 3\N{MULTIPLICATION SIGN}3"),
+        (map_layer("stem", (3, 8, 8), 8, 3, 2), "stem"),
+        (map_layer("conv", (8, 8, 8), 16), "1\N{MULTIPLICATION SIGN}1"),
+        (map_layer("conv", (8, 8, 8), 8, 5, 1, 8), "depthwise 5\N{MULTIPLICATION SIGN}5"),
+        (map_layer("pool", (8, 8, 8), 8), "pool"),
+        (map_layer("mbconv", (8, 8, 8), 8, 3, expanded=24), "block 3\N{MULTIPLICATION SIGN}3"),
     ],
 )
 def test_kinds_of_layers(layer: Layer, kind: str) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import FP32, Layer, LayerSpec
+from hw_profiles.graph.layer import FP32, Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from supernet.families.apq import ENDS, GENES, ApqFamily, apq_proxyless
 from supernet.formats.loading import Precision
@@ -116,11 +116,11 @@ def test_formats_that_it_cannot_choose_are_refused(formats: tuple[str, ...]) -> 
 def test_a_workload_has_the_published_layers() -> None:
     for candidate in candidates(20):
         layers, decisions = named(FAMILY.workload(candidate)), SPACE.decode(candidate)
-        assert layers["stem"] == LayerSpec("stem", (3, 224, 224), 32, 3, 2, 1, "relu6", "int8", "int8")
+        assert layers["stem"] == map_layer("stem", (3, 224, 224), 32, 3, 2, 1, "relu6", "int8", "int8")
         size = (32, 112, 112)
-        assert layers["first.depthwise"] == LayerSpec("conv", size, 32, 3, 1, 32, "relu6", "int8", "int8")
-        assert layers["first.project"] == LayerSpec("conv", size, 16, 1, 1, 1, "none", "int8", "int8")
-        assert layers["head"] == LayerSpec("conv", (320, 7, 7), 1280, 1, 1, 1, "relu6", "int8", "int8")
+        assert layers["first.depthwise"] == map_layer("conv", size, 32, 3, 1, 32, "relu6", "int8", "int8")
+        assert layers["first.project"] == map_layer("conv", size, 16, 1, 1, 1, "none", "int8", "int8")
+        assert layers["head"] == map_layer("conv", (320, 7, 7), 1280, 1, 1, 1, "relu6", "int8", "int8")
         for s, b in POSITIONS:
             used = b < int(decisions.get(f"s{s}.depth", 1))
             assert (f"s{s}.b{b}.expand" in layers) == used
@@ -136,9 +136,9 @@ def check_block(layers: dict[str, Layer], decisions: dict[str, int | str], s: in
     middle, kernel = int(decisions[f"{name}.expanded"]), int(decisions[f"{name}.kernel"])
     point_w, point_a, deep_w, deep_a = (str(decisions[f"{name}.{gene}"]) for gene in GENES)
     assert [layers[f"{name}.{part}"] for part in ("expand", "depthwise", "project")] == [
-        LayerSpec("conv", (entry, size, size), middle, 1, 1, 1, "relu6", point_w, point_a),
-        LayerSpec("conv", (middle, size, size), middle, kernel, stride, middle, "relu6", deep_w, deep_a),
-        LayerSpec("conv", (middle, size // stride, size // stride), width, 1, 1, 1, "none", point_w, point_a),
+        map_layer("conv", (entry, size, size), middle, 1, 1, 1, "relu6", point_w, point_a),
+        map_layer("conv", (middle, size, size), middle, kernel, stride, middle, "relu6", deep_w, deep_a),
+        map_layer("conv", (middle, size // stride, size // stride), width, 1, 1, 1, "none", point_w, point_a),
     ]
     assert (f"{name}.add" in layers) == (b > 0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.blocks import block_convolutions
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import Layer, LayerSpec
+from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.profiles.published_tables import read_table
 from predictors.table import compile_table
@@ -159,7 +159,7 @@ def test_new_networks_begin_with_plain_centre_crops() -> None:
         assert torch.equal(depthwise.sliced_weight(64, len(depthwise.weight), kernel), crop)
 
 
-def trained_parameters(layer: LayerSpec) -> int:
+def trained_parameters(layer: map_layer) -> int:
     """Numbers that training sets in one unit, as publications of these networks count them: weights, two for
     each channel of a batch norm, biases only of squeeze-and-excitation and of the classifier.
     """
@@ -176,7 +176,7 @@ def trained_parameters(layer: LayerSpec) -> int:
     return _weights(layer) + (0 if pooled else 2 * layer.out_channels)
 
 
-def _weights(layer: LayerSpec) -> int:
+def _weights(layer: map_layer) -> int:
     """Of a convolution: its multiply-adds at one position."""
     _, height, width = layer.out_shape
     return macs(layer) // (height * width)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs, params
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.memory import peak_bytes
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
 from hw_profiles.runtimes.plugin import open_device
@@ -437,7 +437,7 @@ def test_mixed_files_compute_what_the_simulation_computes(seed: int) -> None:
 @pytest.mark.parametrize("op", ["maxpool", "avgpool"])
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
 def test_engines_measure_windows_or_say_that_they_do_not(op: str, fmt: str) -> None:
-    layer = LayerSpec(op, (16, 9, 9), 16, 3 if op == "maxpool" else 2, 2, activation_format=fmt)
+    layer = map_layer(op, (16, 9, 9), 16, 3 if op == "maxpool" else 2, 2, activation_format=fmt)
     backend = open_device("ort")
     assert backend.supports(layer)
     assert any(layer in work.layers for _, work in backend.probe(layer).workloads)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.formats import QuantParams
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
 from nas.emit.to_onnx import emit
@@ -41,10 +41,10 @@ def test_sums_of_every_two_codes(seed: int, activation: str) -> None:
     *scales, after = rng.uniform(0.01, 0.05, 3).tolist()
     zero = int(rng.integers(64, 192))
     net = WorkloadBuilder((2, CODES, CODES))
-    x = net.add("image", LayerSpec("quantize", (2, CODES, CODES), 2, activation_format="int8"), INPUT)
-    select = LayerSpec("conv", (2, CODES, CODES), 1, weight_format="int8", activation_format="int8")
+    x = net.add("image", map_layer("quantize", (2, CODES, CODES), 2, activation_format="int8"), INPUT)
+    select = map_layer("conv", (2, CODES, CODES), 1, weight_format="int8", activation_format="int8")
     operands = [net.add(f"operand{i}", select, x) for i in range(2)]
-    add = LayerSpec("add", (1, CODES, CODES), 1, activation=activation, activation_format="int8")
+    add = map_layer("add", (1, CODES, CODES), 1, activation=activation, activation_format="int8")
     net.add("sum", add, *operands)
     # each operand is one channel of the image, its codes unchanged but its scale its own
     chosen = np.eye(2, dtype=np.int8)[:, None, :, None, None] * UNIT
@@ -70,7 +70,7 @@ def test_means_of_windows(before: tuple[float, int], after: tuple[float, int], s
     """Full of ties, which an odd zero point sends the other way; a window at an odd edge has fewer codes."""
     image = torch.randn(1, 32, 8 * size, 8 * size - 8 + size, generator=torch.Generator().manual_seed(0))
     _, channels, height, width = image.shape
-    layer = LayerSpec("avgpool", (channels, height, width), channels, 2, 2, activation_format="int8")
+    layer = map_layer("avgpool", (channels, height, width), channels, 2, 2, activation_format="int8")
     work = quantized(layer.in_shape, layer)
     tensors = {work.names[0]: QuantParams(*before), "layer0": QuantParams(*after)}
     found, expected = codes(QuantizedGraph(work, {}, tensors), image)
@@ -81,7 +81,7 @@ def test_means_of_windows(before: tuple[float, int], after: tuple[float, int], s
 @pytest.mark.parametrize("zero", [0, 117])
 def test_the_largest_of_windows(zero: int) -> None:
     image = torch.randn(1, 32, 21, 30, generator=torch.Generator().manual_seed(0))
-    layer = LayerSpec("maxpool", (32, 21, 30), 32, 3, 2, activation_format="int8")
+    layer = map_layer("maxpool", (32, 21, 30), 32, 3, 2, activation_format="int8")
     work, params = quantized(layer.in_shape, layer), QuantParams(0.02, zero)
     found, expected = codes(QuantizedGraph(work, {}, dict.fromkeys(work.names, params)), image)
     np.testing.assert_array_equal(found, expected)

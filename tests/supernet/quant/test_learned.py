@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family, load_family
 from supernet.formats.loading import load_activation_format
@@ -54,13 +54,13 @@ def test_structure_does_not_depend_on_what_was_drawn(digits: Family, structure: 
 def test_kinds_of_tensors_follow_from_their_layers() -> None:
     net = WorkloadBuilder((4, 6, 6))
     fmt = {"weight_format": "int8", "activation_format": "int8"}
-    a = net.add("relu", LayerSpec("conv", (4, 6, 6), 4, activation="relu", **fmt), INPUT)
-    b = net.add("relu6", LayerSpec("conv", (4, 6, 6), 4, activation="relu6", **fmt), a)
-    c = net.add("linear", LayerSpec("conv", (4, 6, 6), 4, **fmt), b)
-    both = net.add("sum", LayerSpec("add", (4, 6, 6), 4, activation_format="int8"), a, b)
-    one = net.add("mixed", LayerSpec("add", (4, 6, 6), 4, activation_format="int8"), both, c)
-    net.add("pool", LayerSpec("pool", (4, 6, 6), 4, activation_format="int8"), both)
-    net.add("curve", LayerSpec("conv", (4, 6, 6), 4, activation="hswish", **fmt), one)
+    a = net.add("relu", map_layer("conv", (4, 6, 6), 4, activation="relu", **fmt), INPUT)
+    b = net.add("relu6", map_layer("conv", (4, 6, 6), 4, activation="relu6", **fmt), a)
+    c = net.add("linear", map_layer("conv", (4, 6, 6), 4, **fmt), b)
+    both = net.add("sum", map_layer("add", (4, 6, 6), 4, activation_format="int8"), a, b)
+    one = net.add("mixed", map_layer("add", (4, 6, 6), 4, activation_format="int8"), both, c)
+    net.add("pool", map_layer("pool", (4, 6, 6), 4, activation_format="int8"), both)
+    net.add("curve", map_layer("conv", (4, 6, 6), 4, activation="hswish", **fmt), one)
     positive, signed = TensorKind(unsigned=True), TensorKind(unsigned=False)
     assert tensor_kinds(lower(net.build())) == {
         "image": signed,

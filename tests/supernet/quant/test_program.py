@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.lowering import lower
 from supernet.families.family import Family
 from supernet.graph.executor import (
@@ -141,7 +141,7 @@ def test_gradients_reach_weights_and_the_scales_of_the_policy_only(
 
 
 def pointwise(fmt: str, activation: str = "none") -> Layer:
-    return LayerSpec("conv", (4, 5, 5), 4, 1, 1, 1, activation, fmt, fmt)
+    return map_layer("conv", (4, 5, 5), 4, 1, 1, 1, activation, fmt, fmt)
 
 
 def keys_of(*layers: Layer) -> dict[str, str | None]:
@@ -170,7 +170,7 @@ def test_curves_have_a_tensor_before_and_one_behind() -> None:
 
 
 def test_choosing_among_codes_keeps_their_key() -> None:
-    pooled = LayerSpec("maxpool", (4, 5, 5), 4, 3, 2, activation_format="int8")
+    pooled = map_layer("maxpool", (4, 5, 5), 4, 3, 2, activation_format="int8")
     found = keys_of(pointwise("int8"), pooled)
     assert found["l0"] == found["l1"] == "l0"
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, Layer, LayerSpec
+from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
@@ -28,7 +28,7 @@ HERE = IntegerSums(integer_sums(CPU))
 
 def conv(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, size: int = 7) -> Layer:
     formats = {"weight_format": "int8", "activation_format": "int8"}
-    return LayerSpec("conv", (channels, size, size), out, kernel, stride, groups, "relu", **formats)
+    return map_layer("conv", (channels, size, size), out, kernel, stride, groups, "relu", **formats)
 
 
 LAYERS = {
@@ -41,7 +41,7 @@ LAYERS = {
     "grey image": conv(1, 8, 3, 2),
     "depthwise": conv(16, 16, 3, 1, 16),
     "depthwise 5": conv(24, 24, 5, 2, 24),
-    "linear": LayerSpec("linear", (64, 1, 1), 10, weight_format="int8", activation_format="int8"),
+    "linear": map_layer("linear", (64, 1, 1), 10, weight_format="int8", activation_format="int8"),
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.layer import INPUT, LayerSpec
+from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.workload import Workload
 from supernet.layers.plain import PlainConv
 from supernet.qat.learned import LearnedQuantizers, Structure
@@ -33,9 +33,9 @@ class TwoLayers:
 
     def workload(self) -> Workload:
         net = WorkloadBuilder((2, 3, 3))
-        x = net.add("conv", LayerSpec("conv", (2, 3, 3), 3, activation="hswish"), INPUT)
-        x = net.add("pool", LayerSpec("pool", (3, 3, 3), 3), x)
-        net.add("linear", LayerSpec("linear", (3, 1, 1), 4), x)
+        x = net.add("conv", map_layer("conv", (2, 3, 3), 3, activation="hswish"), INPUT)
+        x = net.add("pool", map_layer("pool", (3, 3, 3), 3), x)
+        net.add("linear", map_layer("linear", (3, 1, 1), 4), x)
         return net.build()
 
 
@@ -70,7 +70,7 @@ def test_rounding_errors_fall_by_a_factor_of_sixteen_with_two_bits_more() -> Non
     net = TwoLayers()
     net.layers["conv"] = PlainConv(64, 32)
     layers = largest_layers(net.workload())
-    layers["conv"] = LayerSpec("conv", (64, 3, 3), 32)
+    layers["conv"] = map_layer("conv", (64, 3, 3), 32)
     quantizers = LearnedQuantizers(Structure(layers, {}, ()))
     with torch.no_grad():
         for name, slot in quantizers.weight_scales.items():

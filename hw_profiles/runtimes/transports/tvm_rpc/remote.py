@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.layer import LayerSpec
+from hw_profiles.graph.layer import map_layer
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.device import MeasuredDevice
@@ -24,7 +24,7 @@ from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import Database
 
 # What reveals interference on a board: as many multiply-adds as the reference workload of this machine.
-REFERENCE = LayerSpec("conv", (64, 8, 8), 64)
+REFERENCE = map_layer("conv", (64, 8, 8), 64)
 
 
 class TvmRpc:
