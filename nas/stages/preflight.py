@@ -132,8 +132,8 @@ def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
 
 
 def _limit_lines(run: Run, outcome: Preflight) -> list[str]:
-    """Return what limits the search: as it will apply them, where the profile is there; else about so."""
-    if run.profile_path.exists():
+    """Return what limits the search: as it will apply them, where the profile is complete; else about so."""
+    if run.is_done("profile"):
         largest = largest_costs(run.family, compile_costs(run.family, load_profile(run.profile_path)))
         return limit_lines(run.config, resolve_targets(run.config, largest, run.task.metrics), largest)
     targets = resolve_targets(run.config, outcome.costs["largest/fp32"], run.task.metrics)

@@ -8,14 +8,16 @@ import pytest
 
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.profiles.batches import probe_networks, reference_network
+from hw_profiles.profiles.profile_json import save_profile
 from hw_profiles.profiles.whole_networks import TRUTH
 from hw_profiles.runtimes.runtime import Job
 from nas.run.config import RunConfig, SpaceSection
+from nas.run.reporting import QUIET
 from nas.run.run import STAGES, Run
 from nas.stages import estimates
 from nas.stages.estimates import FIT_S, Estimate, estimate
-from nas.stages.preflight import LEFT_OUT, _time
-from nas.stages.profile import FITTED, HELD_OUT, estimate_batches
+from nas.stages.preflight import LEFT_OUT, _time, preflight
+from nas.stages.profile import FITTED, HELD_OUT, estimate_batches, start_profile
 from predictors.table import distinct_layers
 from tests.hw_profiles.restless import RestlessBackend
 
@@ -63,6 +65,18 @@ def test_every_stage_that_measures_or_computes_is_estimated(run: Run) -> None:
     finalists = run.config.search.rounds * run.config.search.finalists
     assert found.seconds["search"] > finalists * (1 + TRUTH)
     assert found.waiting_s == 0.0
+
+
+def test_a_profile_that_was_interrupted_is_gone_on_with(run: Run) -> None:
+    """Its file lacks rows yet: limits are about so, as before the first one was measured."""
+    device, config = run.device, replace(run.config, measure=replace(run.config.measure, waiting_s=0.0))
+    run = Run(run.folder, config)
+    run.__dict__["device"] = device
+    layers = distinct_layers(run.family.space(), run.family.terms())
+    some = replace(start_profile(run), table={layers[0]: Measurement((1e-4,) * run.plan.rounds)})
+    run.profile_path.parent.mkdir(parents=True)
+    save_profile(some, run.profile_path)
+    assert preflight(run, QUIET).time.seconds["profile"] > 0
 
 
 def test_a_restless_machine_adds_what_may_be_waited(run: Run) -> None:
