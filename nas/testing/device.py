@@ -1,5 +1,6 @@
 """What every device promises (`nas.Device`), and with it the runtime and the transport that it is made of."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -99,9 +100,10 @@ def gives_one_measurement_per_job_in_order(case: DeviceCase) -> None:
     """Return one measurement for each job, in their order, for one layer and for no job too."""
     small, large = case.works
     expect(case.device.parallel >= 1, f"parallel is {case.device.parallel}")
-    first, second, third = case.device.measure([job(work) for work in (large, small, large)], PLAN)
-    slower = second.median_s < min(first.median_s, third.median_s)
-    expect(slower, "the small network, second of three, is not the quickest")
+    measured = case.device.measure([job(work) for work in (large, small, large)], PLAN)
+    # the least of the samples: whatever else the machine does only adds to them
+    first_s, second_s, third_s = (min(m.samples_s, default=math.inf) for m in measured)
+    expect(second_s < min(first_s, third_s), "the small network, second of three, is not the quickest")
     layer = next(layer for layer in small.layers if layer.in_format == "fp32")
     [alone] = case.device.measure([job(single(layer))], PLAN)
     expect(alone.error is None, f"a single layer fails: {alone.error}")
