@@ -88,13 +88,14 @@ NAMES = frozenset(map(dotted, MODULES))
 
 
 @cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse((ROOT / path).read_text())
+def imports(path: Path) -> tuple[str, ...]:
+    """Return every module that is imported anywhere in the file, `from package import module` as the module."""
+    return tuple(imported(ast.parse((ROOT / path).read_text())))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that is imported anywhere in the file, `from package import module` as the module."""
-    for node in ast.walk(tree(path)):
+def imported(tree: ast.Module) -> Iterator[str]:
+    """Yield every module that is imported anywhere in a syntax tree."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
