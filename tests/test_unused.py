@@ -32,6 +32,7 @@ ALLOWED: Mapping[str, str] = {
     "bind": "how a scenario gives symbolic dimensions of an imported model their sizes",
     "max_pool": "how a family's `build` writes the operation",
     "avg_pool": "the same",
+    "get_next": "what ONNX Runtime's calibration calls",
 }
 
 

@@ -29,6 +29,24 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A way of quantizing somebody's network that an engine's own tools have.
+
+    Attributes:
+        name: short, and as a file may be called.
+        title: as people call it.
+        task: `module:function` that runs in a process of its own: it gets `path` of an ONNX file, `names` of
+            its inputs and a `folder` that recipes share, and (n, ...) examples of each input as the arrays
+            `input_0` and so on; it gives `notes` of what had to be done, and the new file as the array
+            `model`.
+    """
+
+    name: str
+    title: str
+    task: str
+
+
+@dataclass(frozen=True)
 class DeviceKind:
     """What the word before the colon of a device's name stands for. Making one imports no engine.
 
@@ -44,6 +62,7 @@ class DeviceKind:
             versions a run keeps.
         engine: as its devices call themselves (`DeviceInfo.engine`).
         title: as people call it, such as `ONNX Runtime`; its registered name where there is none.
+        recipes: of its engine's own tools, which tuned networks are compared with.
     """
 
     summary: str
@@ -55,6 +74,7 @@ class DeviceKind:
     engines: Mapping[str, str] = field(default_factory=dict)
     engine: str = ""
     title: str = ""
+    recipes: tuple[Recipe, ...] = ()
 
     @property
     def table(self) -> dict[str, Option]:

@@ -2,7 +2,7 @@
 
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.ort.options import OrtOptions
-from hw_profiles.runtimes.plugin import DeviceKind
+from hw_profiles.runtimes.plugin import DeviceKind, Recipe
 
 
 def _open(options: OrtOptions) -> Device:
@@ -24,4 +24,9 @@ ORT = DeviceKind(
     engines={"onnxruntime": "onnxruntime", "onnx": "onnx"},
     engine="onnxruntime",
     title="ONNX Runtime",
+    recipes=(
+        Recipe("defaults", "ONNX Runtime's defaults", "hw_profiles.runtimes.ort.recipes:static_defaults"),
+        Recipe("advised", "ONNX Runtime's advice for x86", "hw_profiles.runtimes.ort.recipes:static_advised"),
+        Recipe("dynamic", "dynamic int8", "hw_profiles.runtimes.ort.recipes:dynamic_defaults"),
+    ),
 )

@@ -1,0 +1,1 @@
+"""Tuning somebody's trained network: a number format for each of its units."""
