@@ -89,7 +89,7 @@ NAMES = frozenset(map(dotted, MODULES))
 
 @cache
 def imports(path: Path) -> tuple[str, ...]:
-    """Return every module that is imported anywhere in the file, `from package import module` as the module."""
+    """Return every module imported anywhere in the file, `from package import module` as the module."""
     return tuple(imported(ast.parse((ROOT / path).read_text())))
 
 
