@@ -216,6 +216,10 @@ def _make_pass(
 
 def _runs_per_window(sessions: Sequence[Timed], plan: MeasurePlan) -> int:
     for run in sessions:
-        run(FIRST_RUNS)
+        run(1)
+    if sessions[0](1) >= plan.window_s:  # settled by now, and too long to be run more often for nothing
+        return 1
+    for run in sessions:
+        run(FIRST_RUNS - 1)
     once_s = min(sessions[0](1) for _ in range(FIRST_RUNS))
     return max(1, round(plan.window_s / max(once_s, 1e-9)))

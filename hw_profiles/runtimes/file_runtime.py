@@ -86,7 +86,7 @@ class FileRuntime:
 
 
 class FileExecutable:
-    """An executable that is timed by running it on random inputs; a subclass runs it.
+    """An executable that is timed by running it again and again; a subclass runs it.
 
     Attributes:
         inputs, outputs: what it reads and gives.
@@ -99,10 +99,9 @@ class FileExecutable:
         """Run one batch."""
         raise NotImplementedError
 
-    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
-        """Return runs on the same random inputs."""
-        rng = np.random.default_rng(0)
-        inputs = {info.name: random_input(info, batch or 1, rng) for info in self.inputs}
+    def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
+        """Return runs on the same inputs."""
+        inputs = timed_inputs(self.inputs, batch or 1, example)
         return timed(lambda: self.run(inputs), clock)
 
 
@@ -111,6 +110,24 @@ def _file(job: Job) -> Artifact | str:
         return Artifact(job.onnx(), "onnx", job.exact_sums)
     except Exception as error:  # what cannot be written becomes a row with its error
         return one_line(error)
+
+
+def timed_inputs(infos: Sequence[TensorInfo], batch: int, example: Arrays | None = None) -> dict[str, Array]:
+    """Return what an executable reads while it is timed, contiguous, by input: an example of its own kind of
+    inputs, or random numbers.
+
+    Args:
+        batch: what stands for a size that is open; without an example.
+
+    Raises:
+        ValueError: the example lacks an input.
+    """
+    if example is None:
+        rng = np.random.default_rng(0)
+        return {info.name: random_input(info, batch, rng) for info in infos}
+    if missing := [info.name for info in infos if info.name not in example]:
+        raise ValueError(f"the example has no {', '.join(missing)}; it has {', '.join(example) or 'nothing'}")
+    return {info.name: np.ascontiguousarray(example[info.name]) for info in infos}
 
 
 def random_input(info: TensorInfo, batch: int, rng: np.random.Generator) -> Array:

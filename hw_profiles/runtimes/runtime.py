@@ -49,11 +49,14 @@ class Artifact:
         kind: how that is written.
         exact_sums: whether its results count, so that integer sums must not saturate where its weights are
             too wide for this processor's kernels; without, it runs as fast as a network made for those would.
+        example: what it reads while it is timed, by input: it binds what the file leaves open; None takes
+            random numbers.
     """
 
     content: bytes
     kind: ArtifactKind = "onnx"
     exact_sums: bool = False
+    example: Arrays | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,12 @@ class Executable(Protocol):
         """Return its outputs by name, for one batch of inputs by name."""
         ...
 
-    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
-        """Return the executable as something to be timed, on random inputs in memory of its own.
+    def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
+        """Return the executable as something to be timed, on inputs in memory of its own.
 
         Args:
             batch: items of a call where any number is allowed; None takes what the runtime was opened for.
+            example: what it reads; None takes random numbers.
         """
         ...
 

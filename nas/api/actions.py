@@ -255,6 +255,7 @@ def bench(
     batch: Sequence[int] = (),
     seconds: float = 3.0,
     device: str = "",
+    inputs: PathLike = "",
     run_library: bool = False,
     reporter: Reporter = QUIET,
 ) -> Bench:
@@ -266,13 +267,14 @@ def bench(
         batch: images of one inference, one setting each; none takes the file's own.
         seconds: of timing, for each setting.
         device: what runs the file; empty takes what it was exported for.
+        inputs: an .npz file with an array for each input of the model; none takes random numbers.
         run_library: whether the machine code of a library may run, with your rights.
 
     Raises:
         TrilobitError: no such file, or it cannot be run here.
     """
     path = model.folder if isinstance(model, ExportedNetwork) else Path(model)
-    section = BenchSection(tuple(threads), tuple(batch), seconds, device)
+    section = BenchSection(tuple(threads), tuple(batch), seconds, device, str(inputs))
     return bench_file(path, section, run_library=run_library, reporter=reporter)
 
 

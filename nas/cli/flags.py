@@ -280,6 +280,12 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
             "what runs the file (default: what it was made for, or ort)",
         ),
         Flag("--seconds", "bench.seconds", "S", "of timing, for each setting"),
+        Flag(
+            "--inputs",
+            "bench.inputs",
+            "FILE",
+            "what it reads: .npz with an array for each input (default: random numbers)",
+        ),
     ),
     "spaces design": (
         Flag("--steps", "design.steps", "N", "of training, for every block type in every stage"),

@@ -18,12 +18,15 @@ class BenchSection:
         batch: images of one inference, one setting each; empty takes the file's own.
         seconds: of timing, for each setting.
         device: what runs the file; empty takes what it was exported for.
+        inputs: an .npz file with an array for each input, which is what the file reads then; empty takes
+            random numbers.
     """
 
     threads: Annotated[tuple[int, ...], Range(1, 1_024)] = (1,)
     batch: Annotated[tuple[int, ...], Range(1, 65_536)] = ()
     seconds: Annotated[float, Range(0, 86_400, above=True)] = 3.0
     device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = ""
+    inputs: str = ""
 
     def __post_init__(self) -> None:
         check(self, "bench")

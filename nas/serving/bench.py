@@ -86,7 +86,12 @@ def bench(
         settings = _serve_library(file, section, reporter, run_library=run_library)
     else:
         engine = _engine(model, section)
-        request = {"threads": section.threads, "batches": section.batch or None, "device": engine.request()}
+        request = {
+            "threads": section.threads,
+            "batches": section.batch or None,
+            "device": engine.request(),
+            "inputs": _inputs_file(section),
+        }
         settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter, engine.title)
     reporter.show(_table(settings))
     if (load := load_average()) is not None:
@@ -94,6 +99,23 @@ def bench(
     if any(setting.calls < FEWEST_CALLS for setting in settings):
         reporter.say(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
     return Bench(file, tuple(settings), load)
+
+
+def _inputs_file(section: BenchSection) -> str | None:
+    """Return the path of what the model reads; None where that is random.
+
+    Raises:
+        TrilobitError: no such file, or a number of images is asked for besides.
+    """
+    if not section.inputs:
+        return None
+    if section.batch:
+        raise TrilobitError("--inputs and --batch: how many images there are is what the inputs say")
+    if not Path(section.inputs).is_file():
+        raise TrilobitError(
+            f"--inputs {section.inputs}: no such file; give an .npz with an array for each input"
+        )
+    return str(Path(section.inputs).absolute())
 
 
 def _engine(model: Path, section: BenchSection) -> FileEngine:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,17 +46,42 @@ class Serving:
 
 def serve_file(request: Mapping[str, Any]) -> Answer:
     """Return what the ONNX file at `path` does on `device` for `seconds`, on each of `threads` with each of
-    `batches`.
+    `batches`, or on the arrays of the file `inputs`.
 
     Raises:
-        ValueError: it is made for another number of images.
+        ValueError: it is made for another number of images, leaves more open than that, or reads other
+            arrays.
     """
     model, device = Path(request["path"]).read_bytes(), request["device"]
     opened = {threads: _opened(model, device, threads) for threads in request["threads"]}
-    batches = _batches(next(iter(opened.values())), request["batches"])
-    settings = itertools.product(opened, batches)
-    calls = {(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
+    first = next(iter(opened.values()))
+    if request["inputs"] is not None:
+        example = _example(Path(request["inputs"]), first)
+        items = len(np.atleast_1d(next(iter(example.values()))))
+        calls = {(t, items): opened[t].timed("wall", example=example) for t in opened}
+    else:
+        settings = itertools.product(opened, _batches(first, request["batches"]))
+        calls = {(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
     return _plain(serve(calls, seconds=request["seconds"]))
+
+
+def _example(path: Path, executable: Executable) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an .npz file that a network reads.
+
+    Raises:
+        ValueError: it is no such file, or an array is missing or of another type.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            example = {info.name: file[info.name] for info in executable.inputs if info.name in file.files}
+    except (ValueError, AttributeError, TypeError, OSError, BadZipFile):  # an .npy file is an array alone
+        raise ValueError(f"{path.name} is no .npz file of numbers by input") from None
+    for info in executable.inputs:
+        if info.name not in example:
+            raise ValueError(f"{path.name} has no array called {info.name}")
+        if str(example[info.name].dtype) != info.dtype:
+            raise ValueError(f"{path.name}: {info.name} is {example[info.name].dtype}, it reads {info.dtype}")
+    return example
 
 
 def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable:
@@ -69,6 +95,10 @@ def _opened(model: bytes, device: Mapping[str, Any], threads: int) -> Executable
 
 
 def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequence[int]:
+    if unbound := [info.name for info in executable.inputs if None in info.shape[1:]]:
+        raise ValueError(
+            f"it leaves sizes of {', '.join(unbound)} open; give what it reads with --inputs FILE.npz"
+        )
     size = executable.inputs[0].shape[0] if executable.inputs[0].shape else None
     if size is None:
         return requested or (1,)

@@ -110,7 +110,7 @@ def test_without_waiting_there_are_as_many_passes_as_rounds(core: Core) -> None:
 
 def test_few_quiet_windows_are_better_than_many_disturbed_ones(core: Core) -> None:
     reference = core.reference()
-    quiet_until = core.now + 0.02
+    quiet_until = core.now + 0.016
     core.slowdown = lambda now: 1.0 if now < quiet_until else 1.5
     [samples] = interleaved([[core.run("a", 1e-3)]], PLAN, reference)
     assert FEWEST_UNDISTURBED <= len(samples.seconds) < PLAN.rounds

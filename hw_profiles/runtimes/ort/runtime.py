@@ -8,7 +8,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
 
 # Unless told before its import, the published wheel writes a device id to the home folder and sends events.
@@ -36,7 +35,7 @@ from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.runtimes.file_runtime import FileRuntime, random_input
+from hw_profiles.runtimes.file_runtime import FileRuntime, timed_inputs
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS, needs_exact_sums
 from hw_profiles.runtimes.ort.integer_sums import (
@@ -165,11 +164,11 @@ class OrtExecutable:
         values = self.session.run(None, dict(inputs))
         return {info.name: value for info, value in zip(self.outputs, values, strict=True)}
 
-    def timed(self, clock: Clock, *, batch: int | None = None) -> Timed:
-        """Return runs on preallocated random inputs."""
-        binding, rng = self.session.io_binding(), np.random.default_rng(0)
-        for info in self.inputs:
-            binding.bind_cpu_input(info.name, random_input(info, batch or self._batch, rng))
+    def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
+        """Return runs on preallocated inputs."""
+        binding = self.session.io_binding()
+        for name, array in timed_inputs(self.inputs, batch or self._batch, example).items():
+            binding.bind_cpu_input(name, array)
         for info in self.outputs:
             binding.bind_output(info.name)
         return timed(lambda: self.session.run_with_iobinding(binding), clock)

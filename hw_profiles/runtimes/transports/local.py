@@ -9,7 +9,7 @@ from hw_profiles.measure.host import pinned
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.info import DeviceInfo
-from hw_profiles.runtimes.runtime import Artifact, Runtime
+from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
 
 
 class Local:
@@ -47,9 +47,22 @@ class Local:
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
 
 
+def _timed(executable: Executable, artifact: Artifact, plan: MeasurePlan) -> Timed:
+    """Return an executable on the artifact's example, or where it has none on what it chooses itself; it has
+    run once.
+
+    Raises:
+        Exception: whatever the engine rejects.
+    """
+    example = artifact.example  # plug-ins of before 0.3 know no such argument
+    run = executable.timed(plan.clock, example=example) if example else executable.timed(plan.clock)
+    run(1)
+    return run
+
+
 def _sessions(runtime: Runtime, artifact: Artifact, plan: MeasurePlan) -> list[Timed] | str:
     """Return the artifact compiled anew for each session of the plan, or why it cannot be."""
     try:
-        return [runtime.compile(artifact).timed(plan.clock) for _ in range(plan.sessions)]
+        return [_timed(runtime.compile(artifact), artifact, plan) for _ in range(plan.sessions)]
     except Exception as error:  # whatever the engine rejects becomes a row with its error
         return one_line(error)
