@@ -50,6 +50,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.options",
         "hw_profiles.streams",
     },
+    # ONNX files are read with what reads them, and run where inference cannot tell the size of a tensor
+    "supernet.imported": {
+        *("numpy", "onnx", "onnx_ir", "onnxscript", "google.protobuf", "torch", "supernet.imported"),
+        *("hw_profiles.graph", "hw_profiles.errors", "hw_profiles.runtimes"),
+    },
     "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},
     "supernet.tasks.image_sources": {
         *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")

@@ -1,0 +1,81 @@
+"""From somebody's graph to one that computes the same with less: constants folded, names unique."""
+
+import math
+
+import onnx_ir as ir
+from onnx_ir.passes import common as passes
+from onnxscript import rewriter, version_converter
+from onnxscript.optimizer import fold_constants_ir
+
+OPSET = 21  # the first with 4-bit integers
+IR_VERSION = 10  # of files of that opset
+_ROUNDS = 8
+_LARGEST_FOLDED = 2**20  # numbers of a tensor that is stored in place of what computes it
+_LARGEST_COMPUTED = 2**28  # numbers of a tensor that is computed at all, to see whether it may be stored
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")  # they say what is quantized
+
+
+def clean(model: ir.Model) -> ir.Model:
+    """Return a model that computes the same with fewer operations, all of which have names.
+
+    The model that is given is used up.
+    """
+    passes.InlinePass()(model)
+    passes.RemoveInitializersFromInputsPass()(model)
+    _lift_constants(model)
+    version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+    for _ in range(_ROUNDS):
+        before = _size(model)
+        fold_constants_ir(
+            model,
+            onnx_shape_inference=True,
+            input_size_limit=2**40,
+            output_size_limit=_LARGEST_FOLDED,
+            should_fold=_should_fold,
+        )
+        _lift_constants(model)
+        passes.ShapeInferencePass(data_prop=True)(model)  # so that targets of Reshape can be stored
+        rewriter.rewrite(model)
+        passes.IdentityEliminationPass()(model)
+        passes.RemoveUnusedNodesPass()(model)
+        if _size(model) == before:
+            break
+    return finish(model)
+
+
+def finish(model: ir.Model) -> ir.Model:
+    """Return the model with constants stored, nothing unused, and a unique name for every node and tensor."""
+    _lift_constants(model)
+    passes.LiftSubgraphInitializersToMainGraphPass()(model)
+    passes.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
+    passes.RemoveUnusedOpsetsPass()(model)
+    passes.OutputFixPass()(model)
+    passes.TopologicalSortPass()(model)
+    _name_nodes(model)
+    passes.NameFixPass()(model)
+    model.ir_version = max(model.ir_version, IR_VERSION)
+    return model
+
+
+def _lift_constants(model: ir.Model) -> None:
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _should_fold(node: ir.Node) -> bool:
+    """Return whether an operation on constants is computed now."""
+    sizes = [
+        value.shape.numpy() for value in node.outputs if value.shape is not None and value.shape.is_static()
+    ]
+    return node.op_type not in _KEPT and max(map(math.prod, sizes), default=0) <= _LARGEST_COMPUTED
+
+
+def _size(model: ir.Model) -> tuple[int, int]:
+    return len(model.graph), len(model.graph.initializers)
+
+
+def _name_nodes(model: ir.Model) -> None:
+    """Call nodes without a name after their operation and place."""
+    for number, node in enumerate(model.graph.all_nodes()):
+        if not node.name:
+            node.name = f"{node.op_type}_{number}"

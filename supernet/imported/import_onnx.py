@@ -1,0 +1,103 @@
+"""From an ONNX file to an `ImportedModel`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.tensor_type import BATCH, TensorType
+from hw_profiles.graph.workload import Feed, Workload
+from supernet.imported.cleaning import clean
+from supernet.imported.layers import Site, layer_of_unit, stored
+from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.onnx_file import read_onnx
+from supernet.imported.open_dimensions import Shapes, bind, input_shapes, name_dimensions
+from supernet.imported.tensors import Feeds, tensor_types
+from supernet.imported.units import Group, group_nodes, reads_of
+
+
+def import_onnx(
+    source: Path | bytes, *, shapes: Shapes | None = None, feeds: Feeds | None = None
+) -> ImportedModel:
+    """Return somebody's network from an ONNX file.
+
+    Args:
+        source: path of the file, or its bytes where it keeps no weights in others.
+        shapes: sizes of inputs with open dimensions, by name; an open first dimension is a batch of one
+            where nothing else is said.
+        feeds: an example of what it reads; needed only where sizes inside depend on values.
+
+    Raises:
+        TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
+    """
+    model = read_onnx(source)
+    name_dimensions(model)
+    open_shapes = input_shapes(model)
+    bound = bind(open_shapes, shapes or {})
+    model = clean(model)
+    content = ir.to_proto(model).SerializeToString()
+    sizes, dtypes = tensor_types(content, bound, feeds)
+    groups = group_nodes(model.graph)
+    types = {name: _feed_type(open_shapes[name], sizes[name]) for name in open_shapes}
+    feed_types = tuple(Feed(name, type_) for name, type_ in types.items())
+    units = tuple(_unit(group, types, sizes) for group in groups)
+    return ImportedModel(
+        content=content,
+        units=units,
+        workload=_workload(units, feed_types, [str(value.name) for value in model.graph.outputs]),
+        shapes=sizes,
+        dtypes=dtypes,
+        bound=bound,
+        constants={name: stored(model.graph.initializers[name]) for name in _constants(units)},
+        inputs=tuple(open_shapes),
+        outputs=tuple(str(value.name) for value in model.graph.outputs),
+        metadata=dict(model.metadata_props),
+    )
+
+
+def _feed_type(open_shape: tuple[int | str, ...], shape: tuple[int, ...]) -> TensorType:
+    """Return the type of an input; its first dimension is a batch where that is open, or one example."""
+    batched = shape[:1] == (1,) and (len(shape) > 1 or isinstance(open_shape[0], str))
+    return TensorType((BATCH, *shape[1:]) if batched else shape)
+
+
+def _unit(group: Group, types: dict[str, TensorType], sizes: Mapping[str, tuple[int, ...]]) -> Unit:
+    """Return a unit, and note the types of what it gives."""
+    reads = reads_of(group)
+    outputs = tuple(str(value.name) for value in group.nodes[-1].outputs if value.name)
+    shapes = tuple(sizes[name] for name in outputs)
+    layer = layer_of_unit(Site(group, reads, tuple(types[name] for name in reads), shapes))
+    types |= dict(zip(outputs, layer.outputs, strict=True))
+    return Unit(
+        name=str(group.nodes[0].name),
+        op=group.nodes[0].op_type,
+        nodes=tuple(str(node.name) for node in group.nodes),
+        inputs=reads,
+        outputs=outputs,
+        layer=layer,
+        weight="" if group.weight is None else str(group.weight.name),
+        bias="" if group.bias is None else str(group.bias.name),
+    )
+
+
+def _constants(units: tuple[Unit, ...]) -> list[str]:
+    return [name for unit in units for name in (unit.weight, unit.bias) if name]
+
+
+def _workload(units: tuple[Unit, ...], feeds: tuple[Feed, ...], outputs: list[str]) -> Workload:
+    numbers = {feed.name: -1 - position for position, feed in enumerate(feeds)}
+    layers: list[Layer] = []
+    inputs = []
+    for unit in units:
+        inputs.append(tuple(numbers[name] for name in unit.inputs[: len(unit.layer.inputs)]))
+        layers.append(unit.layer)
+        for name in unit.outputs:
+            numbers[name] = len(numbers) - len(feeds)
+    return Workload(
+        names=tuple(unit.name for unit in units),
+        layers=tuple(layers),
+        inputs=tuple(inputs),
+        feeds=feeds,
+        outputs=tuple(numbers[name] for name in outputs if name in numbers),
+    )

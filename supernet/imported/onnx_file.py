@@ -1,0 +1,120 @@
+"""Reading somebody's ONNX file: whole, from its own folder, or refused in one line."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from onnx import TensorProto
+
+from hw_profiles.errors import TrilobitError, shown
+
+LARGEST = 2**31 - 1  # bytes of a file in protobuf
+ONNX_DOMAINS = ("", "ai.onnx")
+OLDEST_OPSET = 7  # of what the operation table and the converters know
+
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what they warn of is repaired or refused here
+logging.getLogger("onnxscript").setLevel(logging.ERROR)
+
+
+def read_onnx(source: Path | bytes) -> ir.Model:
+    """Return the model in a file, with the weights that it keeps in others beside it.
+
+    Raises:
+        TrilobitError: it is no ONNX file, is not whole, or keeps weights outside its folder.
+    """
+    content = source if isinstance(source, bytes) else _content(source)
+    proto = _parsed(content)
+    _load_external(proto, source.parent if isinstance(source, Path) else None)
+    _check_usable(proto)
+    try:
+        return ir.from_proto(proto)
+    except Exception as error:  # whatever it stumbles over in a damaged file
+        raise TrilobitError(f"the ONNX file is damaged: {_line(error)}") from None
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise TrilobitError(f"{path} is no file; an ONNX file is needed")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise TrilobitError(f"{path} has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
+    return path.read_bytes()
+
+
+def _parsed(content: bytes) -> onnx.ModelProto:
+    try:
+        proto = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own, and what it makes of text
+        raise TrilobitError(f"not an ONNX file, or not all of it: {_line(error)}") from None
+    if not proto.opset_import or not proto.HasField("graph"):
+        raise TrilobitError("not an ONNX file: it has no graph of operations")
+    if not proto.graph.node or not proto.graph.output:
+        raise TrilobitError("the ONNX file has no operations, or gives nothing")
+    return proto
+
+
+def _load_external(proto: onnx.ModelProto, folder: Path | None) -> None:
+    """Read the tensors that are kept in other files of the folder."""
+    for tensor in _tensors(proto.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            tensor.raw_data = _external_bytes(tensor, folder)
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _external_bytes(tensor: TensorProto, folder: Path | None) -> bytes:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    if folder is None:
+        raise TrilobitError(
+            f"weights are kept in {shown(location)}; give the path of the file, not its bytes"
+        )
+    path = (folder / location).resolve()
+    if not location or not path.is_relative_to(folder.resolve()):
+        raise TrilobitError(f"weights in {shown(location)} are outside the folder of the ONNX file; refused")
+    if not path.is_file():
+        raise TrilobitError(f"the weights of {shown(tensor.name)} are in {shown(location)}, which is missing")
+    try:
+        offset, length = int(entries.get("offset", 0)), int(entries.get("length", path.stat().st_size))
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(length)
+    except (ValueError, OSError):
+        raise TrilobitError(
+            f"where {shown(tensor.name)} stands in {shown(location)} cannot be read"
+        ) from None
+    if len(data) < length and "length" in entries:
+        raise TrilobitError(f"{shown(location)} is not whole: {shown(tensor.name)} ends behind its end")
+    return bytes(data)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    """Yield the stored tensors of a graph and of those inside it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _check_usable(proto: onnx.ModelProto) -> None:
+    opset = next((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), None)
+    if opset is not None and opset < OLDEST_OPSET:
+        raise TrilobitError(f"the file is of opset {opset}; opset {OLDEST_OPSET} and later can be read")
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        kind = value.type.WhichOneof("value")
+        if value.name not in stored and kind != "tensor_type":
+            what = (kind or "unknown type").removesuffix("_type")
+            raise TrilobitError(f"input {shown(value.name)} is a {what}; only tensors can be fed")
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise TrilobitError(f"input {shown(value.name)} is text; only numbers can be fed")
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:160]

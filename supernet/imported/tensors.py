@@ -1,0 +1,103 @@
+"""Sizes and element types of every tensor of a network, where open dimensions are bound."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, shape_inference
+
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact
+
+Array = NDArray[np.generic]
+Feeds = Mapping[str, Array]
+SEQUENCE = "sequence"  # in place of an element type, of what is a list of tensors
+
+
+def tensor_types(
+    content: bytes, bound: Mapping[str, int], feeds: Feeds | None = None
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return sizes, and numpy's names of element types, of every tensor that is not stored, by name.
+
+    What cannot be inferred is found by running the network once.
+
+    Args:
+        content: an ONNX file.
+        bound: size of every open dimension of its inputs.
+        feeds: what it is run on; made up without.
+
+    Raises:
+        TrilobitError: it cannot be run at these sizes.
+    """
+    proto = onnx.load_model_from_string(content)
+    for value in proto.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = bound[dim.dim_param]
+    types = _inferred(proto)
+    names = [value.name for value in proto.graph.input]
+    names += [name for node in proto.graph.node for name in node.output if name]
+    unknown = [name for name in names if name not in types]
+    if unknown:
+        types |= _run(proto, unknown, feeds or made_up_feeds(proto))
+    return {name: types[name][0] for name in names}, {name: types[name][1] for name in names}
+
+
+def _inferred(proto: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return sizes and element types of what shape inference is sure of."""
+    outline = onnx.ModelProto()
+    outline.CopyFrom(proto)
+    for value in outline.graph.output:
+        value.type.tensor_type.ClearField("shape")  # what the file says holds for other sizes
+    try:
+        outline = shape_inference.infer_shapes(outline, data_prop=True)
+    except Exception:  # whatever it stumbles over: the network is run instead
+        return {}
+    graph = outline.graph
+    types = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        sized = kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim)
+        if kind.elem_type and sized:
+            shape = tuple(dim.dim_value for dim in kind.shape.dim)
+            types[value.name] = (shape, _dtype(kind.elem_type))
+    return types
+
+
+def _dtype(element: int) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(element))
+
+
+def made_up_feeds(proto: onnx.ModelProto) -> dict[str, Array]:
+    """Return something to run a network on whose dimensions all have sizes: noise, and ones for integers."""
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for value in proto.graph.input:
+        kind = value.type.tensor_type
+        shape, dtype = (
+            [dim.dim_value for dim in kind.shape.dim],
+            helper.tensor_dtype_to_np_dtype(kind.elem_type),
+        )
+        real = dtype.kind not in "iub"
+        feeds[value.name] = (rng.normal(size=shape) if real else np.ones(shape)).astype(dtype)
+    return feeds
+
+
+def _run(proto: onnx.ModelProto, names: list[str], feeds: Feeds) -> dict[str, tuple[tuple[int, ...], str]]:
+    whole = onnx.ModelProto()
+    whole.CopyFrom(proto)
+    given = {value.name for value in whole.graph.output}
+    whole.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    try:
+        executable = host_runtime().compile(Artifact(whole.SerializeToString()))
+        outputs = executable.run(feeds)
+    except Exception as error:  # whatever the engine rejects
+        raise TrilobitError(f"the network cannot be run at these sizes: {one_line(error)}") from None
+    return {
+        name: (outputs[name].shape, str(outputs[name].dtype))
+        if isinstance(outputs[name], np.ndarray)
+        else ((), SEQUENCE)
+        for name in names
+    }
