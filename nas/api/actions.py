@@ -13,11 +13,13 @@ from nas.api.exported import Exported, ExportedNetwork, read_exported, read_expo
 from nas.api.front import EXPORT, Front, Network, read_front_file
 from nas.api.profiles import Profile, read_profile
 from nas.api.run_folder import RunFolder
+from nas.api.tuned import TunedFiles, read_tuned_file
 from nas.export.manifest import MANIFEST
 from nas.run.command_sections import BenchSection
 from nas.run.configuration import RECORD
 from nas.run.reporting import QUIET, Reporter
 from nas.run.session import session
+from nas.run.tuned_document import TunedFront
 from nas.serving.bench import Bench
 from nas.serving.bench import bench as bench_file
 from nas.verification.verification import Verification, verify_networks
@@ -29,7 +31,7 @@ FOLDER = "runs/default"
 SEARCH = ("profile", "train", "sample", "fit", "search")
 
 
-def load(path: PathLike) -> RunFolder | Front | Profile | ExportedNetwork | Exported:
+def load(path: PathLike) -> RunFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported:
     """Open a run folder, a `front.json`, a profile, or the folder of one or several exported networks.
 
     Raises:
@@ -50,11 +52,13 @@ def load(path: PathLike) -> RunFolder | Front | Profile | ExportedNetwork | Expo
     )
 
 
-def _load_document(path: Path) -> Front | Profile:
+def _load_document(path: Path) -> Front | Profile | TunedFiles:
     """Open a front or a profile, whichever the file says it is."""
     from hw_profiles.files import read_json
 
-    schema = str(read_json(path, "front/1", "profile/1")["schema"])
+    schema = str(read_json(path, "front/1", "profile/1", TunedFront.SCHEMA)["schema"])
+    if schema == TunedFront.SCHEMA:
+        return read_tuned_file(path)
     return read_front_file(path) if schema.startswith("front/") else read_profile(path)
 
 

@@ -361,14 +361,13 @@ def _limit_text(limit: Any) -> str:
 def section_options() -> dict[str, Option]:
     """Return every option of a configuration by its name, `section.key`."""
     listed = list(options(RunConfig, ""))
-    for name, section in sections().items():
+    for name, section in sections(RunConfig()).items():
         listed += options(type(section), name)
     listed += builtin_options().values()
     return {option.name: option for option in listed}
 
 
-def sections() -> dict[str, Any]:
-    """Return the sections with all defaults, by name."""
-    config = RunConfig()
-    sections = {f.name: getattr(config, f.name) for f in fields(RunConfig)}
-    return {name: section for name, section in sections.items() if hasattr(section, "__dataclass_fields__")}
+def sections(config: Any) -> dict[str, Any]:
+    """Return the sections of a configuration by name."""
+    named = {f.name: getattr(config, f.name) for f in fields(config)}
+    return {name: section for name, section in named.items() if hasattr(section, "__dataclass_fields__")}

@@ -4,34 +4,42 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tomli_w
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from nas.run.config import RunConfig, sections
+from nas.run.tune_config import TuneConfig
 
 NO_LIMIT = "none"  # as a limit: there is none
 LARGEST_BYTES = 1_000_000  # of a configuration file
+C = TypeVar("C", RunConfig, TuneConfig)
 
 
 def parse_config(document: Mapping[str, Any], *, origin: str) -> RunConfig:
+    """Return the configuration of a run from plain data, as TOML gives it; see `parse_as`."""
+    return parse_as(RunConfig, document, origin=origin)
+
+
+def parse_as(kind: type[C], document: Mapping[str, Any], *, origin: str) -> C:
     """Return a configuration from plain data, as TOML gives it.
 
     Args:
+        kind: whose sections the document has.
         origin: what errors begin with, such as the file; empty for nothing.
 
     Raises:
         TrilobitError: an unknown section or key, a value of the wrong type, or one that is not allowed.
     """
     try:
-        return _configured(document)
+        return _configured(kind, document)
     except TrilobitError as error:
         raise TrilobitError(f"{origin}: {error}" if origin else str(error)) from None
 
 
-def _configured(document: Mapping[str, Any]) -> RunConfig:
-    section_names, defaults = [f.name for f in fields(RunConfig)], sections()
+def _configured(kind: type[C], document: Mapping[str, Any]) -> C:
+    section_names, defaults = [f.name for f in fields(kind)], sections(kind())
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name not in section_names:
@@ -42,7 +50,7 @@ def _configured(document: Mapping[str, Any]) -> RunConfig:
         values[name] = _parse_section(defaults[name], name, value) if name in defaults else value
     if limits := values.get("constraints"):
         values["constraints"] = {name: limit for name, limit in limits.items() if limit != NO_LIMIT}
-    return RunConfig(**values)
+    return kind(**values)
 
 
 def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
@@ -89,14 +97,14 @@ def read_document(path: Path) -> dict[str, Any]:
         raise TrilobitError(f"{path}: not valid TOML ({reason})") from None
 
 
-def render_config(config: RunConfig) -> str:
-    """Return the resolved configuration as TOML, which `read_config` reads, without the storage's password.
+def render_config(config: RunConfig | TuneConfig) -> str:
+    """Return the resolved configuration as TOML, which `parse_as` reads, without the storage's password.
 
     Raises:
         TrilobitError: the storage is not a URL.
     """
-    document = {f.name: config.section(f.name) for f in fields(RunConfig)}
-    if config.storage.url:
+    document = {f.name: config.section(f.name) for f in fields(config)}
+    if isinstance(config, RunConfig) and config.storage.url:
         from nas.run.storage import hidden  # a database engine: only where one is named
 
         document["storage"]["url"] = hidden(config.storage.url)

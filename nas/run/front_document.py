@@ -26,6 +26,9 @@ def _identity(text: str) -> None:
         raise ValueError(f"an id is letters and digits, got {text[:40]!r}")
 
 
+Identity = Annotated[str, _identity]
+
+
 def _count(value: Any) -> None:
     if type(value) is not int or not 0 < value < 10**300:  # spaces have more networks than 64 bits count
         raise ValueError("expected a whole number from 1")
@@ -96,7 +99,7 @@ class Entry:
         layers: what runs, in order.
     """
 
-    id: Annotated[str, _identity]
+    id: Identity
     genes: Genes
     predicted: Mapping[str, Predicted]
     measured: Mapping[str, Measured]

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
@@ -20,10 +19,11 @@ from nas.run.config import RunConfig
 from nas.run.config_file import read_config, render_config
 from nas.run.default_formats import formats_of_layers, with_exact
 from nas.run.devices import covering
-from nas.run.documents import Environment, StageDone, State, Timings, read_optional
+from nas.run.documents import Environment
 from nas.run.environment import environment_of
 from nas.run.paths import RunPaths
 from nas.run.registry import STAGES as STAGES
+from nas.run.stage_record import StageRecord
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
 from supernet.tasks.image_classification import ImageClassification
@@ -194,22 +194,15 @@ class Run(RunPaths):
 
     def is_done(self, stage: str) -> bool:
         """Return whether the stage finished, with this configuration."""
-        done = self._state().stages.get(stage)
-        return done is not None and done.fingerprint == self.fingerprint(stage)
+        return StageRecord(self.folder).is_done(stage, self.fingerprint(stage))
 
     def has_finished(self, stage: str) -> bool:
         """Return whether the stage finished at least once, whatever changed since."""
-        return stage in self._state().stages
+        return StageRecord(self.folder).has_finished(stage)
 
     def mark_done(self, stage: str, seconds: float) -> None:
         """Record that the stage finished, and how long it took (over all attempts that ended)."""
-        stages = {**self._state().stages, stage: StageDone(self.fingerprint(stage), round(seconds, 2))}
-        write_document(self.folder / "state.json", State(stages))
-        timings = Timings({name: done.seconds for name, done in stages.items()})
-        write_document(self.folder / "timings.json", timings)
-
-    def _state(self) -> State:
-        return read_optional(self.folder / "state.json", State) or State()
+        StageRecord(self.folder).mark_done(stage, self.fingerprint(stage), seconds)
 
 
 def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:

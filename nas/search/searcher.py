@@ -14,6 +14,7 @@ from supernet.space.space import Genomes, SearchSpace
 
 SEARCHERS: Mapping[str, str] = {
     "evolution": "nas.search.algorithms.evolution:Evolution",
+    "local-moves": "nas.search.algorithms.local_moves:LocalMoves",
     "nsga2": "nas.search.algorithms.pymoo_nsga:PymooNsga2",
     "nsga3": "nas.search.algorithms.pymoo_nsga:PymooNsga3",
     "rnsga2": "nas.search.algorithms.pymoo_nsga:PymooRnsga2",

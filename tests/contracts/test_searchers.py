@@ -38,5 +38,7 @@ def test_learning_beats_chance(name: str) -> None:
 
 
 def test_unknown_searchers_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="unknown searcher 'luck'; known: aging, evolution, nsga2, nsga3"):
+    with pytest.raises(
+        TrilobitError, match="unknown searcher 'luck'; known: aging, evolution, local-moves, nsga2"
+    ):
         make_searcher("luck", SMALL, seed=0)
