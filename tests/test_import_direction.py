@@ -55,6 +55,11 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("numpy", "onnx", "onnx_ir", "onnxscript", "google.protobuf", "torch", "supernet.imported"),
         *("hw_profiles.graph", "hw_profiles.errors", "hw_profiles.runtimes"),
     },
+    # the file of an imported model is read, and run with all its tensors as outputs
+    "supernet.ptq": {
+        *("torch", "numpy", "onnx", "supernet", "hw_profiles.graph", "hw_profiles.errors"),
+        *("hw_profiles.options", "hw_profiles.reference.integer_sums", "hw_profiles.runtimes.ort.runtime"),
+    },
     "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},
     "supernet.tasks.image_sources": {
         *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")

@@ -1,0 +1,126 @@
+"""From an imported model and calibration samples to the numbers of every format that its units may take."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.graph.formats import QuantParams
+from hw_profiles.reference.integer_sums import IntegerSums
+from supernet.data.samples import Samples
+from supernet.formats.loading import load_format, load_weight_format
+from supernet.formats.number_format import ActivationFormat
+from supernet.graph.quantized_graph import Parameters
+from supernet.imported.model import ImportedModel
+from supernet.ptq.histogram import Histogram
+from supernet.ptq.observation import Observation, TensorStatistics, observe
+from supernet.ptq.product import Product
+from supernet.ptq.products import output_bounds, read_nodes, read_products
+from supernet.ptq.quantization import Compensation, Quantization
+from supernet.ptq.ranges import Range, Reader, choose_range
+from supernet.ptq.settings import PtqSettings
+from supernet.ptq.sharing import shared_scales
+from supernet.ptq.unit_rounding import Rounding, input_codes, round_unit
+
+Array = NDArray[np.float32]
+Formats = Mapping[str, Sequence[str]]
+_UNBOUNDED = (-np.inf, np.inf)
+
+
+def quantize_model(
+    model: ImportedModel,
+    calibration: Samples,
+    formats: Formats,
+    *,
+    sums: IntegerSums = IntegerSums.EXACT,
+    rng: np.random.Generator,
+    settings: PtqSettings | None = None,
+) -> Quantization:
+    """Return scales of tensors, and rounded weights of every unit in every format that it may take.
+
+    Args:
+        calibration: examples; labels are not looked at.
+        formats: by unit, names of the registry; what `fp32` needs is nothing.
+        sums: of the device that it is made for.
+
+    Raises:
+        TrilobitError: there is no sample, or one makes a tensor NaN or infinite.
+    """
+    settings = settings or PtqSettings()
+    products = {
+        name: product
+        for name, product in read_products(model).items()
+        if any(map(_rounds, formats.get(name, ())))
+    }
+    scaled = _scaled_tensors(model, formats)
+    observed = tuple(dict.fromkeys((*scaled, *(product.source for product in products.values()))))
+    observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
+    tensors, compensations = _choose_ranges(model, scaled, observation, products)
+    parameters: dict[tuple[str, str], Parameters] = {}
+
+    for name, product in products.items():
+        for fmt in filter(_rounds, formats[name]):
+            rows = observation.rows[name]
+            codes = input_codes(fmt, rows, tensors.get(product.source))
+            rounding = Rounding(product, rows, codes, fmt, load_weight_format(fmt, sums))
+            parameters[name, fmt], bought = round_unit(rounding)
+            compensations += bought
+    return Quantization(model, tensors, parameters, tuple(compensations))
+
+
+def _rounds(fmt: str) -> bool:
+    return load_format(fmt).weight.needs_scale
+
+
+def _scaled_tensors(model: ImportedModel, formats: Formats) -> tuple[str, ...]:
+    """Return the floating-point tensors that units with stored activation scales read or give."""
+    names = (
+        name
+        for unit in model.units
+        if any(
+            (activation := _activation(fmt)) and activation.needs_scale for fmt in formats.get(unit.name, ())
+        )
+        for name in (*unit.inputs, *unit.outputs)
+    )
+    return tuple(name for name in dict.fromkeys(names) if np.dtype(model.dtypes[name]).kind == "f")
+
+
+def _activation(fmt: str) -> ActivationFormat | None:
+    return load_format(load_format(fmt).on).activation
+
+
+def _choose_ranges(
+    model: ImportedModel, scaled: Iterable[str], observation: Observation, products: Mapping[str, Product]
+) -> tuple[dict[str, QuantParams], list[Compensation]]:
+    """Return scale and zero point of every tensor, and what the choice of ranges bought."""
+    nodes = read_nodes(model)
+    bounds = {name: output_bounds(model, unit, nodes) for unit in model.units for name in unit.outputs}
+    readers: dict[str, list[Reader]] = {}
+    for name, product in products.items():
+        readers.setdefault(product.source, []).append(Reader(product, observation.rows[name]))
+    tensors: dict[str, QuantParams] = {}
+    compensations: list[Compensation] = []
+    for group in shared_scales(model, scaled):
+        statistics = [observation.tensors[name] for name in group]
+        low, high, histogram = _together(statistics)
+        inside = _intersection([bounds.get(name, _UNBOUNDED) for name in group])
+        of_group = [reader for name in group for reader in readers.get(name, ())]
+        rule, params, errors = choose_range(histogram, low, high, of_group, inside)
+        tensors.update(dict.fromkeys(group, params))
+        if errors[rule] < errors["min-max"]:
+            compensations.append(
+                Compensation(f"range by {rule}", group[0], "", errors["min-max"], errors[rule])
+            )
+    return tensors, compensations
+
+
+def _together(statistics: Sequence[TensorStatistics]) -> tuple[float, float, Histogram]:
+    """Return least value, largest value and counts of tensors of one scale."""
+    histogram = statistics[0].histogram
+    for other in statistics[1:]:
+        histogram = histogram.merged(other.histogram)
+    return min(each.low for each in statistics), max(each.high for each in statistics), histogram
+
+
+def _intersection(bounds: Sequence[Range]) -> Range:
+    return max(low for low, _ in bounds), min(high for _, high in bounds)
