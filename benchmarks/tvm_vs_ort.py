@@ -25,7 +25,8 @@ from hw_profiles.graph.workload import single
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.reference.integer_ops import random_units, run_network
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.reference.random_units import random_units
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of

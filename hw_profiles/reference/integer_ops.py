@@ -9,6 +9,7 @@ Pooling has two dialects: "half-up", which is what our kernels do, rounds the me
 "truncated" is HAWQ-V3's, which truncates the mean + 0.01 at the input's scale.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,8 +20,8 @@ from numpy.typing import ArrayLike, NDArray
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import QuantParams, accumulator_codes
 from hw_profiles.graph.layer import FP32, INPUT, Layer
+from hw_profiles.graph.windows import windows_of
 from hw_profiles.graph.workload import Workload
-from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
 
 Array = NDArray[Any]
 Pooling = Literal["half-up", "truncated"]
@@ -28,14 +29,13 @@ Ints = NDArray[np.int32]
 
 CODES = 256  # of an activation
 MANTISSA_BITS = 31
-MAX_SHIFT = 62  # so that accumulator * mantissa + 2^(shift - 1) stays within 63 bits
-WEIGHT_RANGE: Mapping[str, tuple[int, int]] = {
-    "int8": (-128, 127),
-    "int8-exact": (-128, 127),
-    "int6": (-32, 31),
-    "int4": (-8, 7),
-    "int2": (-2, 1),
+# least and largest value behind an activation; those of a Clip are its attributes
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "none": (-math.inf, math.inf),
+    "relu": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
 }
+MAX_SHIFT = 62  # so that accumulator * mantissa + 2^(shift - 1) stays within 63 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,8 @@ def unit_bias(numbers: UnitNumbers) -> Ints:
 def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
     """Return (m, c) that bring an integer unit to its output scale.
 
-    (out,) each for a convolution, (2,) for the two operands of a sum, (1,) for pooling.
+    (out,) each for a convolution, (2,) for the two operands of a sum, (1,) for a mean over the whole map or
+    an activation, (rows * columns,) for means of windows.
     """
     out = float(np.float32(numbers.written.scale))
     if layer.weighted:
@@ -151,8 +152,19 @@ def multipliers(layer: Layer, numbers: UnitNumbers) -> tuple[Ints, Ints]:
     scales = np.array(
         [np.float32(qparams.scale) for qparams in numbers.inputs if qparams is not None], np.float64
     )
-    area = layer.in_shape[1] * layer.in_shape[2] if layer.kind == "pool" else 1
+    if layer.op == "AveragePool":
+        return dyadic(scales / out / window_counts(layer).ravel())
+    area = windows_of(layer).pixels if layer.op == "GlobalAveragePool" else 1
     return dyadic(scales / out / area)
+
+
+def window_counts(layer: Layer) -> Ints:
+    """Return (rows, columns) how many numbers each mean of an AveragePool is over."""
+    windows = windows_of(layer)
+    if layer.values.integer("count_include_pad"):
+        return np.full((windows.rows, windows.columns), np.prod(windows.kernel), np.int32)
+    inside = np.ones((windows.height, windows.width, 1), np.int32)
+    return np.asarray(_windows(layer, inside, 0).sum((2, 3, 4)), np.int32)
 
 
 def inverse_scale(numbers: UnitNumbers) -> np.float32:
@@ -176,17 +188,21 @@ def run_unit(
         (h, w, out) float32 or uint8 codes; (1, 1, out) of a linear layer or pooling. Real convolutions are
         computed in float64 and rounded once.
     """
-    if pooling == "truncated" and layer.kind == "pool" and layer.activation_format != FP32:
+    if pooling == "truncated" and layer.op == "GlobalAveragePool" and layer.activation_format != FP32:
         return _pool_truncated(layer, numbers, inputs)
     return REFERENCE[layer.op](layer, numbers, inputs)
 
 
 def _windows(layer: Layer, x: Array, padding: object) -> Array:
     """Return (h, w, c, k, k): what the kernel sees at each output position."""
-    edge, k = layer.kernel // 2, layer.kernel
-    padded = np.pad(x, ((edge, edge), (edge, edge), (0, 0)), constant_values=padding)  # type: ignore[call-overload]
-    views = np.lib.stride_tricks.sliding_window_view(padded, (k, k), axis=(0, 1))
-    return np.asarray(views[:: layer.stride, :: layer.stride])
+    windows = windows_of(layer)
+    top, left, bottom, right = windows.pads
+    around = ((top, bottom), (left, right), (0, 0))
+    padded = np.pad(x, around, constant_values=padding)  # type: ignore[call-overload]
+    spans = [(k - 1) * d + 1 for k, d in zip(windows.kernel, windows.dilations, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(0, 1))
+    (down, across), (taps_down, taps_across) = windows.strides, windows.dilations
+    return np.asarray(views[::down, ::across, :, ::taps_down, ::taps_across])
 
 
 def _products(layer: Layer, windows: Array, weight: Array) -> Array:
@@ -198,17 +214,40 @@ def _products(layer: Layer, windows: Array, weight: Array) -> Array:
 
 def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     weight, _, bias = numbers.parameters
+    x = inputs[0]
+    if layer.op == "Gemm":  # channels first, as ONNX flattens
+        x = x.transpose(2, 0, 1).reshape(1, 1, -1)
     if layer.activation_format == FP32:
-        windows = _windows(layer, inputs[0].astype(np.float64), 0.0)
-        total = _products(layer, windows, weight.astype(np.float64)) + bias
-        return np.asarray(np.maximum(total, 0) if layer.nonlinearity == "relu" else total, np.float32)
-    acc = _accumulate(layer, numbers, inputs[0])
+        total = _products(layer, _windows(layer, x.astype(np.float64), 0.0), weight.astype(np.float64)) + bias
+        return _activated(layer, total)
+    acc = _accumulate(layer, numbers, x)
     if layer.out_format == FP32:
-        return np.asarray(acc.astype(np.float32) * accumulator_scale(numbers))
-    low = numbers.written.zero_point if layer.nonlinearity == "relu" else 0
-    return np.maximum(
-        requantize(acc, *multipliers(layer, numbers), numbers.written.zero_point), np.uint8(low)
-    )
+        return _activated(layer, acc.astype(np.float32) * accumulator_scale(numbers))
+    low, high = code_limits(layer, numbers)
+    return np.clip(requantize(acc, *multipliers(layer, numbers), numbers.written.zero_point), low, high)
+
+
+def _activated(layer: Layer, total: Array) -> Array:
+    """Return real values behind the layer's activation."""
+    low, high = real_limits(layer)
+    return np.asarray(np.clip(total, low, high), np.float32)
+
+
+def real_limits(layer: Layer) -> tuple[np.float32, np.float32]:
+    """Return the least and the largest value that a layer's activation, or a Clip by itself, lets pass."""
+    low, high = LIMITS.get(layer.nonlinearity, LIMITS["none"])
+    if layer.op == "Clip":
+        low = layer.values.number("min") if "min" in layer.values else low
+        high = layer.values.number("max") if "max" in layer.values else high
+    return np.float32(low), np.float32(high)
+
+
+def code_limits(layer: Layer, numbers: UnitNumbers) -> tuple[np.uint8, np.uint8]:
+    """Return the same as codes of the layer's output."""
+    written, ends = numbers.written, real_limits(layer)
+    codes = [np.clip(end / np.float32(written.scale), -CODES, CODES) for end in ends]
+    low, high = (np.clip(np.rint(code) + written.zero_point, 0, CODES - 1) for code in codes)
+    return np.uint8(low), np.uint8(high)
 
 
 def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
@@ -223,14 +262,12 @@ def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
 
 def _add(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
-        total = inputs[0].astype(np.float32) + inputs[1].astype(np.float32)
-        return np.asarray(np.maximum(total, np.float32(0)) if layer.nonlinearity == "relu" else total)
+        return _activated(layer, inputs[0].astype(np.float32) + inputs[1].astype(np.float32))
     m, c = multipliers(layer, numbers)
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
-    low = numbers.written.zero_point if layer.nonlinearity == "relu" else 0
-    return np.asarray(np.clip(both + numbers.written.zero_point, low, CODES - 1), np.uint8)
+    return np.asarray(np.clip(both + numbers.written.zero_point, *code_limits(layer, numbers)), np.uint8)
 
 
 def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -242,12 +279,41 @@ def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
 
 def _pool_truncated(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """Return trunc(mean + 0.01), in integers; then to the output scale, which HAWQ-V3 leaves as it is."""
-    area = layer.in_shape[1] * layer.in_shape[2]
+    area = windows_of(layer).pixels
     total = (inputs[0].astype(np.int64) - numbers.input().zero_point).sum((0, 1), keepdims=True)
     hundredths = 100 * total + area  # of the mean + 0.01, times the area
     mean = np.sign(hundredths) * (np.abs(hundredths) // (100 * area))
     ratio = float(np.float32(numbers.input().scale)) / float(np.float32(numbers.written.scale))
     return requantize(mean, *dyadic(ratio), numbers.written.zero_point)
+
+
+def _max_pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    least = 0 if layer.activation_format != FP32 else -np.inf
+    return np.asarray(_windows(layer, inputs[0], least).max((3, 4)))
+
+
+def _average_pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    if layer.activation_format == FP32:
+        total = _windows(layer, inputs[0].astype(np.float64), 0.0).sum((3, 4))
+        return np.asarray(total / window_counts(layer)[:, :, None], np.float32)
+    zero_point = numbers.input().zero_point
+    total = (_windows(layer, inputs[0].astype(np.int64), zero_point) - zero_point).sum((3, 4))
+    m, c = (each.reshape(*total.shape[:2], 1) for each in multipliers(layer, numbers))
+    return requantize(total, m, c, numbers.written.zero_point)
+
+
+def _activation(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    if layer.activation_format == FP32:
+        return _activated(layer, inputs[0])
+    m, c = multipliers(layer, numbers)
+    scaled = rescale(inputs[0].astype(np.int64) - numbers.input().zero_point, m, c)
+    codes = np.clip(scaled + numbers.written.zero_point, *code_limits(layer, numbers))
+    return np.asarray(codes, np.uint8)
+
+
+def _softmax(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    powers = np.exp(inputs[0].astype(np.float64) - inputs[0].max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
 
 
 def _quantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -271,91 +337,16 @@ REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Co
         "Gemm": _conv,
         "Add": _add,
         "GlobalAveragePool": _pool,
+        "MaxPool": _max_pool,
+        "AveragePool": _average_pool,
+        "Relu": _activation,
+        "Clip": _activation,
+        "Softmax": _softmax,  # over channels, which are last here
         "QuantizeLinear": _quantize,
         "DequantizeLinear": _dequantize,
     },
     otherwise="it is the reference of the kernels that Trilobit writes itself, which do not have it",
 )
-
-
-def weight_range(weight_format: str, sums: IntegerSums = IntegerSums.EXACT) -> tuple[int, int]:
-    """Return the lowest and the highest code of weights that are made for a device with such sums."""
-    low, high = WEIGHT_RANGE[weight_format]
-    if weight_format == "int8" and sums.reduced:
-        return max(low, -WIDEST_EXACT), min(high, WIDEST_EXACT)
-    return low, high
-
-
-def random_numbers(
-    layer: Layer,
-    rng: np.random.Generator,
-    inputs: tuple[QuantParams | None, ...] | None = None,
-    *,
-    sums: IntegerSums = IntegerSums.EXACT,
-) -> UnitNumbers:
-    """Return numbers for measuring and testing, of a trained network's magnitude.
-
-    Denormal floats would change the time, codes that all clip would hide errors.
-
-    Args:
-        inputs: quantization of the tensors that it reads, where that is given.
-        sums: of the device that the weights are made for.
-    """
-    count = 2 if layer.is_add else 1
-    if inputs is None:
-        inputs = tuple(_random_quantization(rng, "none", layer.in_format) for _ in range(count))
-    output = _random_quantization(rng, layer.nonlinearity, layer.out_format)
-    if not layer.weighted:
-        return UnitNumbers(inputs, output)
-    channels = layer.in_shape[0] // layer.groups
-    shape = (layer.out_channels, channels, layer.kernel, layer.kernel)
-    fan_in = channels * layer.kernel**2
-    bias = rng.normal(0, 0.1, layer.out_channels).astype(np.float32)
-    if layer.weight_format == FP32:
-        weight = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
-        return UnitNumbers(inputs, output, weight, np.ones(layer.out_channels, np.float32), bias)
-    low, high = weight_range(layer.weight_format, sums)
-    codes = rng.integers(low, high + 1, shape).astype(np.int8)
-    spread = np.sqrt(((high - low) ** 2) / 12 * fan_in)  # standard deviation of a sum of such codes
-    scale = (rng.uniform(0.5, 1.5, layer.out_channels) / spread).astype(np.float32)
-    return UnitNumbers(inputs, output, codes, scale, bias)
-
-
-def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) -> QuantParams | None:
-    if fmt == FP32:
-        return None
-    zero_point = 0 if activation == "relu" else int(rng.integers(96, 160))
-    return QuantParams(float(np.float32(rng.uniform(0.01, 0.03))), zero_point)
-
-
-def random_inputs(layer: Layer, rng: np.random.Generator) -> tuple[Array, ...]:
-    """Return one tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
-    channels, height, width = layer.in_shape
-    count = 2 if layer.is_add else 1
-    return tuple(random_tensor((height, width, channels), layer.in_format, rng) for _ in range(count))
-
-
-def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) -> Array:
-    """Return normal real values, or codes."""
-    if fmt == FP32:
-        return rng.standard_normal(shape, np.float32)
-    return rng.integers(0, CODES, shape).astype(np.uint8)
-
-
-def random_units(
-    work: Workload, rng: np.random.Generator, *, sums: IntegerSums = IntegerSums.EXACT
-) -> dict[str, UnitNumbers]:
-    """Return numbers for each layer by its name; neighbours agree about the tensor between them.
-
-    Args:
-        sums: of the device that the weights are made for.
-    """
-    image = _random_quantization(rng, "none", work.in_format)
-    numbers: dict[str, UnitNumbers] = {}
-    for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
-        inputs = tuple(image if i == INPUT else numbers[work.names[i]].output for i in sources)
-        numbers[name] = random_numbers(layer, rng, inputs, sums=sums)
-    return numbers
 
 
 def run_network(

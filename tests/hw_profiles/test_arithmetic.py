@@ -18,16 +18,13 @@ from hw_profiles.reference.integer_ops import (
     accumulator_scale,
     dyadic,
     multipliers,
-    random_inputs,
-    random_numbers,
-    random_tensor,
-    random_units,
     requantize,
     rescale,
     run_network,
     run_unit,
     unit_bias,
 )
+from hw_profiles.reference.random_units import random_inputs, random_numbers, random_tensor, random_units
 
 CONVOLUTIONS = (
     "stem 3x9x9>8 k3s2g1 relu w={w} a={a}",

@@ -1,5 +1,6 @@
 """Units to object files, one per schedule, and a library to try them from."""
 
+import hashlib
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from hw_profiles.runtimes.tvm_cpu.templates import template_of
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, Tile
 
 LINK_SECONDS = 120
+LONGEST_NAME = 60  # characters of a name that a long key is shortened to
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,18 @@ class Candidate:
     error: str | None = None
 
 
+def readable_name(layer: Layer) -> str:
+    """Return the layer's key with its other characters replaced; a long one shortened, with its hash."""
+    key = layer.key()
+    readable = "".join(c if c.isalnum() else "_" for c in key.replace(">", "_to_"))
+    if layer.kind != layer.op:
+        return readable
+    return f"{readable[:LONGEST_NAME].rstrip('_')}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
 def unit_symbol(layer: Layer, tile: Tile) -> str:
-    """Return the C name of a unit with a schedule: the layer's key with its other characters replaced, and
-    the tile.
-    """
-    readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
-    return f"{readable}_l{tile.lanes}c{tile.columns}b{tile.blocks}r{tile.rows}"
+    """Return the C name of a unit with a schedule."""
+    return f"{readable_name(layer)}_l{tile.lanes}c{tile.columns}b{tile.blocks}r{tile.rows}"
 
 
 def arguments_of(function: Any) -> tuple[Argument, ...]:

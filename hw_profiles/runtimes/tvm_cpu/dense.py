@@ -12,6 +12,7 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.graph.layer import FP32, Layer
+from hw_profiles.graph.windows import map_shape, windows_of
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import GROUP, checked_codes, instruction_of, shift_of
 from hw_profiles.runtimes.tvm_cpu.epilogue import constants_placeholder, finish, pack_constants, padding
@@ -34,20 +35,23 @@ MAX_TILES = 6
 
 
 @dataclass(frozen=True)
-class _Windows:
+class _Rows:
     """Where the windows of a layer lie in its flat rows.
 
     Attributes:
         source: (rows, elements per row) of the input.
+        padded: the same with what stands around it.
+        before: (rows, pixels) that stand before the input's own.
         rows, columns: of the output.
         kernel: kernel rows.
         row_step, step: input rows, and elements of a row, between neighbouring windows.
         window, padded_window: elements of a kernel row; rounded up to whole groups.
-        edge, extra: pixels of padding on each side, and behind the right one.
         channels: elements of a pixel.
     """
 
     source: tuple[int, int]
+    padded: tuple[int, int]
+    before: tuple[int, int]
     rows: int
     columns: int
     kernel: int
@@ -55,40 +59,33 @@ class _Windows:
     step: int
     window: int
     padded_window: int
-    edge: int
     channels: int
-
-    @property
-    def extra(self) -> int:
-        """Pixels behind the right padding, for the last window is padded too."""
-        return blocks_of(self.padded_window - self.window, self.channels)
 
     @property
     def copied(self) -> bool:
         """Whether the input has to be copied into a padded buffer."""
-        return self.edge > 0 or self.extra > 0
+        return self.padded != self.source
 
 
-def _windows(layer: Layer, group: int) -> _Windows:
-    channels, height, width = layer.in_shape
-    window = layer.kernel * channels
+def _rows(layer: Layer, group: int) -> _Rows:
+    windows = windows_of(layer)
+    channels, (kernel, across) = windows.channels, windows.kernel
+    if windows.pointwise:  # all pixels are one row of columns
+        source, before = (1, windows.pixels * channels), (0, 0)
+        strides, rows, columns = (1, 1), 1, windows.pixels
+    else:
+        source, before = (windows.height, windows.width * channels), windows.pads[:2]
+        strides, rows, columns = windows.strides, windows.rows, windows.columns
+    window, step = across * channels, strides[1] * channels
     padded_window = blocks_of(window, group) * group
-    if layer.kernel == layer.stride == 1:  # all pixels are one row of columns
-        pixels = height * width
-        source = (1, pixels * channels)
-        return _Windows(source, 1, pixels, 1, 1, channels, window, padded_window, 0, channels)
-    _, rows, columns = layer.out_shape
-    return _Windows(
-        (height, width * channels),
-        rows,
-        columns,
-        layer.kernel,
-        layer.stride,
-        layer.stride * channels,
-        window,
-        padded_window,
-        layer.kernel // 2,
-        channels,
+    # the last window is rounded up too, and what no window reaches needs no copy
+    reach = (columns - 1) * step + padded_window
+    wide = source[1]
+    if reach > wide or before[1]:
+        wide = max(wide, blocks_of(reach, channels) * channels)
+    high = max(source[0] + before[0], (rows - 1) * strides[0] + kernel)
+    return _Rows(
+        source, (high, wide), before, rows, columns, kernel, strides[0], step, window, padded_window, channels
     )
 
 
@@ -104,38 +101,45 @@ def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> S
     """
     weight = checked_codes(layer, numbers, instruction_of(layer, target))
     group, lanes = _group(layer, target), tile.lanes
-    windows = _windows(layer, group)
-    blocks = blocks_of(layer.out_channels, lanes)
-    rows = weight.reshape(layer.out_channels, layer.in_shape[0], layer.kernel, layer.kernel)
+    windows = _rows(layer, group)
+    out = layer.out_shape[0]
+    blocks = blocks_of(out, lanes)
     # (out, kernel row, kernel column and channel) as they follow each other in memory
-    flat = rows.transpose(0, 2, 3, 1).reshape(layer.out_channels, layer.kernel, windows.window)
-    padded = np.zeros((blocks * lanes, layer.kernel, windows.padded_window), flat.dtype)
-    padded[: layer.out_channels, :, : windows.window] = flat
-    grouped = padded.reshape(blocks, lanes, layer.kernel, -1, group).transpose(0, 2, 3, 1, 4)
+    flat = _filters(layer, weight).transpose(0, 2, 3, 1).reshape(out, windows.kernel, windows.window)
+    padded = np.zeros((blocks * lanes, windows.kernel, windows.padded_window), flat.dtype)
+    padded[:out, :, : windows.window] = flat
+    grouped = padded.reshape(blocks, lanes, windows.kernel, -1, group).transpose(0, 2, 3, 1, 4)
     shift = shift_of(instruction_of(layer, target))
     return pack_weights(layer, grouped), pack_constants(layer, numbers, blocks * lanes, shift)
 
 
-def _padded_rows(layer: Layer, windows: _Windows, source: Any, constants: Any) -> Any:
+def _filters(layer: Layer, weight: Array) -> Array:
+    """Return weights (out, in, k, k); those of a linear layer as a 1x1 filter over channels that are last."""
+    if layer.op != "Gemm":
+        return weight
+    filters = weight.reshape(len(weight), *map_shape(layer.inputs[0]))
+    return filters.transpose(0, 2, 3, 1).reshape(len(weight), -1, 1, 1)
+
+
+def _padded_rows(layer: Layer, windows: _Rows, source: Any, constants: Any) -> Any:
     """Return the input with what stands around it."""
     height, length = windows.source
-    channels, edge = windows.channels, windows.edge
+    channels, (top, left) = windows.channels, windows.before
     width, around = length // channels, padding(layer, constants)
 
     def value(row: Any, x: Any) -> Any:
         column = tirx.floordiv(x, channels)
-        inside = tirx.all(row >= edge, row < height + edge, column >= edge, column < width + edge)
-        return tirx.if_then_else(inside, source[row - edge, x - edge * channels], around)
+        inside = tirx.all(row >= top, row < height + top, column >= left, column < width + left)
+        return tirx.if_then_else(inside, source[row - top, x - left * channels], around)
 
-    shape = (height + 2 * edge, (width + 2 * edge + windows.extra) * channels)
-    return te.compute(shape, value, name="padded")
+    return te.compute(windows.padded, value, name="padded")
 
 
 def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
     group = _group(layer, target)
-    windows = _windows(layer, group)
-    blocks, shift = blocks_of(layer.out_channels, lanes), shift_of(instruction_of(layer, target))
-    argument = weight_argument(layer, (blocks, layer.kernel, windows.padded_window // group, lanes, group))
+    windows = _rows(layer, group)
+    blocks, shift = blocks_of(layer.out_shape[0], lanes), shift_of(instruction_of(layer, target))
+    argument = weight_argument(layer, (blocks, windows.kernel, windows.padded_window // group, lanes, group))
     channels = blocks * lanes
     integer = layer.activation_format != FP32
     acc_dtype = "int32" if integer else "float32"
@@ -161,7 +165,7 @@ def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
 
     acc = te.compute((windows.rows, windows.columns, channels), product, name="acc")
     out = te.compute(
-        (windows.rows, windows.columns, layer.out_channels),
+        (windows.rows, windows.columns, layer.out_shape[0]),
         lambda r, x, n: finish(layer, acc[r, x, n], constants, n, target),
         name="out",
     )
@@ -198,7 +202,7 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
         change(loop)
     if instruction:
         sch.tensorize(lane, instruction.dot(tile.lanes))
-    windows = _windows(layer, _group(layer, target))
+    windows = _rows(layer, _group(layer, target))
     if windows.copied:
         _copy_in_vectors(sch, windows)
     return sch.mod["main"]
@@ -208,15 +212,15 @@ def _finish_at(sch: Any, layer: Layer, out: Any, loop: Any, tile: Tile) -> None:
     sch.reverse_compute_at(out, loop, preserve_unit_loops=True)
     channels = sch.get_loops(out)[-1]
     # a vector must not reach beyond the last channel
-    vector = np.gcd(layer.out_channels, tile.lanes)
+    vector = np.gcd(layer.out_shape[0], tile.lanes)
     _, lane = sch.split(channels, [None, int(vector)])
     sch.vectorize(lane)
-    if layer.out_channels % tile.lanes == 0:
+    if layer.out_shape[0] % tile.lanes == 0:
         for inner in sch.get_loops(out)[-4:-1]:
             sch.unroll(inner)
 
 
-def _copy_in_vectors(sch: Any, windows: _Windows) -> None:
+def _copy_in_vectors(sch: Any, windows: _Rows) -> None:
     _, x = sch.get_loops(sch.get_sblock("padded"))
     _, channel = sch.split(x, [None, windows.channels])
     vector = int(np.gcd(windows.channels, 64))
@@ -227,9 +231,9 @@ def _copy_in_vectors(sch: Any, windows: _Windows) -> None:
 
 def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output, those with the most reuse of what they load first."""
-    windows = _windows(layer, _group(layer, target))
-    lanes = lanes_of(layer.out_channels, target)
-    blocks = blocks_of(layer.out_channels, lanes)
+    windows = _rows(layer, _group(layer, target))
+    lanes = lanes_of(layer.out_shape[0], target)
+    blocks = blocks_of(layer.out_shape[0], lanes)
     most, best = MOST_VECTORS[target.registers], BEST_VECTORS[target.registers]
     found = [
         Tile(lanes, columns, block)

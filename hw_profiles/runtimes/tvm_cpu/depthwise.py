@@ -13,6 +13,7 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.graph.layer import FP32, Layer
+from hw_profiles.graph.windows import windows_of
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import (
     GROUP,
@@ -57,12 +58,11 @@ class _Planes:
 
 
 def _planes(layer: Layer, target: TvmTarget, lanes: int) -> _Planes:
-    group = GROUP if _instruction(layer, target) else 1
-    _, height, width = layer.in_shape
-    edge, taps = layer.kernel // 2, blocks_of(layer.kernel, group)
-    last = (layer.out_shape[2] - 1) * layer.stride
-    padded_width = max(width + 2 * edge, last + taps * group)
-    return _Planes(lanes, group, blocks_of(layer.in_shape[0], lanes), taps, height + 2 * edge, padded_width)
+    group, windows = GROUP if _instruction(layer, target) else 1, windows_of(layer)
+    taps = blocks_of(windows.kernel[1], group)
+    height = (windows.rows - 1) * windows.strides[0] + windows.kernel[0]
+    width = (windows.columns - 1) * windows.strides[1] + taps * group
+    return _Planes(lanes, group, blocks_of(windows.channels, lanes), taps, height, width)
 
 
 def _instruction(layer: Layer, target: TvmTarget) -> Instruction | None:
@@ -79,58 +79,56 @@ def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> S
     instruction = _instruction(layer, target)
     weight = checked_codes(layer, numbers, instruction)
     planes = _planes(layer, target, tile.lanes)
-    channels, kernel = planes.blocks * planes.lanes, layer.kernel
-    padded = np.zeros((channels, kernel, planes.taps * planes.group), weight.dtype)
-    padded[: layer.out_channels, :, :kernel] = weight[:, 0]
-    grouped = padded.reshape(planes.blocks, planes.lanes, kernel, planes.taps, planes.group)
+    channels, (down, across) = planes.blocks * planes.lanes, windows_of(layer).kernel
+    padded = np.zeros((channels, down, planes.taps * planes.group), weight.dtype)
+    padded[: len(weight), :, :across] = weight[:, 0]
+    grouped = padded.reshape(planes.blocks, planes.lanes, down, planes.taps, planes.group)
     grouped = grouped.transpose(0, 2, 3, 1, 4)
     return pack_weights(layer, grouped), pack_constants(layer, numbers, channels, shift_of(instruction))
 
 
 def _padded_planes(layer: Layer, planes: _Planes, source: Any, constants: Any) -> Any:
     """Return the input with what stands around it."""
-    channels, height, width = layer.in_shape
-    edge, lanes, around = layer.kernel // 2, planes.lanes, padding(layer, constants)
+    windows, lanes, around = windows_of(layer), planes.lanes, padding(layer, constants)
+    channels, height, width = windows.shape
+    top, left = windows.pads[:2]
     whole = int(np.gcd(channels, lanes))  # so many lanes are channels all, or none
 
     def value(b: Any, y: Any, x: Any, c: Any) -> Any:
-        inside = [y >= edge, y < height + edge, x >= edge, x < width + edge]
+        inside = [y >= top, y < height + top, x >= left, x < width + left]
         if channels % lanes:
             inside.append(tirx.floordiv(b * lanes + c, whole) < channels // whole)
-        return tirx.if_then_else(tirx.all(*inside), source[y - edge, x - edge, b * lanes + c], around)
+        return tirx.if_then_else(tirx.all(*inside), source[y - top, x - left, b * lanes + c], around)
 
     return te.compute((planes.blocks, planes.height, planes.width, lanes), value, name="padded")
 
 
 def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
     planes = _planes(layer, target, lanes)
-    channels, stride, group = planes.blocks * lanes, layer.stride, planes.group
-    argument = weight_argument(layer, (planes.blocks, layer.kernel, planes.taps, lanes, group))
+    channels, windows, group = planes.blocks * lanes, windows_of(layer), planes.group
+    down, across = windows.strides
+    argument = weight_argument(layer, (planes.blocks, windows.kernel[0], planes.taps, lanes, group))
     integer = layer.activation_format != FP32
     acc_dtype = "int32" if integer else "float32"
     shift = tirx.const(shift_of(_instruction(layer, target)), acc_dtype)
-    _, height, width = layer.out_shape
-    source = te.placeholder(
-        (*layer.in_shape[1:], layer.in_shape[0]), DTYPES[layer.activation_format], "source"
-    )
+    source = te.placeholder((*windows.shape[1:], windows.channels), DTYPES[layer.activation_format], "source")
     packed = te.placeholder(argument.shape, argument.dtype, "weight")
     constants = constants_placeholder(layer, channels)
     weight = unpacked_weights(layer, packed, lanes, group)
     padded = _padded_planes(layer, planes, source, constants)
-    i, t, j = (
-        te.reduce_axis((0, n), name) for n, name in ((layer.kernel, "i"), (planes.taps, "t"), (group, "j"))
-    )
+    extents = (("i", windows.kernel[0]), ("t", planes.taps), ("j", group))
+    i, t, j = (te.reduce_axis((0, extent), name) for name, extent in extents)
     acc = te.compute(
-        (height, width, planes.blocks, lanes),
+        (windows.rows, windows.columns, planes.blocks, lanes),
         lambda y, x, b, c: te.sum(
-            (padded[b, y * stride + i, x * stride + t * group + j, c].astype(acc_dtype) - shift)
+            (padded[b, y * down + i, x * across + t * group + j, c].astype(acc_dtype) - shift)
             * weight[b, i, t, c, j].astype(acc_dtype),
             axis=[i, t, j],
         ),
         name="acc",
     )
     out = te.compute(
-        (height, width, layer.out_channels),
+        (windows.rows, windows.columns, windows.channels),
         lambda y, x, n: finish(
             layer, acc[y, x, tirx.floordiv(n, lanes), tirx.floormod(n, lanes)], constants, n, target
         ),
@@ -150,9 +148,9 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     outer_x, column = sch.split(x, [None, tile.columns])
     sch.reorder(b, outer_y, outer_x, i, t, row, column, c, j)
     sch.compute_at(padded, b, preserve_unit_loops=True)
-    _vectorize_last(sch, padded, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    _vectorize_last(sch, padded, int(np.gcd(windows_of(layer).channels, tile.lanes)))
     sch.reverse_compute_at(out, outer_x, preserve_unit_loops=True)
-    _vectorize_last(sch, out, int(np.gcd(layer.in_shape[0], tile.lanes)))
+    _vectorize_last(sch, out, int(np.gcd(windows_of(layer).channels, tile.lanes)))
     if is_packed(layer):
         unpack_at(sch, b, tile.lanes * planes.group)
     for loop in (row, column, t):
@@ -178,14 +176,14 @@ def _vectorize_last(sch: Any, block: Any, vector: int) -> None:
 
 def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output. Rows under each other share what they load and rearrange."""
-    lanes = lanes_of(layer.in_shape[0], target)
-    _, height, width = layer.out_shape
+    lanes = lanes_of(windows_of(layer).channels, target)
+    windows = windows_of(layer)
     integer = layer.activation_format != FP32
     tallest, wanted = (MAX_ROWS, INTEGER_VECTORS) if integer else (MAX_REAL_ROWS, REAL_VECTORS)
     found = [
         Tile(lanes, columns, rows=rows)
-        for rows in divisors(height, tallest)
-        for columns in divisors(width, MAX_COLUMNS)
+        for rows in divisors(windows.rows, tallest)
+        for columns in divisors(windows.columns, MAX_COLUMNS)
         if rows * columns <= 2 * wanted
     ]
     return sorted(found, key=lambda tile: (abs(tile.vectors - wanted), -tile.rows))[:MAX_TILES]

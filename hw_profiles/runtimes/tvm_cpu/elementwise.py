@@ -1,4 +1,4 @@
-"""Sums, global pooling and format conversions: one schedule each, nothing to tune."""
+"""Sums, activations by themselves, softmax and format conversions: one schedule each, nothing to tune."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.reference.integer_ops import UnitNumbers, inverse_scale, multipliers
-from hw_profiles.runtimes.tvm_cpu.epilogue import codes, output_zero_point
-from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
+from hw_profiles.graph.windows import windows_of
+from hw_profiles.reference.integer_ops import UnitNumbers, code_limits, inverse_scale, multipliers
+from hw_profiles.runtimes.tvm_cpu.epilogue import activated, codes, output_zero_point
 from hw_profiles.runtimes.tvm_cpu.short_dyadic import shortened
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile
@@ -36,12 +36,16 @@ def _vectorized(function: Any, block: str, lanes: int) -> Any:
 
 
 def _flat(layer: Layer, dtype: str, name: str) -> Any:
-    return te.placeholder((int(np.prod(layer.in_shape)),), dtype, name)
+    return te.placeholder((_size(layer),), dtype, name)
+
+
+def _size(layer: Layer) -> int:
+    return int(np.prod(windows_of(layer).shape))
 
 
 def _vector(layer: Layer, tile: Tile) -> int:
     """Return lanes of a vector that divides the tensor."""
-    return int(np.gcd(int(np.prod(layer.in_shape)), tile.lanes))
+    return int(np.gcd(_size(layer), tile.lanes))
 
 
 ADD_MULTIPLIERS, ADD_SHIFTS, ADD_ZERO_POINTS = (0, 1), (2, 3), (4, 5, 6)
@@ -50,15 +54,8 @@ ADD_MULTIPLIERS, ADD_SHIFTS, ADD_ZERO_POINTS = (0, 1), (2, 3), (4, 5, 6)
 def _add(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     dtype = DTYPES[layer.activation_format]
     first, second = _flat(layer, dtype, "first"), _flat(layer, dtype, "second")
-    relu = layer.nonlinearity == "relu"
     if layer.activation_format == FP32:
-        zero = tirx.const(0.0, "float32")
-
-        def total(i: Any) -> Any:
-            both = first[i] + second[i]
-            return tirx.max(both, zero) if relu else both
-
-        out = te.compute(first.shape, total, name="out")
+        out = te.compute(first.shape, lambda i: activated(layer, first[i] + second[i]), name="out")
         return _vectorized(te.create_prim_func([first, second, out]), "out", _vector(layer, tile))
     constants = te.placeholder((7,), "int32", "constants")
 
@@ -83,46 +80,45 @@ def _pack_add(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile)
     return (np.array([*(m for m, _ in pairs), *(c for _, c in pairs), *zeros], np.int32),)
 
 
-def _pool(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
-    channels, height, width = layer.in_shape
-    integer, pixels = layer.activation_format != FP32, height * width
-    acc_dtype = "int32" if integer else "float32"
-    source = te.placeholder((pixels, channels), DTYPES[layer.activation_format], "source")
-    p = te.reduce_axis((0, pixels), "p")
-    acc = te.compute((channels,), lambda c: te.sum(source[p, c].astype(acc_dtype), axis=p), name="acc")
-    constants = te.placeholder((4,), "int32", "constants")
+def _activation(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
+    source = _flat(layer, DTYPES[layer.activation_format], "source")
+    if layer.activation_format == FP32:
+        out = te.compute(source.shape, lambda i: activated(layer, source[i]), name="out")
+        return _vectorized(te.create_prim_func([source, out]), "out", _vector(layer, tile))
+    constants = te.placeholder((6,), "int32", "constants")
+    m, c, zero_point, low, high, written = (constants[i] for i in range(6))
 
-    def finished(c: Any) -> Any:
-        if not integer:
-            return acc[c] * tirx.const(1 / pixels, "float32")
-        return codes(
-            rescaled(acc[c], -pixels * constants[2], constants[0], constants[1], constants[3], target)
-        )
+    def code(i: Any) -> Any:
+        scaled = (source[i].astype("int32") * m + ((1 << (c - 1)) - zero_point * m)) >> c
+        return tirx.min(tirx.max(scaled + written, low), high).astype("uint8")
 
-    out = te.compute((channels,), finished, name="out")
-    arguments = [source, constants, out] if integer else [source, out]
-    return _pool_schedule(te.create_prim_func(arguments), int(np.gcd(channels, 4 * tile.lanes)))
+    out = te.compute(source.shape, code, name="out")
+    return _vectorized(te.create_prim_func([source, constants, out]), "out", _vector(layer, tile))
 
 
-def _pool_schedule(function: Any, vector: int) -> Any:
-    sch = s_tir.Schedule(function)
-    acc, out = sch.get_sblock("acc"), sch.get_sblock("out")
-    c, p = sch.get_loops(acc)
-    outer, lane = sch.split(c, [None, vector])
-    sch.reorder(outer, p, lane)
-    sch.vectorize(lane)
-    sch.reverse_compute_at(out, outer, preserve_unit_loops=True)
-    sch.vectorize(sch.get_loops(out)[-1])
-    start = sch.decompose_reduction(acc, p)
-    sch.vectorize(sch.get_loops(start)[-1])
-    return sch.mod["main"]
-
-
-def _pack_pool(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+def _pack_activation(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     if layer.activation_format == FP32:
         return ()
-    zeros = np.array([numbers.input().zero_point, output_zero_point(layer, numbers)], np.int32)
-    return (np.concatenate([*multipliers(layer, numbers), zeros]),)
+    [(m, c)] = zip(*multipliers(layer, numbers), strict=True)
+    zeros = numbers.input().zero_point, *map(int, code_limits(layer, numbers)), numbers.written.zero_point
+    return (np.array([*shortened(int(m), int(c)), *zeros], np.int32),)
+
+
+def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
+    windows = windows_of(layer)
+    rows, channels = windows.pixels, windows.channels
+    source = te.placeholder((rows, channels), "float32", "source")
+    k, n = (te.reduce_axis((0, channels), name) for name in "kn")
+    largest = te.compute((rows,), lambda r: te.max(source[r, k], axis=k), name="largest")
+    power = te.compute((rows, channels), lambda r, c: tirx.exp(source[r, c] - largest[r]), name="power")
+    total = te.compute((rows,), lambda r: te.sum(power[r, n], axis=n), name="total")
+    out = te.compute((rows, channels), lambda r, c: power[r, c] / total[r], name="out")
+    return s_tir.Schedule(te.create_prim_func([source, out])).mod["main"]
+
+
+def pack_nothing(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    """Return no parameters."""
+    return ()
 
 
 def _quantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
@@ -160,6 +156,7 @@ def _pack_dequantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile
 
 
 ADD = Template(one_tile, _add, _pack_add)
-POOL = Template(one_tile, _pool, _pack_pool)
+ACTIVATION = Template(one_tile, _activation, _pack_activation)
+SOFTMAX = Template(one_tile, _softmax, pack_nothing)
 QUANTIZE = Template(one_tile, _quantize, _pack_quantize)
 DEQUANTIZE = Template(one_tile, _dequantize, _pack_dequantize)

@@ -1,12 +1,21 @@
 """What follows an accumulator: bias, requantization, activation; and the constants that it needs, packed."""
 
+import math
 from typing import Any
 
 import numpy as np
 from tvm import te, tirx
 
 from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.reference.integer_ops import CODES, UnitNumbers, accumulator_scale, multipliers, unit_bias
+from hw_profiles.reference.integer_ops import (
+    CODES,
+    UnitNumbers,
+    accumulator_scale,
+    code_limits,
+    multipliers,
+    real_limits,
+    unit_bias,
+)
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.unit import Array
@@ -36,7 +45,7 @@ def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int
         padded = np.zeros(channels, np.float32)
         padded[: len(bias)] = bias
         return padded
-    out, zero_point = layer.out_channels, numbers.input().zero_point
+    out, zero_point = layer.out_shape[0], numbers.input().zero_point
     constants = np.zeros((4, max(channels, WIDTH)), np.int32)
     constants[SHIFT] = 1  # of padding: a shift by nothing has no rounding bit
     sums = weight.astype(np.int64).reshape(out, -1).sum(1)
@@ -61,16 +70,23 @@ def padding(layer: Layer, constants: Any) -> Any:
 def finish(layer: Layer, acc: Any, constants: Any, channel: Any, target: TvmTarget) -> Any:
     """Return what the unit writes for the accumulator `acc` of one output channel."""
     if layer.activation_format == FP32:
-        total = acc + constants[channel]
-        return tirx.max(total, tirx.const(0.0, "float32")) if layer.nonlinearity == "relu" else total
+        return activated(layer, acc + constants[channel])
     bias, multiplier = constants[BIAS, channel], constants[MULTIPLIER, channel]
     if layer.out_format == FP32:
-        return (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
+        real = (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
+        return activated(layer, real)
     # after a ReLU it is 0: clipping is all
-    zero_point = (
-        tirx.const(0, "int32") if layer.nonlinearity == "relu" else constants[ZERO_POINTS, OUTPUT_ZERO]
-    )
+    linear = layer.nonlinearity == "none"
+    zero_point = constants[ZERO_POINTS, OUTPUT_ZERO] if linear else tirx.const(0, "int32")
     return codes(rescaled(acc, bias, multiplier, constants[SHIFT, channel], zero_point, target))
+
+
+def activated(layer: Layer, total: Any) -> Any:
+    """Return a real value behind the layer's activation."""
+    low, high = map(float, real_limits(layer))
+    if low > -math.inf:
+        total = tirx.max(total, tirx.const(low, "float32"))
+    return tirx.min(total, tirx.const(high, "float32")) if high < math.inf else total
 
 
 def codes(shifted: Any) -> Any:
@@ -82,8 +98,13 @@ def output_zero_point(layer: Layer, numbers: UnitNumbers) -> int:
     """Return the output's zero point.
 
     Raises:
-        ValueError: it is not 0 after a ReLU, so that half of the codes would never occur.
+        ValueError: behind an activation some codes would have to be clipped: those of a ReLU begin with 0,
+            and those of a ReLU6 end with 6.
     """
-    if layer.nonlinearity == "relu" and numbers.written.zero_point:
-        raise ValueError(f"the output of a ReLU has zero point 0, got {numbers.written.zero_point}")
+    if layer.nonlinearity != "none" and tuple(map(int, code_limits(layer, numbers))) != (0, CODES - 1):
+        written = numbers.written
+        raise ValueError(
+            f"the output of a {layer.nonlinearity} has zero point 0 and only codes that it gives; "
+            f"got {written.zero_point} and a scale of {written.scale:.3g}"
+        )
     return numbers.written.zero_point

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
 from hw_profiles.graph.layer import INPUT
+from hw_profiles.graph.windows import map_shape
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.compile import link_shared
@@ -130,7 +131,7 @@ def plan_network(workload: Workload, units: Mapping[str, CompiledUnit]) -> Netwo
             parameters += aligned(argument.size_bytes)
         place = (OUTPUT, 0) if position == last else (WORKSPACE, offsets[position])
         operands.append((*reads, _Tensor(unit.arguments[-1], *place)))
-    channels, height, width = workload.in_shape
+    channels, height, width = map_shape(workload.feeds[0].type)
     image = Argument((height, width, channels), compiled[0].arguments[0].dtype)
     sizes = max(workspace, 1), max(parameters, 1)
     return NetworkPlan(workload, compiled, image, compiled[-1].arguments[-1], *sizes, tuple(operands))

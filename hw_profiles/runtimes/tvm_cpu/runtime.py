@@ -22,7 +22,7 @@ from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.in_context import alone
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.reference.integer_ops import random_tensor, random_units
+from hw_profiles.reference.random_units import random_tensor, random_units
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
@@ -31,7 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
-from hw_profiles.runtimes.tvm_cpu.templates import ACTIVATIONS, WEIGHTS, is_supported
+from hw_profiles.runtimes.tvm_cpu.templates import WEIGHTS, is_supported, refusal
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 
@@ -160,12 +160,7 @@ class TvmRuntime:
 
     def why_not(self, layer: Layer) -> str:
         """Return why there is none."""
-        pair = f"{layer.weight_format} weights on {layer.activation_format} activations"
-        if layer.kind == "mbconv":
-            return "these kernels run single layers, no whole block (mbconv); ort runs those"
-        if layer.nonlinearity not in ACTIVATIONS:
-            return f"there is no kernel for a {layer.kind} with {layer.nonlinearity}"
-        return f"there is no kernel for a {layer.kind} of {pair}"
+        return refusal(layer) or ""
 
     def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
         """Compile and tune what the database lacks, and link each network.
@@ -250,7 +245,7 @@ def compiled_units(
     layers = [layer for work in workloads for layer in work.layers]
     supported = [layer for layer in layers if is_supported(layer)]
     units = {layer.key(): unit for layer, unit in tune(supported, database, runner)}
-    unsupported = {layer.key(): "no kernel for this unit" for layer in layers if layer.key() not in units}
+    unsupported = {layer.key(): refusal(layer) or "" for layer in layers if layer.key() not in units}
     return units | unsupported
 
 

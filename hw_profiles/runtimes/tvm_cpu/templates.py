@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import ELEMENTS
 from hw_profiles.graph.layer import FP32, Layer
+from hw_profiles.graph.windows import Windows, windows_of
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
-from hw_profiles.runtimes.tvm_cpu.elementwise import ADD, DEQUANTIZE, POOL, QUANTIZE
+from hw_profiles.runtimes.tvm_cpu.elementwise import ACTIVATION, ADD, DEQUANTIZE, QUANTIZE, SOFTMAX
+from hw_profiles.runtimes.tvm_cpu.pooling import AVERAGE_POOL, MAX_POOL, POOL
 from hw_profiles.runtimes.tvm_cpu.unit import Template
 
-VERSION = 5  # of all templates: raise it when one computes, packs or schedules otherwise
+VERSION = 6  # of all templates: raise it when one computes, packs or schedules otherwise
 # by activation format; 4-bit codes are kept two to a byte, others one
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
     FP32: (FP32,),
     "int8": tuple(name for name, elements in ELEMENTS.items() if elements.multiplied),
 }
-ACTIVATIONS = ("none", "relu")
+ACTIVATIONS = ("none", "relu", "relu6")
 
 TEMPLATES: Consumer[Template] = Consumer(
     "TVM kernels",
@@ -25,12 +28,19 @@ TEMPLATES: Consumer[Template] = Consumer(
         "Gemm": DENSE,
         "Add": ADD,
         "GlobalAveragePool": POOL,
+        "MaxPool": MAX_POOL,
+        "AveragePool": AVERAGE_POOL,
+        "Relu": ACTIVATION,
+        "Clip": ACTIVATION,
+        "Softmax": SOFTMAX,
         "QuantizeLinear": QUANTIZE,
         "DequantizeLinear": DEQUANTIZE,
     },
     otherwise="no kernel is written for it; use the device ort",
     refusals={"InvertedResidual": "a whole block is measured by its layers, not as one"},
 )
+# which have what is fused into them on their way out
+FUSING = ("Conv", "Gemm", "Add")
 
 
 def template_of(layer: Layer) -> Template:
@@ -39,13 +49,56 @@ def template_of(layer: Layer) -> Template:
 
 
 def is_supported(layer: Layer) -> bool:
-    """Return whether there are kernels for the formats and the grouping that it asks for."""
-    square = layer.kind != layer.op  # windows, and centred
-    if layer.op not in TEMPLATES.functions or not square or layer.activation_format not in WEIGHTS:
-        return False
-    if layer.nonlinearity not in ACTIVATIONS or layer.kernel % 2 == 0:
-        return False
-    if not layer.weighted:
-        return True
-    one_filter = layer.groups == layer.in_shape[0] == layer.out_channels
-    return layer.weight_format in WEIGHTS[layer.activation_format] and (layer.groups == 1 or one_filter)
+    """Return whether there are kernels for the formats and the windows that it asks for."""
+    return refusal(layer) is None
+
+
+def refusal(layer: Layer) -> str | None:
+    """Return why there is no kernel for a layer, in one line; None where there is one."""
+    if why := TEMPLATES.refusal(layer.op):
+        return f"{layer.op}: {why}"
+    return _refused_formats(layer) or _refused_shape(layer)
+
+
+def _refused_formats(layer: Layer) -> str | None:
+    activation, weights = layer.activation_format, WEIGHTS.get(layer.activation_format, ())
+    if not weights or (layer.weighted and layer.weight_format not in weights):
+        pair = f"{layer.weight_format} weights on {activation} activations"
+        return f"there is no kernel for a {layer.kind} of {pair}"
+    applied = layer.activation if layer.op in ("Relu", "Clip") else layer.nonlinearity
+    if applied not in (ACTIVATIONS if layer.op in FUSING else ACTIVATIONS[:1]):
+        return f"there is no kernel for a {layer.kind} with {applied}"
+    if layer.op == "Softmax" and activation != FP32:
+        return "a softmax is computed in fp32 only"
+    return None
+
+
+def _refused_shape(layer: Layer) -> str | None:
+    try:
+        windows = windows_of(layer)
+    except TrilobitError as error:
+        return str(error)
+    if layer.op in ("Conv", "Gemm"):
+        return _refused_product(layer, windows)
+    if layer.op == "Add" and (len(layer.inputs) != 2 or layer.inputs[0] != layer.inputs[1]):
+        return "sums are of two tensors of one shape"
+    if layer.op == "AveragePool" and _counts_beyond(layer):
+        return "means that count the padding, of windows rounded up, have no kernel"
+    if layer.op == "Softmax" and layer.values.integer("axis") not in (1, 1 - len(layer.inputs[0].shape)):
+        return "a softmax is computed over channels only"
+    return None
+
+
+def _refused_product(layer: Layer, windows: Windows) -> str | None:
+    if layer.op == "Gemm":
+        return None
+    if windows.dilations != (1, 1) and windows.kernel != (1, 1):
+        return f"windows with gaps (dilations of {windows.dilations}) have no kernel"
+    groups, out = layer.values.integer("group"), layer.values.integers("weight")[0]
+    if groups not in (1, windows.channels) or (layer.depthwise and out != groups):
+        return f"there is no kernel for {windows.channels} channels in {groups} groups that give {out}"
+    return None
+
+
+def _counts_beyond(layer: Layer) -> bool:
+    return bool(layer.values.integer("count_include_pad") and layer.values.integer("ceil_mode"))

@@ -18,12 +18,14 @@ import tvm
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import read_json, write_atomic, write_json
 from hw_profiles.graph.layer import Layer
-from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
+from hw_profiles.reference.integer_ops import run_unit
+from hw_profiles.reference.random_units import random_inputs, random_numbers
 from hw_profiles.runtimes.tvm_cpu.compile import (
     Candidate,
     compile_candidates,
     link_shared,
     one_line,
+    readable_name,
 )
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
@@ -91,8 +93,7 @@ class Database:
         return self.folder / f"{target}-tvm-{tvm.__version__}-v{VERSION}"
 
     def _entry(self, layer: Layer) -> Path:
-        readable = "".join(c if c.isalnum() else "_" for c in layer.key().replace(">", "_to_"))
-        return self._folder / f"{readable}.json"
+        return self._folder / f"{readable_name(layer)}.json"
 
 
 def tune(

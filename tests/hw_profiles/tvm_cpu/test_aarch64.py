@@ -15,7 +15,8 @@ from tvm_ffi import libinfo
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, Layer, map_layer
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.reference.random_units import random_tensor, random_units
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target

@@ -21,7 +21,8 @@ from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan, Samples
 from hw_profiles.profiles import batches, profiler
 from hw_profiles.profiles.profile import DeviceProfile
-from hw_profiles.reference.integer_ops import random_inputs, random_numbers, run_unit
+from hw_profiles.reference.integer_ops import run_unit
+from hw_profiles.reference.random_units import random_inputs, random_numbers
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Job

@@ -12,14 +12,9 @@ from numpy.typing import NDArray
 
 from hw_profiles.graph.layer import Layer, map_layer, parse_key
 from hw_profiles.graph.workload import single
-from hw_profiles.reference.integer_ops import (
-    UnitNumbers,
-    random_inputs,
-    random_numbers,
-    run_unit,
-    weight_range,
-)
+from hw_profiles.reference.integer_ops import UnitNumbers, run_unit
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.reference.random_units import random_inputs, random_numbers, weight_range
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, link_shared
 from hw_profiles.runtimes.tvm_cpu.dot import (
     INSTRUCTIONS,

@@ -10,7 +10,8 @@ import tvm
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.workload import Workload, single
-from hw_profiles.reference.integer_ops import random_tensor, random_units, run_network
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.reference.random_units import random_tensor, random_units
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import link_network, network_source, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import network_arrays
