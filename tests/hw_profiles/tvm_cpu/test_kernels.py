@@ -191,7 +191,7 @@ def test_a_relu_has_zero_point_0() -> None:
 REFUSED = {
     "conv 8x4x4>8 k3s1g1 hswish w=fp32 a=fp32": "hswish",
     "conv 8x4x4>8 k3s1g4 relu w=fp32 a=fp32": "8 channels in 4 groups that give 8",
-    'Conv batch,8,4,4:fp32 none w=fp32 {"group":8,"weight":[16,1,1,1]}': "in 8 groups that give 16",
+    'Conv batch,8,4,4:fp32 none w=fp32 {"group":8,"weight":[16,1,3,3]}': "in 8 groups that give 16",
     'Conv batch,8,9,9:fp32 none w=fp32 {"dilations":[2,2],"weight":[16,8,3,3]}': "gaps",
     'Conv batch,8,9:fp32 none w=fp32 {"weight":[16,8,3]}': "neither maps nor features",
     'Conv 2,8,9,9:fp32 none w=fp32 {"weight":[16,8,3,3]}': "of one example",
