@@ -53,7 +53,10 @@ def test_what_has_a_kernel_is_its_own_nearest(pair: tuple[str, str]) -> None:
         (conv("fp16", "fp16"), "no conv with relu (fp16 weights, fp16 activations)"),
         (conv("fp16", "fp16"), "the nearest they run is conv with relu (fp32 weights, fp32 activations)"),
         (conv("int8", "int8", "hswish"), "of activation functions they run none and relu and relu6"),
-        (map_layer("mul", SHAPE, 16), "no mul with none (fp32 activations); they run it in no"),
+        (
+            map_layer("act", SHAPE, 16, activation="hswish"),
+            "no act with hswish (fp32 activations); of activation functions they run none and relu",
+        ),
     ],
 )
 def test_a_layer_without_a_kernel_is_named(layer: Layer, said: str) -> None:
