@@ -157,3 +157,11 @@ def test_another_limit_redoes_only_search_and_export(
     names = {path.name for path in (own_run / "export").iterdir()} - {"written.json"}
     exported = {name.removesuffix(".zip") for name in names}
     assert exported <= {entry["id"] for entry in read(own_run / "front.json")["candidates"]}
+
+
+def test_a_search_whose_front_was_removed_is_not_done(own_run: Path) -> None:
+    run = find_run(own_run)
+    assert all(run.is_done(stage) for stage in ("sample", "search", "export"))
+    run.front_path.unlink()
+    run.samples_path.unlink()
+    assert [stage for stage in ("sample", "search", "export") if run.is_done(stage)] == ["export"]
