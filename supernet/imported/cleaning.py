@@ -7,6 +7,8 @@ from onnx_ir.passes import common as passes
 from onnxscript import rewriter, version_converter
 from onnxscript.optimizer import fold_constants_ir
 
+from supernet.imported.rules import rules
+
 OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10  # of files of that opset
 _ROUNDS = 8
@@ -24,6 +26,7 @@ def clean(model: ir.Model) -> ir.Model:
     passes.RemoveInitializersFromInputsPass()(model)
     _lift_constants(model)
     version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+    _say_defaults(model)
     for _ in range(_ROUNDS):
         before = _size(model)
         fold_constants_ir(
@@ -36,6 +39,7 @@ def clean(model: ir.Model) -> ir.Model:
         _lift_constants(model)
         passes.ShapeInferencePass(data_prop=True)(model)  # so that targets of Reshape can be stored
         rewriter.rewrite(model)
+        rewriter.rewrite(model, rules(model.opset_imports.get("", 0)))
         passes.IdentityEliminationPass()(model)
         passes.RemoveUnusedNodesPass()(model)
         if _size(model) == before:
@@ -68,6 +72,13 @@ def _should_fold(node: ir.Node) -> bool:
         value.shape.numpy() for value in node.outputs if value.shape is not None and value.shape.is_static()
     ]
     return node.op_type not in _KEPT and max(map(math.prod, sizes), default=0) <= _LARGEST_COMPUTED
+
+
+def _say_defaults(model: ir.Model) -> None:
+    """State that means keep their dimension, which patterns of normalisation ask for."""
+    for node in model.graph:
+        if node.op_type == "ReduceMean" and node.domain == "" and "keepdims" not in node.attributes:
+            node.attributes["keepdims"] = ir.AttrInt64("keepdims", 1)
 
 
 def _size(model: ir.Model) -> tuple[int, int]:

@@ -152,3 +152,72 @@ def test_no_onnx_file_is_told_in_one_line(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(TrilobitError):
             import_onnx(path)
+
+
+def test_what_exporters_spell_out_becomes_one_operation() -> None:
+    node = helper.make_node
+    content = made(
+        [
+            node("Mul", ["x", "scale"], ["x1"]),
+            node("Add", ["x1", "offset"], ["x2"]),  # before a convolution with padding
+            node("Conv", ["x2", "w1"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+            node("Add", ["c1", "shift"], ["c2"]),
+            node("Add", ["c2", "three"], ["h1"]),
+            node("Clip", ["h1", "zero", "six"], ["h2"]),
+            node("Mul", ["c2", "h2"], ["h3"]),
+            node("Div", ["h3", "six"], ["h4"]),
+            node("Mul", ["h4", "each"], ["h5"]),
+            node("Add", ["h5", "offset"], ["h6"]),  # before one without
+            node("Conv", ["h6", "w2"], ["c3"], kernel_shape=[1, 1], group=2),
+            node("Mul", ["each", "c3"], ["c4"]),
+            node("Transpose", ["c4"], ["t"], perm=[0, 2, 3, 1]),
+            node("ReduceMean", ["t", "last"], ["mean"]),
+            node("Sub", ["t", "mean"], ["d"]),
+            node("Pow", ["d", "two"], ["dd"]),
+            node("ReduceMean", ["dd", "last"], ["variance"]),
+            node("Add", ["variance", "tiny"], ["v"]),
+            node("Sqrt", ["v"], ["deviation"]),
+            node("Div", ["d", "deviation"], ["n"]),
+            node("Mul", ["n", "gain"], ["n1"]),
+            node("Add", ["n1", "gain"], ["n2"]),
+            node("Div", ["n2", "root"], ["e1"]),
+            node("Erf", ["e1"], ["e2"]),
+            node("Add", ["e2", "one"], ["e3"]),
+            node("Mul", ["n2", "e3"], ["e4"]),
+            node("Mul", ["e4", "half"], ["e5"]),
+            node("Mul", ["e5", "ones"], ["e6"]),
+            node("Shape", ["e6"], ["s"]),
+            node("Slice", ["s", "from", "to"], ["open"]),
+            node("Concat", ["open", "open2"], ["target"], axis=0),
+            node("Reshape", ["e6", "target"], ["r"]),
+            node("Softmax", ["r"], ["y"]),
+        ],
+        {"x": ["n", 6, 8, "width"]},
+        ["y"],
+        scale=np.float32(0.3),
+        offset=np.array([0.1], np.float32),
+        w1=normal(8, 6, 3, 3),
+        shift=normal(1, 8, 1, 1),
+        three=np.float32(3),
+        zero=np.float32(0),
+        six=np.float32(6),
+        each=np.abs(normal(8, 1, 1)),
+        w2=normal(8, 4, 1, 1),
+        last=np.array([-1]),
+        two=np.float32(2),
+        tiny=np.float32(1e-5),
+        gain=normal(8),
+        root=np.float32(np.sqrt(2)),
+        one=np.float32(1),
+        half=np.float32(0.5),
+        ones=np.ones(1, np.float32),
+        open2=np.array([-1, 64]),
+        **{"from": np.array([0]), "to": np.array([1])},
+    )
+    model = import_onnx(content, shapes={"x": (1, 6, 8, 16)})
+    assert [unit.op for unit in model.units] == [
+        *("Add", "Conv", "HardSwish", "Conv", "Transpose"),
+        *("LayerNormalization", "Gelu", "Reshape", "Softmax"),
+    ]
+    for shape in ((1, 6, 8, 16), (2, 6, 8, 9)):
+        assert_same_function(content, model, x=normal(*shape))

@@ -1,0 +1,158 @@
+"""Rewrites that leave the function as it is, beside onnxscript's own: what exporters spell out, said in one
+operation.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+from onnxscript.rewriter.rules.common import fuse_hardswish_rules
+from onnxscript.rewriter.rules.fusion import _layer_norm
+
+from supernet.imported.conv_rules import CONV_RULES
+from supernet.imported.rule import Rule, numbers
+
+_CLOSE = 1e-4  # relative, of constants that exporters round
+
+
+class ReshapeByPlace(Rule):
+    """A target of Reshape that is computed from sizes becomes stored: 0 keeps a size, -1 is the rest."""
+
+    def pattern(self, op: Any, x: ir.Value, target: ir.Value) -> Any:
+        """Match any Reshape."""
+        return op.Reshape(x, target, _outputs=["y"])
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether the target is computed, but known."""
+        return values["target"].const_value is None and self._sizes(values["x"], values["y"]) is not None
+
+    def rewrite(self, op: Any, x: ir.Value, target: ir.Value, y: ir.Value) -> Any:
+        """Return the Reshape to what is stored."""
+        sizes = np.array(self._sizes(x, y), np.int64)
+        return op.Reshape(x, op.Constant(value=ir.tensor(sizes)))
+
+    @staticmethod
+    def _sizes(x: ir.Value, y: ir.Value) -> list[int] | None:
+        if x.shape is None or y.shape is None:
+            return None
+        sizes = []
+        for axis, dim in enumerate(y.shape):
+            same = axis < len(x.shape) and _symbol(dim) is not None and _symbol(x.shape[axis]) == _symbol(dim)
+            sizes.append(dim if isinstance(dim, int) else 0 if same else -1)
+        spelled = all(dim != 0 for dim in y.shape)  # a size of 0 cannot be written where 0 keeps
+        return sizes if spelled and sizes.count(-1) <= 1 else None
+
+
+def _symbol(dim: int | ir.SymbolicDim) -> str | None:
+    return None if isinstance(dim, int) else dim.value
+
+
+class SoftmaxAlongLast(Rule):
+    """Softmax between a Flatten to rows and a Reshape back, as opset 13 spells that of opset 12."""
+
+    def pattern(self, op: Any, x: ir.Value, target: ir.Value) -> Any:
+        """Match the three."""
+        flat = op.Flatten(x, _allow_other_attributes=True, _outputs=["rows"])
+        return op.Reshape(op.Softmax(flat, axis=-1), target, _outputs=["y"])
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether rows are the last dimension, and the shape is the one from before."""
+        x, y, flatten = values["x"], values["y"], values["rows"].producer()
+        if x.shape is None or flatten is None:
+            return False
+        back = _is_shape_of(values["target"], x) or (y.shape is not None and _equal(x.shape, y.shape))
+        return back and flatten.attributes.get_int("axis", 1) in (len(x.shape) - 1, -1)
+
+    def rewrite(self, op: Any, x: ir.Value, **values: ir.Value) -> Any:
+        """Return the Softmax alone."""
+        return op.Softmax(x, axis=-1)
+
+
+def _is_shape_of(value: ir.Value, x: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Shape" and producer.inputs[0] is x
+
+
+def _equal(left: ir.Shape, right: ir.Shape) -> bool:
+    pairs = list(zip(left, right, strict=False))
+    return len(left) == len(right) and all(
+        a == b and (isinstance(a, int) or a.value is not None) for a, b in pairs
+    )
+
+
+class NeutralOperand(Rule):
+    """A sum with zeros or a product with ones."""
+
+    def __init__(self, op_type: str, number: float) -> None:
+        super().__init__(f"{op_type} {number:g}")
+        self._op_type, self._number = op_type, number
+
+    def pattern(self, op: Any, x: ir.Value, operand: ir.Value) -> Any:
+        """Match the operation."""
+        return getattr(op, self._op_type)(x, operand)
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether nothing changes, neither numbers nor shape."""
+        x, array = values["x"], numbers(values["operand"])
+        if array is None or x.shape is None or array.ndim > len(x.shape):
+            return False
+        return array.size == 1 and bool((array == self._number).all())
+
+    def rewrite(self, op: Any, x: ir.Value, **values: ir.Value) -> Any:
+        """Return what is not changed."""
+        return op.Identity(x)
+
+
+class ErfGelu(Rule):
+    """`x / sqrt(2)` through Erf, plus 1, times x, times a half."""
+
+    def __init__(self, *, half_first: bool) -> None:
+        super().__init__(f"ErfGelu{half_first}")
+        self._half_first = half_first
+
+    def pattern(self, op: Any, x: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
+        """Match one order of the products."""
+        curve = op.Add(op.Erf(op.Div(x, root)), one)
+        return op.Mul(op.Mul(x, half), curve) if self._half_first else op.Mul(op.Mul(x, curve), half)
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether the constants are those of the function."""
+        expected = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
+        return all(_is_number(values[name], number) for name, number in expected.items())
+
+    def rewrite(self, op: Any, x: ir.Value, **values: ir.Value) -> Any:
+        """Return the operation of opset 20."""
+        return op.Gelu(x)
+
+
+def _is_number(value: ir.Value, number: float) -> bool:
+    array = numbers(value)
+    if array is None or array.size != 1:
+        return False
+    return math.isclose(float(array.reshape(())), number, rel_tol=_CLOSE)
+
+
+NEUTRAL = tuple(
+    NeutralOperand(op, number) for op, number in (("Mul", 1.0), ("Div", 1.0), ("Add", 0.0), ("Sub", 0.0))
+)
+
+
+def rules(opset: int) -> Sequence[pattern.RewriteRule]:
+    """Return the rewrites for files of an opset."""
+    own = (ReshapeByPlace(), SoftmaxAlongLast(), *NEUTRAL, *CONV_RULES)
+    rewrites = [variant for rule in own for variant in _variants(rule)]
+    if opset >= 14:
+        rewrites += fuse_hardswish_rules().rules
+    if opset >= 17:
+        rewrites += _layer_norm.layer_normalization_rules
+    if opset >= 20:
+        rewrites += [variant for first in (True, False) for variant in _variants(ErfGelu(half_first=first))]
+    return rewrites
+
+
+def _variants(rule: Rule) -> Sequence[pattern.RewriteRule]:
+    """Return a rule for every order of the operands of sums and products."""
+    return pattern.RewriteRule(rule.pattern, rule.rewrite, rule.check, name=rule.name).commute()
