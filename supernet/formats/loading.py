@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.formats import ELEMENTS, FP32
+from hw_profiles.graph.formats import ELEMENTS, FP32, needs_scale
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
 from supernet.formats.number_format import ActivationFormat, NumberFormat
@@ -89,3 +89,17 @@ def parse_precision(choice: str) -> Precision:
         activation = usual
     load_activation_format(activation)
     return Precision(weight, activation)
+
+
+def policy_precision(choice: str) -> Precision:
+    """Return the number formats that a choice stands for in a network whose tensors are fp32 or codes:
+    weights of a format without codes for tensors are those of an fp32 product, `fp16` among them.
+
+    >>> policy_precision("int4"), policy_precision("fp16")
+    (Precision(weight='int4', activation='int8'), Precision(weight='fp16', activation='fp32'))
+
+    Raises:
+        TrilobitError: no such format.
+    """
+    precision = parse_precision(choice)
+    return precision if needs_scale(precision.activation) else Precision(precision.weight)

@@ -133,22 +133,33 @@ class RealWeight:
 
 
 def integer_weight(
-    writer: OnnxWriter, name: str, tensor: QuantizedTensor, stored_as: OnnxType, *, offset: int, zeros: bool
+    writer: OnnxWriter,
+    name: str,
+    tensor: QuantizedTensor,
+    stored_as: OnnxType,
+    *,
+    offset: int,
+    zeros: bool,
+    transposed: bool = False,
 ) -> str:
     """Write integers of 8 bits per output channel; fewer are stored packed and widened by a Cast, which the
     runtime folds at load.
 
     DequantizeLinear could read 4-bit codes itself, but then no integer kernel is chosen: a fifth of the
     speed.
+
+    Args:
+        transposed: write a matrix (out, in) as (in, out).
     """
     scales = writer.typed(f"{name}.ws", tensor.channel_scales, "FLOAT")
-    codes = writer.typed(f"{name}.wc", tensor.codes.astype(np.int16) + offset, stored_as)
+    matrix = tensor.codes.T if transposed else tensor.codes
+    codes = writer.typed(f"{name}.wc", matrix.astype(np.int16) + offset, stored_as)
     if stored_as != (wide := "UINT8" if offset else "INT8"):
         codes = writer.node("Cast", f"{name}.wc8", [codes], to=wide)
     inputs = [codes, scales]
     if offset or zeros:
         inputs.append(writer.typed(f"{name}.wz", np.full(len(tensor.codes), offset), wide))
-    return writer.node("DequantizeLinear", f"{name}.w", inputs, axis=0)
+    return writer.node("DequantizeLinear", f"{name}.w", inputs, axis=int(transposed))
 
 
 def in_onnx(element: ElementType) -> bool:

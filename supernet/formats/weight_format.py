@@ -148,8 +148,12 @@ class WeightFormat:
         Args:
             real: type that they compute in.
         """
-        if tensor.scales is None:  # in the type that the layer computes in
-            return writer.typed(f"{name}.w", tensor.codes, real)
+        if tensor.scales is None:  # in the type that the layer computes in, or half of it
+            if self.element != FLOAT16 or real != "FLOAT":
+                return writer.typed(f"{name}.w", tensor.codes, real)
+            return writer.node(
+                "Cast", f"{name}.w", [writer.typed(f"{name}.wc", tensor.codes, "FLOAT16")], to=real
+            )
         weight = RealWeight(writer, name, self.element, self.granularity, tensor, tensor.scales)
         if real == "FLOAT":
             return weight.write(f"{name}.w")
@@ -171,14 +175,35 @@ class WeightFormat:
             return None
         return grouped_product(writer, name, x, (self.granularity, tensor), bias)
 
-    def lower_integers(self, writer: OnnxWriter, name: str, tensor: QuantizedTensor, *, zeros: bool) -> str:
+    def whole(self, op: str) -> bool:
+        """Return whether `lower_linear` writes products of this operation on real numbers."""
+        return op in ("Gemm", "MatMul") and has_kernel(self.element, self.granularity)
+
+    def lower_integers(
+        self,
+        writer: OnnxWriter,
+        name: str,
+        tensor: QuantizedTensor,
+        *,
+        zeros: bool,
+        transposed: bool = False,
+    ) -> str:
         """Write a weight for kernels that multiply integers, its scales as `NAME.ws`, and return the name of
         its values.
 
         Args:
             zeros: whether zero points are written even where they are 0.
+            transposed: write a matrix (out, in) as (in, out).
         """
-        return integer_weight(writer, name, tensor, self.stored_as, offset=self.offset, zeros=zeros)
+        return integer_weight(
+            writer,
+            name,
+            tensor,
+            self.stored_as,
+            offset=self.offset,
+            zeros=zeros,
+            transposed=transposed,
+        )
 
 
 @cache

@@ -1,0 +1,147 @@
+"""How a unit with a weight is written in another number format, one function for each way."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from hw_profiles.errors import TrilobitError
+from nas.emit.instructions import Product
+from nas.emit.ir_writer import GraphWriter
+from supernet.formats.loading import load_format
+from supernet.graph.quantized_graph import bias_codes
+
+Nodes = Sequence[ir.Node]
+
+
+def write_product(writer: GraphWriter, product: Product, nodes: Nodes) -> list[ir.Node]:
+    """Replace the stored numbers of a unit, or its product as a whole.
+
+    Returns:
+        The nodes that the unit has now.
+
+    Raises:
+        TrilobitError: the format cannot write a product of this kind.
+    """
+    node, *others = nodes
+    total = next((other for other in others if product.unit.bias in _names(other)), None)
+    match product.written:
+        case "integers":
+            return _on_integers(writer, product, node, total, others)
+        case "reals":
+            return _on_reals(writer, product, node, total, others)
+    return _whole(writer, product, node, total, others)
+
+
+def _names(node: ir.Node) -> set[str]:
+    return {str(value.name) for value in node.inputs if value is not None}
+
+
+def _on_integers(
+    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+) -> list[ir.Node]:
+    name, parameters = product.unit.name, product.parameters
+    if product.rank == 2 and total is not None and node.op_type == "MatMul":
+        # ONNX Runtime makes a Gemm of both itself, but one of real numbers unless its output is quantized
+        node.op_type = "Gemm"
+        others.remove(total)
+        _merge(writer, total, node.outputs[0])
+    columns = node.op_type == "MatMul"
+    # without zero points ONNX Runtime has no integer kernel for matrix products
+    weight = load_format(product.weight_format).weight.lower_integers(
+        writer, name, parameters.weight, zeros=node.op_type != "Conv", transposed=columns
+    )
+    bias = ""
+    if len(parameters.bias) and not columns:
+        codes, scale = bias_codes(parameters, product.scale)
+        stored = [writer.typed(f"{name}.bc", codes, "INT32"), writer.typed(f"{name}.bs", scale, "FLOAT")]
+        bias = writer.node("DequantizeLinear", f"{name}.b", stored, axis=0)
+    _set_constants(writer, node, weight, bias)
+    return [node, *(_with_sum(writer, product, node, total, others) if columns else others)]
+
+
+def _on_reals(
+    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+) -> list[ir.Node]:
+    """Write the weight as what the runtime makes real numbers of when it loads the file."""
+    name, parameters = product.unit.name, product.parameters
+    weight = load_format(product.weight_format).weight.lower(writer, name, parameters.weight, "FLOAT")
+    if node.op_type == "MatMul":
+        _set_constants(writer, node, writer.node("Transpose", f"{name}.wt", [weight], perm=[1, 0]), "")
+        return [node, *_with_sum(writer, product, node, total, others)]
+    bias = writer.typed(f"{name}.b", parameters.bias, "FLOAT") if len(parameters.bias) else ""
+    _set_constants(writer, node, weight, bias)
+    return [node, *others]
+
+
+def _whole(
+    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+) -> list[ir.Node]:
+    """Let the format write the product with its bias, in place of what computes both."""
+    name, parameters = product.unit.name, product.parameters
+    transposed = "transA" in node.attributes and node.attributes["transA"].as_int()
+    if node.op_type not in ("Gemm", "MatMul") or transposed:
+        raise TrilobitError(f"{name} is a {node.op_type}; {product.weight_format} is for rows times a matrix")
+    weight_format, x = load_format(product.weight_format).weight, _source(node)
+    writer.free_name(node)
+    value = weight_format.lower_linear(writer, name, x, parameters.weight, parameters.bias)
+    written = writer.before(node)
+    last = node if total is None else total
+    _merge(writer, last, writer.values[str(value)])
+    if total is not None:
+        others.remove(total)
+        writer.graph.remove(node, safe=True)
+    return [*written, *others]
+
+
+def _source(node: ir.Node) -> str:
+    """Return the name of what a product reads first."""
+    value = node.inputs[0]
+    return "" if value is None else str(value.name)
+
+
+def _merge(writer: GraphWriter, old: ir.Node, new: ir.Value) -> None:
+    """Let a tensor be what a node gave, which is removed."""
+    writer.take_over(old.outputs[0], new)
+    writer.graph.remove(old, safe=True)
+
+
+def _set_constants(writer: GraphWriter, node: ir.Node, weight: str, bias: str) -> None:
+    """Let a product read other constants, a matrix of Gemm by output channels; put what makes them before."""
+    writer.before(node)
+    node.resize_inputs(3 if bias else 2)
+    node.replace_input_with(1, writer.values[weight])
+    if bias:
+        node.replace_input_with(2, writer.values[bias])
+    if node.op_type == "Gemm":
+        given = {key: node.attributes[key] for key in ("transA",) if key in node.attributes}
+        node.attributes.clear()
+        node.attributes.update({**given, "transB": ir.AttrInt64("transB", 1)})
+
+
+def _with_sum(
+    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+) -> list[ir.Node]:
+    """Return what follows a MatMul, the sum with its bias among it, written so that it stays a sum."""
+    bias = product.parameters.bias
+    if total is None and not bias.any():
+        return others
+    # with a vector ONNX Runtime makes a Gemm of both, on real numbers; with a row it does not
+    shape = (*(1,) * (product.rank - 1), -1)
+    row = bias.reshape(shape) if len(bias) else np.zeros((*shape[:-1], 1), np.float32)
+    stored = writer.values[writer.typed(f"{product.unit.name}.b", row, "FLOAT")]
+    if total is not None:
+        place = [str(value.name) for value in total.inputs if value is not None].index(product.unit.bias)
+        total.replace_input_with(place, stored)
+        return others
+    return [_added(writer, node, stored), *others]
+
+
+def _added(writer: GraphWriter, node: ir.Node, bias: ir.Value) -> ir.Node:
+    """Return a sum with a bias that reads a product, and gives what that gave."""
+    (product,) = node.outputs
+    result = writer.node("Add", f"{node.name}.sum", [str(product.name), str(bias.name)])
+    (total,) = writer.after(node)
+    writer.take_over(product, writer.values[result])
+    total.replace_input_with(0, product)
+    return total

@@ -1,0 +1,169 @@
+"""Writes a policy into somebody's model: their file with QuantizeLinear and DequantizeLinear, or other
+products, where the policy says so, and everything else as it was.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnxscript.version_converter import convert_version
+
+from hw_profiles.graph.formats import QuantParams
+from nas.emit.instructions import CALLER, Dequantize, Instructions, Quantize, instructions
+from nas.emit.ir_writer import GraphWriter, replace_reads
+from nas.emit.products import write_product
+from nas.emit.to_onnx import IR_VERSIONS
+from supernet.formats.loading import load_format
+from supernet.formats.onnx_weights import OPSET, OPSETS
+from supernet.imported.following import CLIPS
+from supernet.imported.model import ImportedModel
+from supernet.ptq.quantization import Policy, Quantization
+
+_PARSED = 4  # models that are remembered
+TOLERANCE = 0.5  # of a step, by which codes may reach beyond a clip that they stand for
+
+
+def rewrite(
+    quantization: Quantization, policy: Policy, *, metadata: Mapping[str, str] | None = None
+) -> bytes:
+    """Return the model in the formats of a policy, as a serialised ONNX model.
+
+    Inputs and outputs keep their names, types and open dimensions. An all-fp32 policy gives the model itself.
+
+    Args:
+        metadata: written into the file, beside the model's own.
+
+    Raises:
+        TrilobitError: the policy does not fit the model, or what it was calibrated for.
+    """
+    plan = instructions(quantization, policy)
+    parsed = _parsed(quantization.model.content, needed_opset(plan)).clone()
+    _Rewriting(parsed, quantization.model).perform(plan)
+    parsed.metadata_props.update(metadata or {})
+    data: bytes = ir.to_proto(parsed).SerializeToString()
+    return data
+
+
+def needed_opset(plan: Instructions) -> int:
+    """Return the oldest opset that has the types of the weights and the dequantization of channels."""
+    types = [load_format(product.weight_format).weight.stored_as for product in plan.products]
+    least = OPSET if types or plan.quantize else 0
+    return max((OPSETS.get(each, OPSET) for each in types), default=least)
+
+
+@lru_cache(maxsize=_PARSED)
+def _parsed(content: bytes, opset: int) -> ir.Model:
+    """Return a model with at least this version of ONNX's operations."""
+    model = ir.from_proto(onnx.load_from_string(content))
+    if model.opset_imports.get("", 1) < opset:
+        convert_version(model, opset, fallback=True)
+        model.ir_version = max(model.ir_version or 0, IR_VERSIONS[opset])
+    return model
+
+
+class _Rewriting:
+    """A model while it is changed."""
+
+    def __init__(self, model: ir.Model, imported: ImportedModel) -> None:
+        self.model, self.imported = model, imported
+        self.writer = GraphWriter(model)
+        nodes = {str(node.name): node for node in model.graph}
+        self.nodes = {unit.name: [nodes[name] for name in unit.nodes] for unit in imported.units}
+        self.codes: dict[str, str] = {}
+
+    def perform(self, plan: Instructions) -> None:
+        """Do what was decided."""
+        for product in plan.products:
+            unit = product.unit.name
+            self.nodes[unit] = write_product(self.writer, product, self.nodes[unit])
+        for quantize in plan.quantize:
+            self._quantize(quantize)
+        for dequantize in plan.dequantize:
+            self._dequantize(dequantize)
+        self._remove_unread()
+
+    def _quantize(self, each: Quantize) -> None:
+        value = self.writer.values[each.tensor]
+        if each.given:
+            value = self._unclipped(value, each.params)
+        inputs = [str(value.name), *self.writer.stored(each.params)]
+        self.codes[each.tensor] = self.writer.node("QuantizeLinear", f"{each.tensor}.codes", inputs)
+        self.writer.after(value.producer())
+
+    def _unclipped(self, value: ir.Value, params: QuantParams) -> ir.Value:
+        """Return what a clip reads where the codes of its output stop at the same values."""
+        tail = self.nodes[self.imported.producers[str(value.name)].name][1:]
+        node = value.producer()
+        while node is not None and node in tail and _vanishes(node, params):
+            value = next(read for read in node.inputs if read is not None)
+            node = value.producer()
+        return value
+
+    def _dequantize(self, each: Dequantize) -> None:
+        old = self.writer.values[each.tensor]
+        if each.reader == CALLER:
+            self._give(each, old)
+            return
+        nodes = self.nodes[each.reader]
+        new = self.writer.values[self._reals(f"{each.tensor}.for.{each.reader}", each)]
+        self.writer.before(nodes[0])
+        for node in nodes:
+            replace_reads(node, old, new)
+
+    def _give(self, each: Dequantize, old: ir.Value) -> None:
+        """Let the network give what codes stand for, under the name that it has."""
+        name = str(old.name)
+        self.writer.rename(old, f"{name}.real")
+        new = self.writer.values[self._reals(name, each)]
+        self.writer.before(None)
+        new.shape, new.type = old.shape, old.type
+        for position, value in enumerate(self.model.graph.outputs):
+            if value is old:
+                self.model.graph.outputs[position] = new
+
+    def _reals(self, name: str, each: Dequantize) -> str:
+        """Write the real numbers of codes as their reader needs them."""
+        codes = self.codes[each.tensor]
+        match each.form:
+            case "scalar":
+                return self.writer.node("DequantizeLinear", name, [codes, *self.writer.stored(each.params)])
+            case "channel":
+                constants = self.writer.stored(each.params, each.channels)
+                return self.writer.node("DequantizeLinear", name, [codes, *constants], axis=each.axis)
+        scale, zero = self.writer.stored(each.params, real=True)
+        real = self.writer.node("Cast", f"{name}.code", [codes], to="FLOAT")
+        return self.writer.node("Mul", name, [self.writer.node("Sub", f"{name}.steps", [real, zero]), scale])
+
+    def _remove_unread(self) -> None:
+        """Remove clips that vanished and numbers that were replaced."""
+        graph = self.model.graph
+        for nodes in self.nodes.values():
+            for node in reversed(nodes[1:]):
+                if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+                    graph.remove(node, safe=True)
+        for name, value in list(graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del graph.initializers[name]
+
+
+def _vanishes(node: ir.Node, params: QuantParams) -> bool:
+    """Return whether codes of these parameters reach no further than a clip lets through."""
+    if node.domain or node.op_type not in CLIPS:
+        return False
+    low, high = _bounds(node)
+    slack = TOLERANCE * params.scale
+    first = -params.zero_point * params.scale
+    return first >= low - slack and first + params.largest * params.scale <= high + slack
+
+
+def _bounds(node: ir.Node) -> tuple[float, float]:
+    """Return the least and the largest value that a Relu or a Clip lets through; NaN of computed ones."""
+    if node.op_type == "Relu":
+        return 0.0, np.inf
+    ends = [-np.inf, np.inf]
+    for position, value in enumerate(node.inputs[1:]):
+        if value is not None:
+            ends[position] = np.nan if value.const_value is None else float(value.const_value.numpy())
+    return ends[0], ends[1]
