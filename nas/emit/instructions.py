@@ -178,19 +178,20 @@ def _quantized(
 def _dequantized(
     model: ImportedModel, integer: frozenset[str], codes: Mapping[str, Quantize]
 ) -> Iterator[Dequantize]:
+    given = frozenset(each.tensor for each in codes.values() if each.given)
     for unit in model.units:
         of_codes = set(operands(unit)) if unit.name in integer else set()
         for tensor in dict.fromkeys(unit.inputs):
             if tensor in of_codes:
                 yield Dequantize(tensor, unit.name, codes[tensor].params)
-            elif tensor in codes and codes[tensor].given:
-                yield _read_as_reals(model, unit, codes[tensor])
+            elif tensor in given:
+                yield _read_as_reals(model, unit, codes[tensor], given)
     for tensor in dict.fromkeys(model.outputs):
-        if tensor in codes and codes[tensor].given:
+        if tensor in given:
             yield Dequantize(tensor, CALLER, codes[tensor].params)
 
 
-def _read_as_reals(model: ImportedModel, unit: Unit, codes: Quantize) -> Dequantize:
+def _read_as_reals(model: ImportedModel, unit: Unit, codes: Quantize, given: frozenset[str]) -> Dequantize:
     """Return how a unit that computes in real numbers reads codes, so that the runtime leaves it alone.
 
     With one scale ONNX Runtime takes an fp32 product between codes for one that was forgotten, and rounds its
@@ -203,7 +204,8 @@ def _read_as_reals(model: ImportedModel, unit: Unit, codes: Quantize) -> Dequant
         many = channels > 1 and (unit.op in _OF_MAPS or channels in model.constants[unit.weight].shape)
         return replace(read, form="channel" if many else "arithmetic", channels=channels, axis=axis)
     fused = unit.op in _CHANNEL_AXES or (unit.op in FOLLOWERS and not keeps_scale(unit))
-    return replace(read, form="arithmetic" if fused else "scalar")
+    only_codes = all(tensor in given for tensor in operands(unit))
+    return replace(read, form="arithmetic" if fused and only_codes else "scalar")
 
 
 def _products(

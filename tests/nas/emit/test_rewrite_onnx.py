@@ -1,0 +1,94 @@
+"""Policies written into prepared models compute what they say, and nothing else changes."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+import onnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_profiles.runtimes.ort.runtime import optimised_ops
+from nas.emit.rewrite_onnx import rewrite
+from supernet.imported.import_onnx import import_onnx
+from supernet.imported.model import ImportedModel
+from supernet.ptq.quantization import Quantization
+from tests.nas.emit.handmade import Feeds, fake_quantized, quantized, run
+from tests.nas.emit.small_networks import attention, conv_net
+
+FORMATS = ("int8", "int8-exact", "int4", "int2", "fp16")
+# of the largest value, by which roundings that fall otherwise at a tie may move a whole network's output
+TOLERANCE = 0.08
+
+
+@cache
+def network(name: str) -> tuple[Quantization, Feeds]:
+    rng = np.random.default_rng(1)
+    if name == "conv":
+        feeds: Feeds = {"image": rng.standard_normal((2, 3, 16, 16), np.float32)}
+        model = import_onnx(conv_net(), shapes={"image": (2, 3, 16, 16)})
+    else:
+        feeds = {
+            "tokens": rng.standard_normal((1, 7, 32), np.float32),
+            "positions": rng.standard_normal((1, 7, 32), np.float32),
+        }
+        model = import_onnx(attention(), shapes={name: array.shape for name, array in feeds.items()})
+    return quantized(model, feeds, FORMATS), feeds
+
+
+def _choosable(model: ImportedModel) -> list[str]:
+    return [unit.name for unit in model.units if unit.weighted]
+
+
+@st.composite
+def policies(draw: st.DrawFn, name: str) -> dict[str, str]:
+    units = _choosable(network(name)[0].model)
+    formats = draw(st.lists(st.sampled_from(("fp32", *FORMATS)), min_size=len(units), max_size=len(units)))
+    return {unit: choice for unit, choice in zip(units, formats, strict=True) if choice != "fp32"}
+
+
+def _check(name: str, policy: Mapping[str, str]) -> bytes:
+    quantization, feeds = network(name)
+    content = rewrite(quantization, policy)
+    onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+    outputs, expected = run(content, feeds), fake_quantized(quantization, policy, feeds)
+    for key, array in expected.items():
+        assert np.abs(outputs[key] - array).max() <= TOLERANCE * np.abs(array).max()
+    return content
+
+
+@settings(max_examples=12, deadline=None)
+@given(policies("conv"))
+def test_any_policy_of_a_convolutional_network_computes_what_it_says(policy: dict[str, str]) -> None:
+    _check("conv", policy)
+
+
+@settings(max_examples=12, deadline=None)
+@given(policies("attention"))
+def test_any_policy_of_a_transformer_computes_what_it_says(policy: dict[str, str]) -> None:
+    _check("attention", policy)
+
+
+def test_an_fp32_policy_is_the_model() -> None:
+    for name in ("conv", "attention"):
+        quantization, feeds = network(name)
+        outputs, expected = run(rewrite(quantization, {}), feeds), run(quantization.model.content, feeds)
+        assert all(np.array_equal(outputs[key], expected[key]) for key in expected)
+
+
+def test_all_int8_leaves_no_convolution_in_real_numbers_and_converts_at_the_ends_only() -> None:
+    quantization, _ = network("conv")
+    kernels = optimised_ops(_check("conv", dict.fromkeys(_choosable(quantization.model), "int8")))
+    assert kernels["Conv"] == kernels["Gemm"] == 0
+    assert (kernels["QLinearConv"], kernels["QGemm"], kernels["QuantizeLinear"]) == (7, 1, 1)
+
+
+def test_inputs_and_outputs_stay_as_they_were() -> None:
+    quantization, _ = network("conv")
+    before = onnx.load_from_string(quantization.model.content)
+    after = onnx.load_from_string(
+        rewrite(quantization, dict.fromkeys(_choosable(quantization.model), "int8"), metadata={"a": "b"})
+    )
+    assert list(after.graph.input) == list(before.graph.input)
+    assert list(after.graph.output) == list(before.graph.output)
+    assert {prop.key: prop.value for prop in after.metadata_props}["a"] == "b"
