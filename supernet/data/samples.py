@@ -17,12 +17,16 @@ class Samples:
         inputs: (n, ...) by input; row i, of the network's own rank and type, is what it reads for example i:
             a batch of one where the network has a batch.
         labels: (n,) right answers; None where they are not known.
-        names: (n,) what the examples are called, such as names of files; empty where they have none.
+        names: (n,) what the examples are called, such as paths of files; empty where they have none.
+        classes: names that labels count, where they are known.
+        origin: where they come from, how they were made, and what was assumed: one line.
     """
 
     inputs: Mapping[str, NDArray[np.generic]]
     labels: NDArray[np.int64] | None = None
     names: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -54,3 +58,8 @@ class SampleParts:
     calibration: Samples
     choosing: Samples
     judging: Samples
+
+    def __str__(self) -> str:
+        """Return how many there are of each."""
+        sizes = f"{len(self.calibration):,} to calibrate on, {len(self.choosing):,} to choose by"
+        return f"{sizes}, {len(self.judging):,} to judge the front by; no sample is in two of them"

@@ -16,11 +16,10 @@ from supernet.data.augmentation import Augmentation
 from supernet.data.images import Images
 from supernet.data.pixels import normalised, resize, to_tensor
 from supernet.data.randaugment import rand_augment
+from supernet.tasks.class_metrics import calibration_error
 from supernet.tasks.losses import distillation_loss, label_loss
 from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, CLASSIFICATION, FLIPS, Metric
 from supernet.tasks.task import Outputs
-
-BINS = 15  # of confidence, that the calibration error is counted in
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,16 +136,3 @@ class ImageClassification:
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of images on which two networks name the same class."""
         return float((outputs.argmax(axis=1) == others.argmax(axis=1)).mean())
-
-
-def calibration_error(logits: Outputs, labels: NDArray[np.int64]) -> float:
-    """Return the expected calibration error: how far confidence and accuracy are apart, on average over
-    images sorted into `BINS` bins of equal width by confidence (Guo et al. 2017, arXiv:1706.04599, equation
-    3).
-    """
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    confidence = 1 / np.exp(shifted).sum(axis=1)  # of the likeliest class
-    right = logits.argmax(axis=1) == labels
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gaps = np.bincount(bins, right, BINS) - np.bincount(bins, confidence, BINS)
-    return float(np.abs(gaps).sum() / len(labels))

@@ -39,6 +39,12 @@ AGREEMENT = Metric(
 CALIBRATION = Metric(
     "calibration", "fraction", "min", "expected calibration error of the class probabilities"
 )
+WORST_CLASS = Metric(
+    "worst_class", "fraction", "max", "accuracy on the class that has the least, or agreement without labels"
+)
+KL = Metric("kl", "nats", "min", "mean divergence of the class probabilities from those of the original")
+STEPS = Metric("steps", "fraction", "max", "share of steps of sequences with the choice of the original")
+SNR = Metric("snr", "dB", "max", "signal-to-noise ratio of the output against that of the original")
 
 # of images of classes, the main one first
 CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hw_profiles.errors import TrilobitError
+from supernet.data import archives as reader
 from supernet.data import image_archives
 from supernet.data.image_archives import LARGEST_SIDE, MOST_SIZE
 from supernet.tasks import image_sources as data
@@ -98,7 +99,7 @@ def test_an_encrypted_zip_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_member_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_archives, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(reader, "MOST_BYTES", 10_000)
     large = {**members(), "train/ant/x.png": np.random.default_rng(0).bytes(20_000)}
     (tmp_path / "data" / "train" / "ant").mkdir(parents=True)
     (tmp_path / "data" / "train" / "ant" / "x.png").write_bytes(large["train/ant/x.png"])
@@ -111,7 +112,7 @@ def test_a_member_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_archive_made_to_fill_memory_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(image_archives, "MOST_BYTES", 3 * 2**20)
+    monkeypatch.setattr(reader, "MOST_BYTES", 3 * 2**20)
     bomb = {name: bytes(3 * 2**20), **{f"{name}.{i}": bytes(3 * 2**20) for i in range(3)}}
     assert "times its" in refusal(tar(tmp_path / "b.tar.gz", {**bomb, **members()}, "w:gz"))
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supernet.data.images import Images
-from supernet.tasks.image_classification import BINS, ImageClassification, calibration_error
+from supernet.tasks.class_metrics import BINS, calibration_error
+from supernet.tasks.image_classification import ImageClassification
 
 
 def task(labels: list[int]) -> tuple[ImageClassification, Images]:
