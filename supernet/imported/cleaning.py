@@ -7,6 +7,7 @@ from onnx_ir.passes import common as passes
 from onnxscript import rewriter, version_converter
 from onnxscript.optimizer import fold_constants_ir
 
+from supernet.imported.onnx_file import ONNX_DOMAINS
 from supernet.imported.rules import rules
 
 OPSET = 21  # the first with 4-bit integers
@@ -22,21 +23,11 @@ def clean(model: ir.Model) -> ir.Model:
 
     The model that is given is used up.
     """
-    passes.InlinePass()(model)
-    passes.RemoveInitializersFromInputsPass()(model)
-    _lift_constants(model)
-    version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+    _convert(model)
     _say_defaults(model)
     for _ in range(_ROUNDS):
         before = _size(model)
-        fold_constants_ir(
-            model,
-            onnx_shape_inference=True,
-            input_size_limit=2**40,
-            output_size_limit=_LARGEST_FOLDED,
-            should_fold=_should_fold,
-        )
-        _lift_constants(model)
+        _fold(model)
         passes.ShapeInferencePass(data_prop=True)(model)  # so that targets of Reshape can be stored
         rewriter.rewrite(model)
         rewriter.rewrite(model, rules(model.opset_imports.get("", 0)))
@@ -47,8 +38,15 @@ def clean(model: ir.Model) -> ir.Model:
     return finish(model)
 
 
+def fold(model: ir.Model) -> ir.Model:
+    """Return a model in which only constants are folded; the one that is given is used up."""
+    _convert(model)
+    _fold(model)
+    return finish(model)
+
+
 def finish(model: ir.Model) -> ir.Model:
-    """Return the model with constants stored, nothing unused, and a unique name for every node and tensor."""
+    """Return a model with constants stored, nothing unused, and a unique name for every node and tensor."""
     _lift_constants(model)
     passes.LiftSubgraphInitializersToMainGraphPass()(model)
     passes.RemoveUnusedNodesPass()(model)
@@ -58,8 +56,28 @@ def finish(model: ir.Model) -> ir.Model:
     passes.TopologicalSortPass()(model)
     _name_nodes(model)
     passes.NameFixPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    _forget_types(model)
     model.ir_version = max(model.ir_version, IR_VERSION)
     return model
+
+
+def _convert(model: ir.Model) -> None:
+    """Bring a model to the opset of today, where that can be done."""
+    passes.InlinePass()(model)
+    _lift_constants(model)
+    version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+
+
+def _fold(model: ir.Model) -> None:
+    fold_constants_ir(
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=2**40,
+        output_size_limit=_LARGEST_FOLDED,
+        should_fold=_should_fold,
+    )
+    _lift_constants(model)
 
 
 def _lift_constants(model: ir.Model) -> None:
@@ -72,6 +90,16 @@ def _should_fold(node: ir.Node) -> bool:
         value.shape.numpy() for value in node.outputs if value.shape is not None and value.shape.is_static()
     ]
     return node.op_type not in _KEPT and max(map(math.prod, sizes), default=0) <= _LARGEST_COMPUTED
+
+
+def _forget_types(model: ir.Model) -> None:
+    """Drop what is said of tensors inside: runtimes infer it, but for what custom operations give."""
+    given = set(model.graph.outputs)
+    for node in model.graph:
+        if node.domain in ONNX_DOMAINS:
+            for value in node.outputs:
+                if value not in given:
+                    value.shape = value.type = None
 
 
 def _say_defaults(model: ir.Model) -> None:

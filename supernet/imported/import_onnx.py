@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import onnx_ir as ir
-
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import BATCH, TensorType
 from hw_profiles.graph.workload import Feed, Workload
-from supernet.imported.cleaning import clean
 from supernet.imported.layers import Site, layer_of_unit, stored
+from supernet.imported.made_up import Feeds
 from supernet.imported.model import ImportedModel, Unit
-from supernet.imported.onnx_file import read_onnx
-from supernet.imported.open_dimensions import Shapes, bind, input_shapes, name_dimensions
-from supernet.imported.tensors import Feeds, tensor_types
+from supernet.imported.onnx_file import graph_of, read_onnx
+from supernet.imported.open_dimensions import Shapes, bind, input_shapes
+from supernet.imported.prepare import prepare
+from supernet.imported.tensors import tensor_types
 from supernet.imported.units import Group, group_nodes, reads_of
 
 
@@ -31,12 +30,18 @@ def import_onnx(
     Raises:
         TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
     """
-    model = read_onnx(source)
-    name_dimensions(model)
+    return describe(prepare(source, shapes, feeds), shapes, feeds)
+
+
+def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None = None) -> ImportedModel:
+    """Return what is in a prepared file; see `import_onnx`.
+
+    Raises:
+        TrilobitError: dimensions have no size.
+    """
+    model = graph_of(read_onnx(content))
     open_shapes = input_shapes(model)
     bound = bind(open_shapes, shapes or {})
-    model = clean(model)
-    content = ir.to_proto(model).SerializeToString()
     sizes, dtypes = tensor_types(content, bound, feeds)
     groups = group_nodes(model.graph)
     types = {name: _feed_type(open_shapes[name], sizes[name]) for name in open_shapes}

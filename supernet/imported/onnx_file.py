@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from onnx import TensorProto
+from onnx_ir.passes import common as passes
 
 from hw_profiles.errors import TrilobitError, shown
 
@@ -18,8 +19,8 @@ logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what they warn of is rep
 logging.getLogger("onnxscript").setLevel(logging.ERROR)
 
 
-def read_onnx(source: Path | bytes) -> ir.Model:
-    """Return the model in a file, with the weights that it keeps in others beside it.
+def read_onnx(source: Path | bytes) -> onnx.ModelProto:
+    """Return what is in a file, with the weights that it keeps in others beside it.
 
     Raises:
         TrilobitError: it is no ONNX file, is not whole, or keeps weights outside its folder.
@@ -28,8 +29,19 @@ def read_onnx(source: Path | bytes) -> ir.Model:
     proto = _parsed(content)
     _load_external(proto, source.parent if isinstance(source, Path) else None)
     _check_usable(proto)
+    return proto
+
+
+def graph_of(proto: onnx.ModelProto) -> ir.Model:
+    """Return a graph that may be changed; stored tensors are none of its inputs.
+
+    Raises:
+        TrilobitError: the file is damaged.
+    """
     try:
-        return ir.from_proto(proto)
+        model = ir.from_proto(proto)
+        passes.RemoveInitializersFromInputsPass()(model)
+        return model
     except Exception as error:  # whatever it stumbles over in a damaged file
         raise TrilobitError(f"the ONNX file is damaged: {_line(error)}") from None
 

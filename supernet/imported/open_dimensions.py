@@ -52,6 +52,23 @@ def input_shapes(model: ir.Model) -> dict[str, tuple[int | str, ...]]:
     return shapes
 
 
+def input_dtypes(model: ir.Model) -> dict[str, str]:
+    """Return numpy's name of the element type of every input."""
+    return {
+        str(value.name): str(value.dtype.numpy()) for value in model.graph.inputs if value.dtype is not None
+    }
+
+
+def sized(
+    shapes: Mapping[str, tuple[int | str, ...]], bound: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Return shapes with sizes in place of names."""
+    return {
+        name: tuple(dim if isinstance(dim, int) else bound[dim] for dim in shape)
+        for name, shape in shapes.items()
+    }
+
+
 def bind(shapes: Mapping[str, tuple[int | str, ...]], given: Shapes) -> dict[str, int]:
     """Return the size of every open dimension of the inputs `shapes`, by its name.
 

@@ -46,6 +46,56 @@ class ReshapeByPlace(Rule):
         return sizes if spelled and sizes.count(-1) <= 1 else None
 
 
+class OpenSizeKept(Rule):
+    """A target of Reshape leaves open what is the one open size of the input, in the same place: it is kept.
+
+    The size keeps its name, by which other rules know it again.
+    """
+
+    def pattern(self, op: Any, x: ir.Value, target: ir.Value) -> Any:
+        """Match any Reshape."""
+        return op.Reshape(x, target, _outputs=["y"])
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether all other sizes multiply to the same."""
+        shape, target = values["x"].shape, numbers(values["target"])
+        if shape is None or target is None or target.ndim != 1 or 0 in target or -1 not in target:
+            return False
+        place = target.tolist().index(-1)
+        rest = [dim for axis, dim in enumerate(shape) if axis != place]
+        if (
+            place >= len(shape)
+            or isinstance(shape[place], int)
+            or not all(isinstance(dim, int) for dim in rest)
+        ):
+            return False
+        return bool(math.prod(int(str(dim)) for dim in rest) == -math.prod(target.tolist()))
+
+    def rewrite(self, op: Any, x: ir.Value, target: ir.Value, y: ir.Value) -> Any:
+        """Return the Reshape that keeps it."""
+        array = numbers(target)
+        assert array is not None
+        kept = np.where(array == -1, 0, array).astype(np.int64)
+        return op.Reshape(x, op.Constant(value=ir.tensor(kept)))
+
+
+class SameShape(Rule):
+    """A Reshape to the shape that its input has."""
+
+    def pattern(self, op: Any, x: ir.Value, target: ir.Value) -> Any:
+        """Match any Reshape."""
+        return op.Reshape(x, target, _outputs=["y"])
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether all sizes are known to be equal."""
+        before, after = values["x"].shape, values["y"].shape
+        return before is not None and after is not None and _equal(before, after)
+
+    def rewrite(self, op: Any, x: ir.Value, **values: ir.Value) -> Any:
+        """Return what is not changed."""
+        return op.Identity(x)
+
+
 def _symbol(dim: int | ir.SymbolicDim) -> str | None:
     return None if isinstance(dim, int) else dim.value
 
@@ -142,7 +192,7 @@ NEUTRAL = tuple(
 
 def rules(opset: int) -> Sequence[pattern.RewriteRule]:
     """Return the rewrites for files of an opset."""
-    own = (ReshapeByPlace(), SoftmaxAlongLast(), *NEUTRAL, *CONV_RULES)
+    own = (ReshapeByPlace(), OpenSizeKept(), SameShape(), SoftmaxAlongLast(), *NEUTRAL, *CONV_RULES)
     rewrites = [variant for rule in own for variant in _variants(rule)]
     if opset >= 14:
         rewrites += fuse_hardswish_rules().rules

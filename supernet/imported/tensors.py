@@ -4,15 +4,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, shape_inference
 
 from hw_profiles.errors import TrilobitError, one_line
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact
+from supernet.imported.made_up import Feeds, made_up_feeds
 
-Array = NDArray[np.generic]
-Feeds = Mapping[str, Array]
 SEQUENCE = "sequence"  # in place of an element type, of what is a list of tensors
 
 
@@ -37,11 +35,12 @@ def tensor_types(
             if dim.dim_param:
                 dim.dim_value = bound[dim.dim_param]
     types = _inferred(proto)
-    names = [value.name for value in proto.graph.input]
-    names += [name for node in proto.graph.node for name in node.output if name]
+    inputs = [value.name for value in proto.graph.input]
+    names = inputs + [name for node in proto.graph.node for name in node.output if name]
     unknown = [name for name in names if name not in types]
     if unknown:
-        types |= _run(proto, unknown, feeds or made_up_feeds(proto))
+        made_up = made_up_feeds({n: types[n][0] for n in inputs}, {n: types[n][1] for n in inputs})
+        types |= _run(proto, unknown, feeds or made_up)
     return {name: types[name][0] for name in names}, {name: types[name][1] for name in names}
 
 
@@ -68,21 +67,6 @@ def _inferred(proto: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
 
 def _dtype(element: int) -> str:
     return str(helper.tensor_dtype_to_np_dtype(element))
-
-
-def made_up_feeds(proto: onnx.ModelProto) -> dict[str, Array]:
-    """Return something to run a network on whose dimensions all have sizes: noise, and ones for integers."""
-    rng = np.random.default_rng(0)
-    feeds: dict[str, Array] = {}
-    for value in proto.graph.input:
-        kind = value.type.tensor_type
-        shape, dtype = (
-            [dim.dim_value for dim in kind.shape.dim],
-            helper.tensor_dtype_to_np_dtype(kind.elem_type),
-        )
-        real = dtype.kind not in "iub"
-        feeds[value.name] = (rng.normal(size=shape) if real else np.ones(shape)).astype(dtype)
-    return feeds
 
 
 def _run(proto: onnx.ModelProto, names: list[str], feeds: Feeds) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -101,7 +101,7 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it rejects it raises too
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if exact_sums and integer_sums(provider) == "saturating":
         options.add_session_config_entry(EXACT_SUMS, "1")

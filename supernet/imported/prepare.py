@@ -1,0 +1,139 @@
+"""From somebody's ONNX file to the one that is tuned: cleaned, and compared with it by running both."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable
+from supernet.imported.cleaning import clean, finish, fold
+from supernet.imported.made_up import Feeds, made_up_feeds
+from supernet.imported.onnx_file import LARGEST, graph_of, read_onnx
+from supernet.imported.open_dimensions import bind, input_dtypes, input_shapes, name_dimensions, sized
+
+# from what changes most to what changes least: the first whose result computes the same is taken
+_LEVELS = (clean, fold, finish)
+_TOLERANCE = 1e-3  # of the largest number of an output: sums in another order
+_HALF_TOLERANCE = 3e-2  # where numbers have 11 bits
+_EQUAL = 0.9  # share of whole numbers, such as places of largest scores, that must be the same
+
+
+def prepare(
+    source: Path | bytes, shapes: Mapping[str, tuple[int, ...]] | None = None, feeds: Feeds | None = None
+) -> bytes:
+    """Return an ONNX file that computes what somebody's does, with constants folded and every node named.
+
+    It is run beside the original at the bound sizes, and at others where the original takes them.
+
+    Args:
+        source: path of the file, or its bytes where it keeps no weights in others.
+        shapes: sizes of inputs with open dimensions, by name.
+        feeds: an example of what it reads; made up without.
+
+    Raises:
+        TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
+    """
+    proto = read_onnx(source)
+    model = graph_of(proto)
+    name_dimensions(model)
+    bound = bind(input_shapes(model), shapes or {})
+    original = _Original(proto, _feeds_of(model, bound, feeds))
+    for level in _LEVELS:
+        try:
+            content = _written(level(model))
+        except TrilobitError:
+            raise
+        except Exception:  # what a converter or a rewrite stumbles over
+            content = b""
+        if content and original.equals(content):
+            return content
+        model = graph_of(proto)
+        name_dimensions(model)
+    raise TrilobitError("the network does not compute the same once its nodes have names; is it random?")
+
+
+def _written(model: ir.Model) -> bytes:
+    proto = ir.to_proto(model)
+    size = proto.ByteSize()
+    if size > LARGEST:
+        raise TrilobitError(
+            f"with its weights the network has {size:,} bytes; an ONNX file has at most {LARGEST:,}"
+        )
+    return bytes(proto.SerializeToString())
+
+
+def _feeds_of(model: ir.Model, bound: Mapping[str, int], feeds: Feeds | None) -> list[Feeds]:
+    """Return what the networks are compared on: an example, and made-up ones of other sizes."""
+    batch = {name: 2 if size == 1 else size for name, size in bound.items()}
+    larger = {name: 2 * size for name, size in bound.items()}
+    others = [sizes for sizes in (batch, larger) if sizes != bound]
+    made_up = [
+        made_up_feeds(sized(input_shapes(model), sizes), input_dtypes(model)) for sizes in (bound, *others)
+    ]
+    return [feeds or made_up[0], *made_up[1:]]
+
+
+class _Original:
+    """The network as it came, and what it gives; nothing where no runtime takes it."""
+
+    def __init__(self, proto: onnx.ModelProto, feeds: list[Feeds]) -> None:
+        executable = compiled(proto.SerializeToString())
+        self._pairs = [(inputs, _outputs(executable, inputs)) for inputs in feeds]
+
+    def equals(self, content: bytes) -> bool:
+        """Return whether a network gives the same wherever the original gives anything."""
+        try:
+            executable = compiled(content)
+        except TrilobitError:
+            return False
+        return all(
+            expected is None or same(expected, _outputs(executable, inputs))
+            for inputs, expected in self._pairs
+        )
+
+
+def compiled(content: bytes) -> Executable:
+    """Return a network of this machine's runtime.
+
+    Raises:
+        TrilobitError: it takes no such network.
+    """
+    try:
+        return host_runtime().compile(Artifact(content))
+    except Exception as error:  # whatever the engine rejects
+        raise TrilobitError(f"the network cannot be opened: {one_line(error)}") from None
+
+
+def _outputs(executable: Executable, feeds: Feeds) -> Arrays | None:
+    try:
+        return executable.run(feeds)
+    except Exception:  # sizes or numbers that it does not take
+        return None
+
+
+def same(expected: Arrays, actual: Arrays | None) -> bool:
+    """Return whether outputs are the same but for rounding."""
+    if actual is None or expected.keys() != actual.keys():
+        return False
+    return all(_close(expected[name], actual[name]) for name in expected)
+
+
+def _close(expected: NDArray[np.generic], actual: NDArray[np.generic]) -> bool:
+    if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
+        return True  # lists of tensors, and text
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return False
+    if expected.dtype.kind != "f":
+        return expected.size == 0 or float((expected == actual).mean()) >= _EQUAL
+    left, right = expected.astype(np.float64), actual.astype(np.float64)
+    finite = np.isfinite(left)
+    if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
+        return False
+    tolerance = _HALF_TOLERANCE if expected.dtype.itemsize == 2 else _TOLERANCE
+    largest = np.abs(left[finite]).max(initial=0.0)
+    return bool((np.abs(left[finite] - right[finite]) <= tolerance * largest + 1e-6).all())
