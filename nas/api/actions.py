@@ -14,7 +14,7 @@ from nas.api.front import EXPORT, Front, Network, read_front_file
 from nas.api.profiles import Profile, read_profile
 from nas.api.run_folder import RunFolder
 from nas.api.tuned import TunedFiles, read_tuned_file
-from nas.export.manifest import MANIFEST
+from nas.export.seal import MANIFEST
 from nas.run.command_sections import BenchSection
 from nas.run.configuration import RECORD
 from nas.run.reporting import QUIET, Reporter

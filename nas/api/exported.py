@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
-from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
+from nas.export.manifest import Manifest, read_manifest
+from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
 from nas.run.frames import frame
 

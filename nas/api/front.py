@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from nas.api.exported import read_exported
-from nas.export.manifest import MANIFEST
+from nas.export.seal import MANIFEST
 from nas.export.selection import best, fastest, pick
 from nas.run.configuration import RECORD
 from nas.run.frames import frame

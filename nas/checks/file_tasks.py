@@ -59,16 +59,16 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
     """
     model = Path(request["path"]).read_bytes()
     proto = onnx.load_from_string(model)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(proto.graph)):
+    if keeps_weights_outside(proto):
         raise ValueError("keeps weights in other files; a network of ours is whole")
-    runtime = _runtime(request)
+    runtime = runtime_of(request)
     executable = runtime.compile(Artifact(model, exact_sums=True))
     if len(executable.inputs) != 1 or len(executable.outputs) != 1:
         raise ValueError("has several inputs or outputs; a network has one of each")
     [image] = executable.inputs
     facts = FileFacts(
         metadata={entry.key: entry.value for entry in proto.metadata_props},
-        opset=max((opset.version for opset in proto.opset_import if opset.domain in OWN_DOMAINS), default=0),
+        opset=opset_of(proto),
         shape=image.shape,
         pixels=image.dtype == "uint8",
         integer_kernels=integer_count(executable.kernels(), runtime),
@@ -84,7 +84,7 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
 
 def file_logits(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[None, Arrays]:
     """Return the logits of images as the file at `path` takes them, run by `device`."""
-    runtime, model = _runtime(request), Path(request["path"]).read_bytes()
+    runtime, model = runtime_of(request), Path(request["path"]).read_bytes()
     return None, {"logits": _logits(runtime.compile(Artifact(model, exact_sums=True)), images)}
 
 
@@ -111,7 +111,7 @@ def open_request(request: Mapping[str, Any]) -> Device:
     return choose(request["device"]["name"], request["device"]["options"]).open()
 
 
-def _runtime(request: Mapping[str, Any]) -> Runtime:
+def runtime_of(request: Mapping[str, Any]) -> Runtime:
     runtime = open_request(request).runtime
     assert runtime is not None
     return runtime
@@ -119,6 +119,16 @@ def _runtime(request: Mapping[str, Any]) -> Runtime:
 
 def _logits(executable: Executable, images: NDArray[Any]) -> NDArray[np.float32]:
     return np.asarray(single_output(executable, images), np.float32)
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators; 0 where it names none."""
+    return max((opset.version for opset in proto.opset_import if opset.domain in OWN_DOMAINS), default=0)
+
+
+def keeps_weights_outside(proto: onnx.ModelProto) -> bool:
+    """Return whether a file is not whole without others."""
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(proto.graph))
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -5,8 +5,10 @@ arXiv:1810.03993). All of it comes from the manifest.
 from collections import Counter
 
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
-from nas.export.manifest import MODEL_FILE, LibraryRecord, Manifest
+from nas.export.manifest import LibraryRecord, Manifest
+from nas.export.manifests import AnyManifest
 from nas.export.markdown import escaped
+from nas.export.seal import MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 
@@ -25,7 +27,7 @@ def model_card(manifest: Manifest) -> str:
     return "\n".join(line for part in parts for line in (*part(manifest), "")).rstrip() + "\n"
 
 
-def needs_exact(manifest: Manifest) -> bool:
+def needs_exact(manifest: AnyManifest) -> bool:
     """Return whether a network computes what was measured only where integer sums are exact."""
     return manifest.requires.get("integer_sums") == "exact"
 
@@ -86,7 +88,7 @@ def _use(manifest: Manifest) -> list[str]:
         "import onnxruntime",
         "from PIL import Image",
         "",
-        *_session(manifest),
+        *session_lines(needs_exact(manifest)),
         f'image = Image.open("image.png").convert("{"L" if c == 1 else "RGB"}")',
         f"pixels = np.asarray(image, np.float32).reshape(image.height, image.width, {c})",
         f"planes = [Image.fromarray(pixels[..., i]).resize(({w}, {h}), Image.Resampling.BILINEAR) "
@@ -100,9 +102,13 @@ def _use(manifest: Manifest) -> list[str]:
     ]
 
 
-def _session(manifest: Manifest) -> list[str]:
-    """Return lines of code that open the file so that it computes what was measured."""
-    if not needs_exact(manifest):
+def session_lines(exact: bool) -> list[str]:
+    """Return lines of code that open the file so that it computes what was measured.
+
+    Args:
+        exact: whether that needs exact integer sums.
+    """
+    if not exact:
         return [f'session = onnxruntime.InferenceSession("{MODEL_FILE}")']
     return [
         "options = onnxruntime.SessionOptions()",

@@ -11,8 +11,8 @@ from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from nas.emit.to_onnx import described, needed_opset
 from nas.export.build import Exported, Tuning
 from nas.export.library.target import ExportedLibrary
-from nas.export.manifest import MODEL_FILE
 from nas.export.package import network_files
+from nas.export.seal import MODEL_FILE
 from nas.export.timing import Timed, compared, timed_through
 from nas.run.documents import Environment
 from nas.run.run import Run

@@ -10,25 +10,20 @@ from typing import Any
 from hw_profiles.files import json_text
 from nas.emit.to_onnx import described
 from nas.export.card import model_card
-from nas.export.manifest import (
-    CARD,
-    CLAIMS,
-    MANIFEST,
-    MODEL_FILE,
-    SCHEMA,
-    SIGNATURE,
-    claims_of,
-    digest_of,
-    file_entries,
-    manifest_of,
-)
+from nas.export.manifest import SCHEMA, manifest_of
+from nas.export.seal import CARD, CLAIMS, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of, file_entries
 from nas.export.signature import sign
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in every archive, so that equal networks are equal files
 
 
 def network_files(
-    name: str, files: Mapping[str, bytes], claims: Mapping[str, Any], *, key: Path | None = None
+    name: str,
+    files: Mapping[str, bytes],
+    claims: Mapping[str, Any],
+    *,
+    schema: str = SCHEMA,
+    key: Path | None = None,
 ) -> dict[str, bytes]:
     """Return the folder of one network and `NAME.zip` with the same in it, as files by their paths.
 
@@ -38,17 +33,18 @@ def network_files(
     Args:
         files: the ONNX file among them.
         claims: all of the manifest but `schema`, `files` and `digest`.
+        schema: of the manifest, one of `nas.export.manifests.KINDS`.
         key: to sign the manifest with; None leaves that out.
 
     Raises:
         TrilobitError: the claims are not what a manifest must hold, or the key cannot be used.
     """
-    document = {"schema": SCHEMA, **claims}
+    document = {"schema": schema, **claims}
     stamped = described(files[MODEL_FILE], {CLAIMS: claims_of(document)})
     written = {**files, MODEL_FILE: stamped}
     document["files"] = file_entries(written)
     document["digest"] = digest_of(document)
-    written[CARD] = model_card(manifest_of(document, Path(name, MANIFEST))).encode()
+    written[CARD] = _card(manifest_of(document, Path(name, MANIFEST))).encode()
     document["files"] = file_entries(written)
     document["digest"] = digest_of(document)
     written[MANIFEST] = json_text(document).encode()
@@ -56,6 +52,10 @@ def network_files(
         written[SIGNATURE] = sign(written[MANIFEST], key)
     folder = {f"{name}/{file}": data for file, data in written.items()}
     return {**folder, f"{name}.zip": _archive(folder)}
+
+
+def _card(manifest: AnyManifest) -> str:
+    return tuned_card(manifest) if isinstance(manifest, TunedManifest) else model_card(manifest)
 
 
 def hash_of(path: Path) -> str:

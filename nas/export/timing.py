@@ -10,8 +10,8 @@ from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.on_device import DeviceEvaluator
 from nas.export.build import Exported
 from nas.export.context import ExportContext
-from nas.export.manifest import MODEL_FILE
 from nas.export.references import LARGEST, SAME, baseline_jobs, fp32_candidate, fp32_job
+from nas.export.seal import MODEL_FILE
 from nas.run.run import Run
 
 

@@ -12,7 +12,8 @@ from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.plugin import device_kind
-from nas.export.manifest import MANIFEST, MODEL_FILE, read_manifest
+from nas.export.manifest import read_manifest
+from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
 from nas.run.documents import Environment, QualityFile, Timings, read_optional
 from nas.run.front_document import Entry, Front

@@ -14,8 +14,9 @@ from hw_profiles.runtimes.plugin import HOST
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
-from nas.export.manifest import MANIFEST, MODEL_FILE, Manifest, read_manifest
+from nas.export.manifest import Manifest, read_manifest
 from nas.export.package import hash_of
+from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.run.command_sections import BenchSection
 from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table, progress_bar

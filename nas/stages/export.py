@@ -16,7 +16,7 @@ from nas.export.build import Exported, Tuning, build
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
 from nas.export.library.target import library_target
-from nas.export.manifest import MANIFEST
+from nas.export.seal import MANIFEST
 from nas.export.selection import pick
 from nas.export.signature import private_key
 from nas.export.timing import measure

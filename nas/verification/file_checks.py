@@ -21,7 +21,8 @@ from nas.checks.engine import FileEngine, file_engine
 from nas.checks.file_tasks import FileFacts, measurement_of
 from nas.checks.parity import AGREEMENT, input_of
 from nas.export.library.library import WAITING_S
-from nas.export.manifest import CLAIMS, Manifest
+from nas.export.manifest import Manifest
+from nas.export.seal import CLAIMS
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from nas.verification.finding import Finding, moved

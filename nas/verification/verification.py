@@ -12,19 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
-from nas.export.manifest import (
-    CARD,
-    MANIFEST,
-    MODEL_FILE,
-    SIGNATURE,
-    Manifest,
-    claims_of,
-    digest_of,
-    manifest_of,
-    read_manifest,
-    read_raw,
-)
+from nas.export.manifest import Manifest, manifest_of, read_manifest
 from nas.export.package import hash_of
+from nas.export.seal import CARD, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of, read_raw
 from nas.export.signature import fingerprint, is_signed, public_key
 from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table

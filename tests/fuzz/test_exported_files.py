@@ -19,7 +19,7 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import map_layer
 from nas.checks.check import Input
 from nas.emit.to_onnx import random_network
-from nas.export.manifest import claims_of, digest_of
+from nas.export.seal import claims_of, digest_of
 from supernet.tasks.loading import load_images
 from tests.fuzz.mutations import Attempt, Mutation, attempt, damaged_bytes, damaged_documents, require_sound
 from tests.nas.exported import copied, forged, write_exported

@@ -17,8 +17,9 @@ from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, optimised_ops
 from nas.checks.check import Input, expected_answers
 from nas.checks.parity import file_metric
 from nas.emit.to_onnx import described, emit
-from nas.export.manifest import CLAIMS, SCHEMA, Manifest, claims_of, digest_of, file_entries
+from nas.export.manifest import SCHEMA, Manifest
 from nas.export.package import network_files
+from nas.export.seal import CLAIMS, claims_of, digest_of, file_entries
 from nas.export.written import replace_written
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import candidate_id

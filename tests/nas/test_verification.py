@@ -18,7 +18,7 @@ from hw_profiles.runtimes.ort.runtime import CPU, OrtRuntime, integer_sums
 from nas.checks.check import Input
 from nas.cli.main import main
 from nas.emit.to_onnx import described, random_network
-from nas.export.manifest import CLAIMS, MANIFEST, file_entries
+from nas.export.seal import CLAIMS, MANIFEST, file_entries
 from nas.verification.finding import Finding
 from nas.verification.verification import Checks, verify
 from supernet.families.family import Family
