@@ -18,9 +18,7 @@ MOST_VALUES_EACH = 256
 MADE_UP_BYTES = 2**28  # of all made-up inputs together
 PATCH = 4  # equal numbers in a row: white noise alone looks the same to a network everywhere
 SHORTEST_PATCHED = 16  # an axis that is shorter, such as channels or classes, has a number at each place
-TOLERANCE = (
-    0.05  # of an answer's largest number: codes may round the other way on a tie
-)
+TOLERANCE = 0.05  # of an answer's largest number: codes may round the other way on a tie
 SHARE = 0.9  # of answers that must be the same
 PRECISION = 6  # digits that are kept
 DTYPES = (
@@ -119,6 +117,8 @@ def example_inputs(inputs: Mapping[str, Array]) -> tuple[ExampleInput, ...]:
 
 
 def _like(name: str, array: Array) -> ExampleInput:
+    if str(array.dtype) not in DTYPES:
+        raise ValueError(f"input {name!r}: {array.dtype} cannot be made up")
     finite = array[np.isfinite(array)] if array.dtype.kind == "f" else array
     if not finite.size:
         raise ValueError(f"input {name!r}: holds no finite number")
@@ -143,7 +143,7 @@ def _made_up(stated: ExampleInput, stream: int) -> Array:
     numbers = _between(bits, stated).reshape(coarse)
     for axis, patch in enumerate(patches):
         numbers = numbers.repeat(patch, axis=axis)
-    whole: Array = np.ascontiguousarray(numbers[tuple(map(slice, stated.shape))])
+    whole: Array = np.array(numbers[tuple(map(slice, stated.shape))], order="C")
     return whole
 
 
@@ -160,7 +160,7 @@ def _between(bits: NDArray[np.uint64], stated: ExampleInput) -> Array:
     kind = np.dtype(stated.dtype)
     if kind.kind == "f":
         share = (bits >> np.uint64(40)).astype(np.float64) / 2**24  # exact
-        return (stated.low + (stated.high - stated.low) * share).astype(kind)
+        return np.clip(stated.low * (1 - share) + stated.high * share, stated.low, stated.high).astype(kind)
     low, high = int(stated.low), int(stated.high)
     return (np.uint64(low % 2**64) + bits % np.uint64(min(high - low + 1, 2**64 - 1))).astype(kind)
 

@@ -13,32 +13,14 @@ import onnx
 from onnx import helper
 
 from hw_profiles.documents import parse
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.runtime import Artifact, Executable
 from nas.checks.engine import integer_count
-from nas.checks.examples import Array, ExampleAnswers, ExampleInput, answers
-from nas.checks.file_tasks import Arrays, keeps_weights_outside, opset_of, runtime_of
-
-Dimension = int | str  # a size, or the name of an open one; empty where it has none
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or an output.
-
-    Attributes:
-        name: in the file.
-        dtype: numpy's name of its element type.
-        shape: its sizes; open ones are names.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[Dimension, ...]
-
-    def __str__(self) -> str:
-        """Return it as people write it."""
-        return f"{self.name}: {'x'.join(str(size) or '?' for size in self.shape) or '()'} {self.dtype}"
+from nas.checks.examples import Array, ExampleAnswers, ExampleInput, answers, made_up
+from nas.checks.file_tasks import Arrays, keeps_weights_outside, open_request, opset_of, runtime_of
+from nas.checks.tensor import Tensor
 
 
 @dataclass(frozen=True)
@@ -81,10 +63,12 @@ def examine_network(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]
     runtime = runtime_of(request)
     executable = runtime.compile(Artifact(model, exact_sums=True))
     stated = parse(tuple[ExampleInput, ...], request["inputs"])
-    start, given = time.perf_counter(), None
-    if {(info.name, info.dtype) for info in executable.inputs} == {(s.name, s.dtype) for s in stated}:
-        given = answers(executable.run, stated, request["examples"])
-    run_s = (time.perf_counter() - start) / request["examples"]
+    start, given, asked = time.perf_counter(), None, request["examples"]
+    if asked and {(info.name, info.dtype) for info in executable.inputs} == {
+        (s.name, s.dtype) for s in stated
+    }:
+        given = answers(executable.run, stated, asked)
+    run_s = (time.perf_counter() - start) / max(asked, 1)
     facts = NetworkFacts(
         metadata={entry.key: entry.value for entry in proto.metadata_props},
         opset=opset_of(proto),
@@ -115,6 +99,18 @@ def network_outputs(request: Mapping[str, Any], **arrays: Array) -> tuple[list[s
 
 def _row(executable: Executable, inputs: Mapping[str, Array], row: int) -> Mapping[str, Array]:
     return executable.run({name: np.ascontiguousarray(array[row]) for name, array in inputs.items()})
+
+
+def network_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
+    """Return the `Measurement` of the file at `path` on `device` by `plan`, on the first example that its
+    `inputs` are made up of.
+    """
+    device, plan = open_request(request), parse(MeasurePlan, request["plan"])
+    example = made_up(parse(tuple[ExampleInput, ...], request["inputs"]), 0) or None
+    artifact = Artifact(Path(request["path"]).read_bytes(), exact_sums=True, example=example)
+    assert isinstance(device, MeasuredDevice)  # it runs ONNX files
+    [measured] = device.transport.sample(device.runtime, [artifact], [None], plan)
+    return asdict(measured), {}
 
 
 def tensors(proto: onnx.ModelProto, which: str) -> tuple[Tensor, ...]:

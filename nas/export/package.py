@@ -10,9 +10,12 @@ from typing import Any
 from hw_profiles.files import json_text
 from nas.emit.to_onnx import described
 from nas.export.card import model_card
-from nas.export.manifest import SCHEMA, manifest_of
+from nas.export.manifest import SCHEMA
+from nas.export.manifests import AnyManifest, manifest_of
 from nas.export.seal import CARD, CLAIMS, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of, file_entries
 from nas.export.signature import sign
+from nas.export.tuned_card import tuned_card
+from nas.export.tuned_manifest import TunedManifest
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in every archive, so that equal networks are equal files
 

@@ -1,20 +1,17 @@
-"""A model card for somebody's tuned network: what a person needs to know before running it (Mitchell et al. 2019,
-arXiv:1810.03993). All of it comes from the manifest.
+"""A model card for somebody's tuned network: what a person needs to know before running it (Mitchell et al.
+2019, arXiv:1810.03993). All of it comes from the manifest.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
 from hw_profiles.graph.formats import FP32
-from nas.checks.network_tasks import Tensor
+from nas.checks.tensor import Tensor
 from nas.export.card import needs_exact, session_lines
 from nas.export.markdown import escaped
-from nas.export.seal import MODEL_FILE
 from nas.export.tuned_manifest import MetricFigure, TunedManifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency, unit_of
-
-OWN_OPERATORS = ("", "ai.onnx")
 
 
 def tuned_card(manifest: TunedManifest) -> str:
@@ -94,7 +91,9 @@ def _bound(manifest: TunedManifest) -> str:
 
 
 def _preprocessing(manifest: TunedManifest) -> str:
-    steps = [f"{name} {_plain(value)}" for name, value in manifest.data.preprocessing.items() if value is not None]
+    steps = [
+        f"{name} {_plain(value)}" for name, value in manifest.data.preprocessing.items() if value is not None
+    ]
     return f" Images were prepared with {escaped(', '.join(steps))}." if steps else ""
 
 
@@ -103,7 +102,7 @@ def _plain(value: object) -> str:
 
 
 def _needed(manifest: TunedManifest) -> str:
-    needs = [f"the operators of {escaped(domain)}" for domain in manifest.domains if domain not in OWN_OPERATORS]
+    needs = [f"the operators of {escaped(domain)}" for domain in manifest.domains]
     if needs_exact(manifest):
         needs.append(
             "exact integer sums, which x86 processors without VNNI have only with the option, 1.3 to 1.5 "
@@ -136,8 +135,8 @@ def _origin(manifest: TunedManifest) -> list[str]:
         "",
         f"Made from {escaped(origin.name)}, {show(objective('size'), origin.bytes)}, sha256 {origin.sha256}.",
         "",
-        f"Data: {escaped(data.source)}, {labels}; {data.calibration} examples to calibrate on, {data.choosing} "
-        f"to choose by, and {data.judging} others for the figures above.",
+        f"Data: {escaped(data.source)}, {labels}; {data.calibration} examples to calibrate on, "
+        f"{data.choosing} to choose by, and {data.judging} others for the figures above.",
         "",
         f"Made with {versions}. Nothing is known about examples of another kind.",
     ]

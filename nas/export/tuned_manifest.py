@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from hw_profiles.runtimes.info import DeviceInfo
 from nas.checks.examples import ExampleAnswers
-from nas.checks.network_tasks import Tensor
+from nas.checks.tensor import Tensor
 from nas.export.manifest import Latency, Prediction
 from nas.export.seal import Count, Digest, Files, Natural, NotNegative
 

@@ -15,6 +15,7 @@ from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
 from nas.export.manifest import Manifest, read_manifest
+from nas.export.manifests import read_any
 from nas.export.package import hash_of
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.run.command_sections import BenchSection
@@ -128,7 +129,7 @@ def _engine(model: Path, section: BenchSection) -> FileEngine:
     if section.device:
         engine = named_engine(section.device)
     elif (model / MANIFEST).is_file():
-        engine = file_engine(read_manifest(model).device)
+        engine = file_engine(read_any(model).device)
     else:
         engine = named_engine(HOST)
     if "threads" not in engine.choice.kind.table and set(section.threads) != {1}:

@@ -3,39 +3,36 @@ process of its own.
 """
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.host import cpu_model
-from hw_profiles.measure.measurement import MeasurePlan, plan_on
-from hw_profiles.runtimes.onnx_file import EXACT_SUMS
 from nas.checks.check import Input, agreement, made_up_images
 from nas.checks.confined import Array, ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine
-from nas.checks.file_tasks import FileFacts, measurement_of
+from nas.checks.file_tasks import FileFacts
 from nas.checks.parity import AGREEMENT, input_of
-from nas.export.library.library import WAITING_S
 from nas.export.manifest import Manifest
 from nas.export.seal import CLAIMS
-from nas.search.objectives import objective
-from nas.search.units import show, show_latency
+from nas.verification.common_checks import (
+    LONGEST_TRIAL_S,
+    SLACK,
+    TRIAL_S,
+    Claimed,
+    Seen,
+    check_facts,
+    check_latency,
+    request_of,
+)
 from nas.verification.finding import Finding, moved
 from supernet.data.images import Images
 from supernet.tasks.image_classification import ImageClassification
 
 Logits = NDArray[np.float32]
-TRIAL_S = 60.0  # for a file to load
-LONGEST_TRIAL_S = 600.0  # and to answer, whatever its manifest says of its latency
-SLACK = 20.0  # times as long as its first images took
-MOST_RUNS = 1000  # of a model in one measurement of its latency: windows, warm-ups, repeats
 CHUNK_BYTES = 2**28  # of images that go to a process at once
-SHOWN = 16
 
 
 def check_file(
@@ -55,33 +52,23 @@ def check_file(
     engine = file_engine(manifest.device)
     pixels = made_up_images(manifest.answers.images, image.shape)
     facts, logits = _examined(model, engine, manifest, pixels if image.pixels else image.normalised(pixels))
+    claimed = Claimed(
+        claims, manifest.opset, manifest.parity.integer_kernels, manifest.versions, manifest.requires
+    )
     inside = facts.metadata.get(CLAIMS)
-    if claims is not None or inside is not None:  # or its manifest was made an older one, without a digest
-        then, now = ((digest or "none")[:SHOWN] for digest in (claims, inside))
-        yield Finding("claims in the file", then, now, inside == claims)
-    yield Finding("opset", str(manifest.opset), str(facts.opset), facts.opset == manifest.opset)
-    yield _kernels(engine, manifest, facts)
-    if facts.exact_sums or manifest.requires:
-        yield _integer_sums(engine, manifest, facts)
+    yield from check_facts(
+        engine, claimed, Seen(inside, facts.opset, facts.integer_kernels, facts.exact_sums)
+    )
     share, difference = agreement(logits, manifest.answers)
     now = f"{share:.1%} the same, logits within {difference:.2g}"
     yield Finding("answers", f"{manifest.answers.images} answers", now, share >= AGREEMENT)
     if data is not None:
         yield from _accuracies(model, engine, manifest, data, facts.run_s)
     if latency:
-        yield _latency(model, engine, manifest, facts.run_s)
-
-
-def _integer_sums(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
-    """Return what the file needs of this processor, by the manifest and by its weights."""
-    claims_exact = manifest.requires.get("integer_sums") == "exact"
-    here = engine.runtime.describe().integer_sums
-    option = f": open it with the session option {EXACT_SUMS}=1, as is done here"
-    now = f"{here} on {cpu_model()}{option if here == 'saturating' else ''}"
-    claim = "exact ones are needed" if claims_exact else "nothing is needed"
-    if claims_exact != facts.exact_sums:
-        now = f"its weights {'need exact sums' if facts.exact_sums else 'need nothing'}"
-    return Finding("integer sums", claim, now, None if claims_exact == facts.exact_sums else False)
+        task = "nas.checks.file_tasks:file_latency"
+        yield check_latency(
+            model, engine, manifest.latency, manifest.device, task=task, request={}, run_s=facts.run_s
+        )
 
 
 def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array) -> tuple[FileFacts, Logits]:
@@ -95,7 +82,7 @@ def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array
     try:
         document, arrays = confined(
             "nas.checks.file_tasks:examine_file",
-            _request(model, engine),
+            request_of(model, engine),
             limits=limits,
             arrays={"images": images},
         )
@@ -104,10 +91,6 @@ def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array
         raise TrilobitError(f"{model}: {engine.title} cannot load it: {error}") from None
     _require_ours(model, manifest, facts)
     return facts, _logits(model, arrays, len(images), len(manifest.classes))
-
-
-def _request(model: Path, engine: FileEngine, **more: Any) -> dict[str, Any]:
-    return {"path": str(model.absolute()), "device": engine.request(), **more}
 
 
 def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
@@ -122,14 +105,6 @@ def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
         raise TrilobitError(
             f"{model}: reads {facts.shape[1:]} where its manifest says {image}; not exported by `nas`"
         )
-
-
-def _kernels(engine: FileEngine, manifest: Manifest, facts: FileFacts) -> Finding:
-    """Return the integer kernels that really run; another version of the engine may fuse otherwise."""
-    then, now = manifest.parity.integer_kernels, facts.integer_kernels
-    here = engine.runtime.describe()
-    same_engine = manifest.versions.get(here.engine) == here.engine_version
-    return Finding("integer kernels", str(then), str(now), then == now or (False if same_engine else None))
 
 
 def _logits(model: Path, arrays: Mapping[str, Array], images: int, classes: int) -> Logits:
@@ -181,7 +156,7 @@ def _predictions(
     try:
         _, arrays = confined(
             "nas.checks.file_tasks:file_logits",
-            _request(model, engine),
+            request_of(model, engine),
             limits=limits,
             arrays={"images": images},
         )
@@ -196,27 +171,3 @@ def chunks(images: Images, image: Input) -> Iterator[Images]:
     count = max(1, CHUNK_BYTES // (4 * int(np.prod(image.shape))))
     for start in range(0, len(images), count):
         yield images[start : start + count]
-
-
-def _latency(model: Path, engine: FileEngine, manifest: Manifest, run_s: float) -> Finding:
-    """Return the file's latency by the clock and the options that it was exported with."""
-    device, then = manifest.device, manifest.latency
-    seconds = partial(show, objective("latency"))
-    looked_up = ", looked up" if then.replayed else ""
-    said_then = f"{seconds(then.median_s)} on {device.name}, {device.cpu}{looked_up}"
-    if engine.refused:
-        return Finding("latency", said_then, f"not measured: {engine.refused}", None)
-    plan = plan_on(MeasurePlan(waiting_s=WAITING_S), engine.runtime.clock)
-    try:
-        request = _request(model, engine, plan=plan.to_json())
-        limits = Limits(TRIAL_S + MOST_RUNS * run_s * device.batch)
-        document, _ = confined("nas.checks.file_tasks:file_latency", request, limits=limits)
-        now = measurement_of(document)
-    except (ConfinedError, MismatchError) as error:
-        return Finding("latency", said_then, str(error), False)
-    if now.error is not None:
-        return Finding("latency", said_then, now.error, False)
-    here = "here" if device.cpu == cpu_model() else f"on {cpu_model()}"
-    ratio = f" ({now.median_s / then.median_s:.2f} x)" if engine.own else f", {device.engine} was timed then"
-    measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
-    return Finding("latency", said_then, measured, None)

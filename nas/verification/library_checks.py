@@ -24,7 +24,8 @@ from nas.export.library.library import (
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
-from nas.verification.file_checks import MOST_RUNS, SLACK, TRIAL_S, chunks, require_classes
+from nas.verification.common_checks import MOST_RUNS, SLACK, TRIAL_S
+from nas.verification.file_checks import chunks, require_classes
 from nas.verification.finding import Finding, moved
 from supernet.tasks.image_classification import ImageClassification
 

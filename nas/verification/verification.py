@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.redaction import printable
-from nas.export.manifest import Manifest, manifest_of, read_manifest
+from nas.export.manifests import AnyManifest, manifest_of, read_any, read_document
 from nas.export.package import hash_of
-from nas.export.seal import CARD, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of, read_raw
+from nas.export.seal import CARD, MANIFEST, MODEL_FILE, SIGNATURE, claims_of, digest_of
 from nas.export.signature import fingerprint, is_signed, public_key
+from nas.export.tuned_manifest import TunedManifest
 from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table
 from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
+from nas.verification.tuned_checks import check_tuned
 from supernet.space.space import candidate_id
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
@@ -118,7 +120,7 @@ def verify_networks(
     """
     folders = network_folders(folder)
     # split by the seed of the run, where that has to be done
-    loaded = load_images(data, seed=read_manifest(folders[0]).seed) if data else None
+    loaded = load_images(data, seed=read_any(folders[0]).seed) if data else None
     checks = Checks(loaded, latency, run_library, key)
     verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
     for name, findings in verification.findings.items():
@@ -153,7 +155,7 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
         TrilobitError: the manifest is malformed or of another version, a file is not an ONNX model of ours,
             or the data has other classes.
     """
-    document = read_raw(folder)
+    document = read_document(folder)
     manifest = manifest_of(document, folder / MANIFEST)
     findings = [
         *_seal(document, manifest),
@@ -163,13 +165,16 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     ]
     if any(finding.holds is False for finding in findings):
         return findings  # nothing else means anything
+    if isinstance(manifest, TunedManifest):
+        tuned = check_tuned(folder / MODEL_FILE, manifest, claims_of(document), latency=checks.latency)
+        return [*findings, *tuned]
     claims = claims_of(document) if manifest.digest is not None else None
     file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)
     library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)
     return [*findings, *file, *library]
 
 
-def _seal(document: Mapping[str, Any], manifest: Manifest) -> Iterator[Finding]:
+def _seal(document: Mapping[str, Any], manifest: AnyManifest) -> Iterator[Finding]:
     """Return what a manifest says of itself."""
     if manifest.digest is None or manifest.space_fingerprint is None:
         note = f"{manifest.schema} has no digest of the manifest, no hash of {CARD}"
@@ -197,7 +202,7 @@ def _signature(folder: Path, key: Path | None) -> Iterator[Finding]:
     yield Finding("signature", named, "valid" if holds else "not by that key, or of another manifest", holds)
 
 
-def _hashes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+def _hashes(folder: Path, manifest: AnyManifest) -> Iterator[Finding]:
     for name, file in manifest.files.items():
         path = folder / name
         if path.is_file() and path.stat().st_size != file.bytes:  # not read: it may have any size
@@ -208,7 +213,7 @@ def _hashes(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         yield Finding(f"sha256 of {name}", file.sha256[:SHOWN], digest[:SHOWN], digest == file.sha256)
 
 
-def _strangers(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+def _strangers(folder: Path, manifest: AnyManifest) -> Iterator[Finding]:
     """Return what is in the folder and nothing vouches for."""
     expected = {MANIFEST, SIGNATURE, *manifest.files}
     if manifest.digest is None:

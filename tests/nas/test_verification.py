@@ -282,7 +282,7 @@ def test_one_rule_says_how_a_device_is_measured() -> None:
 def test_latency_is_measured_as_the_manifest_says(
     exported: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas.verification import file_checks
+    from nas.verification import common_checks
 
     asked = []
 
@@ -290,8 +290,8 @@ def test_latency_is_measured_as_the_manifest_says(
         asked.append((task, request))
         return confined(task, request, **more)
 
-    confined = file_checks.confined
-    monkeypatch.setattr(file_checks, "confined", recorded)
+    confined = common_checks.confined
+    monkeypatch.setattr(common_checks, "confined", recorded)
     folder = forged(exported, tmp_path, device={**document["device"], "threads": 2})
     assert "2 threads" not in finding(folder, "latency", Checks()).now
     [request] = [request for task, request in asked if task.endswith(":file_latency")]

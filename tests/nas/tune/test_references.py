@@ -1,16 +1,17 @@
 """What tuned networks are compared with."""
 
+from pkgutil import resolve_name
+
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import device_kind
 from nas.checks.confined import Limits
 from nas.tune.references import ALL_INT8, ORIGINAL, reference_files
-from supernet.data.samples import Samples
+from tests.nas.tune.networks import image_network, image_samples
 
 CHANNELS, SIZE, CLASSES = 4, 8, 3
 
@@ -19,43 +20,8 @@ def refuses() -> bytes:
     raise TrilobitError("no unit can be int8")
 
 
-def small_network(opset: int) -> bytes:
-    """A convolution, a ReLU, a mean and a matrix product; an open batch."""
-    rng = np.random.default_rng(0)
-    constants = {
-        "w": rng.normal(size=(8, CHANNELS, 3, 3)),
-        "b": rng.normal(size=8),
-        "m": rng.normal(size=(8, CLASSES)),
-        "shape": np.array([0, 8]),
-    }
-    nodes = [
-        helper.make_node("Conv", ["image", "w", "b"], ["c"], kernel_shape=[3, 3]),
-        helper.make_node("Relu", ["c"], ["r"]),
-        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
-        helper.make_node("Reshape", ["p", "shape"], ["f"]),
-        helper.make_node("MatMul", ["f", "m"], ["scores"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", CHANNELS, SIZE, SIZE])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", CLASSES])],
-        [
-            numpy_helper.from_array(array.astype(np.float32 if array.dtype.kind == "f" else np.int64), name)
-            for name, array in constants.items()
-        ],
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=7).SerializeToString())
-
-
-def examples(n: int, size: int = SIZE) -> Samples:
-    rng = np.random.default_rng(1)
-    return Samples({"image": rng.normal(size=(n, 1, CHANNELS, size, size)).astype(np.float32)})
-
-
 def test_each_reference_is_a_file_that_runs_and_says_what_had_to_be_done_for_it() -> None:
-    original, samples = small_network(11), examples(4)
+    original, samples = image_network(11), image_samples(4)
     done: list[str] = []
     files = {
         file.name: file
@@ -85,17 +51,17 @@ def test_each_reference_is_a_file_that_runs_and_says_what_had_to_be_done_for_it(
 
 def test_a_recipe_that_fails_is_a_row_with_the_reason() -> None:
     kind = device_kind("ort")
-    files = reference_files(small_network(17), refuses, examples(2, size=2), kind, limits=Limits(wall_s=60.0))
+    files = reference_files(
+        image_network(17), refuses, image_samples(2, size=2), kind, limits=Limits(wall_s=60.0)
+    )
     assert [bool(file.model) for file in files] == [True, False, False, True, False]
     assert files[-1].error == "no unit can be int8"
     assert all("ONNXRuntimeError" in file.error or file.error for file in files[1:3])
-    late = reference_files(small_network(17), refuses, examples(2), kind, limits=Limits(wall_s=0.05))
+    late = reference_files(image_network(17), refuses, image_samples(2), kind, limits=Limits(wall_s=0.05))
     assert {file.error for file in late[1:4]} == {"no end after 0 s"}
 
 
 def test_recipes_of_all_devices_can_be_followed() -> None:
-    from pkgutil import resolve_name
-
     recipes = [recipe for name in DEVICES for recipe in device_kind(name).recipes]
     assert recipes
     assert all(callable(resolve_name(recipe.task)) for recipe in recipes)
