@@ -20,7 +20,7 @@ from supernet.ptq.quantization import Compensation, Quantization
 from supernet.ptq.ranges import Range, Reader, choose_range
 from supernet.ptq.settings import PtqSettings
 from supernet.ptq.sharing import shared_scales
-from supernet.ptq.unit_rounding import Rounding, input_codes, round_unit
+from supernet.ptq.unit_rounding import UnitInputs, input_codes, round_unit, unit_inputs
 
 Array = NDArray[np.float32]
 Formats = Mapping[str, Sequence[str]]
@@ -59,11 +59,13 @@ def quantize_model(
     parameters: dict[tuple[str, str], Parameters] = {}
 
     for name, product in products.items():
+        static, rows = tensors.get(product.source), observation.rows[name]
+        inputs: dict[QuantParams | None, UnitInputs] = {}
         for fmt in filter(_rounds, formats[name]):
-            rows = observation.rows[name]
-            codes = input_codes(fmt, rows, tensors.get(product.source))
-            rounding = Rounding(product, rows, codes, fmt, load_weight_format(fmt, sums))
-            parameters[name, fmt], bought = round_unit(rounding)
+            codes = input_codes(fmt, rows, static)
+            if codes not in inputs:
+                inputs[codes] = unit_inputs(product, rows, codes)
+            parameters[name, fmt], bought = round_unit(inputs[codes], fmt, load_weight_format(fmt, sums))
             compensations += bought
     return Quantization(model, tensors, parameters, tuple(compensations))
 

@@ -1,5 +1,6 @@
 """Rounds the weights of one unit to one format, and keeps what lowers the error of its outputs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,36 +13,43 @@ from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.formats.weight_format import WeightFormat
 from supernet.graph.quantized_graph import Parameters
 from supernet.ptq.bias_correction import corrected_bias
+from supernet.ptq.error_feedback import by_group, round_with_feedback
+from supernet.ptq.moments import LARGEST, Moments, moments_of
 from supernet.ptq.product import Product
 from supernet.ptq.quantization import Compensation
 from supernet.ptq.ranges import fake_quantize, relative_error
+from supernet.ptq.weight_grid import is_grid, weight_grid
+from supernet.ptq.weight_ranges import narrow_ranges
 
 Array = NDArray[np.float32]
 _NO_BIAS = np.zeros(0, np.float32)
+_FITTED = 0.75  # of the rows; the rest, of other samples, decides what is kept
+_FEWEST = 8  # rows that are parted
 
 
 @dataclass(frozen=True, eq=False)
-class Rounding:
-    """A unit that is to be rounded to a format, with the inputs that errors are computed on.
+class UnitInputs:
+    """A product on sampled inputs, in real numbers and as the quantized unit reads them.
 
     Attributes:
-        product: of the unit.
-        rows: (groups, n, k) of its fp32 input.
-        codes: of that input; None where the format leaves it in real numbers.
-        name: of the format.
-        weight_format: what it is for weights on the device.
+        rows, given: (groups, n, k).
     """
 
     product: Product
     rows: Array
-    codes: QuantParams | None
-    name: str
-    weight_format: WeightFormat
+    given: Array
 
     @cached_property
-    def given(self) -> Array:
-        """(groups, n, k) rows as the quantized unit reads them."""
-        return self.rows if self.codes is None else fake_quantize(self.rows, self.codes)
+    def fitted(self) -> int:
+        """How many rows techniques learn from: the first."""
+        n = self.rows.shape[1]
+        return n if n < _FEWEST else int(n * _FITTED)
+
+    @cached_property
+    def judged(self) -> slice:
+        """The rows that decide what is kept."""
+        n = self.rows.shape[1]
+        return slice(0 if self.fitted == n else self.fitted, n)
 
     @cached_property
     def exact_sums(self) -> Array:
@@ -49,18 +57,31 @@ class Rounding:
         return self.product.sums(self.rows)
 
     @cached_property
-    def exact(self) -> Array:
-        """(n, out) outputs of the fp32 unit."""
-        return self.product.activated(self.exact_sums + self.product.bias)
-
-    def sums(self, weight: QuantizedTensor) -> Array:
-        """Return the sums (n, out) of a rounded weight."""
-        real = self.weight_format.decode(weight)
-        return self.product.sums(self.given, self.product.by_group(real))
+    def moments(self) -> Moments:
+        """The quadratic form of the error on the rows that are learned from."""
+        part = slice(0, self.fitted)
+        return moments_of(
+            self.product.weight, self.rows[:, part], self.given[:, part], centred=self.product.correctable
+        )
 
     def error(self, sums: Array, bias: Array) -> float:
-        """Return the relative squared error of the outputs."""
-        return relative_error(self.product.activated(sums + bias), self.exact)
+        """Return the relative squared error of outputs, of the rows that are judged by."""
+        exact = self.product.activated(self.exact_sums[self.judged] + self.product.bias)
+        return relative_error(self.product.activated(sums[self.judged] + bias), exact)
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A rounded weight with its bias."""
+
+    weight: QuantizedTensor
+    bias: Array
+    error: float
+
+
+def unit_inputs(product: Product, rows: Array, codes: QuantParams | None) -> UnitInputs:
+    """Return a product on rows that are rounded to codes; None leaves them as they are."""
+    return UnitInputs(product, rows, rows if codes is None else fake_quantize(rows, codes))
 
 
 def input_codes(fmt: str, rows: Array, static: QuantParams | None) -> QuantParams | None:
@@ -75,16 +96,50 @@ def input_codes(fmt: str, rows: Array, static: QuantParams | None) -> QuantParam
     return load_activation_format("int8").params(low, high)
 
 
-def round_unit(rounding: Rounding) -> tuple[Parameters, tuple[Compensation, ...]]:
-    """Return the weight and the bias of a unit in a format, and what each technique bought."""
-    product = rounding.product
-    compensations: list[Compensation] = []
-    weight = rounding.weight_format.encode(product.stored)
-    sums, bias = rounding.sums(weight), product.bias
-    if product.correctable and sums.size:
-        corrected = corrected_bias(bias, sums, rounding.exact_sums)
-        before, after = rounding.error(sums, bias), rounding.error(sums, corrected)
-        if after < before:
-            bias = corrected
-            compensations.append(Compensation("bias correction", product.unit, rounding.name, before, after))
-    return Parameters(weight, bias if product.correctable else _NO_BIAS), tuple(compensations)
+def round_unit(
+    inputs: UnitInputs, name: str, weight_format: WeightFormat
+) -> tuple[Parameters, tuple[Compensation, ...]]:
+    """Return the weight and the bias of a unit in the format `name`, and what each technique bought."""
+    product = inputs.product
+    nearest = weight_format.encode(product.stored)
+    if not inputs.rows.shape[1]:
+        return Parameters(nearest, product.bias if product.correctable else _NO_BIAS), ()
+    best = _trial(inputs, weight_format, nearest, corrected=False)
+    bought = []
+    for technique, weight in _rounded(inputs, weight_format, nearest):
+        trial = _trial(inputs, weight_format, weight, corrected=product.correctable)
+        if trial.error < best.error:
+            bought.append(Compensation(technique, product.unit, name, best.error, trial.error))
+            best = trial
+    return Parameters(best.weight, best.bias if product.correctable else _NO_BIAS), tuple(bought)
+
+
+def _rounded(
+    inputs: UnitInputs, weight_format: WeightFormat, nearest: QuantizedTensor
+) -> Iterator[tuple[str, QuantizedTensor]]:
+    """Yield techniques with the weight that each gives; to all of them the bias is corrected."""
+    product = inputs.product
+    if product.correctable:
+        yield "bias correction", nearest
+    if not is_grid(weight_format) or product.weight.shape[2] > LARGEST:
+        return
+    ranges = narrow_ranges(weight_format, inputs.moments, product.stored)
+    grid = weight_grid(weight_format, product.stored, 1.0 if ranges is None else ranges)
+    if ranges is not None:
+        yield "narrower weight range", grid.encoded(product.stored.astype(np.float64), product.shape)
+    values = round_with_feedback(inputs.moments, by_group(grid, product.weight.shape))
+    yield "error feedback", grid.encoded(values.reshape(product.shape), product.shape)
+
+
+def _trial(
+    inputs: UnitInputs, weight_format: WeightFormat, weight: QuantizedTensor, *, corrected: bool
+) -> _Trial:
+    product = inputs.product
+    real = product.by_group(weight_format.decode(weight))
+    sums = product.sums(inputs.given, real)
+    if not corrected:
+        return _Trial(weight, product.bias, inputs.error(sums, product.bias))
+    part = slice(0, inputs.fitted)
+    fitted = corrected_bias(product.bias, sums[part], inputs.exact_sums[part])
+    every = corrected_bias(product.bias, sums, inputs.exact_sums)
+    return _Trial(weight, every, inputs.error(sums, fitted))

@@ -1,0 +1,59 @@
+"""What rounding has to know of a unit's inputs: their second moments, and the weight that would be best on
+rounded inputs if it could have any value.
+
+The mean squared error of a product's outputs, || W x - W' x' ||^2 over sampled inputs, is a quadratic form
+of W': (W' - T) H (W' - T)^T plus what no weight can mend, with H the second moments of the rounded inputs x'
+and T the target, the least-squares solution.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Wide = NDArray[np.float64]
+
+DAMPING = 0.01  # of the mean of the diagonal: directions that few inputs have are not trusted
+LARGEST = 4_608  # numbers of a row, of which second moments are a matrix of 80 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The quadratic form of a unit's error.
+
+    Attributes:
+        target: (groups, out / groups, k) weight of the least error.
+        hessian: (groups, k, k) second moments of rounded inputs, damped.
+    """
+
+    target: Wide
+    hessian: Wide
+
+    def errors(self, weight: Wide) -> Wide:
+        """Return the error (groups, out / groups) of each output of a weight."""
+        difference = weight - self.target
+        return np.asarray(np.einsum("gok,gok->go", difference @ self.hessian, difference))
+
+
+def moments_of(weight: Array, rows: Array, given: Array, *, centred: bool) -> Moments:
+    """Return the quadratic form of the error of a product.
+
+    Args:
+        weight: (groups, out / groups, k).
+        rows: (groups, n, k) real inputs.
+        given: (groups, n, k) as the quantized unit reads them.
+        centred: whether a corrected bias takes care of what all inputs have in common.
+    """
+    if centred:
+        rows, given = rows - rows.mean(axis=1, keepdims=True), given - given.mean(axis=1, keepdims=True)
+    n = max(rows.shape[1], 1)
+    hessian = (given.transpose(0, 2, 1) @ given).astype(np.float64) / n
+    mixed = (rows.transpose(0, 2, 1) @ given).astype(np.float64) / n
+    diagonal = np.einsum("gkk->gk", hessian)
+    damping = DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-12
+    diagonal += damping
+    wide = weight.astype(np.float64)
+    numerator = wide @ mixed + wide * damping[:, None, :]
+    target = np.linalg.solve(hessian, numerator.transpose(0, 2, 1)).transpose(0, 2, 1)
+    return Moments(np.ascontiguousarray(target), hessian)
