@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.files import write_atomic
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
@@ -30,6 +31,7 @@ from hw_profiles.runtimes.transports.local import Local
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.templates import WEIGHTS, is_supported, refusal
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
@@ -113,7 +115,7 @@ class TvmRuntime:
 
     def __init__(self, target: TvmTarget, database: Database, trials: Trials) -> None:
         self.target = target
-        self._database, self._trials = database, trials
+        self.database, self._trials = database, trials
         self._modules: dict[str, Any] = {}
         self._libraries: Path | None = None
         self._making = threading.Lock()  # several threads link for several boards
@@ -169,14 +171,22 @@ class TvmRuntime:
             TrilobitError: no C compiler, or a full disk: nothing that another workload would do without.
         """
         works = [job.workload for job in jobs]
-        units = self._trials(lambda runner: compiled_units(works, self._database, runner))
+        units = self._trials(lambda runner: compiled_units(works, self.database, runner))
         return [self._linked(work, units) for work in works]
 
-    def compile(self, artifact: Artifact) -> TvmExecutable:
-        """Load a library, once under each name: a file must not change while it is loaded."""
-        if not isinstance(artifact, Program):
-            raise TypeError("TVM runs what it has linked")
+    def compile(self, artifact: Artifact) -> TvmExecutable | SelfContainedExecutable:
+        """Load a library, once under each name: a file must not change while it is loaded.
+
+        Raises:
+            TypeError: it was not built here; that is machine code of others.
+        """
         path = self._folder() / f"{hashlib.sha256(artifact.content).hexdigest()[:24]}.so"
+        if isinstance(artifact, SelfContained) and artifact.signature is not None:
+            if not path.exists():
+                write_atomic(path, artifact.content)
+            return SelfContainedExecutable(path, artifact.signature, artifact.layers)
+        if not isinstance(artifact, Program):
+            raise TypeError("a library that was not built here runs in a process of its own only")
         if path.name not in self._modules:
             path.write_bytes(artifact.content)
             self._modules[path.name] = tvm.runtime.load_module(str(path))

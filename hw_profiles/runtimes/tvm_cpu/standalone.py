@@ -1,12 +1,15 @@
 """A network and its weights in one shared library that needs nothing else: not TVM, not Python.
 
 `int trilobit_run(const void* image, void* output)` runs it once: the image (h, w, c) and the output are those
-of the network's plan. It gives 0, or the code of the unit that failed. The tensors between the units are
-inside the library, so two threads must not run it at a time; a second copy of the file serves a second one.
+of the network's plan, or have their channels first where that is asked for. It gives 0, or the code of the
+unit that failed. The tensors between the units are inside the library, so two threads must not run it at a
+time; a second copy of the file serves a second one.
 """
 
+import math
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,7 @@ from hw_profiles.runtimes.tvm_cpu.templates import template_of
 
 # what units take from TVM's runtime, and the one function that people call
 _RUN = """\
+#include <stdint.h>
 #include <stdlib.h>
 
 __attribute__((visibility("hidden")))
@@ -43,12 +47,27 @@ extern void* __TVMBackendAllocWorkspace __attribute__((weak));
 extern void* __TVMBackendFreeWorkspace __attribute__((weak));
 extern char trilobit_parameters[] __attribute__((visibility("hidden")));
 static char workspace[WORKSPACE_BYTES] __attribute__((aligned(64)));
+/* the units read and write whole vectors, and have channels last */
+static char image_held[IMAGE_BYTES] __attribute__((aligned(64)));
+static char output_held[OUTPUT_BYTES] __attribute__((aligned(64)));
+static int is_aligned(const void* data) { return (uintptr_t)data % 64 == 0; }
+
+static void moved(const float* restrict from, float* restrict to, long rows, long columns) {
+  for (long r = 0; r < rows; ++r)
+    for (long c = 0; c < columns; ++c) to[r * columns + c] = from[c * rows + r];
+}
 
 __attribute__((visibility("default")))
 int trilobit_run(const void* image, void* output) {
   if (&__TVMBackendAllocWorkspace) __TVMBackendAllocWorkspace = (void*)scratch;
   if (&__TVMBackendFreeWorkspace) __TVMBackendFreeWorkspace = (void*)release;
-  void* data[4] = {(void*)image, trilobit_parameters, workspace, output};
+  int held_in = IMAGE_FIRST || !is_aligned(image), held_out = OUTPUT_FIRST || !is_aligned(output);
+  if (IMAGE_FIRST)
+    moved(image, (float*)image_held, IMAGE_PIXELS, IMAGE_CHANNELS);
+  else if (held_in)
+    memcpy(image_held, image, IMAGE_BYTES);
+  void* data[4] = {
+    held_in ? image_held : (void*)image, trilobit_parameters, workspace, held_out ? output_held : output};
   DLTensor held[4];
   TVMFFIAny arguments[4], result;
   memset(held, 0, sizeof(held));
@@ -58,7 +77,12 @@ int trilobit_run(const void* image, void* output) {
     arguments[i].type_index = kTVMFFIDLTensorPtr;
     arguments[i].v_ptr = &held[i];
   }
-  return __tvm_ffi_main(0, arguments, 4, &result);
+  int code = __tvm_ffi_main(0, arguments, 4, &result);
+  if (OUTPUT_FIRST)
+    moved((const float*)output_held, output, OUTPUT_CHANNELS, OUTPUT_PIXELS);
+  else if (held_out)
+    memcpy(output, output_held, OUTPUT_BYTES);
+  return code;
 }
 """
 _PARAMETERS = """\
@@ -72,13 +96,25 @@ trilobit_parameters:
 """
 
 
+class ChannelsFirst(NamedTuple):
+    """Which ends of a library have their channels first: it moves them on the way in and out."""
+
+    image: bool = False
+    output: bool = False
+
+
 def link_standalone(
-    plan: NetworkPlan, parameters: NDArray[np.uint8], target: TvmTarget, library: Path
+    plan: NetworkPlan,
+    parameters: NDArray[np.uint8],
+    target: TvmTarget,
+    library: Path,
+    first: ChannelsFirst = ChannelsFirst(),  # noqa: B008  it is frozen
 ) -> None:
     """Write the network with its parameters as a shared library for `target`.
 
     Args:
         parameters: what `link.pack_parameters` gave.
+        first: ends that have their channels first.
 
     Raises:
         TrilobitError: there is no C compiler for the target, or it fails.
@@ -93,32 +129,55 @@ def link_standalone(
         (folder / "parameters.s").write_text(_PARAMETERS.format(path=folder / "parameters.bin"))
         (folder / "network.c").write_text(f"{network_source(plan)}\n{_RUN}")
         sources = [str(folder / "network.c"), str(folder / "parameters.s")]
-        options = [f"-DWORKSPACE_BYTES={plan.workspace_bytes}", "-s", *includes]
+        options = [f"-DWORKSPACE_BYTES={plan.workspace_bytes}", *_ends(plan, first), "-s", *includes]
         link_shared(target, [*options, *sources, *objects], library)
 
 
-def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
-    """Return the names of the layers, other than the image's `quantize` and the last one, whose compiled
-    function has a floating-point value in it anywhere: none in an integer-only network.
+def _ends(plan: NetworkPlan, first: ChannelsFirst) -> list[str]:
+    """Return what is known of both ends, as options of the compiler."""
+    options = []
+    for name, argument, moved in zip(first._fields, (plan.image, plan.output), first, strict=True):
+        *pixels, channels = argument.shape
+        facts = {
+            "FIRST": int(moved),
+            "BYTES": argument.size_bytes,
+            "PIXELS": math.prod(pixels),
+            "CHANNELS": channels,
+        }
+        options += [f"-D{name.upper()}_{fact}={value}" for fact, value in facts.items()]
+    return options
 
-    The last layer gives real logits: what it may have in floating point is one product with its scale.
+
+def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
+    """Return the names of the layers within a network whose compiled function has a floating-point value in
+    it anywhere: none in an integer-only network.
+
+    The layer that gives the answer gives it in real numbers: what it may have in floating point is one
+    product with its scale.
     """
     work = plan.workload
-    found = []
-    for position, (name, layer, unit) in enumerate(zip(work.names, work.layers, plan.units, strict=True)):
-        inside = layer.kind != "quantize" or position != 0
-        if inside and position != len(work.layers) - 1:
-            function = template_of(layer).schedule(layer, target, unit.tile)
-            if "float" in function.script():  # every buffer, cast and constant is written with its type
-                found.append(name)
-    return found
+    floating = []
+    for position in _within(work):
+        layer, unit = work.layers[position], plan.units[position]
+        function = template_of(layer).schedule(layer, target, unit.tile)
+        if "float" in function.script():  # every buffer, cast and constant is written with its type
+            floating.append(work.names[position])
+    return floating
 
 
 def is_integer_only(work: Workload) -> bool:
-    """Return whether everything between the image's `quantize` and the last layer is to be computed in
-    integers.
+    """Return whether everything between the image's `quantize` and the layer that gives the answer is to be
+    computed in integers.
     """
-    inner = work.layers[1:-1] if work.layers[0].kind == "quantize" else work.layers[:-1]
+    inner = [work.layers[position] for position in _within(work)]
     return work.layers[0].kind == "quantize" and all(
         layer.in_format != "fp32" and layer.out_format != "fp32" for layer in inner
     )
+
+
+def _within(work: Workload) -> range:
+    """Return the layers between the image's `quantize` and the layer that gives the answer, behind which only
+    a softmax may stand.
+    """
+    answer = max(i for i, layer in enumerate(work.layers) if layer.op != "Softmax" or i == 0)
+    return range(int(work.layers[0].kind == "quantize"), answer)

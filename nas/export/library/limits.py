@@ -16,8 +16,8 @@ def why_not(work: Workload) -> str | None:
     where all have.
     """
     named = zip(work.names, work.layers, strict=True)
-    # what has a choice of formats first
-    for name, layer in sorted(named, key=lambda pair: not pair[1].weighted):
+    # what has a choice of formats first, conversions that follow from it last
+    for name, layer in sorted(named, key=lambda pair: (pair[1].is_conversion, not pair[1].weighted)):
         if not is_supported(layer):
             return f"{name}: TVM's kernels have no {_named(layer)}; {_offer(layer)}"
     return None

@@ -21,6 +21,7 @@ from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units, default_database
 from hw_profiles.runtimes.tvm_cpu.standalone import (
+    ChannelsFirst,
     float_operations,
     is_integer_only,
     link_standalone,
@@ -63,7 +64,12 @@ class Library:
 
 
 def build_library(
-    network: QuantizedGraph, *, target: str = "host", database: Path | None = None, tuned: bool = True
+    network: QuantizedGraph,
+    *,
+    target: str = "host",
+    database: Path | None = None,
+    tuned: bool = True,
+    first: ChannelsFirst = ChannelsFirst(),  # noqa: B008  it is frozen
 ) -> Library:
     """Compile, or take what is tuned already, and link.
 
@@ -71,6 +77,7 @@ def build_library(
         database: folder of tuned units.
         tuned: whether those of this machine that it lacks are tuned now; else, and for another target, the
             first schedule is taken, which computes the same.
+        first: which ends have their channels first.
 
     Raises:
         TrilobitError: a layer has no kernel (which, and why), or there is no C compiler for the target.
@@ -89,14 +96,17 @@ def build_library(
     integer_only = is_integer_only(work)
     if integer_only and (floating := float_operations(plan, parsed)):
         raise RuntimeError(f"layers that are to be integer-only compute in floating point: {floating}")
-    return Library(_linked(plan, numbers, parsed), parsed.name, parsed.local, integer_only, plan)
+    code = _linked(plan, numbers, parsed, first)
+    return Library(code, parsed.name, parsed.local, integer_only, plan)
 
 
-def _linked(plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget) -> bytes:
+def _linked(
+    plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget, first: ChannelsFirst
+) -> bytes:
     parameters = pack_parameters(plan, numbers, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
-        link_standalone(plan, parameters, target, path)
+        link_standalone(plan, parameters, target, path, first)
         return path.read_bytes()
 
 
@@ -122,7 +132,8 @@ def _parameters(parameters: Parameters | None) -> tuple[Any, ...]:
         return ()
     codes = parameters.weight.codes
     shape = codes.shape + (1, 1) * (codes.ndim == 2)  # a linear layer is a 1x1 convolution
-    return codes.reshape(shape), parameters.weight.channel_scales, parameters.bias
+    bias = parameters.bias if len(parameters.bias) else np.zeros(len(codes), np.float32)
+    return codes.reshape(shape), parameters.weight.channel_scales, bias
 
 
 def examples(plan: NetworkPlan) -> Mapping[str, bytes]:

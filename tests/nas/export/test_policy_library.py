@@ -1,0 +1,208 @@
+"""Policies of imported models as self-contained libraries: every bit, in any layout, against ONNX Runtime."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+pytest.importorskip("tvm")
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.reference.integer_ops import run_network
+from hw_profiles.runtimes.runtime import Artifact
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, open_tvm
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable
+from nas.export.library.policies import policy_library
+from nas.export.library.to_tvm import unit_numbers
+from supernet.data.samples import Samples
+from supernet.imported.folding import fold
+from supernet.imported.import_onnx import import_onnx
+from supernet.imported.model import ImportedModel
+from supernet.ptq.policy_graph import quantized_graph
+from supernet.ptq.quantization import Policy, Quantization
+from supernet.ptq.quantize_model import quantize_model
+
+SIZE, CLASSES = 11, 5
+REAL_ERROR = 1e-4  # other orders of summation, of logits around 1
+INT8_ERROR = 0.2  # of the largest logit
+
+
+def residual(*, layout: str = "NCHW", softmax: bool = False, clip: float = 6.0) -> bytes:
+    """Asymmetric pads, a clip, a residual sum, pools of windows and of maps, a linear layer."""
+    rng = np.random.default_rng(0)
+    stored: dict[str, np.ndarray] = {"low": np.array(0, np.float32), "high": np.array(clip, np.float32)}
+
+    def weight(name: str, *shape: int) -> str:
+        stored[name] = rng.normal(0, np.prod(shape[1:]) ** -0.5, shape).astype(np.float32)
+        return name
+
+    def conv(x: str, y: str, shape: tuple[int, ...], **more: object) -> onnx.NodeProto:
+        names = [x, weight(f"{y}.w", *shape), weight(f"{y}.b", shape[0])]
+        return helper.make_node("Conv", names, [y], name=y, **more)
+
+    nodes = [
+        conv("maps", "stem", (12, 3, 3, 3), strides=[2, 2], pads=[0, 0, 1, 1]),
+        helper.make_node("Clip", ["stem", "low", "high"], ["stem6"]),
+        conv("stem6", "depthwise", (12, 1, 3, 3), group=12, pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["depthwise"], ["positive"]),
+        conv("positive", "project", (12, 12, 1, 1)),
+        helper.make_node("Add", ["project", "stem6"], ["sum"], name="sum"),
+        helper.make_node(
+            "MaxPool", ["sum"], ["largest"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, name="largest"
+        ),
+        helper.make_node("AveragePool", ["largest"], ["mean"], kernel_shape=[2, 2], name="mean"),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node(
+            "Gemm", ["flat", weight("fc.w", 48, CLASSES), weight("fc.b", CLASSES)], ["logits"], name="fc"
+        ),
+    ]
+    shape = ["batch", 3, SIZE, SIZE] if layout == "NCHW" else ["batch", SIZE, SIZE, 3]
+    if layout == "NHWC":
+        nodes.insert(0, helper.make_node("Transpose", ["image"], ["maps"], perm=[0, 3, 1, 2]))
+    else:
+        nodes[0].input[0] = "image"
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["logits"], ["shares"]))
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, ["batch", CLASSES])],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(made.SerializeToString())
+
+
+def images(n: int, layout: str = "NCHW") -> np.ndarray:
+    planes = np.random.default_rng(1).standard_normal((n, 3, SIZE, SIZE), np.float32)
+    return planes if layout == "NCHW" else np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+
+
+def calibrated(model: ImportedModel, layout: str = "NCHW") -> Quantization:
+    formats = {unit.name: ("int8", "int4") for unit in model.units if unit.op not in ("Softmax", "Transpose")}
+    return quantize_model(
+        model, Samples({"image": images(32, layout)[:, None]}), formats, rng=np.random.default_rng(0)
+    )
+
+
+def all_in(model: ImportedModel, fmt: str) -> Policy:
+    moved = fold(model).moved
+    return {
+        unit.name: fmt if unit.weighted else "int8"
+        for unit in model.units
+        if unit.name not in moved and unit.op != "Softmax"
+    }
+
+
+def answers(content: bytes, x: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"image": row[None]})[0] for row in x])
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> TvmRuntime:
+    """Of units that nothing was tuned for: the first schedule is as right as the best."""
+    opened = open_tvm(database=tmp_path_factory.mktemp("database")).runtime
+    assert isinstance(opened, TvmRuntime)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def model() -> ImportedModel:
+    return import_onnx(residual())
+
+
+@pytest.fixture(scope="module")
+def quantization(model: ImportedModel) -> Quantization:
+    return calibrated(model)
+
+
+def library(runtime: TvmRuntime, quantization: Quantization, policy: Policy) -> SelfContained:
+    return policy_library(quantization, policy, database=runtime.database.folder, tuned=False)[1]
+
+
+def outputs(runtime: TvmRuntime, artifact: Artifact, x: np.ndarray) -> np.ndarray:
+    executable = runtime.compile(artifact)
+    (result,) = executable.run({"image": x}).values()
+    return result
+
+
+def test_an_integer_policy_computes_every_bit(
+    runtime: TvmRuntime, model: ImportedModel, quantization: Quantization
+) -> None:
+    policy, x = all_in(model, "int8"), images(6)
+    built, artifact = policy_library(quantization, policy, database=runtime.database.folder, tuned=False)
+    assert built.integer_only
+    network = quantized_graph(quantization, policy)
+    numbers = unit_numbers(network)
+    exact = [run_network(network.workload, numbers, image.transpose(1, 2, 0)).ravel() for image in x]
+    logits = outputs(runtime, artifact, x)
+    np.testing.assert_array_equal(logits, exact)
+    original = answers(model.content, x)
+    assert np.abs(logits - original).max() <= INT8_ERROR * np.abs(original).max()
+
+
+@pytest.mark.parametrize("fmt", ["fp32", "mixed", "int4"])
+def test_any_policy_is_near_the_original(
+    fmt: str, runtime: TvmRuntime, model: ImportedModel, quantization: Quantization
+) -> None:
+    policy: Mapping[str, str] = all_in(model, "int4" if fmt == "int4" else "int8")
+    policy = {name: chosen for i, (name, chosen) in enumerate(policy.items()) if fmt != "mixed" or i % 2}
+    x, original = images(6), answers(model.content, images(6))
+    logits = outputs(runtime, library(runtime, quantization, {} if fmt == "fp32" else policy), x)
+    allowed = {"fp32": REAL_ERROR, "mixed": INT8_ERROR, "int4": 3 * INT8_ERROR}[fmt]
+    assert np.abs(logits - original).max() <= allowed * np.abs(original).max()
+
+
+def test_a_file_with_channels_last_gives_the_same(
+    runtime: TvmRuntime, model: ImportedModel, quantization: Quantization
+) -> None:
+    last = import_onnx(residual(layout="NHWC", softmax=True))
+    other = calibrated(last, "NHWC")
+    policy = all_in(last, "int8")
+    shares = outputs(runtime, library(runtime, other, policy), images(4, "NHWC"))
+    logits = outputs(runtime, library(runtime, quantization, all_in(model, "int8")), images(4))
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(shares, powers / powers.sum(1, keepdims=True), atol=REAL_ERROR)
+
+
+def test_a_clip_that_no_layer_can_name_is_one_of_its_own(runtime: TvmRuntime) -> None:
+    model = import_onnx(residual(clip=1.0))
+    assert "stem.clip" in fold(model).workload.names
+    quantization, x = calibrated(model), images(4)
+    original = answers(model.content, x)
+    np.testing.assert_allclose(
+        outputs(runtime, library(runtime, quantization, {}), x), original, atol=REAL_ERROR
+    )
+    logits = outputs(runtime, library(runtime, quantization, all_in(model, "int8")), x)
+    assert np.abs(logits - original).max() <= INT8_ERROR * np.abs(original).max()
+
+
+def test_what_is_not_covered_is_named(runtime: TvmRuntime, quantization: Quantization) -> None:
+    model = import_onnx(residual())
+    with pytest.raises(TrilobitError, match=r"sum: .*no add with none \(fp16"):
+        library(runtime, quantization, {"sum": "fp16"})
+    with pytest.raises(TrilobitError, match="stem was not calibrated in int2"):
+        library(runtime, quantization, {"stem": "int2"})
+    uncalibrated = replace(quantization, tensors={})
+    with pytest.raises(TrilobitError, match=r"the range of what .* gives was not calibrated"):
+        library(runtime, uncalibrated, all_in(model, "int8"))
+
+
+def test_machine_code_of_others_is_not_loaded(runtime: TvmRuntime, quantization: Quantization) -> None:
+    artifact = library(runtime, quantization, {})
+    with pytest.raises(TypeError, match="not built here"):
+        runtime.compile(Artifact(artifact.content, kind="library"))
+    executable = runtime.compile(artifact)
+    assert isinstance(executable, SelfContainedExecutable)
+    assert sum(executable.kernels().values()) == 7
+    with pytest.raises(ValueError, match="float32 of"):
+        executable.run({"image": images(2)[:, :, 1:]})
+    assert Path(executable.path).suffix == ".so"
