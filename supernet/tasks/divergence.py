@@ -12,6 +12,7 @@ PerSample = NDArray[np.float64]  # (n,)
 
 BLOCK = 2_000_000  # numbers that are looked at together
 LEAST_PROBABILITY = 1e-12  # that a network may give what the original thinks possible
+MOST_NATS = 700.0  # that a score may lie below the largest
 MOST_DB = 200.0  # of outputs that are equal to the last bit
 NOTHING = -1  # chosen by what is not a number
 
@@ -24,14 +25,17 @@ def as_steps(array: Array, output: OutputRole) -> Array:
     return values.reshape(len(values), -1, values.shape[-1])
 
 
-def log_probabilities(values: Array, role: Role) -> NDArray[np.float64]:
-    """Return (..., classes) logarithms of probabilities."""
-    numbers = values.astype(np.float64)
+def log_probabilities(values: Array, role: Role) -> NDArray[np.floating]:
+    """Return (..., classes) logarithms of probabilities, of class scores up to a constant."""
     if role is Role.PROBABILITIES:
-        numbers = np.log(np.clip(numbers, LEAST_PROBABILITY, None))
-    shifted = numbers - numbers.max(axis=-1, keepdims=True)
-    logs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return np.maximum(logs, np.log(LEAST_PROBABILITY))
+        return np.asarray(np.log(np.clip(_reals(values), LEAST_PROBABILITY, None)))
+    scores = values.astype(np.float64)
+    return np.asarray(scores - scores.max(axis=-1, keepdims=True))
+
+
+def _reals(values: Array) -> NDArray[np.floating]:
+    """Return numbers of at least 32 bits: logarithms of those are exact enough, and twice as fast."""
+    return values.astype(np.float32) if values.dtype == np.float16 else values
 
 
 def divergence(values: Array, original: Array, output: OutputRole) -> PerSample:
@@ -43,19 +47,33 @@ def divergence(values: Array, original: Array, output: OutputRole) -> PerSample:
     if output.role is Role.CHANCES:
         return _divergence_of_chances(values, original)
     mine, theirs = as_steps(values, output), as_steps(original, output)
-    blocks = max(1, BLOCK // max(1, theirs[0].size))
-    parts = [
-        _block_divergence(mine[start : start + blocks], theirs[start : start + blocks], output.role)
-        for start in range(0, len(theirs), blocks)
-    ]
-    return np.concatenate(parts)
-
-
-def _block_divergence(mine: Array, theirs: Array, role: Role) -> PerSample:
+    block = max(1, BLOCK // max(1, theirs[0].size))
+    between = _between_probabilities if output.role is Role.PROBABILITIES else _between_scores
     with np.errstate(invalid="ignore", over="ignore"):
-        log_p, log_q = log_probabilities(theirs, role), log_probabilities(mine, role)
-        sums = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1).mean(axis=-1)
-    return np.asarray(np.where(np.isfinite(sums), np.maximum(sums, 0.0), np.inf))
+        parts = [
+            between(mine[start : start + block], theirs[start : start + block])
+            for start in range(0, len(theirs), block)
+        ]
+    return _finite(np.concatenate(parts).mean(axis=-1))
+
+
+def _between_probabilities(mine: Array, theirs: Array) -> PerSample:
+    """Return (n, steps) the divergence of probabilities: what they miss to a sum of one, by rounding, counts
+    (the generalised divergence, which is never negative).
+    """
+    log_ratio = log_probabilities(theirs, Role.PROBABILITIES) - log_probabilities(mine, Role.PROBABILITIES)
+    p, q = _reals(theirs), _reals(mine)
+    sums = np.einsum("ntc,ntc->nt", p, log_ratio, dtype=np.float64, casting="same_kind")
+    return np.asarray(sums - p.sum(axis=-1, dtype=np.float64) + q.sum(axis=-1, dtype=np.float64))
+
+
+def _between_scores(mine: Array, theirs: Array) -> PerSample:
+    """Return (n, steps) the divergence of the softmax of scores."""
+    a, b = log_probabilities(theirs, Role.SCORES), log_probabilities(mine, Role.SCORES)
+    weights, others = np.exp(a), np.exp(b).sum(axis=-1)
+    total = weights.sum(axis=-1)
+    differences = np.where(weights > 0, a - np.maximum(b, -MOST_NATS), 0.0)
+    return np.asarray((weights * differences).sum(axis=-1) / total - np.log(total) + np.log(others))
 
 
 def _divergence_of_chances(values: Array, original: Array) -> PerSample:
@@ -64,7 +82,10 @@ def _divergence_of_chances(values: Array, original: Array) -> PerSample:
         for array in (values, original)
     )
     terms = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
-    sums = terms.reshape(len(p), -1).sum(axis=-1)
+    return _finite(terms.reshape(len(p), -1).sum(axis=-1))
+
+
+def _finite(sums: PerSample) -> PerSample:
     return np.asarray(np.where(np.isfinite(sums), np.maximum(sums, 0.0), np.inf))
 
 
@@ -113,11 +134,14 @@ def signal_to_noise(values: Array, original: Array) -> float:
     """
     signal = noise = 0.0
     for mine, theirs in zip(values, original, strict=True):
-        a, b = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
-        signal += float(np.vdot(b, b))
-        noise += float(np.vdot(a - b, a - b))
+        signal += _energy(_reals(theirs))
+        noise += _energy(_reals(mine) - _reals(theirs))
     if not np.isfinite(noise):
         return -np.inf
     if noise == 0:
         return MOST_DB
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))
+
+
+def _energy(values: NDArray[np.floating]) -> float:
+    return float(np.einsum("i,i->", values.ravel(), values.ravel(), dtype=np.float64, casting="same_kind"))
