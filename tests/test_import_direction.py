@@ -53,7 +53,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     # ONNX files are read with what reads them, and run where inference cannot tell the size of a tensor
     "supernet.imported": {
         *("numpy", "onnx", "onnx_ir", "onnxscript", "google.protobuf", "torch", "supernet.imported"),
-        *("hw_profiles.graph", "hw_profiles.errors", "hw_profiles.runtimes"),
+        *("supernet.data.input_spec", "hw_profiles.graph", "hw_profiles.errors", "hw_profiles.runtimes"),
     },
     # the file of an imported model is read, and run with all its tensors as outputs
     "supernet.ptq": {
