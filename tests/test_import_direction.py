@@ -58,6 +58,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     # the file of an imported model is read, and run with all its tensors as outputs
     "supernet.ptq": {
         *("torch", "numpy", "onnx", "supernet", "hw_profiles.graph", "hw_profiles.errors"),
+        *("hw_profiles.documents", "hw_profiles.files"),
         *("hw_profiles.options", "hw_profiles.reference.integer_sums", "hw_profiles.runtimes.ort.runtime"),
     },
     "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.formats import QuantParams
+from hw_profiles.graph.formats import QuantParams, needs_scale
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.data.samples import Samples
-from supernet.formats.loading import load_format, load_weight_format
-from supernet.formats.number_format import ActivationFormat
+from supernet.formats.loading import Precision, load_weight_format, policy_precision
 from supernet.graph.quantized_graph import Parameters
-from supernet.imported.model import ImportedModel
+from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units, operands
+from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.histogram import Histogram
 from supernet.ptq.observation import Observation, TensorStatistics, observe
 from supernet.ptq.product import Product
@@ -20,11 +20,12 @@ from supernet.ptq.quantization import Compensation, Quantization
 from supernet.ptq.ranges import Range, Reader, choose_range
 from supernet.ptq.settings import PtqSettings
 from supernet.ptq.sharing import shared_scales
-from supernet.ptq.unit_rounding import UnitInputs, input_codes, round_unit, unit_inputs
+from supernet.ptq.unit_rounding import UnitInputs, round_unit, unit_inputs
 
 Array = NDArray[np.float32]
 Formats = Mapping[str, Sequence[str]]
 _UNBOUNDED = (-np.inf, np.inf)
+_NEAREST = ("ConvTranspose",)  # operations whose weight is rounded in the shape that it has
 
 
 def quantize_model(
@@ -62,33 +63,51 @@ def quantize_model(
         static, rows = tensors.get(product.source), observation.rows[name]
         inputs: dict[QuantParams | None, UnitInputs] = {}
         for fmt in filter(_rounds, formats[name]):
-            codes = input_codes(fmt, rows, static)
+            codes = static if needs_scale(policy_precision(fmt).activation) else None
             if codes not in inputs:
                 inputs[codes] = unit_inputs(product, rows, codes)
             parameters[name, fmt], bought = round_unit(inputs[codes], fmt, load_weight_format(fmt, sums))
             compensations += bought
+    parameters |= _stored_as_they_are(model, formats, products, sums)
     return Quantization(model, tensors, parameters, tuple(compensations))
 
 
+def _stored_as_they_are(
+    model: ImportedModel, formats: Formats, products: Mapping[str, Product], sums: IntegerSums
+) -> dict[tuple[str, str], Parameters]:
+    """Return the numbers of units whose product is none of rows with a matrix, rounded to nearest."""
+    parameters = {}
+    for unit in model.units:
+        if unit.op not in _NEAREST or unit.name in products:
+            continue
+        weight = model.constants[unit.weight].astype(np.float32)
+        bias = model.constants.get(unit.bias, np.zeros(0)).astype(np.float32).reshape(-1)
+        for fmt in filter(_rounds, formats.get(unit.name, ())):
+            parameters[unit.name, fmt] = Parameters(load_weight_format(fmt, sums).encode(weight), bias)
+    return parameters
+
+
 def _rounds(fmt: str) -> bool:
-    return load_format(fmt).weight.needs_scale
+    return policy_precision(fmt) != Precision()
 
 
 def _scaled_tensors(model: ImportedModel, formats: Formats) -> tuple[str, ...]:
-    """Return the floating-point tensors that units with stored activation scales read or give."""
+    """Return the floating-point tensors that are codes in some policy: what units with stored scales, and
+    those that follow them, read and give."""
+    choices = np.array([[_choice(unit, formats) for unit in model.units]], np.int8)
     names = (
         name
-        for unit in model.units
-        if any(
-            (activation := _activation(fmt)) and activation.needs_scale for fmt in formats.get(unit.name, ())
-        )
-        for name in (*unit.inputs, *unit.outputs)
+        for unit, computes in zip(model.units, integer_units(model, choices)[0], strict=True)
+        if computes
+        for name in (*operands(unit), *unit.outputs)
     )
     return tuple(name for name in dict.fromkeys(names) if np.dtype(model.dtypes[name]).kind == "f")
 
 
-def _activation(fmt: str) -> ActivationFormat | None:
-    return load_format(load_format(fmt).on).activation
+def _choice(unit: Unit, formats: Formats) -> int:
+    if any(needs_scale(policy_precision(fmt).activation) for fmt in formats.get(unit.name, ())):
+        return INTEGER
+    return FOLLOWS if unit.op in FOLLOWERS else REAL
 
 
 def _choose_ranges(

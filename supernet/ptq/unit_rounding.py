@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.formats import QuantParams
-from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.formats.weight_format import WeightFormat
 from supernet.graph.quantized_graph import Parameters
@@ -84,25 +83,13 @@ def unit_inputs(product: Product, rows: Array, codes: QuantParams | None) -> Uni
     return UnitInputs(product, rows, rows if codes is None else fake_quantize(rows, codes))
 
 
-def input_codes(fmt: str, rows: Array, static: QuantParams | None) -> QuantParams | None:
-    """Return the codes of what a unit in this format reads: stored ones, those of the sampled rows where each
-    inference finds them, none where inputs stay real."""
-    activation = load_format(load_format(fmt).on).activation
-    if activation is None or activation.scaling == "none":
-        return None
-    if activation.needs_scale:
-        return static
-    low, high = (float(rows.min()), float(rows.max())) if rows.size else (0.0, 0.0)
-    return load_activation_format("int8").params(low, high)
-
-
 def round_unit(
     inputs: UnitInputs, name: str, weight_format: WeightFormat
 ) -> tuple[Parameters, tuple[Compensation, ...]]:
     """Return the weight and the bias of a unit in the format `name`, and what each technique bought."""
     product = inputs.product
     nearest = weight_format.encode(product.stored)
-    if not inputs.rows.shape[1]:
+    if not inputs.rows.shape[1] or not weight_format.needs_scale:
         return Parameters(nearest, product.bias if product.correctable else _NO_BIAS), ()
     best = _trial(inputs, weight_format, nearest, corrected=False)
     bought = []

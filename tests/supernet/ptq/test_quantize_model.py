@@ -19,7 +19,9 @@ def pointwise(x_shape: tuple[int, ...] = (CHANNELS, 6, 6), clip: float = 0.0) ->
         "zero": np.array(0, np.float32),
         "top": np.array(clip, np.float32),
     }
-    activation = node("Clip", ["a", "zero", "top"], "y") if clip else node("Identity", ["a"], "y")
+    activation = (
+        node("Clip", ["a", "zero", "top"], "y") if clip else node("Transpose", ["a"], "y", perm=[0, 1, 3, 2])
+    )
     nodes = [node("Conv", ["x", "w"], "a"), activation, node("Conv", ["y", "v"], "z")]
     return imported_model(nodes, constants, {"x": (1, *x_shape)}, ["z"])
 
@@ -36,13 +38,13 @@ def bought(quantization: Quantization, technique: str) -> list[Compensation]:
 
 def test_every_unit_has_numbers_in_every_format() -> None:
     x = np.random.default_rng(1).normal(size=(8, CHANNELS, 6, 6))
-    result = quantized(pointwise(), x, "fp32", "int8", "int8-exact", "int4", "int2")
+    result = quantized(pointwise(), x, "fp32", "fp16", "int8", "int8-exact", "int4", "int2")
     units = {"a.Conv", "z.Conv"}
     assert result.parameters.keys() == {
-        (unit, fmt) for unit in units for fmt in ("int8", "int8-exact", "int4", "int2")
+        (unit, fmt) for unit in units for fmt in ("fp16", "int8", "int8-exact", "int4", "int2")
     }
     assert result.tensors.keys() == {"x", "a", "y", "z"}
-    assert result.tensors["a"] == result.tensors["y"]  # an Identity moves values
+    assert result.tensors["a"] == result.tensors["y"]  # a Transpose moves values
     assert all(each.after < each.before for each in result.compensations)
 
 
