@@ -15,15 +15,20 @@ from hw_profiles.graph.workload import Workload
 from supernet.formats.loading import load_format
 from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
+from supernet.graph.simulate import INTEGERS
 from supernet.imported.folding import CLIPPED, Folded, fold
-from supernet.imported.model import ImportedModel
+from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units
+from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.product import Product
 from supernet.ptq.products import read_products
 from supernet.ptq.quantization import Policy, Quantization
 
+FOLLOWING = "int8"  # format of units that follow
+
 
 def quantized_graph(quantization: Quantization, policy: Policy) -> QuantizedGraph:
-    """Return a model in the formats of a policy, conversions between them as layers of their own.
+    """Return a model in the formats of a policy, conversions between them as layers of their own. What the
+    policy does not name follows its neighbours where the arithmetic of integers has it.
 
     Its layers have the names of the model's units; what only moves numbers is folded (`Folded`).
 
@@ -36,7 +41,7 @@ def quantized_graph(quantization: Quantization, policy: Policy) -> QuantizedGrap
     if len(quantization.model.inputs) != 1 or len(folded.outputs) != 1:
         given = f"{len(quantization.model.inputs)} inputs and {len(folded.outputs)} outputs"
         raise TrilobitError(f"a library reads one tensor and gives one; the model has {given}")
-    work = _in_formats(folded, policy)
+    work = policy_workload(quantization.model, policy)
     layers = dict(zip(work.names, work.layers, strict=True))
     parameters = {
         name: _parameters(quantization, folded, name, layer)
@@ -49,6 +54,27 @@ def quantized_graph(quantization: Quantization, policy: Policy) -> QuantizedGrap
         if needs_scale(work.layers[position].out_format)
     }
     return QuantizedGraph(work, parameters, tensors)
+
+
+def policy_workload(model: ImportedModel, policy: Policy) -> Workload:
+    """Return the layers of a policy, conversions among them."""
+    return _in_formats(fold(model), completed(model, policy))
+
+
+def completed(model: ImportedModel, policy: Policy) -> Policy:
+    """Return the number format of every unit, of those too that follow their neighbours."""
+    choices = np.array([[_choice(unit, policy) for unit in model.units]], np.int8)
+    computes = integer_units(model, choices)[0]
+    return {
+        unit.name: policy.get(unit.name, FOLLOWING if integer else FP32)
+        for unit, integer in zip(model.units, computes, strict=True)
+    }
+
+
+def _choice(unit: Unit, policy: Policy) -> int:
+    if unit.name in policy:
+        return INTEGER if is_integer(load_format(policy[unit.name]).on) else REAL
+    return FOLLOWS if unit.op in FOLLOWERS and unit.layer.op in INTEGERS.functions else REAL
 
 
 def policy_layer(layer: Layer, fmt: str) -> Layer:

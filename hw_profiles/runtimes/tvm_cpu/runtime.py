@@ -31,7 +31,7 @@ from hw_profiles.runtimes.transports.local import Local
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
-from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable, Signature
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.templates import WEIGHTS, is_supported, refusal
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
@@ -117,6 +117,7 @@ class TvmRuntime:
         self.target = target
         self.database, self._trials = database, trials
         self._modules: dict[str, Any] = {}
+        self._built: dict[str, tuple[Signature, tuple[str, ...]]] = {}
         self._libraries: Path | None = None
         self._making = threading.Lock()  # several threads link for several boards
 
@@ -180,17 +181,21 @@ class TvmRuntime:
         Raises:
             TypeError: it was not built here; that is machine code of others.
         """
-        path = self._folder() / f"{hashlib.sha256(artifact.content).hexdigest()[:24]}.so"
-        if isinstance(artifact, SelfContained) and artifact.signature is not None:
+        path = self._folder() / _file_name(artifact.content)
+        if path.name in self._built:
             if not path.exists():
                 write_atomic(path, artifact.content)
-            return SelfContainedExecutable(path, artifact.signature, artifact.layers)
+            return SelfContainedExecutable(path, *self._built[path.name])
         if not isinstance(artifact, Program):
             raise TypeError("a library that was not built here runs in a process of its own only")
         if path.name not in self._modules:
             path.write_bytes(artifact.content)
             self._modules[path.name] = tvm.runtime.load_module(str(path))
         return TvmExecutable(self._modules[path.name], artifact)
+
+    def remember(self, artifact: SelfContained) -> None:
+        """Note that a library was built in this process, so that its machine code may run here."""
+        self._built[_file_name(artifact.content)] = artifact.signature, artifact.layers
 
     def expected_kernels(self, workload: Workload) -> Counter[str]:
         """Return the keys of the layers."""
@@ -264,6 +269,10 @@ def network_arrays(plan: NetworkPlan, parameters: Array) -> list[Array]:
     image, _, workspace, output = plan.arguments
     pixels = random_tensor(image.shape, plan.workload.in_format, np.random.default_rng(0))
     return [pixels, parameters, *(np.zeros(each.shape, each.dtype) for each in (workspace, output))]
+
+
+def _file_name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:24]}.so"
 
 
 def _keys(workload: Workload) -> Iterator[str]:

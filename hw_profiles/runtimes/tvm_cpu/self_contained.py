@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.file_runtime import timed_inputs
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
 
 ENTRY = "trilobit_run"  # int trilobit_run(const void* input, void* output), of one example
 ONE = 1
@@ -34,17 +34,23 @@ class Signature(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class SelfContained(Artifact):
+class SelfContained:
     """A library that was built here.
 
     Attributes:
-        signature: what it reads and gives; None of a file of others.
+        content: of the file.
+        signature: what it reads and gives.
         layers: keys of what it computes, in order.
     """
 
-    kind: ArtifactKind = "library"
-    signature: Signature | None = None
+    content: bytes
+    signature: Signature
     layers: tuple[str, ...] = ()
+
+    @property
+    def artifact(self) -> Artifact:
+        """As a runtime compiles it that remembers it."""
+        return Artifact(self.content, "library")
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,86 @@
 """A policy of an imported model as one self-contained library: what its own file is, in machine code."""
 
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.builder import convert
+from hw_profiles.graph.formats import FP32
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.windows import map_shape
 from hw_profiles.runtimes.runtime import TensorInfo
+from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
+from hw_profiles.runtimes.tvm_cpu.tuning import run_locally, tune
 from nas.export.library.to_tvm import Library, build_library
 from supernet.imported.folding import Folded, fold
 from supernet.imported.model import ImportedModel
-from supernet.ptq.policy_graph import quantized_graph
+from supernet.ptq.policy_graph import FOLLOWING, policy_workload, quantized_graph
 from supernet.ptq.quantization import Policy, Quantization
 
 
-def policy_library(
-    quantization: Quantization,
-    policy: Policy,
-    *,
-    target: str = "host",
-    database: Path | None = None,
-    tuned: bool = True,
-) -> tuple[Library, SelfContained]:
-    """Return a policy as a library, which reads and gives what the model's file does.
+@dataclass(frozen=True, eq=False)
+class PolicyLibraries:
+    """Writes policies as libraries for a runtime on this machine, which then runs them.
 
-    Args:
-        target, database, tuned: see `build_library`.
-
-    Raises:
-        TrilobitError: a unit has no kernel, or is in an order that none reads; says which.
+    Attributes:
+        runtime: of own kernels.
+        tuned: whether kernels that its database lacks are tuned; else the first schedule is taken.
     """
-    model = quantization.model
-    folded = fold(model)
-    network = quantized_graph(quantization, policy)
-    first = _ends(folded)
-    library = build_library(network, target=target, database=database, tuned=tuned, first=first)
-    layers = tuple(layer.key() for layer in library.plan.workload.layers)
-    return library, SelfContained(library.code, signature=signature_of(model), layers=layers)
+
+    runtime: TvmRuntime
+    tuned: bool = True
+
+    def library(self, quantization: Quantization, policy: Policy) -> Library:
+        """Return a policy as a library, which reads and gives what the model's file does.
+
+        Raises:
+            TrilobitError: a unit has no kernel, or is in an order that none reads; says which.
+        """
+        model = quantization.model
+        network = quantized_graph(quantization, policy)
+        target, database = self.runtime.target.name, self.runtime.database.folder
+        library = build_library(
+            network, target=target, database=database, tuned=self.tuned, first=_ends(fold(model))
+        )
+        layers = tuple(layer.key() for layer in library.plan.workload.layers)
+        self.runtime.remember(SelfContained(library.code, signature_of(model), layers))
+        return library
+
+    def write(self, quantization: Quantization, policy: Policy) -> bytes:
+        """Return the file of a policy."""
+        return self.library(quantization, policy).code
+
+    def tune_kernels(
+        self, layers: Sequence[Layer], on_done: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Compile and try out the kernels of these layers that the database lacks."""
+        supported = list(filter(self.runtime.supports, layers))
+        runner = run_locally if self.tuned else None
+        for done, _ in enumerate(tune(supported, self.runtime.database, runner), start=1):
+            on_done(done)
+
+
+def kernel_layers(model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> list[Layer]:
+    """Return the layers of all policies of a model: of every unit in each of its formats, and the conversions
+    of every tensor.
+    """
+    named = dict.fromkeys((FP32, *(fmt for names in formats.values() for fmt in names)))
+    layers: dict[Layer, None] = {}
+    for fmt in named:
+        policy = {unit: fmt for unit, names in formats.items() if fmt in names}
+        layers |= dict.fromkeys(policy_workload(model, policy).layers)
+    integers = [fmt for fmt in named if fmt != FP32]
+    folded = fold(model).workload
+    types = [*(feed.type for feed in folded.feeds), *folded.types] if integers else []
+    for x in types:
+        codes = replace(x, format=FOLLOWING)
+        layers |= dict.fromkeys((*convert(x, FOLLOWING), *convert(codes, FP32)))
+    return list(layers)
 
 
 def signature_of(model: ImportedModel) -> Signature:

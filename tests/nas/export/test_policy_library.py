@@ -15,14 +15,15 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, open_tvm
-from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable
-from nas.export.library.policies import policy_library
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContainedExecutable
+from nas.export.library.coverage import coverage, require_covered
+from nas.export.library.policies import PolicyLibraries, kernel_layers
 from nas.export.library.to_tvm import unit_numbers
 from supernet.data.samples import Samples
 from supernet.imported.folding import fold
 from supernet.imported.import_onnx import import_onnx
 from supernet.imported.model import ImportedModel
-from supernet.ptq.policy_graph import quantized_graph
+from supernet.ptq.policy_graph import policy_workload, quantized_graph
 from supernet.ptq.quantization import Policy, Quantization
 from supernet.ptq.quantize_model import quantize_model
 
@@ -124,12 +125,12 @@ def quantization(model: ImportedModel) -> Quantization:
     return calibrated(model)
 
 
-def library(runtime: TvmRuntime, quantization: Quantization, policy: Policy) -> SelfContained:
-    return policy_library(quantization, policy, database=runtime.database.folder, tuned=False)[1]
+def library(runtime: TvmRuntime, quantization: Quantization, policy: Policy) -> bytes:
+    return PolicyLibraries(runtime, tuned=False).write(quantization, policy)
 
 
-def outputs(runtime: TvmRuntime, artifact: Artifact, x: np.ndarray) -> np.ndarray:
-    executable = runtime.compile(artifact)
+def outputs(runtime: TvmRuntime, content: bytes, x: np.ndarray) -> np.ndarray:
+    executable = runtime.compile(Artifact(content, "library"))
     (result,) = executable.run({"image": x}).values()
     return result
 
@@ -138,12 +139,12 @@ def test_an_integer_policy_computes_every_bit(
     runtime: TvmRuntime, model: ImportedModel, quantization: Quantization
 ) -> None:
     policy, x = all_in(model, "int8"), images(6)
-    built, artifact = policy_library(quantization, policy, database=runtime.database.folder, tuned=False)
+    built = PolicyLibraries(runtime, tuned=False).library(quantization, policy)
     assert built.integer_only
     network = quantized_graph(quantization, policy)
     numbers = unit_numbers(network)
     exact = [run_network(network.workload, numbers, image.transpose(1, 2, 0)).ravel() for image in x]
-    logits = outputs(runtime, artifact, x)
+    logits = outputs(runtime, built.code, x)
     np.testing.assert_array_equal(logits, exact)
     original = answers(model.content, x)
     assert np.abs(logits - original).max() <= INT8_ERROR * np.abs(original).max()
@@ -197,12 +198,50 @@ def test_what_is_not_covered_is_named(runtime: TvmRuntime, quantization: Quantiz
 
 
 def test_machine_code_of_others_is_not_loaded(runtime: TvmRuntime, quantization: Quantization) -> None:
-    artifact = library(runtime, quantization, {})
+    content = library(runtime, quantization, {})
+    other = open_tvm(database=runtime.database.folder).runtime
+    assert other is not None
     with pytest.raises(TypeError, match="not built here"):
-        runtime.compile(Artifact(artifact.content, kind="library"))
-    executable = runtime.compile(artifact)
+        other.compile(Artifact(content, "library"))
+    executable = runtime.compile(Artifact(content, "library"))
     assert isinstance(executable, SelfContainedExecutable)
     assert sum(executable.kernels().values()) == 7
     with pytest.raises(ValueError, match="float32 of"):
         executable.run({"image": images(2)[:, :, 1:]})
     assert Path(executable.path).suffix == ".so"
+
+
+def test_units_say_what_covers_them(runtime: TvmRuntime, model: ImportedModel) -> None:
+    covered = coverage(model, runtime)
+    assert covered["stem"].allowed[:2] == ("fp32", "int8")
+    assert "int4" in covered["fc"].allowed
+    assert covered["sum"].allowed == covered["largest"].allowed == ("fp32", "int8")
+    (flat,) = (unit for unit in covered.values() if unit.moved)
+    assert flat.allowed == ("fp32",)
+    require_covered(model, runtime)
+    keys = [layer.key() for layer in kernel_layers(model, {"stem": ("int8",), "fc": ("int4",)})]
+    assert "linear 12x2x2>5 k1s1g1 none w=int4 a=int8" in keys
+    assert "quantize 12x5x5>12 k1s1g1 none w=fp32 a=int8" in keys
+
+
+def test_what_follows_is_computed_in_integers(model: ImportedModel) -> None:
+    products = {unit.name: "int8" for unit in model.units if unit.weighted}
+    formats = dict(zip((work := policy_workload(model, products)).names, work.layers, strict=True))
+    assert all(formats[name].in_format == "int8" for name in ("sum", "largest", "mean"))
+    assert {layer.in_format for layer in policy_workload(model, {"sum": "fp32"}).layers} == {"fp32"}
+
+
+def test_a_model_that_is_not_covered_says_which_units(runtime: TvmRuntime) -> None:
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["y"], name="gate"),
+        helper.make_node("Erf", ["y"], ["z"], name="error"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in "xz"]
+    made = helper.make_model(
+        helper.make_graph(nodes, "curves", infos[:1], infos[1:]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=10,
+    )
+    model = import_onnx(made.SerializeToString())
+    with pytest.raises(TrilobitError, match=r"2 of 2 units are not covered .*gate: Sigmoid.*error: Opaque"):
+        require_covered(model, runtime)
