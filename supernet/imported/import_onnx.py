@@ -9,6 +9,7 @@ from hw_profiles.graph.workload import Feed, Workload
 from supernet.imported.layers import Site, layer_of_unit, stored
 from supernet.imported.made_up import Feeds
 from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.multiply_adds import multiply_adds
 from supernet.imported.onnx_file import graph_of, read_onnx
 from supernet.imported.open_dimensions import Shapes, bind, input_shapes
 from supernet.imported.prepare import prepare
@@ -72,7 +73,8 @@ def _unit(group: Group, types: dict[str, TensorType], sizes: Mapping[str, tuple[
     reads = reads_of(group)
     outputs = tuple(str(value.name) for value in group.nodes[-1].outputs if value.name)
     shapes = tuple(sizes[name] for name in outputs)
-    layer = layer_of_unit(Site(group, reads, tuple(types[name] for name in reads), shapes))
+    site = Site(group, reads, tuple(types[name] for name in reads), shapes)
+    layer = layer_of_unit(site)
     types |= dict(zip(outputs, layer.outputs, strict=True))
     return Unit(
         name=str(group.nodes[0].name),
@@ -83,6 +85,7 @@ def _unit(group: Group, types: dict[str, TensorType], sizes: Mapping[str, tuple[
         layer=layer,
         weight="" if group.weight is None else str(group.weight.name),
         bias="" if group.bias is None else str(group.bias.name),
+        macs=multiply_adds(site),
     )
 
 

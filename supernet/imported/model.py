@@ -26,6 +26,7 @@ class Unit:
         weight: name of the stored tensor that it multiplies with; empty without. `Conv` stores (out, in /
             groups, ...), `Gemm` and `MatMul` as their attributes say.
         bias: name of the stored tensor that is added to the product; empty without.
+        macs: multiply-adds at the bound sizes, of operations that the table does not have too.
         layer: what the unit is in the operation table, at the bound sizes; `Opaque` where that has none.
     """
 
@@ -37,6 +38,7 @@ class Unit:
     layer: Layer
     weight: str = ""
     bias: str = ""
+    macs: int = 0
 
     @property
     def weighted(self) -> bool:
@@ -76,6 +78,11 @@ class ImportedModel:
     def unit(self, name: str) -> Unit:
         """Return the unit called `name`."""
         return self._by_name[name]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds at the bound sizes."""
+        return sum(unit.macs for unit in self.units)
 
     @cached_property
     def _by_name(self) -> Mapping[str, Unit]:
