@@ -27,7 +27,7 @@ def read_onnx(source: Path | bytes) -> onnx.ModelProto:
     """
     content = source if isinstance(source, bytes) else _content(source)
     proto = _parsed(content)
-    _load_external(proto, source.parent if isinstance(source, Path) else None)
+    _load_external(proto, source if isinstance(source, Path) else None)
     _check_usable(proto)
     return proto
 
@@ -67,24 +67,30 @@ def _parsed(content: bytes) -> onnx.ModelProto:
     return proto
 
 
-def _load_external(proto: onnx.ModelProto, folder: Path | None) -> None:
+def _load_external(proto: onnx.ModelProto, path: Path | None) -> None:
     """Read the tensors that are kept in other files of the folder."""
+    total = 0
     for tensor in _tensors(proto.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
-            tensor.raw_data = _external_bytes(tensor, folder)
+            tensor.raw_data = _external_bytes(tensor, path)
+            total += len(tensor.raw_data)
+            if total > LARGEST:
+                raise TrilobitError(f"its weights are more than the {LARGEST:,} bytes that can be tuned")
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
 
 
-def _external_bytes(tensor: TensorProto, folder: Path | None) -> bytes:
+def _external_bytes(tensor: TensorProto, model: Path | None) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    if folder is None:
+    if model is None:
         raise TrilobitError(
             f"weights are kept in {shown(location)}; give the path of the file, not its bytes"
         )
-    path = (folder / location).resolve()
-    if not location or not path.is_relative_to(folder.resolve()):
+    path = (model.parent / location).resolve()
+    # a cache of downloads links both files to where it keeps them
+    folders = (model.parent.resolve(), model.resolve().parent)
+    if not location or not any(path.is_relative_to(folder) for folder in folders):
         raise TrilobitError(f"weights in {shown(location)} are outside the folder of the ONNX file; refused")
     if not path.is_file():
         raise TrilobitError(f"the weights of {shown(tensor.name)} are in {shown(location)}, which is missing")

@@ -1,0 +1,1 @@
+"""What is known of a trained model before anything is tuned."""
