@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nas.api.exported import ExportedNetwork as ExportedNetwork
     from nas.api.front import Front as Front
     from nas.api.front import Network as Network
+    from nas.api.model import Model as Model
     from nas.api.profiles import Profile as Profile
     from nas.api.run_folder import RunFolder as RunFolder
     from nas.run.reporting import PlainReporter as PlainReporter
@@ -51,6 +52,7 @@ _PUBLIC = {
     # results
     **dict.fromkeys(("Front", "Network"), "nas.api.front"),
     **dict.fromkeys(("Exported", "ExportedNetwork"), "nas.api.exported"),
+    "Model": "nas.api.model",
     "Profile": "nas.api.profiles",
     "RunFolder": "nas.api.run_folder",
     "Verification": "nas.verification.verification",

@@ -6,11 +6,12 @@ takes what is there, and a killed one goes on where it stopped.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from nas.api.exported import Exported, ExportedNetwork, read_exported, read_exports
 from nas.api.front import EXPORT, Front, Network, read_front_file
+from nas.api.model import Model
 from nas.api.profiles import Profile, read_profile
 from nas.api.run_folder import RunFolder
 from nas.api.tuned import TunedFiles, read_tuned_file
@@ -24,6 +25,10 @@ from nas.serving.bench import Bench
 from nas.serving.bench import bench as bench_file
 from nas.verification.verification import Verification, verify_networks
 
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
 PathLike = str | Path
 Limit = str | float
 Config = PathLike | Mapping[str, Mapping[str, Any] | int]
@@ -31,13 +36,36 @@ FOLDER = "runs/default"
 SEARCH = ("profile", "train", "sample", "fit", "search")
 
 
-def load(path: PathLike) -> RunFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported:
-    """Open a run folder, a `front.json`, a profile, or the folder of one or several exported networks.
+def load(
+    path: "PathLike | nn.Module | ExportedProgram",
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    example_inputs: Any = None,
+    dynamic_shapes: Any = None,
+) -> RunFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported | Model:
+    """Open a trained model of one's own, a run folder, a `front.json`, a profile, or the folder of one or
+    several exported networks.
+
+    Args:
+        path: of an ONNX file, or of one of the others; or a torch module, or what `torch.export` made of one.
+        shapes: of an ONNX file: sizes of inputs with open dimensions, by name.
+        example_inputs: what a torch module is called with: a tensor, a tuple by place, a dictionary by name.
+        dynamic_shapes: which of its dimensions stay open, as `torch.export.export` takes them.
 
     Raises:
         TrilobitError: none of these is there, or it is damaged or of another version.
     """
+    if not isinstance(path, (str, Path)):
+        if example_inputs is None:
+            raise TrilobitError("a torch module needs example_inputs: what it is called with")
+        from nas.inspection.open_model import open_module
+
+        return Model(open_module(path, example_inputs, dynamic_shapes=dynamic_shapes))
     place = Path(path)
+    if place.suffix == ".onnx":
+        from nas.inspection.open_model import open_model
+
+        return Model(open_model(place, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}))
     if (place / RECORD).is_file():
         return RunFolder(place)
     if (place / MANIFEST).is_file():
@@ -47,8 +75,8 @@ def load(path: PathLike) -> RunFolder | Front | TunedFiles | Profile | ExportedN
     if place.suffix == ".json" and place.is_file():
         return _load_document(place)
     raise TrilobitError(
-        f"{place}: nothing that can be opened; give a run folder, its front.json, a profile, or the folder "
-        "of exported networks"
+        f"{place}: nothing that can be opened; give an ONNX file, a run folder, its front.json, a profile, "
+        "or the folder of exported networks"
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
@@ -50,8 +51,8 @@ class ModelFacts:
 
 
 def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the `ModelFacts` of the file at `path`, and the `content` that `supernet.imported.prepare` makes
-    of it; or why that is `refused`.
+    """Return the `ModelFacts` of the file at `path`, all of its `original` bytes, and the `content` that
+    `supernet.imported.prepare` makes of it; or why that is `refused`.
 
     Args:
         request: `path`; `shapes` by input; `device`, its name and options; `inputs`, names of what `feeds`
@@ -66,10 +67,10 @@ def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[di
     except TrilobitError as error:
         return {"refused": str(error)}, {}
     inputs = {name: model.shapes[name] for name in model.inputs}
-    facts = _facts(
-        Path(request["path"]), content, _runtime(request), given or made_up_feeds(inputs, model.dtypes)
-    )
-    return {"facts": asdict(facts)}, {"content": np.frombuffer(content, np.uint8)}
+    proto = read_onnx(Path(request["path"]))
+    facts = _facts(proto, content, _runtime(request), given or made_up_feeds(inputs, model.dtypes))
+    files = {"content": content, "original": proto.SerializeToString()}
+    return {"facts": asdict(facts)}, {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
 
 
 def _runtime(request: Mapping[str, Any]) -> Runtime:
@@ -78,8 +79,7 @@ def _runtime(request: Mapping[str, Any]) -> Runtime:
     return runtime
 
 
-def _facts(path: Path, content: bytes, runtime: Runtime, feeds: Feeds) -> ModelFacts:
-    proto = read_onnx(path)
+def _facts(proto: onnx.ModelProto, content: bytes, runtime: Runtime, feeds: Feeds) -> ModelFacts:
     open_s = run_s = 0.0
     failed = ""
     not_finite: tuple[str, ...] = ()

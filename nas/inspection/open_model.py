@@ -1,8 +1,10 @@
 """A trained model from a file of somebody's: read in a process of its own first, since it may be anything."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.documents import parse
 from hw_profiles.errors import TrilobitError
@@ -12,6 +14,12 @@ from nas.checks.model_task import ModelFacts
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds
 from supernet.imported.model import ImportedModel
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from supernet.imported.import_torch import Examples
 
 TASK = "nas.checks.model_task:prepare_model"
 WALL_S, WALL_S_PER_BYTE = 120.0, 1e-6  # until reading is given up
@@ -23,12 +31,14 @@ class OpenedModel:
     """A trained model, ready to be tuned.
 
     Attributes:
-        path: of its file.
+        name: what it is called: the path of its file, or the class of a torch module.
+        original: the ONNX file as it came, with the weights that it keeps in others.
         model: prepared.
         facts: of the file as it was.
     """
 
-    path: Path
+    name: str
+    original: bytes
     model: ImportedModel
     facts: ModelFacts
 
@@ -39,6 +49,7 @@ def open_model(
     *,
     device: str = HOST,
     feeds: Feeds | None = None,
+    name: str = "",
 ) -> OpenedModel:
     """Return the trained model in an ONNX file.
 
@@ -47,6 +58,7 @@ def open_model(
         shapes: sizes of inputs with open dimensions, by name.
         device: where it is run once.
         feeds: an example of what it reads; made up without.
+        name: what it is called; empty for the path.
 
     Raises:
         TrilobitError: it is no ONNX file that can be used, dimensions have no size, or nothing here runs it.
@@ -67,8 +79,35 @@ def open_model(
         arrays = {f"feed{i}": array for i, array in enumerate(given.values())}
         document, found = confined(TASK, request, limits=limits, arrays=arrays)
     except ConfinedError as error:
-        raise TrilobitError(f"{path}: reading it failed: {error}") from None
+        raise TrilobitError(f"{name or path}: reading it failed: {error}") from None
     if "refused" in document:
-        raise TrilobitError(f"{path}: {document['refused']}")
+        raise TrilobitError(f"{name or path}: {document['refused']}")
     content = found["content"].tobytes()
-    return OpenedModel(path, describe(content, shapes, given or None), parse(ModelFacts, document["facts"]))
+    return OpenedModel(
+        name=name or str(path),
+        original=found["original"].tobytes(),
+        model=describe(content, shapes, given or None),
+        facts=parse(ModelFacts, document["facts"]),
+    )
+
+
+def open_module(
+    module: "nn.Module | ExportedProgram", example_inputs: "Examples", **export: Any
+) -> OpenedModel:
+    """Return a trained torch module.
+
+    Args:
+        module: see `supernet.imported.import_torch.onnx_of`, and the other arguments.
+
+    Raises:
+        TrilobitError: torch cannot export it, or the network cannot be used; says why.
+    """
+    from supernet.imported.import_torch import feeds_of, onnx_of  # torch: only where a module is given
+
+    content = onnx_of(module, example_inputs, **export)
+    feeds = feeds_of(content, example_inputs)
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
+        path = Path(folder) / "module.onnx"
+        path.write_bytes(content)
+        shapes = {name: array.shape for name, array in feeds.items()}
+        return open_model(path, shapes, feeds=feeds, name=type(module).__name__)

@@ -37,7 +37,7 @@ def import_torch(
         TrilobitError: torch cannot export it, or the network cannot be used; says why.
     """
     content = onnx_of(module, example_inputs, dynamic_shapes=dynamic_shapes)
-    feeds = _feeds(content, example_inputs)
+    feeds = feeds_of(content, example_inputs)
     shapes = {name: array.shape for name, array in feeds.items()}
     return import_onnx(content, shapes=shapes, feeds=feeds)
 
@@ -106,8 +106,12 @@ def _quietly() -> Any:
         logging.disable(disabled)
 
 
-def _feeds(content: bytes, example_inputs: Examples) -> Feeds:
-    """Return the examples by the names that the exporter gave its inputs, in the order of the call."""
+def feeds_of(content: bytes, example_inputs: Examples) -> Feeds:
+    """Return the examples by the names that the exporter gave its inputs, in the order of the call.
+
+    Raises:
+        TrilobitError: there are more or fewer of them.
+    """
     args, kwargs = _call(example_inputs)
     leaves = [leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     inputs = onnx.load_model_from_string(content).graph.input
