@@ -5,10 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from hw_profiles.files import write_atomic
 from hw_profiles.profiles.latency_model import groups
@@ -18,10 +15,12 @@ from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
 from nas.report.front_figures import best_line, cost_of, front_plot, having, measured, minimised, predicted
-from nas.report.plots import Plot, format_colour
+from nas.report.plots import Plot
 from nas.report.quality_figures import coverage_plot, learning_plot, quality_rows
 from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
+from nas.report.template import rendered
+from nas.report.tuned_page import is_tuned, read_tuned, render_tuned
 from nas.search.objectives import objective
 from supernet.tasks.metric import ACCURACY
 
@@ -47,19 +46,17 @@ def write_report(run: Path) -> Path:
         TrilobitError: not a run folder, or a file in it is broken or of another schema.
     """
     target = run / "report.html"
-    write_atomic(target, render(read_run(run)))
+    page = render_tuned(read_tuned(run)) if is_tuned(run) else render(read_run(run))
+    write_atomic(target, page)
     return target
 
 
 def render(run: Run) -> str:
     """Render the whole page as HTML, plotly.js included."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     plots = _plots(run)
     drawings = _drawings(run)
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
         run=run,
         target=_target(run),
         headline=_headline(run),
@@ -80,8 +77,6 @@ def render(run: Run) -> str:
         versions=", ".join(
             f"{name} {version}" for name, version in (run.env.versions.items() if run.env else ())
         ),
-        format_colour=format_colour,
-        plotly=Markup(get_plotlyjs()),
     )
 
 

@@ -1,0 +1,161 @@
+"""A tuned network as a strip of cells, one for each unit in the order in which they run, and why each unit is
+in the format that it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hw_profiles.graph.formats import FP32
+from nas.report import units
+from nas.report.tuned_figures import metric_text
+from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit
+
+_SIGNS: Mapping[str, str] = {
+    "Conv": "C",
+    "Gemm": "M",
+    "MatMul": "M",
+    "Add": "+",
+    "Mul": units.TIMES,
+    "Concat": "|",
+}
+FOLLOWS = "it multiplies nothing stored: it follows its neighbours"
+LABELLED = 90  # units of a network that has room for signs
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit.
+
+    Attributes:
+        kind: `choice` where the search chose, `plain` where it could not.
+        number_format: that it has.
+        sign: what it does, in a letter; empty where there is no room.
+        title: what the pointer shows.
+    """
+
+    kind: str
+    number_format: str
+    sign: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One network.
+
+    Attributes:
+        id: of it.
+        role: why it is drawn.
+        summary: its figures in one line.
+        cells: of its units.
+    """
+
+    id: str
+    role: str
+    summary: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class UnitRow:
+    """One unit of one network in words.
+
+    Attributes:
+        name, op: of the unit.
+        number_format: that it has.
+        saved: time that it saves, modelled; empty in fp32.
+        cost: what that costs of the main metric, predicted; empty in fp32.
+        why: what speaks for or against it.
+    """
+
+    name: str
+    op: str
+    number_format: str
+    saved: str
+    cost: str
+    why: str
+
+
+def strip(front: TunedFront, network: TunedNetwork, role: str) -> Strip:
+    """Return a network drawn."""
+    labelled = len(front.units) <= LABELLED
+    cells = tuple(_cell(front, network, unit, labelled=labelled) for unit in front.units)
+    return Strip(network.id, role, summary(front, network), cells)
+
+
+def summary(front: TunedFront, network: TunedNetwork) -> str:
+    """Return formats, speed and main metric of a network in one line."""
+    counts: dict[str, int] = {}
+    for number_format in network.policy.values():
+        counts[number_format] = counts.get(number_format, 0) + 1
+    formats = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items())) or "all in fp32"
+    parts = [f"{formats} of {len(front.units)} units"]
+    if network.latency:
+        parts.append(f"{1 / network.latency.ratio:.2f} {units.TIMES} as fast as the original")
+    judged = network.judging or network.choosing
+    for metric in front.metrics[:2]:
+        if metric.name in judged.metrics:
+            parts.append(f"{metric.name} {metric_text(metric, judged.metrics[metric.name].value)}")
+    return " · ".join(parts)
+
+
+def _cell(front: TunedFront, network: TunedNetwork, unit: TunedUnit, *, labelled: bool) -> Cell:
+    row = unit_row(front, network, unit)
+    figures = f", saves {row.saved}, costs {row.cost}" if row.saved else ""
+    title = f"{unit.name} ({unit.op}): {row.number_format}{figures}. {row.why}"
+    kind = "choice" if len(unit.options) > 1 else "plain"
+    sign = _SIGNS.get(unit.op, unit.op[:1]) if labelled else ""
+    return Cell(kind, row.number_format, sign, title)
+
+
+def unit_rows(front: TunedFront, network: TunedNetwork) -> list[UnitRow]:
+    """Return every unit of a network that had a choice, in the order in which they run."""
+    return [unit_row(front, network, unit) for unit in front.units if len(unit.options) > 1]
+
+
+def unit_row(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> UnitRow:
+    """Return one unit of a network in words."""
+    number_format = network.policy.get(unit.name, FP32)
+    share = network.units.get(unit.name)
+    scale = units.scale_for("latency", [abs(share.saved_s)] if share else ())
+    return UnitRow(
+        unit.name,
+        unit.op,
+        number_format,
+        scale.text(share.saved_s) if share else "",
+        metric_text(front.metric, share.cost) if share else "",
+        _why(front, unit, number_format),
+    )
+
+
+def _why(front: TunedFront, unit: TunedUnit, number_format: str) -> str:
+    """Return what speaks for or against the format of a unit."""
+    if len(unit.options) < 2:
+        reasons = list(dict.fromkeys(unit.refused.values()))
+        return f"No choice: {'; '.join(reasons)}." if reasons else f"No choice: {FOLLOWS}."
+    alone = [
+        f"{name} alone costs {metric_text(front.metric, value)} of {front.metric.name}"
+        for name, value in unit.alone.items()
+    ]
+    measured = f"{', '.join(alone)}." if alone else ""
+    if number_format != FP32:
+        return measured
+    others = [name for name in unit.options if name != FP32]
+    return f"Could be {' or '.join(others)}, which is not worth its cost here. {measured}".strip()
+
+
+def refused_rows(front: TunedFront) -> list[tuple[str, str, int]]:
+    """Return why units had no choice: the reason, their operations, and how many they are."""
+    by_reason: dict[str, list[str]] = {}
+    for unit in front.units:
+        if len(unit.options) < 2:
+            reason = next(
+                iter(unit.refused.values()), "it multiplies nothing stored: it follows its neighbours"
+            )
+            by_reason.setdefault(reason, []).append(unit.op)
+    rows = [(reason, _operations(ops), len(ops)) for reason, ops in by_reason.items()]
+    return sorted(rows, key=lambda row: -row[2])
+
+
+def _operations(operations: Sequence[str]) -> str:
+    return ", ".join(sorted(set(operations)))

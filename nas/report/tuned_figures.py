@@ -1,0 +1,223 @@
+"""Plots of a tuned model: quality against latency beside the references, and predictions against what was
+measured.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.report import units
+from nas.report.plots import (
+    INK,
+    MEASURED,
+    MUTED,
+    OTHER,
+    PREDICTED,
+    Plot,
+    Trace,
+    axis_title,
+    figure,
+    guide,
+    note,
+    points,
+    polyline,
+)
+from nas.run.tuned_document import (
+    MeasuredLatency,
+    PartQuality,
+    Reference,
+    TunedFront,
+    TunedMetric,
+    TunedNetwork,
+)
+from nas.search.units import unit_of
+
+Entry = TunedNetwork | Reference
+WIDEST = 50.0  # times the smallest value from which on a scale is logarithmic
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measured file in a plot.
+
+    Attributes:
+        name: as people call it.
+        x, x_error: latency and its interquartile range, in the plot's unit.
+        y, y_error: a metric and its standard error, in the plot's unit.
+        text: for the pointer.
+    """
+
+    name: str
+    x: float
+    x_error: float
+    y: float
+    y_error: float
+    text: str
+
+
+def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
+    """Plot a metric on unseen examples against latency: the front and what it is compared with."""
+    scale = units.scale_for("latency", _latencies(front))
+    factor, unit = _unit(metric)
+    files = _points(front.candidates, metric, scale, factor)
+    others = _points(
+        [entry for entry in front.evaluated if entry.judging is None], metric, scale, factor, choosing=True
+    )
+    references = _points((front.original, *front.references), metric, scale, factor)
+    traces = [
+        points("others, on what they were chosen by", *_columns(others), color=OTHER, size=6, opacity=0.7),
+        polyline([p.x for p in files], [p.y for p in files], color=MEASURED, width=2),
+        _with_errors(points("front", *_columns(files), color=MEASURED, size=10), files),
+        _with_errors(
+            points("references", *_columns(references), color=INK, size=11, symbol="diamond"), references
+        ),
+    ]
+    values = [point.y for point in (*files, *references) if point.y > 0]
+    logarithmic = bool(values) and metric.unit != "fraction" and max(values) > WIDEST * min(values)
+    notes = [
+        note(
+            point.name,
+            INK,
+            x=point.x,
+            y=math.log10(point.y) if logarithmic and point.y > 0 else point.y,
+            xanchor="left",
+            yanchor=("bottom", "top")[position % 2],  # neighbours in turns: they are often close
+            xshift=7,
+        )
+        for position, point in enumerate(references)
+        if not logarithmic or point.y > 0
+    ]
+    bounds = {o.name: o.bound for o in front.objectives if o.bound is not None}
+    shapes = [guide(x=scale(bounds["latency"]), colour=MUTED)] if "latency" in bounds else []
+    better = "more" if metric.direction == "max" else "less"
+    drawn = figure(
+        [trace for trace in traces if trace["x"]],
+        {"title": axis_title(f"latency in {scale.unit}, less is better")},
+        {
+            "title": axis_title(f"{metric.name}{f' in {unit}' if unit else ''}, {better} is better"),
+            "type": "log" if logarithmic else "linear",
+            "ticksuffix": " ",
+        },
+        shapes=shapes,
+        annotations=notes,
+    )
+    hidden = logarithmic and any(point.y <= 0 for point in references)
+    left_out = " The original, of which it is 0, has no place on this scale." if hidden else ""
+    caption = (
+        f"{metric.meaning or metric.name}: on {_judged(front)} examples that nothing saw before, with its "
+        "standard error; latency with its interquartile range, all files and references in the same turns. "
+        f"Grey files were measured and are not on the front.{left_out}"
+    )
+    return Plot(f"quality-{metric.name}", f"{metric.name} against latency", caption, drawn, 460)
+
+
+def prediction_plot(front: TunedFront) -> Plot | None:
+    """Plot measured against predicted latency of all files that were predicted before; None without."""
+    both = [
+        (entry.predicted["latency"].value, entry.latency.median_s, entry.id)
+        for entry in (*front.candidates, *front.evaluated)
+        if entry.latency and "latency" in entry.predicted and entry.predicted["latency"].value is not None
+    ]
+    if len(both) < 2:
+        return None
+    predicted, measured = (np.array([row[i] for row in both], np.float64) for i in (0, 1))
+    scale = units.scale_for("latency", measured.tolist())
+    error = float(np.mean(np.abs(predicted / measured - 1)))
+    texts = [f"<b>{name}</b><br>predicted {scale.text(p)}, measured {scale.text(m)}" for p, m, name in both]
+    ends = [scale(0.97 * float(measured.min())), scale(1.03 * float(measured.max()))]
+    drawn = figure(
+        [
+            polyline(ends, ends, color=OTHER, width=1, dash="dot"),
+            points(
+                "files",
+                [scale(value) for value in predicted],
+                [scale(value) for value in measured],
+                texts,
+                color=PREDICTED,
+                size=8,
+            ),
+        ],
+        {"title": axis_title(f"predicted latency in {scale.unit}")},
+        {"title": axis_title(f"measured latency in {scale.unit}")},
+    )
+    caption = (
+        f"Predicted before they were measured: {len(both)} files, off by {100 * error:.1f} % on average."
+    )
+    return Plot("latency-agreement", "Latency, predicted and measured", caption, drawn, 380)
+
+
+def _latencies(front: TunedFront) -> list[float]:
+    everyone: tuple[Entry, ...] = (*front.candidates, *front.evaluated, front.original, *front.references)
+    return [entry.latency.median_s for entry in everyone if entry.latency is not None]
+
+
+def _points(
+    entries: Sequence[Entry],
+    metric: TunedMetric,
+    scale: units.Scale,
+    factor: float,
+    *,
+    choosing: bool = False,
+) -> list[Point]:
+    made = []
+    for entry in entries:
+        part = entry.choosing if choosing else entry.judging
+        if entry.latency is None or part is None or metric.name not in part.metrics:
+            continue
+        made.append(_point(entry, entry.latency, part, metric, scale, factor))
+    return sorted(made, key=lambda point: point.x)
+
+
+def _point(
+    entry: Entry,
+    latency: MeasuredLatency,
+    part: PartQuality,
+    metric: TunedMetric,
+    scale: units.Scale,
+    factor: float,
+) -> Point:
+    quality = part.metrics[metric.name]
+    name = entry.id if isinstance(entry, TunedNetwork) else entry.title
+    text = (
+        f"<b>{name}</b><br>{metric.name} {metric_text(metric, quality.value)} of {part.samples} examples"
+        f"<br>latency {scale.text(latency.median_s)}, {1 / latency.ratio:.2f} {units.TIMES} as fast as the "
+        "original"
+    )
+    return Point(
+        name,
+        scale(latency.median_s),
+        scale(latency.iqr_s) / 2,
+        quality.value / factor,
+        (quality.std or 0.0) / factor,
+        text,
+    )
+
+
+def _columns(made: Sequence[Point]) -> tuple[list[float], list[float], list[str]]:
+    return [p.x for p in made], [p.y for p in made], [p.text for p in made]
+
+
+def _with_errors(trace: Trace, made: Sequence[Point]) -> Trace:
+    style = {"thickness": 1, "width": 3, "color": MUTED}
+    return {
+        **trace,
+        "error_x": {"array": [p.x_error for p in made], **style},
+        "error_y": {"array": [p.y_error for p in made], **style},
+    }
+
+
+def _unit(metric: TunedMetric) -> tuple[float, str]:
+    """Return what values are divided by, and the unit that they are then in."""
+    return (0.01, "%") if metric.unit == "fraction" else (1.0, metric.unit)
+
+
+def metric_text(metric: TunedMetric, value: float) -> str:
+    """Return a value of a metric as people write it."""
+    return unit_of(metric.unit).text(value) if abs(value) >= 1e-3 or not value else f"{value:.1e}"
+
+
+def _judged(front: TunedFront) -> str:
+    judged = next((entry.judging for entry in front.candidates if entry.judging), None)
+    return f"{judged.samples:,}" if judged else "no"

@@ -1,0 +1,244 @@
+"""One HTML page about a tuned model, made from the files of its folder alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hw_profiles.documents import read_document
+from hw_profiles.files import read_json
+from nas.export.manifests import read_any
+from nas.export.seal import MANIFEST, MODEL_FILE
+from nas.export.selection import knee
+from nas.export.written import written_networks
+from nas.report import units
+from nas.report.plots import Plot
+from nas.report.template import rendered
+from nas.report.tuned_drawing import refused_rows, strip, unit_rows
+from nas.report.tuned_figures import metric_text, prediction_plot, quality_plot
+from nas.run.documents import Environment, Timings, read_optional
+from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedMetric, TunedNetwork
+from supernet.ptq.compensations import read_compensations
+from supernet.ptq.quantization import Compensation
+
+FELT = ("agreement", "flips", "calibration", "worst_class", "accuracy", "steps")  # what a user notices
+QUANTIZATION = "quantization.npz"
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TunedFolder:
+    """Everything the page is made of. A document is None where its stage has not run.
+
+    Attributes:
+        folder: of the tune.
+        front: what was measured.
+        env, timings: how it was run, and how long that took.
+        exported: paths of files by id, relative to the folder.
+        compensations: what each technique of quantization did.
+    """
+
+    folder: Path
+    front: TunedFront
+    env: Environment | None
+    timings: Timings | None
+    exported: Mapping[str, str]
+    compensations: tuple[Compensation, ...]
+
+
+def is_tuned(folder: Path) -> bool:
+    """Return whether a folder holds the front of a tuned model."""
+    path = folder / "front.json"
+    return path.is_file() and read_json(path, "front/1", TunedFront.SCHEMA)["schema"] == TunedFront.SCHEMA
+
+
+def read_tuned(folder: Path) -> TunedFolder:
+    """Read all there is in the folder of a tune.
+
+    Raises:
+        TrilobitError: there is no front yet, or a file is broken or of another schema.
+    """
+    exported = {}
+    for path in written_networks(folder / "export", MANIFEST):
+        exported[read_any(path).id] = (path / MODEL_FILE).relative_to(folder).as_posix()
+    return TunedFolder(
+        folder=folder,
+        front=read_document(folder / "front.json", TunedFront),
+        env=read_optional(folder / "env.json", Environment),
+        timings=read_optional(folder / "timings.json", Timings),
+        exported=exported,
+        compensations=read_compensations(folder / QUANTIZATION),
+    )
+
+
+def render_tuned(tuned: TunedFolder) -> str:
+    """Return the whole page as HTML, plotly.js included."""
+    front = tuned.front
+    drawn = _drawn(front)
+    _, main = drawn[min(1, len(drawn) - 1)]
+    plots = _plots(front)
+    return rendered(
+        "tuned.html.j2",
+        tuned=tuned,
+        front=front,
+        model=Path(front.model.source).name or "the model",
+        headline=_headline(front, main),
+        facts=_facts(tuned),
+        plots=plots,
+        figures={plot.id: plot.figure for plot in plots.values()},
+        metrics=_main(front),
+        files=[_file_row(tuned, network) for network in front.candidates],
+        references=[_reference_row(front, reference) for reference in (front.original, *front.references)],
+        felt=[metric for metric in front.metrics if metric.name in FELT],
+        strips=[strip(front, network, role) for role, network in drawn],
+        formats=_formats(front),
+        main=main,
+        units=unit_rows(front, main),
+        refused=refused_rows(front),
+        techniques=_techniques(tuned.compensations),
+        timings=_timings(tuned),
+        versions=", ".join(
+            f"{name} {version}" for name, version in (tuned.env.versions.items() if tuned.env else ())
+        ),
+    )
+
+
+def _plots(front: TunedFront) -> dict[str, Plot]:
+    """Return every plot that the figures allow, by id."""
+    made = [*(quality_plot(front, metric) for metric in _main(front)), prediction_plot(front)]
+    return {plot.id: plot for plot in made if plot is not None}
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _headline(front: TunedFront, main: TunedNetwork) -> str:
+    if not main.policy:
+        return "Nothing measured is faster than the original and as good: it is best left as it is."
+    speed = f"{1 / main.latency.ratio:.2f} times as fast as the original" if main.latency else "not timed"
+    part = main.judging or main.choosing
+    figures = {metric.name: _figure(front, part, metric.name) for metric in _main(front)}
+    quality = ", ".join(f"{name} {figure}" for name, figure in figures.items() if figure)
+    size = f"{main.size_bytes / front.model.size_bytes:.0%} of its size"
+    return (
+        f"Recommended: {main.id}, the best compromise: {speed}, {size}, {quality} on {part.samples:,} "
+        "examples that nothing saw before."
+    )
+
+
+def _main(front: TunedFront) -> list[TunedMetric]:
+    """Return the main metric, and those of the others that everybody knows."""
+    return [front.metric, *(m for m in front.metrics[1:] if m.name in ("agreement", "accuracy"))]
+
+
+def _facts(tuned: TunedFolder) -> list[tuple[str, str]]:
+    front = tuned.front
+    choices = [unit for unit in front.units if len(unit.options) > 1]
+    load = front.original.latency.load if front.original.latency else None
+    tau = front.quality_tau
+    facts = {
+        "Model": Path(front.model.source).name,
+        "Size": units.text("size", front.model.size_bytes),
+        "Units": f"{len(front.units)}, {len(choices)} of which could change",
+        "Open sizes": ", ".join(f"{name} = {size}" for name, size in front.model.bound.items()),
+        "Device": front.device,
+        "Processor": front.instruction_set,
+        "Load meanwhile": "" if load is None else f"{load:.1f}",
+        "Policies evaluated": f"{front.evaluations:,}",
+        "Quality predicted": "" if tau is None else f"rank correlation {tau:.2f} on unseen policies",
+        "Seed": str(tuned.env.seed) if tuned.env else "",
+        "Date": tuned.env.date[:16].replace("T", " ") if tuned.env else "",
+    }
+    return [(label, value) for label, value in facts.items() if value]
+
+
+def _timings(tuned: TunedFolder) -> list[tuple[str, str]]:
+    stages = tuned.timings.stages if tuned.timings else {}
+    return [(stage, units.duration(seconds)) for stage, seconds in stages.items()]
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _file_row(tuned: TunedFolder, network: TunedNetwork) -> Row:
+    front = tuned.front
+    return {
+        **_figures(front, network),
+        "name": network.id,
+        "path": tuned.exported.get(network.id, ""),
+        "formats": f"{len(network.policy)} of {len(front.units)}",
+        "error": "",
+    }
+
+
+def _reference_row(front: TunedFront, reference: Reference) -> Row:
+    return {**_figures(front, reference), "name": reference.title, "error": reference.error}
+
+
+def _figures(front: TunedFront, entry: TunedNetwork | Reference) -> dict[str, str]:
+    part, latency, size = entry.judging, entry.latency, entry.size_bytes
+    cells = {metric.name: _figure(front, part, metric.name) for metric in front.metrics}
+    spread = "" if latency is None else units.text("latency", latency.iqr_s)
+    return {
+        **{f"metric {name}": text for name, text in cells.items()},
+        "latency": "" if latency is None else units.text("latency", latency.median_s),
+        "iqr": spread,
+        "speed": "" if latency is None else f"{1 / latency.ratio:.2f} {units.TIMES}",
+        "size": "" if size is None else units.text("size", size),
+    }
+
+
+def _figure(front: TunedFront, part: PartQuality | None, name: str) -> str:
+    metric = next(metric for metric in front.metrics if metric.name == name)
+    if part is None or name not in part.metrics:
+        return ""
+    figure = part.metrics[name]
+    error = "" if not figure.std else f" ± {metric_text(metric, figure.std)}"
+    return f"{metric_text(metric, figure.value)}{error}"
+
+
+def _techniques(compensations: Sequence[Compensation]) -> list[Row]:
+    """Return what each technique did over all units: how often it was used, the error before and after."""
+    rows = list[Row]()
+    for technique in dict.fromkeys(c.technique for c in compensations):
+        used = [c for c in compensations if c.technique == technique]
+        before, after = (statistics.median(getattr(c, end) for c in used) for end in ("before", "after"))
+        best = max(used, key=lambda c: c.before - c.after)
+        ratios = [c.after / c.before for c in used if c.before > 0]
+        rows.append(
+            {
+                "technique": technique,
+                "count": f"{len(used):,}",
+                "before": f"{before:.2e}",
+                "after": f"{after:.2e}",
+                "ratio": f"{statistics.median(ratios):.2f} {units.TIMES}" if ratios else "",
+                "best": f"{best.where}: {best.before:.1e} to {best.after:.1e}",
+            }
+        )
+    return rows
+
+
+# -- drawings --------------------------------------------------------------------------------------
+
+
+def _drawn(front: TunedFront) -> list[tuple[str, TunedNetwork]]:
+    """Return the fastest network, the best compromise and the best one, each once."""
+    entries = [entry for entry in front.candidates if entry.latency]
+    if len(entries) < 3:
+        return [("on the front", entry) for entry in entries or front.candidates]
+    sign = -1.0 if front.metric.direction == "max" else 1.0
+    parts = [entry.judging or entry.choosing for entry in entries]
+    quality = [sign * part.metrics[front.metric.name].value for part in parts]
+    latency = [entry.latency.median_s for entry in entries if entry.latency]
+    fastest, best = int(np.argmin(latency)), int(np.argmin(quality))
+    middle = knee(np.column_stack([quality, latency]))
+    roles = {fastest: "fastest", middle: "best compromise", best: f"best {front.metric.name}"}
+    ordered = dict.fromkeys((fastest, middle, best))
+    return [(roles[row], entries[row]) for row in ordered]
+
+
+def _formats(front: TunedFront) -> list[str]:
+    return list(dict.fromkeys(option for unit in front.units for option in unit.options))

@@ -1,0 +1,102 @@
+"""Which networks of a tuned front are meant."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from nas.export.selection import knee
+from nas.run.tuned_document import TunedFront, TunedMetric, TunedNetwork
+from nas.run.wanted import PICKS, Bounded, parse_pick
+from nas.search.loop import choose_finalists
+from nas.search.objectives import Objective
+from nas.search.units import show
+
+Floats = NDArray[np.float64]
+SHARES = ("accuracy", "agreement")  # metrics that `fastest>=SHARE` may be about, the first that there is
+
+
+def pick(front: TunedFront, picks: Sequence[str], count: int = 0) -> list[TunedNetwork]:
+    """Return the networks of a front that `picks` names, each once, in the order of the front.
+
+    Args:
+        picks: any of `knee`: the best compromise; `fastest>=97%`: the quickest with so much accuracy, or
+            agreement where there are no labels; `best<=8ms`: the best by the main metric that is so quick;
+            `all`; and ids or beginnings of one. Nothing means `count` well-spread ones.
+        count: see `picks`; 0 takes all.
+
+    Raises:
+        TrilobitError: no network is meant, or several are by the beginning of an id.
+    """
+    if not picks:
+        everyone = count <= 0 or count >= len(front.candidates)
+        rows = set(range(len(front.candidates))) if everyone else set(_spread(front, count))
+    else:
+        rows = {row for which in picks for row in _rows(front, which.strip())}
+    return [front.candidates[row] for row in sorted(rows)]
+
+
+def _spread(front: TunedFront, count: int) -> list[int]:
+    rows: list[int] = choose_finalists(_minimised(front), count).tolist()
+    return rows
+
+
+def _rows(front: TunedFront, choice: str) -> list[int]:
+    entries = front.candidates
+    match parse_pick(choice):
+        case "all":
+            return list(range(len(entries)))
+        case "knee":
+            return [knee(_minimised(front))]
+        case Bounded() as bounded:
+            return [_bounded(front, bounded)]
+    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(choice)]
+    if len(rows) != 1:
+        ids = ", ".join(entry.id for entry in entries)
+        problem = "several files begin so" if rows else f"write {PICKS}"
+        raise TrilobitError(f"--pick {choice!r}: {problem}; on the front are {ids}")
+    return rows
+
+
+def _bounded(front: TunedFront, bound: Bounded) -> int:
+    """Return the row of the quickest that is good enough, or of the best that is quick enough."""
+    latency = np.array([entry.latency.median_s if entry.latency else np.inf for entry in front.candidates])
+    if bound.fastest:
+        share = _share(front, bound)
+        values = _values(front, share)
+        allowed, order, nearest = values >= bound.limit.value, latency, float(values.max())
+        said = f"{share.name} >= {bound.text}; the nearest has {nearest:.2%}"
+    else:
+        original = front.original.latency
+        limit_s = bound.limit.resolve(original.median_s if original else 0.0)
+        allowed, order, nearest = latency <= limit_s, _minimised(front)[:, 0], float(latency.min())
+        seconds = Objective("latency", "s", "min", origin="device")
+        said = f"latency <= {bound.text}; the nearest has {show(seconds, nearest)}"
+    if not allowed.any():
+        raise TrilobitError(f"no file of the front has {said}")
+    return int(np.where(allowed, order, np.inf).argmin())
+
+
+def _share(front: TunedFront, bound: Bounded) -> TunedMetric:
+    by_name = {metric.name: metric for metric in front.metrics}
+    for name in SHARES:
+        if name in by_name:
+            return by_name[name]
+    raise TrilobitError(
+        f"--pick 'fastest>={bound.text}': the answers of this network have neither {' nor '.join(SHARES)}; "
+        "write knee, best<=LATENCY, all, or an id"
+    )
+
+
+def _values(front: TunedFront, metric: TunedMetric) -> Floats:
+    parts = [entry.judging or entry.choosing for entry in front.candidates]
+    return np.array([part.metrics[metric.name].value for part in parts])
+
+
+def _minimised(front: TunedFront) -> Floats:
+    """Return (n, 3) the main metric, latency and size, less is better."""
+    main = front.metric
+    values = _values(front, main) * (-1.0 if main.direction == "max" else 1.0)
+    latency = [entry.latency.median_s if entry.latency else np.inf for entry in front.candidates]
+    return np.column_stack([values, latency, [entry.size_bytes for entry in front.candidates]])
