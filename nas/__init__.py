@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nas.verification.verification import Verification as Verification
     from predictors.predictor import Predictor as Predictor
     from supernet.families.family import Family as Family
-    from supernet.formats.number_format import ActivationFormat as ActivationFormat
+    from supernet.formats.activation_format import ActivationFormat as ActivationFormat
     from supernet.formats.number_format import NumberFormat as NumberFormat
     from supernet.formats.weight_format import WeightFormat as WeightFormat
     from supernet.tasks.task import Task as Task
@@ -65,7 +65,8 @@ _PUBLIC = {
     **dict.fromkeys(("Device", "Transport"), "hw_profiles.runtimes.device"),
     **dict.fromkeys(("Executable", "Runtime"), "hw_profiles.runtimes.runtime"),
     "Family": "supernet.families.family",
-    **dict.fromkeys(("NumberFormat", "ActivationFormat"), "supernet.formats.number_format"),
+    "NumberFormat": "supernet.formats.number_format",
+    "ActivationFormat": "supernet.formats.activation_format",
     "WeightFormat": "supernet.formats.weight_format",
     "Predictor": "predictors.predictor",
     "Searcher": "nas.search.searcher",

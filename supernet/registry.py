@@ -21,6 +21,11 @@ FORMATS: Mapping[str, str] = {
     "int6": "supernet.formats.builtin:INT6",
     "int4": "supernet.formats.builtin:INT4",
     "int2": "supernet.formats.builtin:INT2",
+    "int8-dynamic": "supernet.formats.builtin:INT8_DYNAMIC",
+    "int8-g128": "supernet.formats.builtin:INT8_G128",
+    "int4-g32": "supernet.formats.builtin:INT4_G32",
+    "int4-g128": "supernet.formats.builtin:INT4_G128",
+    "int2-g128": "supernet.formats.builtin:INT2_G128",
 }
 DATA = "trilobit.data"  # entry points of readers of data
 SOURCES: Mapping[str, str] = {

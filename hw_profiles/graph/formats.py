@@ -206,6 +206,12 @@ ELEMENTS: Mapping[str, ElementTypes] = {
         for bits in (8, 6, 4, 2)
     },
     "int8-exact": ElementTypes(Int(8), None, scaled=True, multiplied=True, unsigned=True),
+    # weights of products that round their other operand themselves, at each inference
+    "int8-dynamic": ElementTypes(Int(8), None, scaled=True),
+    "int8-g128": ElementTypes(Int(8, "full"), None, scaled=True),
+    "int4-g32": ElementTypes(Int(4, "full"), None, scaled=True),
+    "int4-g128": ElementTypes(Int(4, "full"), None, scaled=True),
+    "int2-g128": ElementTypes(Int(2, "full"), None, scaled=True),
 }
 _BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 

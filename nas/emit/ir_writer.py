@@ -39,27 +39,29 @@ class GraphWriter:
         self.values[name] = value
         return name
 
-    def node(self, op: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
-        """Add a node with one output, and return the name of that; both are `name` where that is free."""
+    def node(
+        self, op: str, name: str, inputs: Sequence[str], *, more: Sequence[str] = (), **attributes: Any
+    ) -> str:
+        """Add what `supernet.formats.onnx_weights.OnnxWriter` says."""
         domain = attributes.pop("domain", "")
-        if "to" in attributes and isinstance(attributes["to"], str):
+        if isinstance(attributes.get("to"), str):
             attributes["to"] = TensorProto.DataType.Value(attributes["to"])
-        self._new.append(
-            ir.Node(
-                domain,
-                op,
-                [self.values[value] if value else None for value in inputs],
-                ir.convenience.convert_attributes(attributes),
-                name=self._unused(name, self._names),
-            )
+        node = ir.Node(
+            domain,
+            op,
+            [self.values[value] if value else None for value in inputs],
+            ir.convenience.convert_attributes(attributes),
+            name=self._unused(name, self._names),
+            num_outputs=1 + len(more),
         )
         if domain:
             self.opsets.setdefault(domain, 1)
-        (output,) = self._new[-1].outputs
-        output.name = self._unused(name, self.values)
-        self._names.add(str(self._new[-1].name))
-        self.values[output.name] = output
-        return output.name
+        self._new.append(node)
+        self._names.add(str(node.name))
+        for output, wanted in zip(node.outputs, (name, *more), strict=True):
+            output.name = self._unused(wanted, self.values)
+            self.values[output.name] = output
+        return str(node.outputs[0].name)
 
     def stored(self, params: QuantParams, channels: int = 0, *, real: bool = False) -> list[str]:
         """Return scale and zero point of a tensor, repeated for so many channels where there are any.

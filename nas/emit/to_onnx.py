@@ -4,7 +4,7 @@ Integer layers are written as QDQ groups (DequantizeLinear -> op -> QuantizeLine
 into integer kernels; a conversion is a lone QuantizeLinear or DequantizeLinear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -355,13 +355,15 @@ class _Graph:
         self.initialisers.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
+    def node(
+        self, op: str, name: str, inputs: list[str], *, more: Sequence[str] = (), **attributes: Any
+    ) -> str:
         """Add what `supernet.formats.onnx_weights.OnnxWriter` says."""
         if "to" in attributes:
             attributes["to"] = TensorProto.DataType.Value(attributes["to"])
         if domain := attributes.get("domain"):
             self.domains.setdefault(domain, 1)
-        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        self.nodes.append(helper.make_node(op, inputs, [name, *more], **attributes))
         return name
 
     def body_bytes(self) -> int:

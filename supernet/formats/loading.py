@@ -8,7 +8,8 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import ELEMENTS, FP32, needs_scale
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
-from supernet.formats.number_format import ActivationFormat, NumberFormat
+from supernet.formats.activation_format import ActivationFormat
+from supernet.formats.number_format import NumberFormat
 from supernet.formats.weight_format import WeightFormat
 from supernet.registry import FORMATS
 

@@ -3,71 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from hw_profiles.graph.formats import ELEMENTS, ElementType, ElementTypes, Int, QuantParams
-from supernet.formats.onnx_weights import OnnxType, in_onnx, onnx_type
-from supernet.formats.weight_format import SMALLEST_SCALE, WeightFormat
-
-
-@dataclass(frozen=True)
-class ActivationFormat:
-    """A number format of activations: element type x granularity x when scales are found.
-
-    Attributes:
-        element: what a code is.
-        scaling: `static` scales are found by calibration and stored; `dynamic` ones by each inference; `none`
-            where values need none.
-    """
-
-    element: ElementType
-    scaling: Literal["static", "dynamic", "none"]
-
-    @property
-    def needs_scale(self) -> bool:
-        """Whether tensors are codes with a stored scale."""
-        return self.scaling == "static"
-
-    @property
-    def bits(self) -> int:
-        """Bits of a code."""
-        return self.element.bits
-
-    @property
-    def integer(self) -> bool:
-        """Whether kernels can multiply its codes as integers."""
-        return isinstance(self.element, Int) and self.needs_scale
-
-    @property
-    def computed(self) -> bool:
-        """Whether simulation and files have such tensors: scaled integers of up to 8 bits, scaled floats of
-        an ONNX type, and floats that need no scale."""
-        if self.scaling == "none":
-            return self.element.native
-        stored = self.bits <= 8 if isinstance(self.element, Int) else in_onnx(self.element)
-        return stored and self.scaling == "static"
-
-    @property
-    def stored_as(self) -> OnnxType:
-        """ONNX tensor type of the codes: integers of fewer bits are those of 8, clipped."""
-        return "UINT8" if isinstance(self.element, Int) else onnx_type(self.element)
-
-    def params(self, low: float, high: float) -> QuantParams:
-        """Return scale and zero point with which [min(low, 0), max(high, 0)] fills all codes and 0 is exact.
-
-        A non-negative range (after a ReLU) gets zero point 0, so that the runtime can drop the ReLU.
-
-        Raises:
-            ValueError: tensors of this format have no stored scale.
-        """
-        if not self.needs_scale:
-            raise ValueError(f"tensors of {self.element} with {self.scaling} scaling have no stored scale")
-        low, high = min(low, 0.0), max(high, 0.0)
-        if not isinstance(self.element, Int):
-            return QuantParams(_scale(max(-low, high) / self.element.largest), 0)
-        largest = self.element.largest
-        scale = _scale((high - low) / largest)
-        return QuantParams(scale, int(np.clip(np.rint(-low / scale), 0, largest)), largest)
+from hw_profiles.graph.formats import ELEMENTS, FP32, ElementTypes
+from supernet.formats.activation_format import ActivationFormat
+from supernet.formats.quantized_tensor import Granularity
+from supernet.formats.weight_format import WeightFormat
 
 
 @dataclass(frozen=True)
@@ -94,7 +33,7 @@ class NumberFormat:
             self.weight.element,
             None if tensor is None else tensor.element,
             scaled=self.weight.needs_scale if tensor is None else tensor.needs_scale,
-            multiplied=self.weight.on_integer_kernels,
+            multiplied=self.weight.on_integer_kernels and self.weight.operand is None,
             unsigned=self.weight.offset > 0,
         )
 
@@ -113,5 +52,10 @@ def builtin(name: str, *, on: str) -> NumberFormat:
     return NumberFormat(name, WeightFormat(elements.weight, offset=offset), activation, on)
 
 
-def _scale(value: float) -> float:
-    return float(np.float32(max(value, SMALLEST_SCALE)))
+def rounding_operand(name: str, operand: ActivationFormat) -> NumberFormat:
+    """Return the format of weights, of elements that `hw_profiles.graph.formats` has under this name, whose
+    products round what they multiply them with; scales are of channels, or of the groups of that.
+    """
+    element = ELEMENTS[name].weight
+    weight = WeightFormat(element, Granularity(operand.group), operand=operand)
+    return NumberFormat(name, weight, None, on=FP32)

@@ -7,7 +7,7 @@ convolution, up to ten times for a classifier). Scales of groups have no such fo
 DequantizeLinear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
@@ -38,8 +38,14 @@ class OnnxWriter(Protocol):
         """Add a constant whose values are stored in an ONNX type, and return its name."""
         ...
 
-    def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        """Add a node with one output of this name, and return that; `to` may be an ONNX type's name."""
+    def node(
+        self, op: str, name: str, inputs: list[str], *, more: Sequence[str] = (), **attributes: Any
+    ) -> str:
+        """Add a node whose first output has this name, and return that; `to` may be an ONNX type's name.
+
+        Args:
+            more: names of its further outputs.
+        """
         ...
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Codes = NDArray[Any]
 
+SMALLEST_SCALE = 1e-8  # numbers that are all zero still need a scale
+
 
 @dataclass(frozen=True, slots=True)
 class Granularity:

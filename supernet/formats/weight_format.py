@@ -13,14 +13,22 @@ import numpy as np
 
 from hw_profiles.graph.formats import E8M0, FLOAT16, FLOAT32, Codebook, ElementType, Float, Int, NearestCode
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from supernet.formats.activation_format import ActivationFormat
+from supernet.formats.dynamic_product import dynamic_product
 from supernet.formats.grouped_product import grouped_product, has_kernel
 from supernet.formats.onnx_weights import OnnxType, OnnxWriter, RealWeight, integer_weight, onnx_type
-from supernet.formats.quantized_tensor import PER_CHANNEL, Array, Codes, Granularity, QuantizedTensor
+from supernet.formats.quantized_tensor import (
+    PER_CHANNEL,
+    SMALLEST_SCALE,
+    Array,
+    Codes,
+    Granularity,
+    QuantizedTensor,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_SCALE = 1e-8  # weights that are all zero still need a scale above 0
 ERROR_SAMPLE = (128, 128)  # channels, weights
 REDUCED_BITS = 7  # of signed codes, where integer sums may saturate
 
@@ -34,12 +42,15 @@ class WeightFormat:
         granularity: how many weights share a scale.
         scale: type of the scales.
         offset: added to codes in files, which stores signed ones as unsigned: these have other kernels.
+        operand: what matrix products round their other operand to, at each inference; None where they
+            multiply it as it is.
     """
 
     element: ElementType
     granularity: Granularity = PER_CHANNEL
     scale: Float = FLOAT32
     offset: int = 0
+    operand: ActivationFormat | None = None
 
     @property
     def needs_scale(self) -> bool:
@@ -128,13 +139,22 @@ class WeightFormat:
             scale = np.maximum((high - low) / self.element.largest, SMALLEST_SCALE).astype(np.float32)
             return scale, np.rint(-low / scale)
         largest = np.abs(blocks).max(axis=2)
+        if isinstance(self.element, Int) and self.element.codes == "full":
+            # one code more on the negative side: the largest magnitude takes it, whatever its sign
+            signs = np.where(blocks.max(axis=2) >= largest, 1, -1)
+            magnitude = np.maximum(largest / -self.element.smallest, SMALLEST_SCALE)
+            return (-signs * self._stored_scale(magnitude)).astype(np.float32), None
         if self.scale == E8M0:  # a power of two by which the largest has the exponent of the largest code
             exponent = np.frexp(largest)[1] - np.frexp(self.element.largest)[1]
             return np.exp2(np.clip(exponent, -126, 127)).astype(np.float32), None
-        scale = np.maximum(largest / self.element.largest, SMALLEST_SCALE).astype(np.float32)
+        return self._stored_scale(np.maximum(largest / self.element.largest, SMALLEST_SCALE)), None
+
+    def _stored_scale(self, scale: Array) -> Array:
+        """Return scales above 0 as their type holds them."""
+        scale = scale.astype(np.float32)
         if self.scale == FLOAT16:
             scale = np.maximum(scale.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
-        return scale.astype(np.float32), None
+        return scale.astype(np.float32)
 
     def fake_quantize(self, weight: "Tensor") -> "Tensor":
         """Return a weight rounded to this format, as real values; gradients pass straight through."""
@@ -165,19 +185,26 @@ class WeightFormat:
         """Write a whole linear layer on real numbers, where a kernel reads such weights as they are.
 
         Args:
-            x: name of the float32 input (n, in).
+            x: name of the float32 input (..., in).
             bias: (out,), or (0,) without.
 
         Returns:
             `name`, that of its output; None where `lower` has to write the weight for the usual kernel.
         """
-        if not has_kernel(self.element, self.granularity):
+        if not self.whole("MatMul"):
             return None
-        return grouped_product(writer, name, x, (self.granularity, tensor), bias)
+        if not self.granularity.group:
+            return dynamic_product(writer, name, x, tensor, bias)
+        assert isinstance(self.element, Int)
+        weight = (self.granularity, tensor)
+        return grouped_product(writer, name, x, weight, bias, self.element, self.operand)
 
     def whole(self, op: str) -> bool:
         """Return whether `lower_linear` writes products of this operation on real numbers."""
-        return op in ("Gemm", "MatMul") and has_kernel(self.element, self.granularity)
+        if op not in ("Gemm", "MatMul"):
+            return False
+        by_channel = self.operand is not None and self.on_integer_kernels
+        return by_channel or has_kernel(self.element, self.granularity, self.operand)
 
     def lower_integers(
         self,

@@ -20,12 +20,12 @@ from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.families.family import Family
+from supernet.formats.activation_format import ActivationFormat
 from supernet.formats.loading import (
     load_activation_format,
     load_format,
     load_weight_format,
 )
-from supernet.formats.number_format import ActivationFormat
 from supernet.graph.executor import (
     LayeredNet,
     Step,

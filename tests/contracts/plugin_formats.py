@@ -1,7 +1,8 @@
 """Number formats as a third party adds them: data in one file, and a line of its entry points for each."""
 
 from hw_profiles.graph.formats import Codebook, Float, Int
-from supernet.formats.number_format import ActivationFormat, NumberFormat
+from supernet.formats.activation_format import ActivationFormat
+from supernet.formats.number_format import NumberFormat
 from supernet.formats.quantized_tensor import Granularity
 from supernet.formats.weight_format import WeightFormat
 
