@@ -6,7 +6,7 @@ where executables run is a transport's (`hw_profiles.runtimes.device`).
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +118,15 @@ class Executable(Protocol):
 
     def kernels(self) -> Mapping[str, int]:
         """Return how many kernels of each kind really run, by the runtime's names."""
+        ...
+
+
+@runtime_checkable
+class NamesKernels(Protocol):
+    """An executable that knows which kernel runs a node of its file."""
+
+    def named_kernels(self) -> Mapping[str, str]:
+        """Return the kind of kernel by the name of the node that it runs, where that is still known."""
         ...
 
 

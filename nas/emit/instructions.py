@@ -17,6 +17,7 @@ from supernet.imported.following import (
     FOLLOWS,
     GIVES_REALS,
     INTEGER,
+    ON_CODES,
     REAL,
     integer_units,
     keeps_scale,
@@ -29,7 +30,7 @@ CALLER = ""  # the reader of what the network gives
 _OF_MAPS = ("Conv", "ConvTranspose")
 _CHANNEL_AXES = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of what products read
 Form = Literal["scalar", "channel", "arithmetic"]
-Writing = Literal["integers", "reals", "product"]
+Writing = Literal["integers", "reals", "product", "cast"]
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,16 @@ class Product:
     """Stored numbers of a unit are replaced.
 
     Attributes:
-        written: for kernels on integers; as real numbers made of codes at load; or with the whole product.
+        parameters: None where the model's own weight is cast.
+        written: for kernels on integers; as real numbers made of codes at load; with the whole product; or as
+            the numbers that they are, in a shorter type.
         rank: dimensions of what it gives.
         scale: of the codes that it reads; 0 where it reads real numbers.
     """
 
     unit: Unit
     weight_format: str
-    parameters: Parameters
+    parameters: Parameters | None
     written: Writing
     rank: int
     scale: float = 0.0
@@ -179,8 +182,10 @@ def _dequantized(
     model: ImportedModel, integer: frozenset[str], codes: Mapping[str, Quantize]
 ) -> Iterator[Dequantize]:
     given = frozenset(each.tensor for each in codes.values() if each.given)
-    for unit in model.units:
+    for unit in model.units:  # of which those that compute on the codes themselves see no real numbers
         of_codes = set(operands(unit)) if unit.name in integer else set()
+        if of_codes and unit.op in ON_CODES:
+            continue
         for tensor in dict.fromkeys(unit.inputs):
             if tensor in of_codes:
                 yield Dequantize(tensor, unit.name, codes[tensor].params)
@@ -215,12 +220,16 @@ def _products(
         precision = policy_precision(policy.get(unit.name, FP32))
         if not unit.weighted or precision == Precision():
             continue
+        rank = len(quantization.model.shapes[unit.outputs[0]])
+        weight_format = load_format(precision.weight).weight
+        if not weight_format.needs_scale:
+            yield Product(unit, precision.weight, None, "cast", rank)
+            continue
         key = (unit.name, policy[unit.name])
         if key not in quantization.parameters:
             raise TrilobitError(f"the weights of {unit.name!r} were not rounded to {policy[unit.name]}")
         parameters = quantization.parameters[key]
-        rank = len(quantization.model.shapes[unit.outputs[0]])
         scale = params[operands(unit)[0]].scale if unit.name in integer else 0.0
-        whole = load_format(precision.weight).weight.whole(unit.op)
+        whole = weight_format.whole(unit.op)
         written: Writing = "integers" if unit.name in integer else "product" if whole else "reals"
         yield Product(unit, precision.weight, parameters, written, rank, scale)

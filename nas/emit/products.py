@@ -7,9 +7,10 @@ import onnx_ir as ir
 
 from hw_profiles.errors import TrilobitError
 from nas.emit.instructions import Product
-from nas.emit.ir_writer import GraphWriter
+from nas.emit.ir_writer import GraphWriter, replace_reads
 from supernet.formats.loading import load_format
-from supernet.graph.quantized_graph import bias_codes
+from supernet.formats.quantized_tensor import Array
+from supernet.graph.quantized_graph import Parameters, bias_codes
 
 Nodes = Sequence[ir.Node]
 
@@ -24,13 +25,15 @@ def write_product(writer: GraphWriter, product: Product, nodes: Nodes) -> list[i
         TrilobitError: the format cannot write a product of this kind.
     """
     node, *others = nodes
+    if product.parameters is None:
+        return _cast(writer, product, nodes)
     total = next((other for other in others if product.unit.bias in _names(other)), None)
     match product.written:
         case "integers":
-            return _on_integers(writer, product, node, total, others)
+            return _on_integers(writer, product, product.parameters, node, total, others)
         case "reals":
-            return _on_reals(writer, product, node, total, others)
-    return _whole(writer, product, node, total, others)
+            return _on_reals(writer, product, product.parameters, node, total, others)
+    return _whole(writer, product, product.parameters, node, total, others)
 
 
 def _names(node: ir.Node) -> set[str]:
@@ -38,9 +41,14 @@ def _names(node: ir.Node) -> set[str]:
 
 
 def _on_integers(
-    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+    writer: GraphWriter,
+    product: Product,
+    parameters: Parameters,
+    node: ir.Node,
+    total: ir.Node | None,
+    others: list[ir.Node],
 ) -> list[ir.Node]:
-    name, parameters = product.unit.name, product.parameters
+    name = product.unit.name
     if product.rank == 2 and total is not None and node.op_type == "MatMul":
         # ONNX Runtime makes a Gemm of both itself, but one of real numbers unless its output is quantized
         node.op_type = "Gemm"
@@ -57,28 +65,38 @@ def _on_integers(
         stored = [writer.typed(f"{name}.bc", codes, "INT32"), writer.typed(f"{name}.bs", scale, "FLOAT")]
         bias = writer.node("DequantizeLinear", f"{name}.b", stored, axis=0)
     _set_constants(writer, node, weight, bias)
-    return [node, *(_with_sum(writer, product, node, total, others) if columns else others)]
+    return [node, *(_with_sum(writer, product, parameters.bias, node, total, others) if columns else others)]
 
 
 def _on_reals(
-    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+    writer: GraphWriter,
+    product: Product,
+    parameters: Parameters,
+    node: ir.Node,
+    total: ir.Node | None,
+    others: list[ir.Node],
 ) -> list[ir.Node]:
     """Write the weight as what the runtime makes real numbers of when it loads the file."""
-    name, parameters = product.unit.name, product.parameters
+    name = product.unit.name
     weight = load_format(product.weight_format).weight.lower(writer, name, parameters.weight, "FLOAT")
     if node.op_type == "MatMul":
         _set_constants(writer, node, writer.node("Transpose", f"{name}.wt", [weight], perm=[1, 0]), "")
-        return [node, *_with_sum(writer, product, node, total, others)]
+        return [node, *_with_sum(writer, product, parameters.bias, node, total, others)]
     bias = writer.typed(f"{name}.b", parameters.bias, "FLOAT") if len(parameters.bias) else ""
     _set_constants(writer, node, weight, bias)
     return [node, *others]
 
 
 def _whole(
-    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+    writer: GraphWriter,
+    product: Product,
+    parameters: Parameters,
+    node: ir.Node,
+    total: ir.Node | None,
+    others: list[ir.Node],
 ) -> list[ir.Node]:
     """Let the format write the product with its bias, in place of what computes both."""
-    name, parameters = product.unit.name, product.parameters
+    name = product.unit.name
     transposed = "transA" in node.attributes and node.attributes["transA"].as_int()
     if node.op_type not in ("Gemm", "MatMul") or transposed:
         raise TrilobitError(f"{name} is a {node.op_type}; {product.weight_format} is for rows times a matrix")
@@ -98,6 +116,21 @@ def _source(node: ir.Node) -> str:
     """Return the name of what a product reads first."""
     value = node.inputs[0]
     return "" if value is None else str(value.name)
+
+
+def _cast(writer: GraphWriter, product: Product, nodes: Nodes) -> list[ir.Node]:
+    """Store the weight as it is in a shorter type."""
+    name, old = product.unit.name, writer.values[product.unit.weight]
+    assert old.const_value is not None
+    weight = load_format(product.weight_format).weight
+    codes = weight.encode(old.const_value.numpy()).codes
+    value = writer.node(
+        "Cast", f"{name}.w", [writer.typed(f"{name}.wc", codes, weight.stored_as)], to="FLOAT"
+    )
+    writer.before(nodes[0])
+    for node in nodes:
+        replace_reads(node, old, writer.values[value])
+    return list(nodes)
 
 
 def _merge(writer: GraphWriter, old: ir.Node, new: ir.Value) -> None:
@@ -120,10 +153,14 @@ def _set_constants(writer: GraphWriter, node: ir.Node, weight: str, bias: str) -
 
 
 def _with_sum(
-    writer: GraphWriter, product: Product, node: ir.Node, total: ir.Node | None, others: list[ir.Node]
+    writer: GraphWriter,
+    product: Product,
+    bias: Array,
+    node: ir.Node,
+    total: ir.Node | None,
+    others: list[ir.Node],
 ) -> list[ir.Node]:
     """Return what follows a MatMul, the sum with its bias among it, written so that it stays a sum."""
-    bias = product.parameters.bias
     if total is None and not bias.any():
         return others
     # with a vector ONNX Runtime makes a Gemm of both, on real numbers; with a row it does not

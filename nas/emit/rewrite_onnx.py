@@ -15,10 +15,10 @@ from nas.emit.instructions import CALLER, Dequantize, Instructions, Quantize, in
 from nas.emit.ir_writer import GraphWriter, replace_reads
 from nas.emit.products import write_product
 from nas.emit.to_onnx import IR_VERSIONS
-from supernet.formats.loading import load_format
+from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS
-from supernet.imported.following import CLIPS
-from supernet.imported.model import ImportedModel
+from supernet.imported.following import ALL, CLIPS, FOLLOWERS, ON_CODES
+from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.quantization import Policy, Quantization
 
 _PARSED = 4  # models that are remembered
@@ -39,10 +39,23 @@ def rewrite(
         TrilobitError: the policy does not fit the model, or what it was calibrated for.
     """
     plan = instructions(quantization, policy)
-    parsed = _parsed(quantization.model.content, needed_opset(plan)).clone()
-    _Rewriting(parsed, quantization.model).perform(plan)
-    parsed.metadata_props.update(metadata or {})
-    data: bytes = ir.to_proto(parsed).SerializeToString()
+    model = _parsed(quantization.model.content, needed_opset(plan)).clone()
+    return _performed(model, quantization.model, plan, metadata or {})
+
+
+def rewrite_once(quantization: Quantization, policy: Policy) -> bytes:
+    """Return what `rewrite` does; the model is not remembered."""
+    plan = instructions(quantization, policy)
+    model = _parse(quantization.model.content, needed_opset(plan))
+    return _performed(model, quantization.model, plan, {})
+
+
+def _performed(
+    model: ir.Model, imported: ImportedModel, plan: Instructions, metadata: Mapping[str, str]
+) -> bytes:
+    _Rewriting(model, imported).perform(plan)
+    model.metadata_props.update(metadata)
+    data: bytes = ir.to_proto(model).SerializeToString()
     return data
 
 
@@ -53,14 +66,16 @@ def needed_opset(plan: Instructions) -> int:
     return max((OPSETS.get(each, OPSET) for each in types), default=least)
 
 
-@lru_cache(maxsize=_PARSED)
-def _parsed(content: bytes, opset: int) -> ir.Model:
+def _parse(content: bytes, opset: int) -> ir.Model:
     """Return a model with at least this version of ONNX's operations."""
     model = ir.from_proto(onnx.load_from_string(content))
     if model.opset_imports.get("", 1) < opset:
         convert_version(model, opset, fallback=True)
         model.ir_version = max(model.ir_version or 0, IR_VERSIONS[opset])
     return model
+
+
+_parsed = lru_cache(maxsize=_PARSED)(_parse)
 
 
 class _Rewriting:
@@ -78,6 +93,9 @@ class _Rewriting:
         for product in plan.products:
             unit = product.unit.name
             self.nodes[unit] = write_product(self.writer, product, self.nodes[unit])
+        for each in self.imported.units:
+            if each.name in plan.integer and each.op in FOLLOWERS:
+                self._store_constants(each)
         for quantize in plan.quantize:
             self._quantize(quantize)
         for dequantize in plan.dequantize:
@@ -86,11 +104,48 @@ class _Rewriting:
 
     def _quantize(self, each: Quantize) -> None:
         value = self.writer.values[each.tensor]
+        unit = self.imported.producers.get(each.tensor)
+        if each.given and unit is not None and unit.op in ON_CODES:
+            self.codes[each.tensor] = self._computed_on_codes(unit, each.params)
+            return
         if each.given:
             value = self._unclipped(value, each.params)
         inputs = [str(value.name), *self.writer.stored(each.params)]
         self.codes[each.tensor] = self.writer.node("QuantizeLinear", f"{each.tensor}.codes", inputs)
         self.writer.after(value.producer())
+
+    def _computed_on_codes(self, unit: Unit, params: QuantParams) -> str:
+        """Write a clip or a padding as one of codes, and return what it gives."""
+        (node,) = self.nodes[unit.name]
+        codes, (old,) = self.codes[unit.inputs[0]], node.outputs
+        if node.op_type == "Pad":
+            rest = [str(value.name) if value else "" for value in node.inputs[1:]]
+            rest[1:2] = [self.writer.stored(params)[1]]
+            given = {name: attribute.value for name, attribute in node.attributes.items()}
+            new = self.writer.node("Pad", f"{old.name}.codes", [codes, *rest], **given)
+        else:
+            ends = [
+                self.writer.typed(f"{old.name}.{end}", np.array(_code(bound, params)), "UINT8")
+                for end, bound in zip(("first", "last"), bounds_of(node), strict=True)
+            ]
+            new = self.writer.node("Clip", f"{old.name}.codes", [codes, *ends])
+        self.writer.before(node)
+        return new
+
+    def _store_constants(self, unit: Unit) -> None:
+        """Round the single numbers that a sum or product of codes reads."""
+        node = self.nodes[unit.name][0]
+        for value in dict.fromkeys(node.inputs):
+            if value is None or value.const_value is None or FOLLOWERS[unit.op].operands != ALL:
+                continue
+            array = value.const_value.numpy()
+            params = load_activation_format("int8").params(float(array.min()), float(array.max()))
+            codes = np.clip(np.rint(array / params.scale) + params.zero_point, 0, params.largest)
+            stored = self.writer.typed(f"{value.name}.stored", codes, "UINT8")
+            inputs = [stored, *self.writer.stored(params)]
+            name = self.writer.node("DequantizeLinear", f"{value.name}.for.{unit.name}", inputs)
+            self.writer.before(node)
+            replace_reads(node, value, self.writer.values[name])
 
     def _unclipped(self, value: ir.Value, params: QuantParams) -> ir.Value:
         """Return what a clip reads where the codes of its output stop at the same values."""
@@ -140,7 +195,7 @@ class _Rewriting:
         """Remove clips that vanished and numbers that were replaced."""
         graph = self.model.graph
         for nodes in self.nodes.values():
-            for node in reversed(nodes[1:]):
+            for node in reversed(nodes):
                 if not any(value.uses() or value.is_graph_output() for value in node.outputs):
                     graph.remove(node, safe=True)
         for name, value in list(graph.initializers.items()):
@@ -152,13 +207,13 @@ def _vanishes(node: ir.Node, params: QuantParams) -> bool:
     """Return whether codes of these parameters reach no further than a clip lets through."""
     if node.domain or node.op_type not in CLIPS:
         return False
-    low, high = _bounds(node)
+    low, high = bounds_of(node)
     slack = TOLERANCE * params.scale
     first = -params.zero_point * params.scale
     return first >= low - slack and first + params.largest * params.scale <= high + slack
 
 
-def _bounds(node: ir.Node) -> tuple[float, float]:
+def bounds_of(node: ir.Node) -> tuple[float, float]:
     """Return the least and the largest value that a Relu or a Clip lets through; NaN of computed ones."""
     if node.op_type == "Relu":
         return 0.0, np.inf
@@ -167,3 +222,10 @@ def _bounds(node: ir.Node) -> tuple[float, float]:
         if value is not None:
             ends[position] = np.nan if value.const_value is None else float(value.const_value.numpy())
     return ends[0], ends[1]
+
+
+def _code(real: float, params: QuantParams) -> int:
+    """Return the code of a real number."""
+    if not np.isfinite(real):
+        return 0 if real < 0 else params.largest
+    return int(np.clip(np.rint(real / params.scale) + params.zero_point, 0, params.largest))

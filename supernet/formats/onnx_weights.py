@@ -7,6 +7,7 @@ convolution, up to ten times for a classifier). Scales of groups have no such fo
 DequantizeLinear.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -57,6 +58,15 @@ def onnx_type(element: ElementType, *, unsigned: bool = False) -> OnnxType:
     width = next(width for width in (2, 4, 8) if element.bits <= width)
     signed = isinstance(element, Int) and element.smallest < 0 and not unsigned
     return f"{'' if signed else 'U'}INT{width}"
+
+
+def bits_of(name: OnnxType) -> int:
+    """Return the bits of one number of an ONNX type.
+
+    >>> bits_of("UINT4"), bits_of("FLOAT")
+    (4, 32)
+    """
+    return int(re.findall(r"\d+", name)[0]) if name != "FLOAT" else 32
 
 
 @dataclass(frozen=True)

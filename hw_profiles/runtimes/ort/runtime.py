@@ -1,6 +1,7 @@
 """ONNX Runtime, any installed execution provider. The only place in `hw_profiles` that imports it."""
 
 import os
+import re
 import tempfile
 from collections import Counter
 from functools import cache, cached_property
@@ -80,6 +81,12 @@ INTEGER_KERNELS = {
     "avgpool": "QLinearAveragePool",
 }
 INTEGER_OPS = tuple(dict.fromkeys(INTEGER_KERNELS.values()))
+# of layers that only imported models have
+MORE_INTEGER_OPS = (
+    *("QLinearMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits"),
+    *("QLinearConcat", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
+)
+_OWN_NAME = re.compile(r"(_token_\d+|_nchwc)+$")  # what ONNX Runtime adds to names of nodes
 _DTYPES = {"float16": "float16", "float": "float32", "double": "float64"}  # others are called as numpy does
 
 
@@ -177,6 +184,10 @@ class OrtExecutable:
         """Return the operators of the graph that ONNX Runtime runs after optimisation."""
         return optimised_ops(self._model)
 
+    def named_kernels(self) -> dict[str, str]:
+        """Return the operator by the name of the node that it was made of."""
+        return {_OWN_NAME.sub("", node.name): node.op_type for node in _optimised(self._model)}
+
 
 def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
     element = argument.type.removeprefix("tensor(").removesuffix(")")
@@ -186,12 +197,16 @@ def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
 
 def optimised_ops(model: bytes) -> Counter[str]:
     """Return the operators of the graph that ONNX Runtime runs after optimisation."""
+    counts = Counter(node.op_type for node in _optimised(model))
+    counts["Conv"] += counts.pop("FusedConv", 0)
+    return counts
+
+
+def _optimised(model: bytes) -> list[onnx.NodeProto]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"
         open_session(model, optimized=path)
-        counts = Counter(node.op_type for node in onnx.load(path).graph.node)
-    counts["Conv"] += counts.pop("FusedConv", 0)
-    return counts
+        return list(onnx.load(path).graph.node)
 
 
 def expected_kernels(workload: Workload) -> Counter[str]:
@@ -250,7 +265,7 @@ class OrtRuntime(FileRuntime):
     @property
     def integer_kernels(self) -> frozenset[str]:
         """By the operators of its optimised graph."""
-        return frozenset(INTEGER_OPS)
+        return frozenset((*INTEGER_OPS, *MORE_INTEGER_OPS))
 
     def describe(self) -> DeviceInfo:
         """Return the engine with its options."""

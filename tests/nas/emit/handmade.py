@@ -12,7 +12,12 @@ from hw_profiles.graph.formats import QuantParams
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.ort.runtime import open_session
 from nas.emit.instructions import instructions
-from supernet.formats.loading import load_activation_format, load_weight_format, policy_precision
+from supernet.formats.loading import (
+    load_activation_format,
+    load_format,
+    load_weight_format,
+    policy_precision,
+)
 from supernet.graph.quantized_graph import Parameters
 from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.quantization import Quantization
@@ -84,6 +89,10 @@ def fake_quantized(quantization: Quantization, policy: Mapping[str, str], feeds:
         for name in unit.inputs:
             rounded = name in codes and (codes[name].given or unit.name in plan.integer)
             reads[name] = _rounded(values[name], codes[name].params) if rounded else values[name]
+        choice = policy.get(unit.name, "fp32")
+        operand = load_format(choice).weight.operand if unit.weighted else None
+        if operand is not None:
+            reads = {name: operand.rounded(real) for name, real in reads.items()}
         values |= _run_unit(proto, unit, reads, _constants(quantization, policy, unit, proto))
     return {
         name: _rounded(values[name], codes[name].params)

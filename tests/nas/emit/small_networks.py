@@ -70,18 +70,20 @@ def conv_net(seed: int = 0) -> bytes:
     y = net.op("Relu", net.conv(x, 16, 16))
     x = net.op("Relu", net.op("Add", net.conv(y, 16, 16), x))
     a = net.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-    b = net.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    b = net.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     x = net.op("Concat", a, b, axis=1)
-    x = net.op("LeakyRelu", net.conv(x, 32, 24, 1), alpha=0.1)
+    x = net.op("Pad", net.op("Relu", x), net.constant(np.array([0, 0, 0, 1, 0, 0, 0, 1])))
+    x = net.op("LeakyRelu", net.conv(x, 32, 24, 1, pads=[0, 0, 0, 0]), alpha=0.1)
     y = net.op("Sigmoid", net.conv(x, 24, 24, 1))
     x = net.op("Mul", x, y)
     maps = net.op("Resize", x, "", net.constant(np.array([1, 1, 2, 2], np.float32)), mode="nearest")
     net.nodes[-1].output[0] = "maps"
+    x = net.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = net.op("Flatten", net.op("GlobalAveragePool", x))
     net.op("Gemm", x, net.constant(net.rng.standard_normal((24, 10)).astype(np.float32)), net.bias(10))
     net.nodes[-1].output[0] = "logits"
     assert maps
-    return net.finish({"image": ("n", 3, 16, 16)}, {"logits": ("n", 10), "maps": ("n", 24, 8, 8)})
+    return net.finish({"image": ("n", 3, 16, 16)}, {"logits": ("n", 10), "maps": ("n", 24, 8, 12)})
 
 
 def attention(seed: int = 0, width: int = 32, heads: int = 2) -> bytes:

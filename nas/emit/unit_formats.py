@@ -1,0 +1,145 @@
+"""Which number formats each unit of a model can take on a runtime, found by trying: a file of that unit alone
+is written and compiled, and the runtime says which kernels it runs.
+"""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+
+from hw_profiles.errors import one_line
+from hw_profiles.graph.formats import FP32, in_integers
+from hw_profiles.reference.integer_sums import IntegerSums
+from hw_profiles.registry import names
+from hw_profiles.runtimes.runtime import Artifact, Runtime
+from nas.emit.rewrite_onnx import rewrite_once
+from nas.emit.unit_files import UnitFiles, made_up
+from supernet.formats.loading import load_format, policy_precision
+from supernet.formats.onnx_weights import bits_of
+from supernet.imported.following import FOLLOWERS, follows, keeps_scale
+from supernet.imported.model import ImportedModel, Unit
+from supernet.registry import FORMATS
+
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+MATRICES = ("Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class UnitFormats:
+    """What a unit can be in.
+
+    Attributes:
+        allowed: number formats, `fp32` first.
+        refused: why not, by number format.
+        follows: whether it computes on integers where its neighbours do, without being asked.
+    """
+
+    allowed: tuple[str, ...] = (FP32,)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    follows: bool = False
+
+
+def unit_formats(model: ImportedModel, runtime: Runtime) -> Mapping[str, UnitFormats]:
+    """Return what each unit of a model can be in on a runtime, by unit."""
+    if runtime.artifact != "onnx":
+        return {unit.name: _by_layer(unit, runtime) for unit in model.units}
+    trials = _Trials(model, runtime)
+    return {unit.name: trials.formats(unit) for unit in model.units}
+
+
+def _by_layer(unit: Unit, runtime: Runtime) -> UnitFormats:
+    """Return what a runtime that takes no files says of a unit's layer."""
+    if not unit.weighted:
+        return UnitFormats()
+    allowed, refused = [FP32], {}
+    for name in _weight_formats(runtime.describe().sums):
+        precision = policy_precision(name)
+        layer = unit.layer.with_formats(precision.weight, precision.activation)
+        if runtime.supports(layer):
+            allowed.append(name)
+        else:
+            refused[name] = runtime.why_not(layer)
+    return UnitFormats(tuple(allowed), refused)
+
+
+def _weight_formats(sums: IntegerSums) -> list[str]:
+    """Return formats of weights worth trying: stored in as many bits as they have, unsigned ones only where
+    signed ones lose a bit.
+    """
+    offered = []
+    for name in names("trilobit.formats", FORMATS):
+        weight = load_format(name).weight
+        wide = name != FP32 and weight.bits == bits_of(weight.stored_as)
+        if wide and (sums.reduced or not weight.offset):
+            offered.append(name)
+    return offered
+
+
+class _Trials:
+    """Units of one model, each tried alone."""
+
+    def __init__(self, model: ImportedModel, runtime: Runtime) -> None:
+        self.model, self.runtime, self.device = model, runtime, runtime.describe()
+        self.parts = UnitFiles(model)
+        self.offered = _weight_formats(self.device.sums)
+
+    def formats(self, unit: Unit) -> UnitFormats:
+        """Return what a unit can be in; units that are alike are tried once."""
+        size = self.model.constants[unit.weight].shape if unit.weight else ()
+        key = (self.device, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
+        if key not in _KNOWN:
+            _KNOWN[key] = self._tried(unit)
+        return _KNOWN[key]
+
+    def _tried(self, unit: Unit) -> UnitFormats:
+        if not unit.weighted and unit.op not in (*FOLLOWERS, *MATRICES):
+            return UnitFormats(refused={"int8": f"nothing computes {unit.op} on integers"})
+        try:
+            part = self.parts.model(unit)
+            plain = self._kernels(part.content)
+        except Exception as error:  # whatever the engine, or a part cut out of its graph, rejects
+            return UnitFormats(refused={"int8": f"cannot be tried alone: {one_line(error)}"})
+        refused = {name: self._why_not(part, name, plain) for name in self._candidates(unit)}
+        fitting = [name for name, reason in refused.items() if not reason]
+        reasons = {name: reason for name, reason in refused.items() if reason}
+        if unit.weighted or unit.op in MATRICES:
+            return UnitFormats((FP32, *fitting), reasons)
+        return UnitFormats(refused=reasons, follows=bool(fitting) and follows(self.model, unit))
+
+    def _candidates(self, unit: Unit) -> list[str]:
+        return self.offered if unit.weighted else ["int8"]
+
+    def _kernels(self, content: bytes) -> Counter[str]:
+        return Counter(self.runtime.compile(Artifact(content)).kernels())
+
+    def _why_not(self, part: ImportedModel, name: str, plain: Counter[str]) -> str:
+        """Return why a unit cannot be in a format; nothing if it can."""
+        (unit,) = part.units
+        weight = load_format(name).weight
+        if unit.weighted and weight.operand is not None and not weight.whole(unit.op):
+            return f"is for matrix products, this is a {unit.op}"
+        try:
+            content = rewrite_once(made_up(part, name, self.device.sums), {unit.name: name})
+            kernels = self._kernels(content)
+        except Exception as error:  # whatever the engine rejects
+            return f"{self.device.engine} does not take it: {one_line(error)}"
+        return self._misfit(unit, name, kernels, plain)
+
+    def _misfit(self, unit: Unit, name: str, kernels: Counter[str], plain: Counter[str]) -> str:
+        """Return what is wrong with the kernels that run a unit in a format; nothing if they are what it is
+        for."""
+        engine, precision = self.device.engine, policy_precision(name)
+        ran = ", ".join(kind for kind in kernels if kernels[kind] and kind not in CONVERSIONS)
+        if keeps_scale(unit):
+            converted = sum(kernels[kind] for kind in CONVERSIONS)
+            many = converted > len(unit.inputs) + len(unit.outputs)
+            return f"{engine} converts to real numbers for {ran}" if many else ""
+        if (
+            in_integers(precision.weight, precision.activation)
+            or load_format(name).weight.operand is not None
+        ):
+            integer = sum(kernels[kind] for kind in self.runtime.integer_kernels)
+            return "" if integer and not kernels[unit.op] else f"{engine} runs it in real numbers: {ran}"
+        return "" if kernels == plain else f"{engine} makes real numbers of it at each inference: {ran}"
+
+
+_KNOWN: dict[Hashable, UnitFormats] = {}
