@@ -51,11 +51,17 @@ class Database:
     folder: Path
     target: TvmTarget
 
-    def load(self, layer: Layer) -> CompiledUnit | None:
-        """Return the unit, or None where it has not been compiled yet or a file of it is broken."""
+    def load(self, layer: Layer, *, tuned: bool = False) -> CompiledUnit | None:
+        """Return the unit, or None where it has not been compiled yet or a file of it is broken.
+
+        Args:
+            tuned: whether one of which only the first schedule was taken does not count.
+        """
         try:
             entry = read_json(self._entry(layer), SCHEMA)
             path = self._folder / entry["object_file"]
+            if tuned and not entry["tuned"]:
+                return None
             if entry["unit"] != layer.key() or _digest(path.read_bytes()) != entry["object"]:
                 return None
             arguments = tuple(Argument(tuple(shape), dtype) for shape, dtype in entry["arguments"])
@@ -107,7 +113,7 @@ def tune(
     """
     missing = []
     for layer in dict.fromkeys(layers):
-        known = database.load(layer)
+        known = database.load(layer, tuned=runner is not None)
         if known is None:
             missing.append(layer)
         else:

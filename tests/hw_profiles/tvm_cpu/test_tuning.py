@@ -37,6 +37,17 @@ def test_a_tuned_unit_is_only_loaded_the_next_time(tiny: Layer, host: TvmTarget,
     assert list(tune([tiny, tiny], Database(folder, host), no_runner)) == [(tiny, unit)]
 
 
+def test_what_was_only_compiled_is_tuned_where_that_is_possible(
+    tiny: Layer, host: TvmTarget, folder: Path
+) -> None:
+    database = Database(folder, host)
+    (compiled,) = tune([tiny], database, None)
+    assert list(tune([tiny], database, None)) == [compiled]
+    assert entry(folder)[1]["tuned"] is False
+    tuned(tiny, database)
+    assert entry(folder)[1]["tuned"] is True
+
+
 def test_nothing_is_written_before_something_is_tuned(host: TvmTarget, folder: Path) -> None:
     assert list(tune([], Database(folder, host), no_runner)) == []
     assert not folder.exists()
