@@ -20,8 +20,8 @@ from nas.report.tuned_drawing import refused_rows, strip, unit_rows
 from nas.report.tuned_figures import metric_text, prediction_plot, quality_plot
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedMetric, TunedNetwork
-from supernet.ptq.compensations import read_compensations
 from supernet.ptq.quantization import Compensation
+from supernet.ptq.quantization_file import read_compensations
 
 FELT = ("agreement", "flips", "calibration", "worst_class", "accuracy", "steps")  # what a user notices
 QUANTIZATION = "quantization.npz"

@@ -101,6 +101,17 @@ def load_quantization(path: Path, original: ImportedModel) -> Quantization:
         raise TrilobitError(f"{path} is no quantization that can be read ({error}); remove it") from None
 
 
+def read_compensations(path: Path) -> tuple[Compensation, ...]:
+    """Return what each technique bought, by the file of a quantization; nothing where there is none that can
+    be read.
+    """
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return parse(StoredQuantization, json.loads(file[_DOCUMENT].tobytes())).compensations
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, MismatchError):
+        return ()
+
+
 def _check(path: Path, document: StoredQuantization, original: ImportedModel) -> None:
     if document.schema != SCHEMA:
         raise TrilobitError(f"{path} has the schema {document.schema!r}, not {SCHEMA!r}; remove it")

@@ -26,8 +26,9 @@ def test_the_page_says_what_was_measured_and_why_units_are_as_they_are(folder: P
         {"technique": "bias correction", "where": "/layer0", "format": "int8", "before": 0.4, "after": 0.1},
         {"technique": "bias correction", "where": "/layer2", "format": "int8", "before": 0.2, "after": 0.1},
     ]
-    described = np.frombuffer(json.dumps({"compensations": techniques}).encode(), np.uint8)
-    np.savez(folder / "quantization.npz", described=described)
+    stored = {"schema": "quantization/1", "model": "", "tensors": {}, "parameters": [], "constants": []}
+    text = json.dumps({**stored, "compensations": techniques}).encode()
+    np.savez(folder / "quantization.npz", document=np.frombuffer(text, np.uint8))
     page = write_report(folder).read_text()
     for text in (
         "Recommended: abb, the best compromise: 1.43 times as fast as the original",
