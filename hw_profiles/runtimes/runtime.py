@@ -74,6 +74,24 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class KernelTime:
+    """One kernel of a network, timed inside it.
+
+    Attributes:
+        name: of its node in the graph that really runs: of the file's node where it was taken over.
+        op: what it computes, by the runtime's name.
+        seconds: of one run.
+        reads, gives: names of tensors.
+    """
+
+    name: str
+    op: str
+    seconds: float
+    reads: tuple[str, ...]
+    gives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Dialect:
     """How a runtime wants a quantized network written down.
 
@@ -185,6 +203,19 @@ class Runtime(Protocol):
     def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
         """Return how many kernels of each kind a network must run on if its layers are to have the formats
         that they ask for; kinds that are not named may have any number.
+        """
+        ...
+
+
+@runtime_checkable
+class KernelTimer(Protocol):
+    """A runtime that can say what each kernel takes inside a network."""
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return the kernels of a network in the order in which they run; none where it cannot tell.
+
+        Raises:
+            Exception: whatever the engine rejects.
         """
         ...
 

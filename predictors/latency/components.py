@@ -14,6 +14,8 @@ CONSTANT = 10.0  # variance of the targets' mean, in those of standardised targe
 BELIEF = 2.0  # standard deviation of the logarithm of a variance: a factor of 7 either way
 BOUNDS = (-9.0, 6.0)  # of the same logarithm, around what is expected: keeps the matrices invertible
 STEPS = 40  # of the optimiser
+OUTLIER = 2.0  # standard deviations beyond which a row counts for less
+ROUNDS = 3  # in which such rows are found: the first has them hide each other
 LEARNED_ON = 200  # rows that choose the variances; all rows are then conditioned on
 
 
@@ -69,6 +71,20 @@ def fit_process(grams: Floats, targets: Floats, expected: Variances, weights: Fl
     some = slice(min(LEARNED_ON, len(targets)))
     variances = learn(grams[:, some, some], targets[some], expected, weights[some])
     return condition(grams, targets, variances, weights)
+
+
+def distrust_outliers(process: Process, grams: Floats, targets: Floats, expected: Variances) -> Process:
+    """Return a process in which rows far off all others count for less; others as in `fit_process`."""
+    usual = process.weights
+    for _ in range(ROUNDS):
+        errors, spread = process.leave_one_out()
+        # as if the row were trusted: once it counts for little, the others tell how far off it really is
+        extra = process.variances.noise * (process.weights - usual)
+        distrust = np.maximum(np.abs(errors) / np.sqrt(spread**2 - extra) / OUTLIER, 1) ** 2
+        if (usual * distrust <= process.weights).all():
+            break
+        process = fit_process(grams, targets, expected, usual * distrust)
+    return process
 
 
 def condition(grams: Floats, targets: Floats, variances: Variances, weights: Floats) -> Process:

@@ -15,7 +15,14 @@ import numpy as np
 
 from predictors.assessment.conformal import calibrate
 from predictors.features import ARCHITECTURE, POLICY, Encoding, encode, indicators
-from predictors.latency.components import CONSTANT, Process, Variances, condition, fit_process
+from predictors.latency.components import (
+    CONSTANT,
+    Process,
+    Variances,
+    condition,
+    distrust_outliers,
+    fit_process,
+)
 from predictors.linalg import Floats
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CHUNK, CostTable
@@ -24,8 +31,6 @@ from supernet.space.space import Choice, Genomes, SearchSpace
 INDICATED = 16  # options of numbers beyond which a choice is its number alone
 REACH = 0.2  # of all choices of one sort: how far neighbours are alike
 RISE = 3.0  # the slowest networks' noise is up to this much more than the fastest's, as a multiple of it
-OUTLIER = 2.0  # standard deviations beyond which a row counts for less
-ROUNDS = 3  # in which such rows are found: the first has them hide each other
 FLOOR = 1e-3  # smallest std, in standard deviations of the targets
 FARTHEST = 3.0  # beyond the fitted logarithms no prediction goes: a factor of 20
 TINY = 1e-12
@@ -367,16 +372,7 @@ def _fit(description: Description, x: Floats, targets: Floats) -> tuple[Process,
     process, noise = fit_process(grams, targets, expected, rising(smooth)), rising
     if even.negative_log_evidence <= process.negative_log_evidence:
         process, noise = even, replace(rising, rise=0.0)
-    usual = process.weights
-    for _ in range(ROUNDS):
-        errors, spread = process.leave_one_out()
-        # as if the row were trusted: once it counts for little, the others tell how far off it really is
-        extra = process.variances.noise * (process.weights - usual)
-        distrust = np.maximum(np.abs(errors) / np.sqrt(spread**2 - extra) / OUTLIER, 1) ** 2
-        if (usual * distrust <= process.weights).all():
-            break
-        process = fit_process(grams, targets, expected, usual * distrust)
-    return process, noise, slopes
+    return distrust_outliers(process, grams, targets, expected), noise, slopes
 
 
 def prior_slopes(grams: Floats, x: Floats, targets: Floats, description: Description) -> Floats:

@@ -44,8 +44,9 @@ from hw_profiles.runtimes.ort.integer_sums import (
     saturating_kinds,
     saturating_model,
 )
+from hw_profiles.runtimes.ort.kernel_times import kernel_times
 from hw_profiles.runtimes.ort.options import OrtOptions
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, KernelTime, TensorInfo
 
 CODE_BITS = 8  # of activations and weights that its integer kernels multiply
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
@@ -96,12 +97,14 @@ def open_session(
     threads: int = 1,
     provider: str = CPU,
     optimized: Path | None = None,
+    profile: Path | None = None,
     exact_sums: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Return a session with the options that every Trilobit measurement and check uses.
 
     Args:
         optimized: receives the optimised graph.
+        profile: how the file begins that receives the times of kernels when profiling is ended.
         exact_sums: compute integer layers exactly where this machine's kernels saturate, 1.3 to 1.5 times
             slower. Elsewhere the option is left out: it would only cost time (2.4 times with VNNI).
     """
@@ -114,6 +117,8 @@ def open_session(
         options.add_session_config_entry(EXACT_SUMS, "1")
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     source = str(model) if isinstance(model, Path) else model
     return onnxruntime.InferenceSession(source, options, [provider])
 
@@ -303,6 +308,24 @@ class OrtRuntime(FileRuntime):
         if (started := session.get_providers()[0]) != self._provider:
             raise TrilobitError(f"{self._short} could not start; ONNX Runtime fell back to {started}")
         return OrtExecutable(session, artifact.content, self.options.batch)
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return the kernels of a network with what each takes inside it, on its example; none where other
+        hardware than the CPU runs them, which the profiler does not wait for.
+
+        Raises:
+            Exception: whatever ONNX Runtime rejects.
+        """
+        if self._provider != CPU:
+            return ()
+        with tempfile.TemporaryDirectory() as name:
+            optimised, profile = Path(name) / "optimised.onnx", Path(name) / "profile"
+            session = open_session(
+                artifact.content, threads=self.options.threads, optimized=optimised, profile=profile
+            )
+            infos = tuple(map(_tensor_info, session.get_inputs()))
+            inputs = timed_inputs(infos, self.options.batch, artifact.example)
+            return kernel_times(session, optimised, inputs, runs)
 
     def expected_kernels(self, workload: Workload) -> Counter[str]:
         """Return the operators that the optimised graph must have; what other providers make of quantized

@@ -1,0 +1,52 @@
+"""What each kernel of a file takes inside its network, as ONNX Runtime's own profiler says.
+
+Durations are whole microseconds, and their sum is a few percent off the time of the network: good for which
+part of a network takes how much, not for how long it takes.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import onnx
+
+from hw_profiles.runtimes.runtime import Arrays, KernelTime
+
+SETTLING_RUNS = 2  # that allocate and choose
+SUFFIX = "_kernel_time"
+
+
+def kernel_times(session: Any, optimised: Path, inputs: Arrays, runs: int) -> tuple[KernelTime, ...]:
+    """Return the kernels of a session in the order in which its graph lists them, medians over `runs`.
+
+    Kernels inside the branches and loops of a graph are part of the one that holds these.
+
+    Args:
+        session: one that profiles, for this call alone.
+        optimised: the graph that it really runs.
+    """
+    for _ in range(SETTLING_RUNS + runs):
+        session.run(None, dict(inputs))
+    durations_s = _durations_s(json.loads(Path(session.end_profiling()).read_text()), runs)
+    return tuple(
+        KernelTime(
+            node.name,
+            node.op_type,
+            durations_s.get(node.name, 0.0),
+            tuple(filter(None, node.input)),
+            tuple(filter(None, node.output)),
+        )
+        for node in onnx.load(optimised, load_external_data=False).graph.node
+    )
+
+
+def _durations_s(events: list[Mapping[str, Any]], runs: int) -> dict[str, float]:
+    """Return the median duration of each kernel over the last runs, by the name of its node."""
+    durations_us: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
+            durations_us[event["name"].removesuffix(SUFFIX)].append(event["dur"])
+    return {name: 1e-6 * median(taken[-runs:]) for name, taken in durations_us.items()}
