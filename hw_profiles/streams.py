@@ -47,6 +47,10 @@ class Stream(IntEnum):
     LEARNING_CURVE = 27  # partitions that judge a predictor on fewer rows
     DISTILLED = 29  # networks that a predictor is imitated on
     EXTRAPOLATED = 30  # networks that a calibration must make sense of
+    TUNE_SAMPLES = 31  # which examples calibrate, choose and judge
+    TUNE_CALIBRATION = 32  # rows that weights are rounded on
+    TUNE_POLICIES = 33  # policies that are evaluated before anything can be predicted
+    TUNE_TIMED = 34  # policies that are timed before that
 
 
 def open_stream(seed: int, stream: Stream, *steps: int) -> np.random.Generator:

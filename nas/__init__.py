@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from nas.api.model import Model as Model
     from nas.api.profiles import Profile as Profile
     from nas.api.run_folder import RunFolder as RunFolder
+    from nas.api.tune import tune as tune
+    from nas.api.tuned import TunedFile as TunedFile
+    from nas.api.tuned import TunedFiles as TunedFiles
+    from nas.api.tuned import TuneFolder as TuneFolder
     from nas.run.reporting import PlainReporter as PlainReporter
     from nas.run.reporting import Reporter as Reporter
     from nas.search.searcher import Searcher as Searcher
@@ -49,7 +53,9 @@ if TYPE_CHECKING:
 _PUBLIC = {
     # verbs
     **dict.fromkeys(("load", "search", "profile", "export", "verify", "bench"), "nas.api.actions"),
+    "tune": "nas.api.tune",
     # results
+    **dict.fromkeys(("TuneFolder", "TunedFiles", "TunedFile"), "nas.api.tuned"),
     **dict.fromkeys(("Front", "Network"), "nas.api.front"),
     **dict.fromkeys(("Exported", "ExportedNetwork"), "nas.api.exported"),
     "Model": "nas.api.model",

@@ -14,12 +14,13 @@ from nas.api.front import EXPORT, Front, Network, read_front_file
 from nas.api.model import Model
 from nas.api.profiles import Profile, read_profile
 from nas.api.run_folder import RunFolder
-from nas.api.tuned import TunedFiles, read_tuned_file
+from nas.api.tuned import TunedFiles, TuneFolder, read_tuned_file
 from nas.export.seal import MANIFEST
 from nas.run.command_sections import BenchSection
 from nas.run.configuration import RECORD
 from nas.run.reporting import QUIET, Reporter
 from nas.run.session import session
+from nas.run.tune_config import is_tune_folder
 from nas.run.tuned_document import TunedFront
 from nas.serving.bench import Bench
 from nas.serving.bench import bench as bench_file
@@ -42,8 +43,8 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
-) -> RunFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported | Model:
-    """Open a trained model of one's own, a run folder, a `front.json`, a profile, or the folder of one or
+) -> RunFolder | TuneFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported | Model:
+    """Open a trained model of one's own, the folder of a run or a tune, a `front.json`, a profile, or the folder of one or
     several exported networks.
 
     Args:
@@ -66,6 +67,8 @@ def load(
         from nas.inspection.open_model import open_model
 
         return Model(open_model(place, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}))
+    if is_tune_folder(place):
+        return TuneFolder(place)
     if (place / RECORD).is_file():
         return RunFolder(place)
     if (place / MANIFEST).is_file():

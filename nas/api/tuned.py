@@ -70,6 +70,20 @@ class TunedFile:
         """The main one of these."""
         return self.metrics[self.metric]
 
+    def save(self, path: str | Path) -> Path:
+        """Write the file to `path`.
+
+        Raises:
+            TrilobitError: the front is not in its folder, so that there are no weights.
+        """
+        from hw_profiles.files import write_atomic
+        from nas.emit.rewrite_onnx import rewrite
+        from nas.tune.stored import stored_quantization
+
+        target = Path(path)
+        write_atomic(target, rewrite(stored_quantization(self.source.parent), self.entry.policy))
+        return target
+
     @property
     def formats(self) -> Mapping[str, str]:
         """Number format by unit; units that are not named are in fp32."""
@@ -155,6 +169,36 @@ class TunedFiles:
         text = f"{text}B" if name == SIZE and _is_number(text) else text
         bound = parse_limit(text, stated).resolve(whole.get(name) or 0.0)
         return Objective(stated.name, stated.unit, stated.direction, bound, stated.origin)
+
+
+@dataclass(frozen=True)
+class TuneFolder:
+    """What a tune has left in its folder so far.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @property
+    def front(self) -> TunedFiles:
+        """The files that none beats.
+
+        Raises:
+            TrilobitError: there are none yet.
+        """
+        return read_tuned_file(self.path / "front.json")
+
+    def best(self, **limits: str | float) -> TunedFile:
+        """Return the file of the best main metric within limits; see `TunedFiles.best`."""
+        return self.front.best(**limits)
+
+    def report(self) -> Path:
+        """Write `report.html` and return its path."""
+        from nas.report import write_report
+
+        return write_report(self.path)
 
 
 def _is_number(text: str) -> bool:

@@ -61,6 +61,12 @@ def _stage(arguments: argparse.Namespace, reporter: Reporter, then: Then | None 
         return {"stage": arguments.command, "folder": str(run.folder), **more}
 
 
+def _tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.cli.tune import tune
+
+    return tune(arguments, reporter)
+
+
 def _profile(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     def validate(run: "Run", reporter: Reporter) -> dict[str, Any]:
         from nas.stages.profile import run_validation
@@ -283,6 +289,7 @@ class Verb:
 
 COMMANDS: Mapping[str, Verb] = {
     "run": Verb(_run, "all stages: profile the device, train, sample, fit, search, export, report"),
+    "tune": Verb(_tune, "choose the number formats of a trained model's layers, by measured time"),
     "profile": Verb(_profile, "measure the units of the space on the device"),
     "train": Verb(_train, "train the supernet"),
     "sample": Verb(_stage, "evaluate sampled networks on the supernet"),

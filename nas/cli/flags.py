@@ -3,7 +3,7 @@
 Ranges, defaults and names come from the sections (`hw_profiles.options`); here stand the words.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,12 +13,13 @@ from nas.run.command_sections import command_options
 from nas.run.config import section_options
 from nas.run.config_file import NO_LIMIT
 from nas.run.registry import STAGES
+from nas.run.tune_config import parse_tune_limit, tune_options
 from nas.search.limits import parse_bound, parse_limit
 from nas.search.objectives import OBJECTIVES, Objective, objective
 
 CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
 LIMITS = "constraints."
-OPTIONS: Mapping[str, Option] = {**section_options(), **command_options()}
+OPTIONS: Mapping[str, Option] = {**section_options(), **command_options(), **tune_options()}
 
 # once; several joined by commas; once per value; or nothing but the flag
 Form = Literal["once", "list", "each", "on"]
@@ -35,6 +36,7 @@ class Flag:
         metavar: what stands for the value in `--help`.
         help: a line without the default and the range, which are the option's.
         form: how values are given.
+        parse: what reads a value where its option does not.
     """
 
     words: str
@@ -42,6 +44,7 @@ class Flag:
     metavar: str
     help: str
     form: Form = "once"
+    parse: Callable[[str], Any] | None = None
 
     def read(self, text: str) -> Any:
         """Return the value that `text` gives.
@@ -50,6 +53,8 @@ class Flag:
             TrilobitError: it is not allowed; names the flag, the option and what is allowed.
         """
         try:
+            if self.parse is not None:
+                return self.parse(text)
             if self.key == LIMITS:
                 name, limit = parse_bound(text)
                 return name, _read_limit(name, limit)
@@ -261,6 +266,82 @@ RUN_GROUPS: Sequence[Group] = (
                 "train each network on, in its formats, before it is exported; kept where that helps",
             ),
             Flag("--sign", "export.sign", "KEYFILE", "sign manifests with this ed25519 key (PEM)"),
+        ),
+    ),
+)
+TUNE_GROUPS: Sequence[Group] = (
+    Group(
+        "model and data",
+        ("tune",),
+        (
+            Flag(
+                "--data",
+                "samples.source",
+                "SOURCE",
+                "examples: a folder or archive of images, .npy or .npz with an array per input, or "
+                "module:function",
+            ),
+            Flag(
+                "--shape",
+                "model.shape",
+                "INPUT=1x3xHxW",
+                "sizes of an input that leaves some open (default: those of the data); may be repeated",
+                "each",
+            ),
+            Flag(
+                "--mean", "samples.mean", "M,M,M", "of scaled pixels, subtracted (default: as the file says)"
+            ),
+            Flag("--std", "samples.std", "S,S,S", "of scaled pixels, divided by"),
+            Flag("--scale", "samples.scale", "X", "of pixels 0..255: 1/255 for 0..1, raw for none"),
+            Flag("--layout", "samples.layout", "NAME", "nchw or nhwc"),
+            Flag("--resize", "samples.resize", "NAME", "stretch, crop, crop:.875 or pad"),
+            Flag("--channels", "samples.channels", "NAME", "rgb, bgr, grey or rgba"),
+            Flag("--size", "samples.size", "HxW", "of images, where the model leaves that open"),
+            Flag("--labels", "samples.labels", "FILE", "class names, one a line; none leaves labels out"),
+            Flag("--count", "samples.count", "N", "examples to use; 0 takes all that fit"),
+            Flag(
+                "--metric",
+                "tune.metric",
+                "MODULE:FUNCTION",
+                "your own measure of quality: function(outputs, original, samples)",
+            ),
+            Flag("--seed", "seed", "N", "of everything random"),
+        ),
+    ),
+    Group(
+        "device and formats",
+        ("tune",),
+        (
+            Flag("--device", "device.name", "NAME", "see `nas devices`"),
+            Flag("--threads", "device.threads", "N", "threads of one inference"),
+            Flag("--formats", "tune.formats", "A,B", "to choose from (default: all that run)", "list"),
+        ),
+    ),
+    Group(
+        "what to search for; `none` drops a limit",
+        ("tune",),
+        (
+            Flag("--max-latency", LIMITS + "latency", "TIME", "8ms, or 60%% of the original's"),
+            Flag("--max-size", LIMITS + "size", "BYTES", "200KB, or 40%% of the original's"),
+            Flag(
+                "--min-quality",
+                LIMITS,
+                "NAME=X",
+                "a metric at least, or of what is bad at most, as good: 'agreement=99%%', kl=0.01, "
+                "accuracy=75%%; may be repeated",
+                "each",
+                parse_tune_limit,
+            ),
+            Flag(
+                "--limit",
+                LIMITS,
+                "NAME<=X",
+                "on anything: 'flips<=0.5%%', 'agreement>=99%%'; may be repeated",
+                "each",
+                parse_tune_limit,
+            ),
+            Flag("--budget", "tune.budget", "TIME", "for all of it, such as 5m (default: what it takes)"),
+            Flag("--files", "tune.count", "N", "files to write, of the front"),
         ),
     ),
 )

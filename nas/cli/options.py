@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.options import Option
-from nas.cli.flags import OPTIONS, OWN, RUN_GROUPS, Flag, Form
+from nas.cli.flags import OPTIONS, OWN, RUN_GROUPS, TUNE_GROUPS, Flag, Form
 from nas.run.registry import STAGES
 
 DEFAULT_FOLDER = Path("runs/default")
@@ -20,7 +20,7 @@ def add_options(name: str, command: argparse.ArgumentParser) -> None:
         _MORE[name](command)
     if name in ("run", *STAGES):
         _folder_option(shared)
-    for group in RUN_GROUPS:
+    for group in (*RUN_GROUPS, *TUNE_GROUPS):
         if name in group.commands:
             titled = command.add_argument_group(group.title)
             for flag in group.flags:
@@ -72,6 +72,18 @@ def _run_arguments(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start from the defaults, not from what the folder's run.toml says",
     )
+
+
+def _tune_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", nargs="?", type=Path, metavar="MODEL", help="an ONNX file")
+    add("--config", type=Path, metavar="FILE", help="TOML with the sections of run.toml")
+    add(
+        "--reset",
+        action="store_true",
+        help="start from the defaults, not from what the folder's run.toml says",
+    )
+    add("-o", "--output", type=Path, metavar="DIR", help="run folder (default: runs/ and the model's name)")
 
 
 def _train_arguments(command: argparse.ArgumentParser) -> None:
@@ -158,6 +170,7 @@ def _design_arguments(command: argparse.ArgumentParser) -> None:
 _MORE: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     **dict.fromkeys(("run", "profile", "sample", "search", "export"), _run_arguments),
     "train": _train_arguments,
+    "tune": _tune_arguments,
     "fit": _fit_arguments,
     "profile compare": _compare_arguments,
     "profile import": _import_arguments,

@@ -10,9 +10,9 @@ import tomli_w
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from nas.run.config import RunConfig, sections
+from nas.run.tune_config import NO_LIMIT as NO_LIMIT
 from nas.run.tune_config import TuneConfig
 
-NO_LIMIT = "none"  # as a limit: there is none
 LARGEST_BYTES = 1_000_000  # of a configuration file
 C = TypeVar("C", RunConfig, TuneConfig)
 

@@ -2,20 +2,26 @@
 
 import math
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
-from hw_profiles.options import OneOf, Range, Written, check
+from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from nas.run.config import DeviceSection
 from nas.run.wanted import parse_time
+from nas.search.limits import parse_limit
+from nas.search.objectives import OBJECTIVES
+from supernet.data.preprocessing import parse_preprocessing
 from supernet.registry import FORMATS
 
 STAGES = ("import", "calibrate", "profile", "sample", "search", "export", "report")
-LATENCY, SIZE = "latency", "size"
+NO_LIMIT = "none"  # as a limit: there is none
 _SHAPE = re.compile(r"([^=\s]+)=([0-9]+(?:x[0-9]+)*)")
+_LIMIT = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(<=|>=|=)\s*(\S.*?)\s*")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 LARGEST_SIZE = 2**31  # of a dimension
 
@@ -34,6 +40,31 @@ def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
     if match is None or not all(0 < size < LARGEST_SIZE for size in sizes):
         raise TrilobitError(f"{shown(text)} is no shape: write INPUT=1x3x224x224")
     return match[1], sizes
+
+
+def parse_tune_limit(text: str) -> tuple[str, str]:
+    """Return the name and the limit that `agreement=99%`, `flips<=0.5%` or `kl<=0.01` give. Which way is
+    better is the metric's, and whether there is such a metric is known once the model was run.
+
+    >>> parse_tune_limit("agreement >= 99%")
+    ('agreement', '99%')
+
+    Raises:
+        TrilobitError: it is not written like this.
+    """
+    match = _LIMIT.fullmatch(text)
+    if match is None:
+        raise TrilobitError(f"{shown(text)} is no limit: write NAME=X, such as agreement=99% or kl=0.01")
+    name, sign, limit = match.groups()
+    known = OBJECTIVES.get(name)
+    if known is not None and sign not in ("=", known.sign):
+        better = "less" if known.sign == "<=" else "more"
+        raise TrilobitError(
+            f"{shown(text)}: {better} {name} is better: its limit is written {name}{known.sign}{limit}"
+        )
+    if known is not None and limit != NO_LIMIT:
+        parse_limit(limit, known)
+    return name, limit
 
 
 def parse_function(text: str) -> str:
@@ -76,14 +107,32 @@ class SamplesSection:
     Attributes:
         source: a folder or an archive of images, `.npy` or `.npz` with an array for each input, or
             `module:function`.
-        count: how many examples to use, the first ones; 0 takes all.
+        mean, std, scale, layout, resize, channels, size: of images, where the file does not say it, see
+            `supernet.data.preprocessing`.
+        labels: a file with the names of the classes, one a line; `none` leaves labels out.
+        count: how many examples to use, evenly chosen ones; 0 takes all that fit.
     """
 
     source: str = ""
+    mean: str = ""
+    std: str = ""
+    scale: str = ""
+    layout: str = ""
+    resize: str = ""
+    channels: str = ""
+    size: str = ""
+    labels: str = ""
     count: Annotated[int, Range(0, 100_000_000)] = 0
 
     def __post_init__(self) -> None:
         check(self, "samples")
+        parse_preprocessing(self.preprocessing)
+
+    @property
+    def preprocessing(self) -> dict[str, str]:
+        """What is said of images, by name."""
+        names = ("mean", "std", "scale", "layout", "resize", "channels", "size")
+        return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
 @dataclass(frozen=True)
@@ -100,6 +149,8 @@ class TuneSection:
         rounds: search on predictions, measure finalists, learn from them: so many times.
         finalists: policies measured per round.
         count: files to write: the fastest, the best and those between.
+        choosing, judging: examples that policies are compared on, and that the front is judged by, at most.
+            None: as many as can be run often.
     """
 
     formats: Annotated[tuple[str, ...], OneOf(FORMATS, "trilobit.formats")] = ()
@@ -109,6 +160,8 @@ class TuneSection:
     rounds: Annotated[int, Range(1, 1_000)] = 3
     finalists: Annotated[int, Range(1, 10_000)] = 12
     count: Annotated[int, Range(1, 10_000)] = 8
+    choosing: Annotated[int | None, Range(4, 1_000_000)] = None
+    judging: Annotated[int | None, Range(4, 100_000_000)] = None
 
     def __post_init__(self) -> None:
         check(self, "tune")
@@ -144,3 +197,18 @@ class TuneConfig:
         """Return one section as plain data, for fingerprints."""
         value = getattr(self, name)
         return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def is_tune_folder(folder: Path) -> bool:
+    """Return whether a run folder is one of `nas tune`: its `run.toml` names a model."""
+    record = folder / "run.toml"
+    try:
+        return record.is_file() and "model" in tomllib.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def tune_options() -> dict[str, Option]:
+    """Return the options that only a tune has by name, `section.key`."""
+    sections = (("model", ModelSection), ("samples", SamplesSection), ("tune", TuneSection))
+    return {option.name: option for name, section in sections for option in options(section, name)}

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any, ClassVar
 
 from nas.run.documents import Genes, not_negative
-from nas.run.front_document import Identity, Predicted, Round, StatedObjective
+from nas.run.front_document import Identity, Predicted, Round
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,24 @@ class TunedMetric:
 
 
 @dataclass(frozen=True)
+class TunedObjective:
+    """What is traded off or limited: a metric of the answers, `latency` or `size`.
+
+    Attributes:
+        name: of it.
+        unit, direction: of its values; `max` where more is better.
+        bound: limit in its unit; None without.
+        sought: whether it is traded off, not limited only.
+    """
+
+    name: str
+    unit: str
+    direction: str
+    bound: float | None = None
+    sought: bool = True
+
+
+@dataclass(frozen=True)
 class TunedFront:
     """`front.json` of `nas tune`.
 
@@ -196,7 +214,7 @@ class TunedFront:
     instruction_set: str
     fingerprint: str
     metrics: tuple[TunedMetric, ...]
-    objectives: tuple[StatedObjective, ...]
+    objectives: tuple[TunedObjective, ...]
     units: tuple[TunedUnit, ...]
     original: Reference
     references: tuple[Reference, ...]

@@ -1,0 +1,121 @@
+"""`nas tune`: from words to a tune, and its front as a table."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from nas.cli.given import given_options
+from nas.run.reporting import Reporter, Table
+from nas.run.tuned_document import MetricValue, Reference, TunedFront, TunedNetwork
+from nas.search.objectives import Objective
+from nas.search.units import UNITS, show
+
+RUNS = Path("runs")
+
+
+def tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    """Tune a model, and print its front."""
+    from nas.tune.pipeline import introduce, run_tune
+    from nas.tune.session import tune_session
+
+    folder = folder_of(arguments)
+    options = given_options(arguments)
+    if arguments.model is not None:
+        options["model.source"] = str(arguments.model)
+    with tune_session(
+        folder, options, file=arguments.config, reset=arguments.reset, line=arguments.line, reporter=reporter
+    ) as context:
+        introduce(context.tuning, reporter)
+        run_tune(context, reporter)
+        return print_front(context.tuning.front_path, reporter)
+
+
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """Return the run folder: that of the model's name where nothing is said."""
+    if arguments.output is not None:
+        return Path(arguments.output)
+    return RUNS / (arguments.model.stem if arguments.model is not None else "default")
+
+
+def print_front(path: Path, reporter: Reporter) -> dict[str, Any]:
+    """Print the files of a front and what they are compared with, and return them as data."""
+    from hw_profiles.documents import read_document
+
+    front = read_document(path, TunedFront)
+    reporter.show(front_table(front))
+    for line in _footnotes(front):
+        reporter.say(line)
+    reporter.say(f"files: {path.parent / 'export'}    report: {path.parent / 'report.html'}")
+    return {
+        "folder": str(path.parent),
+        "front": [_row(front, network) for network in front.candidates],
+        "references": [
+            {"name": r.name, "error": r.error} if r.error else _row(front, r)
+            for r in (front.original, *front.references)
+        ],
+    }
+
+
+def front_table(front: TunedFront) -> Table:
+    """Return the front as a table, the references below it."""
+    shown = [m for m in front.metrics if m.name in (front.metric.name, "agreement", "accuracy")]
+    columns = ("file", *(m.name for m in shown), "latency", "speed", "size", "low-bit")
+    rows = [_cells(front, shown, n.id, n, f"{len(n.policy)} of {len(front.units)}") for n in front.candidates]
+    rows += [
+        _cells(front, shown, r.name, r, "") if not r.error else (r.name, *[""] * (len(columns) - 2), "fails")
+        for r in (front.original, *front.references)
+    ]
+    return Table(columns, rows, numbers=len(columns) - 1)
+
+
+def _cells(
+    front: TunedFront, shown: Any, name: str, entry: TunedNetwork | Reference, formats: str
+) -> tuple[str, ...]:
+    latency, size = entry.latency, entry.size_bytes
+    return (
+        name,
+        *(_figure(metric, _metrics(entry).get(metric.name)) for metric in shown),
+        UNITS["s"].text(latency.median_s) if latency else "-",
+        f"{1 / latency.ratio:.2f} x" if latency and latency.ratio else "-",
+        UNITS["bytes"].text(size) if size is not None else "-",
+        formats,
+    )
+
+
+def _metrics(entry: TunedNetwork | Reference) -> dict[str, MetricValue]:
+    part = entry.judging or entry.choosing
+    return dict(part.metrics) if part else {}
+
+
+def _figure(metric: Any, figure: MetricValue | None) -> str:
+    if figure is None:
+        return "-"
+    if metric.unit == "fraction":
+        return show(Objective(metric.name, metric.unit, metric.direction), figure.value)
+    return f"{figure.value:.3g}"
+
+
+def _row(front: TunedFront, entry: TunedNetwork | Reference) -> dict[str, Any]:
+    latency = entry.latency
+    return {
+        "id" if isinstance(entry, TunedNetwork) else "name": getattr(entry, "id", None)
+        or getattr(entry, "name", ""),
+        "latency_s": latency.median_s if latency else None,
+        "latency_iqr_s": latency.iqr_s if latency else None,
+        "ratio": latency.ratio if latency else None,
+        "size_bytes": entry.size_bytes,
+        "metrics": {name: figure.value for name, figure in _metrics(entry).items()},
+        "standard_errors": {name: figure.std for name, figure in _metrics(entry).items()},
+    }
+
+
+def _footnotes(front: TunedFront) -> list[str]:
+    judged = front.original.judging
+    count = f"on {judged.samples:,} examples that nothing saw before" if judged else ""
+    load = front.original.latency.load if front.original.latency else None
+    busy = "" if load is None else f", load {load:.1f}"
+    return [
+        f"{', '.join(m.name for m in front.metrics[:3])}: against the original, {count}",
+        f"latency: medians, all files in the same turns on {front.instruction_set}{busy}; "
+        "speed: the original's time over the file's, pass by pass",
+    ]

@@ -1,0 +1,216 @@
+"""What every part of one tune shares: the calibrated model, the examples, and what was measured so far."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.evaluation.store import EvaluationStore
+from nas.tune.answers import Runner, runner_for
+from nas.tune.latency_model import Borders, borders_of, fit_latency
+from nas.tune.limits import COSTS, Limits, divergence_within
+from nas.tune.quality import (
+    Comparison,
+    PolicyQuality,
+    QualityStore,
+    divergence_of,
+    proxy_of,
+    store_objectives,
+)
+from nas.tune.search import LATENCY, ROOT, SIZE, Beliefs
+from nas.tune.size_model import fit_size
+from nas.tune.space import quantized_tensors
+from nas.tune.stopwatch import LatencyFile, Stopwatch, timed_ratios
+from nas.tune.tuning import Tuning
+from predictors.accuracy.policies import PolicyPredictor
+from supernet.data.samples import Samples
+from supernet.formats.loading import load_format
+from supernet.ptq.quantization import Quantization
+from supernet.ptq.quantization_file import load_quantization
+from supernet.space.space import Genomes, SearchSpace
+from supernet.tasks.fidelity import Fidelity, fidelity_of
+from supernet.tasks.metric import Metric
+
+Floats = NDArray[np.float64]
+FLOOR = 1e-7  # of divergences before their logarithm is taken
+
+
+@dataclass(frozen=True, eq=False)
+class TuneContext:
+    """What every part of one tune shares."""
+
+    tuning: Tuning
+
+    @cached_property
+    def quantization(self) -> Quantization:
+        """Of the model, calibrated."""
+        return load_quantization(self.tuning.quantization_path, self.tuning.model)
+
+    @property
+    def space(self) -> SearchSpace:
+        """All policies."""
+        return self.tuning.space
+
+    @cached_property
+    def runner(self) -> Runner:
+        """How files are run."""
+        return runner_for(self.tuning.runtime, self.tuning.original, self.tuning.parts.choosing)
+
+    @cached_property
+    def fidelity(self) -> Fidelity:
+        """How answers are compared."""
+        choosing = self.tuning.parts.choosing
+        return fidelity_of(
+            self.runner(self.tuning.original, choosing), choosing, metric=self.tuning.config.tune.metric
+        )
+
+    @property
+    def proxy(self) -> Metric:
+        """The smooth metric that is predicted."""
+        return proxy_of(self.fidelity)
+
+    def compared_on(self, samples: Samples) -> Comparison:
+        """Return the comparison with the original on some examples."""
+        original = self.runner(self.tuning.original, samples)
+        return Comparison(self.quantization, self.space, self.fidelity, self.runner, samples, original)
+
+    @cached_property
+    def choosing(self) -> QualityStore:
+        """Policies evaluated on what they are compared on."""
+        comparison = self.compared_on(self.tuning.parts.choosing)
+        name = f"choosing-{self.tuning.fingerprint('sample')}"
+        objectives = store_objectives(self.fidelity)
+        return QualityStore(
+            comparison,
+            EvaluationStore(self.tuning.storage_url, name, self.space, objectives, decisions=False),
+        )
+
+    @cached_property
+    def stopwatch(self) -> Stopwatch:
+        """Times policies."""
+        return Stopwatch(self.tuning, self.quantization)
+
+    @cached_property
+    def static_formats(self) -> frozenset[str]:
+        """Formats whose activations are codes with stored scales."""
+        named = {str(option) for choice in self.space.choices for option in choice.options}
+        return frozenset(name for name in named if _reads_codes(name))
+
+    @cached_property
+    def borders(self) -> Borders:
+        """Where policies have conversions."""
+        return borders_of(self.tuning.model, self.space, self.static_formats)
+
+    @cached_property
+    def tensors(self) -> NDArray[np.bool_]:
+        """(slots, t) which tensors each option has in codes."""
+        return quantized_tensors(self.tuning.model, self.space, self.static_formats)
+
+    def evaluate(
+        self, genomes: Genomes, on_done: Callable[[int], None] = lambda done: None
+    ) -> list[PolicyQuality]:
+        """Return what policies (n, g) are like on the examples that policies are compared on."""
+        qualities = []
+        for quality in self.choosing.evaluate(genomes):
+            qualities.append(quality)
+            on_done(len(qualities))
+        return qualities
+
+    def divergences(self, qualities: list[PolicyQuality]) -> Floats:
+        """Return (n,) how far policies are from the original; NaN where the file fails."""
+        values = np.array([quality.metrics.get(self.proxy.name, np.nan) for quality in qualities])
+        return divergence_of(self.proxy, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Timed:
+    """Policies that were timed.
+
+    Attributes:
+        genomes: (n, g) the policies.
+        ratios: (n,) of their time over the original's; infinite where a file fails.
+    """
+
+    genomes: Genomes
+    ratios: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What was measured of some policies.
+
+    Attributes:
+        genomes: (n, g) the policies.
+        qualities: of each.
+        divergences: (n,) from the original; NaN where a file fails.
+        ratios: (n,) of time over the original's; NaN where it was not timed, infinite where a file fails.
+    """
+
+    genomes: Genomes
+    qualities: tuple[PolicyQuality, ...]
+    divergences: Floats
+    ratios: Floats
+
+    @property
+    def sizes(self) -> Floats:
+        """(n,) bytes of the files."""
+        return np.array([quality.size_bytes for quality in self.qualities])
+
+    @property
+    def objectives(self) -> Floats:
+        """(n, 3) what the search minimises; NaN where something is not known."""
+        return np.stack([np.sqrt(self.divergences), self.ratios, self.sizes], axis=1)
+
+
+def look_up(context: TuneContext, genomes: Genomes, timed: LatencyFile) -> Known:
+    """Return what is known of policies (n, g) that were evaluated."""
+    qualities = context.evaluate(genomes)
+    return Known(genomes, tuple(qualities), context.divergences(qualities), timed_ratios(timed, genomes))
+
+
+def believe(context: TuneContext, known: Known, timed: Timed, bounds: Floats) -> Beliefs:
+    """Return what is believed of all policies.
+
+    Args:
+        known: policies whose quality was evaluated.
+        timed: policies that were timed.
+        bounds: (3,) limits on what the search minimises.
+    """
+    whole = np.isfinite(known.divergences)
+    quality = PolicyPredictor(context.space, tensors=context.tensors).fit(
+        known.genomes[whole], np.log(np.maximum(known.divergences[whole], FLOOR))
+    )
+    latency = fit_latency(context.borders, timed.genomes, timed.ratios)
+    size = fit_size(context.space, known.genomes, known.sizes)
+    return Beliefs(quality, latency, size, latency.error, bounds)
+
+
+def bounds_of(context: TuneContext, known: Known, limits: Limits, original_s: float) -> Floats:
+    """Return (3,) limits on what the search minimises; of metrics that are not predicted, the divergence up
+    to which they are likely kept.
+
+    Args:
+        original_s: seconds of the original, which the search's times are ratios to.
+    """
+    bounds = np.full(3, np.inf)
+    whole = np.isfinite(known.divergences)
+    for limited in limits.objectives:
+        assert limited.bound is not None
+        if limited.name in COSTS:
+            latency = limited.name == "latency"
+            bounds[LATENCY if latency else SIZE] = limited.bound / (original_s if latency else 1.0)
+            continue
+        values = np.array([q.metrics.get(limited.name, np.nan) for q in known.qualities])[whole]
+        if limited.name == context.proxy.name:
+            bound = float(divergence_of(context.proxy, np.array([limited.bound]))[0])
+        else:
+            bound = divergence_within(limited, values, known.divergences[whole])
+        bounds[ROOT] = min(bounds[ROOT], np.sqrt(bound))
+    return bounds
+
+
+def _reads_codes(name: str) -> bool:
+    activation = load_format(load_format(name).on).activation
+    return activation is not None and activation.needs_scale

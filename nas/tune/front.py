@@ -1,0 +1,212 @@
+"""The document of a tune, from everything that was measured."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.run.front_document import Predicted
+from nas.run.tuned_document import (
+    Reference,
+    TunedFront,
+    TunedMetric,
+    TunedModel,
+    TunedNetwork,
+    TunedObjective,
+    TunedUnit,
+    UnitShare,
+)
+from nas.search.objectives import Objective
+from nas.tune.context import TuneContext
+from nas.tune.judge import Judged, Verdict
+from nas.tune.limits import COSTS, Limits
+from nas.tune.references import ReferenceFile
+from nas.tune.rounds import SearchOutcome
+from nas.tune.search import LATENCY, ROOT, Beliefs
+from nas.tune.space import policy_of, single_genomes
+from supernet.space.space import Genomes
+from supernet.tasks.metric import Metric
+
+Floats = NDArray[np.float64]
+
+
+def make_front(
+    context: TuneContext,
+    outcome: SearchOutcome,
+    verdict: Verdict,
+    front: Sequence[int],
+    references: Sequence[ReferenceFile],
+    limits: Limits,
+    *,
+    evaluations: int,
+    tau: float | None,
+) -> TunedFront:
+    """Return the document.
+
+    Args:
+        front: positions of the policies of the verdict on it, the fastest first.
+        references: that there were to be, those without a file too.
+        evaluations: policies whose quality was evaluated.
+        tau: of predicted and measured quality of unseen random policies.
+    """
+    tuning, metrics = context.tuning, context.fidelity.metrics
+    judged = {reference.name: reference for reference in verdict.references}
+    stated = [_reference(context, reference, judged.get(reference.name)) for reference in references]
+    networks = [_network(context, outcome, verdict, i) for i in range(len(verdict.policies))]
+    on_front = {networks[i].id for i in front}
+    others = [_measured(context, outcome, row) for row in range(len(outcome.known.genomes))]
+    finals = {network.id for network in networks}
+    return TunedFront(
+        model=TunedModel(
+            source=tuning.config.model.source,
+            digest=hashlib.sha256(tuning.original).hexdigest(),
+            size_bytes=float(len(tuning.original)),
+            bound=dict(tuning.model.bound),
+        ),
+        device=tuning.device.describe().name,
+        instruction_set=tuning.device.describe().cpu,
+        fingerprint=context.space.fingerprint,
+        metrics=tuple(TunedMetric(m.name, m.unit, m.direction, m.meaning) for m in metrics),
+        objectives=_objectives(metrics[0], limits),
+        units=_units(context),
+        original=stated[0],
+        references=tuple(stated[1:]),
+        candidates=tuple(networks[i] for i in front),
+        evaluated=tuple(
+            network
+            for network in (*networks, *(o for o in others if o.id not in finals))
+            if network.id not in on_front
+        ),
+        rounds=outcome.rounds,
+        evaluations=evaluations,
+        quality_tau=tau,
+    )
+
+
+def _objectives(main: Metric, limits: Limits) -> tuple[TunedObjective, ...]:
+    sought = (
+        Objective(main.name, main.unit, main.direction, meaning=main.meaning),
+        COSTS["latency"],
+        COSTS["size"],
+    )
+    limited = {o.name: o for o in limits.objectives}
+    bounded = [limited.pop(o.name, o) for o in sought]
+    traded = [TunedObjective(o.name, o.unit, o.direction, o.bound) for o in bounded]
+    others = [TunedObjective(o.name, o.unit, o.direction, o.bound, False) for o in limited.values()]
+    return (*traded, *others)
+
+
+def _reference(context: TuneContext, file: ReferenceFile, judged: Judged | None) -> Reference:
+    if judged is None:
+        return Reference(file.name, file.title, error=file.error)
+    parts = context.tuning.parts
+    return Reference(
+        file.name,
+        file.title,
+        judged.size_bytes,
+        judged.latency.latency,
+        judged.choosing.part(len(parts.choosing)) if judged.choosing.metrics else None,
+        judged.judging.part(len(parts.judging)) if judged.judging.metrics else None,
+        judged.latency.error or judged.judging.failed or judged.choosing.failed,
+    )
+
+
+def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row: int) -> TunedNetwork:
+    """Return one policy that was judged."""
+    judged, genome = verdict.policies[row], verdict.genomes[row]
+    parts = context.tuning.parts
+    original_s = verdict.references[0].latency.latency
+    return TunedNetwork(
+        id=judged.name,
+        genes=tuple(map(int, genome)),
+        policy=dict(policy_of(context.space, genome)),
+        size_bytes=judged.size_bytes,
+        predicted=_predicted(context, outcome, genome),
+        choosing=judged.choosing.part(len(parts.choosing)),
+        latency=judged.latency.latency,
+        judging=judged.judging.part(len(parts.judging)),
+        units=unit_shares(context, outcome.beliefs, genome, original_s.median_s if original_s else 0.0),
+    )
+
+
+def _measured(context: TuneContext, outcome: SearchOutcome, row: int) -> TunedNetwork:
+    """Return one policy that was measured in the rounds only."""
+    genome, quality = outcome.known.genomes[row], outcome.known.qualities[row]
+    timed = context.stopwatch.of(genome)
+    latency = replace(timed, samples_s=()) if timed is not None else None
+    return TunedNetwork(
+        id=context.space.candidate(genome).id,
+        genes=tuple(map(int, genome)),
+        policy=dict(policy_of(context.space, genome)),
+        size_bytes=quality.size_bytes,
+        predicted=_predicted(context, outcome, genome),
+        choosing=quality.part(len(context.tuning.parts.choosing)),
+        latency=latency,
+    )
+
+
+def _predicted(context: TuneContext, outcome: SearchOutcome, genome: Genomes) -> dict[str, Predicted]:
+    """Return what was believed of a policy before it was measured; nothing of what was measured first."""
+    [row] = np.flatnonzero((outcome.known.genomes == genome).all(axis=1))[:1].tolist() or [None]
+    if row is None or not np.isfinite(outcome.predicted[row]).all():
+        return {}
+    root, ratio, size = outcome.predicted[row].tolist()
+    original_s = context.stopwatch.read().original_s[0]
+    return {
+        "divergence": Predicted(root**2),
+        "latency": Predicted(ratio * original_s, outcome.beliefs.latency_error * ratio * original_s),
+        "size": Predicted(size),
+    }
+
+
+def _units(context: TuneContext) -> tuple[TunedUnit, ...]:
+    """Return what each unit could be, why not what else, and what it did alone."""
+    space, alone = context.space, _alone(context)
+    units = []
+    for unit in context.tuning.model.units:
+        choice = space.choices[space.columns[unit.name]] if unit.name in space.columns else None
+        formats = context.tuning.unit_formats.get(unit.name)
+        units.append(
+            TunedUnit(
+                unit.name,
+                unit.op,
+                tuple(map(str, choice.options)) if choice else ("fp32",),
+                dict(formats.refused) if formats else {},
+                alone.get(unit.name, {}),
+            )
+        )
+    return tuple(units)
+
+
+def _alone(context: TuneContext) -> dict[str, dict[str, float]]:
+    """Return the divergence of policies in which one unit alone has a format, where they were evaluated."""
+    alone: dict[str, dict[str, float]] = {}
+    for genome in single_genomes(context.space):
+        quality = context.choosing.known(genome)
+        if quality is not None and quality.metrics:
+            [(name, fmt)] = policy_of(context.space, genome).items()
+            alone.setdefault(name, {})[fmt] = quality.metrics[context.proxy.name]
+    return alone
+
+
+def unit_shares(
+    context: TuneContext, beliefs: Beliefs, genome: Genomes, original_s: float
+) -> dict[str, UnitShare]:
+    """Return what the format of each unit of a policy does: how the network would change if that unit alone
+    went back to fp32.
+    """
+    columns = np.flatnonzero(genome)
+    if not len(columns):
+        return {}
+    others = np.tile(genome, (len(columns) + 1, 1))
+    others[np.arange(len(columns)), columns] = 0
+    believed = beliefs(others).mean
+    saved_s = (believed[:-1, LATENCY] - believed[-1, LATENCY]) * original_s
+    cost = believed[-1, ROOT] ** 2 - believed[:-1, ROOT] ** 2
+    choices = context.space.choices
+    return {
+        choices[column].name: UnitShare(str(choices[column].options[genome[column]]), float(s), float(c))
+        for column, s, c in zip(columns, saved_s, cost, strict=True)
+    }

@@ -1,0 +1,199 @@
+"""The end of a tune: what looks best is timed once more in turns with the original and all references, judged
+on examples that nothing saw before, and the front of that is written.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from nas.emit.rewrite_onnx import rewrite
+from nas.run.reporting import Reporter
+from nas.search.loop import choose_finalists
+from nas.search.objectives import of_metric
+from nas.search.pareto import non_dominated
+from nas.search.units import show
+from nas.tune.context import TuneContext
+from nas.tune.limits import Limits
+from nas.tune.quality import Comparison, PolicyQuality
+from nas.tune.references import ReferenceFile
+from nas.tune.rounds import SearchOutcome
+from nas.tune.space import policy_of
+from nas.tune.stopwatch import TimedPolicy
+from supernet.space.space import Genomes, unique_rows
+from supernet.tasks.metric import Metric
+
+Floats = NDArray[np.float64]
+FINALISTS = 16  # files that are timed together with the references
+OPEN_BYTES = 4 * 2**30  # of weights of all files that are open together
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A file after all was measured.
+
+    Attributes:
+        name: id of a policy, or name of a reference.
+        latency: timed with all others.
+        choosing, judging: what it is like on both parts.
+        size_bytes: of the file.
+    """
+
+    name: str
+    latency: TimedPolicy
+    choosing: PolicyQuality
+    judging: PolicyQuality
+    size_bytes: float
+
+    @property
+    def runs(self) -> bool:
+        """Whether there are all numbers."""
+        return self.latency.latency is not None and bool(self.judging.metrics and self.choosing.metrics)
+
+    def values(self, part: PolicyQuality) -> dict[str, float]:
+        """Return costs, and metrics on a part, by name."""
+        assert self.latency.latency is not None
+        return {"latency": self.latency.latency.median_s, "size": self.size_bytes, **part.metrics}
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What was measured in the end.
+
+    Attributes:
+        genomes: (n, g) policies that were judged.
+        policies: of each.
+        references: what they are compared with, the original first.
+    """
+
+    genomes: Genomes
+    policies: tuple[Judged, ...]
+    references: tuple[Judged, ...]
+
+
+def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limits) -> Genomes:
+    """Return policies (n, g) for the last measurement: fp32, and well-spread ones of the front within limits,
+    or nearest to them where none is within.
+    """
+    known = outcome.known
+    values = _values(context, outcome)
+    excess = np.array([limits.excess(row) for row in values])
+    main = of_metric(context.fidelity.metrics[0])
+    quality = main.to_min(np.array([row.get(main.name, np.nan) for row in values]))
+    points = np.column_stack([quality, known.ratios, known.sizes])
+    whole = np.isfinite(points).all(axis=1)
+    slack = excess <= np.min(np.append(excess[whole], np.inf)) + 0.05  # what is nearly within may be
+    points[~(whole & slack)] = np.nan
+    front = np.flatnonzero(non_dominated(points))
+    most = int(min(FINALISTS, max(2, OPEN_BYTES / (2 * len(context.tuning.original)) - 6)))
+    chosen = front[choose_finalists(_comparable(points[front]), most)]
+    fp32 = np.zeros((1, len(context.space.choices)), np.int16)
+    rows = np.concatenate([fp32, known.genomes[chosen]])
+    return rows[unique_rows(rows)]
+
+
+def _values(context: TuneContext, outcome: SearchOutcome) -> list[dict[str, float]]:
+    original_s = context.stopwatch.read().original_s[0]
+    rows = []
+    for quality, ratio in zip(outcome.known.qualities, outcome.known.ratios, strict=True):
+        rows.append({**quality.metrics, "latency": ratio * original_s, "size": quality.size_bytes})
+    return rows
+
+
+def _comparable(points: Floats) -> Floats:
+    """Return ranks: metrics of very different sizes are spread evenly."""
+    return np.argsort(np.argsort(points, axis=0, kind="stable"), axis=0, kind="stable").astype(np.float64)
+
+
+def judge(
+    context: TuneContext, genomes: Genomes, references: Sequence[ReferenceFile], reporter: Reporter
+) -> Verdict:
+    """Time policies and references in the same turns, and judge them on examples that nothing saw before."""
+    space = context.space
+    contents = [rewrite(context.quantization, policy_of(space, genome)) for genome in genomes]
+    made = [reference for reference in references if reference.model]
+    with reporter.status("time the front and its references in turns"):
+        timed = context.stopwatch.in_turns(
+            [made[0].model, *contents, *(reference.model for reference in made[1:])],
+            context.tuning.plan.waiting_s / 2,
+        )
+    judging = context.compared_on(context.tuning.parts.judging)
+    with reporter.progress() as add:
+        update = add("judge", len(genomes) + len(made))
+        policies = []
+        qualities = context.evaluate(genomes)
+        for i, (genome, content, quality) in enumerate(zip(genomes, contents, qualities, strict=True)):
+            policy = policy_of(space, genome)
+            judged = judging.of_file(content, alone=any("dynamic" in name for name in policy.values()))
+            policies.append(
+                Judged(space.candidate(genome).id, timed[1 + i], quality, judged, float(len(content)))
+            )
+            update(i + 1, "")
+        times = [timed[0], *timed[1 + len(contents) :]]
+        compared = []
+        for i, (reference, time) in enumerate(zip(made, times, strict=True)):
+            compared.append(_reference(reference, time, context.choosing.comparison, judging))
+            update(len(genomes) + i + 1, "")
+    return Verdict(genomes, tuple(policies), tuple(compared))
+
+
+def _reference(file: ReferenceFile, time: TimedPolicy, choosing: Comparison, judging: Comparison) -> Judged:
+    alone = True  # some find scales from what is run
+    return Judged(
+        file.name,
+        time,
+        choosing.of_file(file.model, alone=alone),
+        judging.of_file(file.model, alone=alone),
+        float(len(file.model)),
+    )
+
+
+def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
+    """Return the positions of the policies on the front, the fastest first.
+
+    They are within the limits, and none is worse than another in quality, time and size. None is slower and
+    worse than any reference either, unless that misses a limit on size.
+
+    Raises:
+        TrilobitError: nothing meets the limits; says what is nearest.
+    """
+    runs = [i for i, judged in enumerate(verdict.policies) if judged.runs]
+    values = [verdict.policies[i].values(verdict.policies[i].judging) for i in runs]
+    excess = np.array([limits.excess(row) for row in values])
+    if not len(excess) or excess.min() > 0:
+        raise TrilobitError(_unreachable(values, excess, limits))
+    quality = of_metric(metric)
+    points = np.array([_point(row, metric) for row in values])
+    points[excess > 0] = np.nan
+    for reference in verdict.references:
+        if not reference.runs:
+            continue
+        other = reference.values(reference.judging)
+        if np.isfinite(limits.bound("size")) and other["size"] > limits.bound("size"):
+            continue
+        beaten = (points[:, 1] > other["latency"]) & (
+            points[:, 0] > float(quality.to_min(np.array([other[metric.name]]))[0])
+        )
+        points[beaten] = np.nan
+    front = np.flatnonzero(non_dominated(points))
+    if not len(front):
+        raise TrilobitError(_unreachable(values, excess, limits))
+    ordered = front[np.argsort(points[front, 1], kind="stable")]
+    return [runs[i] for i in ordered]
+
+
+def _point(values: Mapping[str, float], metric: Metric) -> tuple[float, float, float]:
+    quality = float(of_metric(metric).to_min(np.array([values[metric.name]]))[0])
+    return quality, values["latency"], values["size"]
+
+
+def _unreachable(values: Sequence[Mapping[str, float]], excess: Floats, limits: Limits) -> str:
+    if not len(values):
+        return "no file of this model runs on the device; see the reasons in the report"
+    nearest = values[int(excess.argmin())]
+    parts = [
+        f"{o.name} {show(o, nearest[o.name])} (limit {show(o, o.bound or 0.0)})" for o in limits.objectives
+    ]
+    return f"no file meets all limits; the nearest one has {', '.join(parts)}: loosen a limit"

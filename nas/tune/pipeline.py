@@ -1,0 +1,155 @@
+"""All stages of a tune in order, skipping what is there and unchanged."""
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from hw_profiles.documents import write_document
+from hw_profiles.files import write_atomic
+from hw_profiles.streams import Stream, open_stream
+from nas.run.progress import duration
+from nas.run.reporting import Reporter, progress_bar
+from nas.run.tune_config import STAGES
+from nas.tune.context import TuneContext
+from nas.tune.estimates import measure_costs, tell
+from nas.tune.policies import evaluations_for, first_policies, random_policies
+from nas.tune.search_stage import run_search
+from nas.tune.space import uniform_genomes
+from nas.tune.stored import save_example
+from nas.tune.tuning import Tuning
+from supernet.ptq.quantization_file import save_quantization
+from supernet.ptq.quantize_model import quantize_model
+from supernet.space.space import Genomes, unique_rows
+
+Stage = Callable[[TuneContext, Reporter], None]
+PROFILED = 32, 96  # policies that are timed before the search, at least and at most
+
+
+def run_tune(context: TuneContext, reporter: Reporter) -> None:
+    """Run every stage that is not done, after saying how long it takes.
+
+    Raises:
+        TrilobitError: a limit that nothing can meet, or whatever a stage refuses.
+    """
+    tuning = context.tuning
+    left = [stage for stage in STAGES if stage == "report" or not tuning.is_done(stage)]
+    expected_s: Mapping[str, float] = {}
+    if "search" in left:
+        section = tuning.config.tune
+        count = section.evaluations or evaluations_for(context.space)
+        expected_s = measure_costs(tuning).stages(tuning, count, section)
+        tell(expected_s, left, section.budget_s, reporter)
+    took_s: dict[str, float] = {}
+    for stage in STAGES:
+        if stage not in left:
+            reporter.say(f"{stage}: already there")
+            continue
+        start = time.monotonic()
+        _STAGES[stage](context, reporter)
+        took_s[stage] = time.monotonic() - start
+        tuning.mark_done(stage, took_s[stage])
+        left_s = _left_s(expected_s, took_s)
+        more = f"; about {duration(left_s)} left" if left_s >= 1 else ""
+        reporter.say(f"{stage}: {took_s[stage]:.1f} s{more}")
+
+
+def _left_s(expected_s: Mapping[str, float], took_s: Mapping[str, float]) -> float:
+    """Return what is left, corrected by how far off the stages so far were."""
+    counted = [stage for stage in took_s if expected_s.get(stage, 0.0) > 0]
+    expected = sum(expected_s[stage] for stage in counted)
+    ratio = sum(took_s[stage] for stage in counted) / expected if expected >= 1 else 1.0
+    rest = sum(seconds for stage, seconds in expected_s.items() if stage not in took_s)
+    return rest * float(np.clip(ratio, 0.5, 5.0))
+
+
+def _import(context: TuneContext, reporter: Reporter) -> None:
+    """Keep the model in the folder: what is exported later does not need the file any more."""
+    tuning = context.tuning
+    write_atomic(tuning.original_path, tuning.original)
+    save_example(tuning.folder, tuning.samples.feed(0))
+
+
+def _calibrate(context: TuneContext, reporter: Reporter) -> None:
+    """Find scales and rounded weights for every format of every unit."""
+    tuning = context.tuning
+    with reporter.status("calibrate"):
+        quantization = quantize_model(
+            tuning.model,
+            tuning.parts.calibration,
+            tuning.formats,
+            sums=tuning.device.describe().sums,
+            rng=open_stream(tuning.config.seed, Stream.TUNE_CALIBRATION),
+        )
+    save_quantization(tuning.quantization_path, quantization, tuning.model)
+
+
+def profiled_policies(context: TuneContext) -> Genomes:
+    """Return the policies (n, g) that are timed before the search."""
+    space, seed = context.space, context.tuning.config.seed
+    slots = int((space.cardinalities - 1).sum())
+    count = int(np.clip(slots, *PROFILED))
+    rng = open_stream(seed, Stream.TUNE_TIMED)
+    rows = np.concatenate([uniform_genomes(space), random_policies(space, count, rng=rng)])
+    return rows[unique_rows(rows)]
+
+
+def _profile(context: TuneContext, reporter: Reporter) -> None:
+    """Time whole policies."""
+    genomes = profiled_policies(context)
+    with progress_bar(reporter, "time policies", len(genomes)) as update:
+        waiting_s = context.tuning.plan.waiting_s / 4
+        context.stopwatch.time(genomes, lambda done: update(done, ""), waiting_s=waiting_s)
+
+
+def sampled_policies(context: TuneContext) -> Genomes:
+    """Return the policies (n, g) whose quality is evaluated before the search."""
+    tuning = context.tuning
+    count = tuning.config.tune.evaluations or evaluations_for(context.space)
+    return first_policies(context.space, count, rng=open_stream(tuning.config.seed, Stream.TUNE_POLICIES))
+
+
+def _sample(context: TuneContext, reporter: Reporter) -> None:
+    """Evaluate policies: one unit at a time, and random ones."""
+    genomes = sampled_policies(context)
+    with progress_bar(reporter, "evaluate policies", len(genomes)) as update:
+        context.evaluate(genomes, lambda done: update(done, ""))
+
+
+def _search(context: TuneContext, reporter: Reporter) -> None:
+    front = run_search(context, sampled_policies(context), profiled_policies(context), reporter)
+    write_document(context.tuning.front_path, front)
+
+
+def _export(context: TuneContext, reporter: Reporter) -> None:
+    """Write the files of the front."""
+
+
+def _report(context: TuneContext, reporter: Reporter) -> None:
+    """Write the page."""
+
+
+_STAGES: Mapping[str, Stage] = {
+    "import": _import,
+    "calibrate": _calibrate,
+    "profile": _profile,
+    "sample": _sample,
+    "search": _search,
+    "export": _export,
+    "report": _report,
+}
+
+
+def introduce(tuning: Tuning, reporter: Reporter) -> None:
+    """Say what is tuned, on what, and what each unit may be in."""
+    space, model = tuning.space, tuning.model
+    reporter.say(
+        f"  {len(model.units)} units, {len(space.choices)} of which can change: {space.size:.3g} policies"
+    )
+    reporter.say(f"  {tuning.samples.origin}")
+    reporter.say(f"  {tuning.parts}")
+    counted: dict[str, int] = {}
+    for choice in space.choices:
+        for option in choice.options[1:]:
+            counted[str(option)] = counted.get(str(option), 0) + 1
+    reporter.say("  formats: " + ", ".join(f"{name} ({count} units)" for name, count in counted.items()))

@@ -1,0 +1,176 @@
+"""How good policies are: their files run on examples, compared with the original, and never run twice."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from nas.emit.rewrite_onnx import rewrite
+from nas.evaluation.store import EvaluationStore
+from nas.run.tuned_document import MetricValue, PartQuality
+from nas.search.objectives import Objective, of_metric
+from nas.tune.answers import Outputs, Runner
+from nas.tune.space import policy_of
+from supernet.data.samples import Samples
+from supernet.ptq.quantization import Policy, Quantization
+from supernet.space.space import Candidate, Genomes, SearchSpace
+from supernet.tasks.fidelity import Fidelity
+from supernet.tasks.metric import KL, SNR, Metric
+
+Floats = NDArray[np.float64]
+LARGEST = 1e9  # that a metric is kept as: files hold finite numbers only
+FLOOR = 1e-9  # of divergences: below it they are rounding
+SIZE, DIVERGENCE = "size", "divergence"
+DYNAMIC = ("int8-dynamic",)
+
+
+@dataclass(frozen=True)
+class PolicyQuality:
+    """What is known of one policy on the examples that policies are compared on.
+
+    Attributes:
+        metrics: by name.
+        errors: standard errors of those that are means over examples.
+        size_bytes: of its file.
+        failed: why its file gives no numbers; empty where it does.
+    """
+
+    metrics: Mapping[str, float]
+    errors: Mapping[str, float]
+    size_bytes: float
+    failed: str = ""
+
+    def part(self, samples: int) -> PartQuality:
+        """Return it as the front holds it."""
+        values = {name: MetricValue(value, self.errors.get(name)) for name, value in self.metrics.items()}
+        return PartQuality(samples, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Examples, and what the original says of them.
+
+    Attributes:
+        quantization: of the model.
+        space: of its policies.
+        fidelity: how answers are compared.
+        run: what a file says.
+        samples: the examples.
+        original: what the original says of them.
+    """
+
+    quantization: Quantization
+    space: SearchSpace
+    fidelity: Fidelity
+    run: Runner
+    samples: Samples
+    original: Outputs
+
+    def of_policy(self, policy: Policy) -> PolicyQuality:
+        """Return what a policy's file is like; one that fails says why."""
+        content = rewrite(self.quantization, policy)
+        alone = any("dynamic" in name for name in policy.values())
+        return self.of_file(content, alone=alone)
+
+    def of_file(self, content: bytes, *, alone: bool = False) -> PolicyQuality:
+        """Return what a file is like, whatever made it; one that fails says why."""
+        try:
+            outputs = self.run(content, self.samples, alone=alone)
+        except TrilobitError as error:
+            return PolicyQuality({}, {}, float(len(content)), str(error))
+        return self.of_outputs(outputs, float(len(content)))
+
+    def of_outputs(self, outputs: Outputs, size_bytes: float) -> PolicyQuality:
+        """Return how good answers are."""
+        metrics = self.fidelity.evaluate(outputs, self.samples, self.original)
+        errors = self.fidelity.standard_errors(outputs, self.samples, self.original)
+        known = {name: _finite(error) for name, error in errors.items() if name in metrics}
+        return PolicyQuality({name: _finite(value) for name, value in metrics.items()}, known, size_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class QualityStore:
+    """Policies that were evaluated; what is known is not evaluated again.
+
+    Attributes:
+        comparison: evaluates.
+        store: keeps the results.
+    """
+
+    comparison: Comparison
+    store: EvaluationStore
+
+    def known(self, genome: Genomes) -> PolicyQuality | None:
+        """Return what was found of a policy (g,); None where it was not evaluated."""
+        stored = self.store.get(self.comparison.space.candidate(genome))
+        return None if stored is None else _read(*stored)
+
+    def evaluate(self, genomes: Genomes) -> Iterator[PolicyQuality]:
+        """Yield what each policy (n, g) is like, in order."""
+        for genome in genomes:
+            candidate = self.comparison.space.candidate(genome)
+            yield self._stored(candidate) or self._evaluated(candidate, genome)
+
+    def _stored(self, candidate: Candidate) -> PolicyQuality | None:
+        stored = self.store.get(candidate)
+        return None if stored is None else _read(*stored)
+
+    def _evaluated(self, candidate: Candidate, genome: Genomes) -> PolicyQuality:
+        quality = self.comparison.of_policy(policy_of(self.comparison.space, genome))
+        metrics = self.comparison.fidelity.metrics
+        values = {m.name: quality.metrics.get(m.name, worst(m)) for m in metrics}
+        attributes = {"errors": dict(quality.errors), "failed": quality.failed}
+        self.store.add(candidate, {**values, SIZE: quality.size_bytes}, attributes)
+        return quality
+
+    @cached_property
+    def proxy(self) -> Metric:
+        """The smooth metric that is predicted."""
+        return proxy_of(self.comparison.fidelity)
+
+
+def _read(values: Mapping[str, float], attributes: Mapping[str, Any]) -> PolicyQuality:
+    metrics = {name: value for name, value in values.items() if name != SIZE}
+    failed = str(attributes.get("failed", ""))
+    return PolicyQuality({} if failed else metrics, dict(attributes.get("errors", {})), values[SIZE], failed)
+
+
+def store_objectives(fidelity: Fidelity) -> tuple[Objective, ...]:
+    """Return what is kept of every policy."""
+    return (*map(of_metric, fidelity.metrics), Objective(SIZE, "bytes", "min", origin="device"))
+
+
+def proxy_of(fidelity: Fidelity) -> Metric:
+    """Return the metric that says smoothly how far answers are from the original's: the divergence, else the
+    signal-to-noise ratio, else the main one.
+    """
+    by_name = {metric.name: metric for metric in fidelity.metrics}
+    return by_name.get(KL.name) or by_name.get(SNR.name) or fidelity.metrics[0]
+
+
+def divergence_of(metric: Metric, values: Floats) -> Floats:
+    """Return (n,) values of a metric as what is 0 for the original and additive for small errors: a
+    divergence as it is, a ratio in dB as noise over signal, a share as what is missing to 1.
+
+    >>> divergence_of(SNR, np.array([20.0, 40.0])).round(6).tolist()
+    [0.01, 0.0001]
+    """
+    if metric.unit == "dB":
+        return np.maximum(10.0 ** (-values / 10), FLOOR)
+    if metric.direction == "max":
+        return np.maximum(1.0 - values if metric.unit == "fraction" else -values, FLOOR)
+    return np.maximum(values, FLOOR)
+
+
+def worst(metric: Metric) -> float:
+    """Return the value of what gives no numbers."""
+    return -LARGEST if metric.direction == "max" else LARGEST
+
+
+def _finite(value: float) -> float:
+    return LARGEST if math.isnan(value) else float(np.clip(value, -LARGEST, LARGEST))

@@ -1,0 +1,88 @@
+"""The search of a tune and its end, as one stage that writes `front.json`."""
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from hw_profiles.runtimes.plugin import device_kind
+from nas.emit.rewrite_onnx import rewrite
+from nas.run.reporting import Reporter
+from nas.run.tuned_document import TunedFront
+from nas.tune.context import FLOOR, Known, TuneContext, look_up
+from nas.tune.front import make_front
+from nas.tune.judge import front_of, judge, pick_for_judging
+from nas.tune.limits import resolve_limits
+from nas.tune.references import ReferenceFile, reference_files
+from nas.tune.rounds import run_rounds
+from nas.tune.space import policy_of, uniform_genomes
+from predictors.accuracy.policies import PolicyPredictor
+from supernet.space.space import Genomes
+
+FOLDS = 5  # that predictions are judged by: each is predicted from the others
+FEWEST = 16  # random policies below which a rank correlation says nothing
+
+
+def run_search(context: TuneContext, sampled: Genomes, profiled: Genomes, reporter: Reporter) -> TunedFront:
+    """Search, measure, judge, and return the front.
+
+    Args:
+        sampled: (n, g) policies whose quality was evaluated.
+        profiled: (m, g) policies that were timed.
+
+    Raises:
+        TrilobitError: nothing meets the limits; says what is nearest.
+    """
+    tuning, metrics = context.tuning, context.fidelity.metrics
+    original = {"latency": context.stopwatch.read().original_s[0], "size": float(len(tuning.original))}
+    limits = resolve_limits(tuning.config.constraints, metrics, original)
+    for line in limits.lines(original):
+        reporter.say(f"  {line}")
+    outcome = run_rounds(context, sampled, profiled, limits, reporter)
+    references = make_references(context, reporter)
+    verdict = judge(context, pick_for_judging(context, outcome, limits), references, reporter)
+    front = front_of(verdict, metrics[0], limits)
+    known = look_up(context, sampled, context.stopwatch.read())
+    return make_front(
+        context,
+        outcome,
+        verdict,
+        front,
+        references,
+        limits,
+        evaluations=len(context.choosing.store),
+        tau=unseen_tau(context, known),
+    )
+
+
+def make_references(context: TuneContext, reporter: Reporter) -> tuple[ReferenceFile, ...]:
+    """Return what the front is compared with, the original first."""
+    tuning = context.tuning
+    everything = uniform_genomes(context.space)[1]
+    with reporter.status("make the references") as change:
+        return reference_files(
+            tuning.original,
+            lambda: rewrite(context.quantization, policy_of(context.space, everything)),
+            tuning.parts.calibration,
+            device_kind(tuning.config.device.choice.name),
+            on_done=lambda title: change(f"make the references: {title}"),
+        )
+
+
+def unseen_tau(context: TuneContext, known: Known) -> float | None:
+    """Return the rank correlation of predicted and measured divergence of random policies, each predicted
+    from folds that it is not in; None of too few.
+    """
+    random = (known.genomes > 0).sum(axis=1) > 1
+    whole = np.isfinite(known.divergences)
+    rows = np.flatnonzero(random & whole)
+    if len(rows) < FEWEST:
+        return None
+    logs = np.log(np.maximum(known.divergences, FLOOR))
+    predicted = np.full(len(logs), np.nan)
+    for fold in range(FOLDS):
+        held = rows[fold::FOLDS]
+        learned = np.setdiff1d(np.flatnonzero(whole), held)
+        predictor = PolicyPredictor(context.space, tensors=context.tensors)
+        predicted[held] = (
+            predictor.fit(known.genomes[learned], logs[learned]).predict(known.genomes[held]).mean
+        )
+    return float(kendalltau(predicted[rows], logs[rows]).statistic)

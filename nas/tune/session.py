@@ -1,0 +1,154 @@
+"""Working on the folder of a tune: it is held, its configuration is resolved and written, and what that names
+is opened.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hw_profiles.engines import version_of
+from hw_profiles.errors import TrilobitError, did_you_mean
+from hw_profiles.files import remove_abandoned, write_atomic, write_json
+from hw_profiles.redaction import redacted
+from nas.run.config_file import parse_as, read_document, render_config
+from nas.run.configuration import RECORD
+from nas.run.environment import commit
+from nas.run.reporting import QUIET, Reporter
+from nas.run.session import held
+from nas.run.tune_config import TuneConfig
+from nas.tune.context import TuneContext
+from nas.tune.estimates import measure_costs, sized
+from nas.tune.tuning import Tuning
+
+DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the machine takes, where left open
+PACKAGES = ("trilobit", "numpy", "onnx", "onnxruntime", "onnx-ir", "onnxscript", "scipy", "optuna")
+
+
+@contextmanager
+def tune_session(
+    folder: Path,
+    options: Mapping[str, Any],
+    *,
+    file: Path | None = None,
+    reset: bool = False,
+    line: str = "",
+    reporter: Reporter = QUIET,
+) -> Iterator[TuneContext]:
+    """Lock the folder of a tune and yield what its parts share.
+
+    Args:
+        options: by name, `section.key`; they win over the file and what the folder says.
+        file: TOML with the sections of `run.toml`.
+        reset: start from the defaults, not from what the folder's `run.toml` says.
+        line: what people wrote; it is kept in `env.json`.
+
+    Raises:
+        TrilobitError: something is not allowed, does not exist, or another process writes to the folder.
+    """
+    with held(folder):
+        config = resolve(options, folder, file=file, reset=reset)
+        reporter.say(f"nas tune: {folder}")
+        tuning = Tuning(folder, config)
+        _open(tuning)
+        tuning = Tuning(folder, replace(config, tune=sized(tuning, measure_costs(tuning))))
+        remove_abandoned(folder)
+        write_atomic(folder / RECORD, render_config(tuning.config))
+        write_json(folder / "env.json", _environment(tuning, line))
+        yield TuneContext(tuning)
+
+
+def resolve(
+    options: Mapping[str, Any], folder: Path, *, file: Path | None = None, reset: bool = False
+) -> TuneConfig:
+    """Return the configuration of a file, else that of the folder, else the defaults; options on top.
+
+    Raises:
+        TrilobitError: something is not allowed, or the folder is of another kind of run.
+    """
+    record = folder / RECORD
+    document: dict[str, Any] = {}
+    if record.is_file():
+        document = read_document(record)
+        if "model" not in document:
+            raise TrilobitError(
+                f"{folder} holds a run of `nas run`; write to another folder with -o, or remove it"
+            )
+    path = file if file is not None else record if record.is_file() and not reset else None
+    document = read_document(path) if path is not None else {}
+    parse_as(TuneConfig, document, origin=str(path or ""))
+    config = parse_as(TuneConfig, _merged(document, _whole_paths(options)), origin="")
+    if not config.model.source:
+        raise TrilobitError("which model? write `nas tune MODEL.onnx --data SOURCE`")
+    if not config.samples.source:
+        raise TrilobitError(
+            "no data: give examples of what the model reads, --data SOURCE: a folder or an archive of "
+            "images, an .npy or .npz with an array for each input, or module:function"
+        )
+    return config
+
+
+def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
+    if "device.name" in options:  # with options of its own
+        merged["device"] = {}
+    if {"model.source", "samples.source", "tune.budget", "tune.formats"} & options.keys():
+        decided = {key: value for key, value in merged.get("tune", {}).items() if key not in DECIDED}
+        changed = any(_said(document, name) != value for name, value in options.items())
+        merged["tune"] = decided if changed else merged.get("tune", {})
+    for name, value in options.items():
+        section, _, key = name.partition(".")
+        if key:
+            merged.setdefault(section, {})[key] = value
+        else:
+            merged[section] = value
+    return merged
+
+
+def _said(document: Mapping[str, Any], name: str) -> Any:
+    section, _, key = name.partition(".")
+    value = document.get(section, {})
+    value = value.get(key) if key and isinstance(value, Mapping) else value
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _whole_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with paths as they are from anywhere."""
+    whole = dict(options)
+    for name in ("model.source", "samples.source", "samples.labels"):
+        value = str(whole.get(name) or "")
+        if value and (Path(value).exists() or name == "model.source"):
+            whole[name] = str(Path(value).resolve())
+    return whole
+
+
+def _open(tuning: Tuning) -> None:
+    """Load what the configuration names, so that what is refused is refused before anything is written."""
+    source = Path(tuning.config.model.source)
+    if not source.exists() and not tuning.original_path.is_file():
+        near = did_you_mean(source.name, [path.name for path in source.parent.glob("*")])
+        raise TrilobitError(f"{source}: no such file{near}")
+    tuning.device.describe()
+    _ = tuning.space
+
+
+def _environment(tuning: Tuning, line: str) -> dict[str, Any]:
+    import platform
+
+    return {
+        "schema": "env/1",
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version for name in PACKAGES if (version := version_of(name))},
+        },
+        "commit": commit(),
+        "command": redacted(line),
+        "seed": tuning.config.seed,
+        "init": "",
+        "integer_sums": str(tuning.device.describe().sums),
+        "formats": sorted({name for names in tuning.formats.values() for name in names}),
+        "host": {"system": platform.platform(), "machine": platform.machine()},
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

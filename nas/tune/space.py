@@ -1,0 +1,109 @@
+"""The policies of a model as a search space: one choice per unit, the first option fp32."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_profiles.graph.formats import FP32
+from supernet.imported.model import ImportedModel
+from supernet.ptq.quantization import Policy
+from supernet.space.space import Choice, Genomes, SearchSpace
+
+FAMILY = "policies"  # of the spaces of all imported models
+
+
+def policy_space(model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> SearchSpace:
+    """Return the space of a model's policies: a choice for each unit that has formats beside fp32, in the
+    order in which units run. Gene 0 is fp32.
+
+    Args:
+        formats: by unit, what it may take; fp32 need not be among them.
+    """
+    blocks = blocks_of(model)
+    choices = []
+    for unit in model.units:
+        options = tuple(name for name in dict.fromkeys(formats.get(unit.name, ())) if name != FP32)
+        if options:
+            choices.append(
+                Choice(
+                    unit.name,
+                    (FP32, *options),
+                    kind="precision",
+                    role="format",
+                    block=blocks[unit.name],
+                    layer=unit.name,
+                )
+            )
+    return SearchSpace(FAMILY, tuple(choices))
+
+
+def policy_of(space: SearchSpace, genome: Genomes) -> Policy:
+    """Return the policy (g,) as formats by unit; units in fp32 are left out."""
+    chosen = zip(space.choices, genome.tolist(), strict=True)
+    return {choice.name: str(choice.options[gene]) for choice, gene in chosen if gene}
+
+
+def uniform_genomes(space: SearchSpace) -> Genomes:
+    """Return (k, g) fp32 throughout, then for each format the policy that has it wherever it can be had."""
+    named = dict.fromkeys(str(option) for choice in space.choices for option in choice.options[1:])
+    rows = [np.zeros(len(space.choices), np.int16)]
+    for name in named:
+        genes = [choice.options.index(name) if name in choice.options else 0 for choice in space.choices]
+        rows.append(np.array(genes, np.int16))
+    return np.stack(rows)
+
+
+def single_genomes(space: SearchSpace) -> Genomes:
+    """Return (s, g) every policy in which one unit alone is not fp32: by unit, then by format."""
+    rows = []
+    for column, choice in enumerate(space.choices):
+        for gene in range(1, len(choice.options)):
+            row = np.zeros(len(space.choices), np.int16)
+            row[column] = gene
+            rows.append(row)
+    return np.stack(rows) if rows else np.empty((0, len(space.choices)), np.int16)
+
+
+def blocks_of(model: ImportedModel) -> dict[str, int]:
+    """Return the block of each unit: the network is cut wherever a single tensor crosses from what has run
+    to what has not.
+    """
+    last_reader = {
+        tensor: index for index, unit in enumerate(model.units) for tensor in unit.inputs
+    }  # the last one wins
+    alive_until = {
+        tensor: max(last_reader.get(tensor, index), len(model.units) * (tensor in model.outputs))
+        for index, unit in enumerate(model.units)
+        for tensor in unit.outputs
+    }
+    blocks: dict[str, int] = {}
+    block, alive = 0, dict[str, int]()
+    for index, unit in enumerate(model.units):
+        blocks[unit.name] = block
+        alive |= {tensor: alive_until[tensor] for tensor in unit.outputs}
+        alive = {tensor: last for tensor, last in alive.items() if last > index}
+        block += len(alive) <= 1
+    return blocks
+
+
+def quantized_tensors(model: ImportedModel, space: SearchSpace, static: frozenset[str]) -> NDArray[np.bool_]:
+    """Return (slots, t) which tensors each option of each choice has in codes of 8 bits: a unit in such a
+    format reads and gives them. Slots are those of `SearchSpace.one_hot`; columns without a tensor in codes
+    are left out.
+
+    Args:
+        static: names of formats whose activations are in codes.
+    """
+    names = [*model.producers, *(name for name in model.inputs if name not in model.producers)]
+    columns = {tensor: column for column, tensor in enumerate(names)}
+    rows = []
+    for choice in space.choices:
+        unit = model.unit(choice.name)
+        for option in choice.options:
+            row = np.zeros(len(names), bool)
+            if str(option) in static:
+                row[[columns[tensor] for tensor in (*unit.inputs, *unit.outputs) if tensor in columns]] = True
+            rows.append(row)
+    incidence = np.array(rows, bool).reshape(-1, len(names))
+    return incidence[:, incidence.any(axis=0)]

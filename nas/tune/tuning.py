@@ -1,0 +1,253 @@
+"""A tune: what its configuration names, where its files are, and what everything in it depends on."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import FP32
+from hw_profiles.measure.measurement import MeasurePlan, plan_on
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.runtime import Runtime
+from hw_profiles.streams import Stream, open_stream
+from nas.emit.unit_formats import UnitFormats, unit_formats
+from nas.run.stage_record import StageRecord
+from nas.run.tune_config import TuneConfig
+from nas.tune.original import bound_specs, original_file
+from nas.tune.space import policy_space
+from nas.tune.stored import ORIGINAL, QUANTIZATION
+from supernet.data.preprocessing import parse_preprocessing
+from supernet.data.read_samples import MOST, read_samples, sample_shapes
+from supernet.data.samples import SampleParts, Samples
+from supernet.data.split_samples import CHOOSING, split_samples
+from supernet.imported.import_onnx import import_onnx
+from supernet.imported.input_specs import input_specs
+from supernet.imported.model import ImportedModel
+from supernet.space.space import SearchSpace
+
+SAMPLES_BYTES = 2**30  # of all examples together; of more, evenly chosen ones are read
+TYPICAL_SIZE = 256  # of a dimension that is open, before any example is seen
+
+
+@dataclass(frozen=True)
+class TunePaths:
+    """Where the files of a tune are.
+
+    Attributes:
+        folder: of the run.
+        config: resolved.
+    """
+
+    folder: Path
+    config: TuneConfig
+
+    @property
+    def original_path(self) -> Path:
+        """The model as it was given, with the weights that it kept in other files."""
+        return self.folder / ORIGINAL
+
+    @property
+    def quantization_path(self) -> Path:
+        """What any policy of the model needs."""
+        return self.folder / QUANTIZATION
+
+    @property
+    def storage_url(self) -> str:
+        """Of the Optuna storage with the quality of every evaluated policy."""
+        return f"sqlite:///{self.folder / 'run.db'}"
+
+    @property
+    def latency_path(self) -> Path:
+        """Times of whole policies."""
+        return self.folder / "latency.json"
+
+    @property
+    def front_path(self) -> Path:
+        """What was measured of the files on the front."""
+        return self.folder / "front.json"
+
+    @property
+    def export_path(self) -> Path:
+        """The files on the front."""
+        return self.folder / "export"
+
+
+@dataclass(frozen=True)
+class Tuning(TunePaths):
+    """A folder and its configuration; what they name is loaded on first use."""
+
+    @cached_property
+    def original(self) -> bytes:
+        """The model as it was given, whole: the folder's own copy where the file is gone.
+
+        Raises:
+            TrilobitError: there is none, or it is no ONNX file.
+        """
+        source = Path(self.config.model.source)
+        if not source.is_file() and self.original_path.is_file():
+            return self.original_path.read_bytes()
+        return original_file(source)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """All examples.
+
+        Raises:
+            TrilobitError: there are none, or they are not what the model reads.
+        """
+        section = self.config.samples
+        said, metadata = input_specs(self.original)
+        specs = bound_specs(said, self.config.model.shapes)
+        sizes = [[d if isinstance(d, int) else TYPICAL_SIZE for d in spec.shape] for spec in specs]
+        each = sum(
+            4 * math.prod(size[1:] if spec.batched else size) for spec, size in zip(specs, sizes, strict=True)
+        )
+        most = min(section.count or MOST, max(64, SAMPLES_BYTES // max(1, each)))
+        return read_samples(
+            section.source,
+            specs,
+            parse_preprocessing(section.preprocessing),
+            metadata=metadata,
+            labels=section.labels or None,
+            most=most,
+        )
+
+    @cached_property
+    def parts(self) -> SampleParts:
+        """The examples in three disjoint parts."""
+        section = self.config.tune
+        rng = open_stream(self.config.seed, Stream.TUNE_SAMPLES)
+        parts = split_samples(self.samples, rng=rng, choosing=section.choosing or CHOOSING)
+        judged = np.arange(min(len(parts.judging), section.judging or len(parts.judging)))
+        return SampleParts(parts.calibration, parts.choosing, parts.judging[judged])
+
+    @cached_property
+    def model(self) -> ImportedModel:
+        """The imported model, its open dimensions bound by the configuration, else by the examples.
+
+        Raises:
+            TrilobitError: it cannot be tuned.
+        """
+        shapes = {**sample_shapes(self.samples), **self.config.model.shapes}
+        return import_onnx(self.original, shapes=shapes, feeds=self.samples.feed(0))
+
+    @cached_property
+    def device(self) -> Device:
+        """What is measured.
+
+        Raises:
+            TrilobitError: there is no such device, or it runs no files.
+        """
+        device = self.config.device.choice.open()
+        if device.runtime is None:
+            raise TrilobitError(
+                f"device {self.config.device.name!r} executes nothing; `nas tune` measures files: use ort"
+            )
+        return device
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs the files."""
+        runtime = self.device.runtime
+        assert runtime is not None
+        return runtime
+
+    @property
+    def plan(self) -> MeasurePlan:
+        """How to measure here."""
+        return plan_on(self.config.measure, self.runtime.clock)
+
+    @cached_property
+    def unit_formats(self) -> Mapping[str, UnitFormats]:
+        """What each unit may be in on this runtime, and why not in what else."""
+        return unit_formats(self.model, self.runtime)
+
+    @cached_property
+    def formats(self) -> dict[str, tuple[str, ...]]:
+        """Formats that the search chooses from, by unit."""
+        wanted = self.config.tune.formats
+        return {
+            name: tuple(f for f in unit.allowed if f != FP32 and (not wanted or f in wanted))
+            for name, unit in self.unit_formats.items()
+        }
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """All policies.
+
+        Raises:
+            TrilobitError: no unit can have another format than fp32; says why.
+        """
+        space = policy_space(self.model, self.formats)
+        if not space.choices:
+            raise TrilobitError(f"nothing can be tuned: {self._why_nothing()}")
+        return space
+
+    def _why_nothing(self) -> str:
+        reasons = [reason for unit in self.unit_formats.values() for reason in unit.refused.values()]
+        wanted = f"of {', '.join(self.config.tune.formats)} " if self.config.tune.formats else ""
+        commonest = max(set(reasons), key=reasons.count) if reasons else "no unit multiplies stored numbers"
+        return f"no unit can have another format {wanted}than fp32 on {self.config.device.name} ({commonest})"
+
+    # -- what is done ----------------------------------------------------------------------------------
+
+    def fingerprint(self, stage: str) -> str:
+        """Hash of everything the stage's result depends on, the stages before it included."""
+        return _hash(self._depends(stage))
+
+    def _depends(self, stage: str) -> list[Any]:
+        config = self.config
+        info = self.device.describe()
+        match stage:
+            case "import":
+                return [hashlib.sha256(self.original).hexdigest(), config.section("model")["shape"]]
+            case "calibrate":
+                calibrated: list[Any] = [
+                    _of_samples(self.parts.calibration),
+                    sorted(self.model.bound.items()),
+                ]
+                formats: list[Any] = [sorted(self.formats.items()), info.sums.identity]
+                return [self.fingerprint("import"), calibrated, formats, config.seed]
+            case "profile":
+                how: list[Any] = [info.to_json(), config.section("measure")]
+                return [self.fingerprint("calibrate"), how, config.seed]
+            case "sample":
+                engine: list[Any] = [info.engine, info.engine_version, info.cpu]
+                parts: list[Any] = [_of_samples(self.parts.choosing), _of_samples(self.parts.judging)]
+                section = [config.tune.evaluations, config.tune.metric, config.tune.budget]
+                return [self.fingerprint("calibrate"), engine, parts, section, config.seed]
+            case "search":
+                section = [config.tune.rounds, config.tune.finalists, dict(config.constraints)]
+                return [self.fingerprint("sample"), self.fingerprint("profile"), section]
+            case "export":
+                return [self.fingerprint("search"), config.tune.count]
+        return [self.fingerprint("export")]
+
+    def is_done(self, stage: str) -> bool:
+        """Return whether the stage finished, with this configuration."""
+        return StageRecord(self.folder).is_done(stage, self.fingerprint(stage))
+
+    def mark_done(self, stage: str, seconds: float) -> None:
+        """Record that the stage finished, and how long it took."""
+        StageRecord(self.folder).mark_done(stage, self.fingerprint(stage), seconds)
+
+
+def _hash(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, default=str).encode()).hexdigest()[:16]
+
+
+def _of_samples(samples: Samples) -> str:
+    digest = hashlib.sha256()
+    for name, array in samples.inputs.items():
+        digest.update(f"{name}{array.shape}{array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    if samples.labels is not None:
+        digest.update(np.ascontiguousarray(samples.labels).data)
+    return digest.hexdigest()[:16]
