@@ -44,8 +44,8 @@ def load(
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
 ) -> RunFolder | TuneFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported | Model:
-    """Open a trained model of one's own, the folder of a run or a tune, a `front.json`, a profile, or the folder of one or
-    several exported networks.
+    """Open a trained model of one's own, the folder of a run or a tune, a `front.json`, a profile, or the
+    folder of one or several exported networks.
 
     Args:
         path: of an ONNX file, or of one of the others; or a torch module, or what `torch.export` made of one.

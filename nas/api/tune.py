@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
+from nas.api.model import Model
 from nas.api.tuned import TuneFolder
 from nas.run.reporting import QUIET, Reporter
 
@@ -20,7 +21,7 @@ def tune(
     data: PathLike,
     device: str | None = None,
     folder: PathLike | None = None,
-    example_inputs: Sequence[Any] | None = None,
+    example_inputs: Any = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     formats: Sequence[str] | None = None,
     preprocessing: Mapping[str, str] | None = None,
@@ -39,13 +40,13 @@ def tune(
     Called again with the same arguments it takes what is there, and a killed one goes on where it stopped.
 
     Args:
-        model: the path of an ONNX file; or an `nn.Module` in evaluation mode, or a
+        model: the path of an ONNX file, what `nas.load` made of one; or an `nn.Module`, or a
             `torch.export.ExportedProgram`, with `example_inputs`.
         data: examples of what it reads: a folder or an archive of images, `.npy` or `.npz` with an array for
             each input, or `module:function`.
         device: what is measured on, see `nas devices`; None is ONNX Runtime on this machine.
         folder: of the run; None is `runs/` and the name of the file.
-        example_inputs: what a torch model is called with.
+        example_inputs: what a torch model is called with: a tensor, a tuple by place, a dictionary by name.
         shapes: sizes of inputs that leave some open; None takes those of the data.
         formats: number formats to choose from beside fp32; None takes all that run.
         preprocessing: of images where the file does not say it, such as `{"mean": ".5", "std": ".5"}`.
@@ -88,19 +89,29 @@ def tune(
         return TuneFolder(place)
 
 
-def _placed(model: Any, folder: PathLike | None, example_inputs: Sequence[Any] | None) -> tuple[Path, str]:
-    """Return the folder of the run, and the file of the model: a torch model is written there first."""
+def _placed(model: Any, folder: PathLike | None, example_inputs: Any) -> tuple[Path, str]:
+    """Return the folder of the run, and the file of the model: what is none is written there first."""
+    if isinstance(model, Model) and Path(model.name).is_file():
+        model = model.name
     if isinstance(model, str | Path):
         return Path(folder or Path("runs") / Path(model).stem), str(Path(model).resolve())
-    if example_inputs is None:
-        raise TrilobitError(f"a {type(model).__name__} needs example_inputs: what it is called with")
     from hw_profiles.files import write_atomic
-    from supernet.imported.import_torch import onnx_of
 
     place = Path(folder or FOLDER)
-    path = place / "torch.onnx"
-    write_atomic(path, onnx_of(model, example_inputs))
+    path = place / "given.onnx"
+    write_atomic(path, _content(model, example_inputs))
     return place, str(path.resolve())
+
+
+def _content(model: Any, example_inputs: Any) -> bytes:
+    """Return a model that is no file as ONNX."""
+    if isinstance(model, Model):
+        return model.opened.original
+    if example_inputs is None:
+        raise TrilobitError(f"a {type(model).__name__} needs example_inputs: what it is called with")
+    from supernet.imported.import_torch import onnx_of
+
+    return onnx_of(model, example_inputs)
 
 
 def _limit_text(name: str, limit: Limit | None) -> str | None:
