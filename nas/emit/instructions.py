@@ -10,23 +10,26 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import FP32, QuantParams, in_integers
-from supernet.formats.loading import Precision, load_format, policy_precision
+from supernet.formats.loading import Precision, load_activation_format, load_format, policy_precision
 from supernet.graph.quantized_graph import Parameters
 from supernet.imported.following import (
     FOLLOWERS,
     FOLLOWS,
     GIVES_REALS,
     INTEGER,
-    ON_CODES,
     REAL,
     integer_units,
     keeps_scale,
+    on_codes,
     operands,
 )
 from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.rescaling import GATED, rescalings
 from supernet.ptq.quantization import Policy, Quantization
 
 CALLER = ""  # the reader of what the network gives
+# operations that ONNX Runtime computes on integers where all around them is quantized
+_FUSED = ("Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid", "Softmax")
 _OF_MAPS = ("Conv", "ConvTranspose")
 _CHANNEL_AXES = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": -1}  # of what products read
 Form = Literal["scalar", "channel", "arithmetic"]
@@ -151,13 +154,49 @@ def _choice(unit: Unit, policy: Policy) -> int:
 
 
 def _params(quantization: Quantization, integer: frozenset[str]) -> dict[str, QuantParams]:
-    """Return scale and zero point of tensors; of what only moves values, those of what it reads."""
+    """Return scale and zero point of tensors; of what moves or rescales values, those that follow from what
+    it reads."""
+    model = quantization.model
+    lines = rescalings(model)
     params = dict(quantization.tensors)
-    for unit in quantization.model.units:
+    params |= _reaching(model, integer, params)
+    for unit in model.units:
         source = unit.inputs[0] if unit.inputs else ""
-        if unit.name in integer and keeps_scale(unit) and source in params:
+        if unit.name not in integer or source not in params:
+            continue
+        if unit.op != GATED and unit.name in lines:
+            params.update(dict.fromkeys(unit.outputs, lines[unit.name].params(params[source])))
+        elif keeps_scale(unit):
             params.update(dict.fromkeys(unit.outputs, params[source]))
     return params
+
+
+def _reaching(
+    model: ImportedModel, integer: frozenset[str], params: Mapping[str, QuantParams]
+) -> dict[str, QuantParams]:
+    """Return new ranges of tensors that hard curves read: some code must mean the value from which on a curve
+    is above 0; where nobody else reads the tensor, what is below needs no code.
+    """
+    lines, begins = rescalings(model), dict[str, float]()
+    for unit in reversed(model.units):
+        if unit.name not in integer:
+            continue
+        begin = lines[unit.name].begins if unit.name in lines else None
+        if begin is None and keeps_scale(unit):
+            begin = min((begins[tensor] for tensor in unit.outputs if tensor in begins), default=None)
+        if begin is not None:
+            begins[unit.inputs[0]] = min(begin, begins.get(unit.inputs[0], begin))
+    reaching = {}
+    for tensor, begin in begins.items():
+        if tensor in params and begin <= 0:
+            known = params[tensor]
+            low, high = -known.zero_point * known.scale, (known.largest - known.zero_point) * known.scale
+            curved = all(unit.name in integer and unit.name in lines for unit in model.readers[tensor])
+            alone = curved and tensor not in model.outputs
+            reaching[tensor] = load_activation_format("int8").params(
+                begin if alone else min(low, begin), high
+            )
+    return reaching
 
 
 def _quantized(
@@ -184,7 +223,7 @@ def _dequantized(
     given = frozenset(each.tensor for each in codes.values() if each.given)
     for unit in model.units:  # of which those that compute on the codes themselves see no real numbers
         of_codes = set(operands(unit)) if unit.name in integer else set()
-        if of_codes and unit.op in ON_CODES:
+        if of_codes and on_codes(model, unit):
             continue
         for tensor in dict.fromkeys(unit.inputs):
             if tensor in of_codes:
@@ -208,7 +247,7 @@ def _read_as_reals(model: ImportedModel, unit: Unit, codes: Quantize, given: fro
         channels = model.shapes[codes.tensor][axis]
         many = channels > 1 and (unit.op in _OF_MAPS or channels in model.constants[unit.weight].shape)
         return replace(read, form="channel" if many else "arithmetic", channels=channels, axis=axis)
-    fused = unit.op in _CHANNEL_AXES or (unit.op in FOLLOWERS and not keeps_scale(unit))
+    fused = unit.op in _CHANNEL_AXES or unit.op in _FUSED
     only_codes = all(tensor in given for tensor in operands(unit))
     return replace(read, form="arithmetic" if fused and only_codes else "scalar")
 

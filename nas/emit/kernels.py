@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hw_profiles.graph.formats import FP32
 from hw_profiles.runtimes.runtime import Executable, NamesKernels, Runtime
 from nas.emit.instructions import completed, instructions
-from supernet.imported.following import keeps_scale
+from supernet.imported.following import keeps_scale, on_codes
 from supernet.imported.model import Unit
 from supernet.ptq.quantization import Policy, Quantization
 
@@ -22,22 +22,18 @@ def check_kernels(
     """
     if not isinstance(executable, NamesKernels):
         return ()
-    kernels, formats = executable.named_kernels(), completed(quantization.model, policy)
-    integers = runtime.integer_kernels
-    whole = {
-        each.unit.name
-        for each in instructions(quantization, policy).products
-        if each.written in ("integers", "product")
-    }
+    model, integers = quantization.model, runtime.integer_kernels
+    kernels, formats = executable.named_kernels(), completed(model, policy)
+    products = instructions(quantization, policy).products
+    whole = {each.unit.name for each in products if each.written in ("integers", "product")}
     lines = []
-    for unit in quantization.model.units:
-        kernel = _kernel(unit, kernels)
-        asked = unit.name in whole or (formats[unit.name] != FP32 and not unit.weighted)
-        if keeps_scale(unit) or (not kernel and not asked) or (kernel in integers) == asked:
+    for unit in model.units:
+        if keeps_scale(unit) or on_codes(model, unit):
             continue
-        lines.append(
-            f"{unit.name}: {formats[unit.name]} was asked for, {kernel or 'no known kernel'} runs it"
-        )
+        kernel, asked = _kernel(unit, kernels), formats[unit.name]
+        in_integers = unit.name in whole or (asked != FP32 and not unit.weighted)
+        if (kernel or in_integers) and (kernel in integers) != in_integers:
+            lines.append(f"{unit.name}: {asked} was asked for, {kernel or 'no known kernel'} runs it")
     return tuple(lines)
 
 

@@ -17,8 +17,9 @@ from nas.emit.products import write_product
 from nas.emit.to_onnx import IR_VERSIONS
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS
-from supernet.imported.following import ALL, CLIPS, FOLLOWERS, ON_CODES
+from supernet.imported.following import CLIPS, on_codes
 from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.rescaling import GATED, Rescaling, rescalings
 from supernet.ptq.quantization import Policy, Quantization
 
 _PARSED = 4  # models that are remembered
@@ -87,6 +88,7 @@ class _Rewriting:
         nodes = {str(node.name): node for node in model.graph}
         self.nodes = {unit.name: [nodes[name] for name in unit.nodes] for unit in imported.units}
         self.codes: dict[str, str] = {}
+        self.params: dict[str, QuantParams] = {}
 
     def perform(self, plan: Instructions) -> None:
         """Do what was decided."""
@@ -94,10 +96,14 @@ class _Rewriting:
             unit = product.unit.name
             self.nodes[unit] = write_product(self.writer, product, self.nodes[unit])
         for each in self.imported.units:
-            if each.name in plan.integer and each.op in FOLLOWERS:
+            if each.name in plan.integer and each.op in ("Add", "Mul") and not on_codes(self.imported, each):
                 self._store_constants(each)
+        self.params = {each.tensor: each.params for each in plan.quantize}
         for quantize in plan.quantize:
             self._quantize(quantize)
+        for each in self.imported.units:
+            if each.name in plan.integer and each.op == GATED:
+                self._gate(each)
         for dequantize in plan.dequantize:
             self._dequantize(dequantize)
         self._remove_unread()
@@ -105,8 +111,8 @@ class _Rewriting:
     def _quantize(self, each: Quantize) -> None:
         value = self.writer.values[each.tensor]
         unit = self.imported.producers.get(each.tensor)
-        if each.given and unit is not None and unit.op in ON_CODES:
-            self.codes[each.tensor] = self._computed_on_codes(unit, each.params)
+        if each.given and unit is not None and on_codes(self.imported, unit):
+            self.codes[each.tensor] = self._computed_on_codes(unit, each)
             return
         if each.given:
             value = self._unclipped(value, each.params)
@@ -114,29 +120,45 @@ class _Rewriting:
         self.codes[each.tensor] = self.writer.node("QuantizeLinear", f"{each.tensor}.codes", inputs)
         self.writer.after(value.producer())
 
-    def _computed_on_codes(self, unit: Unit, params: QuantParams) -> str:
-        """Write a clip or a padding as one of codes, and return what it gives."""
-        (node,) = self.nodes[unit.name]
-        codes, (old,) = self.codes[unit.inputs[0]], node.outputs
-        if node.op_type == "Pad":
+    def _computed_on_codes(self, unit: Unit, each: Quantize) -> str:
+        """Write a straight line or a padding as what it is of codes, and return what it gives."""
+        (node,), (source, *_) = self.nodes[unit.name], unit.inputs
+        codes, name = self.codes[source], f"{each.tensor}.codes"
+        if unit.op == "Pad":
             rest = [str(value.name) if value else "" for value in node.inputs[1:]]
-            rest[1:2] = [self.writer.stored(params)[1]]
-            given = {name: attribute.value for name, attribute in node.attributes.items()}
-            new = self.writer.node("Pad", f"{old.name}.codes", [codes, *rest], **given)
+            rest[1:2] = [self.writer.stored(each.params)[1]]
+            given = {key: attribute.value for key, attribute in node.attributes.items()}
+            new = self.writer.node("Pad", name, [codes, *rest], **given)
         else:
-            ends = [
-                self.writer.typed(f"{old.name}.{end}", np.array(_code(bound, params)), "UINT8")
-                for end, bound in zip(("first", "last"), bounds_of(node), strict=True)
-            ]
-            new = self.writer.node("Clip", f"{old.name}.codes", [codes, *ends])
+            new = self._clipped(name, codes, rescalings(self.imported)[unit.name], self.params[source])
         self.writer.before(node)
         return new
+
+    def _clipped(self, name: str, codes: str, line: Rescaling, params: QuantParams) -> str:
+        """Write the clip of codes where it does anything."""
+        first, last = line.code_range(params)
+        if (first, last) == (0, params.largest):
+            return codes
+        ends = [self.writer.typed(f"{name}.{end}", np.array(end), "UINT8") for end in (first, last)]
+        return self.writer.node("Clip", name, [codes, *ends])
+
+    def _gate(self, unit: Unit) -> None:
+        """Write a hard swish of codes as the product of its input and of a clip of that."""
+        (node,), (source,) = self.nodes[unit.name], unit.inputs
+        line, params = rescalings(self.imported)[unit.name], self.params[source]
+        clipped = self._clipped(f"{unit.name}.gate.codes", self.codes[source], line, params)
+        constants = self.writer.stored(line.params(params))
+        gate = self.writer.node("DequantizeLinear", f"{unit.name}.gate", [clipped, *constants])
+        self.writer.before(node)
+        node.op_type = "Mul"
+        node.resize_inputs(2)
+        node.replace_input_with(1, self.writer.values[gate])
 
     def _store_constants(self, unit: Unit) -> None:
         """Round the single numbers that a sum or product of codes reads."""
         node = self.nodes[unit.name][0]
         for value in dict.fromkeys(node.inputs):
-            if value is None or value.const_value is None or FOLLOWERS[unit.op].operands != ALL:
+            if value is None or value.const_value is None:
                 continue
             array = value.const_value.numpy()
             params = load_activation_format("int8").params(float(array.min()), float(array.max()))
@@ -194,7 +216,7 @@ class _Rewriting:
     def _remove_unread(self) -> None:
         """Remove clips that vanished and numbers that were replaced."""
         graph = self.model.graph
-        for nodes in self.nodes.values():
+        for nodes in reversed(self.nodes.values()):
             for node in reversed(nodes):
                 if not any(value.uses() or value.is_graph_output() for value in node.outputs):
                     graph.remove(node, safe=True)
@@ -207,13 +229,13 @@ def _vanishes(node: ir.Node, params: QuantParams) -> bool:
     """Return whether codes of these parameters reach no further than a clip lets through."""
     if node.domain or node.op_type not in CLIPS:
         return False
-    low, high = bounds_of(node)
+    low, high = _bounds(node)
     slack = TOLERANCE * params.scale
     first = -params.zero_point * params.scale
     return first >= low - slack and first + params.largest * params.scale <= high + slack
 
 
-def bounds_of(node: ir.Node) -> tuple[float, float]:
+def _bounds(node: ir.Node) -> tuple[float, float]:
     """Return the least and the largest value that a Relu or a Clip lets through; NaN of computed ones."""
     if node.op_type == "Relu":
         return 0.0, np.inf
@@ -222,10 +244,3 @@ def bounds_of(node: ir.Node) -> tuple[float, float]:
         if value is not None:
             ends[position] = np.nan if value.const_value is None else float(value.const_value.numpy())
     return ends[0], ends[1]
-
-
-def _code(real: float, params: QuantParams) -> int:
-    """Return the code of a real number."""
-    if not np.isfinite(real):
-        return 0 if real < 0 else params.largest
-    return int(np.clip(np.rint(real / params.scale) + params.zero_point, 0, params.largest))

@@ -15,7 +15,7 @@ from nas.emit.rewrite_onnx import rewrite_once
 from nas.emit.unit_files import UnitFiles, made_up
 from supernet.formats.loading import load_format, policy_precision
 from supernet.formats.onnx_weights import bits_of
-from supernet.imported.following import FOLLOWERS, follows, keeps_scale
+from supernet.imported.following import FOLLOWERS, follows, keeps_scale, on_codes
 from supernet.imported.model import ImportedModel, Unit
 from supernet.registry import FORMATS
 
@@ -122,14 +122,15 @@ class _Trials:
             kernels = self._kernels(content)
         except Exception as error:  # whatever the engine rejects
             return f"{self.device.engine} does not take it: {one_line(error)}"
-        return self._misfit(unit, name, kernels, plain)
+        return self._misfit(part, name, kernels, plain)
 
-    def _misfit(self, unit: Unit, name: str, kernels: Counter[str], plain: Counter[str]) -> str:
+    def _misfit(self, part: ImportedModel, name: str, kernels: Counter[str], plain: Counter[str]) -> str:
         """Return what is wrong with the kernels that run a unit in a format; nothing if they are what it is
         for."""
         engine, precision = self.device.engine, policy_precision(name)
         ran = ", ".join(kind for kind in kernels if kernels[kind] and kind not in CONVERSIONS)
-        if keeps_scale(unit):
+        (unit,) = part.units
+        if keeps_scale(unit) or on_codes(part, unit):
             converted = sum(kernels[kind] for kind in CONVERSIONS)
             many = converted > len(unit.inputs) + len(unit.outputs)
             return f"{engine} converts to real numbers for {ran}" if many else ""

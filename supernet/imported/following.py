@@ -12,11 +12,11 @@ import onnx
 from numpy.typing import NDArray
 
 from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.rescaling import GATED, rescalings
 
 REAL, INTEGER, FOLLOWS = 0, 1, -1  # what is chosen for a unit
 ALL = 2**16
 CLIPS = ("Relu", "Clip")  # vanish into the range of codes
-ON_CODES = (*CLIPS, "Pad")  # of which the codes of the output are computed from those of the input
 Choices = NDArray[np.int8]
 
 
@@ -47,7 +47,12 @@ FOLLOWERS: Mapping[str, Follower] = {
     "Sigmoid": Follower(),  # -15 / 9
     "AveragePool": Follower(pays=False),  # 2 x 2: 26 / -2; 3 x 3: 242 / 23
     "Softmax": Follower(pays=False),  # 91 / 17
-    **dict.fromkeys(ON_CODES, _MOVES),
+    "HardSwish": Follower(),  # 2 / 18
+    "HardSigmoid": Follower(),
+    "Div": Follower(),  # by a stored number
+    "Relu": Follower(),
+    "Clip": Follower(),
+    "Pad": _MOVES,
     "MaxPool": _MOVES,  # -29 / -7
     "Reshape": _MOVES,
     "Flatten": _MOVES,
@@ -62,6 +67,7 @@ FOLLOWERS: Mapping[str, Follower] = {
     "DepthToSpace": _MOVES,
     "Resize": _MOVES,
 }
+_LINES = ("HardSwish", "HardSigmoid", "Div", "Relu", "Clip")  # of which only straight lines fit
 GIVES_REALS = ("Gemm", "MatMul")  # whose kernels on integers give real numbers where nobody reads codes
 
 
@@ -74,13 +80,24 @@ def follows(model: ImportedModel, unit: Unit) -> bool:
     return follower is not None and follower.pays and unit.name in _fitting(model)
 
 
+def on_codes(model: ImportedModel, unit: Unit) -> bool:
+    """Return whether a unit on integers reads and gives codes as they are, without real numbers between."""
+    return unit.op == "Pad" or (unit.op != GATED and unit.name in rescalings(model))
+
+
 @lru_cache(maxsize=8)
 def _fitting(model: ImportedModel) -> frozenset[str]:
     """Return the units whose first node has attributes and operands that a kernel on integers takes."""
     proto = onnx.load_from_string(model.content)
     sizes = {tensor.name: prod(tensor.dims) for tensor in proto.graph.initializer}
     names = {unit.name for unit in model.units}
-    return frozenset(node.name for node in proto.graph.node if node.name in names and _fits(node, sizes))
+    lines = rescalings(model)
+    fitting = {node.name for node in proto.graph.node if node.name in names and _fits(node, sizes)}
+    return frozenset(
+        unit.name
+        for unit in model.units
+        if unit.name in fitting and (unit.name in lines or unit.op not in _LINES)
+    )
 
 
 def _fits(node: onnx.NodeProto, sizes: Mapping[str, int]) -> bool:
@@ -90,8 +107,6 @@ def _fits(node: onnx.NodeProto, sizes: Mapping[str, int]) -> bool:
         return mode in (b"", b"nearest")
     if node.op_type == "Pad":
         return mode in (b"", b"constant") and len([name for name in node.input[2:3] if name]) == 0
-    if node.op_type == "Clip":
-        return all(not name or name in sizes for name in node.input[1:])
     if node.op_type == "MaxPool":
         return len(node.output) == 1
     if node.op_type in FOLLOWERS and FOLLOWERS[node.op_type].operands == ALL:

@@ -86,6 +86,26 @@ def conv_net(seed: int = 0) -> bytes:
     return net.finish({"image": ("n", 3, 16, 16)}, {"logits": ("n", 10), "maps": ("n", 24, 8, 12)})
 
 
+def curved_net(seed: int = 0) -> bytes:
+    """Hard swish, squeeze and excitation, and what is a straight line on codes, with two inputs."""
+    net = Net(seed)
+    stem = net.conv("image", 3, 16)
+    x = net.op("HardSwish", stem)
+    gate = net.op("Relu", net.conv(net.op("GlobalAveragePool", x), 16, 16, 1))
+    gate = net.op("HardSigmoid", net.conv(gate, 16, 16, 1), alpha=1 / 6)
+    x = net.op("Mul", x, gate)
+    x = net.op("Div", net.conv(x, 16, 16), net.constant(np.float32(3)))
+    y = net.op("Add", x, net.constant(np.float32(0.25)))
+    y = net.op("Concat", y, net.op("Mul", "mask", net.constant(np.float32(-2))), stem, axis=1)
+    y = net.op("Relu", y)
+    y = net.op("Pad", y, net.constant(np.array([0, 0, 0, 0, 0, 1, 0, 0])))
+    y = net.op("Clip", net.conv(y, 34, 8, 1, pads=[0, 0, 0, 0]), net.constant(np.float32(-1)))
+    net.op("Mul", y, net.constant(np.float32(0.5)))
+    net.nodes[-1].output[0] = "result"
+    inputs = {"image": (1, 3, "h", "w"), "mask": (1, 1, "h", "w")}
+    return net.finish(inputs, {"result": (1, 8, "h", "w")})
+
+
 def attention(seed: int = 0, width: int = 32, heads: int = 2) -> bytes:
     """A transformer block on sequences of any length, with a second input that is added."""
     net, size = Net(seed), width // heads

@@ -17,7 +17,7 @@ from supernet.imported.import_onnx import import_onnx
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Quantization
 from tests.nas.emit.handmade import Feeds, fake_quantized, quantized, run
-from tests.nas.emit.small_networks import attention, conv_net
+from tests.nas.emit.small_networks import attention, conv_net, curved_net
 
 FORMATS = ("int8", "int8-exact", "int4", "int2", "fp16")
 OF_MATRICES = ("int8-dynamic", "int8-g128", "int4-g32", "int4-g128", "int2-g128")
@@ -31,6 +31,12 @@ def network(name: str) -> tuple[Quantization, Feeds]:
     if name == "conv":
         feeds: Feeds = {"image": rng.standard_normal((2, 3, 16, 16), np.float32)}
         model = import_onnx(conv_net(), shapes={"image": (2, 3, 16, 16)})
+    elif name == "curved":
+        feeds = {
+            "image": 2 * rng.standard_normal((1, 3, 12, 10), np.float32),
+            "mask": rng.standard_normal((1, 1, 12, 10), np.float32),
+        }
+        model = import_onnx(curved_net(), shapes={name: array.shape for name, array in feeds.items()})
     else:
         feeds = {
             "tokens": rng.standard_normal((1, 7, 32), np.float32),
@@ -66,6 +72,12 @@ def _check(name: str, policy: Mapping[str, str]) -> bytes:
 @given(policies("conv"))
 def test_any_policy_of_a_convolutional_network_computes_what_it_says(policy: dict[str, str]) -> None:
     _check("conv", policy)
+
+
+@settings(max_examples=12, deadline=None)
+@given(policies("curved"))
+def test_any_policy_of_a_network_with_curves_computes_what_it_says(policy: dict[str, str]) -> None:
+    _check("curved", policy)
 
 
 @settings(max_examples=12, deadline=None)
