@@ -17,6 +17,7 @@ from nas.cli.given import given_options
 from nas.run.configuration import other_runs
 from nas.run.reporting import Reporter
 from nas.run.session import held, session
+from nas.run.tune_config import is_tune_folder
 from supernet.registry import FAMILIES
 from supernet.train.world import launched_world
 
@@ -59,6 +60,14 @@ def _stage(arguments: argparse.Namespace, reporter: Reporter, then: Then | None 
         run_stage(run, arguments.command, reporter)
         more = then(run, reporter) if then is not None else {}
         return {"stage": arguments.command, "folder": str(run.folder), **more}
+
+
+def _export(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    if is_tune_folder(arguments.output):
+        from nas.cli.tune import export_tuned
+
+        return export_tuned(arguments, reporter)
+    return _stage(arguments, reporter)
 
 
 def _tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def _report(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
     from nas.report import write_report
     from nas.run.run import find_run
 
-    path = write_report(find_run(folder).folder)
+    path = write_report(folder if is_tune_folder(folder) else find_run(folder).folder)
     reporter.say(f"report: {path}")
     return {"report": str(path)}
 
@@ -295,7 +304,7 @@ COMMANDS: Mapping[str, Verb] = {
     "sample": Verb(_stage, "evaluate sampled networks on the supernet"),
     "fit": Verb(_fit, "fit the accuracy predictor and say how good it is"),
     "search": Verb(_stage, "search, measure the finalists, write front.json"),
-    "export": Verb(_stage, "export networks of the front as ONNX"),
+    "export": Verb(_export, "export networks of the front as ONNX"),
     "report": Verb(_report, "write report.html"),
     "bench": Verb(_bench, "latency percentiles and throughput of an exported file"),
     "verify": Verb(_verify, "check exported networks again, here, and say what moved"),

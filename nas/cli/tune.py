@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hw_profiles.errors import TrilobitError
 from nas.cli.given import given_options
 from nas.run.reporting import Reporter, Table
 from nas.run.tuned_document import MetricValue, Reference, TunedFront, TunedNetwork
@@ -11,6 +12,9 @@ from nas.search.objectives import Objective
 from nas.search.units import UNITS, show
 
 RUNS = Path("runs")
+EXPORTED = frozenset(
+    {"export.pick", "export.count", "export.sign"}
+)  # options that a tuned model's files have
 
 
 def tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
@@ -35,6 +39,31 @@ def folder_of(arguments: argparse.Namespace) -> Path:
     if arguments.output is not None:
         return Path(arguments.output)
     return RUNS / (arguments.model.stem if arguments.model is not None else "default")
+
+
+def export_tuned(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    """Export files of a front that was tuned before.
+
+    Raises:
+        TrilobitError: an option that only networks of a search have.
+    """
+    from nas.tune.export_stage import run_export
+    from nas.tune.session import tune_session
+
+    options = given_options(arguments)
+    if others := sorted(options.keys() - EXPORTED):
+        section, _, key = others[0].partition(".")
+        raise TrilobitError(
+            f"{key or section}: {arguments.output} holds a tuned model, of which `nas export` takes --pick, "
+            "--count and --sign; all else is said to `nas tune`"
+        )
+    picks, key_file = options.get("export.pick", ()), options.get("export.sign")
+    with tune_session(arguments.output, {}, line=arguments.line, reporter=reporter) as context:
+        count = int(options.get("export.count", context.tuning.config.tune.count))
+        paths = run_export(
+            context, reporter, picks=picks, count=count, key=Path(key_file) if key_file else None
+        )
+    return {"stage": "export", "folder": str(arguments.output), "manifests": [str(path) for path in paths]}
 
 
 def print_front(path: Path, reporter: Reporter) -> dict[str, Any]:

@@ -3,7 +3,17 @@
 import html
 import re
 
-LONGEST = 80  # characters of a name
+LONGEST = 120  # characters of a name
+
+
+def in_code(text: str) -> str:
+    """Return a text of others between backticks, where nothing but these means anything.
+
+    >>> in_code("image: nx3`")
+    "`image: nx3'`"
+    """
+    line = "".join(c if c.isprintable() else " " for c in text).replace("`", "'")
+    return f"`{line[:LONGEST]}`"
 
 
 def escaped(text: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hw_profiles.graph.formats import FP32
 from nas.checks.tensor import Tensor
 from nas.export.card import needs_exact, session_lines
-from nas.export.markdown import escaped
+from nas.export.markdown import escaped, in_code
 from nas.export.tuned_manifest import MetricFigure, TunedManifest
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency, unit_of
@@ -82,7 +82,7 @@ def _use(manifest: TunedManifest) -> list[str]:
 
 
 def _listed(tensors: Sequence[Tensor]) -> str:
-    return ", ".join(f"`{escaped(str(tensor))}`" for tensor in tensors)
+    return ", ".join(in_code(str(tensor)) for tensor in tensors)
 
 
 def _bound(manifest: TunedManifest) -> str:
@@ -91,9 +91,7 @@ def _bound(manifest: TunedManifest) -> str:
 
 
 def _preprocessing(manifest: TunedManifest) -> str:
-    steps = [
-        f"{name} {_plain(value)}" for name, value in manifest.data.preprocessing.items() if value is not None
-    ]
+    steps = [f"{name} {_plain(value)}" for name, value in manifest.data.preprocessing.items()]
     return f" Images were prepared with {escaped(', '.join(steps))}." if steps else ""
 
 
@@ -129,13 +127,14 @@ def _formats(manifest: TunedManifest) -> list[str]:
 def _origin(manifest: TunedManifest) -> list[str]:
     data, origin = manifest.data, manifest.origin
     versions = ", ".join(f"{escaped(name)} {escaped(version)}" for name, version in manifest.versions.items())
+    described = f" ({escaped(data.described)})" if data.described else ""
     labels = "with right answers" if data.labelled else "without right answers: compared with the original's"
     return [
         "## Origin",
         "",
         f"Made from {escaped(origin.name)}, {show(objective('size'), origin.bytes)}, sha256 {origin.sha256}.",
         "",
-        f"Data: {escaped(data.source)}, {labels}; {data.calibration} examples to calibrate on, "
+        f"Data: {escaped(data.source)}{described}, {labels}; {data.calibration} examples to calibrate on, "
         f"{data.choosing} to choose by, and {data.judging} others for the figures above.",
         "",
         f"Made with {versions}. Nothing is known about examples of another kind.",

@@ -1,7 +1,7 @@
 """What is claimed of a tuned network: its manifest, and the metadata inside its file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,11 +38,14 @@ class TunedRun:
     versions: Mapping[str, str]
 
 
-def tuned_claims(run: TunedRun, network: TunedNetwork, facts: NetworkFacts) -> dict[str, Any]:
+def tuned_claims(
+    run: TunedRun, network: TunedNetwork, facts: NetworkFacts, otherwise: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return all of a manifest but its schema, its digest and its files.
 
     Args:
         facts: what a process of its own says of the file.
+        otherwise: a line for each unit that is computed otherwise than its format says.
     """
     front = run.front
     assert network.judging is not None
@@ -66,7 +69,7 @@ def tuned_claims(run: TunedRun, network: TunedNetwork, facts: NetworkFacts) -> d
         "requires": {"integer_sums": "exact"} if facts.exact_sums else {},
         "quality": _quality(front, network.judging),
         "latency": _latency(front, network.latency),
-        "kernels": {"integer": facts.integer_kernels},
+        "kernels": {"integer": facts.integer_kernels, "otherwise": list(otherwise)},
         "answers": facts.answers and facts.answers.to_json(),
         "versions": dict(run.versions),
         "predicted": {name: figure.to_json() for name, figure in network.predicted.items()},

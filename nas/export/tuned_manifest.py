@@ -71,7 +71,8 @@ class Data:
     """What a network was calibrated, chosen and judged on.
 
     Attributes:
-        source: as it was named.
+        source: as it was named, without the folder that it is in.
+        described: what the examples are, in a line.
         calibration, choosing, judging: examples of each, none in two of them.
         labelled: whether right answers were known.
         preprocessing: what was done to images, as far as that is known; empty for arrays.
@@ -82,6 +83,7 @@ class Data:
     calibration: Natural
     choosing: Natural
     judging: Natural
+    described: str = ""
     labelled: bool = False
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     metric: str = ""
@@ -93,11 +95,11 @@ class TunedKernels:
 
     Attributes:
         integer: kernels that compute on integers.
-        units: by unit of the policy, the kernel that computes it.
+        otherwise: a line for each unit that is computed otherwise than its format says.
     """
 
     integer: Natural
-    units: Mapping[str, str] = field(default_factory=dict)
+    otherwise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

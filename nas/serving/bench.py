@@ -3,7 +3,7 @@ sizes. What competes for the machine is part of what a service sees, and is not 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from nas.export.manifest import Manifest, read_manifest
 from nas.export.manifests import read_any
 from nas.export.package import hash_of
 from nas.export.seal import MANIFEST, MODEL_FILE
+from nas.export.tuned_manifest import TunedManifest
 from nas.run.command_sections import BenchSection
 from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table, progress_bar
@@ -93,6 +94,7 @@ def bench(
             "batches": section.batch or None,
             "device": engine.request(),
             "inputs": _inputs_file(section),
+            "made_up": _made_up(model) if not section.batch else [],
         }
         settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter, engine.title)
     reporter.show(_table(settings))
@@ -101,6 +103,15 @@ def bench(
     if any(setting.calls < FEWEST_CALLS for setting in settings):
         reporter.say(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
     return Bench(file, tuple(settings), load)
+
+
+def _made_up(model: Path) -> list[dict[str, Any]]:
+    """Return what examples of a tuned network are made up of; nothing where it says nothing of that."""
+    if not (model / MANIFEST).is_file():
+        return []
+    manifest = read_any(model)
+    answers = manifest.answers if isinstance(manifest, TunedManifest) else None
+    return [asdict(stated) for stated in answers.inputs] if answers else []
 
 
 def _inputs_file(section: BenchSection) -> str | None:

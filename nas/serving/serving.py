@@ -13,9 +13,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.documents import parse
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable
+from nas.checks.examples import ExampleInput, made_up
 from nas.export.library.library import LibraryExecutable
 
 PERCENTILES = (50, 90, 95, 99)
@@ -46,7 +48,7 @@ class Serving:
 
 def serve_file(request: Mapping[str, Any]) -> Answer:
     """Return what the ONNX file at `path` does on `device` for `seconds`, on each of `threads` with each of
-    `batches`, or on the arrays of the file `inputs`.
+    `batches`, or on the arrays of the file `inputs`, or on an example of what it is `made_up` of.
 
     Raises:
         ValueError: it is made for another number of images, leaves more open than that, or reads other
@@ -55,8 +57,12 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
     model, device = Path(request["path"]).read_bytes(), request["device"]
     opened = {threads: _opened(model, device, threads) for threads in request["threads"]}
     first = next(iter(opened.values()))
-    if request["inputs"] is not None:
-        example = _example(Path(request["inputs"]), first)
+    if request["inputs"] is not None or request["made_up"]:
+        example = (
+            made_up(parse(tuple[ExampleInput, ...], request["made_up"]), 0)
+            if request["inputs"] is None
+            else _example(Path(request["inputs"]), first)
+        )
         items = len(np.atleast_1d(next(iter(example.values()))))
         calls = {(t, items): opened[t].timed("wall", example=example) for t in opened}
     else:

@@ -8,11 +8,13 @@ import numpy as np
 from hw_profiles.documents import write_document
 from hw_profiles.files import write_atomic
 from hw_profiles.streams import Stream, open_stream
+from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tune_config import STAGES
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, tell
+from nas.tune.export_stage import run_export
 from nas.tune.policies import evaluations_for, first_policies, random_policies
 from nas.tune.search_stage import run_search
 from nas.tune.space import uniform_genomes
@@ -123,10 +125,12 @@ def _search(context: TuneContext, reporter: Reporter) -> None:
 
 def _export(context: TuneContext, reporter: Reporter) -> None:
     """Write the files of the front."""
+    run_export(context, reporter, picks=(), count=context.tuning.config.tune.count)
 
 
 def _report(context: TuneContext, reporter: Reporter) -> None:
     """Write the page."""
+    write_report(context.tuning.folder)
 
 
 _STAGES: Mapping[str, Stage] = {

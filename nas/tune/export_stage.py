@@ -1,0 +1,234 @@
+"""Files of a tuned front as folders to hand on. Each is run in a process of its own first: one that answers
+otherwise there than here, or that cannot be loaded, is not exported.
+"""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hw_profiles.documents import MismatchError, parse, read_document
+from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.host import instruction_set
+from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
+from nas.checks.check import DisagreementError
+from nas.checks.confined import GIB, ConfinedError, Limits, confined
+from nas.checks.engine import FileEngine, file_engine
+from nas.checks.examples import (
+    MOST_EXAMPLES,
+    SHARE,
+    ExampleAnswers,
+    ExampleInput,
+    agreement,
+    answers,
+    example_inputs,
+)
+from nas.checks.network_tasks import NetworkFacts
+from nas.emit.kernels import check_kernels
+from nas.emit.rewrite_onnx import rewrite
+from nas.export.package import network_files
+from nas.export.seal import MANIFEST, MODEL_FILE
+from nas.export.signature import private_key
+from nas.export.tuned_claims import TunedRun, tuned_claims, tuned_metadata
+from nas.export.tuned_manifest import TUNED_SCHEMA, Data, Origin
+from nas.export.written import replace_written
+from nas.run.documents import Environment
+from nas.run.reporting import Reporter, progress_bar
+from nas.run.tuned_document import TunedFront, TunedNetwork
+from nas.tune.context import TuneContext
+from nas.tune.selection import pick
+from nas.tune.tuning import Tuning
+from supernet.ptq.quantization import Quantization
+
+SHOWN = 5  # names in a line
+ANSWERING_S = 2.0  # that answering the made-up examples may take
+FEWEST_EXAMPLES = 2
+LIMITS = Limits(wall_s=300.0, memory_bytes=32 * GIB)
+
+
+def run_export(
+    context: TuneContext,
+    reporter: Reporter,
+    *,
+    picks: Sequence[str] = ("all",),
+    count: int = 0,
+    target: Path | None = None,
+    key: Path | None = None,
+) -> list[Path]:
+    """Export networks of the front; return the paths of their manifests. A file that is not what was measured
+    is left out, with a line that says why.
+
+    Args:
+        picks, count: see `nas.tune.selection.pick`.
+        target: folder for them; None takes the run's own.
+        key: to sign the manifests with; None leaves that out.
+
+    Raises:
+        TrilobitError: there is no front, no network is meant, or none is what was measured.
+    """
+    tuning = context.tuning
+    front = read_document(tuning.front_path, TunedFront)
+    if key is not None:
+        private_key(key)  # refused before the work
+    chosen = pick(front, picks, count)
+    exporter = Exporter.of(context, front)
+    files: dict[str, bytes] = {}
+    kept, dropped = list[str](), list[str]()
+    with progress_bar(reporter, "export", len(chosen)) as update:
+        for done, network in enumerate(chosen, 1):
+            try:
+                content, claims = exporter.export(network)
+                files |= network_files(
+                    network.id, {MODEL_FILE: content}, claims, schema=TUNED_SCHEMA, key=key
+                )
+                kept.append(network.id)
+                _tell(network.id, claims["kernels"]["otherwise"], reporter)
+            except DisagreementError as error:
+                dropped.append(f"{network.id}: {error}")
+            update(done, network.id)
+    if not kept:
+        raise TrilobitError(f"no file can be exported: {'; '.join(dropped)}")
+    for reason in dropped:
+        reporter.say(f"not exported, {reason}")
+    folder = target or tuning.export_path
+    reporter.say(f"{len(kept)} files in {folder}: {', '.join(kept)}")
+    if others := replace_written(folder, files):
+        reporter.say(f"kept in {folder}, not of this export: {', '.join(others[:SHOWN])}")
+    return [folder / name / MANIFEST for name in kept]
+
+
+def _tell(name: str, otherwise: Sequence[str], reporter: Reporter) -> None:
+    """Say which units are computed otherwise than their formats say; what was measured stays true."""
+    if otherwise:
+        more = f", and {len(otherwise) - 1} more" if len(otherwise) > 1 else ""
+        reporter.say(f"{name}: {otherwise[0]}{more}")
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """What a network is asked, to be asked again elsewhere.
+
+    Attributes:
+        inputs: what examples are made up of; none where they cannot be.
+        examples: how many.
+    """
+
+    inputs: tuple[ExampleInput, ...]
+    examples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Exporter:
+    """Makes the files of one tune.
+
+    Attributes:
+        run: what they have in common.
+        quantization: of the model.
+        engine: what runs files here: the device's own runtime, or this machine's.
+        made_up: what each must answer, elsewhere too.
+    """
+
+    run: TunedRun
+    quantization: Quantization
+    engine: FileEngine
+    made_up: MadeUp
+
+    @classmethod
+    def of(cls, context: TuneContext, front: TunedFront) -> Self:
+        """Return that of a tune."""
+        run = tuned_run(context.tuning, front)
+        engine = file_engine(run.device)
+        return cls(run, context.quantization, engine, made_up_for(context.tuning, engine.runtime))
+
+    def export(self, network: TunedNetwork) -> tuple[bytes, dict[str, Any]]:
+        """Return a network's file and what its manifest claims.
+
+        Raises:
+            DisagreementError: a process of its own cannot load it, or answers otherwise.
+        """
+        metadata = tuned_metadata(self.run, network)
+        content = rewrite(self.quantization, network.policy, metadata=metadata)
+        executable = self.engine.runtime.compile(Artifact(content, exact_sums=True))
+        facts = examined(content, executable, self.engine, self.made_up)
+        otherwise = check_kernels(executable, self.engine.runtime, self.quantization, network.policy)
+        return content, tuned_claims(self.run, network, facts, otherwise)
+
+
+def tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:
+    """Return what the networks of a tune have in common."""
+    config, parts, original = tuning.config, tuning.parts, tuning.original
+    data = Data(
+        source=_name(config.samples.source),
+        described=tuning.samples.origin,
+        calibration=len(parts.calibration),
+        choosing=len(parts.choosing),
+        judging=len(parts.judging),
+        labelled=tuning.samples.labels is not None,
+        preprocessing=config.samples.preprocessing,
+        metric=config.tune.metric,
+    )
+    return TunedRun(
+        front=front,
+        origin=Origin(Path(config.model.source).name, front.model.digest, len(original)),
+        data=data,
+        seed=config.seed,
+        device=tuning.device.describe(),
+        instruction_set=instruction_set(),
+        versions=dict(read_document(tuning.folder / "env.json", Environment).versions),
+    )
+
+
+def _name(source: str) -> str:
+    """Return what data is called: of a path the last part, since the others are nobody's business."""
+    return Path(source).name if Path(source).exists() else source
+
+
+def made_up_for(tuning: Tuning, runtime: Runtime) -> MadeUp:
+    """Return examples that the original answers too, few where each takes long."""
+    try:
+        inputs = example_inputs(tuning.parts.calibration.inputs)
+        executable = runtime.compile(Artifact(tuning.original))
+        start = time.perf_counter()
+        answers(executable.run, inputs, 1)
+        each_s = time.perf_counter() - start
+    except Exception:  # whatever it refuses of numbers that mean nothing
+        return MadeUp((), 0)
+    return MadeUp(inputs, max(FEWEST_EXAMPLES, min(MOST_EXAMPLES, int(ANSWERING_S / max(each_s, 1e-6)))))
+
+
+def examined(content: bytes, executable: Executable, engine: FileEngine, made_up: MadeUp) -> NetworkFacts:
+    """Return what a process of its own says of a file, which there must answer what it answers here.
+
+    Args:
+        executable: the file, opened here.
+
+    Raises:
+        DisagreementError: it cannot be loaded there, or answers otherwise.
+    """
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as name:
+        path = Path(name) / MODEL_FILE
+        path.write_bytes(content)
+        request = {
+            "path": str(path),
+            "device": engine.request(),
+            "inputs": [asdict(stated) for stated in made_up.inputs],
+            "examples": made_up.examples,
+        }
+        try:
+            document, _ = confined("nas.checks.network_tasks:examine_network", request, limits=LIMITS)
+            facts = parse(NetworkFacts, document)
+        except (ConfinedError, MismatchError) as error:
+            raise DisagreementError(f"a process of its own cannot run it: {error}") from None
+    if made_up.examples:
+        _require_same(facts.answers, answers(executable.run, made_up.inputs, made_up.examples))
+    return facts
+
+
+def _require_same(there: ExampleAnswers | None, here: ExampleAnswers) -> None:
+    share, difference = agreement(there, here) if there is not None else (0.0, float("inf"))
+    if share < SHARE:
+        raise DisagreementError(
+            f"{1 - share:.0%} of its answers are others in a process of its own, by up to {difference:.1%}"
+        )
