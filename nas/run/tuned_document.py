@@ -83,10 +83,12 @@ class TunedNetwork:
         policy: number format by unit; what is not named is fp32.
         size_bytes: of the file.
         predicted: by objective in SI units, before it was measured.
-        latency: measured; None where only its quality was.
+        latency: measured in the last turns, with the references; None where it was not in them.
         choosing: measured on what policies were compared on.
         judging: measured on what nothing saw before; None where it is not on the front.
         units: by unit that is not fp32.
+        seconds: of an inference, measured while the search learned, at the machine's usual speed; not to be
+            compared with `latency`.
     """
 
     id: Identity
@@ -98,6 +100,7 @@ class TunedNetwork:
     latency: MeasuredLatency | None = None
     judging: PartQuality | None = None
     units: Mapping[str, UnitShare] = field(default_factory=dict)
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

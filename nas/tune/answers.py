@@ -1,6 +1,5 @@
 """What files say of examples, run where the network will run."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +37,7 @@ class Runner:
             TrilobitError: the runtime refuses the file, or fails while it runs.
         """
         try:
-            executable = self.runtime.compile(Artifact(content, exact_sums=True))
+            executable = self.runtime.compile(Artifact(content))
             return run_samples(executable, samples, 1 if alone else self.together)
         except TrilobitError:
             raise
@@ -117,8 +116,3 @@ def _joined(array: NDArray[Any]) -> NDArray[Any]:
 def _stacked(arrays: list[NDArray[Any]]) -> Any:
     same = len({array.shape for array in arrays}) == 1
     return np.stack(arrays) if same else arrays
-
-
-def first_example(samples: Samples) -> Mapping[str, NDArray[Any]]:
-    """Return what files read while they are timed."""
-    return {name: np.ascontiguousarray(array) for name, array in samples.feed(0).items()}

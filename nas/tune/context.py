@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from nas.evaluation.store import EvaluationStore
 from nas.tune.answers import Runner, runner_for
-from nas.tune.latency_model import Borders, borders_of, fit_latency
+from nas.tune.files import PolicyFiles, reads_codes
 from nas.tune.limits import COSTS, Limits, divergence_within
+from nas.tune.policy_times import PolicyTimes
 from nas.tune.quality import (
     Comparison,
     PolicyQuality,
@@ -22,11 +23,10 @@ from nas.tune.quality import (
 from nas.tune.search import LATENCY, ROOT, SIZE, Beliefs
 from nas.tune.size_model import fit_size
 from nas.tune.space import quantized_tensors
-from nas.tune.stopwatch import LatencyFile, Stopwatch, timed_ratios
+from nas.tune.times import USUAL_ERROR, PolicyClock, seconds_of
 from nas.tune.tuning import Tuning
 from predictors.accuracy.policies import PolicyPredictor
 from supernet.data.samples import Samples
-from supernet.formats.loading import load_format
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization
 from supernet.space.space import Genomes, SearchSpace
@@ -35,6 +35,7 @@ from supernet.tasks.metric import Metric
 
 Floats = NDArray[np.float64]
 FLOOR = 1e-7  # of divergences before their logarithm is taken
+MEAN_TO_STD = 1.25  # a normal distribution's standard deviation over its mean absolute error
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,20 +89,20 @@ class TuneContext:
         )
 
     @cached_property
-    def stopwatch(self) -> Stopwatch:
+    def files(self) -> PolicyFiles:
+        """Of the policies."""
+        return PolicyFiles(self.tuning, self.quantization)
+
+    @cached_property
+    def clock(self) -> PolicyClock:
         """Times policies."""
-        return Stopwatch(self.tuning, self.quantization)
+        return PolicyClock(self.files)
 
     @cached_property
     def static_formats(self) -> frozenset[str]:
         """Formats whose activations are codes with stored scales."""
         named = {str(option) for choice in self.space.choices for option in choice.options}
-        return frozenset(name for name in named if _reads_codes(name))
-
-    @cached_property
-    def borders(self) -> Borders:
-        """Where policies have conversions."""
-        return borders_of(self.tuning.model, self.space, self.static_formats)
+        return frozenset(filter(reads_codes, named))
 
     @cached_property
     def tensors(self) -> NDArray[np.bool_]:
@@ -125,19 +126,6 @@ class TuneContext:
 
 
 @dataclass(frozen=True, eq=False)
-class Timed:
-    """Policies that were timed.
-
-    Attributes:
-        genomes: (n, g) the policies.
-        ratios: (n,) of their time over the original's; infinite where a file fails.
-    """
-
-    genomes: Genomes
-    ratios: Floats
-
-
-@dataclass(frozen=True, eq=False)
 class Known:
     """What was measured of some policies.
 
@@ -145,13 +133,13 @@ class Known:
         genomes: (n, g) the policies.
         qualities: of each.
         divergences: (n,) from the original; NaN where a file fails.
-        ratios: (n,) of time over the original's; NaN where it was not timed, infinite where a file fails.
+        seconds: (n,) of an inference; NaN where it was not timed, infinite where a file fails.
     """
 
     genomes: Genomes
     qualities: tuple[PolicyQuality, ...]
     divergences: Floats
-    ratios: Floats
+    seconds: Floats
 
     @property
     def sizes(self) -> Floats:
@@ -161,46 +149,43 @@ class Known:
     @property
     def objectives(self) -> Floats:
         """(n, 3) what the search minimises; NaN where something is not known."""
-        return np.stack([np.sqrt(self.divergences), self.ratios, self.sizes], axis=1)
+        return np.stack([np.sqrt(self.divergences), self.seconds, self.sizes], axis=1)
 
 
-def look_up(context: TuneContext, genomes: Genomes, timed: LatencyFile) -> Known:
+def look_up(context: TuneContext, genomes: Genomes, times: PolicyTimes) -> Known:
     """Return what is known of policies (n, g) that were evaluated."""
     qualities = context.evaluate(genomes)
-    return Known(genomes, tuple(qualities), context.divergences(qualities), timed_ratios(timed, genomes))
+    return Known(genomes, tuple(qualities), context.divergences(qualities), seconds_of(times, genomes))
 
 
-def believe(context: TuneContext, known: Known, timed: Timed, bounds: Floats) -> Beliefs:
+def believe(context: TuneContext, known: Known, times: PolicyTimes, bounds: Floats) -> Beliefs:
     """Return what is believed of all policies.
 
     Args:
         known: policies whose quality was evaluated.
-        timed: policies that were timed.
+        times: of those that were timed.
         bounds: (3,) limits on what the search minimises.
     """
     whole = np.isfinite(known.divergences)
     quality = PolicyPredictor(context.space, tensors=context.tensors).fit(
         known.genomes[whole], np.log(np.maximum(known.divergences[whole], FLOOR))
     )
-    latency = fit_latency(context.borders, timed.genomes, timed.ratios)
+    accuracy = context.clock.accuracy(times)
+    error = USUAL_ERROR if accuracy is None else MEAN_TO_STD * accuracy.mape
     size = fit_size(context.space, known.genomes, known.sizes)
-    return Beliefs(quality, latency, size, latency.error, bounds)
+    return Beliefs(quality, context.clock.model(times).seconds, size, error, bounds)
 
 
-def bounds_of(context: TuneContext, known: Known, limits: Limits, original_s: float) -> Floats:
+def bounds_of(context: TuneContext, known: Known, limits: Limits) -> Floats:
     """Return (3,) limits on what the search minimises; of metrics that are not predicted, the divergence up
     to which they are likely kept.
-
-    Args:
-        original_s: seconds of the original, which the search's times are ratios to.
     """
     bounds = np.full(3, np.inf)
     whole = np.isfinite(known.divergences)
     for limited in limits.objectives:
         assert limited.bound is not None
         if limited.name in COSTS:
-            latency = limited.name == "latency"
-            bounds[LATENCY if latency else SIZE] = limited.bound / (original_s if latency else 1.0)
+            bounds[LATENCY if limited.name == "latency" else SIZE] = limited.bound
             continue
         values = np.array([q.metrics.get(limited.name, np.nan) for q in known.qualities])[whole]
         if limited.name == context.proxy.name:
@@ -209,8 +194,3 @@ def bounds_of(context: TuneContext, known: Known, limits: Limits, original_s: fl
             bound = divergence_within(limited, values, known.divergences[whole])
         bounds[ROOT] = min(bounds[ROOT], np.sqrt(bound))
     return bounds
-
-
-def _reads_codes(name: str) -> bool:
-    activation = load_format(load_format(name).on).activation
-    return activation is not None and activation.needs_scale

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +116,6 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
     """Return one policy that was judged."""
     judged, genome = verdict.policies[row], verdict.genomes[row]
     parts = context.tuning.parts
-    original_s = verdict.references[0].latency.latency
     return TunedNetwork(
         id=judged.name,
         genes=tuple(map(int, genome)),
@@ -127,15 +125,13 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
         choosing=judged.choosing.part(len(parts.choosing)),
         latency=judged.latency.latency,
         judging=judged.judging.part(len(parts.judging)),
-        units=unit_shares(context, outcome.beliefs, genome, original_s.median_s if original_s else 0.0),
+        units=unit_shares(context, outcome.beliefs, genome),
     )
 
 
 def _measured(context: TuneContext, outcome: SearchOutcome, row: int) -> TunedNetwork:
     """Return one policy that was measured in the rounds only."""
     genome, quality = outcome.known.genomes[row], outcome.known.qualities[row]
-    timed = context.stopwatch.of(genome)
-    latency = replace(timed, samples_s=()) if timed is not None else None
     return TunedNetwork(
         id=context.space.candidate(genome).id,
         genes=tuple(map(int, genome)),
@@ -143,8 +139,12 @@ def _measured(context: TuneContext, outcome: SearchOutcome, row: int) -> TunedNe
         size_bytes=quality.size_bytes,
         predicted=_predicted(context, outcome, genome),
         choosing=quality.part(len(context.tuning.parts.choosing)),
-        latency=latency,
+        seconds=_finite(outcome.known.seconds[row]),
     )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _predicted(context: TuneContext, outcome: SearchOutcome, genome: Genomes) -> dict[str, Predicted]:
@@ -152,11 +152,10 @@ def _predicted(context: TuneContext, outcome: SearchOutcome, genome: Genomes) ->
     [row] = np.flatnonzero((outcome.known.genomes == genome).all(axis=1))[:1].tolist() or [None]
     if row is None or not np.isfinite(outcome.predicted[row]).all():
         return {}
-    root, ratio, size = outcome.predicted[row].tolist()
-    original_s = context.stopwatch.read().original_s[0]
+    root, seconds, size = outcome.predicted[row].tolist()
     return {
         "divergence": Predicted(root**2),
-        "latency": Predicted(ratio * original_s, outcome.beliefs.latency_error * ratio * original_s),
+        "latency": Predicted(seconds, outcome.beliefs.latency_error * seconds),
         "size": Predicted(size),
     }
 
@@ -191,9 +190,7 @@ def _alone(context: TuneContext) -> dict[str, dict[str, float]]:
     return alone
 
 
-def unit_shares(
-    context: TuneContext, beliefs: Beliefs, genome: Genomes, original_s: float
-) -> dict[str, UnitShare]:
+def unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
     """Return what the format of each unit of a policy does: how the network would change if that unit alone
     went back to fp32.
     """
@@ -203,7 +200,7 @@ def unit_shares(
     others = np.tile(genome, (len(columns) + 1, 1))
     others[np.arange(len(columns)), columns] = 0
     believed = beliefs(others).mean
-    saved_s = (believed[:-1, LATENCY] - believed[-1, LATENCY]) * original_s
+    saved_s = believed[:-1, LATENCY] - believed[-1, LATENCY]
     cost = believed[-1, ROOT] ** 2 - believed[:-1, ROOT] ** 2
     choices = context.space.choices
     return {

@@ -3,14 +3,13 @@ on examples that nothing saw before, and the front of that is written.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from nas.emit.rewrite_onnx import rewrite
-from nas.run.reporting import Reporter
+from nas.run.reporting import Reporter, progress_bar
 from nas.search.loop import choose_finalists
 from nas.search.objectives import of_metric
 from nas.search.pareto import non_dominated
@@ -20,8 +19,8 @@ from nas.tune.limits import Limits
 from nas.tune.quality import Comparison, PolicyQuality
 from nas.tune.references import ReferenceFile
 from nas.tune.rounds import SearchOutcome
-from nas.tune.space import policy_of
-from nas.tune.stopwatch import TimedPolicy
+from nas.tune.space import all_int8, policy_of
+from nas.tune.turns import TimedFile, time_in_turns
 from supernet.space.space import Genomes, unique_rows
 from supernet.tasks.metric import Metric
 
@@ -42,7 +41,7 @@ class Judged:
     """
 
     name: str
-    latency: TimedPolicy
+    latency: TimedFile
     choosing: PolicyQuality
     judging: PolicyQuality
     size_bytes: float
@@ -74,32 +73,29 @@ class Verdict:
 
 
 def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limits) -> Genomes:
-    """Return policies (n, g) for the last measurement: fp32, and well-spread ones of the front within limits,
-    or nearest to them where none is within.
+    """Return policies (n, g) for the last measurement: fp32, int8, and well-spread ones of the front within
+    limits, or nearest to them where none is within.
     """
     known = outcome.known
-    values = _values(context, outcome)
+    values = _values(outcome)
     excess = np.array([limits.excess(row) for row in values])
     main = of_metric(context.fidelity.metrics[0])
     quality = main.to_min(np.array([row.get(main.name, np.nan) for row in values]))
-    points = np.column_stack([quality, known.ratios, known.sizes])
+    points = np.column_stack([quality, known.seconds, known.sizes])
     whole = np.isfinite(points).all(axis=1)
     slack = excess <= np.min(np.append(excess[whole], np.inf)) + 0.05  # what is nearly within may be
     points[~(whole & slack)] = np.nan
     front = np.flatnonzero(non_dominated(points))
     most = int(min(FINALISTS, max(2, OPEN_BYTES / (2 * len(context.tuning.original)) - 6)))
     chosen = front[choose_finalists(_comparable(points[front]), most)]
-    fp32 = np.zeros((1, len(context.space.choices)), np.int16)
-    rows = np.concatenate([fp32, known.genomes[chosen]])
+    ends = np.stack([np.zeros(len(context.space.choices), np.int16), all_int8(context.space)])
+    rows = np.concatenate([ends, known.genomes[chosen]])
     return rows[unique_rows(rows)]
 
 
-def _values(context: TuneContext, outcome: SearchOutcome) -> list[dict[str, float]]:
-    original_s = context.stopwatch.read().original_s[0]
-    rows = []
-    for quality, ratio in zip(outcome.known.qualities, outcome.known.ratios, strict=True):
-        rows.append({**quality.metrics, "latency": ratio * original_s, "size": quality.size_bytes})
-    return rows
+def _values(outcome: SearchOutcome) -> list[dict[str, float]]:
+    pairs = zip(outcome.known.qualities, outcome.known.seconds.tolist(), strict=True)
+    return [{**quality.metrics, "latency": seconds, "size": quality.size_bytes} for quality, seconds in pairs]
 
 
 def _comparable(points: Floats) -> Floats:
@@ -107,46 +103,60 @@ def _comparable(points: Floats) -> Floats:
     return np.argsort(np.argsort(points, axis=0, kind="stable"), axis=0, kind="stable").astype(np.float64)
 
 
+@dataclass(frozen=True, eq=False)
+class _File:
+    """A file to judge: its name, its bytes, and whether its answers depend on what it is run with."""
+
+    name: str
+    content: bytes
+    alone: bool
+
+
 def judge(
     context: TuneContext, genomes: Genomes, references: Sequence[ReferenceFile], reporter: Reporter
 ) -> Verdict:
-    """Time policies and references in the same turns, and judge them on examples that nothing saw before."""
-    space = context.space
-    contents = [rewrite(context.quantization, policy_of(space, genome)) for genome in genomes]
-    made = [reference for reference in references if reference.model]
+    """Time policies and references in the same turns, and judge them on examples that nothing saw before.
+
+    The policy that is fp32 throughout is the original itself: it is measured once.
+    """
+    policies = [_policy_file(context, genome) for genome in genomes]
+    compared = [_File(file.name, file.model, True) for file in references if file.model]
+    files = [*compared, *(file for file, genome in zip(policies, genomes, strict=True) if genome.any())]
     with reporter.status("time the front and its references in turns"):
-        timed = context.stopwatch.in_turns(
-            [made[0].model, *contents, *(reference.model for reference in made[1:])],
-            context.tuning.plan.waiting_s / 2,
+        times = time_in_turns(
+            context.files.device,
+            [file.content for file in files],
+            context.files.example,
+            replace(context.tuning.plan, waiting_s=context.tuning.plan.waiting_s / 2),
         )
     judging = context.compared_on(context.tuning.parts.judging)
-    with reporter.progress() as add:
-        update = add("judge", len(genomes) + len(made))
-        policies = []
-        qualities = context.evaluate(genomes)
-        for i, (genome, content, quality) in enumerate(zip(genomes, contents, qualities, strict=True)):
-            policy = policy_of(space, genome)
-            judged = judging.of_file(content, alone=any("dynamic" in name for name in policy.values()))
-            policies.append(
-                Judged(space.candidate(genome).id, timed[1 + i], quality, judged, float(len(content)))
-            )
-            update(i + 1, "")
-        times = [timed[0], *timed[1 + len(contents) :]]
-        compared = []
-        for i, (reference, time) in enumerate(zip(made, times, strict=True)):
-            compared.append(_reference(reference, time, context.choosing.comparison, judging))
-            update(len(genomes) + i + 1, "")
-    return Verdict(genomes, tuple(policies), tuple(compared))
+    judged: dict[str, Judged] = {}
+    with progress_bar(reporter, "judge", len(files)) as update:
+        for file, time in zip(files, times, strict=True):
+            judged[file.name] = _judged(context, file, time, judging)
+            update(len(judged), "")
+    original = judged[compared[0].name]
+    return Verdict(
+        genomes,
+        tuple(judged.get(file.name) or replace(original, name=file.name) for file in policies),
+        tuple(judged[file.name] for file in compared),
+    )
 
 
-def _reference(file: ReferenceFile, time: TimedPolicy, choosing: Comparison, judging: Comparison) -> Judged:
-    alone = True  # some find scales from what is run
+def _policy_file(context: TuneContext, genome: Genomes) -> _File:
+    policy = policy_of(context.space, genome)
+    alone = any("dynamic" in name for name in policy.values())
+    return _File(context.space.candidate(genome).id, context.files.content(genome), alone)
+
+
+def _judged(context: TuneContext, file: _File, time: TimedFile, judging: Comparison) -> Judged:
+    choosing = context.choosing.comparison
     return Judged(
         file.name,
         time,
-        choosing.of_file(file.model, alone=alone),
-        judging.of_file(file.model, alone=alone),
-        float(len(file.model)),
+        choosing.of_file(file.content, alone=file.alone),
+        judging.of_file(file.content, alone=file.alone),
+        float(len(file.content)),
     )
 
 

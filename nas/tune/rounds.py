@@ -1,26 +1,67 @@
 """The search: rounds of predicting, measuring what is expected to add most, and learning from it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.documents import write_document
+from nas.run.documents import Genes, read_optional
 from nas.run.front_document import Round
 from nas.run.progress import Update
 from nas.run.reporting import Reporter
 from nas.search.pareto import hypervolume
 from nas.search.points import Points
-from nas.tune.context import Known, Timed, TuneContext, believe, bounds_of, look_up
+from nas.tune.allocate import allocated
+from nas.tune.context import Known, TuneContext, believe, bounds_of, look_up
 from nas.tune.limits import Limits
 from nas.tune.search import Beliefs, missed, propose
 from nas.tune.space import uniform_genomes
-from nas.tune.stopwatch import timed_ratios
-from supernet.space.space import Genomes, row_keys
+from supernet.space.space import Genomes, unique_rows
 
 Floats = NDArray[np.float64]
 WORSE = 1.1  # times the worst of all that was measured: hypervolume is counted from there
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """Policies that one round chose to measure.
+
+    Attributes:
+        genes: of each.
+        predicted: root of the divergence, seconds and bytes that were believed of each.
+    """
+
+    genes: tuple[Genes, ...]
+    predicted: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class RoundsFile:
+    """`rounds.json`: what the rounds of a search chose, so that a killed one goes on.
+
+    Attributes:
+        fingerprint: of what the search depends on.
+        rounds: in order; the last one may not be measured yet.
+    """
+
+    SCHEMA: ClassVar[str] = "rounds/1"
+    REMEDY: ClassVar[str] = "delete it; the search begins again, what is measured stays"
+
+    fingerprint: str
+    rounds: tuple[Finalists, ...] = ()
+
+    def genomes(self, first: Genomes) -> Genomes:
+        """Return (n, g) the policies of all rounds after the `first` ones."""
+        rows = [np.array(chosen.genes, np.int16).reshape(-1, first.shape[1]) for chosen in self.rounds]
+        return np.concatenate([first, *rows])
+
+    def predicted(self, first: int) -> Floats:
+        """Return (n, 3) what was believed of them; NaN of the `first` ones."""
+        rows = [np.array(chosen.predicted, np.float64).reshape(-1, 3) for chosen in self.rounds]
+        return np.concatenate([np.full((first, 3), np.nan), *rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,71 +82,74 @@ class SearchOutcome:
     rounds: tuple[Round, ...]
 
 
-def run_rounds(
-    context: TuneContext, sampled: Genomes, profiled: Genomes, limits: Limits, reporter: Reporter
-) -> SearchOutcome:
+def run_rounds(context: TuneContext, sampled: Genomes, limits: Limits, reporter: Reporter) -> SearchOutcome:
     """Search, measure the finalists of every round, and return all that was measured.
 
     Args:
         sampled: (n, g) policies whose quality was evaluated.
-        profiled: (m, g) policies that were timed.
         limits: that files must keep.
     """
-    section = context.tuning.config.tune
-    start = uniform_genomes(context.space)
-    finalists, predicted = start, np.full((len(start), 3), np.nan)
-    rounds: list[Round] = []
+    section, path = context.tuning.config.tune, context.tuning.folder / "rounds.json"
+    first, chosen = uniform_genomes(context.space), _read(context)
+    summaries: list[Round] = []
     with reporter.progress() as add:
         update = add("measure finalists", section.rounds * section.finalists)
-        for r in range(section.rounds):
-            outcome = _known(context, sampled, profiled, finalists, limits)
-            known, beliefs, points = outcome
-            rounds.append(_round(r, points))
-            new = propose(
-                context.space,
-                beliefs,
-                points,
-                _reference(points),
-                section.finalists,
-                seed=context.tuning.config.seed + 1000 * (r + 1),
-                start=known.genomes[:0],
-            )
-            predicted = np.concatenate([predicted, beliefs(new).mean])
-            _measure(context, new, partial(_advance, update, r * section.finalists))
-            finalists = np.concatenate([finalists, new])
-    known, beliefs, points = _known(context, sampled, profiled, finalists, limits)
-    rounds.append(_round(section.rounds, points))
-    return SearchOutcome(known, beliefs, predicted, tuple(rounds))
+        for r in range(section.rounds + 1):
+            done = RoundsFile(chosen.fingerprint, chosen.rounds[:r])
+            finalists = done.genomes(first)
+            known, beliefs, points = _known(context, sampled, finalists, limits, update)
+            summaries.append(_round(r, points))
+            if r < section.rounds and len(chosen.rounds) <= r:
+                chosen = _next_round(context, chosen, beliefs, points, r)
+                write_document(path, chosen)
+    return SearchOutcome(known, beliefs, chosen.predicted(len(first)), tuple(summaries))
 
 
-def _advance(update: Update, earlier: int, done: float) -> None:
-    update(earlier + done, "finalists")
+def _read(context: TuneContext) -> RoundsFile:
+    fingerprint = context.tuning.fingerprint("search")
+    stored = read_optional(context.tuning.folder / "rounds.json", RoundsFile)
+    return stored if stored and stored.fingerprint == fingerprint else RoundsFile(fingerprint)
 
 
-def _measure(context: TuneContext, genomes: Genomes, on_done: Callable[[float], None]) -> None:
-    """Evaluate and time policies; what is measured is kept."""
-    context.evaluate(genomes, lambda done: on_done(done / 2))
-    waiting_s = context.tuning.plan.waiting_s / (4 * context.tuning.config.tune.rounds)
-    context.stopwatch.time(genomes, lambda done: on_done((len(genomes) + done) / 2), waiting_s=waiting_s)
+def _next_round(
+    context: TuneContext, chosen: RoundsFile, beliefs: Beliefs, points: Points, r: int
+) -> RoundsFile:
+    """Return the rounds with one more, chosen by what is believed."""
+    config = context.tuning.config
+    genomes = propose(
+        context.space,
+        beliefs,
+        points,
+        _reference(points),
+        config.tune.finalists,
+        seed=config.seed + 1000 * (r + 1),
+        start=allocated(context.space, beliefs),
+    )
+    genes = tuple(tuple(row) for row in genomes.tolist())
+    predicted = tuple(tuple(row) for row in beliefs(genomes).mean.tolist())
+    return RoundsFile(chosen.fingerprint, (*chosen.rounds, Finalists(genes, predicted)))
 
 
 def _known(
-    context: TuneContext, sampled: Genomes, profiled: Genomes, finalists: Genomes, limits: Limits
+    context: TuneContext, sampled: Genomes, finalists: Genomes, limits: Limits, update: Update
 ) -> tuple[Known, Beliefs, Points]:
-    """Return what is known of finalists, what is believed of all, and the finalists as points."""
-    timed = context.stopwatch.time(_unique(np.concatenate([profiled, finalists])))
-    learned = look_up(context, _unique(np.concatenate([sampled, finalists])), timed)
-    known = look_up(context, finalists, timed)
-    every = _unique(np.concatenate([profiled, finalists]))
-    bounds = bounds_of(context, learned, limits, timed.original_s[0])
-    beliefs = believe(context, learned, Timed(every, timed_ratios(timed, every)), bounds)
+    """Return what is known of finalists, what is believed of all, and the finalists as points; what was not
+    measured of them is.
+    """
+    first = len(uniform_genomes(context.space))
+    context.evaluate(finalists, partial(_advance, update, first))
+    times = context.clock.time(finalists, lambda what, share: update(len(finalists) - first, what))
+    every = np.concatenate([sampled, finalists])
+    learned = look_up(context, every[unique_rows(every)], times)
+    known = look_up(context, finalists, times)
+    bounds = bounds_of(context, learned, limits)
+    beliefs = believe(context, learned, times, bounds)
     objectives = np.where(np.isfinite(known.objectives), known.objectives, np.inf)
     return known, beliefs, Points(known.genomes, objectives, missed(objectives, bounds))
 
 
-def _unique(genomes: Genomes) -> Genomes:
-    _, first = np.unique(row_keys(genomes), return_index=True)
-    return genomes[np.sort(first)]
+def _advance(update: Update, first: int, done: int) -> None:
+    update(max(0, done - first), "quality")
 
 
 def _reference(points: Points) -> Floats:

@@ -13,7 +13,7 @@ from nas.tune.judge import front_of, judge, pick_for_judging
 from nas.tune.limits import resolve_limits
 from nas.tune.references import ReferenceFile, reference_files
 from nas.tune.rounds import run_rounds
-from nas.tune.space import policy_of, uniform_genomes
+from nas.tune.space import all_int8, policy_of
 from predictors.accuracy.policies import PolicyPredictor
 from supernet.space.space import Genomes
 
@@ -21,26 +21,26 @@ FOLDS = 5  # that predictions are judged by: each is predicted from the others
 FEWEST = 16  # random policies below which a rank correlation says nothing
 
 
-def run_search(context: TuneContext, sampled: Genomes, profiled: Genomes, reporter: Reporter) -> TunedFront:
+def run_search(context: TuneContext, sampled: Genomes, reporter: Reporter) -> TunedFront:
     """Search, measure, judge, and return the front.
 
     Args:
         sampled: (n, g) policies whose quality was evaluated.
-        profiled: (m, g) policies that were timed.
 
     Raises:
         TrilobitError: nothing meets the limits; says what is nearest.
     """
     tuning, metrics = context.tuning, context.fidelity.metrics
-    original = {"latency": context.stopwatch.read().original_s[0], "size": float(len(tuning.original))}
+    times = context.clock.measured()
+    original = {"latency": times.original_s, "size": float(len(tuning.original))}
     limits = resolve_limits(tuning.config.constraints, metrics, original)
     for line in limits.lines(original):
         reporter.say(f"  {line}")
-    outcome = run_rounds(context, sampled, profiled, limits, reporter)
+    outcome = run_rounds(context, sampled, limits, reporter)
     references = make_references(context, reporter)
     verdict = judge(context, pick_for_judging(context, outcome, limits), references, reporter)
     front = front_of(verdict, metrics[0], limits)
-    known = look_up(context, sampled, context.stopwatch.read())
+    known = look_up(context, sampled, times)
     return make_front(
         context,
         outcome,
@@ -56,7 +56,7 @@ def run_search(context: TuneContext, sampled: Genomes, profiled: Genomes, report
 def make_references(context: TuneContext, reporter: Reporter) -> tuple[ReferenceFile, ...]:
     """Return what the front is compared with, the original first."""
     tuning = context.tuning
-    everything = uniform_genomes(context.space)[1]
+    everything = all_int8(context.space)
     with reporter.status("make the references") as change:
         return reference_files(
             tuning.original,

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.graph.formats import FP32
+from supernet.formats.loading import load_format
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Policy
 from supernet.space.space import Choice, Genomes, SearchSpace
@@ -23,7 +24,8 @@ def policy_space(model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> 
     blocks = blocks_of(model)
     choices = []
     for unit in model.units:
-        options = tuple(name for name in dict.fromkeys(formats.get(unit.name, ())) if name != FP32)
+        offered = (name for name in dict.fromkeys(formats.get(unit.name, ())) if name != FP32)
+        options = sorted(offered, key=_order)
         if options:
             choices.append(
                 Choice(
@@ -36,6 +38,13 @@ def policy_space(model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> 
                 )
             )
     return SearchSpace(FAMILY, tuple(choices))
+
+
+def _order(name: str) -> tuple[bool, int]:
+    """Return what formats are in the order of: codes of 8 bits are first, since most policies have those."""
+    number_format = load_format(name)
+    activation = load_format(number_format.on).activation
+    return not (activation is not None and activation.needs_scale), -number_format.bits
 
 
 def policy_of(space: SearchSpace, genome: Genomes) -> Policy:
@@ -52,6 +61,13 @@ def uniform_genomes(space: SearchSpace) -> Genomes:
         genes = [choice.options.index(name) if name in choice.options else 0 for choice in space.choices]
         rows.append(np.array(genes, np.int16))
     return np.stack(rows)
+
+
+def all_int8(space: SearchSpace) -> Genomes:
+    """Return the policy (g,) that has int8 wherever it can be had, else the first format."""
+    genes = [c.options.index("int8") if "int8" in c.options else 0 for c in space.choices]
+    genome = np.array(genes, np.int16)
+    return genome if genome.any() else np.minimum(space.cardinalities - 1, 1).astype(np.int16)
 
 
 def single_genomes(space: SearchSpace) -> Genomes:

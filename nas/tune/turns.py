@@ -1,38 +1,54 @@
 """Files timed in turns: one window of each a pass, so that all of them see the same disturbances."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.runtimes.device import Device, MeasuredDevice
+from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.runtime import Arrays, Artifact
 from nas.run.tuned_document import MeasuredLatency
 
 
+@dataclass(frozen=True)
+class TimedFile:
+    """What a file took.
+
+    Attributes:
+        latency: measured; None where it does not run.
+        error: why it does not.
+    """
+
+    latency: MeasuredLatency | None = None
+    error: str = ""
+
+
 def time_in_turns(
-    device: Device, files: Sequence[bytes], example: Arrays, plan: MeasurePlan
-) -> list[Measurement]:
-    """Return samples of each file, paired by pass; a file that fails has its error.
+    device: MeasuredDevice, files: Sequence[bytes], example: Arrays, plan: MeasurePlan
+) -> list[TimedFile]:
+    """Return what each file takes, beside the first one, the original.
 
     Args:
         example: what the files read.
+
+    Raises:
+        TrilobitError: the original does not run.
     """
-    assert isinstance(device, MeasuredDevice)
     artifacts = [Artifact(content, example=example) for content in files]
-    return device.transport.sample(device.runtime, artifacts, ["turns"] * len(files), plan)
+    measured = device.transport.sample(device.runtime, artifacts, ["turns"] * len(files), plan)
+    original = measured[0]
+    if original.error is not None:
+        raise TrilobitError(f"the original does not run: {original.error}")
+    return [
+        TimedFile(error=each.error) if each.error is not None else TimedFile(latency_of(each, original))
+        for each in measured
+    ]
 
 
 def latency_of(measured: Measurement, original: Measurement) -> MeasuredLatency:
-    """Return what a file took, beside the original in the same turns.
-
-    Raises:
-        TrilobitError: one of them does not run.
-    """
-    for each in (measured, original):
-        if each.error is not None:
-            raise TrilobitError(f"the file does not run: {each.error}")
+    """Return what a file took, beside the original in the same turns."""
     ratios = measured.array / original.array
     low, middle, high = np.percentile(ratios, (25, 50, 75))
     return MeasuredLatency(

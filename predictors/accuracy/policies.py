@@ -32,7 +32,7 @@ STEPS = 200  # of the optimiser
 FLOOR = 0.03  # smallest standard deviation of a predicted logarithm
 LENGTHS = (0.3, 1.0, 3.0)  # of the process on what is left over, in root shares of the sum
 AMPLITUDES = (0.03, 0.1, 0.3, 1.0)  # of the same: standard deviations of a logarithm
-SMALLEST = 1e-300
+SMALLEST, LARGEST = 1e-300, 200.0  # of a sum, and of the logarithm of a part
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +134,7 @@ def _fit_sum(parts: NDArray[np.bool_], targets: Floats, exponent: float) -> tupl
     features = parts.astype(np.float64)
 
     def loss(theta: Floats) -> tuple[float, Floats]:
-        weights = np.exp(theta)
+        weights = np.exp(np.clip(theta, -LARGEST, LARGEST))  # a step of the line search may be wild
         total = np.maximum(features @ weights, SMALLEST)
         error = (np.log(total) - scaled) / noise
         away = (theta - start) / width

@@ -1,0 +1,55 @@
+"""Where a search begins: formats allocated exactly, for some times of the network."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.tune.search import LATENCY, ROOT, Beliefs
+from nas.tune.space import uniform_genomes
+from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, solve
+from supernet.space.space import Genomes, SearchSpace, unique_rows
+
+LEVELS = 8  # times that are allocated for, between the fastest and the slowest
+
+
+def allocated(space: SearchSpace, beliefs: Beliefs) -> Genomes:
+    """Return policies (k, g) of the least summed divergence at some times.
+
+    What a choice costs is how the network changes if it alone changes: once from fp32, where conversions are
+    its own, and once from the policy in which all others have a format too, where they have mostly gone.
+    """
+    rows = [_near(space, beliefs, base) for base in uniform_genomes(space)[:2]]
+    genomes = np.concatenate(rows)
+    return genomes[unique_rows(genomes)]
+
+
+def _near(space: SearchSpace, beliefs: Beliefs, base: Genomes) -> Genomes:
+    """Return the allocations on changes of one policy (g,)."""
+    changed = _changes(space, base)
+    believed = beliefs(np.concatenate([base[None], changed])).mean
+    divergence, seconds = believed[:, ROOT] ** 2, believed[:, LATENCY]
+    ends = np.cumsum(space.cardinalities)[:-1]
+    costs = _terms(np.split(divergence[1:] - divergence[0], ends))
+    times = _terms(np.split(seconds[1:] - seconds[0], ends))
+    least = sum(float(term.values.min()) for term in times)
+    most = sum(float(term.values.max()) for term in times)
+    problem = Problem(tuple(space.cardinalities.tolist()), costs)
+    rows = []
+    for level in np.linspace(least, most, LEVELS + 1)[:-1]:
+        limit = Limit("latency", times, upper=float(level + 1e-9 * (most - least)))
+        try:
+            rows.append(solve(Problem(problem.choices, costs, (limit,))).chosen)
+        except InfeasibleError:  # by rounding, at the fastest
+            continue
+    return np.array(rows, np.int16).reshape(-1, len(base))
+
+
+def _changes(space: SearchSpace, base: Genomes) -> Genomes:
+    """Return (slots, g) a policy with one choice changed, in every way, its own option among them."""
+    columns = np.repeat(np.arange(len(base)), space.cardinalities)
+    rows = np.tile(base, (len(columns), 1))
+    rows[np.arange(len(columns)), columns] = np.concatenate([np.arange(n) for n in space.cardinalities])
+    return rows
+
+
+def _terms(values: list[NDArray[np.float64]]) -> tuple[Term, ...]:
+    return tuple(Term((item,), each) for item, each in enumerate(values))

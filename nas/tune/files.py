@@ -1,0 +1,73 @@
+"""The files of policies, as they are run and timed."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.runtime import Artifact
+from nas.emit.rewrite_onnx import rewrite
+from nas.tune.space import policy_of
+from nas.tune.tuning import Tuning
+from predictors.latency.policy_terms import IN_INTEGERS, IN_REALS, Kernel, PolicyTerms
+from supernet.formats.loading import load_format
+from supernet.ptq.quantization import Quantization
+from supernet.space.space import Genomes
+
+
+@dataclass(frozen=True, eq=False)
+class PolicyFiles:
+    """Writes the files of policies.
+
+    Attributes:
+        tuning: whose policies.
+        quantization: of its model.
+    """
+
+    tuning: Tuning
+    quantization: Quantization
+
+    def content(self, genome: Genomes) -> bytes:
+        """Return the file of a policy (g,); that of fp32 throughout is the original itself."""
+        if not genome.any():
+            return self.tuning.original
+        return rewrite(self.quantization, policy_of(self.tuning.space, genome))
+
+    def artifact(self, genome: Genomes) -> Artifact:
+        """Return the file of a policy (g,) with what it reads while it is timed."""
+        return Artifact(self.content(genome), example=self.example)
+
+    @cached_property
+    def example(self) -> dict[str, np.ndarray]:
+        """What files read while they are timed."""
+        feed = self.tuning.parts.calibration.feed(0)
+        return {name: np.ascontiguousarray(array) for name, array in feed.items()}
+
+    @cached_property
+    def terms(self) -> PolicyTerms:
+        """What adds up to the time of a policy."""
+        return PolicyTerms.of(self.tuning.space, self.quantization.model, kernel_of)
+
+    @property
+    def device(self) -> MeasuredDevice:
+        """What is measured."""
+        device = self.tuning.device
+        assert isinstance(device, MeasuredDevice)
+        return device
+
+
+def kernel_of(unit: str, name: str) -> Kernel:
+    """Return how a unit is computed in a format: on integers where activations are codes, by a kernel of its
+    own where a product is replaced, else in real numbers.
+    """
+    number_format = load_format(name)
+    if number_format.weight.operand is not None:
+        return Kernel(name)
+    return IN_INTEGERS if reads_codes(name) else IN_REALS
+
+
+def reads_codes(name: str) -> bool:
+    """Return whether a format's activations are codes with stored scales."""
+    activation = load_format(load_format(name).on).activation
+    return activation is not None and activation.needs_scale
