@@ -121,6 +121,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_only_an_extra_brings_is_asked_for_in_one_line(
     start: Start, without_extras: dict[str, str], finished_run: Path, tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_the_second_time_there_is_nothing_to_do(
     assert before == {path: path.read_bytes() for path in own_run.rglob("*.onnx")}
 
 
+@pytest.mark.slow
 def test_another_limit_redoes_only_search_and_export(
     own_run: Path, config: Path, read, front, capsys: pytest.CaptureFixture[str]
 ) -> None:

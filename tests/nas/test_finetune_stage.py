@@ -88,6 +88,7 @@ def manifests(exported: Path) -> dict[str, dict[str, Any]]:
     return {"better": found[mixed(run).id], "worse": found[run.family.extremes()["smallest/fp32"].id]}
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_tuning_did(manifests: dict[str, dict[str, Any]], exported: Path) -> None:
     data = find_run(exported).images
     for manifest in manifests.values():

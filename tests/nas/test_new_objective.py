@@ -58,6 +58,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(OBJECTIVES, "params", PARAMS)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_front_has_it_within_its_limit(folder: Path, family: Family) -> None:
     front = read_document(folder / "front.json", Front)
     [stated] = [stated for stated in front.objectives if stated.name == "params"]
@@ -68,6 +69,7 @@ def test_the_front_has_it_within_its_limit(folder: Path, family: Family) -> None
         assert entry.predicted["params"].value == sum(map(weights, layers)) <= LIMIT
 
 
+@pytest.mark.slow
 def test_the_report_shows_it(folder: Path) -> None:
     page = write_report(folder).read_text()
     front = read_document(folder / "front.json", Front)

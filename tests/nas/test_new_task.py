@@ -44,6 +44,7 @@ def config(device: str) -> RunConfig:
     )
 
 
+@pytest.mark.slow
 def test_it_is_searched_for_its_own_metric(profile_file: Path, tmp_path: Path) -> None:
     run = open_run(tmp_path / "run", config(f"recorded:{profile_file}"))
     for stage in ("profile", "train", "sample", "fit", "search", "report"):

@@ -55,6 +55,7 @@ def weights(path: Path) -> Weights:
     return load_weights(path)
 
 
+@pytest.mark.slow
 def test_it_is_half_the_weights_and_nothing_else(run: Run, path: Path, weights: Weights) -> None:
     expected = load_weights(run.checkpoint_path).tensors
     assert weights.tensors.keys() == expected.keys()

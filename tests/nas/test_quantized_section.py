@@ -39,6 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_phase_leaves_a_checkpoint_of_its_own(run: Run) -> None:
     assert run.checkpoint_path.exists()
     assert run.quantized_path.exists()

@@ -96,6 +96,7 @@ def test_another_space_is_named(train: Train, tmp_path: Path) -> None:
     assert "stem.weight 16x3x3x3 for 8x1x3x3" in line
 
 
+@pytest.mark.slow
 def test_the_folder_knows_the_file_by_its_content(train: Train, tmp_path: Path, weights: Path) -> None:
     train("--init", weights, "--epochs", "1")
     moved = shutil.move(weights, tmp_path / "moved.pt")

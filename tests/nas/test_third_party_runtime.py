@@ -102,6 +102,7 @@ def test_a_run_on_it_uses_it_and_keeps_its_version() -> None:
     assert run.plan.clock == "wall"
 
 
+@pytest.mark.slow
 def test_what_was_exported_on_it_is_verified_and_served_by_it(
     device: Device, network: QuantizedGraph, tmp_path: Path
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_library_without_answers_never_passes(
     assert "the manifest says nothing of it" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_not_measured_is_not_compared(
     exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_untuned_transfer_equals_fp32_at_every_policy() -> None:
     assert_array_equal(ours.std, plain.std)
 
 
+@pytest.mark.slow
 def test_fine_tuning_separates_policies() -> None:
     genomes = candidates(120, fp32=60)
     predictor = MlpPredictor(SPACE, seed=0).fit(genomes, accuracy(genomes))
@@ -60,6 +61,7 @@ def test_fine_tuning_separates_policies() -> None:
     assert predictor.predict(quantized).mean.mean() < predictor.predict(in_fp32(quantized)).mean.mean()
 
 
+@pytest.mark.slow
 def test_transfer_beats_learning_from_quantized_candidates_alone() -> None:
     genomes, test = candidates(130, fp32=100), candidates(300, fp32=0, seed=1)
     targets = accuracy(genomes)

@@ -95,6 +95,7 @@ def test_sources_are_taken_into_account(device_profile: DeviceProfile, layers: S
     assert len(set(chosen)) == 20
 
 
+@pytest.mark.slow
 def test_better_than_random_ones(
     device_profile: DeviceProfile, layers: Sequence[Layer], usage: Mapping[Layer, float]
 ) -> None:

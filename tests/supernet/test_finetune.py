@@ -90,6 +90,7 @@ def short(context: FineTuningContext, images: int = 96) -> FineTuningContext:
 
 
 @pytest.mark.parametrize("kind", ["mixed", "fp32"])
+@pytest.mark.slow
 def test_it_gets_better_and_its_file_does_the_same(
     family: Family, data: ImageClassification, context: FineTuningContext, tmp_path: Path, kind: str
 ) -> None:

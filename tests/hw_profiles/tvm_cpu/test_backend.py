@@ -94,6 +94,7 @@ def test_another_machines_target_is_refused() -> None:
         open_tvm(target="aarch64-linux-gnu:cortex-a76")
 
 
+@pytest.mark.slow
 def test_without_vnni_int8_is_for_fewer_codes_and_all_of_them_are_another_row(
     tmp_path: Path, no_onnx: Callable[[Workload], bytes]
 ) -> None:

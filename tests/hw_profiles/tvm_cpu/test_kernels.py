@@ -121,9 +121,9 @@ def test_every_schedule_is_exact(key: str, host: TvmTarget, tmp_path: Path) -> N
     ("cpu", "keys"),
     [
         ("haswell", OLDER),
-        ("x86-64-v2", OLDER[1::2]),
-        ("skylake-avx512", OLDER[1::2]),
-        ("cascadelake", OLDER[1::2]),
+        pytest.param("x86-64-v2", OLDER[1::2], marks=pytest.mark.slow),
+        pytest.param("skylake-avx512", OLDER[1::2], marks=pytest.mark.slow),
+        pytest.param("cascadelake", OLDER[1::2], marks=pytest.mark.slow),
     ],
 )
 def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def run_linked(
         yield tensors[-1].numpy().reshape(-1), run_network(work, numbers, image).reshape(-1)
 
 
+@pytest.mark.slow
 def test_a_mixed_network_is_its_units_in_turn(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
     work = mixed()
     for found, wanted in run_linked(work, units_of(work), host, tmp_path / "net.so"):

@@ -58,6 +58,7 @@ def finished(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return (folder, *design(teacher, folder))
 
 
+@pytest.mark.slow
 def test_a_designed_space_is_one_to_run(finished: tuple[Path, dict[str, Any], str]) -> None:
     folder, found, said = finished
     path = folder / "space.json"
@@ -76,6 +77,7 @@ def test_a_designed_space_is_one_to_run(finished: tuple[Path, dict[str, Any], st
     assert "6 of 6 (stage, type) to distil, about" in said
 
 
+@pytest.mark.slow
 def test_what_is_known_is_not_learned_again(
     finished: tuple[Path, dict[str, Any], str],
     teacher: Path,

@@ -82,6 +82,7 @@ def test_noise_to_signal_is_the_error_over_the_teachers_variance() -> None:
     assert float(noise_to_signal(flat, flat)) == 0
 
 
+@pytest.mark.slow
 def test_an_imitator_learns(distillation: BlockDistillation) -> None:
     net = distillation.new_student()
     before = [loss for loss in distillation.evaluate(net)]

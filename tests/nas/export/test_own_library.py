@@ -60,6 +60,7 @@ def by_arithmetic(network: QuantizedGraph, images: np.ndarray) -> np.ndarray:
     return np.array([run_network(network.workload, numbers, x.transpose(1, 2, 0)).ravel() for x in images])
 
 
+@pytest.mark.slow
 def test_a_finalist_is_evaluated_through_its_library(run: Run, data: ImageClassification) -> None:
     builder, candidate = Untrained(run), run.family.extremes()["smallest/int8"]
     evaluator = DeviceEvaluator(builder)
