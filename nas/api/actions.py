@@ -59,12 +59,12 @@ def load(
     if not isinstance(path, (str, Path)):
         if example_inputs is None:
             raise TrilobitError("a torch module needs example_inputs: what it is called with")
-        from nas.inspection.open_model import open_module
+        from nas.checks.open_model import open_module
 
         return Model(open_module(path, example_inputs, dynamic_shapes=dynamic_shapes))
     place = Path(path)
     if place.suffix == ".onnx":
-        from nas.inspection.open_model import open_model
+        from nas.checks.open_model import open_model
 
         return Model(open_model(place, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}))
     if is_tune_folder(place):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas.inspection.open_model import OpenedModel
+    from nas.checks.open_model import OpenedModel
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,7 +44,7 @@ class Model:
     @property
     def size_bytes(self) -> int:
         """Bytes of its file, with the weights that it keeps in others."""
-        return self.opened.facts.size_bytes
+        return self.opened.outline.size_bytes
 
     @property
     def macs(self) -> int:

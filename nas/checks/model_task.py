@@ -5,13 +5,14 @@ folding its constants and running it can already take for ever, or all memory. I
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import helper
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import choose
@@ -19,6 +20,7 @@ from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.onnx_file import ONNX_DOMAINS, read_onnx
+from supernet.imported.open_dimensions import OpenDimensionsError
 from supernet.imported.prepare import prepare
 
 Arrays = dict[str, NDArray[Any]]
@@ -26,24 +28,53 @@ TIMED_S, MOST_RUNS = 0.3, 50  # for one inference
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What somebody's file says, and what running it once showed.
+class TensorFacts:
+    """An input or an output.
+
+    Attributes:
+        name: in the file.
+        shape: sizes, or the names of open dimensions; empty of one that has no name.
+        dtype: numpy's name of its element type; empty where that is not said.
+    """
+
+    name: str
+    shape: tuple[str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What somebody's file says of itself.
 
     Attributes:
         opset: of ONNX's own operators; 0 where it names none.
         producer: what wrote it.
-        operations: how many of each, of graphs inside too.
+        inputs, outputs: what it reads and gives.
+        operations: how many of each.
         size_bytes: of the file, with the weights that it keeps in others.
+        request: what must be said of open dimensions before it can be counted or run; empty for nothing.
+    """
+
+    opset: int
+    producer: str
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    operations: Mapping[str, int]
+    size_bytes: int
+    request: str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What running somebody's network once showed.
+
+    Attributes:
         open_s: seconds until a runtime has it ready.
         run_s: seconds of one inference in fp32, prepared; 0 where it could not be run on made-up numbers.
         failed: why it could not be run on these; empty where it could.
         not_finite: outputs with other values than numbers, of made-up inputs.
     """
 
-    opset: int
-    producer: str
-    operations: Mapping[str, int]
-    size_bytes: int
     open_s: float
     run_s: float
     failed: str
@@ -51,8 +82,8 @@ class ModelFacts:
 
 
 def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the `ModelFacts` of the file at `path`, all of its `original` bytes, and the `content` that
-    `supernet.imported.prepare` makes of it; or why that is `refused`.
+    """Return the `Outline` and the `ModelFacts` of the file at `path`, all of its `original` bytes, and the
+    `content` that `supernet.imported.prepare` makes of it; or why that is `refused`.
 
     Args:
         request: `path`; `shapes` by input; `device`, its name and options; `inputs`, names of what `feeds`
@@ -61,16 +92,42 @@ def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[di
     """
     given = {name: feeds[f"feed{i}"] for i, name in enumerate(request["inputs"])}
     shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
+    outline: Outline | None = None
     try:
-        content = prepare(Path(request["path"]), shapes, given or None)
+        proto = read_onnx(Path(request["path"]))
+        outline = _outline(proto)
+        content = prepare(proto, shapes, given or None)
         model = describe(content, shapes, given or None)
+    except OpenDimensionsError as error:
+        assert outline is not None
+        return {"outline": asdict(replace(outline, request=str(error)))}, {}
     except TrilobitError as error:
         return {"refused": str(error)}, {}
     inputs = {name: model.shapes[name] for name in model.inputs}
-    proto = read_onnx(Path(request["path"]))
-    facts = _facts(proto, content, _runtime(request), given or made_up_feeds(inputs, model.dtypes))
+    facts = _facts(content, _runtime(request), given or made_up_feeds(inputs, model.dtypes))
     files = {"content": content, "original": proto.SerializeToString()}
-    return {"facts": asdict(facts)}, {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
+    arrays = {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
+    return {"outline": asdict(outline), "facts": asdict(facts)}, arrays
+
+
+def _outline(proto: onnx.ModelProto) -> Outline:
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    return Outline(
+        opset=max((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), default=0),
+        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
+        inputs=tuple(_tensor(value) for value in proto.graph.input if value.name not in stored),
+        outputs=tuple(map(_tensor, proto.graph.output)),
+        operations=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
+        size_bytes=proto.ByteSize(),
+        request="",
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorFacts:
+    kind = value.type.tensor_type
+    dims = tuple(str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
+    dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
+    return TensorFacts(value.name, dims, dtype)
 
 
 def _runtime(request: Mapping[str, Any]) -> Runtime:
@@ -79,7 +136,7 @@ def _runtime(request: Mapping[str, Any]) -> Runtime:
     return runtime
 
 
-def _facts(proto: onnx.ModelProto, content: bytes, runtime: Runtime, feeds: Feeds) -> ModelFacts:
+def _facts(content: bytes, runtime: Runtime, feeds: Feeds) -> ModelFacts:
     open_s = run_s = 0.0
     failed = ""
     not_finite: tuple[str, ...] = ()
@@ -91,16 +148,7 @@ def _facts(proto: onnx.ModelProto, content: bytes, runtime: Runtime, feeds: Feed
         run_s = _run_s(executable, feeds)
     except Exception as error:  # whatever the engine rejects
         failed = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return ModelFacts(
-        opset=max((o.version for o in proto.opset_import if o.domain in ONNX_DOMAINS), default=0),
-        producer=f"{proto.producer_name} {proto.producer_version}".strip(),
-        operations=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
-        size_bytes=proto.ByteSize(),
-        open_s=open_s,
-        run_s=run_s,
-        failed=failed,
-        not_finite=not_finite,
-    )
+    return ModelFacts(open_s, run_s, failed, not_finite)
 
 
 def _not_finite(executable: Executable, feeds: Feeds) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def import_onnx(
     Raises:
         TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
     """
-    return describe(prepare(source, shapes, feeds), shapes, feeds)
+    return describe(prepare(read_onnx(source), shapes, feeds), shapes, feeds)
 
 
 def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None = None) -> ImportedModel:

@@ -7,6 +7,11 @@ import onnx_ir as ir
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 
+
+class OpenDimensionsError(TrilobitError):
+    """Dimensions need a size before the network can be counted or run."""
+
+
 Shapes = Mapping[str, tuple[int, ...]]
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
@@ -92,8 +97,9 @@ def bind(shapes: Mapping[str, tuple[int | str, ...]], given: Shapes) -> dict[str
         name: [dim for dim in shape if isinstance(dim, str) and dim not in bound]
         for name, shape in shapes.items()
     }
-    if any(missing.values()):
-        raise TrilobitError(_request(shapes, {name: dims for name, dims in missing.items() if dims}, bound))
+    missing = {name: dims for name, dims in missing.items() if dims}
+    if missing:
+        raise OpenDimensionsError(_request(shapes, missing, bound))
     return bound
 
 
@@ -116,12 +122,17 @@ def _bind_input(
 def _request(
     shapes: Mapping[str, tuple[int | str, ...]], missing: Mapping[str, list[str]], bound: Mapping[str, int]
 ) -> str:
-    names = "; ".join(f"{', '.join(dims)} of input {name}" for name, dims in missing.items())
-    flags = [
-        f"--shape {name}={text(tuple(bound.get(d, d) if isinstance(d, str) else d for d in shapes[name]))}"
-        for name in missing
-    ]
-    return f"these dimensions are open and need a size: {names}. Give {' '.join(flags)} with numbers for them"
+    """Return what to say: which dimensions of which inputs, and the options with a `?` for each."""
+    places = [f"{', '.join(dict.fromkeys(dims))} of input {name}" for name, dims in missing.items()]
+    flags = [f"--shape {name}={text(tuple(_mark(dim, bound) for dim in shapes[name]))}" for name in missing]
+    return (
+        f"open dimensions need a size: {'; '.join(places)}. Say {' '.join(flags)} with a number for each ?, "
+        "or give data of that shape"
+    )
+
+
+def _mark(dim: int | str, bound: Mapping[str, int]) -> int | str:
+    return bound.get(dim, "?") if isinstance(dim, str) else dim
 
 
 def text(shape: tuple[int | str, ...]) -> str:

@@ -1,7 +1,6 @@
 """From somebody's ONNX file to the one that is tuned: cleaned, and compared with it by running both."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,7 +12,7 @@ from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable
 from supernet.imported.cleaning import clean, finish, fold
 from supernet.imported.made_up import Feeds, made_up_feeds
-from supernet.imported.onnx_file import LARGEST, graph_of, read_onnx
+from supernet.imported.onnx_file import LARGEST, graph_of
 from supernet.imported.open_dimensions import bind, input_dtypes, input_shapes, name_dimensions, sized
 
 # from what changes most to what changes least: the first whose result computes the same is taken
@@ -24,21 +23,22 @@ _EQUAL = 0.9  # share of whole numbers, such as places of largest scores, that m
 
 
 def prepare(
-    source: Path | bytes, shapes: Mapping[str, tuple[int, ...]] | None = None, feeds: Feeds | None = None
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    feeds: Feeds | None = None,
 ) -> bytes:
     """Return an ONNX file that computes what somebody's does, with constants folded and every node named.
 
     It is run beside the original at the bound sizes, and at others where the original takes them.
 
     Args:
-        source: path of the file, or its bytes where it keeps no weights in others.
+        proto: of the file, see `supernet.imported.onnx_file.read_onnx`.
         shapes: sizes of inputs with open dimensions, by name.
         feeds: an example of what it reads; made up without.
 
     Raises:
-        TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
+        TrilobitError: it cannot be used, or dimensions have no size.
     """
-    proto = read_onnx(source)
     model = graph_of(proto)
     name_dimensions(model)
     bound = bind(input_shapes(model), shapes or {})

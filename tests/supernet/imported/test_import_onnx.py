@@ -138,7 +138,9 @@ def test_published_networks_compute_the_same(name: str) -> None:
 def test_open_dimensions_are_named_with_what_to_say() -> None:
     node = helper.make_node("Add", ["a", "b"], ["y"])
     content = made([node], {"a": ["n", "width"], "b": ["n", -1]}, ["y"])
-    with pytest.raises(TrilobitError, match=r"width of input a; b_dim1 of input b\. Give --shape a=1xwidth"):
+    with pytest.raises(
+        TrilobitError, match=r"width of input a; b_dim1 of input b\. Say --shape a=1x\? --shape b=1x\?"
+    ):
         import_onnx(content)
     model = import_onnx(content, shapes={"a": (1, 5), "b": (1, 5)})
     assert model.bound == {"n": 1, "width": 5, "b_dim1": 5}

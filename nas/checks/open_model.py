@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from hw_profiles.documents import parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import HOST, choose
 from nas.checks.confined import ConfinedError, Limits, confined
-from nas.checks.model_task import ModelFacts
+from nas.checks.model_task import ModelFacts, Outline
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds
 from supernet.imported.model import ImportedModel
@@ -34,12 +36,14 @@ class OpenedModel:
         name: what it is called: the path of its file, or the class of a torch module.
         original: the ONNX file as it came, with the weights that it keeps in others.
         model: prepared.
-        facts: of the file as it was.
+        outline: what the file says of itself.
+        facts: what running it once showed.
     """
 
     name: str
     original: bytes
     model: ImportedModel
+    outline: Outline
     facts: ModelFacts
 
 
@@ -63,32 +67,67 @@ def open_model(
     Raises:
         TrilobitError: it is no ONNX file that can be used, dimensions have no size, or nothing here runs it.
     """
+    opened = look_at(path, shapes, device=device, feeds=feeds, name=name)
+    if isinstance(opened, Outline):
+        raise TrilobitError(f"{name or path}: {opened.request}")
+    return opened
+
+
+def look_at(
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    device: str = HOST,
+    feeds: Feeds | None = None,
+    name: str = "",
+) -> OpenedModel | Outline:
+    """Return the trained model in an ONNX file, or what it says of itself where dimensions need a size first;
+    see `open_model`.
+
+    Raises:
+        TrilobitError: it is no ONNX file that can be used, or nothing here runs it.
+    """
+    given, shapes = dict(feeds or {}), dict(shapes or {})
+    document, files = _asked(path, shapes, device, given, name or str(path))
+    outline = parse(Outline, document["outline"])
+    if "facts" not in document:
+        return outline
+    return OpenedModel(
+        name=name or str(path),
+        original=files["original"].tobytes(),
+        model=describe(files["content"].tobytes(), shapes, given or None),
+        outline=outline,
+        facts=parse(ModelFacts, document["facts"]),
+    )
+
+
+def _asked(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], device: str, feeds: Feeds, name: str
+) -> tuple[Any, Mapping[str, NDArray[Any]]]:
+    """Return what a process of its own says of a file.
+
+    Raises:
+        TrilobitError: it refuses the file, or gives no answer.
+    """
     choice = choose(device)
     if choice.kind.artifact != "onnx":
         choice = choose(HOST)
-    given, shapes = dict(feeds or {}), dict(shapes or {})
     request = {
         "path": str(path.absolute()),
         "shapes": shapes,
         "device": {"name": choice.name, "options": choice.settings},
-        "inputs": [*given],
+        "inputs": [*feeds],
     }
     size = path.stat().st_size if path.is_file() else 0
     limits = Limits(WALL_S + WALL_S_PER_BYTE * size, MEMORY_BYTES + MEMORY_PER_BYTE * size)
+    arrays = {f"feed{i}": array for i, array in enumerate(feeds.values())}
     try:
-        arrays = {f"feed{i}": array for i, array in enumerate(given.values())}
-        document, found = confined(TASK, request, limits=limits, arrays=arrays)
+        document, files = confined(TASK, request, limits=limits, arrays=arrays)
     except ConfinedError as error:
-        raise TrilobitError(f"{name or path}: reading it failed: {error}") from None
+        raise TrilobitError(f"{name}: reading it failed: {error}") from None
     if "refused" in document:
-        raise TrilobitError(f"{name or path}: {document['refused']}")
-    content = found["content"].tobytes()
-    return OpenedModel(
-        name=name or str(path),
-        original=found["original"].tobytes(),
-        model=describe(content, shapes, given or None),
-        facts=parse(ModelFacts, document["facts"]),
-    )
+        raise TrilobitError(f"{name}: {document['refused']}")
+    return document, files
 
 
 def open_module(
