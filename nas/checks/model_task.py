@@ -69,12 +69,14 @@ class ModelFacts:
     """What running somebody's network once showed.
 
     Attributes:
+        operations: how many of each are left when it is prepared.
         open_s: seconds until a runtime has it ready.
         run_s: seconds of one inference in fp32, prepared; 0 where it could not be run on made-up numbers.
         failed: why it could not be run on these; empty where it could.
         not_finite: outputs with other values than numbers, of made-up inputs.
     """
 
+    operations: Mapping[str, int]
     open_s: float
     run_s: float
     failed: str
@@ -117,15 +119,19 @@ def _outline(proto: onnx.ModelProto) -> Outline:
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         inputs=tuple(_tensor(value) for value in proto.graph.input if value.name not in stored),
         outputs=tuple(map(_tensor, proto.graph.output)),
-        operations=dict(Counter(node.op_type for node in proto.graph.node).most_common()),
+        operations=_operations(proto),
         size_bytes=proto.ByteSize(),
         request="",
     )
 
 
+def _operations(proto: onnx.ModelProto) -> dict[str, int]:
+    return dict(Counter(node.op_type for node in proto.graph.node).most_common())
+
+
 def _tensor(value: onnx.ValueInfoProto) -> TensorFacts:
     kind = value.type.tensor_type
-    dims = tuple(str(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
+    dims = tuple(str(dim.dim_value) if dim.dim_value > 0 else dim.dim_param for dim in kind.shape.dim)
     dtype = str(helper.tensor_dtype_to_np_dtype(kind.elem_type)) if kind.elem_type else ""
     return TensorFacts(value.name, dims, dtype)
 
@@ -148,7 +154,8 @@ def _facts(content: bytes, runtime: Runtime, feeds: Feeds) -> ModelFacts:
         run_s = _run_s(executable, feeds)
     except Exception as error:  # whatever the engine rejects
         failed = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return ModelFacts(open_s, run_s, failed, not_finite)
+    operations = _operations(onnx.load_model_from_string(content))
+    return ModelFacts(operations, open_s, run_s, failed, not_finite)
 
 
 def _not_finite(executable: Executable, feeds: Feeds) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def _asked(
     except ConfinedError as error:
         raise TrilobitError(f"{name}: reading it failed: {error}") from None
     if "refused" in document:
-        raise TrilobitError(f"{name}: {document['refused']}")
+        raise TrilobitError(f"{name}: {document['refused'].removeprefix(f'{path.absolute()}: ')}")
     return document, files
 
 

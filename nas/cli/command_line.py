@@ -13,7 +13,7 @@ from nas.cli.options import add_options
 
 LONGEST_PATH, DEEPEST_PATH = 4_096, 500  # characters, and folders in each other
 HEADINGS: Mapping[str, tuple[str, ...]] = {
-    "a trained model of your own": ("tune",),
+    "a trained model of your own": ("inspect", "tune"),
     "find networks": ("run",),
     "its stages, one by one": ("profile", "train", "sample", "fit", "search", "export", "report"),
     "check what was exported": ("verify", "bench"),
@@ -24,6 +24,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
 EXAMPLES: Mapping[str, str] = {
     "run": "nas run --data imagefolder:photos.zip --max-latency 60% --max-size 200KB -o runs/photos",
     "tune": "nas tune detector.onnx --data photos/ --max-latency 60%",
+    "inspect": "nas inspect detector.onnx --shape image=1x3x640x640",
     "profile": "nas profile --validate 10 -o runs/here",
     "train": "nas train --data imagefolder:photos.zip --init shipped:cifar-mbconv --epochs 10 -o runs/own",
     "sample": "nas sample --strategy front -o runs/photos",

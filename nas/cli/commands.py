@@ -169,6 +169,17 @@ def _import_ofa(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, 
     )
 
 
+def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.inspection.inspect import inspect_model
+    from nas.inspection.page import show_inspection
+    from nas.run.command_sections import InspectSection
+
+    section = InspectSection(tuple(arguments.shape or ()), arguments.device)
+    inspection = inspect_model(arguments.model, section.shapes, device=section.device)
+    show_inspection(inspection, reporter, every_unit=arguments.units)
+    return asdict(inspection)
+
+
 def _bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.run.command_sections import BenchSection
     from nas.serving.bench import bench
@@ -299,6 +310,7 @@ class Verb:
 COMMANDS: Mapping[str, Verb] = {
     "run": Verb(_run, "all stages: profile the device, train, sample, fit, search, export, report"),
     "tune": Verb(_tune, "choose the number formats of a trained model's layers, by measured time"),
+    "inspect": Verb(_inspect, "what a trained model is, and which formats its layers can take"),
     "profile": Verb(_profile, "measure the units of the space on the device"),
     "train": Verb(_train, "train the supernet"),
     "sample": Verb(_stage, "evaluate sampled networks on the supernet"),

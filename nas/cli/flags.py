@@ -368,6 +368,16 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
             "what it reads: .npz with an array for each input (default: random numbers)",
         ),
     ),
+    "inspect": (
+        Flag(
+            "--shape",
+            "inspect.shape",
+            "INPUT=1x3xHxW",
+            "sizes of an input that leaves some open; may be repeated",
+            "each",
+        ),
+        Flag("--device", "inspect.device", "NAME", "what formats and time are of, see `nas devices`"),
+    ),
     "spaces design": (
         Flag("--steps", "design.steps", "N", "of training, for every block type in every stage"),
         Flag("--samples", "design.samples", "N", "random parts judged per stage, type and width window"),

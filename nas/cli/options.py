@@ -134,6 +134,11 @@ def _bench_arguments(command: argparse.ArgumentParser) -> None:
     _library_option(command)
 
 
+def _inspect_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
+    command.add_argument("--units", action="store_true", help="a line for every unit, not for every kind")
+
+
 def _library_option(command: argparse.ArgumentParser) -> None:
     help_ = "let model.so run: machine code of whoever made it, with your rights"
     command.add_argument("--run-library", action="store_true", help=help_)
@@ -177,6 +182,7 @@ _MORE: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "import-ofa": _import_ofa_arguments,
     "spaces design": _design_arguments,
     "bench": _bench_arguments,
+    "inspect": _inspect_arguments,
     "verify": _verify_arguments,
     "worker": _worker_arguments,
 }

@@ -6,6 +6,7 @@ from typing import Annotated
 from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from hw_profiles.registry import DEVICES
 from nas.run.design_settings import DistillationConfig, Effort
+from nas.run.tune_config import parse_shape
 from nas.run.wanted import parse_time
 
 
@@ -30,6 +31,27 @@ class BenchSection:
 
     def __post_init__(self) -> None:
         check(self, "bench")
+
+
+@dataclass(frozen=True)
+class InspectSection:
+    """Of `nas inspect`.
+
+    Attributes:
+        shape: sizes of inputs with open dimensions, `INPUT=1x3x224x224`.
+        device: what formats and time are of.
+    """
+
+    shape: Annotated[tuple[str, ...], Written(parse_shape, "such as image=1x3x224x224")] = ()
+    device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = "ort"
+
+    def __post_init__(self) -> None:
+        check(self, "inspect")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Sizes by input."""
+        return dict(map(parse_shape, self.shape))
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,7 @@ def command_options() -> dict[str, Option]:
     """Return the options of single commands by name, `command.key`."""
     sections = (
         ("bench", BenchSection),
+        ("inspect", InspectSection),
         ("validation", ValidationSection),
         ("worker", WorkerSection),
         ("design", DistillationConfig),

@@ -24,6 +24,7 @@ def clean(model: ir.Model) -> ir.Model:
     The model that is given is used up.
     """
     _convert(model)
+    names = _Names(model)
     _say_defaults(model)
     for _ in range(_ROUNDS):
         before = _size(model)
@@ -35,6 +36,7 @@ def clean(model: ir.Model) -> ir.Model:
         passes.RemoveUnusedNodesPass()(model)
         if _size(model) == before:
             break
+    names.restore(model)
     return finish(model)
 
 
@@ -113,8 +115,33 @@ def _size(model: ir.Model) -> tuple[int, int]:
     return len(model.graph), len(model.graph.initializers)
 
 
+class _Names:
+    """What nodes were called before rewriting, by what they multiply with and by what they give."""
+
+    def __init__(self, model: ir.Model) -> None:
+        nodes = [node for node in model.graph if node.name]
+        self._known = {node.name for node in nodes}
+        self._by_weight = {_weight_name(node): node.name for node in nodes}
+        self._by_output = {value.name: node.name for node in nodes for value in node.outputs}
+
+    def restore(self, model: ir.Model) -> None:
+        """Call nodes that rewriting made as people know them."""
+        for node in model.graph:
+            if node.name not in self._known:
+                weight = _weight_name(node)
+                known = self._by_weight.get(weight) if weight else None
+                node.name = known or self._by_output.get(node.outputs[0].name) or node.name
+
+
+def _weight_name(node: ir.Node) -> str:
+    value = node.inputs[1] if len(node.inputs) > 1 else None
+    return str(value.name) if value is not None and value.is_initializer() else ""
+
+
 def _name_nodes(model: ir.Model) -> None:
-    """Call nodes without a name after their operation and place."""
+    """Call nodes without a name, or with that of another, after their operation and place."""
+    taken: set[str] = set()
     for number, node in enumerate(model.graph.all_nodes()):
-        if not node.name:
+        if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{number}"
+        taken.add(node.name)

@@ -43,10 +43,18 @@ class _BesideConv(Rule):
         bias = np.zeros(len(weight), np.float32) if bias is None else bias
         arrays = map(np.ascontiguousarray, self.folded(weight, bias, factors))
         stored = [
-            op.initializer(ir.tensor(array.astype(np.float32)), name=f"{conv.name}_{what}")
-            for what, array in zip(("weight", "bias"), arrays, strict=True)
+            op.initializer(
+                ir.tensor(array.astype(np.float32)), name=_name(node, place, f"{conv.name}_{what}")
+            )
+            for place, what, array in zip((1, 2), ("weight", "bias"), arrays, strict=True)
         ]
         return op.Conv(x, *stored, **node.attributes)
+
+
+def _name(node: ir.Node, place: int, otherwise: str) -> str:
+    """Return the name of a stored operand where only this node reads it, by which people know it again."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    return str(value.name) if value is not None and len(value.uses()) == 1 else otherwise
 
 
 class _BehindConv(_BesideConv):

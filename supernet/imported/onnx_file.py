@@ -48,10 +48,10 @@ def graph_of(proto: onnx.ModelProto) -> ir.Model:
 
 def _content(path: Path) -> bytes:
     if not path.is_file():
-        raise TrilobitError(f"{path} is no file; an ONNX file is needed")
+        raise TrilobitError(f"{path}: there is no such file")
     size = path.stat().st_size
     if size > LARGEST:
-        raise TrilobitError(f"{path} has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
+        raise TrilobitError(f"{path}: has {size:,} bytes; an ONNX file has at most {LARGEST:,}")
     return path.read_bytes()
 
 

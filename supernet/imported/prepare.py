@@ -1,5 +1,6 @@
 """From somebody's ONNX file to the one that is tuned: cleaned, and compared with it by running both."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,7 +13,7 @@ from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable
 from supernet.imported.cleaning import clean, finish, fold
 from supernet.imported.made_up import Feeds, made_up_feeds
-from supernet.imported.onnx_file import LARGEST, graph_of
+from supernet.imported.onnx_file import LARGEST, ONNX_DOMAINS, graph_of
 from supernet.imported.open_dimensions import bind, input_dtypes, input_shapes, name_dimensions, sized
 
 # from what changes most to what changes least: the first whose result computes the same is taken
@@ -82,7 +83,11 @@ class _Original:
     """The network as it came, and what it gives; nothing where no runtime takes it."""
 
     def __init__(self, proto: onnx.ModelProto, feeds: list[Feeds]) -> None:
-        executable = compiled(proto.SerializeToString())
+        try:
+            executable = compiled(proto.SerializeToString())
+        except TrilobitError as error:
+            unknown = foreign_operations(proto)
+            raise TrilobitError(f"{error}{unknown and f'; of others than ONNX: {unknown}'}") from None
         self._pairs = [(inputs, _outputs(executable, inputs)) for inputs in feeds]
 
     def equals(self, content: bytes) -> bool:
@@ -95,6 +100,17 @@ class _Original:
             expected is None or same(expected, _outputs(executable, inputs))
             for inputs, expected in self._pairs
         )
+
+
+def foreign_operations(proto: onnx.ModelProto) -> str:
+    """Return operations of other domains than ONNX's and the functions in the file, as text."""
+    own = {(function.domain, function.name) for function in proto.functions}
+    foreign = Counter(
+        f"{node.domain}.{node.op_type}"
+        for node in proto.graph.node
+        if node.domain not in ONNX_DOMAINS and (node.domain, node.op_type) not in own
+    )
+    return ", ".join(f"{name} ({count} times)" for name, count in foreign.items())
 
 
 def compiled(content: bytes) -> Executable:

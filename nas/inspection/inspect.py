@@ -1,0 +1,180 @@
+"""Looks at a trained model: what it is, and what each of its units can be in on a device."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.plugin import HOST, choose, host_runtime
+from hw_profiles.runtimes.runtime import Runtime
+from nas.checks.model_task import Outline, TensorFacts
+from nas.checks.open_model import OpenedModel, look_at
+from nas.emit.unit_formats import UnitFormats, unit_formats
+from nas.inspection.inspection import InspectedUnit, Inspection
+from supernet.imported.model import ImportedModel, Unit
+
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits")
+_QUANTIZED_ENDS = ("Integer", "IntegerToFloat")
+CONTROL = ("If", "Loop", "Scan")
+_NAMED = 6  # units that a note names
+_SIDES = (1, 3, 4)  # channels of an image
+
+
+def inspect_model(
+    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, *, device: str = HOST
+) -> Inspection:
+    """Return what the trained model in an ONNX file is.
+
+    Args:
+        path: of the file.
+        shapes: sizes of inputs with open dimensions, by name.
+        device: what formats and time are of.
+
+    Raises:
+        TrilobitError: no ONNX file that can be used, no such device, or a shape that does not fit.
+    """
+    runtime = _runtime(choose(device).open())
+    opened = look_at(path, shapes, device=device)
+    if isinstance(opened, Outline):
+        return _outlined(str(path), opened, device)
+    return _inspected(opened, unit_formats(opened.model, runtime), device)
+
+
+def _runtime(device: Device) -> Runtime:
+    return device.runtime or host_runtime()
+
+
+def _outlined(name: str, outline: Outline, device: str) -> Inspection:
+    """Return what is known before open dimensions have sizes."""
+    return Inspection(
+        model=name,
+        opset=outline.opset,
+        producer=outline.producer,
+        size_bytes=outline.size_bytes,
+        inputs=outline.inputs,
+        outputs=outline.outputs,
+        bound={},
+        operations=outline.operations,
+        prepared={},
+        macs=0,
+        parameters=0,
+        units=(),
+        device=device,
+        latency_s=None,
+        tune_s={},
+        needs=(outline.request, *map(_data_for, outline.inputs)),
+        notes=_notes_on(outline.operations),
+    )
+
+
+def _inspected(opened: OpenedModel, formats: Mapping[str, UnitFormats], device: str) -> Inspection:
+    model, outline, facts = opened.model, opened.outline, opened.facts
+    units = tuple(_unit(unit, model, formats[unit.name]) for unit in model.units)
+    return Inspection(
+        model=opened.name,
+        opset=outline.opset,
+        producer=outline.producer,
+        size_bytes=outline.size_bytes,
+        inputs=outline.inputs,
+        outputs=outline.outputs,
+        bound=model.bound,
+        operations=outline.operations,
+        prepared=facts.operations,
+        macs=model.macs,
+        parameters=sum(unit.parameters for unit in units),
+        units=units,
+        device=device,
+        latency_s=facts.run_s or None,
+        tune_s={},
+        needs=tuple(map(_data_for, outline.inputs)),
+        notes=(*_notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
+    )
+
+
+def _unit(unit: Unit, model: ImportedModel, formats: UnitFormats) -> InspectedUnit:
+    stored = [model.constants[name].size for name in (unit.weight, unit.bias) if name]
+    return InspectedUnit(
+        name=unit.name,
+        kind=_kind(unit, model),
+        macs=unit.macs,
+        parameters=sum(stored),
+        shape=model.shapes[unit.outputs[0]] if unit.outputs else (),
+        formats=formats.allowed,
+        follows=formats.follows,
+        refused=formats.refused,
+    )
+
+
+def _kind(unit: Unit, model: ImportedModel) -> str:
+    """Return an operation, and of convolutions and products which kind."""
+    if unit.op == "Conv" and unit.weight:
+        out, per_group, *kernel = model.constants[unit.weight].shape
+        if per_group == 1 and model.shapes[unit.inputs[0]][1] == out != 1:
+            return "Conv depthwise"
+        return f"Conv {'x'.join(map(str, kernel))}"
+    return "MatMul of tensors" if unit.op == "MatMul" and not unit.weight else unit.op
+
+
+def _data_for(tensor: TensorFacts) -> str:
+    """Return what data an input needs, in words."""
+    shape = "x".join(dim or "?" for dim in tensor.shape) or "one number"
+    array = f"an array {tensor.name!r} of {shape} {tensor.dtype} in an .npz file"
+    return (
+        f"{tensor.name}: a folder or archive of images, or {array}"
+        if _is_image(tensor)
+        else f"{tensor.name}: {array}"
+    )
+
+
+def _is_image(tensor: TensorFacts) -> bool:
+    channels = [dim for dim in (tensor.shape[-3:][:1] + tensor.shape[-1:]) if dim.isdecimal()]
+    readable = tensor.dtype.startswith("float") or tensor.dtype == "uint8"
+    return readable and len(tensor.shape) in (3, 4) and any(int(dim) in _SIDES for dim in channels)
+
+
+def _notes_on(operations: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what the operations of a file say of it."""
+    notes = []
+    quantized = {op: n for op, n in operations.items() if _is_quantized(op)}
+    if quantized:
+        listed = ", ".join(f"{n} {op}" for op, n in quantized.items())
+        notes.append(
+            f"is quantized already ({listed}): that stays as it is, only what is in fp32 can be tuned"
+        )
+    inner = [op for op in CONTROL if op in operations]
+    if inner:
+        notes.append(
+            f"what stands inside {', '.join(inner)} is kept as it is, and its multiply-adds are not counted"
+        )
+    return tuple(notes)
+
+
+def _left(units: Sequence[InspectedUnit], operations: Mapping[str, int]) -> Iterator[str]:
+    """Yield what of a file that is quantized already can still be tuned."""
+    if any(map(_is_quantized, operations)):
+        left = [unit for unit in units if len(unit.formats) > 1]
+        kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(unit.kind for unit in left).items())
+        named = ", ".join(unit.name for unit in left[:_NAMED]) + ", ..." * (len(left) > _NAMED)
+        yield f"still in fp32: {kinds} ({named})" if left else "nothing in it that could be tuned is in fp32"
+
+
+def _is_quantized(op: str) -> bool:
+    return op in QUANTIZED or op.startswith("QLinear") or op.endswith(_QUANTIZED_ENDS)
+
+
+def _notes(opened: OpenedModel) -> Sequence[str]:
+    """Return what preparing and running a network showed."""
+    notes, facts, model = [], opened.facts, opened.model
+    if facts.failed:
+        notes.append(f"could not be run on made-up numbers: {facts.failed}")
+    if facts.not_finite:
+        notes.append(f"gives values that are no numbers for made-up inputs: {', '.join(facts.not_finite)}")
+    halves = sum(np.dtype(array.dtype).itemsize == 2 for array in model.constants.values())
+    if halves:
+        notes.append(f"{halves} of {len(model.constants)} weights and biases are stored in 16 bits")
+    if model.bound:
+        bound = ", ".join(f"{name} = {size}" for name, size in model.bound.items())
+        notes.append(f"counted and timed at {bound}; open in the files that are written")
+    return notes

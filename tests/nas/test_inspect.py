@@ -1,0 +1,106 @@
+"""`nas inspect`: what a page says of somebody's model, and one line of what is none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from nas.cli.main import main
+
+RNG = np.random.default_rng(0)
+node = helper.make_node
+
+
+def written(
+    folder: Path, nodes: list[Any], inputs: dict[str, tuple[int, list[Any]]], **stored: NDArray[Any]
+) -> str:
+    """The path of an ONNX file that gives `y`."""
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in inputs.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in stored.items()],
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("my.ops", 1)]
+    path = folder / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=8), path)
+    return str(path)
+
+
+def weights(*shape: int) -> NDArray[np.float32]:
+    return RNG.normal(0, 0.1, shape).astype(np.float32)
+
+
+def quantized(folder: Path) -> str:
+    """A convolution on codes, and one in fp32 behind it."""
+    return written(
+        folder,
+        [
+            node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=0),
+            node("Conv", ["d", "wd"], ["c"], "first", kernel_shape=[1, 1]),
+            node("Conv", ["c", "w2"], ["y"], "second", kernel_shape=[1, 1]),
+        ],
+        {"x": (TensorProto.FLOAT, ["n", 3, 8, "width"])},
+        s=np.float32(0.02),
+        z=np.uint8(128),
+        w=RNG.integers(-127, 127, (16, 3, 1, 1)).astype(np.int8),
+        ws=np.full(16, 0.01, np.float32),
+        wz=np.zeros(16, np.int8),
+        w2=weights(16, 16, 1, 1),
+    )
+
+
+def test_a_page_says_what_can_be_changed_and_what_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = quantized(tmp_path)
+    assert main(["inspect", path, "--shape", "x=1x3x8x8", "--units"]) == 0
+    page = capsys.readouterr().out
+    for text in ("n x 3 x 8 x width", "second", "is quantized already", "still in fp32: 1 Conv 1x1 (second)"):
+        assert text in page
+    assert main(["inspect", path, "--shape", "x=1x3x8x8", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bound"] == {"n": 1, "width": 8}
+    assert document["macs"] == 64 * 16 * 3 + 64 * 16 * 16
+    formats = {unit["name"]: unit["formats"] for unit in document["units"]}
+    assert formats["first"] == ["fp32"]
+    assert "int8" in formats["second"]
+
+
+def test_without_sizes_it_says_what_it_can_and_what_to_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", quantized(tmp_path)]) == 0
+    page = capsys.readouterr().out
+    assert "width of input x" in page
+    assert "--shape x=1x3x8x?" in page
+
+
+def test_what_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    custom = [node("Magic", ["x"], ["y"], domain="my.ops")]
+    text = {"x": (TensorProto.STRING, [1])}
+    (tmp_path / "photo.onnx").write_bytes(b"\x89PNG\r\n" * 40)
+    lines = {
+        str(tmp_path / "photo.onnx"): "not an ONNX file",
+        str(tmp_path / "none.onnx"): "there is no such file",
+        written(_made(tmp_path / "custom"), custom, {"x": (TensorProto.FLOAT, [1])}): "my.ops.Magic",
+        written(_made(tmp_path / "text"), [node("Identity", ["x"], ["y"])], text): "input 'x' is text",
+    }
+    for path, said in lines.items():
+        assert main(["inspect", path]) == 2
+        line = capsys.readouterr().err
+        assert said in line
+        assert line.count("\n") == 1
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
