@@ -1,6 +1,7 @@
 """`nas tune`: from words to a tune, and its front as a table."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,34 @@ EXPORTED = frozenset(
 def tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     """Tune a model, and print its front."""
     from nas.tune.pipeline import introduce, run_tune
-    from nas.tune.session import tune_session
+    from nas.tune.session import NoDataError, tune_session
 
     folder = folder_of(arguments)
     options = given_options(arguments)
     if arguments.model is not None:
         options["model.source"] = str(arguments.model)
-    with tune_session(
-        folder, options, file=arguments.config, reset=arguments.reset, line=arguments.line, reporter=reporter
-    ) as context:
-        introduce(context.tuning, reporter)
-        run_tune(context, reporter)
-        return print_front(context.tuning.front_path, reporter)
+    how: dict[str, Any] = {"file": arguments.config, "reset": arguments.reset, "line": arguments.line}
+    try:
+        with tune_session(folder, options, reporter=reporter, **how) as context:
+            introduce(context.tuning, reporter)
+            run_tune(context, reporter)
+            return print_front(context.tuning.front_path, reporter)
+    except NoDataError:
+        if arguments.model is not None:
+            _show_needs(arguments.model, options, reporter)
+        raise
+
+
+def _show_needs(path: Path, options: Mapping[str, Any], reporter: Reporter) -> None:
+    """Say what a model is, what would be tried and what that needs."""
+    from nas.inspection.inspect import inspect_model
+    from nas.inspection.page import show_inspection
+    from nas.run.config import DeviceSection
+    from nas.run.tune_config import ModelSection
+
+    shapes = ModelSection(shape=tuple(options.get("model.shape", ()))).shapes
+    device = options.get("device.name", DeviceSection().name)
+    show_inspection(inspect_model(path, shapes, device=device), reporter)
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:

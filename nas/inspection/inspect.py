@@ -13,6 +13,8 @@ from nas.checks.model_task import Outline, TensorFacts
 from nas.checks.open_model import OpenedModel, look_at
 from nas.emit.unit_formats import UnitFormats, unit_formats
 from nas.inspection.inspection import InspectedUnit, Inspection
+from nas.tune.estimates import Costs, typical_work
+from nas.tune.space import policy_space
 from supernet.imported.model import ImportedModel, Unit
 
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits")
@@ -87,10 +89,21 @@ def _inspected(opened: OpenedModel, formats: Mapping[str, UnitFormats], device: 
         units=units,
         device=device,
         latency_s=facts.run_s or None,
-        tune_s={},
+        tune_s=_tune_s(opened, formats),
         needs=tuple(map(_data_for, outline.inputs)),
         notes=(*_notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
     )
+
+
+def _tune_s(opened: OpenedModel, formats: Mapping[str, UnitFormats]) -> dict[str, float]:
+    """Return the seconds that a tune takes by stage; nothing where the model could not be run, or has nothing
+    to tune.
+    """
+    space = policy_space(opened.model, {name: unit.allowed for name, unit in formats.items()})
+    if not opened.facts.run_s or not space.choices:
+        return {}
+    costs = Costs.of(opened.facts.run_s, opened.facts.open_s, opened.outline.size_bytes)
+    return costs.stages(typical_work(space, costs))
 
 
 def _unit(unit: Unit, model: ImportedModel, formats: UnitFormats) -> InspectedUnit:

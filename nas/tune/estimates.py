@@ -10,6 +10,8 @@ from nas.run.reporting import Reporter
 from nas.run.tune_config import TuneSection
 from nas.tune.policies import evaluations_for
 from nas.tune.tuning import Tuning
+from supernet.data.split_samples import CALIBRATION
+from supernet.space.space import SearchSpace
 
 CHOOSING_S, JUDGING_S = 0.6, 2.0  # of one file on all examples of a part
 CHOOSING, JUDGING = (48, 256), (128, 4096)  # examples at least, and at most
@@ -20,6 +22,27 @@ RECIPES_S = 10.0  # that the runtime's own recipes take, besides running the mod
 RECIPE_RUNS = 6  # times that each of them runs an example of the calibration part, as outputs are kept
 PROFILED = 40  # policies that are timed before the search, about
 FEWEST = 24  # evaluations below which nothing can be learned
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much of each step a tune does.
+
+    Attributes:
+        calibration, choosing, judging: examples of each part.
+        slots: formats beside fp32 that units can take, of all units.
+        evaluations: policies whose quality is evaluated before the search.
+        rounds: of searching, measuring and learning.
+        finalists: policies measured per round.
+    """
+
+    calibration: int
+    choosing: int
+    judging: int
+    slots: int
+    evaluations: int
+    rounds: int
+    finalists: int
 
 
 @dataclass(frozen=True)
@@ -36,24 +59,55 @@ class Costs:
     open_s: float
     emit_s: float
 
-    def stages(self, tuning: Tuning, evaluations: int, section: TuneSection) -> dict[str, float]:
+    @staticmethod
+    def of(run_s: float, open_s: float, size_bytes: int) -> "Costs":
+        """Return what steps take with a file that was run and opened once."""
+        return Costs(run_s, open_s, EMIT_S + EMIT_S_PER_BYTE * size_bytes)
+
+    def stages(self, work: Work) -> dict[str, float]:
         """Return the seconds of each stage."""
-        parts, policies = tuning.parts, section.rounds * section.finalists
-        evaluate = self.emit_s + self.open_s + len(parts.choosing) * self.run_s
+        policies = work.rounds * work.finalists
+        evaluate = self.emit_s + self.open_s + work.choosing * self.run_s
         timed = self.emit_s + 2 * self.open_s + TIMED_PASSES * self.run_s
-        calibration = len(parts.calibration)
-        slots = sum(map(len, tuning.formats.values()))
         return {
             "import": 0.0,
-            "calibrate": 8 * calibration * self.run_s + 0.05 * slots,
+            "calibrate": 8 * work.calibration * self.run_s + 0.05 * work.slots,
             "profile": PROFILED * timed,
-            "sample": evaluations * evaluate,
-            "search": policies * (evaluate + timed) + section.rounds * SEARCH_S,
-            "export": 20 * (len(parts.judging) * self.run_s + 2 * timed)
+            "sample": work.evaluations * evaluate,
+            "search": policies * (evaluate + timed) + work.rounds * SEARCH_S,
+            "export": 20 * (work.judging * self.run_s + 2 * timed)
             + RECIPES_S
-            + 2 * RECIPE_RUNS * calibration * self.run_s,
+            + 2 * RECIPE_RUNS * work.calibration * self.run_s,
             "report": 1.0,
         }
+
+
+def work_of(tuning: Tuning, section: TuneSection, evaluations: int) -> Work:
+    """Return how much a tune does with these settings."""
+    parts = tuning.parts
+    return Work(
+        calibration=len(parts.calibration),
+        choosing=len(parts.choosing),
+        judging=len(parts.judging),
+        slots=sum(map(len, tuning.formats.values())),
+        evaluations=evaluations,
+        rounds=section.rounds,
+        finalists=section.finalists,
+    )
+
+
+def typical_work(space: SearchSpace, costs: Costs) -> Work:
+    """Return how much a tune does where nothing is said and there are examples enough."""
+    section = TuneSection()
+    return Work(
+        calibration=CALIBRATION,
+        choosing=_within(CHOOSING_S / costs.run_s, CHOOSING),
+        judging=_within(JUDGING_S / costs.run_s, JUDGING),
+        slots=int((space.cardinalities - 1).sum()),
+        evaluations=evaluations_for(space),
+        rounds=section.rounds,
+        finalists=section.finalists,
+    )
 
 
 def measure_costs(tuning: Tuning) -> Costs:
@@ -68,7 +122,7 @@ def measure_costs(tuning: Tuning) -> Costs:
         start = time.perf_counter()
         executable.run(feed)
         runs.append(time.perf_counter() - start)
-    return Costs(min(runs), open_s, EMIT_S + EMIT_S_PER_BYTE * len(tuning.original))
+    return Costs.of(min(runs), open_s, len(tuning.original))
 
 
 def sized(tuning: Tuning, costs: Costs) -> TuneSection:
@@ -87,7 +141,7 @@ def sized(tuning: Tuning, costs: Costs) -> TuneSection:
         count = max(FEWEST, round(share * most))
         finalists = max(4, round(share * section.finalists))
         smaller = replace(section, evaluations=count, finalists=finalists)
-        if sum(costs.stages(resolved, count, smaller).values()) <= section.budget_s:
+        if sum(costs.stages(work_of(resolved, smaller, count)).values()) <= section.budget_s:
             return smaller
     return smaller
 

@@ -13,7 +13,7 @@ from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tune_config import STAGES
 from nas.tune.context import TuneContext
-from nas.tune.estimates import measure_costs, tell
+from nas.tune.estimates import measure_costs, tell, work_of
 from nas.tune.export_stage import run_export
 from nas.tune.policies import evaluations_for, first_policies
 from nas.tune.search_stage import run_search
@@ -38,7 +38,7 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
     if "search" in left:
         section = tuning.config.tune
         count = section.evaluations or evaluations_for(context.space)
-        expected_s = measure_costs(tuning).stages(tuning, count, section)
+        expected_s = measure_costs(tuning).stages(work_of(tuning, section, count))
         tell(expected_s, left, section.budget_s, reporter)
     took_s: dict[str, float] = {}
     for stage in STAGES:

@@ -27,6 +27,10 @@ DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the mac
 PACKAGES = ("trilobit", "numpy", "onnx", "onnxruntime", "onnx-ir", "onnxscript", "scipy", "optuna")
 
 
+class NoDataError(TrilobitError):
+    """Nothing says what examples of the model's input are."""
+
+
 @contextmanager
 def tune_session(
     folder: Path,
@@ -83,7 +87,7 @@ def resolve(
     if not config.model.source:
         raise TrilobitError("which model? write `nas tune MODEL.onnx --data SOURCE`")
     if not config.samples.source:
-        raise TrilobitError(
+        raise NoDataError(
             "no data: give examples of what the model reads, --data SOURCE: a folder or an archive of "
             "images, an .npy or .npz with an array for each input, or module:function"
         )

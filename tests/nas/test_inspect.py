@@ -84,6 +84,17 @@ def test_without_sizes_it_says_what_it_can_and_what_to_say(
     assert "--shape x=1x3x8x?" in page
 
 
+def test_a_tune_without_data_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = quantized(tmp_path)
+    line = ["tune", path, "--shape", "x=1x3x8x8", "-o", str(tmp_path / "run"), "--formats", "int8"]
+    assert main(line) == 2
+    printed = capsys.readouterr()
+    assert "no data: give examples" in printed.err
+    assert "still in fp32" in printed.out
+    assert "a tune takes about" in printed.out
+    assert "needs: x: a folder or archive of images" in printed.out
+
+
 def test_what_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     custom = [node("Magic", ["x"], ["y"], domain="my.ops")]
     text = {"x": (TensorProto.STRING, [1])}
