@@ -98,8 +98,10 @@ def _whole(
     """Let the format write the product with its bias, in place of what computes both."""
     name = product.unit.name
     transposed = "transA" in node.attributes and node.attributes["transA"].as_int()
-    if node.op_type not in ("Gemm", "MatMul") or transposed:
-        raise TrilobitError(f"{name} is a {node.op_type}; {product.weight_format} is for rows times a matrix")
+    added = [value for value in node.inputs[2:] if value is not None]
+    computed = bool(added) and not product.unit.bias
+    if node.op_type not in ("Gemm", "MatMul") or transposed or computed:
+        raise TrilobitError(f"{product.weight_format} is for rows times a stored matrix, {name} is more")
     weight_format, x = load_format(product.weight_format).weight, _source(node)
     writer.free_name(node)
     value = weight_format.lower_linear(writer, name, x, parameters.weight, parameters.bias)
@@ -142,12 +144,13 @@ def _merge(writer: GraphWriter, old: ir.Node, new: ir.Value) -> None:
 def _set_constants(writer: GraphWriter, node: ir.Node, weight: str, bias: str) -> None:
     """Let a product read other constants, a matrix of Gemm by output channels; put what makes them before."""
     writer.before(node)
-    node.resize_inputs(3 if bias else 2)
     node.replace_input_with(1, writer.values[weight])
     if bias:
+        node.resize_inputs(3)
         node.replace_input_with(2, writer.values[bias])
     if node.op_type == "Gemm":
-        given = {key: node.attributes[key] for key in ("transA",) if key in node.attributes}
+        kept = ("transA",) if bias else ("transA", "beta")  # factors are in what was rounded
+        given = {key: node.attributes[key] for key in kept if key in node.attributes}
         node.attributes.clear()
         node.attributes.update({**given, "transB": ir.AttrInt64("transB", 1)})
 

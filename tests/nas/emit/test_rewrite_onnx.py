@@ -1,13 +1,16 @@
 """Policies written into prepared models compute what they say, and nothing else changes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import onnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
+from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.ort.runtime import OrtRuntime, optimised_ops
 from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.kernels import check_kernels
@@ -17,9 +20,10 @@ from supernet.imported.import_onnx import import_onnx
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Quantization
 from tests.nas.emit.handmade import Feeds, fake_quantized, quantized, run
-from tests.nas.emit.small_networks import attention, conv_net, curved_net
+from tests.nas.emit.small_networks import Net, attention, conv_net, curved_net
 
 FORMATS = ("int8", "int8-exact", "int4", "int2", "fp16")
+MAP = helper.make_tensor_value_info("inside", TensorProto.FLOAT, (1, 8, 6, 6))
 OF_MATRICES = ("int8-dynamic", "int8-g128", "int4-g32", "int4-g128", "int2-g128")
 # of the largest value, by which roundings that fall otherwise at a tie may move a whole network's output
 TOLERANCE = 0.08
@@ -135,3 +139,39 @@ def test_an_fp32_product_between_codes_stays_one() -> None:
     for between in units[1:-1]:
         policy = {unit: "int8" for unit in units if unit != between}
         assert optimised_ops(_check("conv", policy))["Conv"] == 1
+
+
+class Saturating(OrtRuntime):
+    """ONNX Runtime on a processor whose integer sums saturate."""
+
+    def describe(self) -> DeviceInfo:
+        return replace(super().describe(), integer_sums="saturating")
+
+
+def test_weights_of_all_eight_bits_are_offered_where_sums_saturate() -> None:
+    model = network("conv")[0].model
+    convolution = next(unit.name for unit in model.units if unit.op == "Conv")
+    assert "int8-exact" in unit_formats(model, Saturating())[convolution].allowed
+    assert "int8-exact" not in unit_formats(model, OrtRuntime())[convolution].allowed
+
+
+def test_a_tensor_is_read_by_graphs_inside_and_twice_by_a_sum() -> None:
+    net = Net()
+    x = net.conv("image", 3, 8)
+    y = net.op("Relu", net.conv(net.op("Add", x, x), 8, 8))
+    branches = [
+        helper.make_graph([helper.make_node(op, [y], ["inside"])], op, [], [value])
+        for op, value in (("Neg", MAP), ("Abs", MAP))
+    ]
+    net.nodes.append(
+        helper.make_node("If", ["which"], ["result"], "/if", then_branch=branches[0], else_branch=branches[1])
+    )
+    proto = onnx.load_from_string(net.finish({"image": (1, 3, 6, 6)}, {"result": (1, 8, 6, 6)}))
+    proto.graph.input.append(helper.make_tensor_value_info("which", TensorProto.BOOL, ()))
+    feeds: Feeds = {"image": np.ones((1, 3, 6, 6), np.float32), "which": np.array(True)}
+    quantization = quantized(import_onnx(proto.SerializeToString()), feeds, ("int8",))
+    policy = dict.fromkeys(_choosable(quantization.model), "int8")
+    content = rewrite(quantization, policy)
+    assert optimised_ops(content)["QLinearConv"] == 2
+    expected = fake_quantized(quantization, policy, feeds)["result"]
+    np.testing.assert_allclose(run(content, feeds)["result"], expected, atol=0.05)
