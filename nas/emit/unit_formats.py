@@ -3,7 +3,7 @@ is written and compiled, and the runtime says which kernels it runs.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hw_profiles.errors import one_line
@@ -38,11 +38,18 @@ class UnitFormats:
     follows: bool = False
 
 
-def unit_formats(model: ImportedModel, runtime: Runtime) -> Mapping[str, UnitFormats]:
-    """Return what each unit of a model can be in on a runtime, by unit."""
+def unit_formats(
+    model: ImportedModel, runtime: Runtime, *, more: Sequence[str] = ()
+) -> Mapping[str, UnitFormats]:
+    """Return what each unit of a model can be in on a runtime, by unit.
+
+    Args:
+        more: pairs to be tried besides the registered formats, such as `int8/fp32`: weights in 8 bits for
+            size only.
+    """
     if runtime.artifact != "onnx":
         return {unit.name: _by_layer(unit, runtime) for unit in model.units}
-    trials = _Trials(model, runtime)
+    trials = _Trials(model, runtime, more)
     return {unit.name: trials.formats(unit) for unit in model.units}
 
 
@@ -77,15 +84,15 @@ def _weight_formats(sums: IntegerSums) -> list[str]:
 class _Trials:
     """Units of one model, each tried alone."""
 
-    def __init__(self, model: ImportedModel, runtime: Runtime) -> None:
+    def __init__(self, model: ImportedModel, runtime: Runtime, more: Sequence[str]) -> None:
         self.model, self.runtime, self.device = model, runtime, runtime.describe()
         self.parts = UnitFiles(model)
-        self.offered = _weight_formats(self.device.sums)
+        self.offered = tuple(dict.fromkeys((*_weight_formats(self.device.sums), *more)))
 
     def formats(self, unit: Unit) -> UnitFormats:
         """Return what a unit can be in; units that are alike are tried once."""
         size = self.model.constants[unit.weight].shape if unit.weight else ()
-        key = (self.device, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
+        key = (self.device, self.offered, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
         if key not in _KNOWN:
             _KNOWN[key] = self._tried(unit)
         return _KNOWN[key]
@@ -105,8 +112,8 @@ class _Trials:
             return UnitFormats((FP32, *fitting), reasons)
         return UnitFormats(refused=reasons, follows=bool(fitting) and follows(self.model, unit))
 
-    def _candidates(self, unit: Unit) -> list[str]:
-        return self.offered if unit.weighted else ["int8"]
+    def _candidates(self, unit: Unit) -> tuple[str, ...]:
+        return self.offered if unit.weighted else ("int8",)
 
     def _kernels(self, content: bytes) -> Counter[str]:
         return Counter(self.runtime.compile(Artifact(content)).kernels())
@@ -114,7 +121,7 @@ class _Trials:
     def _why_not(self, part: ImportedModel, name: str, plain: Counter[str]) -> str:
         """Return why a unit cannot be in a format; nothing if it can."""
         (unit,) = part.units
-        weight = load_format(name).weight
+        weight = load_format(policy_precision(name).weight).weight
         if unit.weighted and weight.operand is not None and not weight.whole(unit.op):
             return f"is for matrix products, this is a {unit.op}"
         try:

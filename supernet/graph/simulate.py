@@ -141,8 +141,16 @@ def _in_reals(call: Call) -> Sequence[Tensor]:
     layer, constants = call.layer, NOTHING
     if "weight" in layer.values:
         constants = Constants(call.real_weight(), call.bias())
-    outputs = computed(layer, [call.real(i) for i in range(len(call.x))], constants)
+    outputs = computed(layer, _operands(call), constants)
     return [_stored(y, layer.out_format, call.written) for y in outputs]
+
+
+def _operands(call: Call) -> list[Tensor]:
+    """Return what a layer reads, rounded where its product does that at each inference."""
+    real, weight = [call.real(i) for i in range(len(call.x))], load_format(call.layer.weight_format).weight
+    if weight.operand is None or not weight.whole(call.layer.op):
+        return real
+    return [torch.from_numpy(weight.operand.rounded(x.numpy())) for x in real]
 
 
 def _stored(y: Tensor, fmt: str, written: QuantParams | None) -> Tensor:

@@ -66,7 +66,9 @@ def quantize_model(
             codes = static if needs_scale(policy_precision(fmt).activation) else None
             if codes not in inputs:
                 inputs[codes] = unit_inputs(product, rows, codes)
-            parameters[name, fmt], bought = round_unit(inputs[codes], fmt, load_weight_format(fmt, sums))
+            parameters[name, fmt], bought = round_unit(
+                inputs[codes], fmt, load_weight_format(policy_precision(fmt).weight, sums)
+            )
             compensations += bought
     parameters |= _stored_as_they_are(model, formats, products, sums)
     return Quantization(model, tensors, parameters, tuple(compensations))
@@ -83,7 +85,9 @@ def _stored_as_they_are(
         weight = model.constants[unit.weight].astype(np.float32)
         bias = model.constants.get(unit.bias, np.zeros(0)).astype(np.float32).reshape(-1)
         for fmt in filter(_rounds, formats.get(unit.name, ())):
-            parameters[unit.name, fmt] = Parameters(load_weight_format(fmt, sums).encode(weight), bias)
+            parameters[unit.name, fmt] = Parameters(
+                load_weight_format(policy_precision(fmt).weight, sums).encode(weight), bias
+            )
     return parameters
 
 
