@@ -2,8 +2,8 @@
 
 import math
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class ExportedNetwork:
         low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
         load: of the machine when the latency was measured; None where unknown.
         replayed: whether the latency was looked up in a profile, not measured.
+        quality: other metrics on the test images, by name, compared with the space's largest in fp32.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class ExportedNetwork:
     layers: int
     load: float | None = None
     replayed: bool = False
+    quality: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def standard_error(self) -> float:
@@ -104,7 +106,12 @@ class Exported:
         Raises:
             TrilobitError: pandas is not installed.
         """
-        rows = [{**vars(network), "standard_error": network.standard_error} for network in self.networks]
+        rows = [
+            {**vars(network), "standard_error": network.standard_error, **network.quality}
+            for network in self.networks
+        ]
+        for row in rows:
+            del row["quality"]
         return frame(rows, "id")
 
 
@@ -133,6 +140,7 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         len(formats),
         latency.load,
         latency.replayed,
+        manifest.quality,
     )
 
 

@@ -16,6 +16,7 @@ from nas.run.registry import STAGES
 from nas.run.tune_config import parse_tune_limit, tune_options
 from nas.search.limits import parse_bound, parse_limit
 from nas.search.objectives import OBJECTIVES, Objective, objective
+from supernet.tasks.metric import CLASSIFICATION
 
 CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
 LIMITS = "constraints."
@@ -99,10 +100,19 @@ _METAVARS = {"s": "TIME", "bytes": "BYTES", "MACs": "N", "J": "ENERGY", "fractio
 
 
 def _limit_flag(limited: Objective) -> Flag:
-    """Return the flag of a limit, `--max-` or `--min-` and the name of its objective."""
+    """Return the flag of a limit, `--max-` or `--min-` and the name of its objective, or an alias."""
     end = "min" if limited.direction == "max" else "max"
     meaning = limited.meaning.replace("%", "%%")
-    return Flag(f"--{end}-{limited.name}", LIMITS + limited.name, _METAVARS.get(limited.unit, "X"), meaning)
+    words = " ".join(f"--{end}-{name}".replace("_", "-") for name in (limited.name, *limited.aliases))
+    return Flag(words, LIMITS + limited.name, _METAVARS.get(limited.unit, "X"), meaning)
+
+
+# what the networks of a family are searched for, or limited by
+_SEARCHED = [
+    known
+    for known in OBJECTIVES.values()
+    if known.origin != "metric" or known.name in {metric.name for metric in CLASSIFICATION}
+]
 
 
 RUN_GROUPS: Sequence[Group] = (
@@ -122,8 +132,14 @@ RUN_GROUPS: Sequence[Group] = (
         "what to search for; `none` drops a limit",
         CONFIGURED,
         (
-            Flag("--objective", "search.objectives", "A,B", f"of {','.join(OBJECTIVES)}", "list"),
-            *map(_limit_flag, OBJECTIVES.values()),
+            Flag(
+                "--objective",
+                "search.objectives",
+                "A,B",
+                f"of {','.join(known.name for known in _SEARCHED)}",
+                "list",
+            ),
+            *map(_limit_flag, _SEARCHED),
             Flag(
                 "--limit",
                 LIMITS,

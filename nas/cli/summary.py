@@ -49,6 +49,7 @@ def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
             "latency_iqr_s": network.iqr_s,
             "load": network.load,
             "size_bytes": network.size_bytes,
+            **network.quality,
         }
         for network in networks
     ]

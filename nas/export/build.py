@@ -1,14 +1,16 @@
 """Networks as files, checked against their simulation and scored through the file."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from nas.checks.check import Answers, Input, expected_answers
-from nas.checks.parity import Parity, check_parity, file_metric
+from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
 from nas.export.library.target import ExportedLibrary, library_target, own_target
 from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.tasks.task import Outputs, main_metric
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Exported:
         model: its ONNX file.
         parity: how file and simulation compare.
         accuracy: through the file.
+        quality: its other metrics on the test part, by name, compared with the largest network in fp32.
         image: what it reads.
         answers: what it must answer to made-up images.
         tuning: what fine-tuning did; None without.
@@ -53,6 +56,7 @@ class Exported:
     accuracy: Accuracy
     image: Input
     answers: Answers
+    quality: Mapping[str, float] = field(default_factory=dict)
     tuning: Tuning | None = None
     library: ExportedLibrary | None = None
 
@@ -64,19 +68,32 @@ class _Version:
     network: QuantizedGraph
     model: bytes
     accuracy: Accuracy
+    quality: Mapping[str, float]
 
 
-def build(builder: NetworkBuilder, context: ExportContext, tuned: QuantizedGraph | None) -> Exported:
+def original_outputs(builder: NetworkBuilder) -> Outputs:
+    """Return what the largest network in fp32 says of the test part, which others are compared with."""
+    run = builder.run
+    largest = builder.emit(run.family.extreme("largest"))
+    return file_outputs(largest, run.images.test, run.images, run.runtime)
+
+
+def build(
+    builder: NetworkBuilder, context: ExportContext, tuned: QuantizedGraph | None, original: Outputs
+) -> Exported:
     """Build the file of a network, with the supernet's weights, or its own where tuning them helped.
+
+    Args:
+        original: `original_outputs`.
 
     Raises:
         DisagreementError: file or library do not give what the simulation gives.
     """
     run, config = builder.run, builder.run.config.export
-    version = _own_version(builder, context)
+    version = _own_version(builder, context, original)
     tuning = None
     if tuned is not None:
-        changed = _tuned_version(builder, tuned)
+        changed = _tuned_version(builder, tuned, original)
         tuning = Tuning(version.accuracy, changed.accuracy)
         version = changed if tuning.kept else version
     network = version.network
@@ -85,7 +102,17 @@ def build(builder: NetworkBuilder, context: ExportContext, tuned: QuantizedGraph
     parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
     image = _input(builder, network)
     answers, library = expected_answers(network, image), _library(builder, network, model, image)
-    return Exported(context, version.model, parity, version.accuracy, image, answers, tuning, library)
+    return Exported(
+        context=context,
+        model=version.model,
+        parity=parity,
+        accuracy=version.accuracy,
+        image=image,
+        answers=answers,
+        quality=version.quality,
+        tuning=tuning,
+        library=library,
+    )
 
 
 def _library(
@@ -99,7 +126,7 @@ def _library(
     return export_library(builder.run, network, model, image)
 
 
-def _own_version(builder: NetworkBuilder, context: ExportContext) -> _Version:
+def _own_version(builder: NetworkBuilder, context: ExportContext, original: Outputs) -> _Version:
     """Build the network with the supernet's weights, which are those that the search measured."""
     run, data = builder.run, builder.run.images
     network = builder.network(context.candidate)
@@ -108,14 +135,24 @@ def _own_version(builder: NetworkBuilder, context: ExportContext) -> _Version:
     # other weights than those after all, or measured through a library
     if own_target(run) or (builder.portable and not run.sums.reduced):
         validation = file_metric(model, data.validation, data, run.runtime)
-    return _Version(network, model, Accuracy(validation, file_metric(model, data.test, data, run.runtime)))
+    return _version(builder, network, model, validation, original)
 
 
-def _tuned_version(builder: NetworkBuilder, network: QuantizedGraph) -> _Version:
+def _tuned_version(builder: NetworkBuilder, network: QuantizedGraph, original: Outputs) -> _Version:
     run, data, model = builder.run, builder.run.images, _file(builder, network)
-    parts = (data.validation, data.test)
-    validation, test = (file_metric(model, part, data, run.runtime) for part in parts)
-    return _Version(network, model, Accuracy(validation, test))
+    validation = file_metric(model, data.validation, data, run.runtime)
+    return _version(builder, network, model, validation, original)
+
+
+def _version(
+    builder: NetworkBuilder, network: QuantizedGraph, model: bytes, validation: float, original: Outputs
+) -> _Version:
+    """Return a network with what its file reaches on the test part."""
+    run, data = builder.run, builder.run.images
+    outputs = file_outputs(model, data.test, data, run.runtime)
+    quality = data.evaluate(outputs, data.test, original)
+    test = quality.pop(main_metric(data).name)
+    return _Version(network, model, Accuracy(validation, test), quality)
 
 
 def _file(builder: NetworkBuilder, network: QuantizedGraph) -> bytes:

@@ -11,8 +11,15 @@ from nas.export.markdown import escaped
 from nas.export.seal import MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
+from supernet.tasks.metric import AGREEMENT, CALIBRATION, FLIPS, WORST_CLASS
 
 SHOWN_CLASSES = 20
+_QUALITY = {
+    FLIPS.name: "right in the largest network in fp32, wrong here",
+    AGREEMENT.name: "same answer as the largest network in fp32",
+    CALIBRATION.name: "expected calibration error",
+    WORST_CLASS.name: "accuracy on the worst class",
+}
 _REFERENCES = {
     "same/fp32": "the same network in fp32",
     "largest/fp32": "the largest of the space in fp32",
@@ -52,6 +59,7 @@ def _figures(manifest: Manifest) -> list[str]:
         ("test accuracy", f"{accuracy.test:.2%} of {accuracy.n} images, through {MODEL_FILE}"),
         ("latency", f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"),
     ]
+    rows += [(_QUALITY[name], f"{share:.2%}") for name, share in manifest.quality.items() if name in _QUALITY]
     for name, ratio in latency.ratios.items():
         if ratio is not None:
             network = _REFERENCES.get(name, escaped(name))

@@ -50,6 +50,7 @@ def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
             "n": len(data.test.labels),
             "validation": exported.accuracy.validation,
         },
+        "quality": dict(exported.quality),
         "library": dict(exported.library.record) if exported.library else None,
         "finetuning": _finetuning(run, exported.tuning),
         "latency": {**compared(latency), "replayed": run.recorded, "through": timed_through(run)},

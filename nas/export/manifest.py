@@ -176,6 +176,8 @@ class Manifest:
         input: what the file reads.
         device: what latency was measured on.
         accuracy: through the file.
+        quality: what else is known of its answers on the test part, by metric, compared with those of the
+            largest network in fp32; empty in manifests of earlier versions.
         latency: through the file, in seconds.
         parity: how file and simulation compared at export.
         answers: labels on made-up images, by which the file is checked elsewhere.
@@ -206,6 +208,7 @@ class Manifest:
     arch: Mapping[str, Any] = field(default_factory=dict)
     library: LibraryRecord | None = None
     finetuning: Finetuning | None = None
+    quality: Mapping[str, Share] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     space_fingerprint: str | None = None
     digest: Digest | None = None

@@ -22,7 +22,7 @@ from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_
 from nas.report.template import rendered
 from nas.report.tuned_page import is_tuned, read_tuned, render_tuned
 from nas.search.objectives import objective
-from supernet.tasks.metric import ACCURACY
+from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, CLASSIFICATION, FLIPS, WORST_CLASS
 
 MAX_DRAWN = 4
 
@@ -65,6 +65,7 @@ def render(run: Run) -> str:
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
         exports=[_export_row(export) for export in run.exports],
+        qualities=_quality_columns(run),
         test_images=run.exports[0].images if run.exports else 0,
         front_columns=_front_columns(run),
         front=[_front_row(network, _front_columns(run)) for network in run.candidates],
@@ -235,6 +236,14 @@ def _power_of_ten(count: int) -> str:
     return f"{count / 10**exponent:.1f} {units.TIMES} 10{str(exponent).translate(_SUPERSCRIPT)}"
 
 
+_HEADINGS = {
+    FLIPS.name: "Negative flips",
+    AGREEMENT.name: "Same as the reference",
+    CALIBRATION.name: "Calibration error",
+    WORST_CLASS.name: "Worst class",
+}
+
+
 # -- tables ----------------------------------------------------------------------------------------
 
 
@@ -245,6 +254,7 @@ def _export_row(export: Export) -> Row:
     return {
         "id": export.id,
         "accuracy": f"{100 * export.accuracy:.1f} ± {100 * error:.1f} %",
+        **{name: units.text(name, share) for name, share in export.quality.items() if name in _HEADINGS},
         "latency": scale.text(export.latency.value),
         "iqr": ""
         if not export.latency.spread
@@ -256,15 +266,24 @@ def _export_row(export: Export) -> Row:
     }
 
 
+def _quality_columns(run: Run) -> dict[str, str]:
+    """Return the headings of the other metrics that exported networks have, by name."""
+    known = {name for export in run.exports for name in export.quality}
+    return {name: heading for name, heading in _HEADINGS.items() if name in known}
+
+
 def _front_columns(run: Run) -> Mapping[str, tuple[str, ...]]:
     """Return what the table of the front shows: what every network was measured by, and every objective and
     limit of the search; counts are exact and stand among the predicted ones.
     """
     always = run.front.always_measured if run.front else ()
+    metrics = tuple(metric.name for metric in CLASSIFICATION)
     objectives = tuple(o.name for o in run.front.objectives) if run.front else ()
     measured = {name for network in run.candidates for name in network.measured}
     return {
-        "measured": tuple(dict.fromkeys((*always, *(name for name in objectives if name in measured)))),
+        "measured": tuple(
+            dict.fromkeys((*always, *(name for name in (*objectives, *metrics) if name in measured)))
+        ),
         "predicted": tuple(
             dict.fromkeys((*always, "memory", *(name for name in objectives if name not in measured)))
         ),

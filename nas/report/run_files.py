@@ -3,7 +3,7 @@
 import sys
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Export:
         size_bytes: of the model file.
         memory_bytes: most bytes of tensors alive at once; None in files of versions that did not count it.
         accuracy, images: on the test part, and how many images that has.
+        quality: its other metrics on the test part, by name; empty in files of versions without them.
         latency: median and interquartile range, seconds.
         reference_s: median of the reference network; None if unknown.
     """
@@ -79,6 +80,7 @@ class Export:
     images: int
     latency: Value
     reference_s: float | None
+    quality: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,4 +227,5 @@ def _export(folder: Path, exported: Path) -> Export:
         images=manifest.accuracy.n,
         latency=Value(manifest.latency.median_s, manifest.latency.iqr_s, manifest.latency.load),
         reference_s=references_s.get("largest/fp32"),
+        quality=manifest.quality,
     )

@@ -12,6 +12,7 @@ from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from nas.run.config import RunConfig, sections
 from nas.run.tune_config import NO_LIMIT as NO_LIMIT
 from nas.run.tune_config import TuneConfig
+from nas.search.objectives import canonical_name
 
 LARGEST_BYTES = 1_000_000  # of a configuration file
 C = TypeVar("C", RunConfig, TuneConfig)
@@ -49,7 +50,9 @@ def _configured(kind: type[C], document: Mapping[str, Any]) -> C:
             raise TrilobitError(f"[{name}] must be a table, got {shown(value)}")
         values[name] = _parse_section(defaults[name], name, value) if name in defaults else value
     if limits := values.get("constraints"):
-        values["constraints"] = {name: limit for name, limit in limits.items() if limit != NO_LIMIT}
+        values["constraints"] = {
+            canonical_name(name): limit for name, limit in limits.items() if limit != NO_LIMIT
+        }
     return kind(**values)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from hw_profiles.registry import plugins
-from supernet.tasks.metric import CLASSIFICATION, Direction, Metric
+from supernet.tasks.metric import METRICS, Direction, Metric
 
 # a metric of the task, a cost on the device, or a count over the layers
 Origin = Literal["metric", "device", "count"]
@@ -59,6 +59,7 @@ class Objective:
         origin: a metric of the task, a cost on the device, or a count over the layers.
         count: of a count, how it is made.
         meaning: what it is, and how a limit on it may be written.
+        aliases: other names that people may write.
 
     Raises:
         ValueError: the bound is not a positive finite number; or a count without its function, or one of what
@@ -72,6 +73,7 @@ class Objective:
     origin: Origin = "metric"
     count: Count | None = None
     meaning: str = ""
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.bound is not None and not 0 < self.bound < math.inf:
@@ -96,13 +98,15 @@ class Objective:
 
 def of_metric(metric: Metric) -> Objective:
     """Return the objective that a metric of a task is."""
-    return Objective(metric.name, metric.unit, metric.direction, meaning=metric.meaning)
+    return Objective(
+        metric.name, metric.unit, metric.direction, meaning=metric.meaning, aliases=metric.aliases
+    )
 
 
 OBJECTIVES: Mapping[str, Objective] = {
     known.name: known
     for known in (
-        *map(of_metric, CLASSIFICATION),
+        *map(of_metric, METRICS),
         Objective("latency", "s", "min", origin="device", meaning="0.3ms, or 60% of the largest network's"),
         Objective(
             *("size", "bytes", "min"),
@@ -136,12 +140,30 @@ def objectives() -> Mapping[str, Objective]:
     return {**OBJECTIVES, **{stated.name: stated for stated in made}}
 
 
+_ALIASES: Mapping[str, str] = {
+    written.replace("-", "_"): known.name
+    for known in OBJECTIVES.values()
+    for written in (known.name, *known.aliases)
+}
+
+
+def canonical_name(name: str) -> str:
+    """Return the name in the registry of an objective that people may call otherwise; what is unknown as it
+    is.
+
+    >>> canonical_name("negative-flips"), canonical_name("worst-class"), canonical_name("speed")
+    ('flips', 'worst_class', 'speed')
+    """
+    return _ALIASES.get(name.replace("-", "_"), name)
+
+
 def objective(name: str, bound: float | None = None) -> Objective:
-    """Return the objective called `name`, with a bound.
+    """Return the objective called `name`, or by one of its aliases, with a bound.
 
     Raises:
         TrilobitError: no such objective.
     """
+    name = canonical_name(name)
     by_name = OBJECTIVES if name in OBJECTIVES else objectives()
     if name not in by_name:
         hint = did_you_mean(name, by_name)

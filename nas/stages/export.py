@@ -12,7 +12,7 @@ from hw_profiles.errors import TrilobitError
 from nas.checks.check import DisagreementError
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
-from nas.export.build import Exported, Tuning, build
+from nas.export.build import Exported, Tuning, build, original_outputs
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
 from nas.export.library.target import library_target
@@ -90,11 +90,12 @@ def _build_all(
         TrilobitError: there is none.
     """
     exported, dropped = list[Exported](), list[str]()
+    original = original_outputs(builder)
     with progress_bar(reporter, "export", len(contexts)) as update:
         for done, context in enumerate(contexts, 1):
             name = context.entry.id
             try:
-                exported.append(build(builder, context, tuned.get(name)))
+                exported.append(build(builder, context, tuned.get(name), original))
             except DisagreementError as error:
                 dropped.append(f"{name}: {error}")
             update(done, name)

@@ -102,7 +102,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _tar_files(path: Path, accepts: Accepts) -> Iterator[tuple[str, Read]]:
-    expansion = _Expansion(path)
+    expansion = _Expansion(path, path.stat().st_size)
     with tarfile.open(path, "r|*", tarinfo=_Member) as archive:  # "|": one pass from front to back
         for member in archive:
             expansion.add(member.size)  # also of what is skipped, which is decompressed too
@@ -122,7 +122,7 @@ def _tar_content(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo) 
 
 
 def _zip_files(path: Path, accepts: Accepts) -> Iterator[tuple[str, Read]]:
-    expansion = _Expansion(path)
+    expansion = _Expansion(path, path.stat().st_size)
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             if member.is_dir() or not accepts(member.filename):
@@ -163,14 +163,14 @@ class _Expansion:
     """
 
     path: Path
+    packed_bytes: int
     total_bytes: int = 0
 
     def add(self, size_bytes: int) -> None:
         """Count one member."""
         self.total_bytes += size_bytes
-        packed_bytes = self.path.stat().st_size
-        if self.total_bytes > MOST_EXPANSION * packed_bytes + MOST_BYTES:
+        if self.total_bytes > MOST_EXPANSION * self.packed_bytes + MOST_BYTES:
             raise TrilobitError(
-                f"{self.path}: more than {MOST_EXPANSION} times its {packed_bytes:,} bytes come out of it, "
-                "which no images do; unpack it yourself if you trust it, and give the folder"
+                f"{self.path}: more than {MOST_EXPANSION} times its {self.packed_bytes:,} bytes come out of "
+                "it, which no images do; unpack it yourself if you trust it, and give the folder"
             )

@@ -67,15 +67,15 @@ def read_images(
     if not names:
         raise TrilobitError(f"{path}: no images ({', '.join(SUFFIXES)}) in it")
     made = _with_size(path, names, made)
-    arrays, broken = _decoded(path, set(names), made)
-    _require_most_readable(path, broken, len(names))
-    kept = [name for name in names if name in arrays]
+    array, broken = _decoded(path, names, made)
+    _require_most_readable(path, list(broken.values()), len(names))
+    kept = [name for name in names if name not in broken]
     labelled = labels_by_folder(kept, class_names)
     labels = np.array([labelled.labels[name] for name in kept], np.int64) if labelled.labels else None
     notes = (f"{len(kept):,} images", labelled.note, f"{len(broken)} unreadable" if broken else "")
     counted = ", ".join(note for note in notes if note)
     return Samples(
-        {made.spec.name: np.stack([arrays[name] for name in kept])},
+        {made.spec.name: array},
         labels,
         tuple(kept),
         labelled.classes,
@@ -144,16 +144,20 @@ def _sizes(path: Path, names: set[str]) -> set[tuple[int, int]]:
     return sizes
 
 
-def _decoded(path: Path, names: set[str], made: ImageInput) -> tuple[dict[str, Array], list[TrilobitError]]:
-    """Return images as the network reads them by path, and what is wrong with the others."""
-    arrays: dict[str, Array] = {}
-    broken = []
-    for name, data in read_files(path, names.__contains__):
+def _decoded(path: Path, names: Sequence[str], made: ImageInput) -> tuple[Array, Mapping[str, TrilobitError]]:
+    """Return images (n, ...) as the network reads them in the order of `names`, and by name what is wrong
+    with those that are left out.
+    """
+    rows = {name: row for row, name in enumerate(names)}
+    array = np.empty((len(names), *made.shape), made.spec.dtype)
+    broken = dict[str, TrilobitError]()
+    for name, data in read_files(path, rows.__contains__):
         try:
-            arrays[name] = made.read(decode_image(data, f"{path}: {name}"))
+            array[rows[name]] = made.read(decode_image(data, f"{path}: {name}"))
         except TrilobitError as error:
-            broken.append(error)
-    return arrays, broken
+            broken[name] = error
+    kept = [row for name, row in rows.items() if name not in broken]
+    return (array if not broken else array[kept]), broken
 
 
 def _require_most_readable(path: Path, broken: Sequence[TrilobitError], count: int) -> None:

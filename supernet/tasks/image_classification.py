@@ -16,9 +16,17 @@ from supernet.data.augmentation import Augmentation
 from supernet.data.images import Images
 from supernet.data.pixels import normalised, resize, to_tensor
 from supernet.data.randaugment import rand_augment
-from supernet.tasks.class_metrics import calibration_error
+from supernet.tasks.class_metrics import calibration_error, worst_class
 from supernet.tasks.losses import distillation_loss, label_loss
-from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, CLASSIFICATION, FLIPS, Metric
+from supernet.tasks.metric import (
+    ACCURACY,
+    AGREEMENT,
+    CALIBRATION,
+    CLASSIFICATION,
+    FLIPS,
+    WORST_CLASS,
+    Metric,
+)
 from supernet.tasks.task import Outputs
 
 
@@ -114,13 +122,14 @@ class ImageClassification:
     def evaluate(
         self, outputs: Outputs, examples: Images, original: Outputs | None = None
     ) -> dict[str, float]:
-        """Return accuracy and calibration error of logits (n, classes) and, compared with the original's
-        logits, negative flips and agreement.
+        """Return accuracy, calibration error and the accuracy on the worst class of logits (n, classes) and,
+        compared with the original's logits, negative flips and agreement.
         """
         right = outputs.argmax(axis=1) == examples.labels
         values = {
             ACCURACY.name: float(right.mean()),
             CALIBRATION.name: calibration_error(outputs, examples.labels),
+            WORST_CLASS.name: worst_class(outputs.argmax(axis=1), examples.labels),
         }
         if original is not None:
             originally_right = original.argmax(axis=1) == examples.labels

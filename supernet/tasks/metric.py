@@ -16,6 +16,7 @@ class Metric:
         direction: `max` where more is better.
         meaning: what it is, in half a line.
         share: whether it is the share of examples of which something holds: its standard error is known.
+        aliases: other names that people may write; `-` and `_` are the same in all of them.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Metric:
     direction: Direction
     meaning: str = ""
     share: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 ACCURACY = Metric("accuracy", "fraction", "max", "share of right answers", share=True)
@@ -32,19 +34,33 @@ FLIPS = Metric(
     "min",
     "share of examples that the original has right, and this network wrong",
     share=True,
+    aliases=("negative-flips",),
 )
 AGREEMENT = Metric(
     "agreement", "fraction", "max", "share of examples with the answer of the original", share=True
 )
 CALIBRATION = Metric(
-    "calibration", "fraction", "min", "expected calibration error of the class probabilities"
+    "calibration",
+    "fraction",
+    "min",
+    "expected calibration error of the class probabilities",
+    aliases=("calibration-error",),
 )
 WORST_CLASS = Metric(
     "worst_class", "fraction", "max", "accuracy on the class that has the least, or agreement without labels"
 )
-KL = Metric("kl", "nats", "min", "mean divergence of the class probabilities from those of the original")
+KL = Metric(
+    "kl",
+    "nats",
+    "min",
+    "mean divergence of the class probabilities from those of the original",
+    aliases=("divergence", "kl-divergence"),
+)
 STEPS = Metric("steps", "fraction", "max", "share of steps of sequences with the choice of the original")
-SNR = Metric("snr", "dB", "max", "signal-to-noise ratio of the output against that of the original")
+SNR = Metric(
+    "snr", "dB", "max", "signal-to-noise ratio of the output against that of the original", aliases=("sqnr",)
+)
 
 # of images of classes, the main one first
-CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION)
+CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION, WORST_CLASS)
+METRICS: tuple[Metric, ...] = (*CLASSIFICATION, KL, STEPS, SNR)  # all that are known by name

@@ -115,8 +115,29 @@ def test_manifests_describe_the_files_beside_them(
         assert file["sha256"] == hashlib.sha256(model).hexdigest()
         assert manifest["schema"] == "export/3"
         assert manifest["predicted"] == on_front[folder.name]["predicted"]
+        assert set(manifest["quality"]) == {"flips", "agreement", "calibration", "worst_class"}
+        assert 0 <= manifest["quality"]["worst_class"] <= manifest["accuracy"]["test"]
         told = file["bytes"] - on_front[folder.name]["measured"]["size"]["value"]
         assert 0 < told < 2100  # bytes of what the file says of itself: a policy, genes, classes
+
+
+def test_what_a_user_feels_can_be_limited(
+    nas, finished_run: Path, front: dict[str, Any], read, tmp_path: Path
+) -> None:
+    """At what the network with the fewest negative flips has, so that it can be met."""
+    measured = [entry["measured"] for entry in front["candidates"] + front["evaluated"]]
+    assert all("worst_class" in values for values in measured)
+    best = min(measured, key=lambda values: values["flips"]["value"])
+    flips, agreement = best["flips"]["value"] + 1e-3, best["agreement"]["value"] - 1e-3
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    nas("search", "-o", folder, "--max-negative-flips", f"{flips:.6f}", "--min-agreement", f"{agreement:.6f}")
+    limited = read(folder / "front.json")
+    bounds = {stated["name"]: stated["bound"] for stated in limited["objectives"]}
+    assert (bounds["flips"], bounds["agreement"]) == pytest.approx((flips, agreement), abs=1e-6)
+    for entry in limited["candidates"]:
+        assert entry["measured"]["flips"]["value"] <= flips
+        assert entry["measured"]["agreement"]["value"] >= agreement
 
 
 def test_shipped_files_run_and_say_what_they_are(manifests: dict[Path, dict[str, Any]]) -> None:

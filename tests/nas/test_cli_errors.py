@@ -71,7 +71,7 @@ def recorded(profile_file: Path) -> str:
         (["train", "--seed", "-1"], "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         (
             ["search", "--objective", "accuracy,speed"],
-            "flips, latency, macs, memory, size, got 'speed'",
+            "snr, steps, worst_class, got 'speed'",
         ),
         (["search", "--objective", "accuracy,accuracy"], "each once"),
         (["search", "--max-latency", "fast"], "write a number and one of: s, ms, us"),

@@ -58,6 +58,12 @@ def test_whole_numbers_serve_as_fractions() -> None:
     assert parse_config({"train": {"learning_rate": 1}}, origin="test").train.learning_rate == 1
 
 
+def test_limits_are_kept_by_their_own_names() -> None:
+    config = parse_config({"constraints": {"negative-flips": "0.5%", "worst-class": "80%"}}, origin="mine")
+    assert config.constraints == {"flips": "0.5%", "worst_class": "80%"}
+    assert set(config.limits()) == {"flips", "worst_class"}
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [

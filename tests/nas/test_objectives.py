@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from nas.search.limits import Limit, parse_limit
+from nas.search.limits import Limit, parse_bound, parse_limit
 from nas.search.objectives import OBJECTIVES, Objective, objective, to_min, violation
 from nas.search.units import UNITS
 
@@ -48,6 +48,15 @@ def test_violation_is_zero_exactly_inside_the_bound(value: float, bound: float, 
 def test_a_bound_is_positive_and_finite(bound: float) -> None:
     with pytest.raises(ValueError, match="positive and finite"):
         objective("latency", bound)
+
+
+def test_limits_have_names_that_people_say() -> None:
+    assert objective("negative-flips", 0.005) == objective("flips", 0.005)
+    assert objective("worst-class") == objective("worst_class")
+    assert parse_bound("negative-flips<=0.5%") == ("flips", "0.5%")
+    assert parse_limit("0.01", objective("kl")) == Limit(0.01)
+    written = [name for known in OBJECTIVES.values() for name in (known.name, *known.aliases)]
+    assert len({name.replace("-", "_") for name in written}) == len(written)  # nothing means two things
 
 
 def test_unknown_objectives_are_refused() -> None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import recall_score
 
 from supernet.data.images import Images
 from supernet.tasks.class_metrics import BINS, calibration_error
@@ -27,7 +28,16 @@ def test_metrics_are_what_is_counted_by_hand() -> None:
     assert set(values) == {metric.name for metric in made.metrics}
     assert (values["accuracy"], values["flips"], values["agreement"]) == (0.5, 0.25, 0.5)
     assert made.scores(network, images).tolist() == [1, 0, 1, 0]
-    assert set(made.evaluate(network, images)) == {"accuracy", "calibration"}
+    assert set(made.evaluate(network, images)) == {"accuracy", "calibration", "worst_class"}
+
+
+def test_the_worst_class_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 20)
+    made, images = task(labels.tolist())
+    said = np.where(rng.random(60) < 0.3, rng.integers(0, 3, 60), labels)
+    recalls = recall_score(labels, said, average=None)
+    assert made.evaluate(logits(*said), images)["worst_class"] == pytest.approx(recalls.min())
 
 
 def test_a_network_flips_nothing_of_itself() -> None:

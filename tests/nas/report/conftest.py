@@ -157,6 +157,7 @@ def write_export(run: Path, document: dict[str, Any], reference_s: float) -> Non
         accuracy={"test": measured["accuracy"]["value"] - 0.003, "n": 359, "validation": 0.97},
         latency=latency(median, **ratios),
         predicted=document["predicted"],
+        quality={"flips": 0.0125, "agreement": 0.97, "calibration": 0.031, "worst_class": 0.885},
     )
     files = {"model.onnx": {"sha256": "0" * 64, "bytes": int(size)}}
     manifest = {"schema": SCHEMA, **claimed, "files": files, "digest": "0" * 64}

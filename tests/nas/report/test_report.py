@@ -358,6 +358,22 @@ def test_memory_stands_beside_size_and_may_be_missing(own_run: Path) -> None:
     assert "<th>Memory</th>" in page_of(own_run)
 
 
+def test_what_a_user_feels_stands_beside_accuracy_and_may_be_missing(own_run: Path) -> None:
+    page = page_of(own_run)
+    for heading, value in {
+        "Negative flips": "1.25 %",
+        "Same as the reference": "97.0 %",
+        "Worst class": "88.5 %",
+    }.items():
+        assert f"<th>{heading}</th>" in page
+        assert f"<td>{value}</td>" in page
+    for manifest in own_run.glob("export/*/manifest.json"):
+        document = read_json(manifest, SCHEMA)
+        del document["quality"]  # as older versions wrote it
+        write_json(manifest, document)
+    assert "Negative flips" not in page_of(own_run)
+
+
 def test_a_measured_latency_stands_with_its_spread_and_the_load() -> None:
     known = {"latency": Value(2.5e-5, 1e-6, 12.3)}
     columns = {"measured": ("latency",), "predicted": ("latency",)}
