@@ -21,6 +21,7 @@ from nas.run.session import held
 from nas.run.tune_config import TuneConfig
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, sized
+from nas.tune.limits import resolve_limits
 from nas.tune.tuning import Tuning
 
 DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the machine takes, where left open
@@ -57,11 +58,14 @@ def tune_session(
         reporter.say(f"nas tune: {folder}")
         tuning = Tuning(folder, config)
         _open(tuning)
-        tuning = Tuning(folder, replace(config, tune=sized(tuning, measure_costs(tuning))))
+        tuning = replace(tuning, config=replace(config, tune=sized(tuning, measure_costs(tuning))))
+        context = TuneContext(tuning)
+        costs = {"latency": 1.0, "size": 1.0}  # of the original: they are measured later
+        resolve_limits(config.constraints, context.fidelity.metrics, costs)
         remove_abandoned(folder)
         write_atomic(folder / RECORD, render_config(tuning.config))
         write_json(folder / "env.json", _environment(tuning, line))
-        yield TuneContext(tuning)
+        yield context
 
 
 def resolve(
