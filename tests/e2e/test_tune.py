@@ -139,7 +139,10 @@ REFUSED = {
     "no such metric": (["MODEL", "--data", "DATA", "--min-quality", "beauty=3"], "beauty"),
     "no metric function": (["MODEL", "--data", "DATA", "--metric", "nowhere:f"], "nowhere"),
     "wrong way": (["MODEL", "--data", "DATA", "--limit", "agreement<=3%"], "more agreement is better"),
-    "a device that runs nothing": (["MODEL", "--data", "DATA", "--device", "systolic:bitfusion"], "executes nothing"),
+    "a device that runs nothing": (
+        ["MODEL", "--data", "DATA", "--device", "systolic:bitfusion"],
+        "executes nothing",
+    ),
     "a shape that does not fit": (["MODEL", "--data", "DATA", "--shape", "image=1x4x8x8"], "image"),
 }
 
