@@ -19,7 +19,7 @@ from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds, made_up_feeds
-from supernet.imported.onnx_file import ONNX_DOMAINS, read_onnx
+from supernet.imported.onnx_file import ONNX_DOMAINS, graph_of, read_onnx
 from supernet.imported.open_dimensions import OpenDimensionsError
 from supernet.imported.prepare import prepare
 
@@ -106,7 +106,8 @@ def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[di
     except TrilobitError as error:
         return {"refused": str(error)}, {}
     inputs = {name: model.shapes[name] for name in model.inputs}
-    facts = _facts(content, _runtime(request), given or made_up_feeds(inputs, model.dtypes))
+    feeds = given or made_up_feeds(graph_of(read_onnx(content)), inputs)
+    facts = _facts(content, _runtime(request), feeds)
     files = {"content": content, "original": proto.SerializeToString()}
     arrays = {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
     return {"outline": asdict(outline), "facts": asdict(facts)}, arrays

@@ -34,7 +34,7 @@ class UnitFiles:
         graph = helper.make_graph(
             nodes,
             "unit",
-            [self._value(name) for name in unit.inputs],
+            [self._value(name) for name in dict.fromkeys(unit.inputs)],
             [self._value(name) for name in unit.outputs],
             [self._stored[name] for name in read],
         )

@@ -7,11 +7,11 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import BATCH, TensorType
 from hw_profiles.graph.workload import Feed, Workload
 from supernet.imported.layers import Site, layer_of_unit, stored
-from supernet.imported.made_up import Feeds
+from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.model import ImportedModel, Unit
 from supernet.imported.multiply_adds import multiply_adds
 from supernet.imported.onnx_file import graph_of, read_onnx
-from supernet.imported.open_dimensions import Shapes, bind, input_shapes
+from supernet.imported.open_dimensions import Shapes, bind, input_shapes, sized
 from supernet.imported.prepare import prepare
 from supernet.imported.tensors import tensor_types
 from supernet.imported.units import Group, group_nodes, reads_of
@@ -43,7 +43,7 @@ def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None =
     model = graph_of(read_onnx(content))
     open_shapes = input_shapes(model)
     bound = bind(open_shapes, shapes or {})
-    sizes, dtypes = tensor_types(content, bound, feeds)
+    sizes, dtypes = tensor_types(content, bound, feeds or made_up_feeds(model, sized(open_shapes, bound)))
     groups = group_nodes(model.graph)
     types = {name: _feed_type(open_shapes[name], sizes[name]) for name in open_shapes}
     feed_types = tuple(Feed(name, type_) for name, type_ in types.items())

@@ -3,24 +3,44 @@
 from collections.abc import Mapping
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 Feeds = Mapping[str, NDArray[np.generic]]  # what a network reads, by the names of its inputs
+_PASSED_ON = ("Cast", "Gather", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+_HOPS = 5  # from an input to what compares it
 
 
-def made_up_feeds(
-    shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str]
-) -> dict[str, NDArray[np.generic]]:
-    """Return noise for real numbers, and ones for whole numbers: most take them as indices and masks.
+def made_up_feeds(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.generic]]:
+    """Return noise for real numbers, and ones for whole numbers: most take them as indices and masks. A whole
+    number that the network compares with a stored one, such as a sample rate, is that one.
 
     Args:
+        model: reads them.
         shapes: of every input.
-        dtypes: numpy's names of their element types.
     """
     rng = np.random.default_rng(0)
     feeds: dict[str, NDArray[np.generic]] = {}
-    for name, shape in shapes.items():
-        dtype = np.dtype(dtypes[name])
-        whole = dtype.kind in "iub"
-        feeds[name] = np.ones(shape, dtype) if whole else rng.normal(size=shape).astype(dtype)
+    for value in model.graph.inputs:
+        name, dtype = str(value.name), np.dtype("float32" if value.dtype is None else value.dtype.numpy())
+        shape = shapes[name]
+        if dtype.kind in "iub":
+            feeds[name] = np.full(shape, _compared(value, _HOPS), dtype)
+        else:
+            feeds[name] = rng.normal(size=shape).astype(dtype)
     return feeds
+
+
+def _compared(value: ir.Value, hops: int) -> int:
+    """Return the stored number that a tensor is compared with for equality; 1 where there is none."""
+    for node, _ in value.uses():
+        if node.op_type == "Equal":
+            for other in node.inputs:
+                tensor = ir.convenience.get_const_tensor(other) if other is not None else None
+                if tensor is not None and tensor.size == 1:
+                    return int(tensor.numpy().reshape(()))
+        elif node.op_type in _PASSED_ON and hops and node.inputs[0] is value:
+            number = _compared(node.outputs[0], hops - 1)
+            if number != 1:
+                return number
+    return 1

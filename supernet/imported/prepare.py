@@ -14,7 +14,7 @@ from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable
 from supernet.imported.cleaning import clean, finish, fold
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.onnx_file import LARGEST, ONNX_DOMAINS, graph_of
-from supernet.imported.open_dimensions import bind, input_dtypes, input_shapes, name_dimensions, sized
+from supernet.imported.open_dimensions import bind, input_shapes, name_dimensions, sized
 
 # from what changes most to what changes least: the first whose result computes the same is taken
 _LEVELS = (clean, fold, finish)
@@ -73,9 +73,7 @@ def _feeds_of(model: ir.Model, bound: Mapping[str, int], feeds: Feeds | None) ->
     batch = {name: 2 if size == 1 else size for name, size in bound.items()}
     larger = {name: 2 * size for name, size in bound.items()}
     others = [sizes for sizes in (batch, larger) if sizes != bound]
-    made_up = [
-        made_up_feeds(sized(input_shapes(model), sizes), input_dtypes(model)) for sizes in (bound, *others)
-    ]
+    made_up = [made_up_feeds(model, sized(input_shapes(model), sizes)) for sizes in (bound, *others)]
     return [feeds or made_up[0], *made_up[1:]]
 
 

@@ -9,13 +9,13 @@ from onnx import helper, shape_inference
 from hw_profiles.errors import TrilobitError, one_line
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact
-from supernet.imported.made_up import Feeds, made_up_feeds
+from supernet.imported.made_up import Feeds
 
 SEQUENCE = "sequence"  # in place of an element type, of what is a list of tensors
 
 
 def tensor_types(
-    content: bytes, bound: Mapping[str, int], feeds: Feeds | None = None
+    content: bytes, bound: Mapping[str, int], feeds: Feeds
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """Return sizes, and numpy's names of element types, of every tensor that is not stored, by name.
 
@@ -24,30 +24,29 @@ def tensor_types(
     Args:
         content: an ONNX file.
         bound: size of every open dimension of its inputs.
-        feeds: what it is run on; made up without.
+        feeds: what it is run on.
 
     Raises:
         TrilobitError: it cannot be run at these sizes.
     """
     proto = onnx.load_model_from_string(content)
-    for value in proto.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_value = bound[dim.dim_param]
-    types = _inferred(proto)
-    inputs = [value.name for value in proto.graph.input]
-    names = inputs + [name for node in proto.graph.node for name in node.output if name]
+    types = {name: (array.shape, str(array.dtype)) for name, array in feeds.items()}
+    types |= _inferred(proto, bound)
+    names = [*feeds, *(name for node in proto.graph.node for name in node.output if name)]
     unknown = [name for name in names if name not in types]
     if unknown:
-        made_up = made_up_feeds({n: types[n][0] for n in inputs}, {n: types[n][1] for n in inputs})
-        types |= _run(proto, unknown, feeds or made_up)
+        types |= _run(proto, unknown, feeds)
     return {name: types[name][0] for name in names}, {name: types[name][1] for name in names}
 
 
-def _inferred(proto: onnx.ModelProto) -> dict[str, tuple[tuple[int, ...], str]]:
+def _inferred(proto: onnx.ModelProto, bound: Mapping[str, int]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Return sizes and element types of what shape inference is sure of."""
     outline = onnx.ModelProto()
     outline.CopyFrom(proto)
+    for value in outline.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_value = bound[dim.dim_param]
     for value in outline.graph.output:
         value.type.tensor_type.ClearField("shape")  # what the file says holds for other sizes
     try:
