@@ -100,6 +100,9 @@ class _Trials:
     def _tried(self, unit: Unit) -> UnitFormats:
         if not unit.weighted and unit.op not in (*FOLLOWERS, *MATRICES):
             return UnitFormats(refused={"int8": f"nothing computes {unit.op} on integers"})
+        others = [self.model.dtypes[name] for name in (*unit.inputs[:1], *unit.outputs[:1])]
+        if others and {*others} != {"float32"}:
+            return UnitFormats(refused={"int8": f"its numbers are {' and '.join(dict.fromkeys(others))}"})
         try:
             part = self.parts.model(unit)
             plain = self._kernels(part.content)

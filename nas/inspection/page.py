@@ -58,14 +58,21 @@ def _show_units(inspection: Inspection, reporter: Reporter, every_unit: bool) ->
 
 
 def _group_table(inspection: Inspection) -> Table:
-    """Return a row for each kind of unit with the same formats, the most work first."""
+    """Return a row for each kind of unit that multiplies, the most work first; what only follows, and what
+    stays, take one row each.
+    """
     groups: dict[tuple[str, str], list[InspectedUnit]] = {}
+    others: dict[str, list[InspectedUnit]] = {}
     for unit in inspection.units:
-        groups.setdefault((unit.kind, _formats(unit)), []).append(unit)
+        if unit.macs or len(unit.formats) > 1:
+            groups.setdefault((unit.kind, _formats(unit)), []).append(unit)
+        else:
+            others.setdefault(_formats(unit), []).append(unit)
     rows = [
         (kind, str(len(units)), _share(units, inspection.macs), formats)
         for (kind, formats), units in sorted(groups.items(), key=lambda group: -_macs(group[1]))
     ]
+    rows += [("others", str(len(units)), "-", formats) for formats, units in others.items()]
     return Table(("units", "number", "multiply-adds", f"formats on {inspection.device}"), rows)
 
 

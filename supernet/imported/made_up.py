@@ -12,8 +12,8 @@ _HOPS = 5  # from an input to what compares it
 
 
 def made_up_feeds(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[np.generic]]:
-    """Return noise for real numbers, and ones for whole numbers: most take them as indices and masks. A whole
-    number that the network compares with a stored one, such as a sample rate, is that one.
+    """Return noise for real numbers, and ones for whole numbers: most take them as indices and masks. A
+    single one that the network compares with a stored number, such as a sample rate, is that number.
 
     Args:
         model: reads them.
@@ -25,7 +25,7 @@ def made_up_feeds(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> dic
         name, dtype = str(value.name), np.dtype("float32" if value.dtype is None else value.dtype.numpy())
         shape = shapes[name]
         if dtype.kind in "iub":
-            feeds[name] = np.full(shape, _compared(value, _HOPS), dtype)
+            feeds[name] = np.full(shape, _compared(value, _HOPS) if shape in ((), (1,)) else 1, dtype)
         else:
             feeds[name] = rng.normal(size=shape).astype(dtype)
     return feeds
