@@ -4,13 +4,13 @@ is written and compiled, and the runtime says which kernels it runs.
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from hw_profiles.errors import one_line
 from hw_profiles.graph.formats import FP32, in_integers
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import names
 from hw_profiles.runtimes.runtime import Artifact, Runtime
+from nas.emit.layer_formats import UnitFormats, layer_formats
 from nas.emit.rewrite_onnx import rewrite_once
 from nas.emit.unit_files import UnitFiles, made_up
 from supernet.formats.loading import load_format, policy_precision
@@ -23,21 +23,6 @@ CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 MATRICES = ("Gemm", "MatMul")
 
 
-@dataclass(frozen=True)
-class UnitFormats:
-    """What a unit can be in.
-
-    Attributes:
-        allowed: number formats, `fp32` first.
-        refused: why not, by number format.
-        follows: whether it computes on integers where its neighbours do, without being asked.
-    """
-
-    allowed: tuple[str, ...] = (FP32,)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    follows: bool = False
-
-
 def unit_formats(
     model: ImportedModel, runtime: Runtime, *, more: Sequence[str] = ()
 ) -> Mapping[str, UnitFormats]:
@@ -45,27 +30,12 @@ def unit_formats(
 
     Args:
         more: pairs to be tried besides the registered formats, such as `int8/fp32`: weights in 8 bits for
-            size only.
+            size only; of files only.
     """
     if runtime.artifact != "onnx":
-        return {unit.name: _by_layer(unit, runtime) for unit in model.units}
+        return layer_formats(model, runtime)
     trials = _Trials(model, runtime, more)
     return {unit.name: trials.formats(unit) for unit in model.units}
-
-
-def _by_layer(unit: Unit, runtime: Runtime) -> UnitFormats:
-    """Return what a runtime that takes no files says of a unit's layer."""
-    if not unit.weighted:
-        return UnitFormats()
-    allowed, refused = [FP32], {}
-    for name in _weight_formats(runtime.describe().sums):
-        precision = policy_precision(name)
-        layer = unit.layer.with_formats(precision.weight, precision.activation)
-        if runtime.supports(layer):
-            allowed.append(name)
-        else:
-            refused[name] = runtime.why_not(layer)
-    return UnitFormats(tuple(allowed), refused)
 
 
 def _weight_formats(sums: IntegerSums) -> list[str]:

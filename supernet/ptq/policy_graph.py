@@ -17,8 +17,7 @@ from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.simulate import INTEGERS
 from supernet.imported.folding import CLIPPED, Folded, fold
-from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units
-from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.model import ImportedModel
 from supernet.ptq.product import Product
 from supernet.ptq.products import read_products
 from supernet.ptq.quantization import Policy, Quantization
@@ -58,23 +57,36 @@ def quantized_graph(quantization: Quantization, policy: Policy) -> QuantizedGrap
 
 def policy_workload(model: ImportedModel, policy: Policy) -> Workload:
     """Return the layers of a policy, conversions among them."""
-    return _in_formats(fold(model), completed(model, policy))
+    folded = fold(model)
+    return _in_formats(folded, completed(folded, policy))
 
 
-def completed(model: ImportedModel, policy: Policy) -> Policy:
-    """Return the number format of every unit, of those too that follow their neighbours."""
-    choices = np.array([[_choice(unit, policy) for unit in model.units]], np.int8)
-    computes = integer_units(model, choices)[0]
-    return {
-        unit.name: policy.get(unit.name, FOLLOWING if integer else FP32)
-        for unit, integer in zip(model.units, computes, strict=True)
-    }
+def completed(folded: Folded, policy: Policy) -> Policy:
+    """Return the number format of every layer of a folded workload, of those too that follow: what has no
+    weight computes on codes where it reads nothing else, and the arithmetic of integers has it.
+    """
+    work = folded.workload
+    asked = {name for name, fmt in policy.items() if is_integer(load_format(fmt).on)}
+    readers = _readers(work)
+    formats: dict[str, str] = {}
+    codes: dict[int, bool] = {}
+    for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
+        unit, first = name.removesuffix(CLIPPED), work.producers.index(position)
+        follows = not layer.weighted and layer.op in INTEGERS.functions and unit not in policy
+        integer = unit in asked or (follows and all(codes.get(x, False) for x in work.inputs[position]))
+        formats[name] = policy.get(unit, FOLLOWING if integer else FP32)
+        onward = layer.op != "Gemm" or (bool(readers.get(first)) and set(readers[first]) <= asked)
+        codes |= dict.fromkeys(range(first, first + len(layer.outputs)), integer and onward)
+    return formats
 
 
-def _choice(unit: Unit, policy: Policy) -> int:
-    if unit.name in policy:
-        return INTEGER if is_integer(load_format(policy[unit.name]).on) else REAL
-    return FOLLOWS if unit.op in FOLLOWERS and unit.layer.op in INTEGERS.functions else REAL
+def _readers(work: Workload) -> dict[int, list[str]]:
+    """Return the layers that read each tensor."""
+    readers: dict[int, list[str]] = {}
+    for name, read in zip(work.names, work.inputs, strict=True):
+        for tensor in read:
+            readers.setdefault(tensor, []).append(name)
+    return readers
 
 
 def policy_layer(layer: Layer, fmt: str) -> Layer:
@@ -84,22 +96,18 @@ def policy_layer(layer: Layer, fmt: str) -> Layer:
     return layer.with_formats(fmt, load_format(fmt).on)
 
 
-def _in_formats(folded: Folded, policy: Policy) -> Workload:
-    """Return the folded workload in the formats of a policy."""
-    work = folded.workload
-    readers: dict[int, list[str]] = {}
-    for name, read in zip(work.names, work.inputs, strict=True):
-        for source in read:
-            readers.setdefault(source, []).append(_format(policy, name))
+def _in_formats(folded: Folded, formats: Policy) -> Workload:
+    """Return the folded workload with its layers in these formats."""
+    work, readers = folded.workload, _readers(folded.workload)
     builder = WorkloadBuilder(feeds=work.feeds)
     tensors: list[int] = []
     for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
-        chosen = policy_layer(layer, _format(policy, name))
+        chosen = policy_layer(layer, formats[name])
         sources = tuple(tensors[source] if source >= 0 else source for source in work.inputs[position])
         if name.endswith(CLIPPED) and is_integer(chosen.in_format):
             tensors.append(sources[0])  # the range of its codes clips
             continue
-        others = {load_format(fmt).on for fmt in readers.get(len(tensors), ())}
+        others = {load_format(formats[reader]).on for reader in readers.get(len(tensors), ())}
         if layer.op == "Gemm" and others == {chosen.in_format} and len(tensors) not in work.outputs:
             chosen = replace(chosen, attributes=(*chosen.attributes, ("to", chosen.in_format)))
         first = builder.add(name, chosen, *sources)
@@ -113,10 +121,6 @@ def _as_real(builder: WorkloadBuilder, tensor: int) -> int:
     for layer in convert(builder.type(tensor), FP32):
         tensor = builder.add("output.dequantize", layer, tensor)
     return tensor
-
-
-def _format(policy: Policy, name: str) -> str:
-    return policy.get(name.removesuffix(CLIPPED), FP32)
 
 
 # -- numbers ---------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.runtime import Artifact
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, open_tvm
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContainedExecutable
-from nas.export.library.coverage import coverage, require_covered
+from nas.emit.layer_formats import require_covered
+from nas.emit.unit_formats import unit_formats
 from nas.export.library.policies import PolicyLibraries, kernel_layers
 from nas.export.library.to_tvm import unit_numbers
 from supernet.data.samples import Samples
@@ -212,13 +213,11 @@ def test_machine_code_of_others_is_not_loaded(runtime: TvmRuntime, quantization:
 
 
 def test_units_say_what_covers_them(runtime: TvmRuntime, model: ImportedModel) -> None:
-    covered = coverage(model, runtime)
-    assert covered["stem"].allowed[:2] == ("fp32", "int8")
-    assert "int4" in covered["fc"].allowed
-    assert covered["sum"].allowed == covered["largest"].allowed == ("fp32", "int8")
-    (flat,) = (unit for unit in covered.values() if unit.moved)
-    assert flat.allowed == ("fp32",)
-    require_covered(model, runtime)
+    formats = unit_formats(model, runtime)
+    assert formats["stem"].allowed[:2] == ("fp32", "int8")
+    assert "int4" in formats["fc"].allowed
+    assert all(unit.follows for name, unit in formats.items() if not model.unit(name).weighted)
+    require_covered(model, formats, "TVM")
     keys = [layer.key() for layer in kernel_layers(model, {"stem": ("int8",), "fc": ("int4",)})]
     assert "linear 12x2x2>5 k1s1g1 none w=int4 a=int8" in keys
     assert "quantize 12x5x5>12 k1s1g1 none w=fp32 a=int8" in keys
@@ -243,5 +242,5 @@ def test_a_model_that_is_not_covered_says_which_units(runtime: TvmRuntime) -> No
         ir_version=10,
     )
     model = import_onnx(made.SerializeToString())
-    with pytest.raises(TrilobitError, match=r"2 of 2 units are not covered .*gate: Sigmoid.*error: Opaque"):
-        require_covered(model, runtime)
+    with pytest.raises(TrilobitError, match=r"2 of 2 units .* TVM: gate: Sigmoid.*error: Opaque"):
+        require_covered(model, unit_formats(model, runtime), "TVM")

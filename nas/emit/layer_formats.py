@@ -1,4 +1,6 @@
-"""Which units of an imported model own kernels cover, in which formats, and why not the others."""
+"""Which number formats each unit can take on a runtime that takes layers, not ONNX files, as own kernels
+do, and why not the others.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +8,7 @@ from dataclasses import dataclass, field
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import FP32, element_types, is_integer, weight_bits
 from hw_profiles.graph.layer import Layer
+from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.runtimes.runtime import Runtime
 from supernet.formats.loading import load_format
 from supernet.imported.folding import CLIPPED, fold
@@ -13,53 +16,55 @@ from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.policy_graph import FOLLOWING, policy_layer
 from supernet.registry import FORMATS
 
+STORED_BITS = (8, 4)  # of one weight, as own kernels read them: others take a byte too
 MOST_NAMED = 6  # units in one message
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """One unit on a runtime's own kernels.
+class UnitFormats:
+    """What a unit can be in.
 
     Attributes:
         allowed: number formats, `fp32` first; none where nothing runs the unit.
         refused: why not, by number format.
-        moved: whether it only moves numbers, which is folded into how others read them.
+        follows: whether it computes on integers where its neighbours do, without being asked.
     """
 
-    allowed: tuple[str, ...]
+    allowed: tuple[str, ...] = (FP32,)
     refused: Mapping[str, str] = field(default_factory=dict)
-    moved: bool = False
+    follows: bool = False
 
 
-def coverage(model: ImportedModel, runtime: Runtime) -> Mapping[str, Coverage]:
-    """Return what covers each unit of a model, by unit."""
+def layer_formats(model: ImportedModel, runtime: Runtime) -> Mapping[str, UnitFormats]:
+    """Return what each unit of a model can be in, by unit: what a runtime says of its layers, once transposes
+    and reshapes are folded."""
     folded = fold(model)
     layers: dict[str, list[Layer]] = {}
     for name, layer in zip(folded.workload.names, folded.workload.layers, strict=True):
         layers.setdefault(name.removesuffix(CLIPPED), []).append(layer)
-    exact = runtime.describe().sums.reduced
-    covered: dict[str, Coverage] = {}
+    sums = runtime.describe().sums
+    formats: dict[str, UnitFormats] = {}
     for unit in model.units:
         if unit.name in folded.moved:
-            covered[unit.name] = Coverage((FP32,), moved=True)
+            formats[unit.name] = UnitFormats(follows=True)
         elif unit.name in folded.refusals:
-            covered[unit.name] = Coverage((), {FP32: folded.refusals[unit.name]})
+            formats[unit.name] = UnitFormats((), {FP32: folded.refusals[unit.name]})
         else:
-            covered[unit.name] = _covered(unit, layers[unit.name], runtime, exact)
-    return covered
+            formats[unit.name] = _formats(unit, layers[unit.name], runtime, sums)
+    return formats
 
 
-def _covered(unit: Unit, layers: Sequence[Layer], runtime: Runtime, exact: bool) -> Coverage:
+def _formats(unit: Unit, layers: Sequence[Layer], runtime: Runtime, sums: IntegerSums) -> UnitFormats:
     refused: dict[str, str] = {}
-    allowed = []
-    for fmt in (FP32, *_offered(unit, exact)):
+    for fmt in (FP32, *_offered(sums)) if unit.weighted else (FP32, FOLLOWING):
         variants = layers if fmt == FP32 else layers[:1]  # a clip behind integers is their range
-        why = next(filter(None, (_refusal(layer, fmt, runtime) for layer in variants)), None)
-        if why is None:
-            allowed.append(fmt)
-        else:
+        if why := next(filter(None, (_refusal(layer, fmt, runtime) for layer in variants)), None):
             refused[fmt] = why
-    return Coverage(tuple(allowed) if FP32 not in refused else (), refused)
+    if FP32 in refused:
+        return UnitFormats((), refused)
+    if not unit.weighted:
+        return UnitFormats(refused=refused, follows=FOLLOWING not in refused)
+    return UnitFormats((FP32, *(fmt for fmt in _offered(sums) if fmt not in refused)), refused)
 
 
 def _refusal(layer: Layer, fmt: str, runtime: Runtime) -> str | None:
@@ -70,48 +75,46 @@ def _refusal(layer: Layer, fmt: str, runtime: Runtime) -> str | None:
     return None if runtime.supports(variant) else runtime.why_not(variant)
 
 
-def _offered(unit: Unit, exact: bool) -> list[str]:
-    """Return the formats of integers that are worth a trial: of codes that are stored alike the widest only,
-    and those for exact sums only where others saturate.
-    """
-    if not unit.weighted:
-        return [FOLLOWING]
+def _offered(sums: IntegerSums) -> list[str]:
+    """Return the formats of integers that are offered: those for exact sums only where others saturate."""
     integers = [fmt for fmt in FORMATS if element_types(fmt).multiplied and is_integer(load_format(fmt).on)]
     return [
         fmt
         for fmt in integers
-        if weight_bits(fmt) in _STORED_BITS and (exact or not element_types(fmt).unsigned)
+        if weight_bits(fmt) in STORED_BITS and (sums.reduced or not element_types(fmt).unsigned)
     ]
 
 
-_STORED_BITS = (8, 4)  # of one weight in a library: others take a byte too
+def require_covered(model: ImportedModel, formats: Mapping[str, UnitFormats], engine: str) -> None:
+    """Raise unless every unit of a model runs on own kernels.
 
-
-def require_covered(model: ImportedModel, runtime: Runtime) -> None:
-    """Raise unless every unit of a model runs on a runtime's own kernels.
+    Args:
+        formats: of its units.
+        engine: what the kernels are called after.
 
     Raises:
         TrilobitError: names the units that have none, and why.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    ends = (*model.inputs, *model.outputs)
+    if len(ends) != 2:
         raise TrilobitError(
             f"a library reads one tensor and gives one; the model reads {', '.join(model.inputs)} and gives "
             f"{', '.join(model.outputs)}: use --device ort"
         )
-    if others := [name for name in (*model.inputs, *model.outputs) if model.dtypes[name] != "float32"]:
+    if others := [name for name in ends if model.dtypes[name] != "float32"]:
         raise TrilobitError(
             f"a library reads and gives float32; {others[0]} is {model.dtypes[others[0]]}: use --device ort"
         )
     reasons: dict[str, list[str]] = {}
-    for name, unit in coverage(model, runtime).items():
+    for name, unit in formats.items():
         if not unit.allowed:
             reasons.setdefault(unit.refused[FP32], []).append(name)
     if reasons:
         parts = [f"{_named(names)}: {why}" for why, names in reasons.items()]
         total = sum(map(len, reasons.values()))
         raise TrilobitError(
-            f"{total} of {len(model.units)} units are not covered by {runtime.describe().engine}'s kernels - "
-            f"{' - '.join(parts)}; `--device ort` runs them"
+            f"{total} of {len(model.units)} units have no kernel of {engine}: {' - '.join(parts)}; "
+            "`--device ort` runs them"
         )
 
 
