@@ -75,7 +75,9 @@ class TuneContext:
     def compared_on(self, samples: Samples) -> Comparison:
         """Return the comparison with the original on some examples."""
         original = self.runner(self.tuning.original, samples)
-        return Comparison(self.quantization, self.space, self.fidelity, self.runner, samples, original)
+        return Comparison(
+            self.quantization, self.space, self.fidelity, self.runner, samples, original, self.tuning.write
+        )
 
     @cached_property
     def choosing(self) -> QualityStore:

@@ -7,13 +7,14 @@ import numpy as np
 
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.runtime import Artifact
-from nas.emit.rewrite_onnx import rewrite
 from nas.tune.space import policy_of
 from nas.tune.tuning import Tuning
 from predictors.latency.policy_terms import IN_INTEGERS, IN_REALS, Kernel, PolicyTerms
 from supernet.formats.loading import load_format
 from supernet.ptq.quantization import Quantization
 from supernet.space.space import Genomes
+
+ORIGINAL_KIND = "onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +30,16 @@ class PolicyFiles:
     quantization: Quantization
 
     def content(self, genome: Genomes) -> bytes:
-        """Return the file of a policy (g,); that of fp32 throughout is the original itself."""
-        if not genome.any():
+        """Return the file of a policy (g,)."""
+        if self.is_original(genome):
             return self.tuning.original
-        return rewrite(self.quantization, policy_of(self.tuning.space, genome))
+        return self.tuning.write(self.quantization, policy_of(self.tuning.space, genome))
+
+    def is_original(self, genome: Genomes) -> bool:
+        """Return whether the file of a policy (g,) is the original itself: fp32 throughout, where files of
+        that kind are what is tuned.
+        """
+        return not genome.any() and self.tuning.runtime.artifact == ORIGINAL_KIND
 
     def artifact(self, genome: Genomes) -> Artifact:
         """Return the file of a policy (g,) with what it reads while it is timed."""

@@ -117,11 +117,12 @@ def judge(
 ) -> Verdict:
     """Time policies and references in the same turns, and judge them on examples that nothing saw before.
 
-    The policy that is fp32 throughout is the original itself: it is measured once.
+    Where the policy that is fp32 throughout is the original itself, it is measured once.
     """
     policies = [_policy_file(context, genome) for genome in genomes]
     compared = [_File(file.name, file.model, True) for file in references if file.model]
-    files = [*compared, *(file for file, genome in zip(policies, genomes, strict=True) if genome.any())]
+    own = (not context.files.is_original(genome) for genome in genomes)
+    files = [*compared, *(file for file, other in zip(policies, own, strict=True) if other)]
     with reporter.status("time the front and its references in turns"):
         times = time_in_turns(
             context.files.device,

@@ -15,6 +15,7 @@ from nas.run.tune_config import STAGES
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, tell, work_of
 from nas.tune.export_stage import run_export
+from nas.tune.libraries import own_layers, tune_kernels
 from nas.tune.policies import evaluations_for, first_policies
 from nas.tune.search_stage import run_search
 from nas.tune.stored import save_example
@@ -85,7 +86,11 @@ def _calibrate(context: TuneContext, reporter: Reporter) -> None:
 
 
 def _profile(context: TuneContext, reporter: Reporter) -> None:
-    """Time whole policies, and learn the time of all."""
+    """Time whole policies, and learn the time of all, once the kernels of their files are there."""
+    tuning = context.tuning
+    if layers := own_layers(tuning.runtime, tuning.model, tuning.formats):
+        with progress_bar(reporter, "tune kernels", len(layers)) as update:
+            tune_kernels(tuning.runtime, layers, lambda done: update(done, ""))
     run_s = measure_costs(context.tuning).run_s
     with progress_bar(reporter, "time policies, percent", 100) as update:
         context.clock.learn(run_s, lambda what, share: update(100 * share, what), lambda effort: None)

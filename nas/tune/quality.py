@@ -15,6 +15,7 @@ from nas.evaluation.store import EvaluationStore
 from nas.run.tuned_document import MetricValue, PartQuality
 from nas.search.objectives import Objective, of_metric
 from nas.tune.answers import Outputs, Runner
+from nas.tune.libraries import Write
 from nas.tune.space import policy_of
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Policy, Quantization
@@ -62,6 +63,7 @@ class Comparison:
         run: what a file says.
         samples: the examples.
         original: what the original says of them.
+        write: writes the file of a policy.
     """
 
     quantization: Quantization
@@ -70,10 +72,11 @@ class Comparison:
     run: Runner
     samples: Samples
     original: Outputs
+    write: Write = rewrite
 
     def of_policy(self, policy: Policy) -> PolicyQuality:
         """Return what a policy's file is like; one that fails says why."""
-        content = rewrite(self.quantization, policy)
+        content = self.write(self.quantization, policy)
         alone = any("dynamic" in name for name in policy.values())
         return self.of_file(content, alone=alone)
 

@@ -4,7 +4,6 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hw_profiles.runtimes.plugin import device_kind
-from nas.emit.rewrite_onnx import rewrite
 from nas.run.reporting import Reporter
 from nas.run.tuned_document import TunedFront
 from nas.tune.context import FLOOR, Known, TuneContext, look_up
@@ -60,7 +59,7 @@ def make_references(context: TuneContext, reporter: Reporter) -> tuple[Reference
     with reporter.status("make the references") as change:
         return reference_files(
             tuning.original,
-            lambda: rewrite(context.quantization, policy_of(context.space, everything)),
+            lambda: tuning.write(context.quantization, policy_of(context.space, everything)),
             tuning.parts.calibration,
             device_kind(tuning.config.device.choice.name),
             on_done=lambda title: change(f"make the references: {title}"),

@@ -17,9 +17,11 @@ from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.runtime import Runtime
 from hw_profiles.streams import Stream, open_stream
-from nas.emit.unit_formats import UnitFormats, unit_formats
+from nas.emit.layer_formats import UnitFormats, require_covered
+from nas.emit.unit_formats import unit_formats
 from nas.run.stage_record import StageRecord
 from nas.run.tune_config import TuneConfig
+from nas.tune.libraries import Write, with_files, writer
 from nas.tune.original import bound_specs, original_file
 from nas.tune.space import policy_space
 from nas.tune.stored import ORIGINAL, QUANTIZATION
@@ -145,7 +147,7 @@ class Tuning(TunePaths):
         Raises:
             TrilobitError: there is no such device, or it runs no files.
         """
-        device = self.config.device.choice.open()
+        device = with_files(self.config.device.choice.open())
         if device.runtime is None:
             raise TrilobitError(
                 f"device {self.config.device.name!r} executes nothing; `nas tune` measures files: use ort"
@@ -167,7 +169,15 @@ class Tuning(TunePaths):
     @cached_property
     def unit_formats(self) -> Mapping[str, UnitFormats]:
         """What each unit may be in on this runtime, and why not in what else."""
-        return unit_formats(self.model, self.runtime)
+        formats = unit_formats(self.model, self.runtime)
+        if self.runtime.artifact != "onnx":
+            require_covered(self.model, formats, self.runtime.describe().engine)
+        return formats
+
+    @cached_property
+    def write(self) -> Write:
+        """What writes the file of a policy that this runtime runs."""
+        return writer(self.runtime)
 
     @cached_property
     def formats(self) -> dict[str, tuple[str, ...]]:

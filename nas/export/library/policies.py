@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from hw_profiles.graph.builder import convert
 from hw_profiles.graph.formats import FP32
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.windows import map_shape
-from hw_profiles.runtimes.runtime import TensorInfo
+from hw_profiles.runtimes.runtime import Runtime, TensorInfo
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
@@ -34,6 +35,17 @@ class PolicyLibraries:
 
     runtime: TvmRuntime
     tuned: bool = True
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Self:
+        """Return what writes for a runtime.
+
+        Raises:
+            TypeError: it has no kernels of ours.
+        """
+        if not isinstance(runtime, TvmRuntime):
+            raise TypeError(f"{type(runtime).__name__} builds no libraries")
+        return cls(runtime)
 
     def library(self, quantization: Quantization, policy: Policy) -> Library:
         """Return a policy as a library, which reads and gives what the model's file does.
