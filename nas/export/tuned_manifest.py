@@ -7,6 +7,7 @@ from typing import Any, Literal
 from hw_profiles.runtimes.info import DeviceInfo
 from nas.checks.examples import ExampleAnswers
 from nas.checks.tensor import Tensor
+from nas.export.library.tuned import TunedLibrary
 from nas.export.manifest import Latency, Prediction
 from nas.export.seal import Count, Digest, Files, Natural, NotNegative
 
@@ -129,6 +130,7 @@ class TunedManifest:
         answers: to made-up inputs, by which the file is checked elsewhere; None where it takes no such.
         versions: of the packages that made it.
         predicted: what the search expected, by objective.
+        library: the same formats in machine code, which latency and quality are of; None without.
         requires: of the processor, such as `{"integer_sums": "exact"}`; empty where any will do.
         digest: of the manifest itself.
     """
@@ -157,4 +159,5 @@ class TunedManifest:
     domains: tuple[str, ...] = ()
     bound: Mapping[str, Natural] = field(default_factory=dict)
     predicted: Mapping[str, Prediction | None] = field(default_factory=dict)
+    library: TunedLibrary | None = None
     requires: Mapping[str, str] = field(default_factory=dict)

@@ -28,6 +28,8 @@ from nas.checks.examples import (
 from nas.checks.network_tasks import NetworkFacts
 from nas.emit.kernels import check_kernels
 from nas.emit.rewrite_onnx import rewrite
+from nas.export.library.library import LIBRARY
+from nas.export.library.tuned import export_tuned_library
 from nas.export.package import network_files
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.signature import private_key
@@ -38,6 +40,7 @@ from nas.run.documents import Environment
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tuned_document import TunedFront, TunedNetwork
 from nas.tune.context import TuneContext
+from nas.tune.libraries import built_library
 from nas.tune.selection import pick
 from nas.tune.tuning import Tuning
 from supernet.ptq.quantization import Quantization
@@ -79,10 +82,8 @@ def run_export(
     with progress_bar(reporter, "export", len(chosen)) as update:
         for done, network in enumerate(chosen, 1):
             try:
-                content, claims = exporter.export(network)
-                files |= network_files(
-                    network.id, {MODEL_FILE: content}, claims, schema=TUNED_SCHEMA, key=key
-                )
+                exported, claims = exporter.export(network)
+                files |= network_files(network.id, exported, claims, schema=TUNED_SCHEMA, key=key)
                 kept.append(network.id)
                 _tell(network.id, claims["kernels"]["otherwise"], reporter)
             except DisagreementError as error:
@@ -128,22 +129,25 @@ class Exporter:
         quantization: of the model.
         engine: what runs files here: the device's own runtime, or this machine's.
         made_up: what each must answer, elsewhere too.
+        runtime: of the device; where it has own kernels a library goes beside each file.
     """
 
     run: TunedRun
     quantization: Quantization
     engine: FileEngine
     made_up: MadeUp
+    runtime: Runtime
 
     @classmethod
     def of(cls, context: TuneContext, front: TunedFront) -> Self:
         """Return that of a tune."""
         run = tuned_run(context.tuning, front)
         engine = file_engine(run.device)
-        return cls(run, context.quantization, engine, made_up_for(context.tuning, engine.runtime))
+        made_up = made_up_for(context.tuning, engine.runtime)
+        return cls(run, context.quantization, engine, made_up, context.tuning.runtime)
 
-    def export(self, network: TunedNetwork) -> tuple[bytes, dict[str, Any]]:
-        """Return a network's file and what its manifest claims.
+    def export(self, network: TunedNetwork) -> tuple[dict[str, bytes], dict[str, Any]]:
+        """Return a network's files and what its manifest claims.
 
         Raises:
             DisagreementError: a process of its own cannot load it, or answers otherwise.
@@ -153,7 +157,14 @@ class Exporter:
         executable = self.engine.runtime.compile(Artifact(content, exact_sums=True))
         facts = examined(content, executable, self.engine, self.made_up)
         otherwise = check_kernels(executable, self.engine.runtime, self.quantization, network.policy)
-        return content, tuned_claims(self.run, network, facts, otherwise)
+        claims = tuned_claims(self.run, network, facts, otherwise)
+        library = built_library(self.runtime, self.quantization, network.policy)
+        if library is None:
+            return {MODEL_FILE: content}, claims
+        own = self.runtime.compile(Artifact(library.code, "library"))
+        exported = export_tuned_library(library, own, self.made_up.inputs, self.made_up.examples)
+        claims["latency"]["through"] = LIBRARY  # what was measured; the file beside it has the same formats
+        return {MODEL_FILE: content, **exported.files}, {**claims, "library": dict(exported.record)}
 
 
 def tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:

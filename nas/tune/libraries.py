@@ -13,6 +13,7 @@ from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact, ArtifactKind, Dialect, Executable, Job, Runtime
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import ELF
+from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Policy, Quantization
 
@@ -26,6 +27,15 @@ def writer(runtime: Runtime) -> Write:
     from nas.export.library.policies import PolicyLibraries  # the compiler: only where it is needed
 
     return PolicyLibraries.of(runtime.libraries).write
+
+
+def built_library(runtime: Runtime, quantization: Quantization, policy: Policy) -> BuiltLibrary | None:
+    """Return the library of a policy; None where files are what a runtime runs."""
+    if not isinstance(runtime, LibrariesAndFiles):
+        return None
+    from nas.export.library.policies import PolicyLibraries
+
+    return PolicyLibraries.of(runtime.libraries).library(quantization, policy)
 
 
 def own_layers(runtime: Runtime, model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> list[Layer]:

@@ -23,6 +23,7 @@ from nas.verification.file_checks import check_file
 from nas.verification.finding import Finding
 from nas.verification.library_checks import check_library
 from nas.verification.tuned_checks import check_tuned
+from nas.verification.tuned_library_checks import check_tuned_library
 from supernet.space.space import candidate_id
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
@@ -166,8 +167,10 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     if any(finding.holds is False for finding in findings):
         return findings  # nothing else means anything
     if isinstance(manifest, TunedManifest):
-        tuned = check_tuned(folder / MODEL_FILE, manifest, claims_of(document), latency=checks.latency)
-        return [*findings, *tuned]
+        # times of a library are not those of the file beside it
+        latency = checks.latency and manifest.library is None
+        tuned = check_tuned(folder / MODEL_FILE, manifest, claims_of(document), latency=latency)
+        return [*findings, *tuned, *check_tuned_library(folder, manifest, allowed=checks.run_library)]
     claims = claims_of(document) if manifest.digest is not None else None
     file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)
     library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)

@@ -17,7 +17,8 @@ from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
 from hw_profiles.runtimes.tvm_cpu.tuning import run_locally, tune
-from nas.export.library.to_tvm import Library, build_library
+from nas.export.library.to_tvm import build_library
+from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.folding import Folded, fold
 from supernet.imported.model import ImportedModel
 from supernet.ptq.policy_graph import FOLLOWING, policy_workload, quantized_graph
@@ -47,7 +48,7 @@ class PolicyLibraries:
             raise TypeError(f"{type(runtime).__name__} builds no libraries")
         return cls(runtime)
 
-    def library(self, quantization: Quantization, policy: Policy) -> Library:
+    def library(self, quantization: Quantization, policy: Policy) -> BuiltLibrary:
         """Return a policy as a library, which reads and gives what the model's file does.
 
         Raises:
@@ -60,8 +61,9 @@ class PolicyLibraries:
             network, target=target, database=database, tuned=self.tuned, first=_ends(fold(model))
         )
         layers = tuple(layer.key() for layer in library.plan.workload.layers)
-        self.runtime.remember(SelfContained(library.code, signature_of(model), layers))
-        return library
+        signature = signature_of(model)
+        self.runtime.remember(SelfContained(library.code, signature, layers))
+        return BuiltLibrary(library.code, library.target, library.integer_only, signature)
 
     def write(self, quantization: Quantization, policy: Policy) -> bytes:
         """Return the file of a policy."""
