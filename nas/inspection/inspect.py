@@ -11,7 +11,8 @@ from hw_profiles.runtimes.plugin import HOST, choose, host_runtime
 from hw_profiles.runtimes.runtime import Runtime
 from nas.checks.model_task import Outline, TensorFacts
 from nas.checks.open_model import OpenedModel, look_at
-from nas.emit.unit_formats import UnitFormats, unit_formats
+from nas.emit.layer_formats import UnitFormats
+from nas.emit.unit_formats import unit_formats
 from nas.inspection.inspection import InspectedUnit, Inspection
 from nas.tune.estimates import Costs, typical_work
 from nas.tune.space import policy_space
