@@ -15,8 +15,8 @@ from nas.run.config_file import NO_LIMIT
 from nas.run.registry import STAGES
 from nas.run.tune_config import parse_tune_limit, tune_options
 from nas.search.limits import parse_bound, parse_limit
-from nas.search.objectives import OBJECTIVES, Objective, objective
-from supernet.tasks.metric import CLASSIFICATION
+from nas.search.objectives import OBJECTIVES, Objective, objective, of_metric
+from supernet.tasks.metric import CLASSIFICATION, METRICS
 
 CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
 LIMITS = "constraints."
@@ -321,6 +321,20 @@ TUNE_GROUPS: Sequence[Group] = (
                 "MODULE:FUNCTION",
                 "your own measure of quality: function(outputs, original, samples)",
             ),
+            Flag(
+                "--metric-direction",
+                "tune.metric_direction",
+                "NAME",
+                "of your own metric: max where more is better, or min",
+            ),
+            Flag(
+                "--role",
+                "tune.outputs",
+                "OUTPUT=ROLE",
+                "what an output is, where it is not recognised: scores, probabilities, chances, decisions or "
+                "values; may be repeated",
+                "each",
+            ),
             Flag("--seed", "seed", "N", "of everything random"),
         ),
     ),
@@ -339,6 +353,7 @@ TUNE_GROUPS: Sequence[Group] = (
         (
             Flag("--max-latency", LIMITS + "latency", "TIME", "8ms, or 60%% of the original's"),
             Flag("--max-size", LIMITS + "size", "BYTES", "200KB, or 40%% of the original's"),
+            *map(_limit_flag, map(of_metric, METRICS)),
             Flag(
                 "--min-quality",
                 LIMITS,

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
@@ -14,9 +14,11 @@ from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from nas.run.config import DeviceSection
 from nas.run.wanted import parse_time
 from nas.search.limits import parse_limit
-from nas.search.objectives import OBJECTIVES
+from nas.search.objectives import OBJECTIVES, canonical_name
 from supernet.data.preprocessing import parse_preprocessing
 from supernet.registry import FORMATS
+from supernet.tasks.metric import Direction
+from supernet.tasks.output_roles import Role
 
 STAGES = ("import", "calibrate", "profile", "sample", "search", "export", "report")
 NO_LIMIT = "none"  # as a limit: there is none
@@ -55,7 +57,7 @@ def parse_tune_limit(text: str) -> tuple[str, str]:
     match = _LIMIT.fullmatch(text)
     if match is None:
         raise TrilobitError(f"{shown(text)} is no limit: write NAME=X, such as agreement=99% or kl=0.01")
-    name, sign, limit = match.groups()
+    name, sign, limit = canonical_name(match[1]), match[2], match[3]
     known = OBJECTIVES.get(name)
     if known is not None and sign not in ("=", known.sign):
         better = "less" if known.sign == "<=" else "more"
@@ -76,6 +78,33 @@ def parse_function(text: str) -> str:
     if _FUNCTION.fullmatch(text) is None:
         raise TrilobitError(f"{shown(text)} is no function: write module:function")
     return text
+
+
+def parse_direction(text: str) -> Direction:
+    """Return `max` or `min`.
+
+    Raises:
+        TrilobitError: it is neither.
+    """
+    if text not in get_args(Direction):
+        raise TrilobitError(f"{shown(text)}: max where more is better, or min")
+    return cast("Direction", text)
+
+
+def parse_role(text: str) -> tuple[str, Role]:
+    """Return the output and what it is that `NAME=values` gives.
+
+    >>> parse_role("boxes=values")
+    ('boxes', <Role.VALUES: 'values'>)
+
+    Raises:
+        TrilobitError: it is not written like this.
+    """
+    name, _, role = text.rpartition("=")
+    roles = {role.name.lower(): role for role in Role}
+    if not name or role not in roles:
+        raise TrilobitError(f"{shown(text)}: write OUTPUT=ROLE, a role being one of {', '.join(roles)}")
+    return name, roles[role]
 
 
 @dataclass(frozen=True)
@@ -142,6 +171,9 @@ class TuneSection:
     Attributes:
         formats: number formats that units may take beside fp32; empty takes all that the device runs.
         metric: a function of one's own that says how good answers are, `module:function`; empty for none.
+        metric_direction: whether more (`max`) or less (`min`) of it is better; empty takes what the function
+            says of itself, else more.
+        outputs: what outputs of the network are, `OUTPUT=ROLE`, where they are not recognised.
         budget: time for the whole tune, such as `5m`; empty takes what the targets for quality of the search
             need.
         evaluations: policies whose quality is evaluated before the search, those of one changed unit
@@ -155,6 +187,8 @@ class TuneSection:
 
     formats: Annotated[tuple[str, ...], OneOf(FORMATS, "trilobit.formats")] = ()
     metric: Annotated[str, Written(parse_function, "a function, such as mine:score")] = ""
+    metric_direction: Annotated[str, Written(parse_direction, "max or min")] = ""
+    outputs: Annotated[tuple[str, ...], Written(parse_role, "such as boxes=values")] = ()
     budget: Annotated[str, Written(parse_time, "a time such as 5m")] = ""
     evaluations: Annotated[int | None, Range(8, 1_000_000)] = None
     rounds: Annotated[int, Range(1, 1_000)] = 3
@@ -165,6 +199,16 @@ class TuneSection:
 
     def __post_init__(self) -> None:
         check(self, "tune")
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way of one's own metric is better, where that is said."""
+        return parse_direction(self.metric_direction) if self.metric_direction else None
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """What outputs are, by name, where that is said."""
+        return dict(map(parse_role, self.outputs))
 
     @property
     def budget_s(self) -> float:

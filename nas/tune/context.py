@@ -63,8 +63,13 @@ class TuneContext:
     def fidelity(self) -> Fidelity:
         """How answers are compared."""
         choosing = self.tuning.parts.choosing
+        section = self.tuning.config.tune
         return fidelity_of(
-            self.runner(self.tuning.original, choosing), choosing, metric=self.tuning.config.tune.metric
+            self.runner(self.tuning.original, choosing),
+            choosing,
+            roles=section.roles,
+            metric=section.metric,
+            direction=section.direction,
         )
 
     @property

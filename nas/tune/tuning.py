@@ -232,6 +232,7 @@ class Tuning(TunePaths):
                 engine: list[Any] = [info.engine, info.engine_version, info.cpu]
                 parts: list[Any] = [_of_samples(self.parts.choosing), _of_samples(self.parts.judging)]
                 section: list[Any] = [config.tune.evaluations, config.tune.metric, config.tune.budget]
+                section += [config.tune.metric_direction, config.tune.outputs]
                 return [self.fingerprint("calibrate"), engine, parts, section, config.seed]
             case "search":
                 section = [config.tune.rounds, config.tune.finalists, dict(config.constraints)]

@@ -54,12 +54,10 @@ KL = Metric(
     "nats",
     "min",
     "mean divergence of the class probabilities from those of the original",
-    aliases=("divergence", "kl-divergence"),
+    aliases=("kl-divergence",),
 )
 STEPS = Metric("steps", "fraction", "max", "share of steps of sequences with the choice of the original")
-SNR = Metric(
-    "snr", "dB", "max", "signal-to-noise ratio of the output against that of the original", aliases=("sqnr",)
-)
+SNR = Metric("snr", "dB", "max", "signal-to-noise ratio of the output against that of the original")
 
 # of images of classes, the main one first
 CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION, WORST_CLASS)
