@@ -9,9 +9,11 @@ from hw_profiles.graph.formats import QuantParams, needs_scale
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.data.samples import Samples
 from supernet.formats.loading import Precision, load_weight_format, policy_precision
+from supernet.formats.weight_format import WeightFormat
 from supernet.graph.quantized_graph import Parameters
 from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units, operands
 from supernet.imported.model import ImportedModel, Unit
+from supernet.ptq.equalisation import Judge, equalise
 from supernet.ptq.histogram import Histogram
 from supernet.ptq.observation import Observation, TensorStatistics, observe
 from supernet.ptq.product import Product
@@ -56,7 +58,12 @@ def quantize_model(
     scaled = _scaled_tensors(model, formats)
     observed = tuple(dict.fromkeys((*scaled, *(product.source for product in products.values()))))
     observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
-    tensors, compensations = _choose_ranges(model, scaled, observation, products)
+    model, equalised = equalise(model, observation, products, _judges(formats, sums))
+    if equalised:
+        products = {name: product for name, product in read_products(model).items() if name in products}
+        observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
+    tensors, chosen = _choose_ranges(model, scaled, observation, products)
+    compensations = [*equalised, *chosen]
     parameters: dict[tuple[str, str], Parameters] = {}
 
     for name, product in products.items():
@@ -66,9 +73,7 @@ def quantize_model(
             codes = static if needs_scale(policy_precision(fmt).activation) else None
             if codes not in inputs:
                 inputs[codes] = unit_inputs(product, rows, codes)
-            parameters[name, fmt], bought = round_unit(
-                inputs[codes], fmt, load_weight_format(policy_precision(fmt).weight, sums)
-            )
+            parameters[name, fmt], bought = round_unit(inputs[codes], fmt, _weight_format(fmt, sums))
             compensations += bought
     parameters |= _stored_as_they_are(model, formats, products, sums)
     return Quantization(model, tensors, parameters, tuple(compensations))
@@ -85,10 +90,30 @@ def _stored_as_they_are(
         weight = model.constants[unit.weight].astype(np.float32)
         bias = model.constants.get(unit.bias, np.zeros(0)).astype(np.float32).reshape(-1)
         for fmt in filter(_rounds, formats.get(unit.name, ())):
-            parameters[unit.name, fmt] = Parameters(
-                load_weight_format(policy_precision(fmt).weight, sums).encode(weight), bias
-            )
+            parameters[unit.name, fmt] = Parameters(_weight_format(fmt, sums).encode(weight), bias)
     return parameters
+
+
+def _judges(formats: Formats, sums: IntegerSums) -> dict[str, Judge]:
+    """Return the format of each unit that scaled channels are judged by: the widest of those whose inputs are
+    rounded to stored scales, or else the narrowest that rounds weights."""
+    judges = {}
+    for unit, names in formats.items():
+        of_weights = {fmt: _weight_format(fmt, sums) for fmt in filter(_rounds, names)}
+        scaled = [fmt for fmt, weight in of_weights.items() if weight.needs_scale]
+        static = [fmt for fmt in scaled if needs_scale(policy_precision(fmt).activation)]
+        if scaled:
+            fmt = (
+                max(static, key=lambda name: of_weights[name].bits)
+                if static
+                else min(scaled, key=lambda name: of_weights[name].bits)
+            )
+            judges[unit] = Judge(of_weights[fmt], bool(static))
+    return judges
+
+
+def _weight_format(fmt: str, sums: IntegerSums) -> WeightFormat:
+    return load_weight_format(policy_precision(fmt).weight, sums)
 
 
 def _rounds(fmt: str) -> bool:
