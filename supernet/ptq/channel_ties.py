@@ -149,7 +149,7 @@ class _Ties:
     def made(self) -> Iterable[ChannelTie]:
         classes: dict[str, list[str]] = {}
         for tensor in self.model.shapes:
-            if tensor in self.parents and self.root(tensor) != self.root(FIXED):
+            if self.root(tensor) != self.root(FIXED):
                 classes.setdefault(self.root(tensor), []).append(tensor)
         for tensors in classes.values():
             axes = {axis for tensor in tensors for axis in self.axes.get(tensor, ())}

@@ -10,6 +10,7 @@ layers, residual streams, what follows a layer norm.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +22,31 @@ from supernet.ptq.constants import with_constants
 from supernet.ptq.observation import Observation, TensorStatistics
 from supernet.ptq.product import Product
 from supernet.ptq.quantization import Compensation
-from supernet.ptq.ranges import fake_quantize, params_within, relative_error
+from supernet.ptq.ranges import fake_quantize, params_within, relative_error, some_rows
 
 Array = NDArray[np.float32]
 
 ALPHAS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+JUDGED_ROWS = 256  # of each reader
 LARGEST_FACTOR = 64.0  # by which channels move apart
 LEAST_GAIN = 0.95  # of the error: less is not worth other numbers in the file
+_TINY = 1e-12
 _UNBOUNDED = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A format that a unit's errors are computed with.
+
+    Attributes:
+        format: its name.
+        weight_format: of the weights on the device.
+        static: whether inputs are rounded to codes of a stored scale.
+    """
+
+    format: str
+    weight_format: WeightFormat
+    static: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +56,18 @@ class TiedReader:
     Attributes:
         statistics: of the tensor.
         rows: (groups, n, k) of it.
-        judge: what errors are computed with.
+        judges: formats that the unit may take.
     """
 
     product: Product
     statistics: TensorStatistics
     rows: Array
-    judge: "Judge"
+    judges: tuple[Judge, ...]
+
+    @cached_property
+    def sums(self) -> Array:
+        """(n, out) exact ones, without bias."""
+        return self.product.sums(self.rows)
 
     def by_row(self, factors: Array) -> Array:
         """Return factors (channels,) as (groups, 1, k) of rows."""
@@ -65,40 +88,32 @@ class TiedReader:
         shares = magnitude / np.maximum(magnitude.max(axis=2, keepdims=True), 1e-30)
         return np.asarray(shares.max(axis=1).reshape(channels, -1).max(axis=1), np.float32)
 
-    def error(self, factors: Array) -> float:
-        """Return the relative squared error of its outputs where the tensor is divided by factors."""
+    def errors(self, factors: Array) -> dict[str, float]:
+        """Return the relative squared error of its outputs in each format, where the tensor is divided by
+        factors."""
         product, by_row = self.product, self.by_row(factors)
-        rows = self.rows / by_row
-        if self.judge.static:
-            low, high = self.statistics.channel_low / factors, self.statistics.channel_high / factors
-            rows = fake_quantize(rows, params_within(float(low.min()), float(high.max()), _UNBOUNDED))
-        number_format = self.judge.weight_format
+        real = self.rows / by_row
+        low, high = self.statistics.channel_low / factors, self.statistics.channel_high / factors
+        codes = fake_quantize(real, params_within(float(low.min()), float(high.max()), _UNBOUNDED))
         scaled = (product.weight * by_row).reshape(product.shape)
-        rounded = product.by_group(number_format.decode(number_format.encode(scaled)))
-        exact = product.activated(product.sums(self.rows) + product.bias)
-        sums = product.sums(rows, rounded)
-        shift = (sums - product.sums(self.rows)).mean(axis=0) if product.correctable else 0
+        return {
+            judge.format: self._error(codes if judge.static else real, scaled, judge.weight_format)
+            for judge in self.judges
+        }
+
+    def _error(self, rows: Array, weight: Array, number_format: WeightFormat) -> float:
+        product = self.product
+        sums = product.sums(rows, product.by_group(number_format.decode(number_format.encode(weight))))
+        shift = (sums - self.sums).mean(axis=0) if product.correctable else np.float32(0)
+        exact = product.activated(self.sums + product.bias)
         return relative_error(product.activated(sums - shift + product.bias), exact)
-
-
-@dataclass(frozen=True, eq=False)
-class Judge:
-    """The format that a unit's errors are computed with.
-
-    Attributes:
-        weight_format: of its weights on the device.
-        static: whether its input is rounded to codes of a stored scale.
-    """
-
-    weight_format: WeightFormat
-    static: bool
 
 
 def equalise(
     model: ImportedModel,
     observation: Observation,
     products: Mapping[str, Product],
-    judges: Mapping[str, Judge],
+    judges: Mapping[str, tuple[Judge, ...]],
 ) -> tuple[ImportedModel, tuple[Compensation, ...]]:
     """Return the model with scaled channels where that lowers the error of those that read them.
 
@@ -111,36 +126,55 @@ def equalise(
     for tie in channel_ties(model):
         members = [by_weight[each.constant] for each in tie.readers if each.constant in by_weight]
         readers = [
-            TiedReader(product, observation.tensors[product.source], observation.rows[product.unit], judge)
+            TiedReader(
+                product,
+                observation.tensors[product.source],
+                some_rows(rows, JUDGED_ROWS),
+                judges[product.unit],
+            )
             for product in members
-            if (judge := judges.get(product.unit)) and observation.rows[product.unit].size
+            if product.unit in judges and (rows := observation.rows[product.unit]).size
         ]
         choice = _best_factors(readers, tie.channels)
         if choice is not None:
-            factors, before, after = choice
+            factors, fmt, before, after = choice
             changed |= scaled_constants(changed, tie, factors)
             technique = "migration" if tie.normed else "equalisation"
-            compensations.append(Compensation(technique, tie.tensors[0], "", before, after))
+            compensations.append(Compensation(technique, tie.tensors[0], fmt, before, after))
     if not compensations:
         return model, ()
     new = {name: array for name, array in changed.items() if array is not model.constants[name]}
     return with_constants(model, new), tuple(compensations)
 
 
-def _best_factors(readers: Sequence[TiedReader], channels: int) -> tuple[Array, float, float] | None:
-    """Return what to divide channels by, with the error before and after; None where it helps too little."""
+def _best_factors(readers: Sequence[TiedReader], channels: int) -> tuple[Array, str, float, float] | None:
+    """Return what to divide channels by, and of the format that gains most its name and the error before and
+    after; None where it helps too little, or harms some format: all share one model."""
     if not readers:
         return None
-    candidates = [np.ones(channels, np.float32), *_candidates(readers, channels)]
-    errors = [sum(reader.error(factors) for reader in readers) for factors in candidates]
-    best = int(np.argmin(errors))
-    if errors[best] >= LEAST_GAIN * errors[0]:
-        return None
-    return candidates[best], errors[0], errors[best]
+    plain = _errors(readers, np.ones(channels, np.float32))
+    best: tuple[Array, str, float, float] | None = None
+    least = np.log(LEAST_GAIN)
+    for factors in _candidates(readers, channels):
+        errors = _errors(readers, factors)
+        gains = {fmt: np.log(max(error, _TINY) / max(plain[fmt], _TINY)) for fmt, error in errors.items()}
+        mean = sum(gains.values()) / len(gains)
+        if mean < least and max(gains.values()) <= 0:
+            least, fmt = mean, min(gains, key=lambda name: gains[name])
+            best = factors, fmt, plain[fmt], errors[fmt]
+    return best
+
+
+def _errors(readers: Sequence[TiedReader], factors: Array) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for reader in readers:
+        for fmt, error in reader.errors(factors).items():
+            totals[fmt] = totals.get(fmt, 0.0) + error
+    return totals
 
 
 def _candidates(readers: Sequence[TiedReader], channels: int) -> Iterator[Array]:
-    static = any(reader.judge.static for reader in readers)
+    static = any(judge.static for reader in readers for judge in reader.judges)
     activations = np.max([reader.activations(channels, static=static) for reader in readers], axis=0)
     weights = np.max([reader.weights(channels) for reader in readers], axis=0)
     alive = (activations > 0) & (weights > 0)

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supernet.ptq.moments import Moments
+from supernet.ptq.product import Product
 from supernet.ptq.weight_grid import WeightGrid
 
 Wide = NDArray[np.float64]
 
+LEARNED_MACS_PER_S = 4e9  # of one core, about: it only says how much is learned
 BLOCK = 64  # inputs whose errors are spread over the rest at once
 PASSES = 4
 
@@ -29,6 +31,12 @@ def round_with_feedback(moments: Moments, grid: WeightGrid) -> Wide:
     swept = _greedy(moments, grid)
     better = moments.errors(swept) < moments.errors(nearest)
     return _descend(moments, grid, np.where(better[..., None], swept, nearest))
+
+
+def learning_macs(product: Product) -> int:
+    """Return about how many multiply-adds it takes to round a unit's weight with feedback."""
+    groups, outputs, k = product.weight.shape
+    return int(groups * k * k * (outputs * (PASSES + 2) + k))
 
 
 def by_group(grid: WeightGrid, shape: tuple[int, ...]) -> WeightGrid:

@@ -15,6 +15,7 @@ Array = NDArray[np.float32]
 Wide = NDArray[np.float64]
 
 DAMPING = 0.01  # of the mean of the diagonal: directions that few inputs have are not trusted
+MOST_MACS, MOST_NUMBERS = 10**9, 2**23  # of second moments for every output by itself
 LARGEST = 4_608  # numbers of a row, of which second moments are a matrix of 80 MB
 
 
@@ -24,7 +25,8 @@ class Moments:
 
     Attributes:
         target: (groups, out / groups, k) weight of the least error.
-        hessian: (groups, k, k) second moments of rounded inputs, damped.
+        hessian: (groups, k, k) second moments of rounded inputs, damped. Where each output has moments of its
+            own, it is a group by itself.
     """
 
     target: Wide
@@ -50,10 +52,38 @@ def moments_of(weight: Array, rows: Array, given: Array, *, centred: bool) -> Mo
     n = max(rows.shape[1], 1)
     hessian = (given.transpose(0, 2, 1) @ given).astype(np.float64) / n
     mixed = (rows.transpose(0, 2, 1) @ given).astype(np.float64) / n
+    return _solved(weight.astype(np.float64), hessian, mixed)
+
+
+def moments_by_output(weight: Array, rows: Array, given: Array, activity: Array, *, centred: bool) -> Moments:
+    """Return the quadratic form of the error of outputs, each on the inputs that matter to it.
+
+    Args:
+        activity: (n, out) how much each sum matters: less where the activation cuts it off.
+    """
+    outputs = weight.shape[1]
+    hessian = np.empty((weight.shape[0] * outputs, *(weight.shape[2],) * 2))
+    mixed = np.empty_like(hessian)
+    for output, share in enumerate((activity / np.maximum(activity.sum(axis=0), 1e-30)).T):
+        real, rounded = rows[output // outputs], given[output // outputs]
+        if centred:
+            real, rounded = real - share @ real, rounded - share @ rounded
+        weighted = rounded * share[:, None]
+        hessian[output] = weighted.T @ rounded
+        mixed[output] = real.T @ weighted
+    return _solved(weight.reshape(-1, 1, weight.shape[2]).astype(np.float64), hessian, mixed)
+
+
+def affordable_by_output(weight: Array, n: int) -> bool:
+    """Return whether moments of each output by itself take little time and memory."""
+    outputs, k = weight.shape[0] * weight.shape[1], weight.shape[2]
+    return bool(n * outputs * k * k <= MOST_MACS and outputs * k * k <= MOST_NUMBERS)
+
+
+def _solved(weight: Wide, hessian: Wide, mixed: Wide) -> Moments:
     diagonal = np.einsum("gkk->gk", hessian)
     damping = DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-12
     diagonal += damping
-    wide = weight.astype(np.float64)
-    numerator = wide @ mixed + wide * damping[:, None, :]
+    numerator = weight @ mixed + weight * damping[:, None, :]
     target = np.linalg.solve(hessian, numerator.transpose(0, 2, 1)).transpose(0, 2, 1)
     return Moments(np.ascontiguousarray(target), hessian)

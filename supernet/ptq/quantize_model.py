@@ -14,6 +14,7 @@ from supernet.graph.quantized_graph import Parameters
 from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units, operands
 from supernet.imported.model import ImportedModel, Unit
 from supernet.ptq.equalisation import Judge, equalise
+from supernet.ptq.error_feedback import LEARNED_MACS_PER_S, learning_macs
 from supernet.ptq.histogram import Histogram
 from supernet.ptq.observation import Observation, TensorStatistics, observe
 from supernet.ptq.product import Product
@@ -65,7 +66,7 @@ def quantize_model(
     tensors, chosen = _choose_ranges(model, scaled, observation, products)
     compensations = [*equalised, *chosen]
     parameters: dict[tuple[str, str], Parameters] = {}
-
+    learned = _learned(products, formats, settings)
     for name, product in products.items():
         static, rows = tensors.get(product.source), observation.rows[name]
         inputs: dict[QuantParams | None, UnitInputs] = {}
@@ -73,7 +74,10 @@ def quantize_model(
             codes = static if needs_scale(policy_precision(fmt).activation) else None
             if codes not in inputs:
                 inputs[codes] = unit_inputs(product, rows, codes)
-            parameters[name, fmt], bought = round_unit(inputs[codes], fmt, _weight_format(fmt, sums))
+            weight_format = _weight_format(fmt, sums)
+            parameters[name, fmt], bought = round_unit(
+                inputs[codes], fmt, weight_format, learned=(name, fmt) in learned
+            )
             compensations += bought
     parameters |= _stored_as_they_are(model, formats, products, sums)
     return Quantization(model, tensors, parameters, tuple(compensations))
@@ -94,21 +98,35 @@ def _stored_as_they_are(
     return parameters
 
 
-def _judges(formats: Formats, sums: IntegerSums) -> dict[str, Judge]:
-    """Return the format of each unit that scaled channels are judged by: the widest of those whose inputs are
-    rounded to stored scales, or else the narrowest that rounds weights."""
+def _learned(
+    products: Mapping[str, Product], formats: Formats, settings: PtqSettings
+) -> set[tuple[str, str]]:
+    """Return the units and formats whose rounding is learned within the time that there is, cheap ones first;
+    counted in multiply-adds, so that the same call gives the same numbers on every machine."""
+    costs = {
+        (name, fmt): learning_macs(product)
+        for name, product in products.items()
+        for fmt in filter(_rounds, formats[name])
+    }
+    ordered = sorted(costs, key=lambda key: costs[key])
+    spent = np.cumsum([costs[key] for key in ordered])
+    return set(ordered[: int((spent <= settings.rounding_s * LEARNED_MACS_PER_S).sum())])
+
+
+def _judges(formats: Formats, sums: IntegerSums) -> dict[str, tuple[Judge, ...]]:
+    """Return the formats of each unit that scaled channels are judged by: the narrowest, and the widest of
+    those whose inputs are rounded to stored scales."""
     judges = {}
     for unit, names in formats.items():
-        of_weights = {fmt: _weight_format(fmt, sums) for fmt in filter(_rounds, names)}
-        scaled = [fmt for fmt, weight in of_weights.items() if weight.needs_scale]
-        static = [fmt for fmt in scaled if needs_scale(policy_precision(fmt).activation)]
-        if scaled:
-            fmt = (
-                max(static, key=lambda name: of_weights[name].bits)
-                if static
-                else min(scaled, key=lambda name: of_weights[name].bits)
-            )
-            judges[unit] = Judge(of_weights[fmt], bool(static))
+        every = [
+            Judge(fmt, weight_format, needs_scale(policy_precision(fmt).activation))
+            for fmt in filter(_rounds, names)
+            if (weight_format := _weight_format(fmt, sums)).needs_scale
+        ]
+        by_bits = sorted(every, key=lambda judge: judge.weight_format.bits)
+        widest = [judge for judge in by_bits if judge.static][-1:]
+        if by_bits:
+            judges[unit] = tuple({judge.format: judge for judge in (*widest, by_bits[0])}.values())
     return judges
 
 
