@@ -13,7 +13,8 @@ from nas.checks.engine import integer_count
 from supernet.data.pixels import resized
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.evaluate import simulated_outputs
-from supernet.tasks.task import Outputs, Task, main_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Outputs, Task
 
 AGREEMENT = (
     0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie

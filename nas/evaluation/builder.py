@@ -12,7 +12,8 @@ from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples
-from supernet.tasks.task import Examples, main_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Examples
 from supernet.train.loop import load_supernet
 from supernet.train.quantized import load_quantized
 

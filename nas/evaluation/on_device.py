@@ -20,7 +20,7 @@ from nas.export.library.target import own_target
 from nas.run.storage import hidden
 from nas.search.front import Evaluation
 from supernet.space.space import Candidate
-from supernet.tasks.task import main_metric
+from supernet.tasks.metric import main_metric
 
 GROUP = 8  # files that are measured in turns
 WAITING_SHARE = 0.25  # of what may still be waited for quiet, for one such group

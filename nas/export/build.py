@@ -10,7 +10,8 @@ from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
 from nas.export.library.target import ExportedLibrary, library_target, own_target
 from supernet.graph.quantized_graph import QuantizedGraph
-from supernet.tasks.task import Outputs, main_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Outputs
 
 
 @dataclass(frozen=True)

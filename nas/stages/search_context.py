@@ -20,7 +20,7 @@ from nas.search.objectives import Values
 from nas.search.pareto import hypervolume
 from nas.stages.fit import training_rows
 from supernet.space.space import Candidate, Genomes
-from supernet.tasks.task import main_metric
+from supernet.tasks.metric import main_metric
 
 Measurements = dict[Candidate, Evaluation]  # in the order in which they were measured
 

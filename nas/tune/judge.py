@@ -22,7 +22,7 @@ from nas.tune.rounds import SearchOutcome
 from nas.tune.space import all_int8, policy_of
 from nas.tune.turns import TimedFile, time_in_turns
 from supernet.space.space import Genomes, unique_rows
-from supernet.tasks.metric import Metric
+from supernet.tasks.metric import Metric, main_metric
 
 Floats = NDArray[np.float64]
 FINALISTS = 16  # files that are timed together with the references
@@ -79,7 +79,7 @@ def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limit
     known = outcome.known
     values = _values(outcome)
     excess = np.array([limits.excess(row) for row in values])
-    main = of_metric(context.fidelity.metrics[0])
+    main = of_metric(main_metric(context.fidelity))
     quality = main.to_min(np.array([row.get(main.name, np.nan) for row in values]))
     points = np.column_stack([quality, known.seconds, known.sizes])
     whole = np.isfinite(points).all(axis=1)

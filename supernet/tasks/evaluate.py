@@ -17,7 +17,8 @@ from supernet.ptq.calibrate import observe, quantize
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.task import Examples, Outputs, Task, main_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Examples, Outputs, Task
 
 CALIBRATION_EXAMPLES = 2_048  # 256 cost the largest network of cifar-mbconv 1 to 1.4 points
 OBSERVED_IMAGES = 256  # of them, for activation ranges: every tensor of these is alive at once

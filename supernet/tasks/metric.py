@@ -1,7 +1,7 @@
 """What a task's quality is measured by: the names, units and directions of its metrics. Needs no torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 Direction = Literal["max", "min"]
 
@@ -25,6 +25,32 @@ class Metric:
     meaning: str = ""
     share: bool = False
     aliases: tuple[str, ...] = ()
+
+
+class Quality(Protocol):
+    """How good networks are on examples: a task with data of its own, or fidelity to one network."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What `evaluate` gives, the main one first: it is what is predicted of networks before they are
+        measured.
+        """
+        ...
+
+    def evaluate(self, outputs: Any, examples: Any, original: Any) -> dict[str, float]:
+        """Return the metrics by name.
+
+        Args:
+            outputs: what a network says of n examples.
+            examples: n of them.
+            original: what the network says that others are compared with.
+        """
+        ...
+
+
+def main_metric(quality: Quality) -> Metric:
+    """Return the metric that networks are compared by before all others."""
+    return quality.metrics[0]
 
 
 ACCURACY = Metric("accuracy", "fraction", "max", "share of right answers", share=True)

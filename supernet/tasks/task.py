@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.data.augmentation import Augmentation
-from supernet.tasks.metric import Metric
+from supernet.tasks.metric import Quality
 
 Outputs = NDArray[np.float32]  # (n, ...) what a network says of n examples
 
@@ -28,7 +28,7 @@ class Examples(Protocol):
         ...
 
 
-class Task(Protocol):
+class Task(Quality, Protocol):
     """Data with a purpose. Where a method takes examples, they are rows of one of its own parts."""
 
     @property
@@ -64,13 +64,6 @@ class Task(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the numbers that a network gives for one example."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What `evaluate` gives, the main one first: it is what is predicted of networks before they are
-        measured.
-        """
         ...
 
     def inputs(self, examples: Any, size: int) -> Tensor:
@@ -119,8 +112,3 @@ class Task(Protocol):
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of examples, in 0..1, on which two networks decide the same."""
         ...
-
-
-def main_metric(task: Task) -> Metric:
-    """Return the metric that networks are compared by before all others."""
-    return task.metrics[0]

@@ -7,7 +7,8 @@ from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.graph.subnet import recalibrate
 from supernet.tasks.evaluate import CALIBRATION_BATCH, EVALUATION_BATCH, calibration_examples
-from supernet.tasks.task import Task, main_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Task
 
 IMAGES = 1_000  # of search-validation: enough to see a trend, within 1.5 points
 
