@@ -115,8 +115,11 @@ def _constants(
     choice = policy.get(unit.name, "fp32")
     if choice == "fp32" or not unit.weighted:
         return {}
-    parameters = quantization.parameters[unit.name, choice]
     weight_format = load_weight_format(policy_precision(choice).weight)
+    if not weight_format.needs_scale:
+        original = np.asarray(quantization.model.constants[unit.weight], np.float32)
+        return {unit.weight: weight_format.decode(weight_format.encode(original))}
+    parameters = quantization.parameters[unit.name, choice]
     node = next(node for node in proto.graph.node if node.name == unit.name)
     weight = weight_format.decode(parameters.weight)
     return {unit.weight: np.ascontiguousarray(weight.T if _flipped(node) else weight)}

@@ -47,7 +47,7 @@ def network(name: str) -> tuple[Quantization, Feeds]:
             "positions": rng.standard_normal((1, 7, 32), np.float32),
         }
         model = import_onnx(attention(), shapes={name: array.shape for name, array in feeds.items()})
-    return quantized(model, feeds, (*FORMATS, *OF_MATRICES)), feeds
+    return quantized(model, feeds, (*FORMATS[:-1], *OF_MATRICES)), feeds
 
 
 def _choosable(model: ImportedModel) -> list[str]:
