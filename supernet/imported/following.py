@@ -45,7 +45,7 @@ FOLLOWERS: Mapping[str, Follower] = {
     "GlobalAveragePool": Follower(),  # -32 / -5: what reads it has less to do
     "LeakyRelu": Follower(),  # -14 / 2
     "Sigmoid": Follower(),  # -15 / 9
-    "AveragePool": Follower(pays=False),  # 2 x 2: 26 / -2; 3 x 3: 242 / 23
+    "AveragePool": Follower(pays=False),  # 2 x 2: 26 / -2; 3 x 3: 242 / 23; but of a whole map -32 / -5
     "Softmax": Follower(pays=False),  # 91 / 17
     "HardSwish": Follower(),  # 2 / 18
     "HardSigmoid": Follower(),
@@ -77,7 +77,10 @@ def follows(model: ImportedModel, unit: Unit) -> bool:
     Stored operands would be rounded to 8 bits; a single number loses nothing by that, others may.
     """
     follower = FOLLOWERS.get(unit.op)
-    return follower is not None and follower.pays and unit.name in _fitting(model)
+    if follower is None or unit.name not in _fitting(model):
+        return False
+    pools_whole_map = unit.op == "AveragePool" and set(model.shapes[unit.outputs[0]][2:]) == {1}
+    return follower.pays or pools_whole_map
 
 
 def on_codes(model: ImportedModel, unit: Unit) -> bool:
