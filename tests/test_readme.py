@@ -22,6 +22,7 @@ from sklearn.datasets import load_digits
 import nas
 from docs.generate import field_rows, page_of
 from nas.cli.main import TEXTS, main
+from tests.nas.tune.networks import image_network
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -48,6 +49,13 @@ budget = 200
 batch = 100
 finalists = 2
 """
+QUICK_TUNE = """
+[tune]
+evaluations = 8
+rounds = 1
+finalists = 1
+count = 2
+"""
 # A rough profile says little of which networks are fast enough, so all are.
 INSTEAD = {"--budget": "2s", "--max-latency": "1s"}
 
@@ -63,6 +71,8 @@ def test_nas_commands_run_in_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quick.toml").write_text(quick_measuring + QUICK)
+    (tmp_path / "tune.toml").write_text(quick_measuring + QUICK_TUNE)
+    (tmp_path / "detector.onnx").write_bytes(image_network(channels=3, size=32))
     write_photos(tmp_path / "photos.zip", size=32)
     write_photos(tmp_path / "digits.zip", size=8)
     started: set[str] = set()
@@ -78,6 +88,8 @@ def test_nas_commands_run_in_order(
         folder = words[words.index("-o") + 1] if "-o" in words else ""
         if folder and folder not in started and words[0] in ("run", "profile"):
             words.insert(1, "quick.toml")
+        if words[0] == "tune":
+            words += ["--config", "tune.toml"]
         started.add(folder)
         capsys.readouterr()
         assert main([*words, "--json"]) == 0, command
@@ -90,6 +102,8 @@ def test_nas_commands_run_in_order(
     # at least one: how many are on the front of so little training is not decided
     assert list(tmp_path.glob("runs/photos/export/*/manifest.json"))
     assert (tmp_path / "runs/photos/report.html").stat().st_size > 1_000_000
+    assert list(tmp_path.glob("runs/detector/export/*/manifest.json"))
+    assert (tmp_path / "runs/detector/report.html").stat().st_size > 1_000_000
 
 
 # -- what pages say of JSON ---------------------------------------------------------------------------
@@ -101,6 +115,8 @@ DOCUMENTS = {
     "runs/photos/quality.json": ("fit", "nas.run.documents:QualityFile"),
     "runs/photos/front.json": ("search", "nas.run.front_document:Front"),
     "runs/photos/export/*/manifest.json": ("export", "nas.export.manifest:Manifest"),
+    "runs/detector/front.json": ("tune", "nas.run.tuned_document:TunedFront"),
+    "runs/detector/export/*/manifest.json": ("tune", "nas.export.tuned_manifest:TunedManifest"),
     "runs/here/profiles/*.json": ("profile", "hw_profiles.profiles.profile_json:_Profile"),
 }
 WRITTEN = {"schema", "checksum"}  # by `hw_profiles.files`, in every document

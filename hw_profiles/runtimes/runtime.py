@@ -64,6 +64,7 @@ class TensorInfo:
     """An input or an output.
 
     Attributes:
+        name: of it.
         shape: None where any size is allowed.
         dtype: numpy's name of it, such as `float32`.
     """

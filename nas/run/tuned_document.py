@@ -162,7 +162,14 @@ class TunedModel:
 
 @dataclass(frozen=True)
 class TunedMetric:
-    """A metric of the answers: see `supernet.tasks.metric.Metric`."""
+    """A metric of the answers.
+
+    Attributes:
+        name: for example `agreement`.
+        unit: of every value of it: `fraction`, or any other word.
+        direction: `max` where more is better.
+        meaning: what it is, in half a line.
+    """
 
     name: str
     unit: str

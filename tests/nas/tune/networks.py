@@ -26,11 +26,11 @@ def saved(
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=7).SerializeToString())
 
 
-def image_network(opset: int = 17) -> bytes:
+def image_network(opset: int = 17, *, channels: int = CHANNELS, size: int = SIZE) -> bytes:
     """Return a convolution, a ReLU, a mean and a matrix product with an open batch."""
     rng = np.random.default_rng(0)
     constants = {
-        "w": rng.normal(size=(HIDDEN, CHANNELS, 3, 3)).astype(np.float32),
+        "w": rng.normal(size=(HIDDEN, channels, 3, 3)).astype(np.float32),
         "b": rng.normal(size=HIDDEN).astype(np.float32),
         "m": rng.normal(size=(HIDDEN, CLASSES)).astype(np.float32),
         "shape": np.array([0, HIDDEN]),
@@ -42,7 +42,7 @@ def image_network(opset: int = 17) -> bytes:
         helper.make_node("Reshape", ["p", "shape"], ["f"]),
         helper.make_node("MatMul", ["f", "m"], ["scores"]),
     ]
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", CHANNELS, SIZE, SIZE])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, size, size])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", CLASSES])
     return saved(nodes, [image], [scores], constants, opset)
 
