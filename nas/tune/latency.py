@@ -117,9 +117,15 @@ class PolicyTimer:
             most = round(WITHOUT_KERNELS * most)
         return plan_effort(run_s, file_s, budget_s, (least, most))
 
-    def measure(self, times: PolicyTimes, genomes: Genomes, effort: Effort) -> PolicyTimes:
-        """Time the policies (n, g) that were not timed yet, beside the anchors; kept after every batch."""
-        pending, done = times.missing(genomes), 0
+    def measure(
+        self, times: PolicyTimes, genomes: Genomes, effort: Effort, *, again: bool = False
+    ) -> PolicyTimes:
+        """Time the policies (n, g) that were not timed yet, beside the anchors; kept after every batch.
+
+        Args:
+            again: all of them, in sessions of their own.
+        """
+        pending, done = genomes if again else times.missing(genomes), 0
         anchors = tuple(self.artifact_of(np.array(row, np.int16)) for row in times.anchors)
         plan = replace(self.plan, waiting_s=0.0)
         timer = FileTimer(self.device.runtime, self.device.transport, plan, anchors)
