@@ -90,8 +90,7 @@ class Comparison:
 
     def of_outputs(self, outputs: Outputs, size_bytes: float) -> PolicyQuality:
         """Return how good answers are."""
-        metrics = self.fidelity.evaluate(outputs, self.samples, self.original)
-        errors = self.fidelity.standard_errors(outputs, self.samples, self.original)
+        metrics, errors = self.fidelity.assess(outputs, self.samples, self.original)
         known = {name: _finite(error) for name, error in errors.items() if name in metrics}
         return PolicyQuality({name: _finite(value) for name, value in metrics.items()}, known, size_bytes)
 

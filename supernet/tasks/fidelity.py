@@ -81,21 +81,29 @@ class Fidelity:
         Raises:
             TrilobitError: the user's own metric raises.
         """
-        mine, theirs = _aligned(self.outputs, outputs, original)
-        values = {name: float(each.mean()) for name, each in self._of_samples(mine, theirs, examples).items()}
-        values |= self._of_all(mine, theirs, examples)
-        if self.own:
-            values |= self.own.evaluate(outputs, original, examples)
-        return {metric.name: values[metric.name] for metric in self.metrics}
+        return self.assess(outputs, examples, original)[0]
 
-    def standard_errors(self, outputs: Outputs, examples: Samples, original: Outputs) -> dict[str, float]:
-        """Return the standard errors, by name, of the metrics that are means over samples."""
+    def assess(
+        self, outputs: Outputs, examples: Samples, original: Outputs
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return the metrics by name, and the standard errors of those that are means over samples.
+
+        Raises:
+            TrilobitError: as `evaluate`.
+        """
         mine, theirs = _aligned(self.outputs, outputs, original)
+        parts = self._of_samples(mine, theirs, examples)
+        values = {name: float(each.mean()) for name, each in parts.items()}
+        values |= self._of_all(mine, theirs, examples)
+        own = self.own.evaluate(outputs, original, examples) if self.own else {}
+        values |= own
         shares = {metric.name for metric in self.metrics if metric.share}
-        return {
+        errors = {
             name: _standard_error(each, share=name in shares)
-            for name, each in self._of_samples(mine, theirs, examples).items()
+            for name, each in parts.items()
+            if name not in own
         }
+        return {metric.name: values[metric.name] for metric in self.metrics}, errors
 
     def _of_samples(self, mine: Outputs, theirs: Outputs, examples: Samples) -> dict[str, PerSample]:
         """Return (n,) each sample's part of the metrics that are means of those."""
@@ -305,5 +313,7 @@ def _aligned(
 def _standard_error(each: PerSample, *, share: bool) -> float:
     """Return the standard error of a mean; of a share that of its binomial distribution."""
     mean = float(each.mean())
+    if not np.isfinite(mean):
+        return np.inf
     variance = mean * (1 - mean) if share else float(each.var(ddof=1)) if len(each) > 1 else 0.0
     return float(np.sqrt(variance / len(each)))

@@ -74,8 +74,14 @@ class OutputRole:
 
 
 def squeezed(array: Array) -> Array:
-    """Return (n, ...) outputs without the axis of a batch of one."""
-    return array[:, 0] if array.ndim >= 3 and array.shape[1] == 1 else array
+    """Return (n, ...) outputs without the axes of a batch of one, of a single step, and of a single place.
+
+    >>> [squeezed(np.zeros(s)).shape for s in ((8, 1, 5), (8, 1, 7, 5), (8, 1, 5, 1, 1), (8, 1, 1))]
+    [(8, 5), (8, 7, 5), (8, 5), (8, 1)]
+    """
+    while array.ndim >= 3 and array.shape[1] == 1:
+        array = array[:, 0]
+    return array[..., 0, 0] if array.ndim == 4 and array.shape[2:] == (1, 1) else array
 
 
 def recognise_output(name: str, array: Array, *, classes: int = 0) -> OutputRole:
@@ -124,8 +130,9 @@ def _role_of_shares(values: Array) -> tuple[Role, int]:
             continue
         if np.abs(values.sum(axis=place) - 1).max() < SUM_TOLERANCE:
             return Role.PROBABILITIES, axis
-    sure = (values < 0.1) | (values > 0.9)
-    return (Role.CHANCES if values.ndim == 2 and sure.mean() > 0.5 else Role.VALUES), -1
+    sure = ((values < 0.1) | (values > 0.9)).mean() > 0.5
+    single = values.ndim == 2 and values.shape[1] == 1 and values.min() < 0.5 < values.max()
+    return (Role.CHANCES if single or (values.ndim == 2 and sure) else Role.VALUES), -1
 
 
 def _softmax(values: Array) -> Array:

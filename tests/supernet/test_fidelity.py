@@ -41,7 +41,7 @@ def test_class_scores_against_torch_and_scikit_learn(seed: int, count: int, clas
     network = original + rng.normal(0, 1, original.shape).astype(np.float32)
     made = fidelity_of({"y": original}, samples(count, labels))
     assert made.answered == "y"
-    values = made.evaluate({"y": network}, samples(count, labels), {"y": original})
+    values, errors = made.assess({"y": network}, samples(count, labels), {"y": original})
     log_p, log_q = (torch.log_softmax(torch.from_numpy(each).double(), 1) for each in (original, network))
     expected = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
     assert values["kl"] == pytest.approx(float(expected), rel=1e-6)
@@ -58,7 +58,6 @@ def test_class_scores_against_torch_and_scikit_learn(seed: int, count: int, clas
         labels, mine, labels=common if len(common) else None, average=None, zero_division=0
     )
     assert values["worst_class"] == pytest.approx(recalls.min())
-    errors = made.standard_errors({"y": network}, samples(count, labels), {"y": original})
     share = values["accuracy"]
     assert errors["accuracy"] == pytest.approx(np.sqrt(share * (1 - share) / count))
     single = torch.nn.functional.kl_div(log_q, log_p, log_target=True, reduction="none").sum(1).numpy()
@@ -188,6 +187,10 @@ def test_outputs_are_recognised() -> None:
         "a number": (rng.normal(0, 1, (50, 1)), Role.VALUES),
         "marks": (rng.uniform(0.2, 0.8, (50, 10)), Role.VALUES),
         "chosen": (rng.integers(0, 9, (50, 1)), Role.DECISIONS),
+        "classes at a single place": (logits(50)[..., None, None], Role.SCORES),
+        "features at a single step": (np.maximum(features, 0)[:, None], Role.VALUES),
+        "one chance": (rng.uniform(0.2, 0.8, (50, 1)), Role.CHANCES),
+        "a share": (rng.uniform(0.2, 0.4, (50, 1)), Role.VALUES),
     }
     made = {name: recognise_output("y", array).role for name, (array, _) in cases.items()}
     assert made == {name: role for name, (_, role) in cases.items()}
