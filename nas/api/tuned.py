@@ -71,17 +71,16 @@ class TunedFile:
         return self.metrics[self.metric]
 
     def save(self, path: str | Path) -> Path:
-        """Write the file to `path`.
+        """Write the file to `path`: an ONNX file, or a library where the device has own kernels.
 
         Raises:
             TrilobitError: the front is not in its folder, so that there are no weights.
         """
         from hw_profiles.files import write_atomic
-        from nas.emit.rewrite_onnx import rewrite
-        from nas.tune.stored import stored_quantization
+        from nas.tune.session import stored_file
 
         target = Path(path)
-        write_atomic(target, rewrite(stored_quantization(self.source.parent), self.entry.policy))
+        write_atomic(target, stored_file(self.source.parent, self.entry.policy))
         return target
 
     @property

@@ -14,8 +14,7 @@ from hw_profiles.runtimes.plugin import HOST
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
-from nas.export.manifest import Manifest, read_manifest
-from nas.export.manifests import read_any
+from nas.export.manifests import AnyManifest, read_any
 from nas.export.package import hash_of
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.tuned_manifest import TunedManifest
@@ -195,18 +194,26 @@ def _serve_library(
         raise TrilobitError(
             f"{library}: machine code of whoever made it; with --run-library it is run, with your rights"
         )
-    request = {"shape": manifest.input.shape, "classes": len(manifest.classes)}
-    return _serve("nas.serving.serving:serve_library", library, request, section, reporter)
+    return _serve("nas.serving.serving:serve_library", library, _library_request(manifest), section, reporter)
 
 
-def _manifest_of(library: Path) -> Manifest:
+def _library_request(manifest: AnyManifest) -> dict[str, Any]:
+    """Return what a library reads and gives, as its manifest says."""
+    if not isinstance(manifest, TunedManifest):
+        return {"shape": manifest.input.shape, "classes": len(manifest.classes)}
+    if manifest.library is None:
+        raise TrilobitError(f"the {MANIFEST} beside the library says nothing of it; export it again")
+    return {"signature": [asdict(info) for info in manifest.library.signature]}
+
+
+def _manifest_of(library: Path) -> AnyManifest:
     """Return what says what a library reads, and that it is the one that was exported."""
     path = library.with_name(MANIFEST)
     if not path.is_file():
         raise TrilobitError(
             f"{library}: no {MANIFEST} beside it, which says what it reads; keep its folder whole"
         )
-    manifest = read_manifest(path.parent)
+    manifest = read_any(path.parent)
     record = manifest.files.get(library.name)
     if record is None or hash_of(library) != record.sha256:
         raise TrilobitError(

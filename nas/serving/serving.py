@@ -19,6 +19,7 @@ from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable
 from nas.checks.examples import ExampleInput, made_up
 from nas.export.library.library import LibraryExecutable
+from nas.export.library.tuned import requested_library
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_RUNS = 5
@@ -117,8 +118,12 @@ def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequenc
 
 
 def serve_library(request: Mapping[str, Any]) -> Answer:
-    """Return what the library at `path` does for `seconds`, an image of `shape` (h, w, c) at a time."""
-    calls = {(1, 1): LibraryExecutable.of(request).timed("wall")}
+    """Return what the library at `path` does for `seconds`, an example at a time: an image of `shape`
+    (h, w, c), or what the `signature` of a tuned network says.
+    """
+    tuned = "signature" in request
+    library: Executable = requested_library(request) if tuned else LibraryExecutable.of(request)
+    calls = {(1, 1): library.timed("wall")}
     return _plain(serve(calls, seconds=request["seconds"]))
 
 

@@ -13,6 +13,7 @@ from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.redaction import redacted
+from nas.emit.rewrite_onnx import rewrite
 from nas.run.config_file import parse_as, read_document, render_config
 from nas.run.configuration import RECORD
 from nas.run.environment import commit
@@ -22,7 +23,9 @@ from nas.run.tune_config import TuneConfig
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, sized
 from nas.tune.limits import resolve_limits
+from nas.tune.stored import stored_quantization
 from nas.tune.tuning import Tuning
+from supernet.ptq.quantization import Policy
 
 DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the machine takes, where left open
 PACKAGES = ("trilobit", "numpy", "onnx", "onnxruntime", "onnx-ir", "onnxscript", "scipy", "optuna")
@@ -160,3 +163,15 @@ def _environment(tuning: Tuning, line: str) -> dict[str, Any]:
         "host": {"system": platform.platform(), "machine": platform.machine()},
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def stored_file(folder: Path, policy: Policy) -> bytes:
+    """Return the file of a policy as the folder's device runs it.
+
+    Raises:
+        TrilobitError: the folder lacks what that needs, or its device is not there.
+    """
+    quantization, config = stored_quantization(folder), resolve({}, folder)
+    if config.device.choice.kind.artifact != "library":
+        return rewrite(quantization, policy)
+    return Tuning(folder, config).write(quantization, policy)

@@ -117,10 +117,15 @@ def answers_there(
     return parse(ExampleAnswers, document)
 
 
+def requested_library(request: Mapping[str, Any]) -> SelfContainedExecutable:
+    """Return the library at `path` with its `signature`, in a process of its own."""
+    reads, gives = (parse(TensorInfo, info) for info in request["signature"])
+    return SelfContainedExecutable(Path(request["path"]), Signature(reads, gives))
+
+
 def library_answers(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return what a requested library answers to made-up examples: to be run confined."""
-    reads, gives = (parse(TensorInfo, info) for info in request["signature"])
-    executable = SelfContainedExecutable(Path(request["path"]), Signature(reads, gives))
+    executable = requested_library(request)
     inputs = [parse(ExampleInput, stated) for stated in request["inputs"]]
     return answers(executable.run, inputs, int(request["examples"])).to_json(), {}
 
