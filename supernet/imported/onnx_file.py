@@ -1,12 +1,13 @@
 """Reading somebody's ONNX file: whole, from its own folder, or refused in one line."""
 
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx_ir.passes import common as passes
 
 from hw_profiles.errors import TrilobitError, shown
@@ -103,9 +104,16 @@ def _external_bytes(tensor: TensorProto, model: Path | None) -> bytes:
         raise TrilobitError(
             f"where {shown(tensor.name)} stands in {shown(location)} cannot be read"
         ) from None
-    if len(data) < length and "length" in entries:
+    if len(data) < (length if "length" in entries else _least_bytes(tensor)):
         raise TrilobitError(f"{shown(location)} is not whole: {shown(tensor.name)} ends behind its end")
     return bytes(data)
+
+
+def _least_bytes(tensor: TensorProto) -> int:
+    """Return how many bytes a tensor takes at least; types of fewer than 8 bits are packed by fours at most."""
+    itemsize: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    numbers = math.prod(tensor.dims)
+    return numbers * itemsize if itemsize > 1 else numbers // 4
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
