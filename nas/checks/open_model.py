@@ -130,6 +130,20 @@ def _asked(
     return document, files
 
 
+def open_content(
+    content: bytes, shapes: Mapping[str, tuple[int, ...]], *, device: str = HOST, feeds: Feeds, name: str
+) -> OpenedModel:
+    """Return the trained model in the bytes of an ONNX file; see `open_model`.
+
+    Raises:
+        TrilobitError: it cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(content)
+        return open_model(path, shapes, device=device, feeds=feeds, name=name)
+
+
 def open_module(
     module: "nn.Module | ExportedProgram", example_inputs: "Examples", **export: Any
 ) -> OpenedModel:
@@ -145,8 +159,5 @@ def open_module(
 
     content = onnx_of(module, example_inputs, **export)
     feeds = feeds_of(content, example_inputs)
-    with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
-        path = Path(folder) / "module.onnx"
-        path.write_bytes(content)
-        shapes = {name: array.shape for name, array in feeds.items()}
-        return open_model(path, shapes, feeds=feeds, name=type(module).__name__)
+    shapes = {name: array.shape for name, array in feeds.items()}
+    return open_content(content, shapes, feeds=feeds, name=type(module).__name__)

@@ -9,6 +9,7 @@ import numpy as np
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import HOST, choose, host_runtime
 from hw_profiles.runtimes.runtime import Runtime
+from nas.checks.model_notes import is_quantized, notes_on
 from nas.checks.model_task import Outline, TensorFacts
 from nas.checks.open_model import OpenedModel, look_at
 from nas.emit.layer_formats import UnitFormats
@@ -18,9 +19,6 @@ from nas.tune.estimates import Costs, typical_work
 from nas.tune.space import policy_space
 from supernet.imported.model import ImportedModel, Unit
 
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits")
-_QUANTIZED_ENDS = ("Integer", "IntegerToFloat")
-CONTROL = ("If", "Loop", "Scan")
 _NAMED = 6  # units that a note names
 _SIDES = (1, 3, 4)  # channels of an image
 
@@ -68,7 +66,7 @@ def _outlined(name: str, outline: Outline, device: str) -> Inspection:
         latency_s=None,
         tune_s={},
         needs=(outline.request, *map(_data_for, outline.inputs)),
-        notes=_notes_on(outline.operations),
+        notes=notes_on(outline.operations),
     )
 
 
@@ -92,7 +90,7 @@ def _inspected(opened: OpenedModel, formats: Mapping[str, UnitFormats], device: 
         latency_s=facts.run_s or None,
         tune_s=_tune_s(opened, formats),
         needs=tuple(map(_data_for, outline.inputs)),
-        notes=(*_notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
+        notes=(*notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
     )
 
 
@@ -148,34 +146,13 @@ def _is_image(tensor: TensorFacts) -> bool:
     return readable and len(tensor.shape) in (3, 4) and any(int(dim) in _SIDES for dim in channels)
 
 
-def _notes_on(operations: Mapping[str, int]) -> tuple[str, ...]:
-    """Return what the operations of a file say of it."""
-    notes = []
-    quantized = {op: n for op, n in operations.items() if _is_quantized(op)}
-    if quantized:
-        listed = ", ".join(f"{n} {op}" for op, n in quantized.items())
-        notes.append(
-            f"is quantized already ({listed}): that stays as it is, only what is in fp32 can be tuned"
-        )
-    inner = [op for op in CONTROL if op in operations]
-    if inner:
-        notes.append(
-            f"what stands inside {', '.join(inner)} is kept as it is, and its multiply-adds are not counted"
-        )
-    return tuple(notes)
-
-
 def _left(units: Sequence[InspectedUnit], operations: Mapping[str, int]) -> Iterator[str]:
     """Yield what of a file that is quantized already can still be tuned."""
-    if any(map(_is_quantized, operations)):
+    if any(map(is_quantized, operations)):
         left = [unit for unit in units if len(unit.formats) > 1]
         kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(unit.kind for unit in left).items())
         named = ", ".join(unit.name for unit in left[:_NAMED]) + ", ..." * (len(left) > _NAMED)
         yield f"still in fp32: {kinds} ({named})" if left else "nothing in it that could be tuned is in fp32"
-
-
-def _is_quantized(op: str) -> bool:
-    return op in QUANTIZED or op.startswith("QLinear") or op.endswith(_QUANTIZED_ENDS)
 
 
 def _notes(opened: OpenedModel) -> Sequence[str]:

@@ -8,6 +8,7 @@ import numpy as np
 from hw_profiles.documents import write_document
 from hw_profiles.files import write_atomic
 from hw_profiles.streams import Stream, open_stream
+from nas.checks.model_notes import notes_on
 from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
@@ -148,6 +149,8 @@ def introduce(tuning: Tuning, reporter: Reporter) -> None:
     reporter.say(
         f"  {len(model.units)} units, {len(space.choices)} of which can change: {space.size:.3g} policies"
     )
+    for note in notes_on(tuning.opened.outline.operations):
+        reporter.say(f"  note: the model {note}")
     reporter.say(f"  {tuning.samples.origin}")
     reporter.say(f"  {tuning.parts}")
     counted: dict[str, int] = {}

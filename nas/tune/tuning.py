@@ -17,6 +17,7 @@ from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.runtime import Runtime
 from hw_profiles.streams import Stream, open_stream
+from nas.checks.open_model import OpenedModel, open_content
 from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
 from nas.run.stage_record import StageRecord
@@ -29,7 +30,6 @@ from supernet.data.preprocessing import parse_preprocessing
 from supernet.data.read_samples import MOST, read_samples, sample_shapes
 from supernet.data.samples import SampleParts, Samples
 from supernet.data.split_samples import CHOOSING, split_samples
-from supernet.imported.import_onnx import import_onnx
 from supernet.imported.input_specs import input_specs
 from supernet.imported.model import ImportedModel
 from supernet.space.space import SearchSpace
@@ -130,15 +130,30 @@ class Tuning(TunePaths):
         judged = np.arange(min(len(parts.judging), section.judging or len(parts.judging)))
         return SampleParts(parts.calibration, parts.choosing, parts.judging[judged])
 
-    @cached_property
+    @property
     def model(self) -> ImportedModel:
-        """The imported model, its open dimensions bound by the configuration, else by the examples.
+        """The imported model."""
+        return self.opened.model
+
+    @cached_property
+    def opened(self) -> OpenedModel:
+        """The model, its open dimensions bound by the configuration, else by the examples.
 
         Raises:
-            TrilobitError: it cannot be tuned.
+            TrilobitError: it cannot be tuned, or run on the first example, or what it gives are no numbers.
         """
         shapes = {**sample_shapes(self.samples), **self.config.model.shapes}
-        return import_onnx(self.original, shapes=shapes, feeds=self.samples.feed(0))
+        source, device = self.config.model.source, str(self.config.device.choice)
+        opened = open_content(self.original, shapes, device=device, feeds=self.samples.feed(0), name=source)
+        if opened.facts.failed:
+            raise TrilobitError(f"{source} cannot be run on the first example: {opened.facts.failed}")
+        if opened.facts.not_finite:
+            outputs = ", ".join(opened.facts.not_finite)
+            raise TrilobitError(
+                f"{source} gives NaN or infinity in {outputs} for the first example, in fp32: it cannot be "
+                "compared with anything; are the examples what it was trained on (--mean, --std, --scale)?"
+            )
+        return opened
 
     @cached_property
     def device(self) -> Device:

@@ -110,10 +110,10 @@ def _external_bytes(tensor: TensorProto, model: Path | None) -> bytes:
 
 
 def _least_bytes(tensor: TensorProto) -> int:
-    """Return how many bytes a tensor takes at least; types of fewer than 8 bits are packed by fours at most."""
-    itemsize: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    """Return how many bytes a tensor takes at least; of types below 8 bits up to four share one."""
+    itemsize = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     numbers = math.prod(tensor.dims)
-    return numbers * itemsize if itemsize > 1 else numbers // 4
+    return int(numbers * itemsize if itemsize > 1 else numbers // 4)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:

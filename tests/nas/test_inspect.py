@@ -95,6 +95,21 @@ def test_a_tune_without_data_says_what_it_needs(tmp_path: Path, capsys: pytest.C
     assert "needs: x: a folder or archive of images" in printed.out
 
 
+def test_a_tune_of_what_gives_no_numbers_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(
+        tmp_path,
+        [node("MatMul", ["x", "w"], ["m"]), node("Mul", ["m", "far"], ["l"]), node("Sub", ["l", "l"], ["y"])],
+        {"x": (TensorProto.FLOAT, ["n", 4])},
+        w=weights(4, 8),
+        far=np.float32(np.inf),
+    )
+    data = tmp_path / "x.npz"
+    np.savez(data, x=np.abs(RNG.normal(size=(40, 4))).astype(np.float32))
+    assert main(["tune", path, "--data", str(data), "-o", str(tmp_path / "run")]) == 2
+    line = capsys.readouterr().err
+    assert "gives NaN or infinity in y" in line
+
+
 def test_what_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     custom = [node("Magic", ["x"], ["y"], domain="my.ops")]
     text = {"x": (TensorProto.STRING, [1])}
