@@ -90,5 +90,6 @@ def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, s
         "classes": "\n".join(data.classes),
         "mean": " ".join(map(str, data.mean)),
         "std": " ".join(map(str, data.std)),
+        "resize": "stretch",
         "preprocessing": resized if image.pixels else normalised,
     }

@@ -127,6 +127,19 @@ def image_input(spec: InputSpec, given: Preprocessing, stated: Preprocessing) ->
     )
 
 
+def usable(spec: InputSpec, given: Preprocessing, stated: Preprocessing) -> Preprocessing:
+    """Return what a file says of its preprocessing as far as its input can be meant: a file that reads whole
+    numbers normalises pixels itself, and what contradicts the input's shape is somebody else's.
+    """
+    if not np.issubdtype(np.dtype(spec.dtype), np.floating):
+        stated = replace(stated, mean=None, std=None, scale=None)
+    try:
+        image_input(spec, given, stated)
+    except TrilobitError:
+        return Preprocessing()
+    return stated
+
+
 def _layout(spec: InputSpec) -> Layout:
     if len(spec.shape) not in (3, 4):
         raise TrilobitError(

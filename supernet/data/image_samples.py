@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
 from supernet.data.archives import file_names, is_plain, read_files
 from supernet.data.image_files import SUFFIXES, decode_image, image_size
-from supernet.data.image_input import ImageInput, described, image_input
+from supernet.data.image_input import ImageInput, described, image_input, usable
 from supernet.data.input_spec import InputSpec
 from supernet.data.preprocessing import Preprocessing
 from supernet.data.samples import Samples
@@ -62,6 +62,7 @@ def read_images(
             f"{path}: images feed one input, and this network has {len(specs)}: {listed}; give .npz with an "
             "array per input"
         )
+    stated = usable(specs[0], given, stated)
     made = image_input(specs[0], given, stated)
     names = chosen_files(file_names(path, _is_image), most)
     if not names:

@@ -53,6 +53,8 @@ def class_names_of(metadata: Mapping[str, str]) -> list[str] | None:
         if _plain(key) not in _NAMES:
             continue
         names = _value(text)
+        if isinstance(names, str) and "\n" in names:  # a name a line
+            names = names.splitlines()
         if isinstance(names, Mapping):
             names = [names.get(place, names.get(str(place))) for place in range(len(names))]
         if isinstance(names, list) and len(names) > 1 and all(isinstance(name, str) for name in names):

@@ -1,5 +1,6 @@
 """Reads samples of what a network reads: images, arrays, or what a function of the user gives."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from supernet.data.user_function import is_function_name
 
 LEAST, MOST = 8, 12_000  # samples that there must be, and that are read
 NO_LABELS = "none"
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2")
 AS_THE_FILE_SAYS = Preprocessing()
 
 
@@ -75,9 +77,23 @@ def _read(
         if arrays:
             return array_samples(source, read_arrays(path), inputs)
         return read_function(source, inputs, most=most)
+    _require_images(path)
     stated = preprocessing_of(metadata)
     names = _class_names(labels) if labels not in (None, NO_LABELS) else class_names_of(metadata)
     return read_images(path, inputs, preprocessing, stated, class_names=names, most=most)
+
+
+def _require_images(path: Path) -> None:
+    """Raise unless a path can be a folder or an archive of images.
+
+    Raises:
+        TrilobitError: it is a file of another kind.
+    """
+    if path.is_file() and not path.name.lower().endswith(ARCHIVES) and not zipfile.is_zipfile(path):
+        raise TrilobitError(
+            f"{path}: samples are a folder or an archive ({', '.join(ARCHIVES)}) of images, a .npy or .npz "
+            "file with an array per input, or module:function; this is none of them"
+        )
 
 
 def _class_names(path: str | None) -> list[str]:

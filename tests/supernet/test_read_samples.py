@@ -185,6 +185,8 @@ def test_images_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no images (.jpg, .jpeg, .png)" in refusal(str(tmp_path / "empty"), [NCHW])
     assert "no such file or folder" in refusal(str(tmp_path / "absent"), [NCHW])
+    (tmp_path / "x.csv").write_text("1,2")
+    assert "x.csv: samples are a folder or an archive (.zip" in refusal(str(tmp_path / "x.csv"), [NCHW])
     few = folder(tmp_path / "few", files(5))
     assert "5 samples; at least 8 are needed" in refusal(few, [NCHW])
     same = folder(tmp_path / "same", dict.fromkeys(files(), png(np.full((6, 8, 3), 7, np.uint8))))
