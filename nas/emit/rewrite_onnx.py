@@ -76,6 +76,19 @@ def _parse(content: bytes, opset: int) -> ir.Model:
     return model
 
 
+def at_opset(content: bytes, opset: int) -> bytes | None:
+    """Return a model with a newer version of ONNX's operations; None if it has that already.
+
+    Raises:
+        Exception: whatever the converter rejects.
+    """
+    versions = {each.domain: each.version for each in onnx.load_from_string(content).opset_import}
+    if versions.get("", 1) >= opset:
+        return None
+    data: bytes = ir.to_proto(_parse(content, opset)).SerializeToString()
+    return data
+
+
 _parsed = lru_cache(maxsize=_PARSED)(_parse)
 
 

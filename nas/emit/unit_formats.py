@@ -11,10 +11,10 @@ from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import names
 from hw_profiles.runtimes.runtime import Artifact, Runtime
 from nas.emit.layer_formats import UnitFormats, layer_formats
-from nas.emit.rewrite_onnx import rewrite_once
+from nas.emit.rewrite_onnx import at_opset, rewrite_once
 from nas.emit.unit_files import UnitFiles, made_up
 from supernet.formats.loading import load_format, policy_precision
-from supernet.formats.onnx_weights import bits_of
+from supernet.formats.onnx_weights import OPSETS, bits_of
 from supernet.imported.following import FOLLOWERS, follows, keeps_scale, on_codes
 from supernet.imported.model import ImportedModel, Unit
 from supernet.registry import FORMATS
@@ -57,12 +57,14 @@ class _Trials:
     def __init__(self, model: ImportedModel, runtime: Runtime, more: Sequence[str]) -> None:
         self.model, self.runtime, self.device = model, runtime, runtime.describe()
         self.parts = UnitFiles(model)
+        self.newer = {opset: self._compared(opset) for opset in sorted({*OPSETS.values()})}
         self.offered = tuple(dict.fromkeys((*_weight_formats(self.device.sums), *more)))
 
     def formats(self, unit: Unit) -> UnitFormats:
         """Return what a unit can be in; units that are alike are tried once."""
         size = self.model.constants[unit.weight].shape if unit.weight else ()
-        key = (self.device, self.offered, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
+        trial = (self.device, self.offered, *self.newer.values())
+        key = (*trial, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
         if key not in _KNOWN:
             _KNOWN[key] = self._tried(unit)
         return _KNOWN[key]
@@ -97,12 +99,25 @@ class _Trials:
         weight = load_format(policy_precision(name).weight).weight
         if unit.weighted and weight.operand is not None and not weight.whole(unit.op):
             return f"is for matrix products, this is a {unit.op}"
+        if unit.weighted and (reason := self.newer.get(OPSETS.get(weight.stored_as, 0))):
+            return reason
         try:
             content = rewrite_once(made_up(part, name, self.device.sums), {unit.name: name})
             kernels = self._kernels(content)
         except Exception as error:  # whatever the engine rejects
             return f"{self.device.engine} does not take it: {one_line(error)}"
         return self._misfit(part, name, kernels, plain)
+
+    def _compared(self, opset: int) -> str:
+        """Return why the whole model cannot have the version of ONNX's operations that some type of weights
+        needs; nothing if it can, and runs on the same kernels."""
+        try:
+            content = at_opset(self.model.content, opset)
+            if content is None or self._kernels(content) == self._kernels(self.model.content):
+                return ""
+        except Exception as error:  # whatever the converter or the engine rejects
+            return f"needs opset {opset}, which the model cannot have: {one_line(error)}"
+        return f"needs opset {opset}, at which {self.device.engine} has other kernels for the model"
 
     def _misfit(self, part: ImportedModel, name: str, kernels: Counter[str], plain: Counter[str]) -> str:
         """Return what is wrong with the kernels that run a unit in a format; nothing if they are what it is
@@ -114,10 +129,8 @@ class _Trials:
             converted = sum(kernels[kind] for kind in CONVERSIONS)
             many = converted > len(unit.inputs) + len(unit.outputs)
             return f"{engine} converts to real numbers for {ran}" if many else ""
-        if (
-            in_integers(precision.weight, precision.activation)
-            or load_format(name).weight.operand is not None
-        ):
+        rounds = load_format(precision.weight).weight.operand is not None
+        if rounds or in_integers(precision.weight, precision.activation):
             integer = sum(kernels[kind] for kind in self.runtime.integer_kernels)
             return "" if integer and not kernels[unit.op] else f"{engine} runs it in real numbers: {ran}"
         return "" if kernels == plain else f"{engine} makes real numbers of it at each inference: {ran}"

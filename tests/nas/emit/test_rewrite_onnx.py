@@ -141,6 +141,19 @@ def test_an_fp32_product_between_codes_stays_one() -> None:
         assert optimised_ops(_check("conv", policy))["Conv"] == 1
 
 
+def test_pairs_for_size_only_are_tried_where_they_are_asked_for() -> None:
+    quantization, feeds = network("conv")
+    model = quantization.model
+    pair = "int8/fp32"
+    units = [unit.name for unit in model.units if unit.op == "Conv"]
+    formats = unit_formats(model, OrtRuntime(), more=[pair])
+    assert all(pair in formats[unit].allowed for unit in units)
+    policy = dict.fromkeys(units, pair)
+    content = rewrite(quantized(model, feeds, [pair]), policy)
+    assert len(content) < len(model.content)
+    assert optimised_ops(content) == optimised_ops(model.content)
+
+
 class Saturating(OrtRuntime):
     """ONNX Runtime on a processor whose integer sums saturate."""
 
