@@ -26,6 +26,7 @@ from supernet.tasks.metric import Metric, main_metric
 
 Floats = NDArray[np.float64]
 FINALISTS = 16  # files that are timed together with the references
+REPEATS = 0.01  # that two measurements of one file's time may differ by; of a size that nobody minds
 OPEN_BYTES = 4 * 2**30  # of weights of all files that are open together
 
 
@@ -191,8 +192,18 @@ def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
     front = np.flatnonzero(non_dominated(points))
     if not len(front):
         raise TrilobitError(_unreachable(values, excess, limits))
+    front = front[_worth_it(points[front])]
     ordered = front[np.argsort(points[front, 1], kind="stable")]
     return [runs[i] for i in ordered]
+
+
+def _worth_it(points: Floats) -> NDArray[np.bool_]:
+    """Return (n,) whether a file of the front (n, 3) has more for its worse answers than what measurements of
+    one file differ by: no better file takes nearly as little time and size.
+    """
+    better = points[:, None, 0] > points[None, :, 0]  # the second has the better answers
+    as_cheap = (points[None, :, 1:] <= points[:, None, 1:] * (1 + REPEATS)).all(axis=2)
+    return np.asarray(~(better & as_cheap).any(axis=1))
 
 
 def _point(values: Mapping[str, float], metric: Metric) -> tuple[float, float, float]:

@@ -235,6 +235,7 @@ class Tuning(TunePaths):
                 return [hashlib.sha256(self.original).hexdigest(), config.section("model")["shape"]]
             case "calibrate":
                 calibrated: list[Any] = [
+                    hashlib.sha256(self.model.content).hexdigest(),
                     _of_samples(self.parts.calibration),
                     sorted(self.model.bound.items()),
                 ]

@@ -6,9 +6,9 @@ squares, to leading order) add; errors of one direction add in their roots. In b
     divergence(policy)^p = sum of the parts' theta_j over what the policy rounds,
 
 whose parts are the weights of each unit in each format, and the tensors that are in codes: a tensor between
-two quantized units is rounded once, not twice, which is why sums of units alone overrate neighbours. Theta
-and p are the maximum of a posterior in logarithms, where a divergence of .001 counts as much as one of .1;
-what is left over is a Gaussian process of few policies' worth.
+two quantized units is rounded once, not twice, so sums of units alone overrate neighbours. Log theta and p
+are the maximum of a posterior, in logarithms of divergences, where .001 counts as .1 does; how sure that is
+follows from its curvature there (Laplace's approximation), widened until left-out policies agree.
 """
 
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -19,20 +19,46 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from predictors.assessment.conformal import calibrate
-from predictors.linalg import Factor, factorise, leave_one_out
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space.space import Genomes, SearchSpace
 
 Floats = NDArray[np.float64]
+Rounded = NDArray[np.bool_]  # (n, d) what each policy rounds
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)  # from errors of one direction to independent ones
-WIDTH = 2.0  # standard deviation of a part's logarithm around that of its kind, before anything is known
-NOISE = 0.15  # of a logarithm that was measured on some tens of examples
+WIDTH = 3.0  # standard deviation of a part's logarithm around that of its kind, before anything is known
+NOISE = 0.1  # of a logarithm that was measured on some tens of examples
 STEPS = 200  # of the optimiser
 FLOOR = 0.03  # smallest standard deviation of a predicted logarithm
-LENGTHS = (0.3, 1.0, 3.0)  # of the process on what is left over, in root shares of the sum
-AMPLITUDES = (0.03, 0.1, 0.3, 1.0)  # of the same: standard deviations of a logarithm
+FOLDS, FEWEST = 4, 12  # of policies that are left out in turn, and how many must be left out in all
 SMALLEST, LARGEST = 1e-300, 200.0  # of a sum, and of the logarithm of a part
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What parts of a divergence are, and how sure that is.
+
+    Attributes:
+        theta: (d,) logarithm of every part.
+        exponent: with which they add up.
+        misfit: how badly they fit what they were learned from, and what is expected of parts.
+        covariance: (d, d) of the logarithms.
+    """
+
+    theta: Floats
+    exponent: float
+    misfit: float
+    covariance: Floats
+
+    def logs(self, rounded: Rounded) -> Floats:
+        """Return (n,) logarithms of divergences."""
+        return _shares(rounded, self.theta)[1] / self.exponent
+
+    def spread(self, rounded: Rounded) -> Floats:
+        """Return (n,) their standard deviations, noise of a measurement included."""
+        shares = _shares(rounded, self.theta)[0]
+        variance = ((shares @ self.covariance) * shares).sum(axis=1) / self.exponent**2
+        return np.asarray(np.sqrt(np.maximum(variance, 0.0) + NOISE**2), np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,23 +66,12 @@ class Fitted:
     """What was learned.
 
     Attributes:
-        theta: (d,) logarithm of every part.
-        exponent: with which they add up.
-        shares: (n, d) root shares of the sum that each part of the rows has.
-        weights: (n,) of the rows in what is left over.
-        factor: of their covariance.
-        length, amplitude: of that process.
-        widen: what makes its spread agree with errors of rows that were left out.
-        nothing: the value of a policy that rounds nothing.
+        parts: of divergences.
+        widen: what makes the spread agree with errors of policies that were left out.
+        nothing: the logarithm for a policy that rounds nothing.
     """
 
-    theta: Floats
-    exponent: float
-    shares: Floats
-    weights: Floats
-    factor: Factor
-    length: float
-    amplitude: float
+    parts: Parts
     widen: float
     nothing: float
 
@@ -81,33 +96,27 @@ class PolicyPredictor:
     def fit(self, genomes: Genomes, targets: Floats) -> Self:
         """Fit to policies (n, g) and logarithms of their divergences (n,)."""
         check_rows(self.space, genomes, targets)
-        parts = self._parts(genomes)
-        rounding = parts.any(axis=1)
+        rounded = self._rounded(genomes)
+        rounding = rounded.any(axis=1)
         nothing = float(targets[~rounding].mean()) if (~rounding).any() else float(targets.min()) - 5.0
-        parts, targets = parts[rounding], targets[rounding]
-        fits = [_fit_sum(parts, targets, exponent) for exponent in EXPONENTS]
-        best = min(range(len(fits)), key=lambda index: fits[index][1])
-        theta, exponent = fits[best][0], EXPONENTS[best]
-        shares, total = _shares(parts, theta)
-        return replace(self, fitted=_fit_rest(theta, exponent, shares, targets - total / exponent, nothing))
+        rounded, targets = rounded[rounding], targets[rounding]
+        fits = [_fit_sum(rounded, targets, exponent) for exponent in EXPONENTS]
+        parts = min(fits, key=lambda fit: fit.misfit)
+        several = np.flatnonzero((genomes[rounding] > 0).sum(axis=1) > 1)
+        return replace(self, fitted=Fitted(parts, _widening(rounded, targets, several, parts), nothing))
 
     def predict(self, genomes: Genomes) -> Prediction:
         """Return mean and standard deviation (n,) of the logarithms."""
         if self.fitted is None:
             raise not_fitted(self)
-        fitted, parts = self.fitted, self._parts(genomes)
-        rounding = parts.any(axis=1)
-        shares, total = _shares(parts[rounding], fitted.theta)
-        cross = _covariance(shares, fitted.shares, fitted.length, fitted.amplitude)
-        explained = fitted.factor.solve(np.ascontiguousarray(cross.T)).T
-        variance = fitted.amplitude**2 - np.einsum("ij,ij->i", cross, explained) + NOISE**2
-        mean = np.full(len(genomes), fitted.nothing)
-        std = np.full(len(genomes), FLOOR)
-        mean[rounding] = total / fitted.exponent + cross @ fitted.weights
-        std[rounding] = np.maximum(fitted.widen * np.sqrt(np.maximum(variance, 0.0)), FLOOR)
+        fitted, rounded = self.fitted, self._rounded(genomes)
+        rounding = rounded.any(axis=1)
+        mean, std = np.full(len(genomes), fitted.nothing), np.full(len(genomes), FLOOR)
+        mean[rounding] = fitted.parts.logs(rounded[rounding])
+        std[rounding] = np.maximum(fitted.widen * fitted.parts.spread(rounded[rounding]), FLOOR)
         return Prediction(mean, std)
 
-    def _parts(self, genomes: Genomes) -> NDArray[np.bool_]:
+    def _rounded(self, genomes: Genomes) -> Rounded:
         """Return (n, d) what each policy rounds: slots of options beside the first, then tensors."""
         slots = self.space.one_hot(genomes)
         first = np.concatenate([[True] + [False] * (len(c.options) - 1) for c in self.space.choices])
@@ -117,56 +126,45 @@ class PolicyPredictor:
         return np.hstack([weights, slots @ self.tensors.astype(np.float32) > 0])
 
 
-def _shares(parts: NDArray[np.bool_], theta: Floats) -> tuple[Floats, Floats]:
-    """Return (n, d) root shares of the sum that each part has, and (n,) the logarithm of the sum."""
-    values = parts * np.exp(theta)
+def _shares(rounded: Rounded, theta: Floats) -> tuple[Floats, Floats]:
+    """Return (n, d) the share of the sum that each part has, and (n,) the logarithm of the sum."""
+    values = rounded * np.exp(np.clip(theta, -LARGEST, LARGEST))  # a step of the line search may be wild
     total = np.maximum(values.sum(axis=1), SMALLEST)
-    return np.sqrt(values / total[:, None]), np.log(total)
+    return values / total[:, None], np.log(total)
 
 
-def _fit_sum(parts: NDArray[np.bool_], targets: Floats, exponent: float) -> tuple[Floats, float]:
-    """Return (d,) the logarithms of the parts, and how badly they fit."""
-    scaled = exponent * targets
-    noise = exponent * NOISE
-    each = scaled - np.log(np.maximum(parts.sum(axis=1), 1))  # if all parts of a policy were equal
-    start = np.full(parts.shape[1], float(np.median(each)))
-    width = exponent * WIDTH
-    features = parts.astype(np.float64)
+def _fit_sum(rounded: Rounded, targets: Floats, exponent: float) -> Parts:
+    """Return the likeliest parts: those of one size, before anything is known."""
+    scaled, noise, width = exponent * targets, exponent * NOISE, exponent * WIDTH
+    start = np.full(rounded.shape[1], float(np.median(scaled - np.log(rounded.sum(axis=1)))))
 
     def loss(theta: Floats) -> tuple[float, Floats]:
-        weights = np.exp(np.clip(theta, -LARGEST, LARGEST))  # a step of the line search may be wild
-        total = np.maximum(features @ weights, SMALLEST)
-        error = (np.log(total) - scaled) / noise
-        away = (theta - start) / width
-        gradient = (features.T @ (error / noise / total)) * weights + away / width
-        return 0.5 * float(error @ error + away @ away), gradient
+        shares, total = _shares(rounded, theta)
+        error, away = (total - scaled) / noise, (theta - start) / width
+        return 0.5 * float(error @ error + away @ away), shares.T @ (error / noise) + away / width
 
     optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    error = (np.log(np.maximum(features @ np.exp(optimum.x), SMALLEST)) - scaled) / noise
-    away = (optimum.x - start) / width
-    return np.asarray(optimum.x), float(error @ error + away @ away)
+    shares = _shares(rounded, optimum.x)[0]
+    curvature = shares.T @ shares / noise**2 + np.eye(len(start)) / width**2
+    return Parts(
+        np.asarray(optimum.x),
+        exponent,
+        2 * float(optimum.fun),
+        np.asarray(np.linalg.inv(curvature), np.float64),
+    )
 
 
-def _covariance(first: Floats, second: Floats, length: float, amplitude: float) -> Floats:
-    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1) - 2 * first @ second.T
-    return np.asarray(amplitude**2 * np.exp(-np.maximum(squares, 0) / (2 * length**2)))
-
-
-def _fit_rest(theta: Floats, exponent: float, shares: Floats, rest: Floats, nothing: float) -> Fitted:
-    """Return what was learned, with the process on what is `rest` (n,): the best of a few by evidence."""
-    best: tuple[float, Fitted] | None = None
-    for length in LENGTHS:
-        for amplitude in AMPLITUDES:
-            covariance = _covariance(shares, shares, length, amplitude)
-            factor = factorise(covariance, NOISE**2)
-            weights = factor.solve(rest)
-            evidence = 0.5 * float(rest @ weights + factor.log_determinant)
-            if best is None or evidence < best[0]:
-                errors, spread = leave_one_out(factor.inverse, weights)
-                widen = calibrate(errors, spread)
-                best = (
-                    evidence,
-                    Fitted(theta, exponent, shares, weights, factor, length, amplitude, widen, nothing),
-                )
-    assert best is not None
-    return best[1]
+def _widening(rounded: Rounded, targets: Floats, several: NDArray[np.int64], parts: Parts) -> float:
+    """Return by what the spread is widened, from policies of several changed units that are left out in
+    turn: of a single one, nothing would be known then.
+    """
+    if len(several) < FEWEST:
+        return 1.0
+    errors, spreads = [], []
+    for fold in range(FOLDS):
+        held = several[fold::FOLDS]
+        learned = np.setdiff1d(np.arange(len(targets)), held)
+        fit = _fit_sum(rounded[learned], targets[learned], parts.exponent)
+        errors.append(targets[held] - fit.logs(rounded[held]))
+        spreads.append(fit.spread(rounded[held]))
+    return calibrate(np.concatenate(errors), np.concatenate(spreads))
