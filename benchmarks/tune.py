@@ -36,6 +36,7 @@ from nas.run.reporting import QUIET
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
 from nas.tune.context import TuneContext
 from nas.tune.session import tune_session
+from nas.tune.turns import time_in_turns
 from supernet.data.samples import Samples
 
 ROOT = Path(__file__).parents[1]
@@ -172,8 +173,8 @@ def peers(tuned: Tuned) -> dict[str, Peer]:
 
 
 def _measured(context: TuneContext, files: Mapping[str, bytes]) -> dict[str, Peer]:
-    waiting_s = context.tuning.plan.waiting_s
-    times = context.stopwatch.in_turns([context.tuning.original, *files.values()], waiting_s)[1:]
+    everything, device = [context.tuning.original, *files.values()], context.files.device
+    times = time_in_turns(device, everything, context.files.example, context.tuning.plan)[1:]
     judging = context.compared_on(context.tuning.parts.judging)
     result = {}
     for (name, content), time_ in zip(files.items(), times, strict=True):
