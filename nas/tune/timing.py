@@ -86,14 +86,15 @@ class FileTimer:
             yield self._timed(artifacts, plan, begun)
 
     def _timed(self, artifacts: Sequence[Artifact], plan: MeasurePlan, begun: float) -> TimedBatch:
-        together = [*self.anchors, *artifacts]
+        together = [*self.anchors, *artifacts, *self.anchors]  # twice: all others are divided by their times
         measured = self.transport.sample(self.runtime, together, [None] * len(together), plan)
-        anchors, others = measured[: len(self.anchors)], measured[len(self.anchors) :]
-        failed = [m.error for m in anchors if m.error is not None]
-        if failed:
+        count = len(self.anchors)
+        first, others, second = measured[:count], measured[count:-count], measured[-count:]
+        if failed := [m.error for m in (*first, *second) if m.error is not None]:
             raise RuntimeError(f"a file that ran before fails now: {failed[0]}")
+        pairs = zip(map(lower_quartile_s, first), map(lower_quartile_s, second), strict=True)
         return TimedBatch(
-            tuple(map(lower_quartile_s, anchors)),
+            tuple((one + other) / 2 for one, other in pairs),
             tuple(None if m.error is not None else lower_quartile_s(m) for m in others),
             tuple(m.error or "" for m in others),
             float(np.mean([m.quiet_share for m in measured if m.error is None])),
@@ -110,8 +111,8 @@ def lower_quartile_s(measurement: Measurement) -> float:
 def _openable(pending: Sequence[Emit], anchors: Sequence[Artifact]) -> list[Artifact]:
     """Write the first files, as many as may be open beside the anchors; one at least."""
     artifacts: list[Artifact] = []
-    size = sum(map(_session_bytes, anchors))
-    for emit in pending[: MOST_OPEN - len(anchors)]:
+    size = 2 * sum(map(_session_bytes, anchors))
+    for emit in pending[: MOST_OPEN - 2 * len(anchors)]:
         artifacts.append(emit())
         size += _session_bytes(artifacts[-1])
         if size >= OPEN_BYTES:

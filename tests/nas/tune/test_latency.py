@@ -63,7 +63,7 @@ def test_batches_that_others_slow_down_are_compared_by_their_anchors(
 ) -> None:
     monkeypatch.setattr(timing, "MOST_OPEN", 11)
     transport.slowdowns = (1.0, 1.2, 1.0, 1.07, 1.0)
-    times = learn_latency(timer_of(transport), budget_s=30.0, rng=np.random.default_rng(0)).times
+    times = learn_latency(timer_of(transport), budget_s=4.0, rng=np.random.default_rng(0)).times
     genomes, seconds = times.rows()
     assert max(transport.calls) == 11
     assert seconds == pytest.approx(transport.secret.true_s(genomes), rel=0.01)
@@ -75,16 +75,16 @@ def test_what_was_measured_is_not_measured_again(
     monkeypatch.setattr(timing, "MOST_OPEN", 11)
     kept: list[PolicyTimes] = []
     timer = replace(timer_of(transport), save=kept.append)
-    whole = learn_latency(timer, budget_s=30.0, rng=np.random.default_rng(0))
+    whole = learn_latency(timer, budget_s=4.0, rng=np.random.default_rng(0))
     write_document(tmp_path / "times.json", kept[1])
     stopped = read_document(tmp_path / "times.json", PolicyTimes)
     assert stopped == kept[1]
     calls = len(transport.calls)
-    again = learn_latency(timer, budget_s=30.0, rng=np.random.default_rng(0), times=stopped)
+    again = learn_latency(timer, budget_s=4.0, rng=np.random.default_rng(0), times=stopped)
     assert len(transport.calls) - calls == calls - len(stopped.batches)
     assert {p.genes for p in again.times.policies} == {p.genes for p in whole.times.policies}
     finished = len(transport.calls)
-    learn_latency(timer, budget_s=30.0, rng=np.random.default_rng(0), times=whole.times)
+    learn_latency(timer, budget_s=4.0, rng=np.random.default_rng(0), times=whole.times)
     assert len(transport.calls) == finished
 
 
