@@ -150,7 +150,9 @@ def _operands(call: Call) -> list[Tensor]:
     real, weight = [call.real(i) for i in range(len(call.x))], load_format(call.layer.weight_format).weight
     if weight.operand is None or not weight.whole(call.layer.op):
         return real
-    return [torch.from_numpy(weight.operand.rounded(x.numpy())) for x in real]
+    rows = [x.flatten(1) if call.layer.op == "Gemm" else x for x in real]  # as files multiply them
+    rounded = [torch.from_numpy(weight.operand.rounded(x.numpy())) for x in rows]
+    return [y.reshape(x.shape) for x, y in zip(real, rounded, strict=True)]
 
 
 def _stored(y: Tensor, fmt: str, written: QuantParams | None) -> Tensor:
