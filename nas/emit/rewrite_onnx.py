@@ -16,12 +16,13 @@ from nas.emit.ir_writer import GraphWriter, replace_reads
 from nas.emit.products import write_product
 from nas.emit.to_onnx import IR_VERSIONS
 from supernet.formats.loading import load_activation_format, load_format
-from supernet.formats.onnx_weights import OPSET, OPSETS
+from supernet.formats.onnx_weights import OPSETS
 from supernet.imported.following import CLIPS, on_codes
 from supernet.imported.model import ImportedModel, Unit
 from supernet.imported.rescaling import GATED, Rescaling, rescalings
 from supernet.ptq.quantization import Policy, Quantization
 
+BY_CHANNEL = 13  # the first opset with a DequantizeLinear of channels
 _PARSED = 4  # models that are remembered
 TOLERANCE = 0.5  # of a step, by which codes may reach beyond a clip that they stand for
 
@@ -63,8 +64,7 @@ def _performed(
 def needed_opset(plan: Instructions) -> int:
     """Return the oldest opset that has the types of the weights and the dequantization of channels."""
     types = [load_format(product.weight_format).weight.stored_as for product in plan.products]
-    least = OPSET if types or plan.quantize else 0
-    return max((OPSETS.get(each, OPSET) for each in types), default=least)
+    return max((OPSETS.get(each, BY_CHANNEL) for each in types), default=BY_CHANNEL if plan.quantize else 0)
 
 
 def _parse(content: bytes, opset: int) -> ir.Model:
@@ -72,7 +72,7 @@ def _parse(content: bytes, opset: int) -> ir.Model:
     model = ir.from_proto(onnx.load_from_string(content))
     if model.opset_imports.get("", 1) < opset:
         convert_version(model, opset, fallback=True)
-        model.ir_version = max(model.ir_version or 0, IR_VERSIONS[opset])
+        model.ir_version = max(model.ir_version or 0, IR_VERSIONS.get(opset, 0))
     return model
 
 

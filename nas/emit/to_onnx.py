@@ -422,4 +422,4 @@ def needed_opset(work: Workload) -> int:
     """Return the oldest opset that has the types of a network's weights and tensors."""
     types = {load_format(layer.weight_format).weight.stored_as for layer in work.layers if layer.weighted}
     types |= {load_activation_format(layer.out_format).stored_as for layer in work.layers}
-    return max(OPSETS.get(each, OPSET) for each in types)
+    return max([OPSET, *(OPSETS.get(each, OPSET) for each in types)])

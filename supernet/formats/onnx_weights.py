@@ -21,8 +21,12 @@ from supernet.formats.quantized_tensor import Codes, Granularity, QuantizedTenso
 
 OnnxType = str  # the name of an ONNX tensor type, such as `INT4`
 OPSET = 21  # the first with 4-bit tensors
-# tensor types of later opsets
-OPSETS: Mapping[OnnxType, int] = {"INT2": 25, "UINT2": 25}
+# the first opset that has a tensor type; others are older than all that is written here
+OPSETS: Mapping[OnnxType, int] = {
+    **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E5M2"), 19),
+    **dict.fromkeys(("INT4", "UINT4"), OPSET),
+    **dict.fromkeys(("INT2", "UINT2"), 25),
+}
 # floats that ONNX Runtime reads; of FLOAT4E2M1 it has no kernel (1.31), so that one is indices, as small
 _FLOATS: Mapping[ElementType, OnnxType] = {
     FLOAT32: "FLOAT",
