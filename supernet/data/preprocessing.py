@@ -157,6 +157,6 @@ _PARSERS = {
     "scale": _scale,
     "layout": _word(Layout),
     "resize": _resize,
-    "channels": _word(Colour),
+    "channels": lambda name, text: _word(Colour)(name, text.replace("gray", "grey")),
     "size": _size,
 }

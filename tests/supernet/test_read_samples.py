@@ -226,6 +226,7 @@ def test_preprocessing_that_is_none_is_one_line() -> None:
         with pytest.raises(TrilobitError) as caught:
             parse_preprocessing({name: text})
         assert name in str(caught.value)
+    assert parse_preprocessing({"channels": "gray"}) == Preprocessing(channels="grey")
     with pytest.raises(TrilobitError, match="did you mean 'crop'"):
         parse_preprocessing({"resize": "crob"})
 
