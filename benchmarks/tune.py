@@ -102,14 +102,18 @@ class Tuned:
     seconds: float
 
 
-def tune(model: Path, data: TuneData, folder: Path, *, quick: bool) -> Tuned:
+def tune(model: Path, data: TuneData, folder: Path, *, quick: bool, device: str = "ort") -> Tuned:
     """Run the command on a model.
+
+    Args:
+        device: what it is tuned for.
 
     Raises:
         RuntimeError: it fails; with what it said.
     """
     fast = ["--budget", "20s", "--count", "96"] if quick else []
-    words = ["tune", str(model), "--data", data.source, *data.options, *fast, "-o", str(folder)]
+    words = ["tune", str(model), "--data", data.source, *data.options, *fast]
+    words += ["--device", device, "-o", str(folder)]
     command = [sys.executable, "-m", "nas.cli.main", *words]
     print(f"nas {shlex.join(words)}", flush=True)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
