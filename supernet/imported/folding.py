@@ -191,7 +191,10 @@ class _Folding:
         return view.shape == shape and moved == sorted(moved)
 
     def _transpose(self, unit: Unit, read: Sequence[View]) -> list[View]:
-        (view,), perm = read, unit.layer.values.integers("perm")
+        view, layer = read[0], unit.layer
+        if layer.op != "Transpose":
+            return self._as_it_is(unit, read)
+        perm = layer.values.integers("perm")
         if view.shape != _ordered(self.type(view), view.order):
             raise TrilobitError("a transpose of what was reshaped is not folded")
         if perm[:1] != (0,):
@@ -200,19 +203,27 @@ class _Folding:
         return [View(view.tensor, tuple(view.order[i] for i in perm), unit.layer.outputs[0].shape)]
 
     def _reshape(self, unit: Unit, read: Sequence[View]) -> list[View]:
+        if unit.layer.op not in MOVES:
+            return self._as_it_is(unit, read)
         shape = unit.layer.outputs[0].shape
-        if not shape or shape[0] != self.type(read[0]).shape[0]:
+        if not shape or shape[:1] != self.type(read[0]).shape[:1]:
             raise TrilobitError("a reshape of the batch is not folded")
         self.moved.add(unit.name)
         return [replace(read[0], shape=shape)]
 
     def _curve(self, unit: Unit, read: Sequence[View]) -> list[View]:
-        (view,) = read
+        view = read[0]
+        if unit.layer.op not in CURVES:
+            return self._as_it_is(unit, read)
         return [replace(view, tensor=self._append(unit.name, self._on(unit.layer, view), view))]
 
     def _sum(self, unit: Unit, read: Sequence[View]) -> list[View]:
         first = read[0]
-        if len(read) != 2 or any((view.order, view.shape) != (first.order, first.shape) for view in read):
+        if (
+            len(read) != 2
+            or unit.layer.op != "Add"
+            or any((view.order, view.shape) != (first.order, first.shape) for view in read)
+        ):
             return self._as_it_is(unit, read)
         return [replace(first, tensor=self._append(unit.name, self._on(unit.layer, *read), *read))]
 
@@ -236,16 +247,22 @@ class _Folding:
 
     def _average(self, unit: Unit, read: Sequence[View]) -> list[View]:
         """Call a mean over windows that are the whole map what it is."""
-        layer, (x,) = unit.layer, unit.layer.inputs
+        layer, x = unit.layer, unit.layer.inputs[0]
         whole = layer.op == "AveragePool" and layer.values.integers("kernel_shape") == x.shape[2:]
-        if whole and layer.outputs[0].shape[2:] == (1, 1) and not any(layer.values.integers("pads", 4)):
+        if (
+            whole
+            and len(x.shape) == 4
+            and layer.outputs[0].shape[2:] == (1, 1)
+            and not any(layer.values.integers("pads", 4))
+        ):
             return self._as_it_is(replace(unit, layer=Layer.of("GlobalAveragePool", x)), read)
         return self._as_it_is(unit, read)
 
     def _mean(self, unit: Unit, read: Sequence[View]) -> list[View]:
         """Call a mean over height and width global average pooling."""
-        view, axes = read[0], _axes(self.model, unit)
+        view = read[0]
         x = self.type(view)
+        axes = _axes(self.model, unit) if view.shape else ()
         over = {view.order[axis] for axis in axes} if view.shape == _ordered(x, view.order) else set()
         if len(x.shape) != 4 or over != {2, 3}:
             return self._as_it_is(unit, read)
@@ -255,6 +272,8 @@ class _Folding:
     def _softmax(self, unit: Unit, read: Sequence[View]) -> list[View]:
         view, layer = read[0], unit.layer
         x = self.type(view)
+        if layer.op != "Softmax" or len(view.shape) < 2:
+            return self._as_it_is(unit, read)
         axis = layer.values.integer("axis") % len(view.shape)
         features = len(view.shape) == 2 and axis == 1 and times(x.shape[1:]) == x.shape[1]
         if not features and (view.shape != _ordered(x, view.order) or view.order[axis] != 1):

@@ -151,7 +151,7 @@ def test_an_integer_policy_computes_every_bit(
     assert np.abs(logits - original).max() <= INT8_ERROR * np.abs(original).max()
 
 
-@pytest.mark.parametrize("fmt", ["fp32", "mixed", "int4"])
+@pytest.mark.parametrize("fmt", ["fp32", "mixed", pytest.param("int4", marks=pytest.mark.slow)])
 def test_any_policy_is_near_the_original(
     fmt: str, runtime: TvmRuntime, model: ImportedModel, quantization: Quantization
 ) -> None:
@@ -175,6 +175,7 @@ def test_a_file_with_channels_last_gives_the_same(
     np.testing.assert_allclose(shares, powers / powers.sum(1, keepdims=True), atol=REAL_ERROR)
 
 
+@pytest.mark.slow
 def test_a_clip_that_no_layer_can_name_is_one_of_its_own(runtime: TvmRuntime) -> None:
     model = import_onnx(residual(clip=1.0))
     assert "stem.clip" in fold(model).workload.names
@@ -243,4 +244,23 @@ def test_a_model_that_is_not_covered_says_which_units(runtime: TvmRuntime) -> No
     )
     model = import_onnx(made.SerializeToString())
     with pytest.raises(TrilobitError, match=r"2 of 2 units .* TVM: gate: Sigmoid.*error: Opaque"):
+        require_covered(model, unit_formats(model, runtime), "TVM")
+
+
+def test_shape_arithmetic_and_numbers_alone_are_named_not_folded(runtime: TvmRuntime) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], name="mean", keepdims=0),
+        helper.make_node("Reshape", ["mean", "one"], ["row"], name="row"),
+        helper.make_node("Softmax", ["row"], ["y"], name="softmax"),
+    ]
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 4, 4])]
+    infos.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1]))
+    one = numpy_helper.from_array(np.array([1], np.int64), "one")
+    made = helper.make_model(
+        helper.make_graph(nodes, "scalars", infos[:1], infos[1:], [one]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=10,
+    )
+    model = import_onnx(made.SerializeToString())
+    with pytest.raises(TrilobitError, match=r"units have no kernel of TVM: .*mean"):
         require_covered(model, unit_formats(model, runtime), "TVM")
