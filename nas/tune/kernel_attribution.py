@@ -17,7 +17,7 @@ from supernet.imported.model import ImportedModel
 from supernet.space.space import Genomes
 
 # what ONNX Runtime appends to the names of nodes that it changes
-_APPENDED = re.compile(r"(_token_\d+|_nchwc|_nhwc|/MatMulAddFusion|_quant|_transB)+$")
+_APPENDED = re.compile(r"(_token_\d+|_nchwc|_nhwc|/MatMulAddFusion/?|/MatMulScaleFusion/?|_quant|_transB)+$")
 _CONVERSIONS = frozenset(
     ("QuantizeLinear", "DequantizeLinear", "Transpose", "ReorderInput", "ReorderOutput", "Cast")
 )

@@ -127,8 +127,7 @@ class PolicyTimer:
         """
         pending, done = genomes if again else times.missing(genomes), 0
         anchors = tuple(self.artifact_of(np.array(row, np.int16)) for row in times.anchors)
-        plan = replace(self.plan, waiting_s=0.0)
-        timer = FileTimer(self.device.runtime, self.device.transport, plan, anchors)
+        timer = FileTimer(self.device.runtime, self.device.transport, self.plan, anchors)
         files = [lambda row=row: self.artifact_of(row) for row in pending]
         for batch in timer.batches(
             files, rounds=effort.rounds, window_s=effort.window_s, warmup_runs=effort.warmup_runs

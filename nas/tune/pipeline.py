@@ -94,7 +94,13 @@ def _profile(context: TuneContext, reporter: Reporter) -> None:
             tune_kernels(tuning.runtime, layers, lambda done: update(done, ""))
     run_s = measure_costs(context.tuning).run_s
     with progress_bar(reporter, "time policies, percent", 100) as update:
-        context.clock.learn(run_s, lambda what, share: update(100 * share, what), lambda effort: None)
+        context.clock.learn(
+            run_s,
+            lambda what, share: update(100 * share, what),
+            lambda effort: reporter.say(
+                f"  {effort.policies} policies are timed, which takes about {effort.estimated_s:.0f} s"
+            ),
+        )
     accuracy = context.clock.accuracy(context.clock.measured())
     if accuracy is not None:
         reporter.say(

@@ -27,7 +27,7 @@ MOST_OPEN, OPEN_BYTES = 48, 2**31  # files of a batch, and what they may take in
 SESSION_BYTES, COPIES = 4_000_000, 3  # of a session besides its file; of the file: its own, packed, as read
 QUARTILE = 25  # percent
 ROUNDS = (12, 48)  # windows of each file, at least and at most
-WAITING_SHARE = 0.15  # of the time of a batch, for more passes where few windows were undisturbed
+ANCHORS_SHARE = 0.15  # of what the files of a batch take, for its anchors
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,8 @@ class FileTimer:
             window_s: of a window, at least one run.
             warmup_runs: untimed, before each window.
         """
-        plan = replace(
-            self.plan, rounds=rounds, sessions=1, window_s=window_s, warmup_runs=warmup_runs, energy_s=0.0
-        )
+        passes = replace(self.plan, rounds=rounds, sessions=1, waiting_s=0.0, energy_s=0.0)
+        plan = replace(passes, window_s=window_s, warmup_runs=warmup_runs)
         pending = list(files)
         while pending:
             begun, artifacts = time.monotonic(), _openable(pending, self.anchors)
@@ -166,7 +165,7 @@ def plan_effort(run_s: float, file_s: float, budget_s: float, policies: tuple[in
     least, most = policies
 
     def cost_s(rounds: int) -> float:
-        return (1 + WAITING_SHARE) * (file_s + 3 * run_s + rounds * turn_s)
+        return (1 + ANCHORS_SHARE) * (file_s + 3 * run_s + rounds * turn_s)
 
     rounds = ROUNDS[0]
     while rounds < ROUNDS[1] and most * cost_s(rounds + 1) <= budget_s:
