@@ -68,7 +68,8 @@ def _convert(model: ir.Model) -> None:
     """Bring a model to the opset of today, where that can be done."""
     passes.InlinePass()(model)
     _lift_constants(model)
-    version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+    if model.opset_imports.get("", OPSET) < OPSET:
+        version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
 
 
 def _fold(model: ir.Model) -> None:

@@ -22,8 +22,14 @@ RNG = np.random.default_rng(0)
 F = TensorProto.FLOAT
 
 
-def made(nodes: list[Any], inputs: dict[str, list[Any]], outputs: list[str], **stored: NDArray[Any]) -> bytes:
-    """An ONNX file of opset 21."""
+def made(
+    nodes: list[Any],
+    inputs: dict[str, list[Any]],
+    outputs: list[str],
+    opset: int = 21,
+    **stored: NDArray[Any],
+) -> bytes:
+    """An ONNX file."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -31,7 +37,7 @@ def made(nodes: list[Any], inputs: dict[str, list[Any]], outputs: list[str], **s
         [helper.make_tensor_value_info(name, F, None) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in stored.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     content: bytes = model.SerializeToString()
     return content
 
@@ -223,3 +229,27 @@ def test_what_exporters_spell_out_becomes_one_operation() -> None:
     ]
     for shape in ((1, 6, 8, 16), (2, 6, 8, 9)):
         assert_same_function(content, model, x=normal(*shape))
+
+
+@pytest.mark.parametrize(("opset", "prepared"), [(11, 21), (21, 21), (23, 23)])
+def test_files_are_brought_to_the_opset_of_small_integers_but_never_back(opset: int, prepared: int) -> None:
+    content = made(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"x": [1, 4]}, ["y"], opset, w=normal(4, 3)
+    )
+    model = onnx.load_model_from_string(import_onnx(content).content)
+    assert [domain.version for domain in model.opset_import] == [prepared]
+
+
+def test_units_may_share_weights() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c1"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c1", "b", "b", "b", "s"], ["n1"]),
+        helper.make_node("Conv", ["n1", "w", "b"], ["c2"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Mul", ["c2", "scale"], ["m"]),
+        helper.make_node("Conv", ["m", "w", "b"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+    ]
+    stored = {"w": normal(4, 4, 3, 3), "b": normal(4), "s": np.abs(normal(4)), "scale": normal(4, 1, 1)}
+    content = made(nodes, {"x": ["n", 4, 8, 8]}, ["y"], **stored)
+    model = import_onnx(content)
+    assert_same_function(content, model, x=normal(2, 4, 8, 8))
+    assert all(unit.weight in model.constants for unit in model.units if unit.op == "Conv")
