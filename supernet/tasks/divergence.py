@@ -134,13 +134,22 @@ def signal_to_noise(values: Array, original: Array) -> float:
     """
     signal = noise = 0.0
     for mine, theirs in zip(values, original, strict=True):
-        signal += _energy(_reals(theirs))
-        noise += _energy(_reals(mine) - _reals(theirs))
+        signal += _energy(np.where(np.isfinite(theirs), _reals(theirs), 0))
+        noise += _noise(_reals(mine), _reals(theirs))
     if not np.isfinite(noise):
         return -np.inf
     if noise == 0:
         return MOST_DB
     return float(np.clip(10 * np.log10(max(signal, 1e-300) / noise), -MOST_DB, MOST_DB))
+
+
+def _noise(mine: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
+    """Return the energy of the difference; infinities that both have, such as those of a mask, are equal."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference = mine - theirs
+        if np.isfinite(difference).all():
+            return _energy(difference)
+        return _energy(np.where(mine == theirs, 0, difference))
 
 
 def _energy(values: NDArray[np.floating]) -> float:

@@ -15,6 +15,7 @@ UNIFORM = 0.01  # of the way from all classes alike to one for sure: below it no
 SURE = 0.3  # mean probability of the likeliest class, below which steps of a sequence are features
 FEWEST_CLASSES = 8  # of a sequence without softmax: below, its last axis is coordinates
 UNEQUAL = 10.0  # times the spread of the median class: beyond it columns have different units
+MASKED = 1e6  # that scores are at most, and at least
 MOST_STEPS = 1_024  # of a sequence that is compared as a whole; anything longer is a map
 BLANK_SHARE = 0.3  # of the steps of a sequence that a blank takes
 
@@ -98,6 +99,7 @@ def recognise_output(name: str, array: Array, *, classes: int = 0) -> OutputRole
     if values.dtype.kind not in "f":
         return OutputRole(name, Role.DECISIONS, steps=int(np.prod(values.shape[1:])))
     values = values[: max(1, LOOKED_AT // max(1, values[0].size))].astype(np.float64)
+    values = np.clip(values, -MASKED, MASKED)  # of masks, infinite
     role, axis = _role(values, classes)
     if role not in (Role.SCORES, Role.PROBABILITIES):
         return OutputRole(name, role, steps=int(np.prod(values.shape[1:])))
@@ -108,7 +110,7 @@ def recognise_output(name: str, array: Array, *, classes: int = 0) -> OutputRole
 
 
 def _role(values: Array, classes: int) -> tuple[Role, int]:
-    if values.ndim < 2 or not np.isfinite(values).all() or not values.size:
+    if values.ndim < 2 or not values.size:
         return Role.VALUES, -1
     if values.min() >= -SUM_TOLERANCE and values.max() <= 1 + SUM_TOLERANCE:
         return _role_of_shares(values)

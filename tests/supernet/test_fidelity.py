@@ -151,6 +151,34 @@ def test_a_network_without_numbers_is_the_worst() -> None:
         fidelity_of({"y": np.where(np.arange(20)[:, None] == 3, np.nan, original)}, samples(20))
 
 
+def test_infinities_of_a_mask_are_equal() -> None:
+    original = logits(20, 6)
+    original[:, 5] = -np.inf
+    made = fidelity_of({"y": original}, samples(20))
+    values = made.evaluate({"y": original}, samples(20), {"y": original})
+    assert values == {"kl": 0, "snr": 200, "agreement": 1, "worst_class": 1}
+    noisy = original + np.random.default_rng(1).normal(0, 0.1, original.shape).astype(np.float32)
+    values = made.evaluate({"y": noisy}, samples(20), {"y": original})
+    unmasked = fidelity_of({"y": original[:, :5]}, samples(20))
+    assert values["kl"] == pytest.approx(
+        unmasked.evaluate({"y": noisy[:, :5]}, samples(20), {"y": original[:, :5]})["kl"]
+    )
+    assert 20 < values["snr"] < 40
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 999), st.integers(2, 9))
+def test_nothing_depends_on_the_order_of_classes_or_samples(seed: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    original, network = logits(24, classes, seed=seed), logits(24, classes, seed=seed + 1)
+    order, rows = rng.permutation(classes), rng.permutation(24)
+    plain = fidelity_of({"y": original}, samples(24)).evaluate({"y": network}, samples(24), {"y": original})
+    moved = {"y": original[rows][:, order]}
+    turned = fidelity_of(moved, samples(24)).evaluate({"y": network[rows][:, order]}, samples(24), moved)
+    assert turned == pytest.approx(plain)
+    assert plain["kl"] >= 0
+
+
 def test_the_worst_class_needs_examples() -> None:
     answers = np.r_[np.zeros(6, int), np.ones(6, int), 2]
     assert worst_class(np.r_[np.zeros(6, int), 1, 1, 1, 0, 0, 0, 0], answers) == 0.5
