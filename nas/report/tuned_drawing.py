@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hw_profiles.graph.formats import FP32
 from nas.report import units
 from nas.report.tuned_figures import metric_text
-from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit
+from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit, UnitShare
 
 _SIGNS: Mapping[str, str] = {
     "Conv": "C",
@@ -124,12 +124,16 @@ def unit_row(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> UnitR
         number_format,
         scale.text(share.saved_s) if share else "",
         metric_text(front.metric, share.cost) if share else "",
-        _why(front, unit, number_format),
+        _why(front, unit, number_format, network.left.get(unit.name)),
     )
 
 
-def _why(front: TunedFront, unit: TunedUnit, number_format: str) -> str:
-    """Return what speaks for or against the format of a unit."""
+def _why(front: TunedFront, unit: TunedUnit, number_format: str, left: UnitShare | None) -> str:
+    """Return what speaks for or against the format of a unit.
+
+    Args:
+        left: what another format would do, where it is fp32; None where that is not known.
+    """
     if len(unit.options) < 2:
         reasons = list(dict.fromkeys(unit.refused.values()))
         return f"No choice: {'; '.join(reasons)}." if reasons else f"No choice: {FOLLOWS}."
@@ -138,10 +142,19 @@ def _why(front: TunedFront, unit: TunedUnit, number_format: str) -> str:
         for name, value in unit.alone.items()
     ]
     measured = f"{', '.join(alone)}." if alone else ""
-    if number_format != FP32:
-        return measured
-    others = [name for name in unit.options if name != FP32]
-    return f"Could be {' or '.join(others)}, which is not worth its cost here. {measured}".strip()
+    return measured if number_format != FP32 else f"{_stayed(front, unit, left)} {measured}".strip()
+
+
+def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
+    """Return why a unit stayed in fp32."""
+    if left is None:
+        others = [name for name in unit.options if name != FP32]
+        return f"Could be {' or '.join(others)}, which is not worth its cost here."
+    time = units.scale_for("latency", [abs(left.saved_s)]).text(abs(left.saved_s))
+    if left.saved_s <= 0:
+        return f"No format would be faster here: {left.format} would cost {time}, conversions included."
+    cost = metric_text(front.metric, left.cost)
+    return f"{left.format} would save {time} more and cost {cost} of {front.metric.name}."
 
 
 def refused_rows(front: TunedFront) -> list[tuple[str, str, int]]:

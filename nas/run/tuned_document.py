@@ -87,6 +87,9 @@ class TunedNetwork:
         choosing: measured on what policies were compared on.
         judging: measured on what nothing saw before; None where it is not on the front.
         units: by unit that is not fp32.
+        left: by unit that is fp32 and could be something else, what the format would do that saves most: time
+            that it would save, negative where it would cost some, and by how much the main metric would be
+            worse.
         seconds: of an inference, measured while the search learned, at the machine's usual speed; not to be
             compared with `latency`.
     """
@@ -100,6 +103,7 @@ class TunedNetwork:
     latency: MeasuredLatency | None = None
     judging: PartQuality | None = None
     units: Mapping[str, UnitShare] = field(default_factory=dict)
+    left: Mapping[str, UnitShare] = field(default_factory=dict)
     seconds: float | None = None
 
 

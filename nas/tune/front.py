@@ -126,6 +126,7 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
         latency=judged.latency.latency,
         judging=judged.judging.part(len(parts.judging)),
         units=unit_shares(context, outcome.beliefs, genome),
+        left=left_shares(context, outcome.beliefs, genome),
     )
 
 
@@ -207,3 +208,29 @@ def unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict
         choices[column].name: UnitShare(str(choices[column].options[genome[column]]), float(s), float(c))
         for column, s, c in zip(columns, saved_s, cost, strict=True)
     }
+
+
+def left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
+    """Return, of each unit of a policy that is fp32 and could be something else, the format that would save
+    most time if that unit alone took it, and what it would cost.
+    """
+    choices = context.space.choices
+    options = [
+        (column, gene)
+        for column in np.flatnonzero(genome == 0).tolist()
+        for gene in range(1, len(choices[column].options))
+    ]
+    if not options:
+        return {}
+    others = np.tile(genome, (len(options) + 1, 1))
+    for row, (column, gene) in enumerate(options):
+        others[row, column] = gene
+    believed = beliefs(others).mean
+    saved_s = believed[-1, LATENCY] - believed[:-1, LATENCY]
+    cost = believed[:-1, ROOT] ** 2 - believed[-1, ROOT] ** 2
+    left: dict[str, UnitShare] = {}
+    for row in np.argsort(saved_s, kind="stable").tolist():  # the best one stays
+        column, gene = options[row]
+        name = str(choices[column].options[gene])
+        left[choices[column].name] = UnitShare(name, float(saved_s[row]), float(cost[row]))
+    return left

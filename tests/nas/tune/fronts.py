@@ -17,6 +17,7 @@ from nas.run.tuned_document import (
 )
 
 ORIGINAL_S = 0.02
+LEFT = {"/layer0": UnitShare("int8", -2e-4, 0.0), "/layer2": UnitShare("int8", 3e-3, 0.01)}
 METRICS = (
     TunedMetric("kl", "nats", "min", "mean divergence"),
     TunedMetric("agreement", "fraction", "max", "share of examples with the answer of the original"),
@@ -49,6 +50,7 @@ def network(name: str, policy: Sequence[str], ratio: float, kl: float) -> TunedN
         latency=latency(ratio),
         judging=quality(kl),
         units={unit: UnitShare("int8", 1e-3, kl / 3) for unit in policy},
+        left=LEFT if name == "ccc" else {},
     )
 
 
