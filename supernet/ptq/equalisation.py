@@ -8,7 +8,7 @@ power that weights are multiplied with (AWQ, Lin et al. 2023, arXiv:2306.00978).
 layers, residual streams, what follows a layer norm.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from supernet.formats.weight_format import WeightFormat
 from supernet.imported.model import ImportedModel
-from supernet.ptq.channel_ties import channel_ties, scaled_constants
+from supernet.ptq.channel_ties import ChannelTie, scaled_constants
 from supernet.ptq.constants import with_constants
 from supernet.ptq.observation import Observation, TensorStatistics
 from supernet.ptq.product import Product
@@ -30,6 +30,7 @@ ALPHAS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 JUDGED_ROWS = 256  # of each reader
 LARGEST_FACTOR = 64.0  # by which channels move apart
 LEAST_GAIN = 0.95  # of the error: less is not worth other numbers in the file
+LEVELS = 255
 _TINY = 1e-12
 _UNBOUNDED = (-np.inf, np.inf)
 
@@ -101,6 +102,12 @@ class TiedReader:
             for judge in self.judges
         }
 
+    def sensitivity(self, channels: int) -> Array:
+        """Return the relative squared error of its outputs for a unit of noise in each channel."""
+        energy = float((self.sums + self.product.bias).var(axis=0, dtype=np.float64).sum())
+        by_channel = np.square(self.product.weight).sum(axis=1).reshape(channels, -1).sum(axis=1)
+        return np.asarray(by_channel / max(energy, _TINY), np.float32)
+
     def _error(self, rows: Array, weight: Array, number_format: WeightFormat) -> float:
         product = self.product
         sums = product.sums(rows, product.by_group(number_format.decode(number_format.encode(weight))))
@@ -111,19 +118,25 @@ class TiedReader:
 
 def equalise(
     model: ImportedModel,
+    ties: Sequence[ChannelTie],
     observation: Observation,
     products: Mapping[str, Product],
     judges: Mapping[str, tuple[Judge, ...]],
+    scaled: Collection[str],
 ) -> tuple[ImportedModel, tuple[Compensation, ...]]:
     """Return the model with scaled channels where that lowers the error of those that read them.
 
     Args:
+        ties: tensors that can be scaled.
+        observation: of these.
         products, judges: by unit; units that nothing is chosen for are left out.
+        scaled: tensors that are codes in some policy.
     """
     compensations: list[Compensation] = []
     by_weight = {model.unit(name).weight: product for name, product in products.items()}
     changed = dict(model.constants)
-    for tie in channel_ties(model):
+    coded = observation.tensors.keys() & set(scaled)
+    for tie in ties:
         members = [by_weight[each.constant] for each in tie.readers if each.constant in by_weight]
         readers = [
             TiedReader(
@@ -135,7 +148,9 @@ def equalise(
             for product in members
             if product.unit in judges and (rows := observation.rows[product.unit]).size
         ]
-        choice = _best_factors(readers, tie.channels)
+        sources = {reader.product.source for reader in readers}
+        passing = [observation.tensors[name] for name in tie.tensors if name in coded - sources]
+        choice = _best_factors(readers, passing, tie.channels)
         if choice is not None:
             factors, fmt, before, after = choice
             changed |= scaled_constants(changed, tie, factors)
@@ -147,16 +162,22 @@ def equalise(
     return with_constants(model, new), tuple(compensations)
 
 
-def _best_factors(readers: Sequence[TiedReader], channels: int) -> tuple[Array, str, float, float] | None:
+def _best_factors(
+    readers: Sequence[TiedReader], passing: Sequence[TensorStatistics], channels: int
+) -> tuple[Array, str, float, float] | None:
     """Return what to divide channels by, and of the format that gains most its name and the error before and
-    after; None where it helps too little, or harms some format: all share one model."""
+    after; None where it helps too little, or harms some format: all share one model.
+
+    Args:
+        passing: tied tensors that are rounded on their way to the readers, such as summands.
+    """
     if not readers:
         return None
-    plain = _errors(readers, np.ones(channels, np.float32))
+    plain = _errors(readers, passing, np.ones(channels, np.float32))
     best: tuple[Array, str, float, float] | None = None
     least = np.log(LEAST_GAIN)
     for factors in _candidates(readers, channels):
-        errors = _errors(readers, factors)
+        errors = _errors(readers, passing, factors)
         gains = {fmt: np.log(max(error, _TINY) / max(plain[fmt], _TINY)) for fmt, error in errors.items()}
         mean = sum(gains.values()) / len(gains)
         if mean < least and max(gains.values()) <= 0:
@@ -165,12 +186,24 @@ def _best_factors(readers: Sequence[TiedReader], channels: int) -> tuple[Array, 
     return best
 
 
-def _errors(readers: Sequence[TiedReader], factors: Array) -> dict[str, float]:
+def _errors(
+    readers: Sequence[TiedReader], passing: Sequence[TensorStatistics], factors: Array
+) -> dict[str, float]:
+    """Return the error in each format, of all readers together."""
     totals: dict[str, float] = {}
+    noise = sum(_noise(tensor, factors) for tensor in passing)
     for reader in readers:
+        on_the_way = float(np.sum(noise * reader.sensitivity(len(factors))))
+        static = {judge.format for judge in reader.judges if judge.static}
         for fmt, error in reader.errors(factors).items():
-            totals[fmt] = totals.get(fmt, 0.0) + error
+            totals[fmt] = totals.get(fmt, 0.0) + error + (on_the_way if fmt in static else 0.0)
     return totals
+
+
+def _noise(tensor: TensorStatistics, factors: Array) -> Array:
+    """Return the mean squared error (channels,) of a tensor that is rounded while divided by factors."""
+    span = float((tensor.channel_high / factors).max()) - float((tensor.channel_low / factors).min())
+    return np.asarray(np.square(span / LEVELS * factors) / 12, np.float32)
 
 
 def _candidates(readers: Sequence[TiedReader], channels: int) -> Iterator[Array]:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Wide = NDArray[np.float64]
 
-DAMPING = 0.01  # of the mean of the diagonal: directions that few inputs have are not trusted
+# of the mean of the diagonal, by numbers of a row over rows: directions that few inputs have are not trusted
+DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.7, 0.01, 1.0
 MOST_MACS, MOST_NUMBERS = 10**9, 2**23  # of second moments for every output by itself
 LARGEST = 4_608  # numbers of a row, of which second moments are a matrix of 80 MB
 
@@ -52,7 +53,7 @@ def moments_of(weight: Array, rows: Array, given: Array, *, centred: bool) -> Mo
     n = max(rows.shape[1], 1)
     hessian = (given.transpose(0, 2, 1) @ given).astype(np.float64) / n
     mixed = (rows.transpose(0, 2, 1) @ given).astype(np.float64) / n
-    return _solved(weight.astype(np.float64), hessian, mixed)
+    return _solved(weight.astype(np.float64), hessian, mixed, n)
 
 
 def moments_by_output(weight: Array, rows: Array, given: Array, activity: Array, *, centred: bool) -> Moments:
@@ -71,7 +72,8 @@ def moments_by_output(weight: Array, rows: Array, given: Array, activity: Array,
         weighted = rounded * share[:, None]
         hessian[output] = weighted.T @ rounded
         mixed[output] = real.T @ weighted
-    return _solved(weight.reshape(-1, 1, weight.shape[2]).astype(np.float64), hessian, mixed)
+    flat = weight.reshape(-1, 1, weight.shape[2])
+    return _solved(flat.astype(np.float64), hessian, mixed, len(activity))
 
 
 def affordable_by_output(weight: Array, n: int) -> bool:
@@ -80,9 +82,10 @@ def affordable_by_output(weight: Array, n: int) -> bool:
     return bool(n * outputs * k * k <= MOST_MACS and outputs * k * k <= MOST_NUMBERS)
 
 
-def _solved(weight: Wide, hessian: Wide, mixed: Wide) -> Moments:
+def _solved(weight: Wide, hessian: Wide, mixed: Wide, n: int) -> Moments:
     diagonal = np.einsum("gkk->gk", hessian)
-    damping = DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-12
+    share = np.clip(DAMPING * weight.shape[2] / n, LEAST_DAMPING, MOST_DAMPING)
+    damping = share * diagonal.mean(axis=1, keepdims=True) + 1e-12
     diagonal += damping
     numerator = weight @ mixed + weight * damping[:, None, :]
     target = np.linalg.solve(hessian, numerator.transpose(0, 2, 1)).transpose(0, 2, 1)

@@ -1,6 +1,7 @@
 """From an imported model and calibration samples to the numbers of every format that its units may take."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from supernet.formats.weight_format import WeightFormat
 from supernet.graph.quantized_graph import Parameters
 from supernet.imported.following import FOLLOWERS, FOLLOWS, INTEGER, REAL, integer_units, operands
 from supernet.imported.model import ImportedModel, Unit
-from supernet.ptq.equalisation import Judge, equalise
+from supernet.ptq.channel_ties import channel_ties
+from supernet.ptq.equalisation import JUDGED_ROWS, Judge, equalise
 from supernet.ptq.error_feedback import LEARNED_MACS_PER_S, learning_macs
 from supernet.ptq.histogram import Histogram
 from supernet.ptq.observation import Observation, TensorStatistics, observe
@@ -58,11 +60,10 @@ def quantize_model(
     }
     scaled = _scaled_tensors(model, formats)
     observed = tuple(dict.fromkeys((*scaled, *(product.source for product in products.values()))))
-    observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
-    model, equalised = equalise(model, observation, products, _judges(formats, sums))
+    model, equalised = _equalised(model, calibration, formats, products, scaled, sums, rng, settings)
     if equalised:
         products = {name: product for name, product in read_products(model).items() if name in products}
-        observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
+    observation = observe(model, calibration, observed, products, rng=rng, settings=settings)
     tensors, chosen = _choose_ranges(model, scaled, observation, products)
     compensations = [*equalised, *chosen]
     parameters: dict[tuple[str, str], Parameters] = {}
@@ -81,6 +82,28 @@ def quantize_model(
             compensations += bought
     parameters |= _stored_as_they_are(model, formats, products, sums)
     return Quantization(model, tensors, parameters, tuple(compensations))
+
+
+def _equalised(
+    model: ImportedModel,
+    calibration: Samples,
+    formats: Formats,
+    products: Mapping[str, Product],
+    scaled: Sequence[str],
+    sums: IntegerSums,
+    rng: np.random.Generator,
+    settings: PtqSettings,
+) -> tuple[ImportedModel, tuple[Compensation, ...]]:
+    """Return the model with evened-out channels, found in a first look at the tensors that can be scaled."""
+    ties = channel_ties(model)
+    tied = {name for tie in ties for name in tie.tensors}
+    readers = {name: product for name, product in products.items() if product.source in tied}
+    if not readers:
+        return model, ()
+    seen = tuple(tied & {*scaled, *(product.source for product in readers.values())})
+    look = replace(settings, rows=min(settings.rows, JUDGED_ROWS))
+    observation = observe(model, calibration, sorted(seen), readers, rng=rng, settings=look)
+    return equalise(model, ties, observation, readers, _judges(formats, sums), scaled)
 
 
 def _stored_as_they_are(

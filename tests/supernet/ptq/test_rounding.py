@@ -50,7 +50,7 @@ def test_feedback_is_never_worse_than_nearest_on_correlated_inputs() -> None:
         nearest, learned = rounded(moments, unit.weight, fmt)
         assert learned <= nearest * (1 + 1e-9), (layer, nearest, learned)
         ratios.append(learned / nearest)
-    assert np.median(ratios) < 0.2
+    assert np.median(ratios) < 0.3
 
 
 def test_every_grid_of_integers_is_learned() -> None:
