@@ -29,7 +29,10 @@ Array = NDArray[np.float32]
 ALPHAS = (0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 JUDGED_ROWS = 256  # of each reader
 LARGEST_FACTOR = 64.0  # by which channels move apart
-LEAST_GAIN = 0.95  # of the error: less is not worth other numbers in the file
+# Of the error. Evened-out channels all fill their range, so that unseen data leave it more often: gains of a
+# third lower the divergence of EfficientNet-Lite0 on crops of the calibration's photographs by a sixth, and
+# raise it on another photograph by a third.
+LEAST_GAIN = 0.5
 LEVELS = 255
 _TINY = 1e-12
 _UNBOUNDED = (-np.inf, np.inf)
