@@ -408,6 +408,12 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
             "each",
         ),
         Flag("--device", "inspect.device", "NAME", "what formats and time are of, see `nas devices`"),
+        Flag(
+            "--inputs",
+            "inspect.inputs",
+            "FILE",
+            "an example: .npz with an array for each input (default: made-up numbers)",
+        ),
     ),
     "spaces design": (
         Flag("--steps", "design.steps", "N", "of training, for every block type in every stage"),

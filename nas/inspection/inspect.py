@@ -17,6 +17,7 @@ from nas.emit.unit_formats import unit_formats
 from nas.inspection.inspection import InspectedUnit, Inspection
 from nas.tune.estimates import Costs, typical_work
 from nas.tune.space import policy_space
+from supernet.data.array_files import read_arrays
 from supernet.imported.model import ImportedModel, Unit
 
 _NAMED = 6  # units that a note names
@@ -24,7 +25,11 @@ _SIDES = (1, 3, 4)  # channels of an image
 
 
 def inspect_model(
-    path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None, *, device: str = HOST
+    path: Path,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    *,
+    device: str = HOST,
+    example: Path | None = None,
 ) -> Inspection:
     """Return what the trained model in an ONNX file is.
 
@@ -32,12 +37,15 @@ def inspect_model(
         path: of the file.
         shapes: sizes of inputs with open dimensions, by name.
         device: what formats and time are of.
+        example: an .npz file with an array for each input, which it is run on; None makes one up.
 
     Raises:
         TrilobitError: no ONNX file that can be used, no such device, or a shape that does not fit.
     """
     runtime = _runtime(choose(device).open())
-    opened = look_at(path, shapes, device=device)
+    feeds = read_arrays(example) if example is not None else {}
+    sizes = {name: array.shape for name, array in feeds.items()}
+    opened = look_at(path, {**sizes, **(shapes or {})}, device=device, feeds=feeds)
     if isinstance(opened, Outline):
         return _outlined(str(path), opened, device)
     return _inspected(opened, unit_formats(opened.model, runtime), device)
@@ -159,9 +167,9 @@ def _notes(opened: OpenedModel) -> Sequence[str]:
     """Return what preparing and running a network showed."""
     notes, facts, model = [], opened.facts, opened.model
     if facts.failed:
-        notes.append(f"could not be run on made-up numbers: {facts.failed}")
+        notes.append(f"could not be run on what it was given, or made-up numbers: {facts.failed}")
     if facts.not_finite:
-        notes.append(f"gives values that are no numbers for made-up inputs: {', '.join(facts.not_finite)}")
+        notes.append(f"gives NaN or infinity in {', '.join(facts.not_finite)} for what it was run on")
     halves = sum(np.dtype(array.dtype).itemsize == 2 for array in model.constants.values())
     if halves:
         notes.append(f"{halves} of {len(model.constants)} weights and biases are stored in 16 bits")

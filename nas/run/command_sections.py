@@ -40,10 +40,13 @@ class InspectSection:
     Attributes:
         shape: sizes of inputs with open dimensions, `INPUT=1x3x224x224`.
         device: what formats and time are of.
+        inputs: an .npz file with an example: an array for each input, as the model reads it; empty makes one
+            up.
     """
 
     shape: Annotated[tuple[str, ...], Written(parse_shape, "such as image=1x3x224x224")] = ()
     device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = "ort"
+    inputs: str = ""
 
     def __post_init__(self) -> None:
         check(self, "inspect")

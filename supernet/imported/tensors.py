@@ -77,7 +77,9 @@ def _run(proto: onnx.ModelProto, names: list[str], feeds: Feeds) -> dict[str, tu
         executable = host_runtime().compile(Artifact(whole.SerializeToString()))
         outputs = executable.run(feeds)
     except Exception as error:  # whatever the engine rejects
-        raise TrilobitError(f"the network cannot be run at these sizes: {one_line(error)}") from None
+        raise TrilobitError(
+            f"sizes inside depend on what the network reads, and on this it cannot be run: {one_line(error)}"
+        ) from None
     return {
         name: (outputs[name].shape, str(outputs[name].dtype))
         if isinstance(outputs[name], np.ndarray)

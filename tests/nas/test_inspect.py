@@ -66,7 +66,9 @@ def test_a_page_says_what_can_be_changed_and_what_not(
     page = capsys.readouterr().out
     for text in ("n x 3 x 8 x width", "second", "is quantized already", "still in fp32: 1 Conv 1x1 (second)"):
         assert text in page
-    assert main(["inspect", path, "--shape", "x=1x3x8x8", "--json"]) == 0
+    example = tmp_path / "example.npz"
+    np.savez(example, x=RNG.normal(size=(1, 3, 8, 8)).astype(np.float32))
+    assert main(["inspect", path, "--inputs", str(example), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["bound"] == {"n": 1, "width": 8}
     assert document["macs"] == 64 * 16 * 3 + 64 * 16 * 16
