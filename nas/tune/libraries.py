@@ -17,6 +17,7 @@ from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Policy, Quantization
 
+KERNEL_S = 1.5  # that compiling a kernel's schedules and trying them out takes, about
 Write = Callable[[Quantization, Policy], bytes]
 
 
@@ -38,17 +39,19 @@ def built_library(runtime: Runtime, quantization: Quantization, policy: Policy) 
     return PolicyLibraries.of(runtime.libraries).library(quantization, policy)
 
 
-def own_layers(runtime: Runtime, model: ImportedModel, formats: Mapping[str, Sequence[str]]) -> list[Layer]:
-    """Return the layers of all policies of a model that a runtime has own kernels for; none of files."""
+def untuned_layers(
+    runtime: Runtime, model: ImportedModel, formats: Mapping[str, Sequence[str]]
+) -> list[Layer]:
+    """Return the layers of all policies of a model whose own kernels were not tuned yet; none of files."""
     if not isinstance(runtime, LibrariesAndFiles):
         return []
-    from nas.export.library.policies import kernel_layers
+    from nas.export.library.policies import PolicyLibraries, kernel_layers
 
-    return kernel_layers(model, formats)
+    return PolicyLibraries.of(runtime.libraries).untuned(kernel_layers(model, formats))
 
 
 def tune_kernels(runtime: Runtime, layers: Sequence[Layer], on_done: Callable[[int], None]) -> None:
-    """Compile and try out kernels that were not tuned before.
+    """Compile and try out kernels.
 
     Args:
         on_done: called with how many are done.

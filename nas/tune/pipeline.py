@@ -16,7 +16,7 @@ from nas.run.tune_config import STAGES
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, tell, work_of
 from nas.tune.export_stage import run_export
-from nas.tune.libraries import own_layers, tune_kernels
+from nas.tune.libraries import KERNEL_S, tune_kernels, untuned_layers
 from nas.tune.policies import evaluations_for, first_policies
 from nas.tune.search_stage import run_search
 from nas.tune.stored import save_example
@@ -40,7 +40,9 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
     if "search" in left:
         section = tuning.config.tune
         count = section.evaluations or evaluations_for(context.space)
-        expected_s = measure_costs(tuning).stages(work_of(tuning, section, count))
+        counted_s = measure_costs(tuning).stages(work_of(tuning, section, count))
+        kernels_s = KERNEL_S * len(untuned_layers(tuning.runtime, tuning.model, tuning.formats))
+        expected_s = {**counted_s, "profile": counted_s["profile"] + kernels_s}
         tell(expected_s, left, section.budget_s, reporter)
     took_s: dict[str, float] = {}
     for stage in STAGES:
@@ -89,7 +91,7 @@ def _calibrate(context: TuneContext, reporter: Reporter) -> None:
 def _profile(context: TuneContext, reporter: Reporter) -> None:
     """Time whole policies, and learn the time of all, once the kernels of their files are there."""
     tuning = context.tuning
-    if layers := own_layers(tuning.runtime, tuning.model, tuning.formats):
+    if layers := untuned_layers(tuning.runtime, tuning.model, tuning.formats):
         with progress_bar(reporter, "tune kernels", len(layers)) as update:
             tune_kernels(tuning.runtime, layers, lambda done: update(done, ""))
     run_s = measure_costs(context.tuning).run_s

@@ -69,13 +69,18 @@ class PolicyLibraries:
         """Return the file of a policy."""
         return self.library(quantization, policy).code
 
+    def untuned(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Return those of these layers that have a kernel which was not tuned yet."""
+        database = self.runtime.database
+        supported = filter(self.runtime.supports, layers)
+        return [layer for layer in supported if database.load(layer, tuned=self.tuned) is None]
+
     def tune_kernels(
         self, layers: Sequence[Layer], on_done: Callable[[int], None] = lambda done: None
     ) -> None:
         """Compile and try out the kernels of these layers that the database lacks."""
-        supported = list(filter(self.runtime.supports, layers))
         runner = run_locally if self.tuned else None
-        for done, _ in enumerate(tune(supported, self.runtime.database, runner), start=1):
+        for done, _ in enumerate(tune(layers, self.runtime.database, runner), start=1):
             on_done(done)
 
 

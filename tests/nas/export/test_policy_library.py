@@ -224,6 +224,18 @@ def test_units_say_what_covers_them(runtime: TvmRuntime, model: ImportedModel) -
     assert "quantize 12x5x5>12 k1s1g1 none w=fp32 a=int8" in keys
 
 
+def test_kernels_are_made_once(tmp_path: Path, model: ImportedModel) -> None:
+    runtime = open_tvm(database=tmp_path).runtime
+    assert isinstance(runtime, TvmRuntime)
+    libraries, done = PolicyLibraries(runtime, tuned=False), list[int]()
+    layers = kernel_layers(model, {"stem": ("int8",)})
+    assert libraries.untuned(layers) == layers
+    libraries.tune_kernels(layers[-2:], done.append)
+    assert done == [1, 2]
+    assert libraries.untuned(layers) == layers[:-2]
+    assert PolicyLibraries(runtime).untuned(layers) == layers  # whose first schedule was only compiled
+
+
 def test_what_follows_is_computed_in_integers(model: ImportedModel) -> None:
     products = {unit.name: "int8" for unit in model.units if unit.weighted}
     formats = dict(zip((work := policy_workload(model, products)).names, work.layers, strict=True))
