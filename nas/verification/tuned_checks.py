@@ -26,13 +26,17 @@ from nas.verification.common_checks import (
     request_of,
 )
 from nas.verification.finding import Finding
+from nas.verification.tuned_quality import check_quality
 
 
-def check_tuned(model: Path, manifest: TunedManifest, claims: str, *, latency: bool) -> Iterator[Finding]:
+def check_tuned(
+    model: Path, manifest: TunedManifest, claims: str, *, latency: bool, samples: str = ""
+) -> Iterator[Finding]:
     """Yield everything about the ONNX file that can be looked at again.
 
     Args:
         claims: digest of the manifest's claims, which the file must have.
+        samples: source of what quality is measured on; empty leaves that out.
 
     Raises:
         TrilobitError: it cannot be loaded or run, or is no file of ours.
@@ -43,6 +47,8 @@ def check_tuned(model: Path, manifest: TunedManifest, claims: str, *, latency: b
     seen = Seen(facts.metadata.get(CLAIMS), facts.opset, facts.integer_kernels, facts.exact_sums)
     yield from check_facts(engine, claimed, seen)
     yield _answers(manifest, facts)
+    if samples:
+        yield from check_quality(model, manifest, engine, samples)
     if latency:
         request = {"inputs": _inputs(manifest)}
         task = "nas.checks.network_tasks:network_latency"

@@ -43,12 +43,14 @@ class Checks:
         latency: whether it is measured here.
         run_library: whether the machine code of a library may run.
         key: file of the public key that must have signed; None asks for no signature.
+        samples: source of what the quality of tuned networks is measured on; empty leaves that out.
     """
 
     data: ImageClassification | None = None
     latency: bool = True
     run_library: bool = False
     key: Path | None = None
+    samples: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,11 @@ def verify_networks(
         TrilobitError: not a folder of exported networks, or one that cannot be read.
     """
     folders = network_folders(folder)
+    first = read_any(folders[0])
+    tuned = isinstance(first, TunedManifest)
     # split by the seed of the run, where that has to be done
-    loaded = load_images(data, seed=read_any(folders[0]).seed) if data else None
-    checks = Checks(loaded, latency, run_library, key)
+    loaded = load_images(data, seed=first.seed) if data and not tuned else None
+    checks = Checks(loaded, latency, run_library, key, data if tuned and data else "")
     verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
     for name, findings in verification.findings.items():
         reporter.show(_table(name, findings))
@@ -169,7 +173,9 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
     if isinstance(manifest, TunedManifest):
         # times of a library are not those of the file beside it
         latency = checks.latency and manifest.library is None
-        tuned = check_tuned(folder / MODEL_FILE, manifest, claims_of(document), latency=latency)
+        tuned = check_tuned(
+            folder / MODEL_FILE, manifest, claims_of(document), latency=latency, samples=checks.samples
+        )
         return [*findings, *tuned, *check_tuned_library(folder, manifest, allowed=checks.run_library)]
     claims = claims_of(document) if manifest.digest is not None else None
     file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)

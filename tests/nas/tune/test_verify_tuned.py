@@ -1,8 +1,10 @@
 """`nas verify` and `nas bench` on tuned networks, whole, changed and forged."""
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -87,3 +89,25 @@ def test_what_is_not_a_tuned_network_is_one_line(
     stranger = forged(tuned, tmp_path / "stranger", files={"model.onnx": image_network()})
     assert main(["verify", str(stranger), "--no-latency"]) == 2
     assert "calls itself nothing" in capsys.readouterr().err
+
+
+def test_quality_is_looked_at_again_where_the_original_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The original's answers to the data are what quality is compared with."""
+    network = token_network()
+    origin = {"name": "mine.onnx", "sha256": hashlib.sha256(network).hexdigest(), "bytes": len(network)}
+    folder = write_tuned(tmp_path / "run" / "export", network, token_samples(8), origin=origin)
+    samples = token_samples(32)
+    np.savez(tmp_path / "more.npz", **{name: array[:, 0] for name, array in samples.inputs.items()})
+    words = ["verify", str(folder), "--data", str(tmp_path / "more.npz"), "--no-latency", "--json"]
+    assert main(words) == 0
+    [missing] = [f for f in json.loads(capsys.readouterr().out)[folder.name] if f["what"] == "quality"]
+    assert "mine.onnx, which answers are compared with, is not at" in missing["now"]
+    (tmp_path / "run" / "original.onnx").write_bytes(network)
+    assert main(words) == 0
+    [found] = [f for f in json.loads(capsys.readouterr().out)[folder.name] if f["what"] == "agreement"]
+    assert found["now"] == "100.00 % ± 0.00 % on 32 examples of more.npz"
+    np.save(tmp_path / "other.npy", np.zeros((32, 7), np.float32))
+    assert main([*words[:3], str(tmp_path / "other.npy"), "--no-latency"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
