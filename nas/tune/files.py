@@ -49,7 +49,7 @@ class PolicyFiles:
     def example(self) -> dict[str, np.ndarray]:
         """What files read while they are timed."""
         feed = self.tuning.parts.calibration.feed(0)
-        return {name: np.ascontiguousarray(array) for name, array in feed.items()}
+        return {name: np.array(array, order="C") for name, array in feed.items()}
 
     @cached_property
     def terms(self) -> PolicyTerms:

@@ -42,7 +42,7 @@ class Samples:
 
     def feed(self, row: int) -> dict[str, NDArray[np.generic]]:
         """Return what the network reads for one example."""
-        return {name: array[row] for name, array in self.inputs.items()}
+        return {name: np.asarray(array[row]) for name, array in self.inputs.items()}  # numbers are arrays too
 
 
 @dataclass(frozen=True, eq=False)

@@ -413,3 +413,9 @@ def test_functions_that_fail_are_named_in_one_line(module: Samples) -> None:
     messages = {name: refusal(f"my_samples:{name}", [NCHW]) for name in cases}
     assert not {name: message for name, message in messages.items() if cases[name] not in message}
     assert "importing no_such_module:f raised ModuleNotFoundError" in refusal("no_such_module:f", [NCHW])
+
+
+def test_an_input_that_is_one_number_is_fed_as_an_array() -> None:
+    feed = Samples({"x": np.zeros((2, 1, 3)), "rate": np.full(2, 16000)}).feed(1)
+    assert isinstance(feed["rate"], np.ndarray)
+    assert feed["rate"].shape == ()

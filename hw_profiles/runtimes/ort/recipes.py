@@ -106,7 +106,7 @@ def _static(request: Mapping[str, Any], arrays: Arrays, **choices: Any) -> Quant
 def _feeds(names: Sequence[str], arrays: Arrays) -> Iterator[dict[str, Array]]:
     inputs = {name: arrays[f"input_{i}"] for i, name in enumerate(names)}
     for row in range(len(next(iter(inputs.values())))):
-        yield {name: np.ascontiguousarray(array[row]) for name, array in inputs.items()}
+        yield {name: np.array(array[row]) for name, array in inputs.items()}
 
 
 def _answer(request: Mapping[str, Any], quantize: Quantize) -> Answer:
