@@ -179,7 +179,7 @@ def rows_of(name: str, measured: Measured) -> Iterator[Row]:
     predicted = {who: predict(tested) for who, predict in predictors(measured).items()}
     again = measured.second_s
     ours = learn(measured.learned, timer.terms).predict(tested)
-    task = f"{name}, {len(tested)} policies not learned from"
+    task = f"{name}, policies not learned from"
     figures: list[tuple[str, str, str, Callable[[Floats, Floats], float], float]] = [
         ("MAPE", "fraction", "lower", mape, LARGEST_MAPE),
         ("Kendall tau", "tau", "higher", tau, LEAST_TAU),
@@ -191,7 +191,11 @@ def rows_of(name: str, measured: Measured) -> Iterator[Row]:
         yield Row(task, metric, unit, better, figure(ours.mean, true_s), spread, peers, target)  # type: ignore[arg-type]
     inside = float(np.mean(np.abs(ours.mean - true_s) <= 1.645 * ours.std))
     spread_of = float(np.std(true_s) / np.mean(true_s))
-    told = {"load": measured.load, "relative spread of the policies' times": spread_of}
+    told = {
+        "load": measured.load,
+        "relative spread of the policies' times": spread_of,
+        "policies": float(len(tested)),
+    }
     yield Row(task, "inside the 90 % interval", "fraction", "higher", inside, 0.0, told)
     policies = float(len(measured.learned.policies))
     yield Row(task, "time to learn", "s", "lower", measured.learned_s, 0.0, {"policies measured": policies})
