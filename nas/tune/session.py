@@ -3,7 +3,7 @@ is opened.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from nas.tune.tuning import Tuning
 from supernet.ptq.quantization import Policy
 
 DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the machine takes, where left open
+DECIDING = ("model.source", "samples.source", "tune.budget", "tune.formats")  # it depends on these
 PACKAGES = ("trilobit", "numpy", "onnx", "onnxruntime", "onnx-ir", "onnxscript", "scipy", "optuna")
 
 
@@ -79,18 +80,15 @@ def resolve(
     Raises:
         TrilobitError: something is not allowed, or the folder is of another kind of run.
     """
-    record = folder / RECORD
-    document: dict[str, Any] = {}
-    if record.is_file():
-        document = read_document(record)
-        if "model" not in document:
-            raise TrilobitError(
-                f"{folder} holds a run of `nas run`; write to another folder with -o, or remove it"
-            )
-    path = file if file is not None else record if record.is_file() and not reset else None
+    recorded = _recorded(folder)
+    given = _whole_paths(options)
+    path = file if file is not None else folder / RECORD if recorded and not reset else None
     document = read_document(path) if path is not None else {}
     parse_as(TuneConfig, document, origin=str(path or ""))
-    config = parse_as(TuneConfig, _merged(document, _whole_paths(options)), origin="")
+    asked = document if file is not None else _without(document, DECIDED)
+    config = parse_as(TuneConfig, _merged(asked, given), origin="")
+    decided = _decided(config, recorded, {*given, *(f"tune.{key}" for key in asked.get("tune", {}))})
+    config = replace(config, tune=replace(config.tune, **decided))
     if not config.model.source:
         raise TrilobitError("which model? write `nas tune MODEL.onnx --data SOURCE`")
     if not config.samples.source:
@@ -105,10 +103,6 @@ def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
     merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
     if "device.name" in options:  # with options of its own
         merged["device"] = {}
-    if {"model.source", "samples.source", "tune.budget", "tune.formats"} & options.keys():
-        decided = {key: value for key, value in merged.get("tune", {}).items() if key not in DECIDED}
-        changed = any(_said(document, name) != value for name, value in options.items())
-        merged["tune"] = decided if changed else merged.get("tune", {})
     for name, value in options.items():
         section, _, key = name.partition(".")
         if key:
@@ -116,6 +110,38 @@ def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
         else:
             merged[section] = value
     return merged
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """Return what the folder says of its tune; nothing where there is none.
+
+    Raises:
+        TrilobitError: it holds another kind of run.
+    """
+    record = folder / RECORD
+    document = read_document(record) if record.is_file() else {}
+    if document and "model" not in document:
+        raise TrilobitError(
+            f"{folder} holds a run of `nas run`; write to another folder with -o, or remove it"
+        )
+    return document
+
+
+def _without(document: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in document.get("tune", {}).items() if key not in keys}
+    return {**document, "tune": kept}
+
+
+def _decided(config: TuneConfig, recorded: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """Return what was decided for this folder by how long things took: it stays, so that the same command
+    goes on, until something changes that it depends on.
+    """
+    for name in DECIDING:
+        section, _, key = name.partition(".")
+        if _said(recorded, name) != getattr(getattr(config, section), key):
+            return {}
+    tune = recorded.get("tune", {})
+    return {key: tune[key] for key in DECIDED if key in tune and f"tune.{key}" not in asked}
 
 
 def _said(document: Mapping[str, Any], name: str) -> Any:
