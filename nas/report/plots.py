@@ -8,7 +8,11 @@ Trace = dict[str, Any]
 
 INK, MUTED, GRID = "#1c2733", "#5d6b7a", "#e6eaef"
 MEASURED, PREDICTED, OTHER, LIMIT = "#1f5fa8", "#e07b1a", "#b9c2cd", "#b3304a"
-FORMAT_COLOURS: Mapping[str, str] = {"fp32": "#7a68b3", "int8": "#12917a", "mixed": "#8c6d46"}
+FORMAT_COLOURS: Mapping[str, str] = {
+    **{"fp32": "#7a68b3", "int8": "#12917a", "mixed": "#8c6d46", "int4": "#d1603d", "int2": "#b3304a"},
+    **{"fp16": "#3d8fd1", "int8-dynamic": "#8a9a2b", "int8-g128": "#4fb3a1", "int4-g32": "#c98a1b"},
+    **{"int4-g128": "#e0a458", "int2-g128": "#c2578f"},
+}
 _MORE_COLOURS = ("#3d8fd1", "#c2578f", "#8a9a2b", "#d1603d")
 
 FONT = '"Inter", "Segoe UI", system-ui, -apple-system, Roboto, "Helvetica Neue", Arial, sans-serif'

@@ -145,7 +145,7 @@ def _facts(tuned: TunedFolder) -> list[tuple[str, str]]:
         "Units": f"{len(front.units)}, {len(choices)} of which could change",
         "Open sizes": ", ".join(f"{name} = {size}" for name, size in front.model.bound.items()),
         "Device": front.device,
-        "Processor": front.instruction_set,
+        "Instructions": front.instruction_set,
         "Load meanwhile": "" if load is None else f"{load:.1f}",
         "Policies evaluated": f"{front.evaluations:,}",
         "Quality predicted": "" if tau is None else f"rank correlation {tau:.2f} on unseen policies",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.measure.host import instruction_set
 from nas.run.front_document import Predicted
 from nas.run.tuned_document import (
     Reference,
@@ -65,7 +66,7 @@ def make_front(
             bound=dict(tuning.model.bound),
         ),
         device=tuning.device.describe().name,
-        instruction_set=tuning.device.describe().cpu,
+        instruction_set=instruction_set(),
         fingerprint=context.space.fingerprint,
         metrics=tuple(TunedMetric(m.name, m.unit, m.direction, m.meaning) for m in metrics),
         objectives=_objectives(metrics[0], limits),
