@@ -27,6 +27,7 @@ from supernet.imported.model import ImportedModel, Unit
 from supernet.imported.rescaling import GATED, rescalings
 from supernet.ptq.quantization import Policy, Quantization
 
+WIDER = 2.0  # times the range of what a hard swish reads; beyond that it is computed in real numbers
 CALLER = ""  # the reader of what the network gives
 # operations that ONNX Runtime computes on integers where all around them is quantized
 _FUSED = ("Add", "Mul", "Concat", "GlobalAveragePool", "AveragePool", "LeakyRelu", "Sigmoid", "Softmax")
@@ -182,6 +183,8 @@ def _reaching(
         if unit.name not in integer:
             continue
         begin = lines[unit.name].begins if unit.name in lines else None
+        if begin is not None and unit.op == GATED and _widens(params.get(unit.inputs[0]), begin):
+            continue
         if begin is None and keeps_scale(unit):
             begin = min((begins[tensor] for tensor in unit.outputs if tensor in begins), default=None)
         if begin is not None:
@@ -197,6 +200,14 @@ def _reaching(
                 begin if alone else min(low, begin), high
             )
     return reaching
+
+
+def _widens(known: QuantParams | None, begin: float) -> bool:
+    """Return whether the range of a tensor would have to become so wide that its steps are lost."""
+    if known is None:
+        return True
+    high = (known.largest - known.zero_point) * known.scale
+    return high - begin > WIDER * known.largest * known.scale
 
 
 def _quantized(

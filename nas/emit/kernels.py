@@ -7,6 +7,7 @@ from hw_profiles.runtimes.runtime import Executable, NamesKernels, Runtime
 from nas.emit.instructions import completed, instructions
 from supernet.imported.following import keeps_scale, on_codes
 from supernet.imported.model import Unit
+from supernet.imported.rescaling import GATED
 from supernet.ptq.quantization import Policy, Quantization
 
 _PARTS = ("", ".sums")  # nodes of a unit that its kernel may be called after
@@ -28,8 +29,8 @@ def check_kernels(
     whole = {each.unit.name for each in products if each.written in ("integers", "product")}
     lines = []
     for unit in model.units:
-        if keeps_scale(unit) or on_codes(model, unit):
-            continue
+        if keeps_scale(unit) or on_codes(model, unit) or unit.op == GATED:
+            continue  # nothing is computed, or as the range of what it reads allows
         kernel, asked = _kernel(unit, kernels), formats[unit.name]
         in_integers = unit.name in whole or (asked != FP32 and not unit.weighted)
         if (kernel or in_integers) and (kernel in integers) != in_integers:

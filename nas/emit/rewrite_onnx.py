@@ -159,6 +159,8 @@ class _Rewriting:
         """Write a hard swish of codes as the product of its input and of a clip of that."""
         (node,), (source,) = self.nodes[unit.name], unit.inputs
         line, params = rescalings(self.imported)[unit.name], self.params[source]
+        if not line.fits(params):
+            return
         clipped = self._clipped(f"{unit.name}.gate.codes", self.codes[source], line, params)
         constants = self.writer.stored(line.params(params))
         gate = self.writer.node("DequantizeLinear", f"{unit.name}.gate", [clipped, *constants])

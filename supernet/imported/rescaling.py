@@ -36,17 +36,26 @@ class Rescaling:
         """The value of x from which on y is above 0; None where codes mean 0 by the same zero point."""
         return -self.offset / self.factor if self.offset else None
 
+    def fits(self, source: QuantParams) -> bool:
+        """Return whether some code of x means 0 as one of y."""
+        return 0 <= self._zero_point(source) <= source.largest
+
     def params(self, source: QuantParams) -> QuantParams:
         """Return what codes of x mean as those of y.
 
         Raises:
             ValueError: no code means 0.
         """
-        scale = float(np.float32(source.scale * self.factor))
-        zero = source.zero_point - round(self.offset / scale)
-        if not 0 <= zero <= source.largest:
+        if not self.fits(source):
             raise ValueError(f"no code of scale {source.scale} means {self.begins}")
-        return replace(source, scale=scale, zero_point=zero)
+        return replace(source, scale=self._scale(source), zero_point=self._zero_point(source))
+
+    def _scale(self, source: QuantParams) -> float:
+        return float(np.float32(source.scale * self.factor))
+
+    def _zero_point(self, source: QuantParams) -> int:
+        zero = source.zero_point - round(self.offset / self._scale(source))
+        return 0 if zero == -1 else zero  # a range that begins there: both were rounded
 
     def code_range(self, source: QuantParams) -> tuple[int, int]:
         """Return the codes that the clip ends at."""
@@ -84,7 +93,7 @@ def _line(node: onnx.NodeProto, stored: Mapping[str, NDArray[Any]]) -> Rescaling
             return _clip(node, stored)
         case "HardSigmoid":
             factor, offset = float(given.get("alpha", 0.2)), float(given.get("beta", 0.5))
-            return Rescaling(factor, offset, 0.0, 1.0) if factor > 0 else None
+            return Rescaling(factor, offset, 0.0, 1.0) if factor > 0 and offset >= 0 else None
         case "HardSwish":
             return Rescaling(*_GATE, 0.0, 1.0)
         case "Mul" | "Div":

@@ -154,6 +154,22 @@ def test_pairs_for_size_only_are_tried_where_they_are_asked_for() -> None:
     assert optimised_ops(content) == optimised_ops(model.content)
 
 
+def test_a_hard_swish_of_a_narrow_range_keeps_its_steps() -> None:
+    """Codes that had to reach down to -3 would leave a handful for what is read."""
+    for size, kernel in ((0.02, "HardSigmoid"), (2.0, "QLinearMul")):
+        net = Net()
+        net.conv(net.op("HardSwish", net.conv("image", 3, 8)), 8, 8)
+        net.nodes[-1].output[0] = "result"
+        model = import_onnx(net.finish({"image": (1, 3, 8, 8)}, {"result": (1, 8, 8, 8)}))
+        image = size * np.random.default_rng(0).standard_normal((1, 3, 8, 8), np.float32)
+        quantization = quantized(model, {"image": image}, ("int8",))
+        content = rewrite(quantization, dict.fromkeys(_choosable(model), "int8"))
+        assert optimised_ops(content)[kernel] == 1
+        expected = run(model.content, {"image": image})["result"]
+        error = run(content, {"image": image})["result"] - expected
+        assert np.abs(error).max() <= TOLERANCE * np.abs(expected).max()
+
+
 class Saturating(OrtRuntime):
     """ONNX Runtime on a processor whose integer sums saturate."""
 
