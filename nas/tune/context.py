@@ -26,6 +26,7 @@ from nas.tune.space import quantized_tensors
 from nas.tune.times import USUAL_ERROR, PolicyClock, seconds_of
 from nas.tune.tuning import Tuning
 from predictors.accuracy.policies import PolicyPredictor
+from predictors.predictor import FEWEST
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization
@@ -173,9 +174,11 @@ def believe(context: TuneContext, known: Known, times: PolicyTimes, bounds: Floa
         times: of those that were timed.
         bounds: (3,) limits on what the search minimises.
     """
-    whole = np.isfinite(known.divergences)
+    rows = np.flatnonzero(np.isfinite(known.divergences))
+    if 0 < len(rows) < FEWEST:  # all policies of a space of one or two units: each counts several times
+        rows = np.tile(rows, -(-FEWEST // len(rows)))
     quality = PolicyPredictor(context.space, tensors=context.tensors).fit(
-        known.genomes[whole], np.log(np.maximum(known.divergences[whole], FLOOR))
+        known.genomes[rows], np.log(np.maximum(known.divergences[rows], FLOOR))
     )
     accuracy = context.clock.accuracy(times)
     error = USUAL_ERROR if accuracy is None else MEAN_TO_STD * accuracy.mape

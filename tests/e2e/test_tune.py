@@ -164,3 +164,15 @@ def test_what_is_asked_wrongly_is_told_in_one_line_and_leaves_nothing(
         if code != 2 or told not in error or "\n" in error or folder.exists():
             wrong.append((case, code, error, folder.exists()))
     assert not wrong
+
+
+@pytest.mark.slow
+def test_a_model_of_a_single_unit_is_tuned(tmp_path: Path, small: Path) -> None:
+    net = Net(2)
+    scores = net.linear("x", 8, CLASSES)
+    model, data = tmp_path / "net.onnx", tmp_path / "x.npz"
+    model.write_bytes(net.finish({"x": ("n", 8)}, {scores: ("n", CLASSES)}))
+    np.savez(data, x=np.random.default_rng(0).normal(size=(SAMPLES, 8)).astype(np.float32))
+    line = ["tune", str(model), "--data", str(data), "--config", str(small), "--formats", "int8"]
+    assert main([*line, "-o", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "front.json").read_text())["candidates"]
