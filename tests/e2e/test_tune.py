@@ -173,6 +173,6 @@ def test_a_model_of_a_single_unit_is_tuned(tmp_path: Path, small: Path) -> None:
     model, data = tmp_path / "net.onnx", tmp_path / "x.npz"
     model.write_bytes(net.finish({"x": ("n", 8)}, {scores: ("n", CLASSES)}))
     np.savez(data, x=np.random.default_rng(0).normal(size=(SAMPLES, 8)).astype(np.float32))
-    line = ["tune", str(model), "--data", str(data), "--config", str(small), "--formats", "int8"]
+    line = ["tune", str(model), "--data", str(data), "--config", str(small)]
     assert main([*line, "-o", str(tmp_path / "run")]) == 0
     assert json.loads((tmp_path / "run" / "front.json").read_text())["candidates"]
