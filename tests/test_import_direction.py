@@ -76,7 +76,6 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "supernet.families.family",
         "supernet.imported",
         "hw_profiles.graph",
-        "hw_profiles.documents",
         "hw_profiles.profiles.profile",
         "hw_profiles.profiles.latency_model",
         "hw_profiles.measure.measurement",

@@ -5,22 +5,19 @@ expected to be comes from a prior (`predictors.latency.policy_priors`); measured
 term's own error and one factor common to all of a kind, as large as the measurements make likely.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from predictors.assessment.conformal import calibrate
 from predictors.latency.components import (
     CONSTANT,
     Process,
     Variances,
-    condition,
     distrust_outliers,
     fit_process,
 )
@@ -168,48 +165,6 @@ class PolicyLatency:
         parts = [Contribution(self.terms.terms[i], float(seconds[i]), float(std_s[i])) for i in has]
         return Explanation(original_s, tuple(parts))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return all that is needed to predict again, as plain data, and what each term takes.
-
-        Raises:
-            TrilobitError: not fitted.
-        """
-        fitted, (seconds, std_s, original_s) = self._fitted, self._learned
-        return {
-            "original_s": original_s,
-            "terms": [[term.kind, term.name, term.detail] for term in self.terms.terms],
-            "seconds": seconds.tolist(),
-            "std_s": std_s.tolist(),
-            "expected_s": self.prior.mean_s.tolist(),
-            "scale_s": self.prior.scale_s.tolist(),
-            "own": list(self.prior.own),
-            "common": list(self.prior.common),
-            "genomes": fitted.targets.genomes.tolist(),
-            "measured_s": fitted.targets.seconds.tolist(),
-            "weights": fitted.process.weights.tolist(),
-            "parts": fitted.process.variances.parts.tolist(),
-            "noise": fitted.process.variances.noise,
-            "std_scale": fitted.std_scale,
-        }
-
-    @classmethod
-    def from_json(cls, terms: PolicyTerms, data: Mapping[str, Any]) -> Self:
-        """Return what `to_json` gave.
-
-        Raises:
-            MismatchError: it is something else, or of another model.
-        """
-        stored = parse(_Stored, data)
-        if stored.terms != tuple((term.kind, term.name, term.detail) for term in terms.terms):
-            raise MismatchError("is of another model, or of other formats", "terms")
-        prior = Prior(np.array(stored.expected_s), np.array(stored.scale_s), stored.own, stored.common)
-        unfitted = cls(terms, prior)
-        genomes = np.array(stored.genomes, np.int16).reshape(-1, len(terms.space.choices))
-        targets = unfitted._standardised(genomes, np.array(stored.measured_s))
-        variances = Variances(np.array(stored.parts), stored.noise)
-        process = condition(targets.grams, targets.standard, variances, np.array(stored.weights))
-        return replace(unfitted, fitted=Fitted(targets, process, stored.std_scale))
-
     # -- the prior -----------------------------------------------------------------------------------
 
     @cached_property
@@ -278,20 +233,3 @@ class PolicyLatency:
         std = np.sqrt(variance + fitted.process.variances.noise)
         floor_s = FLOOR * float(fitted.targets.seconds.mean())
         return np.asarray(np.maximum(fitted.std_scale * fitted.targets.unit_s * std, floor_s))
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What `PolicyLatency.to_json` gives, as far as it is read."""
-
-    terms: tuple[tuple[str, str, str], ...]
-    expected_s: tuple[float, ...]
-    scale_s: tuple[float, ...]
-    own: tuple[float, float]
-    common: tuple[float, float]
-    genomes: tuple[tuple[int, ...], ...]
-    measured_s: tuple[float, ...]
-    weights: tuple[float, ...]
-    parts: tuple[float, ...]
-    noise: float
-    std_scale: float

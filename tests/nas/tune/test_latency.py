@@ -15,7 +15,7 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.tune import timing
 from nas.tune.kernel_attribution import attribute
-from nas.tune.latency import PolicyTimer, learn_latency
+from nas.tune.latency import PolicyTimer, learn, learn_latency
 from nas.tune.policy_times import PolicyTimes
 from nas.tune.random_policies import random_policies
 from nas.tune.timing import plan_effort
@@ -83,6 +83,10 @@ def test_what_was_measured_is_not_measured_again(
     again = learn_latency(timer, budget_s=4.0, rng=np.random.default_rng(0), times=stopped)
     assert len(transport.calls) - calls == calls - len(stopped.batches)
     assert {p.genes for p in again.times.policies} == {p.genes for p in whole.times.policies}
+    write_document(tmp_path / "times.json", whole.times)
+    kept_whole = learn(read_document(tmp_path / "times.json", PolicyTimes), transport.secret.terms)
+    genomes, _ = whole.times.rows()
+    assert np.array_equal(kept_whole.seconds(genomes), whole.predictor.seconds(genomes))
     finished = len(transport.calls)
     learn_latency(timer, budget_s=4.0, rng=np.random.default_rng(0), times=whole.times)
     assert len(transport.calls) == finished

@@ -1,11 +1,8 @@
 """The time of any policy, from a few measured ones: on times that are secret sums, and nothing is timed."""
 
-import json
-
 import numpy as np
 import pytest
 
-from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from nas.emit.instructions import instructions
 from nas.tune.random_policies import random_policies
@@ -114,20 +111,6 @@ def test_times_of_kernels_say_what_to_expect_and_others_of_their_kind_what_was_n
     assert prior.mean_s[~seen] > 0
     assert np.isfinite(prior.scale_s).all()
     assert (prior.scale_s > 0).all()
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_json_gives_the_same_predictions(name: str) -> None:
-    rng = np.random.default_rng(0)
-    secret = SecretTimes.of(terms_of(network(name)), rng)
-    learned = drawn(secret.terms, 30)
-    fitted = secret.predictor().fit(learned, secret.measured_s(learned, rng))
-    document = json.loads(json.dumps(fitted.to_json()))
-    again = PolicyLatency.from_json(secret.terms, document).predict(learned)
-    assert again.mean == pytest.approx(fitted.predict(learned).mean, rel=1e-6)
-    assert again.std == pytest.approx(fitted.predict(learned).std, rel=1e-6)
-    with pytest.raises(MismatchError, match="terms: is of another model"):
-        PolicyLatency.from_json(terms_of(network(name), ("int8",)), document)
 
 
 def test_little_to_choose_from() -> None:
