@@ -3,9 +3,12 @@ bit.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.reference.integer_ops import UnitNumbers, run_unit
@@ -13,12 +16,13 @@ from hw_profiles.reference.random_units import random_inputs, random_numbers
 from hw_profiles.runtimes.tvm_cpu.compile import compile_candidate, compile_candidates, link_shared
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.epilogue import output_zero_point
-from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, host_target
 from hw_profiles.runtimes.tvm_cpu.templates import is_supported, refusal, template_of
 from hw_profiles.runtimes.tvm_cpu.tuning import agrees, run_locally
 from hw_profiles.runtimes.tvm_cpu.unit import Tile
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
+from tests.hw_profiles.test_windows import layers
 
 FAST = (
     "stem 3x9x9>16 k3s2g1 relu w=int8 a=int8",
@@ -136,16 +140,25 @@ def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path:
 
 @pytest.mark.slow
 def test_units_of_the_families_are_exact(family: Family, host: TvmTarget, tmp_path: Path) -> None:
-    layers = sorted(distinct_layers(family.space(), family.terms()), key=Layer.key)
-    assert all(map(is_supported, layers))
-    for i in np.random.default_rng(0).choice(len(layers), 60, replace=False):
-        check(layers[i], host, tmp_path)
+    distinct = sorted(distinct_layers(family.space(), family.terms()), key=Layer.key)
+    assert all(map(is_supported, distinct))
+    for i in np.random.default_rng(0).choice(len(distinct), 60, replace=False):
+        check(distinct[i], host, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [*ODD, *MORE_WINDOWS])
 def test_odd_shapes_are_exact(key: str, host: TvmTarget, tmp_path: Path) -> None:
     check(parse_key(key), host, tmp_path)
+
+
+@pytest.mark.slow
+@given(st.one_of(layers("int8"), layers("fp32")))
+@settings(max_examples=10, deadline=None)
+def test_any_window_is_exact(layer: Layer) -> None:
+    if refusal(layer) is None:
+        with TemporaryDirectory() as folder:
+            check(layer, host_target(), Path(folder))
 
 
 def test_large_accumulators_and_ratios_do_not_overflow(host: TvmTarget, tmp_path: Path) -> None:
