@@ -55,7 +55,7 @@ def test_jobs_are_measured_and_a_bad_one_is_a_row_with_its_error(
     good = map_layer("pool", (16, 3, 3), 16)
     results = backend.measure([job(layer, no_onnx) for layer in (tiny, bad, good)], QUICK)
     assert [result.error is None for result in results] == [True, False, True]
-    assert "no kernel for this unit" in str(results[1].error)
+    assert "no kernel for a conv with hswish" in str(results[1].error)
     for result in (results[0], results[2]):
         assert len(result.samples_s) == QUICK.rounds
         assert 0 < result.median_s < 0.1  # seconds, not micro- or nanoseconds
