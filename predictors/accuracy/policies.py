@@ -26,8 +26,10 @@ from supernet.space.space import Genomes, SearchSpace
 Floats = NDArray[np.float64]
 Rounded = NDArray[np.bool_]  # (n, d) what each policy rounds
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)  # from errors of one direction to independent ones
-WIDTH = 3.0  # standard deviation of a part's logarithm around that of its kind, before anything is known
-NOISE = 0.1  # of a logarithm that was measured on some tens of examples
+# standard deviations of the logarithm of a part, before anything is known: of what it has of its own, of what
+# all parts of one format have in common, and of what all formats of one unit have
+OWN, OF_FORMAT, OF_UNIT = 0.6, 4.0, 1.5
+NOISE = 0.3  # of a logarithm, measured on some tens of examples, around the sum of its parts
 STEPS = 200  # of the optimiser
 FLOOR = 0.03  # smallest standard deviation of a predicted logarithm
 FOLDS, FEWEST = 4, 12  # of policies that are left out in turn, and how many must be left out in all
@@ -100,10 +102,13 @@ class PolicyPredictor:
         rounding = rounded.any(axis=1)
         nothing = float(targets[~rounding].mean()) if (~rounding).any() else float(targets.min()) - 5.0
         rounded, targets = rounded[rounding], targets[rounding]
-        fits = [_fit_sum(rounded, targets, exponent) for exponent in EXPONENTS]
+        effects = self._effects()
+        fits = [_fit_sum(rounded, targets, exponent, effects) for exponent in EXPONENTS]
         parts = min(fits, key=lambda fit: fit.misfit)
         several = np.flatnonzero((genomes[rounding] > 0).sum(axis=1) > 1)
-        return replace(self, fitted=Fitted(parts, _widening(rounded, targets, several, parts), nothing))
+        return replace(
+            self, fitted=Fitted(parts, _widening(rounded, targets, several, parts, effects), nothing)
+        )
 
     def predict(self, genomes: Genomes) -> Prediction:
         """Return mean and standard deviation (n,) of the logarithms."""
@@ -115,6 +120,20 @@ class PolicyPredictor:
         mean[rounding] = fitted.parts.logs(rounded[rounding])
         std[rounding] = np.maximum(fitted.widen * fitted.parts.spread(rounded[rounding]), FLOOR)
         return Prediction(mean, std)
+
+    def _effects(self) -> Floats:
+        """Return (d, e) how independent unit normal effects add up to the logarithm of each part."""
+        slots = [(unit, str(o)) for unit, c in enumerate(self.space.choices) for o in c.options[1:]]
+        formats = np.array(
+            [[name == other for other in dict.fromkeys(f for _, f in slots)] for _, name in slots]
+        )
+        units = np.array([[unit == other for other in range(len(self.space.choices))] for unit, _ in slots])
+        of_slots = np.hstack([OF_FORMAT * formats, OF_UNIT * units])
+        tensors = 0 if self.tensors is None else self.tensors.shape[1]
+        shared = np.zeros((len(slots) + tensors, of_slots.shape[1] + 1))
+        shared[: len(slots), :-1] = of_slots
+        shared[len(slots) :, -1] = OF_FORMAT  # tensors are a kind of their own
+        return np.hstack([OWN * np.eye(len(shared)), shared])
 
     def _rounded(self, genomes: Genomes) -> Rounded:
         """Return (n, d) what each policy rounds: slots of options beside the first, then tensors."""
@@ -133,28 +152,27 @@ def _shares(rounded: Rounded, theta: Floats) -> tuple[Floats, Floats]:
     return values / total[:, None], np.log(total)
 
 
-def _fit_sum(rounded: Rounded, targets: Floats, exponent: float) -> Parts:
+def _fit_sum(rounded: Rounded, targets: Floats, exponent: float, effects: Floats) -> Parts:
     """Return the likeliest parts: those of one size, before anything is known."""
-    scaled, noise, width = exponent * targets, exponent * NOISE, exponent * WIDTH
+    scaled, noise, effects = exponent * targets, exponent * NOISE, exponent * effects
     start = np.full(rounded.shape[1], float(np.median(scaled - np.log(rounded.sum(axis=1)))))
 
-    def loss(theta: Floats) -> tuple[float, Floats]:
-        shares, total = _shares(rounded, theta)
-        error, away = (total - scaled) / noise, (theta - start) / width
-        return 0.5 * float(error @ error + away @ away), shares.T @ (error / noise) + away / width
+    def loss(size: Floats) -> tuple[float, Floats]:
+        shares, total = _shares(rounded, start + effects @ size)
+        error = (total - scaled) / noise
+        return 0.5 * float(error @ error + size @ size), effects.T @ (shares.T @ (error / noise)) + size
 
-    optimum = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    shares = _shares(rounded, optimum.x)[0]
-    curvature = shares.T @ shares / noise**2 + np.eye(len(start)) / width**2
-    return Parts(
-        np.asarray(optimum.x),
-        exponent,
-        2 * float(optimum.fun),
-        np.asarray(np.linalg.inv(curvature), np.float64),
-    )
+    first = np.zeros(effects.shape[1])
+    optimum = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    theta = np.asarray(start + effects @ optimum.x)
+    slopes = _shares(rounded, theta)[0] @ effects / noise
+    covariance = effects @ np.linalg.solve(slopes.T @ slopes + np.eye(len(first)), effects.T)
+    return Parts(theta, exponent, 2 * float(optimum.fun), np.asarray(covariance, np.float64))
 
 
-def _widening(rounded: Rounded, targets: Floats, several: NDArray[np.int64], parts: Parts) -> float:
+def _widening(
+    rounded: Rounded, targets: Floats, several: NDArray[np.int64], parts: Parts, effects: Floats
+) -> float:
     """Return by what the spread is widened, from policies of several changed units that are left out in
     turn: of a single one, nothing would be known then.
     """
@@ -164,7 +182,7 @@ def _widening(rounded: Rounded, targets: Floats, several: NDArray[np.int64], par
     for fold in range(FOLDS):
         held = several[fold::FOLDS]
         learned = np.setdiff1d(np.arange(len(targets)), held)
-        fit = _fit_sum(rounded[learned], targets[learned], parts.exponent)
+        fit = _fit_sum(rounded[learned], targets[learned], parts.exponent, effects)
         errors.append(targets[held] - fit.logs(rounded[held]))
         spreads.append(fit.spread(rounded[held]))
     return calibrate(np.concatenate(errors), np.concatenate(spreads))
