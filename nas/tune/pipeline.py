@@ -13,6 +13,7 @@ from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tune_config import STAGES
+from nas.tune.answers import Outputs
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, tell, work_of
 from nas.tune.export_stage import run_export
@@ -21,10 +22,14 @@ from nas.tune.policies import evaluations_for, first_policies
 from nas.tune.search_stage import run_search
 from nas.tune.stored import save_example
 from nas.tune.tuning import Tuning
+from supernet.data.samples import Samples
 from supernet.ptq.quantization_file import save_quantization
 from supernet.ptq.quantize_model import quantize_model
 from supernet.space.space import Genomes
+from supernet.tasks.fidelity import Fidelity
+from supernet.tasks.metric import ACCURACY
 
+NEAR_CHANCE = 1.5  # times the share of right guesses: below it, what is read is not what was learned
 Stage = Callable[[TuneContext, Reporter], None]
 
 
@@ -120,9 +125,31 @@ def sampled_policies(context: TuneContext) -> Genomes:
 
 def _sample(context: TuneContext, reporter: Reporter) -> None:
     """Evaluate policies: one unit at a time, and random ones."""
+    comparison = context.choosing.comparison
+    if line := rightness(comparison.fidelity, comparison.original, comparison.samples):
+        reporter.say(f"  {line}")
     genomes = sampled_policies(context)
     with progress_bar(reporter, "evaluate policies", len(genomes)) as update:
         context.evaluate(genomes, lambda done: update(done, ""))
+
+
+def rightness(fidelity: Fidelity, original: Outputs, samples: Samples) -> str:
+    """Return how often the original is right where answers are known, in one line: a preprocessing that it
+    was not trained with shows there. Empty where it is not asked for classes.
+    """
+    if samples.labels is None:
+        return ""
+    accuracy = fidelity.evaluate(original, samples, original).get(ACCURACY.name)
+    if accuracy is None:
+        return ""
+    classes = len(np.unique(samples.labels))
+    line = f"the original is right on {100 * accuracy:.1f} % of {len(samples)} examples"
+    if accuracy >= NEAR_CHANCE / classes:
+        return line
+    return (
+        f"{line}, about what guessing among {classes} classes gives: was it trained with this --scale, "
+        "--mean, --std, --channels and --layout, and are --labels in its order?"
+    )
 
 
 def _search(context: TuneContext, reporter: Reporter) -> None:
