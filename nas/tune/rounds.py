@@ -17,11 +17,12 @@ from nas.search.points import Points
 from nas.tune.allocate import allocated
 from nas.tune.context import Known, TuneContext, believe, bounds_of, look_up
 from nas.tune.limits import Limits
-from nas.tune.search import Beliefs, missed, propose
+from nas.tune.search import ROOT, Beliefs, missed, propose
 from nas.tune.space import uniform_genomes
 from supernet.space.space import Genomes, unique_rows
 
 Floats = NDArray[np.float64]
+MUCH_WORSE = 3.0  # times the error of all in the first format beside fp32
 WORSE = 1.1  # times the worst of all that was measured: hypervolume is counted from there
 
 
@@ -153,8 +154,15 @@ def _advance(update: Update, first: int, done: int) -> None:
 
 
 def _reference(points: Points) -> Floats:
+    """Return (3,) what hypervolume is counted from: answers much worse than those of all in the first format,
+    the second policy, are not worth a measurement.
+    """
     whole = points.objectives[np.isfinite(points.objectives).all(axis=1)]
-    return np.asarray(whole.max(axis=0) * WORSE + 1e-12, np.float64)
+    reference = whole.max(axis=0) * WORSE + 1e-12
+    usual = points.objectives[1:2, ROOT]
+    if len(usual) and 0 < usual[0] < np.inf:
+        reference[ROOT] = min(reference[ROOT], MUCH_WORSE * usual[0])
+    return np.asarray(reference, np.float64)
 
 
 def _round(r: int, points: Points) -> Round:
