@@ -76,8 +76,7 @@ def observe(
     """
     if not len(calibration):
         raise TrilobitError("there are no calibration samples; give at least one, better 32 or more")
-    takers = _takers(model, tensors, products, len(calibration), settings)
-    seed = int(rng.integers(2**31))
+    takers = _takers(model, tensors, products, len(calibration), rng=rng, settings=settings)
     for part in _parts(model, tensors, settings.activation_bytes):
         computed = tuple(name for name in part if name not in model.inputs)
         session = open_session(with_outputs(model, computed)) if computed else None
@@ -85,7 +84,7 @@ def observe(
             feed = calibration.feed(sample)
             values = session.run(list(computed), feed) if session else []
             for name, value in (*_fed(feed, part), *zip(computed, values, strict=True)):
-                takers[name].take(_finite(name, value, calibration, sample), [seed, sample])
+                takers[name].take(_finite(name, value, calibration, sample))
     return Observation(
         {name: taker.statistics() for name, taker in takers.items()},
         {unit: rows for taker in takers.values() for unit, rows in taker.rows()},
@@ -146,16 +145,18 @@ class _Taker:
     Attributes:
         axis: of its channels.
         products: that read it, with how many rows each takes of a sample.
+        rng: which rows.
     """
 
     axis: int
     products: Sequence[tuple[Product, int]]
+    rng: np.random.Generator
     histogram: Histogram | None = None
     lows: list[Array] = field(default_factory=list)
     highs: list[Array] = field(default_factory=list)
     samples: dict[str, list[Array]] = field(default_factory=dict)
 
-    def take(self, values: Array, seed: Sequence[int]) -> None:
+    def take(self, values: Array) -> None:
         if not values.size:
             return
         by_channel = _by_channel(values, self.axis)
@@ -167,9 +168,8 @@ class _Taker:
         else:
             self.histogram = self.histogram.widened(*_grown(self.histogram, low, high))
             self.histogram = self.histogram.with_values(values)
-        for position, (product, n) in enumerate(self.products):
-            rng = np.random.default_rng([*seed, position])
-            self.samples.setdefault(product.unit, []).append(product.rows_of(values, n, rng))
+        for product, n in self.products:
+            self.samples.setdefault(product.unit, []).append(product.rows_of(values, n, self.rng))
 
     def statistics(self) -> TensorStatistics:
         lows, highs = _least(self.lows), -_least([-high for high in self.highs])
@@ -213,6 +213,8 @@ def _takers(
     tensors: Sequence[str],
     products: Mapping[str, Product],
     n: int,
+    *,
+    rng: np.random.Generator,
     settings: PtqSettings,
 ) -> dict[str, _Taker]:
     """Return what records each tensor; rows are as many as are asked for and fit into memory."""
@@ -223,6 +225,6 @@ def _takers(
         quotas.setdefault(product.source, []).append((product, -(-rows // n)))
     axes = {product.source: product.channel_axis for product in products.values()}
     return {
-        name: _Taker(axes.get(name, 1 if len(model.shapes[name]) > 2 else -1), quotas.get(name, ()))
-        for name in tensors
+        name: _Taker(axes.get(name, 1 if len(model.shapes[name]) > 2 else -1), quotas.get(name, ()), own)
+        for name, own in zip(tensors, rng.spawn(len(tensors)), strict=True)
     }

@@ -112,7 +112,7 @@ def test_exports_are_verified_and_timed(own_run: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere", Path(__file__)):
-        with pytest.raises(nas.TrilobitError, match="nothing that can be opened; give a run folder"):
+        with pytest.raises(nas.TrilobitError, match="nothing that can be opened; give an ONNX file"):
             nas.load(path)
     with pytest.raises(nas.TrilobitError, match="not a run folder"):
         nas.export(tmp_path)

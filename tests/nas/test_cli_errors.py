@@ -114,7 +114,10 @@ def test_a_missing_configuration(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"search": {"searcher": "luck"}}, "search.searcher must be one of aging, evolution, milp, nsga2"),
+        (
+            {"search": {"searcher": "luck"}},
+            "search.searcher must be one of aging, evolution, local-moves",
+        ),
         ({"fit": {"predictor": "luck"}}, "fit.predictor must be one of auto, boosting, "),
     ],
 )

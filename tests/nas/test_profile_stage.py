@@ -174,7 +174,7 @@ def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, pr
         (["--provider", "CUDA"], "execution provider 'CUDA' is not installed; installed: "),
         (
             ["--formats", "int8,int7"],
-            "each item one of fp16, fp32, int2, int4, int6, int8, int8-exact, got 'int7'",
+            "each item one of fp16, fp32, int2, int2-g128, int4, int4-g128, int4-g32, int6, int8",
         ),
         (["--formats", "int8,int8"], "each once"),
         (["--formats", "fp16,int8"], "can run none of"),

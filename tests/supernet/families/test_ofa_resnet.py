@@ -436,11 +436,9 @@ def test_mixed_files_compute_what_the_simulation_computes(seed: int) -> None:
 
 @pytest.mark.parametrize("op", ["maxpool", "avgpool"])
 @pytest.mark.parametrize("fmt", ["fp32", "int8"])
-def test_engines_measure_windows_or_say_that_they_do_not(op: str, fmt: str) -> None:
+def test_engines_measure_windows(op: str, fmt: str) -> None:
     layer = map_layer(op, (16, 9, 9), 16, 3 if op == "maxpool" else 2, 2, activation_format=fmt)
-    backend = open_device("ort")
-    assert backend.supports(layer)
-    assert any(layer in work.layers for _, work in backend.probe(layer).workloads)
-    other = open_device("tvm")
-    assert not other.supports(layer)
-    assert f"no kernel for a {op}" in other.why_not(layer)
+    for name in ("ort", "tvm"):
+        device = open_device(name)
+        assert device.supports(layer), name
+        assert any(layer in work.layers for _, work in device.probe(layer).workloads), name
