@@ -166,7 +166,8 @@ def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
     """Return the positions of the policies on the front, the fastest first.
 
     They are within the limits, and none is worse than another in quality, time and size. None is slower and
-    worse than any reference either, unless that misses a limit on size.
+    worse than any reference either, and none has worse answers than all of them, unless those miss a limit on
+    size: what is left of a model in 2 bits throughout may be small, and says nothing any more.
 
     Raises:
         TrilobitError: nothing meets the limits; says what is nearest.
@@ -176,25 +177,25 @@ def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
     excess = np.array([limits.excess(row) for row in values])
     if not len(excess) or excess.min() > 0:
         raise TrilobitError(_unreachable(values, excess, limits))
-    quality = of_metric(metric)
     points = np.array([_point(row, metric) for row in values])
     points[excess > 0] = np.nan
-    for reference in verdict.references:
-        if not reference.runs:
-            continue
-        other = reference.values(reference.judging)
-        if np.isfinite(limits.bound("size")) and other["size"] > limits.bound("size"):
-            continue
-        beaten = (points[:, 1] > other["latency"]) & (
-            points[:, 0] > float(quality.to_min(np.array([other[metric.name]]))[0])
-        )
-        points[beaten] = np.nan
+    others = _references(verdict, metric, limits)
+    if len(others):
+        beaten = (points[:, None, :2] > others[None, :, :2]).all(axis=2).any(axis=1)
+        points[beaten | (points[:, 0] > others[:, 0].max())] = np.nan
     front = np.flatnonzero(non_dominated(points))
     if not len(front):
         raise TrilobitError(_unreachable(values, excess, limits))
     front = front[_worth_it(points[front])]
     ordered = front[np.argsort(points[front, 1], kind="stable")]
     return [runs[i] for i in ordered]
+
+
+def _references(verdict: Verdict, metric: Metric, limits: Limits) -> Floats:
+    """Return (n, 3) quality, time and size of the references that run and keep a limit on size."""
+    values = [reference.values(reference.judging) for reference in verdict.references if reference.runs]
+    small = [row for row in values if row["size"] <= limits.bound("size")]
+    return np.array([_point(row, metric) for row in small]).reshape(-1, 3)
 
 
 def _worth_it(points: Floats) -> NDArray[np.bool_]:
