@@ -7,14 +7,13 @@ import numpy as np
 
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.runtime import Artifact
+from nas.tune.prepared import ORIGINAL_KIND, PreparedTime, read_prepared
 from nas.tune.space import policy_of
 from nas.tune.tuning import Tuning
 from predictors.latency.policy_terms import IN_INTEGERS, IN_REALS, Kernel, PolicyTerms
 from supernet.formats.loading import load_format
 from supernet.ptq.quantization import Quantization
 from supernet.space.space import Genomes
-
-ORIGINAL_KIND = "onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +36,24 @@ class PolicyFiles:
 
     def is_original(self, genome: Genomes) -> bool:
         """Return whether the file of a policy (g,) is the original itself: fp32 throughout, where files of
-        that kind are what is tuned.
+        that kind are what is tuned and preparing it gains nothing.
         """
-        return not genome.any() and self.tuning.runtime.artifact == ORIGINAL_KIND
+        same_kind = self.tuning.runtime.artifact == ORIGINAL_KIND
+        return same_kind and not genome.any() and not self.prepared.pays
+
+    @cached_property
+    def prepared(self) -> PreparedTime:
+        """How long the prepared model takes in fp32."""
+        return read_prepared(self.tuning)
 
     def artifact(self, genome: Genomes) -> Artifact:
         """Return the file of a policy (g,) with what it reads while it is timed."""
         return Artifact(self.content(genome), example=self.example)
 
-    @cached_property
+    @property
     def example(self) -> dict[str, np.ndarray]:
         """What files read while they are timed."""
-        feed = self.tuning.parts.calibration.feed(0)
-        return {name: np.array(array, order="C") for name, array in feed.items()}
+        return self.tuning.example
 
     @cached_property
     def terms(self) -> PolicyTerms:
@@ -59,9 +63,7 @@ class PolicyFiles:
     @property
     def device(self) -> MeasuredDevice:
         """What is measured."""
-        device = self.tuning.device
-        assert isinstance(device, MeasuredDevice)
-        return device
+        return self.tuning.measured_device
 
 
 def kernel_of(unit: str, name: str) -> Kernel:

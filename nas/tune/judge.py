@@ -181,8 +181,8 @@ def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
     points[excess > 0] = np.nan
     others = _references(verdict, metric, limits)
     if len(others):
-        beaten = (points[:, None, :2] > others[None, :, :2]).all(axis=2).any(axis=1)
-        points[beaten | (points[:, 0] > others[:, 0].max())] = np.nan
+        slower_and_worse = np.all(points[:, None, :2] > others[None, :, :2], axis=2)
+        points[np.any(slower_and_worse, axis=1) | (points[:, 0] > others[:, 0].max())] = np.nan
     front = np.flatnonzero(non_dominated(points))
     if not len(front):
         raise TrilobitError(_unreachable(values, excess, limits))

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.formats import FP32
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
-from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.device import Device, MeasuredDevice
 from hw_profiles.runtimes.runtime import Runtime
 from hw_profiles.streams import Stream, open_stream
 from nas.checks.open_model import OpenedModel, open_content
@@ -64,6 +65,11 @@ class TunePaths:
     def storage_url(self) -> str:
         """Of the Optuna storage with the quality of every evaluated policy."""
         return f"sqlite:///{self.folder / 'run.db'}"
+
+    @property
+    def prepared_path(self) -> Path:
+        """The time of the prepared model in fp32."""
+        return self.folder / "prepared.json"
 
     @property
     def latency_path(self) -> Path:
@@ -168,6 +174,18 @@ class Tuning(TunePaths):
                 f"device {self.config.device.name!r} executes nothing; `nas tune` measures files: use ort"
             )
         return device
+
+    @property
+    def measured_device(self) -> MeasuredDevice:
+        """The device, which executes files."""
+        assert isinstance(self.device, MeasuredDevice)
+        return self.device
+
+    @cached_property
+    def example(self) -> dict[str, NDArray[Any]]:
+        """What files read while they are timed."""
+        feed = self.parts.calibration.feed(0)
+        return {name: np.array(array, order="C") for name, array in feed.items()}
 
     @property
     def runtime(self) -> Runtime:

@@ -1,0 +1,53 @@
+"""What preparing alone does to the time of a model in fp32: folded constants, fused sums, dropped nodes."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from hw_profiles.documents import write_document
+from nas.run.documents import not_negative, read_optional
+from nas.tune.tuning import Tuning
+from nas.tune.turns import time_in_turns
+
+LEAST_GAIN = 0.02  # of the time: less is what two measurements of one file differ by
+ORIGINAL_KIND = "onnx"
+
+
+@dataclass(frozen=True)
+class PreparedTime:
+    """`prepared.json`: how long the prepared model takes in fp32.
+
+    Attributes:
+        ratio: its time over that of the file as it was given, in the same turns; 1 where that is not known.
+    """
+
+    SCHEMA: ClassVar[str] = "prepared/1"
+    REMEDY: ClassVar[str] = "delete it: the model in fp32 is then the file as it was given"
+
+    ratio: Annotated[float, not_negative] = 1.0
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster by more than measurements differ."""
+        return self.ratio < 1 - LEAST_GAIN
+
+
+def time_prepared(tuning: Tuning) -> PreparedTime:
+    """Time the prepared model in turns with the original, write what that gave, and return it.
+
+    Runtimes that do not run the files of the original cannot compare the two.
+
+    Raises:
+        TrilobitError: the original does not run.
+    """
+    prepared = PreparedTime()
+    if tuning.runtime.artifact == ORIGINAL_KIND:
+        files = [tuning.original, tuning.model.content]
+        _, timed = time_in_turns(tuning.measured_device, files, tuning.example, tuning.plan)
+        prepared = PreparedTime(timed.latency.ratio) if timed.latency is not None else prepared
+    write_document(tuning.prepared_path, prepared)
+    return prepared
+
+
+def read_prepared(tuning: Tuning) -> PreparedTime:
+    """Return what was measured; folders of earlier versions did not measure it."""
+    return read_optional(tuning.prepared_path, PreparedTime) or PreparedTime()
