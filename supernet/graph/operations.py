@@ -87,7 +87,7 @@ def _max_pool(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor
     if pads[:rank] == pads[rank:]:
         return pool(x[0], kernel, strides, pads[:rank], dilations, ceil)
     padded = F.pad(x[0], torch_pads(pads), value=float("-inf"))
-    return pool(padded, kernel, strides, 0, dilations, ceil)
+    return _counted(layer, pool(padded, kernel, strides, 0, dilations, ceil))
 
 
 def _average_pool(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
@@ -103,7 +103,13 @@ def _average_pool(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Te
     total, count = (F.pad(values, torch_pads(pads)) for values in (x[0], ones))
     mean: Tensor = pool(total, kernel, strides, 0, ceil, counts_padding)
     share: Tensor = pool(count, kernel, strides, 0, ceil, counts_padding)
-    return mean if counts_padding else mean / share
+    return _counted(layer, mean if counts_padding else mean / share)
+
+
+def _counted(layer: Layer, y: Tensor) -> Tensor:
+    """Leave out the windows that begin in the padding at the end: ONNX, rounding up, does not count them."""
+    sizes = (size if isinstance(size, int) else None for size in layer.outputs[0].shape[2:])
+    return y[(..., *map(slice, sizes))]
 
 
 def _window(layer: Layer) -> tuple[tuple[int, ...], ...]:

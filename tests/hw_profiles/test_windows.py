@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
@@ -52,7 +52,19 @@ def by_torch(layer: Layer, x: np.ndarray, weight: np.ndarray | None, bias: np.nd
     return y[0].numpy().transpose(1, 2, 0)
 
 
+# rounded up, the last window would begin in the padding
+BEYOND = Layer.of(
+    "AveragePool",
+    TensorType(("batch", 1, 4, 3)),
+    kernel_shape=(2, 1),
+    strides=(2, 1),
+    pads=(0, 0, 1, 0),
+    ceil_mode=1,
+)
+
+
 @given(layers("fp32"), st.integers(0, 2**16))
+@example(BEYOND, 0)
 @settings(max_examples=60)
 def test_real_windows_are_torchs(layer: Layer, seed: int) -> None:
     rng = np.random.default_rng(seed)
