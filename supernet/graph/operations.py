@@ -108,8 +108,9 @@ def _average_pool(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Te
 
 def _counted(layer: Layer, y: Tensor) -> Tensor:
     """Leave out the windows that begin in the padding at the end: ONNX, rounding up, does not count them."""
-    sizes = (size if isinstance(size, int) else None for size in layer.outputs[0].shape[2:])
-    return y[(..., *map(slice, sizes))]
+    for dim, size in enumerate(layer.outputs[0].shape[2:], 2):
+        y = y.narrow(dim, 0, size) if isinstance(size, int) else y
+    return y
 
 
 def _window(layer: Layer) -> tuple[tuple[int, ...], ...]:
