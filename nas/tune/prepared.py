@@ -1,6 +1,6 @@
 """What preparing alone does to the time of a model in fp32: folded constants, fused sums, dropped nodes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 from hw_profiles.documents import write_document
@@ -9,6 +9,7 @@ from nas.tune.tuning import Tuning
 from nas.tune.turns import time_in_turns
 
 LEAST_GAIN = 0.02  # of the time: less is what two measurements of one file differ by
+PATIENCE_S = 2.0  # for a quiet moment: the two are compared pass by pass
 ORIGINAL_KIND = "onnx"
 
 
@@ -42,7 +43,8 @@ def time_prepared(tuning: Tuning) -> PreparedTime:
     prepared = PreparedTime()
     if tuning.runtime.artifact == ORIGINAL_KIND:
         files = [tuning.original, tuning.model.content]
-        _, timed = time_in_turns(tuning.measured_device, files, tuning.example, tuning.plan)
+        plan = replace(tuning.plan, waiting_s=min(tuning.plan.waiting_s, PATIENCE_S))
+        _, timed = time_in_turns(tuning.measured_device, files, tuning.example, plan)
         prepared = PreparedTime(timed.latency.ratio) if timed.latency is not None else prepared
     write_document(tuning.prepared_path, prepared)
     return prepared
