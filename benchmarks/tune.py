@@ -36,8 +36,10 @@ from nas.run.reporting import QUIET
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
 from nas.tune.context import TuneContext
 from nas.tune.session import tune_session
+from nas.tune.space import policy_of
 from nas.tune.turns import time_in_turns
 from supernet.data.samples import Samples
+from supernet.data.split_samples import split_samples
 
 ROOT = Path(__file__).parents[1]
 NOT_COUNTED = ("report",)  # stages that are not part of a tune's cost
@@ -259,7 +261,31 @@ def rows_of(tuned: Tuned, case: Case, others: Mapping[str, Peer]) -> list[Row]:
         better = "higher" if metric.direction == "max" else "lower"
         task = f"{name}: that file on {best.judging.samples:,} unseen examples" if best.judging else name
         rows.append(Row(task, metric.name, metric.unit, better, figure.value, figure.std or 0.0, qualities))
-    return [*rows, *_size_rows(tuned, case, others, names), *_cost_rows(tuned, case)]
+    return [
+        *rows,
+        *_test_rows(tuned, case),
+        *_size_rows(tuned, case, others, names),
+        *_cost_rows(tuned, case),
+    ]
+
+
+def _test_rows(tuned: Tuned, case: Case) -> list[Row]:
+    """Return what the fastest file that is good enough gets right of all test images, where the tune judged
+    on fewer of them.
+    """
+    best = chosen(tuned.front, case.bounds)
+    if "accuracy" not in case.bounds or not isinstance(best, TunedNetwork):
+        return []
+    with tune_session(tuned.folder, {}, reporter=QUIET) as context:
+        test = split_samples(context.tuning.samples, rng=np.random.default_rng(0)).judging
+        judging = context.compared_on(test)
+        policy = policy_of(context.space, np.array(best.genes, np.int16))
+        ours = judging.of_policy(policy).metrics["accuracy"]
+        original = judging.of_outputs(judging.original, 0.0).metrics["accuracy"]
+    task = f"{tuned.name}: that file on all {len(test):,} test images"
+    deviation = math.sqrt(ours * (1 - ours) / len(test))
+    least = original + case.bounds["accuracy"]
+    return [Row(task, "accuracy", "fraction", "higher", ours, deviation, {"fp32": original}, least)]
 
 
 def _size_rows(tuned: Tuned, case: Case, others: Mapping[str, Peer], names: Sequence[str]) -> list[Row]:
