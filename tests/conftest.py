@@ -1,5 +1,6 @@
 """A made-up device for the real `digits-mbconv` space: numbers of a formula, not of a measurement."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def _short_learning() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hw_profiles.measure.interleave.LEARNING_S", 0.02)
         yield
+
+
+@pytest.fixture
+def signals_of_a_terminal() -> Iterator[None]:
+    """Signals that end a process do so, in children too: what a shell starts in the background ignores
+    Ctrl-C, and under nohup the end of the terminal.
+    """
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        **dict.fromkeys((signal.SIGTERM, signal.SIGHUP), signal.SIG_DFL),
+    }
+    ignored = [number for number in usual if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, usual[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")

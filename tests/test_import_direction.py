@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -210,7 +211,7 @@ def test_no_module_is_too_long() -> None:
 
 def python(code: str, folder: Path) -> str:
     """What a fresh interpreter in an empty folder and home prints, on either stream."""
-    environment = {**os.environ, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     return done.stdout + done.stderr
@@ -230,7 +231,11 @@ def test_engines_wait_until_they_are_needed(tmp_path: Path) -> None:
     assert python(f"{code}print(*({engines} & set(sys.modules)))", tmp_path) == "\n"
 
 
-def test_profiles_need_no_torch(tmp_path: Path) -> None:
+def test_profiles_and_confined_processes_need_no_torch(tmp_path: Path) -> None:
+    """Loading it takes longer than what most of these processes do."""
+    texts = [(ROOT / path).read_text() for path in MODULES if path.parts[0] == "nas"]
+    confined = set(re.findall(r'"(nas\.(?:checks|export|serving)[a-z_.]*):[a-z_]+"', "".join(texts)))
+    assert {"nas.serving.serving", "nas.export.library.tuned", "nas.checks.network_tasks"} <= confined
     code = "import hw_profiles.profiles.profiler, hw_profiles.runtimes.analytical.recorded, sys\n"
-    code += "print('torch' in sys.modules)"
+    code += f"import {', '.join(sorted(confined))}\nprint('torch' in sys.modules)"
     assert python(code, tmp_path) == "False\n"

@@ -1,5 +1,5 @@
 """What an exported network must answer, wherever it runs: made-up images that anyone can make again, and the
-labels that the simulation gave them. No image of the user's data leaves with a network.
+labels that the simulation gave them. No image of the user's data leaves with a network. Imports no torch.
 """
 
 import hashlib
@@ -8,16 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from supernet.graph.quantized_graph import QuantizedGraph
-from supernet.graph.simulate import simulate
 
 IMAGES = 200  # one of them may differ and the agreement is still 99.5 %
 PATCH = 4  # pixels: white noise alone looks the same to a network everywhere
-BATCH = 50
 WIDEST = 1e6  # mean and deviation of pixels in 0..1 that leave float32 its precision
 MADE_UP_BYTES = 2**27  # of all made-up images together; 200 of (384, 384, 3) are fewer
 
@@ -107,13 +103,6 @@ class Answers:
     def to_json(self) -> dict[str, Any]:
         """Return it for a manifest; without a hash where there is none."""
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-def expected_answers(network: QuantizedGraph, image: Input) -> Answers:
-    """Return the labels and largest logits of the simulation on `IMAGES` made-up images."""
-    pixels = torch.from_numpy(image.normalised(made_up_images(IMAGES, image.shape)))
-    batches = torch.split(pixels.contiguous(memory_format=torch.channels_last), BATCH)
-    return answers_of(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
 
 def answers_of(logits: NDArray[np.float32], *, exact: bool = False) -> Answers:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nas.checks.check import Answers, Input, expected_answers
+from nas.checks.check import Answers, Input
+from nas.checks.expected import expected_answers
 from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder

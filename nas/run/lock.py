@@ -185,6 +185,11 @@ def _beat(path: Path, own: Lock, done: threading.Event) -> None:
             other = _read(path)
             if other is not None and other != own:
                 print(f"nas: {path.parent}: taken over by {other}, so this process stops", file=sys.stderr)
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes a sleep, too
+                signal.pthread_kill(threading.main_thread().ident or 0, _ending())  # wakes a sleep, too
                 return
             os.utime(path)
+
+
+def _ending() -> signal.Signals:
+    """Return the signal that ends this process: what a shell starts in the background ignores SIGINT."""
+    return signal.SIGTERM if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIGINT

@@ -16,6 +16,7 @@ DEADLINE_S = 240  # of several processes on a busy machine
 STOPPED = "nas: interrupted; the same command continues where this one stopped\n"
 TRAIN = {"epochs": 2, "batch_size": 32, "random_subnets": 0, "checkpoint_s": 1e9}
 ALONE, TOGETHER = 66, 32  # steps of one process and of two
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 

@@ -218,6 +218,7 @@ def test_three_workers_one_killed_give_the_front_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_a_leader_that_is_killed_goes_on_with_what_its_workers_did(
     start, nas, workers, finished_run: Path, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,7 @@ def fill(request: Any) -> Any:
 
 
 def hang(request: Any) -> Any:
-    while True:
-        pass
+    time.sleep(600)
 
 
 def lie(request: Any) -> Any:
@@ -53,6 +53,8 @@ def escape(request: Any) -> Any:
 
 
 def multiply(request: Any) -> Any:
-    child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    Path(request["path"]).write_text(str(child.pid))
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    path = Path(request["path"])
+    path.with_suffix(".part").write_text(str(child.pid))
+    path.with_suffix(".part").rename(path)
     child.wait()

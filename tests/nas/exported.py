@@ -14,7 +14,8 @@ from hw_profiles.files import write_json
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, optimised_ops
-from nas.checks.check import Input, expected_answers
+from nas.checks.check import Input
+from nas.checks.expected import expected_answers
 from nas.checks.parity import file_metric
 from nas.emit.to_onnx import described, emit
 from nas.export.manifest import SCHEMA, Manifest

@@ -1,9 +1,11 @@
 """What people type: help, what is mistyped, and that nothing of it needs an engine."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +25,78 @@ FLAGS = [
 ]
 
 
-def said_by(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A fresh interpreter that may import no engine."""
-    code = f"import sys; sys.modules.update(dict.fromkeys({ENGINES}))\n"
-    code += "from nas.cli.main import main; sys.exit(main())"
+LISTS = ("--help", "--version", "run --help", "formats", "formats --json")
+REFUSED = (
+    "run --engine nsga4 -o b1",
+    "run --device abacus -o b1",
+    "run --data imagefolder:/nope -o b1",
+    "profile --from /nope -o b1",
+    "run --threads 1000000 -o b1",
+    "export -o b1",
+    "report -o b1",
+    "run nope.toml -o b1",
+    "serach -o b1",
+    "run --prior nowhere -o b1",
+    "train --init nowhere.pt -o b1",
+    "search --aim speed=3 -o b1",
+    "export --pick fastest>=200% -o b1",
+)
+COMMANDS_IN_TURN = """
+import contextlib, io, json, sys
+sys.modules.update(dict.fromkeys({engines}))
+from nas.cli.main import main
+said = dict()
+for words in {commands}:
+    out, complaint = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaint):
+        code = main(words.split())
+    said[words] = code, out.getvalue(), complaint.getvalue()
+print(json.dumps(said))
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What commands said, one after the other in a fresh interpreter that may import no engine.
+
+    Attributes:
+        folder: where they ran.
+        of: (exit code, output, complaint) of each command.
+    """
+
+    folder: Path
+    of: Mapping[str, tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Said:
+    folder = tmp_path_factory.mktemp("without_engines")
+    code = COMMANDS_IN_TURN.format(engines=ENGINES, commands=(*LISTS, *REFUSED))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run(
-        [sys.executable, "-c", code, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
+    assert (done.returncode, done.stderr) == (0, "")
+    return Said(folder, json.loads(done.stdout))
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["run", "--help"], ["formats"], ["formats", "--json"]]
-)
-def test_help_and_lists_need_no_engine(words: list[str], tmp_path: Path) -> None:
-    done = said_by(*words, folder=tmp_path)
-    assert (done.returncode, done.stderr.strip().startswith("nas:")) == (0, False), done.stderr
-    assert done.stdout.strip()
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("words", LISTS)
+def test_help_and_lists_need_no_engine(words: str, said: Said) -> None:
+    code, output, complaint = said.of[words]
+    assert (code, complaint.strip().startswith("nas:")) == (0, False), complaint
+    assert output.strip()
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["run", "--engine", "nsga4", "-o", "b1"],
-        ["run", "--device", "abacus", "-o", "b1"],
-        ["run", "--data", "imagefolder:/nope", "-o", "b1"],
-        ["profile", "--from", "/nope", "-o", "b1"],
-        ["run", "--threads", "1000000", "-o", "b1"],
-        ["export", "-o", "b1"],
-        ["report", "-o", "b1"],
-        ["run", "nope.toml", "-o", "b1"],
-        ["serach", "-o", "b1"],
-        ["run", "--prior", "nowhere", "-o", "b1"],
-        ["train", "--init", "nowhere.pt", "-o", "b1"],
-        ["search", "--aim", "speed=3", "-o", "b1"],
-        ["export", "--pick", "fastest>=200%", "-o", "b1"],
-    ],
-)
-def test_what_is_refused_needs_no_engine_and_leaves_nothing(words: list[str], tmp_path: Path) -> None:
-    done = said_by(*words, folder=tmp_path)
-    assert done.returncode == 2
-    [line] = done.stderr.splitlines()
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_is_refused_needs_no_engine(words: str, said: Said) -> None:
+    code, _, complaint = said.of[words]
+    assert code == 2
+    [line] = complaint.splitlines()
     assert line.startswith("nas: ")
-    assert not list(tmp_path.iterdir())
+
+
+def test_neither_leaves_anything(said: Said) -> None:
+    assert not list(said.folder.iterdir())
 
 
 @pytest.mark.parametrize(

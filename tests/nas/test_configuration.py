@@ -187,6 +187,7 @@ def test_the_environment_keeps_the_command_without_passwords(recorded: str, tmp_
 # -- being told to stop -------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_all_ways_to_stop_say_the_same(told: signal.Signals, tmp_path: Path) -> None:
     code = (

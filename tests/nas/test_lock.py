@@ -38,6 +38,7 @@ def holder(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 def test_a_second_process_is_refused_with_owner_host_process_and_what_to_do(tmp_path: Path) -> None:
     process = holder(tmp_path)
     try:
@@ -114,24 +115,33 @@ def test_a_command_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["run.toml"]
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
+@pytest.mark.parametrize("background", [False, True])
 def test_a_process_whose_lock_was_taken_over_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    background: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "kept").touch()
     monkeypatch.setattr(lock_module, "BEAT_S", 0.01)
     other = held_elsewhere(tmp_path, LOST_S * 2)
 
     def work() -> None:
-        with locked(tmp_path):
+        with interruptible(), locked(tmp_path):
             write_document(tmp_path / FILE, other)
             time.sleep(60)
 
-    with pytest.raises(KeyboardInterrupt):
-        work()
+    before = signal.getsignal(signal.SIGINT)
+    if background:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "taken over by anna on elsewhere" in capsys.readouterr().err
     assert read_document(tmp_path / FILE, Lock) == other  # not ours to remove
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_that_end_a_process_interrupt_it_once(number: signal.Signals) -> None:
     before = signal.getsignal(number)

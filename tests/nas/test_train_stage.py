@@ -27,6 +27,7 @@ def be_told_twice(told: signal.Signals) -> None:
         os.kill(os.getpid(), told)
 
 
+@pytest.mark.usefixtures("signals_of_a_terminal")
 @pytest.mark.parametrize("told", SIGNALS)
 def test_a_signal_is_remembered_and_a_second_one_interrupts(told: signal.Signals) -> None:
     before = [signal.getsignal(one) for one in SIGNALS]

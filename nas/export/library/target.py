@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas.run.run import Run
+if TYPE_CHECKING:  # processes that only run a library load no torch
+    from nas.run.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +16,7 @@ class ExportedLibrary:
     record: Mapping[str, Any]
 
 
-def library_target(run: Run) -> str:
+def library_target(run: "Run") -> str:
     """Return what a library is built for: what the configuration names, or the device where its kernels are
     TVM's; empty for none.
     """
@@ -24,7 +25,7 @@ def library_target(run: Run) -> str:
     return _device_target(run)
 
 
-def own_target(run: Run) -> str:
+def own_target(run: "Run") -> str:
     """Return what networks are built for where the run's device runs libraries on this machine; empty where
     it runs ONNX files, nothing, or libraries on boards.
     """
@@ -33,7 +34,7 @@ def own_target(run: Run) -> str:
     return _device_target(run)
 
 
-def _device_target(run: Run) -> str:
+def _device_target(run: "Run") -> str:
     runtime = run.device.runtime
     takes = runtime is not None and runtime.artifact == "library"
     return str(run.config.device.settings.get("target", "")) if takes else ""

@@ -15,7 +15,8 @@ from PIL import Image
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, open_exactly, optimised_ops
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact, single_output
-from nas.checks.check import IMAGES, Input, agreement, expected_answers, made_up_images
+from nas.checks.check import IMAGES, Input, agreement, made_up_images
+from nas.checks.expected import expected_answers
 from nas.checks.parity import open_file, takes_pixels
 from nas.emit.to_onnx import Normalisation, described, emit, random_network
 from nas.export.card import model_card
