@@ -30,7 +30,6 @@ ALLOWED: Mapping[str, str] = {
     "from_published": "rows of public data as candidates, for benchmarks/published_rows.py",
     "to_published": "the inverse of the same",
     "bind": "how a scenario gives symbolic dimensions of an imported model their sizes",
-    "explain": "the time of a policy term by term, for notebooks; reports say what one change would do",
     "max_pool": "how a family's `build` writes the operation",
     "avg_pool": "the same",
     "get_next": "what ONNX Runtime's calibration calls",

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from nas.export.picks import picked_rows
 from nas.run.front_document import Entry, Front, Measured, Predicted
-from nas.run.wanted import PICKS, Bounded, parse_pick
+from nas.run.wanted import Bounded
 from nas.search.limits import Limit, parse_limit
-from nas.search.loop import choose_finalists
 from nas.search.objectives import Objective, objective, to_min, violation
 from nas.search.units import show
 
@@ -19,34 +20,21 @@ def pick(front: Front, picks: Sequence[str], count: int) -> list[Entry]:
 
     Args:
         picks: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
-            `best<=0.3ms`: the most accurate that is so quick; `all`; and ids or beginnings of one. Nothing
-            means `count` well-spread ones: the best in each objective, then the loneliest.
-        count: see `picks`.
+            `best<=0.3ms`: the most accurate that is so quick; and what else `picked_rows` takes.
+        count: networks without `picks`, well-spread ones; 0 takes all.
 
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    rows = set(choose_finalists(_minimised(front), count).tolist()) if not picks else set[int]()
-    for which in picks:
-        rows.update(_rows(front, which.strip()))
-    return [front.candidates[row] for row in sorted(rows)]
-
-
-def _rows(front: Front, choice: str) -> list[int]:
-    entries = front.candidates
-    match parse_pick(choice):
-        case "all":
-            return list(range(len(entries)))
-        case "knee":
-            return [knee(_minimised(front))]
-        case Bounded() as bounded:
-            return [_bounded(front, bounded)]
-    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(choice)]
-    if len(rows) != 1:
-        ids = ", ".join(entry.id for entry in entries)
-        problem = "several networks begin so" if rows else f"write {PICKS}"
-        raise TrilobitError(f"--pick {choice!r}: {problem}; on the front are {ids}")
-    return rows
+    rows = picked_rows(
+        picks,
+        count,
+        ids=[entry.id for entry in front.candidates],
+        minimised=_minimised(front),
+        bounded=partial(_bounded, front),
+        noun="networks",
+    )
+    return [front.candidates[row] for row in rows]
 
 
 def _bounded(front: Front, pick: Bounded) -> int:
@@ -123,21 +111,6 @@ def _figure(entry: Entry, name: str) -> float:
     """Return a network's measured value, or the predicted one where nothing is measured; NaN if unknown."""
     figure: Measured | Predicted | None = entry.measured.get(name) or entry.predicted.get(name)
     return float("nan") if figure is None or figure.value is None else figure.value
-
-
-def knee(minimised: np.ndarray) -> int:
-    """Return the row of a front (n, m) furthest below the plane through its ends: giving up a little of one
-    objective costs much of another on either side of it.
-
-    Objectives are scaled to 0..1 over the front; distances from that plane then differ only by the sum
-    (Das 1999, "On characterizing the knee of the Pareto curve").
-
-    >>> knee(np.array([[0.0, 1.0], [0.1, 0.2], [1.0, 0.0]]))
-    1
-    """
-    extent = np.ptp(minimised, axis=0)
-    scaled = (minimised - minimised.min(axis=0)) / np.where(extent > 0, extent, 1.0)
-    return int(scaled.sum(axis=1).argmin())
 
 
 def _minimised(front: Front) -> np.ndarray:

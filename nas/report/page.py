@@ -10,7 +10,7 @@ import numpy as np
 from hw_profiles.files import write_atomic
 from hw_profiles.profiles.latency_model import groups
 from hw_profiles.profiles.trust import trust
-from nas.export.selection import knee
+from nas.export.picks import knee
 from nas.report import units
 from nas.report.device_figures import calibration_plot, speedup_plot
 from nas.report.drawing import Block, blocks, format_shares, short_arch, summary, widest_of
@@ -21,6 +21,7 @@ from nas.report.run_files import Export, Network, Run, Value, read_run
 from nas.report.search_figures import agreement_plot, hypervolume_plot, timings_plot
 from nas.report.template import rendered
 from nas.report.tuned_page import is_tuned, read_tuned, render_tuned
+from nas.run.paths import FolderPaths
 from nas.search.objectives import objective
 from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, CLASSIFICATION, FLIPS, WORST_CLASS
 
@@ -45,7 +46,7 @@ def write_report(run: Path) -> Path:
     Raises:
         TrilobitError: not a run folder, or a file in it is broken or of another schema.
     """
-    target = run / "report.html"
+    target = FolderPaths(run).report_path
     page = render_tuned(read_tuned(run)) if is_tuned(run) else render(read_run(run))
     write_atomic(target, page)
     return target

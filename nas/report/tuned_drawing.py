@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hw_profiles.graph.formats import FP32
 from nas.report import units
-from nas.report.tuned_figures import metric_text
+from nas.report.tuned_words import alone_text, error_text, metric_text
 from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit, UnitShare
 
 _SIGNS: Mapping[str, str] = {
@@ -64,7 +64,7 @@ class UnitRow:
         name, op: of the unit.
         number_format: that it has.
         saved: time that it saves, modelled; empty in fp32.
-        cost: what that costs of the main metric, predicted; empty in fp32.
+        cost: by how much more the answers differ, predicted; empty in fp32.
         why: what speaks for or against it.
     """
 
@@ -123,7 +123,7 @@ def unit_row(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> UnitR
         unit.op,
         number_format,
         scale.text(share.saved_s) if share else "",
-        metric_text(front.metric, share.cost) if share else "",
+        error_text(front.predicted_metric, share.cost) if share else "",
         _why(front, unit, number_format, network.left.get(unit.name)),
     )
 
@@ -137,10 +137,7 @@ def _why(front: TunedFront, unit: TunedUnit, number_format: str, left: UnitShare
     if len(unit.options) < 2:
         reasons = list(dict.fromkeys(unit.refused.values()))
         return f"No choice: {'; '.join(reasons)}." if reasons else f"No choice: {FOLLOWS}."
-    alone = [
-        f"{name} alone costs {metric_text(front.metric, value)} of {front.metric.name}"
-        for name, value in unit.alone.items()
-    ]
+    alone = [alone_text(front.predicted_metric, name, value) for name, value in unit.alone.items()]
     measured = f"{', '.join(alone)}." if alone else ""
     return measured if number_format != FP32 else f"{_stayed(front, unit, left)} {measured}".strip()
 
@@ -153,8 +150,7 @@ def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
     time = units.scale_for("latency", [abs(left.saved_s)]).text(abs(left.saved_s))
     if left.saved_s <= 0:
         return f"No format would be faster here: {left.format} would cost {time}, conversions included."
-    cost = metric_text(front.metric, left.cost)
-    return f"{left.format} would save {time} more and cost {cost} of {front.metric.name}."
+    return f"{left.format} would save {time} more and cost {error_text(front.predicted_metric, left.cost)}."
 
 
 def refused_rows(front: TunedFront) -> list[tuple[str, str, int]]:
@@ -162,9 +158,7 @@ def refused_rows(front: TunedFront) -> list[tuple[str, str, int]]:
     by_reason: dict[str, list[str]] = {}
     for unit in front.units:
         if len(unit.options) < 2:
-            reason = next(
-                iter(unit.refused.values()), "it multiplies nothing stored: it follows its neighbours"
-            )
+            reason = next(iter(unit.refused.values()), FOLLOWS)
             by_reason.setdefault(reason, []).append(unit.op)
     rows = [(reason, _operations(ops), len(ops)) for reason, ops in by_reason.items()]
     return sorted(rows, key=lambda row: -row[2])

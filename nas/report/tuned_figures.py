@@ -24,6 +24,7 @@ from nas.report.plots import (
     points,
     polyline,
 )
+from nas.report.tuned_words import metric_text
 from nas.run.tuned_document import (
     MeasuredLatency,
     PartQuality,
@@ -32,7 +33,6 @@ from nas.run.tuned_document import (
     TunedMetric,
     TunedNetwork,
 )
-from nas.search.units import unit_of
 
 Entry = TunedNetwork | Reference
 WIDEST = 50.0  # times the smallest value from which on a scale is logarithmic
@@ -62,10 +62,11 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
     scale = units.scale_for("latency", _latencies(front))
     factor, unit = _unit(metric)
     files = _points(front.candidates, metric, scale, factor)
-    others = _points(
-        [entry for entry in front.evaluated if entry.judging is None], metric, scale, factor, choosing=True
-    )
+    off_front = [entry for entry in front.evaluated if entry.judging is None]
+    others = _points(off_front, metric, scale, factor, choosing=True)
     references = _points((front.original, *front.references), metric, scale, factor)
+    logarithmic = metric.unit != "fraction" and _spans_orders([*files, *references])
+    bounds = {o.name: o.bound for o in front.objectives if o.bound is not None}
     traces = [
         points("others, on what they were chosen by", *_columns(others), color=OTHER, size=6, opacity=0.7),
         polyline([p.x for p in files], [p.y for p in files], color=MEASURED, width=2),
@@ -74,23 +75,6 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
             points("references", *_columns(references), color=INK, size=11, symbol="diamond"), references
         ),
     ]
-    values = [point.y for point in (*files, *references) if point.y > 0]
-    logarithmic = bool(values) and metric.unit != "fraction" and max(values) > WIDEST * min(values)
-    notes = [
-        note(
-            point.name,
-            INK,
-            x=point.x,
-            y=math.log10(point.y) if logarithmic and point.y > 0 else point.y,
-            xanchor="left",
-            yanchor=("bottom", "top")[position % 2],  # neighbours in turns: they are often close
-            xshift=7,
-        )
-        for position, point in enumerate(references)
-        if not logarithmic or point.y > 0
-    ]
-    bounds = {o.name: o.bound for o in front.objectives if o.bound is not None}
-    shapes = [guide(x=scale(bounds["latency"]), colour=MUTED)] if "latency" in bounds else []
     better = "more" if metric.direction == "max" else "less"
     drawn = figure(
         [trace for trace in traces if trace["x"]],
@@ -100,17 +84,43 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
             "type": "log" if logarithmic else "linear",
             "ticksuffix": " ",
         },
-        shapes=shapes,
-        annotations=notes,
+        shapes=[guide(x=scale(bounds["latency"]), colour=MUTED)] if "latency" in bounds else [],
+        annotations=_names(references, logarithmic=logarithmic),
     )
-    hidden = logarithmic and any(point.y <= 0 for point in references)
+    caption = _caption(front, metric, hidden=logarithmic and any(point.y <= 0 for point in references))
+    return Plot(f"quality-{metric.name}", f"{metric.name} against latency", caption, drawn, 460)
+
+
+def _spans_orders(made: Sequence[Point]) -> bool:
+    """Return whether values differ so much that a linear scale would hide most of them."""
+    values = [point.y for point in made if point.y > 0]
+    return bool(values) and max(values) > WIDEST * min(values)
+
+
+def _names(references: Sequence[Point], *, logarithmic: bool) -> list[Trace]:
+    """Return the names of the references beside them, those that have a place on the scale."""
+    return [
+        note(
+            point.name,
+            INK,
+            x=point.x,
+            y=math.log10(point.y) if logarithmic else point.y,
+            xanchor="left",
+            yanchor=("bottom", "top")[position % 2],  # neighbours in turns: they are often close
+            xshift=7,
+        )
+        for position, point in enumerate(references)
+        if not logarithmic or point.y > 0
+    ]
+
+
+def _caption(front: TunedFront, metric: TunedMetric, *, hidden: bool) -> str:
     left_out = " The original, of which it is 0, has no place on this scale." if hidden else ""
-    caption = (
+    return (
         f"{metric.meaning or metric.name}: on {_judged(front)} examples that nothing saw before, with its "
         "standard error; latency with its interquartile range, all files and references in the same turns. "
         f"Grey files were measured and are not on the front.{left_out}"
     )
-    return Plot(f"quality-{metric.name}", f"{metric.name} against latency", caption, drawn, 460)
 
 
 def prediction_plot(front: TunedFront) -> Plot | None:
@@ -211,11 +221,6 @@ def _with_errors(trace: Trace, made: Sequence[Point]) -> Trace:
 def _unit(metric: TunedMetric) -> tuple[float, str]:
     """Return what values are divided by, and the unit that they are then in."""
     return (0.01, "%") if metric.unit == "fraction" else (1.0, metric.unit)
-
-
-def metric_text(metric: TunedMetric, value: float) -> str:
-    """Return a value of a metric as people write it."""
-    return unit_of(metric.unit).text(value) if abs(value) >= 1e-3 or not value else f"{value:.1e}"
 
 
 def _judged(front: TunedFront) -> str:

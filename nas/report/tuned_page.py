@@ -10,21 +10,22 @@ import numpy as np
 from hw_profiles.documents import read_document
 from hw_profiles.files import read_json
 from nas.export.manifests import read_any
+from nas.export.picks import knee
 from nas.export.seal import MANIFEST, MODEL_FILE
-from nas.export.selection import knee
 from nas.export.written import written_networks
 from nas.report import units
 from nas.report.plots import Plot
 from nas.report.template import rendered
 from nas.report.tuned_drawing import refused_rows, strip, unit_rows
-from nas.report.tuned_figures import metric_text, prediction_plot, quality_plot
+from nas.report.tuned_figures import prediction_plot, quality_plot
+from nas.report.tuned_words import metric_text
 from nas.run.documents import Environment, Timings, read_optional
+from nas.run.paths import QUANTIZATION, FolderPaths
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedMetric, TunedNetwork
 from supernet.ptq.quantization import Compensation
 from supernet.ptq.quantization_file import read_compensations
 
 FELT = ("agreement", "flips", "calibration", "worst_class", "accuracy", "steps")  # what a user notices
-QUANTIZATION = "quantization.npz"
 
 Row = Mapping[str, str]
 
@@ -51,7 +52,7 @@ class TunedFolder:
 
 def is_tuned(folder: Path) -> bool:
     """Return whether a folder holds the front of a tuned model."""
-    path = folder / "front.json"
+    path = FolderPaths(folder).front_path
     return path.is_file() and read_json(path, "front/1", TunedFront.SCHEMA)["schema"] == TunedFront.SCHEMA
 
 
@@ -61,12 +62,12 @@ def read_tuned(folder: Path) -> TunedFolder:
     Raises:
         TrilobitError: there is no front yet, or a file is broken or of another schema.
     """
-    exported = {}
-    for path in written_networks(folder / "export", MANIFEST):
+    paths, exported = FolderPaths(folder), {}
+    for path in written_networks(paths.export_path, MANIFEST):
         exported[read_any(path).id] = (path / MODEL_FILE).relative_to(folder).as_posix()
     return TunedFolder(
         folder=folder,
-        front=read_document(folder / "front.json", TunedFront),
+        front=read_document(paths.front_path, TunedFront),
         env=read_optional(folder / "env.json", Environment),
         timings=read_optional(folder / "timings.json", Timings),
         exported=exported,

@@ -306,8 +306,17 @@ class StorageSection:
         check(self, "storage")
 
 
+class Sectioned:
+    """A configuration made of sections."""
+
+    def section(self, name: str) -> Any:
+        """Return one section as plain data, for fingerprints."""
+        value = getattr(self, name)
+        return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Sectioned):
     """Everything a run depends on.
 
     Attributes:
@@ -344,11 +353,6 @@ class RunConfig:
         return {
             name: parse_limit(_limit_text(text), objective(name)) for name, text in self.constraints.items()
         }
-
-    def section(self, name: str) -> Any:
-        """Return one section as plain data, for fingerprints."""
-        value = getattr(self, name)
-        return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 def _limit_text(limit: Any) -> str:

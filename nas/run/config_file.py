@@ -70,6 +70,24 @@ def _parse_section(default: Any, name: str, values: Mapping[str, Any]) -> Any:
     return replace(default, **plain)
 
 
+def with_options(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with options on top, by name, `section.key`; a device comes with options of its own.
+
+    >>> with_options({"device": {"name": "ort", "threads": 4}}, {"device.name": "tvm", "seed": 1})
+    {'device': {'name': 'tvm'}, 'seed': 1}
+    """
+    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
+    if "device.name" in options:
+        merged["device"] = {}
+    for name, value in options.items():
+        section, _, key = name.partition(".")
+        if key:
+            merged.setdefault(section, {})[key] = value
+        else:
+            merged[section] = value
+    return merged
+
+
 def read_config(path: Path) -> RunConfig:
     """Read the configuration in a TOML file; what it does not name has its default.
 

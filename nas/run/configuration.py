@@ -13,7 +13,7 @@ from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.redaction import redacted
 from hw_profiles.runtimes.plugin import SECTION
 from nas.run.config import OF_ONE_ENGINE, RunConfig, section_options
-from nas.run.config_file import parse_config, read_document
+from nas.run.config_file import parse_config, read_document, with_options
 from nas.run.defaults import with_defaults
 from nas.run.registry import STAGES
 from supernet.registry import FILE
@@ -75,7 +75,7 @@ def configure(
     path = record if kept else file
     document = read_document(path) if path is not None else {}
     recorded = parse_config(document, origin=str(path or ""))
-    merged = _merged(document, options)
+    merged = with_options(_of_its_searcher(document, options), options)
     parse_config(merged, origin="")
     _check_files(options if kept else {**_named(recorded), **options})
     _check_folder(stage, folder)
@@ -98,21 +98,12 @@ def _lasting(options: Mapping[str, Any]) -> dict[str, Any]:
     return lasting
 
 
-def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document with the options on top; what was for another engine is left out."""
-    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
-    search = merged.get("search", {})
-    if options.get("search.searcher", search.get("searcher")) != search.get("searcher"):
-        merged["search"] = {key: value for key, value in search.items() if key not in OF_ONE_ENGINE}
-    if "device.name" in options:  # with options of its own
-        merged["device"] = {}
-    for name, value in options.items():
-        section, _, key = name.partition(".")
-        if key:
-            merged.setdefault(section, {})[key] = value
-        else:
-            merged[section] = value
-    return merged
+def _of_its_searcher(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document without what was for another searcher than the options'."""
+    search = document.get("search", {})
+    if options.get("search.searcher", search.get("searcher")) == search.get("searcher"):
+        return dict(document)
+    return {**document, "search": {key: value for key, value in search.items() if key not in OF_ONE_ENGINE}}
 
 
 # -- what is named must exist -------------------------------------------------------------------------

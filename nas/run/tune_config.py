@@ -4,14 +4,14 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, cast, get_args
 
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.options import OneOf, Option, Range, Written, check, options
-from nas.run.config import DeviceSection
+from nas.run.config import DeviceSection, Sectioned
 from nas.run.wanted import parse_time
 from nas.search.limits import parse_limit
 from nas.search.objectives import OBJECTIVES, canonical_name
@@ -217,7 +217,7 @@ class TuneSection:
 
 
 @dataclass(frozen=True)
-class TuneConfig:
+class TuneConfig(Sectioned):
     """Everything that a tune depends on.
 
     Attributes:
@@ -236,11 +236,6 @@ class TuneConfig:
 
     def __post_init__(self) -> None:
         check(self, "")
-
-    def section(self, name: str) -> Any:
-        """Return one section as plain data, for fingerprints."""
-        value = getattr(self, name)
-        return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
 def is_tune_folder(folder: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from nas.run.documents import Genes, not_negative
 from nas.run.front_document import Identity, Predicted, Round
+from supernet.tasks.metric import smooth_metric
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class UnitShare:
         format: that it has.
         saved_s: modelled: seconds that the whole network would take more if this unit alone went back to
             fp32, conversions at its borders included; negative where it would then be faster.
-        cost: predicted: by how much the main metric would be better then, in its unit.
+        cost: predicted: by how much less the answers would then differ from the original's: `kl` in nats;
+            where there is none, noise over signal (of `snr`); else what is missing of the main metric.
     """
 
     format: str
@@ -88,8 +90,8 @@ class TunedNetwork:
         judging: measured on what nothing saw before; None where it is not on the front.
         units: by unit that is not fp32.
         left: by unit that is fp32 and could be something else, what the format would do that saves most: time
-            that it would save, negative where it would cost some, and by how much the main metric would be
-            worse.
+            that it would save, negative where it would cost some, and by how much more the answers would
+            differ.
         seconds: of an inference, measured while the search learned, at the machine's usual speed; not to be
             compared with `latency`.
     """
@@ -137,7 +139,8 @@ class TunedUnit:
         op: ONNX's name of that node's operation.
         options: number formats that the search chose from; fp32 alone where it had no choice.
         refused: why it cannot have others, by format.
-        alone: measured: the main metric where this unit alone has a format, by format.
+        alone: measured: `kl`, else `snr`, else the main metric, where this unit alone has a format, by
+            format.
     """
 
     name: str
@@ -248,6 +251,11 @@ class TunedFront:
     def metric(self) -> TunedMetric:
         """What was searched for."""
         return self.metrics[0]
+
+    @property
+    def predicted_metric(self) -> TunedMetric:
+        """What is predicted of files and said of single units."""
+        return smooth_metric(self.metrics)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data; samples of what is not on the front are left out."""

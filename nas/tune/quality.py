@@ -21,7 +21,7 @@ from supernet.data.samples import Samples
 from supernet.ptq.quantization import Policy, Quantization
 from supernet.space.space import Candidate, Genomes, SearchSpace
 from supernet.tasks.fidelity import Fidelity
-from supernet.tasks.metric import KL, SNR, Metric
+from supernet.tasks.metric import Metric, smooth_metric
 
 Floats = NDArray[np.float64]
 LARGEST = 1e9  # that a metric is kept as: files hold finite numbers only
@@ -148,17 +148,15 @@ def store_objectives(fidelity: Fidelity) -> tuple[Objective, ...]:
 
 
 def proxy_of(fidelity: Fidelity) -> Metric:
-    """Return the metric that says smoothly how far answers are from the original's: the divergence, else the
-    signal-to-noise ratio, else the main one.
-    """
-    by_name = {metric.name: metric for metric in fidelity.metrics}
-    return by_name.get(KL.name) or by_name.get(SNR.name) or fidelity.metrics[0]
+    """Return the metric that is predicted."""
+    return smooth_metric(fidelity.metrics)
 
 
 def divergence_of(metric: Metric, values: Floats) -> Floats:
     """Return (n,) values of a metric as what is 0 for the original and additive for small errors: a
     divergence as it is, a ratio in dB as noise over signal, a share as what is missing to 1.
 
+    >>> from supernet.tasks.metric import SNR
     >>> divergence_of(SNR, np.array([20.0, 40.0])).round(6).tolist()
     [0.01, 0.0001]
     """

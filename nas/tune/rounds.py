@@ -91,7 +91,7 @@ def run_rounds(context: TuneContext, sampled: Genomes, limits: Limits, reporter:
         sampled: (n, g) policies whose quality was evaluated.
         limits: that files must keep.
     """
-    section, path = context.tuning.config.tune, context.tuning.folder / "rounds.json"
+    section, path = context.tuning.config.tune, context.tuning.rounds_path
     first, chosen = uniform_genomes(context.space), _read(context)
     summaries: list[Round] = []
     with reporter.progress() as add:
@@ -109,7 +109,7 @@ def run_rounds(context: TuneContext, sampled: Genomes, limits: Limits, reporter:
 
 def _read(context: TuneContext) -> RoundsFile:
     fingerprint = context.tuning.fingerprint("search")
-    stored = read_optional(context.tuning.folder / "rounds.json", RoundsFile)
+    stored = read_optional(context.tuning.rounds_path, RoundsFile)
     return stored if stored and stored.fingerprint == fingerprint else RoundsFile(fingerprint)
 
 

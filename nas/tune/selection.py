@@ -1,15 +1,15 @@
 """Which networks of a tuned front are meant."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from nas.export.selection import knee
+from nas.export.picks import picked_rows
 from nas.run.tuned_document import TunedFront, TunedMetric, TunedNetwork
-from nas.run.wanted import PICKS, Bounded, parse_pick
-from nas.search.loop import choose_finalists
+from nas.run.wanted import Bounded
 from nas.search.objectives import Objective
 from nas.search.units import show
 
@@ -23,40 +23,21 @@ def pick(front: TunedFront, picks: Sequence[str], count: int = 0) -> list[TunedN
     Args:
         picks: any of `knee`: the best compromise; `fastest>=97%`: the quickest with so much accuracy, or
             agreement where there are no labels; `best<=8ms`: the best by the main metric that is so quick;
-            `all`; and ids or beginnings of one. Nothing means `count` well-spread ones.
-        count: see `picks`; 0 takes all.
+            and what else `picked_rows` takes.
+        count: networks without `picks`, well-spread ones; 0 takes all.
 
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    if not picks:
-        everyone = count <= 0 or count >= len(front.candidates)
-        rows = set(range(len(front.candidates))) if everyone else set(_spread(front, count))
-    else:
-        rows = {row for which in picks for row in _rows(front, which.strip())}
-    return [front.candidates[row] for row in sorted(rows)]
-
-
-def _spread(front: TunedFront, count: int) -> list[int]:
-    rows: list[int] = choose_finalists(_minimised(front), count).tolist()
-    return rows
-
-
-def _rows(front: TunedFront, choice: str) -> list[int]:
-    entries = front.candidates
-    match parse_pick(choice):
-        case "all":
-            return list(range(len(entries)))
-        case "knee":
-            return [knee(_minimised(front))]
-        case Bounded() as bounded:
-            return [_bounded(front, bounded)]
-    rows = [row for row, entry in enumerate(entries) if entry.id.startswith(choice)]
-    if len(rows) != 1:
-        ids = ", ".join(entry.id for entry in entries)
-        problem = "several files begin so" if rows else f"write {PICKS}"
-        raise TrilobitError(f"--pick {choice!r}: {problem}; on the front are {ids}")
-    return rows
+    rows = picked_rows(
+        picks,
+        count,
+        ids=[entry.id for entry in front.candidates],
+        minimised=_minimised(front),
+        bounded=partial(_bounded, front),
+        noun="files",
+    )
+    return [front.candidates[row] for row in rows]
 
 
 def _bounded(front: TunedFront, bound: Bounded) -> int:
@@ -66,15 +47,15 @@ def _bounded(front: TunedFront, bound: Bounded) -> int:
         share = _share(front, bound)
         values = _values(front, share)
         allowed, order, nearest = values >= bound.limit.value, latency, float(values.max())
-        said = f"{share.name} >= {bound.text}; the nearest has {nearest:.2%}"
+        unmet = f"{share.name} >= {bound.text}; the nearest has {nearest:.2%}"
     else:
         original = front.original.latency
         limit_s = bound.limit.resolve(original.median_s if original else 0.0)
         allowed, order, nearest = latency <= limit_s, _minimised(front)[:, 0], float(latency.min())
         seconds = Objective("latency", "s", "min", origin="device")
-        said = f"latency <= {bound.text}; the nearest has {show(seconds, nearest)}"
+        unmet = f"latency <= {bound.text}; the nearest has {show(seconds, nearest)}"
     if not allowed.any():
-        raise TrilobitError(f"no file of the front has {said}")
+        raise TrilobitError(f"no file of the front has {unmet}")
     return int(np.where(allowed, order, np.inf).argmin())
 
 

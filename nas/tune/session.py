@@ -14,7 +14,7 @@ from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.files import remove_abandoned, write_atomic, write_json
 from hw_profiles.redaction import redacted
 from nas.emit.rewrite_onnx import rewrite
-from nas.run.config_file import parse_as, read_document, render_config
+from nas.run.config_file import parse_as, read_document, render_config, with_options
 from nas.run.configuration import RECORD
 from nas.run.environment import commit
 from nas.run.reporting import QUIET, Reporter
@@ -85,9 +85,9 @@ def resolve(
     path = file if file is not None else folder / RECORD if recorded and not reset else None
     document = read_document(path) if path is not None else {}
     parse_as(TuneConfig, document, origin=str(path or ""))
-    asked = document if file is not None else _without(document, DECIDED)
-    config = parse_as(TuneConfig, _merged(asked, given), origin="")
-    decided = _decided(config, recorded, {*given, *(f"tune.{key}" for key in asked.get("tune", {}))})
+    stated = document if file is not None else _without(document, DECIDED)
+    config = parse_as(TuneConfig, with_options(stated, given), origin="")
+    decided = _decided(config, recorded, {*given, *(f"tune.{key}" for key in stated.get("tune", {}))})
     config = replace(config, tune=replace(config.tune, **decided))
     if not config.model.source:
         raise TrilobitError("which model? write `nas tune MODEL.onnx --data SOURCE`")
@@ -97,19 +97,6 @@ def resolve(
             "images, an .npy or .npz with an array for each input, or module:function"
         )
     return config
-
-
-def _merged(document: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
-    if "device.name" in options:  # with options of its own
-        merged["device"] = {}
-    for name, value in options.items():
-        section, _, key = name.partition(".")
-        if key:
-            merged.setdefault(section, {})[key] = value
-        else:
-            merged[section] = value
-    return merged
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
@@ -132,19 +119,19 @@ def _without(document: Mapping[str, Any], keys: Collection[str]) -> dict[str, An
     return {**document, "tune": kept}
 
 
-def _decided(config: TuneConfig, recorded: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+def _decided(config: TuneConfig, recorded: Mapping[str, Any], stated: Collection[str]) -> dict[str, Any]:
     """Return what was decided for this folder by how long things took: it stays, so that the same command
     goes on, until something changes that it depends on.
     """
     for name in DECIDING:
         section, _, key = name.partition(".")
-        if _said(recorded, name) != getattr(getattr(config, section), key):
+        if _recorded_value(recorded, name) != getattr(getattr(config, section), key):
             return {}
     tune = recorded.get("tune", {})
-    return {key: tune[key] for key in DECIDED if key in tune and f"tune.{key}" not in asked}
+    return {key: tune[key] for key in DECIDED if key in tune and f"tune.{key}" not in stated}
 
 
-def _said(document: Mapping[str, Any], name: str) -> Any:
+def _recorded_value(document: Mapping[str, Any], name: str) -> Any:
     section, _, key = name.partition(".")
     value = document.get(section, {})
     value = value.get(key) if key and isinstance(value, Mapping) else value

@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
+from nas.run.paths import EXAMPLE, ORIGINAL, QUANTIZATION
 from supernet.imported.import_onnx import import_onnx
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization
 
-ORIGINAL, EXAMPLE, QUANTIZATION = "original.onnx", "example.npz", "quantization.npz"
 Example = dict[str, NDArray[np.generic]]
 
 

@@ -93,7 +93,7 @@ class FileTimer:
             raise RuntimeError(f"a file that ran before fails now: {failed[0]}")
         pairs = zip(map(lower_quartile_s, first), map(lower_quartile_s, second), strict=True)
         return TimedBatch(
-            tuple((one + other) / 2 for one, other in pairs),
+            tuple((before + after) / 2 for before, after in pairs),
             tuple(None if m.error is not None else lower_quartile_s(m) for m in others),
             tuple(m.error or "" for m in others),
             float(np.mean([m.quiet_share for m in measured if m.error is None])),

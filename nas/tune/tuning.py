@@ -21,12 +21,11 @@ from hw_profiles.streams import Stream, open_stream
 from nas.checks.open_model import OpenedModel, open_content
 from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
+from nas.run.paths import TunePaths
 from nas.run.stage_record import StageRecord
-from nas.run.tune_config import TuneConfig
 from nas.tune.libraries import Write, with_files, writer
 from nas.tune.original import bound_specs, original_file
 from nas.tune.space import policy_space
-from nas.tune.stored import ORIGINAL, QUANTIZATION
 from supernet.data.preprocessing import parse_preprocessing
 from supernet.data.read_samples import MOST, read_samples, sample_shapes
 from supernet.data.samples import SampleParts, Samples
@@ -37,54 +36,6 @@ from supernet.space.space import SearchSpace
 
 SAMPLES_BYTES = 2**30  # of all examples together; of more, evenly chosen ones are read
 TYPICAL_SIZE = 256  # of a dimension that is open, before any example is seen
-
-
-@dataclass(frozen=True)
-class TunePaths:
-    """Where the files of a tune are.
-
-    Attributes:
-        folder: of the run.
-        config: resolved.
-    """
-
-    folder: Path
-    config: TuneConfig
-
-    @property
-    def original_path(self) -> Path:
-        """The model as it was given, with the weights that it kept in other files."""
-        return self.folder / ORIGINAL
-
-    @property
-    def quantization_path(self) -> Path:
-        """What any policy of the model needs."""
-        return self.folder / QUANTIZATION
-
-    @property
-    def storage_url(self) -> str:
-        """Of the Optuna storage with the quality of every evaluated policy."""
-        return f"sqlite:///{self.folder / 'run.db'}"
-
-    @property
-    def prepared_path(self) -> Path:
-        """The time of the prepared model in fp32."""
-        return self.folder / "prepared.json"
-
-    @property
-    def latency_path(self) -> Path:
-        """Times of whole policies."""
-        return self.folder / "latency.json"
-
-    @property
-    def front_path(self) -> Path:
-        """What was measured of the files on the front."""
-        return self.folder / "front.json"
-
-    @property
-    def export_path(self) -> Path:
-        """The files on the front."""
-        return self.folder / "export"
 
 
 @dataclass(frozen=True)
@@ -111,8 +62,8 @@ class Tuning(TunePaths):
             TrilobitError: there are none, or they are not what the model reads.
         """
         section = self.config.samples
-        said, metadata = input_specs(self.original)
-        specs = bound_specs(said, self.config.model.shapes)
+        stated, metadata = input_specs(self.original)
+        specs = bound_specs(stated, self.config.model.shapes)
         sizes = [[d if isinstance(d, int) else TYPICAL_SIZE for d in spec.shape] for spec in specs]
         each = sum(
             4 * math.prod(size[1:] if spec.batched else size) for spec, size in zip(specs, sizes, strict=True)
@@ -215,9 +166,9 @@ class Tuning(TunePaths):
     @cached_property
     def formats(self) -> dict[str, tuple[str, ...]]:
         """Formats that the search chooses from, by unit."""
-        wanted = self.config.tune.formats
+        offered = self.config.tune.formats
         return {
-            name: tuple(f for f in unit.allowed if f != FP32 and (not wanted or f in wanted))
+            name: tuple(f for f in unit.allowed if f != FP32 and (not offered or f in offered))
             for name, unit in self.unit_formats.items()
         }
 
@@ -235,9 +186,10 @@ class Tuning(TunePaths):
 
     def _why_nothing(self) -> str:
         reasons = [reason for unit in self.unit_formats.values() for reason in unit.refused.values()]
-        wanted = f"of {', '.join(self.config.tune.formats)} " if self.config.tune.formats else ""
-        commonest = max(set(reasons), key=reasons.count) if reasons else "no unit multiplies stored numbers"
-        return f"no unit can have another format {wanted}than fp32 on {self.config.device.name} ({commonest})"
+        reasons = reasons or ["no unit multiplies stored numbers"]
+        commonest = max(dict.fromkeys(reasons), key=reasons.count)
+        only = f"of {', '.join(self.config.tune.formats)} " if self.config.tune.formats else ""
+        return f"no unit can have another format {only}than fp32 on {self.config.device.name} ({commonest})"
 
     # -- what is done ----------------------------------------------------------------------------------
 

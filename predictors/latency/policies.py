@@ -22,7 +22,7 @@ from predictors.latency.components import (
     fit_process,
 )
 from predictors.latency.policy_priors import Prior
-from predictors.latency.policy_terms import PolicyTerms, Term
+from predictors.latency.policy_terms import PolicyTerms
 from predictors.linalg import Floats
 from predictors.predictor import Prediction, not_fitted
 from predictors.table import CHUNK
@@ -31,38 +31,6 @@ from supernet.space.space import Genomes
 NOISE = 0.01  # of a policy's time: what is neither a term nor known better, until it is learned
 FLOOR = 1e-3  # of the mean time: no prediction is believed more closely
 Present = NDArray[np.float32]  # (n, d) which terms policies have
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What a term adds to the time of a policy that has it.
-
-    Attributes:
-        seconds: negative where it saves.
-        std_s: standard deviation of that.
-    """
-
-    term: Term
-    seconds: float
-    std_s: float
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where the time of a policy comes from.
-
-    Attributes:
-        original_s: of the network in fp32.
-        contributions: of the terms that the policy has.
-    """
-
-    original_s: float
-    contributions: tuple[Contribution, ...]
-
-    @property
-    def total_s(self) -> float:
-        """The policy's time."""
-        return self.original_s + sum(part.seconds for part in self.contributions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,17 +122,6 @@ class PolicyLatency:
         parts = [self._mean_s(self.terms(genomes[start : start + CHUNK])) for start in starts]
         return np.concatenate([np.empty(0), *parts])
 
-    def explain(self, genome: Genomes) -> Explanation:
-        """Return where the time of a policy (g,) comes from.
-
-        Raises:
-            TrilobitError: not fitted.
-        """
-        seconds, std_s, original_s = self._learned
-        has = np.flatnonzero(self.terms(genome[None])[0])
-        parts = [Contribution(self.terms.terms[i], float(seconds[i]), float(std_s[i])) for i in has]
-        return Explanation(original_s, tuple(parts))
-
     # -- the prior -----------------------------------------------------------------------------------
 
     @cached_property
@@ -210,26 +167,22 @@ class PolicyLatency:
         return np.asarray(diagonal[:, None] * measured.T + common @ (measured @ common).T)
 
     @cached_property
-    def _learned(self) -> tuple[Floats, Floats, float]:
-        """Seconds (d,) of each term, their standard deviations (d,), and the seconds of the original."""
-        targets, process, across = self._fitted.targets, self._fitted.process, self._across
-        diagonal, common = self._covariance
-        explained = ((across @ process.precision) * across).sum(axis=1)
-        variance = np.maximum(diagonal + (common**2).sum(axis=1) - explained, 0.0)
-        seconds = self.prior.mean_s + targets.unit_s * (across @ process.alpha)
-        original_s = targets.offset_s + targets.unit_s * CONSTANT * float(process.alpha.sum())
-        return seconds, targets.unit_s * np.sqrt(variance), original_s
+    def _learned(self) -> tuple[Floats, float]:
+        """Seconds (d,) of each term, and those of the original."""
+        targets, alpha = self._fitted.targets, self._fitted.process.alpha
+        seconds = self.prior.mean_s + targets.unit_s * (self._across @ alpha)
+        return seconds, targets.offset_s + targets.unit_s * CONSTANT * float(alpha.sum())
 
     def _mean_s(self, present: Present) -> Floats:
-        seconds, _, original_s = self._learned
+        seconds, original_s = self._learned
         return np.asarray(original_s + present @ seconds.astype(np.float32), np.float64)
 
     def _std_s(self, present: NDArray[np.floating]) -> Floats:
         fitted, (diagonal, common) = self._fitted, self._covariance
         present = present.astype(np.float64)  # what is left is a small difference of large numbers
         own = present @ diagonal + ((present @ common) ** 2).sum(axis=1) + CONSTANT
-        told = present @ self._across + CONSTANT
-        variance = np.maximum(own - ((told @ fitted.process.precision) * told).sum(axis=1), 0.0)
+        shared = present @ self._across + CONSTANT  # covariance with what was measured
+        variance = np.maximum(own - ((shared @ fitted.process.precision) * shared).sum(axis=1), 0.0)
         std = np.sqrt(variance + fitted.process.variances.noise)
         floor_s = FLOOR * float(fitted.targets.seconds.mean())
         return np.asarray(np.maximum(fitted.std_scale * fitted.targets.unit_s * std, floor_s))

@@ -1,7 +1,8 @@
 """What a task's quality is measured by: the names, units and directions of its metrics. Needs no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 Direction = Literal["max", "min"]
 
@@ -25,6 +26,18 @@ class Metric:
     meaning: str = ""
     share: bool = False
     aliases: tuple[str, ...] = ()
+
+
+class Named(Protocol):
+    """What has the name of a metric."""
+
+    @property
+    def name(self) -> str:
+        """For example `accuracy`."""
+        ...
+
+
+M = TypeVar("M", bound=Named)
 
 
 class Quality(Protocol):
@@ -88,3 +101,11 @@ SNR = Metric("snr", "dB", "max", "signal-to-noise ratio of the output against th
 # of images of classes, the main one first
 CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION, WORST_CLASS)
 METRICS: tuple[Metric, ...] = (*CLASSIFICATION, KL, STEPS, SNR)  # all that are known by name
+
+
+def smooth_metric(metrics: Sequence[M]) -> M:
+    """Return the metric that says smoothly how far answers are from those of the original, which is what is
+    predicted: the divergence, else the signal-to-noise ratio, else the first.
+    """
+    by_name = {metric.name: metric for metric in metrics}
+    return by_name.get(KL.name) or by_name.get(SNR.name) or metrics[0]

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from nas.export.selection import knee, pick
+from nas.export.picks import knee
+from nas.export.selection import pick
 from nas.run.front_document import Entry, Front, Measured, SpaceReference, StatedObjective
 
 NETWORKS = {"aa01": (0.90, 1e-4), "aa02": (0.95, 2e-4), "bb03": (0.96, 8e-4)}

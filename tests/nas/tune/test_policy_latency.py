@@ -74,20 +74,6 @@ def test_formats_on_the_same_kernels_share_their_time() -> None:
     assert secret.terms.terms.count(Term("unit", secret.terms.space.choices[0].name, "integers")) == 1
 
 
-def test_an_explanation_adds_up() -> None:
-    rng = np.random.default_rng(0)
-    secret = SecretTimes.of(terms_of(network("conv")), rng)
-    learned = drawn(secret.terms, 30)
-    fitted = secret.predictor().fit(learned, secret.measured_s(learned, rng))
-    explained = fitted.explain(learned[5])
-    assert explained.total_s == pytest.approx(fitted.seconds(learned[5:6])[0], rel=1e-6)
-    assert {part.term for part in explained.contributions} == {
-        term for term, has in zip(secret.terms.terms, secret.terms(learned[5:6])[0], strict=True) if has
-    }
-    assert fitted.explain(np.zeros_like(learned[0])).contributions == ()
-    assert explained.original_s == pytest.approx(ORIGINAL_S, rel=0.02)
-
-
 def test_a_far_off_prior_is_overcome() -> None:
     rng = np.random.default_rng(4)
     terms = terms_of(network("conv"))
