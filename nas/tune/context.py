@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from nas.evaluation.store import EvaluationStore
 from nas.tune.answers import Runner, runner_for
 from nas.tune.files import PolicyFiles, reads_codes
-from nas.tune.limits import COSTS, Limits, divergence_within
-from nas.tune.policy_times import PolicyTimes
 from nas.tune.quality import (
     Comparison,
     PolicyQuality,
@@ -20,13 +18,9 @@ from nas.tune.quality import (
     proxy_of,
     store_objectives,
 )
-from nas.tune.search import LATENCY, ROOT, SIZE, Beliefs
-from nas.tune.size_model import fit_size
 from nas.tune.space import quantized_tensors
-from nas.tune.times import USUAL_ERROR, PolicyClock, seconds_of
+from nas.tune.times import PolicyClock
 from nas.tune.tuning import Tuning
-from predictors.accuracy.policies import PolicyPredictor
-from predictors.predictor import FEWEST
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization
@@ -35,8 +29,6 @@ from supernet.tasks.fidelity import Fidelity, fidelity_of
 from supernet.tasks.metric import Metric
 
 Floats = NDArray[np.float64]
-FLOOR = 1e-7  # of divergences before their logarithm is taken
-MEAN_TO_STD = 1.25  # a normal distribution's standard deviation over its mean absolute error
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,76 +123,3 @@ class TuneContext:
         """Return (n,) how far policies are from the original; NaN where the file fails."""
         values = np.array([quality.metrics.get(self.proxy.name, np.nan) for quality in qualities])
         return divergence_of(self.proxy, values)
-
-
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What was measured of some policies.
-
-    Attributes:
-        genomes: (n, g) the policies.
-        qualities: of each.
-        divergences: (n,) from the original; NaN where a file fails.
-        seconds: (n,) of an inference; NaN where it was not timed, infinite where a file fails.
-    """
-
-    genomes: Genomes
-    qualities: tuple[PolicyQuality, ...]
-    divergences: Floats
-    seconds: Floats
-
-    @property
-    def sizes(self) -> Floats:
-        """(n,) bytes of the files."""
-        return np.array([quality.size_bytes for quality in self.qualities])
-
-    @property
-    def objectives(self) -> Floats:
-        """(n, 3) what the search minimises; NaN where something is not known."""
-        return np.stack([np.sqrt(self.divergences), self.seconds, self.sizes], axis=1)
-
-
-def look_up(context: TuneContext, genomes: Genomes, times: PolicyTimes) -> Known:
-    """Return what is known of policies (n, g) that were evaluated."""
-    qualities = context.evaluate(genomes)
-    return Known(genomes, tuple(qualities), context.divergences(qualities), seconds_of(times, genomes))
-
-
-def believe(context: TuneContext, known: Known, times: PolicyTimes, bounds: Floats) -> Beliefs:
-    """Return what is believed of all policies.
-
-    Args:
-        known: policies whose quality was evaluated.
-        times: of those that were timed.
-        bounds: (3,) limits on what the search minimises.
-    """
-    rows = np.flatnonzero(np.isfinite(known.divergences))
-    if 0 < len(rows) < FEWEST:  # all policies of a space of one or two units: each counts several times
-        rows = np.tile(rows, -(-FEWEST // len(rows)))
-    quality = PolicyPredictor(context.space, tensors=context.tensors).fit(
-        known.genomes[rows], np.log(np.maximum(known.divergences[rows], FLOOR))
-    )
-    accuracy = context.clock.accuracy(times)
-    error = USUAL_ERROR if accuracy is None else MEAN_TO_STD * accuracy.mape
-    size = fit_size(context.space, known.genomes, known.sizes)
-    return Beliefs(quality, context.clock.model(times).seconds, size, error, bounds)
-
-
-def bounds_of(context: TuneContext, known: Known, limits: Limits) -> Floats:
-    """Return (3,) limits on what the search minimises; of metrics that are not predicted, the divergence up
-    to which they are likely kept.
-    """
-    bounds = np.full(3, np.inf)
-    whole = np.isfinite(known.divergences)
-    for limited in limits.objectives:
-        assert limited.bound is not None
-        if limited.name in COSTS:
-            bounds[LATENCY if limited.name == "latency" else SIZE] = limited.bound
-            continue
-        values = np.array([q.metrics.get(limited.name, np.nan) for q in known.qualities])[whole]
-        if limited.name == context.proxy.name:
-            bound = float(divergence_of(context.proxy, np.array([limited.bound]))[0])
-        else:
-            bound = divergence_within(limited, values, known.divergences[whole])
-        bounds[ROOT] = min(bounds[ROOT], np.sqrt(bound))
-    return bounds

@@ -15,7 +15,8 @@ from nas.run.reporting import Reporter
 from nas.search.pareto import hypervolume
 from nas.search.points import Points
 from nas.tune.allocate import allocated
-from nas.tune.context import Known, TuneContext, believe, bounds_of, look_up
+from nas.tune.context import TuneContext
+from nas.tune.knowledge import Known, believe, bounds_of, look_up
 from nas.tune.limits import Limits
 from nas.tune.search import ROOT, Beliefs, missed, propose
 from nas.tune.space import uniform_genomes

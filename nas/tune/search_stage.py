@@ -6,9 +6,10 @@ from scipy.stats import kendalltau
 from hw_profiles.runtimes.plugin import device_kind
 from nas.run.reporting import Reporter
 from nas.run.tuned_document import TunedFront
-from nas.tune.context import FLOOR, Known, TuneContext, look_up
+from nas.tune.context import TuneContext
 from nas.tune.front import make_front
 from nas.tune.judge import front_of, judge, pick_for_judging
+from nas.tune.knowledge import FLOOR, Known, look_up
 from nas.tune.limits import resolve_limits
 from nas.tune.references import ReferenceFile, reference_files
 from nas.tune.rounds import run_rounds
