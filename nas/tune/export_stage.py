@@ -1,31 +1,16 @@
-"""Files of a tuned front as folders to hand on. Each is run in a process of its own first: one that answers
-otherwise there than here, or that cannot be loaded, is not exported.
-"""
+"""Files of a tuned front as folders to hand on."""
 
-import tempfile
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hw_profiles.documents import MismatchError, parse, read_document
+from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
+from hw_profiles.runtimes.runtime import Artifact, Runtime
 from nas.checks.check import DisagreementError
-from nas.checks.confined import GIB, ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine
-from nas.checks.examples import (
-    MOST_EXAMPLES,
-    SHARE,
-    ExampleAnswers,
-    ExampleInput,
-    agreement,
-    answers,
-    example_inputs,
-)
-from nas.checks.network_tasks import NetworkFacts
 from nas.emit.kernels import check_kernels
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import LIBRARY
@@ -40,15 +25,13 @@ from nas.run.documents import Environment
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tuned_document import TunedFront, TunedNetwork
 from nas.tune.context import TuneContext
+from nas.tune.examination import MadeUp, examined, made_up_for
 from nas.tune.libraries import built_library
 from nas.tune.selection import pick
 from nas.tune.tuning import Tuning
 from supernet.ptq.quantization import Quantization
 
 SHOWN = 5  # names in a line
-ANSWERING_S = 2.0  # that answering the made-up examples may take
-FEWEST_EXAMPLES = 2
-LIMITS = Limits(wall_s=300.0, memory_bytes=32 * GIB)
 
 
 def run_export(
@@ -105,19 +88,6 @@ def _tell(name: str, otherwise: Sequence[str], reporter: Reporter) -> None:
     if otherwise:
         more = f", and {len(otherwise) - 1} more" if len(otherwise) > 1 else ""
         reporter.say(f"{name}: {otherwise[0]}{more}")
-
-
-@dataclass(frozen=True)
-class MadeUp:
-    """What a network is asked, to be asked again elsewhere.
-
-    Attributes:
-        inputs: what examples are made up of; none where they cannot be.
-        examples: how many.
-    """
-
-    inputs: tuple[ExampleInput, ...]
-    examples: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,52 +164,3 @@ def tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:
 def _name(source: str) -> str:
     """Return what data is called: of a path the last part, since the others are nobody's business."""
     return Path(source).name if Path(source).exists() else source
-
-
-def made_up_for(tuning: Tuning, runtime: Runtime) -> MadeUp:
-    """Return examples that the original answers too, few where each takes long."""
-    try:
-        inputs = example_inputs(tuning.parts.calibration.inputs)
-        executable = runtime.compile(Artifact(tuning.original))
-        start = time.perf_counter()
-        answers(executable.run, inputs, 1)
-        each_s = time.perf_counter() - start
-    except Exception:  # whatever it refuses of numbers that mean nothing
-        return MadeUp((), 0)
-    return MadeUp(inputs, max(FEWEST_EXAMPLES, min(MOST_EXAMPLES, int(ANSWERING_S / max(each_s, 1e-6)))))
-
-
-def examined(content: bytes, executable: Executable, engine: FileEngine, made_up: MadeUp) -> NetworkFacts:
-    """Return what a process of its own says of a file, which there must answer what it answers here.
-
-    Args:
-        executable: the file, opened here.
-
-    Raises:
-        DisagreementError: it cannot be loaded there, or answers otherwise.
-    """
-    with tempfile.TemporaryDirectory(prefix="trilobit-") as name:
-        path = Path(name) / MODEL_FILE
-        path.write_bytes(content)
-        request = {
-            "path": str(path),
-            "device": engine.request(),
-            "inputs": [asdict(stated) for stated in made_up.inputs],
-            "examples": made_up.examples,
-        }
-        try:
-            document, _ = confined("nas.checks.network_tasks:examine_network", request, limits=LIMITS)
-            facts = parse(NetworkFacts, document)
-        except (ConfinedError, MismatchError) as error:
-            raise DisagreementError(f"a process of its own cannot run it: {error}") from None
-    if made_up.examples:
-        _require_same(facts.answers, answers(executable.run, made_up.inputs, made_up.examples))
-    return facts
-
-
-def _require_same(there: ExampleAnswers | None, here: ExampleAnswers) -> None:
-    share, difference = agreement(there, here) if there is not None else (0.0, float("inf"))
-    if share < SHARE:
-        raise DisagreementError(
-            f"{1 - share:.0%} of its answers are others in a process of its own, by up to {difference:.1%}"
-        )
