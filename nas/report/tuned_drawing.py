@@ -61,6 +61,7 @@ class UnitRow:
     """One unit of one network in words.
 
     Attributes:
+        number: place among all units, from 1.
         name, op: of the unit.
         number_format: that it has.
         saved: time that it saves, modelled; empty in fp32.
@@ -68,6 +69,7 @@ class UnitRow:
         why: what speaks for or against it.
     """
 
+    number: int
     name: str
     op: str
     number_format: str
@@ -79,7 +81,9 @@ class UnitRow:
 def strip(front: TunedFront, network: TunedNetwork, role: str) -> Strip:
     """Return a network drawn."""
     labelled = len(front.units) <= LABELLED
-    cells = tuple(_cell(front, network, unit, labelled=labelled) for unit in front.units)
+    cells = tuple(
+        _cell(front, network, number, unit, labelled=labelled) for number, unit in enumerate(front.units, 1)
+    )
     return Strip(network.id, role, summary(front, network), cells)
 
 
@@ -99,10 +103,10 @@ def summary(front: TunedFront, network: TunedNetwork) -> str:
     return " · ".join(parts)
 
 
-def _cell(front: TunedFront, network: TunedNetwork, unit: TunedUnit, *, labelled: bool) -> Cell:
-    row = unit_row(front, network, unit)
+def _cell(front: TunedFront, network: TunedNetwork, number: int, unit: TunedUnit, *, labelled: bool) -> Cell:
+    row = _unit_row(front, network, number, unit)
     figures = f", saves {row.saved}, costs {row.cost}" if row.saved else ""
-    title = f"{unit.name} ({unit.op}): {row.number_format}{figures}. {row.why}"
+    title = f"{number}: {unit.name} ({unit.op}): {row.number_format}{figures}. {row.why}"
     kind = "choice" if len(unit.options) > 1 else "plain"
     sign = _SIGNS.get(unit.op, unit.op[:1]) if labelled else ""
     return Cell(kind, row.number_format, sign, title)
@@ -110,40 +114,49 @@ def _cell(front: TunedFront, network: TunedNetwork, unit: TunedUnit, *, labelled
 
 def unit_rows(front: TunedFront, network: TunedNetwork) -> list[UnitRow]:
     """Return every unit of a network that had a choice, in the order in which they run."""
-    return [unit_row(front, network, unit) for unit in front.units if len(unit.options) > 1]
+    return [
+        _unit_row(front, network, number, unit)
+        for number, unit in enumerate(front.units, 1)
+        if len(unit.options) > 1
+    ]
 
 
-def unit_row(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> UnitRow:
+def _unit_row(front: TunedFront, network: TunedNetwork, number: int, unit: TunedUnit) -> UnitRow:
     """Return one unit of a network in words."""
     number_format = network.policy.get(unit.name, FP32)
     share = network.units.get(unit.name)
     scale = units.scale_for("latency", [abs(share.saved_s)] if share else ())
     return UnitRow(
+        number,
         unit.name,
         unit.op,
         number_format,
         scale.text(share.saved_s) if share else "",
         error_text(front.predicted_metric, share.cost) if share else "",
-        _why(front, unit, number_format, network.left.get(unit.name)),
+        _why(front, network, unit),
     )
 
 
-def _why(front: TunedFront, unit: TunedUnit, number_format: str, left: UnitShare | None) -> str:
-    """Return what speaks for or against the format of a unit.
-
-    Args:
-        left: what another format would do, where it is fp32; None where that is not known.
-    """
+def _why(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> str:
+    """Return what speaks for or against the format of a unit."""
     if len(unit.options) < 2:
         reasons = list(dict.fromkeys(unit.refused.values()))
         return f"No choice: {'; '.join(reasons)}." if reasons else f"No choice: {FOLLOWS}."
     alone = [alone_text(front.predicted_metric, name, value) for name, value in unit.alone.items()]
     measured = f"{', '.join(alone)}." if alone else ""
-    return measured if number_format != FP32 else f"{_stayed(front, unit, left)} {measured}".strip()
+    if unit.name not in network.policy:
+        return f"{_stayed(front, unit, network.left.get(unit.name))} {measured}".strip()
+    share = network.units.get(unit.name)
+    smaller = "It makes the file smaller, not faster." if share and share.saved_s <= 0 else ""
+    return f"{smaller} {measured}".strip()
 
 
 def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
-    """Return why a unit stayed in fp32."""
+    """Return why a unit stayed in fp32.
+
+    Args:
+        left: what another format would do; None where that is not known.
+    """
     if left is None:
         others = [name for name in unit.options if name != FP32]
         return f"Could be {' or '.join(others)}, which is not worth its cost here."

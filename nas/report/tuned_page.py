@@ -18,7 +18,7 @@ from nas.report.plots import Plot
 from nas.report.template import rendered
 from nas.report.tuned_drawing import refused_rows, strip, unit_rows
 from nas.report.tuned_figures import prediction_plot, quality_plot
-from nas.report.tuned_words import metric_text
+from nas.report.tuned_words import metric_text, short_name
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.paths import QUANTIZATION, FolderPaths
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedMetric, TunedNetwork
@@ -96,8 +96,9 @@ def render_tuned(tuned: TunedFolder) -> str:
         felt=[metric for metric in front.metrics if metric.name in FELT],
         strips=[strip(front, network, role) for role, network in drawn],
         formats=_formats(front),
-        main=main,
-        units=unit_rows(front, main),
+        main=main.id,
+        short_name=short_name,
+        units=[(role, network.id, unit_rows(front, network)) for role, network in drawn],
         refused=refused_rows(front),
         techniques=_techniques(tuned.compensations),
         timings=_timings(tuned),

@@ -4,6 +4,7 @@ from nas.report import units
 from nas.run.tuned_document import TunedMetric
 from nas.search.units import unit_of
 
+FIRST, LAST = 13, 30  # characters of a unit's name that are shown: exporters join names of what they fuse
 SMALLEST = 1e-3  # of what is no share: less is written with an exponent
 
 
@@ -18,6 +19,19 @@ def metric_text(metric: TunedMetric, value: float) -> str:
     if metric.unit == "fraction" or not value or abs(value) >= SMALLEST:
         return unit_of(metric.unit).text(value)
     return f"{value:.1e} {metric.unit}".rstrip()
+
+
+def short_name(name: str) -> str:
+    """Return a name with its middle left out where it is long: the end tells units apart.
+
+    >>> short_name("/features/1/conv/Conv")
+    '/features/1/conv/Conv'
+    >>> short_name("model/activation/Relu;model/batch_normalization/FusedBatchNorm;model/conv2d_1/Conv2D")
+    'model/activat…atchNorm;model/conv2d_1/Conv2D'
+    """
+    if len(name) <= FIRST + 1 + LAST:
+        return name
+    return f"{name[:FIRST]}\N{HORIZONTAL ELLIPSIS}{name[-LAST:]}"
 
 
 def error_text(metric: TunedMetric, error: float) -> str:
