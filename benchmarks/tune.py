@@ -265,7 +265,7 @@ def rows_of(tuned: Tuned, case: Case, others: Mapping[str, Peer]) -> list[Row]:
         *rows,
         *_test_rows(tuned, case),
         *_size_rows(tuned, case, others, names),
-        *_cost_rows(tuned, case),
+        *cost_rows(tuned, case),
     ]
 
 
@@ -303,7 +303,8 @@ def _size_rows(tuned: Tuned, case: Case, others: Mapping[str, Peer], names: Sequ
     return [Row(task, "size", "of the fp32 file", "lower", ours, 0.0, sizes, case.size)]
 
 
-def _cost_rows(tuned: Tuned, case: Case) -> list[Row]:
+def cost_rows(tuned: Tuned, case: Case) -> list[Row]:
+    """Return what a tune took, and how far its predictions were off."""
     front, name = tuned.front, tuned.name
     both = [
         (entry.predicted["latency"].value, entry.latency.median_s)
@@ -362,7 +363,7 @@ def main() -> None:
         place = (arguments.keep or Path(name)).absolute()
         for model in models:
             case = known.get(model.stem) or Case(lambda folder: given, {}, 1.0)
-            made = _data(case, place / "data" / model.stem, given)
+            made = given if given.source else data_of(case, place / "data" / model.stem)
             if not model.is_file() or made is None or not made.source:
                 print(f"{model}: left out: no such file, or no data for it")
                 continue
@@ -373,10 +374,8 @@ def main() -> None:
     report("tune", rows, arguments.json)
 
 
-def _data(case: Case, folder: Path, given: TuneData) -> TuneData | None:
-    """Return the data of a case, made once where its folder is kept."""
-    if given.source:
-        return given
+def data_of(case: Case, folder: Path) -> TuneData | None:
+    """Return the data of a case, made once where its folder is kept; None where it is not here."""
     record = folder / "made.json"
     if record.is_file():
         said = json.loads(record.read_text())

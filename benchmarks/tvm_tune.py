@@ -1,14 +1,20 @@
 """Libraries of our own kernels against the best files of ONNX Runtime, at equal quality, in one run.
 
 Each model is tuned twice by the command, on the same data: for ONNX Runtime, and with `--device tvm`. Of the
-first front the fastest file within the model's bounds is taken; of the second all libraries that are within
-them and at least as good as that file. All are then timed in the same turns, the original among them.
+first front the fastest file within the model's bounds is taken; of the second all libraries within them that
+are at least as good as that file, on the same examples, which neither tune saw before. All are then timed in
+the same turns, the original among them.
 
-    python benchmarks/tvm_tune.py [--models FILE ...] [--quick] [--json OUT] [--keep DIR]
+    python benchmarks/tvm_tune.py [--models FILE ...] [--quick] [--json OUT] [--keep DIR] [--kernels DIR]
+
+With `--keep` tunes go on where they were, and those of ONNX Runtime are the ones of `benchmarks/tune.py
+--keep` in the same folder. Kernels are tuned once per machine; an empty `--kernels` shows what that takes.
 """
 
+import argparse
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +25,17 @@ from tune_data import TuneData
 from hw_profiles.measure.host import load_average
 from nas.run.reporting import QUIET
 from nas.run.tuned_document import TunedNetwork
+from nas.tune.context import TuneContext
+from nas.tune.quality import Comparison
 from nas.tune.session import stored_file, tune_session
 from nas.tune.turns import time_in_turns
 
 TARGET = 1.3  # times as fast as the best file
-MODELS = ("efficientnet_lite0", "mlperf_tiny_vww96", "mlperf_tiny_resnet8")
+COSTS_S: Mapping[str, float] = {  # targets for whole tunes with kernels that are tuned already
+    "efficientnet_lite0": 300.0,
+    "mlperf_tiny_vww96": 180.0,
+    "mlperf_tiny_resnet8": 180.0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,83 +43,155 @@ class Pair:
     """A model that was tuned for both.
 
     Attributes:
+        case: what is asked of it.
         files, libraries: the two tunes.
-        best: the fastest file within the bounds; the original where none is.
-        equal: libraries that are within them and as good.
+        kernels: tuned in the second one.
     """
 
+    case: tuning.Case
     files: tuning.Tuned
     libraries: tuning.Tuned
-    best: tuning.Entry
-    equal: tuple[TunedNetwork, ...]
+    kernels: int
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+        return self.files.name
+
+    @property
+    def best(self) -> tuning.Entry:
+        """The fastest file within the bounds; the original where none is."""
+        return tuning.chosen(self.files.front, self.case.bounds)
 
 
-def metrics_of(network: TunedNetwork) -> dict[str, float]:
-    """Return the metrics of a library on unseen examples."""
-    return {name: figure.value for name, figure in network.judging.metrics.items()} if network.judging else {}
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A file or a library that is compared.
+
+    Attributes:
+        name: id of a policy, or what a file is called.
+        content: of it.
+        metrics: by name, on the same unseen examples.
+    """
+
+    name: str
+    content: bytes
+    metrics: Mapping[str, float]
 
 
-def pair(model: Path, case: tuning.Case, data: TuneData, folder: Path, *, quick: bool) -> Pair:
+def pair(model: Path, data: TuneData, place: Path, arguments: argparse.Namespace) -> Pair:
     """Tune a model for both."""
-    files = tuning.tune(model, data, folder / "ort", quick=quick)
-    libraries = tuning.tune(model, data, folder / "tvm", quick=quick, device="tvm")
-    best, main = tuning.chosen(files.front, case.bounds), libraries.front.metric
+    name, quick, kernels = model.stem, arguments.quick, arguments.kernels
+    device = "tvm" if kernels is None else f"tvm:database={kernels.absolute()}"
+    files = tuning.tune(model, data, place / "runs" / name, quick=quick)
+    before = tuned_kernels(kernels)
+    libraries = tuning.tune(model, data, place / "libraries" / name, quick=quick, device=device)
+    case = replace(tuning.cases(arguments.data)[name], cost_s=COSTS_S.get(name))
+    return Pair(case, files, libraries, tuned_kernels(kernels) - before)
+
+
+def tuned_kernels(folder: Path | None) -> int:
+    """Return how many kernels a database has, that of the user where none is given."""
+    from hw_profiles.runtimes.tvm_cpu.runtime import default_database
+
+    return len(list((folder or default_database()).rglob("*.json")))
+
+
+def entrants(context: TuneContext, made: Pair) -> tuple[Entrant, list[Entrant]]:
+    """Return the best file, and the libraries that are within the bounds and at least as good."""
+    front, comparison = made.libraries.front, context.compared_on(context.tuning.parts.judging)
+    content = context.tuning.original
+    if isinstance(made.best, TunedNetwork):
+        content = stored_file(made.files.folder, made.best.policy)
+    file = _entrant(getattr(made.best, "id", "fp32"), content, comparison)
+    main = front.metric
     sign = 1.0 if main.direction == "max" else -1.0
-    least = sign * tuning.value(best.judging, main.name)
-    equal = [
-        network
-        for network in libraries.front.candidates
-        if tuning.good_enough(libraries.front, case.bounds, metrics_of(network))
-        and sign * tuning.value(network.judging, main.name) >= least
-    ]
-    return Pair(files, libraries, best, tuple(equal))
+    equal = []
+    for network in front.candidates:
+        genome = np.array(network.genes, np.int16)
+        library = _entrant(network.id, context.files.content(genome), comparison)
+        within = tuning.good_enough(front, made.case.bounds, library.metrics)
+        if within and sign * library.metrics[main.name] >= sign * file.metrics[main.name]:
+            equal.append(library)
+    return file, equal
 
 
-def rows_of(model: Path, made: Pair) -> list[Row]:
+def _entrant(name: str, content: bytes, comparison: Comparison) -> Entrant:
+    return Entrant(name, content, comparison.of_file(content).metrics)
+
+
+def rows_of(made: Pair) -> list[Row]:
     """Time the best file and its equals in turns; return how much faster the fastest of them is."""
-    name, best = model.stem, made.best
-    if not made.equal:
-        print(f"{name}: no library is as good as the best file")
-        return []
+    name = made.name
     with tune_session(made.libraries.folder, {}, reporter=QUIET) as context:
-        file = model.read_bytes()
-        if isinstance(best, TunedNetwork):
-            file = stored_file(made.files.folder, best.policy)
-        genomes = np.array([network.genes for network in made.equal], np.int16)
-        contents = [context.tuning.original, file, *map(context.files.content, genomes)]
+        file, equal = entrants(context, made)
+        if not equal:
+            print(f"{name}: no library is as good as the best file")
+            return _cost_rows(made)
+        contents = [context.tuning.original, file.content, *(each.content for each in equal)]
         timed = time_in_turns(context.files.device, contents, context.files.example, context.tuning.plan)
+        samples = len(context.tuning.parts.judging)
     if failed := [each.error for each in timed if each.error]:
         raise RuntimeError(f"{name}: {failed[0]}")
-    _, of_file, *own = (np.array(each.latency.samples_s) for each in timed if each.latency)
-    fastest = min(range(len(own)), key=lambda i: float(np.median(own[i])))
-    low, middle, high = np.percentile(of_file / own[fastest], (25, 50, 75))
-    main = made.libraries.front.metric
-    qualities = [tuning.value(each.judging, main.name) for each in (made.equal[fastest], best)]
-    task = f"{name}: library against the best file, {main.name} {qualities[0]:.4g} and {qualities[1]:.4g}"
-    own_ms, file_ms = 1e3 * float(np.median(own[fastest])), 1e3 * float(np.median(of_file))
-    print(f"{name}: {own_ms:.3f} ms, best file {file_ms:.3f} ms, load {load_average()}")
+    original, of_file, *own = (np.array(each.latency.samples_s) for each in timed if each.latency)
+    at = min(range(len(own)), key=lambda i: float(np.median(own[i])))
+    low, middle, high = np.percentile(of_file / own[at], (25, 50, 75))
+    medians_ms = [1e3 * float(np.median(each)) for each in (original, of_file, own[at])]
+    print(f"{name}: fp32, best file, library: {medians_ms} ms, load {load_average()}", flush=True)
+    task = f"{name}: library {equal[at].name} against the best file"
+    quality = f"{name}: both on {samples:,} unseen examples"
     return [
         Row(task, "speed", "x the best file", "higher", float(middle), float(high - low), {}, TARGET),
-        Row(task, "latency", "ms", "lower", own_ms, 0.0, {"best file": file_ms}),
+        Row(
+            task,
+            "latency",
+            "ms",
+            "lower",
+            medians_ms[2],
+            0.0,
+            {"best file": medians_ms[1], "fp32 file": medians_ms[0]},
+        ),
+        *(
+            Row(
+                quality,
+                metric.name,
+                metric.unit,
+                "higher" if metric.direction == "max" else "lower",
+                equal[at].metrics[metric.name],
+                0.0,
+                {"best file": file.metrics[metric.name]},
+            )
+            for metric in made.libraries.front.metrics
+            if metric.name in equal[at].metrics and metric.name in file.metrics
+        ),
+        *_cost_rows(made),
     ]
+
+
+def _cost_rows(made: Pair) -> list[Row]:
+    task = f"{made.name}: whole tune"
+    kernels = Row(task, "kernels tuned in it", "kernels", "lower", made.kernels, 0.0)
+    return [*tuning.cost_rows(made.libraries, made.case), kernels]
 
 
 def main() -> None:
     """Tune every model twice, print and write."""
-    arguments = tuning.parser().parse_args()
-    known = tuning.cases(arguments.data)
-    models = arguments.models or [arguments.data / "models" / f"{name}.onnx" for name in MODELS]
+    parser = tuning.parser()
+    parser.add_argument(
+        "--kernels", type=Path, metavar="DIR", help="tuned kernels (default: those of the user)"
+    )
+    arguments = parser.parse_args()
+    models = arguments.models or [arguments.data / "models" / f"{name}.onnx" for name in COSTS_S]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name, one_core():
         place = (arguments.keep or Path(name)).absolute()
         for model in models:
-            case = known[model.stem]
-            made = case.data(place / "data" / model.stem)
-            if not model.is_file() or made is None or not made.source:
+            case = tuning.cases(arguments.data)[model.stem]
+            data = tuning.data_of(case, place / "data" / model.stem)
+            if not model.is_file() or data is None or not data.source:
                 print(f"{model}: left out: no such file, or no data for it")
                 continue
-            folder = place / "both" / model.stem
-            rows += rows_of(model, pair(model.absolute(), case, made, folder, quick=arguments.quick))
+            rows += rows_of(pair(model.absolute(), data, place, arguments))
     report("tvm_tune", rows, arguments.json)
 
 

@@ -16,6 +16,7 @@ from nas.emit.layer_formats import UnitFormats
 from nas.emit.unit_formats import unit_formats
 from nas.inspection.inspection import InspectedUnit, Inspection
 from nas.tune.estimates import Costs, typical_work
+from nas.tune.libraries import kernels_s, library_s, untuned_layers
 from nas.tune.space import policy_space
 from supernet.data.array_files import read_arrays
 from supernet.imported.model import ImportedModel, Unit
@@ -48,7 +49,8 @@ def inspect_model(
     opened = look_at(path, {**sizes, **(shapes or {})}, device=device, feeds=feeds)
     if isinstance(opened, Outline):
         return _outlined(str(path), opened, device)
-    return _inspected(opened, unit_formats(opened.model, runtime), device)
+    formats = unit_formats(opened.model, runtime)
+    return _inspected(opened, formats, device, _tune_s(opened, formats, runtime))
 
 
 def _runtime(device: Device) -> Runtime:
@@ -78,7 +80,9 @@ def _outlined(name: str, outline: Outline, device: str) -> Inspection:
     )
 
 
-def _inspected(opened: OpenedModel, formats: Mapping[str, UnitFormats], device: str) -> Inspection:
+def _inspected(
+    opened: OpenedModel, formats: Mapping[str, UnitFormats], device: str, tune_s: Mapping[str, float]
+) -> Inspection:
     model, outline, facts = opened.model, opened.outline, opened.facts
     units = tuple(_unit(unit, model, formats[unit.name]) for unit in model.units)
     return Inspection(
@@ -96,21 +100,25 @@ def _inspected(opened: OpenedModel, formats: Mapping[str, UnitFormats], device: 
         units=units,
         device=device,
         latency_s=facts.run_s or None,
-        tune_s=_tune_s(opened, formats),
+        tune_s=tune_s,
         needs=tuple(map(_data_for, outline.inputs)),
         notes=(*notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
     )
 
 
-def _tune_s(opened: OpenedModel, formats: Mapping[str, UnitFormats]) -> dict[str, float]:
+def _tune_s(opened: OpenedModel, formats: Mapping[str, UnitFormats], runtime: Runtime) -> dict[str, float]:
     """Return the seconds that a tune takes by stage; nothing where the model could not be run, or has nothing
     to tune.
     """
-    space = policy_space(opened.model, {name: unit.allowed for name, unit in formats.items()})
-    if not opened.facts.run_s or not space.choices:
+    allowed = {name: unit.allowed for name, unit in formats.items()}
+    space = policy_space(opened.model, allowed)
+    if not opened.facts.run_s or not space.choices or not all(allowed.values()):
         return {}
-    costs = Costs.of(opened.facts.run_s, opened.facts.open_s, opened.outline.size_bytes)
-    return costs.stages(typical_work(space, costs))
+    size = opened.outline.size_bytes
+    costs = Costs.of(opened.facts.run_s, opened.facts.open_s, size, library_s(runtime, size))
+    stages = costs.stages(typical_work(space, costs))
+    kernels = kernels_s(runtime, untuned_layers(runtime, opened.model, allowed))
+    return {**stages, "profile": stages["profile"] + kernels}
 
 
 def _unit(unit: Unit, model: ImportedModel, formats: UnitFormats) -> InspectedUnit:

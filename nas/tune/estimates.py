@@ -8,6 +8,7 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.run.progress import duration
 from nas.run.reporting import Reporter
 from nas.run.tune_config import TuneSection
+from nas.tune.libraries import library_s
 from nas.tune.policies import evaluations_for
 from nas.tune.tuning import Tuning
 from supernet.data.split_samples import CALIBRATION
@@ -60,9 +61,13 @@ class Costs:
     emit_s: float
 
     @staticmethod
-    def of(run_s: float, open_s: float, size_bytes: int) -> "Costs":
-        """Return what steps take with a file that was run and opened once."""
-        return Costs(run_s, open_s, EMIT_S + EMIT_S_PER_BYTE * size_bytes)
+    def of(run_s: float, open_s: float, size_bytes: int, emit_s: float | None = None) -> "Costs":
+        """Return what steps take with a file that was run and opened once.
+
+        Args:
+            emit_s: to write one, where that is no ONNX file.
+        """
+        return Costs(run_s, open_s, EMIT_S + EMIT_S_PER_BYTE * size_bytes if emit_s is None else emit_s)
 
     def stages(self, work: Work) -> dict[str, float]:
         """Return the seconds of each stage."""
@@ -122,7 +127,8 @@ def measure_costs(tuning: Tuning) -> Costs:
         start = time.perf_counter()
         executable.run(feed)
         runs.append(time.perf_counter() - start)
-    return Costs.of(min(runs), open_s, len(tuning.original))
+    size = len(tuning.original)
+    return Costs.of(min(runs), open_s, size, library_s(tuning.runtime, size))
 
 
 def sized(tuning: Tuning, costs: Costs) -> TuneSection:

@@ -12,6 +12,7 @@ from nas.tune.space import policy_of
 from nas.tune.tuning import Tuning
 from predictors.latency.policy_terms import IN_INTEGERS, IN_REALS, Kernel, PolicyTerms
 from supernet.formats.loading import load_format
+from supernet.ptq.policy_graph import FOLLOWING
 from supernet.ptq.quantization import Quantization
 from supernet.space.space import Genomes
 
@@ -41,6 +42,12 @@ class PolicyFiles:
         same_kind = self.tuning.runtime.artifact == ORIGINAL_KIND
         return same_kind and not genome.any() and not self.prepared.pays
 
+    @property
+    def unchanged_ratio(self) -> float:
+        """Time of the policy of fp32 throughout over that of the original."""
+        unchanged = np.zeros(len(self.tuning.space.choices), np.int16)
+        return 1.0 if self.is_original(unchanged) else self.prepared.ratio
+
     @cached_property
     def prepared(self) -> PreparedTime:
         """How long the prepared model takes in fp32."""
@@ -58,7 +65,8 @@ class PolicyFiles:
     @cached_property
     def terms(self) -> PolicyTerms:
         """What adds up to the time of a policy."""
-        return PolicyTerms.of(self.tuning.space, self.quantization.model, kernel_of)
+        of = kernel_of if self.tuning.runtime.artifact == ORIGINAL_KIND else own_kernel_of
+        return PolicyTerms.of(self.tuning.space, self.quantization.model, of)
 
     @property
     def device(self) -> MeasuredDevice:
@@ -74,6 +82,12 @@ def kernel_of(unit: str, name: str) -> Kernel:
     if number_format.weight.operand is not None:
         return Kernel(name)
     return IN_INTEGERS if reads_codes(name) else IN_REALS
+
+
+def own_kernel_of(unit: str, name: str) -> Kernel:
+    """Return the same where kernels are our own: each format of integers has one."""
+    kernel = kernel_of(unit, name)
+    return Kernel(name, integer=True) if kernel == IN_INTEGERS and name != FOLLOWING else kernel
 
 
 def reads_codes(name: str) -> bool:

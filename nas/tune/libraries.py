@@ -10,14 +10,24 @@ from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.device import Device, MeasuredDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.plugin import host_runtime
-from hw_profiles.runtimes.runtime import Artifact, ArtifactKind, Dialect, Executable, Job, Runtime
+from hw_profiles.runtimes.runtime import (
+    Artifact,
+    ArtifactKind,
+    Dialect,
+    Executable,
+    Job,
+    KernelTime,
+    KernelTimer,
+    Runtime,
+)
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import ELF
 from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Policy, Quantization
 
-KERNEL_S = 1.5  # that compiling a kernel's schedules and trying them out takes, about
+SCHEDULE_S = 0.25  # that compiling a schedule of a kernel and trying it out takes, about
+LIBRARY_S, LIBRARY_S_PER_BYTE = 0.3, 2e-8  # that linking a policy's library takes, by what it holds
 Write = Callable[[Quantization, Policy], bytes]
 
 
@@ -43,11 +53,11 @@ def untuned_layers(
     runtime: Runtime, model: ImportedModel, formats: Mapping[str, Sequence[str]]
 ) -> list[Layer]:
     """Return the layers of all policies of a model whose own kernels were not tuned yet; none of files."""
-    if not isinstance(runtime, LibrariesAndFiles):
+    if (libraries := own_kernels(runtime)) is None:
         return []
     from nas.export.library.policies import PolicyLibraries, kernel_layers
 
-    return PolicyLibraries.of(runtime.libraries).untuned(kernel_layers(model, formats))
+    return PolicyLibraries.of(libraries).untuned(kernel_layers(model, formats))
 
 
 def tune_kernels(runtime: Runtime, layers: Sequence[Layer], on_done: Callable[[int], None]) -> None:
@@ -56,10 +66,33 @@ def tune_kernels(runtime: Runtime, layers: Sequence[Layer], on_done: Callable[[i
     Args:
         on_done: called with how many are done.
     """
-    if isinstance(runtime, LibrariesAndFiles):
+    if (libraries := own_kernels(runtime)) is not None:
         from nas.export.library.policies import PolicyLibraries
 
-        PolicyLibraries.of(runtime.libraries).tune_kernels(layers, on_done)
+        PolicyLibraries.of(libraries).tune_kernels(layers, on_done)
+
+
+def kernels_s(runtime: Runtime, layers: Sequence[Layer]) -> float:
+    """Return how long `tune_kernels` takes, about."""
+    if not layers or (libraries := own_kernels(runtime)) is None:
+        return 0.0
+    from nas.export.library.policies import PolicyLibraries
+
+    return SCHEDULE_S * PolicyLibraries.of(libraries).schedules(layers)
+
+
+def library_s(runtime: Runtime, size_bytes: int) -> float | None:
+    """Return how long linking a library of so many bytes takes, about; None where files are what a runtime
+    runs.
+    """
+    return None if own_kernels(runtime) is None else LIBRARY_S + LIBRARY_S_PER_BYTE * size_bytes
+
+
+def own_kernels(runtime: Runtime) -> Runtime | None:
+    """Return what builds libraries; None where files are what a runtime runs."""
+    if isinstance(runtime, LibrariesAndFiles):
+        return runtime.libraries
+    return runtime if runtime.artifact == "library" else None
 
 
 def with_files(device: Device) -> Device:
@@ -134,6 +167,11 @@ class LibrariesAndFiles:
         """Load a library, or a file, by how it begins."""
         runtime = self.libraries if artifact.content.startswith(ELF) else self.files
         return runtime.compile(artifact)
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return the kernels of a library, or of a file, where its runtime can tell them."""
+        runtime = self.libraries if artifact.content.startswith(ELF) else self.files
+        return runtime.kernel_times(artifact, runs) if isinstance(runtime, KernelTimer) else ()
 
     def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
         """Return the kernels of a library."""

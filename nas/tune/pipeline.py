@@ -17,9 +17,9 @@ from nas.tune.answers import Outputs
 from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, tell, work_of
 from nas.tune.export_stage import run_export
-from nas.tune.libraries import KERNEL_S, tune_kernels, untuned_layers
+from nas.tune.libraries import kernels_s, tune_kernels, untuned_layers
 from nas.tune.policies import evaluations_for, first_policies
-from nas.tune.prepared import time_prepared
+from nas.tune.prepared import ORIGINAL_KIND, time_prepared, time_unchanged
 from nas.tune.search_stage import run_search
 from nas.tune.stored import save_example
 from nas.tune.tuning import Tuning
@@ -47,8 +47,8 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
         section = tuning.config.tune
         count = section.evaluations or evaluations_for(context.space)
         counted_s = measure_costs(tuning).stages(work_of(tuning, section, count))
-        kernels_s = KERNEL_S * len(untuned_layers(tuning.runtime, tuning.model, tuning.formats))
-        expected_s = {**counted_s, "profile": counted_s["profile"] + kernels_s}
+        untuned = untuned_layers(tuning.runtime, tuning.model, tuning.formats)
+        expected_s = {**counted_s, "profile": counted_s["profile"] + kernels_s(tuning.runtime, untuned)}
         tell(expected_s, left, section.budget_s, reporter)
     took_s: dict[str, float] = {}
     for stage in STAGES:
@@ -90,7 +90,7 @@ def _calibrate(context: TuneContext, reporter: Reporter) -> None:
         quantization = quantize_model(
             tuning.model,
             tuning.parts.calibration,
-            tuning.formats,
+            tuning.calibrated_formats,
             sums=tuning.device.describe().sums,
             rng=open_stream(tuning.config.seed, Stream.TUNE_CALIBRATION),
         )
@@ -112,6 +112,8 @@ def _profile(context: TuneContext, reporter: Reporter) -> None:
                 f"  {effort.policies} policies are timed, which takes about {effort.estimated_s:.0f} s"
             ),
         )
+    if tuning.runtime.artifact != ORIGINAL_KIND:  # a library, which can be made only now
+        time_unchanged(tuning, context.files.content(np.zeros(len(context.space.choices), np.int16)))
     accuracy = context.clock.accuracy(context.clock.measured())
     if accuracy is not None:
         reporter.say(

@@ -1,4 +1,6 @@
-"""What preparing alone does to the time of a model in fp32: folded constants, fused sums, dropped nodes."""
+"""What the time of a model in fp32 becomes before any format has changed: prepared, with folded constants and
+fused sums, or as a library.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
@@ -15,7 +17,7 @@ ORIGINAL_KIND = "onnx"
 
 @dataclass(frozen=True)
 class PreparedTime:
-    """`prepared.json`: how long the prepared model takes in fp32.
+    """`prepared.json`: how long the prepared model, or its library, takes in fp32.
 
     Attributes:
         ratio: its time over that of the file as it was given, in the same turns; 1 where that is not known.
@@ -33,19 +35,29 @@ class PreparedTime:
 
 
 def time_prepared(tuning: Tuning) -> PreparedTime:
-    """Time the prepared model in turns with the original, write what that gave, and return it.
+    """Time the prepared model beside the file as it was given, and keep it.
 
     Runtimes that do not run the files of the original cannot compare the two.
 
     Raises:
         TrilobitError: the original does not run.
     """
-    prepared = PreparedTime()
     if tuning.runtime.artifact == ORIGINAL_KIND:
-        files = [tuning.original, tuning.model.content]
-        plan = replace(tuning.plan, waiting_s=min(tuning.plan.waiting_s, PATIENCE_S))
-        _, timed = time_in_turns(tuning.measured_device, files, tuning.example, plan)
-        prepared = PreparedTime(timed.latency.ratio) if timed.latency is not None else prepared
+        return time_unchanged(tuning, tuning.model.content)
+    write_document(tuning.prepared_path, PreparedTime())
+    return PreparedTime()
+
+
+def time_unchanged(tuning: Tuning, content: bytes) -> PreparedTime:
+    """Time the policy of fp32 throughout beside the file as it was given, and keep it.
+
+    Raises:
+        TrilobitError: the original does not run.
+    """
+    plan = replace(tuning.plan, waiting_s=min(tuning.plan.waiting_s, PATIENCE_S))
+    files = [tuning.original, content]
+    _, timed = time_in_turns(tuning.measured_device, files, tuning.example, plan)
+    prepared = PreparedTime(timed.latency.ratio) if timed.latency is not None else PreparedTime()
     write_document(tuning.prepared_path, prepared)
     return prepared
 

@@ -32,9 +32,8 @@ def run_search(context: TuneContext, sampled: Genomes, reporter: Reporter) -> Tu
     """
     tuning, metrics = context.tuning, context.fidelity.metrics
     times = context.clock.measured()
-    prepared = context.files.prepared
-    # the policy in fp32 is the faster of both files; limits refer to the one that was given
-    original_s = times.original_s / (prepared.ratio if prepared.pays else 1.0)
+    # limits refer to the file that was given, times to the policy in fp32
+    original_s = times.original_s / context.files.unchanged_ratio
     original = {"latency": original_s, "size": float(len(tuning.original))}
     limits = resolve_limits(tuning.config.constraints, metrics, original)
     for line in limits.lines(original):

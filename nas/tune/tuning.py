@@ -32,6 +32,7 @@ from supernet.data.samples import SampleParts, Samples
 from supernet.data.split_samples import CHOOSING, split_samples
 from supernet.imported.input_specs import input_specs
 from supernet.imported.model import ImportedModel
+from supernet.ptq.policy_graph import FOLLOWING
 from supernet.space.space import SearchSpace
 
 SAMPLES_BYTES = 2**30  # of all examples together; of more, evenly chosen ones are read
@@ -173,6 +174,16 @@ class Tuning(TunePaths):
         }
 
     @cached_property
+    def calibrated_formats(self) -> dict[str, tuple[str, ...]]:
+        """Formats by unit that numbers are found for: own kernels compute more units on integers than pay on
+        ONNX Runtime, which needs the ranges of what these give.
+        """
+        if self.runtime.artifact == "onnx":
+            return self.formats
+        follow = {name: (FOLLOWING,) for name, unit in self.unit_formats.items() if unit.follows}
+        return {**self.formats, **follow}
+
+    @cached_property
     def space(self) -> SearchSpace:
         """All policies.
 
@@ -209,7 +220,7 @@ class Tuning(TunePaths):
                     _of_samples(self.parts.calibration),
                     sorted(self.model.bound.items()),
                 ]
-                formats: list[Any] = [sorted(self.formats.items()), info.sums.identity]
+                formats: list[Any] = [sorted(self.calibrated_formats.items()), info.sums.identity]
                 return [self.fingerprint("import"), calibrated, formats, config.seed]
             case "profile":
                 how: list[Any] = [info.to_json(), config.section("measure")]

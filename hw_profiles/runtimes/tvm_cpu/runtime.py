@@ -1,6 +1,7 @@
 """TVM as a runtime: layers compiled and tuned once, networks linked from them."""
 
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -8,7 +9,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import tvm
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.files import write_atomic
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
@@ -26,12 +26,21 @@ from hw_profiles.measure.measurement import Clock
 from hw_profiles.reference.random_units import random_tensor, random_units
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.info import DeviceInfo
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+from hw_profiles.runtimes.runtime import (
+    Array,
+    Arrays,
+    Artifact,
+    ArtifactKind,
+    Dialect,
+    Job,
+    KernelTime,
+    TensorInfo,
+)
 from hw_profiles.runtimes.transports.local import Local
 from hw_profiles.runtimes.tvm_cpu.compile import one_line
 from hw_profiles.runtimes.tvm_cpu.dot import sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, link_network, pack_parameters, plan_network
-from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable, Signature
+from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, SelfContainedExecutable
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, parse_target
 from hw_profiles.runtimes.tvm_cpu.templates import WEIGHTS, is_supported, refusal
 from hw_profiles.runtimes.tvm_cpu.tuning import Database, TrialRunner, run_locally, tune
@@ -117,8 +126,9 @@ class TvmRuntime:
         self.target = target
         self.database, self._trials = database, trials
         self._modules: dict[str, Any] = {}
-        self._built: dict[str, tuple[Signature, tuple[str, ...]]] = {}
+        self._built: dict[str, SelfContained] = {}  # by digest, their code left out
         self._libraries: Path | None = None
+        self._numbers = itertools.count()  # of files
         self._making = threading.Lock()  # several threads link for several boards
 
     @property
@@ -176,16 +186,15 @@ class TvmRuntime:
         return [self._linked(work, units) for work in works]
 
     def compile(self, artifact: Artifact) -> TvmExecutable | SelfContainedExecutable:
-        """Load a library, once under each name: a file must not change while it is loaded.
+        """Load a library: a self-contained one from a file of its own, which goes with what it is loaded as;
+        others once under each name, since a file must not change while it is loaded.
 
         Raises:
             TypeError: it was not built here; that is machine code of others.
         """
         path = self._folder() / _file_name(artifact.content)
         if path.name in self._built:
-            if not path.exists():
-                write_atomic(path, artifact.content)
-            return SelfContainedExecutable(path, *self._built[path.name])
+            return self._self_contained(artifact.content, self._built[path.name])
         if not isinstance(artifact, Program):
             raise TypeError("a library that was not built here runs in a process of its own only")
         if path.name not in self._modules:
@@ -193,9 +202,23 @@ class TvmRuntime:
             self._modules[path.name] = tvm.runtime.load_module(str(path))
         return TvmExecutable(self._modules[path.name], artifact)
 
+    def _self_contained(self, content: bytes, built: SelfContained) -> SelfContainedExecutable:
+        path = self._folder() / f"{next(self._numbers)}.so"
+        path.write_bytes(content)
+        executable = SelfContainedExecutable(path, built.signature, built.layers)
+        weakref.finalize(executable, path.unlink, missing_ok=True)  # what is loaded of it stays
+        return executable
+
     def remember(self, artifact: SelfContained) -> None:
         """Note that a library was built in this process, so that its machine code may run here."""
-        self._built[_file_name(artifact.content)] = artifact.signature, artifact.layers
+        self._built[_file_name(artifact.content)] = replace(artifact, content=b"")
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return what the kernels of a library that was built here took when they were tried out, however
+        many `runs` are asked for: each computes by itself, so that it takes as long inside a network.
+        """
+        built = self._built.get(_file_name(artifact.content))
+        return built.kernels if built is not None else ()
 
     def expected_kernels(self, workload: Workload) -> Counter[str]:
         """Return the keys of the layers."""

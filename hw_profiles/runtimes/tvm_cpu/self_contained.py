@@ -2,7 +2,9 @@
 runs. Needs no TVM.
 """
 
+import _ctypes
 import ctypes
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.file_runtime import timed_inputs
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, KernelTime, TensorInfo
 
 ENTRY = "trilobit_run"  # int trilobit_run(const void* input, void* output), of one example
 ONE = 1
@@ -41,11 +43,13 @@ class SelfContained:
         content: of the file.
         signature: what it reads and gives.
         layers: keys of what it computes, in order.
+        kernels: the same with what each took when it was tried out; none where that is not known.
     """
 
     content: bytes
     signature: Signature
     layers: tuple[str, ...] = ()
+    kernels: tuple[KernelTime, ...] = ()
 
     @property
     def artifact(self) -> Artifact:
@@ -80,7 +84,10 @@ class SelfContainedExecutable:
 
     @cached_property
     def _function(self) -> Callable[[int, int], int]:
-        function: Callable[[int, int], int] = getattr(ctypes.CDLL(str(self.path.absolute())), ENTRY)
+        library = ctypes.CDLL(str(self.path.absolute()))
+        # a function of it keeps the library, which Python itself would never close
+        weakref.finalize(library, _ctypes.dlclose, library._handle)
+        function: Callable[[int, int], int] = getattr(library, ENTRY)
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]  # type: ignore[attr-defined]
         return function
 

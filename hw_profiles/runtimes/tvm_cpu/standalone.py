@@ -6,8 +6,8 @@ unit that failed. The tensors between the units are inside the library, so two t
 time; a second copy of the file serves a second one.
 """
 
-import math
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
+from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.windows import map_shape
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.compile import link_shared
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, network_source
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 from hw_profiles.runtimes.tvm_cpu.templates import template_of
+from hw_profiles.runtimes.tvm_cpu.unit import Tile
 
 # what units take from TVM's runtime, and the one function that people call
 _RUN = """\
@@ -136,12 +139,14 @@ def link_standalone(
 def _ends(plan: NetworkPlan, first: ChannelsFirst) -> list[str]:
     """Return what is known of both ends, as options of the compiler."""
     options = []
-    for name, argument, moved in zip(first._fields, (plan.image, plan.output), first, strict=True):
-        *pixels, channels = argument.shape
+    work = plan.workload
+    types = work.feeds[0].type, work.layers[-1].outputs[0]  # some kernels take maps as rows of numbers
+    for name, argument, x, moved in zip(first._fields, (plan.image, plan.output), types, first, strict=True):
+        channels, height, width = map_shape(x)
         facts = {
             "FIRST": int(moved),
             "BYTES": argument.size_bytes,
-            "PIXELS": math.prod(pixels),
+            "PIXELS": height * width,
             "CHANNELS": channels,
         }
         options += [f"-D{name.upper()}_{fact}={value}" for fact, value in facts.items()]
@@ -156,13 +161,17 @@ def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
     product with its scale.
     """
     work = plan.workload
-    floating = []
-    for position in _within(work):
-        layer, unit = work.layers[position], plan.units[position]
-        function = template_of(layer).schedule(layer, target, unit.tile)
-        if "float" in function.script():  # every buffer, cast and constant is written with its type
-            floating.append(work.names[position])
-    return floating
+    return [
+        work.names[position]
+        for position in _within(work)
+        if _computes_in_reals(work.layers[position], target, plan.units[position].tile)
+    ]
+
+
+@lru_cache(maxsize=1024)  # scheduling takes tens of milliseconds, and a tune links hundreds of networks
+def _computes_in_reals(layer: Layer, target: TvmTarget, tile: Tile) -> bool:
+    function = template_of(layer).schedule(layer, target, tile)
+    return "float" in function.script()  # every buffer, cast and constant is written with its type
 
 
 def is_integer_only(work: Workload) -> bool:

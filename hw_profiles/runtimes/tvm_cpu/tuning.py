@@ -6,7 +6,7 @@ name carries its hash, and what cannot be read is tuned anew: runs and processes
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,7 +65,8 @@ class Database:
             if entry["unit"] != layer.key() or _digest(path.read_bytes()) != entry["object"]:
                 return None
             arguments = tuple(Argument(tuple(shape), dtype) for shape, dtype in entry["arguments"])
-            return CompiledUnit(entry["symbol"], arguments, Tile(**entry["best"]), path)
+            seconds = _seconds_of(entry["best"], entry["trials"])
+            return CompiledUnit(entry["symbol"], arguments, Tile(**entry["best"]), path, seconds)
         except (TrilobitError, OSError, KeyError, TypeError, ValueError):
             return None
 
@@ -73,7 +74,7 @@ class Database:
         self, layer: Layer, best: Candidate, trials: Sequence[dict[str, Any]], *, tuned: bool
     ) -> CompiledUnit:
         """Keep `best`, and how all candidates did."""
-        digest = _digest(best.code)
+        digest, tile = _digest(best.code), asdict(best.tile)
         path = self._folder / f"{best.symbol}-{digest[:12]}.o"
         write_atomic(path, best.code)
         entry = {
@@ -84,14 +85,14 @@ class Database:
             "template": VERSION,
             "tuned": tuned,
             "trials": list(trials),
-            "best": asdict(best.tile),
+            "best": tile,
             "symbol": best.symbol,
             "arguments": [[list(each.shape), each.dtype] for each in best.arguments],
             "object_file": path.name,
             "object": digest,
         }
         write_json(self._entry(layer), entry)
-        return CompiledUnit(best.symbol, best.arguments, best.tile, path)
+        return CompiledUnit(best.symbol, best.arguments, best.tile, path, _seconds_of(tile, trials))
 
     @property
     def _folder(self) -> Path:
@@ -187,6 +188,11 @@ def agrees(found: Array, wanted: Array) -> bool:
     if wanted.dtype == np.uint8:
         return bool(np.array_equal(found, wanted))
     return bool(np.allclose(found, wanted, rtol=FP32_TOLERANCE, atol=FP32_TOLERANCE))
+
+
+def _seconds_of(tile: Mapping[str, int], trials: Iterable[Mapping[str, Any]]) -> float | None:
+    """Return what a schedule took when it was tried out."""
+    return next((trial.get("median_s") for trial in trials if trial["tile"] == tile), None)
 
 
 def _trial(candidate: Candidate, median_s: float | None = None, error: str | None = None) -> dict[str, Any]:

@@ -60,12 +60,14 @@ class CompiledUnit:
         arguments: what that takes: tensors read, parameters, the tensor written.
         tile: the schedule it was compiled with.
         object_file: where it is.
+        seconds: that it took when schedules were tried out; None where none was.
     """
 
     symbol: str
     arguments: tuple[Argument, ...]
     tile: Tile
     object_file: Path
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

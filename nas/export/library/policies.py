@@ -12,14 +12,16 @@ from hw_profiles.graph.builder import convert
 from hw_profiles.graph.formats import FP32
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.windows import map_shape
-from hw_profiles.runtimes.runtime import Runtime, TensorInfo
+from hw_profiles.runtimes.runtime import KernelTime, Runtime, TensorInfo
+from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContained, Signature
 from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
+from hw_profiles.runtimes.tvm_cpu.templates import template_of
 from hw_profiles.runtimes.tvm_cpu.tuning import run_locally, tune
 from nas.export.library.to_tvm import build_library
 from nas.export.library.tuned import BuiltLibrary
-from supernet.imported.folding import Folded, fold
+from supernet.imported.folding import CLIPPED, Folded, fold
 from supernet.imported.model import ImportedModel
 from supernet.ptq.policy_graph import FOLLOWING, policy_workload, quantized_graph
 from supernet.ptq.quantization import Policy, Quantization
@@ -61,8 +63,8 @@ class PolicyLibraries:
             network, target=target, database=database, tuned=self.tuned, first=_ends(fold(model))
         )
         layers = tuple(layer.key() for layer in library.plan.workload.layers)
-        signature = signature_of(model)
-        self.runtime.remember(SelfContained(library.code, signature, layers))
+        signature, kernels = signature_of(model), kernel_times(model, library.plan)
+        self.runtime.remember(SelfContained(library.code, signature, layers, kernels))
         return BuiltLibrary(library.code, library.target, library.integer_only, signature)
 
     def write(self, quantization: Quantization, policy: Policy) -> bytes:
@@ -74,6 +76,11 @@ class PolicyLibraries:
         database = self.runtime.database
         supported = filter(self.runtime.supports, layers)
         return [layer for layer in supported if database.load(layer, tuned=self.tuned) is None]
+
+    def schedules(self, layers: Sequence[Layer]) -> int:
+        """Return how many schedules are compiled and tried out to tune these layers."""
+        target = self.runtime.target
+        return sum(len(template_of(layer).tiles(layer, target)) for layer in layers)
 
     def tune_kernels(
         self, layers: Sequence[Layer], on_done: Callable[[int], None] = lambda done: None
@@ -100,6 +107,34 @@ def kernel_layers(model: ImportedModel, formats: Mapping[str, Sequence[str]]) ->
         codes = replace(x, format=FOLLOWING)
         layers |= dict.fromkeys((*convert(x, FOLLOWING), *convert(codes, FP32)))
     return list(layers)
+
+
+def kernel_times(model: ImportedModel, plan: NetworkPlan) -> tuple[KernelTime, ...]:
+    """Return what the kernels of a library took when they were tried out, called as the file calls its nodes
+    and tensors; none where one of them was not tried out.
+    """
+    work, folded = plan.workload, fold(model)
+    units = {unit.name: unit for unit in model.units}
+    names = [_moved_on(model.inputs[0], model, folded)]  # of tensors; the last, `INPUT`, is what is read
+    kernels: list[KernelTime] = []
+    for name, layer, compiled, sources in zip(work.names, work.layers, plan.units, work.inputs, strict=True):
+        unit = units.get(name.removesuffix(CLIPPED))
+        last = unit is not None and f"{name}{CLIPPED}" not in work.names
+        given = _moved_on(unit.outputs[0], model, folded) if unit is not None and last else name
+        if compiled.seconds is None:
+            return ()
+        reads = tuple(names[source] for source in sources)
+        op, node = (unit.op, unit.name) if unit is not None else (layer.op, name)
+        kernels.append(KernelTime(node, op, compiled.seconds, reads, (given,)))
+        names.insert(-1, given)
+    return tuple(kernels)
+
+
+def _moved_on(tensor: str, model: ImportedModel, folded: Folded) -> str:
+    """Return the tensor behind whatever only moves one."""
+    while len(readers := model.readers.get(tensor, ())) == 1 and readers[0].name in folded.moved:
+        tensor = readers[0].outputs[0]
+    return tensor
 
 
 def signature_of(model: ImportedModel) -> Signature:

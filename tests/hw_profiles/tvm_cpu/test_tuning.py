@@ -44,6 +44,8 @@ def test_what_was_only_compiled_is_tuned_where_that_is_possible(
     (compiled,) = tune([tiny], database, None)
     assert list(tune([tiny], database, None)) == [compiled]
     assert entry(folder)[1]["tuned"] is False
+    assert isinstance(compiled[1], CompiledUnit)
+    assert compiled[1].seconds is None
     tuned(tiny, database)
     assert entry(folder)[1]["tuned"] is True
 
@@ -67,6 +69,8 @@ def test_the_fastest_is_chosen_and_all_trials_are_kept(host: TvmTarget, folder: 
     _, document = entry(folder)
     assert [trial["median_s"] for trial in document["trials"]] == [9.0 - i for i in range(len(candidates))]
     assert document["tuned"] is True
+    assert unit.seconds == 9.0 - len(candidates) + 1
+    assert Database(folder, host).load(SEVERAL) == unit
 
 
 def test_what_computes_something_else_or_fails_is_not_chosen(host: TvmTarget, folder: Path) -> None:

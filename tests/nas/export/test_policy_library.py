@@ -1,5 +1,6 @@
 """Policies of imported models as self-contained libraries: every bit, in any layout, against ONNX Runtime."""
 
+import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +13,22 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("tvm")
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.runtime import Artifact
+from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, open_tvm
 from hw_profiles.runtimes.tvm_cpu.self_contained import SelfContainedExecutable
+from hw_profiles.runtimes.tvm_cpu.unit import Argument, CompiledUnit, Tile
 from nas.emit.layer_formats import require_covered
 from nas.emit.unit_formats import unit_formats
-from nas.export.library.policies import PolicyLibraries, kernel_layers
+from nas.export.library.policies import PolicyLibraries, kernel_layers, kernel_times
 from nas.export.library.to_tvm import unit_numbers
+from nas.tune.files import own_kernel_of
+from nas.tune.kernel_attribution import attribute
+from nas.tune.random_policies import random_policies
+from nas.tune.space import policy_of, policy_space
+from predictors.latency.policy_terms import PolicyTerms, Term
 from supernet.data.samples import Samples
 from supernet.imported.folding import fold
 from supernet.imported.import_onnx import import_onnx
@@ -188,6 +197,31 @@ def test_a_clip_that_no_layer_can_name_is_one_of_its_own(runtime: TvmRuntime) ->
     assert np.abs(logits - original).max() <= INT8_ERROR * np.abs(original).max()
 
 
+def test_maps_that_are_given_are_in_the_order_of_the_file(runtime: TvmRuntime) -> None:
+    rng = np.random.default_rng(2)
+    stored = {"w": rng.normal(0, 0.3, (5, 3, 1, 1)), "b": rng.normal(0, 1, 5)}
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", channels, SIZE, SIZE])
+        for name, channels in (("image", 3), ("maps", 5))
+    ]
+    nodes = [helper.make_node("Conv", ["image", "w", "b"], ["maps"], name="conv")]
+    made = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "maps",
+            infos[:1],
+            infos[1:],
+            [numpy_helper.from_array(array.astype(np.float32), name) for name, array in stored.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=10,
+    )
+    model, x = import_onnx(made.SerializeToString()), images(3)
+    given = outputs(runtime, library(runtime, calibrated(model), {"conv": "int8"}), x)
+    original = answers(model.content, x)
+    assert np.abs(given - original).max() <= INT8_ERROR / 4 * np.abs(original).max()
+
+
 def test_what_is_not_covered_is_named(runtime: TvmRuntime, quantization: Quantization) -> None:
     model = import_onnx(residual())
     with pytest.raises(TrilobitError, match=r"sum: .*no add with none \(fp16"):
@@ -234,6 +268,55 @@ def test_kernels_are_made_once(tmp_path: Path, model: ImportedModel) -> None:
     assert done == [1, 2]
     assert libraries.untuned(layers) == layers[:-2]
     assert PolicyLibraries(runtime).untuned(layers) == layers  # whose first schedule was only compiled
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_times_of_kernels_are_those_of_the_units_and_conversions(layout: str) -> None:
+    model = import_onnx(residual(layout=layout))
+    formats = {unit.name: ("fp32", "int8", "int4") for unit in model.units if unit.weighted}
+    space = policy_space(model, formats)
+    terms = PolicyTerms.of(space, model, own_kernel_of)
+    for genome in random_policies(space, model, 6, rng=np.random.default_rng(0)):
+        plan = tried_out(policy_workload(model, policy_of(space, genome)))
+        kernels = kernel_times(model, plan)
+        assert [kernel.seconds for kernel in kernels] == [unit.seconds for unit in plan.units]
+        seconds = attribute(kernels, terms, genome)
+        runs_on = terms.kernels_of(genome)
+        for kernel in kernels:
+            if kernel.name in runs_on:  # with conversions that ONNX Runtime would do without
+                assert seconds[Term("unit", kernel.name, runs_on[kernel.name])] >= kernel.seconds
+        assert sum(seconds.values()) == pytest.approx(sum(kernel.seconds for kernel in kernels))
+
+
+def tried_out(work: Workload) -> NetworkPlan:
+    """Return a network whose units took a second, two, three, and so on."""
+    units = tuple(
+        CompiledUnit("unit", (), Tile(16), Path("unit.o"), seconds=1.0 + i) for i in range(len(work.layers))
+    )
+    ends = Argument((1,), "float32")
+    return NetworkPlan(work, units, ends, ends, 1, 1, ((),) * len(units))
+
+
+def test_a_kernel_that_was_not_tried_out_leaves_nothing_to_say(model: ImportedModel) -> None:
+    plan = tried_out(policy_workload(model, {}))
+    units = (replace(plan.units[0], seconds=None), *plan.units[1:])
+    assert kernel_times(model, replace(plan, units=units)) == ()
+
+
+def test_a_library_goes_with_what_it_was_loaded_as(runtime: TvmRuntime, quantization: Quantization) -> None:
+    artifact = Artifact(library(runtime, quantization, {}), "library")
+    one, other = runtime.compile(artifact), runtime.compile(artifact)
+    assert isinstance(one, SelfContainedExecutable)
+    assert isinstance(other, SelfContainedExecutable)
+    gone, kept, run = one.path, other.path, one.timed("thread")
+    (before,) = other.run({"image": images(1)}).values()
+    del one
+    gc.collect()
+    assert not gone.exists()
+    assert kept.exists()
+    assert run(1) > 0  # what is still held stays loaded
+    (after,) = other.run({"image": images(1)}).values()
+    np.testing.assert_array_equal(before, after)
 
 
 def test_what_follows_is_computed_in_integers(model: ImportedModel) -> None:
