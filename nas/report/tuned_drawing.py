@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hw_profiles.graph.formats import FP32
 from nas.report import units
-from nas.report.tuned_words import alone_text, error_text, metric_text
+from nas.report.tuned_words import alone_text, error_text, known_metrics, metric_text
 from nas.run.tuned_document import TunedFront, TunedNetwork, TunedUnit, UnitShare
 
 _SIGNS: Mapping[str, str] = {
@@ -19,6 +19,7 @@ _SIGNS: Mapping[str, str] = {
     "Concat": "|",
 }
 FOLLOWS = "it multiplies nothing stored: it follows its neighbours"
+NOTICED = 1e-3  # of the original's time: less is no difference
 LABELLED = 90  # units of a network that has room for signs
 
 
@@ -88,7 +89,7 @@ def strip(front: TunedFront, network: TunedNetwork, role: str) -> Strip:
 
 
 def summary(front: TunedFront, network: TunedNetwork) -> str:
-    """Return formats, speed and main metric of a network in one line."""
+    """Return formats, speed and the best known metrics of a network in one line."""
     counts: dict[str, int] = {}
     for number_format in network.policy.values():
         counts[number_format] = counts.get(number_format, 0) + 1
@@ -97,7 +98,7 @@ def summary(front: TunedFront, network: TunedNetwork) -> str:
     if network.latency:
         parts.append(f"{1 / network.latency.ratio:.2f} {units.TIMES} as fast as the original")
     judged = network.judging or network.choosing
-    for metric in front.metrics[:2]:
+    for metric in known_metrics(front):
         if metric.name in judged.metrics:
             parts.append(f"{metric.name} {metric_text(metric, judged.metrics[metric.name].value)}")
     return " · ".join(parts)
@@ -131,7 +132,7 @@ def _unit_row(front: TunedFront, network: TunedNetwork, number: int, unit: Tuned
         unit.name,
         unit.op,
         number_format,
-        scale.text(share.saved_s) if share else "",
+        "" if share is None else scale.text(share.saved_s) if _noticed(front, share) else "0",
         error_text(front.predicted_metric, share.cost) if share else "",
         _why(front, network, unit),
     )
@@ -142,13 +143,19 @@ def _why(front: TunedFront, network: TunedNetwork, unit: TunedUnit) -> str:
     if len(unit.options) < 2:
         reasons = list(dict.fromkeys(unit.refused.values()))
         return f"No choice: {'; '.join(reasons)}." if reasons else f"No choice: {FOLLOWS}."
-    alone = [alone_text(front.predicted_metric, name, value) for name, value in unit.alone.items()]
-    measured = f"{', '.join(alone)}." if alone else ""
+    measured = alone_text(front.predicted_metric, unit.alone)
     if unit.name not in network.policy:
         return f"{_stayed(front, unit, network.left.get(unit.name))} {measured}".strip()
     share = network.units.get(unit.name)
-    smaller = "It makes the file smaller, not faster." if share and share.saved_s <= 0 else ""
+    slower = share is not None and (share.saved_s <= 0 or not _noticed(front, share))
+    smaller = "It makes the file smaller, not faster." if slower else ""
     return f"{smaller} {measured}".strip()
+
+
+def _noticed(front: TunedFront, share: UnitShare) -> bool:
+    """Return whether what a format saves or costs is a difference at all."""
+    whole_s = front.original.latency.median_s if front.original.latency else 0.0
+    return abs(share.saved_s) > NOTICED * whole_s
 
 
 def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
@@ -161,7 +168,9 @@ def _stayed(front: TunedFront, unit: TunedUnit, left: UnitShare | None) -> str:
         others = [name for name in unit.options if name != FP32]
         return f"Could be {' or '.join(others)}, which is not worth its cost here."
     time = units.scale_for("latency", [abs(left.saved_s)]).text(abs(left.saved_s))
-    if left.saved_s <= 0:
+    if not _noticed(front, left):
+        return "No format would be faster here."
+    if left.saved_s < 0:
         return f"No format would be faster here: {left.format} would cost {time}, conversions included."
     return f"{left.format} would save {time} more and cost {error_text(front.predicted_metric, left.cost)}."
 

@@ -35,6 +35,9 @@ from nas.run.tuned_document import (
 )
 
 Entry = TunedNetwork | Reference
+HOLLOW = {"size": 9, "symbol": "circle-open"}
+LOGARITHMIC = {"type": "log", "dtick": 1, "exponentformat": "power"}
+SEEN = 1e-6  # of the largest value: what is less is rounding, and has no place on a logarithmic scale
 WIDEST = 50.0  # times the smallest value from which on a scale is logarithmic
 
 
@@ -64,13 +67,18 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
     files = _points(front.candidates, metric, scale, factor)
     off_front = [entry for entry in front.evaluated if entry.judging is None]
     others = _points(off_front, metric, scale, factor, choosing=True)
+    best = _best_line(files, metric)
+    small = [point for point in files if point not in best]
     references = _points((front.original, *front.references), metric, scale, factor)
     logarithmic = metric.unit != "fraction" and _spans_orders([*files, *references])
+    if logarithmic:
+        best, small, references = _on_scale(best, small, references)
     bounds = {o.name: o.bound for o in front.objectives if o.bound is not None}
     traces = [
         points("others, on what they were chosen by", *_columns(others), color=OTHER, size=6, opacity=0.7),
-        polyline([p.x for p in files], [p.y for p in files], color=MEASURED, width=2),
-        _with_errors(points("front", *_columns(files), color=MEASURED, size=10), files),
+        polyline([p.x for p in best], [p.y for p in best], color=MEASURED, width=2),
+        _with_errors(points("front", *_columns(best), color=MEASURED, size=10), best),
+        _with_errors(points("also on the front", *_columns(small), color=MEASURED, **HOLLOW), small),
         _with_errors(
             points("references", *_columns(references), color=INK, size=11, symbol="diamond"), references
         ),
@@ -81,14 +89,26 @@ def quality_plot(front: TunedFront, metric: TunedMetric) -> Plot:
         {"title": axis_title(f"latency in {scale.unit}, less is better")},
         {
             "title": axis_title(f"{metric.name}{f' in {unit}' if unit else ''}, {better} is better"),
-            "type": "log" if logarithmic else "linear",
             "ticksuffix": " ",
+            **(LOGARITHMIC if logarithmic else {}),
         },
         shapes=[guide(x=scale(bounds["latency"]), colour=MUTED)] if "latency" in bounds else [],
         annotations=_names(references, logarithmic=logarithmic),
     )
-    caption = _caption(front, metric, hidden=logarithmic and any(point.y <= 0 for point in references))
+    caption = _caption(front, metric, hidden=logarithmic)
     return Plot(f"quality-{metric.name}", f"{metric.name} against latency", caption, drawn, 460)
+
+
+def _best_line(files: Sequence[Point], metric: TunedMetric) -> list[Point]:
+    """Return the files that no faster one equals in this metric, the fastest first; all others are on the
+    front for their size, or for another metric.
+    """
+    sign = -1.0 if metric.direction == "max" else 1.0
+    line: list[Point] = []
+    for point in files:
+        if not line or sign * point.y < sign * line[-1].y:
+            line.append(point)
+    return line
 
 
 def _spans_orders(made: Sequence[Point]) -> bool:
@@ -97,8 +117,14 @@ def _spans_orders(made: Sequence[Point]) -> bool:
     return bool(values) and max(values) > WIDEST * min(values)
 
 
+def _on_scale(*parts: list[Point]) -> list[list[Point]]:
+    """Return the points that a logarithmic scale has a place for."""
+    largest = max(point.y for part in parts for point in part)
+    return [[point for point in part if point.y > SEEN * largest] for part in parts]
+
+
 def _names(references: Sequence[Point], *, logarithmic: bool) -> list[Trace]:
-    """Return the names of the references beside them, those that have a place on the scale."""
+    """Return the names of the references beside them."""
     return [
         note(
             point.name,
@@ -110,16 +136,16 @@ def _names(references: Sequence[Point], *, logarithmic: bool) -> list[Trace]:
             xshift=7,
         )
         for position, point in enumerate(references)
-        if not logarithmic or point.y > 0
     ]
 
 
 def _caption(front: TunedFront, metric: TunedMetric, *, hidden: bool) -> str:
-    left_out = " The original, of which it is 0, has no place on this scale." if hidden else ""
+    meaning = metric.meaning or metric.name
+    equal = " The original, of which it is 0, and what answers as it does have no place on this scale."
     return (
-        f"{metric.meaning or metric.name}: on {_judged(front)} examples that nothing saw before, with its "
+        f"{meaning[0].upper()}{meaning[1:]}: on {_judged(front)} examples that nothing saw before, with its "
         "standard error; latency with its interquartile range, all files and references in the same turns. "
-        f"Grey files were measured and are not on the front.{left_out}"
+        f"Grey files were measured and are not on the front.{equal * hidden}"
     )
 
 

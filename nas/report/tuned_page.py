@@ -9,19 +9,20 @@ import numpy as np
 
 from hw_profiles.documents import read_document
 from hw_profiles.files import read_json
+from hw_profiles.graph.formats import FP32
 from nas.export.manifests import read_any
-from nas.export.picks import knee
 from nas.export.seal import MANIFEST, MODEL_FILE
+from nas.export.tuned_selection import compromise
 from nas.export.written import written_networks
 from nas.report import units
 from nas.report.plots import Plot
 from nas.report.template import rendered
 from nas.report.tuned_drawing import refused_rows, strip, unit_rows
 from nas.report.tuned_figures import prediction_plot, quality_plot
-from nas.report.tuned_words import metric_text, short_name
+from nas.report.tuned_words import SPACE, figure_text, heading, known_metrics, short_name
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.paths import QUANTIZATION, FolderPaths
-from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedMetric, TunedNetwork
+from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
 from supernet.ptq.quantization import Compensation
 from supernet.ptq.quantization_file import read_compensations
 
@@ -78,8 +79,7 @@ def read_tuned(folder: Path) -> TunedFolder:
 def render_tuned(tuned: TunedFolder) -> str:
     """Return the whole page as HTML, plotly.js included."""
     front = tuned.front
-    drawn = _drawn(front)
-    _, main = drawn[min(1, len(drawn) - 1)]
+    drawn, main = _drawn(front), compromise(front)
     plots = _plots(front)
     return rendered(
         "tuned.html.j2",
@@ -90,14 +90,15 @@ def render_tuned(tuned: TunedFolder) -> str:
         facts=_facts(tuned),
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
-        metrics=_main(front),
+        metrics=known_metrics(front),
         files=[_file_row(tuned, network) for network in front.candidates],
         references=[_reference_row(front, reference) for reference in (front.original, *front.references)],
         felt=[metric for metric in front.metrics if metric.name in FELT],
         strips=[strip(front, network, role) for role, network in drawn],
-        formats=_formats(front),
+        formats=_formats(drawn),
         main=main.id,
         short_name=short_name,
+        heading=heading,
         units=[(role, network.id, unit_rows(front, network)) for role, network in drawn],
         refused=refused_rows(front),
         techniques=_techniques(tuned.compensations),
@@ -110,30 +111,54 @@ def render_tuned(tuned: TunedFolder) -> str:
 
 def _plots(front: TunedFront) -> dict[str, Plot]:
     """Return every plot that the figures allow, by id."""
-    made = [*(quality_plot(front, metric) for metric in _main(front)), prediction_plot(front)]
+    made = [*(quality_plot(front, metric) for metric in known_metrics(front)), prediction_plot(front)]
     return {plot.id: plot for plot in made if plot is not None}
 
 
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _headline(front: TunedFront, main: TunedNetwork) -> str:
-    if not main.policy:
-        return "Nothing measured is faster than the original and as good: it is best left as it is."
-    speed = f"{1 / main.latency.ratio:.2f} times as fast as the original" if main.latency else "not timed"
+def _headline(front: TunedFront, main: TunedNetwork) -> list[str]:
+    """Return which file to take first, and what the alternatives are, a sentence each."""
+    changed = [network for network in front.candidates if network.policy]
+    if not changed:
+        return ["Nothing measured is faster than the original and as good: it is best left as it is."]
     part = main.judging or main.choosing
-    figures = {metric.name: _figure(front, part, metric.name) for metric in _main(front)}
-    quality = ", ".join(f"{name} {figure}" for name, figure in figures.items() if figure)
-    size = f"{main.size_bytes / front.model.size_bytes:.0%} of its size"
-    return (
-        f"Recommended: {main.id}, the best compromise: {speed}, {size}, {quality} on {part.samples:,} "
-        "examples that nothing saw before."
+    unseen = f"on {part.samples:,} examples that nothing saw before"
+    shown = main if main.policy else changed[0]
+    size = f"{100 * shown.size_bytes / front.model.size_bytes:.0f}{SPACE}% of its size"
+    figures = f"{_speed(shown)} as fast as the original, {size}, {_quality(front, shown)} {unseen}."
+    if shown is not main:
+        return [
+            "The best compromise is the model as it was given.",
+            f"The fastest of the other files, {shown.id}: {figures}",
+        ]
+    sentences = [f"Recommended: {main.id}, the best compromise of answers, latency and size: {figures}"]
+    best = _best(front, changed)
+    if best is not main:
+        sentences.append(f"The best answers, {best.id}: {_speed(best)}, {_quality(front, best)}.")
+    references = [reference for reference in front.references if reference.latency]
+    if references:
+        rival = min(references, key=lambda each: each.latency.ratio if each.latency else 1.0)
+        sentences.append(
+            f"The fastest of what it is compared with, {rival.title}: {_speed(rival)}, "
+            f"{_quality(front, rival)}."
+        )
+    return sentences
+
+
+def _speed(entry: TunedNetwork | Reference) -> str:
+    return f"{1 / entry.latency.ratio:.2f} times" if entry.latency else "not timed"
+
+
+def _quality(front: TunedFront, entry: TunedNetwork | Reference) -> str:
+    """Return the metrics that everybody knows, with their units."""
+    part = entry.judging or entry.choosing
+    units_of = {metric.name: "%" if metric.unit == "fraction" else metric.unit for metric in front.metrics}
+    figures = {metric.name: _figure(front, part, metric.name) for metric in known_metrics(front)}
+    return ", ".join(
+        f"{name} {figure}{SPACE}{units_of[name]}".rstrip() for name, figure in figures.items() if figure
     )
-
-
-def _main(front: TunedFront) -> list[TunedMetric]:
-    """Return the main metric, and those of the others that everybody knows."""
-    return [front.metric, *(m for m in front.metrics[1:] if m.name in ("agreement", "accuracy"))]
 
 
 def _facts(tuned: TunedFolder) -> list[tuple[str, str]]:
@@ -194,12 +219,9 @@ def _figures(front: TunedFront, entry: TunedNetwork | Reference) -> dict[str, st
 
 
 def _figure(front: TunedFront, part: PartQuality | None, name: str) -> str:
+    """Return a metric with its standard error, without its unit; empty where it is not known."""
     metric = next(metric for metric in front.metrics if metric.name == name)
-    if part is None or name not in part.metrics:
-        return ""
-    figure = part.metrics[name]
-    error = "" if not figure.std else f" ± {metric_text(metric, figure.std)}"
-    return f"{metric_text(metric, figure.value)}{error}"
+    return "" if part is None or name not in part.metrics else figure_text(metric, part.metrics[name])
 
 
 def _techniques(compensations: Sequence[Compensation]) -> list[Row]:
@@ -217,7 +239,7 @@ def _techniques(compensations: Sequence[Compensation]) -> list[Row]:
                 "before": f"{before:.2e}",
                 "after": f"{after:.2e}",
                 "ratio": f"{statistics.median(ratios):.2f} {units.TIMES}" if ratios else "",
-                "best": f"{best.where}: {best.before:.1e} to {best.after:.1e}",
+                "best": f"{short_name(best.where)}: {best.before:.1e} to {best.after:.1e}",
             }
         )
     return rows
@@ -227,20 +249,28 @@ def _techniques(compensations: Sequence[Compensation]) -> list[Row]:
 
 
 def _drawn(front: TunedFront) -> list[tuple[str, TunedNetwork]]:
-    """Return the fastest network, the best compromise and the best one, each once."""
-    entries = [entry for entry in front.candidates if entry.latency]
-    if len(entries) < 3:
-        return [("on the front", entry) for entry in entries or front.candidates]
+    """Return the fastest file, the best compromise and the best one, each once; the original is drawn only
+    where there is nothing else.
+    """
+    changed = [network for network in front.candidates if network.policy and network.latency]
+    if not changed:
+        return [("on the front", front.candidates[0])]
+    roles = {changed[0].id: ["fastest"]}  # they are in this order
+    middle = compromise(front)
+    if middle.policy:
+        roles.setdefault(middle.id, []).append("best compromise")
+    roles.setdefault(_best(front, changed).id, []).append(f"best {front.metric.name}")
+    return [(", ".join(roles[network.id]), network) for network in changed if network.id in roles]
+
+
+def _best(front: TunedFront, networks: Sequence[TunedNetwork]) -> TunedNetwork:
+    """Return the network with the best value of the main metric."""
     sign = -1.0 if front.metric.direction == "max" else 1.0
-    parts = [entry.judging or entry.choosing for entry in entries]
-    quality = [sign * part.metrics[front.metric.name].value for part in parts]
-    latency = [entry.latency.median_s for entry in entries if entry.latency]
-    fastest, best = int(np.argmin(latency)), int(np.argmin(quality))
-    middle = knee(np.column_stack([quality, latency]))
-    roles = {fastest: "fastest", middle: "best compromise", best: f"best {front.metric.name}"}
-    ordered = dict.fromkeys((fastest, middle, best))
-    return [(roles[row], entries[row]) for row in ordered]
+    parts = [network.judging or network.choosing for network in networks]
+    return networks[int(np.argmin([sign * part.metrics[front.metric.name].value for part in parts]))]
 
 
-def _formats(front: TunedFront) -> list[str]:
-    return list(dict.fromkeys(option for unit in front.units for option in unit.options))
+def _formats(drawn: Sequence[tuple[str, TunedNetwork]]) -> list[str]:
+    """Return the number formats that are drawn."""
+    used = sorted({number_format for _, network in drawn for number_format in network.policy.values()})
+    return [FP32, *used]

@@ -1,10 +1,13 @@
 """Figures of tuned files as people read them."""
 
+from collections.abc import Mapping
+
 from nas.report import units
-from nas.run.tuned_document import TunedMetric
+from nas.run.tuned_document import MetricValue, TunedFront, TunedMetric
 from nas.search.units import unit_of
 
 FIRST, LAST = 13, 30  # characters of a unit's name that are shown: exporters join names of what they fuse
+SPACE = "\N{NO-BREAK SPACE}"
 SMALLEST = 1e-3  # of what is no share: less is written with an exponent
 
 
@@ -19,6 +22,30 @@ def metric_text(metric: TunedMetric, value: float) -> str:
     if metric.unit == "fraction" or not value or abs(value) >= SMALLEST:
         return unit_of(metric.unit).text(value)
     return f"{value:.1e} {metric.unit}".rstrip()
+
+
+def known_metrics(front: TunedFront) -> list[TunedMetric]:
+    """Return the main metric, and those of the others that everybody knows."""
+    return [front.metric, *(m for m in front.metrics[1:] if m.name in ("agreement", "accuracy"))]
+
+
+def heading(metric: TunedMetric) -> str:
+    """Return what stands above a column of `figure_text`."""
+    unit = "%" if metric.unit == "fraction" else metric.unit
+    return ", ".join(filter(None, (metric.name.replace("_", " "), unit)))
+
+
+def figure_text(metric: TunedMetric, figure: MetricValue) -> str:
+    """Return a value with its standard error, in the unit of the column's heading.
+
+    >>> figure_text(TunedMetric("agreement", "fraction", "max"), MetricValue(0.9712, 0.0026))
+    '97.12\N{NO-BREAK SPACE}\N{PLUS-MINUS SIGN}\N{NO-BREAK SPACE}0.26'
+    """
+    if metric.unit == "fraction":
+        value, error = f"{100 * figure.value:.2f}", f"{100 * (figure.std or 0.0):.2f}"
+    else:
+        value, error = f"{figure.value:.3g}", f"{figure.std or 0.0:.2g}"
+    return f"{value}{SPACE}±{SPACE}{error}" if figure.std else value
 
 
 def short_name(name: str) -> str:
@@ -46,11 +73,17 @@ def error_text(metric: TunedMetric, error: float) -> str:
     return f"{metric_text(metric, error)} of {metric.name}"
 
 
-def alone_text(metric: TunedMetric, number_format: str, value: float) -> str:
-    """Return what the answers are like where one unit alone has a format.
+def alone_text(metric: TunedMetric, alone: Mapping[str, float]) -> str:
+    """Return what the answers are like where one unit alone has a format, by format; empty without any.
 
-    >>> alone_text(TunedMetric("snr", "dB", "max"), "int8", 31.4)
-    'int8 alone leaves 31.4 dB of snr'
+    >>> alone_text(TunedMetric("kl", "nats", "min"), {"int8": 0.00025, "int2": 0.28})
+    'As the only one, int8 costs 2.5e-04 nats of kl, int2 0.28 nats.'
+    >>> alone_text(TunedMetric("snr", "dB", "max"), {"int8": 31.4})
+    'As the only one, int8 leaves 31.4 dB of snr.'
     """
+    parts = [f"{name} {metric_text(metric, value)}" for name, value in alone.items()]
+    if not parts:
+        return ""
     verb = "costs" if metric.direction == "min" else "leaves"
-    return f"{number_format} alone {verb} {metric_text(metric, value)} of {metric.name}"
+    first = parts[0].replace(" ", f" {verb} ", 1)
+    return f"As the only one, {', '.join([f'{first} of {metric.name}', *parts[1:]])}."

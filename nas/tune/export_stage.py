@@ -20,6 +20,7 @@ from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.signature import private_key
 from nas.export.tuned_claims import TunedRun, tuned_claims, tuned_metadata
 from nas.export.tuned_manifest import TUNED_SCHEMA, Data, Origin
+from nas.export.tuned_selection import pick
 from nas.export.written import replace_written
 from nas.run.documents import Environment
 from nas.run.reporting import Reporter, progress_bar
@@ -27,7 +28,6 @@ from nas.run.tuned_document import TunedFront, TunedNetwork
 from nas.tune.context import TuneContext
 from nas.tune.examination import MadeUp, examined, made_up_for
 from nas.tune.libraries import built_library
-from nas.tune.selection import pick
 from nas.tune.tuning import Tuning
 from supernet.ptq.quantization import Quantization
 
@@ -47,7 +47,7 @@ def run_export(
     is left out, with a line that says why.
 
     Args:
-        picks, count: see `nas.tune.selection.pick`.
+        picks, count: see `nas.export.tuned_selection.pick`.
         target: folder for them; None takes the run's own.
         key: to sign the manifests with; None leaves that out.
 

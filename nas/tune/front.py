@@ -213,7 +213,8 @@ def unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict
 
 def left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
     """Return, of each unit of a policy that is fp32 and could be something else, the format that would save
-    most time if that unit alone took it, and what it would cost.
+    most time if that unit alone took it, and what it would cost; of formats on the same kernel the one that
+    costs least.
     """
     choices = context.space.choices
     options = [
@@ -230,7 +231,7 @@ def left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict
     saved_s = believed[-1, LATENCY] - believed[:-1, LATENCY]
     cost = believed[:-1, ROOT] ** 2 - believed[-1, ROOT] ** 2
     left: dict[str, UnitShare] = {}
-    for row in np.argsort(saved_s, kind="stable").tolist():  # the best one stays
+    for row in np.lexsort((-cost, saved_s)).tolist():  # the best one stays
         column, gene = options[row]
         name = str(choices[column].options[gene])
         left[choices[column].name] = UnitShare(name, float(saved_s[row]), float(cost[row]))

@@ -1,6 +1,6 @@
 """Fronts of tuned models, of made-up figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nas.run.front_document import Predicted
 from nas.run.tuned_document import (
@@ -17,7 +17,6 @@ from nas.run.tuned_document import (
 )
 
 ORIGINAL_S = 0.02
-LEFT = {"/layer0": UnitShare("int8", -2e-4, 0.0), "/layer2": UnitShare("int8", 3e-3, 0.01)}
 METRICS = (
     TunedMetric("kl", "nats", "min", "mean divergence"),
     TunedMetric("agreement", "fraction", "max", "share of examples with the answer of the original"),
@@ -38,7 +37,13 @@ def quality(kl: float) -> PartQuality:
     return PartQuality(100, {**figures, "flips": MetricValue(kl / 2)})
 
 
-def network(name: str, policy: Sequence[str], ratio: float, kl: float) -> TunedNetwork:
+def network(
+    name: str,
+    policy: Sequence[str],
+    ratio: float,
+    kl: float,
+    left: Mapping[str, UnitShare] | None = None,
+) -> TunedNetwork:
     """Return a file in which these units are in int8."""
     return TunedNetwork(
         id=name,
@@ -50,7 +55,7 @@ def network(name: str, policy: Sequence[str], ratio: float, kl: float) -> TunedN
         latency=latency(ratio),
         judging=quality(kl),
         units={unit: UnitShare("int8", 1e-3, kl / 3) for unit in policy},
-        left=LEFT if name == "ccc" else {},
+        left=dict(left or {}),
     )
 
 

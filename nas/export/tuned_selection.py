@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from nas.export.picks import picked_rows
+from nas.export.picks import knee, picked_rows
 from nas.run.tuned_document import TunedFront, TunedMetric, TunedNetwork
 from nas.run.wanted import Bounded
 from nas.search.objectives import Objective
 from nas.search.units import show
+from supernet.tasks.metric import KL
 
 Floats = NDArray[np.float64]
 SHARES = ("accuracy", "agreement")  # metrics that `fastest>=SHARE` may be about, the first that there is
@@ -38,6 +39,11 @@ def pick(front: TunedFront, picks: Sequence[str], count: int = 0) -> list[TunedN
         noun="files",
     )
     return [front.candidates[row] for row in rows]
+
+
+def compromise(front: TunedFront) -> TunedNetwork:
+    """Return the best compromise of a front: what `knee` picks."""
+    return front.candidates[knee(_minimised(front))]
 
 
 def _bounded(front: TunedFront, bound: Bounded) -> int:
@@ -76,8 +82,11 @@ def _values(front: TunedFront, metric: TunedMetric) -> Floats:
 
 
 def _minimised(front: TunedFront) -> Floats:
-    """Return (n, 3) the main metric, latency and size, less is better."""
+    """Return (n, 3) the main metric, latency and size, less is better. Of a divergence it is the root, the
+    size of the error, as the search weighs it: one bad file would hide what tells the others apart.
+    """
     main = front.metric
     values = _values(front, main) * (-1.0 if main.direction == "max" else 1.0)
+    values = np.sqrt(np.maximum(values, 0.0)) if main.unit == KL.unit else values
     latency = [entry.latency.median_s if entry.latency else np.inf for entry in front.candidates]
     return np.column_stack([values, latency, [entry.size_bytes for entry in front.candidates]])
