@@ -38,8 +38,8 @@ test check: export OMP_NUM_THREADS = 1
 test: $(TOOLS)       ## the fast tests
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(TOOLS)  ## the slow tests too
-	$(BIN)/python -m pytest
+test-slow: $(TOOLS)  ## the slow tests too, and more examples of each property
+	$(BIN)/python -m pytest --hypothesis-profile=thorough
 
 check: $(TOOLS)      ## lint, format, types, then the fast tests
 	$(BIN)/ruff check .

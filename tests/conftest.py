@@ -1,7 +1,8 @@
 """A made-up device for the real `digits-mbconv` space: numbers of a formula, not of a measurement."""
 
+import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,18 @@ from hw_profiles.profiles.latency_model import WholeNetwork, count_rows, fit_cal
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import save_profile
 from hw_profiles.runtimes.info import DeviceInfo
+from nas.checks import confined
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
 from tests import published_data
 
 torch.set_num_threads(1)  # more would wait for each other whenever anything else wants a core
-# No verdict depends on how fast the machine is, or on what else runs on it.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
+# No verdict depends on how fast the machine is, or on what else runs on it. What is found with a few examples
+# is found every day; `make test-slow` asks for many.
+ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", ANY_MACHINE, max_examples=25)
+settings.register_profile("thorough", ANY_MACHINE, max_examples=200)
+settings.load_profile("quick")
 
 SLOPE, SESSION_S = 0.9, 8e-6  # of whole networks against sums of rows
 WHOLE = 24  # networks of each precision "measured" as a whole, half of them held out
@@ -92,6 +97,20 @@ def _short_learning() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hw_profiles.measure.interleave.LEARNING_S", 0.02)
         yield
+
+
+@pytest.fixture
+def confined_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Confined work is done in this process, which a process of its own takes up to a second for: where
+    neither its limits nor hostile files are what is tested. Requests and answers are files as ever.
+    """
+
+    def run(folder: Path, limits: confined.Limits, on_tick: Callable[[float], None]) -> None:
+        on_tick(0.0)
+        (folder / confined.ANSWER).write_text(json.dumps(confined._work(folder)))
+
+    monkeypatch.setattr(confined, "_run", run)
+    monkeypatch.setattr(confined, "_limit", lambda limits: None)
 
 
 @pytest.fixture

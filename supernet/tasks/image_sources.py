@@ -7,6 +7,7 @@ that are shipped.
 import hashlib
 import io
 import re
+from functools import cache as remembered
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,12 @@ def _channel_statistics(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], t
 def _read_digits(argument: str, cache: Path | None) -> Source:
     if argument:
         raise TrilobitError(f"'digits' takes no argument, got {argument!r}; write just digits")
+    return _scaled_digits()
+
+
+@remembered
+def _scaled_digits() -> Source:
+    """Return all scans; what is split off is copied."""
     from sklearn.datasets import load_digits  # takes a second, and only this source needs it
 
     bunch = load_digits()

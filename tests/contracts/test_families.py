@@ -10,8 +10,14 @@ from hw_profiles.registry import names
 from nas.testing.family import FAMILY, FamilyCase, check_extraction
 from supernet.families.family import FAMILIES, load_family
 
+WIDER = {"ofa-mbv3-w1.2"}  # the same description as another family, of other channels
+REGISTERED = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name in WIDER))
+    for name in sorted(names("trilobit.spaces", FAMILIES))
+]
 
-@pytest.fixture(scope="module", params=sorted(names("trilobit.spaces", FAMILIES)))
+
+@pytest.fixture(scope="module", params=REGISTERED)
 def case(request: pytest.FixtureRequest) -> FamilyCase:
     return FamilyCase(partial(load_family, request.param))
 

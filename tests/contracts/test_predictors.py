@@ -1,6 +1,7 @@
 """Every registered predictor keeps the promises of `nas.testing.check_predictor`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -8,6 +9,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import names
 from nas.testing import check_predictor
 from predictors.accuracy import mlp
+from predictors.accuracy.stacked import StackedPredictor
 from predictors.predictor import PREDICTORS, MakePredictor, load_predictor
 
 
@@ -19,10 +21,23 @@ def _hasty() -> Iterator[None]:
         yield
 
 
+# the mean of all others takes as long as they together: here of two, in the slow tests as it is registered
+FEW = partial(StackedPredictor, members=("ridge", "boosting"))
+REGISTERED = sorted(names("trilobit.predictors", PREDICTORS))
+
+
 @pytest.mark.parametrize("promise", check_predictor.promises)
-@pytest.mark.parametrize("name", sorted(names("trilobit.predictors", PREDICTORS)))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "auto")) for name in REGISTERED],
+)
 def test_keeps_its_promises(name: str, promise: Callable[[MakePredictor], None]) -> None:
     promise(load_predictor(name))
+
+
+@pytest.mark.parametrize("promise", check_predictor.promises)
+def test_a_mean_of_few_keeps_its_promises(promise: Callable[[MakePredictor], None]) -> None:
+    promise(FEW)
 
 
 def test_an_unknown_predictor_names_the_known_ones() -> None:

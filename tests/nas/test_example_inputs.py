@@ -17,6 +17,7 @@ from hw_profiles.runtimes.transports.local import Local
 from nas.run.command_sections import BenchSection
 from nas.serving.bench import bench
 
+pytestmark = pytest.mark.usefixtures("confined_here")
 ROWS = 7
 PLAN = MeasurePlan(rounds=2, sessions=1, waiting_s=0.0, energy_s=0.0)
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nas.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("confined_here")
 RNG = np.random.default_rng(0)
 node = helper.make_node
 
