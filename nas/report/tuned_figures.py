@@ -3,8 +3,9 @@ measured.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,8 @@ from nas.run.tuned_document import (
 )
 
 Entry = TunedNetwork | Reference
-HOLLOW = {"size": 9, "symbol": "circle-open"}
-LOGARITHMIC = {"type": "log", "dtick": 1, "exponentformat": "power"}
+HOLLOW: Mapping[str, Any] = {"size": 9, "symbol": "circle-open"}
+LOGARITHMIC: Mapping[str, Any] = {"type": "log", "dtick": 1, "exponentformat": "power"}
 SEEN = 1e-6  # of the largest value: what is less is rounding, and has no place on a logarithmic scale
 WIDEST = 50.0  # times the smallest value from which on a scale is logarithmic
 
