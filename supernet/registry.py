@@ -5,6 +5,7 @@ from collections.abc import Mapping
 FAMILIES: Mapping[str, str] = {
     "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
     "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
+    "cifar-fused": "supernet.families.fused:cifar_fused",
     "digits-staged": "supernet.families.staged:digits_staged",
     "apq-proxyless": "supernet.families.apq:apq_proxyless",
     "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",

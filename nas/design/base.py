@@ -22,7 +22,13 @@ STEPS_ABOVE = 2  # widths above the teacher's own, and one below
 WINDOW = 2  # widths that a stage of a designed space chooses from
 SMALLEST_MAP = 3  # pixels high
 KERNELS = (3, 5)
-PERCENTS = {"inverted": (100, 200, 400), "fused": (100, 200), "bottleneck": (50, 100), "separable": (100,)}
+PERCENTS = {
+    "inverted": (100, 200, 400),
+    "fused": (100, 200),
+    "fused-relu": (50, 100),
+    "bottleneck": (50, 100),
+    "separable": (100,),
+}
 
 
 @dataclass(frozen=True)

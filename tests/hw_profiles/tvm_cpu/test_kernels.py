@@ -138,6 +138,11 @@ def test_so_it_is_on_older_processors(cpu: str, keys: tuple[str, ...], tmp_path:
         check(parse_key(key), older, tmp_path)
 
 
+def test_every_unit_of_the_dense_space_has_a_kernel() -> None:
+    family = load_family("cifar-fused", in_channels=3, classes=10)
+    assert all(map(is_supported, distinct_layers(family.space(), family.terms())))
+
+
 @pytest.mark.slow
 def test_units_of_the_families_are_exact(family: Family, host: TvmTarget, tmp_path: Path) -> None:
     distinct = sorted(distinct_layers(family.space(), family.terms()), key=Layer.key)

@@ -78,5 +78,5 @@ def test_only_families_of_inverted_residuals_are_imitated() -> None:
 
 @pytest.mark.parametrize("types", [["inverted", "inverted"], ["swin"], []])
 def test_types_are_known_and_named_once(types: list[str]) -> None:
-    with pytest.raises(TrilobitError, match="write some of inverted, fused, bottleneck, separable"):
+    with pytest.raises(TrilobitError, match="write some of inverted, fused, fused-relu, bottleneck"):
         base_of(load_family("digits-mbconv", in_channels=1, classes=10), types)

@@ -1,0 +1,345 @@
+"""Published CIFAR-10 networks as rulers for our fronts: what was published of their accuracy, and what we
+measure of their latency. The two are never mixed: accuracy is of the authors' trained weights on the original
+test set, latency is of the same architecture with random weights, which time does not depend on.
+
+Every network is exported by torch and timed through ONNX Runtime on one image and one thread: as exported in
+fp32, and in int8 as the faster one of what ONNX Runtime's quantizer makes of it and what ours does. All files
+take turns in one run, and the largest and smallest networks of our CIFAR spaces beside them, so that a front
+that was measured elsewhere can be compared by ratios.
+
+    python benchmarks/rulers.py --json benchmarks/results/rulers.json
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import SCHEMA, Row, one_core, parse_arguments, report
+from torch import Tensor, nn
+
+from hw_profiles.graph.blocks import divisible
+from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.device import MeasuredDevice
+from hw_profiles.runtimes.plugin import device_kind, open_device
+from nas.emit.rewrite_onnx import rewrite
+from nas.emit.to_onnx import emit, random_network
+from nas.emit.unit_formats import unit_formats
+from nas.tune.references import ORIGINAL, ReferenceFile, reference_files
+from nas.tune.turns import TimedFile, time_in_turns
+from supernet.data.samples import Samples
+from supernet.families.family import SIZES, load_family
+from supernet.imported.import_onnx import import_onnx
+from supernet.imported.import_torch import onnx_of
+from supernet.ptq.quantize_model import quantize_model
+from supernet.ptq.settings import PtqSettings
+
+PIXELS, CLASSES, INPUT = 32, 10, "image"
+CALIBRATED_ON = 8  # random images: ranges do not change the time
+SPACES = ("cifar-mbconv", "cifar-fused")
+ZOO = "github.com/chenyaofo/pytorch-cifar-models, README at 786c1625"
+MLPERF = (
+    "MLPerf Tiny's quality target, mlcommons.org/en/inference-tiny-05 (Banbury et al. 2021, arXiv:2106.07597)"
+)
+RESULT = Path(__file__).parent / "results" / "rulers.json"
+
+
+# -- the networks -------------------------------------------------------------------------------------
+
+
+def conv(
+    read: int, give: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: nn.Module | None = None
+) -> nn.Sequential:
+    """Return a convolution with batch norm, and an activation where one is given."""
+    layers = [nn.Conv2d(read, give, kernel, stride, kernel // 2, groups=groups, bias=False)]
+    return nn.Sequential(*layers, nn.BatchNorm2d(give), *([act] if act else []))
+
+
+def ended(features: Sequence[nn.Module], channels: int) -> nn.Sequential:
+    """Return a network that ends in pooling and a classifier."""
+    ends = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES))
+    return nn.Sequential(*features, *ends)
+
+
+class Sum(nn.Module):
+    """What a branch and a shortcut give, added up."""
+
+    def __init__(self, branch: nn.Module, shortcut: nn.Module, act: nn.Module) -> None:
+        super().__init__()
+        self.branch, self.shortcut, self.act = branch, shortcut, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the sum, activated."""
+        out: Tensor = self.act(self.branch(x) + self.shortcut(x))
+        return out
+
+
+def resnet(blocks: int) -> nn.Module:
+    """Return the CIFAR ResNet of 6 n + 2 layers (He et al. 2016, arXiv:1512.03385, section 4.2), its
+    shortcuts projections where shapes change.
+    """
+    features: list[nn.Module] = [conv(3, 16, 3, act=nn.ReLU())]
+    read = 16
+    for give in (16, 32, 64):
+        for _ in range(blocks):
+            stride = 2 if give > read else 1
+            branch = nn.Sequential(conv(read, give, 3, stride, act=nn.ReLU()), conv(give, give, 3))
+            shortcut = conv(read, give, 1, stride) if stride > 1 else nn.Identity()
+            features.append(Sum(branch, shortcut, nn.ReLU()))
+            read = give
+    return ended(features, read)
+
+
+def mobilenet_v2(width: float) -> nn.Module:
+    """Return MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381) without the first two halvings."""
+    read = divisible(32 * width)
+    features: list[nn.Module] = [conv(3, read, 3, act=nn.ReLU6())]
+    rows = (
+        (1, 16, 1, 1),
+        (6, 24, 2, 1),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    )
+    for expansion, channels, blocks, first in rows:
+        give = divisible(channels * width)
+        for stride in (first, *(1,) * (blocks - 1)):
+            wide = read * expansion
+            expand = [conv(read, wide, act=nn.ReLU6())] if expansion > 1 else []
+            depthwise = conv(wide, wide, 3, stride, wide, nn.ReLU6())
+            branch = nn.Sequential(*expand, depthwise, conv(wide, give))
+            same = stride == 1 and read == give
+            features.append(Sum(branch, nn.Identity(), nn.Identity()) if same else branch)
+            read = give
+    return ended([*features, conv(read, 1280, act=nn.ReLU())], 1280)
+
+
+class Shuffle(nn.Module):
+    """A unit of ShuffleNetV2: two branches side by side, their channels interleaved."""
+
+    def __init__(self, read: int, give: int, stride: int) -> None:
+        super().__init__()
+        half, self.split = give // 2, stride == 1
+        inner = half if self.split else read
+        skip = nn.Sequential(conv(read, read, 3, stride, read), conv(read, half, act=nn.ReLU()))
+        self.skip = nn.Identity() if self.split else skip
+        spatial = conv(half, half, 3, stride, half)
+        self.branch = nn.Sequential(
+            conv(inner, half, act=nn.ReLU()), spatial, conv(half, half, act=nn.ReLU())
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return both branches' channels, one of each in turns."""
+        left, right = x.chunk(2, 1) if self.split else (x, x)
+        y = torch.cat((self.skip(left), self.branch(right)), 1)
+        _, channels, height, width = y.shape
+        turned = y.reshape(1, 2, channels // 2, height, width).transpose(1, 2)
+        return turned.reshape(1, channels, height, width)
+
+
+def shufflenet_v2(channels: tuple[int, int, int]) -> nn.Module:
+    """Return ShuffleNetV2 (Ma et al. 2018, arXiv:1807.11164) with a first convolution of stride 1 and no
+    pooling after it.
+    """
+    features: list[nn.Module] = [conv(3, 24, 3, act=nn.ReLU())]
+    read = 24
+    for give, units in zip(channels, (4, 8, 4), strict=True):
+        features += [Shuffle(read, give, 2), *(Shuffle(give, give, 1) for _ in range(units - 1))]
+        read = give
+    return ended([*features, conv(read, 1024, act=nn.ReLU())], 1024)
+
+
+def repvgg_a0() -> nn.Module:
+    """Return RepVGG-A0 (Ding et al. 2021, arXiv:2101.03697) as it is deployed, one 3x3 convolution a layer,
+    without the first two halvings.
+    """
+    rows = ((48, 1, 1), (48, 2, 1), (96, 4, 2), (192, 14, 2), (1280, 1, 2))
+    features, read = list[nn.Module](), 3
+    for give, layers, first in rows:
+        for stride in (first, *(1,) * (layers - 1)):
+            features.append(conv(read, give, 3, stride, act=nn.ReLU()))
+            read = give
+    return ended(features, read)
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """A published network.
+
+    Attributes:
+        build: gives it with random weights.
+        accuracy: published, on the original CIFAR-10 test set.
+        source: of the accuracy, and of the multiply-adds where those are published.
+        macs: published multiply-adds in millions; None where there are none.
+        deployed: multiply-adds of the network that runs over those published: RepVGG's training form is
+            counted there, with a 1x1 convolution beside each 3x3.
+    """
+
+    build: Callable[[], nn.Module]
+    accuracy: float
+    source: str
+    macs: float | None = None
+    deployed: float = 1.0
+
+
+RULERS: Mapping[str, Ruler] = {
+    "ResNet-20": Ruler(partial(resnet, 3), 0.9260, ZOO, 40.81),
+    "MobileNetV2 x0.5": Ruler(partial(mobilenet_v2, 0.5), 0.9288, ZOO, 27.97),
+    "ShuffleNetV2 x0.5": Ruler(partial(shufflenet_v2, (48, 96, 192)), 0.9013, ZOO, 10.90),
+    "ShuffleNetV2 x1.0": Ruler(partial(shufflenet_v2, (116, 232, 464)), 0.9298, ZOO, 45.00),
+    "RepVGG-A0": Ruler(repvgg_a0, 0.9439, ZOO, 489.08, 0.9),
+    "MLPerf Tiny ResNet-8": Ruler(partial(resnet, 1), 0.85, MLPERF),
+}
+
+
+class Named(nn.Module):
+    """A network whose input has the name that our own files give it."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return its logits."""
+        logits: Tensor = self.net(image)
+        return logits
+
+
+# -- their files --------------------------------------------------------------------------------------
+
+
+def files_of(ruler: Ruler, seed: int) -> dict[str, ReferenceFile]:
+    """Return a network's files by name: as exported, and everything that quantizes it for ONNX Runtime."""
+    torch.manual_seed(seed)
+    content = onnx_of(Named(ruler.build()).eval(), torch.zeros(1, 3, PIXELS, PIXELS))
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((CALIBRATED_ON, 1, 3, PIXELS, PIXELS)).astype(np.float32)
+    calibration = Samples({INPUT: images})
+    files = reference_files(content, partial(all_int8, content, calibration), calibration, device_kind("ort"))
+    return {file.name: file for file in files}
+
+
+def all_int8(content: bytes, calibration: Samples) -> bytes:
+    """Return our file of a network with every unit in int8 that can be."""
+    runtime = open_device("ort").runtime
+    assert runtime is not None
+    model = import_onnx(content)
+    formats = {
+        name: ("int8",) for name, unit in unit_formats(model, runtime).items() if "int8" in unit.allowed
+    }
+    settings = PtqSettings(rounding_s=0.0)
+    made = quantize_model(
+        model,
+        calibration,
+        formats,
+        sums=runtime.describe().sums,
+        rng=np.random.default_rng(0),
+        settings=settings,
+    )
+    return rewrite(made, dict.fromkeys(formats, "int8"))
+
+
+def own_files() -> dict[tuple[str, str], bytes]:
+    """Return the largest and the smallest networks of our spaces by name and format, with random weights."""
+    files = {}
+    for space in SPACES:
+        family = load_family(space, in_channels=3, classes=CLASSES)
+        for size in SIZES:
+            for fmt in family.formats:
+                work = family.workload(family.extreme(size, fmt))
+                files[f"{space} {size}", fmt] = emit(random_network(work, rng=np.random.default_rng(0)))
+    return files
+
+
+# -- their times --------------------------------------------------------------------------------------
+
+
+def measured_rows(files: Mapping[tuple[str, str], bytes], plan: MeasurePlan) -> list[Row]:
+    """Time all files in turns and return a row for each network and format: of several files of one format
+    (named `int8: all int8 by us` and so on) that of the fastest, with all of them as peers.
+    """
+    device = open_device("ort")
+    assert isinstance(device, MeasuredDevice)
+    example = {INPUT: np.random.default_rng(0).standard_normal((1, 3, PIXELS, PIXELS)).astype(np.float32)}
+    timed = dict(zip(files, time_in_turns(device, list(files.values()), example, plan), strict=True))
+    rows = []
+    for name, fmt in dict.fromkeys((name, made.partition(":")[0]) for name, made in files):
+        tried = {
+            made: time
+            for (each, made), time in timed.items()
+            if each == name and made.partition(":")[0] == fmt
+        }
+        rows.append(_row(name, fmt, tried))
+    return rows
+
+
+def _row(name: str, fmt: str, tried: Mapping[str, TimedFile]) -> Row:
+    ran = {made: time.latency for made, time in tried.items() if time.latency is not None}
+    best = min(ran, key=lambda made: ran[made].median_s)
+    peers = {made: latency.median_s * 1e6 for made, latency in ran.items() if len(ran) > 1}
+    return Row(name, f"latency, {fmt}", "us", "lower", ran[best].median_s * 1e6, ran[best].iqr_s * 1e6, peers)
+
+
+def main() -> None:
+    """Print the table, write the JSON."""
+    arguments = parse_arguments(__doc__, seeds=40)
+    names = ["MLPerf Tiny ResNet-8"] if arguments.quick else list(RULERS)
+    files: dict[tuple[str, str], bytes] = {}
+    for name in names:
+        for made, file in files_of(RULERS[name], seed=0).items():
+            if file.model and made != "dynamic":  # convolutions stay fp32 there
+                files[name, made if made == ORIGINAL else f"int8: {file.title}"] = file.model
+    files |= own_files()
+    with one_core() as core:
+        plan = MeasurePlan(rounds=arguments.seeds, waiting_s=1.0 if arguments.quick else 60.0, core=core)
+        report("rulers", measured_rows(files, plan), arguments.json)
+
+
+# -- for plots ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RulerPoint:
+    """A ruler as a plot shows it.
+
+    Attributes:
+        name: of the network.
+        published_accuracy: on the original CIFAR-10 test set, by `source`: not measured by us.
+        measured_latency_s: by format, on one machine in one run: `fp32`, `int8`.
+        source: of the accuracy.
+    """
+
+    name: str
+    published_accuracy: float
+    measured_latency_s: Mapping[str, float]
+    source: str
+
+
+def ruler_points(result: Path = RESULT) -> tuple[RulerPoint, ...]:
+    """Return the rulers that were measured in a result of this benchmark, from the fastest in fp32.
+
+    Raises:
+        ValueError: another kind of file.
+    """
+    document = json.loads(result.read_text())
+    if (document.get("schema"), document.get("benchmark")) != (SCHEMA, "rulers"):
+        raise ValueError(f"{result} holds no rulers; write it with `benchmarks/rulers.py --json {result}`")
+    latency_s: dict[str, dict[str, float]] = {}
+    for row in document["rows"]:
+        fmt = row["metric"].removeprefix("latency, ")
+        latency_s.setdefault(row["task"], {})[fmt] = 1e-6 * row["ours"]
+    points = [
+        RulerPoint(name, ruler.accuracy, latency_s[name], ruler.source)
+        for name, ruler in RULERS.items()
+        if name in latency_s
+    ]
+    return tuple(sorted(points, key=lambda point: point.measured_latency_s["fp32"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The dense space at CIFAR size: its bounds, its golden costs, and that all depths begin as one network."""
+
+import numpy as np
+import pytest
+import torch
+
+from hw_profiles.graph.counts import macs, params
+from predictors.table import distinct_layers
+from supernet.families.family import load_family
+from supernet.families.fused import cifar_fused
+from supernet.families.staged import StagedFamily
+
+
+@pytest.fixture(scope="module")
+def family() -> StagedFamily:
+    return cifar_fused(in_channels=3, classes=10)
+
+
+def convolution(read: int, give: int, kernel: int, size: int) -> tuple[int, int]:
+    """Multiply-adds and numbers, biases among them."""
+    weights = kernel**2 * read * give
+    return weights * size**2, weights + give
+
+
+def total(parts: list[tuple[int, int]]) -> tuple[int, int]:
+    return sum(part[0] for part in parts), sum(part[1] for part in parts)
+
+
+def block(read: int, middle: int, give: int, kernel: int, size: int) -> list[tuple[int, int]]:
+    return [convolution(read, middle, kernel, size), convolution(middle, give, 1, size)]
+
+
+SMALLEST = total(
+    [
+        convolution(3, 24, 3, 20),
+        *block(24, 24, 24, 3, 10),
+        *block(24, 40, 48, 3, 5),
+        *block(48, 72, 96, 3, 3),
+        convolution(96, 256, 1, 3),
+        convolution(256, 10, 1, 1),
+    ]
+)
+LARGEST = total(
+    [
+        convolution(3, 24, 3, 32),
+        *block(24, 48, 48, 5, 16),
+        *block(48, 48, 48, 5, 16),
+        *block(48, 160, 128, 3, 8),
+        *block(128, 160, 128, 3, 8) * 2,
+        *block(128, 240, 192, 3, 4),
+        *block(192, 240, 192, 3, 4) * 2,
+        convolution(192, 256, 1, 4),
+        convolution(256, 10, 1, 1),
+    ]
+)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("smallest", SMALLEST), ("largest", LARGEST)])
+def test_the_bounds_cost_what_they_do_by_hand(
+    family: StagedFamily, size: str, expected: tuple[int, int]
+) -> None:
+    for fmt in family.formats:
+        layers = family.workload(family.extremes()[f"{size}/{fmt}"]).layers
+        assert (sum(map(macs, layers)), sum(map(params, layers))) == expected
+
+
+def test_the_bounds_are_where_they_should_be() -> None:
+    assert 1e6 < SMALLEST[0] < 3e6
+    assert 40e6 < LARGEST[0] < 100e6
+    assert 2 * LARGEST[1] < 12e6  # bytes, as shipped in fp16
+
+
+def test_it_is_a_space_to_search(family: StagedFamily) -> None:
+    assert family.space().size > 10**12
+    assert all(width % 8 == 0 for stage in family.stages for width in stage.widths)
+    assert (family.resolutions[0], family.resolutions[-1]) == (20, 32)
+
+
+def test_a_recipe_finds_the_stem(family: StagedFamily) -> None:
+    """Whitening filters are set there and frozen: 12 patterns with both signs, in every network."""
+    net = family.supernet(rng=np.random.default_rng(0))
+    assert net.ends[0] == "stem"
+    assert dict(net.named_parameters())["stem.weight"].shape == (24, 3, 3, 3)
+    space = family.space()
+    for genome in space.sample(8, rng=np.random.default_rng(0)):
+        stem = family.workload(space.candidate(genome)).layers[0]
+        assert stem.out_channels == 24 or stem.is_conversion
+
+
+def test_all_depths_begin_as_one_network(family: StagedFamily) -> None:
+    net, space = family.supernet(rng=np.random.default_rng(0)).train(), family.space()
+    largest = family.extreme("largest")
+    shallow = np.array(largest.genes, np.int16)
+    shallow[[space.columns[name] for name in space.columns if name.endswith(".depth")]] = 0
+    archs = [family.arch(candidate) for candidate in (largest, space.candidate(shallow))]
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(net(x, archs[0]), net(x, archs[1]))
+
+
+def test_a_profile_of_it_is_no_longer_than_of_others(family: StagedFamily) -> None:
+    assert len(distinct_layers(family.space(), family.terms())) < 2_000
+    assert load_family("cifar-fused", in_channels=3, classes=10) == family
