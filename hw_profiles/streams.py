@@ -51,6 +51,8 @@ class Stream(IntEnum):
     TUNE_CALIBRATION = 32  # rows that weights are rounded on
     TUNE_POLICIES = 33  # policies that are evaluated before anything can be predicted
     TUNE_TIMED = 34  # policies that are timed before that
+    MIRRORED = 40  # images of every other epoch
+    WHITENING = 41  # images that a stem is whitened on
 
 
 def open_stream(seed: int, stream: Stream, *steps: int) -> np.random.Generator:

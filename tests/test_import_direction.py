@@ -45,6 +45,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "hw_profiles.graph",
         "hw_profiles.reference.integer_sums",
         "hw_profiles.documents",
+        "hw_profiles.durations",
         "hw_profiles.errors",
         "hw_profiles.files",
         "hw_profiles.registry",

@@ -145,6 +145,8 @@ def _train_seconds(run: Run) -> float:
     """Estimate training from two steps of a throw-away supernet."""
     if run.config.train.epochs == 0:
         return 0.0
+    if run.config.train.budget:
+        return run.config.train.budget_s
     config = replace(run.config.train, epochs=1, evaluate_every=0, checkpoint_s=float("inf"))
     steps = train(run.family, run.task, config, run.folder / "supernet" / "estimate.pt", seed=run.config.seed)
     next(steps)

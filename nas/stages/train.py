@@ -10,9 +10,12 @@ from nas.stages.start import announce_start
 from nas.stages.tensorboard import scalar_log
 from supernet.train.loop import Progress, load_supernet, steps_per_epoch, train
 from supernet.train.malloc import keep_freed_memory
+from supernet.train.pace import Pace
 from supernet.train.parallel import World, current_world
 from supernet.train.placement import choose_placement
 from supernet.train.quantized import phase_steps, train_quantized
+
+PERCENT = 100
 
 
 def run_train(run: Run, reporter: Reporter) -> None:
@@ -29,22 +32,25 @@ def run_train(run: Run, reporter: Reporter) -> None:
     if world.size > 1:
         images = config.batch_size * config.accumulate * world.size
         reporter.say(f"{world.size} processes, {images} images a step")
-    steps = config.epochs * steps_per_epoch(run.task, config, world)
+    # with a budget nobody knows how many steps there will be
+    total = PERCENT if config.budget else config.epochs * steps_per_epoch(run.task, config, world)
     arguments = (run.family, run.task, config, run.checkpoint_path)
-    start, images, accuracies, step = 0.0, 0, "", 0
+    pace, accuracies, done = Pace(choose_placement(config, world).device), "", 0.0
     with (
         stop_on_signals() as stop,
-        progress_bar(reporter, "train", steps) as update,
+        progress_bar(reporter, "train, %" if config.budget else "train", total) as update,
         scalar_log(run.folder / "tensorboard", reporter, muted=not world.writes) as write,
     ):
-        for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop):
-            step, start = progress.step, start or time.monotonic()  # the first step warms up
-            rate = images / max(time.monotonic() - start, 1e-9)
-            images += progress.images
+        for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop, say=reporter.say):
+            pace.add(progress)
+            done = progress.step / max(1, progress.steps)
             accuracies = _shares(progress.accuracies) or accuracies
-            update(step, f"loss {progress.loss:.3f}, {rate:,.0f} images/s{accuracies}")
-            write(step, _scalars(progress, rate))
-        if stop() or step < steps:
+            update(
+                done * total if config.budget else progress.step,
+                f"loss {progress.loss:.3f}, {pace}{accuracies}",
+            )
+            write(progress.step, _scalars(progress, pace.images_per_s))
+        if stop() or done < 1:
             raise KeyboardInterrupt
     if world.writes:
         _run_quantized(run, reporter)

@@ -3,13 +3,23 @@
 Draws are made on the CPU, wherever the images are: the same ones for every device.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 
-def shift_and_flip(x: Tensor, *, generator: torch.Generator, flip: bool, pad: int) -> Tensor:
-    """Shift each image of `x` (n, c, h, w) by up to `pad` pixels, borders repeated; mirror half if `flip`.
+def shift_and_flip(
+    x: Tensor,
+    *,
+    generator: torch.Generator,
+    flip: bool,
+    pad: int,
+    mirrored: Sequence[bool] | None = None,
+) -> Tensor:
+    """Shift each image of `x` (n, c, h, w) by up to `pad` pixels, borders repeated; if `flip`, mirror half,
+    or those that are `mirrored` (n).
 
     This is pad-and-crop with replicated borders: zeros would be grey, which the background of digits is not.
     """
@@ -18,8 +28,9 @@ def shift_and_flip(x: Tensor, *, generator: torch.Generator, flip: bool, pad: in
     rows = (torch.arange(height) + shift[0]).clamp(0, height - 1)
     columns = (torch.arange(width) + shift[1]).clamp(0, width - 1)
     if flip:
-        mirrored = torch.rand(n, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+        drawn = torch.rand(n, 1, generator=generator) < 0.5
+        chosen = drawn if mirrored is None else torch.tensor(mirrored).view(n, 1)
+        columns = torch.where(chosen, columns.flip(1), columns)
     images = torch.arange(n, device=x.device).view(n, 1, 1)
     rows, columns = rows.to(x.device), columns.to(x.device)
     return x.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

@@ -12,6 +12,7 @@ class Augmentation:
     Attributes:
         pad: random shift in pixels.
         flip: whether half of the images are mirrored.
+        mirrored: which of the images are mirrored, where that is not to be drawn.
         cutout: side in pixels of the square that is blanked out; 0 for none.
         mixup: parameter of the Beta distribution that two images are mixed by; 0 for none.
         randaugment: strength of RandAugment, 1 to `STRONGEST`; 0 for none.
@@ -22,3 +23,4 @@ class Augmentation:
     cutout: int = 0
     mixup: float = 0.0
     randaugment: int = 0
+    mirrored: tuple[bool, ...] | None = None

@@ -96,7 +96,13 @@ class ImageClassification:
         if augmentation.randaugment:
             pixels = rand_augment(pixels, augmentation.randaugment, generator=generator)
         x = normalised(pixels, self.mean, self.std, pixels.shape[2])
-        x = shift_and_flip(x, generator=generator, flip=augmentation.flip, pad=augmentation.pad)
+        x = shift_and_flip(
+            x,
+            generator=generator,
+            flip=augmentation.flip,
+            pad=augmentation.pad,
+            mirrored=augmentation.mirrored,
+        )
         if augmentation.cutout:
             x = cutout(x, augmentation.cutout, generator=generator)
         targets = self.targets(examples).to(device)

@@ -1,7 +1,7 @@
 """The examples that a step sees: which, in which order, and how changed; all of it from (seed, step)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
+from supernet.data.augmentation import Augmentation
 from supernet.tasks.task import Task
 from supernet.train.config import TrainConfig
 from supernet.train.parallel import World
@@ -63,10 +64,18 @@ class Batches:
         for part in range(first, first + self.config.accumulate):
             yield self.task.training_batch(
                 self.task.train[parts[part]],
-                self.config.augmentation,
+                self._augmentation(step, parts[part]),
                 seed=(self.seed * _SEEDS + step) * self.parts + part,
                 device=self.device,
             )
+
+    def _augmentation(self, step: int, rows: np.ndarray) -> Augmentation:
+        augmentation = self.config.augmentation
+        if not self.config.alternate:
+            return augmentation
+        halves = _halves(self.seed, len(self.task.train))[rows]
+        mirrored = halves ^ (step // self.steps_per_epoch % 2 == 1)
+        return replace(augmentation, mirrored=tuple(mirrored.tolist()))
 
     def rows(self, step: int) -> np.ndarray:
         """Return the rows of the training part that a step sees; every pass sees each once, in an order of
@@ -82,6 +91,14 @@ def _order(seed: int, epoch: int, images: int) -> np.ndarray:
     order = open_stream(seed, Stream.EPOCH, epoch).permutation(images)
     order.flags.writeable = False
     return order
+
+
+@lru_cache(maxsize=1)
+def _halves(seed: int, images: int) -> np.ndarray:
+    """Return (images,) which of them are mirrored in the first epoch, and in every other after it."""
+    halves = open_stream(seed, Stream.MIRRORED).random(images) < 0.5
+    halves.flags.writeable = False
+    return halves
 
 
 def steps_per_epoch(task: Task, config: TrainConfig, world: World | None = None) -> int:

@@ -68,8 +68,8 @@ def load_checkpoint(path: Path, *, fingerprint: str) -> State:
 
 
 def trained_weights(state: State) -> dict[str, Tensor]:
-    """Return the weights to use of a training's state: the averaged ones where there are any."""
-    if "ema" not in state:
+    """Return the weights to use of a training's state: the averaged ones once averaging has begun."""
+    if "ema" not in state or not state["ema"]["n_averaged"]:
         return dict(state["model"])
     prefix = "module."
     return {name.removeprefix(prefix): w for name, w in state["ema"].items() if name.startswith(prefix)}

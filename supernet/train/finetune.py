@@ -265,10 +265,11 @@ def _identity(context: FineTuningContext, student: Student) -> dict[str, Any]:
     config = {name: value for name, value in asdict(context.config).items() if name != "checkpoint_s"}
     recipe = context.batches.config
     changes = ("batch_size", "smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
+    alternate = {"alternate": True} if recipe.alternate else {}
     return {
         "space": context.family.space().fingerprint,
         "data": context.batches.task.fingerprint,
-        "config": {**config, **{name: getattr(recipe, name) for name in changes}},
+        "config": {**config, **{name: getattr(recipe, name) for name in changes}, **alternate},
         "seed": context.batches.seed,
         "candidate": student.id,
         "initial": digest.hexdigest()[:16],

@@ -1,43 +1,44 @@
 """The training loop: several subnets a step, in-place distillation, exactly resumable.
 
 Everything random in step k comes from (seed, k), so a run that was killed and resumed ends with the very
-same weights. On a GPU that holds up to the order in which its kernels add.
+same weights. On a GPU that holds up to the order in which its kernels add; with a budget of time, for the
+steps that there was time for.
 """
 
+import copy
 import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.tasks.task import Task
-from supernet.train.batches import Batches
 from supernet.train.batches import steps_per_epoch as steps_per_epoch
-from supernet.train.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from supernet.train.budget import described, make_plan
+from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.checkpoint import trained_weights as trained_weights
 from supernet.train.config import HOST_ONLY as HOST_ONLY
 from supernet.train.config import TrainConfig as TrainConfig
-from supernet.train.initial import NONE, start_from, weights_path
 from supernet.train.initial import identity as init_identity
-from supernet.train.parallel import World, add_up, check_same, meet
+from supernet.train.optimiser import make_optimisation
+from supernet.train.parallel import World, check_same, mean_over, meet
 from supernet.train.periodic_validation import validation_metrics
-from supernet.train.placement import Placement, choose_placement
-from supernet.train.sampling import step_archs
-from supernet.train.schedule import warmed_cosine
-from supernet.train.teacher import Teacher, load_teacher, teacher_identity
+from supernet.train.plan import Plan, corrected, read_plan
+from supernet.train.step import take_step
+from supernet.train.teacher import teacher_identity
+from supernet.train.training import ALONE, Training
+from supernet.train.training import start as start
 
-ALONE = World()
+TIMED_STEPS = 4  # of each kind of step, for a budget
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Progress:
         loss: the last step's, of the largest subnet.
         learning_rate: of the last step.
         images: what the last step saw, over all processes.
+        macs: multiply-adds of its forward passes; training takes three times as many.
         accuracies: of the `largest` and the `smallest` network on search-validation, in 0..1; empty unless
             it was time to look.
     """
@@ -58,62 +60,74 @@ class Progress:
     loss: float
     learning_rate: float = math.nan
     images: int = 0
+    macs: int = 0
     accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Training:
-    """What a step reads and changes.
+@dataclass
+class _Course:
+    """A training under way.
 
     Attributes:
-        scaler: of fp16 gradients; does nothing for other types.
-        ema: the averaged weights; None without averaging.
-        teacher: None where the largest subnet of the step teaches.
+        identity: what decides the result.
+        began: when, on the clock, it would have begun had it not been interrupted.
+        step: done.
+        losses, watched: the curves so far.
     """
 
-    family: Family
-    batches: Batches
-    placement: Placement
-    net: nn.Module
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    ema: AveragedModel | None = None
-    teacher: Teacher | None = None
+    training: Training
+    identity: Mapping[str, Any]
+    began: float
+    step: int
+    losses: list[float]
+    watched: list[list[float]]
 
     @property
-    def config(self) -> TrainConfig:
-        return self.batches.config
+    def is_over(self) -> bool:
+        """Whether no step is left."""
+        return self.step == self.training.plan.total
 
-    @property
-    def world(self) -> World:
-        return self.batches.world
+    def elapsed_s(self) -> float:
+        """Return the seconds of training so far, the same in all processes."""
+        return mean_over(self.training.world, time.monotonic() - self.began)
 
-    @property
-    def steps(self) -> int:
-        """Of the whole training."""
-        return self.config.epochs * self.batches.steps_per_epoch
+    def save(self, path: Path) -> None:
+        """Write all it takes to go on from here, in the first process."""
+        training = self.training
+        if not training.world.writes:
+            return
+        curves = {"losses": torch.tensor(self.losses, dtype=torch.float64), "watched": self.watched}
+        record = {"seconds": time.monotonic() - self.began, **curves}
+        described = {"name": training.family.name, "classes": list(training.batches.task.classes)}
+        progress: dict[str, Any] = {"step": self.step, "steps": training.plan.total}
+        if training.plan.costs:
+            progress["plan"] = training.plan.document()
+        save_checkpoint(path, {**self.identity, **described, **progress, **record, **training.state()})
 
-    def state(self) -> dict[str, Any]:
-        """Return what it takes to go on exactly here."""
-        state = {"model": self.net.state_dict(), "optimiser": self.optimiser.state_dict()}
-        if self.ema is not None:
-            state["ema"] = self.ema.state_dict()
-        if self.scaler.is_enabled():
-            state["scaler"] = self.scaler.state_dict()
-        return state
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.net.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
-        if self.scaler.is_enabled() and "scaler" in state:
-            self.scaler.load_state_dict(state["scaler"])
+    def advance(self, stop: Callable[[], bool]) -> tuple[Progress, bool]:
+        """Take one step; returns where training is then, and whether to stop there."""
+        if self.training.plan.is_due(self.step):
+            self.training = self.training.by(corrected(self.training.plan, self.step, self.elapsed_s()))
+        training = self.training
+        taken = take_step(training, self.step, stop)
+        self.losses.append(taken.loss)
+        self.step += 1
+        accuracies = _validated(training, self.step)
+        if accuracies:
+            epochs = self.step / training.batches.steps_per_epoch
+            self.watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
+        rate, images = float(training.optimiser.param_groups[0]["lr"]), training.batches.images
+        total = training.plan.total
+        progress = Progress(self.step, total, taken.loss, rate, images, taken.macs, accuracies)
+        return progress, taken.stops
 
 
 def _never() -> bool:
     return False
+
+
+def _mute(line: str) -> None:
+    pass
 
 
 def train(
@@ -125,6 +139,7 @@ def train(
     seed: int,
     world: World = ALONE,
     stop: Callable[[], bool] = _never,
+    say: Callable[[str], None] = _mute,
 ) -> Iterator[Progress]:
     """Train, or resume from `path`, or find there that it is done. Gives the progress after every step.
 
@@ -132,80 +147,66 @@ def train(
         world: the processes that train together; all call this with the same arguments, the first writes.
         stop: asked in every step. Once it says so, in any of the processes, the step is finished and saved,
             and no other follows.
+        say: told what a budget is used for, before the first step.
 
     Raises:
         TrilobitError: the checkpoint there is damaged, of another space, or of another training
-            configuration or data; or another process is gone.
+            configuration or data; or another process is gone; or the budget is too short for anything.
     """
     resumes = path.exists()
-    training = start(family, task, config, seed=seed, world=world, resumes=resumes)
-    identity = _identity(training)
-    past = _resume(path, training, identity) if resumes else {}
-    step, steps = int(past.get("step", 0)), training.steps
-    check_same(world, "what they train", _number({**identity, "step": step}))
-    began, saved_at = time.monotonic() - float(past.get("seconds", 0.0)), time.monotonic()
-    losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
-    watched = list(past.get("watched", ()))
-
-    def save() -> None:
-        if not world.writes:
-            return
-        curves = {"losses": torch.tensor(losses, dtype=torch.float64), "watched": watched}
-        record = {"seconds": time.monotonic() - began, **curves}
-        described = {"name": family.name, "classes": list(task.classes)}
-        progress = {"step": step, "steps": steps}
-        save_checkpoint(path, {**identity, **described, **progress, **record, **training.state()})
-
-    if step == steps:
+    course = _begin(start(family, task, config, seed=seed, world=world, resumes=resumes), path, resumes)
+    if config.budget and not resumes:
+        course.training = course.training.by(_budgeted(course, say))
+    if course.is_over:
         if not resumes:  # no epochs: the first weights are the result
-            save()
-        yield Progress(steps, steps, math.nan)
-    stopping = False
-    while step < steps and not stopping:
-        loss, stopping = _step(training, step, stop)
-        losses.append(loss)
-        step += 1
-        accuracies = _validated(training, step)
-        if accuracies:
-            epochs = step / training.batches.steps_per_epoch
-            watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
-        if step == steps or stopping or time.monotonic() - saved_at > config.checkpoint_s:
-            save()
+            course.save(path)
+        yield Progress(course.step, course.step, math.nan)
+    saved_at, stopping = time.monotonic(), False
+    while not course.is_over and not stopping:
+        progress, stopping = course.advance(stop)
+        if course.is_over or stopping or time.monotonic() - saved_at > config.checkpoint_s:
+            course.save(path)
             saved_at = time.monotonic()
         if stopping:
             meet(world)  # torchrun ends all processes as soon as one has left: not before all is saved
-        rate = float(training.optimiser.param_groups[0]["lr"])
-        yield Progress(step, steps, loss, rate, training.batches.images, accuracies)
+        yield progress
 
 
-def start(
-    family: Family,
-    task: Task,
-    config: TrainConfig,
-    *,
-    seed: int,
-    world: World = ALONE,
-    resumes: bool = False,
-) -> Training:
-    """Return a training whose network has its first weights; `resumes` says that those of a checkpoint
-    follow.
+def _begin(training: Training, path: Path, resumes: bool) -> _Course:
+    """Return the course of a training, from where the checkpoint in `path` left it if it `resumes`."""
+    identity = _identity(training)
+    past = _resume(path, training, identity) if resumes else {}
+    step = int(past.get("step", 0))
+    check_same(training.world, "what they train", _number({**identity, "step": step}))
+    if "plan" in past:
+        training = training.by(read_plan(past["plan"]))
+    losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
+    began = time.monotonic() - float(past.get("seconds", 0.0))
+    return _Course(training, identity, began, step, losses, list(past.get("watched", ())))
 
-    Raises:
-        TrilobitError: `config.init` is no checkpoint, or of another architecture; or without epochs, of other
-            classes; the device or the teacher is not there.
-    """
-    placement = choose_placement(config, world)
-    batches = Batches(task, config, seed, world, placement.device)
-    net = family.supernet(rng=open_stream(seed, Stream.WEIGHTS)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if config.init != NONE and not resumes:
-        path = weights_path(config.init)
-        begun = start_from(net, load_weights(path), task.classes, origin=config.init)
-        begun.require_usable(config.epochs, config.init)
-    net = net.to(placement.device)
-    ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(config.ema)) if config.ema else None  # type: ignore[no-untyped-call]
-    teacher = load_teacher(config.teacher, family, batches) if config.teacher else None
-    optimiser, scaler = _optimiser(net, config), placement.scaler()
-    return Training(family, batches, placement, net, optimiser, scaler, ema, teacher)
+
+def _budgeted(course: _Course, say: Callable[[str], None]) -> Plan:
+    """Return what there is time for, from steps of a throw-away copy of the training."""
+    training, config = course.training, course.training.config
+    scratch = copy.deepcopy(training.net)
+    optimisation, scaler = make_optimisation(scratch, config), training.placement.scaler()
+    copied = replace(training, net=scratch, optimisation=optimisation, scaler=scaler, ema=None)
+
+    def measure(variant: TrainConfig, share: float) -> float:
+        steps = 1_000
+        there = replace(copied, batches=replace(training.batches, config=variant), plan=Plan(steps))
+        first = int(share * steps)
+        take_step(there, first, _never)  # warms up
+        start = time.monotonic()
+        for step in range(first, first + TIMED_STEPS):
+            take_step(there, step, _never)
+        return mean_over(training.world, (time.monotonic() - start) / TIMED_STEPS)
+
+    epoch = training.batches.steps_per_epoch
+    plan = make_plan(training.family, config, epoch, measure, course.elapsed_s)
+    for line in described(plan, config, epoch):
+        say(line)
+    return plan
 
 
 def load_supernet(family: Family, path: Path) -> nn.Module:
@@ -271,76 +272,12 @@ def _differences(former: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     return f" ({'; '.join(listed)})" if listed else ""
 
 
-def _optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser, with weight decay only where there are more than one dimension: not on biases
-    and batch norm.
-    """
-    weights = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": weights, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-
-def _step(training: Training, step: int, stop: Callable[[], bool]) -> tuple[float, bool]:
-    """Take one optimiser step; returns the loss of the largest subnet, and whether to stop after this
-    step.
-    """
-    config, batches, optimiser, scaler = (
-        training.config,
-        training.batches,
-        training.optimiser,
-        training.scaler,
-    )
-    for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * warmed_cosine(step, training.steps, config.warmup)
-    training.net.train()
-    optimiser.zero_grad(set_to_none=True)
-    rng, done = open_stream(batches.seed, Stream.STEP, step), step / training.steps
-    archs = step_archs(training.family, config.schedule, config.random_subnets, done, rng=rng)
-    losses = [_backward(training, archs, images, targets) for images, targets in batches.of(step)]
-    parameters = list(training.net.parameters())
-    total, stops = add_up(training.world, parameters, (math.fsum(losses), float(stop())))
-    scaler.unscale_(optimiser)
-    nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-    scaler.step(optimiser)
-    scaler.update()
-    if training.ema is not None:
-        training.ema.update_parameters(training.net)
-    return total / batches.parts, stops > 0
-
-
-def _backward(training: Training, archs: list[Any], images: Tensor, targets: Tensor) -> float:
-    """Add the gradients of one forward of every subnet; gives the loss of the first, the largest."""
-    task = training.batches.task
-    with training.placement.autocast():
-        teacher = training.teacher.logits(images) if training.teacher else None
-    first_loss: float | None = None
-    for arch in archs:
-        with training.placement.autocast():
-            logits = training.net(task.sized(images, arch.resolution), arch).float()
-        if first_loss is None:
-            loss = task.loss(logits, targets, smoothing=training.config.smoothing)
-            first_loss = float(loss.detach())
-            teacher = logits.detach() if teacher is None else teacher
-        else:
-            assert teacher is not None
-            loss = task.distillation_loss(logits, teacher)
-        training.scaler.scale(loss / training.batches.parts).backward()  # type: ignore[no-untyped-call]
-    assert first_loss is not None
-    return first_loss
-
-
 def _validated(training: Training, step: int) -> dict[str, float]:
     """Return the accuracies after `step` steps, where it is time to look: the averaged weights' where there
     are any.
     """
     every = training.config.evaluate_every * training.batches.steps_per_epoch
-    if not every or not training.world.writes or (step % every and step < training.steps):
+    if not every or not training.world.writes or (step % every and step < training.plan.total):
         return {}
-    net, batches = training.net if training.ema is None else training.ema.module, training.batches
-    return validation_metrics(training.family, net, batches.task, seed=batches.seed, device=batches.device)
+    family, batches = training.family, training.batches
+    return validation_metrics(family, training.result, batches.task, seed=batches.seed, device=batches.device)

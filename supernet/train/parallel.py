@@ -85,6 +85,20 @@ def check_same(world: World, what: str, number: int) -> None:
         )
 
 
+def mean_over(world: World, value: float) -> float:
+    """Return the mean of a number over all processes.
+
+    Raises:
+        TrilobitError: another process is gone.
+    """
+    if world.size == 1:
+        return value
+    total = torch.tensor([value], dtype=torch.float64)
+    with _others_needed(world):
+        dist.all_reduce(total)
+    return float(total) / world.size
+
+
 def add_up(world: World, parameters: Sequence[nn.Parameter], values: Sequence[float]) -> list[float]:
     """Replace the gradients by their sums over all processes, and give the sums of `values`: one all-reduce.
 

@@ -333,6 +333,7 @@ def _identity(
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     plain = {name: value for name, value in asdict(config).items() if name != "checkpoint_s"}
     changes = ("smoothing", "pad", "flip", "cutout", "mixup", "randaugment")
+    alternate = {"alternate": True} if recipe.alternate else {}
     return {
         "space": family.space().fingerprint,
         "data": task.fingerprint,
@@ -340,6 +341,7 @@ def _identity(
             **plain,
             "widths": list(config.widths),
             **{name: getattr(recipe, name) for name in changes},
+            **alternate,
         },
         "seed": seed,
         "initial": digest.hexdigest()[:16],

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ from supernet.tasks import image_classification
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.tasks.image_classification import ImageClassification
 from supernet.train.batches import Batches
-from supernet.train.checkpoint import load_checkpoint
+from supernet.train.checkpoint import load_checkpoint, trained_weights
 from supernet.train.config import TrainConfig
 from supernet.train.loop import load_supernet, start, train
 from supernet.train.parallel import World
@@ -36,6 +37,31 @@ EVERYTHING = TrainConfig(
     cutout=8,
     mixup=0.2,
     randaugment=9,
+    checkpoint_s=0.0,
+)
+# the rest of it; three steps a pass, of which the first two have the largest network alone
+FAST = TrainConfig(
+    epochs=2,
+    batch_size=16,
+    initial="identity",
+    whitening=True,
+    stem_epochs=1.0,
+    optimiser="muon",
+    learning_rate=0.2,
+    bias_factor=8.0,
+    decay="linear",
+    warmup=0.2,
+    ema=0.7,
+    ema_from=0.5,
+    schedule="alternating",
+    random_subnets=1,
+    alone=0.3,
+    first_resolution=10,
+    full_resolution_at=0.6,
+    smoothing=0.2,
+    flip=True,
+    alternate=True,
+    cutout=4,
     checkpoint_s=0.0,
 )
 STEPS = 5
@@ -83,6 +109,66 @@ def test_everything_resumes_exactly(
     assert len(list(train(family, few_digits, EVERYTHING, path, seed=1))) == STEPS - killed
     assert_same(state_of(path, family), whole)
     assert list(whole["ema"]) != list(whole["model"])
+
+
+def test_the_fast_recipe_resumes_exactly(
+    family: Family, few_digits: ImageClassification, tmp_path: Path
+) -> None:
+    whole, path = tmp_path / "whole.pt", tmp_path / "last.pt"
+    assert len(list(train(family, few_digits, FAST, whole, seed=1))) == 6
+    expected = state_of(whole, family)
+    for _ in range(6):  # killed after every step
+        next(train(family, few_digits, FAST, path, seed=1))
+    assert_same(state_of(path, family), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "off"),
+    [
+        ("initial", "random"),
+        ("whitening", False),
+        ("bias_factor", 1.0),
+        ("decay", "cosine"),
+        ("alone", 0.0),
+        ("first_resolution", 0),
+        ("alternate", False),
+        ("ema_from", 0.0),
+        ("stem_epochs", 2.0),
+        ("filter_momentum", 0.0),
+        ("rest_rate", 0.5),
+    ],
+)
+def test_every_part_of_the_fast_recipe_matters(
+    family: Family, few_digits: ImageClassification, tmp_path: Path, name: str, off: Any
+) -> None:
+    two = replace(few_digits, train=few_digits.train[:16])  # steps
+    results = []
+    for config in (FAST, replace(FAST, **{name: off})):
+        path = tmp_path / f"{len(results)}.pt"
+        list(train(family, two, replace(config, epochs=4), path, seed=1))
+        results.append(load_supernet(family, path).state_dict())
+    assert any(not torch.equal(results[0][key], results[1][key]) for key in results[0])
+
+
+def test_averaging_begins_late(family: Family, few_digits: ImageClassification, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    for progress in train(family, few_digits, replace(FAST, ema=0.999), path, seed=1):
+        state = state_of(path, family)
+        assert int(state["ema"]["n_averaged"]) == max(0, progress.step - 3)
+        used, last = trained_weights(state)["head.weight"], state["model"]["head.weight"]
+        assert torch.equal(used, last) == (progress.step <= 4)  # it begins with the weights of then
+
+
+def test_a_whitened_stem_is_left_alone(
+    family: Family, few_digits: ImageClassification, tmp_path: Path
+) -> None:
+    path, stems = tmp_path / "last.pt", []
+    for _ in train(family, few_digits, FAST, path, seed=1):
+        model = state_of(path, family)["model"]
+        stems.append([model["stem.weight"], model["stem.norm.weight"], model["stem.norm.bias"]])
+    assert all(torch.equal(filters, stems[0][0]) for filters, _, _ in stems)
+    assert not torch.equal(stems[1][2], stems[2][2])
+    assert_same(stems[3:], [stems[2]] * 3)  # its norm only in the first of two passes
 
 
 def test_every_part_of_the_recipe_matters(
@@ -155,6 +241,25 @@ def test_the_refusal_names_the_setting(
     other = replace(QUICK, accumulate=2, mixup=0.1)
     with pytest.raises(TrilobitError, match=r"\(accumulate x processes 1, not 2; mixup 0.0, not 0.1\)"):
         next(train(family, few_digits, other, path, seed=1))
+
+
+# -- mirrored images ----------------------------------------------------------------------------------
+
+
+def test_in_every_second_epoch_the_other_half_is_mirrored(few_digits: ImageClassification) -> None:
+    config = TrainConfig(batch_size=16, pad=0, flip=True, alternate=True)
+    batches = Batches(few_digits, config, 1, World(), torch.device("cpu"))
+    plain = few_digits.inputs(few_digits.train, few_digits.train.pixels.shape[1])
+    sides = np.zeros((4, 48), bool)
+    for step in range(12):
+        ((images, _),) = list(batches.of(step))
+        for row, image in zip(batches.rows(step), images, strict=True):
+            mirrored = torch.equal(image, plain[row].flip(2))
+            assert mirrored or torch.equal(image, plain[row])
+            sides[step // 3, row] = mirrored
+    assert 10 < sides[0].sum() < 38
+    assert (sides[1] == ~sides[0]).all()
+    assert (sides[2:] == sides[:2]).all()
 
 
 # -- batches of several processes ---------------------------------------------------------------------

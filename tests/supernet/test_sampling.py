@@ -10,7 +10,15 @@ import pytest
 from hw_profiles.registry import names
 from supernet.families.family import FAMILIES, Family, load_family
 from supernet.space.space import Candidate, SearchSpace
-from supernet.train.sampling import ALONE, closed_dimensions, shrinking, step_archs
+from supernet.train.config import TrainConfig
+from supernet.train.sampling import (
+    ALONE,
+    closed_dimensions,
+    limited,
+    resolution_options,
+    shrinking,
+    step_archs,
+)
 
 DRAWN = 60
 BEGINNING, END = ALONE, 1 - 1e-9  # of shrinking
@@ -70,7 +78,8 @@ def test_dimensions_open_one_after_the_other(each_family: Family) -> None:
 @pytest.mark.parametrize("done", [BEGINNING, 0.55, 0.65, 0.75, 0.85, 0.95, END])
 def test_closed_dimensions_stay_at_the_largest_and_open_ones_vary(each_family: Family, done: float) -> None:
     space, largest = each_family.space(), each_family.extremes()["largest/fp32"]
-    first, *drawn = step_archs(each_family, "shrinking", DRAWN, done, rng=np.random.default_rng(1))
+    config = TrainConfig(schedule="shrinking", random_subnets=DRAWN)
+    first, *drawn = step_archs(each_family, config, 0, done, rng=np.random.default_rng(1))
     assert first == largest
     assert len(drawn) == DRAWN
     closed, found = closed_dimensions(space, done), values(space, drawn)
@@ -98,4 +107,50 @@ def test_deep_blocks_draw_as_evenly_as_others() -> None:
 def test_the_largest_schedule_has_no_other() -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
     largest = family.arch(family.extremes()["largest/fp32"])
-    assert step_archs(family, "largest", 3, 0.9, rng=np.random.default_rng(0)) == [largest]
+    config = TrainConfig(schedule="largest", random_subnets=3)
+    assert step_archs(family, config, 0, 0.9, rng=np.random.default_rng(0)) == [largest]
+
+
+# -- fewer networks, smaller images ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_family() -> Any:
+    return Candidates(load_family("digits-mbconv", in_channels=1, classes=10))
+
+
+def drawn_at(family: Any, config: TrainConfig, step: int, done: float = 0.5) -> list[Candidate]:
+    return step_archs(family, config, step, done, rng=np.random.default_rng(step))
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_every_second_step_has_the_smallest(digits_family: Any, others: int) -> None:
+    config, ends = TrainConfig(schedule="alternating", random_subnets=others), digits_family.extremes()
+    for step in range(6):
+        first, *rest = drawn_at(digits_family, config, step)
+        assert first == ends["largest/fp32"]
+        assert len(rest) == others
+        assert (rest[-1] == ends["smallest/fp32"]) == (step % 2 == 1)
+
+
+@pytest.mark.parametrize("schedule", ["sandwich", "alternating"])
+def test_the_largest_may_be_alone_at_first(digits_family: Any, schedule: str) -> None:
+    config = TrainConfig(schedule=schedule, alone=0.3)
+    assert len(drawn_at(digits_family, config, 0, 0.29)) == 1
+    assert len(drawn_at(digits_family, config, 0, 0.3)) > 1
+
+
+def test_no_network_exceeds_the_resolution_of_the_time(each_family: Any) -> None:
+    sizes = resolution_options(each_family)
+    config = TrainConfig(random_subnets=20, first_resolution=sizes[len(sizes) // 2], full_resolution_at=0.5)
+    seen = []
+    for done in (0.0, 0.2, 0.4, 0.5, 1.0):
+        networks = drawn_at(each_family, config, 7, done)
+        seen.append(max(map(each_family.resolution, networks)))
+        assert each_family.resolution(networks[0]) == seen[-1]  # the largest is as large as it may be
+    assert seen == sorted(seen)
+    assert seen[0] == config.first_resolution
+    assert seen[-2:] == [sizes[-1]] * 2
+    free = drawn_at(each_family, TrainConfig(random_subnets=20), 7, 0.0)
+    for network, other in zip(drawn_at(each_family, config, 7, 0.0), free, strict=True):
+        assert limited(each_family, other, seen[0]) == network

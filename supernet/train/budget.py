@@ -1,0 +1,125 @@
+"""What a training does with the time that there is: from the measured seconds of real steps, how many of them
+and of which kind.
+
+Where a training as configured would not see every image often enough, it is made cheaper step by step, in
+`simplifications`, until it does.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hw_profiles.errors import TrilobitError
+from supernet.families.family import Family
+from supernet.train.config import TrainConfig
+from supernet.train.plan import Costs, Plan, mean_cost, plan_steps
+from supernet.train.sampling import ALONE, resolution_options
+from supernet.train.schedule import resolution_limit
+
+ENOUGH_EPOCHS = 12  # below, a simpler training on more images is worth more
+FEWEST_STEPS = 10
+EARLY, SMALL_UNTIL = 0.3, 0.6  # shares of the schedule for the largest alone, and for small images
+
+Measure = Callable[[TrainConfig, float], float]  # settings, share of the schedule -> seconds a step
+
+
+def make_plan(
+    family: Family,
+    config: TrainConfig,
+    steps_per_epoch: int,
+    measure: Measure,
+    elapsed: Callable[[], float],
+) -> Plan:
+    """Return a plan for the time of `config.budget`, of which `elapsed()` seconds are over.
+
+    Args:
+        measure: takes the seconds of a step at a share of the schedule under some settings.
+
+    Raises:
+        TrilobitError: there is time for less than `FEWEST_STEPS` steps.
+    """
+    changes: Mapping[str, Any] = {}
+    plan: Plan | None = None
+    for changes in simplifications(family, config):
+        variant = replace(config, **changes)
+        begins = (0.0, *(end for end in segment_ends(family, variant)[:-1]))
+        ends = segment_ends(family, variant)
+        costs: Costs = tuple(
+            (end, measure(variant, (begin + end) / 2)) for begin, end in zip(begins, ends, strict=True)
+        )
+        spent_s = elapsed()
+        steps = plan_steps(costs, config.budget_s, spent_s)
+        plan = Plan(steps, config.budget_s, costs, spent_s, changes)
+        if steps >= ENOUGH_EPOCHS * steps_per_epoch:
+            break
+    assert plan is not None
+    if plan.steps < FEWEST_STEPS:
+        raise TrilobitError(
+            f"train.budget of {config.budget}: {plan.began_s:.0f} s of it went into finding out that a step "
+            f"takes {mean_cost(plan.costs):.2g} s here, and {plan.steps} steps are left; give more time, or "
+            "a smaller train.batch_size"
+        )
+    return plan
+
+
+def simplifications(family: Family, config: TrainConfig) -> Iterator[Mapping[str, Any]]:
+    """Yield changes of settings, each the ones before and one more: first none."""
+    changes: dict[str, Any] = {}
+    yield dict(changes)
+    several = config.schedule == "sandwich" or (
+        config.schedule == "alternating" and config.random_subnets > 1
+    )
+    if several:
+        changes |= {"schedule": "alternating", "random_subnets": 1}
+        yield dict(changes)
+    if config.schedule in ("sandwich", "alternating") and config.alone < EARLY:
+        changes |= {"alone": EARLY}
+        yield dict(changes)
+    sizes = _resolutions(family)
+    if len(sizes) > 1 and not config.first_resolution:
+        changes |= {"first_resolution": sizes[0], "full_resolution_at": SMALL_UNTIL}
+        yield dict(changes)
+
+
+def segment_ends(family: Family, config: TrainConfig) -> tuple[float, ...]:
+    """Return the shares of the schedule at which the kind of step changes, ascending; the last is 1."""
+    ends = {config.alone} if config.schedule in ("sandwich", "alternating") else set()
+    if config.schedule == "shrinking":
+        ends = {config.alone, ALONE}
+    if config.first_resolution:
+        sizes, first = resolution_options(family), config.first_resolution
+        climbed = {resolution_limit(sizes, first, 1.0, share / 1000) for share in range(1000)}
+        count = len(climbed | {sizes[-1]}) - 1
+        ends |= {config.full_resolution_at * k / count for k in range(1, count + 1)} if count else set()
+    return (*sorted(end for end in ends if 0 < end < 1), 1.0)
+
+
+def described(plan: Plan, config: TrainConfig, steps_per_epoch: int) -> Iterator[str]:
+    """Yield what a budget is used for, and what is left out for it, a line each."""
+    times = sorted(cost for _, cost in plan.costs)
+    each = f"{times[0]:.2g} s" if times[0] == times[-1] else f"{times[0]:.2g} to {times[-1]:.2g} s"
+    yield (
+        f"in {config.budget}: about {plan.steps:,} steps, {plan.steps / steps_per_epoch:.1f} passes over the "
+        f"images, {each} a step; {plan.began_s:.0f} s went into measuring them, and the number is corrected "
+        "as training goes on"
+    )
+    yield f"left out for that: {'; '.join(_left_out(plan.changes)) or 'nothing'}"
+
+
+def _left_out(changes: Mapping[str, Any]) -> Iterator[str]:
+    if "random_subnets" in changes:
+        yield "more than one subnet a step besides the largest"
+    if "alone" in changes:
+        yield f"any other than the largest in the first {changes['alone']:.0%}"
+    if "first_resolution" in changes:
+        yield (
+            f"images above {changes['first_resolution']} pixels at first, all of them up to "
+            f"{changes['full_resolution_at']:.0%}"
+        )
+
+
+def _resolutions(family: Family) -> tuple[int, ...]:
+    try:
+        return resolution_options(family)
+    except TrilobitError:
+        return ()
