@@ -75,7 +75,7 @@ def simplifications(family: Family, config: TrainConfig) -> Iterator[Mapping[str
     if config.schedule in ("sandwich", "alternating") and config.alone < EARLY:
         changes |= {"alone": EARLY}
         yield dict(changes)
-    sizes = _resolutions(family)
+    sizes = resolution_options(family)
     if len(sizes) > 1 and not config.first_resolution:
         changes |= {"first_resolution": sizes[0], "full_resolution_at": SMALL_UNTIL}
         yield dict(changes)
@@ -116,10 +116,3 @@ def _left_out(changes: Mapping[str, Any]) -> Iterator[str]:
             f"images above {changes['first_resolution']} pixels at first, all of them up to "
             f"{changes['full_resolution_at']:.0%}"
         )
-
-
-def _resolutions(family: Family) -> tuple[int, ...]:
-    try:
-        return resolution_options(family)
-    except TrilobitError:
-        return ()

@@ -85,4 +85,5 @@ def whitening_filters(covariance: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0), vectors.flip(1).T
     largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
-    return vectors * largest.sign() / (values.clamp_min(0) + EPS).sqrt()[:, None]
+    filters: Tensor = vectors * largest.sign() / (values.clamp_min(0) + EPS).sqrt()[:, None]
+    return filters

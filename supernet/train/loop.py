@@ -50,9 +50,9 @@ class Progress:
         loss: the last step's, of the largest subnet.
         learning_rate: of the last step.
         images: what the last step saw, over all processes.
-        macs: multiply-adds of its forward passes; training takes three times as many.
         accuracies: of the `largest` and the `smallest` network on search-validation, in 0..1; empty unless
             it was time to look.
+        macs: multiply-adds of the step's forward passes; training takes three times as many.
     """
 
     step: int
@@ -60,8 +60,8 @@ class Progress:
     loss: float
     learning_rate: float = math.nan
     images: int = 0
-    macs: int = 0
     accuracies: Mapping[str, float] = field(default_factory=dict)
+    macs: int = 0
 
 
 @dataclass
@@ -118,7 +118,7 @@ class _Course:
             self.watched.append([epochs, accuracies["largest"], accuracies["smallest"]])
         rate, images = float(training.optimiser.param_groups[0]["lr"]), training.batches.images
         total = training.plan.total
-        progress = Progress(self.step, total, taken.loss, rate, images, taken.macs, accuracies)
+        progress = Progress(self.step, total, taken.loss, rate, images, accuracies, taken.macs)
         return progress, taken.stops
 
 

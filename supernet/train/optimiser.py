@@ -46,8 +46,7 @@ def make_optimisation(net: nn.Module, config: TrainConfig) -> Optimisation:
         return Optimisation(muon, (config.learning_rate, *peaks))
     groups, peaks = _groups(trained, config, config.learning_rate)
     if config.optimiser == "sgd":
-        settings = {"momentum": config.momentum, "nesterov": config.momentum > 0}
-        return Optimisation(torch.optim.SGD(groups, lr=config.learning_rate, **settings), peaks)
+        return Optimisation(_sgd(groups, config.momentum), peaks)
     return Optimisation(torch.optim.AdamW(groups, lr=config.learning_rate), peaks)
 
 
@@ -101,7 +100,7 @@ class FiltersAndRest(torch.optim.Optimizer):
         views = [matrix for _, matrix in self._matrices]
         # its own adjustment, sqrt(max(1, out / in)), makes the update's norm sqrt(out) too
         self._muon = torch.optim.Muon(views, lr=0.0, weight_decay=0.0, momentum=filter_momentum)
-        self._sgd = torch.optim.SGD([*map(dict, rest)], lr=0.0, momentum=momentum, nesterov=momentum > 0)
+        self._sgd = _sgd([*map(dict, rest)], momentum)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -111,7 +110,7 @@ class FiltersAndRest(torch.optim.Optimizer):
         for filters, matrix in self._matrices:
             matrix.grad = None if filters.grad is None else as_matrix(filters.grad, like=filters)
             matrix.mul_(len(matrix) ** 0.5 / matrix.norm().clamp_min(1e-12))
-        self._muon.step()
+        self._muon.step()  # type: ignore[no-untyped-call]
         self._sgd.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,6 +126,10 @@ class FiltersAndRest(torch.optim.Optimizer):
 
     def _inner_groups(self) -> list[dict[str, Any]]:
         return [*self._muon.param_groups, *self._sgd.param_groups]
+
+
+def _sgd(groups: list[dict[str, Any]], momentum: float) -> torch.optim.SGD:
+    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
 
 
 def as_matrix(x: Tensor, *, like: Tensor) -> Tensor:

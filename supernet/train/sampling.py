@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from hw_profiles.errors import TrilobitError
 from supernet.families.family import Family
 from supernet.space.space import Candidate, Genomes, SearchSpace
 from supernet.train.config import TrainConfig
@@ -82,17 +81,11 @@ def step_archs(
 
 
 def resolution_options(family: Family) -> tuple[int, ...]:
-    """Return the resolutions that the space has, ascending.
-
-    Raises:
-        TrilobitError: its networks have no choice of one.
-    """
+    """Return the resolutions that the space has, ascending."""
     for choice in family.space().choices:
         if choice.role == ALL_ALONG:
             return tuple(sorted(int(option) for option in choice.options))
-    raise TrilobitError(
-        f"train.first_resolution: the networks of {family.name} see images at one resolution; leave it out"
-    )
+    return (family.resolution(family.extreme("largest")),)
 
 
 def limited(family: Family, candidate: Candidate, limit: int) -> Candidate:

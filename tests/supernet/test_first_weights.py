@@ -49,7 +49,8 @@ def test_prefixes_of_a_whitened_stem_are_white(staged: Family, digits: ImageClas
     torch.testing.assert_close(given[1::2], -given[::2])  # both signs in turn
     for width in range(1, len(weight) // 2 + 1):
         covariance = torch.cov(given[0 : 2 * width : 2])
-        torch.testing.assert_close(covariance, torch.eye(width).squeeze(), atol=0.02, rtol=0)
+        # a component of little variance has a little less, by EPS
+        torch.testing.assert_close(covariance, torch.eye(width).squeeze(), atol=0.04, rtol=0)
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
@@ -59,7 +60,9 @@ def test_components_come_by_variance_and_are_orthogonal(colours: int, kernel: in
     images = F.avg_pool2d(torch.randn(8, colours, 12, 12, generator=generator), 3, 1) + 5
     covariance = patch_covariance([images[:3], images[3:]], kernel)
     patches = F.unfold(images.double(), kernel).movedim(1, 0).flatten(1)
-    torch.testing.assert_close(covariance, torch.cov(patches, correction=0), atol=1e-9, rtol=1e-6)
+    torch.testing.assert_close(
+        covariance, torch.cov(patches, correction=0).view_as(covariance), atol=1e-9, rtol=1e-6
+    )
     filters = whitening_filters(covariance)
     white = filters @ covariance @ filters.T
     torch.testing.assert_close(white, white.diagonal().diag(), atol=1e-6, rtol=0)

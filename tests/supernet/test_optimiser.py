@@ -37,7 +37,8 @@ def test_filters_are_trained_by_orthogonalised_momentum(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(shape, generator=generator).to(memory_format=layout))
-    optimiser = FiltersAndRest([weight], [], 0.6, 0.9)
+    bias = torch.nn.Parameter(torch.zeros(3))
+    optimiser = FiltersAndRest([weight], [{"params": [bias]}], 0.6, 0.9)
     optimiser.param_groups[0]["lr"] = 0.25
     expected, momentum = weight.detach().flatten(1).double().numpy().copy(), np.zeros((shape[0], 1))
     for _ in range(3):

@@ -109,7 +109,7 @@ def cheap(config: TrainConfig, share: float) -> float:
     [
         ("1h", set()),
         ("30m", {"schedule", "random_subnets"}),
-        ("1400s", {"schedule", "random_subnets", "alone"}),
+        ("1500s", {"schedule", "random_subnets", "alone"}),
         ("600s", {"schedule", "random_subnets", "alone", "first_resolution", "full_resolution_at"}),
     ],
 )
@@ -192,7 +192,7 @@ def test_a_training_ends_with_its_budget_and_keeps_its_plan(
     assert rest[-1].step == rest[-1].steps == plan.total == state["steps"]
     assert [progress.step for progress in (*begun, *rest)] == list(range(1, plan.total + 1))
     assert 50 <= float(state["seconds"]) <= 62
-    assert rest[-1].learning_rate < 0.01 * config.learning_rate
+    assert rest[-1].learning_rate < 0.2 * config.learning_rate
 
 
 def train(
@@ -204,7 +204,7 @@ def train(
 def test_interruptions_between_corrections_change_nothing(
     family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainConfig(budget="60s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
+    config = TrainConfig(budget="24s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
     monkeypatch.setattr(Plan, "is_due", lambda plan, step: False)  # the clock is all that differs
     results = []
     for name, stops in (("whole", ()), ("resumed", (3, 11))):

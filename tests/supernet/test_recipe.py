@@ -125,7 +125,6 @@ def test_the_fast_recipe_resumes_exactly(
 @pytest.mark.parametrize(
     ("name", "off"),
     [
-        ("initial", "random"),
         ("whitening", False),
         ("bias_factor", 1.0),
         ("decay", "cosine"),

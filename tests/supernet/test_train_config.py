@@ -18,8 +18,10 @@ def test_checkpoints_may_wait_for_the_end() -> None:
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("optimiser", "adamw, sgd"),
-        ("schedule", "sandwich, shrinking, largest"),
+        ("optimiser", "adamw, sgd, muon"),
+        ("schedule", "sandwich, alternating, shrinking, largest"),
+        ("decay", "cosine, linear"),
+        ("initial", "random, identity"),
         ("device", "auto, cpu, cuda"),
         ("amp", "auto, off, bf16, fp16"),
     ],
@@ -44,3 +46,16 @@ def test_no_epochs_need_weights() -> None:
 
 def test_settings_of_the_host_exist() -> None:
     assert set(HOST_ONLY) <= {field.name for field in fields(TrainConfig)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"alternate": True}, r"train\.alternate needs train\.flip = true"),
+        ({"schedule": "alternating", "random_subnets": 0}, "needs train.random_subnets of 1 or more, got 0"),
+        ({"budget": "soon"}, "train.budget: not a time: 'soon'; write for example 30s, 2m or 1h"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(TrilobitError, match=why):
+        TrainConfig(**settings)
