@@ -178,11 +178,15 @@ def append_block(
 
 @dataclass(frozen=True)
 class StagedFamily(Family):
-    """Stem, stages of one block type each, a pointwise convolution, pooling, classifier."""
+    """Stem, stages of one block type each, a pointwise convolution, pooling, classifier.
+
+    Attributes:
+        stem_widths: allowed channels of the stem, ascending.
+    """
 
     name: str
     resolutions: tuple[int, ...]
-    stem_width: int
+    stem_widths: tuple[int, ...]
     stages: tuple[Stage, ...]
     head_width: int
     in_channels: int
@@ -192,6 +196,8 @@ class StagedFamily(Family):
 
     def choices(self) -> list[Choice]:
         genes = [resolution(self.resolutions), precision("stem", self.formats)]
+        if len(self.stem_widths) > 1:
+            genes.append(Choice("stem.width", self.stem_widths, "pruning", role="width"))
         for s, stage in enumerate(self.stages):
             genes.append(of_stage(s, "depth", stage.depths))
             genes.append(of_stage(s, "width", stage.widths, "pruning"))
@@ -202,7 +208,8 @@ class StagedFamily(Family):
         return [*genes, *(precision(layer, self.formats) for layer in ("head", "classifier"))]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
-        x = append_stem(net, self.stem_width, self.stem_stride, choose.format)
+        stem_width = choose("stem.width") if len(self.stem_widths) > 1 else self.stem_widths[0]
+        x = append_stem(net, stem_width, self.stem_stride, choose.format)
         for s, stage in enumerate(self.stages):
 
             def block(block_input: int, b: int, s: int = s, stage: Stage = stage) -> int:
@@ -223,7 +230,7 @@ def digits_staged(
     return StagedFamily(
         name="digits-staged",
         resolutions=(14, 28),
-        stem_width=8,
+        stem_widths=(8,),
         stages=(
             Stage("fused", (8, 16), 1, (1, 2), (3,), (100, 200)),
             Stage("inverted", (16, 24), 2, (1, 2), (3, 5), (100, 300)),

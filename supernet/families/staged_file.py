@@ -61,9 +61,16 @@ class StagedSpace:
         self, *, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS
     ) -> StagedFamily:
         """Return the space for data of so many channels and classes."""
-        sizes = {name: value for name, value in vars(self).items() if name != "title"}
         return StagedFamily(
-            name=self.name, in_channels=in_channels, classes=classes, formats=formats, **sizes
+            name=self.name,
+            resolutions=self.resolutions,
+            stem_widths=(self.stem_width,),
+            stages=self.stages,
+            head_width=self.head_width,
+            in_channels=in_channels,
+            classes=classes,
+            formats=formats,
+            stem_stride=self.stem_stride,
         )
 
 

@@ -32,24 +32,24 @@ def block(read: int, middle: int, give: int, kernel: int, size: int) -> list[tup
 
 SMALLEST = total(
     [
-        convolution(3, 24, 3, 20),
-        *block(24, 24, 24, 3, 10),
-        *block(24, 40, 48, 3, 5),
-        *block(48, 72, 96, 3, 3),
-        convolution(96, 256, 1, 3),
+        convolution(3, 16, 3, 20),
+        *block(16, 16, 32, 3, 10),
+        *block(32, 48, 64, 3, 5),
+        *block(64, 96, 128, 3, 3),
+        convolution(128, 256, 1, 3),
         convolution(256, 10, 1, 1),
     ]
 )
 LARGEST = total(
     [
-        convolution(3, 24, 3, 32),
-        *block(24, 48, 48, 5, 16),
+        convolution(3, 32, 3, 32),
+        *block(32, 48, 48, 5, 16),
         *block(48, 48, 48, 5, 16),
         *block(48, 160, 128, 3, 8),
         *block(128, 160, 128, 3, 8) * 2,
-        *block(128, 240, 192, 3, 4),
-        *block(192, 240, 192, 3, 4) * 2,
-        convolution(192, 256, 1, 4),
+        *block(128, 280, 224, 3, 4),
+        *block(224, 280, 224, 3, 4) * 2,
+        convolution(224, 256, 1, 4),
         convolution(256, 10, 1, 1),
     ]
 )
@@ -76,15 +76,16 @@ def test_it_is_a_space_to_search(family: StagedFamily) -> None:
     assert (family.resolutions[0], family.resolutions[-1]) == (20, 32)
 
 
-def test_a_recipe_finds_the_stem(family: StagedFamily) -> None:
-    """Whitening filters are set there and frozen: 12 patterns with both signs, in every network."""
-    net = family.supernet(rng=np.random.default_rng(0))
+def test_a_narrow_stem_has_the_first_filters_of_the_wide_one(family: StagedFamily) -> None:
+    """Whitening filters are set there and frozen: patterns with both signs, the most frequent first."""
+    net, space = family.supernet(rng=np.random.default_rng(0)), family.space()
     assert net.ends[0] == "stem"
-    assert dict(net.named_parameters())["stem.weight"].shape == (24, 3, 3, 3)
-    space = family.space()
-    for genome in space.sample(8, rng=np.random.default_rng(0)):
-        stem = family.workload(space.candidate(genome)).layers[0]
-        assert stem.out_channels == 24 or stem.is_conversion
+    weight = dict(net.named_parameters())["stem.weight"]
+    assert weight.shape == (32, 3, 3, 3)
+    for size, width in (("smallest", 16), ("largest", 32)):
+        subnet = family.extract(net, family.extremes()[f"{size}/fp32"])
+        torch.testing.assert_close(subnet.layer("stem").conv.weight, weight[:width])
+    assert space.choices[space.columns["stem.width"]].options == (16, 32)
 
 
 def test_all_depths_begin_as_one_network(family: StagedFamily) -> None:
