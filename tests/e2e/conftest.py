@@ -52,9 +52,9 @@ def config(profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     sections = {
         "device": {"name": f"recorded:{profile_file}"},
         "train": {"epochs": 1, "batch_size": 128, "random_subnets": 1, "checkpoint_s": 0.0},
-        "sample": {"fp32": 8, "quantized": 8},
+        "sample": {"fp32": 5, "quantized": 5},
         "fit": {"predictor": "ridge"},
-        "search": {"rounds": 2, "finalists": 4, "budget": 1000, "batch": 250},
+        "search": {"rounds": 2, "finalists": 3, "budget": 400, "batch": 100},
         "export": {"count": 3},
     }
     path = tmp_path_factory.mktemp("config") / "tiny.toml"

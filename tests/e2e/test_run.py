@@ -122,7 +122,7 @@ def test_manifests_describe_the_files_beside_them(
 
 
 def test_what_a_user_feels_can_be_limited(
-    nas, finished_run: Path, front: dict[str, Any], read, tmp_path: Path
+    finished_run: Path, front: dict[str, Any], read, tmp_path: Path
 ) -> None:
     """At what the network with the fewest negative flips has, so that it can be met."""
     measured = [entry["measured"] for entry in front["candidates"] + front["evaluated"]]
@@ -131,7 +131,8 @@ def test_what_a_user_feels_can_be_limited(
     flips, agreement = best["flips"]["value"] + 1e-3, best["agreement"]["value"] - 1e-3
     folder = tmp_path / "run"
     shutil.copytree(finished_run, folder)
-    nas("search", "-o", folder, "--max-negative-flips", f"{flips:.6f}", "--min-agreement", f"{agreement:.6f}")
+    limits = ["--max-negative-flips", f"{flips:.6f}", "--min-agreement", f"{agreement:.6f}"]
+    assert main(["search", "-o", str(folder), *limits]) == 0
     limited = read(folder / "front.json")
     bounds = {stated["name"]: stated["bound"] for stated in limited["objectives"]}
     assert (bounds["flips"], bounds["agreement"]) == pytest.approx((flips, agreement), abs=1e-6)

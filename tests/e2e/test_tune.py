@@ -119,6 +119,7 @@ def check_files(front: nas.TunedFiles, data: Path, tmp_path: Path) -> None:
             assert saved.stat().st_size == file.size_bytes
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_python_and_command_find_the_same_things(
     model: Path, data: Path, small: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_what_is_asked_wrongly_is_told_in_one_line_and_leaves_nothing(
     model: Path, data: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -95,6 +95,7 @@ def earlier(exported: Path, folder: Path, model: bytes) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_folder_of_an_earlier_version_is_read_with_a_note(
     exported: Path, tmp_path: Path, complaint: Complaint
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_folder_of_an_earlier_version_is_read_with_a_note(
 # -- what was changed ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_every_changed_byte_of_a_manifest_is_found(
     exported: Path, document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,6 +165,7 @@ def test_a_manifest_without_files_vouches_for_nothing(
     assert "files: without model.onnx" in complaint("verify", folder)
 
 
+@pytest.mark.usefixtures("confined_here")
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
@@ -183,6 +186,7 @@ def test_a_figure_that_is_another_is_found_even_where_all_hashes_fit(
     assert said in complaint("verify", forged(exported, tmp_path, **parts), "--no-latency")
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_other_answers_are_found(
     exported: Path, document: dict[str, Any], tmp_path: Path, complaint: Complaint
 ) -> None:
@@ -192,6 +196,7 @@ def test_other_answers_are_found(
     assert "answers was 200 answers, is 0.0% the same" in complaint("verify", folder, "--no-latency")
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_another_accuracy_is_found(
     exported: Path, document: dict[str, Any], tmp_path: Path, complaint: Complaint
 ) -> None:
@@ -202,6 +207,7 @@ def test_another_accuracy_is_found(
         assert f"{what} accuracy was 99.00%" in said
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_file_with_another_manifest_is_found(
     exported: Path, document: dict[str, Any], tmp_path: Path, complaint: Complaint
 ) -> None:
@@ -210,6 +216,7 @@ def test_a_file_with_another_manifest_is_found(
     assert "claims in the file was" in complaint("verify", folder, "--no-latency")
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_what_is_not_ours_is_refused(exported: Path, tmp_path: Path, complaint: Complaint) -> None:
     model = (exported / "model.onnx").read_bytes()
     other = described(model, {"trilobit.id": "zzz"})
@@ -250,6 +257,7 @@ def test_a_manifest_of_another_shape_is_one_line(
         assert place in complaint("verify", folder), parts
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_names_of_others_do_nothing_to_the_terminal(
     exported: Path, document: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +272,7 @@ def test_a_folder_without_networks_is_refused(tmp_path: Path, complaint: Complai
     assert "no exported network there" in complaint("verify", tmp_path)
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_other_data_is_refused(exported: Path, tmp_path: Path, complaint: Complaint) -> None:
     folder = forged(exported, tmp_path, classes=[str(i) for i in range(9, -1, -1)])
     assert "give the data it was made for" in complaint("verify", folder, "--no-latency", "--data", "digits")
@@ -279,6 +288,7 @@ def test_one_rule_says_how_a_device_is_measured() -> None:
     assert plan_on(replace(plan, core=0), OrtRuntime().clock) == replace(plan, core=0)
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_latency_is_measured_as_the_manifest_says(
     exported: Path, document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +310,7 @@ def test_latency_is_measured_as_the_manifest_says(
     assert (request["plan"]["clock"], request["plan"]["core"]) == ("wall", None)
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_latency_that_cannot_be_measured_here_is_said(
     exported: Path, document: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -333,6 +344,7 @@ def test_a_greedy_file_is_refused(tmp_path: Path, complaint: Complaint) -> None:
     assert "ONNX Runtime cannot run it" in said
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_cut_file_is_one_line(exported: Path, tmp_path: Path, complaint: Complaint) -> None:
     model, path = (exported / "model.onnx").read_bytes(), tmp_path / "model.onnx"
     for share in (0, 0.5):
@@ -342,6 +354,7 @@ def test_a_cut_file_is_one_line(exported: Path, tmp_path: Path, complaint: Compl
     assert "model.onnx" in complaint("verify", folder)
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_file_that_reads_others_is_refused(exported: Path, tmp_path: Path, complaint: Complaint) -> None:
     proto = onnx.load_from_string((exported / "model.onnx").read_bytes())
     tensor = next(one for one in proto.graph.initializer if one.raw_data)
@@ -366,6 +379,7 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     assert 0.05 <= one["calls"] / one["images_per_s"] < 60  # the time of all calls
 
 
+@pytest.mark.usefixtures("confined_here")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
