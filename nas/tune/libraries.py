@@ -26,8 +26,8 @@ from nas.export.library.tuned import BuiltLibrary
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Policy, Quantization
 
-SCHEDULE_S = 0.25  # that compiling a schedule of a kernel and trying it out takes, about
-LIBRARY_S, LIBRARY_S_PER_BYTE = 0.3, 2e-8  # that linking a policy's library takes, by what it holds
+SCHEDULE_S = 0.18  # that compiling a schedule of a kernel and trying it out takes, about
+LIBRARY_S, LIBRARY_S_PER_BYTE = 0.2, 5e-9  # that linking a policy takes, by the bytes of its model
 Write = Callable[[Quantization, Policy], bytes]
 
 
