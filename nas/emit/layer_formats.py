@@ -59,7 +59,7 @@ def _formats(unit: Unit, layers: Sequence[Layer], runtime: Runtime, sums: Intege
     for fmt in (FP32, *_offered(sums)) if unit.weighted else (FP32, FOLLOWING):
         variants = layers if fmt == FP32 else layers[:1]  # a clip behind integers is their range
         if why := next(filter(None, (_refusal(layer, fmt, runtime) for layer in variants)), None):
-            refused[fmt] = why
+            refused[fmt] = why.replace("Opaque:", f"{unit.op}:")
     if FP32 in refused:
         return UnitFormats((), refused)
     if not unit.weighted:

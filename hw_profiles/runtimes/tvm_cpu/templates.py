@@ -36,7 +36,7 @@ TEMPLATES: Consumer[Template] = Consumer(
         "QuantizeLinear": QUANTIZE,
         "DequantizeLinear": DEQUANTIZE,
     },
-    otherwise="no kernel is written for it; use the device ort",
+    otherwise="no kernel is written for it",
     refusals={"InvertedResidual": "a whole block is measured by its layers, not as one"},
 )
 # which have what is fused into them on their way out
