@@ -1,8 +1,10 @@
-"""What a million multiply-adds costs, by block type and place in a network: ONNX Runtime in int8 and fp32.
+"""What a million multiply-adds costs, by block type and place in a network, and what `cifar-fused` is made
+of.
 
-Stages of two blocks with random weights, every block type of staged spaces where `cifar-fused` has its three
-stages (maps of 16, 8 and 4 pixels); all files in turns on one pinned core. Then networks of `cifar-fused`
-itself in int8: its extremes and random ones.
+One more block inside a network: stages of three blocks less stages of one, random weights, ONNX Runtime,
+where `cifar-fused` has its three stages (maps of 16, 8 and 4 pixels); in int8, and in fp32 beside it. Then
+stems before a convolution, in both formats, and networks of `cifar-fused` in int8: its extremes and random
+ones. All files of a kind take turns on one pinned core.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,39 +26,42 @@ from supernet.families.staged import Sizes, Stage, append_block
 
 FORMATS = ("int8", "fp32")
 PERCENTS = {"inverted": 400, "fused": 100, "fused-relu": 100, "bottleneck": 100, "separable": 100}
-RANDOM = 24
+SHALLOW, DEEP = 1, 3  # blocks
+RANDOM = 24  # networks
+Key = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a stage is: channels and map that it reads, and its width."""
+    """A map and its channels."""
 
-    in_width: int
-    in_size: int
+    size: int
     width: int
 
     def __str__(self) -> str:
-        return f"{self.in_size // 2}x{self.in_size // 2}, {self.in_width} to {self.width} channels"
+        return f"{self.size}x{self.size}, {self.width} channels"
 
 
-PLACES = (
-    Place(24, 32, 32),
-    Place(24, 32, 64),
-    Place(64, 16, 64),
-    Place(64, 16, 128),
-    Place(128, 8, 128),
-    Place(128, 8, 256),
-)
+MIXED = (Place(16, 48), Place(8, 96), Place(4, 192))  # where all types are compared
+WIDTHS = {16: (24, 32, 40, 48, 64), 8: (64, 80, 96, 112, 128), 4: (128, 160, 192, 224, 256)}
+STEMS = (16, 24, 32)
 
 
-def stage_of(place: Place, block: str, fmt: str) -> Workload:
-    """Return two blocks, the first with a stride of 2."""
-    stage = Stage(block, (place.width,), 2, (2,), (3,), (PERCENTS[block],))
-    net = GraphBuilder((place.in_width, place.in_size, place.in_size), fmt)
-    sizes = Sizes(place.width, place.width * PERCENTS[block] // 100, 3)
-    x = net.input
-    for b in range(2):
+def stage_of(place: Place, block: str, depth: int, fmt: str) -> Workload:
+    """Return a chain of blocks that all add what they read."""
+    stage = Stage(block, (place.width,), 1, (depth,), (3,), (PERCENTS[block],))
+    net = GraphBuilder((place.width, place.size, place.size), fmt)
+    sizes, x = Sizes(place.width, place.width * PERCENTS[block] // 100, 3), net.input
+    for b in range(1, depth + 1):
         x = append_block(net, x, f"b{b}", stage, b, sizes, [fmt] * len(stage.type.parts))
+    return net.build()
+
+
+def stem_of(width: int, fmt: str) -> Workload:
+    """Return a stem at 32 pixels and the convolution in int8 that reads it."""
+    net = GraphBuilder((3, 32, 32))
+    x = net.stem("stem", net.input, width, activation="relu", precision=fmt)
+    net.conv("next", x, 32, kernel=3, stride=2, activation="relu", precision="int8")
     return net.build()
 
 
@@ -66,62 +71,104 @@ def timed_of(work: Workload, plan: MeasurePlan) -> Timed:
     return host_runtime().compile(Artifact(model)).timed(plan.clock)
 
 
-def microseconds(works: Sequence[Workload], plan: MeasurePlan) -> list[np.ndarray]:
-    """Return samples of each network, all in the same turns."""
-    runs = [[timed_of(work, plan)] for work in works]
-    return [1e6 * np.array(samples.seconds) for samples in interleaved(runs, plan, ReferenceWorkload())]
+@dataclass(frozen=True)
+class Time:
+    """Microseconds: a median and its interquartile range."""
+
+    median: float
+    spread: float
+
+    def per_block(self, shallow: "Time") -> "Time":
+        """Return the time of one of the blocks that a shallower stage lacks."""
+        blocks = DEEP - SHALLOW
+        return Time(
+            (self.median - shallow.median) / blocks, float(np.hypot(self.spread, shallow.spread)) / blocks
+        )
 
 
-def block_rows(places: Sequence[Place], plan: MeasurePlan) -> list[Row]:
-    """Return what a million multiply-adds costs in each stage of each block type."""
-    works = {
-        (place, block, fmt): stage_of(place, block, fmt)
-        for place in places
-        for block in PERCENTS
+def times(works: Mapping[Key, Workload], plan: MeasurePlan) -> dict[Key, Time]:
+    """Return the time of each network, all of the same turns."""
+    measured = interleaved([[timed_of(work, plan)] for work in works.values()], plan, ReferenceWorkload())
+    samples = [1e6 * np.array(each.seconds) for each in measured]
+    found = [Time(float(np.median(each)), interquartile_range(each)) for each in samples]
+    return dict(zip(works, found, strict=True))
+
+
+def million(work: Workload) -> float:
+    """Return its multiply-adds in millions."""
+    return sum(map(macs, work.layers)) / 1e6
+
+
+def block_rows(places: Mapping[Place, Sequence[str]], plan: MeasurePlan) -> list[Row]:
+    """Return what one more block takes, by place and block type."""
+    works: dict[Key, Workload] = {
+        (place, block, fmt, depth): stage_of(place, block, depth, fmt)
+        for place, blocks in places.items()
+        for block in blocks
         for fmt in FORMATS
+        for depth in (SHALLOW, DEEP)
     }
-    samples = dict(zip(works, microseconds(list(works.values()), plan), strict=True))
-    rows = []
-    for (place, block, fmt), work in works.items():
-        if fmt == FORMATS[0]:
-            total = sum(map(macs, work.layers)) / 1e6
-            mine, whole = samples[place, block, fmt] / total, samples[place, block, "fp32"]
-            peers = {"fp32": float(np.median(whole)) / total, "million multiply-adds": total}
-            rows.append(_row(f"{place}: {block}", "us per million multiply-adds, int8", mine, peers))
+    whole, rows = times(works, plan), list[Row]()
+    for place, blocks in places.items():
+        for block in blocks:
+            int8, fp32 = (
+                whole[place, block, fmt, DEEP].per_block(whole[place, block, fmt, SHALLOW]) for fmt in FORMATS
+            )
+            deep, shallow = (million(works[place, block, "int8", depth]) for depth in (DEEP, SHALLOW))
+            peers = {"fp32": fp32.median, "million multiply-adds": (deep - shallow) / (DEEP - SHALLOW)}
+            rows.append(_row(f"{place}: {block}", "one more block, int8", int8, peers))
     return rows
 
 
+def stem_rows(widths: Sequence[int], plan: MeasurePlan) -> list[Row]:
+    """Return what a stem takes together with the convolution behind it."""
+    works: dict[Key, Workload] = {(width, fmt): stem_of(width, fmt) for width in widths for fmt in FORMATS}
+    whole = times(works, plan)
+    return [
+        _row(
+            f"stem of {width} channels, 32x32",
+            "with the convolution behind it, int8",
+            whole[width, "int8"],
+            {"stem in fp32": whole[width, "fp32"].median},
+        )
+        for width in widths
+    ]
+
+
 def space_rows(count: int, plan: MeasurePlan) -> list[Row]:
-    """Return the latency of the space's networks in int8, from the fewest multiply-adds to the most."""
+    """Return the latency of networks of the space in int8, from the fewest multiply-adds to the most."""
     family = load_family("cifar-fused", in_channels=3, classes=10, formats=("int8",))
     space = family.space()
-    drawn = [space.candidate(genome) for genome in space.sample(count, rng=np.random.default_rng(0))]
-    works = [family.workload(each) for each in (*family.extremes().values(), *drawn)]
-    totals = [sum(map(macs, work.layers)) / 1e6 for work in works]
-    named: Mapping[int, str] = {0: "smallest", 1: "largest"}
+    drawn = {f"random {i}": g for i, g in enumerate(space.sample(count, rng=np.random.default_rng(0)))}
+    works: dict[Key, Workload] = {
+        (str(name),): family.workload(each) for name, each in family.extremes().items()
+    }
+    works |= {(name,): family.workload(space.candidate(genome)) for name, genome in drawn.items()}
     rows = [
-        _row(
-            f"cifar-fused, {named.get(i, f'random {i - 2}')}",
-            "latency, int8",
-            each,
-            {"million multiply-adds": total},
-        )
-        for i, (each, total) in enumerate(zip(microseconds(works, plan), totals, strict=True))
+        _row(f"cifar-fused, {name}", "latency, int8", each, {"million multiply-adds": million(works[name,])})
+        for (name,), each in times(works, plan).items()
     ]
     return sorted(rows, key=lambda row: row.peers["million multiply-adds"])
 
 
-def _row(task: str, metric: str, samples: np.ndarray, peers: Mapping[str, float]) -> Row:
-    return Row(task, metric, "us", "lower", float(np.median(samples)), interquartile_range(samples), peers)
+def _row(task: str, metric: str, time: Time, peers: Mapping[str, float]) -> Row:
+    return Row(task, metric, "us", "lower", time.median, time.spread, peers)
 
 
 def main() -> None:
     """Run, print and write."""
     arguments = parse_arguments(__doc__, seeds=24)
-    rounds, places, count = (4, PLACES[:1], 2) if arguments.quick else (arguments.seeds, PLACES, RANDOM)
+    places: dict[Place, Sequence[str]] = {
+        Place(size, width): ("fused-relu",) for size, widths in WIDTHS.items() for width in widths
+    }
+    places |= {place: tuple(PERCENTS) for place in MIXED}
+    if arguments.quick:
+        places = {MIXED[-1]: ("fused-relu", "inverted")}
     with one_core() as core:
-        plan = MeasurePlan(rounds=rounds, waiting_s=1.0 if arguments.quick else 40.0, core=core)
-        report("block_speed", [*block_rows(places, plan), *space_rows(count, plan)], arguments.json)
+        waiting_s = 1.0 if arguments.quick else 10.0
+        plan = MeasurePlan(rounds=4 if arguments.quick else arguments.seeds, waiting_s=waiting_s, core=core)
+        rows = [*block_rows(places, plan), *stem_rows(STEMS, plan)]
+        report("block_speed", [*rows, *space_rows(2 if arguments.quick else RANDOM, plan)], arguments.json)
 
 
 if __name__ == "__main__":

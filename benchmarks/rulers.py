@@ -22,14 +22,14 @@ from harness import SCHEMA, Row, one_core, parse_arguments, report
 from torch import Tensor, nn
 
 from hw_profiles.graph.blocks import divisible
-from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.plugin import device_kind, open_device
+from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.emit.to_onnx import emit, random_network
 from nas.emit.unit_formats import unit_formats
 from nas.tune.references import ORIGINAL, ReferenceFile, reference_files
-from nas.tune.turns import TimedFile, time_in_turns
 from supernet.data.samples import Samples
 from supernet.families.family import SIZES, load_family
 from supernet.imported.import_onnx import import_onnx
@@ -262,26 +262,32 @@ def own_files() -> dict[tuple[str, str], bytes]:
 def measured_rows(files: Mapping[tuple[str, str], bytes], plan: MeasurePlan) -> list[Row]:
     """Time all files in turns and return a row for each network and format: of several files of one format
     (named `int8: all int8 by us` and so on) that of the fastest, with all of them as peers.
+
+    Raises:
+        RuntimeError: none of the files of a row runs.
     """
     device = open_device("ort")
     assert isinstance(device, MeasuredDevice)
-    example = {INPUT: np.random.default_rng(0).standard_normal((1, 3, PIXELS, PIXELS)).astype(np.float32)}
-    timed = dict(zip(files, time_in_turns(device, list(files.values()), example, plan), strict=True))
+    artifacts = [Artifact(content) for content in files.values()]
+    measured = device.transport.sample(device.runtime, artifacts, [None] * len(artifacts), plan)
+    times = dict(zip(files, measured, strict=True))
     rows = []
     for name, fmt in dict.fromkeys((name, made.partition(":")[0]) for name, made in files):
         tried = {
             made: time
-            for (each, made), time in timed.items()
+            for (each, made), time in times.items()
             if each == name and made.partition(":")[0] == fmt
         }
         rows.append(_row(name, fmt, tried))
     return rows
 
 
-def _row(name: str, fmt: str, tried: Mapping[str, TimedFile]) -> Row:
-    ran = {made: time.latency for made, time in tried.items() if time.latency is not None}
+def _row(name: str, fmt: str, tried: Mapping[str, Measurement]) -> Row:
+    ran = {made: time for made, time in tried.items() if time.error is None}
+    if not ran:
+        raise RuntimeError(f"{name}, {fmt}: {'; '.join(str(time.error) for time in tried.values())}")
     best = min(ran, key=lambda made: ran[made].median_s)
-    peers = {made: latency.median_s * 1e6 for made, latency in ran.items() if len(ran) > 1}
+    peers = {made: time.median_s * 1e6 for made, time in ran.items() if len(tried) > 1}
     return Row(name, f"latency, {fmt}", "us", "lower", ran[best].median_s * 1e6, ran[best].iqr_s * 1e6, peers)
 
 
