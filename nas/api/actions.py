@@ -43,6 +43,7 @@ def load(
     shapes: Mapping[str, Sequence[int]] | None = None,
     example_inputs: Any = None,
     dynamic_shapes: Any = None,
+    fix: Mapping[str, float] | None = None,
 ) -> RunFolder | TuneFolder | Front | TunedFiles | Profile | ExportedNetwork | Exported | Model:
     """Open a trained model of one's own, the folder of a run or a tune, a `front.json`, a profile, or the
     folder of one or several exported networks.
@@ -52,6 +53,7 @@ def load(
         shapes: of an ONNX file: sizes of inputs with open dimensions, by name.
         example_inputs: what a torch module is called with: a tensor, a tuple by place, a dictionary by name.
         dynamic_shapes: which of its dimensions stay open, as `torch.export.export` takes them.
+        fix: of an ONNX file: value of inputs that always have the same, by name, such as `{"sr": 16000}`.
 
     Raises:
         TrilobitError: none of these is there, or it is damaged or of another version.
@@ -66,7 +68,8 @@ def load(
     if place.suffix == ".onnx":
         from nas.checks.open_model import open_model
 
-        return Model(open_model(place, {name: tuple(sizes) for name, sizes in (shapes or {}).items()}))
+        sizes = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+        return Model(open_model(place, sizes, fixed=fix))
     if is_tune_folder(place):
         return TuneFolder(place)
     if (place / RECORD).is_file():

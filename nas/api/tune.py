@@ -23,6 +23,7 @@ def tune(
     folder: PathLike | None = None,
     example_inputs: Any = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    fix: Mapping[str, float] | None = None,
     formats: Sequence[str] | None = None,
     preprocessing: Mapping[str, str] | None = None,
     max_latency: Limit | None = None,
@@ -48,6 +49,8 @@ def tune(
         folder: of the run; None is `runs/` and the name of the file.
         example_inputs: what a torch model is called with: a tensor, a tuple by place, a dictionary by name.
         shapes: sizes of inputs that leave some open; None takes those of the data.
+        fix: value of inputs that always have the same, such as `{"sr": 16000}`; None takes those that decide
+            what runs and have one value in all examples.
         formats: number formats to choose from beside fp32; None takes all that run.
         preprocessing: of images where the file does not say it, such as `{"mean": ".5", "std": ".5"}`.
         max_latency, max_size: limits: text such as `8ms`, `60%` of the original's, or SI units.
@@ -63,12 +66,14 @@ def tune(
     """
     from nas.tune.pipeline import run_tune
     from nas.tune.session import tune_session
+    from supernet.imported.fixed_value import fixed_text
 
     place, source = _placed(model, folder, example_inputs)
     bounds = {"latency": max_latency, "size": max_size, **(min_quality or {})}
     options = {
         "model.source": source,
         "model.shape": tuple(f"{n}={'x'.join(map(str, s))}" for n, s in (shapes or {}).items()) or None,
+        "model.fix": tuple(fixed_text(n, value) for n, value in (fix or {}).items()) or None,
         "samples.source": str(data),
         **{f"samples.{name}": value for name, value in (preprocessing or {}).items()},
         "device.name": device,

@@ -7,8 +7,8 @@ _QUANTIZED_ENDS = ("Integer", "IntegerToFloat")
 CONTROL = ("If", "Loop", "Scan")
 
 
-def notes_on(operations: Mapping[str, int]) -> tuple[str, ...]:
-    """Return what the operations of a file say of it."""
+def notes_on(operations: Mapping[str, int], prepared: Mapping[str, int]) -> tuple[str, ...]:
+    """Return what the operations of a file, and those that are left once it is prepared, say of it."""
     notes = []
     quantized = {op: n for op, n in operations.items() if is_quantized(op)}
     if quantized:
@@ -16,7 +16,7 @@ def notes_on(operations: Mapping[str, int]) -> tuple[str, ...]:
         notes.append(
             f"is quantized already ({listed}): that stays as it is, only what is in fp32 can be tuned"
         )
-    inner = [op for op in CONTROL if op in operations]
+    inner = [op for op in CONTROL if op in prepared]
     if inner:
         notes.append(
             f"keeps what stands inside {', '.join(inner)} as it is; its multiply-adds are not counted"

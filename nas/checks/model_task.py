@@ -5,7 +5,7 @@ folding its constants and running it can already take for ever, or all memory. I
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from onnx import helper
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
+from supernet.imported.fixing import deciding_inputs
 from supernet.imported.import_onnx import describe
-from supernet.imported.made_up import Feeds, made_up_feeds
+from supernet.imported.made_up import Feeds, compared, made_up_feeds
 from supernet.imported.onnx_file import ONNX_DOMAINS, graph_of, read_onnx
 from supernet.imported.open_dimensions import OpenDimensionsError
 from supernet.imported.prepare import prepare
@@ -53,6 +54,7 @@ class Outline:
         operations: how many of each.
         size_bytes: of the file, with the weights that it keeps in others.
         request: what must be said of open dimensions before it can be counted or run; empty for nothing.
+        deciding: inputs that decide which branch of an `If` runs, with a value that they may have.
     """
 
     opset: int
@@ -62,6 +64,7 @@ class Outline:
     operations: Mapping[str, int]
     size_bytes: int
     request: str
+    deciding: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,25 +91,26 @@ def prepare_model(request: Mapping[str, Any], **feeds: NDArray[Any]) -> tuple[di
     `content` that `supernet.imported.prepare` makes of it; or why that is `refused`.
 
     Args:
-        request: `path`; `shapes` by input; `device`, its name and options; `inputs`, names of what `feeds`
-            has as `feed0`, `feed1`, ...
+        request: `path`; `shapes` by input; `fixed`, values by input; `device`, its name and options;
+            `inputs`, names of what `feeds` has as `feed0`, `feed1`, ...
         feeds: an example of what it reads.
     """
     given = {name: feeds[f"feed{i}"] for i, name in enumerate(request["inputs"])}
     shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
+    fixed = request["fixed"]
     outline: Outline | None = None
     try:
         proto = read_onnx(Path(request["path"]))
         outline = _outline(proto)
-        content = prepare(proto, shapes, given or None)
-        model = describe(content, shapes, given or None)
+        content = prepare(proto, shapes, given or None, fixed)
+        model = describe(content, shapes, given or None, fixed)
     except OpenDimensionsError as error:
         assert outline is not None
         return {"outline": asdict(replace(outline, request=str(error)))}, {}
     except TrilobitError as error:
         return {"refused": str(error)}, {}
     inputs = {name: model.shapes[name] for name in model.inputs}
-    feeds = given or made_up_feeds(graph_of(read_onnx(content)), inputs)
+    feeds = given or made_up_feeds(graph_of(read_onnx(content)), inputs, fixed)
     facts = _facts(content, _runtime(request), feeds)
     files = {"content": content, "original": proto.SerializeToString()}
     arrays = {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
@@ -123,7 +127,14 @@ def _outline(proto: onnx.ModelProto) -> Outline:
         operations=_operations(proto),
         size_bytes=proto.ByteSize(),
         request="",
+        deciding=_deciding(proto),
     )
+
+
+def _deciding(proto: onnx.ModelProto) -> dict[str, int]:
+    model = graph_of(proto)
+    names = deciding_inputs(model)
+    return {str(value.name): compared(value) for value in model.graph.inputs if value.name in names}
 
 
 def _operations(proto: onnx.ModelProto) -> dict[str, int]:

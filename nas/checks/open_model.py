@@ -13,6 +13,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import HOST, choose
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.model_task import ModelFacts, Outline
+from supernet.imported.fixed_value import Fixed
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds
 from supernet.imported.model import ImportedModel
@@ -53,6 +54,7 @@ def open_model(
     *,
     device: str = HOST,
     feeds: Feeds | None = None,
+    fixed: Fixed | None = None,
     name: str = "",
 ) -> OpenedModel:
     """Return the trained model in an ONNX file.
@@ -62,12 +64,13 @@ def open_model(
         shapes: sizes of inputs with open dimensions, by name.
         device: where it is run once.
         feeds: an example of what it reads; made up without.
+        fixed: value of inputs that always have the same.
         name: what it is called; empty for the path.
 
     Raises:
         TrilobitError: it is no ONNX file that can be used, dimensions have no size, or nothing here runs it.
     """
-    opened = look_at(path, shapes, device=device, feeds=feeds, name=name)
+    opened = look_at(path, shapes, device=device, feeds=feeds, fixed=fixed, name=name)
     if isinstance(opened, Outline):
         raise TrilobitError(f"{name or path}: {opened.request}")
     return opened
@@ -79,6 +82,7 @@ def look_at(
     *,
     device: str = HOST,
     feeds: Feeds | None = None,
+    fixed: Fixed | None = None,
     name: str = "",
 ) -> OpenedModel | Outline:
     """Return the trained model in an ONNX file, or what it says of itself where dimensions need a size first;
@@ -88,21 +92,22 @@ def look_at(
         TrilobitError: it is no ONNX file that can be used, or nothing here runs it.
     """
     given, shapes = dict(feeds or {}), dict(shapes or {})
-    document, files = _asked(path, shapes, device, given, name or str(path))
+    request = {"path": str(path.absolute()), "shapes": shapes, "fixed": dict(fixed or {})}
+    document, files = _asked(path, request, device, given, name or str(path))
     outline = parse(Outline, document["outline"])
     if "facts" not in document:
         return outline
     return OpenedModel(
         name=name or str(path),
         original=files["original"].tobytes(),
-        model=describe(files["content"].tobytes(), shapes, given or None),
+        model=describe(files["content"].tobytes(), shapes, given or None, fixed),
         outline=outline,
         facts=parse(ModelFacts, document["facts"]),
     )
 
 
 def _asked(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], device: str, feeds: Feeds, name: str
+    path: Path, about: Mapping[str, Any], device: str, feeds: Feeds, name: str
 ) -> tuple[Any, Mapping[str, NDArray[Any]]]:
     """Return what a process of its own says of a file.
 
@@ -113,8 +118,7 @@ def _asked(
     if choice.kind.artifact != "onnx":
         choice = choose(HOST)
     request = {
-        "path": str(path.absolute()),
-        "shapes": shapes,
+        **about,
         "device": {"name": choice.name, "options": choice.settings},
         "inputs": [*feeds],
     }
@@ -131,7 +135,13 @@ def _asked(
 
 
 def open_content(
-    content: bytes, shapes: Mapping[str, tuple[int, ...]], *, device: str = HOST, feeds: Feeds, name: str
+    content: bytes,
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    device: str = HOST,
+    feeds: Feeds,
+    fixed: Fixed | None = None,
+    name: str,
 ) -> OpenedModel:
     """Return the trained model in the bytes of an ONNX file; see `open_model`.
 
@@ -141,7 +151,7 @@ def open_content(
     with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(content)
-        return open_model(path, shapes, device=device, feeds=feeds, name=name)
+        return open_model(path, shapes, device=device, feeds=feeds, fixed=fixed, name=name)
 
 
 def open_module(

@@ -174,9 +174,11 @@ def _inspect(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any
     from nas.inspection.page import show_inspection
     from nas.run.command_sections import InspectSection
 
-    section = InspectSection(tuple(arguments.shape or ()), arguments.device, arguments.inputs or "")
+    shape, fix = tuple(arguments.shape or ()), tuple(arguments.fix or ())
+    section = InspectSection(shape, fix, arguments.device, arguments.inputs or "")
     example = Path(section.inputs) if section.inputs else None
-    inspection = inspect_model(arguments.model, section.shapes, device=section.device, example=example)
+    how: dict[str, Any] = {"device": section.device, "example": example, "fixed": section.fixed}
+    inspection = inspect_model(arguments.model, section.shapes, **how)
     show_inspection(inspection, reporter, every_unit=arguments.units)
     return asdict(inspection)
 

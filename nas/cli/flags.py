@@ -306,6 +306,15 @@ TUNE_GROUPS: Sequence[Group] = (
                 "each",
             ),
             Flag(
+                "--fix",
+                "model.fix",
+                "INPUT=NUMBER",
+                "an input that always has this value, such as sr=16000: what it decides is decided in the "
+                "files (default: one that decides an If and is the same in all the data; none: none); may be "
+                "repeated",
+                "each",
+            ),
+            Flag(
                 "--mean", "samples.mean", "M,M,M", "of scaled pixels, subtracted (default: as the file says)"
             ),
             Flag("--std", "samples.std", "S,S,S", "of scaled pixels, divided by"),
@@ -406,6 +415,13 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
             "inspect.shape",
             "INPUT=1x3xHxW",
             "sizes of an input that leaves some open; may be repeated",
+            "each",
+        ),
+        Flag(
+            "--fix",
+            "inspect.fix",
+            "INPUT=NUMBER",
+            "an input that always has this value, such as sr=16000; may be repeated",
             "each",
         ),
         Flag("--device", "inspect.device", "NAME", "what formats and time are of, see `nas devices`"),

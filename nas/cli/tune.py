@@ -46,9 +46,9 @@ def _show_needs(path: Path, options: Mapping[str, Any], reporter: Reporter) -> N
     from nas.run.config import DeviceSection
     from nas.run.tune_config import ModelSection
 
-    shapes = ModelSection(shape=tuple(options.get("model.shape", ()))).shapes
+    said = ModelSection(shape=tuple(options.get("model.shape", ())), fix=tuple(options.get("model.fix", ())))
     device = options.get("device.name", DeviceSection().name)
-    show_inspection(inspect_model(path, shapes, device=device), reporter)
+    show_inspection(inspect_model(path, said.shapes, device=device, fixed=said.fixed), reporter)
 
 
 def folder_of(arguments: argparse.Namespace) -> Path:

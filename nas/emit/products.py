@@ -86,7 +86,9 @@ def _on_integers(place: _Place) -> list[ir.Node]:
         writer, place.name, parameters.weight, zeros=node.op_type != "Conv", transposed=columns
     )
     bias = ""
-    if len(parameters.bias) and not columns:
+    if len(parameters.bias) and node.op_type == "ConvTranspose":  # stored by input channels: no scale fits
+        bias = writer.typed(f"{place.name}.b", parameters.bias, "FLOAT")
+    elif len(parameters.bias) and not columns:
         codes, scale = bias_codes(parameters, place.product.scale)
         stored = [
             writer.typed(f"{place.name}.bc", codes, "INT32"),

@@ -67,7 +67,7 @@ def made_up(part: ImportedModel, choice: str, sums: IntegerSums) -> Quantization
         shape = shape[::-1]
     weight = np.random.default_rng(0).standard_normal(shape, np.float32)
     encoded = load_weight_format(policy_precision(choice).weight, sums).encode(weight)
-    bias = np.zeros(len(weight) if unit.bias else 0, np.float32)
+    bias = np.zeros(part.constants[unit.bias].size if unit.bias else 0, np.float32)
     return Quantization(part, tensors, {(unit.name, choice): Parameters(encoded, bias)})
 
 

@@ -68,7 +68,7 @@ def _use(manifest: TunedManifest) -> list[str]:
         "## Use",
         "",
         f"Inputs: {_listed(manifest.inputs)}. Outputs: {_listed(manifest.outputs)}. They are those of the "
-        f"original{_bound(manifest)}.{_preprocessing(manifest)}",
+        f"original{_bound(manifest)}.{_fixed(manifest)}{_preprocessing(manifest)}",
         "",
         "```python",
         "import onnxruntime",
@@ -88,6 +88,11 @@ def _listed(tensors: Sequence[Tensor]) -> str:
 def _bound(manifest: TunedManifest) -> str:
     sizes = ", ".join(f"{escaped(name)} = {size}" for name, size in manifest.bound.items())
     return f", and sizes that are open in it are open here; it was measured with {sizes}" if sizes else ""
+
+
+def _fixed(manifest: TunedManifest) -> str:
+    values = ", ".join(f"{escaped(name)} = {value}" for name, value in manifest.fixed.items())
+    return f" It computes as if {values} whatever it is given there." if values else ""
 
 
 def _preprocessing(manifest: TunedManifest) -> str:

@@ -61,6 +61,7 @@ def tuned_claims(
         "inputs": [asdict(tensor) for tensor in facts.inputs],
         "outputs": [asdict(tensor) for tensor in facts.outputs],
         "bound": dict(front.model.bound),
+        "fixed": dict(front.model.fixed),
         "origin": asdict(run.origin),
         "data": asdict(run.data),
         "seed": run.seed,
@@ -81,7 +82,9 @@ def tuned_metadata(run: TunedRun, network: TunedNetwork) -> dict[str, str]:
     assert network.judging is not None
     assert network.latency is not None
     quality = {name: figure.value for name, figure in network.judging.metrics.items()}
+    fixed = run.front.model.fixed
     return {
+        **({"trilobit.fixed": json.dumps(dict(fixed), separators=COMPACT)} if fixed else {}),
         "trilobit.id": network.id,
         "trilobit.policy": json.dumps(dict(network.policy), separators=COMPACT),
         "trilobit.quality": json.dumps(quality, separators=COMPACT),

@@ -119,6 +119,7 @@ class TunedManifest:
         domains: of other operators that it needs.
         inputs, outputs: what it reads and gives; sizes that are names are open.
         bound: what open sizes were when it was measured, by name.
+        fixed: value of inputs that are not read any more: it computes as if they always had it.
         origin: what it was made from.
         data: what it was tuned with.
         seed: of the run.
@@ -158,6 +159,7 @@ class TunedManifest:
     answers: ExampleAnswers | None = None
     domains: tuple[str, ...] = ()
     bound: Mapping[str, Natural] = field(default_factory=dict)
+    fixed: Mapping[str, bool | int | float] = field(default_factory=dict)
     predicted: Mapping[str, Prediction | None] = field(default_factory=dict)
     library: TunedLibrary | None = None
     requires: Mapping[str, str] = field(default_factory=dict)

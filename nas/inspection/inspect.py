@@ -19,6 +19,7 @@ from nas.tune.estimates import Costs, typical_work
 from nas.tune.libraries import kernels_s, library_s, untuned_layers
 from nas.tune.space import policy_space
 from supernet.data.array_files import read_arrays
+from supernet.imported.fixed_value import Fixed
 from supernet.imported.model import ImportedModel, Unit
 
 _NAMED = 6  # units that a note names
@@ -31,6 +32,7 @@ def inspect_model(
     *,
     device: str = HOST,
     example: Path | None = None,
+    fixed: Fixed | None = None,
 ) -> Inspection:
     """Return what the trained model in an ONNX file is.
 
@@ -39,6 +41,7 @@ def inspect_model(
         shapes: sizes of inputs with open dimensions, by name.
         device: what formats and time are of.
         example: an .npz file with an array for each input, which it is run on; None makes one up.
+        fixed: value of inputs that always have the same.
 
     Raises:
         TrilobitError: no ONNX file that can be used, no such device, or a shape that does not fit.
@@ -46,7 +49,7 @@ def inspect_model(
     runtime = _runtime(choose(device).open())
     feeds = read_arrays(example) if example is not None else {}
     sizes = {name: array.shape for name, array in feeds.items()}
-    opened = look_at(path, {**sizes, **(shapes or {})}, device=device, feeds=feeds)
+    opened = look_at(path, {**sizes, **(shapes or {})}, device=device, feeds=feeds, fixed=fixed)
     if isinstance(opened, Outline):
         return _outlined(str(path), opened, device)
     formats = unit_formats(opened.model, runtime)
@@ -76,7 +79,7 @@ def _outlined(name: str, outline: Outline, device: str) -> Inspection:
         latency_s=None,
         tune_s={},
         needs=(outline.request, *map(_data_for, outline.inputs)),
-        notes=notes_on(outline.operations),
+        notes=(*notes_on(outline.operations, outline.operations), *_undecided(outline, {})),
     )
 
 
@@ -101,9 +104,25 @@ def _inspected(
         device=device,
         latency_s=facts.run_s or None,
         tune_s=tune_s,
-        needs=tuple(map(_data_for, outline.inputs)),
-        notes=(*notes_on(outline.operations), *_notes(opened), *_left(units, outline.operations)),
+        needs=tuple(_data_for(tensor) for tensor in outline.inputs if tensor.name not in model.fixed),
+        notes=(
+            *notes_on(outline.operations, facts.operations),
+            *_undecided(outline, model.fixed),
+            *_notes(opened),
+            *_left(units, outline.operations),
+        ),
+        fixed=model.fixed,
     )
+
+
+def _undecided(outline: Outline, fixed: Fixed) -> Iterator[str]:
+    """Yield how to have what stands inside an `If` tuned."""
+    for name, value in outline.deciding.items():
+        if name not in fixed:
+            yield (
+                f"input {name} decides what runs: with --fix {name}={value} what stands inside If can be "
+                f"tuned, for that value; `nas tune` does so by itself where all its examples have one {name}"
+            )
 
 
 def _tune_s(opened: OpenedModel, formats: Mapping[str, UnitFormats], runtime: Runtime) -> dict[str, float]:
@@ -181,6 +200,10 @@ def _notes(opened: OpenedModel) -> Sequence[str]:
     halves = sum(np.dtype(array.dtype).itemsize == 2 for array in model.constants.values())
     if halves:
         notes.append(f"{halves} of {len(model.constants)} weights and biases are stored in 16 bits")
+    for name, value in model.fixed.items():
+        notes.append(
+            f"{name} is fixed to {value}: files that are written have this input, and do not read it"
+        )
     if model.bound:
         bound = ", ".join(f"{name} = {size}" for name, size in model.bound.items())
         notes.append(f"counted and timed at {bound}; open in the files that are written")

@@ -1,9 +1,10 @@
 """`Inspection`: what a trained model is, before anything of it is tuned."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nas.checks.model_task import TensorFacts
+from supernet.imported.fixed_value import Number
 
 FOLLOWS = "neighbours"  # in place of formats: computes on integers where its neighbours do
 
@@ -56,6 +57,7 @@ class Inspection:
         tune_s: seconds that a tune takes, by stage, estimated from that.
         needs: what a tune needs: data, sizes.
         notes: what is unusual about it.
+        fixed: value of inputs that always have the same, which everything above holds for.
     """
 
     model: str
@@ -75,3 +77,4 @@ class Inspection:
     tune_s: Mapping[str, float]
     needs: tuple[str, ...]
     notes: tuple[str, ...]
+    fixed: Mapping[str, Number] = field(default_factory=dict)

@@ -171,6 +171,7 @@ def _facts(tuned: TunedFolder) -> list[tuple[str, str]]:
         "Size": units.text("size", front.model.size_bytes),
         "Units": f"{len(front.units)}, {len(choices)} of which could change",
         "Open sizes": ", ".join(f"{name} = {size}" for name, size in front.model.bound.items()),
+        "Fixed inputs": ", ".join(f"{name} = {value}" for name, value in front.model.fixed.items()),
         "Device": front.device,
         "Instructions": front.instruction_set,
         "Load meanwhile": "" if load is None else f"{load:.1f}",

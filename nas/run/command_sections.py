@@ -8,6 +8,7 @@ from hw_profiles.registry import DEVICES
 from nas.run.design_settings import DistillationConfig, Effort
 from nas.run.tune_config import parse_shape
 from nas.run.wanted import parse_time
+from supernet.imported.fixed_value import Number, parse_fixed
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class InspectSection:
 
     Attributes:
         shape: sizes of inputs with open dimensions, `INPUT=1x3x224x224`.
+        fix: value of inputs that always have the same, `INPUT=NUMBER`.
         device: what formats and time are of.
         inputs: an .npz file with an example: an array for each input, as the model reads it; empty makes one
             up.
     """
 
     shape: Annotated[tuple[str, ...], Written(parse_shape, "such as image=1x3x224x224")] = ()
+    fix: Annotated[tuple[str, ...], Written(parse_fixed, "such as sr=16000")] = ()
     device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = "ort"
     inputs: str = ""
 
@@ -55,6 +58,11 @@ class InspectSection:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Sizes by input."""
         return dict(map(parse_shape, self.shape))
+
+    @property
+    def fixed(self) -> dict[str, Number]:
+        """Value by input, of those that are said to have only one."""
+        return {name: value for name, value in map(parse_fixed, self.fix) if name}
 
 
 @dataclass(frozen=True)

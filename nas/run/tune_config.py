@@ -16,6 +16,7 @@ from nas.run.wanted import parse_time
 from nas.search.limits import parse_limit
 from nas.search.objectives import OBJECTIVES, canonical_name
 from supernet.data.preprocessing import parse_preprocessing
+from supernet.imported.fixed_value import Number, parse_fixed
 from supernet.registry import FORMATS
 from supernet.tasks.metric import Direction
 from supernet.tasks.output_roles import Role
@@ -115,10 +116,14 @@ class ModelSection:
         source: its ONNX file.
         shape: sizes of inputs with open dimensions, `INPUT=1x3x224x224`; what is not said is taken from the
             data.
+        fix: value of inputs that always have the same, `INPUT=NUMBER`: what they decide is decided in the
+            files. Empty takes those that decide an `If` and have one value in all examples; `none` takes
+            none.
     """
 
     source: str = ""
     shape: Annotated[tuple[str, ...], Written(parse_shape, "such as image=1x3x224x224")] = ()
+    fix: Annotated[tuple[str, ...], Written(parse_fixed, "such as sr=16000")] = ()
 
     def __post_init__(self) -> None:
         check(self, "model")
@@ -127,6 +132,11 @@ class ModelSection:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Sizes by input."""
         return dict(map(parse_shape, self.shape))
+
+    @property
+    def fixed(self) -> dict[str, Number]:
+        """Value by input, of those that are said to have only one."""
+        return {name: value for name, value in map(parse_fixed, self.fix) if name}
 
 
 @dataclass(frozen=True)

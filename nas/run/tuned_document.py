@@ -159,12 +159,14 @@ class TunedModel:
         digest: SHA-256 of the file as it is tuned.
         size_bytes: of that.
         bound: sizes of open dimensions that it was measured with.
+        fixed: value of inputs that files do not read any more, since they always have the same.
     """
 
     source: str
     digest: str
     size_bytes: float
     bound: Mapping[str, int] = field(default_factory=dict)
+    fixed: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

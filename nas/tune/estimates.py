@@ -1,5 +1,6 @@
 """What a tune will take, from running a little of it."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,21 +9,52 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.run.progress import duration
 from nas.run.reporting import Reporter
 from nas.run.tune_config import TuneSection
+from nas.search.units import UNITS
+from nas.tune.judge import FINALISTS
+from nas.tune.latency import POLICIES, PROFILE_RUNS, PROFILE_S, PROFILED
 from nas.tune.libraries import library_s
 from nas.tune.policies import evaluations_for
+from nas.tune.times import BUDGET_S, BUDGET_SHARE, RUNS
+from nas.tune.timing import Effort, plan_effort
 from nas.tune.tuning import Tuning
 from supernet.data.split_samples import CALIBRATION
 from supernet.space.space import SearchSpace
 
-CHOOSING_S, JUDGING_S = 0.6, 2.0  # of one file on all examples of a part
-CHOOSING, JUDGING = (48, 256), (128, 4096)  # examples at least, and at most
+SLOW_S = 600.0  # a tune that nobody gave a budget takes fewer policies rather than longer, down to `LEAST`
+LEAST = 0.45
 EMIT_S, EMIT_S_PER_BYTE = 0.05, 4e-9  # to write the file of a policy
-TIMED_PASSES = 3 * 18  # runs of a file that is timed, warm-up and first runs among them
+TURNS = 3 * 18  # runs of a file that is timed with the references, warm-up and first runs among them
+REFERENCES = 5  # files that the front is compared with
 SEARCH_S = 4.0  # of one round of predicting
 RECIPES_S = 10.0  # that the runtime's own recipes take, besides running the model
 RECIPE_RUNS = 6  # times that each of them runs an example of the calibration part, as outputs are kept
-PROFILED = 40  # policies that are timed before the search, about
 FEWEST = 24  # evaluations below which nothing can be learned
+SHARES = (1.0, 0.8, 0.6, LEAST, 0.3)  # of the usual policies, where time is short
+
+
+@dataclass(frozen=True)
+class Examples:
+    """How many examples of a part a file is run on, by how long one takes.
+
+    Attributes:
+        usual_s, usual, most: so many seconds, but at least and at most so many.
+        longest_s, least: more than so many seconds only for so many.
+    """
+
+    usual_s: float
+    usual: int
+    most: int
+    longest_s: float
+    least: int
+
+    def count(self, run_s: float) -> int:
+        """Return how many."""
+        usual = min(max(self.usual_s / run_s, self.usual), self.most)
+        return int(max(min(usual, self.longest_s / run_s), self.least))
+
+
+CHOOSING = Examples(0.6, 48, 256, longest_s=2.0, least=24)
+JUDGING = Examples(2.0, 128, 4096, longest_s=10.0, least=64)
 
 
 @dataclass(frozen=True)
@@ -69,18 +101,33 @@ class Costs:
         """
         return Costs(run_s, open_s, EMIT_S + EMIT_S_PER_BYTE * size_bytes if emit_s is None else emit_s)
 
-    def stages(self, work: Work) -> dict[str, float]:
-        """Return the seconds of each stage."""
+    @property
+    def file_s(self) -> float:
+        """Writing and opening the file of a policy."""
+        return self.emit_s + self.open_s
+
+    def timing(self, budget_s: float) -> Effort:
+        """Return how policies are timed, in a tune of so many seconds."""
+        least, most = BUDGET_S
+        timing_s = min(min(max(RUNS * self.run_s, least), most), BUDGET_SHARE * budget_s)
+        return plan_effort(self.run_s, self.file_s, timing_s, POLICIES)
+
+    def stages(self, work: Work, budget_s: float = math.inf) -> dict[str, float]:
+        """Return the seconds of each stage, in a tune of at most so many."""
         policies = work.rounds * work.finalists
-        evaluate = self.emit_s + self.open_s + work.choosing * self.run_s
-        timed = self.emit_s + 2 * self.open_s + TIMED_PASSES * self.run_s
+        evaluate = self.file_s + work.choosing * self.run_s
+        timing = self.timing(budget_s)
+        timed = timing.estimated_s / timing.policies
+        kernels = PROFILED * (2 * self.file_s + max(PROFILE_S, PROFILE_RUNS[0] * self.run_s))
+        turn = self.emit_s + 2 * self.open_s + TURNS * self.run_s
+        judged = min(FINALISTS, policies // 2) + REFERENCES
         return {
             "import": 0.0,
             "calibrate": 8 * work.calibration * self.run_s + 0.05 * work.slots,
-            "profile": PROFILED * timed,
+            "profile": timing.estimated_s + kernels,
             "sample": work.evaluations * evaluate,
             "search": policies * (evaluate + timed) + work.rounds * SEARCH_S,
-            "export": 20 * (work.judging * self.run_s + 2 * timed)
+            "export": judged * ((work.judging + work.choosing) * self.run_s + turn)
             + RECIPES_S
             + 2 * RECIPE_RUNS * work.calibration * self.run_s,
             "report": 1.0,
@@ -104,15 +151,29 @@ def work_of(tuning: Tuning, section: TuneSection, evaluations: int) -> Work:
 def typical_work(space: SearchSpace, costs: Costs) -> Work:
     """Return how much a tune does where nothing is said and there are examples enough."""
     section = TuneSection()
-    return Work(
+    whole = Work(
         calibration=CALIBRATION,
-        choosing=_within(CHOOSING_S / costs.run_s, CHOOSING),
-        judging=_within(JUDGING_S / costs.run_s, JUDGING),
+        choosing=CHOOSING.count(costs.run_s),
+        judging=JUDGING.count(costs.run_s),
         slots=int((space.cardinalities - 1).sum()),
         evaluations=evaluations_for(space),
         rounds=section.rounds,
         finalists=section.finalists,
     )
+    return affordable(whole, costs, math.inf)
+
+
+def affordable(work: Work, costs: Costs, budget_s: float) -> Work:
+    """Return as much of the work as a budget allows, or, where there is none, as a slow model is worth."""
+    unlimited = math.isinf(budget_s)
+    for share in SHARES:
+        count = max(FEWEST, round(share * work.evaluations))
+        finalists = min(work.finalists, max(4, round(share * work.finalists)))
+        smaller = replace(work, evaluations=count, finalists=finalists)
+        taken_s = sum(costs.stages(smaller, budget_s).values())
+        if taken_s <= (SLOW_S if unlimited else budget_s) or (unlimited and share <= LEAST):
+            return smaller
+    return smaller
 
 
 def measure_costs(tuning: Tuning) -> Costs:
@@ -136,24 +197,26 @@ def sized(tuning: Tuning, costs: Costs) -> TuneSection:
     many policies the budget allows.
     """
     section = tuning.config.tune
-    choosing = section.choosing or _within(CHOOSING_S / costs.run_s, CHOOSING)
-    judging = section.judging or _within(JUDGING_S / costs.run_s, JUDGING)
+    choosing = section.choosing or CHOOSING.count(costs.run_s)
+    judging = section.judging or JUDGING.count(costs.run_s)
     section = replace(section, choosing=choosing, judging=judging)
     if section.evaluations is not None:
         return section
-    most = evaluations_for(tuning.space)
-    resolved = Tuning(tuning.folder, replace(tuning.config, tune=section))
-    for share in (1.0, 0.8, 0.6, 0.45, 0.3):
-        count = max(FEWEST, round(share * most))
-        finalists = max(4, round(share * section.finalists))
-        smaller = replace(section, evaluations=count, finalists=finalists)
-        if sum(costs.stages(work_of(resolved, smaller, count)).values()) <= section.budget_s:
-            return smaller
-    return smaller
+    resolved = tuning.with_config(replace(tuning.config, tune=section))
+    whole = work_of(resolved, section, evaluations_for(tuning.space))
+    work = affordable(whole, costs, section.budget_s)
+    return replace(section, evaluations=work.evaluations, finalists=work.finalists)
 
 
-def _within(count: float, ends: tuple[int, int]) -> int:
-    return int(min(max(count, ends[0]), ends[1]))
+def spared(work: Work, costs: Costs, usual: int) -> str:
+    """Return, where a slow model made a tune take fewer policies than usual, a line that says so."""
+    if work.evaluations >= usual:
+        return ""
+    once = UNITS["s"].text(costs.run_s)
+    return (
+        f"{work.evaluations} policies are evaluated, not the usual {usual}, since an inference takes {once}: "
+        "--budget 30m takes more, and finds more"
+    )
 
 
 def tell(seconds: Mapping[str, float], stages: Sequence[str], budget_s: float, reporter: Reporter) -> None:

@@ -64,6 +64,7 @@ def make_front(
             digest=hashlib.sha256(tuning.original).hexdigest(),
             size_bytes=float(len(tuning.original)),
             bound=dict(tuning.model.bound),
+            fixed=dict(tuning.model.fixed),
         ),
         device=tuning.device.describe().name,
         instruction_set=instruction_set(),

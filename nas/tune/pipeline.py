@@ -1,5 +1,6 @@
 """All stages of a tune in order, skipping what is there and unchanged."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -15,7 +16,7 @@ from nas.run.reporting import Reporter, progress_bar
 from nas.run.tune_config import STAGES
 from nas.tune.answers import Outputs
 from nas.tune.context import TuneContext
-from nas.tune.estimates import measure_costs, tell, work_of
+from nas.tune.estimates import measure_costs, spared, tell, work_of
 from nas.tune.export_stage import run_export
 from nas.tune.libraries import kernels_s, tune_kernels, untuned_layers
 from nas.tune.policies import evaluations_for, first_policies
@@ -46,10 +47,13 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
     if "search" in left:
         section = tuning.config.tune
         count = section.evaluations or evaluations_for(context.space)
-        counted_s = measure_costs(tuning).stages(work_of(tuning, section, count))
+        costs, work = measure_costs(tuning), work_of(tuning, section, count)
+        counted_s = costs.stages(work, section.budget_s)
         untuned = untuned_layers(tuning.runtime, tuning.model, tuning.formats)
         expected_s = {**counted_s, "profile": counted_s["profile"] + kernels_s(tuning.runtime, untuned)}
         tell(expected_s, left, section.budget_s, reporter)
+        if math.isinf(section.budget_s) and (line := spared(work, costs, evaluations_for(context.space))):
+            reporter.say(f"  {line}")
     took_s: dict[str, float] = {}
     for stage in STAGES:
         if stage not in left:
@@ -190,9 +194,13 @@ def introduce(tuning: Tuning, reporter: Reporter) -> None:
     reporter.say(
         f"  {len(model.units)} units, {len(space.choices)} of which can change: {space.size:.3g} policies"
     )
-    for note in notes_on(tuning.opened.outline.operations):
+    for name, value in model.fixed.items():
+        reporter.say(f"  {name} is {value} in all examples: files do not read it (--fix none leaves it open)")
+    for note in notes_on(tuning.opened.outline.operations, tuning.opened.facts.operations):
         reporter.say(f"  note: the model {note}")
     reporter.say(f"  {tuning.samples.origin}")
+    if len(tuning.samples) < tuning.config.samples.count:
+        reporter.say(f"  fewer than the {tuning.config.samples.count:,} that --count asks for")
     reporter.say(f"  {tuning.parts}")
     counted: dict[str, int] = {}
     for choice in space.choices:

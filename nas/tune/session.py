@@ -25,6 +25,7 @@ from nas.tune.estimates import measure_costs, sized
 from nas.tune.limits import resolve_limits
 from nas.tune.stored import stored_quantization
 from nas.tune.tuning import Tuning
+from supernet.imported.fixed_value import fixed_text
 from supernet.ptq.quantization import Policy
 
 DECIDED = ("choosing", "judging", "evaluations", "finalists")  # by what the machine takes, where left open
@@ -62,7 +63,7 @@ def tune_session(
         reporter.say(f"nas tune: {folder}")
         tuning = Tuning(folder, config)
         _open(tuning)
-        tuning = replace(tuning, config=replace(config, tune=sized(tuning, measure_costs(tuning))))
+        tuning = tuning.with_config(_decided_here(tuning))
         context = TuneContext(tuning)
         costs = {"latency": 1.0, "size": 1.0}  # of the original: they are measured later
         resolve_limits(config.constraints, context.fidelity.metrics, costs)
@@ -70,6 +71,14 @@ def tune_session(
         write_atomic(folder / RECORD, render_config(tuning.config))
         write_json(folder / "env.json", _environment(tuning, line))
         yield context
+
+
+def _decided_here(tuning: Tuning) -> TuneConfig:
+    """Return the configuration with what was left open decided: fixed inputs, and how much is done."""
+    config = tuning.config
+    fix = config.model.fix or tuple(fixed_text(*each) for each in tuning.fixed.items())
+    tune = sized(tuning, measure_costs(tuning))
+    return replace(config, model=replace(config.model, fix=fix), tune=tune)
 
 
 def resolve(
@@ -184,7 +193,8 @@ def stored_file(folder: Path, policy: Policy) -> bytes:
     Raises:
         TrilobitError: the folder lacks what that needs, or its device is not there.
     """
-    quantization, config = stored_quantization(folder), resolve({}, folder)
+    config = resolve({}, folder)
+    quantization = stored_quantization(folder, config.model.fixed)
     if config.device.choice.kind.artifact != "library":
         return rewrite(quantization, policy)
     return Tuning(folder, config).write(quantization, policy)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
 from nas.run.paths import EXAMPLE, ORIGINAL, QUANTIZATION
+from supernet.imported.fixed_value import Fixed
 from supernet.imported.import_onnx import import_onnx
 from supernet.imported.model import ImportedModel
 from supernet.ptq.quantization import Quantization
@@ -38,8 +39,11 @@ def stored_example(folder: Path) -> Example:
         raise TrilobitError(f"{path}: missing or damaged; run `nas tune -o {folder}` again") from None
 
 
-def stored_model(folder: Path) -> ImportedModel:
+def stored_model(folder: Path, fixed: Fixed) -> ImportedModel:
     """Return the model of a folder, imported as it was tuned.
+
+    Args:
+        fixed: value of inputs that always have the same.
 
     Raises:
         TrilobitError: the folder lacks it.
@@ -48,13 +52,16 @@ def stored_model(folder: Path) -> ImportedModel:
     if not path.is_file():
         raise TrilobitError(f"{path}: no such file; run `nas tune -o {folder}` again")
     shapes = {name: array.shape for name, array in example.items()}
-    return import_onnx(path.read_bytes(), shapes=shapes, feeds=example)
+    return import_onnx(path.read_bytes(), shapes=shapes, feeds=example, fixed=fixed)
 
 
-def stored_quantization(folder: Path) -> Quantization:
+def stored_quantization(folder: Path, fixed: Fixed) -> Quantization:
     """Return what any policy of the folder's model needs.
+
+    Args:
+        fixed: value of inputs that always have the same.
 
     Raises:
         TrilobitError: the folder lacks it, or it is damaged.
     """
-    return load_quantization(folder / QUANTIZATION, stored_model(folder))
+    return load_quantization(folder / QUANTIZATION, stored_model(folder, fixed))

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
 from nas.run.paths import TunePaths
 from nas.run.stage_record import StageRecord
+from nas.run.tune_config import TuneConfig
 from nas.tune.libraries import Write, with_files, writer
 from nas.tune.original import bound_specs, original_file
 from nas.tune.space import policy_space
@@ -30,18 +31,31 @@ from supernet.data.preprocessing import parse_preprocessing
 from supernet.data.read_samples import MOST, read_samples, sample_shapes
 from supernet.data.samples import SampleParts, Samples
 from supernet.data.split_samples import CHOOSING, split_samples
-from supernet.imported.input_specs import input_specs
+from supernet.imported.fixed_value import Fixed
+from supernet.imported.fixing import agreed
+from supernet.imported.input_specs import Reads, input_specs
 from supernet.imported.model import ImportedModel
 from supernet.ptq.policy_graph import FOLLOWING
 from supernet.space.space import SearchSpace
 
 SAMPLES_BYTES = 2**30  # of all examples together; of more, evenly chosen ones are read
+LOADED = ("original", "samples", "fixed", "opened", "device", "unit_formats", "write", "formats", "space")
 TYPICAL_SIZE = 256  # of a dimension that is open, before any example is seen
 
 
 @dataclass(frozen=True)
 class Tuning(TunePaths):
     """A folder and its configuration; what they name is loaded on first use."""
+
+    def with_config(self, config: TuneConfig) -> "Tuning":
+        """Return it with another configuration, of how much is done: what was loaded is not loaded again.
+
+        Args:
+            config: names the same model, examples, device and formats.
+        """
+        changed = replace(self, config=config)
+        changed.__dict__.update({name: self.__dict__[name] for name in LOADED if name in self.__dict__})
+        return changed
 
     @cached_property
     def original(self) -> bytes:
@@ -56,6 +70,24 @@ class Tuning(TunePaths):
         return original_file(source)
 
     @cached_property
+    def reads(self) -> Reads:
+        """What the model reads, as its file says it.
+
+        Raises:
+            TrilobitError: it is no ONNX file, or an input cannot be fixed as the configuration says.
+        """
+        return input_specs(self.original, self.config.model.fixed)
+
+    @cached_property
+    def fixed(self) -> Fixed:
+        """Value of inputs that always have the same: as the configuration says, else of those that decide
+        what runs and are the same in all examples.
+        """
+        if self.config.model.fix:
+            return self.config.model.fixed
+        return agreed(self.reads.deciding, self.samples.inputs)
+
+    @cached_property
     def samples(self) -> Samples:
         """All examples.
 
@@ -63,8 +95,7 @@ class Tuning(TunePaths):
             TrilobitError: there are none, or they are not what the model reads.
         """
         section = self.config.samples
-        stated, metadata = input_specs(self.original)
-        specs = bound_specs(stated, self.config.model.shapes)
+        specs = bound_specs(self.reads.specs, self.config.model.shapes)
         sizes = [[d if isinstance(d, int) else TYPICAL_SIZE for d in spec.shape] for spec in specs]
         each = sum(
             4 * math.prod(size[1:] if spec.batched else size) for spec, size in zip(specs, sizes, strict=True)
@@ -74,7 +105,7 @@ class Tuning(TunePaths):
             section.source,
             specs,
             parse_preprocessing(section.preprocessing),
-            metadata=metadata,
+            metadata=self.reads.metadata,
             labels=section.labels or None,
             most=most,
         )
@@ -102,7 +133,8 @@ class Tuning(TunePaths):
         """
         shapes = {**sample_shapes(self.samples), **self.config.model.shapes}
         source, device = self.config.model.source, str(self.config.device.choice)
-        opened = open_content(self.original, shapes, device=device, feeds=self.samples.feed(0), name=source)
+        how: dict[str, Any] = {"device": device, "fixed": self.fixed, "name": source}
+        opened = open_content(self.original, shapes, feeds=self.samples.feed(0), **how)
         if opened.facts.failed:
             raise TrilobitError(f"{source} cannot be run on the first example: {opened.facts.failed}")
         if opened.facts.not_finite:
@@ -213,7 +245,8 @@ class Tuning(TunePaths):
         info = self.device.describe()
         match stage:
             case "import":
-                return [hashlib.sha256(self.original).hexdigest(), config.section("model")["shape"]]
+                digest = hashlib.sha256(self.original).hexdigest()
+                return [digest, config.section("model")["shape"], *sorted(self.fixed.items())]
             case "calibrate":
                 calibrated: list[Any] = [
                     hashlib.sha256(self.model.content).hexdigest(),

@@ -43,7 +43,8 @@ def check_quality(model: Path, manifest: TunedManifest, engine: FileEngine, sour
         where = f"not measured: {manifest.origin.name}, which answers are compared with, is not at {original}"
         yield Finding("quality", f"on {manifest.quality.n} examples", where, None)
         return
-    specs = [InputSpec(tensor.name, tensor.shape, tensor.dtype) for tensor in manifest.inputs]
+    fixed = manifest.fixed
+    specs = [InputSpec(t.name, t.shape, t.dtype, fixed.get(t.name)) for t in manifest.inputs]
     preprocessing = parse_preprocessing({k: str(v) for k, v in manifest.data.preprocessing.items()})
     samples = read_samples(source, specs, preprocessing, most=manifest.data.judging or manifest.quality.n)
     theirs, mine = (_outputs(path, engine, samples) for path in (original, model))

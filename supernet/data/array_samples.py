@@ -16,23 +16,28 @@ Array = NDArray[Any]
 
 
 def array_samples(source: str, arrays: Mapping[str, Array], specs: Sequence[InputSpec]) -> Samples:
-    """Return an array per input, each with or without the batch of one, as samples.
+    """Return an array per input, each with or without the batch of one, as samples. Inputs that are fixed
+    need none.
 
     Args:
         source: what to call it in messages.
-        arrays: by name of the input; where there is one input and one array, by any name. `labels` or `y` are
-            right answers (n,).
+        arrays: by name of the input; where there is one input that is not fixed, and one array, by any name.
+            `labels` or `y` are right answers (n,).
 
     Raises:
         TrilobitError: an input without array, or an array of another shape or type than the network reads.
     """
     labels, others = _split_labels(arrays, specs)
+    others |= {
+        spec.name: fixed_array(spec) for spec in specs if spec.fixed is not None and spec.name not in others
+    }
     matched, notes = _matched(source, others, specs)
     rows = {spec.name: sample_rows(source, matched[spec.name], spec) for spec in specs}
     count = _count(source, rows)
     inputs, casts = {}, []
     for spec in specs:
         values, note = _cast(source, rows[spec.name].values, spec)
+        require_fixed(source, values, spec)
         shape = (count, *values.shape[1:])
         inputs[spec.name] = np.broadcast_to(values, shape) if rows[spec.name].shared else values
         casts.append(note)
@@ -58,17 +63,39 @@ def _matched(
     source: str, arrays: Mapping[str, Array], specs: Sequence[InputSpec]
 ) -> tuple[dict[str, Array], list[str]]:
     """Return an array per input, and what is to be said of names."""
-    if len(specs) == 1 and len(arrays) == 1 and specs[0].name not in arrays:
-        name, array = next(iter(arrays.items()))
-        return {specs[0].name: array}, [f"array {name!r} is taken for input {specs[0].name!r}"]
     missing = [spec for spec in specs if spec.name not in arrays]
+    unused = sorted(set(arrays) - {spec.name for spec in specs})
+    if len(unused) == 1 and len(missing) == 1 == sum(spec.fixed is None for spec in specs):
+        (spec,), (name,) = missing, unused
+        return {**arrays, spec.name: arrays[name]}, [f"array {name!r} is taken for input {spec.name!r}"]
     if missing:
         has = ", ".join(arrays) or "none"
         raise TrilobitError(
             f"{source}: no array for input {missing[0]}; arrays: {has}{did_you_mean(missing[0].name, arrays)}"
         )
-    unused = sorted(set(arrays) - {spec.name for spec in specs})
     return dict(arrays), [f"not used: {', '.join(unused)}"] if unused else []
+
+
+def fixed_array(spec: InputSpec) -> Array:
+    """Return what an input is that always has one value: one for all samples."""
+    assert spec.fixed is not None
+    return np.full((1,) * (len(spec.shape) - 1), spec.fixed).astype(spec.dtype)
+
+
+def require_fixed(source: str, values: Array, spec: InputSpec) -> None:
+    """Raise unless an input has in all examples the value that it is fixed to.
+
+    Raises:
+        TrilobitError: it has another.
+    """
+    if (
+        spec.fixed is not None
+        and (others := values[values != np.array(spec.fixed).astype(values.dtype)]).size
+    ):
+        raise TrilobitError(
+            f"{source}: input {spec.name} is {others[0]} in some examples, and is fixed to {spec.fixed}; fix "
+            "it to what the examples have (--fix), or leave those out"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ class InputSpec:
         name: in the file.
         shape: its dimensions, the batch included.
         dtype: numpy's name of its element type.
+        fixed: the number that it always is; None where examples say what it is.
     """
 
     name: str
     shape: tuple[Dimension, ...]
     dtype: str
+    fixed: float | None = None
 
     @property
     def batched(self) -> bool:

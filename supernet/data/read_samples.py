@@ -9,7 +9,7 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from supernet.data.array_files import SUFFIXES, read_arrays
-from supernet.data.array_samples import array_samples
+from supernet.data.array_samples import array_samples, fixed_array, sample_rows
 from supernet.data.function_samples import read_function
 from supernet.data.image_samples import read_images
 from supernet.data.input_spec import InputSpec
@@ -43,7 +43,7 @@ def read_samples(
         metadata: of the network's file, which may say the rest.
         labels: a file with the name of a class a line, in the order in which labels count them; `none` leaves
             labels out; None takes the folders in alphabetical order.
-        most: samples that are read; of more images evenly chosen ones.
+        most: samples that are read; of more evenly chosen ones.
 
     Raises:
         TrilobitError: nothing there, data of another shape or type than the network reads, or fewer than
@@ -51,11 +51,20 @@ def read_samples(
     """
     if not inputs:
         raise TrilobitError("this network reads nothing: it has no inputs that samples could be given to")
-    samples = _read(source, inputs, preprocessing, metadata or {}, labels, most)
+    samples = _at_most(most, _read(source, inputs, preprocessing, metadata or {}, labels, most))
     if labels == NO_LABELS:
         samples = replace(samples, labels=None, classes=())
     _require_usable(source, samples)
     return samples
+
+
+def _at_most(most: int, samples: Samples) -> Samples:
+    """Return at most so many samples, evenly chosen ones."""
+    count = len(samples)
+    if count <= most:
+        return samples
+    rows = np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+    return replace(samples[rows], origin=f"{len(rows):,} of {samples.origin}")
 
 
 def _read(
@@ -78,9 +87,21 @@ def _read(
             return array_samples(source, read_arrays(path), inputs)
         return read_function(source, inputs, most=most)
     _require_images(path)
+    free = [spec for spec in inputs if spec.fixed is None]
     stated = preprocessing_of(metadata)
     names = _class_names(labels) if labels not in (None, NO_LABELS) else class_names_of(metadata)
-    return read_images(path, inputs, preprocessing, stated, class_names=names, most=most)
+    samples = read_images(path, free, preprocessing, stated, class_names=names, most=most)
+    return _with_fixed(samples, inputs)
+
+
+def _with_fixed(samples: Samples, inputs: Sequence[InputSpec]) -> Samples:
+    """Return samples with the value of inputs that always have the same."""
+    arrays = dict(samples.inputs)
+    for spec in inputs:
+        if spec.fixed is not None:
+            rows = sample_rows("--fix", fixed_array(spec), spec).values
+            arrays[spec.name] = np.broadcast_to(rows, (len(samples), *rows.shape[1:]))
+    return replace(samples, inputs={spec.name: arrays[spec.name] for spec in inputs})
 
 
 def _require_images(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import BATCH, TensorType
 from hw_profiles.graph.workload import Feed, Workload
+from supernet.imported.fixed_value import Fixed
 from supernet.imported.layers import Site, layer_of_unit, stored
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.model import ImportedModel, Unit
@@ -18,7 +19,11 @@ from supernet.imported.units import Group, group_nodes, reads_of
 
 
 def import_onnx(
-    source: Path | bytes, *, shapes: Shapes | None = None, feeds: Feeds | None = None
+    source: Path | bytes,
+    *,
+    shapes: Shapes | None = None,
+    feeds: Feeds | None = None,
+    fixed: Fixed | None = None,
 ) -> ImportedModel:
     """Return somebody's network from an ONNX file.
 
@@ -27,14 +32,17 @@ def import_onnx(
         shapes: sizes of inputs with open dimensions, by name; an open first dimension is a batch of one
             where nothing else is said.
         feeds: an example of what it reads; needed only where sizes inside depend on values.
+        fixed: value of inputs that always have the same, see `supernet.imported.fixing`.
 
     Raises:
         TrilobitError: it is no ONNX file that can be used, or dimensions have no size.
     """
-    return describe(prepare(read_onnx(source), shapes, feeds), shapes, feeds)
+    return describe(prepare(read_onnx(source), shapes, feeds, fixed), shapes, feeds, fixed)
 
 
-def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None = None) -> ImportedModel:
+def describe(
+    content: bytes, shapes: Shapes | None = None, feeds: Feeds | None = None, fixed: Fixed | None = None
+) -> ImportedModel:
     """Return what is in a prepared file; see `import_onnx`.
 
     Raises:
@@ -43,7 +51,8 @@ def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None =
     model = graph_of(read_onnx(content))
     open_shapes = input_shapes(model)
     bound = bind(open_shapes, shapes or {})
-    sizes, dtypes = tensor_types(content, bound, feeds or made_up_feeds(model, sized(open_shapes, bound)))
+    example = feeds or made_up_feeds(model, sized(open_shapes, bound), fixed)
+    sizes, dtypes = tensor_types(content, bound, example)
     groups = group_nodes(model.graph)
     types = {name: _feed_type(open_shapes[name], sizes[name]) for name in open_shapes}
     feed_types = tuple(Feed(name, type_) for name, type_ in types.items())
@@ -59,6 +68,7 @@ def describe(content: bytes, shapes: Shapes | None = None, feeds: Feeds | None =
         inputs=tuple(open_shapes),
         outputs=tuple(str(value.name) for value in model.graph.outputs),
         metadata=dict(model.metadata_props),
+        fixed=dict(fixed or {}),
     )
 
 

@@ -1,7 +1,7 @@
 """`ImportedModel`: somebody's trained network, and the units in which its number formats are chosen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -62,6 +62,7 @@ class ImportedModel:
         constants: stored numbers that units refer to, by name.
         inputs, outputs: names of what the network reads and gives, in the file's order.
         metadata: the file's own.
+        fixed: value of inputs that are not read any more, since they always have the same.
     """
 
     content: bytes
@@ -74,6 +75,7 @@ class ImportedModel:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     metadata: Mapping[str, str]
+    fixed: Mapping[str, bool | int | float] = field(default_factory=dict)
 
     def unit(self, name: str) -> Unit:
         """Return the unit called `name`."""

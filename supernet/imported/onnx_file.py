@@ -11,9 +11,11 @@ from onnx import TensorProto, helper
 from onnx_ir.passes import common as passes
 
 from hw_profiles.errors import TrilobitError, shown
+from supernet.imported.foreign_files import foreign_kind
 
 LARGEST = 2**31 - 1  # bytes of a file in protobuf
 ONNX_DOMAINS = ("", "ai.onnx")
+_NAMED = 6  # files in one line
 OLDEST_OPSET = 7  # of what the operation table and the converters know
 
 logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # what they warn of is repaired or refused here
@@ -48,6 +50,11 @@ def graph_of(proto: onnx.ModelProto) -> ir.Model:
 
 
 def _content(path: Path) -> bytes:
+    if path.is_dir():
+        inside = ", ".join(sorted(each.name for each in path.glob("*.onnx"))[:_NAMED])
+        raise TrilobitError(
+            f"{path}: is a folder; give the .onnx file{f' in it: {inside}' if inside else ''}"
+        )
     if not path.is_file():
         raise TrilobitError(f"{path}: there is no such file")
     size = path.stat().st_size
@@ -60,9 +67,14 @@ def _parsed(content: bytes) -> onnx.ModelProto:
     try:
         proto = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's own, and what it makes of text
-        raise TrilobitError(f"not an ONNX file, or not all of it: {_line(error)}") from None
+        known = foreign_kind(content)
+        what = (
+            f"not an ONNX file: {known}" if known else f"not an ONNX file, or not all of it: {_line(error)}"
+        )
+        raise TrilobitError(what) from None
     if not proto.opset_import or not proto.HasField("graph"):
-        raise TrilobitError("not an ONNX file: it has no graph of operations")
+        known = foreign_kind(content) or "it has no graph of operations"
+        raise TrilobitError(f"not an ONNX file: {known}")
     if not proto.graph.node or not proto.graph.output:
         raise TrilobitError("the ONNX file has no operations, or gives nothing")
     return proto

@@ -12,6 +12,8 @@ from hw_profiles.errors import TrilobitError, one_line
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Arrays, Artifact, Executable
 from supernet.imported.cleaning import clean, finish, fold
+from supernet.imported.fixed_value import Fixed
+from supernet.imported.fixing import fix_inputs, require_agreement
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.onnx_file import LARGEST, ONNX_DOMAINS, graph_of
 from supernet.imported.open_dimensions import bind, input_shapes, name_dimensions, sized
@@ -27,6 +29,7 @@ def prepare(
     proto: onnx.ModelProto,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     feeds: Feeds | None = None,
+    fixed: Fixed | None = None,
 ) -> bytes:
     """Return an ONNX file that computes what somebody's does, with constants folded and every node named.
 
@@ -36,15 +39,18 @@ def prepare(
         proto: of the file, see `supernet.imported.onnx_file.read_onnx`.
         shapes: sizes of inputs with open dimensions, by name.
         feeds: an example of what it reads; made up without.
+        fixed: value of inputs that always have the same; for others of them it need not compute the same.
 
     Raises:
-        TrilobitError: it cannot be used, or dimensions have no size.
+        TrilobitError: it cannot be used, dimensions have no size, or the example has other values than the
+            fixed ones.
     """
     model = graph_of(proto)
     name_dimensions(model)
     bound = bind(input_shapes(model), shapes or {})
-    original = _Original(proto, _feeds_of(model, bound, feeds))
+    original = _Original(proto, _feeds_of(model, bound, feeds, fixed or {}))
     for level in _LEVELS:
+        fix_inputs(model, fixed or {})
         try:
             content = _written(level(model))
         except TrilobitError:
@@ -68,12 +74,13 @@ def _written(model: ir.Model) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _feeds_of(model: ir.Model, bound: Mapping[str, int], feeds: Feeds | None) -> list[Feeds]:
+def _feeds_of(model: ir.Model, bound: Mapping[str, int], feeds: Feeds | None, fixed: Fixed) -> list[Feeds]:
     """Return what the networks are compared on: an example, and made-up ones of other sizes."""
+    require_agreement(fixed, feeds or {})
     batch = {name: 2 if size == 1 else size for name, size in bound.items()}
     larger = {name: 2 * size for name, size in bound.items()}
     others = [sizes for sizes in (batch, larger) if sizes != bound]
-    made_up = [made_up_feeds(model, sized(input_shapes(model), sizes)) for sizes in (bound, *others)]
+    made_up = [made_up_feeds(model, sized(input_shapes(model), sizes), fixed) for sizes in (bound, *others)]
     return [feeds or made_up[0], *made_up[1:]]
 
 

@@ -79,6 +79,33 @@ class OpenSizeKept(Rule):
         return op.Reshape(x, op.Constant(value=ir.tensor(kept)))
 
 
+class SizeKnown(Rule):
+    """A size that is read off a tensor, and the same whatever the network reads, is stored."""
+
+    def pattern(self, op: Any, x: ir.Value, index: ir.Value) -> Any:
+        """Match a choice among sizes."""
+        return op.Gather(
+            op.Shape(x, _outputs=["sizes"]), index, _allow_other_attributes=True, _outputs=["chosen"]
+        )
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether all chosen sizes are known; `Shape` of a part is folded elsewhere."""
+        shape, index = values["x"].shape, numbers(values["index"])
+        producer = values["sizes"].producer()
+        if shape is None or index is None or producer is None or producer.attributes:
+            return False
+        inside = all(-len(shape) <= place < len(shape) for place in index.reshape(-1))
+        return inside and all(isinstance(shape[int(place)], int) for place in index.reshape(-1))
+
+    def rewrite(self, op: Any, x: ir.Value, index: ir.Value, **values: ir.Value) -> Any:
+        """Return the stored sizes."""
+        places = numbers(index)
+        assert places is not None
+        assert x.shape is not None
+        sizes = np.array([x.shape[int(place)] for place in places.reshape(-1)], np.int64)
+        return op.Constant(value=ir.tensor(sizes.reshape(places.shape)))
+
+
 class SameShape(Rule):
     """A Reshape to the shape that its input has."""
 
@@ -192,7 +219,15 @@ NEUTRAL = tuple(
 
 def rules(opset: int) -> Sequence[pattern.RewriteRule]:
     """Return the rewrites for files of an opset."""
-    own = (ReshapeByPlace(), OpenSizeKept(), SameShape(), SoftmaxAlongLast(), *NEUTRAL, *CONV_RULES)
+    own = (
+        SizeKnown(),
+        ReshapeByPlace(),
+        OpenSizeKept(),
+        SameShape(),
+        SoftmaxAlongLast(),
+        *NEUTRAL,
+        *CONV_RULES,
+    )
     rewrites = [variant for rule in own for variant in _variants(rule)]
     if opset >= 14:
         rewrites += fuse_hardswish_rules().rules

@@ -21,14 +21,14 @@ def model(dtype: int, shape: list[int | str | None], ir_version: int = 8) -> byt
 
 
 def test_open_dimensions_have_names() -> None:
-    specs, metadata = input_specs(model(TensorProto.INT64, ["n", None, -1, 4]))
-    assert specs == (InputSpec("x", ("n", "x_dim1", "x_dim2", 4), "int64"),)
-    assert metadata == {"imgsz": "[4]"}
+    reads = input_specs(model(TensorProto.INT64, ["n", None, -1, 4]))
+    assert reads.specs == (InputSpec("x", ("n", "x_dim1", "x_dim2", 4), "int64"),)
+    assert reads.metadata == {"imgsz": "[4]"}
 
 
 def test_stored_numbers_are_no_inputs() -> None:
-    specs, _ = input_specs(model(TensorProto.FLOAT16, ["n", 4], ir_version=3))
-    assert specs == (InputSpec("x", ("n", 4), "float16"),)
+    reads = input_specs(model(TensorProto.FLOAT16, ["n", 4], ir_version=3))
+    assert reads.specs == (InputSpec("x", ("n", 4), "float16"),)
 
 
 def test_words_are_no_numbers() -> None:
