@@ -1,6 +1,7 @@
-"""Which rows of any front people mean by `--pick` and `--count`."""
+"""Which entries of any front people mean by `--pick` and `--count`."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,44 +11,56 @@ from nas.run.wanted import PICKS, Bounded, parse_pick
 from nas.search.loop import choose_finalists
 
 
-def picked_rows(
+class Identified(Protocol):
+    """What has an id."""
+
+    @property
+    def id(self) -> str:
+        """That people may write the beginning of."""
+        ...
+
+
+E = TypeVar("E", bound=Identified)
+
+
+def picked(
+    entries: Sequence[E],
     picks: Sequence[str],
     count: int,
     *,
-    ids: Sequence[str],
     minimised: NDArray[np.float64],
     bounded: Callable[[Bounded], int],
     noun: str,
-) -> list[int]:
-    """Return the rows of a front that `picks` names, each once, in order.
+) -> list[E]:
+    """Return the entries of a front that `picks` names, each once, in order.
 
     Args:
         picks: any of `knee`, `all`, a bound such as `best<=8ms`, and ids or beginnings of one. Nothing means
-            `count` well-spread rows: the best in each objective, then the loneliest.
+            `count` well-spread entries: the best in each objective, then the loneliest.
         count: see `picks`; 0 takes all.
-        ids: of the rows.
         minimised: (n, m) what is traded off, less is better.
         bounded: returns the row that a bound means.
-        noun: what the rows are, in errors.
+        noun: what the entries are, in errors.
 
     Raises:
-        TrilobitError: no row is meant, or several are by the beginning of an id.
+        TrilobitError: no entry is meant, or several are by the beginning of an id.
     """
     if not picks:
-        everything = not 0 < count < len(ids)
-        return list(range(len(ids))) if everything else sorted(choose_finalists(minimised, count).tolist())
-    rows: set[int] = set()
+        everything = not 0 < count < len(entries)
+        rows = set(range(len(entries)) if everything else choose_finalists(minimised, count).tolist())
+    else:
+        rows = set[int]()
     for pick in picks:
         match parse_pick(pick.strip()):
             case "all":
-                rows.update(range(len(ids)))
+                rows.update(range(len(entries)))
             case "knee":
                 rows.add(knee(minimised))
             case Bounded() as bound:
                 rows.add(bounded(bound))
             case beginning:
-                rows.add(_row_of(beginning, ids, noun))
-    return sorted(rows)
+                rows.add(_row_of(beginning, [entry.id for entry in entries], noun))
+    return [entries[row] for row in sorted(rows)]
 
 
 def _row_of(beginning: str, ids: Sequence[str], noun: str) -> int:

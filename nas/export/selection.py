@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.export.picks import picked_rows
+from nas.export.picks import picked
 from nas.run.front_document import Entry, Front, Measured, Predicted
 from nas.run.wanted import Bounded
 from nas.search.limits import Limit, parse_limit
@@ -20,21 +20,16 @@ def pick(front: Front, picks: Sequence[str], count: int) -> list[Entry]:
 
     Args:
         picks: any of `knee`: the best compromise; `fastest>=92%`: the quickest that is so accurate;
-            `best<=0.3ms`: the most accurate that is so quick; and what else `picked_rows` takes.
+            `best<=0.3ms`: the most accurate that is so quick; and what else `picked` takes.
         count: networks without `picks`, well-spread ones; 0 takes all.
 
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    rows = picked_rows(
-        picks,
-        count,
-        ids=[entry.id for entry in front.candidates],
-        minimised=_minimised(front),
-        bounded=partial(_bounded, front),
-        noun="networks",
+    bounded = partial(_bounded, front)
+    return picked(
+        front.candidates, picks, count, minimised=_minimised(front), bounded=bounded, noun="networks"
     )
-    return [front.candidates[row] for row in rows]
 
 
 def _bounded(front: Front, pick: Bounded) -> int:

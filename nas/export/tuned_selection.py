@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from nas.export.picks import knee, picked_rows
+from nas.export.picks import knee, picked
 from nas.run.tuned_document import TunedFront, TunedMetric, TunedNetwork
 from nas.run.wanted import Bounded
 from nas.search.objectives import Objective
@@ -24,21 +24,14 @@ def pick(front: TunedFront, picks: Sequence[str], count: int = 0) -> list[TunedN
     Args:
         picks: any of `knee`: the best compromise; `fastest>=97%`: the quickest with so much accuracy, or
             agreement where there are no labels; `best<=8ms`: the best by the main metric that is so quick;
-            and what else `picked_rows` takes.
+            and what else `picked` takes.
         count: networks without `picks`, well-spread ones; 0 takes all.
 
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    rows = picked_rows(
-        picks,
-        count,
-        ids=[entry.id for entry in front.candidates],
-        minimised=_minimised(front),
-        bounded=partial(_bounded, front),
-        noun="files",
-    )
-    return [front.candidates[row] for row in rows]
+    bounded = partial(_bounded, front)
+    return picked(front.candidates, picks, count, minimised=_minimised(front), bounded=bounded, noun="files")
 
 
 def compromise(front: TunedFront) -> TunedNetwork:
