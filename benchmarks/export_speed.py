@@ -1,7 +1,7 @@
 """Whole exported networks: our integer-only library against ONNX Runtime on the same network in int8 and in
 fp32, what an export costs, and how large its files are.
 
-Random architectures of cifar-mbconv with random weights (neither time nor size depends on them), batch 1, one
+Random architectures of a space with random weights (neither time nor size depends on them), batch 1, one
 thread, the three forms of a network in turns on one pinned core in the moments when it is left alone. Every
 form reads the same fp32 image. Ours is called by TVM's timer, ORT's through preallocated tensors. The first
 run tunes the units; how long a library takes is measured after that.
@@ -40,9 +40,9 @@ SIZES = {"int8": 0.30, "int4": 0.20}  # of the fp32 file
 ROUNDS = 40
 
 
-def uniform_networks(n: int) -> list[dict[str, Workload]]:
+def uniform_networks(space_name: str, n: int) -> list[dict[str, Workload]]:
     """Random architectures, each with every layer in one of the formats."""
-    family = load_family("cifar-mbconv", in_channels=3, classes=10, formats=FORMATS)
+    family = load_family(space_name, in_channels=3, classes=10, formats=FORMATS)
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
     found = []
@@ -152,9 +152,10 @@ def main() -> None:
     """Run, print and write."""
     parser = argument_parser(__doc__, seeds=6)
     parser.add_argument("--target", type=parse_target, default="host", help="what ours is compiled for")
+    parser.add_argument("--space", default="cifar-mbconv", help="whose networks (default: %(default)s)")
     arguments = parser.parse_args()
     target: TvmTarget = arguments.target
-    networks = uniform_networks(1 if arguments.quick else arguments.seeds)
+    networks = uniform_networks(arguments.space, 1 if arguments.quick else arguments.seeds)
     mega = [sum(map(macs, forms["fp32"].layers)) / 1e6 for forms in networks]
     with tempfile.TemporaryDirectory() as name:
         plan = MeasurePlan(rounds=8 if arguments.quick else ROUNDS)

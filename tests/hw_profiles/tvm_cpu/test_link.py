@@ -100,6 +100,13 @@ def test_random_networks_are_their_units_in_turn(units_of: Units, host: TvmTarge
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.slow
+def test_a_dense_network_is_exact(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
+    work = smallest(load_family("cifar-fused", in_channels=3, classes=10), 1)
+    for found, wanted in run_linked(work, units_of(work), host, tmp_path / "dense.so"):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_a_single_integer_layer_takes_codes(units_of: Units, host: TvmTarget, tmp_path: Path) -> None:
     work = single(map_layer("add", (8, 3, 3), 8, activation_format="int8"))
     assert plan_network(work, units_of(work)).image.dtype == "uint8"

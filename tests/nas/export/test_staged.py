@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.runtimes.ort.runtime import open_exactly
-from nas.emit.to_onnx import emit
+from hw_profiles.runtimes.ort.runtime import OrtRuntime, open_exactly
+from hw_profiles.runtimes.runtime import Artifact
+from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import load_family
 from supernet.families.staged import StagedFamily
 from supernet.graph.simulate import simulate
@@ -59,3 +60,12 @@ def test_integer_files_compute_what_the_simulation_computes(family: StagedFamily
         with torch.no_grad():
             plain = subnet(x).numpy()
         assert np.linalg.norm(expected - plain) < 0.3 * np.linalg.norm(plain)
+
+
+def test_int8_files_run_on_integers_throughout(family: StagedFamily) -> None:
+    """From the image to the logits: nothing is taken back to real numbers, sums among it."""
+    work = family.workload(family.extreme("largest", "int8"))
+    model = emit(random_network(work, rng=np.random.default_rng(0)))
+    kernels = {op for op, count in OrtRuntime().compile(Artifact(model)).kernels().items() if count}
+    integer = {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm"}
+    assert kernels == {"QuantizeLinear", "Transpose", "Flatten", *integer}
