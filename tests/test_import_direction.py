@@ -218,6 +218,7 @@ def python(code: str, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_importing_has_no_effect(tmp_path: Path) -> None:
     code = "import importlib, numpy; before = repr(numpy.random.get_state())\n"
     code += f"for name in {sorted(NAMES)}: importlib.import_module(name)\n"

@@ -56,6 +56,7 @@ rounds = 1
 finalists = 1
 count = 2
 """
+SIDE = 16  # pixels of photographs: few enough for the smallest space
 # A rough profile says little of which networks are fast enough, so all are.
 INSTEAD = {"--budget": "2s", "--max-latency": "1s"}
 
@@ -72,13 +73,14 @@ def test_nas_commands_run_in_order(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "quick.toml").write_text(quick_measuring + QUICK)
     (tmp_path / "tune.toml").write_text(quick_measuring + QUICK_TUNE)
-    (tmp_path / "detector.onnx").write_bytes(image_network(channels=3, size=32))
-    write_photos(tmp_path / "photos.zip", size=32)
+    (tmp_path / "detector.onnx").write_bytes(image_network(channels=3, size=SIDE))
+    write_photos(tmp_path / "photos.zip", size=SIDE)
     write_photos(tmp_path / "digits.zip", size=8)
     started: set[str] = set()
     unsaid: dict[str, set[str]] = defaultdict(set)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("nas.stages.profile.FITTED", 4)
+    monkeypatch.setattr("predictors.latency.kernels.STEPS", 4)
     monkeypatch.setattr("nas.stages.profile.HELD_OUT", 2)
     for command in (c for c in COMMANDS if c.startswith("nas ")):
         words = [found for word in shlex.split(command)[1:] for found in expanded(word, tmp_path)]

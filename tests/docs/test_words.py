@@ -40,6 +40,7 @@ def test_no_message_has_a_retired_word() -> None:
     assert not [
         f"{path.relative_to(ROOT)}:{node.lineno}: {words}"
         for path in modules
+        if retired(path.read_text())
         for node in printed(path)
         if (words := retired(str(node.value)))
     ]

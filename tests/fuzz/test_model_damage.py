@@ -110,7 +110,7 @@ def test_weights_are_read_from_the_folder_of_the_file_only(tmp_path: Path) -> No
 
 def test_what_takes_for_ever_or_all_memory_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(wall_s: float, memory_bytes: int) -> Limits:
-        return Limits(8.0, memory_bytes)
+        return Limits(3.0, memory_bytes)
 
     monkeypatch.setattr("nas.checks.open_model.Limits", short)
     body = helper.make_graph(

@@ -273,7 +273,7 @@ def test_a_malformed_device_is_refused(old: str, new: str, message: str, tmp_pat
 def test_ranks_the_published_rows_that_were_not_fitted(data_file: DataFile) -> None:
     with np.load(data_file("ofa/apq_bitfusion_b1_lut.npz"), allow_pickle=False) as file:
         rows = file["rows"]
-    held = rows[np.random.default_rng(0).permutation(len(rows)) >= len(rows) // 2][::3]  # as in the benchmark
+    held = rows[np.random.default_rng(0).permutation(len(rows)) >= len(rows) // 2][::9]
     layers = [
         map_layer("conv", (c, size, size), out, k, stride, groups, "none", f"int{w}", f"int{a}")
         for c, out, size, k, stride, _, groups, w, a in held[:, :9].astype(int).tolist()

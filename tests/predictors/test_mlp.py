@@ -86,6 +86,7 @@ def test_same_seed_same_prediction_whatever_torch_drew_before() -> None:
     assert (first.mean != other.mean).any()
 
 
+@pytest.mark.slow
 def test_learns_and_knows_its_error() -> None:
     noise = 0.01
     genomes, test = candidates(200, fp32=100), candidates(1000, fp32=500, seed=1)

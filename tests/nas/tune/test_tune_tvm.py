@@ -50,6 +50,7 @@ def test_a_model_is_tuned_into_libraries(tuned: Path) -> None:
     assert "--run-library" in unasked[0].now
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_a_model_without_kernels_is_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_the_manifest_says_what_the_network_reads_and_the_card_too(tuned: Path) 
         assert text in card
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_another_network_under_the_same_name_is_found(tuned: Path, tmp_path: Path) -> None:
     proto = onnx.load(tuned / "model.onnx")
     weight = next(tensor for tensor in proto.graph.initializer if tensor.name == "m")
@@ -71,6 +72,7 @@ def test_another_network_under_the_same_name_is_found(tuned: Path, tmp_path: Pat
     assert differing(changed) == ["sha256 of model.onnx"]
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_what_is_not_a_tuned_network_is_one_line(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_what_is_not_a_tuned_network_is_one_line(
     assert "calls itself nothing" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_quality_is_looked_at_again_where_the_original_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
