@@ -137,8 +137,11 @@ def rows_of(made: Pair) -> list[Row]:
     at = min(range(len(own)), key=lambda i: float(np.median(own[i])))
     low, middle, high = np.percentile(of_file / own[at], (25, 50, 75))
     medians_ms = [1e3 * float(np.median(each)) for each in (original, of_file, own[at])]
-    print(f"{name}: fp32, best file, library: {medians_ms} ms, load {load_average()}", flush=True)
-    task = f"{name}: library {equal[at].name} against the best file"
+    print(
+        f"{name}: fp32, {file.name}, library {equal[at].name}: {medians_ms} ms, load {load_average()}",
+        flush=True,
+    )
+    task = f"{name}: library against the best file"
     quality = f"{name}: both on {samples:,} unseen examples"
     return [
         Row(task, "speed", "x the best file", "higher", float(middle), float(high - low), {}, TARGET),
