@@ -1,9 +1,9 @@
 """Libraries of our own kernels against the best files of ONNX Runtime, at equal quality, in one run.
 
 Each model is tuned twice by the command, on the same data: for ONNX Runtime, and with `--device tvm`. Of the
-first front the fastest file within the model's bounds is taken; of the second the fastest library within them
-that is at least as good as that file, on the same examples, which neither tune saw before. Both were chosen by
-what the tunes measured, and are then timed anew, in the same turns as the original.
+first front the fastest file within the model's bounds is taken; of the second the fastest library within
+them that is at least as good as that file, on the same examples, which neither tune saw before. Both were
+chosen by what the tunes measured, and are then timed anew, in the same turns as the original.
 
     python benchmarks/tvm_tune.py [--models FILE ...] [--quick] [--json OUT] [--keep DIR] [--kernels DIR]
 
@@ -116,7 +116,7 @@ def entrants(context: TuneContext, made: Pair) -> tuple[Entrant, Entrant | None]
 
 
 def _entrant(name: str, content: bytes, comparison: Comparison) -> Entrant:
-    return Entrant(name, content, comparison.of_file(content).metrics)
+    return Entrant(name, content, comparison.of_file(content, alone=True).metrics)
 
 
 def rows_of(made: Pair) -> list[Row]:
