@@ -74,7 +74,7 @@ def resolve_limits(
             hint = did_you_mean(name, table)
             raise TrilobitError(
                 f"limit on {shown(name)}: this model's answers have no such metric; there are "
-                f"{', '.join(table)}{hint}"
+                f"{', '.join(table)}{hint}; an output that was not recognised is said by --role OUTPUT=ROLE"
             )
         limit = parse_limit(text, table[name])
         resolved.append(replace(table[name], bound=limit.resolve(original.get(name, np.nan))))

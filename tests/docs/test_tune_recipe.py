@@ -93,9 +93,10 @@ def test_the_page_works_from_the_first_line_to_the_last(folder: Path) -> None:
 
 def write_models(folder: Path) -> None:
     """Write small models under the names of the page."""
-    images = image_network(channels=3, size=32)
-    (folder / "classifier.onnx").write_bytes(images)
     (folder / "encoder.onnx").write_bytes(token_network())
-    detector = onnx.load_model_from_string(images)
-    detector.graph.node[-1].output[0] = detector.graph.output[0].name = "boxes"
-    (folder / "detector.onnx").write_bytes(detector.SerializeToString())
+    images = onnx.load_model_from_string(image_network(channels=3, size=32))
+    images.graph.output[0].name = images.graph.node[-1].output[0] = "boxes"
+    (folder / "detector.onnx").write_bytes(images.SerializeToString())
+    images.graph.output[0].name = "probabilities"
+    images.graph.node.append(onnx.helper.make_node("Softmax", ["boxes"], ["probabilities"]))
+    (folder / "classifier.onnx").write_bytes(images.SerializeToString())
