@@ -51,6 +51,7 @@ class Stream(IntEnum):
     TUNE_CALIBRATION = 32  # rows that weights are rounded on
     TUNE_POLICIES = 33  # policies that are evaluated before anything can be predicted
     TUNE_TIMED = 34  # policies that are timed before that
+    TUNE_ERRORS = 35  # signs of the projection that makes errors short vectors
     MIRRORED = 40  # images of every other epoch
     WHITENING = 41  # images that a stem is whitened on
 

@@ -187,7 +187,7 @@ class TuneSection:
         budget: time for the whole tune, such as `5m`; empty takes what the targets for quality of the search
             need.
         evaluations: policies whose quality is evaluated before the search, those of one changed unit
-            included. None: as many as help, at most 120 random ones.
+            included. None: as many as help, at most 84.
         rounds: search on predictions, measure finalists, learn from them: so many times.
         finalists: policies measured per round.
         count: files to write: the fastest, the best and those between.

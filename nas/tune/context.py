@@ -1,15 +1,16 @@
 """What every part of one tune shares: the calibrated model, the examples, and what was measured so far."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.store import EvaluationStore
 from nas.tune.answers import Runner, runner_for
-from nas.tune.files import PolicyFiles, reads_codes
+from nas.tune.files import PolicyFiles
 from nas.tune.quality import (
     Comparison,
     PolicyQuality,
@@ -18,13 +19,14 @@ from nas.tune.quality import (
     proxy_of,
     store_objectives,
 )
-from nas.tune.space import quantized_tensors
+from nas.tune.rounded_tensors import RoundedTensors
 from nas.tune.times import PolicyClock
 from nas.tune.tuning import Tuning
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization
 from supernet.space.space import Genomes, SearchSpace
+from supernet.tasks.error_vectors import error_vectors
 from supernet.tasks.fidelity import Fidelity, fidelity_of
 from supernet.tasks.metric import Metric
 
@@ -81,6 +83,9 @@ class TuneContext:
     def choosing(self) -> QualityStore:
         """Policies evaluated on what they are compared on."""
         comparison = self.compared_on(self.tuning.parts.choosing)
+        rng = open_stream(self.tuning.config.seed, Stream.TUNE_ERRORS)
+        vectors = error_vectors(self.fidelity.outputs, comparison.original, rng=rng)
+        comparison = replace(comparison, vectors=vectors)
         name = f"choosing-{self.tuning.fingerprint('sample')}"
         objectives = store_objectives(self.fidelity)
         return QualityStore(
@@ -99,15 +104,9 @@ class TuneContext:
         return PolicyClock(self.files)
 
     @cached_property
-    def static_formats(self) -> frozenset[str]:
-        """Formats whose activations are codes with stored scales."""
-        named = {str(option) for choice in self.space.choices for option in choice.options}
-        return frozenset(filter(reads_codes, named))
-
-    @cached_property
-    def tensors(self) -> NDArray[np.bool_]:
-        """(slots, t) which tensors each option has in codes."""
-        return quantized_tensors(self.tuning.model, self.space, self.static_formats)
+    def tensors(self) -> RoundedTensors:
+        """Which tensors policies have in codes."""
+        return RoundedTensors(self.files.terms)
 
     def evaluate(
         self, genomes: Genomes, on_done: Callable[[int], None] = lambda done: None

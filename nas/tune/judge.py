@@ -106,11 +106,14 @@ def _comparable(points: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """A file to judge: its name, its bytes, and whether its answers depend on what it is run with."""
+    """A file to judge: its name, its bytes, whether its answers depend on what it is run with, and what is
+    known of it on the examples that policies are compared on.
+    """
 
     name: str
     content: bytes
     alone: bool
+    choosing: PolicyQuality | None = None
 
 
 def judge(
@@ -148,7 +151,8 @@ def judge(
 def _policy_file(context: TuneContext, genome: Genomes) -> _File:
     policy = policy_of(context.space, genome)
     alone = any("dynamic" in name for name in policy.values())
-    return _File(context.space.candidate(genome).id, context.files.content(genome), alone)
+    content, known = context.files.content(genome), context.choosing.known(genome)
+    return _File(context.space.candidate(genome).id, content, alone, known)
 
 
 def _judged(context: TuneContext, file: _File, time: TimedFile, judging: Comparison) -> Judged:
@@ -156,7 +160,7 @@ def _judged(context: TuneContext, file: _File, time: TimedFile, judging: Compari
     return Judged(
         file.name,
         time,
-        choosing.of_file(file.content, alone=file.alone),
+        file.choosing or choosing.of_file(file.content, alone=file.alone),
         judging.of_file(file.content, alone=file.alone),
         float(len(file.content)),
     )

@@ -43,6 +43,16 @@ class Known:
         return np.array([quality.size_bytes for quality in self.qualities])
 
     @property
+    def errors(self) -> Floats | None:
+        """(n, k) of the answers, as vectors; NaN where one is not known, None where none is."""
+        vectors = [quality.error for quality in self.qualities]
+        lengths = {len(vector) for vector in vectors if vector is not None}
+        if len(lengths) != 1:
+            return None
+        unknown = np.full(lengths.pop(), np.nan)
+        return np.array([unknown if vector is None else vector for vector in vectors], np.float64)
+
+    @property
     def objectives(self) -> Floats:
         """(n, 3) what the search minimises; NaN where something is not known."""
         return np.stack([np.sqrt(self.divergences), self.seconds, self.sizes], axis=1)
@@ -52,6 +62,13 @@ def look_up(context: TuneContext, genomes: Genomes, times: PolicyTimes) -> Known
     """Return what is known of policies (n, g) that were evaluated."""
     qualities = context.evaluate(genomes)
     return Known(genomes, tuple(qualities), context.divergences(qualities), seconds_of(times, genomes))
+
+
+def learned_quality(context: TuneContext, known: Known, rows: NDArray[np.int64]) -> PolicyPredictor:
+    """Return what predicts the logarithms of divergences, learned from some `rows` (n,) of what is known."""
+    logs, errors = np.log(np.maximum(known.divergences[rows], FLOOR)), known.errors
+    predictor = PolicyPredictor(context.space, tensors=context.tensors)
+    return predictor.fit(known.genomes[rows], logs, None if errors is None else errors[rows])
 
 
 def believe(context: TuneContext, known: Known, times: PolicyTimes, bounds: Floats) -> Beliefs:
@@ -65,9 +82,7 @@ def believe(context: TuneContext, known: Known, times: PolicyTimes, bounds: Floa
     rows = np.flatnonzero(np.isfinite(known.divergences))
     if 0 < len(rows) < FEWEST:  # all policies of a space of one or two units: each counts several times
         rows = np.tile(rows, -(-FEWEST // len(rows)))
-    quality = PolicyPredictor(context.space, tensors=context.tensors).fit(
-        known.genomes[rows], np.log(np.maximum(known.divergences[rows], FLOOR))
-    )
+    quality = learned_quality(context, known, rows)
     accuracy = context.clock.accuracy(times)
     error = USUAL_ERROR if accuracy is None else MEAN_TO_STD * accuracy.mape
     size = fit_size(context.space, known.genomes, known.sizes)

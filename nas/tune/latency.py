@@ -120,12 +120,15 @@ class PolicyTimer:
     def measure(
         self, times: PolicyTimes, genomes: Genomes, effort: Effort, *, again: bool = False
     ) -> PolicyTimes:
-        """Time the policies (n, g) that were not timed yet, beside the anchors; kept after every batch.
+        """Time the policies (n, g) that were not timed yet, beside the anchors; kept after every batch. Where
+        the anchors are all that there is, they are timed.
 
         Args:
             again: all of them, in sessions of their own.
         """
         pending, done = genomes if again else times.missing(genomes), 0
+        if not len(pending) and times.batches:
+            return times
         anchors = tuple(self.artifact_of(np.array(row, np.int16)) for row in times.anchors)
         timer = FileTimer(self.device.runtime, self.device.transport, self.plan, anchors)
         files = [lambda row=row: self.artifact_of(row) for row in pending]

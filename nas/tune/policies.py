@@ -6,9 +6,11 @@ from numpy.typing import NDArray
 from nas.tune.space import single_genomes, uniform_genomes
 from supernet.space.space import Genomes, SearchSpace, unique_rows
 
-MOST = 120  # policies from which quality is learned, if nothing else is said
+MOST = (
+    84  # policies that quality is first learned from, if nothing else is said: 120 with those of the rounds
+)
 FEW, EACH = 16, 2  # of small spaces: so many, and so many for every option beside fp32
-SINGLE = 0.5  # of them change one unit alone, at most
+SINGLE = 0.25  # of them change one unit alone, at most: several at once say as much of each, and of sums
 LASTING = 0.8  # probability that a unit is as the one before it is, in half of the random policies
 OTHERS = 0.3  # share of units at most that take another format than the commonest, where any do
 

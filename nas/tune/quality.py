@@ -1,5 +1,6 @@
 """How good policies are: their files run on examples, compared with the original, and never run twice."""
 
+import base64
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nas.tune.space import policy_of
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Policy, Quantization
 from supernet.space.space import Candidate, Genomes, SearchSpace
+from supernet.tasks.error_vectors import ErrorVectors
 from supernet.tasks.fidelity import Fidelity
 from supernet.tasks.metric import Metric, smooth_metric
 
@@ -27,6 +29,7 @@ Floats = NDArray[np.float64]
 LARGEST = 1e9  # that a metric is kept as: files hold finite numbers only
 FLOOR = 1e-9  # of divergences: below it they are rounding
 SIZE, DIVERGENCE = "size", "divergence"
+STORED = np.dtype("<f2")  # of an error, over its largest number
 DYNAMIC = ("int8-dynamic",)
 
 
@@ -39,12 +42,14 @@ class PolicyQuality:
         errors: standard errors of those that are means over examples.
         size_bytes: of its file.
         failed: why its file gives no numbers; empty where it does.
+        error: (k,) of its answers, as a vector; None where that is not known.
     """
 
     metrics: Mapping[str, float]
     errors: Mapping[str, float]
     size_bytes: float
     failed: str = ""
+    error: NDArray[np.float32] | None = None
 
     def part(self, samples: int) -> PartQuality:
         """Return it as the front holds it."""
@@ -64,6 +69,7 @@ class Comparison:
         samples: the examples.
         original: what the original says of them.
         write: writes the file of a policy.
+        vectors: what makes a vector of an error; None where that is not asked for, or cannot be.
     """
 
     quantization: Quantization
@@ -73,6 +79,7 @@ class Comparison:
     samples: Samples
     original: Outputs
     write: Write = rewrite
+    vectors: ErrorVectors | None = None
 
     def of_policy(self, policy: Policy) -> PolicyQuality:
         """Return what a policy's file is like; one that fails says why."""
@@ -92,7 +99,9 @@ class Comparison:
         """Return how good answers are."""
         metrics, errors = self.fidelity.assess(outputs, self.samples, self.original)
         known = {name: _finite(error) for name, error in errors.items() if name in metrics}
-        return PolicyQuality({name: _finite(value) for name, value in metrics.items()}, known, size_bytes)
+        values = {name: _finite(value) for name, value in metrics.items()}
+        error = None if self.vectors is None else self.vectors(outputs)
+        return PolicyQuality(values, known, size_bytes, error=error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +135,7 @@ class QualityStore:
         quality = self.comparison.of_policy(policy_of(self.comparison.space, genome))
         metrics = self.comparison.fidelity.metrics
         values = {m.name: quality.metrics.get(m.name, worst(m)) for m in metrics}
-        attributes = {"errors": dict(quality.errors), "failed": quality.failed}
+        attributes = {"errors": dict(quality.errors), "failed": quality.failed, **_packed(quality.error)}
         self.store.add(candidate, {**values, SIZE: quality.size_bytes}, attributes)
         return quality
 
@@ -138,8 +147,26 @@ class QualityStore:
 
 def _read(values: Mapping[str, float], attributes: Mapping[str, Any]) -> PolicyQuality:
     metrics = {name: value for name, value in values.items() if name != SIZE}
-    failed = str(attributes.get("failed", ""))
-    return PolicyQuality({} if failed else metrics, dict(attributes.get("errors", {})), values[SIZE], failed)
+    failed, errors = str(attributes.get("failed", "")), dict(attributes.get("errors", {}))
+    return PolicyQuality({} if failed else metrics, errors, values[SIZE], failed, _unpacked(attributes))
+
+
+def _packed(error: NDArray[np.float32] | None) -> dict[str, Any]:
+    """Return a vector as text, for a storage of texts: numbers of 16 bits, and the largest."""
+    if error is None:
+        return {}
+    largest = float(np.abs(error).max(initial=0))
+    numbers = (error / (largest or 1.0)).astype(STORED)
+    return {"error": base64.b85encode(numbers.tobytes()).decode(), "error_largest": largest}
+
+
+def _unpacked(attributes: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """Return a vector that was stored; None where none was, or another program wrote something else."""
+    try:
+        numbers = np.frombuffer(base64.b85decode(attributes["error"]), STORED)
+        return numbers.astype(np.float32) * np.float32(attributes["error_largest"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def store_objectives(fidelity: Fidelity) -> tuple[Objective, ...]:

@@ -9,12 +9,11 @@ from nas.run.tuned_document import TunedFront
 from nas.tune.context import TuneContext
 from nas.tune.front import make_front
 from nas.tune.judge import front_of, judge, pick_for_judging
-from nas.tune.knowledge import FLOOR, Known, look_up
+from nas.tune.knowledge import FLOOR, Known, learned_quality, look_up
 from nas.tune.limits import resolve_limits
 from nas.tune.references import ReferenceFile, reference_files
 from nas.tune.rounds import run_rounds
 from nas.tune.space import all_int8, policy_of
-from predictors.accuracy.policies import PolicyPredictor
 from supernet.space.space import Genomes
 
 FOLDS = 5  # that predictions are judged by: each is predicted from the others
@@ -83,8 +82,5 @@ def unseen_tau(context: TuneContext, known: Known) -> float | None:
     for fold in range(FOLDS):
         held = rows[fold::FOLDS]
         learned = np.setdiff1d(np.flatnonzero(whole), held)
-        predictor = PolicyPredictor(context.space, tensors=context.tensors)
-        predicted[held] = (
-            predictor.fit(known.genomes[learned], logs[learned]).predict(known.genomes[held]).mean
-        )
+        predicted[held] = learned_quality(context, known, learned).predict(known.genomes[held]).mean
     return float(kendalltau(predicted[rows], logs[rows]).statistic)

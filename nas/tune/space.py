@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hw_profiles.graph.formats import FP32
 from supernet.formats.loading import load_format
@@ -101,25 +100,3 @@ def blocks_of(model: ImportedModel) -> dict[str, int]:
         alive = {tensor: last for tensor, last in alive.items() if last > index}
         block += len(alive) <= 1
     return blocks
-
-
-def quantized_tensors(model: ImportedModel, space: SearchSpace, static: frozenset[str]) -> NDArray[np.bool_]:
-    """Return (slots, t) which tensors each option of each choice has in codes of 8 bits: a unit in such a
-    format reads and gives them. Slots are those of `SearchSpace.one_hot`; columns without a tensor in codes
-    are left out.
-
-    Args:
-        static: names of formats whose activations are in codes.
-    """
-    names = [*model.producers, *(name for name in model.inputs if name not in model.producers)]
-    columns = {tensor: column for column, tensor in enumerate(names)}
-    rows = []
-    for choice in space.choices:
-        unit = model.unit(choice.name)
-        for option in choice.options:
-            row = np.zeros(len(names), bool)
-            if str(option) in static:
-                row[[columns[tensor] for tensor in (*unit.inputs, *unit.outputs) if tensor in columns]] = True
-            rows.append(row)
-    incidence = np.array(rows, bool).reshape(-1, len(names))
-    return incidence[:, incidence.any(axis=0)]

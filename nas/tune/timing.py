@@ -69,7 +69,8 @@ class FileTimer:
     def batches(
         self, files: Sequence[Emit], *, rounds: int, window_s: float = WINDOW_S, warmup_runs: int = 0
     ) -> Iterator[TimedBatch]:
-        """Time files, as many at a time as may be open: one batch after the other, so that each can be kept.
+        """Time files, as many at a time as may be open: one batch after the other, so that each can be kept;
+        without files the anchors alone, in one batch.
 
         Args:
             rounds: windows of each file.
@@ -78,10 +79,11 @@ class FileTimer:
         """
         passes = replace(self.plan, rounds=rounds, sessions=1, waiting_s=0.0, energy_s=0.0)
         plan = replace(passes, window_s=window_s, warmup_runs=warmup_runs)
-        pending = list(files)
-        while pending:
+        pending, left = list(files), True
+        while left:
             begun, artifacts = time.monotonic(), _openable(pending, self.anchors)
             del pending[: len(artifacts)]
+            left = bool(pending)
             yield self._timed(artifacts, plan, begun)
 
     def _timed(self, artifacts: Sequence[Artifact], plan: MeasurePlan, begun: float) -> TimedBatch:

@@ -9,16 +9,22 @@ whose parts are the weights of each unit in each format, and the tensors that ar
 two quantized units is rounded once, not twice, so sums of units alone overrate neighbours. Log theta and p
 are the maximum of a posterior, in logarithms of divergences, where .001 counts as .1 does; how sure that is
 follows from its curvature there (Laplace's approximation), widened until left-out policies agree.
+
+Where the errors are known as vectors, and not their lengths alone, they are what is added up
+(`predictors.accuracy.error_sums`): no exponent is needed where directions are known.
 """
 
-from dataclasses import KW_ONLY, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from predictors.accuracy.error_sums import ErrorSum, fit_errors
 from predictors.assessment.conformal import calibrate
+from predictors.predictor import FEWEST as FEWEST_ROWS
 from predictors.predictor import Prediction, check_rows, not_fitted
 from predictors.table import CostTable
 from supernet.space.space import Genomes, SearchSpace
@@ -33,6 +39,7 @@ NOISE = 0.3  # of a logarithm, measured on some tens of examples, around the sum
 STEPS = 200  # of the optimiser
 FLOOR = 0.03  # smallest standard deviation of a predicted logarithm
 FOLDS, FEWEST = 4, 12  # of policies that are left out in turn, and how many must be left out in all
+SHORTEST = 1e-30  # of an error
 SMALLEST, LARGEST = 1e-300, 200.0  # of a sum, and of the logarithm of a part
 
 
@@ -68,12 +75,12 @@ class Fitted:
     """What was learned.
 
     Attributes:
-        parts: of divergences.
+        parts: of divergences, or of errors.
         widen: what makes the spread agree with errors of policies that were left out.
         nothing: the logarithm for a policy that rounds nothing.
     """
 
-    parts: Parts
+    parts: Parts | ErrorSum
     widen: float
     nothing: float
 
@@ -85,30 +92,60 @@ class PolicyPredictor:
     See `predictors.predictor.Predictor`; `seed` and `costs` are not used.
 
     Attributes:
-        tensors: (slots, t) which tensors each option of each choice has in codes.
+        tensors: (n, g) -> (n, t) which tensors policies have in codes; None where that does not matter.
     """
 
     space: SearchSpace
     _: KW_ONLY
     seed: int = 0
     costs: CostTable | None = None
-    tensors: NDArray[np.bool_] | None = field(default=None)
+    tensors: Callable[[Genomes], Rounded] | None = None
     fitted: Fitted | None = None
 
-    def fit(self, genomes: Genomes, targets: Floats) -> Self:
-        """Fit to policies (n, g) and logarithms of their divergences (n,)."""
+    def fit(self, genomes: Genomes, targets: Floats, errors: Floats | None = None) -> Self:
+        """Fit to policies (n, g) and logarithms of their divergences (n,).
+
+        Args:
+            errors: (n, k) vectors whose squared lengths are about the divergences; rows of NaN where they are
+                not known, None where none is.
+        """
         check_rows(self.space, genomes, targets)
         rounded = self._rounded(genomes)
         rounding = rounded.any(axis=1)
         nothing = float(targets[~rounding].mean()) if (~rounding).any() else float(targets.min()) - 5.0
-        rounded, targets = rounded[rounding], targets[rounding]
-        effects = self._effects()
+        vectors = np.full((len(genomes), 1), np.nan) if errors is None else errors
+        known = rounding & np.isfinite(vectors).all(axis=1)
+        parts: Parts | ErrorSum
+        if known.sum() >= FEWEST_ROWS:
+            parts, widen = self._fit_vectors(genomes[known], rounded[known], targets[known], vectors[known])
+        else:
+            parts, widen = self._fit_lengths(genomes[rounding], rounded[rounding], targets[rounding])
+        return replace(self, fitted=Fitted(parts, widen, nothing))
+
+    def _fit_vectors(
+        self, genomes: Genomes, rounded: Rounded, targets: Floats, errors: Floats
+    ) -> tuple[ErrorSum, float]:
+        """Return the parts of errors, each as long as its divergence says, and what widens their spread: by
+        every policy of several changed units as the others predict it.
+        """
+        lengths = np.linalg.norm(errors, axis=1)
+        scaled = errors * (np.exp(targets / 2) / np.maximum(lengths, SHORTEST))[:, None]
+        parts = fit_errors(rounded, scaled, self._effects(rounded.shape[1]))
+        logs, spread = parts.left_out()
+        several = np.flatnonzero((genomes > 0).sum(axis=1) > 1)
+        if len(several) < FEWEST:
+            return parts, 1.0
+        left = (targets - logs)[several]
+        offset = float(np.median(left))
+        return parts.moved(offset), max(1.0, calibrate(left - offset, spread[several]))
+
+    def _fit_lengths(self, genomes: Genomes, rounded: Rounded, targets: Floats) -> tuple[Parts, float]:
+        """Return the parts of divergences, and what widens their spread."""
+        effects = self._effects(rounded.shape[1])
         fits = [_fit_sum(rounded, targets, exponent, effects) for exponent in EXPONENTS]
         parts = min(fits, key=lambda fit: fit.misfit)
-        several = np.flatnonzero((genomes[rounding] > 0).sum(axis=1) > 1)
-        return replace(
-            self, fitted=Fitted(parts, _widening(rounded, targets, several, parts, effects), nothing)
-        )
+        several = np.flatnonzero((genomes > 0).sum(axis=1) > 1)
+        return parts, _widening(rounded, targets, several, parts, effects)
 
     def predict(self, genomes: Genomes) -> Prediction:
         """Return mean and standard deviation (n,) of the logarithms."""
@@ -121,7 +158,7 @@ class PolicyPredictor:
         std[rounding] = np.maximum(fitted.widen * fitted.parts.spread(rounded[rounding]), FLOOR)
         return Prediction(mean, std)
 
-    def _effects(self) -> Floats:
+    def _effects(self, parts: int) -> Floats:
         """Return (d, e) how independent unit normal effects add up to the logarithm of each part."""
         slots = [(unit, str(o)) for unit, c in enumerate(self.space.choices) for o in c.options[1:]]
         formats = np.array(
@@ -129,8 +166,7 @@ class PolicyPredictor:
         )
         units = np.array([[unit == other for other in range(len(self.space.choices))] for unit, _ in slots])
         of_slots = np.hstack([OF_FORMAT * formats, OF_UNIT * units])
-        tensors = 0 if self.tensors is None else self.tensors.shape[1]
-        shared = np.zeros((len(slots) + tensors, of_slots.shape[1] + 1))
+        shared = np.zeros((parts, of_slots.shape[1] + 1))
         shared[: len(slots), :-1] = of_slots
         shared[len(slots) :, -1] = OF_FORMAT  # tensors are a kind of their own
         return np.hstack([OWN * np.eye(len(shared)), shared])
@@ -142,7 +178,7 @@ class PolicyPredictor:
         weights = slots[:, ~first] > 0
         if self.tensors is None:
             return weights
-        return np.hstack([weights, slots @ self.tensors.astype(np.float32) > 0])
+        return np.hstack([weights, self.tensors(genomes)])
 
 
 def _shares(rounded: Rounded, theta: Floats) -> tuple[Floats, Floats]:

@@ -106,7 +106,7 @@ class PolicyTerms:
         """Return (n, d) which terms policies (n, g) have, 0 or 1."""
         rows = np.zeros((len(self.terms), len(genomes)), np.float32)
         at = self._mark_units(rows, genomes)
-        integer = np.ascontiguousarray(integer_units(self.model, self._choices(genomes)).T)
+        integer = np.ascontiguousarray(self.integer(genomes).T)
         for unit in self._followers:
             rows[at], at = integer[self._positions[unit.name]], at + 1
         read = {tensor: self._any_reads_codes(tensor, integer) for tensor in self._read}
@@ -117,9 +117,13 @@ class PolicyTerms:
             rows[at], at = given[tensor] & ~self._reads_codes(tensor, reader, integer), at + 1
         return np.asarray(rows.T)
 
+    def integer(self, genomes: Genomes) -> NDArray[np.bool_]:
+        """Return (n, units) which units of the model compute on integers in policies (n, g)."""
+        return integer_units(self.model, self._choices(genomes))
+
     def kernels_of(self, genome: Genomes) -> dict[str, str]:
         """Return on which kernel each unit runs in a policy (g,), by the unit's name."""
-        integer = integer_units(self.model, self._choices(genome[None]))[0]
+        integer = self.integer(genome[None])[0]
         names = {
             unit.name: IN_INTEGERS.name if integer[position] else IN_REALS.name
             for position, unit in enumerate(self.model.units)

@@ -21,12 +21,16 @@ TENSORS = np.array(
 )
 
 
+def in_codes(genomes: np.ndarray) -> np.ndarray:
+    return SPACE.one_hot(genomes) @ TENSORS > 0
+
+
 def divergences(genomes: np.ndarray, exponent: float, rng: np.random.Generator) -> np.ndarray:
     """Sums of what is rounded, each part of its own size, measured with an error of 5 %."""
     parts = np.random.default_rng(1)
     weights = np.exp(parts.normal(-7, 1.2, (UNITS, 3))) * [0, 1, 10]
     tensors = np.exp(parts.normal(-7, 1.2, UNITS + 1))
-    codes = (SPACE.one_hot(genomes) @ TENSORS) > 0
+    codes = in_codes(genomes)
     added = (weights[np.arange(UNITS), genomes] ** exponent).sum(axis=1) + codes @ tensors**exponent
     return added ** (1 / exponent) * np.exp(0.05 * rng.standard_normal(len(genomes)))
 
@@ -38,7 +42,7 @@ def test_unseen_policies_are_ordered_and_the_spread_is_honest() -> None:
         unseen = unseen[(unseen > 0).sum(axis=1) > 1]
         logs = np.log(divergences(seen, exponent, rng) + 1e-9)
         truth = np.log(divergences(unseen, exponent, rng))
-        predicted = PolicyPredictor(SPACE, tensors=TENSORS).fit(seen, logs).predict(unseen)
+        predicted = PolicyPredictor(SPACE, tensors=in_codes).fit(seen, logs).predict(unseen)
         assert kendalltau(predicted.mean, truth).statistic > 0.85
         inside = np.abs(predicted.mean - truth) < 1.645 * predicted.std
         assert 0.75 < inside.mean() <= 1

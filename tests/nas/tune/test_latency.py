@@ -92,6 +92,19 @@ def test_what_was_measured_is_not_measured_again(
     assert len(transport.calls) == finished
 
 
+def test_two_policies_are_timed_as_the_anchors_that_they_are() -> None:
+    secret = SecretTimes.of(terms_of(network("conv"), ("int8",), units=1), np.random.default_rng(0))
+    transport = SecretTransport(secret, np.random.default_rng(1))
+    learned = learn_latency(timer_of(transport), budget_s=4.0, rng=np.random.default_rng(0))
+    genomes, seconds = learned.times.rows()
+    assert sorted(map(tuple, genomes.tolist())) == [(0,), (1,)]
+    assert learned.predictor.seconds(genomes) == pytest.approx(seconds, rel=0.02)
+    assert learned.times.original_s == pytest.approx(ORIGINAL_S, rel=0.02)
+    calls = len(transport.calls)
+    learn_latency(timer_of(transport), budget_s=4.0, rng=np.random.default_rng(0), times=learned.times)
+    assert len(transport.calls) == calls
+
+
 def test_a_policy_that_no_engine_runs_is_a_row_with_the_reason(transport: SecretTransport) -> None:
     terms = transport.secret.terms
     genomes = random_policies(terms.space, terms.model, 20, rng=np.random.default_rng(0))

@@ -28,6 +28,10 @@ TENSORS = np.array(  # each unit has the tensors before and after it in codes
 )
 
 
+def in_codes(genomes: Genomes) -> np.ndarray:
+    return SPACE.one_hot(genomes) @ TENSORS > 0
+
+
 class Network:
     """A chain whose roundings add up, with errors that strengthen each other, and conversions at borders."""
 
@@ -75,7 +79,7 @@ def share_of_true_front(seed: int) -> float:
     evaluated = first_policies(SPACE, most // 2, rng=rng)
     while len(evaluated) < most:
         logs = np.log(network.divergence(evaluated) + 1e-7)
-        quality = PolicyPredictor(SPACE, tensors=TENSORS).fit(evaluated, logs)
+        quality = PolicyPredictor(SPACE, tensors=in_codes).fit(evaluated, logs)
         beliefs = Beliefs(quality, network.latency_s, network.size_bytes, 0.03, np.full(3, np.inf))
         measured = Points(evaluated, network.objectives(evaluated), np.zeros(len(evaluated)))
         count = min(12, most - len(evaluated))
@@ -95,7 +99,7 @@ def test_a_tenth_of_the_evaluations_finds_the_front(seeds: range) -> None:
 def test_limits_hold_for_what_is_proposed() -> None:
     network = Network(0)
     evaluated = first_policies(SPACE, 40, rng=np.random.default_rng(0))
-    quality = PolicyPredictor(SPACE, tensors=TENSORS).fit(
+    quality = PolicyPredictor(SPACE, tensors=in_codes).fit(
         evaluated, np.log(network.divergence(evaluated) + 1e-7)
     )
     objectives = network.objectives(evaluated)
