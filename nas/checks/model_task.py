@@ -54,6 +54,7 @@ class Outline:
         operations: how many of each.
         size_bytes: of the file, with the weights that it keeps in others.
         request: what must be said of open dimensions before it can be counted or run; empty for nothing.
+        halves: stored tensors of 16-bit real numbers.
         deciding: inputs that decide which branch of an `If` runs, with a value that they may have.
     """
 
@@ -64,6 +65,7 @@ class Outline:
     operations: Mapping[str, int]
     size_bytes: int
     request: str
+    halves: int = 0
     deciding: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -127,6 +129,7 @@ def _outline(proto: onnx.ModelProto) -> Outline:
         operations=_operations(proto),
         size_bytes=proto.ByteSize(),
         request="",
+        halves=sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in proto.graph.initializer),
         deciding=_deciding(proto),
     )
 

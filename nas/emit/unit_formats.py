@@ -17,6 +17,7 @@ from supernet.formats.loading import load_format, policy_precision
 from supernet.formats.onnx_weights import OPSETS, bits_of
 from supernet.imported.following import FOLLOWERS, follows, keeps_scale, on_codes
 from supernet.imported.model import ImportedModel, Unit
+from supernet.imported.units import PRODUCTS
 from supernet.registry import FORMATS
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
@@ -70,8 +71,8 @@ class _Trials:
         return _KNOWN[key]
 
     def _tried(self, unit: Unit) -> UnitFormats:
-        if not unit.weighted and unit.op not in (*FOLLOWERS, *MATRICES):
-            return UnitFormats(refused={"int8": f"nothing computes {unit.op} on integers"})
+        if why := self._why_kept(unit):
+            return UnitFormats(refused={"int8": why})
         others = [self.model.dtypes[name] for name in (*unit.inputs[:1], *unit.outputs[:1])]
         if others and {*others} != {"float32"}:
             return UnitFormats(refused={"int8": f"its numbers are {' and '.join(dict.fromkeys(others))}"})
@@ -86,6 +87,19 @@ class _Trials:
         if unit.weighted or unit.op in MATRICES:
             return UnitFormats((FP32, *fitting), reasons)
         return UnitFormats(refused=reasons, follows=bool(fitting) and follows(self.model, unit))
+
+    def _why_kept(self, unit: Unit) -> str:
+        """Return why a unit stays as it is without being tried; nothing where it may change."""
+        if unit.weighted:
+            return ""
+        weights = [self.model.producers[name] for name in unit.inputs[1:2] if name in self.model.producers]
+        if unit.op in PRODUCTS and any(each.op == "DequantizeLinear" and not each.inputs for each in weights):
+            return "is quantized already"
+        if unit.op in (*FOLLOWERS, *MATRICES):
+            return ""
+        if unit.op in PRODUCTS:
+            return "its weight is computed, not stored in the file"
+        return f"nothing computes {unit.op} on integers"
 
     def _candidates(self, unit: Unit) -> tuple[str, ...]:
         return self.offered if unit.weighted else ("int8",)

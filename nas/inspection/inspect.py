@@ -198,6 +198,11 @@ def _notes(opened: OpenedModel) -> Sequence[str]:
     if facts.not_finite:
         notes.append(f"gives NaN or infinity in {', '.join(facts.not_finite)} for what it was run on")
     halves = sum(np.dtype(array.dtype).itemsize == 2 for array in model.constants.values())
+    if opened.outline.halves and not halves:
+        notes.append(
+            f"{opened.outline.halves} stored tensors have 16 bits: it is tuned in 32, and what it reads and "
+            "gives stays as it is"
+        )
     if halves:
         notes.append(f"{halves} of {len(model.constants)} weights and biases are stored in 16 bits")
     for name, value in model.fixed.items():

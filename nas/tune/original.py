@@ -16,7 +16,10 @@ def original_file(path: Path) -> bytes:
     Raises:
         TrilobitError: it is no such file, or too large for one file.
     """
-    proto = read_onnx(path)
+    try:
+        proto = read_onnx(path)
+    except TrilobitError as error:
+        raise TrilobitError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     content = path.read_bytes()
     try:
         read_onnx(content)  # refuses what is not whole

@@ -135,8 +135,9 @@ def _class_names(path: str | None) -> list[str]:
 
 def _require_usable(source: str, samples: Samples) -> None:
     if len(samples) < LEAST:
+        plural = "s" * (len(samples) != 1)
         raise TrilobitError(
-            f"{source}: {len(samples)} samples; at least {LEAST} are needed, better some hundreds: "
+            f"{source}: {len(samples)} sample{plural}; at least {LEAST} are needed, better some hundreds: "
             "they are divided into some to calibrate on, to choose by and to judge by"
         )
     if all((array == array[:1]).all() for array in samples.inputs.values()):

@@ -55,6 +55,7 @@ def finish(model: ir.Model) -> ir.Model:
     passes.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     passes.RemoveUnusedOpsetsPass()(model)
     passes.OutputFixPass()(model)
+    _give_own_values(model)
     passes.TopologicalSortPass()(model)
     _name_nodes(model)
     passes.NameFixPass()(model)
@@ -62,6 +63,19 @@ def finish(model: ir.Model) -> ir.Model:
     _forget_types(model)
     model.ir_version = max(model.ir_version, IR_VERSION)
     return model
+
+
+def _give_own_values(model: ir.Model) -> None:
+    """Let graphs inside others give values of their own: one of outside must not be given on as it is."""
+    for graph in model.graph.subgraphs():
+        for position, value in enumerate(tuple(graph.outputs)):
+            producer = value.producer()
+            if producer is None or producer.graph is not graph:
+                node = ir.node("Identity", [value])
+                node.outputs[0].name = f"{value.name}.given"
+                node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+                graph.append(node)
+                graph.outputs[position] = node.outputs[0]
 
 
 def _convert(model: ir.Model) -> None:

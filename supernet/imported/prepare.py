@@ -17,11 +17,13 @@ from supernet.imported.fixing import fix_inputs, require_agreement
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.onnx_file import LARGEST, ONNX_DOMAINS, graph_of
 from supernet.imported.open_dimensions import bind, input_shapes, name_dimensions, sized
+from supernet.imported.widening import computes_in_halves, widen
 
 # from what changes most to what changes least: the first whose result computes the same is taken
 _LEVELS = (clean, fold, finish)
 _TOLERANCE = 1e-3  # of the largest number of an output: sums in another order
 _HALF_TOLERANCE = 3e-2  # where numbers have 11 bits
+NOT_REGISTERED = "not a registered function/op"  # what ONNX Runtime says of an operation that it lacks
 _EQUAL = 0.9  # share of whole numbers, such as places of largest scores, that must be the same
 
 
@@ -48,8 +50,10 @@ def prepare(
     model = graph_of(proto)
     name_dimensions(model)
     bound = bind(input_shapes(model), shapes or {})
-    original = _Original(proto, _feeds_of(model, bound, feeds, fixed or {}))
-    for level in _LEVELS:
+    halves = computes_in_halves(model)
+    tolerance = _HALF_TOLERANCE if halves else _TOLERANCE
+    original = _Original(proto, _feeds_of(model, bound, feeds, fixed or {}), tolerance)
+    for level in (_clean_widened, *_LEVELS) if halves else _LEVELS:
         fix_inputs(model, fixed or {})
         try:
             content = _written(level(model))
@@ -62,6 +66,10 @@ def prepare(
         model = graph_of(proto)
         name_dimensions(model)
     raise TrilobitError("the network does not compute the same once its nodes have names; is it random?")
+
+
+def _clean_widened(model: ir.Model) -> ir.Model:
+    return clean(widen(model))
 
 
 def _written(model: ir.Model) -> bytes:
@@ -87,11 +95,17 @@ def _feeds_of(model: ir.Model, bound: Mapping[str, int], feeds: Feeds | None, fi
 class _Original:
     """The network as it came, and what it gives; nothing where no runtime takes it."""
 
-    def __init__(self, proto: onnx.ModelProto, feeds: list[Feeds]) -> None:
+    def __init__(self, proto: onnx.ModelProto, feeds: list[Feeds], tolerance: float) -> None:
+        self._tolerance = tolerance
         try:
             executable = compiled(proto.SerializeToString())
         except TrilobitError as error:
             unknown = foreign_operations(proto)
+            if unknown and NOT_REGISTERED in str(error):
+                raise TrilobitError(
+                    f"it has operations of others than ONNX that nothing here runs: {unknown}; export it "
+                    "without them"
+                ) from None
             raise TrilobitError(f"{error}{unknown and f'; of others than ONNX: {unknown}'}") from None
         self._pairs = [(inputs, _outputs(executable, inputs)) for inputs in feeds]
 
@@ -102,7 +116,7 @@ class _Original:
         except TrilobitError:
             return False
         return all(
-            expected is None or same(expected, _outputs(executable, inputs))
+            expected is None or same(expected, _outputs(executable, inputs), self._tolerance)
             for inputs, expected in self._pairs
         )
 
@@ -115,7 +129,9 @@ def foreign_operations(proto: onnx.ModelProto) -> str:
         for node in proto.graph.node
         if node.domain not in ONNX_DOMAINS and (node.domain, node.op_type) not in own
     )
-    return ", ".join(f"{name} ({count} times)" for name, count in foreign.items())
+    return ", ".join(
+        f"{name} ({'once' if count == 1 else f'{count} times'})" for name, count in foreign.items()
+    )
 
 
 def compiled(content: bytes) -> Executable:
@@ -137,14 +153,14 @@ def _outputs(executable: Executable, feeds: Feeds) -> Arrays | None:
         return None
 
 
-def same(expected: Arrays, actual: Arrays | None) -> bool:
+def same(expected: Arrays, actual: Arrays | None, tolerance: float = _TOLERANCE) -> bool:
     """Return whether outputs are the same but for rounding."""
     if actual is None or expected.keys() != actual.keys():
         return False
-    return all(_close(expected[name], actual[name]) for name in expected)
+    return all(_close(expected[name], actual[name], tolerance) for name in expected)
 
 
-def _close(expected: NDArray[np.generic], actual: NDArray[np.generic]) -> bool:
+def _close(expected: NDArray[np.generic], actual: NDArray[np.generic], tolerance: float) -> bool:
     if not isinstance(expected, np.ndarray) or expected.dtype.kind not in "fiub":
         return True  # lists of tensors, and text
     if expected.shape != actual.shape or expected.dtype != actual.dtype:
@@ -155,6 +171,6 @@ def _close(expected: NDArray[np.generic], actual: NDArray[np.generic]) -> bool:
     finite = np.isfinite(left)
     if not np.array_equal(left[~finite], right[~finite], equal_nan=True):
         return False
-    tolerance = _HALF_TOLERANCE if expected.dtype.itemsize == 2 else _TOLERANCE
+    tolerance = _HALF_TOLERANCE if expected.dtype.itemsize == 2 else tolerance
     largest = np.abs(left[finite]).max(initial=0.0)
     return bool((np.abs(left[finite] - right[finite]) <= tolerance * largest + 1e-6).all())

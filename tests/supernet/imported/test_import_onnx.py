@@ -253,3 +253,26 @@ def test_units_may_share_weights() -> None:
     model = import_onnx(content)
     assert_same_function(content, model, x=normal(2, 4, 8, 8))
     assert all(unit.weight in model.constants for unit in model.units if unit.op == "Conv")
+
+
+def test_a_branch_that_gives_on_what_it_reads_keeps_nothing_from_being_cleaned() -> None:
+    value = helper.make_tensor_value_info
+    as_it_is = helper.make_graph([helper.make_node("Identity", ["h"], ["i"])], "a", [], [value("i", F, None)])
+    doubled = helper.make_graph([helper.make_node("Add", ["h", "h"], ["d"])], "b", [], [value("d", F, None)])
+    content = made(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["m"], "product"),
+            helper.make_node("Add", ["m", "nothing"], ["h"], "neutral"),
+            helper.make_node("ReduceSum", ["h"], ["total"], keepdims=0),
+            helper.make_node("Greater", ["total", "nothing"], ["positive"]),
+            helper.make_node("If", ["positive"], ["y"], then_branch=as_it_is, else_branch=doubled),
+        ],
+        {"x": ["n", 4]},
+        ["y"],
+        w=normal(4, 3),
+        nothing=np.float32(0),
+    )
+    model = import_onnx(content)
+    assert [unit.op for unit in model.units] == ["MatMul", "ReduceSum", "Greater", "If"]
+    for sign in (1, -1):
+        assert_same_function(content, model, x=sign * np.abs(normal(2, 4)))
