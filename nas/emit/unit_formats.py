@@ -10,6 +10,7 @@ from hw_profiles.graph.formats import FP32, in_integers
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import names
 from hw_profiles.runtimes.runtime import Artifact, Runtime
+from nas.checks.model_notes import is_quantized
 from nas.emit.layer_formats import UnitFormats, layer_formats
 from nas.emit.rewrite_onnx import at_opset, rewrite_once
 from nas.emit.unit_files import UnitFiles, made_up
@@ -93,7 +94,8 @@ class _Trials:
         if unit.weighted:
             return ""
         weights = [self.model.producers[name] for name in unit.inputs[1:2] if name in self.model.producers]
-        if unit.op in PRODUCTS and any(each.op == "DequantizeLinear" and not each.inputs for each in weights):
+        stored_codes = any(each.op == "DequantizeLinear" and not each.inputs for each in weights)
+        if is_quantized(unit.op) or (unit.op in PRODUCTS and stored_codes):
             return "is quantized already"
         if unit.op in (*FOLLOWERS, *MATRICES):
             return ""

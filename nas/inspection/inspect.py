@@ -24,6 +24,7 @@ from supernet.imported.model import ImportedModel, Unit
 
 _NAMED = 6  # units that a note names
 _SIDES = (1, 3, 4)  # channels of an image
+_SHORTEST = 8  # side of one
 
 
 def inspect_model(
@@ -78,7 +79,7 @@ def _outlined(name: str, outline: Outline, device: str) -> Inspection:
         device=device,
         latency_s=None,
         tune_s={},
-        needs=(outline.request, *map(_data_for, outline.inputs)),
+        needs=(outline.request, *_data_for(outline.inputs)),
         notes=(*notes_on(outline.operations, outline.operations), *_undecided(outline, {})),
     )
 
@@ -104,7 +105,7 @@ def _inspected(
         device=device,
         latency_s=facts.run_s or None,
         tune_s=tune_s,
-        needs=tuple(_data_for(tensor) for tensor in outline.inputs if tensor.name not in model.fixed),
+        needs=_data_for([tensor for tensor in outline.inputs if tensor.name not in model.fixed]),
         notes=(
             *notes_on(outline.operations, facts.operations),
             *_undecided(outline, model.fixed),
@@ -164,21 +165,30 @@ def _kind(unit: Unit, model: ImportedModel) -> str:
     return "MatMul of tensors" if unit.op == "MatMul" and not unit.weight else unit.op
 
 
-def _data_for(tensor: TensorFacts) -> str:
-    """Return what data an input needs, in words."""
-    shape = "x".join(dim or "?" for dim in tensor.shape) or "one number"
-    array = f"an array {tensor.name!r} of {shape} {tensor.dtype} in an .npz file"
-    return (
-        f"{tensor.name}: a folder or archive of images, or {array}"
-        if _is_image(tensor)
-        else f"{tensor.name}: {array}"
-    )
+def _data_for(inputs: Sequence[TensorFacts]) -> tuple[str, ...]:
+    """Return what data each of the inputs needs, in words."""
+    lines = []
+    for tensor in inputs:
+        shape = "x".join(dim or "?" for dim in tensor.shape) or "one number"
+        array = f"an array {tensor.name!r} of {shape} {tensor.dtype} in an .npz file"
+        images = "a folder or archive of images, or " if len(inputs) == 1 and _is_image(tensor) else ""
+        lines.append(f"{tensor.name}: {images}{array}")
+    return tuple(lines)
 
 
 def _is_image(tensor: TensorFacts) -> bool:
-    channels = [dim for dim in (tensor.shape[-3:][:1] + tensor.shape[-1:]) if dim.isdecimal()]
+    """Return whether a tensor may be an image: channels first or last, and no short side."""
+    shape = tensor.shape[1:] if len(tensor.shape) == 4 else tensor.shape
     readable = tensor.dtype.startswith("float") or tensor.dtype == "uint8"
-    return readable and len(tensor.shape) in (3, 4) and any(int(dim) in _SIDES for dim in channels)
+    if not readable or len(shape) != 3:
+        return False
+    sides = ((shape[0], shape[1:]), (shape[2], shape[:2]))
+    return any(
+        channels.isdecimal()
+        and int(channels) in _SIDES
+        and all(not dim.isdecimal() or int(dim) >= _SHORTEST for dim in sizes)
+        for channels, sizes in sides
+    )
 
 
 def _left(units: Sequence[InspectedUnit], operations: Mapping[str, int]) -> Iterator[str]:

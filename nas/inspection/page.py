@@ -108,7 +108,7 @@ def _refusals(units: tuple[InspectedUnit, ...]) -> Iterator[str]:
     reasons: dict[str, list[tuple[InspectedUnit, str]]] = {}
     for unit in units:
         for name, reason in unit.refused.items():
-            same = reason if unit.macs else reason.replace(unit.kind, "it")
+            same = reason if unit.macs else reason.replace(f" {unit.kind} on ", " it on ")
             reasons.setdefault(same, []).append((unit, name))
     for reason, refused in reasons.items():
         formats = dict.fromkeys(name for _, name in refused)

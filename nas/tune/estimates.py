@@ -5,12 +5,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.runtime import Artifact
 from nas.run.progress import duration
 from nas.run.reporting import Reporter
 from nas.run.tune_config import TuneSection
 from nas.search.units import UNITS
-from nas.tune.judge import FINALISTS
+from nas.tune.judge import FINALISTS, turns_of
 from nas.tune.latency import POLICIES, PROFILE_RUNS, PROFILE_S, PROFILED
 from nas.tune.libraries import library_s
 from nas.tune.policies import evaluations_for
@@ -23,7 +24,7 @@ from supernet.space.space import SearchSpace
 SLOW_S = 600.0  # a tune that nobody gave a budget takes fewer policies rather than longer, down to `LEAST`
 LEAST = 0.45
 EMIT_S, EMIT_S_PER_BYTE = 0.05, 4e-9  # to write the file of a policy
-TURNS = 3 * 18  # runs of a file that is timed with the references, warm-up and first runs among them
+FIRST_RUNS = 6  # of a file that is timed with the references, before the first turn
 REFERENCES = 5  # files that the front is compared with
 SEARCH_S = 4.0  # of one round of predicting
 RECIPES_S = 10.0  # that the runtime's own recipes take, besides running the model
@@ -53,8 +54,8 @@ class Examples:
         return int(max(min(usual, self.longest_s / run_s), self.least))
 
 
-CHOOSING = Examples(0.6, 48, 256, longest_s=2.0, least=24)
-JUDGING = Examples(2.0, 128, 4096, longest_s=10.0, least=64)
+CHOOSING = Examples(0.6, 48, 256, longest_s=2.0, least=16)
+JUDGING = Examples(2.0, 128, 4096, longest_s=10.0, least=48)
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,10 @@ class Costs:
         timing = self.timing(budget_s)
         timed = timing.estimated_s / timing.policies
         kernels = PROFILED * (2 * self.file_s + max(PROFILE_S, PROFILE_RUNS[0] * self.run_s))
-        turn = self.emit_s + 2 * self.open_s + TURNS * self.run_s
         judged = min(FINALISTS, policies // 2) + REFERENCES
+        turns = turns_of(MeasurePlan(), self.run_s, judged)
+        runs = FIRST_RUNS + turns.rounds * (1 + turns.warmup_runs)
+        turn = self.emit_s + 2 * self.open_s + runs * self.run_s
         return {
             "import": 0.0,
             "calibrate": 8 * work.calibration * self.run_s + 0.05 * work.slots,

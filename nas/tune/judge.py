@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.measurement import MeasurePlan
 from nas.run.reporting import Reporter, progress_bar
 from nas.search.loop import choose_finalists
 from nas.search.objectives import of_metric
@@ -20,6 +21,7 @@ from nas.tune.quality import Comparison, PolicyQuality
 from nas.tune.references import ReferenceFile
 from nas.tune.rounds import SearchOutcome
 from nas.tune.space import all_int8, policy_of
+from nas.tune.timing import SETTLED_S
 from nas.tune.turns import TimedFile, time_in_turns
 from supernet.space.space import Genomes, unique_rows
 from supernet.tasks.metric import Metric, main_metric
@@ -27,6 +29,7 @@ from supernet.tasks.metric import Metric, main_metric
 Floats = NDArray[np.float64]
 FINALISTS = 16  # files that are timed together with the references
 REPEATS = 0.01  # that two measurements of one file's time may differ by; of a size that nobody minds
+TURNS_S, FEWEST_ROUNDS = 180.0, 8  # that all turns take, unless that would be fewer than so many
 OPEN_BYTES = 4 * 2**30  # of weights of all files that are open together
 
 
@@ -127,13 +130,11 @@ def judge(
     compared = [_File(file.name, file.model, True) for file in references if file.model]
     own = (not context.files.is_original(genome) for genome in genomes)
     files = [*compared, *(file for file, other in zip(policies, own, strict=True) if other)]
+    plan = replace(context.tuning.plan, waiting_s=context.tuning.plan.waiting_s / 2)
+    plan = turns_of(plan, context.clock.measured().original_s, len(files))
     with reporter.status("time the front and its references in turns"):
-        times = time_in_turns(
-            context.files.device,
-            [file.content for file in files],
-            context.files.example,
-            replace(context.tuning.plan, waiting_s=context.tuning.plan.waiting_s / 2),
-        )
+        contents = [file.content for file in files]
+        times = time_in_turns(context.files.device, contents, context.files.example, plan)
     judging = context.compared_on(context.tuning.parts.judging)
     judged: dict[str, Judged] = {}
     with progress_bar(reporter, "judge", len(files)) as update:
@@ -146,6 +147,15 @@ def judge(
         tuple(judged.get(file.name) or replace(original, name=file.name) for file in policies),
         tuple(judged[file.name] for file in compared),
     )
+
+
+def turns_of(plan: MeasurePlan, run_s: float, files: int) -> MeasurePlan:
+    """Return how files are timed in turns, where one of them takes so long: what takes longer than reading
+    its weights needs no run to warm up, and what takes very long needs fewer turns.
+    """
+    warmup_runs = 0 if run_s >= SETTLED_S else plan.warmup_runs
+    rounds = max(FEWEST_ROUNDS, int(TURNS_S / (files * run_s * (1 + warmup_runs))))
+    return replace(plan, warmup_runs=warmup_runs, rounds=min(plan.rounds, rounds))
 
 
 def _policy_file(context: TuneContext, genome: Genomes) -> _File:

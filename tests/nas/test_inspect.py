@@ -133,3 +133,32 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_images_are_offered_to_what_may_read_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not to sound, to states, or to one of several inputs."""
+    shapes = {
+        (1, 3, 32, 32): True,
+        (1, 32, 32, 1): True,
+        (3, 32, 32): True,
+        (1, 400, 1): False,
+        (4, 1, 64): False,
+        (1, 3, 2, 50): False,
+    }
+    for shape, images in shapes.items():
+        relu = [node("Relu", ["x"], ["y"])]
+        assert main(["inspect", written(tmp_path, relu, {"x": (TensorProto.FLOAT, [*shape])})]) == 0
+        assert ("folder or archive of images" in capsys.readouterr().out) is images, shape
+    both = {name: (TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "z")}
+    assert main(["inspect", written(tmp_path, [node("Add", ["x", "z"], ["y"])], both)]) == 0
+    assert "folder or archive" not in capsys.readouterr().out
+
+
+def test_a_product_of_codes_is_said_to_be_quantized(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", quantized(tmp_path), "--shape", "x=1x3x8x8"]) == 0
+    page = capsys.readouterr().out
+    [line] = [line for line in page.splitlines() if line.startswith("no int8") and "1 Conv:" in line]
+    assert line.endswith("is quantized already")
+    assert "nothing computes Conv" not in page

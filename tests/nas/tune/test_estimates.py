@@ -1,10 +1,13 @@
 """What a tune takes is known before, and slow models are tuned on less."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
+from hw_profiles.measure.measurement import MeasurePlan
 from nas.tune.estimates import CHOOSING, JUDGING, LEAST, SLOW_S, Costs, Work, affordable, spared
+from nas.tune.judge import FEWEST_ROUNDS, turns_of
 
 WHOLE = Work(calibration=32, choosing=48, judging=128, slots=130, evaluations=120, rounds=3, finalists=12)
 MEGABYTES = 12_000_000
@@ -46,3 +49,12 @@ def test_a_slow_model_takes_ten_minutes() -> None:
 def test_very_slow_models_keep_what_something_can_be_learned_from() -> None:
     assert affordable(WHOLE, costs(2.0), math.inf).evaluations == round(LEAST * WHOLE.evaluations)
     assert affordable(WHOLE, costs(2.0), 60.0).evaluations < LEAST * WHOLE.evaluations
+
+
+def test_slow_files_are_timed_in_fewer_turns() -> None:
+    plan = MeasurePlan()
+    assert turns_of(plan, 1e-3, 20) == plan
+    assert turns_of(plan, 0.1, 20) == replace(plan, warmup_runs=0)
+    assert turns_of(plan, 2.0, 20) == replace(plan, warmup_runs=0, rounds=FEWEST_ROUNDS)
+    few = replace(plan, rounds=3)
+    assert turns_of(few, 2.0, 20).rounds == 3
