@@ -11,6 +11,7 @@ that was measured elsewhere can be compared by ratios.
 """
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from harness import SCHEMA, Row, one_core, parse_arguments, report
+from harness import SCHEMA, Row, argument_parser, one_core, report
 from torch import Tensor, nn
 
 from hw_profiles.graph.blocks import divisible
@@ -29,7 +30,7 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.emit.to_onnx import emit, random_network
 from nas.emit.unit_formats import unit_formats
-from nas.tune.references import ORIGINAL, ReferenceFile, reference_files
+from nas.tune.references import ORIGINAL, reference_files
 from supernet.data.samples import Samples
 from supernet.families.family import SIZES, load_family
 from supernet.imported.import_onnx import import_onnx
@@ -38,6 +39,7 @@ from supernet.ptq.quantize_model import quantize_model
 from supernet.ptq.settings import PtqSettings
 
 PIXELS, CLASSES, INPUT = 32, 10, "image"
+DYNAMIC = "dynamic"  # the recipe that leaves convolutions in fp32
 CALIBRATED_ON = 8  # random images: ranges do not change the time
 SPACES = ("cifar-mbconv", "cifar-fused")
 ZOO = "github.com/chenyaofo/pytorch-cifar-models, README at 786c1625"
@@ -116,7 +118,7 @@ def mobilenet_v2(width: float) -> nn.Module:
             same = stride == 1 and read == give
             features.append(Sum(branch, nn.Identity(), nn.Identity()) if same else branch)
             read = give
-    return ended([*features, conv(read, 1280, act=nn.ReLU())], 1280)
+    return ended([*features, conv(read, 1280, act=nn.ReLU6())], 1280)
 
 
 class Shuffle(nn.Module):
@@ -213,15 +215,31 @@ class Named(nn.Module):
 # -- their files --------------------------------------------------------------------------------------
 
 
-def files_of(ruler: Ruler, seed: int) -> dict[str, ReferenceFile]:
-    """Return a network's files by name: as exported, and everything that quantizes it for ONNX Runtime."""
+def files_of(name: str, folder: Path, seed: int = 0) -> dict[str, bytes]:
+    """Return a network's files by what they are: `fp32` as exported, `int8: ...` as somebody quantizes it for
+    ONNX Runtime; those that `folder` has are taken from there.
+    """
+    kept = folder / f"{name}.npz"
+    if not kept.is_file():
+        files = _made(RULERS[name], seed)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, **{made: np.frombuffer(model, np.uint8) for made, model in files.items()})
+    with np.load(kept) as arrays:
+        return {made: arrays[made].tobytes() for made in arrays.files}
+
+
+def _made(ruler: Ruler, seed: int) -> dict[str, bytes]:
     torch.manual_seed(seed)
     content = onnx_of(Named(ruler.build()).eval(), torch.zeros(1, 3, PIXELS, PIXELS))
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((CALIBRATED_ON, 1, 3, PIXELS, PIXELS)).astype(np.float32)
     calibration = Samples({INPUT: images})
     files = reference_files(content, partial(all_int8, content, calibration), calibration, device_kind("ort"))
-    return {file.name: file for file in files}
+    return {
+        ORIGINAL if file.name == ORIGINAL else f"int8: {file.title}": file.model
+        for file in files
+        if file.model and file.name != DYNAMIC
+    }
 
 
 def all_int8(content: bytes, calibration: Samples) -> bytes:
@@ -293,16 +311,20 @@ def _row(name: str, fmt: str, tried: Mapping[str, Measurement]) -> Row:
 
 def main() -> None:
     """Print the table, write the JSON."""
-    arguments = parse_arguments(__doc__, seeds=40)
+    parser = argument_parser(__doc__, seeds=40)
+    parser.add_argument(
+        "--files", type=Path, metavar="DIR", help="keep the networks' files, and take those there"
+    )
+    arguments = parser.parse_args()
     names = ["MLPerf Tiny ResNet-8"] if arguments.quick else list(RULERS)
     files: dict[tuple[str, str], bytes] = {}
-    for name in names:
-        for made, file in files_of(RULERS[name], seed=0).items():
-            if file.model and made != "dynamic":  # convolutions stay fp32 there
-                files[name, made if made == ORIGINAL else f"int8: {file.title}"] = file.model
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in names:
+            made = files_of(name, arguments.files or Path(temporary))
+            files |= {(name, key): model for key, model in made.items()}
     files |= own_files()
     with one_core() as core:
-        plan = MeasurePlan(rounds=arguments.seeds, waiting_s=1.0 if arguments.quick else 60.0, core=core)
+        plan = MeasurePlan(rounds=arguments.seeds, waiting_s=1.0 if arguments.quick else 40.0, core=core)
         report("rulers", measured_rows(files, plan), arguments.json)
 
 

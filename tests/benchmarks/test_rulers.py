@@ -1,6 +1,7 @@
 """Published networks that fronts are compared with: they are what was published, by their multiply-adds."""
 
 import json
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,11 @@ def test_a_plot_gets_published_accuracy_beside_measured_latency(rulers: Any, tmp
     path.write_text(json.dumps({"schema": "benchmark/1", "benchmark": "tune", "rows": []}))
     with pytest.raises(ValueError, match="holds no rulers; write it with"):
         rulers.ruler_points(path)
+
+
+def test_what_is_printed_beside_them_is_what_was_published(rulers: Any) -> None:
+    """The words of docs/benchmarks.md are typed by hand."""
+    listed = tomllib.loads((BENCHMARKS / "headlines.toml").read_text())["rulers"]
+    words = {line["task"]: line["words"] for line in listed}
+    for name, ruler in rulers.RULERS.items():
+        assert f"(published: {ruler.accuracy:.2%})".replace("%", " %") in words[name]
