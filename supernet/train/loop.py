@@ -192,10 +192,9 @@ def _budgeted(course: _Course, say: Callable[[str], None]) -> Plan:
     optimisation, scaler = make_optimisation(scratch, config), training.placement.scaler()
     copied = replace(training, net=scratch, optimisation=optimisation, scaler=scaler, ema=None)
 
-    def measure(variant: TrainConfig, share: float) -> float:
-        steps = 1_000
-        there = replace(copied, batches=replace(training.batches, config=variant), plan=Plan(steps))
-        first = int(share * steps)
+    def measure(changes: Mapping[str, Any], share: float) -> float:
+        there = copied.by(Plan(1_000, changes=changes))
+        first = int(share * there.plan.steps)
         take_step(there, first, _never)  # warms up
         start = time.monotonic()
         for step in range(first, first + TIMED_STEPS):

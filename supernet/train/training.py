@@ -84,7 +84,8 @@ class Training:
     def by(self, plan: Plan) -> "Training":
         """Return the same training with the steps, and the settings, of `plan`."""
         config = replace(self.config, **plan.changes)
-        return replace(self, plan=plan, batches=replace(self.batches, config=config))
+        placement = choose_placement(config, self.world)
+        return replace(self, plan=plan, placement=placement, batches=replace(self.batches, config=config))
 
 
 def start(

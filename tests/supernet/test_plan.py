@@ -1,7 +1,7 @@
 """A budget is kept on any machine, by a clock that tests turn; the schedule is always walked to its end."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,8 +97,9 @@ def test_a_plan_is_read_as_it_was_written() -> None:
 # -- what there is time for ---------------------------------------------------------------------------
 
 
-def cheap(config: TrainConfig, share: float) -> float:
-    """Seconds by the number of networks and the resolution."""
+def cheap(changes: Mapping[str, Any], share: float) -> float:
+    """Seconds by the number of networks and the resolution; in bf16 the same."""
+    config = replace(TrainConfig(), **changes)
     alone = share < config.alone or config.schedule == "largest"
     networks = 1 if alone else config.random_subnets + (1 if config.schedule == "alternating" else 2)
     small = config.first_resolution and share < config.full_resolution_at
@@ -132,6 +134,23 @@ def test_more_time_never_gives_fewer_passes(seconds: int) -> None:
             for budget in (seconds, 2 * seconds)
         ]
         assert plans[0].steps <= plans[1].steps or plans[0].changes != plans[1].changes
+
+
+@pytest.mark.parametrize(("ratio", "amp"), [(0.6, "bf16"), (2.4, None)])
+def test_half_precision_is_used_where_it_pays(
+    family: Family, monkeypatch: pytest.MonkeyPatch, ratio: float, amp: str | None
+) -> None:
+    def measure(changes: Mapping[str, Any], share: float) -> float:
+        return cheap(changes, share) * (ratio if changes.get("amp") == "bf16" else 1.0)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    config = TrainConfig(budget="2h")
+    assert make_plan(family, config, 70, measure, lambda: 5.0).changes.get("amp") == amp
+    said = replace(config, amp="off")
+    assert "amp" not in make_plan(family, said, 70, measure, lambda: 5.0).changes
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert "amp" not in make_plan(family, config, 70, measure, lambda: 5.0).changes
 
 
 def test_too_short_a_budget_is_refused(family: Family) -> None:
