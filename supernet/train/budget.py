@@ -89,8 +89,9 @@ def simplifications(family: Family, config: TrainConfig) -> Iterator[Mapping[str
         changes |= {"alone": EARLY}
         yield dict(changes)
     sizes = resolution_options(family)
-    if len(sizes) > 1 and not config.first_resolution:
-        changes |= {"first_resolution": sizes[0], "full_resolution_at": SMALL_UNTIL}
+    small = min(size for size in sizes if 2 * size >= sizes[-1])
+    if small < sizes[-1] and not config.first_resolution:
+        changes |= {"first_resolution": small, "full_resolution_at": SMALL_UNTIL}
         yield dict(changes)
 
 

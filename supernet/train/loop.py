@@ -38,7 +38,7 @@ from supernet.train.teacher import teacher_identity
 from supernet.train.training import ALONE, Training
 from supernet.train.training import start as start
 
-TIMED_STEPS = 4  # of each kind of step, for a budget
+TIMED_STEPS = 2  # of each kind, for a budget: in every second step other subnets take part
 
 
 @dataclass(frozen=True)
