@@ -27,12 +27,12 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.emit.unit_formats import unit_formats
 from nas.run.tune_config import parse_shape
-from nas.tune.files import kernel_of
-from nas.tune.latency import PolicyTimer, learn, learn_latency
-from nas.tune.policy_times import PolicyTimes
-from nas.tune.random_policies import random_policies
-from nas.tune.space import policy_of, policy_space, single_genomes
-from nas.tune.timing import Effort
+from nas.tune.policies.random_policies import random_policies
+from nas.tune.policies.space import policy_of, policy_space, single_genomes
+from nas.tune.setup.files import kernel_of
+from nas.tune.timing.batches import Effort
+from nas.tune.timing.latency import PolicyTimer, learn, learn_latency
+from nas.tune.timing.policy_times import PolicyTimes
 from predictors.latency.policy_terms import PolicyTerms
 from supernet.data.samples import Samples
 from supernet.imported.import_onnx import import_onnx

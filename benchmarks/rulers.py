@@ -30,7 +30,7 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.emit.to_onnx import emit, random_network
 from nas.emit.unit_formats import unit_formats
-from nas.tune.references import ORIGINAL, reference_files
+from nas.tune.result.references import ORIGINAL, reference_files
 from supernet.data.samples import Samples
 from supernet.families.family import SIZES, load_family
 from supernet.imported.import_onnx import import_onnx

@@ -35,13 +35,13 @@ from hw_profiles.documents import read_document
 from nas.run.documents import Timings
 from nas.run.reporting import QUIET
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
-from nas.tune.context import TuneContext
-from nas.tune.knowledge import FLOOR, learned_quality, look_up
+from nas.tune.evaluation.context import TuneContext
 from nas.tune.pipeline import sampled_policies
-from nas.tune.policies import random_policies
+from nas.tune.policies.first_policies import random_policies
+from nas.tune.policies.space import policy_of
+from nas.tune.search.knowledge import FLOOR, learned_quality, look_up
 from nas.tune.session import tune_session
-from nas.tune.space import policy_of
-from nas.tune.turns import time_in_turns
+from nas.tune.timing.turns import time_in_turns
 from supernet.data.samples import Samples
 from supernet.data.split_samples import split_samples
 from supernet.space.space import row_keys, unique_rows

@@ -25,10 +25,10 @@ from tune_data import TuneData
 from hw_profiles.measure.host import load_average
 from nas.run.reporting import QUIET
 from nas.run.tuned_document import TunedNetwork
-from nas.tune.context import TuneContext
-from nas.tune.quality import Comparison
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.evaluation.quality import Comparison
 from nas.tune.session import stored_file, tune_session
-from nas.tune.turns import time_in_turns
+from nas.tune.timing.turns import time_in_turns
 
 TARGET = 1.3  # times as fast as the best file
 COSTS_S: Mapping[str, float] = {  # targets for whole tunes with kernels that are tuned already

@@ -16,8 +16,8 @@ from nas.emit.layer_formats import UnitFormats
 from nas.emit.unit_formats import unit_formats
 from nas.inspection.inspection import InspectedUnit, Inspection
 from nas.tune.estimates import Costs, typical_work
-from nas.tune.libraries import kernels_s, library_s, untuned_layers
-from nas.tune.space import policy_space
+from nas.tune.policies.space import policy_space
+from nas.tune.setup.libraries import kernels_s, library_s, untuned_layers
 from supernet.data.array_files import read_arrays
 from supernet.imported.fixed_value import Fixed
 from supernet.imported.model import ImportedModel, Unit

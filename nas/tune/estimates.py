@@ -11,13 +11,13 @@ from nas.run.progress import duration
 from nas.run.reporting import Reporter
 from nas.run.tune_config import TuneSection
 from nas.search.units import UNITS
-from nas.tune.judge import FINALISTS, turns_of
-from nas.tune.latency import POLICIES, PROFILE_RUNS, PROFILE_S, PROFILED
-from nas.tune.libraries import library_s
-from nas.tune.policies import evaluations_for
-from nas.tune.times import BUDGET_S, BUDGET_SHARE, RUNS
-from nas.tune.timing import Effort, plan_effort
-from nas.tune.tuning import Tuning
+from nas.tune.policies.first_policies import evaluations_for
+from nas.tune.result.judge import FINALISTS, turns_of
+from nas.tune.setup.libraries import library_s
+from nas.tune.setup.times import BUDGET_S, BUDGET_SHARE, RUNS
+from nas.tune.setup.tuning import Tuning
+from nas.tune.timing.batches import Effort, plan_effort
+from nas.tune.timing.latency import POLICIES, PROFILE_RUNS, PROFILE_S, PROFILED
 from supernet.data.split_samples import CALIBRATION
 from supernet.space.space import SearchSpace
 

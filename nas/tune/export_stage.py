@@ -25,10 +25,10 @@ from nas.export.written import replace_written
 from nas.run.documents import Environment
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tuned_document import TunedFront, TunedNetwork
-from nas.tune.context import TuneContext
-from nas.tune.examination import MadeUp, examined, made_up_for
-from nas.tune.libraries import built_library
-from nas.tune.tuning import Tuning
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.result.examination import MadeUp, examined, made_up_for
+from nas.tune.setup.libraries import built_library
+from nas.tune.setup.tuning import Tuning
 from supernet.ptq.quantization import Quantization
 
 SHOWN = 5  # names in a line

@@ -14,16 +14,16 @@ from nas.report import write_report
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.tune_config import STAGES
-from nas.tune.answers import Outputs
-from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, spared, tell, work_of
+from nas.tune.evaluation.answers import Outputs
+from nas.tune.evaluation.context import TuneContext
 from nas.tune.export_stage import run_export
-from nas.tune.libraries import kernels_s, tune_kernels, untuned_layers
-from nas.tune.policies import evaluations_for, first_policies
-from nas.tune.prepared import ORIGINAL_KIND, time_prepared, time_unchanged
+from nas.tune.policies.first_policies import evaluations_for, first_policies
 from nas.tune.search_stage import run_search
-from nas.tune.stored import save_example
-from nas.tune.tuning import Tuning
+from nas.tune.setup.libraries import kernels_s, tune_kernels, untuned_layers
+from nas.tune.setup.prepared import ORIGINAL_KIND, time_prepared, time_unchanged
+from nas.tune.setup.stored import save_example
+from nas.tune.setup.tuning import Tuning
 from supernet.data.samples import Samples
 from supernet.ptq.quantization_file import save_quantization
 from supernet.ptq.quantize_model import quantize_model

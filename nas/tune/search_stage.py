@@ -6,14 +6,14 @@ from scipy.stats import kendalltau
 from hw_profiles.runtimes.plugin import device_kind
 from nas.run.reporting import Reporter
 from nas.run.tuned_document import TunedFront
-from nas.tune.context import TuneContext
-from nas.tune.front import make_front
-from nas.tune.judge import front_of, judge, pick_for_judging
-from nas.tune.knowledge import FLOOR, Known, learned_quality, look_up
-from nas.tune.limits import resolve_limits
-from nas.tune.references import ReferenceFile, reference_files
-from nas.tune.rounds import run_rounds
-from nas.tune.space import all_int8, policy_of
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.policies.space import all_int8, policy_of
+from nas.tune.result.front import make_front
+from nas.tune.result.judge import front_of, judge, pick_for_judging
+from nas.tune.result.references import ReferenceFile, reference_files
+from nas.tune.search.knowledge import FLOOR, Known, learned_quality, look_up
+from nas.tune.search.limits import resolve_limits
+from nas.tune.search.rounds import run_rounds
 from supernet.space.space import Genomes
 
 FOLDS = 5  # that predictions are judged by: each is predicted from the others

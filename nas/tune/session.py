@@ -20,11 +20,11 @@ from nas.run.environment import commit
 from nas.run.reporting import QUIET, Reporter
 from nas.run.session import held
 from nas.run.tune_config import TuneConfig
-from nas.tune.context import TuneContext
 from nas.tune.estimates import measure_costs, sized
-from nas.tune.limits import resolve_limits
-from nas.tune.stored import stored_quantization
-from nas.tune.tuning import Tuning
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.search.limits import resolve_limits
+from nas.tune.setup.stored import stored_quantization
+from nas.tune.setup.tuning import Tuning
 from supernet.imported.fixed_value import fixed_text
 from supernet.ptq.quantization import Policy
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import kendalltau
 
-from nas.tune.policies import first_policies, random_policies
+from nas.tune.policies.first_policies import first_policies, random_policies
 from predictors.accuracy.error_sums import ErrorSum, _expected, _unlikeliness, fit_errors
 from predictors.accuracy.policies import PolicyPredictor
 from tests.predictors.test_policies import SPACE, UNITS, in_codes

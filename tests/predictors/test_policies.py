@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import kendalltau
 
-from nas.tune.policies import first_policies, random_policies
+from nas.tune.policies.first_policies import first_policies, random_policies
 from predictors.accuracy.policies import PolicyPredictor
 from supernet.space.space import Choice, SearchSpace
 

@@ -24,10 +24,10 @@ from nas.emit.layer_formats import require_covered
 from nas.emit.unit_formats import unit_formats
 from nas.export.library.policies import PolicyLibraries, kernel_layers, kernel_times
 from nas.export.library.to_tvm import unit_numbers
-from nas.tune.files import own_kernel_of
-from nas.tune.kernel_attribution import attribute
-from nas.tune.random_policies import random_policies
-from nas.tune.space import policy_of, policy_space
+from nas.tune.policies.random_policies import random_policies
+from nas.tune.policies.space import policy_of, policy_space
+from nas.tune.setup.files import own_kernel_of
+from nas.tune.timing.kernel_attribution import attribute
 from predictors.latency.policy_terms import PolicyTerms, Term
 from supernet.data.samples import Samples
 from supernet.imported.folding import fold

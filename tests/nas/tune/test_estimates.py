@@ -7,7 +7,7 @@ import pytest
 
 from hw_profiles.measure.measurement import MeasurePlan
 from nas.tune.estimates import CHOOSING, JUDGING, LEAST, SLOW_S, Costs, Work, affordable, spared
-from nas.tune.judge import FEWEST_ROUNDS, turns_of
+from nas.tune.result.judge import FEWEST_ROUNDS, turns_of
 
 WHOLE = Work(calibration=32, choosing=48, judging=128, slots=130, evaluations=120, rounds=3, finalists=12)
 MEGABYTES = 12_000_000

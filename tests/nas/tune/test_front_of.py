@@ -5,10 +5,10 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from nas.run.tuned_document import MeasuredLatency
-from nas.tune.judge import Judged, Verdict, front_of
-from nas.tune.limits import Limits, resolve_limits
-from nas.tune.quality import PolicyQuality
-from nas.tune.turns import TimedFile
+from nas.tune.evaluation.quality import PolicyQuality
+from nas.tune.result.judge import Judged, Verdict, front_of
+from nas.tune.search.limits import Limits, resolve_limits
+from nas.tune.timing.turns import TimedFile
 from supernet.tasks.metric import KL
 
 ORIGINAL = {"latency": 10.0, "size": 100.0}

@@ -13,12 +13,12 @@ from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.ort.runtime import OrtRuntime
 from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
-from nas.tune import timing
-from nas.tune.kernel_attribution import attribute
-from nas.tune.latency import PolicyTimer, learn, learn_latency
-from nas.tune.policy_times import PolicyTimes
-from nas.tune.random_policies import random_policies
-from nas.tune.timing import plan_effort
+from nas.tune.policies.random_policies import random_policies
+from nas.tune.timing.batches import batches as timing
+from nas.tune.timing.batches import plan_effort
+from nas.tune.timing.kernel_attribution import attribute
+from nas.tune.timing.latency import PolicyTimer, learn, learn_latency
+from nas.tune.timing.policy_times import PolicyTimes
 from predictors.latency.policy_terms import PolicyTerms, Term
 from tests.nas.emit.handmade import quantized
 from tests.nas.tune.policies_of import (

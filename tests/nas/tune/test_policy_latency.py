@@ -5,7 +5,7 @@ import pytest
 
 from hw_profiles.errors import TrilobitError
 from nas.emit.instructions import instructions
-from nas.tune.random_policies import random_policies
+from nas.tune.policies.random_policies import random_policies
 from predictors.latency.policies import PolicyLatency
 from predictors.latency.policy_priors import prior_of_kernels, prior_of_work
 from predictors.latency.policy_terms import CALLER, IN_REALS, PolicyTerms, Term

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nas.tune.prepared import PreparedTime
+from nas.tune.setup.prepared import PreparedTime
 
 
 @pytest.mark.parametrize(("ratio", "pays"), [(0.7, True), (0.99, False), (1.0, False), (1.3, False)])

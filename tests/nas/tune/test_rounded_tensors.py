@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from nas.emit.instructions import instructions
-from nas.tune.random_policies import random_policies
-from nas.tune.rounded_tensors import RoundedTensors
-from nas.tune.space import policy_of
+from nas.tune.policies.random_policies import random_policies
+from nas.tune.policies.rounded_tensors import RoundedTensors
+from nas.tune.policies.space import policy_of
 from supernet.imported.following import keeps_scale
 from tests.nas.emit.handmade import quantized
 from tests.nas.tune.policies_of import network, terms_of

@@ -6,10 +6,10 @@ import pytest
 from nas.search.deduplication import enumerate_space
 from nas.search.pareto import hypervolume
 from nas.search.points import Points
-from nas.tune.allocate import allocated
-from nas.tune.policies import first_policies, random_policies
-from nas.tune.search import Beliefs, propose
-from nas.tune.space import all_int8, policy_of, single_genomes, uniform_genomes
+from nas.tune.policies.first_policies import first_policies, random_policies
+from nas.tune.policies.space import all_int8, policy_of, single_genomes, uniform_genomes
+from nas.tune.search.allocate import allocated
+from nas.tune.search.proposals import Beliefs, propose
 from predictors.accuracy.policies import PolicyPredictor
 from supernet.space.space import Choice, Genomes, SearchSpace
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.runtime import Artifact
-from nas.tune.prepared import ORIGINAL_KIND, PreparedTime, read_prepared
-from nas.tune.space import policy_of
-from nas.tune.tuning import Tuning
+from nas.tune.policies.space import policy_of
+from nas.tune.setup.prepared import ORIGINAL_KIND, PreparedTime, read_prepared
+from nas.tune.setup.tuning import Tuning
 from predictors.latency.policy_terms import IN_INTEGERS, IN_REALS, Kernel, PolicyTerms
 from supernet.formats.loading import load_format
 from supernet.ptq.policy_graph import FOLLOWING

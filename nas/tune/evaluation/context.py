@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.store import EvaluationStore
-from nas.tune.answers import Runner, runner_for
-from nas.tune.files import PolicyFiles
-from nas.tune.quality import (
+from nas.tune.evaluation.answers import Runner, runner_for
+from nas.tune.evaluation.quality import (
     Comparison,
     PolicyQuality,
     QualityStore,
@@ -19,9 +18,10 @@ from nas.tune.quality import (
     proxy_of,
     store_objectives,
 )
-from nas.tune.rounded_tensors import RoundedTensors
-from nas.tune.times import PolicyClock
-from nas.tune.tuning import Tuning
+from nas.tune.policies.rounded_tensors import RoundedTensors
+from nas.tune.setup.files import PolicyFiles
+from nas.tune.setup.times import PolicyClock
+from nas.tune.setup.tuning import Tuning
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Quantization
 from supernet.ptq.quantization_file import load_quantization

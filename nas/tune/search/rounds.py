@@ -14,12 +14,12 @@ from nas.run.progress import Update
 from nas.run.reporting import Reporter
 from nas.search.pareto import hypervolume
 from nas.search.points import Points
-from nas.tune.allocate import allocated
-from nas.tune.context import TuneContext
-from nas.tune.knowledge import Known, believe, bounds_of, look_up
-from nas.tune.limits import Limits
-from nas.tune.search import ROOT, Beliefs, missed, propose
-from nas.tune.space import uniform_genomes
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.policies.space import uniform_genomes
+from nas.tune.search.allocate import allocated
+from nas.tune.search.knowledge import Known, believe, bounds_of, look_up
+from nas.tune.search.limits import Limits
+from nas.tune.search.proposals import ROOT, Beliefs, missed, propose
 from supernet.space.space import Genomes, unique_rows
 
 Floats = NDArray[np.float64]

@@ -15,14 +15,14 @@ from nas.search.loop import choose_finalists
 from nas.search.objectives import of_metric
 from nas.search.pareto import non_dominated
 from nas.search.units import show
-from nas.tune.context import TuneContext
-from nas.tune.limits import Limits
-from nas.tune.quality import Comparison, PolicyQuality
-from nas.tune.references import ReferenceFile
-from nas.tune.rounds import SearchOutcome
-from nas.tune.space import all_int8, policy_of
-from nas.tune.timing import SETTLED_S
-from nas.tune.turns import TimedFile, time_in_turns
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.evaluation.quality import Comparison, PolicyQuality
+from nas.tune.policies.space import all_int8, policy_of
+from nas.tune.result.references import ReferenceFile
+from nas.tune.search.limits import Limits
+from nas.tune.search.rounds import SearchOutcome
+from nas.tune.timing.batches import SETTLED_S
+from nas.tune.timing.turns import TimedFile, time_in_turns
 from supernet.space.space import Genomes, unique_rows
 from supernet.tasks.metric import Metric, main_metric
 

@@ -16,10 +16,10 @@ from hw_profiles.measure.host import pinned
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.runtime import Artifact, KernelTimer
-from nas.tune.kernel_attribution import attribute
-from nas.tune.policy_times import PolicyTimes, kernel_seconds
-from nas.tune.random_policies import random_policies
-from nas.tune.timing import Effort, FileTimer, plan_effort
+from nas.tune.policies.random_policies import random_policies
+from nas.tune.timing.batches import Effort, FileTimer, plan_effort
+from nas.tune.timing.kernel_attribution import attribute
+from nas.tune.timing.policy_times import PolicyTimes, kernel_seconds
 from predictors.assessment.conformal import coverage
 from predictors.latency.policies import PolicyLatency
 from predictors.latency.policy_priors import Prior, prior_of_kernels, prior_of_work

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tune.timing import TimedBatch, batch_factors
+from nas.tune.timing.batches import TimedBatch, batch_factors
 from predictors.latency.policy_terms import Term
 from supernet.space.space import Genomes
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tune.context import TuneContext
-from nas.tune.limits import COSTS, Limits, divergence_within
-from nas.tune.policy_times import PolicyTimes
-from nas.tune.quality import PolicyQuality, divergence_of
-from nas.tune.search import LATENCY, ROOT, SIZE, Beliefs
-from nas.tune.size_model import fit_size
-from nas.tune.times import USUAL_ERROR, seconds_of
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.evaluation.quality import PolicyQuality, divergence_of
+from nas.tune.policies.size_model import fit_size
+from nas.tune.search.limits import COSTS, Limits, divergence_within
+from nas.tune.search.proposals import LATENCY, ROOT, SIZE, Beliefs
+from nas.tune.setup.times import USUAL_ERROR, seconds_of
+from nas.tune.timing.policy_times import PolicyTimes
 from predictors.accuracy.policies import PolicyPredictor
 from predictors.predictor import FEWEST
 from supernet.space.space import Genomes

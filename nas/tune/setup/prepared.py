@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from hw_profiles.documents import write_document
 from nas.run.documents import not_negative, read_optional
-from nas.tune.tuning import Tuning
-from nas.tune.turns import time_in_turns
+from nas.tune.setup.tuning import Tuning
+from nas.tune.timing.turns import time_in_turns
 
 LEAST_GAIN = 0.02  # of the time: less is what two measurements of one file differ by
 PATIENCE_S = 2.0  # for a quiet moment: the two are compared pass by pass

@@ -23,7 +23,7 @@ from nas.checks.examples import (
 )
 from nas.checks.network_tasks import NetworkFacts
 from nas.export.seal import MODEL_FILE
-from nas.tune.tuning import Tuning
+from nas.tune.setup.tuning import Tuning
 
 ANSWERING_S = 2.0  # that answering the made-up examples may take
 FEWEST_EXAMPLES = 2

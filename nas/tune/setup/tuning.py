@@ -24,9 +24,9 @@ from nas.emit.unit_formats import unit_formats
 from nas.run.paths import TunePaths
 from nas.run.stage_record import StageRecord
 from nas.run.tune_config import TuneConfig
-from nas.tune.libraries import Write, with_files, writer
-from nas.tune.original import bound_specs, original_file
-from nas.tune.space import policy_space
+from nas.tune.policies.space import policy_space
+from nas.tune.setup.libraries import Write, with_files, writer
+from nas.tune.setup.original import bound_specs, original_file
 from supernet.data.preprocessing import parse_preprocessing
 from supernet.data.read_samples import MOST, read_samples, sample_shapes
 from supernet.data.samples import SampleParts, Samples

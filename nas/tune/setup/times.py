@@ -11,10 +11,10 @@ from hw_profiles.documents import write_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.streams import Stream, open_stream
 from nas.run.documents import read_optional
-from nas.tune.files import PolicyFiles
-from nas.tune.latency import LatencyAccuracy, PolicyTimer, judge, learn, learn_latency
-from nas.tune.policy_times import PolicyTimes
-from nas.tune.timing import Effort
+from nas.tune.setup.files import PolicyFiles
+from nas.tune.timing.batches import Effort
+from nas.tune.timing.latency import LatencyAccuracy, PolicyTimer, judge, learn, learn_latency
+from nas.tune.timing.policy_times import PolicyTimes
 from predictors.latency.policies import PolicyLatency
 from supernet.space.space import Genomes
 

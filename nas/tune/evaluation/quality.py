@@ -15,9 +15,9 @@ from nas.emit.rewrite_onnx import rewrite
 from nas.evaluation.store import EvaluationStore
 from nas.run.tuned_document import MetricValue, PartQuality
 from nas.search.objectives import Objective, of_metric
-from nas.tune.answers import Outputs, Runner
-from nas.tune.libraries import Write
-from nas.tune.space import policy_of
+from nas.tune.evaluation.answers import Outputs, Runner
+from nas.tune.policies.space import policy_of
+from nas.tune.setup.libraries import Write
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Policy, Quantization
 from supernet.space.space import Candidate, Genomes, SearchSpace

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tune.search import LATENCY, ROOT, Beliefs
-from nas.tune.space import uniform_genomes
+from nas.tune.policies.space import uniform_genomes
+from nas.tune.search.proposals import LATENCY, ROOT, Beliefs
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term, solve
 from supernet.space.space import Genomes, SearchSpace, unique_rows
 

@@ -19,13 +19,13 @@ from nas.run.tuned_document import (
     UnitShare,
 )
 from nas.search.objectives import Objective
-from nas.tune.context import TuneContext
-from nas.tune.judge import Judged, Verdict
-from nas.tune.limits import COSTS, Limits
-from nas.tune.references import ReferenceFile
-from nas.tune.rounds import SearchOutcome
-from nas.tune.search import LATENCY, ROOT, Beliefs
-from nas.tune.space import policy_of, single_genomes
+from nas.tune.evaluation.context import TuneContext
+from nas.tune.policies.space import policy_of, single_genomes
+from nas.tune.result.judge import Judged, Verdict
+from nas.tune.result.references import ReferenceFile
+from nas.tune.search.limits import COSTS, Limits
+from nas.tune.search.proposals import LATENCY, ROOT, Beliefs
+from nas.tune.search.rounds import SearchOutcome
 from supernet.space.space import Genomes
 from supernet.tasks.metric import Metric
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tune.space import single_genomes, uniform_genomes
+from nas.tune.policies.space import single_genomes, uniform_genomes
 from supernet.space.space import Genomes, SearchSpace, unique_rows
 
 MOST = (

@@ -1,0 +1,1 @@
+"""How good policies are: their files run on examples and compared with the original."""

@@ -1,0 +1,1 @@
+"""What comes out: files judged beside their references, the front of them, and which are exported."""
