@@ -14,7 +14,7 @@ from hw_profiles.runtimes.ort.runtime import OrtRuntime
 from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.rewrite_onnx import rewrite
 from nas.tune.policies.random_policies import random_policies
-from nas.tune.timing.batches import batches as timing
+from nas.tune.timing import batches as timing
 from nas.tune.timing.batches import plan_effort
 from nas.tune.timing.kernel_attribution import attribute
 from nas.tune.timing.latency import PolicyTimer, learn, learn_latency
