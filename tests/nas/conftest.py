@@ -1,13 +1,25 @@
 """Images in which nothing is to be learned, for what does not depend on learning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from alembic.util import pyfiles
 from PIL import Image
 
 WriteImages = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _known_migrations() -> Iterator[None]:
+    """Optuna runs the files of all its migrations whenever a storage is opened: here once, as they stay what
+    they are.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pyfiles, "load_module_py", cache(pyfiles.load_module_py))
+        yield
 
 
 @pytest.fixture(scope="session")

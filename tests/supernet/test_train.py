@@ -11,6 +11,7 @@ import torch
 from hw_profiles.errors import TrilobitError
 from supernet.data.images import Images
 from supernet.families.family import Family, load_family
+from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.tasks import image_classification
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
@@ -24,7 +25,9 @@ CONFIG = TrainConfig(epochs=3, batch_size=32, checkpoint_s=0.0)
 
 @pytest.fixture(scope="module")
 def family() -> Family:
-    return load_family("digits-mbconv", in_channels=1, classes=10)
+    """All that a space has, in few layers."""
+    stages = (Stage(8, 1, (1, 2), (16, 24), (3, 5)), Stage(16, 2, (1, 2), (24, 32), (3, 5)))
+    return MBConvFamily("small", (8, 14), 8, stages, 24, 1, 10)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_finished_training_is_found(family: Family, digits: ImageClassification,
 
 
 def test_loss_falls(family: Family, digits: ImageClassification, tmp_path: Path) -> None:
-    config = replace(CONFIG, epochs=10, checkpoint_s=1e9)
+    config = replace(CONFIG, epochs=20, checkpoint_s=1e9)
     losses = [progress.loss for progress in train(family, digits, config, tmp_path / "last.pt", seed=1)]
     assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.3
 

@@ -161,7 +161,10 @@ def worst(layer: Layer, codes: tuple[int, int]) -> tuple[UnitNumbers, tuple[NDAr
     return UnitNumbers(drawn.inputs, drawn.output, weight, scale, drawn.bias), inputs
 
 
-@pytest.mark.parametrize("cpu", ["host", "haswell", "skylake-avx512", "x86-64-v2"])
+OTHERS = [pytest.param(cpu, marks=pytest.mark.slow) for cpu in ("skylake-avx512", "x86-64-v2")]
+
+
+@pytest.mark.parametrize("cpu", ["host", OLDER, *OTHERS])
 def test_the_largest_sums_are_exact(cpu: str, tmp_path: Path) -> None:
     target = parse_target(cpu)
     if not target.local:

@@ -72,19 +72,19 @@ def _check(name: str, policy: Mapping[str, str]) -> bytes:
     return content
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(policies("conv"))
 def test_any_policy_of_a_convolutional_network_computes_what_it_says(policy: dict[str, str]) -> None:
     _check("conv", policy)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(policies("curved"))
 def test_any_policy_of_a_network_with_curves_computes_what_it_says(policy: dict[str, str]) -> None:
     _check("curved", policy)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(policies("attention"))
 def test_any_policy_of_a_transformer_computes_what_it_says(policy: dict[str, str]) -> None:
     _check("attention", policy)

@@ -120,6 +120,7 @@ def test_units_are_what_runtimes_compute_as_one_kernel() -> None:
         assert_same_function(content, model, x=normal(batch, 3, 16, 16))
 
 
+LONG = {"ppocr_v4_rec"}  # hundreds of units
 REAL: dict[str, tuple[dict[str, tuple[int, ...]], int]] = {
     "efficientnet_lite0": ({"image": (1, 3, 224, 224)}, 385_187_552),
     "mlperf_tiny_resnet8": ({"input_1": (1, 32, 32, 3)}, 12_501_632),
@@ -129,7 +130,9 @@ REAL: dict[str, tuple[dict[str, tuple[int, ...]], int]] = {
 }
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in REAL]
+)
 def test_published_networks_compute_the_same(name: str) -> None:
     path = data_file(f"models/{name}.onnx")
     shapes, count = REAL[name]
