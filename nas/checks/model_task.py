@@ -20,7 +20,7 @@ from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
 from supernet.imported.fixing import deciding_inputs
 from supernet.imported.import_onnx import describe
 from supernet.imported.made_up import Feeds, compared, made_up_feeds
-from supernet.imported.onnx_file import ONNX_DOMAINS, graph_of, read_onnx
+from supernet.imported.onnx_file import ONNX_DOMAINS, graph_of, read_onnx, stored_tensors
 from supernet.imported.open_dimensions import OpenDimensionsError
 from supernet.imported.prepare import prepare
 
@@ -129,7 +129,7 @@ def _outline(proto: onnx.ModelProto) -> Outline:
         operations=_operations(proto),
         size_bytes=proto.ByteSize(),
         request="",
-        halves=sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in proto.graph.initializer),
+        halves=sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in stored_tensors(proto.graph)),
         deciding=_deciding(proto),
     )
 

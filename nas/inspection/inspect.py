@@ -111,6 +111,7 @@ def _inspected(
             *_undecided(outline, model.fixed),
             *_notes(opened),
             *_left(units, outline.operations),
+            *_nothing(units, outline.operations, device),
         ),
         fixed=model.fixed,
     )
@@ -189,6 +190,14 @@ def _is_image(tensor: TensorFacts) -> bool:
         and all(not dim.isdecimal() or int(dim) >= _SHORTEST for dim in sizes)
         for channels, sizes in sides
     )
+
+
+def _nothing(units: Sequence[InspectedUnit], operations: Mapping[str, int], device: str) -> Iterator[str]:
+    """Yield that nothing can be tuned, where that is not said otherwise."""
+    if not any(len(unit.formats) > 1 for unit in units) and not any(map(is_quantized, operations)):
+        weighted = any(unit.parameters for unit in units)
+        reason = "see the reasons above" if weighted else "no unit multiplies with stored numbers"
+        yield f"nothing in it can be tuned on {device}: {reason}"
 
 
 def _left(units: Sequence[InspectedUnit], operations: Mapping[str, int]) -> Iterator[str]:

@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from hw_profiles.graph.formats import FP32
+from hw_profiles.runtimes.plugin import HOST
 from nas.checks.model_task import TensorFacts
 from nas.inspection.inspection import FOLLOWS, InspectedUnit, Inspection
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, Table
 from nas.search.units import UNITS
+from supernet.imported.fixed_value import fixed_text
 
 
 def show_inspection(inspection: Inspection, reporter: Reporter, *, every_unit: bool = False) -> None:
@@ -23,6 +25,17 @@ def show_inspection(inspection: Inspection, reporter: Reporter, *, every_unit: b
         reporter.say(f"note: {note}")
     for need in inspection.needs:
         reporter.say(f"needs: {need}")
+    if any(len(unit.formats) > 1 for unit in inspection.units):
+        reporter.say(f"then: {_next(inspection)}")
+
+
+def _next(inspection: Inspection) -> str:
+    """Return the command that tunes the model, with data as it may be called."""
+    given = [f"--fix {fixed_text(name, value)}" for name, value in inspection.fixed.items()]
+    device = [] if inspection.device == HOST else [f"--device {inspection.device}"]
+    images = any("a folder or archive of images" in need for need in inspection.needs)
+    data = "photos/" if images else "examples.npz"
+    return " ".join(["nas tune", inspection.model, "--data", data, *given, *device])
 
 
 def _origin(inspection: Inspection) -> str:

@@ -83,7 +83,7 @@ def _parsed(content: bytes) -> onnx.ModelProto:
 def _load_external(proto: onnx.ModelProto, path: Path | None) -> None:
     """Read the tensors that are kept in other files of the folder."""
     total = 0
-    for tensor in _tensors(proto.graph):
+    for tensor in stored_tensors(proto.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             tensor.raw_data = _external_bytes(tensor, path)
             total += len(tensor.raw_data)
@@ -128,7 +128,7 @@ def _least_bytes(tensor: TensorProto) -> int:
     return int(numbers * itemsize if itemsize > 1 else numbers // 4)
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """Yield the stored tensors of a graph and of those inside it."""
     yield from graph.initializer
     for node in graph.node:
@@ -137,7 +137,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
                 yield attribute.t
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+                yield from stored_tensors(inner)
 
 
 def _check_usable(proto: onnx.ModelProto) -> None:

@@ -12,9 +12,11 @@ _TYPES = ("to", "dtype")  # attributes that name an element type
 
 
 def computes_in_halves(model: ir.Model) -> bool:
-    """Return whether a network multiplies with stored numbers of 16 bits, or is fed such."""
-    values = (*model.graph.inputs, *model.graph.initializers.values())
-    return any(value.dtype == HALF for value in values)
+    """Return whether a network has stored numbers of 16 bits, or is fed such."""
+    graphs = tuple(_graphs(model.graph))
+    values = (*model.graph.inputs, *(value for graph in graphs for value in graph.initializers.values()))
+    constants = (node.attributes.get("value") for graph in graphs for node in graph)
+    return any(value.dtype == HALF for value in values) or any(map(_is_half, constants))
 
 
 def widen(model: ir.Model) -> ir.Model:
@@ -50,6 +52,11 @@ def _graphs(graph: ir.Graph) -> Iterator[ir.Graph]:
                     yield from _graphs(inner)
 
 
+def _is_half(attribute: ir.Attr | None) -> bool:
+    is_tensor = attribute is not None and attribute.type == ir.AttributeType.TENSOR
+    return attribute is not None and is_tensor and attribute.as_tensor().dtype == HALF
+
+
 def _widened(tensor: ir.TensorProtocol) -> ir.Tensor:
     return ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 
@@ -66,7 +73,7 @@ def _widen_type(value: ir.Value) -> None:
 
 
 def _widen_attribute(node: ir.Node, attribute: ir.Attr) -> None:
-    if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype == HALF:
+    if _is_half(attribute):
         node.attributes[attribute.name] = ir.AttrTensor(attribute.name, _widened(attribute.as_tensor()))
     elif attribute.type == ir.AttributeType.INT and attribute.name in _TYPES and attribute.as_int() == HALF:
         node.attributes[attribute.name] = ir.AttrInt64(attribute.name, int(SINGLE))

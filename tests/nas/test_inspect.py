@@ -96,6 +96,7 @@ def test_a_tune_without_data_says_what_it_needs(tmp_path: Path, capsys: pytest.C
     assert "still in fp32" in printed.out
     assert "a tune takes about" in printed.out
     assert "needs: x: a folder or archive of images" in printed.out
+    assert f"then: nas tune {path} --data photos/" in printed.out
 
 
 def test_a_tune_of_what_gives_no_numbers_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +149,10 @@ def test_images_are_offered_to_what_may_read_them(tmp_path: Path, capsys: pytest
     for shape, images in shapes.items():
         relu = [node("Relu", ["x"], ["y"])]
         assert main(["inspect", written(tmp_path, relu, {"x": (TensorProto.FLOAT, [*shape])})]) == 0
-        assert ("folder or archive of images" in capsys.readouterr().out) is images, shape
+        page = capsys.readouterr().out
+        assert ("folder or archive of images" in page) is images, shape
+        assert "nothing in it can be tuned on ort: no unit multiplies with stored numbers" in page
+        assert "then:" not in page
     both = {name: (TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "z")}
     assert main(["inspect", written(tmp_path, [node("Add", ["x", "z"], ["y"])], both)]) == 0
     assert "folder or archive" not in capsys.readouterr().out
