@@ -29,6 +29,7 @@ def picked(
     count: int,
     *,
     minimised: NDArray[np.float64],
+    best: Callable[[], int],
     bounded: Callable[[Bounded], int],
     noun: str,
 ) -> list[E]:
@@ -39,6 +40,7 @@ def picked(
             `count` well-spread entries: the best in each objective, then the loneliest.
         count: see `picks`; 0 takes all.
         minimised: (n, m) what is traded off, less is better.
+        best: returns the row of the best compromise.
         bounded: returns the row that a bound means.
         noun: what the entries are, in errors.
 
@@ -55,7 +57,7 @@ def picked(
             case "all":
                 rows.update(range(len(entries)))
             case "knee":
-                rows.add(knee(minimised))
+                rows.add(best())
             case Bounded() as bound:
                 rows.add(bounded(bound))
             case beginning:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.export.picks import picked
+from nas.export.picks import knee, picked
 from nas.run.front_document import Entry, Front, Measured, Predicted
 from nas.run.wanted import Bounded
 from nas.search.limits import Limit, parse_limit
@@ -26,9 +26,15 @@ def pick(front: Front, picks: Sequence[str], count: int) -> list[Entry]:
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    bounded = partial(_bounded, front)
+    minimised = _minimised(front)
     return picked(
-        front.candidates, picks, count, minimised=_minimised(front), bounded=bounded, noun="networks"
+        front.candidates,
+        picks,
+        count,
+        minimised=minimised,
+        best=partial(knee, minimised),
+        bounded=partial(_bounded, front),
+        noun="networks",
     )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from nas.export.picks import knee, picked
-from nas.run.tuned_document import TunedFront, TunedMetric, TunedNetwork
+from nas.run.tuned_document import ALL_INT8, PartQuality, TunedFront, TunedMetric, TunedNetwork
 from nas.run.wanted import Bounded
 from nas.search.objectives import Objective
 from nas.search.units import show
@@ -30,13 +30,30 @@ def pick(front: TunedFront, picks: Sequence[str], count: int = 0) -> list[TunedN
     Raises:
         TrilobitError: no network is meant, or several are by the beginning of an id.
     """
-    bounded = partial(_bounded, front)
-    return picked(front.candidates, picks, count, minimised=_minimised(front), bounded=bounded, noun="files")
+    return picked(
+        front.candidates,
+        picks,
+        count,
+        minimised=_minimised(front),
+        best=partial(_best_row, front),
+        bounded=partial(_bounded, front),
+        noun="files",
+    )
 
 
 def compromise(front: TunedFront) -> TunedNetwork:
-    """Return the best compromise of a front: what `knee` picks."""
-    return front.candidates[knee(_minimised(front))]
+    """Return the best compromise of a front, what `knee` picks: of the files whose answers are no worse than
+    those of everything in int8, since that is had without any search.
+    """
+    return front.candidates[_best_row(front)]
+
+
+def _best_row(front: TunedFront) -> int:
+    minimised, rows = _minimised(front), np.arange(len(front.candidates))
+    plain = next((each.judging for each in front.references if each.name == ALL_INT8), None)
+    if plain is not None:
+        rows = np.flatnonzero(minimised[:, 0] <= _errors(front.metric, [plain])[0])
+    return int(rows[knee(minimised[rows])]) if len(rows) else knee(minimised)
 
 
 def _bounded(front: TunedFront, bound: Bounded) -> int:
@@ -44,7 +61,7 @@ def _bounded(front: TunedFront, bound: Bounded) -> int:
     latency = np.array([entry.latency.median_s if entry.latency else np.inf for entry in front.candidates])
     if bound.fastest:
         share = _share(front, bound)
-        values = _values(front, share)
+        values = _values(_parts(front), share)
         allowed, order, nearest = values >= bound.limit.value, latency, float(values.max())
         unmet = f"{share.name} >= {bound.text}; the nearest has {nearest:.2%}"
     else:
@@ -69,17 +86,24 @@ def _share(front: TunedFront, bound: Bounded) -> TunedMetric:
     )
 
 
-def _values(front: TunedFront, metric: TunedMetric) -> Floats:
-    parts = [entry.judging or entry.choosing for entry in front.candidates]
+def _parts(front: TunedFront) -> list[PartQuality]:
+    return [entry.judging or entry.choosing for entry in front.candidates]
+
+
+def _values(parts: Sequence[PartQuality], metric: TunedMetric) -> Floats:
     return np.array([part.metrics[metric.name].value for part in parts])
 
 
-def _minimised(front: TunedFront) -> Floats:
-    """Return (n, 3) the main metric, latency and size, less is better. Of a divergence it is the root, the
-    size of the error, as the search weighs it: one bad file would hide what tells the others apart.
+def _errors(main: TunedMetric, parts: Sequence[PartQuality]) -> Floats:
+    """Return (n,) the main metric, less is better. Of a divergence it is the root, the size of the error, as
+    the search weighs it: one bad file would hide what tells the others apart.
     """
-    main = front.metric
-    values = _values(front, main) * (-1.0 if main.direction == "max" else 1.0)
-    values = np.sqrt(np.maximum(values, 0.0)) if main.unit == KL.unit else values
+    values = _values(parts, main) * (-1.0 if main.direction == "max" else 1.0)
+    return np.asarray(np.sqrt(np.maximum(values, 0.0)) if main.unit == KL.unit else values)
+
+
+def _minimised(front: TunedFront) -> Floats:
+    """Return (n, 3) the main metric, latency and size, less is better."""
     latency = [entry.latency.median_s if entry.latency else np.inf for entry in front.candidates]
-    return np.column_stack([values, latency, [entry.size_bytes for entry in front.candidates]])
+    sizes = [entry.size_bytes for entry in front.candidates]
+    return np.column_stack([_errors(front.metric, _parts(front)), latency, sizes])

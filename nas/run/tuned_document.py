@@ -8,6 +8,8 @@ from nas.run.documents import Genes, not_negative
 from nas.run.front_document import Identity, Predicted, Round
 from supernet.tasks.metric import smooth_metric
 
+ALL_INT8 = "int8"  # name of the reference with every unit in int8 that can be, by us
+
 
 @dataclass(frozen=True)
 class MetricValue:

@@ -12,9 +12,10 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.plugin import HOST, DeviceKind, device_kind
 from nas.checks.confined import GIB, ConfinedError, Limits, confined
+from nas.run.tuned_document import ALL_INT8
 from supernet.data.samples import Samples
 
-ORIGINAL, ALL_INT8 = "fp32", "int8"
+ORIGINAL = "fp32"
 ORIGINAL_TITLE, ALL_INT8_TITLE = "the original in fp32", "all int8 by us"
 LIMITS = Limits(wall_s=300.0, memory_bytes=32 * GIB)
 SOURCE = "original.onnx"

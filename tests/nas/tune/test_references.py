@@ -10,7 +10,8 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import device_kind
 from nas.checks.confined import Limits
-from nas.tune.result.references import ALL_INT8, ORIGINAL, reference_files
+from nas.run.tuned_document import ALL_INT8
+from nas.tune.result.references import ORIGINAL, reference_files
 from tests.nas.tune.networks import image_network, image_samples
 
 CHANNELS, SIZE, CLASSES = 4, 8, 3

@@ -13,8 +13,8 @@ from hw_profiles.errors import TrilobitError
 from nas.export.tuned_selection import compromise, pick
 from nas.report import write_report
 from nas.report.tuned_words import SPACE
-from nas.run.tuned_document import MetricValue, PartQuality, TunedMetric, UnitShare
-from tests.nas.tune.fronts import front, network
+from nas.run.tuned_document import ALL_INT8, MetricValue, PartQuality, Reference, TunedMetric, UnitShare
+from tests.nas.tune.fronts import front, latency, network, quality
 
 
 @pytest.fixture
@@ -84,6 +84,20 @@ def test_what_is_recommended_is_what_knee_picks(folder: Path) -> None:
         page = write_report(folder).read_text()
         assert words in page
         assert compromise(tuned) == pick(tuned, ["knee"])[0]
+
+
+def test_the_best_compromise_is_no_worse_than_everything_in_int8(folder: Path) -> None:
+    files = [
+        network("aaa", ["/layer0", "/layer2"], 0.5, 0.2),
+        network("bbb", ["/layer0"], 0.9, 0.01),
+        network("ccc", (), 1.0, 0.0),
+    ]
+    tuned = front(candidates=files)
+    assert compromise(tuned).id == "aaa"
+    int8 = Reference(ALL_INT8, "all int8 by us", 1e5, latency(0.5), quality(0.1), quality(0.1))
+    compared = replace(tuned, references=(*tuned.references, int8))
+    assert compromise(compared).id == "bbb"
+    assert [entry.id for entry in pick(compared, ["knee"])] == ["bbb"]
 
 
 def test_metrics_in_which_more_is_better_are_said_as_such(folder: Path) -> None:
