@@ -68,6 +68,11 @@ STEPS = 5
 QUICK = TrainConfig(epochs=1, batch_size=16, random_subnets=0, checkpoint_s=0.0)
 
 
+@pytest.fixture(scope="module")
+def family(small_family: Family) -> Family:
+    return small_family
+
+
 def state_of(path: Path, family: Family) -> dict[str, Any]:
     state = load_checkpoint(path, fingerprint=family.space().fingerprint)
     state.pop("seconds")

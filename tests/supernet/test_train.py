@@ -11,7 +11,6 @@ import torch
 from hw_profiles.errors import TrilobitError
 from supernet.data.images import Images
 from supernet.families.family import Family, load_family
-from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.tasks import image_classification
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
@@ -24,10 +23,8 @@ CONFIG = TrainConfig(epochs=3, batch_size=32, checkpoint_s=0.0)
 
 
 @pytest.fixture(scope="module")
-def family() -> Family:
-    """All that a space has, in few layers."""
-    stages = (Stage(8, 1, (1, 2), (16, 24), (3, 5)), Stage(16, 2, (1, 2), (24, 32), (3, 5)))
-    return MBConvFamily("small", (8, 14), 8, stages, 24, 1, 10)
+def family(small_family: Family) -> Family:
+    return small_family
 
 
 @pytest.fixture(scope="module")
