@@ -152,6 +152,12 @@ def _check_usable(proto: onnx.ModelProto) -> None:
             raise TrilobitError(f"input {shown(value.name)} is a {what}; only tensors can be fed")
         if value.type.tensor_type.elem_type == TensorProto.STRING:
             raise TrilobitError(f"input {shown(value.name)} is text; only numbers can be fed")
+    for value in proto.graph.output:
+        if value.type.HasField("map_type") or value.type.sequence_type.elem_type.HasField("map_type"):
+            raise TrilobitError(
+                f"output {shown(value.name)} is a dictionary, which cannot be compared; export an array in its "
+                "place, of scikit-learn models with options={'zipmap': False}"
+            )
 
 
 def _line(error: Exception) -> str:

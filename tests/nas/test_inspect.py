@@ -166,3 +166,14 @@ def test_a_product_of_codes_is_said_to_be_quantized(
     [line] = [line for line in page.splitlines() if line.startswith("no int8") and "1 Conv:" in line]
     assert line.endswith("is quantized already")
     assert "nothing computes Conv" not in page
+
+
+def test_an_output_that_is_no_array_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, [node("Relu", ["x"], ["y"])], {"x": (TensorProto.FLOAT, [1, 3])})
+    proto = onnx.load(path)
+    number = helper.make_tensor_type_proto(TensorProto.FLOAT, [1])
+    entry = helper.make_map_type_proto(TensorProto.INT64, number)
+    proto.graph.output[0].type.CopyFrom(helper.make_sequence_type_proto(entry))
+    onnx.save(proto, path)
+    assert main(["inspect", path]) == 2
+    assert "output 'y' is a dictionary" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.device import Device, MeasuredDevice
 from hw_profiles.runtimes.runtime import Runtime
 from hw_profiles.streams import Stream, open_stream
+from nas.checks.model_notes import is_quantized
 from nas.checks.open_model import OpenedModel, open_content
 from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
@@ -228,6 +229,12 @@ class Tuning(TunePaths):
         return space
 
     def _why_nothing(self) -> str:
+        quantized = [op for op in self.opened.outline.operations if is_quantized(op)]
+        if quantized and not self.config.tune.formats:
+            return (
+                f"the model is quantized already ({', '.join(quantized)}), and what is left in fp32 cannot be "
+                f"in another format on {self.config.device.name}; give the model from before that"
+            )
         reasons = [reason for unit in self.unit_formats.values() for reason in unit.refused.values()]
         reasons = reasons or ["no unit multiplies stored numbers"]
         commonest = max(dict.fromkeys(reasons), key=reasons.count)
