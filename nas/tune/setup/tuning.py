@@ -232,8 +232,8 @@ class Tuning(TunePaths):
         quantized = [op for op in self.opened.outline.operations if is_quantized(op)]
         if quantized and not self.config.tune.formats:
             return (
-                f"the model is quantized already ({', '.join(quantized)}), and what is left in fp32 cannot be "
-                f"in another format on {self.config.device.name}; give the model from before that"
+                f"the model is quantized already ({', '.join(quantized)}), and what is left in fp32 cannot "
+                f"be in another format on {self.config.device.name}; give the model from before that"
             )
         reasons = [reason for unit in self.unit_formats.values() for reason in unit.refused.values()]
         reasons = reasons or ["no unit multiplies stored numbers"]
