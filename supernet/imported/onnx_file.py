@@ -155,8 +155,8 @@ def _check_usable(proto: onnx.ModelProto) -> None:
     for value in proto.graph.output:
         if value.type.HasField("map_type") or value.type.sequence_type.elem_type.HasField("map_type"):
             raise TrilobitError(
-                f"output {shown(value.name)} is a dictionary, which cannot be compared; export an array in its "
-                "place, of scikit-learn models with options={'zipmap': False}"
+                f"output {shown(value.name)} is a dictionary, which cannot be compared; export an array in "
+                "its place, of scikit-learn models with options={'zipmap': False}"
             )
 
 
