@@ -120,12 +120,12 @@ def _plots(front: TunedFront) -> dict[str, Plot]:
 
 def _headline(front: TunedFront, main: TunedNetwork) -> list[str]:
     """Return which file to take first, and what the alternatives are, a sentence each."""
-    changed = [network for network in front.candidates if network.policy]
+    changed = [network for network in front.candidates if not _is_original(front, network)]
     if not changed:
         return ["Nothing measured is faster than the original and as good: it is best left as it is."]
     part = main.judging or main.choosing
     unseen = f"on {part.samples:,} examples that nothing saw before"
-    shown = main if main.policy else changed[0]
+    shown = changed[0] if _is_original(front, main) else main
     size = f"{100 * shown.size_bytes / front.model.size_bytes:.0f}{SPACE}% of its size"
     figures = f"{_speed(shown)} as fast as the original, {size}, {_quality(front, shown)} {unseen}."
     if shown is not main:
@@ -145,6 +145,11 @@ def _headline(front: TunedFront, main: TunedNetwork) -> list[str]:
             f"{_quality(front, rival)}."
         )
     return sentences
+
+
+def _is_original(front: TunedFront, network: TunedNetwork) -> bool:
+    """Return whether a file is the original, not what is left of it in fp32 once it is prepared."""
+    return not network.policy and network.size_bytes == front.model.size_bytes
 
 
 def _speed(entry: TunedNetwork | Reference) -> str:
@@ -253,12 +258,13 @@ def _drawn(front: TunedFront) -> list[tuple[str, TunedNetwork]]:
     """Return the fastest file, the best compromise and the best one, each once; the original is drawn only
     where there is nothing else.
     """
-    changed = [network for network in front.candidates if network.policy and network.latency]
+    timed = [network for network in front.candidates if network.latency]
+    changed = [network for network in timed if not _is_original(front, network)]
     if not changed:
         return [("on the front", front.candidates[0])]
     roles = {changed[0].id: ["fastest"]}  # they are in this order
     middle = compromise(front)
-    if middle.policy:
+    if not _is_original(front, middle):
         roles.setdefault(middle.id, []).append("best compromise")
     roles.setdefault(_best(front, changed).id, []).append(f"best {front.metric.name}")
     return [(", ".join(roles[network.id]), network) for network in changed if network.id in roles]

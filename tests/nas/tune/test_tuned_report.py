@@ -86,6 +86,14 @@ def test_what_is_recommended_is_what_knee_picks(folder: Path) -> None:
         assert compromise(tuned) == pick(tuned, ["knee"])[0]
 
 
+def test_a_prepared_file_in_fp32_is_one_to_take(folder: Path) -> None:
+    prepared = replace(network("fff", (), 0.7, 0.0), size_bytes=9e5)
+    write_document(folder / "front.json", front(candidates=[network("aaa", ["/layer0"], 0.6, 0.1), prepared]))
+    page = write_report(folder).read_text()
+    assert "The best answers, fff: 1.43 times, kl 0" in page
+    assert "best left as it is" not in page
+
+
 def test_the_best_compromise_is_no_worse_than_everything_in_int8(folder: Path) -> None:
     files = [
         network("aaa", ["/layer0", "/layer2"], 0.5, 0.2),
