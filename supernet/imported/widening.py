@@ -57,7 +57,7 @@ def _is_half(attribute: ir.Attr | None) -> bool:
     return attribute is not None and is_tensor and attribute.as_tensor().dtype == HALF
 
 
-def _widened(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 
 
