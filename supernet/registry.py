@@ -6,6 +6,7 @@ FAMILIES: Mapping[str, str] = {
     "digits-mbconv": "supernet.families.mbconv:digits_mbconv",
     "cifar-mbconv": "supernet.families.mbconv:cifar_mbconv",
     "cifar-fused": "supernet.families.fused:cifar_fused",
+    "cifar-resnet8": "supernet.families.cifar_resnet:cifar_resnet8",
     "digits-staged": "supernet.families.staged:digits_staged",
     "apq-proxyless": "supernet.families.apq:apq_proxyless",
     "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
