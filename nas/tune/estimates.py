@@ -27,6 +27,7 @@ EMIT_S, EMIT_S_PER_BYTE = 0.05, 4e-9  # to write the file of a policy
 FIRST_RUNS = 6  # of a file that is timed with the references, before the first turn
 REFERENCES = 5  # files that the front is compared with
 SEARCH_S = 4.0  # of one round of predicting
+EXPORT_S = 3.0  # of a few small files, each asked once more in a process of its own
 RECIPES_S = 10.0  # that the runtime's own recipes take, besides running the model
 RECIPE_RUNS = 6  # times that each of them runs an example of the calibration part, as outputs are kept
 FEWEST = 24  # evaluations below which nothing can be learned
@@ -129,10 +130,12 @@ class Costs:
             "calibrate": 8 * work.calibration * self.run_s + 0.05 * work.slots,
             "profile": timing.estimated_s + kernels,
             "sample": work.evaluations * evaluate,
-            "search": policies * (evaluate + timed) + work.rounds * SEARCH_S,
-            "export": judged * ((work.judging + work.choosing) * self.run_s + turn)
+            "search": policies * (evaluate + timed)
+            + work.rounds * SEARCH_S
+            + judged * ((work.judging + work.choosing) * self.run_s + turn)
             + RECIPES_S
             + 2 * RECIPE_RUNS * work.calibration * self.run_s,
+            "export": EXPORT_S,
             "report": 1.0,
         }
 
