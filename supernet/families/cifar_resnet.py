@@ -45,8 +45,15 @@ class CifarResNet(Family):
             for b in range(self.depth):
                 name, stride = f"s{s}.b{b}", 2 if s and not b else 1
                 formats = {part: choose.format(f"{name}.{part}") for part in _parts(s, b)}
-                sizes = {"kernel": 3, "stride": stride, "activation": "relu"}
-                y = net.conv(f"{name}.conv1", x, width, **sizes, precision=formats["conv1"])
+                y = net.conv(
+                    f"{name}.conv1",
+                    x,
+                    width,
+                    kernel=3,
+                    stride=stride,
+                    activation="relu",
+                    precision=formats["conv1"],
+                )
                 y = net.conv(f"{name}.conv2", y, width, kernel=3, precision=formats["conv2"])
                 if PROJECTION in formats:
                     shortcut = f"{name}.{PROJECTION}"
