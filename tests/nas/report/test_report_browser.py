@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hw_profiles.documents import write_document
 from nas.report import write_report
+from tests.nas.tune.fronts import front
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -46,9 +48,9 @@ def open_in_browser(page: Path, width: int, profile: Path) -> tuple[str, str, se
     return done.stdout, done.stderr, {url for url in asked if not BROWSERS_OWN.match(url)}
 
 
-def test_every_plot_is_drawn_without_error_or_network(run_folder: Path, tmp_path: Path, width: int) -> None:
-    page = write_report(run_folder)
-    document, log, asked = open_in_browser(page, width, tmp_path / "profile")
+def check_page(page: Path, width: int, profile: Path) -> None:
+    """Assert that a page draws all its plots, complains of nothing and fetches nothing."""
+    document, log, asked = open_in_browser(page, width, profile)
     figures = re.search(r'id="figures">(.*?)</script>', document, flags=re.S)
     assert figures
     for name in json.loads(figures[1]):
@@ -56,6 +58,16 @@ def test_every_plot_is_drawn_without_error_or_network(run_folder: Path, tmp_path
     assert document.count('class="main-svg"') >= 2 * len(json.loads(figures[1]))
     assert "CONSOLE" not in log
     assert not asked
+
+
+def test_every_plot_is_drawn_without_error_or_network(run_folder: Path, tmp_path: Path, width: int) -> None:
+    check_page(write_report(run_folder), width, tmp_path / "profile")
+
+
+@pytest.mark.slow
+def test_the_page_of_a_tune_is_drawn_likewise(tmp_path: Path, width: int) -> None:
+    write_document(tmp_path / "front.json", front(units=120))
+    check_page(write_report(tmp_path), width, tmp_path / "profile")
 
 
 def test_run_without_results_opens_too(empty_run: Path, tmp_path: Path, width: int) -> None:
