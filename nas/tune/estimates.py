@@ -232,4 +232,6 @@ def tell(seconds: Mapping[str, float], stages: Sequence[str], budget_s: float, r
     reporter.say(f"about {duration(whole_s)}: {parts}")
     reporter.say("  not counted: waiting for quiet while files are timed (measure.waiting_s), and other jobs")
     if whole_s > budget_s:
-        reporter.say(f"  more than the budget of {duration(budget_s)}: fewer steps than these find nothing")
+        reporter.say(
+            f"  more than the budget of {duration(budget_s)}, but with fewer steps nothing would be found"
+        )
