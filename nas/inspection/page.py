@@ -13,6 +13,9 @@ from nas.search.units import UNITS
 from supernet.imported.fixed_value import fixed_text
 
 
+LONGEST = 30  # letters of a size that is shown: some exporters name it after what computes it
+
+
 def show_inspection(inspection: Inspection, reporter: Reporter, *, every_unit: bool = False) -> None:
     """Print what a model is; with a line for every unit where asked for."""
     reporter.say(f"{inspection.model}: {_origin(inspection)}")
@@ -56,7 +59,8 @@ def _tensors(inspection: Inspection) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _tensor(what: str, tensor: TensorFacts) -> tuple[str, str, str, str]:
-    return what, tensor.name, " x ".join(dim or "?" for dim in tensor.shape) or "a number", tensor.dtype
+    dims = (dim if 0 < len(dim) <= LONGEST else "?" for dim in tensor.shape)
+    return what, tensor.name, " x ".join(dims) or "a number", tensor.dtype
 
 
 def _counted(operations: Mapping[str, int]) -> str:
