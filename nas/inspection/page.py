@@ -12,7 +12,6 @@ from nas.run.reporting import Reporter, Table
 from nas.search.units import UNITS
 from supernet.imported.fixed_value import fixed_text
 
-
 LONGEST = 30  # letters of a size that is shown: some exporters name it after what computes it
 
 
