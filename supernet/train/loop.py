@@ -156,7 +156,7 @@ def train(
     resumes = path.exists()
     course = _begin(start(family, task, config, seed=seed, world=world, resumes=resumes), path, resumes)
     if config.budget and not resumes:
-        course.training = course.training.by(_budgeted(course, say))
+        course.training = course.training.by(_budgeted(course, stop, say))
     if course.is_over:
         if not resumes:  # no epochs: the first weights are the result
             course.save(path)
@@ -185,8 +185,12 @@ def _begin(training: Training, path: Path, resumes: bool) -> _Course:
     return _Course(training, identity, began, step, losses, list(past.get("watched", ())))
 
 
-def _budgeted(course: _Course, say: Callable[[str], None]) -> Plan:
-    """Return what there is time for, from steps of a throw-away copy of the training."""
+def _budgeted(course: _Course, stop: Callable[[], bool], say: Callable[[str], None]) -> Plan:
+    """Return what there is time for, from steps of a throw-away copy of the training.
+
+    Raises:
+        KeyboardInterrupt: a process was asked to stop; there is nothing to save yet.
+    """
     training, config = course.training, course.training.config
     scratch = copy.deepcopy(training.net)
     optimisation, scaler = make_optimisation(scratch, config), training.placement.scaler()
@@ -194,12 +198,12 @@ def _budgeted(course: _Course, say: Callable[[str], None]) -> Plan:
 
     def measure(changes: Mapping[str, Any], share: float) -> float:
         there = copied.by(Plan(1_000, changes=changes))
-        first = int(share * there.plan.steps)
-        take_step(there, first, _never)  # warms up
-        start = time.monotonic()
-        for step in range(first, first + TIMED_STEPS):
-            take_step(there, step, _never)
-        return mean_over(training.world, (time.monotonic() - start) / TIMED_STEPS)
+        first, ends = int(share * there.plan.steps), []
+        for step in range(first, first + 1 + TIMED_STEPS):  # the first warms up
+            if take_step(there, step, stop).stops:
+                raise KeyboardInterrupt
+            ends.append(time.monotonic())
+        return mean_over(training.world, (ends[-1] - ends[0]) / TIMED_STEPS)
 
     epoch = training.batches.steps_per_epoch
     plan = make_plan(training.family, config, epoch, measure, course.elapsed_s)

@@ -220,10 +220,19 @@ def train(
     return loop.train(family, task, config, path, seed=1, say=lines.append)
 
 
+def test_finding_a_plan_can_be_interrupted(
+    family: Family, few_digits: ImageClassification, tmp_path: Path
+) -> None:
+    config, path = TrainConfig(budget="1h", batch_size=16), tmp_path / "last.pt"
+    with pytest.raises(KeyboardInterrupt):
+        next(loop.train(family, few_digits, config, path, seed=1, stop=lambda: True))
+    assert not path.exists()
+
+
 def test_interruptions_between_corrections_change_nothing(
     family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainConfig(budget="40s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
+    config = TrainConfig(budget="60s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
     monkeypatch.setattr(Plan, "is_due", lambda plan, step: False)  # the clock is all that differs
     results = []
     for name, stops in (("whole", ()), ("resumed", (3, 11))):
