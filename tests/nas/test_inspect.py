@@ -118,7 +118,14 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
     custom = [node("Magic", ["x"], ["y"], domain="my.ops")]
     text = {"x": (TensorProto.STRING, [1])}
     (tmp_path / "photo.onnx").write_bytes(b"\x89PNG\r\n" * 40)
+    (tmp_path / "net.pt").write_bytes(b"PK\x03\x04" + bytes(40))
+    (tmp_path / "net.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
+    (tmp_path / "pointer.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
     lines = {
+        str(tmp_path / "net.pt"): "as PyTorch and Keras write models; export it with torch.onnx.export",
+        str(tmp_path / "net.tflite"): "it is a TensorFlow Lite model; convert it",
+        str(tmp_path / "pointer.onnx"): "it is a pointer of Git LFS",
+        str(tmp_path): "is a folder; give the .onnx file in it: photo.onnx",
         str(tmp_path / "photo.onnx"): "not an ONNX file",
         str(tmp_path / "none.onnx"): "there is no such file",
         written(_made(tmp_path / "custom"), custom, {"x": (TensorProto.FLOAT, [1])}): "my.ops.Magic",

@@ -419,3 +419,14 @@ def test_an_input_that_is_one_number_is_fed_as_an_array() -> None:
     feed = Samples({"x": np.zeros((2, 1, 3)), "rate": np.full(2, 16000)}).feed(1)
     assert isinstance(feed["rate"], np.ndarray)
     assert feed["rate"].shape == ()
+
+
+def test_of_many_arrays_evenly_chosen_ones_are_read(tmp_path: Path) -> None:
+    x = np.arange(40, dtype=np.float32)[:, None, None, None, None] * np.ones((40, 1, 3, 6, 8), np.float32)
+    np.savez(tmp_path / "many.npz", x=x, labels=np.arange(40) % 4)
+    samples = read_samples(str(tmp_path / "many.npz"), [NCHW], most=10)
+    assert len(samples) == 10
+    chosen = samples.inputs["x"][:, 0, 0, 0, 0].astype(int)
+    assert (np.diff(chosen) >= 4).all()
+    assert (samples.labels == chosen % 4).all()
+    assert samples.origin.startswith("10 of 40 samples")
