@@ -10,11 +10,10 @@ and each has something of its own besides, a share of its squared length, where 
 All that is ever needed of the vectors are their inner products. Log theta and that share are the maximum of
 a posterior whose likelihood is Wishart's, of as many degrees of freedom as there are directions in which
 answers err independently; an unseen policy's squared length is then that of its expected error plus what is
-not known of it (Rasmussen and Williams 2006, section 2.2; policies that are left out: section 5.4.2).
+not known of it (Rasmussen and Williams 2006, section 2.2).
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +41,7 @@ class ErrorSum:
         own: share of a policy's squared length that nothing else says anything of.
         products: (n, n) cosines of the errors.
         inverse: (n, n) of their expected cosines.
+        sizes: (e + 1,) of the effects that this is the optimum of.
         offset: from logarithms of squared lengths to those of divergences.
     """
 
@@ -51,6 +51,7 @@ class ErrorSum:
     own: float
     products: Floats
     inverse: Floats
+    sizes: Floats
     offset: float = 0.0
 
     def logs(self, rounded: Rounded) -> Floats:
@@ -62,15 +63,6 @@ class ErrorSum:
         """Return (n,) their standard deviations."""
         return _spread(*self._squared(rounded))
 
-    def left_out(self) -> tuple[Floats, Floats]:
-        """Return logarithm and standard deviation (n,) of each policy learned from, by all others."""
-        weight = 1 / np.diag(self.inverse)
-        mixed = self.inverse @ self.products
-        known = np.diag(self.products) - 2 * weight * np.diag(mixed)
-        known = np.maximum(known + weight**2 * np.einsum("ij,ij->i", mixed, self.inverse), 0.0)
-        logs = np.log(known + weight) - 2 * np.log(self.scale) + self.offset
-        return logs, _spread(known, weight)
-
     def _squared(self, rounded: Rounded) -> tuple[Floats, Floats]:
         """Return (n,) squared length of the expected errors, and what is expected beside it."""
         rows = rounded * self.lengths
@@ -81,18 +73,16 @@ class ErrorSum:
         left = np.maximum(whole - np.einsum("ij,ij->i", weights, common), 0.0)
         return np.maximum(known, 0.0), left + self.own * whole + NOTHING
 
-    def moved(self, offset: float) -> Self:
-        """Return it with another offset."""
-        return type(self)(
-            self.rounded, self.scale, self.lengths, self.own, self.products, self.inverse, offset
-        )
 
-
-def fit_errors(rounded: Rounded, errors: Floats, effects: Floats) -> ErrorSum:
+def fit_errors(
+    rounded: Rounded, errors: Floats, effects: Floats, *, near: ErrorSum | None = None, steps: int = STEPS
+) -> ErrorSum:
     """Return the likeliest parts of errors (n, k) of policies (n, d), each of which rounds something.
 
     Args:
         effects: (d, e) how independent unit normal effects add up to the logarithm of each part.
+        near: what the optimiser begins with, learned from nearly the same.
+        steps: of the optimiser, at most.
     """
     rows = rounded.astype(np.float64)
     products = errors @ errors.T
@@ -106,12 +96,13 @@ def fit_errors(rounded: Rounded, errors: Floats, effects: Floats) -> ErrorSum:
         prior = 0.5 * float(size @ size)
         return value + prior, np.append(effects.T @ slopes, slope * OWN_SPREAD) + size
 
-    first = np.zeros(effects.shape[1] + 1)
-    optimum = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    lengths, own = _unpacked(np.asarray(optimum.x), start, effects)
+    first = np.zeros(effects.shape[1] + 1) if near is None else near.sizes
+    optimum = minimize(loss, first, jac=True, method="L-BFGS-B", options={"maxiter": steps})
+    sizes = np.asarray(optimum.x, np.float64)
+    lengths, own = _unpacked(sizes, start, effects)
     expected = _expected(rows, scale, lengths, own)
     inverse = cho_solve(cho_factor(expected), np.eye(len(rows)))
-    return ErrorSum(rows, scale, lengths, own, cosines, (inverse + inverse.T) / 2)
+    return ErrorSum(rows, scale, lengths, own, cosines, (inverse + inverse.T) / 2, sizes)
 
 
 def _unpacked(size: Floats, start: float, effects: Floats) -> tuple[Floats, float]:

@@ -32,11 +32,11 @@ from supernet.space.space import Genomes, SearchSpace
 Floats = NDArray[np.float64]
 Rounded = NDArray[np.bool_]  # (n, d) what each policy rounds
 EXPONENTS = (0.5, 0.7, 0.85, 1.0)  # from errors of one direction to independent ones
-# standard deviations of the logarithm of a part, before anything is known: of what it has of its own, of what
-# all parts of one format have in common, and of what all formats of one unit have
-OWN, OF_FORMAT, OF_UNIT = 0.6, 4.0, 1.5
+# standard deviations of the logarithm of a part, before anything is known: of what weights and tensors have
+# of their own, of what all parts of one format have in common, and of what all formats of one unit have
+OWN, OF_TENSOR, OF_FORMAT, OF_UNIT = 0.8, 1.5, 4.0, 1.5
 NOISE = 0.3  # of a logarithm, measured on some tens of examples, around the sum of its parts
-STEPS = 200  # of the optimiser
+STEPS, REFIT_STEPS = 200, 40  # of the optimiser
 FLOOR = 0.03  # smallest standard deviation of a predicted logarithm
 FOLDS, FEWEST = 4, 12  # of policies that are left out in turn, and how many must be left out in all
 SHORTEST = 1e-30  # of an error
@@ -125,27 +125,32 @@ class PolicyPredictor:
     def _fit_vectors(
         self, genomes: Genomes, rounded: Rounded, targets: Floats, errors: Floats
     ) -> tuple[ErrorSum, float]:
-        """Return the parts of errors, each as long as its divergence says, and what widens their spread: by
-        every policy of several changed units as the others predict it.
-        """
+        """Return the parts of errors, each as long as its divergence says, and what widens their spread."""
         lengths = np.linalg.norm(errors, axis=1)
         scaled = errors * (np.exp(targets / 2) / np.maximum(lengths, SHORTEST))[:, None]
-        parts = fit_errors(rounded, scaled, self._effects(rounded.shape[1]))
-        logs, spread = parts.left_out()
-        several = np.flatnonzero((genomes > 0).sum(axis=1) > 1)
-        if len(several) < FEWEST:
-            return parts, 1.0
-        left = (targets - logs)[several]
+        effects = self._effects(rounded.shape[1])
+        whole = fit_errors(rounded, scaled, effects)
+
+        def refit(rows: NDArray[np.int64]) -> ErrorSum:
+            return fit_errors(rounded[rows], scaled[rows], effects, near=whole, steps=REFIT_STEPS)
+
+        left, spread = _left_out(rounded, targets, _several(genomes), refit)
+        if len(left) < FEWEST:
+            return whole, 1.0
         offset = float(np.median(left))
-        return parts.moved(offset), max(1.0, calibrate(left - offset, spread[several]))
+        return replace(whole, offset=offset), max(1.0, calibrate(left - offset, spread))
 
     def _fit_lengths(self, genomes: Genomes, rounded: Rounded, targets: Floats) -> tuple[Parts, float]:
         """Return the parts of divergences, and what widens their spread."""
         effects = self._effects(rounded.shape[1])
         fits = [_fit_sum(rounded, targets, exponent, effects) for exponent in EXPONENTS]
         parts = min(fits, key=lambda fit: fit.misfit)
-        several = np.flatnonzero((genomes > 0).sum(axis=1) > 1)
-        return parts, _widening(rounded, targets, several, parts, effects)
+
+        def refit(rows: NDArray[np.int64]) -> Parts:
+            return _fit_sum(rounded[rows], targets[rows], parts.exponent, effects)
+
+        left, spread = _left_out(rounded, targets, _several(genomes), refit)
+        return parts, calibrate(left, spread) if len(left) >= FEWEST else 1.0
 
     def predict(self, genomes: Genomes) -> Prediction:
         """Return mean and standard deviation (n,) of the logarithms."""
@@ -169,7 +174,8 @@ class PolicyPredictor:
         shared = np.zeros((parts, of_slots.shape[1] + 1))
         shared[: len(slots), :-1] = of_slots
         shared[len(slots) :, -1] = OF_FORMAT  # tensors are a kind of their own
-        return np.hstack([OWN * np.eye(len(shared)), shared])
+        own = np.where(np.arange(parts) < len(slots), OWN, OF_TENSOR)
+        return np.hstack([np.diag(own), shared])
 
     def _rounded(self, genomes: Genomes) -> Rounded:
         """Return (n, d) what each policy rounds: slots of options beside the first, then tensors."""
@@ -206,19 +212,28 @@ def _fit_sum(rounded: Rounded, targets: Floats, exponent: float, effects: Floats
     return Parts(theta, exponent, 2 * float(optimum.fun), np.asarray(covariance, np.float64))
 
 
-def _widening(
-    rounded: Rounded, targets: Floats, several: NDArray[np.int64], parts: Parts, effects: Floats
-) -> float:
-    """Return by what the spread is widened, from policies of several changed units that are left out in
-    turn: of a single one, nothing would be known then.
+def _several(genomes: Genomes) -> NDArray[np.int64]:
+    """Return the rows of policies of several changed units: left out, a single one is known nothing of."""
+    return np.flatnonzero((genomes > 0).sum(axis=1) > 1)
+
+
+def _left_out(
+    rounded: Rounded,
+    targets: Floats,
+    held: NDArray[np.int64],
+    refit: Callable[[NDArray[np.int64]], Parts | ErrorSum],
+) -> tuple[Floats, Floats]:
+    """Return errors and spreads of predictions of the rows `held`, left out in turn; none of too few.
+
+    Args:
+        refit: learns from some rows.
     """
-    if len(several) < FEWEST:
-        return 1.0
-    errors, spreads = [], []
+    if len(held) < FEWEST:
+        return np.empty(0), np.empty(0)
+    errors, spreads = np.empty(len(targets)), np.empty(len(targets))
     for fold in range(FOLDS):
-        held = several[fold::FOLDS]
-        learned = np.setdiff1d(np.arange(len(targets)), held)
-        fit = _fit_sum(rounded[learned], targets[learned], parts.exponent, effects)
-        errors.append(targets[held] - fit.logs(rounded[held]))
-        spreads.append(fit.spread(rounded[held]))
-    return calibrate(np.concatenate(errors), np.concatenate(spreads))
+        rows = held[fold::FOLDS]
+        parts = refit(np.setdiff1d(np.arange(len(targets)), rows))
+        errors[rows] = targets[rows] - parts.logs(rounded[rows])
+        spreads[rows] = parts.spread(rounded[rows])
+    return errors[held], spreads[held]

@@ -6,7 +6,7 @@ from scipy.optimize import approx_fprime
 from scipy.stats import kendalltau
 
 from nas.tune.policies.first_policies import first_policies, random_policies
-from predictors.accuracy.error_sums import ErrorSum, _expected, _unlikeliness, fit_errors
+from predictors.accuracy.error_sums import ErrorSum, _expected, _unlikeliness
 from predictors.accuracy.policies import PolicyPredictor
 from tests.predictors.test_policies import SPACE, UNITS, in_codes
 
@@ -33,10 +33,6 @@ class Network:
 
 def logs_of(errors: np.ndarray) -> np.ndarray:
     return np.log((errors**2).sum(axis=1) + 1e-9)
-
-
-def effects(parts: int) -> np.ndarray:
-    return np.hstack([np.eye(parts), 2 * np.ones((parts, 1))])
 
 
 @pytest.mark.parametrize("bend", [0.0, 0.1])
@@ -94,21 +90,7 @@ def made_of(rows: np.ndarray, errors: np.ndarray, lengths: np.ndarray, own: floa
     products = errors @ errors.T
     scale = 1 / np.sqrt(np.diag(products))
     inverse = np.linalg.inv(_expected(rows, scale, lengths, own))
-    return ErrorSum(rows, scale, lengths, own, products * scale[:, None] * scale, inverse)
-
-
-def test_policies_are_left_out_as_if_they_had_not_been_there() -> None:
-    network, rng = Network(3), np.random.default_rng(3)
-    genomes = first_policies(SPACE, 40, rng=rng)[1:]
-    predictor = PolicyPredictor(SPACE, tensors=in_codes)
-    rows, errors = predictor._rounded(genomes), network.errors(genomes)
-    whole = fit_errors(rows, errors, effects(rows.shape[1]))
-    logs, spread = whole.left_out()
-    for out in (0, 7, 30):
-        kept = np.arange(len(rows)) != out
-        others = made_of(rows[kept].astype(float), errors[kept], whole.lengths, whole.own)
-        assert others.logs(rows[[out]])[0] == pytest.approx(logs[out], rel=1e-5, abs=1e-5)
-        assert others.spread(rows[[out]])[0] == pytest.approx(spread[out], rel=1e-4)
+    return ErrorSum(rows, scale, lengths, own, products * scale[:, None] * scale, inverse, np.zeros(1))
 
 
 def test_what_is_expected_is_a_conditional_mean_of_normal_vectors() -> None:
