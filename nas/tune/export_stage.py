@@ -111,7 +111,7 @@ class Exporter:
     @classmethod
     def of(cls, context: TuneContext, front: TunedFront) -> Self:
         """Return that of a tune."""
-        run = tuned_run(context.tuning, front)
+        run = _tuned_run(context.tuning, front)
         engine = file_engine(run.device)
         made_up = made_up_for(context.tuning, engine.runtime)
         return cls(run, context.quantization, engine, made_up, context.tuning.runtime)
@@ -137,7 +137,7 @@ class Exporter:
         return {MODEL_FILE: content, **exported.files}, {**claims, "library": dict(exported.record)}
 
 
-def tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:
+def _tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:
     """Return what the networks of a tune have in common."""
     config, parts, original = tuning.config, tuning.parts, tuning.original
     data = Data(

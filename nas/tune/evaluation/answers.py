@@ -38,14 +38,14 @@ class Runner:
         """
         try:
             executable = self.runtime.compile(Artifact(content))
-            return run_samples(executable, samples, 1 if alone else self.together)
+            return _run_samples(executable, samples, 1 if alone else self.together)
         except TrilobitError:
             raise
         except Exception as error:  # whatever an engine rejects
             raise TrilobitError(f"the file does not run: {one_line(error)}") from None
 
 
-def run_samples(executable: Executable, samples: Samples, together: int) -> Outputs:
+def _run_samples(executable: Executable, samples: Samples, together: int) -> Outputs:
     """Return what an executable says of examples, so many at a time."""
     rows: dict[str, list[NDArray[Any]]] = {info.name: [] for info in executable.outputs}
     for start in range(0, len(samples), together):
@@ -70,7 +70,7 @@ def runner_for(runtime: Runtime, original: bytes, samples: Samples) -> Runner:
     try:
         executable = runtime.compile(Artifact(original))
         few = samples[np.arange(min(3, len(samples)))]
-        alone = run_samples(executable, few, 1)
+        alone = _run_samples(executable, few, 1)
         if _open_batch(executable, few) and _same(alone, _tried(executable, few)):
             return Runner(runtime, TOGETHER)
     except TrilobitError:
@@ -90,7 +90,7 @@ def _open_batch(executable: Executable, samples: Samples) -> bool:
 
 def _tried(executable: Executable, samples: Samples) -> Outputs:
     try:
-        return run_samples(executable, samples, len(samples))
+        return _run_samples(executable, samples, len(samples))
     except Exception:  # a reshape that only takes one
         return {}
 

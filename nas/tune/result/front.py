@@ -127,8 +127,8 @@ def _network(context: TuneContext, outcome: SearchOutcome, verdict: Verdict, row
         choosing=judged.choosing.part(len(parts.choosing)),
         latency=judged.latency.latency,
         judging=judged.judging.part(len(parts.judging)),
-        units=unit_shares(context, outcome.beliefs, genome),
-        left=left_shares(context, outcome.beliefs, genome),
+        units=_unit_shares(context, outcome.beliefs, genome),
+        left=_left_shares(context, outcome.beliefs, genome),
     )
 
 
@@ -193,7 +193,7 @@ def _alone(context: TuneContext) -> dict[str, dict[str, float]]:
     return alone
 
 
-def unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
+def _unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
     """Return what the format of each unit of a policy does: how the network would change if that unit alone
     went back to fp32.
     """
@@ -212,7 +212,7 @@ def unit_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict
     }
 
 
-def left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
+def _left_shares(context: TuneContext, beliefs: Beliefs, genome: Genomes) -> dict[str, UnitShare]:
     """Return, of each unit of a policy that is fp32 and could be something else, the format that would save
     most time if that unit alone took it, and what it would cost; of formats on the same kernel the one that
     costs least.

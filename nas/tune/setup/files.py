@@ -81,7 +81,7 @@ def kernel_of(unit: str, name: str) -> Kernel:
     number_format = load_format(name)
     if number_format.weight.operand is not None:
         return Kernel(name)
-    return IN_INTEGERS if reads_codes(name) else IN_REALS
+    return IN_INTEGERS if _reads_codes(name) else IN_REALS
 
 
 def own_kernel_of(unit: str, name: str) -> Kernel:
@@ -90,7 +90,7 @@ def own_kernel_of(unit: str, name: str) -> Kernel:
     return Kernel(name, integer=True) if kernel == IN_INTEGERS and name != FOLLOWING else kernel
 
 
-def reads_codes(name: str) -> bool:
+def _reads_codes(name: str) -> bool:
     """Return whether a format's activations are codes with stored scales."""
     activation = load_format(load_format(name).on).activation
     return activation is not None and activation.needs_scale

@@ -25,7 +25,7 @@ def save_example(folder: Path, example: Example) -> None:
     write_atomic(folder / EXAMPLE, buffer.getvalue())
 
 
-def stored_example(folder: Path) -> Example:
+def _stored_example(folder: Path) -> Example:
     """Return what the model reads for one example.
 
     Raises:
@@ -39,7 +39,7 @@ def stored_example(folder: Path) -> Example:
         raise TrilobitError(f"{path}: missing or damaged; run `nas tune -o {folder}` again") from None
 
 
-def stored_model(folder: Path, fixed: Fixed) -> ImportedModel:
+def _stored_model(folder: Path, fixed: Fixed) -> ImportedModel:
     """Return the model of a folder, imported as it was tuned.
 
     Args:
@@ -48,7 +48,7 @@ def stored_model(folder: Path, fixed: Fixed) -> ImportedModel:
     Raises:
         TrilobitError: the folder lacks it.
     """
-    path, example = folder / ORIGINAL, stored_example(folder)
+    path, example = folder / ORIGINAL, _stored_example(folder)
     if not path.is_file():
         raise TrilobitError(f"{path}: no such file; run `nas tune -o {folder}` again")
     shapes = {name: array.shape for name, array in example.items()}
@@ -64,4 +64,4 @@ def stored_quantization(folder: Path, fixed: Fixed) -> Quantization:
     Raises:
         TrilobitError: the folder lacks it, or it is damaged.
     """
-    return load_quantization(folder / QUANTIZATION, stored_model(folder, fixed))
+    return load_quantization(folder / QUANTIZATION, _stored_model(folder, fixed))

@@ -93,10 +93,10 @@ class FileTimer:
         first, others, second = measured[:count], measured[count:-count], measured[-count:]
         if failed := [m.error for m in (*first, *second) if m.error is not None]:
             raise RuntimeError(f"a file that ran before fails now: {failed[0]}")
-        pairs = zip(map(lower_quartile_s, first), map(lower_quartile_s, second), strict=True)
+        pairs = zip(map(_lower_quartile_s, first), map(_lower_quartile_s, second), strict=True)
         return TimedBatch(
             tuple((before + after) / 2 for before, after in pairs),
-            tuple(None if m.error is not None else lower_quartile_s(m) for m in others),
+            tuple(None if m.error is not None else _lower_quartile_s(m) for m in others),
             tuple(m.error or "" for m in others),
             float(np.mean([m.quiet_share for m in measured if m.error is None])),
             load_average(),
@@ -104,7 +104,7 @@ class FileTimer:
         )
 
 
-def lower_quartile_s(measurement: Measurement) -> float:
+def _lower_quartile_s(measurement: Measurement) -> float:
     """Return the time that a quarter of the windows stayed below."""
     return float(np.percentile(measurement.array, QUARTILE))
 

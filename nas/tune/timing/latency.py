@@ -164,7 +164,7 @@ def _example(artifact: Artifact) -> dict[str, Any]:
     return {} if artifact.example is None else {"example": artifact.example}
 
 
-def prior_of(times: PolicyTimes, terms: PolicyTerms) -> Prior:
+def _prior_of(times: PolicyTimes, terms: PolicyTerms) -> Prior:
     """Return what is expected of the terms: after the kernels where they were timed."""
     total_s = times.original_s
     observed = [kernels.observed for kernels in times.kernels]
@@ -173,7 +173,7 @@ def prior_of(times: PolicyTimes, terms: PolicyTerms) -> Prior:
 
 def learn(times: PolicyTimes, terms: PolicyTerms) -> PolicyLatency:
     """Return the times of all policies, fitted to all that were measured."""
-    return PolicyLatency(terms, prior_of(times, terms)).fit(*times.rows())
+    return PolicyLatency(terms, _prior_of(times, terms)).fit(*times.rows())
 
 
 def judge(times: PolicyTimes, terms: PolicyTerms, *, rng: np.random.Generator) -> LatencyAccuracy | None:
@@ -187,7 +187,7 @@ def judge(times: PolicyTimes, terms: PolicyTerms, *, rng: np.random.Generator) -
     if len(tested) < FEWEST_TESTED:
         return None
     learned = np.setdiff1d(np.arange(len(seconds)), tested)
-    fitted = PolicyLatency(terms, prior_of(times, terms)).fit(genomes[learned], seconds[learned])
+    fitted = PolicyLatency(terms, _prior_of(times, terms)).fit(genomes[learned], seconds[learned])
     return accuracy_of(fitted, genomes[tested], seconds[tested], len(learned))
 
 
