@@ -13,6 +13,7 @@ from nas.search.objectives import Objective
 from nas.search.units import UNITS, show
 
 RUNS = Path("runs")
+LONGEST = 150  # letters of a reason
 EXPORTED = frozenset(
     {"export.pick", "export.count", "export.sign"}
 )  # options that a tuned model's files have
@@ -161,6 +162,11 @@ def _footnotes(front: TunedFront) -> list[str]:
     load = front.original.latency.load if front.original.latency else None
     busy = "" if load is None else f", load {load:.1f}"
     return [
+        *(
+            f"{r.name} fails: {r.error.strip().partition(chr(10))[0][:LONGEST]}"
+            for r in front.references
+            if r.error
+        ),
         f"{', '.join(m.name for m in front.metrics[:3])}: against the original, {count}",
         f"latency: medians, all files in the same turns on {front.instruction_set}{busy}; "
         "speed: the original's time over the file's, pass by pass",
