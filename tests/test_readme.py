@@ -67,6 +67,7 @@ def test_make_target_exists(command: str) -> None:
     assert dry.returncode == 0, dry.stderr
 
 
+@pytest.mark.usefixtures("confined_here")
 def test_nas_commands_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_measuring: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
