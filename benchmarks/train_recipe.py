@@ -50,6 +50,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "a whole sandwich": {"schedule": "sandwich"},
     "large images all along": {"first_resolution": 0},
     "the largest alone": {"schedule": "largest"},
+    "activations in bf16": {"amp": "bf16"},
 }
 RANDOM = 4  # networks between the ends
 
@@ -114,8 +115,12 @@ def rows_of(setting: Setting, names: list[str]) -> list[Row]:
 
 
 def few(data: ImageClassification) -> ImageClassification:
-    """Enough to see that it runs."""
-    return replace(data, train=data.train[:256], validation=data.validation[:100])
+    """Enough, of all classes, to see that it runs."""
+    train, validation = (
+        np.linspace(0, len(part) - 1, n).astype(int)
+        for part, n in ((data.train, 256), (data.validation, 100))
+    )
+    return replace(data, train=data.train[train], validation=data.validation[validation])
 
 
 def main() -> None:
