@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from supernet.families.family import Family, load_family
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.train.checkpoint import State, Weights, compact, load_checkpoint, save_weights
-from supernet.train.loop import load_supernet
+from supernet.train.loop import load_supernet, steps_per_epoch
 from supernet.train.periodic_validation import IMAGES
 
 FORMATS = ("fp32", "int8")  # each for all layers of a network
@@ -63,16 +63,17 @@ def publish(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -
 
 def _described(run: Run, state: State) -> dict[str, Any]:
     """Return what a reader of the weights should know, plain values only."""
-    data, config = run.images, run.config
+    data, config = run.images, _as_trained(run, state)
     kind, path, _ = config.data.source.partition(":")
     steps = max(1, int(state["steps"]))
+    epochs = _epochs(run, state)
     return {
         "command": f"nas train {RECIPE} --data {kind}{':PATH' if path else ''} -o RUN",
         "recipe": _recipe(config),
         "seed": config.seed,
-        "epochs": config.train.epochs,
+        "epochs": epochs,
         "hours": _hours(run, state),
-        "curve": _curve(state.get("losses"), config.train.epochs / steps),
+        "curve": _curve(state.get("losses"), epochs / steps),
         "watched": [list(map(float, row)) for row in state.get("watched", ())],
         "data": {
             "name": data.name,
@@ -84,6 +85,21 @@ def _described(run: Run, state: State) -> dict[str, Any]:
         },
         "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
+
+
+def _as_trained(run: Run, state: State) -> RunConfig:
+    """Return the configuration with what a budget of time decided."""
+    changes = dict(state.get("plan", {}).get("changes", {}))
+    return replace(run.config, train=replace(run.config.train, **changes))
+
+
+def _epochs(run: Run, state: State) -> float:
+    """Return the passes over the training images; with a budget of time as many as there was time for."""
+    config = run.config.train
+    if not config.budget:
+        return config.epochs
+    parts = int(state["config"]["accumulate"])  # over all processes
+    return round(int(state["steps"]) / steps_per_epoch(run.task, replace(config, accumulate=parts)), 1)
 
 
 def _recipe(config: RunConfig) -> str:

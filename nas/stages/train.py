@@ -43,7 +43,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
     ):
         for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop, say=reporter.say):
             pace.add(progress)
-            done = progress.step / max(1, progress.steps)
+            done = progress.step / progress.steps if progress.steps else 1.0  # nothing to train
             accuracies = _shares(progress.accuracies) or accuracies
             update(
                 done * total if config.budget else progress.step,

@@ -3,15 +3,18 @@
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
 from nas.cli.main import main
-from nas.export.publish import FORMATS, POINTS, publish
+from nas.export.publish import FORMATS, POINTS, _as_trained, _epochs, publish
 from nas.run.config import RunConfig
 from nas.run.config_file import parse_config
 from nas.run.reporting import QUIET
@@ -138,3 +141,14 @@ def test_the_command_ships(
     assert main(["train", "-o", str(run.folder), "--ship", str(tmp_path / "mine.pt")]) == 0
     assert "model card: " in capsys.readouterr().out
     assert {file.name for file in tmp_path.iterdir()} == {"mine.pt", "mine.md"}
+
+
+def test_with_a_budget_it_says_what_there_was_time_for(run: Run) -> None:
+    config = replace(run.config, train=replace(run.config.train, budget="2h"))
+    budgeted: Any = SimpleNamespace(config=config, task=run.task)
+    plan = {"changes": {"alone": 0.3, "amp": "bf16"}}
+    state = {"steps": 15, "config": {"accumulate": 1}, "plan": plan}
+    trained = _as_trained(budgeted, state).train
+    assert (trained.alone, trained.amp, trained.batch_size) == (0.3, "bf16", 32)
+    per_epoch = len(run.task.train) // 32
+    assert _epochs(budgeted, state) == round(15 / per_epoch, 1)
