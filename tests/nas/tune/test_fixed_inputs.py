@@ -10,6 +10,7 @@ from nas.tune.pipeline import introduce
 from nas.tune.session import resolve, tune_session
 from tests.supernet.imported.branching import branching
 
+pytestmark = pytest.mark.usefixtures("confined_here")
 RNG = np.random.default_rng(0)
 
 
