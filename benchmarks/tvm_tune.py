@@ -12,6 +12,7 @@ With `--keep` tunes go on where they were, and those of ONNX Runtime are the one
 """
 
 import argparse
+import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -91,10 +92,11 @@ def pair(model: Path, data: TuneData, place: Path, arguments: argparse.Namespace
 
 
 def tuned_kernels(folder: Path | None) -> int:
-    """Return how many kernels a database has, that of the user where none is given."""
+    """Return how many tuned kernels a database has, that of the user where none is given."""
     from hw_profiles.runtimes.tvm_cpu.runtime import default_database
 
-    return len(list((folder or default_database()).rglob("*.json")))
+    entries = (folder or default_database()).rglob("*.json")
+    return sum(json.loads(path.read_text())["tuned"] for path in entries)
 
 
 def entrants(context: TuneContext, made: Pair) -> tuple[Entrant, Entrant | None]:
