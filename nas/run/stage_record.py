@@ -1,5 +1,6 @@
 """Which stages of a run folder are done: fingerprints of what they depended on, and how long they took."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ class StageRecord:
 
     folder: Path
 
-    def is_done(self, stage: str, fingerprint: str) -> bool:
-        """Return whether the stage finished with this fingerprint."""
+    def is_done(self, stage: str, fingerprint: str, results: Sequence[Path] = ()) -> bool:
+        """Return whether the stage finished with this fingerprint, and nobody removed its results."""
         done = self._state().stages.get(stage)
-        return done is not None and done.fingerprint == fingerprint
+        return done is not None and done.fingerprint == fingerprint and all(map(Path.exists, results))
 
     def has_finished(self, stage: str) -> bool:
         """Return whether the stage finished at least once, whatever changed since."""

@@ -50,8 +50,9 @@ def run_tune(context: TuneContext, reporter: Reporter) -> None:
         costs, work = measure_costs(tuning), work_of(tuning, section, count)
         counted_s = costs.stages(work, section.budget_s)
         untuned = untuned_layers(tuning.runtime, tuning.model, tuning.formats)
-        expected_s = {**counted_s, "profile": counted_s["profile"] + kernels_s(tuning.runtime, untuned)}
-        tell(expected_s, left, section.budget_s, reporter)
+        counted_s = {**counted_s, "profile": counted_s["profile"] + kernels_s(tuning.runtime, untuned)}
+        expected_s = {stage: counted_s.get(stage, 0.0) for stage in left}
+        tell(counted_s, left, section.budget_s, reporter)
         if math.isinf(section.budget_s) and (line := spared(work, costs, evaluations_for(context.space))):
             reporter.say(f"  {line}")
     took_s: dict[str, float] = {}

@@ -78,7 +78,8 @@ class Verdict:
 
 def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limits) -> Genomes:
     """Return policies (n, g) for the last measurement: fp32, int8, and well-spread ones of the front within
-    limits, or nearest to them where none is within.
+    limits, or nearest to them where none is within. What is slower and worse than fp32 or int8 will not be on
+    the front, however small it is (`front_of`), unless these are too large.
     """
     known = outcome.known
     values = _values(outcome)
@@ -88,11 +89,14 @@ def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limit
     points = np.column_stack([quality, known.seconds, known.sizes])
     whole = np.isfinite(points).all(axis=1)
     slack = excess <= np.min(np.append(excess[whole], np.inf)) + 0.05  # what is nearly within may be
-    points[~(whole & slack)] = np.nan
+    ends = np.stack([np.zeros(len(context.space.choices), np.int16), all_int8(context.space)])
+    small = known.sizes <= limits.bound("size")
+    compared = (known.genomes[:, None] == ends).all(axis=2).any(axis=1) & small
+    beaten = _slower_and_worse(points, points[compared & whole])
+    points[~(whole & slack) | beaten] = np.nan
     front = np.flatnonzero(non_dominated(points))
     most = int(min(FINALISTS, max(2, OPEN_BYTES / (2 * len(context.tuning.original)) - 6)))
     chosen = front[choose_finalists(_comparable(points[front]), most)]
-    ends = np.stack([np.zeros(len(context.space.choices), np.int16), all_int8(context.space)])
     rows = np.concatenate([ends, known.genomes[chosen]])
     return rows[unique_rows(rows)]
 
@@ -100,6 +104,15 @@ def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limit
 def _values(outcome: SearchOutcome) -> list[dict[str, float]]:
     pairs = zip(outcome.known.qualities, outcome.known.seconds.tolist(), strict=True)
     return [{**quality.metrics, "latency": seconds, "size": quality.size_bytes} for quality, seconds in pairs]
+
+
+def _slower_and_worse(points: Floats, others: Floats) -> NDArray[np.bool_]:
+    """Return (n,) whether points (n, 3) have worse answers than any other (m, 3) and take longer than repeats
+    of a measurement differ by.
+    """
+    worse = points[:, None, 0] > others[None, :, 0]
+    slower = points[:, None, 1] > others[None, :, 1] * (1 + REPEATS)
+    return np.asarray((worse & slower).any(axis=1))
 
 
 def _comparable(points: Floats) -> Floats:

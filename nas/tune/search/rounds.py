@@ -23,8 +23,7 @@ from nas.tune.search.proposals import ROOT, Beliefs, missed, propose
 from supernet.space.space import Genomes, unique_rows
 
 Floats = NDArray[np.float64]
-MUCH_WORSE = 3.0  # times the error of all in the first format beside fp32
-MUCH = 0.05**0.5  # error of a divergence of .05: below it answers are worth something, however good int8 is
+BAD, WORST = 0.05**0.5, 0.2**0.5  # errors, of divergences of .05 and .2: few use such answers, and nobody
 WORSE = 1.1  # times the worst of all that was measured: hypervolume is counted from there
 
 
@@ -156,14 +155,14 @@ def _advance(update: Update, first: int, done: int) -> None:
 
 
 def _reference(points: Points) -> Floats:
-    """Return (3,) what hypervolume is counted from: answers that are bad, and much worse than those of all in
-    the first format, the second policy, are not worth a measurement.
+    """Return (3,) what hypervolume is counted from: answers that are bad, and worse than those of all in the
+    first format, the second policy, are not worth a measurement.
     """
     whole = points.objectives[np.isfinite(points.objectives).all(axis=1)]
     reference = whole.max(axis=0) * WORSE + 1e-12
     usual = points.objectives[1:2, ROOT]
     if len(usual) and 0 < usual[0] < np.inf:
-        reference[ROOT] = min(reference[ROOT], max(MUCH, MUCH_WORSE * usual[0]))
+        reference[ROOT] = min(reference[ROOT], np.clip(WORSE * usual[0], BAD, WORST))
     return np.asarray(reference, np.float64)
 
 

@@ -22,7 +22,7 @@ from nas.checks.model_notes import is_quantized
 from nas.checks.open_model import OpenedModel, open_content
 from nas.emit.layer_formats import UnitFormats, require_covered
 from nas.emit.unit_formats import unit_formats
-from nas.run.paths import TunePaths
+from nas.run.paths import EXAMPLE, TunePaths
 from nas.run.stage_record import StageRecord
 from nas.run.tune_config import TuneConfig
 from nas.tune.policies.space import policy_space
@@ -279,8 +279,15 @@ class Tuning(TunePaths):
         return [self.fingerprint("export")]
 
     def is_done(self, stage: str) -> bool:
-        """Return whether the stage finished, with this configuration."""
-        return StageRecord(self.folder).is_done(stage, self.fingerprint(stage))
+        """Return whether the stage finished, with this configuration, and what it wrote is still there."""
+        results = {
+            "import": (self.original_path, self.folder / EXAMPLE),
+            "calibrate": (self.quantization_path,),
+            "profile": (self.latency_path,),
+            "search": (self.front_path,),
+            "export": (self.export_path,),
+        }
+        return StageRecord(self.folder).is_done(stage, self.fingerprint(stage), results.get(stage, ()))
 
     def mark_done(self, stage: str, seconds: float) -> None:
         """Record that the stage finished, and how long it took."""
