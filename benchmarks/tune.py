@@ -282,6 +282,9 @@ def rows_of(tuned: Tuned, case: Case, others: Mapping[str, Peer]) -> list[Row]:
     within = ", ".join(f"{key} {bound:g}" for key, bound in case.bounds.items()) or "any quality"
     task = f"{name}: fastest file with {within}"
     rows = [Row(task, "speed", "x fp32", "higher", speed(best), spread, speeds, case.speed)]
+    task = f"{name}: that file on unseen examples"
+    if best.judging:
+        rows.append(Row(task, "number", "examples", "higher", best.judging.samples, 0.0, {}))
     for metric in front.metrics:
         figure = best.judging.metrics.get(metric.name) if best.judging else None
         if figure is None:
@@ -290,7 +293,6 @@ def rows_of(tuned: Tuned, case: Case, others: Mapping[str, Peer]) -> list[Row]:
         qualities |= {key: peer.metrics.get(metric.name, math.nan) for key, peer in others.items()}
         qualities["fp32"] = value(front.original.judging, metric.name)
         better = "higher" if metric.direction == "max" else "lower"
-        task = f"{name}: that file on {best.judging.samples:,} unseen examples" if best.judging else name
         rows.append(Row(task, metric.name, metric.unit, better, figure.value, figure.std or 0.0, qualities))
     return [
         *rows,

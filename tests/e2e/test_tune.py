@@ -15,6 +15,8 @@ import tomli_w
 
 import nas
 from nas.cli.main import main
+from nas.run.reporting import QUIET
+from nas.tune.session import tune_session
 from tests.nas.emit.small_networks import Net
 
 CLASSES, SAMPLES = 5, 60
@@ -93,6 +95,10 @@ def test_a_killed_tune_goes_on_and_its_files_are_what_was_measured(
     check_references(front)
     check_files(front, data, tmp_path)
     assert tuned.best(kl=1e-7).formats == {}  # fp32 itself
+    (folder / "front.json").unlink()
+    with tune_session(folder, {}, reporter=QUIET) as context:
+        assert context.tuning.is_done("sample")
+        assert not context.tuning.is_done("search")  # what it wrote is gone
 
 
 def check_references(front: nas.TunedFiles) -> None:

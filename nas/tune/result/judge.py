@@ -92,7 +92,7 @@ def pick_for_judging(context: TuneContext, outcome: SearchOutcome, limits: Limit
     ends = np.stack([np.zeros(len(context.space.choices), np.int16), all_int8(context.space)])
     small = known.sizes <= limits.bound("size")
     compared = (known.genomes[:, None] == ends).all(axis=2).any(axis=1) & small
-    beaten = _slower_and_worse(points, points[compared & whole])
+    beaten = slower_and_worse(points, points[compared & whole], margin=REPEATS)
     points[~(whole & slack) | beaten] = np.nan
     front = np.flatnonzero(non_dominated(points))
     most = int(min(FINALISTS, max(2, OPEN_BYTES / (2 * len(context.tuning.original)) - 6)))
@@ -106,12 +106,12 @@ def _values(outcome: SearchOutcome) -> list[dict[str, float]]:
     return [{**quality.metrics, "latency": seconds, "size": quality.size_bytes} for quality, seconds in pairs]
 
 
-def _slower_and_worse(points: Floats, others: Floats) -> NDArray[np.bool_]:
-    """Return (n,) whether points (n, 3) have worse answers than any other (m, 3) and take longer than repeats
-    of a measurement differ by.
+def slower_and_worse(points: Floats, others: Floats, *, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Return (n,) whether points (n, 3), of quality, time and size, have worse answers than any other (m, 3)
+    and take longer, by more than a share of its time.
     """
     worse = points[:, None, 0] > others[None, :, 0]
-    slower = points[:, None, 1] > others[None, :, 1] * (1 + REPEATS)
+    slower = points[:, None, 1] > others[None, :, 1] * (1 + margin)
     return np.asarray((worse & slower).any(axis=1))
 
 
@@ -208,8 +208,7 @@ def front_of(verdict: Verdict, metric: Metric, limits: Limits) -> list[int]:
     points[excess > 0] = np.nan
     others = _references(verdict, metric, limits)
     if len(others):
-        slower_and_worse = np.all(points[:, None, :2] > others[None, :, :2], axis=2)
-        points[np.any(slower_and_worse, axis=1) | (points[:, 0] > others[:, 0].max())] = np.nan
+        points[slower_and_worse(points, others) | (points[:, 0] > others[:, 0].max())] = np.nan
     front = np.flatnonzero(non_dominated(points))
     if not len(front):
         raise TrilobitError(_unreachable(values, excess, limits))

@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from nas.run.tuned_document import MeasuredLatency
 from nas.tune.evaluation.quality import PolicyQuality
-from nas.tune.result.judge import Judged, Verdict, front_of
+from nas.tune.result.judge import Judged, Verdict, front_of, slower_and_worse
 from nas.tune.search.limits import Limits, resolve_limits
 from nas.tune.timing.turns import TimedFile
 from supernet.tasks.metric import KL
@@ -47,3 +51,18 @@ def test_a_limit_on_size_that_no_reference_meets_lets_worse_answers_in() -> None
 def test_what_cannot_be_met_says_what_is_nearest(limit: str) -> None:
     with pytest.raises(TrilobitError, match="nearest"):
         names(resolve_limits({"size": limit}, [KL], ORIGINAL))
+
+
+@given(
+    points=arrays(np.float64, (5, 3), elements=st.floats(0.1, 10)),
+    others=arrays(np.float64, (2, 3), elements=st.floats(0.1, 10)),
+    margin=st.sampled_from([0.0, 0.01, 0.5]),
+)
+def test_slower_and_worse_is_what_it_says(
+    points: NDArray[np.float64], others: NDArray[np.float64], margin: float
+) -> None:
+    expected = [
+        any(kl > other[0] and latency > other[1] * (1 + margin) for other in others)
+        for kl, latency, _ in points
+    ]
+    assert slower_and_worse(points, others, margin=margin).tolist() == expected
