@@ -37,7 +37,7 @@ from nas.run.reporting import QUIET
 from nas.run.tuned_document import PartQuality, Reference, TunedFront, TunedNetwork
 from nas.tune.evaluation.context import TuneContext
 from nas.tune.pipeline import sampled_policies
-from nas.tune.policies.first_policies import random_policies
+from nas.tune.policies.first_policies import varied_policies
 from nas.tune.policies.space import policy_of
 from nas.tune.search.knowledge import FLOOR, learned_quality, look_up
 from nas.tune.session import tune_session
@@ -210,7 +210,7 @@ def unseen_tau(tuned: Tuned) -> float:
         every = np.concatenate([sampled_policies(context), np.array(measured, np.int16)])
         known = look_up(context, every[unique_rows(every)], context.clock.measured())
         rows = np.flatnonzero(np.isfinite(known.divergences))
-        drawn = random_policies(context.space, 4 * UNSEEN, rng=np.random.default_rng(UNSEEN))
+        drawn = varied_policies(context.space, 4 * UNSEEN, rng=np.random.default_rng(UNSEEN))
         drawn = drawn[unique_rows(drawn)]
         unseen = drawn[~np.isin(row_keys(drawn), row_keys(known.genomes)) & ((drawn > 0).sum(axis=1) > 1)]
         unseen = unseen[:UNSEEN]

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import kendalltau
 
-from nas.tune.policies.first_policies import first_policies, random_policies
+from nas.tune.policies.first_policies import first_policies, varied_policies
 from predictors.accuracy.error_sums import ErrorSum, _expected, _unlikeliness
 from predictors.accuracy.policies import PolicyPredictor
 from tests.predictors.test_policies import SPACE, UNITS, in_codes
@@ -40,7 +40,7 @@ def test_errors_say_more_than_their_lengths(bend: float) -> None:
     taus = []
     for seed in range(2):
         network, rng = Network(seed, bend), np.random.default_rng(seed)
-        seen, unseen = first_policies(SPACE, 90, rng=rng), random_policies(SPACE, 200, rng=rng)
+        seen, unseen = first_policies(SPACE, 90, rng=rng), varied_policies(SPACE, 200, rng=rng)
         unseen = unseen[(unseen > 0).sum(axis=1) > 1]
         errors, truth = network.errors(seen), logs_of(network.errors(unseen))
         predictor = PolicyPredictor(SPACE, tensors=in_codes)
@@ -113,7 +113,7 @@ def test_what_is_expected_is_a_conditional_mean_of_normal_vectors() -> None:
 
 def test_policies_without_a_vector_do_not_count_and_few_are_not_enough() -> None:
     network, rng = Network(5), np.random.default_rng(5)
-    seen, unseen = first_policies(SPACE, 60, rng=rng), random_policies(SPACE, 20, rng=rng)
+    seen, unseen = first_policies(SPACE, 60, rng=rng), varied_policies(SPACE, 20, rng=rng)
     errors, logs = network.errors(seen), logs_of(network.errors(seen))
     predictor = PolicyPredictor(SPACE, tensors=in_codes)
     known = np.arange(60) < 45

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import kendalltau
 
-from nas.tune.policies.first_policies import first_policies, random_policies
+from nas.tune.policies.first_policies import first_policies, varied_policies
 from predictors.accuracy.policies import PolicyPredictor
 from supernet.space.space import Choice, SearchSpace
 
@@ -38,7 +38,7 @@ def divergences(genomes: np.ndarray, exponent: float, rng: np.random.Generator) 
 def test_unseen_policies_are_ordered_and_the_spread_is_honest() -> None:
     rng = np.random.default_rng(0)
     for exponent in (0.5, 1.0):
-        seen, unseen = first_policies(SPACE, 120, rng=rng), random_policies(SPACE, 100, rng=rng)
+        seen, unseen = first_policies(SPACE, 120, rng=rng), varied_policies(SPACE, 100, rng=rng)
         unseen = unseen[(unseen > 0).sum(axis=1) > 1]
         logs = np.log(divergences(seen, exponent, rng) + 1e-9)
         truth = np.log(divergences(unseen, exponent, rng))

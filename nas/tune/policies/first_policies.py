@@ -29,11 +29,11 @@ def first_policies(space: SearchSpace, count: int, *, rng: np.random.Generator) 
     first = single[single.max(axis=1) == 1]
     alone = int(SINGLE * count)
     some = first if len(first) <= alone else first[np.sort(rng.permutation(len(first))[:alone])]
-    rows = np.concatenate([uniform, some, random_policies(space, 4 * count, rng=rng)])
+    rows = np.concatenate([uniform, some, varied_policies(space, 4 * count, rng=rng)])
     return rows[unique_rows(rows)][:count]
 
 
-def random_policies(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
+def varied_policies(space: SearchSpace, n: int, *, rng: np.random.Generator) -> Genomes:
     """Return (n, g) policies of any share of quantized units, in runs or scattered; half have the
     first format only, the others have other formats in some units.
 

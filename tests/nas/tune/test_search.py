@@ -6,7 +6,7 @@ import pytest
 from nas.search.deduplication import enumerate_space
 from nas.search.pareto import hypervolume
 from nas.search.points import Points
-from nas.tune.policies.first_policies import first_policies, random_policies
+from nas.tune.policies.first_policies import first_policies, varied_policies
 from nas.tune.policies.space import all_int8, policy_of, single_genomes, uniform_genomes
 from nas.tune.search.allocate import allocated
 from nas.tune.search.proposals import Beliefs, propose
@@ -118,7 +118,7 @@ def test_first_policies_are_in_the_space_and_different() -> None:
     assert (rows < SPACE.cardinalities).all()
     assert len(np.unique(rows, axis=0)) == len(rows) == 50
     assert (rows[:3] == uniform_genomes(SPACE)).all()
-    drawn = random_policies(SPACE, 200, rng=np.random.default_rng(4))
+    drawn = varied_policies(SPACE, 200, rng=np.random.default_rng(4))
     assert 0 < (drawn > 0).mean() < 1
     assert (drawn == 2).any()
 
