@@ -132,7 +132,8 @@ class Costs:
             "sample": work.evaluations * evaluate,
             "search": policies * (evaluate + timed)
             + work.rounds * SEARCH_S
-            + judged * ((work.judging + work.choosing) * self.run_s + turn)
+            + judged * (work.judging * self.run_s + turn)
+            + REFERENCES * work.choosing * self.run_s
             + RECIPES_S
             + 2 * RECIPE_RUNS * work.calibration * self.run_s,
             "export": EXPORT_S,

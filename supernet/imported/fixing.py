@@ -112,9 +112,5 @@ def _sources(value: ir.Value | None) -> Iterator[ir.Value]:
 
 def agreed(names: tuple[str, ...], rows: Mapping[str, NDArray[np.generic]]) -> dict[str, Number]:
     """Return the inputs of these names that have one value in all examples (n, ...), and that."""
-    found: dict[str, Number] = {}
-    for name in names:
-        values = np.unique(rows[name])
-        if len(values) == 1:
-            found[name] = values[0].item()
-    return found
+    values = {name: np.unique(rows[name]) for name in names}
+    return {name: distinct[0].item() for name, distinct in values.items() if len(distinct) == 1}

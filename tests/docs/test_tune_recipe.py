@@ -86,8 +86,7 @@ def test_the_page_works_from_the_first_line_to_the_last(folder: Path) -> None:
         words += ["--config", "small.toml"] if line in TUNES else []
         assert main(words) == 0, line
     assert {path.parent.name for path in folder.glob("runs/*/report.html")} == {
-        re.search(r"-o runs/(\w+)", line)[1]  # type: ignore[index]
-        for line in TUNES
+        folder_name for line in TUNES for folder_name in re.findall(r"-o runs/(\w+)", line)
     }
 
 

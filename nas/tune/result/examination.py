@@ -47,12 +47,15 @@ def made_up_for(tuning: Tuning, runtime: Runtime) -> MadeUp:
     """Return examples that the original answers too, few where each takes long."""
     try:
         inputs = example_inputs(tuning.parts.calibration.inputs)
-        executable = runtime.compile(Artifact(tuning.original))
-        start = time.perf_counter()
-        answers(executable.run, inputs, 1)
-        each_s = time.perf_counter() - start
-    except Exception:  # whatever it refuses of numbers that mean nothing
+    except ValueError:
         return MadeUp((), 0)
+    executable = runtime.compile(Artifact(tuning.original))
+    start = time.perf_counter()
+    try:
+        answers(executable.run, inputs, 1)
+    except Exception:  # whatever an engine refuses of numbers that mean nothing, in classes of its own
+        return MadeUp((), 0)
+    each_s = time.perf_counter() - start
     return MadeUp(inputs, max(FEWEST_EXAMPLES, min(MOST_EXAMPLES, int(ANSWERING_S / max(each_s, 1e-6)))))
 
 
