@@ -13,12 +13,14 @@ from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import FP32
 from hw_profiles.graph.workload import Workload
 from nas.run.design_settings import DistillationConfig as DistillationConfig
+from supernet.families.cifar_resnet import WIDTHS, CifarResNet
+from supernet.families.family import Family
 from supernet.families.mbconv import MBConvFamily
 from supernet.families.parts import append_stem, append_tail
-from supernet.families.staged import BLOCKS, Sizes, Stage, append_block, middle_channels
+from supernet.families.staged import BLOCKS, Sizes, Stage, StagedFamily, append_block, middle_channels
 from supernet.families.staged_file import StagedSpace
 
-STEPS_ABOVE = 2  # widths above the teacher's own, and one below
+STEPS_ABOVE = 2  # widths above the teacher's widest, and one below its narrowest
 WINDOW = 2  # widths that a stage of a designed space chooses from
 SMALLEST_MAP = 3  # pixels high
 KERNELS = (3, 5)
@@ -101,36 +103,47 @@ class Base:
         return StagedSpace(title, self.resolutions, *ends, stages)
 
 
-def base_of(teacher: object, types: Sequence[str]) -> Base:
-    """Return the base around a teacher's family: its stages, with widths from a step below its own to two
-    above.
+def base_of(teacher: Family, types: Sequence[str]) -> Base:
+    """Return the base around a teacher's family: its stages, with widths from a step below its narrowest to
+    two above its widest; stem and head are those of its largest network.
 
     Raises:
-        TrilobitError: not a family of inverted residuals, or not block types.
+        TrilobitError: not a family whose stages blocks can take the place of, or not block types.
     """
-    if not isinstance(teacher, MBConvFamily):
-        name = getattr(teacher, "name", type(teacher).__name__)
-        raise TrilobitError(
-            f"space {name!r} cannot be distilled block by block; give a --teacher of cifar-mbconv or "
-            "digits-mbconv"
-        )
+    match teacher:
+        case MBConvFamily():
+            stages = [BaseStage(_widths([s.width]), s.stride, s.depths) for s in teacher.stages]
+            ends = (teacher.stem_width, teacher.stem_stride, teacher.head_width)
+        case StagedFamily():
+            stages = [BaseStage(_widths(s.widths), s.stride, s.depths) for s in teacher.stages]
+            ends = (teacher.stem_widths[-1], teacher.stem_stride, teacher.head_width)
+        case CifarResNet():
+            depths = (teacher.depth,)
+            stages = [BaseStage(_widths([w]), 2 if s else 1, depths) for s, w in enumerate(WIDTHS)]
+            ends = (WIDTHS[0], 1, WIDTHS[-1])  # it has no head: one that gives as much as it reads
+        case _:
+            raise TrilobitError(
+                f"space {teacher.name!r} cannot be distilled block by block; give a --teacher of one of the "
+                "cifar- or digits- spaces, or of a space in a file"
+            )
     unknown = [name for name in types if name not in BLOCKS]
     if unknown or not types or len(set(types)) < len(types):
         raise TrilobitError(f"--types {','.join(types)!r}: write some of {', '.join(BLOCKS)}, each once")
-    stages = tuple(BaseStage(_widths(s.width), s.stride, s.depths) for s in teacher.stages)
-    ends = (teacher.stem_width, teacher.stem_stride, teacher.head_width)
-    return Base(teacher.resolutions, *ends, stages, tuple(types))
+    sizes = next(choice.options for choice in teacher.choices() if choice.name == "resolution")
+    return Base(tuple(map(int, sizes)), *ends, tuple(stages), tuple(types))
 
 
-def _widths(width: int) -> tuple[int, ...]:
-    """Return multiples of 8 around a width.
+def _widths(own: Sequence[int]) -> tuple[int, ...]:
+    """Return multiples of 8 around ascending widths, as far apart as the first two are.
 
-    >>> _widths(8), _widths(24), _widths(96)
+    >>> _widths([8]), _widths([24]), _widths([96])
     ((8, 16, 24, 32), (16, 24, 32, 40), (72, 96, 120, 144))
+    >>> _widths([64, 96, 128]), _widths([32, 48])
+    ((32, 64, 96, 128, 160, 192), (16, 32, 48, 64, 80))
     """
-    step = max(8, round(width / 32) * 8)
-    lowest = max(8, width - step)
-    return tuple(lowest + i * step for i in range(STEPS_ABOVE + 2))
+    step = own[1] - own[0] if len(own) > 1 else max(8, round(own[0] / 32) * 8)
+    lowest, steps = max(8, own[0] - step), (own[-1] - own[0]) // step
+    return tuple(lowest + i * step for i in range(1 + steps + STEPS_ABOVE + 1))
 
 
 # -- parts of the networks -------------------------------------------------------------------------

@@ -71,9 +71,39 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
         assert parts == expected
 
 
-def test_only_families_of_inverted_residuals_are_imitated() -> None:
-    with pytest.raises(TrilobitError, match=r"'ofa-resnet50' cannot be distilled .*--teacher"):
-        base_of(load_family("ofa-resnet50", in_channels=3, classes=10), TYPES)
+def test_elastic_widths_of_a_teacher_are_among_those_to_choose_from() -> None:
+    family = load_family("cifar-fused", in_channels=3, classes=10)
+    base = base_of(family, TYPES)
+    assert base.stages[1].widths == (32, 64, 96, 128, 160, 192)
+    assert len(base.stages[1].windows) == 5
+    assert (base.stem_width, base.stem_stride, base.head_width) == (32, 1, 256)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits-mbconv", "cifar-mbconv", "digits-staged", "cifar-fused", "cifar-resnet8"]
+)
+def test_a_base_has_the_maps_and_widths_of_its_teacher(name: str) -> None:
+    family = load_family(name, in_channels=3, classes=10)
+    base = base_of(family, TYPES)
+    work = family.workload(family.extreme("largest"))
+    parts = [name.partition(".")[0] for name in work.names]
+    shapes = {part: layer.outputs[0].shape[1:] for part, layer in zip(parts, work.layers, strict=True)}
+    assert base.resolutions[-1] == family.resolution(family.extreme("largest"))
+    resolution = base.resolutions[-1]
+    assert shapes["stem"] == (base.stem_width, *(base.entry_size(resolution, 0),) * 2)
+    for s, stage in enumerate(base.stages):
+        channels, *sizes = shapes[f"s{s}"]
+        assert sizes == [base.entry_size(resolution, s + 1)] * 2
+        assert channels in stage.widths
+        blocks = {name.split(".")[1] for name in work.names if name.startswith(f"s{s}.")}
+        assert stage.depths[-1] == len(blocks)
+    assert f"s{len(base.stages)}" not in shapes
+
+
+@pytest.mark.parametrize("name", ["ofa-resnet50", "ofa-proxyless", "apq-proxyless"])
+def test_other_families_are_refused(name: str) -> None:
+    with pytest.raises(TrilobitError, match=rf"'{name}' cannot be distilled .*--teacher"):
+        base_of(load_family(name, in_channels=3, classes=10), TYPES)
 
 
 @pytest.mark.parametrize("types", [["inverted", "inverted"], ["swin"], []])
