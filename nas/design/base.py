@@ -26,8 +26,8 @@ SMALLEST_MAP = 3  # pixels high
 KERNELS = (3, 5)
 PERCENTS = {
     "inverted": (100, 200, 400),
-    "fused": (100, 200),
-    "fused-relu": (50, 100),
+    "fused": (50, 100, 200),
+    "fused-relu": (50, 100, 200),
     "bottleneck": (50, 100),
     "separable": (100,),
 }
