@@ -28,6 +28,7 @@ PERCENTS = {
     "inverted": (100, 200, 400),
     "fused": (50, 100, 200),
     "fused-relu": (50, 100, 200),
+    "basic": (50, 100),
     "bottleneck": (50, 100),
     "separable": (100,),
 }
@@ -138,12 +139,13 @@ def _widths(own: Sequence[int]) -> tuple[int, ...]:
 
     >>> _widths([8]), _widths([24]), _widths([96])
     ((8, 16, 24, 32), (16, 24, 32, 40), (72, 96, 120, 144))
-    >>> _widths([64, 96, 128]), _widths([32, 48])
+    >>> _widths([64, 96, 128]), _widths([16, 32])
     ((32, 64, 96, 128, 160, 192), (16, 32, 48, 64, 80))
     """
     step = own[1] - own[0] if len(own) > 1 else max(8, round(own[0] / 32) * 8)
-    lowest, steps = max(8, own[0] - step), (own[-1] - own[0]) // step
-    return tuple(lowest + i * step for i in range(1 + steps + STEPS_ABOVE + 1))
+    lowest = own[0] - step if own[0] - step >= 8 else own[0]
+    steps = (own[-1] - own[0]) // step + 1 + STEPS_ABOVE
+    return tuple(sorted({*own, *range(lowest, lowest + steps * step + 1, step)}))
 
 
 # -- parts of the networks -------------------------------------------------------------------------

@@ -75,6 +75,13 @@ BLOCKS: Mapping[str, BlockType] = {
     "fused": BlockType(  # Tan & Le 2021, arXiv:2104.00298, without squeeze-and-excitation
         (Part("expand", "middle", spatial=True, strided=True), Part("project", "out", activation="none"))
     ),
+    "basic": BlockType(  # He et al. 2016, arXiv:1512.03385
+        (
+            Part("conv1", "middle", spatial=True, strided=True),
+            Part("conv2", "out", spatial=True, activation="none"),
+        ),
+        ends="relu",
+    ),
     "fused-relu": BlockType(  # the same as He et al. 2016, arXiv:1512.03385, end a block: nothing is negative
         (Part("conv", "middle", spatial=True, strided=True), Part("project", "out", activation="none")),
         ends="relu",

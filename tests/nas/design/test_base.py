@@ -74,8 +74,8 @@ def test_stages_and_ends_are_the_layers_of_whole_networks(base: Base) -> None:
 def test_elastic_widths_of_a_teacher_are_among_those_to_choose_from() -> None:
     family = load_family("cifar-fused", in_channels=3, classes=10)
     base = base_of(family, TYPES)
-    assert base.stages[1].widths == (32, 64, 96, 128, 160, 192)
-    assert len(base.stages[1].windows) == 5
+    assert base.stages[1].widths == (32, 48, 64, 80, 96, 112, 128)
+    assert len(base.stages[1].windows) == 6
     assert (base.stem_width, base.stem_stride, base.head_width) == (32, 1, 256)
 
 
@@ -108,5 +108,5 @@ def test_other_families_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("types", [["inverted", "inverted"], ["swin"], []])
 def test_types_are_known_and_named_once(types: list[str]) -> None:
-    with pytest.raises(TrilobitError, match="write some of inverted, fused, fused-relu, bottleneck"):
+    with pytest.raises(TrilobitError, match="write some of inverted, fused, basic, fused-relu, bottleneck"):
         base_of(load_family("digits-mbconv", in_channels=1, classes=10), types)
