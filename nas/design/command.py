@@ -101,8 +101,8 @@ def _teacher_path(name: str | None, source: str) -> Path:
         TrilobitError: there is none.
     """
     defaults = BY_DATA.get(source.partition(":")[0])
-    if name is None and defaults is not None and is_shipped(defaults.shipped):
-        name = PREFIX + defaults.shipped
+    if name is None and defaults is not None and is_shipped(defaults.teacher):
+        name = PREFIX + defaults.teacher
     if name is None:
         raise TrilobitError(
             "blocks learn from a trained supernet, and none is shipped for this data: train one with "

@@ -9,7 +9,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from supernet.formats.loading import load_format
-from supernet.train.config import HOST_ONLY, NONE
+from supernet.train.config import FOR_RANDOM_WEIGHTS, HOST_ONLY, NONE
 from supernet.zoo import PREFIX, is_shipped
 
 Document = Mapping[str, Any]
@@ -20,25 +20,42 @@ class DataDefaults:
     """What fits one kind of data.
 
     Attributes:
-        space: what it is searched in.
-        shipped: supernet of that space which was trained on it.
+        supernets: names of shipped supernets which were trained on it, by their space; the first space whose
+            supernet is there is the usual one.
+        teacher: the one of them whose blocks those of a designed space can imitate.
         augmentation: how its images are changed in training, keys of `[train]`.
         quantized_epochs: of the quantized phase, where formats need one.
     """
 
-    space: str
-    shipped: str
+    supernets: Mapping[str, str]
+    teacher: str
     augmentation: Mapping[str, Any]
     quantized_epochs: float
+
+    @property
+    def space(self) -> str:
+        """The space that it is searched in where nothing is said."""
+        there = (space for space, name in self.supernets.items() if is_shipped(name))
+        return next(there, next(iter(self.supernets)))
+
+    def supernet_of(self, space: object) -> str:
+        """Return the name of the supernet of a space that is there; empty where there is none."""
+        name = self.supernets.get(str(space), "")
+        return name if is_shipped(name) else ""
 
 
 CALIBRATED_ERROR = 3e-4  # relative squared error of weights that calibration alone can bear: int8's is 4e-5
 QUANTIZED_EPOCHS = 4.0  # of a small data set
 # the space for images of another source, by the shorter side that they have at least: the spaces' networks
 # look at up to 28, 32 and 224 pixels, and between two of them the one that changes the images less is taken
-BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-mbconv"))
+BY_SIDE: Sequence[tuple[int, str]] = ((85, "ofa-mbv3"), (29, "cifar-fused"))
 BY_DATA: Mapping[str, DataDefaults] = {
-    "cifar10": DataDefaults("cifar-mbconv", "cifar-mbconv", {"pad": 4, "flip": True}, 1.0),
+    "cifar10": DataDefaults(
+        {"cifar-fused": "cifar-fused", "cifar-mbconv": "cifar-mbconv"},
+        teacher="cifar-mbconv",
+        augmentation={"pad": 4, "flip": True},
+        quantized_epochs=1.0,
+    ),
 }
 
 
@@ -46,8 +63,9 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     """Return a configuration (plain data, as TOML gives it) with what it leaves open, and a line that says
     what was filled in; empty where nothing was.
 
-    A checkpoint to start from (`train.init`) decides the space; else the data does. The data's shipped
-    supernet is used as it is, unless the space is another one or the configuration says how to train.
+    A checkpoint to start from (`train.init`) decides the space, and makes settings for random weights
+    pointless; else the data does. The space's shipped supernet is used as it is, if it knows this data and
+    the configuration does not say how to train.
 
     Raises:
         TrilobitError: the checkpoint to start from cannot be read.
@@ -64,9 +82,12 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
         if name:
             space["name"] = name
             notes.append(f"space {name}{why}")
-    starts = defaults and space.get("name") == defaults.space and set(train) <= set(HOST_ONLY)
-    if defaults and starts and is_shipped(defaults.shipped):
-        train |= {"init": PREFIX + defaults.shipped, "epochs": 0}
+    if pointless := _for_random_weights(train):
+        train |= pointless
+        notes.append(f"{' and '.join(f'train.{name}' for name in pointless)} left out, for --init gives weights")
+    supernet = defaults.supernet_of(space.get("name")) if defaults else ""
+    if supernet and set(train) <= set(HOST_ONLY):
+        train |= {"init": PREFIX + supernet, "epochs": 0}
         notes.append("the shipped supernet as it is (--init none trains from scratch)")
     if defaults and (
         more := {name: value for name, value in defaults.augmentation.items() if name not in train}
@@ -80,6 +101,13 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     sections = {"train": train, "space": space, "quantized": quantized}
     filled = {**document, **{name: section for name, section in sections.items() if section}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
+
+
+def _for_random_weights(train: Document) -> dict[str, Any]:
+    """Return the defaults of what a configuration wants done with random weights, where it names others."""
+    if train.get("init", NONE) == NONE:
+        return {}
+    return {name: usual for name, usual in FOR_RANDOM_WEIGHTS.items() if train.get(name, usual) != usual}
 
 
 def _space_for_images(source: str) -> tuple[str, str]:

@@ -3,8 +3,9 @@ checkpoint.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from hw_profiles.durations import parse_time
 from hw_profiles.errors import TrilobitError
@@ -16,6 +17,10 @@ NONE = "none"  # no weights to start from
 WIDEST = 8  # bits of the weights that the quantized phase stores
 # settings that say how to compute, not what
 HOST_ONLY = ("device", "amp", "evaluate_every", "checkpoint_s", "threads")
+
+
+# settings that say what random weights are, with their defaults, which leave them as they are
+FOR_RANDOM_WEIGHTS: Mapping[str, Any] = {"whitening": False, "initial": "random"}
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ class TrainConfig:
             raise TrilobitError(
                 "train.budget is for a training, but train.epochs is 0, weights as they are; leave one out"
             )
-        if self.init != NONE and (self.whitening or self.initial != "random"):
+        if self.init != NONE and any(getattr(self, n) != usual for n, usual in FOR_RANDOM_WEIGHTS.items()):
             raise TrilobitError(
                 "train.whitening and train.initial are for a network without train.init, which brings its "
                 f"first weights along, got init {self.init!r}; leave one out"

@@ -14,7 +14,7 @@ from hw_profiles.errors import TrilobitError
 from supernet.derive.network import ElasticNet
 from supernet.train.checkpoint import Weights, content_hash
 from supernet.train.config import NONE as NONE
-from supernet.zoo import PREFIX, shipped
+from supernet.zoo import PREFIX, is_shipped, shipped
 
 LISTED = 10  # names in the error of a checkpoint that does not fit
 
@@ -59,6 +59,8 @@ def identity(init: str) -> str | None:
     """
     if init == NONE:
         return NONE
+    if init.startswith(PREFIX) and not is_shipped(init.removeprefix(PREFIX)):
+        return None
     path = weights_path(init)
     return content_hash(path) if path.is_file() else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hw_profiles.errors import TrilobitError
 
-ZOO: Mapping[str, str] = {"cifar-mbconv": "cifar-mbconv.pt"}
+ZOO: Mapping[str, str] = {"cifar-fused": "cifar-fused.pt", "cifar-mbconv": "cifar-mbconv.pt"}
 PREFIX = "shipped:"
 FOLDER = Path(str(files("supernet.zoo")))
 
@@ -17,11 +17,12 @@ def shipped(name: str) -> Path:
     Raises:
         TrilobitError: there is none.
     """
-    if name not in ZOO:
-        raise TrilobitError(f"no checkpoint {name!r} is shipped; known: {', '.join(sorted(ZOO))}")
+    if not is_shipped(name):
+        there = ", ".join(sorted(filter(is_shipped, ZOO))) or "none"
+        raise TrilobitError(f"no checkpoint {name!r} is shipped; known: {there}")
     return FOLDER / ZOO[name]
 
 
 def is_shipped(name: str) -> bool:
     """Return whether a checkpoint of this name is shipped, and there."""
-    return name in ZOO and shipped(name).is_file()
+    return name in ZOO and (FOLDER / ZOO[name]).is_file()

@@ -18,9 +18,9 @@ from supernet.train.checkpoint import Weights, save_weights
 from supernet.zoo import ZOO
 
 CIFAR = {"data": {"source": "cifar10:somewhere"}}
-SHIPPED = {"init": "shipped:cifar-mbconv", "epochs": 0}
+FUSED, MBCONV = ({"init": f"shipped:{name}", "epochs": 0} for name in ("cifar-fused", "cifar-mbconv"))
 CHANGED = {"pad": 4, "flip": True}
-Ship = Callable[[], Path]
+Ship = Callable[..., list[Path]]
 
 
 @pytest.fixture
@@ -32,39 +32,53 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ship(zoo: Path) -> Ship:
-    def write() -> Path:
-        path = zoo / ZOO["cifar-mbconv"]
-        net = load_family("cifar-mbconv", in_channels=3, classes=10).supernet(rng=np.random.default_rng(0))
-        save_weights(path, Weights(net.state_dict(), space="cifar-mbconv"))
-        return path
+    """Ships supernets of random weights; all that there may be, where none is named."""
+
+    def write(*names: str) -> list[Path]:
+        paths = []
+        for name in names or ZOO:
+            net = load_family(name, in_channels=3, classes=10).supernet(rng=np.random.default_rng(0))
+            paths.append(zoo / ZOO[name])
+            save_weights(paths[-1], Weights(net.state_dict(), space=name))
+        return paths
 
     return write
 
 
-def test_cifar_starts_from_the_shipped_supernet(ship: Ship) -> None:
-    ship()
+@pytest.mark.parametrize(
+    ("names", "space"),
+    [
+        (("cifar-fused", "cifar-mbconv"), "cifar-fused"),
+        (("cifar-fused",), "cifar-fused"),
+        (("cifar-mbconv",), "cifar-mbconv"),
+    ],
+)
+def test_cifar_starts_from_the_shipped_supernet(ship: Ship, names: tuple[str, ...], space: str) -> None:
+    ship(*names)
     filled, note = with_defaults(CIFAR)
-    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}, "train": {**SHIPPED, **CHANGED}}
+    shipped = {"init": f"shipped:{space}", "epochs": 0}
+    assert filled == {**CIFAR, "space": {"name": space}, "train": {**shipped, **CHANGED}}
     assert note == (
-        "where nothing was said: space cifar-mbconv, "
+        f"where nothing was said: space {space}, "
         "the shipped supernet as it is (--init none trains from scratch), train.pad 4, train.flip True"
     )
     train = parse_config(filled, origin="x").train
-    assert (train.epochs, train.init) == (0, "shipped:cifar-mbconv")
+    assert (train.epochs, train.init) == (0, f"shipped:{space}")
 
 
 @pytest.mark.parametrize(
     ("said", "space", "train"),
     [
         ({"space": {"name": "digits-mbconv"}}, "digits-mbconv", {}),
-        ({"space": {"formats": ["int8"]}}, "cifar-mbconv", SHIPPED),
-        ({"space": {"name": "cifar-mbconv"}}, "cifar-mbconv", SHIPPED),
-        ({"train": {"init": "none"}}, "cifar-mbconv", {"init": "none"}),
-        ({"train": {"epochs": 3}}, "cifar-mbconv", {"epochs": 3}),
-        ({"train": {"learning_rate": 0.1}}, "cifar-mbconv", {"learning_rate": 0.1}),
-        ({"train": {"threads": 2}}, "cifar-mbconv", {"threads": 2, **SHIPPED}),
-        ({"train": {"flip": False}}, "cifar-mbconv", {"flip": False}),
-        ({"seed": 3}, "cifar-mbconv", SHIPPED),
+        ({"space": {"formats": ["int8"]}}, "cifar-fused", FUSED),
+        ({"space": {"name": "cifar-fused"}}, "cifar-fused", FUSED),
+        ({"space": {"name": "cifar-mbconv"}}, "cifar-mbconv", MBCONV),
+        ({"train": {"init": "none"}}, "cifar-fused", {"init": "none"}),
+        ({"train": {"epochs": 3}}, "cifar-fused", {"epochs": 3}),
+        ({"train": {"learning_rate": 0.1}}, "cifar-fused", {"learning_rate": 0.1}),
+        ({"train": {"threads": 2}}, "cifar-fused", {"threads": 2, **FUSED}),
+        ({"train": {"flip": False}}, "cifar-fused", {"flip": False}),
+        ({"seed": 3}, "cifar-fused", FUSED),
     ],
 )
 def test_what_is_said_wins(ship: Ship, said: dict[str, Any], space: str, train: dict[str, Any]) -> None:
@@ -72,6 +86,13 @@ def test_what_is_said_wins(ship: Ship, said: dict[str, Any], space: str, train: 
     filled, _ = with_defaults({**CIFAR, **said})
     assert (filled["space"]["name"], filled["train"]) == (space, {**CHANGED, **train})
     parse_config(filled, origin="x")
+
+
+def test_each_space_has_its_own_supernet(ship: Ship) -> None:
+    ship("cifar-fused")
+    filled, note = with_defaults({**CIFAR, "space": {"name": "cifar-mbconv"}})
+    assert filled["train"] == CHANGED
+    assert "shipped" not in note
 
 
 @pytest.mark.parametrize("source", [None, "digits", "imagefolder:photos.zip"])
@@ -83,12 +104,12 @@ def test_other_data_keeps_the_defaults(ship: Ship, source: str | None) -> None:
 
 def test_what_is_not_there_is_not_started_from(zoo: Path) -> None:
     filled, note = with_defaults(CIFAR)
-    assert filled == {**CIFAR, "space": {"name": "cifar-mbconv"}, "train": CHANGED}
-    assert note == "where nothing was said: space cifar-mbconv, train.pad 4, train.flip True"
+    assert filled == {**CIFAR, "space": {"name": "cifar-fused"}, "train": CHANGED}
+    assert note == "where nothing was said: space cifar-fused, train.pad 4, train.flip True"
 
 
 def test_the_checkpoint_decides_the_space(ship: Ship) -> None:
-    path = str(ship())
+    path = str(ship("cifar-mbconv")[0])
     document = {"data": {"source": "imagefolder:photos.zip"}, "train": {"init": path}}
     filled, note = with_defaults(document)
     assert filled == {**document, "space": {"name": "cifar-mbconv"}}
@@ -99,6 +120,20 @@ def test_the_checkpoint_decides_the_space(ship: Ship) -> None:
         with_defaults({"train": {"init": f"{path}x"}})
 
 
+def test_weights_that_are_given_leave_nothing_to_random_ones(ship: Ship) -> None:
+    ship()
+    recipe = {"whitening": True, "initial": "identity", "warmup": 0.05}
+    filled, note = with_defaults({"train": {**recipe, "init": "shipped:cifar-fused"}})
+    kept = {"init": "shipped:cifar-fused", "whitening": False, "initial": "random", "warmup": 0.05}
+    assert filled == {"space": {"name": "cifar-fused"}, "train": kept}
+    assert note == (
+        "where nothing was said: space cifar-fused, "
+        "train.whitening and train.initial left out, for --init gives weights"
+    )
+    parse_config(filled, origin="x")
+    assert with_defaults({"train": recipe}) == ({"train": recipe}, "")
+
+
 @pytest.mark.parametrize("section", ["data", "train", "space"])
 def test_what_is_no_configuration_is_left_to_its_reader(section: str) -> None:
     document = {**CIFAR, section: 3}
@@ -107,8 +142,9 @@ def test_what_is_no_configuration_is_left_to_its_reader(section: str) -> None:
 
 def test_the_table_names_what_there_is() -> None:
     for known in BY_DATA.values():
-        assert known.space in FAMILIES
-        assert known.shipped in ZOO
+        assert known.space in known.supernets
+        assert known.supernets.keys() <= FAMILIES.keys()
+        assert {known.teacher, *known.supernets.values()} <= ZOO.keys()
     assert RunConfig().data.source.partition(":")[0] not in BY_DATA  # the default run needs no table
 
 
@@ -117,10 +153,10 @@ def test_the_table_names_what_there_is() -> None:
     [
         (28, 28, "", None),  # the usual one
         (8, 8, "", None),
-        (32, 32, "", "cifar-mbconv"),
-        (84, 200, "", "cifar-mbconv"),
+        (32, 32, "", "cifar-fused"),
+        (84, 200, "", "cifar-fused"),
         (640, 480, "", "ofa-mbv3"),
-        (640, 480, "?size=32", "cifar-mbconv"),
+        (640, 480, "?size=32", "cifar-fused"),
         (32, 32, "?size=224", "ofa-mbv3"),
     ],
 )
