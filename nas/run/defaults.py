@@ -84,7 +84,9 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
             notes.append(f"space {name}{why}")
     if pointless := _for_random_weights(train):
         train |= pointless
-        notes.append(f"{' and '.join(f'train.{name}' for name in pointless)} left out, for --init gives weights")
+        notes.append(
+            f"{' and '.join(f'train.{name}' for name in pointless)} left out, for --init gives weights"
+        )
     supernet = defaults.supernet_of(space.get("name")) if defaults else ""
     if supernet and set(train) <= set(HOST_ONLY):
         train |= {"init": PREFIX + supernet, "epochs": 0}

@@ -223,7 +223,7 @@ def test_no_epochs_need_weights() -> None:
 
 
 def test_what_is_not_shipped_is_refused() -> None:
-    with pytest.raises(TrilobitError, match="no checkpoint 'mine' is shipped; known: .*cifar-mbconv"):
+    with pytest.raises(TrilobitError, match=r"no checkpoint 'mine' is shipped; known: .*cifar-mbconv"):
         weights_path("shipped:mine")
 
 

@@ -16,7 +16,7 @@ from supernet.families.family import Family, load_family
 from supernet.formats.quantized_tensor import QuantizedTensor
 from supernet.graph import simulate as simulation
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
-from supernet.graph.simulate import EXACT_PRODUCTS, simulate
+from supernet.graph.simulate import EXACT_SUM, simulate
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate, in_fp32
@@ -135,7 +135,7 @@ def accumulated(layer: Layer, codes: np.ndarray, weight: np.ndarray) -> np.ndarr
         map_layer("conv", (8, 7, 5), 8, 5, 2, 8, "none", "int8", "int8"),
         map_layer("conv", (8, 3, 3), 8, 7, 2, 8, "relu", "int8", "int8"),  # a kernel beyond the map
         map_layer("stem", (3, 9, 9), 8, 3, 2, 1, "relu", "int8", "int8"),
-        map_layer("conv", (EXACT_PRODUCTS + 200, 2, 2), 4, 1, 1, 1, "none", "int8", "int8"),
+        map_layer("conv", (800, 2, 2), 4, 1, 1, 1, "none", "int8", "int8"),
     ],
     ids=Layer.key,
 )
@@ -168,12 +168,21 @@ def test_sums_beyond_what_float32_holds_are_exact(monkeypatch: pytest.MonkeyPatc
     x = torch.from_numpy(codes.astype(np.float32)).view(1, channels, 1, 1)
     expected = (weight.astype(np.int64) @ codes).astype(np.float32)
     np.testing.assert_array_equal(simulate(network, x).numpy()[0], expected)
-    monkeypatch.setattr(simulation, "EXACT_PRODUCTS", channels)
+    monkeypatch.setattr(simulation, "EXACT_SUM", 127 * channels)
     assert (simulate(network, x).numpy()[0] != expected).any()
 
 
-def test_every_sum_of_so_many_products_is_exact_in_float32() -> None:
-    assert EXACT_PRODUCTS * 255 * 127 <= 2**24 < (EXACT_PRODUCTS + 1) * 255 * 127
+def test_the_largest_sum_that_float32_is_left_with_is_exact() -> None:
+    assert 255 * EXACT_SUM < 2**24 <= 255 * (EXACT_SUM + 1)
+    whole, rest = divmod(EXACT_SUM, 127)
+    values = np.array([127] * whole + [rest], np.int8)
+    layer = map_layer("linear", (len(values), 1, 1), 1, weight_format="int8", activation_format="int8")
+    network = one_layer(layer)
+    parameters = Parameters(QuantizedTensor(values[None], np.ones(1, np.float32)), np.zeros(1, np.float32))
+    tensors = {**network.tensors, "q": QuantParams(1.0, 0)}
+    x = torch.full((1, len(values), 1, 1), 255.0)
+    found = simulate(replace(network, parameters={"layer": parameters}, tensors=tensors), x)
+    assert int(found) == 255 * EXACT_SUM
 
 
 def test_bias_codes_are_the_bias_at_the_accumulator_s_scale() -> None:

@@ -50,7 +50,7 @@ def test_every_checkpoint_in_the_folder_is_shipped() -> None:
 
 def test_what_is_not_shipped_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_shipped("mine")
-    with pytest.raises(TrilobitError, match="no checkpoint 'mine' is shipped; known: .*cifar-mbconv"):
+    with pytest.raises(TrilobitError, match=r"no checkpoint 'mine' is shipped; known: .*cifar-mbconv"):
         shipped("mine")
     monkeypatch.setattr(supernet.zoo, "FOLDER", tmp_path)
     for name in ZOO:
