@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.registry import names
 from nas.cli.given import given_options
 from nas.run.configuration import other_runs
@@ -95,12 +95,29 @@ def _fit(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     return _stage(arguments, reporter, in_full if arguments.report else None)
 
 
+def _sizes(text: str) -> list[float]:
+    """Return the multiply-adds that are written in `text`, joined by commas.
+
+    Raises:
+        TrilobitError: one is none.
+    """
+    from nas.search.limits import parse_limit
+    from nas.search.objectives import objective
+
+    limits = [parse_limit(part, objective("macs")) for part in text.split(",") if part.strip()]
+    if any(limit.relative for limit in limits):
+        raise TrilobitError(f"--ship-macs {shown(text)}: write multiply-adds, such as 12M,26M")
+    return [limit.value for limit in limits]
+
+
 def _train(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    sizes = _sizes(arguments.ship_macs)
+
     def publish_weights(run: "Run", reporter: Reporter) -> dict[str, Any]:
         from nas.export.publish import publish
 
         if launched_world().writes:
-            publish(run, arguments.ship, reporter)
+            publish(run, arguments.ship, reporter, sizes=sizes)
         return {}
 
     return _stage(arguments, reporter, None if arguments.ship is None else publish_weights)

@@ -91,6 +91,10 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ship", type=Path, metavar="FILE", help="then write the weights in compact form, and a model card"
     )
+    command.add_argument(
+        "--ship-macs", default="", metavar="A,B", help="the card also has networks of about so many "
+        "multiply-adds, such as 12M,26M"
+    )  # fmt: skip
 
 
 def _fit_arguments(command: argparse.ArgumentParser) -> None:

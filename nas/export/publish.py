@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,67 +14,87 @@ from torch import nn
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
-from hw_profiles.graph.counts import macs
+from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from nas.export.markdown import escaped
+from nas.export.representatives import Representative, representatives
+from nas.export.supernet_card import COLUMNS, RECIPE, Row, supernet_card
 from nas.run.config import RunConfig
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.reporting import Reporter, progress_bar
-from nas.run.run import Run
+from nas.run.run import Run, find_run
 from supernet.families.family import Family, load_family
-from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
-from supernet.train.checkpoint import State, Weights, compact, load_checkpoint, save_weights
+from supernet.space.space import Candidate, in_format
+from supernet.tasks.evaluate import calibration_examples, network_builder, simulated_metric
+from supernet.train.checkpoint import (
+    State,
+    Weights,
+    compact,
+    content_hash,
+    load_checkpoint,
+    load_weights,
+    save_weights,
+)
+from supernet.train.config import NONE
+from supernet.train.cost import OPERATIONS, as_trained, forward_macs, images_per_s, plan_of
+from supernet.train.initial import weights_path
 from supernet.train.loop import load_supernet, steps_per_epoch
-from supernet.train.periodic_validation import IMAGES
+from supernet.train.parallel import World
+from supernet.train.placement import choose_placement, machine_of
+from supernet.train.quantized import load_quantized
 
 FORMATS = ("fp32", "int8")  # each for all layers of a network
+SUMS = {"exact": IntegerSums.EXACT, "saturating": IntegerSums.SATURATING}
 RANDOM = 20  # architectures besides the two ends
+SCORED = 2_000  # images of search-validation that networks of one size are compared on
 POINTS = 24  # of the curve
-RECIPE = "recipe.toml"
-
-Row = dict[str, Any]
 
 
-def publish(run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM) -> Weights:
-    """Write the run's finished supernet to `path`, and its model card beside it.
+def publish(
+    run: Run, path: Path, reporter: Reporter, *, random: int = RANDOM, sizes: Sequence[float] = ()
+) -> Weights:
+    """Write the run's finished supernet to `path`, and its model card beside it: after the quantized phase,
+    if there was one; learned scales are not part of it.
 
-    Its accuracies are measured on the test part: of both ends of the space and of `random` random
-    architectures, in fp32 and quantized by calibration alone.
+    Its accuracies are measured on the test part: of both ends of the space, of the best of some of each of
+    `sizes` (multiply-adds), and of `random` random architectures, in fp32 and quantized by calibration alone.
 
     Raises:
-        TrilobitError: there is no finished training, or the card would be the checkpoint.
+        TrilobitError: there is no finished training, the card would be the checkpoint, or the space has no
+            network of such a size.
     """
     card = path.with_suffix(".md")
     if card == path:
         raise TrilobitError(f"{path}: that is the model card's name; end it in .pt")
-    net = load_supernet(run.family, run.checkpoint_path)
+    net = _trained(run)
     net.load_state_dict(compact(net.state_dict()))  # what is measured is what is shipped
     state = load_checkpoint(run.checkpoint_path, fingerprint=run.family.space().fingerprint)
     data, described = run.images, _described(run, state)
-    described["accuracies"] = _accuracies(run, net, random, reporter)
+    described["accuracies"] = _accuracies(run, net, random, sizes, reporter)
     tensors = net.state_dict()
     weights = Weights(tensors, run.config.space.name, data.classes, data.fingerprint, metadata=described)
     save_weights(path, weights)
-    write_atomic(card, _card(weights, path))
+    write_atomic(card, supernet_card(weights, path))
     reporter.say(f"{path}: {path.stat().st_size:,} bytes; model card: {card}")
     return weights
 
 
+def _trained(run: Run) -> nn.Module:
+    if run.config.quantized.epochs:
+        return load_quantized(run.family, run.quantized_path)[0]
+    return load_supernet(run.family, run.checkpoint_path)
+
+
+# -- what was done --------------------------------------------------------------------------------
+
+
 def _described(run: Run, state: State) -> dict[str, Any]:
     """Return what a reader of the weights should know, plain values only."""
-    data, config = run.images, _as_trained(run, state)
-    kind, path, _ = config.data.source.partition(":")
-    steps = max(1, int(state["steps"]))
-    epochs = _epochs(run, state)
+    data = run.images
+    phase = run.config.quantized
     return {
-        "command": f"nas train {RECIPE} --data {kind}{':PATH' if path else ''} -o RUN",
-        "recipe": _recipe(config),
-        "seed": config.seed,
-        "epochs": epochs,
-        "hours": _hours(run, state),
-        "curve": _curve(state.get("losses"), epochs / steps),
-        "watched": [list(map(float, row)) for row in state.get("watched", ())],
+        **_training(run, state),
+        "earlier": list(_earlier(run, state)),
+        "quantized": asdict(phase) if phase.epochs else {},
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
@@ -87,13 +107,68 @@ def _described(run: Run, state: State) -> dict[str, Any]:
     }
 
 
-def _as_trained(run: Run, state: State) -> RunConfig:
-    """Return the configuration with what a budget of time decided."""
-    changes = dict(state.get("plan", {}).get("changes", {}))
-    return replace(run.config, train=replace(run.config.train, **changes))
+def _training(run: Run, state: State) -> dict[str, Any]:
+    """Return what one training was: one of several, where it began with what another left."""
+    config, examples = run.config, len(run.images.train.labels)
+    kind, path, _ = config.data.source.partition(":")
+    steps, plan = int(state["steps"]), plan_of(state)
+    epochs = passes(run, state)
+    pace = images_per_s(config.train, state, examples)
+    rates = {}
+    if pace is not None:
+        macs = forward_macs(run.family, config.train, state)
+        rates = {"images_per_s": pace, "flops": OPERATIONS * macs * pace}
+    legs = plan.legs
+    return {
+        "command": f"nas train {RECIPE} --data {kind}{':PATH' if path else ''} -o RUN",
+        "recipe": _recipe(config, state),
+        "seed": config.seed,
+        "epochs": epochs,
+        "steps": steps,
+        "hours": _hours(run, state),
+        "threads": config.train.threads,
+        "machines": _machines(config, state),
+        **rates,
+        "budget": {
+            "time": config.train.budget,
+            "planned": plan.steps,
+            "corrections": len(legs),
+            "slowness": [leg.slowness for leg in legs],
+            "changes": dict(plan.changes),
+        }
+        if config.train.budget
+        else {},
+        "curve": _curve(state.get("losses"), epochs / max(1, steps)),
+        "watched": [list(map(float, row)) for row in state.get("watched", ())],
+    }
 
 
-def _epochs(run: Run, state: State) -> float:
+def _machines(config: RunConfig, state: State) -> list[dict[str, Any]]:
+    """Return what computed the training; this machine, said to be assumed, where that was not recorded."""
+    recorded = [dict(machine) for machine in state.get("machines", ())]
+    here = machine_of(choose_placement(config.train, World()), config.train.threads)
+    return recorded or [{**here, "assumed": True}]
+
+
+def _earlier(run: Run, state: State) -> Iterator[dict[str, Any]]:
+    """Yield the trainings whose weights this one began with, as far as files still tell."""
+    init = run.config.train.init
+    path = weights_path(init)
+    if init == NONE or not path.is_file() or content_hash(path) != state["config"]["init"]:
+        return
+    known = load_weights(path).metadata
+    yield from known.get("earlier", ())
+    if known:
+        kept = ("accuracies", "data", "versions", "earlier", "quantized")
+        yield {name: value for name, value in known.items() if name not in kept}
+    elif (path.parents[1] / "run.toml").is_file():
+        before = find_run(path.parents[1])
+        former = load_checkpoint(path, fingerprint=before.family.space().fingerprint)
+        yield from _earlier(before, former)
+        yield _training(before, former)
+
+
+def passes(run: Run, state: State) -> float:
     """Return the passes over the training images; with a budget of time as many as there was time for."""
     config = run.config.train
     if not config.budget:
@@ -102,10 +177,12 @@ def _epochs(run: Run, state: State) -> float:
     return round(int(state["steps"]) / steps_per_epoch(run.task, replace(config, accumulate=parts)), 1)
 
 
-def _recipe(config: RunConfig) -> str:
-    """Return all of the configuration that decides the weights, defaults included: they may change."""
-    space = {"name": config.space.name}
-    return tomli_w.dumps({"seed": config.seed, "space": space, "train": asdict(config.train)})
+def _recipe(config: RunConfig, state: State) -> str:
+    """Return all of the configuration that decides the weights, defaults and what a budget decided included:
+    defaults may change.
+    """
+    space, train = {"name": config.space.name}, as_trained(config.train, state)
+    return tomli_w.dumps({"seed": config.seed, "space": space, "train": asdict(train)})
 
 
 def _hours(run: Run, state: State) -> float | None:
@@ -133,109 +210,45 @@ def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
 # -- accuracies -----------------------------------------------------------------------------------
 
 
-def _accuracies(run: Run, net: nn.Module, random: int, reporter: Reporter) -> list[Row]:
-    """Measure one row per architecture: `network`, `macs`, and the test accuracy in each format."""
+def _accuracies(
+    run: Run, net: nn.Module, random: int, sizes: Sequence[float], reporter: Reporter
+) -> list[Row]:
+    """Measure one row per architecture: `network`, `macs`, and the test accuracy in each of `COLUMNS`."""
     data = run.images
     family = load_family(
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
     )
-    space = family.space()
-    ends = {"largest": family.extreme("largest"), "smallest": family.extreme("smallest")}
-    drawn = space.sample(random, rng=open_stream(run.config.seed, Stream.SHIPPED))
-    others = {f"random {i}": space.candidate(genes) for i, genes in enumerate(drawn)}
-    architectures = {**ends, **others}
-    reporter.say(f"test accuracy of {len(architectures)} networks, each in {' and '.join(FORMATS)}:")
-    rows: list[Row] = [
-        {"network": name, "macs": sum(map(macs, family.workload(candidate).layers))}
-        for name, candidate in architectures.items()
-    ]
     calibration = calibration_examples(data, seed=run.config.seed)
-    jobs = list(itertools.product(zip(rows, architectures.values(), strict=True), FORMATS))
-    with progress_bar(reporter, "test", len(jobs)) as update:
-        for done, ((row, candidate), number_format) in enumerate(jobs, 1):
-            uniform = _uniform(family, candidate, number_format)
-            network = build_network(family, net, uniform, data, calibration)
-            row[number_format] = simulated_metric(network, data.test, data)
-            update(done, f"{row['network']}, {number_format}: {100 * row[number_format]:.2f} %")
+    validation = data.validation
+    few = np.linspace(0, len(validation) - 1, min(SCORED, len(validation))).astype(int)
+    scored = validation[few]
+
+    def score(candidate: Candidate) -> float:
+        build = network_builder(family, net, candidate, data, calibration)
+        return simulated_metric(build(candidate), scored, data)
+
+    rng = open_stream(run.config.seed, Stream.SHIPPED)
+    shown = list(representatives(family, random=random, rng=rng, sizes=sizes, score=score))
+    reporter.say(f"test accuracy of {len(shown)} networks, each in {len(COLUMNS)} ways:")
+    rows: list[Row] = []
+    with progress_bar(reporter, "test", len(shown) * len(COLUMNS)) as update:
+        for network in shown:
+            rows.append({"network": network.name, "macs": network.macs})
+            for name, accuracy in _measured(family, net, network, run, calibration):
+                rows[-1][name] = accuracy
+                done = len(COLUMNS) * (len(rows) - 1) + len(rows[-1]) - 2
+                update(done, f"{network.name}, {name}: {100 * accuracy:.2f} %")
     return rows
 
 
-def _uniform(family: Family, candidate: Candidate, number_format: str) -> Candidate:
-    """Return the same architecture with every layer in one format."""
-    space, genes = family.space(), np.array(candidate.genes, np.int16)
-    for column, choice in enumerate(space.choices):
-        if choice.kind == "precision":
-            genes[column] = choice.options.index(number_format)
-    return space.candidate(genes)
-
-
-# -- the card -------------------------------------------------------------------------------------
-
-
-def _card(weights: Weights, path: Path) -> str:
-    """Render the model card in Markdown."""
-    metadata = weights.metadata
-    data, hours = metadata["data"], metadata["hours"]
-    parameters = sum(t.numel() for t in weights.tensors.values() if t.is_floating_point())
-    facts = {
-        "Space": f"`{weights.space}`",
-        "Weights": f"{parameters:,}, filters and matrices in fp16, vectors in fp32; "
-        f"{path.stat().st_size:,} bytes",
-        "Data": f"{escaped(data['name'])} (fingerprint `{data['fingerprint']}`), "
-        f"{data['train']:,} training images, {len(weights.classes)} classes: "
-        f"{', '.join(map(escaped, weights.classes))}",
-        "Normalisation": f"pixels / 255, minus {_numbers(data['mean'])}, divided by {_numbers(data['std'])}",
-        "Seed": metadata["seed"],
-        "Training time": "not recorded"
-        if hours is None
-        else f"{hours:.2f} hours, {metadata['epochs']} epochs",
-        "Versions": ", ".join(f"{name} {version}" for name, version in metadata["versions"].items()),
-    }
-    parts = [
-        f"# {escaped(path.stem)}",
-        f"A supernet: `nas train --init {path.name}` starts from it, and every subnet of `{weights.space}` "
-        "can be taken out of it. Batch norm is recalibrated on the subnet before it is used.",
-        _table(("", ""), facts.items()),
-        "## Command",
-        f"```sh\n{metadata['command']}\n```",
-        f"with `{RECIPE}`:",
-        f"```toml\n{metadata['recipe'].strip()}\n```",
-        "## Accuracy",
-        f"On the {data['test']:,} test images, which training has not seen; int8 by calibration alone.",
-        _accuracy_table(metadata["accuracies"]),
-        "## Curve",
-        _curves(metadata),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return "(" + ", ".join(f"{value:.4f}" for value in values) + ")"
-
-
-def _table(head: Sequence[str], rows: Any) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def _accuracy_table(rows: Sequence[Row]) -> str:
-    percent = [
-        (row["network"], f"{row['macs'] / 1e6:.1f}", *(f"{100 * row[fmt]:.2f}" for fmt in FORMATS))
-        for row in rows
-    ]
-    return _table(("network", "MMACs", *(f"{fmt}, %" for fmt in FORMATS)), percent)
-
-
-def _curves(metadata: Mapping[str, Any]) -> str:
-    parts = []
-    if metadata["curve"]:
-        rows = ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in metadata["curve"])
-        parts += ["Of the largest subnet, mean since the row before.", _table(("epochs", "loss"), rows)]
-    if metadata["watched"]:
-        shown = (
-            (f"{epochs:.1f}", *(f"{100 * share:.1f}" for share in shares))
-            for epochs, *shares in metadata["watched"]
-        )
-        head = ("epochs", "largest, %", "smallest, %")
-        parts += [f"Accuracy on up to {IMAGES:,} images of search-validation, fp32.", _table(head, shown)]
-    return "\n\n".join(parts) or "Not recorded."
+def _measured(
+    family: Family, net: nn.Module, network: Representative, run: Run, calibration: Any
+) -> Iterator[tuple[str, float]]:
+    """Yield the name of each column, and the network's accuracy on the test part there."""
+    data, space = run.images, family.space()
+    genes = np.array([network.candidate.genes], np.int16)
+    for sums, columns in itertools.groupby(COLUMNS, key=lambda column: column.sums):
+        build = network_builder(family, net, network.candidate, data, calibration, sums=SUMS[sums])
+        for column in columns:
+            candidate = space.candidate(in_format(space, genes, column.number_format)[0])
+            yield column.name, simulated_metric(build(candidate), data.test, data)

@@ -342,14 +342,19 @@ def _skeletons(tables: Sequence[tuple[int, NDArray[np.bool_]]]) -> Skeletons:
 
 
 def in_fp32(space: SearchSpace, genomes: Genomes) -> Genomes:
-    """Return the same architectures (n, g) in fp32 throughout, by the name of the option.
+    """Return the same architectures (n, g) in fp32 throughout."""
+    return in_format(space, genomes, FP32)
 
-    A choice of formats without fp32 is one that another choice switches off then: it gets its first option.
+
+def in_format(space: SearchSpace, genomes: Genomes, number_format: str) -> Genomes:
+    """Return the same architectures (n, g) in one number format throughout, by the name of the option.
+
+    A choice of formats without it is one that another choice switches off then: it gets its first option.
     """
     genomes = genomes.copy()
     for column in space.format_columns:
         options = space.choices[column].options
-        genomes[:, column] = options.index(FP32) if FP32 in options else 0
+        genomes[:, column] = options.index(number_format) if number_format in options else 0
     return genomes
 
 

@@ -32,6 +32,7 @@ from supernet.train.initial import identity as init_identity
 from supernet.train.optimiser import make_optimisation
 from supernet.train.parallel import World, check_same, mean_over, meet
 from supernet.train.periodic_validation import validation_metrics
+from supernet.train.placement import machine_of
 from supernet.train.plan import Plan, corrected, read_plan
 from supernet.train.step import take_step
 from supernet.train.teacher import teacher_identity
@@ -73,6 +74,7 @@ class _Course:
         began: when, on the clock, it would have begun had it not been interrupted.
         step: done.
         losses, watched: the curves so far.
+        machines: that computed it, in their order.
     """
 
     training: Training
@@ -81,6 +83,7 @@ class _Course:
     step: int
     losses: list[float]
     watched: list[list[float]]
+    machines: list[dict[str, Any]]
 
     @property
     def is_over(self) -> bool:
@@ -97,7 +100,7 @@ class _Course:
         if not training.world.writes:
             return
         curves = {"losses": torch.tensor(self.losses, dtype=torch.float64), "watched": self.watched}
-        record = {"seconds": time.monotonic() - self.began, **curves}
+        record = {"seconds": time.monotonic() - self.began, "machines": self.machines, **curves}
         described = {"name": training.family.name, "classes": list(training.batches.task.classes)}
         progress: dict[str, Any] = {"step": self.step, "steps": training.plan.total}
         if training.plan.costs:
@@ -182,7 +185,10 @@ def _begin(training: Training, path: Path, resumes: bool) -> _Course:
         training = training.by(read_plan(past["plan"]))
     losses = past.get("losses", torch.full((step,), math.nan, dtype=torch.float64)).tolist()
     began = time.monotonic() - float(past.get("seconds", 0.0))
-    return _Course(training, identity, began, step, losses, list(past.get("watched", ())))
+    machines = [*past.get("machines", ())]
+    if (machine := machine_of(training.placement, training.config.threads)) not in machines:
+        machines.append(machine)
+    return _Course(training, identity, began, step, losses, list(past.get("watched", ())), machines)
 
 
 def _budgeted(course: _Course, stop: Callable[[], bool], say: Callable[[str], None]) -> Plan:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from supernet.train.cost import OPERATIONS
 from supernet.train.loop import Progress
 
 PATIENCE_S = 30.0  # a shorter training is not worth measuring the machine for
 SIDE, REPEATS = 1_024, 3
-OPERATIONS = 2 * 3  # of a multiply-add, forward and backward
 
 
 @dataclass

@@ -2,10 +2,12 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.measure.host import cpu_model, instruction_set
 from supernet.train.config import TrainConfig
 from supernet.train.parallel import World
 
@@ -52,3 +54,10 @@ def choose_placement(config: TrainConfig, world: World) -> Placement:
     automatic = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     dtype = automatic if config.amp == "auto" else _TYPES.get(config.amp)
     return Placement(torch.device("cuda", world.local_rank), dtype)
+
+
+def machine_of(placement: Placement, threads: int) -> dict[str, Any]:
+    """Return what computes there, for people who read what a training took."""
+    if placement.device.type == "cuda":
+        return {"processor": torch.cuda.get_device_name(placement.device)}
+    return {"processor": cpu_model(), "instruction_set": instruction_set(), "threads": threads}
