@@ -30,7 +30,8 @@ WORST = (1.0, 0.0)  # seconds and accuracy: no network is so slow
 BATCH = 200  # evaluations between two tells: the smallest stages have few
 ARCHITECTURES = 6  # that the first stage hands on, spread evenly along its front
 KEPT = (1.0, 0.85, 0.7)  # of an architecture's latency in fp32, that the second stage prunes it to
-WIDTHS = (1 / 2, 2 / 3, 5 / 6, 1.0)  # of the expanded channels of the fixed network
+WIDTHS = (1 / 2, 2 / 3, 5 / 6, 1.0)  # of the largest channels, for the fixed network
+PLAIN_KERNEL = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,15 +208,15 @@ class Task:
 
 
 def fixed_networks(task: Task) -> Genomes:
-    """(w, g) the network of MobileNetV2's type that is in the space: kernels of 3, full depth, the largest
-    image, int8 everywhere, and expanded channels of `WIDTHS`. Nothing is searched.
+    """(w, g) the plain network of the space: kernels of 3 where there are any, full depth, the largest image,
+    int8 everywhere, and channels of `WIDTHS`. Nothing is searched.
     """
     space, rows = task.space, []
     for width in WIDTHS:
         genome = task.corner("largest/int8")
         for column, choice in enumerate(space.choices):
-            if choice.name.endswith(".kernel"):
-                genome[column] = choice.options.index(3)
+            if choice.role == "kernel" and PLAIN_KERNEL in choice.options:
+                genome[column] = choice.options.index(PLAIN_KERNEL)
             elif choice.kind == PRUNING:
                 wanted = width * max(map(int, choice.options))
                 genome[column] = int(np.abs(np.array(choice.options, float) - wanted).argmin())

@@ -15,6 +15,7 @@ COLOURS = {
     "joint": "#1f5fa8",
     "sequential": "#d9822b",
     "fixed network, int8": "#12917a",
+    "plain network of the space, int8": "#12917a",
 }
 TITLES = {"joint_vs_sequential": "ONNX Runtime", "joint_vs_sequential_tvm": "own kernels on TVM"}
 STEPS_US = (5, 10, 20, 25, 50, 100, 200, 500)

@@ -1,49 +1,49 @@
 """The headline: is it worth deciding architecture, pruning and number formats together?
 
-Three ways to networks for this machine, all from one trained supernet and by the same predictions
-(`joint_methods.py`): (1) a fixed network of MobileNetV2's type at several widths, int8 everywhere; (2)
-stages: architecture in fp32, then pruning, then formats; (3) all genes together, with as many evaluations as
-the stages have in all. Networks spread over the latencies that both searches reach are exported, tested on
-the test part through their files, and timed in turns in one run. APQ (Wang et al. 2020, arXiv:2006.08509)
-reports half the latency of (1) and 2.3 points over (2), on an accelerator with 4- to 8-bit layers and with
-fine-tuning; nothing is fine-tuned here.
+Three ways to networks for this machine (`joint_methods.py`): (1) a fixed network at several widths, int8
+everywhere; (2) stages: architecture in fp32, then pruning, then formats; (3) all genes together, with as many
+evaluations as the stages have in all. (2) and (3) are from one trained supernet and by the same predictions;
+(1) is ResNet-8 trained alone by the supernet's recipe (`--fixed DIR`, of `joint_fixed.py`), without that
+option the plain network in the space with the supernet's weights. Networks spread over the latencies that
+both searches reach are exported, tested on the test part through their files, and timed in turns in one run.
+APQ (Wang et al. 2020, arXiv:2006.08509) reports half the latency of (1) and 2.3 points over (2), on an
+accelerator with 4- to 8-bit layers and with fine-tuning; nothing is fine-tuned here.
 
-`--run` is a folder after `nas profile` and `nas sample`; for CIFAR-10 with the shipped supernet:
+`--run` is a folder after `nas profile` and `nas sample` (of any space), such as that of a trained supernet:
 
-    nas profile -o RUN --space cifar-mbconv --formats fp32,int8,int4 --data cifar10:PATH
-    nas train -o RUN --init shipped:cifar-mbconv --epochs 0
-    nas sample -o RUN --fp32 260 --quantized 1300
+    nas profile -o RUN && nas sample -o RUN
+    python benchmarks/joint_fixed.py --run RUN -o FIXED
+    python benchmarks/joint_vs_sequential.py --run RUN --fixed FIXED
 
 A search drives predictions to where they are wrong. So before anything is compared, networks that (2) and (3)
 propose are evaluated on the supernet and learned from, as many of each, round after round; they are kept in
-the run's storage. `--device tvm` measures own kernels (after `nas profile -o RUN --device tvm`).
+the run's storage, so that the same command goes on where it was stopped.
+`--device tvm` measures own kernels (after `nas profile -o RUN --device tvm`).
 """
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
+from joint_exported import FIXED, PLAIN, Tested, choose, test
+from joint_fixed import FixedNetwork, trained_networks
 from joint_fronts import Apart, Curve, apart, shares, standard_errors
 from joint_methods import METHODS, PARTS, Front, Task, fixed_networks, spread
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from hw_profiles.graph.layer import FP32
-from hw_profiles.measure.measurement import Measurement
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
-from hw_profiles.profiles.whole_networks import measure_within_budget
-from hw_profiles.runtimes.runtime import Job, single_output
-from nas.checks.parity import file_outputs
-from nas.emit.to_onnx import emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_supernet import SupernetEvaluator
-from nas.export.library.to_tvm import build_library
 from nas.problem.costs import compile_costs
 from nas.report.drawing import layer_kind
 from nas.run.config import DeviceSection, ProfileSection, RunConfig, SampleSection
@@ -52,12 +52,9 @@ from nas.run.run import Run, find_run, open_run
 from nas.stages.fit import fit_predictor
 from nas.stages.pipeline import run_stage
 from predictors.table import distinct_layers
-from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Genomes, row_keys
 
-FIXED = "fixed network, int8"
 PUBLISHED_TIMES, PUBLISHED_POINTS = 2.0, 2.3  # APQ over a fixed network, and over stages
-WAITING_S = 60.0  # for quiet windows
 
 
 @dataclass(frozen=True)
@@ -142,78 +139,6 @@ def learn(study: Study, effort: Effort) -> tuple[Study, list[Surprise]]:
     return study, surprises
 
 
-# -- measured ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """An exported network.
-
-    Attributes:
-        method: that found it.
-        genome: (g,).
-        predicted_s, predicted: latency and accuracy (on search-validation).
-        latency: measured, in turns with all others.
-        right: (images,) whether its file is right about each test image.
-    """
-
-    method: str
-    genome: Genomes
-    predicted_s: float
-    predicted: float
-    latency: Measurement
-    right: NDArray[np.bool_]
-
-
-def choose(task: Task, fronts: Mapping[str, Front], effort: Effort) -> list[tuple[str, Genomes]]:
-    """Every width of the fixed network; of each front some, evenly over the latencies that all fronts
-    reach.
-    """
-    chosen = [(FIXED, genome) for genome in fixed_networks(task)]
-    low_s = max(front.latency_s[0] for front in fronts.values())
-    high_s = min(front.latency_s[-1] for front in fronts.values())
-    for name, front in fronts.items():
-        chosen += [(name, front.genomes[row]) for row in spread(front, effort.chosen, low_s, high_s)]
-    return chosen
-
-
-def test(
-    evaluator: SupernetEvaluator, task: Task, chosen: Sequence[tuple[str, Genomes]], effort: Effort
-) -> list[Tested]:
-    """Export, test on the test part, and time everything in one run."""
-    run, jobs, right = evaluator.builder.run, list[Job](), list[NDArray[np.bool_]]()
-    genomes = np.array([genome for _, genome in chosen])
-    for i, genome in enumerate(genomes):
-        candidate = run.family.space().candidate(genome)
-        network = evaluator.builder.network(candidate)
-        model = emit(network, batch=run.config.device.batch)
-        jobs.append(Job(run.family.workload(candidate), partial(_bytes, model)))
-        right.append(_labels(run, network, model) == run.images.test.labels)
-        print(f"{i + 1} of {len(genomes)}: {chosen[i][0]}, {right[-1].mean():.4f}", file=sys.stderr)
-    plan = replace(run.plan, rounds=effort.timed, waiting_s=WAITING_S)
-    latencies = measure_within_budget(run.device, jobs, plan)
-    for latency in latencies:
-        if latency.error is not None:
-            raise RuntimeError(latency.error)
-    believed = zip(task.latency_s(genomes), task.accuracy(genomes), latencies, right, strict=True)
-    return [Tested(name, genome, *values) for (name, genome), values in zip(chosen, believed, strict=True)]
-
-
-def _labels(run: Run, network: QuantizedGraph, model: bytes) -> NDArray[np.int64]:
-    """(n,) what the exported network predicts for the test part: the ONNX file, or TVM's library."""
-    data = run.images
-    if run.device.describe().engine != "apache-tvm":
-        return file_outputs(model, data.test, data).argmax(axis=1)
-    with tempfile.TemporaryDirectory() as folder:
-        executable = build_library(network).written(Path(folder))
-        pixels = data.inputs(data.test, network.workload.in_shape[1]).contiguous().numpy()
-        return np.asarray(single_output(executable, pixels).argmax(axis=1))
-
-
-def _bytes(model: bytes) -> bytes:
-    return model
-
-
 # -- figures -----------------------------------------------------------------------------------------------
 
 Fronts = Mapping[str, Front]
@@ -224,13 +149,13 @@ def predicted_rows(task: Task, every: Sequence[Fronts], effort: Effort) -> Itera
     fixed = task.front(fixed_networks(task))
     names = list(every[0])
     curves = [[_curve(fronts[name]) for name in names] + [_curve(fixed)] for fronts in every]
-    volumes = dict(zip([*names, FIXED], np.array([shares(row) for row in curves]).T, strict=True))
+    volumes = dict(zip([*names, PLAIN], np.array([shares(row) for row in curves]).T, strict=True))
     where = f"predicted, {effort.budget} evaluations each, {len(every)} seeds"
     peers = {name: float(np.median(found)) for name, found in volumes.items() if name != "joint"}
     own = volumes["joint"]
     volume = float(np.median(own)), interquartile_range(own), peers
     yield Row(f"{where}: joint", "hypervolume", "share of the box", "higher", *volume)
-    for i, name in enumerate([*names, FIXED]):
+    for i, name in enumerate([*names, PLAIN]):
         if name != "joint":
             found = [apart(row[names.index("joint")], row[i]) for row in curves]
             yield from _ahead(f"{where}: joint against {name}", found, name)
@@ -246,7 +171,7 @@ def _ahead(task: str, found: Sequence[Apart], peer: str) -> Iterator[Row]:
         yield Row(task, "accuracy at equal latency", "points", "higher", *row)
     if np.isfinite(times).all():
         most = {"most, at one accuracy": float(np.median([one.times_most for one in found]))}
-        target = PUBLISHED_TIMES if peer == FIXED else None
+        target = PUBLISHED_TIMES if peer in (FIXED, PLAIN) else None
         row = float(np.median(times)), interquartile_range(times), {**most, **_worst(times)}, target
         yield Row(task, "speed at equal accuracy", "times as fast", "higher", *row)
 
@@ -261,7 +186,8 @@ def _curve(front: Front) -> Curve:
 
 def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
     """How far the joint search is ahead of each peer, with the standard error that the test images leave."""
-    groups = {name: [one for one in tested if one.method == name] for name in (*METHODS, FIXED)}
+    names = dict.fromkeys((*METHODS, *(one.method for one in tested)))
+    groups = {name: [one for one in tested if one.method == name] for name in names}
     seconds = {name: np.array([one.latency.median_s for one in found]) for name, found in groups.items()}
     right = {name: np.array([one.right for one in found]) for name, found in groups.items()}
     rng, images = np.random.default_rng(0), len(tested[0].right)
@@ -280,12 +206,8 @@ def measured_rows(tested: Sequence[Tested]) -> Iterator[Row]:
 def network_rows(tested: Sequence[Tested]) -> Iterator[Row]:
     """Every exported network."""
     for i, one in enumerate(tested):
-        peers = {
-            "test accuracy, %": 100 * float(one.right.mean()),
-            "predicted accuracy on search-validation, %": 100 * one.predicted,
-            "predicted latency, us": 1e6 * one.predicted_s,
-            "quiet windows, share": one.latency.quiet_share,
-        }
+        accuracy, quiet = 100 * float(one.right.mean()), one.latency.quiet_share
+        peers = {"test accuracy, %": accuracy, **one.chosen.expected, "quiet windows, share": quiet}
         latency_us, spread_us = 1e6 * one.latency.median_s, 1e6 * one.latency.iqr_s
         yield Row(f"network {i}: {one.method}", "latency", "us", "lower", latency_us, spread_us, peers)
 
@@ -296,7 +218,8 @@ def shape_rows(task: Task, tested: Sequence[Tested]) -> Iterator[Row]:
     """
     space, found = task.space, dict[str, dict[str, float]]()
     for name in METHODS:
-        decoded = [space.decode(space.candidate(one.genome)) for one in tested if one.method == name]
+        genomes = [one.chosen.genome for one in tested if one.method == name]
+        decoded = [space.decode(space.candidate(genome)) for genome in genomes if genome is not None]
         parts: dict[str, list[float]] = {}
         for choice in space.choices:
             kind = choice.name.rpartition(".")[2]
@@ -365,16 +288,22 @@ def quick_run(folder: Path) -> Run:
     return run
 
 
-def compare(run: Run, seeds: int, effort: Effort) -> list[Row]:
+def compare(run: Run, seeds: int, effort: Effort, fixed: Sequence[FixedNetwork]) -> list[Row]:
     """All figures of one run."""
-    study, surprises = learn(load_study(run), effort)
-    task = study.task()
+    with _phase("learning"):
+        study, surprises = learn(load_study(run), effort)
+        task = study.task()
     methods = {**METHODS, **PARTS}
-    every = [
-        {name: method(task, effort.budget, seed) for name, method in methods.items()} for seed in range(seeds)
-    ]
-    chosen = choose(task, {name: every[0][name] for name in METHODS}, effort)
-    tested = test(study.evaluator, task, chosen, effort)
+    with _phase("searching"):
+        every = [
+            {name: method(task, effort.budget, seed) for name, method in methods.items()}
+            for seed in range(seeds)
+        ]
+    with _phase("exporting, testing and timing"):
+        chosen = choose(
+            study.evaluator.builder, task, {name: every[0][name] for name in METHODS}, effort.chosen, fixed
+        )
+        tested = test(run, chosen, effort.timed)
     return [
         *measured_rows(tested),
         *predicted_rows(task, every, effort),
@@ -383,6 +312,13 @@ def compare(run: Run, seeds: int, effort: Effort) -> list[Row]:
         *shape_rows(task, tested),
         *network_rows(tested),
     ]
+
+
+@contextmanager
+def _phase(name: str) -> Iterator[None]:
+    begin = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
 
 
 def main() -> None:
@@ -396,6 +332,7 @@ def main() -> None:
     parser.add_argument(
         "--chosen", type=int, default=6, help="networks of each method to export (default: %(default)s)"
     )
+    parser.add_argument("--fixed", type=Path, metavar="DIR", help="networks that `joint_fixed.py` trained")
     arguments = parser.parse_args()
     if not arguments.run and not arguments.quick:
         raise SystemExit("--run DIR is needed, a folder after `nas sample` and `nas profile`; or --quick")
@@ -407,7 +344,8 @@ def main() -> None:
             run = replace(run, config=replace(run.config, device=device))
         if not run.profile_path.exists():
             raise SystemExit(f"{run.profile_path}: no such profile; run `nas profile`")
-        found = compare(run, 1 if arguments.quick else arguments.seeds, effort)
+        fixed = trained_networks(run, arguments.fixed) if arguments.fixed else []
+        found = compare(run, 1 if arguments.quick else arguments.seeds, effort, fixed)
     engine = run.device.describe().engine
     report("joint_vs_sequential" + ("_tvm" if engine == "apache-tvm" else ""), found, arguments.json)
 

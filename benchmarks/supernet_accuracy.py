@@ -4,52 +4,35 @@ quantized, and beside the same architectures trained alone.
 Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`), behind those that it went
 on from; where the last had a quantized phase, networks are rounded by its learned scales, otherwise by
 calibration alone. Accuracy is that of the simulation, which equals the exported file's. `--alone K` trains K
-of the random architectures alone with the runs' own recipes one after the other, all their epochs and seeds,
-in `RUN/alone`; such a training goes on where it was stopped.
+of the random architectures alone with the runs' own recipes one after the other and as many passes as those
+had, in `RUN/alone`; such a training goes on where it was stopped.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from harness import Row, argument_parser, interquartile_range, report
 from torch import nn
+from trained_alone import Alone, recipe, train_alone
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.graph.layer import FP32
 from nas.evaluation.builder import NetworkBuilder
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.run.run import Run, find_run
-from supernet.families.family import Family, Size, load_family
+from supernet.families.family import Family, load_family
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, simulated_metric
 from supernet.train.initial import NONE
-from supernet.train.loop import load_supernet, train
 
 POLICIES = ("fp32", "int8", "int4")  # every layer in the same format
 TARGETS = {"largest": 0.93, "smallest": 0.88}
 POINT = 0.01
-
-
-@dataclass(frozen=True)
-class Alone:
-    """A family whose largest and only network is one architecture: what the training loop asks of it."""
-
-    family: Family
-    candidate: Candidate
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.family, name)
-
-    def extreme(self, size: Size, number_format: str = FP32) -> Candidate:
-        """Return the only network that there is."""
-        return self.candidate
 
 
 def uniform(family: Family, candidate: Candidate, fmt: str) -> Candidate:
@@ -79,22 +62,26 @@ def accuracies(
 def alone_accuracy(
     runs: Sequence[Run], family: Family, candidate: Candidate, number: int, reporter: Reporter
 ) -> float:
-    """Test accuracy of an architecture trained by itself, with the recipe of the supernet.
+    """Test accuracy of an architecture trained by itself, with the recipe of the supernet and as many passes.
 
     Args:
         runs: its parts in their order; the first starts anew, every other where the one before it ended.
     """
-    only: Any = Alone(family, candidate)
-    init = NONE
+    only, init = Alone(family, candidate), NONE
     for run in runs:
         path = run.folder / "alone" / f"{candidate.id}.pt"
-        config = replace(run.config.train, schedule="largest", init=init, evaluate_every=0)
-        with progress_bar(reporter, f"alone {number}", 1) as update:
-            for progress in train(only, run.images, config, path, seed=run.config.seed):
-                update(0, f"step {progress.step} of {progress.steps}, loss {progress.loss:.3f}")
+        config = replace(recipe(run), init=init)
+        net = train_alone(
+            only,
+            run.images,
+            config,
+            path,
+            seed=run.config.seed,
+            name=f"alone {number}",
+            reporter=reporter,
+        )
         init = str(path)
-    net = load_supernet(only, path)
-    accuracy = next(accuracies(runs[-1], family, net, [candidate]))
+    accuracy = next(accuracies(runs[-1], only, net, [only.extreme("largest")]))
     reporter.say(f"random {number} trained alone: {accuracy:.4f}")
     return accuracy
 

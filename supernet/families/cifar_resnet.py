@@ -24,6 +24,8 @@ class CifarResNet(Family):
 
     Attributes:
         depth: blocks of a stage.
+        widths: channels of each stage.
+        resolutions: of the image, ascending.
     """
 
     name: str
@@ -31,17 +33,19 @@ class CifarResNet(Family):
     in_channels: int
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
+    widths: tuple[int, ...] = WIDTHS
+    resolutions: tuple[int, ...] = (32,)
 
     def choices(self) -> list[Choice]:
-        genes = [resolution((32,)), precision("stem", self.formats)]
-        for s in range(len(WIDTHS)):
+        genes = [resolution(self.resolutions), precision("stem", self.formats)]
+        for s in range(len(self.widths)):
             for b, block in enumerate(blocks(s, (self.depth,))):
                 genes += [block.precision(part, self.formats) for part in _parts(s, b)]
         return [*genes, precision("classifier", self.formats)]
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:
-        x = net.stem("stem", net.input, WIDTHS[0], activation="relu", precision=choose.format("stem"))
-        for s, width in enumerate(WIDTHS):
+        x = net.stem("stem", net.input, self.widths[0], activation="relu", precision=choose.format("stem"))
+        for s, width in enumerate(self.widths):
             for b in range(self.depth):
                 name, stride = f"s{s}.b{b}", 2 if s and not b else 1
                 formats = {part: choose.format(f"{name}.{part}") for part in _parts(s, b)}
