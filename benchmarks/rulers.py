@@ -7,29 +7,42 @@ fp32, and in int8 as the faster one of what ONNX Runtime's quantizer makes of it
 take turns in one run, and the largest and smallest networks of our CIFAR spaces beside them, so that a front
 that was measured elsewhere can be compared by ratios.
 
-    python benchmarks/rulers.py --json benchmarks/results/rulers.json
+    python benchmarks/rulers.py --front runs/ort runs/tvm --fixed FIXED --json benchmarks/results/rulers.json
+
+`--front` puts the exported networks of finished runs into the same turns, those of own kernels too, and
+`--fixed` what `joint_fixed.py` trained alone: all with their accuracy on the test part. `docs/draw_front.py`
+draws such a result.
 """
 
-import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from harness import SCHEMA, Row, argument_parser, one_core, report
+from harness import Row, argument_parser, one_core, report
+from ruler_trained import (
+    EveryKind,
+    TrainedNetwork,
+    fixed_networks,
+    front_networks,
+    reference_network,
+    runtime_of,
+)
 from torch import Tensor, nn
 
 from hw_profiles.graph.blocks import divisible
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
-from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.plugin import device_kind, open_device
-from hw_profiles.runtimes.runtime import Artifact
+from hw_profiles.runtimes.runtime import Artifact, Runtime
+from hw_profiles.runtimes.transports.local import Local
 from nas.emit.rewrite_onnx import rewrite
 from nas.emit.to_onnx import emit, random_network
 from nas.emit.unit_formats import unit_formats
+from nas.run.run import Run, find_run
 from nas.tune.result.references import ORIGINAL, reference_files
 from supernet.data.samples import Samples
 from supernet.families.family import SIZES, load_family
@@ -46,7 +59,6 @@ ZOO = "github.com/chenyaofo/pytorch-cifar-models, README at 786c1625"
 MLPERF = (
     "MLPerf Tiny's quality target, mlcommons.org/en/inference-tiny-05 (Banbury et al. 2021, arXiv:2106.07597)"
 )
-RESULT = Path(__file__).parent / "results" / "rulers.json"
 
 
 # -- the networks -------------------------------------------------------------------------------------
@@ -277,19 +289,30 @@ def own_files() -> dict[tuple[str, str], bytes]:
 # -- their times --------------------------------------------------------------------------------------
 
 
-def measured_rows(files: Mapping[tuple[str, str], bytes], plan: MeasurePlan) -> list[Row]:
+def measured_rows(
+    files: Mapping[tuple[str, str], bytes],
+    plan: MeasurePlan,
+    trained: Sequence[TrainedNetwork] = (),
+    kernels: Runtime | None = None,
+) -> list[Row]:
     """Time all files in turns and return a row for each network and format: of several files of one format
     (named `int8: all int8 by us` and so on) that of the fastest, with all of them as peers.
+
+    Args:
+        trained: more networks for the same turns.
+        kernels: the runtime of own kernels that built some of them.
 
     Raises:
         RuntimeError: none of the files of a row runs.
     """
-    device = open_device("ort")
-    assert isinstance(device, MeasuredDevice)
-    artifacts = [Artifact(content) for content in files.values()]
-    measured = device.transport.sample(device.runtime, artifacts, [None] * len(artifacts), plan)
-    times = dict(zip(files, measured, strict=True))
-    rows = []
+    runtime: Any = EveryKind({"onnx": runtime_of("onnx")} | ({"library": kernels} if kernels else {}))
+    artifacts = [*map(Artifact, files.values()), *(network.artifact for network in trained)]
+    measured = Local().sample(runtime, artifacts, [None] * len(artifacts), plan)
+    times, rest = dict(zip(files, measured, strict=False)), measured[len(files) :]
+    rows = [
+        replace(_row(network.title, network.formats, {network.formats: time}), peers=network.figures)
+        for network, time in zip(trained, rest, strict=True)
+    ]
     for name, fmt in dict.fromkeys((name, made.partition(":")[0]) for name, made in files):
         tried = {
             made: time
@@ -315,6 +338,10 @@ def main() -> None:
     parser.add_argument(
         "--files", type=Path, metavar="DIR", help="keep the networks' files, and take those there"
     )
+    parser.add_argument(
+        "--front", type=Path, nargs="+", default=[], metavar="RUN", help="folders of finished runs"
+    )
+    parser.add_argument("--fixed", type=Path, metavar="DIR", help="networks that `joint_fixed.py` trained")
     arguments = parser.parse_args()
     names = ["MLPerf Tiny ResNet-8"] if arguments.quick else list(RULERS)
     files: dict[tuple[str, str], bytes] = {}
@@ -324,49 +351,24 @@ def main() -> None:
             files |= {(name, key): model for key, model in made.items()}
     files |= own_files()
     with one_core() as core:
+        runs = [find_run(folder) for folder in arguments.front]
+        own = any(run.device.describe().engine == "apache-tvm" for run in runs)
+        kernels = runtime_of("library") if own else None
+        trained = list(trained_networks_of(runs, arguments.fixed, kernels))
         plan = MeasurePlan(rounds=arguments.seeds, waiting_s=1.0 if arguments.quick else 40.0, core=core)
-        report("rulers", measured_rows(files, plan), arguments.json)
+        report("rulers", measured_rows(files, plan, trained, kernels), arguments.json)
 
 
-# -- for plots ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RulerPoint:
-    """A ruler as a plot shows it.
-
-    Attributes:
-        name: of the network.
-        published_accuracy: on the original CIFAR-10 test set, by `source`: not measured by us.
-        measured_latency_s: by format, on one machine in one run: `fp32`, `int8`.
-        source: of the accuracy.
-    """
-
-    name: str
-    published_accuracy: float
-    measured_latency_s: Mapping[str, float]
-    source: str
-
-
-def ruler_points(result: Path = RESULT) -> tuple[RulerPoint, ...]:
-    """Return the rulers that were measured in a result of this benchmark, from the fastest in fp32.
-
-    Raises:
-        ValueError: another kind of file.
-    """
-    document = json.loads(result.read_text())
-    if (document.get("schema"), document.get("benchmark")) != (SCHEMA, "rulers"):
-        raise ValueError(f"{result} holds no rulers; write it with `benchmarks/rulers.py --json {result}`")
-    latency_s: dict[str, dict[str, float]] = {}
-    for row in document["rows"]:
-        fmt = row["metric"].removeprefix("latency, ")
-        latency_s.setdefault(row["task"], {})[fmt] = 1e-6 * row["ours"]
-    points = [
-        RulerPoint(name, ruler.accuracy, latency_s[name], ruler.source)
-        for name, ruler in RULERS.items()
-        if name in latency_s
-    ]
-    return tuple(sorted(points, key=lambda point: point.measured_latency_s["fp32"]))
+def trained_networks_of(
+    runs: Sequence[Run], fixed: Path | None, kernels: Runtime | None
+) -> Iterator[TrainedNetwork]:
+    """Yield the networks of ours that are compared, with the first run's data; none without a run."""
+    for run in runs:
+        yield from front_networks(run, kernels)
+    if runs:
+        yield reference_network(runs[0])
+        if fixed:
+            yield from fixed_networks(runs[0], fixed)
 
 
 if __name__ == "__main__":

@@ -54,9 +54,16 @@ def test_the_smallest_is_mlperf_tinys(rulers: Any) -> None:
     assert sum(p.numel() for p in net.parameters() if p.ndim > 1) == pytest.approx(78e3, rel=0.01)
 
 
-def test_a_plot_gets_published_accuracy_beside_measured_latency(rulers: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def points(rulers: Any) -> Any:
+    import ruler_points
+
+    return ruler_points
+
+
+def test_a_plot_gets_published_accuracy_beside_measured_latency(points: Any, tmp_path: Path) -> None:
     rows = [
-        {"task": name, "metric": f"latency, {fmt}", "ours": latency_us}
+        {"task": name, "metric": f"latency, {fmt}", "ours": latency_us, "peers": {}}
         for name, fmt, latency_us in (
             ("ResNet-20", "fp32", 900.0),
             ("ResNet-20", "int8", 500.0),
@@ -66,14 +73,30 @@ def test_a_plot_gets_published_accuracy_beside_measured_latency(rulers: Any, tmp
     ]
     path = tmp_path / "rulers.json"
     path.write_text(json.dumps({"schema": "benchmark/1", "benchmark": "rulers", "rows": rows}))
-    vgg, resnet = rulers.ruler_points(path)
+    vgg, resnet = points.ruler_points(path)
     assert (resnet.name, resnet.published_accuracy) == ("ResNet-20", 0.926)
     assert resnet.measured_latency_s == pytest.approx({"fp32": 9e-4, "int8": 5e-4})
     assert vgg.name == "RepVGG-A0"
     assert "chenyaofo" in vgg.source
     path.write_text(json.dumps({"schema": "benchmark/1", "benchmark": "tune", "rows": []}))
     with pytest.raises(ValueError, match="holds no rulers; write it with"):
-        rulers.ruler_points(path)
+        points.ruler_points(path)
+
+
+def test_a_plot_gets_networks_of_ours_with_what_the_images_leave_open(points: Any, tmp_path: Path) -> None:
+    said = {points.ACCURACY: 90.0, points.IMAGES: 10_000.0}
+    rows = [
+        {"task": "front on ONNX Runtime: b", "metric": "latency, mixed", "ours": 300.0, "peers": said},
+        {"task": "trained alone: resnet8-x1", "metric": "latency, int8", "ours": 130.0, "peers": said},
+        {"task": "ResNet-20", "metric": "latency, int8", "ours": 1.0, "peers": {"int8: ours": 1.0}},
+    ]
+    path = tmp_path / "rulers.json"
+    path.write_text(json.dumps({"schema": "benchmark/1", "benchmark": "rulers", "rows": rows}))
+    alone, front = points.trained_points(path)
+    assert (front.group, front.name, front.formats) == ("front on ONNX Runtime", "b", "mixed")
+    assert front.latency_s == pytest.approx(3e-4)
+    assert front.standard_error == pytest.approx(0.003)
+    assert (alone.group, alone.name, alone.accuracy) == ("trained alone", "resnet8-x1", 0.9)
 
 
 def test_what_is_printed_beside_them_is_what_was_published(rulers: Any) -> None:
