@@ -4,11 +4,17 @@ and the evaluation of a subnet, from its extraction to its accuracy on 5,000 ima
 The network on its own is the extracted one, with batch norms that keep running statistics, as anyone would
 train it. Both see the same batch, are updated by the same optimiser, and take turns on one core; the ratio is
 the median of those of neighbouring steps. Images are random pixels: times do not depend on what they show.
+
+And what a whole training of the supernet costs against that of its largest network alone, by the fast recipe:
+steps of every kind that the recipe has take turns, at every resolution, and count by their shares of it.
 """
 
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,12 +28,26 @@ from supernet.space.space import Candidate
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.losses import label_loss
+from supernet.train.budget import segment_ends
+from supernet.train.config import TrainConfig
 from supernet.train.malloc import keep_freed_memory
+from supernet.train.plan import Plan
+from supernet.train.step import take_step
+from supernet.train.training import Training, start
 
 SPACE, PIXELS, CLASSES = "cifar-mbconv", 32, 10
 BATCH, QUICK_BATCH = 128, 32
 RATIO = 1.1  # of the elastic step to the other, at most
 MACS, IMAGES, EVALUATION_S = 12e6, 5_000, 15.0
+TRAINING = 3.0  # times the training of the largest alone, at most
+RECIPE = Path(__file__).parents[1] / "examples" / "cifar-fast.toml"
+ALONE = "the largest alone"
+# other subnets besides the largest and, in a sandwich, the smallest
+SCHEDULES = {
+    "alternating": (1, "one other network a step"),
+    "sandwich": (1, "the smallest and a random one"),
+}
+STEPS = 1_000  # of a schedule; only shares count
 DRAWN = 200  # candidates, of which the one closest to MACS is evaluated
 
 
@@ -95,6 +115,42 @@ def step_rows(family: Family, dataset: ImageClassification, *, batch: int, repea
     )
 
 
+def training_rows(*, batch: int, repeats: int) -> Iterator[Row]:
+    """Seconds of a step of each schedule over those of the largest network alone, weighted by how much of the
+    recipe has such steps.
+    """
+    section = tomllib.loads(RECIPE.read_text())
+    config = TrainConfig(**{**section["train"], "budget": "", "batch_size": batch, "threads": 1})
+    family = load_family(section["space"]["name"], in_channels=3, classes=CLASSES)
+    ends = segment_ends(family, config)
+    shares, middles = np.diff((0.0, *ends)), (np.array((0.0, *ends[:-1])) + ends) / 2
+    schedules = {"largest": (config.random_subnets, ALONE)} | SCHEDULES
+    tasks = {}
+    for schedule, (others, words) in schedules.items():
+        own = replace(config, schedule=schedule, random_subnets=others)
+        training = start(family, random_dataset(batch), own, seed=0).by(Plan(STEPS))
+        for segment, share in enumerate(middles):
+            tasks[words, segment] = partial(two_steps, training, int(share * STEPS))
+    seconds = interleaved_s(tasks, repeats)  # type: ignore[arg-type]
+    whole = {
+        words: sum(share * seconds[words, i] for i, share in enumerate(shares))  # type: ignore[index]
+        for _, words in schedules.values()
+    }
+    for words in (words for _, words in SCHEDULES.values()):
+        ratios = whole[words] / whole[ALONE]
+        task = f"training of {family.name} by {RECIPE.name}, batch {batch}, {words}"
+        median, spread = float(np.median(ratios)), interquartile_range(ratios)
+        yield Row(
+            task, "times the training of its largest alone", "ratio", "lower", median, spread, {}, TRAINING
+        )
+
+
+def two_steps(training: Training, step: int) -> None:
+    """Take an even and an odd step: in every second one the smallest subnet can take part."""
+    for parity in (0, 1):
+        take_step(training, step // 2 * 2 + parity, lambda: False)
+
+
 def evaluation_rows(family: Family, dataset: ImageClassification, *, repeats: int) -> Iterator[Row]:
     """Seconds of an evaluation in each format, of a subnet of about `MACS`."""
     space, supernet = family.space(), family.supernet(rng=np.random.default_rng(0)).eval()
@@ -139,6 +195,7 @@ def main() -> None:
     with one_core():
         repeats, batch = (5, QUICK_BATCH) if quick else (arguments.seeds, BATCH)
         rows = [*step_rows(family, dataset, batch=batch, repeats=repeats)]
+        rows += training_rows(batch=16 if quick else 64, repeats=2 if quick else 7)
         rows += evaluation_rows(family, dataset, repeats=1 if quick else 3)
     report("supernet_step", rows, arguments.json)
 
