@@ -8,6 +8,8 @@ FAMILIES: Mapping[str, str] = {
     "cifar-fused": "supernet.families.fused:cifar_fused",
     "cifar-resnet8": "supernet.families.cifar_resnet:cifar_resnet8",
     "digits-staged": "supernet.families.staged:digits_staged",
+    "digits-vit": "supernet.families.vit:digits_vit",
+    "cifar-vit": "supernet.families.vit:cifar_vit",
     "apq-proxyless": "supernet.families.apq:apq_proxyless",
     "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
     "ofa-mbv3-w1.2": "supernet.families.ofa_mobile:ofa_mbv3_wide",

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from hw_profiles.graph.attributes import Value
+from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
-from hw_profiles.graph.tensor_type import TensorType, image_type
+from hw_profiles.graph.tensor_type import Dim, TensorType, image_shape, image_type
 from hw_profiles.graph.workload import Feed, Workload
 
 _CONVERSIONS = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize"}  # -> in names of layers
@@ -54,8 +55,11 @@ class WorkloadBuilder:
 
     def shape(self, tensor: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of a tensor of images; 1 x 1 of features."""
-        channels, height, width = (*map(int, self.type(tensor).shape[1:]), 1, 1)[:3]
-        return channels, height, width
+        return image_shape(self.dims(tensor))
+
+    def dims(self, tensor: int) -> tuple[Dim, ...]:
+        """Return every dimension of a tensor, the batch among them."""
+        return self.type(tensor).shape
 
     def format(self, tensor: int) -> str:
         """Return the number format of a tensor."""
@@ -109,6 +113,8 @@ class Layers(Protocol):
 
     def shape(self, tensor: int) -> tuple[int, int, int]: ...
 
+    def dims(self, tensor: int) -> tuple[Dim, ...]: ...
+
     def format(self, tensor: int) -> str: ...
 
     def add(self, name: str, layer: Layer, *tensors: int) -> int: ...
@@ -150,6 +156,10 @@ class GraphBuilder:
     def shape(self, x: int) -> tuple[int, int, int]:
         """Return (channels, height, width) of a tensor."""
         return self._net.shape(x)
+
+    def dims(self, x: int) -> tuple[Dim, ...]:
+        """Return every dimension of a tensor, the batch among them."""
+        return self._net.dims(x)
 
     def format(self, x: int) -> str:
         """Return the number format of a tensor."""
@@ -213,8 +223,10 @@ class GraphBuilder:
             precision: whose activation format it computes in; None takes that of `x`.
         """
         computed = self.format(x) if precision is None else formats(precision)[1]
-        op = "add" if self.format(shortcut) == computed else "add_converted"
-        return self._elementwise(op, name, (x, shortcut), computed, activation)
+        converted = int(self.format(shortcut) != computed)
+        operand = TensorType(self.dims(x), computed)
+        layer = Layer.of("Add", operand, operand, activation=activation, converted=converted)
+        return self._net.add(name, layer, x, shortcut)
 
     def mul(self, name: str, x: int, scale: int) -> int:
         """Append the product of every channel of `x` with its number in `scale` (channels, 1, 1)."""
@@ -224,6 +236,63 @@ class GraphBuilder:
         """Append the mean over each channel, in the format of `x` unless another is given."""
         computed = self.format(x) if precision is None else formats(precision)[1]
         return self._elementwise("pool", name, (x,), computed)
+
+    def patches(
+        self, name: str, x: int, out_channels: int, size: int, *, precision: Precision | str = FP32
+    ) -> int:
+        """Append a convolution with a bias of square patches side by side, nothing padded."""
+        weight, computed = formats(precision)
+        shape = (out_channels, self.shape(x)[0], size, size)
+        image = TensorType(self.dims(x), computed)
+        layer = Layer.of("Conv", image, weight_format=weight, weight=shape, strides=(size, size))
+        return self._net.add(name, layer, x)
+
+    def matmul(
+        self, name: str, x: int, out_features: int, *, bias: bool = True, precision: Precision | str = FP32
+    ) -> int:
+        """Append the product of what the last dimension holds with a stored matrix; what integers are
+        multiplied to is given as fp32, which is what the operations between matrices compute in.
+        """
+        weight, computed = formats(precision)
+        dims = self.dims(x)
+        layer = Layer.of(
+            "MatMul",
+            TensorType(dims, computed),
+            weight_format=weight,
+            weight=(int(dims[-1]), out_features),
+            bias=int(bias),
+            to=FP32 if needs_scale(computed) else None,
+        )
+        return self._net.add(name, layer, x)
+
+    def product(self, name: str, left: int, right: int) -> int:
+        """Append the product of two computed matrices, or of as many as the dimensions before hold."""
+        types = (TensorType(self.dims(tensor)) for tensor in (left, right))
+        return self._net.add(name, Layer.of("MatMul", *types), left, right)
+
+    def layer_norm(self, name: str, x: int, *, epsilon: float = 1e-5) -> int:
+        """Append the normalisation of what the last dimension holds, in fp32."""
+        dims = self.dims(x)
+        layer = Layer.of("LayerNormalization", TensorType(dims), weight=dims[-1:], epsilon=epsilon)
+        return self._net.add(name, layer, x)
+
+    def table(self, name: str, x: int) -> int:
+        """Append the sum with a stored table of the shape of one example, such as positions, in fp32."""
+        dims = self.dims(x)
+        return self._net.add(name, Layer.of("Add", TensorType(dims), weight=dims[1:]), x)
+
+    def curve(self, name: str, x: int, op: str, **attributes: Value | None) -> int:
+        """Append an operation that keeps the shape, such as `Gelu` or `Softmax`, in fp32."""
+        stated = tuple((key, value) for key, value in attributes.items() if value is not None)
+        return self._net.add(name, Layer(op, (TensorType(self.dims(x)),), stated), x)
+
+    def reshape(self, name: str, x: int, *shape: Dim) -> int:
+        """Append the same numbers as another shape: 0 keeps a dimension, -1 is what the others leave."""
+        return self.op(name, "Reshape", x, shape=shape)
+
+    def transpose(self, name: str, x: int, *perm: int) -> int:
+        """Append the same numbers with their dimensions in another order."""
+        return self.op(name, "Transpose", x, perm=perm)
 
     def max_pool(self, name: str, x: int, kernel: int, stride: int) -> int:
         """Append the largest of each window, padded as a convolution, in the format of `x`."""
@@ -338,12 +407,19 @@ def conversion(shape: Sequence[int], source_format: str, target_format: str) -> 
 
 
 def conversions(shape: Sequence[int], source_format: str, target_formats: Iterable[str]) -> tuple[Layer, ...]:
-    """Return the layers between a tensor of `source_format` and readers that want `target_formats`, as
-    `WorkloadBuilder` sets them: it is quantized once for each format, but dequantized for each reader.
+    """Return the layers between maps (channels, height, width) of `source_format` and readers that want
+    `target_formats`, see `converted`.
 
     >>> [layer.kind for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
     ['quantize']
     """
+    return converted(image_type(shape, source_format), target_formats)
+
+
+def converted(x: TensorType, target_formats: Iterable[str]) -> tuple[Layer, ...]:
+    """Return the layers between a tensor and readers that want `target_formats`, as `WorkloadBuilder` sets
+    them: it is quantized once for each format, but dequantized for each reader.
+    """
     formats = list(target_formats)
     once = [fmt for i, fmt in enumerate(formats) if fmt == FP32 or fmt not in formats[:i]]
-    return tuple(layer for fmt in once for layer in conversion(shape, source_format, fmt))
+    return tuple(layer for fmt in once for layer in convert(x, fmt))

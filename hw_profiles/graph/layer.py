@@ -9,10 +9,11 @@ from hw_profiles.graph.formats import in_integers, is_integer
 from hw_profiles.graph.key import FUSED, Fields, Parts, read_fields, read_long, short_fields, write_long
 from hw_profiles.graph.ops import OPS, Op, operation
 from hw_profiles.graph.tensor_type import FP32 as FP32
-from hw_profiles.graph.tensor_type import TensorType
+from hw_profiles.graph.tensor_type import TensorType, image_shape
 
 INPUT = -1  # as an input of a layer: the network's own (first) input
 ACTIVATIONS = ("none", *FUSED)
+MATRIX = 2  # dimensions of a matrix
 _REMEMBERED = 2**15  # layers that are kept to be given again; a search space has some thousand different ones
 
 
@@ -131,6 +132,14 @@ class Layer:
         return self.operation.weighted and "weight" in self.values
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape in which its weight is kept here, output channels first: of a matrix product the transposed
+        of what ONNX has.
+        """
+        weight = self.values.integers("weight")
+        return weight[::-1] if self.op == "MatMul" and len(weight) == MATRIX else weight
+
+    @property
     def depthwise(self) -> bool:
         """Whether it is a convolution with one filter per channel."""
         return self.op == "Conv" and self.values.integer("group") == self.inputs[0].shape[1] != 1
@@ -204,8 +213,7 @@ class Layer:
     @property
     def out_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what it gives; (features, 1, 1) of a linear layer."""
-        channels, height, width = (*map(int, self.outputs[0].shape[1:]), 1, 1)[:3]
-        return channels, height, width
+        return image_shape(self.outputs[0].shape)
 
     @property
     def kernel(self) -> int:

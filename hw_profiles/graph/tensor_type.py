@@ -57,6 +57,16 @@ def image_type(shape: Sequence[int], fmt: str = FP32) -> TensorType:
     return TensorType((BATCH, *shape), fmt)
 
 
+def image_shape(dims: Sequence[Dim]) -> tuple[int, int, int]:
+    """Return (channels, height, width) of a batch of maps; 1 x 1 of features.
+
+    >>> image_shape(("batch", 8, 4, 4)), image_shape(("batch", 10))
+    ((8, 4, 4), (10, 1, 1))
+    """
+    channels, height, width = (*map(int, dims[1:]), 1, 1)[:3]
+    return channels, height, width
+
+
 def plus(*dims: Dim) -> Dim:
     """Return the sum of dimensions.
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from hw_profiles.graph.layer import FP32, Layer
-from hw_profiles.graph.tensor_type import TensorType, symbols_of
+from hw_profiles.graph.tensor_type import TensorType, image_shape, symbols_of
 
 
 class Feed(NamedTuple):
@@ -84,7 +84,7 @@ class Workload:
     @property
     def in_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the image that the network reads."""
-        return self.layers[0].in_shape
+        return image_shape(self.feeds[0].type.shape)
 
     @cached_property
     def types(self) -> tuple[TensorType, ...]:

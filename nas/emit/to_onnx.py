@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.graph.counts import params
 from hw_profiles.graph.formats import QuantParams, is_integer, needs_scale
-from hw_profiles.graph.layer import INPUT, Layer, computes_in_integers, map_layer
+from hw_profiles.graph.layer import INPUT, MATRIX, Layer, computes_in_integers, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
@@ -81,8 +81,8 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Quantized
     tensors: dict[str, QuantParams] = {}
     for name, layer, sources in zip(workload.names, workload.layers, workload.inputs, strict=True):
         if "weight" in layer.values:
-            shape = layer.values.integers("weight")
-            fan_in = prod(shape[1:]) if layer.op != "MatMul" else shape[-2]
+            shape = layer.stored_shape
+            fan_in = prod(shape[1:]) if layer.op != "MatMul" or len(shape) == MATRIX else shape[-2]
             weight = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
             encoded = load_format(layer.weight_format).weight.encode(weight)
             parameters[name] = Parameters(encoded, rng.normal(0, 0.1, _bias_size(layer)).astype(np.float32))
@@ -126,7 +126,7 @@ def _placeholder(
 ) -> tuple[Parameters | None, tuple[QuantParams | None, ...], QuantParams | None]:
     weights = None
     if "weight" in layer.values:
-        ones = np.ones(layer.values.integers("weight"), np.float32)
+        ones = np.ones(layer.stored_shape, np.float32)
         encoded = load_format(layer.weight_format).weight.encode(ones)
         weights = Parameters(encoded, np.zeros(_bias_size(layer), np.float32))
     before = _TYPICAL if needs_scale(layer.in_format) else None
@@ -249,7 +249,8 @@ class _Graph:
         self, name: str, layer: Layer, real: list[str], parameters: Parameters | None
     ) -> list[str]:
         """Return the output of a layer that its weight format writes as a whole; nothing of all others."""
-        if parameters is None or layer.op != "Gemm" or _real_type(layer.in_format) != "FLOAT":
+        product = layer.op in ("Gemm", "MatMul") and parameters is not None
+        if parameters is None or not product or _real_type(layer.in_format) != "FLOAT":
             return []
         weight_format = load_format(layer.weight_format).weight
         value = weight_format.lower_linear(self, name, real[0], parameters.weight, parameters.bias)
@@ -275,17 +276,27 @@ class _Graph:
         self, name: str, layer: Layer, parameters: Parameters, before: QuantParams | None
     ) -> list[str]:
         weight_format, weight = load_format(layer.weight_format).weight, parameters.weight
+        columns = layer.op == "MatMul" and weight.codes.ndim == MATRIX
         if before is None or not computes_in_integers(layer):
             real = _real_type(layer.in_format)
+            if columns and not weight_format.needs_scale:
+                weight, columns = replace(weight, codes=np.ascontiguousarray(weight.codes.T)), False
             value = weight_format.lower(self, name, weight, real)
+            if columns:  # folded when the file is loaded
+                value = self.node("Transpose", f"{name}.wr", [value], perm=[1, 0])
             return [
                 value,
                 *([self.typed(f"{name}.b", parameters.bias, real)] if len(parameters.bias) else []),
             ]
-        # without zero points ONNX Runtime has no integer kernel for that one
-        value = weight_format.lower_integers(self, name, weight, zeros=layer.op == "Gemm")
+        # without zero points ONNX Runtime has no integer kernel for matrix products
+        value = weight_format.lower_integers(self, name, weight, zeros=layer.op != "Conv", transposed=columns)
         if not len(parameters.bias):
             return [value]
+        if (
+            columns
+        ):  # with a vector ONNX Runtime makes a Gemm of both, on real numbers; with a row it does not
+            row = (1,) * (len(layer.inputs[0].shape) - 1)
+            return [value, self.constant(f"{name}.b", parameters.bias.reshape(*row, -1))]
         # the bias's scales are a product that the runtime folds at load: stored, they would be as large as it
         product = self.node("Mul", f"{name}.bs", [self.stored(name, before)[0], f"{name}.ws"])
         bias = self.constant(f"{name}.bc", bias_codes(parameters, before.scale)[0])

@@ -58,7 +58,8 @@ class FamilyCase:
                 ):
                     nn.init.uniform_(tensor, low, high, generator=generator)  # type: ignore[arg-type]
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, generator=generator)
+                deviation = module.in_features**-0.5
+                nn.init.normal_(module.weight, std=deviation, generator=generator)
         return net.eval()
 
     @cached_property

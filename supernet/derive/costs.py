@@ -6,8 +6,9 @@ from functools import cache
 from math import prod
 from typing import Any, Protocol, TypeVar
 
-from hw_profiles.graph.builder import conversions
+from hw_profiles.graph.builder import converted
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.tensor_type import TensorType
 from supernet.derive.trace import Guard, Shape, Trace, every
 from supernet.space.varying import Varying, constant, lift
 
@@ -89,13 +90,14 @@ def _converted(shape: Any, source_format: Any, readers: Sequence[Reading]) -> An
 
     def boundary(shape: Shape, source_format: str, *rest: Any) -> Layers:
         return _boundary(
-            shape, source_format, tuple(fmt for there, fmt in zip(rest[:n], rest[n:], strict=True) if there)
+            TensorType(shape, source_format),
+            tuple(fmt for there, fmt in zip(rest[:n], rest[n:], strict=True) if there),
         )
 
     return lift(boundary, shape, source_format, *(r.when for r in readers), *(r.wanted for r in readers))
 
 
-_boundary = cache(conversions)
+_boundary = cache(converted)
 
 
 class Tabulated(Protocol):

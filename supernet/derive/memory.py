@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.lowering import is_lowered
-from hw_profiles.graph.memory import peak_bytes, tensor_bytes
+from hw_profiles.graph.memory import peak_bytes, type_bytes
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import single
 from supernet.derive.costs import Reading, grouped, readings
-from supernet.derive.trace import Guard, Trace, every, negated
+from supernet.derive.trace import Guard, Shape, Trace, every, negated
 from supernet.space.varying import Varying, axes, constant, lift, union
 
 Moment = tuple[int, int]  # position of a layer, and which input is being converted: `RUNS` once all are
@@ -146,9 +147,9 @@ class _State:
     def __init__(self, trace: Trace, producer: int, readers: Sequence[Reading], grid: _Grid) -> None:
         shape, source_format = trace.shapes[producer], trace.formats[producer]
         self.readers, self._found = readers, grid(lift(_code, source_format))
-        self._size = grid(lift(tensor_bytes, shape, source_format))
-        self._fp32 = grid(lift(lambda s: tensor_bytes(s, FP32), shape))
-        self._sizes = [grid(lift(tensor_bytes, shape, reader.wanted)) for reader in readers]
+        self._size = grid(lift(_bytes, shape, source_format))
+        self._fp32 = grid(lift(lambda s: _bytes(s, FP32), shape))
+        self._sizes = [grid(lift(_bytes, shape, reader.wanted)) for reader in readers]
         self._wanted = [grid(lift(_code, reader.wanted)) for reader in readers]
         self._there = [grid(reader.when) for reader in readers]
         self._makes = [
@@ -230,15 +231,19 @@ def _code(fmt: str) -> int:
     return _CODES.setdefault(fmt, len(_CODES))
 
 
+def _bytes(shape: Shape, fmt: str) -> int:
+    return type_bytes(TensorType(shape, fmt))
+
+
 def _beside_input(spec: Layer) -> int:
     """Return the most bytes besides what a layer reads first while it runs, which may die within it."""
     if is_lowered(spec):
-        return tensor_bytes(spec.out_shape, spec.out_format)
-    return peak_bytes(single(spec)) - tensor_bytes(spec.in_shape, spec.in_format)
+        return type_bytes(spec.outputs[0])
+    return peak_bytes(single(spec)) - type_bytes(spec.inputs[0])
 
 
 def _beside_held_input(spec: Layer) -> int:
     """Return the same where what it reads stays alive."""
     if is_lowered(spec):
-        return tensor_bytes(spec.out_shape, spec.out_format)
-    return peak_bytes(single(spec), held=True) - tensor_bytes(spec.in_shape, spec.in_format)
+        return type_bytes(spec.outputs[0])
+    return peak_bytes(single(spec), held=True) - type_bytes(spec.inputs[0])

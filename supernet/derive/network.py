@@ -1,4 +1,6 @@
-"""The elastic network of a traced family: every weighted layer once, as large as any network needs it."""
+"""The elastic network of a traced family: every layer that has stored numbers once, as large as any network
+needs it.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -7,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.layer import MATRIX, Layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload, single
 from supernet.derive.trace import Trace
@@ -22,7 +24,12 @@ from supernet.graph.executor import (
 from supernet.graph.subnet import Subnet
 from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv
+from supernet.layers.stored import Prefixed
 from supernet.space.varying import constant
+
+MATRICES = ("Gemm", "MatMul")
+NORMS = ("LayerNormalization",)  # their weight begins as 1, and has a bias of its shape
+MATRIX_STD = 0.02  # first weights of a matrix between tokens, whatever its size (Dosovitskiy et al. 2021)
 
 
 class Runnable(Protocol):
@@ -78,32 +85,42 @@ def _place(parent: nn.Module, path: Sequence[str], layer: nn.Module) -> None:
 
 
 def layer_sizes(trace: Trace) -> dict[str, list[Layer]]:
-    """Return all sizes that each weighted layer can have, by its name in the lowered workload."""
+    """Return all sizes that each layer with a weight can have, by its name in the lowered workload."""
     sizes: dict[str, list[Layer]] = {}
     for layer in trace.layers:
         for spec in constant(layer.spec).values:
             work = lower(single(spec))
             for name, part in zip(work.names, work.layers, strict=True):
-                if part.weighted:
+                if "weight" in part.values:
                     sizes.setdefault(layer.name + name.removeprefix(spec.kind), []).append(part)
     return sizes
 
 
 def elastic_layer(specs: Sequence[Layer], eps: float = 1e-5) -> nn.Module:
-    """Return a layer that can have any of these sizes: a convolution with batch norm whose channels are
-    prefixes and whose kernels are crops, or a linear layer.
+    """Return a layer that can have any of these sizes: a convolution of maps with batch norm whose channels
+    are prefixes and whose kernels are crops, a matrix, or any stored numbers of which prefixes count.
     """
-    inputs, outputs = max(spec.in_shape[0] for spec in specs), max(spec.out_channels for spec in specs)
-    first = specs[0]
-    if first.kind == "linear":
-        return nn.Linear(inputs, outputs)
-    kernel = max(spec.kernel for spec in specs)
-    return ElasticConvNorm(inputs, outputs, kernel, depthwise=first.depthwise, eps=eps)
+    first, shape = specs[0], [max(sizes) for sizes in zip(*(s.stored_shape for s in specs), strict=True)]
+    if first.kind in ("conv", "stem"):
+        inputs = max(spec.in_shape[0] for spec in specs)
+        return ElasticConvNorm(inputs, shape[0], shape[-1], depthwise=first.depthwise, eps=eps)
+    bias = bias_shape(first)
+    if first.op in MATRICES and len(shape) == MATRIX:
+        outputs, inputs = shape
+        return nn.Linear(inputs, outputs, bias=bias is not None)
+    return Prefixed(shape, None if bias is None else shape[: len(bias)])
+
+
+def bias_shape(spec: Layer) -> tuple[int, ...] | None:
+    """Return the shape of the bias beside a weight; None without."""
+    if "bias" not in spec.values or not spec.values.integer("bias"):
+        return None
+    return spec.stored_shape if spec.op in NORMS else spec.stored_shape[:1]
 
 
 def initialise(net: ElasticNet, largest: Workload, *, rng: np.random.Generator) -> None:
-    """Draw the first weights: He-normal for convolutions, small for linear layers; and each block with an
-    identity beside it begins as that.
+    """Draw the first weights: He-normal for convolutions, small for linear layers, matrices and tables, 1 for
+    norms; and each block with an identity beside it begins as that.
     """
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     for module in net.modules():
@@ -113,16 +130,30 @@ def initialise(net: ElasticNet, largest: Workload, *, rng: np.random.Generator) 
             nn.init.normal_(module.weight, std=(2 / fan_out) ** 0.5, generator=generator)
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01, generator=generator)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, layer in zip(largest.names, largest.layers, strict=True):
+        if "weight" in layer.values:
+            _initialise_stored(net.layer(name), layer, generator)
     start_as_identities(net, largest)
+
+
+def _initialise_stored(module: nn.Module, layer: Layer, generator: torch.Generator) -> None:
+    if layer.op in NORMS:
+        nn.init.ones_(module.get_parameter("weight"))
+    elif layer.op == "MatMul":
+        nn.init.normal_(module.get_parameter("weight"), std=MATRIX_STD, generator=generator)
+    elif isinstance(module, Prefixed):
+        fan_in = module.weight[0].numel() if layer.weighted else MATRIX_STD**-2
+        nn.init.normal_(module.weight, std=fan_in**-0.5, generator=generator)
 
 
 def start_as_identities(net: ElasticNet, largest: Workload) -> None:
     """Have each block that adds what it reads to what it gives begin as an identity."""
     for name in _ends_of_blocks(largest):
-        norm = net.layer(name).norm
-        assert isinstance(norm, nn.BatchNorm2d)
-        nn.init.zeros_(norm.weight)
+        layer = net.layer(name)
+        last = layer.norm if isinstance(layer, ElasticConvNorm) else layer
+        nn.init.zeros_(last.get_parameter("weight"))
 
 
 def _ends_of_blocks(work: Workload) -> Iterator[str]:
@@ -140,17 +171,22 @@ def extract(net: nn.Module, workload: Workload) -> Subnet:
     elastic, work = layered(net), lower(workload)
     named = zip(work.names, work.layers, strict=True)
     return Subnet(
-        work, {name: static_layer(elastic.layer(name), spec) for name, spec in named if spec.weighted}
+        work,
+        {name: static_layer(elastic.layer(name), spec) for name, spec in named if "weight" in spec.values},
     )
 
 
 def static_layer(layer: nn.Module, spec: Layer) -> nn.Module:
     """Return a layer of fixed sizes with copies of what an elastic one computes with at these."""
-    sized, (inputs, outputs) = sized_layer(layer, spec), (spec.in_shape[0], spec.out_channels)
-    static: nn.Linear | ConvNorm | PlainConv
-    if spec.kind == "linear":
-        static = nn.Linear(inputs, outputs)
+    sized = sized_layer(layer, spec)
+    outputs, inputs = len(sized.weight), int(spec.inputs[0].shape[1])
+    static: nn.Linear | Prefixed | ConvNorm | PlainConv
+    if isinstance(layer, nn.Linear):
+        static = nn.Linear(sized.weight.shape[1], outputs, bias=sized.bias is not None)
         weight, bias = static.weight, static.bias
+    elif isinstance(layer, Prefixed):
+        static = Prefixed(sized.weight.shape, None if sized.bias is None else sized.bias.shape)
+        weight, bias = static.weight, static.bias  # type: ignore[assignment]
     elif sized.norm is None:
         static = PlainConv(inputs, outputs, activation=spec.activation, bias=sized.bias is not None)
         weight, bias = static.conv.weight, static.conv.bias  # type: ignore[assignment]

@@ -11,13 +11,13 @@ import numpy as np
 
 from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import FP32, INPUT, Layer
-from hw_profiles.graph.tensor_type import TensorType, image_type
+from hw_profiles.graph.tensor_type import BATCH, Dim, TensorType, image_shape
 from hw_profiles.graph.workload import Workload
 from supernet.derive.choosing import meaning
 from supernet.space.space import SearchSpace
 from supernet.space.varying import Varying, lift
 
-Shape = tuple[int, int, int]
+Shape = tuple[Dim, ...]
 Guard = Varying[bool] | bool  # when something is there: always, or by some choices
 
 
@@ -56,6 +56,7 @@ class Trace:
     Attributes:
         layers: in the order in which they run.
         shapes, formats: of what each layer gives, by its position; those of the network's input by `INPUT`.
+            A shape is all dimensions.
         there: when a layer that is recorded now is there.
         input: the network's input.
     """
@@ -68,10 +69,14 @@ class Trace:
 
     def read(self, channels: int, size: Any) -> None:
         """Say how large the network's input is, once."""
-        self.shapes[INPUT] = lift(lambda pixels: (channels, pixels, pixels), size)
+        self.shapes[INPUT] = lift(lambda pixels: (BATCH, channels, pixels, pixels), size)
 
     def shape(self, x: Tensor) -> Any:
         """Return (channels, height, width) of a tensor."""
+        return lift(image_shape, self.dims(x))
+
+    def dims(self, x: Tensor) -> Any:
+        """Return every dimension of a tensor."""
         return _selected(x, self.shapes)
 
     def format(self, x: Tensor) -> Any:
@@ -94,7 +99,7 @@ class Trace:
         inputs = tuple(argument for argument in args if isinstance(argument, Tensor))
         call = _Call(method, name, tuple(isinstance(a, Tensor) for a in args), tuple(kwargs))
         rest = (*(a for a in args if not isinstance(a, Tensor)), *kwargs.values())
-        shapes = [self.shape(x) for x in inputs]
+        shapes = [self.dims(x) for x in inputs]
         try:
             spec = lift(call.spec, None, *shapes, *rest)
         except _FormatMattersError:
@@ -119,7 +124,7 @@ class Trace:
     def _append(self, name: str, there: Guard, spec: Any, inputs: tuple[Tensor, ...]) -> int:
         position = len(self.layers)
         self.layers.append(Traced(name, there, spec, inputs))
-        self.shapes[position] = lift(lambda layer: layer.out_shape, spec)
+        self.shapes[position] = lift(lambda layer: layer.outputs[0].shape, spec)
         self.formats[position] = lift(lambda layer: layer.out_format, spec)
         return position
 
@@ -250,7 +255,7 @@ class _Call:
         alone, rest = _Alone(values[:n], formats), iter(values[n:])
         read = iter(range(n))
         args = [next(read) if tensor else next(rest) for tensor in self.tensors]
-        net = GraphBuilder(values[0], layers=alone)
+        net = GraphBuilder(image_shape(values[0]), layers=alone)
         self.method(net, self.name, *args, **dict(zip(self.keywords, rest, strict=True)))
         assert alone.layer is not None
         return alone.layer
@@ -263,7 +268,10 @@ class _Alone:
         self._shapes, self._formats = shapes, formats
         self.layer: Layer | None = None
 
-    def shape(self, tensor: int) -> Shape:
+    def shape(self, tensor: int) -> tuple[int, int, int]:
+        return image_shape(self.dims(tensor))
+
+    def dims(self, tensor: int) -> Shape:
         return self._shapes[tensor]
 
     def format(self, tensor: int) -> str:
@@ -278,7 +286,7 @@ class _Alone:
         return len(self._shapes)
 
     def type(self, tensor: int) -> TensorType:
-        return image_type(self.shape(tensor), self.format(tensor))
+        return TensorType(self.dims(tensor), self.format(tensor))
 
     def build(self, *outputs: int) -> Workload:
         raise NotImplementedError

@@ -20,10 +20,11 @@ from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import CURVES, lower
 from hw_profiles.graph.workload import Workload
-from supernet.graph.operations import TORCH, Constants, computed, execute
+from supernet.graph.operations import TORCH, Constants, as_stored, computed, execute
 from supernet.layers.activation import ACTIVATE
 from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv
+from supernet.layers.stored import Prefixed
 
 IMAGE = "image"  # key of the network's own input
 
@@ -141,7 +142,14 @@ def _(layer: PlainConv, spec: Layer) -> SizedLayer:
 
 @sized_layer.register
 def _(layer: nn.Linear, spec: Layer) -> SizedLayer:
-    return SizedLayer(layer.weight[: spec.out_channels, : spec.in_shape[0]], layer.bias[: spec.out_channels])
+    outputs, inputs = spec.stored_shape
+    bias = None if layer.bias is None else layer.bias[:outputs]
+    return SizedLayer(layer.weight[:outputs, :inputs], bias)
+
+
+@sized_layer.register
+def _(layer: Prefixed, spec: Layer) -> SizedLayer:
+    return SizedLayer(*layer.sliced(spec.stored_shape))
 
 
 def forward(
@@ -177,6 +185,9 @@ def run(
             rounded = quantizers.weight(name, sized.weight, layer.weight_format)
             y = compute(weighted, replace(sized, weight=rounded), x[0])
             outputs: Sequence[Tensor] = (ACTIVATE[layer.activation](y),)
+        elif "weight" in layer.values:
+            sized = sized_layer(net.layer(name), layer)
+            outputs = computed(layer, x, Constants(sized.weight, sized.bias))
         else:
             outputs = computed(layer, x)
         if layer.keeps_codes:
@@ -288,7 +299,7 @@ def _key(work: Workload, position: int) -> str:
 
 
 def _product(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    (y,) = TORCH[layer.op](layer, [x], Constants(weight, bias))
+    (y,) = TORCH[layer.op](layer, [x], Constants(as_stored(layer, weight), bias))
     return y
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
-from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.layer import MATRIX, Layer
 from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
 from supernet.registry import OPAQUE_RUNNER
@@ -29,6 +29,11 @@ _One = Callable[[Layer, Sequence[Tensor], Constants], Tensor]
 
 
 NOTHING = Constants()
+
+
+def as_stored(layer: Layer, weight: Tensor) -> Tensor:
+    """Return a weight that has its output channels first as ONNX has it, or the other way round."""
+    return weight.T if layer.op == "MatMul" and weight.ndim == MATRIX else weight
 
 
 def execute(work: Workload, feeds: Sequence[Tensor], step: Step) -> list[Tensor]:

@@ -20,8 +20,8 @@ class Parameters:
     """Weights of one layer, batch norm folded, as they are stored.
 
     Attributes:
-        weight: in the shape of the layer's attribute `weight`, (out, in / groups, k, k) of a convolution and
-            (out, in) of a linear layer, in the layer's weight format.
+        weight: in the layer's `stored_shape`, (out, in / groups, k, k) of a convolution and (out, in) of a
+            linear layer or a matrix product, in the layer's weight format.
         bias: (out,) float32 real values; empty without.
     """
 

@@ -17,9 +17,9 @@ from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.ops import OPS
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_format
-from supernet.graph.operations import NOTHING, TORCH, Constants, computed, execute
+from supernet.graph.operations import NOTHING, TORCH, Constants, as_stored, computed, execute
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
-from supernet.graph.saturation import saturation_error
+from supernet.graph.saturation import saturated_rows, saturation_error
 
 EXACT_SUM = (
     2**24 // 255
@@ -141,7 +141,7 @@ def _in_reals(call: Call) -> Sequence[Tensor]:
     codes, all else as real values."""
     layer, constants = call.layer, NOTHING
     if "weight" in layer.values:
-        constants = Constants(call.real_weight(), call.bias())
+        constants = Constants(as_stored(layer, call.real_weight()), call.bias())
     outputs = computed(layer, _operands(call), constants)
     return [_stored(y, layer.out_format, call.written) for y in outputs]
 
@@ -199,6 +199,28 @@ def _integer_conv(call: Call) -> Tensor:
 def _integer_linear(call: Call) -> Tensor:
     total, scale = _accumulate(call)
     return total * scale
+
+
+def _integer_matmul(call: Call) -> Tensor:
+    """Return a product of codes with the stored ones, or of two computed matrices of codes. The bias is added
+    in real numbers; all is given as the tensor's format stores it.
+    """
+    if call.weights is None:
+        first, second = call.input(0), call.input(1)
+        left, right = ((x - p.zero_point).double() for x, p in zip(call.x, (first, second), strict=True))
+        real = (left @ right).float() * (np.float32(first.scale) * np.float32(second.scale)).item()
+    else:
+        params, rows = call.input(), call.x[0].flatten(0, -2)
+        dtype = torch.float32 if rows.shape[1] <= EXACT_PRODUCTS else torch.float64
+        weight = torch.from_numpy(call.parameters.weight.codes).to(dtype)
+        total = (rows - params.zero_point).to(dtype) @ weight.T
+        if call.saturating and not load_format(call.layer.weight_format).weight.offset:
+            total = total + saturated_rows(rows, weight)
+        scale = torch.from_numpy(call.parameters.weight.channel_scales * np.float32(params.scale))
+        real = (total.float() * scale).view(*call.x[0].shape[:-1], -1)
+        if (bias := call.bias()) is not None:
+            real = real + bias
+    return _stored(real, call.layer.out_format, call.written)
 
 
 def _integer_add(call: Call) -> Tensor:
@@ -261,6 +283,7 @@ def _moved(call: Call) -> Sequence[Tensor]:
 _FUNCTIONS: Mapping[str, Callable[[Call], Tensor]] = {
     "Conv": _integer_conv,
     "Gemm": _integer_linear,
+    "MatMul": _integer_matmul,
     "Add": _integer_add,
     "Mul": _integer_mul,
     "GlobalAveragePool": _integer_pool,

@@ -1,4 +1,4 @@
-"""A subnet on its own: the fp32 workload, lowered, as the program, one torch module per weighted layer."""
+"""A subnet on its own: the fp32 workload, lowered, as the program, one module per layer with a weight."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
-from supernet.graph.operations import computed, execute
+from supernet.graph.operations import Constants, computed, execute
+from supernet.layers.stored import Prefixed
 
 
 class Subnet(nn.Module):
-    """Runs `workload` (fp32 throughout) with `layers`, one module per convolution and linear layer, by the
+    """Runs `workload` (fp32 throughout) with `layers`, one module per layer that has stored numbers, by the
     names that they have in the lowered workload.
     """
 
@@ -36,7 +37,10 @@ class Subnet(nn.Module):
             name, layer = work.names[position], work.layers[position]
             if _module_name(name) not in self.layers:
                 return computed(layer, x)
-            return (self.layer(name)(x[0].flatten(1) if layer.op == "Gemm" else x[0]),)
+            module = self.layer(name)
+            if isinstance(module, Prefixed):
+                return computed(layer, x, Constants(module.weight, module.bias))
+            return (module(x[0].flatten(1) if layer.op == "Gemm" else x[0]),)
 
         return execute(work, (x,), step)
 
@@ -46,9 +50,12 @@ def recalibrate(subnet: Subnet, batches: Iterable[Tensor]) -> None:
     in eval mode.
 
     A subnet's statistics differ from every other's, so this precedes any evaluation (Yu & Huang 2019,
-    arXiv:1903.05134).
+    arXiv:1903.05134). Without batch norms there are none, and `batches` are not looked at.
     """
+    subnet.eval()
     norms = [module for module in subnet.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average

@@ -18,6 +18,7 @@ from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.subnet import Subnet
 from supernet.layers.elastic import ConvNorm
 from supernet.layers.plain import PlainConv
+from supernet.layers.stored import Prefixed
 
 CURVE_END = 3.0  # from -3 to 3 h-swish and h-sigmoid are curved
 
@@ -50,7 +51,8 @@ def quantize(
 
     Args:
         subnet: in evaluation mode, of the same architecture.
-        workload: with its quantization policy; names of weighted layers are the subnet's once it is lowered.
+        workload: with its quantization policy; names of layers with weights are the subnet's once it is
+            lowered.
         sums: of the device that it is made for.
     """
     workload = lower(workload)
@@ -62,7 +64,7 @@ def quantize(
     parameters: dict[str, Parameters] = {}
     tensors: dict[str, QuantParams] = {}
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
-        if layer.weighted:
+        if "weight" in layer.values:
             weight, bias = _folded(subnet.layer(name))
             parameters[name] = Parameters(load_weight_format(layer.weight_format, sums).encode(weight), bias)
         if not needs_scale(layer.out_format):
@@ -111,6 +113,6 @@ def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(layer, ConvNorm | PlainConv):
         weight, bias = layer.folded()
     else:
-        assert isinstance(layer, nn.Linear)
-        weight, bias = layer.weight, layer.bias
+        assert isinstance(layer, nn.Linear | Prefixed)
+        weight, bias = layer.weight, layer.weight.new_zeros(0) if layer.bias is None else layer.bias
     return weight.detach().numpy().astype(np.float32), bias.detach().numpy().astype(np.float32)

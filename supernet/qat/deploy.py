@@ -46,8 +46,13 @@ def deploy(
     }
     parameters = {}
     for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
-        if layer.weighted:
-            sized = sized_layer(net.layer(name), layer)
+        if "weight" not in layer.values:
+            continue
+        sized = sized_layer(net.layer(name), layer)
+        if not layer.weighted:
+            bias = np.zeros(0, np.float32) if sized.bias is None else _array(sized.bias)
+            parameters[name] = Parameters(QuantizedTensor(_array(sized.weight)), bias)
+        else:
             source = work.inputs[position][0]
             input_qparams = tensors.get(work.names[source]) if source >= 0 else None
             parameters[name] = _parameters(quantizers, name, layer, sized, statistics, input_qparams)
@@ -65,6 +70,8 @@ def _parameters(
     """Numbers of one layer; `input_qparams` is how the tensor it reads is quantized."""
     with torch.no_grad():
         factor, bias = folding(name, sized, statistics)
+        if not layer.values.integer("bias"):
+            bias = bias[:0]
         weight_format = load_weight_format(layer.weight_format, quantizers.sums)
         if not weight_format.on_ladder:
             weight = sized.weight * factor.view(-1, *(1,) * (sized.weight.ndim - 1))

@@ -96,7 +96,10 @@ class LearnedQuantizers(nn.Module):
         super().__init__()
         self.structure, self.sums = structure, sums
         self.weight_scales = nn.ParameterDict(
-            {_slot(name): nn.Parameter(torch.zeros(s.out_channels)) for name, s in structure.weights.items()}
+            {
+                _slot(name): nn.Parameter(torch.zeros(s.stored_shape[0]))
+                for name, s in structure.weights.items()
+            }
         )
         tensors = [(key, fmt) for key in structure.tensors for fmt in structure.formats]
         self.tensor_scales = nn.ParameterDict(
@@ -138,7 +141,8 @@ class LearnedQuantizers(nn.Module):
         """
         weight_format = load_weight_format(step.layer.weight_format, self.sums)
         integer = in_integers(step.layer.weight_format, step.layer.in_format)
-        if step.source is None or not (integer and weight_format.on_ladder):
+        rounds = integer and weight_format.on_ladder and step.layer.op != "MatMul"
+        if step.source is None or not rounds:
             return bias
         ratio = step_ratio(weight_format.bits)
         scale, _ = self.tensor_range(step.source, step.layer.in_format)
@@ -229,7 +233,9 @@ def tensor_kinds(work: Workload) -> dict[str, TensorKind]:
     unsigned: list[bool] = []
     for layer, sources in zip(work.layers, work.inputs, strict=True):
         passed = (
-            not layer.weighted and layer.kind != "act" and all(i != INPUT and unsigned[i] for i in sources)
+            "weight" not in layer.values
+            and layer.kind != "act"
+            and all(i != INPUT and unsigned[i] for i in sources)
         )
         unsigned.append(layer.nonlinearity in POSITIVE or (layer.nonlinearity == "none" and passed))
     ends = _relu6(work)
@@ -324,8 +330,10 @@ def _relu6(work: Workload) -> set[str]:
     }
 
 
-def _sizes(layer: Layer) -> tuple[int, int, int]:
-    return layer.out_channels, layer.in_shape[0], layer.kernel
+def _sizes(layer: Layer) -> tuple[int, ...]:
+    """Return what grows with a layer: outputs, inputs of all groups, kernel."""
+    outputs, inputs, *kernel = layer.stored_shape
+    return outputs, int(layer.inputs[0].shape[1]) if layer.op == "Conv" else inputs, *kernel
 
 
 def _largest(fmt: str) -> float:
