@@ -169,19 +169,29 @@ def _stored(y: Tensor, fmt: str, written: QuantParams | None) -> Tensor:
 
 def _accumulate(call: Call) -> tuple[Tensor, Tensor]:
     """Return the int32 accumulator as float32 (n, out, ...), and its scale (out,)."""
-    layer, params, x = call.layer, call.input(), call.x[0]
-    codes, scale = bias_codes(call.parameters, params.scale)
+    codes, scale = bias_codes(call.parameters, call.input().scale)
+    total = _sums(call)
+    bias = _channels(torch.from_numpy(codes).double(), total)
+    return (total.double() + bias).float(), torch.from_numpy(scale)
+
+
+def _sums(call: Call) -> Tensor:
+    """Return what a weighted layer multiplies and adds of its codes, exactly, without the bias."""
+    layer, zero, x = call.layer, call.input().zero_point, call.x[0]
     weight = torch.from_numpy(call.parameters.weight.codes).float()
     exact = bool(weight.abs().flatten(1).sum(1).max() <= EXACT_SUM)
     dtype = torch.float32 if exact else torch.float64
-    weight, shifted = weight.to(dtype), (x - params.zero_point).to(dtype)
-    (total,) = TORCH[layer.op](layer, [shifted], Constants(weight))
+    weight, shifted = weight.to(dtype), (x - zero).to(dtype)
+    (total,) = TORCH[layer.op](layer, [shifted], Constants(as_stored(layer, weight)))
     if call.saturating and not load_format(layer.weight_format).weight.offset:
-        filters = weight if layer.op == "Conv" else weight[:, :, None, None]
-        error = saturation_error(layer, x, filters, params.zero_point).to(dtype)
-        total = total + error.view(total.shape)
-    bias = _channels(torch.from_numpy(codes).double(), total)
-    return (total.double() + bias).float(), torch.from_numpy(scale)
+        total = total + _lost_to_saturation(layer, x, weight, zero).to(dtype).view(total.shape)
+    return total
+
+
+def _lost_to_saturation(layer: Layer, x: Tensor, weight: Tensor, zero_point: int) -> Tensor:
+    if layer.op == "MatMul":
+        return saturated_rows(x.flatten(0, -2), weight)
+    return saturation_error(layer, x, weight if layer.op == "Conv" else weight[:, :, None, None], zero_point)
 
 
 def _channels(values: Tensor, of: Tensor) -> Tensor:
@@ -208,19 +218,12 @@ def _integer_matmul(call: Call) -> Tensor:
     if call.weights is None:
         first, second = call.input(0), call.input(1)
         left, right = ((x - p.zero_point).double() for x, p in zip(call.x, (first, second), strict=True))
-        real = (left @ right).float() * (np.float32(first.scale) * np.float32(second.scale)).item()
+        total, scale = left @ right, torch.tensor(np.float32(first.scale) * np.float32(second.scale))
     else:
-        params, rows = call.input(), call.x[0].flatten(0, -2)
-        dtype = torch.float32 if rows.shape[1] <= EXACT_PRODUCTS else torch.float64
-        weight = torch.from_numpy(call.parameters.weight.codes).to(dtype)
-        total = (rows - params.zero_point).to(dtype) @ weight.T
-        if call.saturating and not load_format(call.layer.weight_format).weight.offset:
-            total = total + saturated_rows(rows, weight)
-        scale = torch.from_numpy(call.parameters.weight.channel_scales * np.float32(params.scale))
-        real = (total.float() * scale).view(*call.x[0].shape[:-1], -1)
-        if (bias := call.bias()) is not None:
-            real = real + bias
-    return _stored(real, call.layer.out_format, call.written)
+        codes_scale = np.float32(call.input().scale)
+        total, scale = _sums(call), torch.from_numpy(call.parameters.weight.channel_scales * codes_scale)
+    real, bias = total.float() * scale, call.bias() if call.weights else None
+    return _stored(real if bias is None else real + bias, call.layer.out_format, call.written)
 
 
 def _integer_add(call: Call) -> Tensor:

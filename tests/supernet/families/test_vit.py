@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hw_profiles.graph.layer import computes_in_integers
+from hw_profiles.graph.formats import QuantParams
+from hw_profiles.graph.layer import Layer, computes_in_integers
+from hw_profiles.graph.tensor_type import BATCH, TensorType
 from hw_profiles.runtimes.runtime import single_output
 from nas.checks.parity import open_file
 from nas.emit.to_onnx import emit
 from supernet.families.vit import digits_vit
 from supernet.graph.quantized_graph import QuantizedGraph
-from supernet.graph.simulate import simulate
+from supernet.graph.saturation import saturated_rows, saturation_error
+from supernet.graph.simulate import INTEGERS, Call, simulate
 from supernet.graph.subnet import Subnet, recalibrate
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate
@@ -114,3 +117,26 @@ def test_without_batch_norms_nothing_is_recalibrated(net: nn.Module) -> None:
     subnet: Subnet = FAMILY.extract(net, FAMILY.extreme("smallest")).train()
     recalibrate(subnet, iter(()))
     assert not subnet.training
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 40))
+def test_products_of_tokens_saturate_as_those_of_rows(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.integers(0, 256, (6, k))).float()
+    weight = torch.from_numpy(rng.integers(-127, 128, (3, k))).float()
+    linear = Layer.of("Gemm", TensorType((BATCH, k, 1, 1)), weight=(3, k))
+    of_rows = saturation_error(linear, x[:, :, None, None], weight[:, :, None, None], 0)
+    assert torch.equal(saturated_rows(x, weight), of_rows[:, :, 0, 0])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), batch=st.sampled_from([(), (2,), (2, 3)]))
+def test_products_of_two_computed_matrices_of_codes(seed: int, batch: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(seed)
+    codes = [torch.from_numpy(rng.integers(0, 256, (*batch, *size))).float() for size in ((4, 5), (5, 3))]
+    params = (QuantParams(0.02, 3), QuantParams(0.5, 200))
+    layer = Layer.of("MatMul", *(TensorType(tuple(x.shape), "int8") for x in codes), to="fp32")
+    (y,) = INTEGERS["MatMul"](Call(layer, codes, params, None, None, saturating=False))
+    left, right = ((x.double() - p.zero_point) * p.scale for x, p in zip(codes, params, strict=True))
+    torch.testing.assert_close(y.double(), left @ right, rtol=1e-6, atol=1e-6)
