@@ -41,6 +41,10 @@ class Attributes:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    def is_list(self, name: str) -> bool:
+        """Return whether it has several values, or a single one as a list."""
+        return isinstance(self._values.get(name), tuple)
+
     def integer(self, name: str) -> int:
         """Return a whole number or a truth value."""
         value = self._values.get(name)

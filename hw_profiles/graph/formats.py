@@ -213,6 +213,12 @@ ELEMENTS: Mapping[str, ElementTypes] = {
     "int4-g128": ElementTypes(Int(4, "full"), None, scaled=True),
     "int2-g128": ElementTypes(Int(2, "full"), None, scaled=True),
 }
+# Whole numbers that stand for themselves: ids, positions, masks, by numpy's names. Networks read them, but no
+# number is rounded to them, so that they are not among the formats that can be chosen.
+WHOLE: Mapping[str, ElementTypes] = {
+    name: ElementTypes(Int(bits, "full"), Int(bits, "full"), scaled=False)
+    for name, bits in (("int64", 64), ("int32", 32), ("bool", 8))
+}
 _BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 
 
@@ -222,7 +228,8 @@ def element_types(name: str) -> ElementTypes:
     Raises:
         TrilobitError: no such format.
     """
-    return ELEMENTS[name] if name in ELEMENTS else _of_plugin(name)
+    known = ELEMENTS.get(name) or WHOLE.get(name)
+    return known or _of_plugin(name)
 
 
 @cache

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes, Given, Value
-from hw_profiles.graph.formats import in_integers, is_integer
+from hw_profiles.graph.formats import WHOLE, in_integers, is_integer
 from hw_profiles.graph.key import FUSED, Fields, Parts, read_fields, read_long, short_fields, write_long
 from hw_profiles.graph.ops import OPS, Op, operation
 from hw_profiles.graph.tensor_type import FP32 as FP32
@@ -108,8 +108,9 @@ class Layer:
 
     @property
     def activation_format(self) -> str:
-        """Number format it computes in: what it reads; for QuantizeLinear, what it gives."""
-        return self.out_format if self.op == "QuantizeLinear" else self.in_format
+        """Number format it computes in: what it reads; of QuantizeLinear and of ids what it gives."""
+        gives = self.op == "QuantizeLinear" or self.in_format in WHOLE
+        return self.out_format if gives else self.in_format
 
     @property
     def is_add(self) -> bool:
@@ -148,7 +149,7 @@ class Layer:
         """Return the layer with weights in one format, computing in another."""
         if self.op == "QuantizeLinear":
             return replace(self, attributes=(("to", activation),), weight_format=weight)
-        inputs = tuple(TensorType(x.shape, activation) for x in self.inputs)
+        inputs = tuple(x if x.format in WHOLE else TensorType(x.shape, activation) for x in self.inputs)
         return replace(self, inputs=inputs, weight_format=weight)
 
     def key(self) -> str:

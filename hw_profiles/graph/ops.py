@@ -13,7 +13,7 @@ from hw_profiles.graph import shape_rules, ties
 from hw_profiles.graph.attributes import Attributes, Given, Value
 from hw_profiles.graph.inverted_residual import Part, block_parts
 from hw_profiles.graph.shape_rules import Rule, Types
-from hw_profiles.graph.tensor_type import Dim, times
+from hw_profiles.graph.tensor_type import Dim, plus, times
 from hw_profiles.graph.ties import Ties
 
 Count = Callable[[Types, Types, Attributes], Dim]  # (inputs, outputs, attributes) -> how many
@@ -113,6 +113,13 @@ def _norm_parameters(inputs: Types, a: Attributes) -> int:
     return int(times(a.integers("weight"))) * (1 + a.integer("bias"))
 
 
+def _attention_macs(inputs: Types, outputs: Types, a: Attributes) -> Dim:
+    """Return those of scores and of mixing values; what a causal mask leaves out is counted too."""
+    read = shape_rules.attended(inputs, a)
+    positions = (read.batch, read.heads, read.queries, read.keys)
+    return plus(times((*positions, read.depth)), times((*positions, read.value_depth)))
+
+
 def _parts(a: Attributes, channels: int) -> Mapping[str, Part]:
     """Return the convolutions of a block that reads so many channels; activations do not matter."""
     names = ("channels", "kernel", "stride", "expanded")
@@ -195,7 +202,50 @@ _TABLE = (
     Op("Reshape", shape_rules.reshape, {"shape": None}, ties=ties.reshape, picks=True),
     Op("Transpose", shape_rules.transpose, {"perm": None}, ties=ties.transpose, picks=True),
     Op("Flatten", shape_rules.flatten, {"axis": 1}, ties=ties.reshape, picks=True),
+    Op(
+        "Slice",
+        shape_rules.slice_,
+        {"starts": None, "ends": None, "axes": None, "steps": (1,)},
+        ties=ties.but_sliced,
+        picks=True,
+    ),
+    Op("Expand", shape_rules.expand, {"shape": None}, ties=ties.expand, picks=True),
+    # rows of a stored table by ids that are read, or stored places along an axis of what is read
+    Op(
+        "Gather",
+        shape_rules.gather,
+        {"weight": None, "axis": 0, "indices": None},
+        ties=ties.gather,
+        weighted=True,
+    ),
+    Op("Where", shape_rules.where, {"value": None}, reads=(2, 3), ties=ties.where),
     Op("Softmax", shape_rules.along, {"axis": -1}),
+    # turns pairs of numbers by angles of their position (Su et al. 2021, arXiv:2104.09864): one that is read,
+    # or counted from `start` on; `length` positions can be told apart
+    Op(
+        "RotaryEmbedding",
+        shape_rules.rotary,
+        {
+            "num_heads": 0,
+            "rotary_embedding_dim": 0,
+            "interleaved": 0,
+            "theta": 1e4,
+            "length": 2048,
+            "start": (0,),
+        },
+        reads=(1, 2),
+        ties=ties.rotary,
+    ),
+    # reads queries, keys, values (batch, sequence, width) or by heads, then a mask, then past keys and values
+    # (batch, heads, past, depth) where it has them; with these, or with `present`, it gives them grown, too
+    Op(
+        "Attention",
+        shape_rules.attention,
+        {"q_num_heads": 0, "kv_num_heads": 0, "is_causal": 0, "scale": None, "present": 0},
+        reads=(3, 6),
+        macs=_attention_macs,
+        ties=ties.attention,
+    ),
     Op(
         "LayerNormalization",
         shape_rules.layer_norm,
@@ -203,7 +253,14 @@ _TABLE = (
         parameters=_norm_parameters,
         ties=ties.layer_norm,
     ),
+    Op(
+        "RMSNormalization",
+        shape_rules.layer_norm,
+        {"axis": -1, "epsilon": 1e-5, "weight": None},
+        ties=ties.layer_norm,
+    ),
     Op("Gelu", shape_rules.unchanged, {"approximate": "none"}),
+    Op("Swish", shape_rules.unchanged, {"alpha": 1.0}),
     Op("Relu", shape_rules.unchanged, fusible=True),
     Op("Clip", shape_rules.unchanged, {"min": None, "max": None}, fusible=True),
     Op("HardSwish", shape_rules.unchanged, fusible=True),

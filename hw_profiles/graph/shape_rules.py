@@ -1,9 +1,11 @@
 """From the types of what an operation reads, and its attributes, to the types of what it gives."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes
+from hw_profiles.graph.formats import WHOLE
 from hw_profiles.graph.tensor_type import FP32, Dim, TensorType, over, plus, times
 
 Types = tuple[TensorType, ...]
@@ -124,6 +126,174 @@ def along(inputs: Types, a: Attributes) -> Types:
     return (inputs[0],)
 
 
+def slice_(inputs: Types, a: Attributes) -> Types:
+    """Return the type of every `steps`-th from `starts` to before `ends`, along each of `axes`."""
+    (x,), shape = inputs, list(inputs[0].shape)
+    starts, ends, axes = map(a.integers, ("starts", "ends", "axes"))
+    if not len(starts) == len(ends) == len(axes):
+        raise TrilobitError(f"starts {starts} and ends {ends} are not those of axes {axes}")
+    for start, end, axis, step in zip(starts, ends, axes, a.integers("steps", len(axes)), strict=True):
+        place, size = _place(x, axis), x.shape[_place(x, axis)]
+        if isinstance(size, str):
+            raise TrilobitError(f"no part of a dimension of {size} is cut out before it has a size; bind it")
+        if step == 0:
+            raise TrilobitError("steps of a slice cannot be 0")
+        shape[place] = len(range(*slice(start, end, step).indices(size)))
+    return (TensorType(tuple(shape), x.format),)
+
+
+def expand(inputs: Types, a: Attributes) -> Types:
+    """Return the type with dimensions of 1 repeated, and others before them, as `shape` says."""
+    return (TensorType(broadcast(inputs[0].shape, a.dims("shape")), inputs[0].format),)
+
+
+def gather(inputs: Types, a: Attributes) -> Types:
+    """Return the type of rows of the table `weight` (vocabulary, ...) for ids that are read, or of what is at
+    the stored `indices` along `axis`: a number takes the dimension away, a list keeps it.
+    """
+    (x,) = inputs
+    if ("weight" in a) == ("indices" in a):
+        raise TrilobitError("a choice needs either a table as weight, or stored indices")
+    if "weight" in a:
+        if x.format not in WHOLE:
+            raise TrilobitError(f"ids must be whole numbers ({', '.join(WHOLE)}), not {x.format}")
+        return (TensorType((*x.shape, *a.integers("weight")[1:])),)
+    axis, indices = axis_of(x, a), places(a)
+    size = x.shape[axis]
+    if isinstance(size, int) and not all(-size <= index < size for index in indices):
+        raise TrilobitError(f"a dimension of {size} has no place {indices}")
+    kept = (len(indices),) if a.is_list("indices") else ()
+    return (TensorType((*x.shape[:axis], *kept, *x.shape[axis + 1 :]), x.format),)
+
+
+def places(a: Attributes) -> tuple[int, ...]:
+    """Return the stored `indices` of a choice as a list."""
+    return a.integers("indices") if a.is_list("indices") else (a.integer("indices"),)
+
+
+def where(inputs: Types, a: Attributes) -> Types:
+    """Return the type of the second operand where the first is not 0, elsewhere the third, or `value`."""
+    condition, *operands = inputs
+    if ("value" in a) == (len(operands) == 2):
+        raise TrilobitError(
+            "two operands are needed to choose from: two tensors, or one and a number `value`"
+        )
+    if condition.format not in WHOLE:
+        raise TrilobitError(f"a condition must be whole numbers ({', '.join(WHOLE)}), not {condition.format}")
+    shape = condition.shape
+    for operand_type in operands:
+        shape = broadcast(shape, operand_type.shape)
+    return (TensorType(shape, operands[0].format),)
+
+
+def rotary(inputs: Types, a: Attributes) -> Types:
+    """Return the type of queries or keys turned by the angles of their positions: (batch, sequence) that are
+    read, or from `start` on. They are (batch, sequence, heads x depth) or (batch, heads, sequence, depth).
+    """
+    x, *positions = inputs
+    turned, depth = a.integer("rotary_embedding_dim"), heads_of(x, a.integer("num_heads")).depth
+    if isinstance(depth, str) or (turned or depth) % 2 or turned > depth:
+        raise TrilobitError(f"of heads of {depth}, {turned or depth} cannot be turned: pairs are")
+    if positions:
+        batch, sequence = x.shape[0], x.shape[-2]
+        if positions[0].format not in WHOLE or positions[0].shape not in ((batch, sequence), (1, sequence)):
+            raise TrilobitError(f"positions of {x} are {batch},{sequence} whole numbers, not {positions[0]}")
+        return (x,)
+    (start,), length = a.dims("start"), a.integer("length")
+    last = plus(start, x.shape[-2])
+    if isinstance(last, int) and last > length:
+        raise TrilobitError(f"{x.shape[-2]} positions from {start} on are more than the length {length}")
+    return (x,)
+
+
+class Heads(NamedTuple):
+    """How a tensor of queries, keys or values is divided."""
+
+    batch: Dim
+    heads: Dim
+    length: Dim
+    depth: Dim
+
+
+def heads_of(x: TensorType, heads: int) -> Heads:
+    """Return the sizes of (batch, length, heads x depth) or of (batch, heads, length, depth).
+
+    Raises:
+        TrilobitError: it is neither.
+    """
+    if len(x.shape) == 4 and heads in (0, x.shape[1]):
+        return Heads(*x.shape)
+    if len(x.shape) != 3 or heads < 1:
+        raise TrilobitError(
+            f"{x} has no {heads} heads: it is batch, sequence, heads x depth with a number of heads, or "
+            "batch, heads, sequence, depth"
+        )
+    batch, length, width = x.shape
+    return Heads(batch, heads, length, over(width, heads))
+
+
+class Attended(NamedTuple):
+    """Sizes of what an attention reads: `keys` counts those of the past."""
+
+    batch: Dim
+    heads: Dim
+    queries: Dim
+    groups: Dim
+    past: Dim
+    keys: Dim
+    depth: Dim
+    value_depth: Dim
+    masked: bool
+    cached: bool
+
+
+def attended(inputs: Types, a: Attributes) -> Attended:
+    """Return the sizes of queries, keys and values: heads of `groups` keys serve as many queries each.
+
+    Raises:
+        TrilobitError: they do not fit each other.
+    """
+    q = heads_of(inputs[0], a.integer("q_num_heads"))
+    k, v = (heads_of(x, a.integer("kv_num_heads")) for x in inputs[1:3])
+    masked, cached = len(inputs) in (4, 6), len(inputs) in (5, 6)
+    fits = (q.batch, q.depth, *k[:3]) == (k.batch, k.depth, *v[:3])
+    if not fits or {len(x.shape) for x in inputs[:3]} != {len(inputs[0].shape)}:
+        raise TrilobitError(
+            f"queries of {inputs[0]}, keys of {inputs[1]} and values of {inputs[2]} do not fit each other"
+        )
+    over(q.heads, k.heads)
+    past: Dim = 0
+    if cached:
+        keys, values = inputs[-2:]
+        past = keys.shape[2] if len(keys.shape) == 4 else -1
+        expected = [(k.batch, k.heads, past, k.depth), (v.batch, v.heads, past, v.depth)]
+        if [keys.shape, values.shape] != expected:
+            raise TrilobitError(f"past keys of {keys} and values of {values} do not fit those of {inputs[1]}")
+    total = plus(past, k.length)
+    if masked:
+        whole = (q.batch, q.heads, q.length, total)
+        if inputs[3].shape[-1:] != (total,) or broadcast(whole, inputs[3].shape) != whole:
+            raise TrilobitError(f"a mask of {inputs[3]} does not fit scores of {_text(whole)}")
+    return Attended(q.batch, q.heads, q.length, k.heads, past, total, q.depth, v.depth, masked, cached)
+
+
+def attention(inputs: Types, a: Attributes) -> Types:
+    """Return the type of values mixed for each query, and of present keys and values where they are given."""
+    read, x = attended(inputs, a), inputs[0]
+    if len(x.shape) == 3:
+        shape: tuple[Dim, ...] = (read.batch, read.queries, times((read.heads, read.value_depth)))
+    else:
+        shape = (read.batch, read.heads, read.queries, read.value_depth)
+    mixed = TensorType(shape, x.format)
+    if not (read.cached or a.integer("present")):
+        return (mixed,)
+    grown = (
+        TensorType((read.batch, read.groups, read.keys, depth), x.format)
+        for depth in (read.depth, read.value_depth)
+    )
+    return (mixed, *grown)
+
+
 def quantize(inputs: Types, a: Attributes) -> Types:
     """Return the type of codes of the format `to`."""
     return (TensorType(inputs[0].shape, a.text("to")),)
@@ -181,7 +351,11 @@ def axis_of(x: TensorType, a: Attributes) -> int:
     Raises:
         TrilobitError: there is no such dimension.
     """
-    axis, rank = a.integer("axis"), len(x.shape)
+    return _place(x, a.integer("axis"))
+
+
+def _place(x: TensorType, axis: int) -> int:
+    rank = len(x.shape)
     if not -rank <= axis < rank:
         raise TrilobitError(f"a tensor of {_text(x.shape)} has no axis {axis}")
     return axis % rank

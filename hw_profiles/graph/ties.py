@@ -122,6 +122,80 @@ def layer_norm(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...
     return tuple(groups)
 
 
+def but_sliced(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie every dimension but those of which a part is cut out."""
+    rank = len(inputs[0].shape)
+    cut = {axis % rank for axis in a.integers("axes")}
+    return tuple(group for dim, group in enumerate(same(inputs, outputs, a)) if dim not in cut)
+
+
+def expand(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie dimensions to where they go, but those that are repeated."""
+    before, after = inputs[0].shape, outputs[0].shape
+    shift = len(after) - len(before)
+    return tuple(
+        (Axis("input", 0, dim), Axis("output", 0, dim + shift))
+        for dim, size in enumerate(before)
+        if size == after[dim + shift]
+    )
+
+
+def gather(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie ids to where they go, and columns of a table to the output's; without one, all but the axis."""
+    rank, gives = len(inputs[0].shape), len(outputs[0].shape)
+    if "weight" in a:
+        columns = range(1, gives - rank + 1)
+        return (
+            *(same(inputs, outputs, a)),
+            *((Axis(_WEIGHT, 0, dim), Axis("output", 0, rank + dim - 1)) for dim in columns),
+        )
+    axis = axis_of(inputs[0], a)
+    behind = gives - rank
+    return tuple(
+        (Axis("input", 0, dim), Axis("output", 0, dim + (behind if dim > axis else 0)))
+        for dim in range(rank)
+        if dim != axis
+    )
+
+
+def where(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie dimensions of all operands to the output's, but those of 1 that are repeated."""
+    shape = outputs[0].shape
+    return tuple(
+        (
+            *(
+                Axis("input", index, dim - len(shape) + len(x.shape))
+                for index, x in enumerate(inputs)
+                if _size(x.shape, dim - len(shape)) == shape[dim]
+            ),
+            Axis("output", 0, dim),
+        )
+        for dim in range(len(shape))
+    )
+
+
+def rotary(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie batch, sequence, and heads where they are a dimension; numbers within a head are pairs."""
+    return same(inputs, outputs, a)[:-1]
+
+
+def attention(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
+    """Tie batch, queries, and heads of keys to those of values; several of queries go with one of keys."""
+    by_heads, present = len(inputs[0].shape) == 4, outputs[1:]
+    sequence = 2 if by_heads else 1
+    batch = (*(Axis("input", i, 0) for i in range(3)), *(Axis("output", i, 0) for i in range(len(outputs))))
+    groups = [
+        batch,
+        (Axis("input", 0, sequence), Axis("output", 0, sequence)),
+        (Axis("input", 1, sequence), Axis("input", 2, sequence)),
+    ]
+    if by_heads:
+        grown = tuple(Axis("output", i + 1, 1) for i in range(len(present)))
+        groups.append((Axis("input", 0, 1), Axis("output", 0, 1)))
+        groups.append((Axis("input", 1, 1), Axis("input", 2, 1), *grown))
+    return tuple(groups)
+
+
 def block(inputs: Types, outputs: Types, a: Attributes) -> tuple[Group, ...]:
     """Tie channels before and after where a block adds its input."""
     return (channels(inputs, outputs, a)[1],) if a.integer("residual") else ()

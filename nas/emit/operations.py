@@ -2,59 +2,21 @@
 gives.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import compose, version_converter
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import Dim
-
-
-class Writer(Protocol):
-    """A graph under construction."""
-
-    nodes: list[onnx.NodeProto]
-    initialisers: list[onnx.TensorProto]
-    domains: dict[str, int]
-
-    def node(self, op: str, name: str, inputs: list[str], **attributes: Any) -> str: ...
-
-    def constant(self, name: str, array: NDArray[Any]) -> str: ...
-
-
-@dataclass(frozen=True)
-class Emission:
-    """One layer on its way into a file.
-
-    Attributes:
-        writer: where its nodes go.
-        name: of the layer.
-        layer: what is written.
-        inputs: names of the real tensors that it reads.
-        constants: names of its weight and its bias, where it has them.
-        opset: of the file.
-    """
-
-    writer: Writer
-    name: str
-    layer: Layer
-    inputs: list[str]
-    constants: list[str]
-    opset: int
-
-    def node(self, op: str, **attributes: Any) -> list[str]:
-        """Write the one node that reads all of it."""
-        return [self.writer.node(op, self.name, [*self.inputs, *self.constants], **attributes)]
-
-
-Emit = Callable[[Emission], list[str]]  # -> names of the real tensors that it gives
+from nas.emit.emission import Emission as Emission
+from nas.emit.emission import Emit
+from nas.emit.transformer_operations import SINCE as SINCE
+from nas.emit.transformer_operations import TRANSFORMER_NODES
 
 
 def _conv(e: Emission) -> list[str]:
@@ -212,6 +174,7 @@ _NODES: Mapping[str, Emit] = {
     "QuantizeLinear": lambda e: e.inputs,  # what is around every layer does it
     "DequantizeLinear": lambda e: e.inputs,
     "Opaque": _opaque,
+    **TRANSFORMER_NODES,
 }
 NODES: Consumer[Emit] = Consumer(
     "ONNX files", _NODES, otherwise="it is written as the layers within it; lower the workload"

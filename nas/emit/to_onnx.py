@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hw_profiles.graph.counts import params
-from hw_profiles.graph.formats import QuantParams, is_integer, needs_scale
+from hw_profiles.graph.formats import WHOLE, QuantParams, is_integer, needs_scale
 from hw_profiles.graph.layer import INPUT, MATRIX, Layer, computes_in_integers, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
-from nas.emit.operations import NODES, Emission
+from nas.emit.operations import NODES, SINCE, Emission
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 
-IR_VERSIONS = {OPSET: 10, 25: 13}
+IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
@@ -44,6 +44,7 @@ def emit(
     batch: int | None = 1,
     metadata: Mapping[str, str] | None = None,
     pixels: Normalisation | None = None,
+    portable: bool = False,
 ) -> bytes:
     """Return the network as a serialised ONNX model: input `image` (batch, c, h, w) fp32, output `logits` or
     the last tensor.
@@ -54,8 +55,9 @@ def emit(
         batch: images of one inference; None leaves it open.
         metadata: written into the file.
         pixels: makes the input `image` (batch, h, w, c) uint8, normalised inside the file.
+        portable: spells operations of young opsets out, for runtimes that do not have them.
     """
-    graph = _Graph(network, pixels)
+    graph = _Graph(network, pixels, portable=portable)
     for position in range(len(network.workload.layers)):
         graph.layer(position)
     return graph.finish(batch, metadata or {})
@@ -141,19 +143,26 @@ def _bias_size(layer: Layer) -> int:
 
 def _real_type(fmt: str) -> OnnxType:
     """Return the ONNX type of the real values that a layer computes with which reads tensors of a format."""
-    return "FLOAT" if needs_scale(fmt) else load_activation_format(fmt).stored_as
+    return "FLOAT" if needs_scale(fmt) or fmt in WHOLE else load_activation_format(fmt).stored_as
 
 
 class _Graph:
     """Nodes and initialisers under construction."""
 
-    def __init__(self, network: QuantizedGraph | None, pixels: Normalisation | None = None) -> None:
+    def __init__(
+        self,
+        network: QuantizedGraph | None,
+        pixels: Normalisation | None = None,
+        *,
+        portable: bool = False,
+    ) -> None:
         self.network = network
         self.pixels = pixels
+        self.portable = portable
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: list[onnx.TensorProto] = []
         self.domains: dict[str, int] = {}  # of operations that are not ONNX's own, and their versions
-        self.opset = OPSET if network is None else needed_opset(network.workload)
+        self.opset = OPSET if network is None else needed_opset(network.workload, portable=portable)
         self.values: list[str] = []  # ONNX name of each tensor
         self.scales: dict[float, str] = {}  # ONNX names of activations' scales, and of their zero points
         self.zeros: dict[int, str] = {}
@@ -240,7 +249,7 @@ class _Graph:
         outputs = self._by_format(name, layer, real, parameters)
         if not outputs:
             constants = [] if parameters is None else self._weights(name, layer, parameters, before[0])
-            outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset))
+            outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset, self.portable))
         if layer.activation == "none":
             return outputs
         return [self._activate(f"{name}.{layer.activation}", layer.activation, layer, y) for y in outputs]
@@ -386,11 +395,11 @@ class _Graph:
         """Return the checked model."""
         assert self.network is not None
         work, sizes = self.network.workload, {} if batch is None else {BATCH: batch}
-        given = [(feed.name, TensorProto.FLOAT, feed.type.shape) for feed in work.feeds]
+        given = [(feed.name, _fed(feed.type), feed.type.shape) for feed in work.feeds]
         if self.pixels is not None:
             images, channels, height, width = work.feeds[0].type.shape
             given[0] = (given[0][0], TensorProto.UINT8, (images, height, width, channels))
-        made = [(name, TensorProto.FLOAT, work.type_of(i).shape) for name, i in self._outputs(work)]
+        made = [(name, _fed(work.type_of(i)), work.type_of(i).shape) for name, i in self._outputs(work)]
         inputs, outputs = (
             [
                 helper.make_tensor_value_info(name, kind, [bound(dim, sizes) for dim in shape])
@@ -423,14 +432,25 @@ class _Graph:
             elif needs_scale(x.format):
                 params = self.network.tensors[work.names[work.producers[tensor]]]
                 value = self._dequantize(name, value, params, x)
-            elif _real_type(x.format) != "FLOAT":
+            elif x.format not in WHOLE and _real_type(x.format) != "FLOAT":
                 value = self.node("Cast", name, [value], to="FLOAT")
             outputs.append((value, tensor))
         return outputs
 
 
-def needed_opset(work: Workload) -> int:
-    """Return the oldest opset that has the types of a network's weights and tensors."""
+def _fed(x: TensorType) -> int:
+    """Return ONNX's type of what a network reads or gives: real numbers in fp32, whole ones as they are."""
+    return (
+        int(helper.np_dtype_to_tensor_dtype(np.dtype(x.format))) if x.format in WHOLE else TensorProto.FLOAT
+    )
+
+
+def needed_opset(work: Workload, *, portable: bool = False) -> int:
+    """Return the oldest opset that has the types of a network's weights and tensors, and its operations where
+    they are not spelled out.
+    """
     types = {load_format(layer.weight_format).weight.stored_as for layer in work.layers if layer.weighted}
-    types |= {load_activation_format(layer.out_format).stored_as for layer in work.layers}
-    return max([OPSET, *(OPSETS.get(each, OPSET) for each in types)])
+    formats = {layer.out_format for layer in work.layers} - WHOLE.keys()
+    types |= {load_activation_format(fmt).stored_as for fmt in formats}
+    operations = [] if portable else [SINCE.get(layer.op, OPSET) for layer in work.layers]
+    return max([OPSET, *operations, *(OPSETS.get(each, OPSET) for each in types)])

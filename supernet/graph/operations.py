@@ -11,6 +11,8 @@ from torch import Tensor
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import MATRIX, Layer
+from hw_profiles.graph.rotary import rotation_of, tables
+from hw_profiles.graph.shape_rules import attended, places
 from hw_profiles.graph.workload import Workload
 from supernet.layers.activation import ACTIVATE
 from supernet.registry import OPAQUE_RUNNER
@@ -145,6 +147,114 @@ def _layer_norm(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tens
     return F.layer_norm(x[0], weight.shape, weight, constants.bias, layer.values.number("epsilon"))
 
 
+def _rms_norm(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    weight = _weight(layer, constants)
+    return F.rms_norm(x[0], weight.shape, weight, layer.values.number("epsilon"))
+
+
+def _swish(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    alpha = layer.values.number("alpha")
+    return F.silu(x[0]) if alpha == 1 else x[0] * torch.sigmoid(x[0] * alpha)
+
+
+def _gather(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    a = layer.values
+    if "weight" in a:
+        return F.embedding(x[0].long(), _weight(layer, constants))
+    axis, indices = a.integer("axis") % x[0].ndim, places(a)
+    if not a.is_list("indices"):
+        return x[0].select(axis, indices[0])
+    chosen = torch.tensor([index % x[0].shape[axis] for index in indices], device=x[0].device)
+    return x[0].index_select(axis, chosen)
+
+
+def _slice(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    a, y = layer.values, x[0]
+    starts, ends, axes = map(a.integers, ("starts", "ends", "axes"))
+    for start, end, axis, step in zip(starts, ends, axes, a.integers("steps", len(axes)), strict=True):
+        kept = range(*slice(start, end, step).indices(x[0].shape[axis]))
+        y = y.index_select(axis, torch.tensor(kept, dtype=torch.long, device=y.device))
+    return y
+
+
+def _expand(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    sizes = _sizes(layer.inputs[0].shape, x[0].shape)
+    shape = [sizes.get(size, size) if isinstance(size, str) else size for size in layer.outputs[0].shape]
+    if unknown := [size for size in shape if isinstance(size, str)]:
+        raise TrilobitError(f"what is repeated {', '.join(unknown)} times has no size; bind it by a scenario")
+    return x[0].expand([int(size) for size in shape])
+
+
+def _where(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    other = x[2] if len(x) > 2 else torch.tensor(layer.values.number("value"), dtype=x[1].dtype)
+    return torch.where(x[0].bool(), x[1], other)
+
+
+def _rotary(layer: Layer, x: Sequence[Tensor], constants: Constants) -> Tensor:
+    a, by_heads = layer.values, x[0].ndim == 4
+    heads = x[0] if by_heads else _by_heads(x[0], a.integer("num_heads"))
+    rotation = rotation_of(layer)
+    places_of = x[1].long() if len(x) > 1 else _counted_on(layer, heads)
+    cosines, sines = (torch.from_numpy(table).to(heads)[places_of][:, None] for table in tables(rotation))
+    turned, kept = heads[..., : rotation.turned], heads[..., rotation.turned :]
+    if a.integer("interleaved"):
+        first, second = turned[..., ::2], turned[..., 1::2]
+    else:
+        first, second = turned.chunk(2, -1)
+    pair = (first * cosines - second * sines, second * cosines + first * sines)
+    together = torch.stack(pair, -1).flatten(-2) if a.integer("interleaved") else torch.cat(pair, -1)
+    y = torch.cat((together, kept), -1)
+    return y if by_heads else _together(y)
+
+
+def _counted_on(layer: Layer, heads: Tensor) -> Tensor:
+    """Return the positions (1, sequence) from the layer's start on."""
+    (start,) = layer.values.dims("start")
+    if isinstance(start, str):
+        raise TrilobitError(
+            f"positions from {start} on have no numbers yet; bind it by a scenario, or read positions"
+        )
+    return torch.arange(start, start + heads.shape[2], device=heads.device)[None]
+
+
+def _by_heads(x: Tensor, heads: int) -> Tensor:
+    """Return (batch, sequence, width) as (batch, heads, sequence, depth)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).transpose(1, 2)
+
+
+def _together(x: Tensor) -> Tensor:
+    """Return (batch, heads, sequence, depth) as (batch, sequence, width)."""
+    return x.transpose(1, 2).flatten(-2)
+
+
+def _attention(layer: Layer, x: Sequence[Tensor], constants: Constants) -> tuple[Tensor, ...]:
+    a, read = layer.values, attended(layer.inputs, layer.values)
+    q, k, v = x[:3]
+    by_heads = q.ndim == 4
+    if not by_heads:
+        counts = (a.integer("q_num_heads"), *(a.integer("kv_num_heads"),) * 2)
+        q, k, v = (_by_heads(tensor, heads) for tensor, heads in zip((q, k, v), counts, strict=True))
+    if read.cached:
+        k, v = (torch.cat((past, now), 2) for past, now in zip(x[-2:], (k, v), strict=True))
+    past = x[-2].shape[2] if read.cached else 0
+    scale = a.number("scale") if "scale" in a else None
+    mask = _mask(x[3] if read.masked else None, q, k, past, causal=bool(a.integer("is_causal")))
+    mixed = F.scaled_dot_product_attention(q, k, v, mask, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    y = mixed if by_heads else _together(mixed)
+    return (y, k, v) if len(layer.outputs) > 1 else (y,)
+
+
+def _mask(given: Tensor | None, q: Tensor, k: Tensor, past: int, *, causal: bool) -> Tensor | None:
+    """Return what may be attended to, or what is added to scores; None where that is all."""
+    mask = given.bool() if given is not None and not given.is_floating_point() else given
+    if not causal:
+        return mask
+    before = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril(past)
+    if mask is None:
+        return before
+    return mask & before if mask.dtype == torch.bool else mask.masked_fill(~before, float("-inf"))
+
+
 def _split(layer: Layer, x: Sequence[Tensor], constants: Constants) -> tuple[Tensor, ...]:
     sizes = list(layer.values.integers("split"))
     return torch.split(x[0], sizes, dim=layer.values.integer("axis"))
@@ -220,6 +330,13 @@ _ONE: Mapping[str, _One] = {
     "Flatten": lambda layer, x, constants: _flattened(x[0], layer.values.integer("axis")),
     "Softmax": lambda layer, x, constants: torch.softmax(x[0], dim=layer.values.integer("axis")),
     "LayerNormalization": _layer_norm,
+    "RMSNormalization": _rms_norm,
+    "Swish": _swish,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Expand": _expand,
+    "Where": _where,
+    "RotaryEmbedding": _rotary,
     "Gelu": lambda layer, x, constants: F.gelu(x[0], approximate=layer.values.text("approximate")),
     "Relu": lambda layer, x, constants: torch.relu(x[0]),
     "Clip": _clip,
@@ -240,12 +357,15 @@ def _flattened(x: Tensor, axis: int) -> Tensor:
     return x.reshape(rows, -1)
 
 
+_SEVERAL: Mapping[str, Function] = {"Split": _split, "Attention": _attention, "Opaque": _opaque}
+
+
 def _as_tuple(function: _One) -> Function:
     return lambda layer, x, constants: (function(layer, x, constants),)
 
 
 TORCH: Consumer[Function] = Consumer(
     "torch",
-    {**{op: _as_tuple(function) for op, function in _ONE.items()}, "Split": _split, "Opaque": _opaque},
+    {**{op: _as_tuple(function) for op, function in _ONE.items()}, **_SEVERAL},
     otherwise="it runs only as the layers within it; lower the workload",
 )

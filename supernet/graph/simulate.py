@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hw_profiles.graph.consumer import Consumer
-from hw_profiles.graph.formats import FLOAT16, Int, NearestCode, QuantParams
+from hw_profiles.graph.formats import FLOAT16, WHOLE, Int, NearestCode, QuantParams, is_integer
 from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.ops import OPS
 from hw_profiles.reference.integer_sums import IntegerSums
@@ -108,7 +108,7 @@ class Call:
     def real(self, position: int = 0) -> Tensor:
         """Return the real values of a tensor that it reads."""
         params, x = self.read[position], self.x[position]
-        if params is None or not isinstance(_element(self.layer.in_format), Int):
+        if params is None or not is_integer(self.layer.in_format):
             return x
         return (x - params.zero_point) * params.scale
 
@@ -133,6 +133,8 @@ def _element(fmt: str) -> object:
 
 def _as_native(x: Tensor, fmt: str) -> Tensor:
     """Return float32 values as a native floating-point format holds them."""
+    if fmt in WHOLE:  # read by ids
+        return x
     return x.half().float() if _element(fmt) == FLOAT16 else x
 
 
@@ -157,6 +159,8 @@ def _operands(call: Call) -> list[Tensor]:
 
 
 def _stored(y: Tensor, fmt: str, written: QuantParams | None) -> Tensor:
+    if fmt in WHOLE:
+        return y
     element = load_activation_format(fmt).element
     if written is None:
         return _as_native(y, fmt)
