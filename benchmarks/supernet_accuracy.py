@@ -1,16 +1,20 @@
-"""How good a trained supernet's subnets are on test images: at both ends, at random in between, in fp32 and
-quantized, and beside the same architectures trained alone.
+"""How good a trained supernet's subnets are on test images: at both ends, at sizes of one's choice, at random
+in between, in fp32 and quantized, and beside the same architectures trained alone.
 
-Takes a finished run (`--run`, for example of `nas train examples/cifar10.toml`), behind those that it went
+Takes a finished run (`--run`, for example of `nas train examples/cifar-fast.toml`), behind those that it went
 on from; where the last had a quantized phase, networks are rounded by its learned scales, otherwise by
-calibration alone. Accuracy is that of the simulation, which equals the exported file's. `--alone K` trains K
-of the random architectures alone with the runs' own recipes one after the other and as many passes as those
-had, in `RUN/alone`; such a training goes on where it was stopped.
+calibration alone. Accuracy is that of the simulation, which equals the exported file's; the networks are
+those of the model card that `nas train --ship` writes. `--alone K` trains K of the random architectures alone
+with the runs' own recipes one after the other, all their passes and seeds, in `RUN/alone`; such a training
+goes on where it was stopped.
+
+    python benchmarks/supernet_accuracy.py --run runs/cifar-fused --sizes 12 26 --alone 3 \\
+        --target largest=0.925 "about 26=0.905" "about 12=0.875" smallest=0.8
 """
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,43 +24,70 @@ from harness import Row, argument_parser, interquartile_range, report
 from torch import nn
 from trained_alone import Alone, recipe, train_alone
 
-from hw_profiles.graph.counts import macs
+from hw_profiles.reference.integer_sums import IntegerSums
+from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.builder import NetworkBuilder
+from nas.export.representatives import MILLION, Representative, representatives, scored
 from nas.run.reporting import PlainReporter, Reporter, progress_bar
 from nas.run.run import Run, find_run
+from supernet.data.images import Images
 from supernet.families.family import Family, load_family
 from supernet.qat.learned import LearnedQuantizers
-from supernet.space.space import Candidate
+from supernet.space.space import Candidate, in_format
 from supernet.tasks.evaluate import build_network, simulated_metric
 from supernet.train.initial import NONE
 
-POLICIES = ("fp32", "int8", "int4")  # every layer in the same format
-TARGETS = {"largest": 0.93, "smallest": 0.88}
+FORMATS = ("fp32", "int8", "int4")
+# every layer in the same format, rounded for devices of those sums
+POLICIES = {
+    "fp32": ("fp32", IntegerSums.EXACT),
+    "int8": ("int8", IntegerSums.EXACT),
+    "int8 of 7 bits": ("int8", IntegerSums.SATURATING),
+    "int4": ("int4", IntegerSums.EXACT),
+}
 POINT = 0.01
 
 
-def uniform(family: Family, candidate: Candidate, fmt: str) -> Candidate:
-    """The same architecture with every layer in one format."""
-    space = family.space()
-    genes = np.array(candidate.genes, np.int16)
-    for column, choice in enumerate(space.choices):
-        if choice.kind == "precision":
-            genes[column] = choice.options.index(fmt)
-    return space.candidate(genes)
+@dataclass(frozen=True)
+class Supernet:
+    """What networks are made of.
+
+    Attributes:
+        family: with all formats that are measured.
+        quantizers: learned scales; None where there was no quantized phase.
+    """
+
+    run: Run
+    family: Family
+    net: nn.Module
+    quantizers: LearnedQuantizers | None
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Names of those that it can be measured in: learned scales are for one kind of sums."""
+        return tuple(name for name in POLICIES if self.quantizers is None or name != "int8 of 7 bits")
+
+    def accuracy(self, candidate: Candidate, policy: str = "fp32", examples: Images | None = None) -> float:
+        """Accuracy on the test part, or on other examples."""
+        number_format, sums = POLICIES[policy]
+        space, data = self.family.space(), self.run.images
+        genes = in_format(space, np.array([candidate.genes], np.int16), number_format)
+        calibration = NetworkBuilder(self.run).calibration
+        network = build_network(
+            self.family, self.net, space.candidate(genes[0]), data, calibration, self.quantizers, sums=sums
+        )
+        return simulated_metric(network, data.test if examples is None else examples, data)
 
 
-def accuracies(
-    run: Run,
-    family: Family,
-    net: nn.Module,
-    chosen: list[Candidate],
-    quantizers: LearnedQuantizers | None = None,
-) -> Iterator[float]:
-    """Test accuracy of each."""
-    calibration = NetworkBuilder(run).calibration
-    for candidate in chosen:
-        network = build_network(family, net, candidate, run.images, calibration, quantizers)
-        yield simulated_metric(network, run.images.test, run.images)
+def open_supernet(run: Run) -> Supernet:
+    """The trained supernet of a run; without learned scales its weights serve every format."""
+    trained, data = NetworkBuilder(run), run.images
+    if trained.quantizers is not None:
+        return Supernet(run, run.family, trained.supernet, trained.quantizers)
+    family = load_family(
+        run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
+    )
+    return Supernet(run, family, trained.supernet, None)
 
 
 def alone_accuracy(
@@ -70,20 +101,17 @@ def alone_accuracy(
     only, init = Alone(family, candidate), NONE
     for run in runs:
         path = run.folder / "alone" / f"{candidate.id}.pt"
-        config = replace(recipe(run), init=init)
-        net = train_alone(
-            only,
-            run.images,
-            config,
-            path,
-            seed=run.config.seed,
-            name=f"alone {number}",
-            reporter=reporter,
-        )
+        config, name = replace(recipe(run), init=init), f"alone {number}"
+        net = train_alone(only, run.images, config, path, seed=run.config.seed, name=name, reporter=reporter)
         init = str(path)
-    accuracy = next(accuracies(runs[-1], only, net, [only.extreme("largest")]))
+    accuracy = Supernet(runs[-1], only, net, None).accuracy(only.extreme("largest"))
     reporter.say(f"random {number} trained alone: {accuracy:.4f}")
     return accuracy
+
+
+def targets(words: Sequence[str]) -> dict[str, float]:
+    """Accuracies that are aimed at, by network: `largest=0.925`."""
+    return {name: float(share) for name, _, share in (word.partition("=") for word in words)}
 
 
 def main() -> None:
@@ -91,56 +119,78 @@ def main() -> None:
     parser.add_argument(
         "--run", type=Path, nargs="+", required=True, help="folder of a trained supernet, behind earlier ones"
     )
+    parser.add_argument(
+        "--sizes",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="M",
+        help="also of about M million multiply-adds",
+    )
     parser.add_argument("--alone", type=int, default=0, metavar="K", help="architectures to train alone")
+    parser.add_argument(
+        "--target",
+        nargs="*",
+        default=[],
+        metavar="NAME=SHARE",
+        help="accuracy aimed at, of a network in fp32",
+    )
     arguments = parser.parse_args()
+    aims = targets(arguments.target)
     reporter = PlainReporter(partial(print, file=sys.stderr))
     runs = [find_run(folder) for folder in arguments.run]
-    run = runs[-1]
-    torch.set_num_threads(run.config.train.threads)
-    data, trained = run.images, NetworkBuilder(run)
-    net, quantizers = trained.supernet, trained.quantizers
-    family = run.family
-    if quantizers is None:  # weights serve every format
-        family = load_family(
-            family.name, in_channels=data.channels, classes=len(data.classes), formats=POLICIES
+    torch.set_num_threads(runs[-1].config.train.threads)
+    supernet = open_supernet(runs[-1])
+    score = partial(supernet.accuracy, examples=scored(runs[-1].images.validation))
+    shown = list(
+        representatives(
+            supernet.family,
+            random=3 if arguments.quick else arguments.seeds,
+            rng=open_stream(runs[-1].config.seed, Stream.SHIPPED),
+            sizes=[MILLION * size for size in arguments.sizes],
+            score=score,
         )
-    space = family.space()
-    drawn = [
-        space.candidate(genes)
-        for genes in space.sample(3 if arguments.quick else arguments.seeds, rng=np.random.default_rng(0))
-    ]
-    architectures = [family.extreme("largest"), family.extreme("smallest"), *drawn]
-    found = np.zeros((len(POLICIES), len(architectures)))
-    for row, fmt in enumerate(POLICIES):
-        chosen = [uniform(family, candidate, fmt) for candidate in architectures]
-        with progress_bar(reporter, fmt, len(chosen)) as update:
-            for i, accuracy in enumerate(accuracies(run, family, net, chosen, quantizers)):
-                found[row, i] = accuracy
-                update(i + 1, f"{accuracy:.4f}")
-    how = "by calibration" if quantizers is None else "after the quantized phase"
+    )
+    found = np.zeros((len(supernet.policies), len(shown)))
+    for row, policy in enumerate(supernet.policies):
+        with progress_bar(reporter, policy, len(shown)) as update:
+            for i, network in enumerate(shown):
+                found[row, i] = supernet.accuracy(network.candidate, policy)
+                update(i + 1, f"{network.name}, {network.macs / MILLION:.1f} MMACs: {found[row, i]:.4f}")
+    how = "by calibration" if supernet.quantizers is None else "after the quantized phase"
+    first = next(i for i, network in enumerate(shown) if network.name.startswith("random"))
+    drawn = [network.candidate for network in shown[first : first + arguments.alone]]
     rows = [
-        *_rows_of_ends(found, how),
-        *_rows_of_random(found[:, 2:], how, goal=None if quantizers is None else 2.0),
-        *_rows_alone(runs, family, drawn[: arguments.alone], found[0, 2:], reporter),
+        *_rows_of_each(shown, found, supernet.policies, how, aims),
+        *_rows_of_random(
+            found[:, first:], supernet.policies, how, goal=None if supernet.quantizers is None else 2.0
+        ),
+        *_rows_alone(runs, supernet.family, drawn, found[0, first:], reporter),
     ]
-    mega = [sum(map(macs, family.workload(c).layers)) / 1e6 for c in architectures]
-    reporter.say(f"MMACs: largest {mega[0]:.1f}, smallest {mega[1]:.1f}, random {np.median(mega[2:]):.1f}")
     report("supernet_accuracy", rows, arguments.json)
 
 
-def _rows_of_ends(found: np.ndarray, how: str) -> list[Row]:
-    rows = []
-    for i, (name, target) in enumerate(TARGETS.items()):
-        rows.append(Row(f"{name}, fp32", "test accuracy", "share", "higher", found[0, i], 0.0, {}, target))
-        for row, fmt in list(enumerate(POLICIES))[1:]:
+def _rows_of_each(
+    shown: Sequence[Representative],
+    found: np.ndarray,
+    policies: Sequence[str],
+    how: str,
+    aims: dict[str, float],
+) -> Iterator[Row]:
+    """Every network: its size, its accuracy in fp32 and, but of random ones, what formats cost it."""
+    for i, network in enumerate(shown):
+        name = network.name
+        yield Row(name, "multiply-adds", "millions", "lower", network.macs / MILLION, 0.0)
+        yield Row(f"{name}, fp32", "test accuracy", "share", "higher", found[0, i], 0.0, {}, aims.get(name))
+        if name.startswith("random"):
+            continue
+        for row, policy in list(enumerate(policies))[1:]:
             lost = (found[0, i] - found[row, i]) / POINT
-            goal = 0.5 if (name, fmt) == ("largest", "int8") else None
-            task = f"{name}, {fmt} {how}"
-            rows.append(Row(task, "accuracy lost", "points", "lower", lost, 0.0, {}, goal))
-    return rows
+            goal = 0.3 if policy == "int8" else None
+            yield Row(f"{name}, {policy} {how}", "accuracy lost", "points", "lower", lost, 0.0, {}, goal)
 
 
-def _rows_of_random(found: np.ndarray, how: str, goal: float | None) -> list[Row]:
+def _rows_of_random(found: np.ndarray, policies: Sequence[str], how: str, goal: float | None) -> list[Row]:
     """`goal`: points that no network in 4 bits should lose more than."""
     n = found.shape[1]
     spread = interquartile_range(found[0])
@@ -148,13 +198,13 @@ def _rows_of_random(found: np.ndarray, how: str, goal: float | None) -> list[Row
         Row(f"{n} random, fp32", "test accuracy", "share", "higher", float(np.median(found[0])), spread),
         Row(f"worst of {n} random, fp32", "test accuracy", "share", "higher", float(found[0].min()), 0.0),
     ]
-    for row, fmt in list(enumerate(POLICIES))[1:]:
+    for row, policy in list(enumerate(policies))[1:]:
         lost = (found[0] - found[row]) / POINT
-        task = f"{n} random, {fmt} {how}"
+        task = f"{n} random, {policy} {how}"
         median, spread = float(np.median(lost)), interquartile_range(lost)
-        usual = 0.7 if fmt == "int8" else None
+        usual = 0.3 if policy == "int8" else None
         rows.append(Row(task, "accuracy lost", "points", "lower", median, spread, {}, usual))
-        worst = goal if fmt == "int4" else None
+        worst = goal if policy == "int4" else None
         rows.append(
             Row(f"worst of {task}", "accuracy lost", "points", "lower", float(lost.max()), 0.0, {}, worst)
         )

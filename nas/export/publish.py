@@ -16,7 +16,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
-from nas.export.representatives import Representative, representatives
+from nas.export.representatives import Representative, representatives, scored
 from nas.export.supernet_card import COLUMNS, RECIPE, Row, supernet_card
 from nas.run.config import RunConfig
 from nas.run.documents import Environment, Timings, read_optional
@@ -45,7 +45,6 @@ from supernet.train.quantized import load_quantized
 FORMATS = ("fp32", "int8")  # each for all layers of a network
 SUMS = {"exact": IntegerSums.EXACT, "saturating": IntegerSums.SATURATING}
 RANDOM = 20  # architectures besides the two ends
-SCORED = 2_000  # images of search-validation that networks of one size are compared on
 POINTS = 24  # of the curve
 
 
@@ -219,13 +218,11 @@ def _accuracies(
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
     )
     calibration = calibration_examples(data, seed=run.config.seed)
-    validation = data.validation
-    few = np.linspace(0, len(validation) - 1, min(SCORED, len(validation))).astype(int)
-    scored = validation[few]
+    few = scored(data.validation)
 
     def score(candidate: Candidate) -> float:
         build = network_builder(family, net, candidate, data, calibration)
-        return simulated_metric(build(candidate), scored, data)
+        return simulated_metric(build(candidate), few, data)
 
     rng = open_stream(run.config.seed, Stream.SHIPPED)
     shown = list(representatives(family, random=random, rng=rng, sizes=sizes, score=score))

@@ -11,10 +11,12 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.counts import macs
 from supernet.families.family import Family
 from supernet.space.space import Candidate, in_fp32
+from supernet.tasks.task import Examples
 
 DRAWN = 4_000  # random networks, of which those of a given size are taken
 CONTENDERS = 16  # of a given size, of which the best is taken
 NEAR = 0.1  # share by which a network's size may differ from the one that is asked for
+SCORED = 2_000  # examples of search-validation that they are compared on
 MILLION = 1e6
 
 
@@ -66,6 +68,11 @@ def representatives(
         yield _known(family, f"about {size / MILLION:g}", max(contenders, key=score))
     for i, genes in enumerate(drawn):
         yield _known(family, f"random {i}", space.candidate(genes))
+
+
+def scored(validation: Examples) -> Examples:
+    """Return what networks of one size are compared on: examples from all over search-validation."""
+    return validation[np.linspace(0, len(validation) - 1, min(SCORED, len(validation))).astype(int)]
 
 
 def macs_of(family: Family, candidate: Candidate) -> int:
