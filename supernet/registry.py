@@ -36,12 +36,20 @@ SOURCES: Mapping[str, str] = {
     "digits": "supernet.tasks.image_sources:read_digits",
     "imagefolder": "supernet.tasks.image_sources:read_image_folder",
     "cifar10": "supernet.tasks.image_sources:read_cifar10",
+    "python-tokens": "supernet.tasks.text_sources:read_python_tokens",
+    "python-bytes": "supernet.tasks.text_sources:read_python_bytes",
+    "text": "supernet.tasks.text_sources:read_own_text",
+    "csv": "supernet.tasks.text_sources:read_text_table",
 }
 # how their sources are written
 SOURCE_FORMS: Mapping[str, str] = {
     "digits": "digits",
     "imagefolder": "imagefolder:PATH[?size=N]",
     "cifar10": "cifar10:PATH",
+    "python-tokens": "python-tokens[:length=N,step=N]",
+    "python-bytes": "python-bytes[:length=N,step=N]",
+    "text": "text:PATH[?length=N,step=N]",
+    "csv": "csv:PATH[?text=COLUMN,label=COLUMN,length=N]",
 }
 # runs the bytes of a part of a graph that is kept as it is: (model, inputs) -> outputs
 OPAQUE_RUNNER = "hw_profiles.runtimes.ort.opaque:run"

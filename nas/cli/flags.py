@@ -115,12 +115,15 @@ _SEARCHED = [
 ]
 
 
+DATA_FORMS = (
+    "images: digits, imagefolder:PATH, cifar10:PATH; text: python-tokens, python-bytes, text:PATH, csv:PATH"
+)
 RUN_GROUPS: Sequence[Group] = (
     Group(
         "data, device and space",
         CONFIGURED,
         (
-            Flag("--data", "data.source", "SOURCE", "digits, imagefolder:PATH or cifar10:PATH"),
+            Flag("--data", "data.source", "SOURCE", DATA_FORMS),
             Flag("--device", "device.name", "NAME", "see `nas devices`"),
             Flag("--threads", "device.threads", "N", "threads of one inference"),
             Flag("--space", "space.name", "NAME", "see `nas spaces`; or FILE.json of a designed one"),

@@ -22,7 +22,9 @@ from supernet.train.config import QuantizedPhase, TrainConfig
 
 @dataclass(frozen=True)
 class DataSection:
-    """Where the data comes from: `digits`, `imagefolder:PATH`, `cifar10:PATH`, or a plug-in's `NAME:...`."""
+    """Where the data comes from: images are `digits`, `imagefolder:PATH` or `cifar10:PATH`; text is
+    `python-tokens`, `python-bytes`, `text:PATH` or `csv:PATH`; or a plug-in's `NAME:...`.
+    """
 
     source: Annotated[str, OneOf(SOURCES, DATA, arguments=True)] = "digits"
 

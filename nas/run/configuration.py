@@ -25,7 +25,7 @@ RECORD = "run.toml"
 BEGIN = ("run", "profile", "train")
 # options that name a file, and what stands before and after its path
 _FILES: Mapping[str, tuple[str, ...]] = {
-    "data.source": ("imagefolder:",),
+    "data.source": ("imagefolder:", "text:", "csv:"),
     "device.name": ("recorded:",),
     "export.sign": ("",),
     "fit.prior": ("",),

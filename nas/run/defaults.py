@@ -9,6 +9,7 @@ from typing import Any
 
 from hw_profiles.errors import TrilobitError
 from supernet.formats.loading import load_format
+from supernet.tasks.metric import BITS_PER_BYTE
 from supernet.train.config import FOR_RANDOM_WEIGHTS, HOST_ONLY, NONE
 from supernet.zoo import PREFIX, is_shipped
 
@@ -57,6 +58,10 @@ BY_DATA: Mapping[str, DataDefaults] = {
         quantized_epochs=1.0,
     ),
 }
+# what is searched for, where the data's main metric is not accuracy
+OBJECTIVES_BY_DATA: Mapping[str, tuple[str, ...]] = {
+    kind: (BITS_PER_BYTE.name, "latency", "size") for kind in ("python-bytes", "text")
+}
 
 
 def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
@@ -70,9 +75,11 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     Raises:
         TrilobitError: the checkpoint to start from cannot be read.
     """
-    if not all(isinstance(document.get(name, {}), Mapping) for name in ("data", "train", "space")):
+    names = ("data", "train", "space", "search")
+    if not all(isinstance(document.get(name, {}), Mapping) for name in names):
         return dict(document), ""  # no configuration: whoever parses it says so
-    data, train, space = (dict(document.get(name, {})) for name in ("data", "train", "space"))
+    data, train, space, search = (dict(document.get(name, {})) for name in names)
+    sought = OBJECTIVES_BY_DATA.get(str(data.get("source", "")).partition(":")[0], ())
     defaults = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
     notes = []
     if "name" not in space:
@@ -96,11 +103,14 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     ):
         train |= more
         notes.append(", ".join(f"train.{name} {value}" for name, value in more.items()))
+    if sought and "objectives" not in search:
+        search["objectives"] = sought
+        notes.append(f"objectives {', '.join(sought)}")
     quantized = {}
     if "quantized" not in document and _narrow(space.get("formats", ())):
         quantized["epochs"] = defaults.quantized_epochs if defaults else QUANTIZED_EPOCHS
         notes.append(f"a quantized phase of {quantized['epochs']:g} epochs for the formats that need it")
-    sections = {"train": train, "space": space, "quantized": quantized}
+    sections = {"train": train, "space": space, "search": search, "quantized": quantized}
     filled = {**document, **{name: section for name, section in sections.items() if section}}
     return filled, f"where nothing was said: {', '.join(notes)}" if notes else ""
 

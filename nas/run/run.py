@@ -26,6 +26,7 @@ from nas.run.registry import STAGES as STAGES
 from nas.run.stage_record import StageRecord
 from predictors.table import distinct_layers
 from supernet.families.family import Family, load_family
+from supernet.tasks.fit import require_readable
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_data, require_images
 from supernet.tasks.task import Task
@@ -61,7 +62,16 @@ class Run(RunPaths):
 
     @cached_property
     def family(self) -> Family:
-        """The family of networks, for this data."""
+        """The family of networks, for this data.
+
+        Raises:
+            TrilobitError: its networks read something else.
+        """
+        family = self._family()
+        require_readable(self.task, family)
+        return family
+
+    def _family(self) -> Family:
         data, space = self.task, self.config.space
         load = partial(load_family, space.name, in_channels=data.channels, classes=len(data.classes))
         if space.formats or not self.sums.reduced:

@@ -25,6 +25,7 @@ from nas.stages.fit import prior_source
 from nas.stages.profile import random_emitter
 from nas.stages.start import check_start
 from predictors.predictor import load_predictor
+from supernet.tasks.task import reads
 
 # Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
 CERTAIN = 0.5
@@ -113,11 +114,9 @@ def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None
 
 def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
     space = run.family.space()
-    data = run.task
-    parts = ", ".join(
-        f"{len(getattr(data, part).labels):,} {part}" for part in ("train", "validation", "test")
-    )
-    reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} images")
+    data, kind = run.task, "images" if reads(run.task) == "images" else "pieces of text"
+    parts = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "validation", "test"))
+    reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} {kind}")
     title = f"the ends of the space on {run.device.describe().name}{outcome.busy}"
     rows = []
     for name in ("latency", "IQR", "size", "macs"):

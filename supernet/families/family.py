@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pkgutil import resolve_name
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import nn
@@ -86,12 +86,15 @@ class Family(ABC):
     """A family of networks: subclasses, frozen dataclasses, say `choices` and `build`.
 
     Attributes:
+        reads: what its networks read.
         name: of the space, as registered.
-        in_channels: channels of the input image.
+        in_channels: channels of the input image; of tokens the size of the vocabulary.
         classes: number of classes.
         formats: number formats to choose from, as `parse_precision` reads them.
         eps: of all batch norms.
     """
+
+    reads: ClassVar[Literal["images", "tokens"]] = "images"
 
     name: str
     in_channels: int

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, FLIPS, WORST_CLASS
+
 BINS = 15  # of confidence, that the calibration error is counted in
 LEAST_OF_CLASS = 5  # examples without which the share of a class is chance
 
@@ -35,3 +37,35 @@ def worst_class(choices: Choices, answers: Choices) -> float:
     shares = np.bincount(member, choices == answers) / sizes
     common = sizes >= LEAST_OF_CLASS
     return float(shares[common].min() if common.any() else shares.min())
+
+
+def same_choice(logits: NDArray[np.floating], others: NDArray[np.floating]) -> float:
+    """Return the share of rows, or of positions, that two networks choose the same class at; both are
+    (..., classes).
+    """
+    return float((logits.argmax(axis=-1) == others.argmax(axis=-1)).mean())
+
+
+def values_of_classes(
+    logits: NDArray[np.floating], labels: Choices, original: NDArray[np.floating] | None = None
+) -> dict[str, float]:
+    """Return accuracy, calibration error and the accuracy on the worst class by the metrics' names and,
+    compared with an original, negative flips and agreement.
+
+    Args:
+        logits: (n, classes).
+        labels: (n,) right answers.
+        original: (n, classes) what the network says that this one is compared with.
+    """
+    choices = logits.argmax(axis=1)
+    right = choices == labels
+    values = {
+        ACCURACY.name: float(right.mean()),
+        CALIBRATION.name: calibration_error(logits, labels),
+        WORST_CLASS.name: worst_class(choices, labels),
+    }
+    if original is not None:
+        originally_right = original.argmax(axis=1) == labels
+        values[FLIPS.name] = float((originally_right & ~right).mean())
+        values[AGREEMENT.name] = same_choice(logits, original)
+    return values

@@ -16,17 +16,9 @@ from supernet.data.augmentation import Augmentation
 from supernet.data.images import Images
 from supernet.data.pixels import normalised, resize, to_tensor
 from supernet.data.randaugment import rand_augment
-from supernet.tasks.class_metrics import calibration_error, worst_class
+from supernet.tasks.class_metrics import same_choice, values_of_classes
 from supernet.tasks.losses import distillation_loss, label_loss
-from supernet.tasks.metric import (
-    ACCURACY,
-    AGREEMENT,
-    CALIBRATION,
-    CLASSIFICATION,
-    FLIPS,
-    WORST_CLASS,
-    Metric,
-)
+from supernet.tasks.metric import CLASSIFICATION, Metric
 from supernet.tasks.task import Outputs
 
 
@@ -131,17 +123,7 @@ class ImageClassification:
         """Return accuracy, calibration error and the accuracy on the worst class of logits (n, classes) and,
         compared with the original's logits, negative flips and agreement.
         """
-        right = outputs.argmax(axis=1) == examples.labels
-        values = {
-            ACCURACY.name: float(right.mean()),
-            CALIBRATION.name: calibration_error(outputs, examples.labels),
-            WORST_CLASS.name: worst_class(outputs.argmax(axis=1), examples.labels),
-        }
-        if original is not None:
-            originally_right = original.argmax(axis=1) == examples.labels
-            values[FLIPS.name] = float((originally_right & ~right).mean())
-            values[AGREEMENT.name] = self.agreement(outputs, original)
-        return values
+        return values_of_classes(outputs, examples.labels, original)
 
     def scores(self, outputs: Outputs, examples: Images) -> NDArray[np.float64]:
         """Return (n,) 1 for each image whose label is right, else 0."""
@@ -150,4 +132,4 @@ class ImageClassification:
 
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of images on which two networks name the same class."""
-        return float((outputs.argmax(axis=1) == others.argmax(axis=1)).mean())
+        return same_choice(outputs, others)

@@ -27,7 +27,9 @@ def load_data(source: str, *, seed: int, cache: Path | None = None) -> Task:
         source: `NAME` or `NAME:ARGUMENT` of a registered reader: `digits` (1,797 real scans),
             `imagefolder:PATH[?size=N]` (a folder, tar or zip of class folders), `cifar10:PATH` (the published
             binary archive, or the folder that holds or receives it; any other folder or archive of images is
-            read like `imagefolder`), or a plug-in's.
+            read like `imagefolder`), `python-tokens` and `python-bytes` (source of the standard library, the
+            class of every byte or the next byte), `text:PATH` (a file or folder), `csv:PATH` (texts of
+            classes), or a plug-in's.
         seed: decides which examples go to which part.
         cache: folder in which decoded archives are kept; None decodes every time.
 

@@ -1,7 +1,7 @@
 """What a task's quality is measured by: the names, units and directions of its metrics. Needs no torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeVar
 
 Direction = Literal["max", "min"]
@@ -97,10 +97,44 @@ KL = Metric(
 )
 STEPS = Metric("steps", "fraction", "max", "share of steps of sequences with the choice of the original")
 SNR = Metric("snr", "dB", "max", "signal-to-noise ratio of the output against that of the original")
+BITS_PER_BYTE = Metric(
+    "bits_per_byte",
+    "bits",
+    "min",
+    "mean binary logarithm of one over the probability of the byte that follows",
+    aliases=("bpb",),
+)
+PERPLEXITY = Metric("perplexity", "choices", "min", "2 to the bits per byte")
 
-# of images of classes, the main one first
+# of images, or texts, of classes, the main one first
 CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION, WORST_CLASS)
-METRICS: tuple[Metric, ...] = (*CLASSIFICATION, KL, STEPS, SNR)  # all that are known by name
+METRICS: tuple[Metric, ...] = (  # all that are known by name
+    *CLASSIFICATION,
+    KL,
+    STEPS,
+    SNR,
+    BITS_PER_BYTE,
+    PERPLEXITY,
+)
+
+# Of tokens: shares of tokens, whose standard errors are not those of as many independent draws.
+TOKEN_CLASSIFICATION: tuple[Metric, ...] = (
+    replace(ACCURACY, meaning="share of tokens of which the class is right", share=False),
+    replace(
+        FLIPS, meaning="share of tokens that the original has right, and this network wrong", share=False
+    ),
+    replace(AGREEMENT, meaning="share of tokens with the class of the original", share=False),
+    CALIBRATION,
+    WORST_CLASS,
+)
+NEXT_BYTE = replace(ACCURACY, meaning="share of bytes that are the first choice", share=False)
+LANGUAGE_MODELLING: tuple[Metric, ...] = (
+    BITS_PER_BYTE,
+    PERPLEXITY,
+    NEXT_BYTE,
+    replace(AGREEMENT, meaning="share of positions with the first choice of the original", share=False),
+    KL,
+)
 
 
 def smooth_metric(metrics: Sequence[M]) -> M:

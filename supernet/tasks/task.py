@@ -5,7 +5,7 @@ Training, distillation, sampling, evaluation and parity know a task by this prot
 (`supernet.tasks.loading`) returns one.
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from supernet.data.augmentation import Augmentation
 from supernet.tasks.metric import Quality
 
 Outputs = NDArray[np.float32]  # (n, ...) what a network says of n examples
+Reads = Literal["images", "tokens"]  # what networks of a task read
 
 
 class Examples(Protocol):
@@ -29,7 +30,11 @@ class Examples(Protocol):
 
 
 class Task(Quality, Protocol):
-    """Data with a purpose. Where a method takes examples, they are rows of one of its own parts."""
+    """Data with a purpose. Where a method takes examples, they are rows of one of its own parts.
+
+    A task of text has an attribute `reads` that is `"tokens"`, see `reads`; where others have pixels along a
+    side, it has tokens.
+    """
 
     @property
     def name(self) -> str:
@@ -58,16 +63,18 @@ class Task(Quality, Protocol):
 
     @property
     def channels(self) -> int:
-        """Channels of what a network reads."""
+        """Channels of what a network reads: of an image's pixels; of tokens, the size of the vocabulary."""
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the numbers that a network gives for one example."""
+        """Names of the numbers that a network gives for one example, or for each of its tokens."""
         ...
 
     def inputs(self, examples: Any, size: int) -> Tensor:
-        """Return examples as a network reads them (n, channels, size, size), float32."""
+        """Return examples as a network reads them: images (n, channels, size, size) float32, or tokens
+        (n, size) int64.
+        """
         ...
 
     def sized(self, inputs: Tensor, size: int) -> Tensor:
@@ -110,5 +117,11 @@ class Task(Quality, Protocol):
         ...
 
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
-        """Return the share of examples, in 0..1, on which two networks decide the same."""
+        """Return the share of examples, or of their tokens, in 0..1, that two networks decide the same of."""
         ...
+
+
+def reads(task: Task) -> Reads:
+    """Return what networks of a task read: images, unless an attribute `reads` of the task says otherwise."""
+    stated: Reads = getattr(task, "reads", "images")
+    return stated

@@ -66,7 +66,7 @@ def recorded(profile_file: Path) -> str:
         (["profile", "--device", "recorded"], "write recorded:PROFILE.json"),
         (["profile", "--device", "recorded:none.json"], "none.json: no such file"),
         (["train", "--space", "everything"], "space.name must be one of apq-proxyless, cifar-fused"),
-        (["train", "--data", "letters"], "data.source must be one of cifar10, digits, imagefolder"),
+        (["train", "--data", "letters"], "data.source must be one of cifar10, csv, digits, imagefolder"),
         (["train", "--threads", "0"], "device.threads must be a whole number from 1 to 1,024, got 0"),
         (["train", "--seed", "-1"], "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         (

@@ -1,0 +1,18 @@
+"""Whether networks of a space can read a task's data."""
+
+from hw_profiles.errors import TrilobitError
+from supernet.families.family import Family
+from supernet.tasks.task import Task, reads
+
+
+def require_readable(task: Task, family: Family) -> None:
+    """Raise where a family's networks read something else than a task gives.
+
+    Raises:
+        TrilobitError: names both.
+    """
+    if family.reads != reads(task):
+        raise TrilobitError(
+            f"space {family.name} is of networks that read {family.reads}, and {task.name} is {reads(task)}; "
+            "choose another space (--space; `nas spaces` lists them) or other data (--data)"
+        )
