@@ -16,7 +16,7 @@ from nas.run.registry import STAGES
 from nas.run.tune_config import parse_tune_limit, tune_options
 from nas.search.limits import parse_bound, parse_limit
 from nas.search.objectives import OBJECTIVES, Objective, objective, of_metric
-from supernet.tasks.metric import CLASSIFICATION, METRICS
+from supernet.tasks.metric import CLASSIFICATION, FIDELITY
 
 CONFIGURED = ("run", *(stage for stage in STAGES if stage != "report"))  # these take the options of a run
 LIMITS = "constraints."
@@ -366,7 +366,7 @@ TUNE_GROUPS: Sequence[Group] = (
         (
             Flag("--max-latency", LIMITS + "latency", "TIME", "8ms, or 60%% of the original's"),
             Flag("--max-size", LIMITS + "size", "BYTES", "200KB, or 40%% of the original's"),
-            *map(_limit_flag, map(of_metric, METRICS)),
+            *map(_limit_flag, map(of_metric, FIDELITY)),
             Flag(
                 "--min-quality",
                 LIMITS,

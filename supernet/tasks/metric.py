@@ -108,14 +108,8 @@ PERPLEXITY = Metric("perplexity", "choices", "min", "2 to the bits per byte")
 
 # of images, or texts, of classes, the main one first
 CLASSIFICATION: tuple[Metric, ...] = (ACCURACY, FLIPS, AGREEMENT, CALIBRATION, WORST_CLASS)
-METRICS: tuple[Metric, ...] = (  # all that are known by name
-    *CLASSIFICATION,
-    KL,
-    STEPS,
-    SNR,
-    BITS_PER_BYTE,
-    PERPLEXITY,
-)
+FIDELITY: tuple[Metric, ...] = (*CLASSIFICATION, KL, STEPS, SNR)  # of networks made from another one
+METRICS: tuple[Metric, ...] = (*FIDELITY, BITS_PER_BYTE, PERPLEXITY)  # all that are known by name
 
 # Of tokens: shares of tokens, whose standard errors are not those of as many independent draws.
 TOKEN_CLASSIFICATION: tuple[Metric, ...] = (

@@ -5,7 +5,7 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from nas.cli.flags import RUN_GROUPS, TUNE_GROUPS
 from nas.run.tune_config import TuneSection, parse_role, parse_tune_limit
-from supernet.tasks.metric import METRICS
+from supernet.tasks.metric import FIDELITY
 from supernet.tasks.output_roles import Role
 
 
@@ -14,7 +14,7 @@ def test_every_metric_has_a_flag_of_its_own() -> None:
     ends = {"max": "min", "min": "max"}
     missing = [
         f"--{ends[metric.direction]}-{name}".replace("_", "-")
-        for metric in METRICS
+        for metric in FIDELITY
         for name in (metric.name, *metric.aliases)
         if f"--{ends[metric.direction]}-{name}".replace("_", "-") not in words
     ]
