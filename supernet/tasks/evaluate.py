@@ -85,7 +85,7 @@ def network_builder(
 
 def simulated_outputs(network: QuantizedGraph, examples: Examples, task: Task) -> Outputs:
     """Return (n, ...) what the simulated network says of examples."""
-    inputs = task.inputs(examples, network.workload.in_shape[-1])
+    inputs = task.inputs(examples, network.workload.feeds[0].type.shape[-1])
     batches = torch.split(inputs, EVALUATION_BATCH)
     return np.asarray(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 
