@@ -7,7 +7,8 @@ import pytest
 
 import supernet.zoo
 from hw_profiles.errors import TrilobitError
-from supernet.families.family import load_family
+from hw_profiles.graph.counts import macs
+from supernet.families.family import SIZES, load_family
 from supernet.train.checkpoint import Weights, load_weights
 from supernet.train.initial import start_from
 from supernet.zoo import FOLDER, ZOO, is_shipped, shipped
@@ -40,6 +41,30 @@ def test_it_is_small_and_says_how_it_was_made(path: Path, weights: Weights) -> N
     for said in SAID:
         assert said in card
     assert str(weights.metadata["command"]) in card
+
+
+def test_the_card_has_the_figures_of_the_checkpoint(path: Path, weights: Weights) -> None:
+    card, known = path.with_suffix(".md").read_text(), weights.metadata
+    assert card.startswith(f"# {path.stem}\n")
+    assert f"{path.stat().st_size:,} bytes" in card
+    assert f"`{known['data']['fingerprint']}`" in card
+    assert weights.data == known["data"]["fingerprint"]
+    cells = [
+        [row["network"], f"{row['macs'] / 1e6:.1f}", *(f"{100 * row[way]:.2f}" for way in ("fp32", "int8"))]
+        for row in known["accuracies"]
+    ]
+    rows = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("| ")]
+    assert [row for row in cells if row not in [line[:4] for line in rows]] == []
+    assert {"largest", "smallest"} < {row[0] for row in cells}
+    assert f"--init shipped:{path.stem}" in card  # how to go on
+
+
+def test_its_networks_have_the_sizes_that_it_says(weights: Weights) -> None:
+    """The space has not changed since."""
+    family = load_family(weights.space, in_channels=3, classes=len(weights.classes))
+    sizes = {row["network"]: row["macs"] for row in weights.metadata["accuracies"]}
+    for end in SIZES:
+        assert sum(map(macs, family.workload(family.extreme(end)).layers)) == sizes[end]
 
 
 def test_every_checkpoint_in_the_folder_is_shipped() -> None:
