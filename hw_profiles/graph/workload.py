@@ -86,6 +86,11 @@ class Workload:
         """(channels, height, width) of the image that the network reads."""
         return image_shape(self.feeds[0].type.shape)
 
+    @property
+    def in_size(self) -> int:
+        """Height and width of the image, or tokens of the text, that the network reads."""
+        return int(self.feeds[0].type.shape[-1])
+
     @cached_property
     def types(self) -> tuple[TensorType, ...]:
         """Type of each tensor that a layer gives."""

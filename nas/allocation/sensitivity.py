@@ -67,7 +67,7 @@ def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> 
     net = builder.supernet
     images = builder.calibration[:HESSIAN_IMAGES]
     work = family.plain_workload(family.arch(family.space().candidate(genome)))
-    batch = run.task.inputs(images, work.in_shape[1])
+    batch = run.task.inputs(images, work.in_size)
     loss = partial(run.task.loss, smoothing=0.0)
     arguments = (layered(net), work, batch, run.task.targets(images))
     traces = hessian_traces(*arguments, probes=PROBES, seed=run.config.seed, loss=loss)

@@ -18,7 +18,7 @@ from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
 from supernet.tasks.metric import main_metric
-from supernet.tasks.task import Examples, Outputs, Task, reads
+from supernet.tasks.task import Examples, Outputs, Task, tokens_of
 
 CALIBRATION_EXAMPLES = 2_048  # 256 cost the largest network of cifar-mbconv 1 to 1.4 points
 CALIBRATION_TOKENS = 2**14  # of a task of text: 64 windows of 256
@@ -31,9 +31,8 @@ def calibration_examples(task: Task, *, seed: int) -> Examples:
     """Return examples of the training part for batch-norm statistics and activation ranges; the same for
     every candidate.
     """
-    count = CALIBRATION_EXAMPLES
-    if reads(task) == "tokens":
-        count = max(1, CALIBRATION_TOKENS // task.inputs(task.train[:1], 1).shape[1])
+    length = tokens_of(task)
+    count = max(1, CALIBRATION_TOKENS // length) if length else CALIBRATION_EXAMPLES
     rows = open_stream(seed, Stream.CALIBRATION).permutation(len(task.train))[:count]
     return task.train[rows]
 
@@ -85,7 +84,7 @@ def network_builder(
 
 def simulated_outputs(network: QuantizedGraph, examples: Examples, task: Task) -> Outputs:
     """Return (n, ...) what the simulated network says of examples."""
-    inputs = task.inputs(examples, network.workload.feeds[0].type.shape[-1])
+    inputs = task.inputs(examples, network.workload.in_size)
     batches = torch.split(inputs, EVALUATION_BATCH)
     return np.asarray(torch.cat([simulate(network, batch) for batch in batches]).numpy())
 

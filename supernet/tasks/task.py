@@ -32,8 +32,8 @@ class Examples(Protocol):
 class Task(Quality, Protocol):
     """Data with a purpose. Where a method takes examples, they are rows of one of its own parts.
 
-    A task of text has an attribute `reads` that is `"tokens"`, see `reads`; where others have pixels along a
-    side, it has tokens.
+    A task of text has two more attributes, `reads`, which is `"tokens"`, and `length`, the tokens of an
+    example; where `size` is pixels along a side for others, it is tokens for that.
     """
 
     @property
@@ -125,3 +125,9 @@ def reads(task: Task) -> Reads:
     """Return what networks of a task read: images, unless an attribute `reads` of the task says otherwise."""
     stated: Reads = getattr(task, "reads", "images")
     return stated
+
+
+def tokens_of(task: Task) -> int:
+    """Return how many tokens an example of a task of text has; 0 of another task."""
+    length: int = getattr(task, "length", 0)
+    return length

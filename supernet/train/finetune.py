@@ -93,8 +93,8 @@ class Student:
 
     @property
     def resolution(self) -> int:
-        """Height and width of its input in pixels."""
-        return self.workload.in_shape[1]
+        """Height and width of its input in pixels, or tokens of it."""
+        return self.workload.in_size
 
     def logits(self, images: Tensor) -> Tensor:
         """Return (n, outputs) for inputs (n, c, h, w) of any size, rounded as the policy says, batch norm by
@@ -134,7 +134,7 @@ class FineTuningContext:
         workload = lower(self.family.workload(candidate))
         if self.learned is not None:
             return Student(candidate.id, subnet, workload, copy.deepcopy(self.learned), self.batches.task)
-        images = _unchanged(self.batches, FIRST_IMAGES, workload.in_shape[1])
+        images = _unchanged(self.batches, FIRST_IMAGES, workload.in_size)
         quantizers = new_quantizers(structure_of(workload), subnet, [(workload, images)], self.sums)
         return Student(candidate.id, subnet, workload, quantizers, self.batches.task)
 

@@ -176,6 +176,25 @@ def test_data_with_a_broken_image(refused: Refused, tmp_path: Path) -> None:
     assert "class1/3.png" in line
 
 
+@pytest.mark.parametrize(
+    ("content", "source", "message"),
+    [
+        (None, "csv:{}", "no such file or folder (data.source); did you mean 'data.csv'?"),
+        ("words,label\na,b\n", "csv:{}", "data.csv, line 1: no column 'text'; columns: 'words, label'"),
+        ("text,label\na,b\nc,b\n", "csv:{}", "only one class, 'b'; texts of at least two classes are needed"),
+        ("text,label\na,b\nc\n", "csv:{}?length=8", "data.csv, line 3: 1 field where the header has 2"),
+        ("some words", "text:{}", "8 bytes of text for train, and a window of length=256 needs 257"),
+        ("some words " * 99, "text:{}?length=16", "data.csv is tokens; choose another space (--space"),
+    ],
+)
+def test_text_that_cannot_be_used(
+    refused: Refused, tmp_path: Path, content: str | None, source: str, message: str
+) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(content or "")
+    assert message in refused("train", "--data", source.format(path if content else tmp_path / "dat.csv"))
+
+
 # -- files of other spaces, broken files --------------------------------------------------------------
 
 
