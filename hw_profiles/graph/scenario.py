@@ -10,6 +10,25 @@ from hw_profiles.graph.tensor_type import TensorType, bound
 from hw_profiles.graph.workload import Feed, Workload
 
 Scenario = Mapping[str, int]  # symbol -> size, for example {"batch": 1, "sequence": 128, "past": 0}
+SEQUENCE, PAST = "sequence", "past"  # positions that a decoder reads at once, and that it has read before
+
+
+def prefill(sequence: int) -> Scenario:
+    """Return a decoder's first inference: a prompt of so many positions, with nothing before it.
+
+    >>> prefill(128)
+    {'sequence': 128, 'past': 0}
+    """
+    return {SEQUENCE: sequence, PAST: 0}
+
+
+def decode(past: int) -> Scenario:
+    """Return a decoder's next inference: one position behind `past` others.
+
+    >>> decode(511)
+    {'sequence': 1, 'past': 511}
+    """
+    return {SEQUENCE: 1, PAST: past}
 
 
 def bind(workload: Workload, scenario: Scenario) -> Workload:

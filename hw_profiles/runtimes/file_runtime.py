@@ -10,6 +10,8 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
+from hw_profiles.runtimes.example_feeds import example_feeds, reads_whole
+from hw_profiles.runtimes.onnx_file import input_infos
 from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
 
 
@@ -107,7 +109,9 @@ class FileExecutable:
 
 def _file(job: Job) -> Artifact | str:
     try:
-        return Artifact(job.onnx(), "onnx", job.exact_sums)
+        content = job.onnx()
+        example = example_feeds(job.workload, input_infos(content)) if reads_whole(job.workload) else None
+        return Artifact(content, "onnx", job.exact_sums, example)
     except Exception as error:  # what cannot be written becomes a row with its error
         return one_line(error)
 

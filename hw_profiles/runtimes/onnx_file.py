@@ -17,6 +17,11 @@ def tensor_infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...
     return tuple(map(_tensor_info, values))
 
 
+def input_infos(model: bytes) -> tuple[TensorInfo, ...]:
+    """Return the inputs of an ONNX file."""
+    return tensor_infos(onnx.load_from_string(model).graph.input)
+
+
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)

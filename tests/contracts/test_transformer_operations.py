@@ -19,10 +19,12 @@ from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.formats import WHOLE
 from hw_profiles.graph.layer import Layer, parse_key
-from hw_profiles.graph.scenario import bind
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.scenario import bind, decode, prefill
 from hw_profiles.graph.tensor_type import Dim, TensorType
-from hw_profiles.graph.workload import Feed, Workload
-from hw_profiles.runtimes.ort.runtime import optimised_ops
+from hw_profiles.graph.workload import Feed, Workload, single
+from hw_profiles.runtimes.ort.runtime import OrtRuntime, optimised_ops
+from hw_profiles.runtimes.runtime import Artifact, Job
 from nas.emit.to_onnx import emit, random_network
 from supernet.graph.operations import Constants, computed
 from supernet.graph.quantized_graph import QuantizedGraph
@@ -85,6 +87,7 @@ ALONE: Mapping[str, QuantizedGraph] = {
     "silu": network(x(2, 5), op="Swish"),
     "swish": network(x(2, 5), op="Swish", alpha=1.7),
     "embedding": network(x(2, 3, fmt=IDS), op="Gather", weight=(7, 4)),
+    "embedding of 8 bits": network(x(2, 3, fmt=IDS), op="Gather", weight=(7, 4), weight_format="int8"),
     "embedding by int32": network(x(2, 3, fmt="int32"), op="Gather", weight=(7, 4)),
     "first": network(x(2, 3, 4), op="Gather", axis=1, indices=0),
     "last": network(x(2, 3, 4), op="Gather", axis=-2, indices=-1),
@@ -348,3 +351,35 @@ def test_a_decoder_runs_on_one_kernel_for_each_operation() -> None:
     assert {op: kernels[op] for op in expected} == expected
     assert set(kernels) - set(expected) <= {"MatMul", "Add", "Mul", "Conv"}
     assert not optimised_ops(emit(net, batch=None, portable=True))["Attention"]
+
+
+def test_scenarios_of_a_decoder_cost_what_they_compute() -> None:
+    work = decoder(blocks=2, width=12, heads=3, groups=1, inner=20, vocabulary=11)
+    costs = {
+        name: sum(macs(layer) for layer in bind(work, scenario).layers)
+        for name, scenario in (("prompt", prefill(6)), ("next", decode(6)), ("later", decode(7)))
+    }
+    projections = 2 * (12 * 12 + 2 * 12 * 4 + 12 * 12 + 3 * 12 * 20) + 12 * 11
+    assert costs["prompt"] == 6 * projections + 2 * 2 * 12 * 6 * 6
+    assert costs["next"] == projections + 2 * 2 * 12 * 7
+    assert costs["later"] - costs["next"] == 2 * 2 * 12
+    grown = [peak_bytes(bind(work, decode(past))) for past in (100, 101)]
+    # both caches of a position for each block that has run, and those that the second reads while it grows
+    assert grown[1] - grown[0] == (2 * 2 + 2) * 4 * 4
+
+
+def test_layers_that_read_ids_are_measured_on_ids_that_exist() -> None:
+    work = bind(decoder(vocabulary=3), {"batch": 1, **decode(2)})
+    embedding = single(work.layers[0])
+    runtime = OrtRuntime()
+    for network_of in (work, embedding):
+        net = random_network(network_of, rng=np.random.default_rng(0))
+        (artifact,) = runtime.build([Job(network_of, lambda net=net: emit(net, batch=1))])
+        assert isinstance(artifact, Artifact)
+        assert artifact.example is not None
+        whole = [array for array in artifact.example.values() if array.dtype == np.int64]
+        assert all(array.max() < 32 for array in whole)
+        outputs = runtime.compile(artifact).run(artifact.example)
+        assert all(np.isfinite(y).all() for y in outputs.values())
+    assert runtime.supports(work.layers[0])
+    assert runtime.supports(next(layer for layer in work.layers if layer.op == "Attention"))
