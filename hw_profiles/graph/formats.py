@@ -240,7 +240,9 @@ def _of_plugin(name: str) -> ElementTypes:
 
 def is_known(*formats: str) -> bool:
     """Return whether all of these names are registered here; profiles of other installations have others."""
-    return all(name in ELEMENTS or name in names("trilobit.formats", _BUILTIN) for name in formats)
+    return all(
+        name in ELEMENTS or name in WHOLE or name in names("trilobit.formats", _BUILTIN) for name in formats
+    )
 
 
 def needs_scale(name: str) -> bool:

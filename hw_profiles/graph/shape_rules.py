@@ -317,8 +317,8 @@ def inverted_residual(inputs: Types, a: Attributes) -> Types:
 def opaque(inputs: Types, a: Attributes) -> Types:
     """Return the types that a part of somebody's graph was found to give."""
     a.blob("model")
-    if any(x.format != FP32 for x in (*inputs, *a.types("outputs"))):
-        raise TrilobitError("a part that is kept as it is reads and gives fp32")
+    if not {x.format for x in (*inputs, *a.types("outputs"))} <= {FP32, *WHOLE}:
+        raise TrilobitError("a part that is kept as it is reads and gives fp32, or whole numbers")
     return a.types("outputs")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hw_profiles.errors import one_line
-from hw_profiles.graph.formats import is_known, needs_scale
+from hw_profiles.graph.formats import WHOLE, is_known, needs_scale
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.interleave import Timed, timed
@@ -67,6 +67,8 @@ class FileRuntime:
         weight, activation = layer.weight_format, layer.activation_format
         if not is_known(weight, activation):
             return False
+        if activation in WHOLE:
+            return layer.op in self.ops
         if layer.kind == layer.op:  # none of the kinds that have integer kernels
             return layer.op in self.ops and not needs_scale(activation) and self.runs(weight, activation)
         if layer.weighted or layer.kind == "mbconv":

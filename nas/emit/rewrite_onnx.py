@@ -11,10 +11,10 @@ import onnx_ir as ir
 from onnxscript.version_converter import convert_version
 
 from hw_profiles.graph.formats import QuantParams
+from nas.emit.file_types import IR_VERSIONS
 from nas.emit.instructions import CALLER, Dequantize, Instructions, Quantize, instructions
 from nas.emit.ir_writer import GraphWriter, replace_reads
 from nas.emit.products import write_product
-from nas.emit.to_onnx import IR_VERSIONS
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSETS
 from supernet.imported.following import CLIPS, on_codes

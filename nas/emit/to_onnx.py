@@ -20,12 +20,12 @@ from hw_profiles.graph.layer import INPUT, MATRIX, Layer, computes_in_integers, 
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
-from nas.emit.operations import NODES, SINCE, Emission
+from nas.emit.file_types import IR_VERSIONS, fed_type, needed_opset, real_type
+from nas.emit.operations import NODES, Emission
 from supernet.formats.loading import load_activation_format, load_format
-from supernet.formats.onnx_weights import OPSET, OPSETS, OnnxType
+from supernet.formats.onnx_weights import OPSET, OnnxType
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
 
-IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
@@ -141,11 +141,6 @@ def _bias_size(layer: Layer) -> int:
     return params(layer) - prod(layer.values.integers("weight"))
 
 
-def _real_type(fmt: str) -> OnnxType:
-    """Return the ONNX type of the real values that a layer computes with which reads tensors of a format."""
-    return "FLOAT" if needs_scale(fmt) or fmt in WHOLE else load_activation_format(fmt).stored_as
-
-
 class _Graph:
     """Nodes and initialisers under construction."""
 
@@ -223,8 +218,8 @@ class _Graph:
         """Return a real output in the format of the tensor."""
         if after is not None:
             return self._quantize(f"{name}.q", value, after, layer.out_format)
-        if layer.inputs and _real_type(layer.in_format) != _real_type(layer.out_format):
-            return self.node("Cast", f"{name}.cast", [value], to=_real_type(layer.out_format))
+        if layer.inputs and real_type(layer.in_format) != real_type(layer.out_format):
+            return self.node("Cast", f"{name}.cast", [value], to=real_type(layer.out_format))
         return value
 
     def _normalised(self, pixels: str, by: Normalisation) -> str:
@@ -259,7 +254,7 @@ class _Graph:
     ) -> list[str]:
         """Return the output of a layer that its weight format writes as a whole; nothing of all others."""
         product = layer.op in ("Gemm", "MatMul") and parameters is not None
-        if parameters is None or not product or _real_type(layer.in_format) != "FLOAT":
+        if parameters is None or not product or real_type(layer.in_format) != "FLOAT":
             return []
         weight_format = load_format(layer.weight_format).weight
         value = weight_format.lower_linear(self, name, real[0], parameters.weight, parameters.bias)
@@ -274,7 +269,7 @@ class _Graph:
                 # the group from the runtime where codes have fewer bits than their type
                 return self.node("Relu", name, [value])
             case "relu6":
-                real = _real_type(layer.activation_format)
+                real = real_type(layer.activation_format)
                 ends = [self.typed(f"{name}.{end}", np.array(end), real) for end in (0, 6)]
                 return self.node("Clip", name, [value, *ends])
             case "hswish":
@@ -287,7 +282,7 @@ class _Graph:
         weight_format, weight = load_format(layer.weight_format).weight, parameters.weight
         columns = layer.op == "MatMul" and weight.codes.ndim == MATRIX
         if before is None or not computes_in_integers(layer):
-            real = _real_type(layer.in_format)
+            real = real_type(layer.in_format)
             if columns and not weight_format.needs_scale:
                 weight, columns = replace(weight, codes=np.ascontiguousarray(weight.codes.T)), False
             value = weight_format.lower(self, name, weight, real)
@@ -395,11 +390,11 @@ class _Graph:
         """Return the checked model."""
         assert self.network is not None
         work, sizes = self.network.workload, {} if batch is None else {BATCH: batch}
-        given = [(feed.name, _fed(feed.type), feed.type.shape) for feed in work.feeds]
+        given = [(feed.name, fed_type(feed.type), feed.type.shape) for feed in work.feeds]
         if self.pixels is not None:
             images, channels, height, width = work.feeds[0].type.shape
             given[0] = (given[0][0], TensorProto.UINT8, (images, height, width, channels))
-        made = [(name, _fed(work.type_of(i)), work.type_of(i).shape) for name, i in self._outputs(work)]
+        made = [(name, fed_type(work.type_of(i)), work.type_of(i).shape) for name, i in self._outputs(work)]
         inputs, outputs = (
             [
                 helper.make_tensor_value_info(name, kind, [bound(dim, sizes) for dim in shape])
@@ -432,25 +427,7 @@ class _Graph:
             elif needs_scale(x.format):
                 params = self.network.tensors[work.names[work.producers[tensor]]]
                 value = self._dequantize(name, value, params, x)
-            elif x.format not in WHOLE and _real_type(x.format) != "FLOAT":
+            elif x.format not in WHOLE and real_type(x.format) != "FLOAT":
                 value = self.node("Cast", name, [value], to="FLOAT")
             outputs.append((value, tensor))
         return outputs
-
-
-def _fed(x: TensorType) -> int:
-    """Return ONNX's type of what a network reads or gives: real numbers in fp32, whole ones as they are."""
-    return (
-        int(helper.np_dtype_to_tensor_dtype(np.dtype(x.format))) if x.format in WHOLE else TensorProto.FLOAT
-    )
-
-
-def needed_opset(work: Workload, *, portable: bool = False) -> int:
-    """Return the oldest opset that has the types of a network's weights and tensors, and its operations where
-    they are not spelled out.
-    """
-    types = {load_format(layer.weight_format).weight.stored_as for layer in work.layers if layer.weighted}
-    formats = {layer.out_format for layer in work.layers} - WHOLE.keys()
-    types |= {load_activation_format(fmt).stored_as for fmt in formats}
-    operations = [] if portable else [SINCE.get(layer.op, OPSET) for layer in work.layers]
-    return max([OPSET, *operations, *(OPSETS.get(each, OPSET) for each in types)])

@@ -8,7 +8,8 @@ from typing import Any
 from hw_profiles.documents import read_document
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
-from nas.emit.to_onnx import described, needed_opset
+from nas.emit.file_types import needed_opset
+from nas.emit.to_onnx import described
 from nas.export.build import Exported, Tuning
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files

@@ -7,7 +7,7 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import BATCH, TensorType
 from hw_profiles.graph.workload import Feed, Workload
 from supernet.imported.fixed_value import Fixed
-from supernet.imported.layers import Site, layer_of_unit, stored
+from supernet.imported.layers import Site, layer_of_unit, number_format, stored
 from supernet.imported.made_up import Feeds, made_up_feeds
 from supernet.imported.model import ImportedModel, Unit
 from supernet.imported.multiply_adds import multiply_adds
@@ -54,9 +54,11 @@ def describe(
     example = feeds or made_up_feeds(model, sized(open_shapes, bound), fixed)
     sizes, dtypes = tensor_types(content, bound, example)
     groups = group_nodes(model.graph)
-    types = {name: _feed_type(open_shapes[name], sizes[name]) for name in open_shapes}
+    types = {
+        name: _feed_type(open_shapes[name], sizes[name], number_format(dtypes[name])) for name in open_shapes
+    }
     feed_types = tuple(Feed(name, type_) for name, type_ in types.items())
-    units = tuple(_unit(group, types, sizes) for group in groups)
+    units = tuple(_unit(group, types, sizes, dtypes) for group in groups)
     return ImportedModel(
         content=content,
         units=units,
@@ -72,18 +74,23 @@ def describe(
     )
 
 
-def _feed_type(open_shape: tuple[int | str, ...], shape: tuple[int, ...]) -> TensorType:
+def _feed_type(open_shape: tuple[int | str, ...], shape: tuple[int, ...], fmt: str) -> TensorType:
     """Return the type of an input; its first dimension is a batch where that is open, or one example."""
     batched = shape[:1] == (1,) and (len(shape) > 1 or isinstance(open_shape[0], str))
-    return TensorType((BATCH, *shape[1:]) if batched else shape)
+    return TensorType((BATCH, *shape[1:]) if batched else shape, fmt)
 
 
-def _unit(group: Group, types: dict[str, TensorType], sizes: Mapping[str, tuple[int, ...]]) -> Unit:
+def _unit(
+    group: Group,
+    types: dict[str, TensorType],
+    sizes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+) -> Unit:
     """Return a unit, and note the types of what it gives."""
     reads = reads_of(group)
     outputs = tuple(str(value.name) for value in group.nodes[-1].outputs if value.name)
-    shapes = tuple(sizes[name] for name in outputs)
-    site = Site(group, reads, tuple(types[name] for name in reads), shapes)
+    gives = tuple(TensorType(sizes[name], number_format(dtypes[name])) for name in outputs)
+    site = Site(group, reads, tuple(types[name] for name in reads), gives)
     layer = layer_of_unit(site)
     types |= dict(zip(outputs, layer.outputs, strict=True))
     return Unit(

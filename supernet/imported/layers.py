@@ -1,6 +1,7 @@
 """What a unit is in the operation table: a dict from ONNX's operations to layers; `Opaque` for all others."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import onnx_ir as ir
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Blob
-from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.formats import WHOLE
+from hw_profiles.graph.layer import FP32, Layer
+from hw_profiles.graph.rotary import Rotation, tables
 from hw_profiles.graph.tensor_type import BATCH, Dim, TensorType, bound
 from supernet.imported.units import Group, is_stored
 
@@ -26,13 +29,23 @@ class Site:
         group: its nodes.
         types: of the computed tensors that it reads, in the order of `reads`.
         reads: their names.
-        shapes: of what it gives.
+        gives: types of its outputs at the bound sizes.
     """
 
     group: Group
     reads: tuple[str, ...]
     types: tuple[TensorType, ...]
-    shapes: tuple[tuple[int, ...], ...]
+    gives: tuple[TensorType, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of what it gives."""
+        return tuple(tuple(int(size) for size in x.shape) for x in self.gives)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Number formats of what it gives."""
+        return tuple(x.format for x in self.gives)
 
     @property
     def node(self) -> ir.Node:
@@ -82,6 +95,11 @@ class Site:
         return stored(value)
 
 
+def number_format(dtype: str) -> str:
+    """Return the format of tensors of an element type: all real numbers are fp32, whatever the file has."""
+    return dtype if dtype in WHOLE else FP32
+
+
 def stored(value: ir.Value) -> np.ndarray:
     """Return the numbers of a stored tensor.
 
@@ -103,7 +121,7 @@ def layer_of_unit(site: Site) -> Layer:
             except (TrilobitError, KeyError, IndexError, ValueError, TypeError):  # none the table knows
                 continue
             reads = site.types[: len(layer.inputs)]
-            if layer.inputs == reads and tuple(map(_bound, layer.outputs)) == site.shapes:
+            if layer.inputs == reads and tuple(map(_bound, layer.outputs)) == site.gives:
                 return layer
     return _opaque(site)
 
@@ -114,8 +132,8 @@ def _with_batch(shapes: Shapes) -> tuple[Shapes, Shapes]:
     return batched, shapes
 
 
-def _bound(x: TensorType) -> tuple[Dim, ...]:
-    return tuple(bound(dim, ONE) for dim in x.shape)
+def _bound(x: TensorType) -> TensorType:
+    return TensorType(tuple(bound(dim, ONE) for dim in x.shape), x.format)
 
 
 def _opaque(site: Site) -> Layer:
@@ -131,7 +149,7 @@ def _opaque(site: Site) -> Layer:
                 digest.update(np.ascontiguousarray(stored(value)).tobytes())
     follows = any(x.shape[:1] == (BATCH,) for x in site.types)
     shapes = _with_batch(site.shapes)[0 if follows else 1]
-    outputs = tuple(map(TensorType, shapes))
+    outputs = tuple(map(TensorType, shapes, site.formats))
     return Layer.of("Opaque", *site.types, model=Blob(digest.hexdigest()), outputs=outputs)
 
 
@@ -297,7 +315,115 @@ def _gelu(site: Site, shapes: Shapes) -> Layer:
     return Layer.of("Gelu", *site.types, approximate=approximate)
 
 
+def _rms_norm(site: Site, shapes: Shapes) -> Layer:
+    a = site.node.attributes
+    axis, epsilon = a.get_int("axis", -1), _decimal(a.get_float("epsilon", 1e-5))
+    weight = site.constant(1).shape
+    return Layer.of("RMSNormalization", *site.types, axis=axis, epsilon=epsilon, weight=weight)
+
+
+def _decimal(number: float) -> float:
+    """Return a number of 32 bits as it was written: 1e-6, not 9.99999997e-07."""
+    return float(str(np.float32(number)))
+
+
+def _swish(site: Site, shapes: Shapes) -> Layer:
+    return Layer.of("Swish", *site.types, alpha=_decimal(site.node.attributes.get_float("alpha", 1.0)))
+
+
+def _gather(site: Site, shapes: Shapes) -> Layer:
+    data, axis = site.node.inputs[0], site.node.attributes.get_int("axis", 0)
+    if is_stored(data):
+        if axis:
+            raise TrilobitError("ids choose rows of a table")
+        return Layer.of("Gather", *site.types, weight=site.constant(0).shape)
+    indices = site.constant(1)
+    if indices.ndim > 1:
+        raise TrilobitError("stored places are a number or a list")
+    chosen = tuple(map(int, indices)) if indices.ndim else int(indices)
+    return Layer.of("Gather", *site.types, axis=axis, indices=chosen)
+
+
+def _slice(site: Site, shapes: Shapes) -> Layer:
+    starts, ends, axes, steps = (
+        tuple(map(int, site.constant(i))) if i < len(site.node.inputs) and site.node.inputs[i] else None
+        for i in range(1, 5)
+    )
+    axes = axes or tuple(range(len(starts or ())))
+    return Layer.of("Slice", *site.types, starts=starts, ends=ends, axes=axes, steps=steps)
+
+
+def _expand(site: Site, shapes: Shapes) -> Layer:
+    return Layer.of("Expand", *site.types, shape=shapes[0])
+
+
+def _where(site: Site, shapes: Shapes) -> Layer:
+    condition, first, second = site.node.inputs
+    operands = [site.type_of(condition), site.type_of(first)]
+    if not is_stored(second):
+        return Layer.of("Where", *operands, site.type_of(second))
+    value = site.constant(2)
+    if value.size != 1 or value.ndim > len(shapes[0]):
+        raise TrilobitError("what is put in place of values is one number")
+    return Layer.of("Where", *operands, value=float(value.reshape(())))
+
+
+def _rotary(site: Site, shapes: Shapes) -> Layer:
+    """Return turned pairs whose stored angles are those of a base; any others are kept as they are."""
+    a, cosines, sines = site.node.attributes, site.constant(1), site.constant(2)
+    if len(site.types) != 2 or cosines.ndim != 2 or len(cosines) < 2:
+        raise TrilobitError("positions choose among stored angles")
+    length, pairs = cosines.shape
+    second = math.atan2(float(sines[1, -1]), float(cosines[1, -1]))  # of the slowest pair at position 1
+    theta = float(f"{second ** (-pairs / (pairs - 1)):.5g}") if pairs > 1 else 1e4
+    expected = tables(Rotation(theta, 2 * pairs, length))
+    if not all(np.allclose(*pair, atol=1e-4) for pair in zip((cosines, sines), expected, strict=True)):
+        raise TrilobitError("stored angles are not those of a base")
+    return Layer.of(
+        "RotaryEmbedding",
+        *site.types,
+        num_heads=a.get_int("num_heads", 0),
+        rotary_embedding_dim=a.get_int("rotary_embedding_dim", 0),
+        interleaved=a.get_int("interleaved", 0),
+        theta=theta,
+        length=length,
+    )
+
+
+def _attention(site: Site, shapes: Shapes) -> Layer:
+    a = site.node.attributes
+    read = [value is not None for value in site.node.inputs]
+    others = [
+        a.get_float("softcap", 0.0),
+        *(a.get_int(f"{side}_window_size", -1) + 1 for side in ("left", "right")),
+    ]
+    if (
+        any(others)
+        or any(read[6:])
+        or len(site.node.outputs) > 3
+        or read[4:6] not in ([], [True] * 2, [False] * 2)
+    ):
+        raise TrilobitError("an attention of windows, or capped scores, is kept as it is")
+    return Layer.of(
+        "Attention",
+        *site.types,
+        q_num_heads=a.get_int("q_num_heads", 0),
+        kv_num_heads=a.get_int("kv_num_heads", 0),
+        is_causal=a.get_int("is_causal", 0),
+        scale=_decimal(a.get_float("scale")) if "scale" in a else None,
+        present=int(len(shapes) > 1 and not any(read[4:6])),
+    )
+
+
 LAYERS: Mapping[str, Maker] = {
+    "RMSNormalization": _rms_norm,
+    "Swish": _swish,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Expand": _expand,
+    "Where": _where,
+    "RotaryEmbedding": _rotary,
+    "Attention": _attention,
     "Conv": _conv,
     "Gemm": _gemm,
     "MatMul": _matmul,

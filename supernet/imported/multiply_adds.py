@@ -74,6 +74,21 @@ def _einsum(site: Site) -> int:
     return math.prod(sizes.values())
 
 
+def _attention(site: Site) -> int:
+    """Count scores and mixed values, with those of the past; what a causal mask leaves out is counted."""
+    heads = site.node.attributes.get_int("q_num_heads", 0)
+    q = _by_heads(_shape(site, 0), heads)
+    groups = site.node.attributes.get_int("kv_num_heads", 0)
+    k, v = (_by_heads(_shape(site, index), groups) for index in (1, 2))
+    past = _shape(site, 4)[2] if len(site.node.inputs) > 4 and site.node.inputs[4] is not None else 0
+    return math.prod(q[:3]) * (k[2] + past) * (k[3] + v[3])
+
+
+def _by_heads(shape: Shape, heads: int) -> Shape:
+    """Return (batch, length, width) as (batch, heads, length, depth)."""
+    return shape if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
+
+
 COUNTS: Mapping[str, Callable[[Site], int]] = {
     "Conv": _per_output(1),
     "ConvInteger": _per_output(1),
@@ -85,4 +100,5 @@ COUNTS: Mapping[str, Callable[[Site], int]] = {
     "FusedMatMul": _fused,
     **dict.fromkeys(("GRU", "LSTM", "RNN"), _recurrent),
     "Einsum": _einsum,
+    "Attention": _attention,
 }

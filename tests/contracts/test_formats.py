@@ -29,7 +29,8 @@ from hw_profiles.graph.layer import INPUT, map_layer
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.ort.runtime import open_exactly
-from nas.emit.to_onnx import emit, file_overhead, file_size, needed_opset, random_network
+from nas.emit.file_types import needed_opset
+from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
 from nas.testing import check_format
 from supernet.families.family import load_family
 from supernet.formats.loading import Precision, load_activation_format, load_format, parse_precision

@@ -8,13 +8,8 @@ from onnx import TensorProto
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, expected_kernels, open_exactly, optimised_ops
-from nas.emit.to_onnx import (
-    emit,
-    file_overhead,
-    file_size,
-    needed_opset,
-    random_network,
-)
+from nas.emit.file_types import needed_opset
+from nas.emit.to_onnx import emit, file_overhead, file_size, random_network
 from supernet.families.family import Family, load_family
 from supernet.formats.onnx_weights import OPSET, OPSETS
 from supernet.graph.quantized_graph import QuantizedGraph
