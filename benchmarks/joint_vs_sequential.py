@@ -17,8 +17,8 @@ accelerator with 4- to 8-bit layers and with fine-tuning; nothing is fine-tuned 
 
 A search drives predictions to where they are wrong. So before anything is compared, networks that (2) and (3)
 propose are evaluated on the supernet and learned from, as many of each, round after round; they are kept in
-the run's storage, so that the same command goes on where it was stopped.
-`--device tvm` measures own kernels (after `nas profile -o RUN --device tvm`).
+the run's storage, so that the same command goes on where it was stopped. `--learn` does that and no more: the
+machine may be busy meanwhile. `--device tvm` measures own kernels (after `nas profile -o RUN --device tvm`).
 """
 
 import sys
@@ -31,13 +31,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from harness import Row, argument_parser, interquartile_range, one_core, report
 from joint_exported import FIXED, PLAIN, Tested, choose, test
 from joint_fixed import FixedNetwork, trained_networks
 from joint_fronts import Apart, Curve, apart, shares, standard_errors
 from joint_methods import METHODS, PARTS, Front, Task, fixed_networks, spread
 from numpy.typing import NDArray
-from optuna.trial import TrialState
+from threadpoolctl import threadpool_limits
 
 from hw_profiles.graph.layer import FP32
 from hw_profiles.profiles.profile import DeviceProfile
@@ -49,7 +50,7 @@ from nas.report.drawing import layer_kind
 from nas.run.config import DeviceSection, ProfileSection, RunConfig, SampleSection
 from nas.run.reporting import PlainReporter
 from nas.run.run import Run, find_run, open_run
-from nas.stages.fit import fit_predictor
+from nas.stages.fit import fit_predictor, training_rows
 from nas.stages.pipeline import run_stage
 from predictors.table import distinct_layers
 from supernet.space.space import Genomes, row_keys
@@ -109,11 +110,13 @@ class Study:
 
 
 def load_study(run: Run) -> Study:
-    """All that the run has evaluated on its supernet by now."""
+    """What the run's sample stage evaluated on its supernet: nothing that was learned for another device.
+
+    Raises:
+        TrilobitError: that stage has not finished with this configuration.
+    """
     evaluator = SupernetEvaluator(NetworkBuilder(run))
-    trials = [t for t in evaluator.samples.trials() if t.state == TrialState.COMPLETE]
-    genomes = np.array([trial.user_attrs["genes"] for trial in trials], np.int16)
-    return Study(evaluator, genomes, np.array([trial.values[0] for trial in trials]))
+    return Study(evaluator, *training_rows(run, evaluator))
 
 
 @dataclass(frozen=True)
@@ -333,17 +336,22 @@ def main() -> None:
         "--chosen", type=int, default=6, help="networks of each method to export (default: %(default)s)"
     )
     parser.add_argument("--fixed", type=Path, metavar="DIR", help="networks that `joint_fixed.py` trained")
+    parser.add_argument("--learn", action="store_true", help="evaluate what is learned from, and end there")
     arguments = parser.parse_args()
     if not arguments.run and not arguments.quick:
         raise SystemExit("--run DIR is needed, a folder after `nas sample` and `nas profile`; or --quick")
     effort = QUICK if arguments.quick else Effort(rounds=arguments.rounds, chosen=arguments.chosen)
-    with one_core(), tempfile.TemporaryDirectory() as folder:
+    with threadpool_limits(1) if arguments.learn else one_core(), tempfile.TemporaryDirectory() as folder:
         run = find_run(arguments.run) if arguments.run else quick_run(Path(folder) / "run")
         if arguments.device:
             device = DeviceSection(arguments.device)
             run = replace(run, config=replace(run.config, device=device))
         if not run.profile_path.exists():
             raise SystemExit(f"{run.profile_path}: no such profile; run `nas profile`")
+        if arguments.learn:
+            torch.set_num_threads(1)  # as in the run that follows, so that the same networks are proposed
+            learn(load_study(run), effort)
+            return
         fixed = trained_networks(run, arguments.fixed) if arguments.fixed else []
         found = compare(run, 1 if arguments.quick else arguments.seeds, effort, fixed)
     engine = run.device.describe().engine
