@@ -126,7 +126,7 @@ def draw(marks: Sequence[Mark]) -> str:
     """Return the picture."""
     axes = axes_of(marks)
     parts = [*_grid(axes), *_legend(marks)]
-    for group in FRONTS:
+    for group in (group for group in FRONTS if any(mark.group == group for mark in marks)):
         corners = [(axes.across(m.latency), axes.down(m.accuracy)) for m in staircase(marks, group)]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
         parts.append(
