@@ -20,7 +20,7 @@ from ruler_trained import ALONE, ORT_FRONT, REFERENCE, TVM_FRONT  # noqa: E402
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 880, 500, 64, 36, 24, 92
 INK, GRID = "#1b2733", "#e6eaef"
-LETTER, LINE = 6.9, 15  # pixels of a letter's width and of a line's height, at 12 pixels
+LETTER, LINE = 7.2, 15  # pixels of a letter's width and of a line's height, at 12 pixels
 RULERS = "published"
 FRONTS = (ORT_FRONT, TVM_FRONT)
 
@@ -163,8 +163,16 @@ def labels(axes: Axes, marks: Sequence[Mark]) -> Iterator[str]:
             box = next(free, boxes[0])
             taken.append(box)
             colour = STYLES[mark.group].colour if mark.group != RULERS else "#5b6874"
-            place = f'x="{box.left:.1f}" y="{box.bottom - 4:.1f}"'
+            x, anchor = _anchored(box, axes.across(mark.latency))
+            place = f'x="{x:.1f}" y="{box.bottom - 4:.1f}" text-anchor="{anchor}"'
             yield f'<text {place} style="fill:{colour}">{mark.label}</text>'
+
+
+def _anchored(box: Box, mark: float) -> tuple[float, str]:
+    """Return where the text of a box is held: by the side of its mark, since fonts differ in width."""
+    if box.left > mark:
+        return box.left, "start"
+    return (box.right, "end") if box.right < mark else ((box.left + box.right) / 2, "middle")
 
 
 def _around(axes: Axes, mark: Mark, margin: float) -> Box:

@@ -27,16 +27,18 @@ def marks(picture: Any) -> Iterator[Any]:
     yield picture.Mark(picture.ALONE, 330, 92.5, 0.3, "ResNet-8 x1, int8")
 
 
+def box_of(picture: Any, text: ElementTree.Element) -> Any:
+    x, y, width = float(text.get("x", "")), float(text.get("y", "")), picture.LETTER * len(text.text or "")
+    left = x - {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor", "")] * width
+    return picture.Box(left, y - picture.LINE + 4, left + width, y + 4)
+
+
 def test_labels_cover_neither_each_other_nor_marks(picture: Any) -> None:
     found = list(marks(picture))
     axes = picture.axes_of(found)
     texts = [ElementTree.fromstring(text) for text in picture.labels(axes, found)]
     assert {text.text for text in texts} == {mark.label for mark in found if mark.label}
-    boxes = [
-        picture.Box(x, y - picture.LINE + 4, x + picture.LETTER * len(text.text or ""), y + 4)
-        for text in texts
-        for x, y in [(float(text.get("x", "")), float(text.get("y", "")))]
-    ]
+    boxes = [box_of(picture, text) for text in texts]
     assert not any(first.meets(second) for first, second in combinations(boxes, 2))
     points = [picture.Box(*(2 * (axes.across(m.latency), axes.down(m.accuracy)))) for m in found]
     assert not any(box.meets(point) for box in boxes for point in points)
