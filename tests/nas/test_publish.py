@@ -187,6 +187,12 @@ def test_what_goes_on_from_it_keeps_its_history(
         assert "| 2 | 1 | 1 |" in card
         assert f"{first['hours'] + second['hours']:.2f} hours, 2 + 1 epochs" in card
         assert card.count("## Curve of training") == 2
+    words[words.index("--epochs") + 1], words[-1] = "0", str(tmp_path / "as-it-is")
+    assert main(words) == 0
+    same = publish(find_run(tmp_path / "as-it-is"), tmp_path / "same.pt", QUIET, random=0)
+    (only,) = training_parts(same.metadata)  # weights used as they are: no training of their own
+    assert (only["epochs"], only["curve"]) == (2, weights.metadata["curve"])
+    assert "hours, 2 epochs |" in (tmp_path / "same.md").read_text()
 
 
 def test_with_a_budget_it_says_what_there_was_time_for(run: Run) -> None:
