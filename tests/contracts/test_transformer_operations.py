@@ -383,3 +383,67 @@ def test_layers_that_read_ids_are_measured_on_ids_that_exist() -> None:
         assert all(np.isfinite(y).all() for y in outputs.values())
     assert runtime.supports(work.layers[0])
     assert runtime.supports(next(layer for layer in work.layers if layer.op == "Attention"))
+
+
+@given(
+    batch=st.lists(st.integers(1, 3), max_size=2),
+    repeated=st.lists(st.booleans(), min_size=2, max_size=2),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+    stored=st.booleans(),
+    bias=st.booleans(),
+)
+def test_matrix_products_of_any_rank_agree(
+    batch: list[int], repeated: list[bool], sizes: tuple[int, int, int], stored: bool, bias: bool
+) -> None:
+    rows, inner, columns = sizes
+    left = x(*(1 if once else size for size, once in zip(batch, repeated, strict=False)), rows, inner)
+    right = (*batch[-1:], inner, columns) if not stored or len(batch) > 1 else (inner, columns)
+    if stored:
+        net = network(left, op="MatMul", weight=right, bias=int(bias))
+    else:
+        net = network(left, x(*right), op="MatMul")
+    agree(net, numbers(net.workload))
+
+
+def test_positions_counted_from_the_past_are_those_that_are_read() -> None:
+    """A scenario binds the start; a file whose past is open must read positions."""
+    cache = TensorType(("batch", 1, "past", 4))
+    feeds = (Feed("x", TensorType(("batch", "sequence", 4))), Feed("keys", cache), Feed("values", cache))
+    net = GraphBuilder(feeds=feeds)
+    entry, keys, values = net.inputs
+    turned = net.op("turned", "RotaryEmbedding", entry, num_heads=1, length=16, start=("past",))
+    attended = net.op(
+        "attention", "Attention", turned, turned, entry, keys, values, q_num_heads=1, kv_num_heads=1
+    )
+    work = net.build(turned, attended, attended + 1)
+    with pytest.raises(TrilobitError, match="bind it or read positions"):
+        emit(random_network(work, rng=np.random.default_rng(0)), batch=None)
+    prompt = random_network(bind(work, {"batch": 2, "sequence": 3}), rng=np.random.default_rng(0))
+    with pytest.raises(TrilobitError, match="bind it by a scenario, or read positions"):
+        in_torch(prompt, {name: np.zeros((2, 3, 4), np.float32) for name in "xyz"})
+    for scenario in (prefill(3), decode(7), {"sequence": 2, "past": 5}):
+        bound = random_network(bind(work, {"batch": 2, **scenario}), rng=np.random.default_rng(0))
+        given_here = numbers(bound.workload)
+        own, *_ = agree(bound, given_here, reference=False)
+        layer = Layer.of(
+            "RotaryEmbedding",
+            bound.workload.layers[0].inputs[0],
+            x(1, scenario["sequence"], fmt=IDS),
+            num_heads=1,
+            length=16,
+        )
+        places = torch.arange(scenario["past"], scenario["past"] + scenario["sequence"])[None]
+        (read,) = computed(layer, [torch.from_numpy(given_here["x"]), places])
+        np.testing.assert_array_equal(own, read.numpy())
+    # an open sequence is counted in the file
+    short = random_network(bind(work, {"past": 2}), rng=np.random.default_rng(0))
+    feeds_now = numbers(bind(short.workload, {"batch": 2, "sequence": 3}))
+    for portable in (False, True):
+        for y, wanted in zip(
+            in_file(emit(short, batch=None, portable=portable), feeds_now),
+            in_torch(short, feeds_now),
+            strict=True,
+        ):
+            np.testing.assert_allclose(y, wanted, atol=1e-5)
+    with pytest.raises(TrilobitError, match="more than the length 16"):
+        bind(work, decode(16))
