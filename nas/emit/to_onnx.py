@@ -253,11 +253,14 @@ class _Graph:
         self, name: str, layer: Layer, real: list[str], parameters: Parameters | None
     ) -> list[str]:
         """Return the output of a layer that its weight format writes as a whole; nothing of all others."""
-        product = layer.op in ("Gemm", "MatMul") and parameters is not None
-        if parameters is None or not product or real_type(layer.in_format) != "FLOAT":
+        if parameters is None or real_type(layer.in_format) != "FLOAT":
             return []
-        weight_format = load_format(layer.weight_format).weight
-        value = weight_format.lower_linear(self, name, real[0], parameters.weight, parameters.bias)
+        weight_format, value = load_format(layer.weight_format).weight, None
+        if layer.op == "Gather":
+            rank = len(layer.inputs[0].shape)
+            value = weight_format.lower_rows(self, name, real[0], parameters.weight, rank)
+        elif layer.op in ("Gemm", "MatMul"):
+            value = weight_format.lower_linear(self, name, real[0], parameters.weight, parameters.bias)
         return [] if value is None else [value]
 
     def _activate(self, name: str, activation: str, layer: Layer, value: str) -> str:

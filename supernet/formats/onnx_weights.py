@@ -100,6 +100,31 @@ class RealWeight:
         value = self.writer.node("Cast", f"{self.name}.wr", [self._codes(self.tensor.codes)], to="FLOAT")
         return self._scaled(result, value, self._by_channel())
 
+    def write_rows(self, result: str, ids: str, rank: int) -> str:
+        """Write a table of integers in groups, and real values of the rows that ids (of this rank) choose.
+
+        Only these rows become real at an inference; `write` would make the whole table real, each time.
+        """
+        assert isinstance(self.element, Int)
+        writer, name, width = self.writer, self.name, prod(self.tensor.codes.shape[1:])
+        blocks = self.granularity.blocks(self.tensor.codes)
+        codes = writer.typed(f"{name}.wc", blocks, onnx_type(self.element))
+        if self.element.bits < 8:  # widened when the runtime loads the file
+            codes = writer.node("Cast", f"{name}.wc8", [codes], to="INT8")
+        rows = writer.node("Gather", f"{name}.codes", [codes, ids])
+        values = writer.node("Cast", f"{name}.real", [rows], to="FLOAT")
+        scales = writer.typed(f"{name}.ws", self.scales[..., None], "FLOAT")
+        scale = writer.node("Gather", f"{name}.scale", [scales, ids])
+        values = writer.node("Mul", f"{name}.values", [values, scale])
+        whole = blocks.shape[1] * blocks.shape[2]
+        row = (*(0,) * rank, whole)
+        if whole == width:
+            return self._reshaped(result, values, row)
+        value = self._reshaped(f"{name}.filled", values, row)
+        ends = {"first": 0, "last": width, "axis": rank}
+        places = [writer.typed(f"{name}.{key}", np.array([end]), "INT64") for key, end in ends.items()]
+        return writer.node("Slice", result, [value, *places])
+
     def _codes(self, codes: Codes) -> str:
         """Write codes in the type that ONNX has for them; where it has none, as indices."""
         known = not isinstance(self.element, Int) and in_onnx(self.element)

@@ -179,6 +179,20 @@ class WeightFormat:
             return weight.write(f"{name}.w")
         return writer.node("Cast", f"{name}.w", [weight.write(f"{name}.wf")], to=real)
 
+    def lower_rows(
+        self, writer: OnnxWriter, name: str, ids: str, tensor: QuantizedTensor, rank: int
+    ) -> str | None:
+        """Write the rows of a table that ids of so many dimensions choose, where scales are those of groups.
+
+        Returns:
+            `name`, that of the rows; None where `lower` has to write the table.
+        """
+        integers = isinstance(self.element, Int) and not self.zero_points
+        if not (self.granularity.group and integers and tensor.scales is not None):
+            return None
+        table = RealWeight(writer, name, self.element, self.granularity, tensor, tensor.scales)
+        return table.write_rows(name, ids, rank)
+
     def lower_linear(
         self, writer: OnnxWriter, name: str, x: str, tensor: QuantizedTensor, bias: Array
     ) -> str | None:

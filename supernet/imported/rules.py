@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 from onnxscript.rewriter.rules.common import fuse_hardswish_rules
-from onnxscript.rewriter.rules.fusion import _layer_norm
+from onnxscript.rewriter.rules.fusion import _layer_norm, _rms_normalization
 
 from supernet.imported.conv_rules import CONV_RULES
 from supernet.imported.rule import Rule, numbers
@@ -235,6 +235,8 @@ def rules(opset: int) -> Sequence[pattern.RewriteRule]:
         rewrites += _layer_norm.layer_normalization_rules
     if opset >= 20:
         rewrites += [variant for first in (True, False) for variant in _variants(ErfGelu(half_first=first))]
+    if opset >= 23:
+        rewrites += _rms_normalization.rms_normalization_rules
     return rewrites
 
 

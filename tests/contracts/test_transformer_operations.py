@@ -88,6 +88,10 @@ ALONE: Mapping[str, QuantizedGraph] = {
     "swish": network(x(2, 5), op="Swish", alpha=1.7),
     "embedding": network(x(2, 3, fmt=IDS), op="Gather", weight=(7, 4)),
     "embedding of 8 bits": network(x(2, 3, fmt=IDS), op="Gather", weight=(7, 4), weight_format="int8"),
+    "embedding in groups": network(x(2, 3, fmt=IDS), op="Gather", weight=(7, 64), weight_format="int4-g32"),
+    "embedding in a group that is not full": network(
+        x(2, fmt=IDS), op="Gather", weight=(7, 40), weight_format="int2-g128"
+    ),
     "embedding by int32": network(x(2, 3, fmt="int32"), op="Gather", weight=(7, 4)),
     "first": network(x(2, 3, 4), op="Gather", axis=1, indices=0),
     "last": network(x(2, 3, 4), op="Gather", axis=-2, indices=-1),
@@ -447,3 +451,12 @@ def test_positions_counted_from_the_past_are_those_that_are_read() -> None:
             np.testing.assert_allclose(y, wanted, atol=1e-5)
     with pytest.raises(TrilobitError, match="more than the length 16"):
         bind(work, decode(16))
+
+
+def test_of_a_table_in_groups_only_the_rows_that_are_read_become_real() -> None:
+    net = network(x("batch", "sequence", fmt=IDS), op="Gather", weight=(50, 64), weight_format="int4-g32")
+    file = emit(net, batch=None)
+    kernels = optimised_ops(file)
+    assert kernels["Gather"] == 2  # codes and scales
+    assert not kernels["DequantizeLinear"]
+    assert len(file) < 50 * 64

@@ -14,6 +14,8 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.scenario import bind
 from hw_profiles.graph.tensor_type import Dim, TensorType
 from hw_profiles.graph.workload import Feed
+from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.to_onnx import emit, random_network
 from supernet.imported.import_onnx import import_onnx
 from supernet.imported.import_torch import import_torch
@@ -110,3 +112,32 @@ def test_angles_of_no_base_and_capped_scores_are_kept_as_they_are() -> None:
     units = import_onnx(model.SerializeToString()).units
     assert [unit.layer.op for unit in units] == ["Opaque", "Opaque"]
     assert units[0].layer.inputs[1].format == "int64"
+
+
+@pytest.mark.parametrize(("opset", "read"), [(23, ["RMSNormalization"]), (21, None)])
+def test_a_spelled_out_norm_is_one_layer_where_the_opset_has_it(opset: int, read: list[str] | None) -> None:
+    node = helper.make_node
+    nodes = [
+        node("Pow", ["x", "two"], ["squares"]),
+        node("ReduceMean", ["squares", "axes"], ["mean"], keepdims=1, noop_with_empty_axes=0),
+        node("Add", ["mean", "epsilon"], ["shifted"]),
+        node("Sqrt", ["shifted"], ["root"]),
+        node("Reciprocal", ["root"], ["factor"]),
+        node("Mul", ["x", "factor"], ["unit"]),
+        node("Mul", ["unit", "scale"], ["y"]),
+    ]
+    scale = np.random.default_rng(0).standard_normal(8).astype(np.float32)
+    numbers = {"two": np.float32(2), "axes": np.array([-1]), "epsilon": np.float32(1e-6), "scale": scale}
+    stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in numbers.items()]
+    entry, end = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [entry], [end], stored)
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    model = import_onnx(file.SerializeToString())
+    ops = [unit.layer.op for unit in model.units]
+    assert ops == read if read else "RMSNormalization" not in ops
+    feeds = {"x": np.random.default_rng(1).standard_normal((1, 3, 8)).astype(np.float32)}
+    given, wanted = (
+        host_runtime().compile(Artifact(content)).run(feeds)["y"]
+        for content in (model.content, file.SerializeToString())
+    )
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
