@@ -9,8 +9,8 @@ import numpy as np
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload
-from hw_profiles.measure.in_context import Shape
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.runtimes.device import Device
 
@@ -69,7 +69,7 @@ def plan_batches(
     fp32_first = sorted(pools, key=lambda layer: (layer.activation_format != FP32, layer.key()))
     floats = [layer for layer in fp32_first if layer.activation_format == FP32]
     integers = [layer for layer in fp32_first if layer.activation_format != FP32]
-    by_context: dict[tuple[str, Shape, str] | None, list[Layer]] = {}
+    by_context: dict[tuple[str, TensorType] | None, list[Layer]] = {}
     for position in rng.permutation(len(pending)):
         layer = pending[position]
         if layer not in pools:
@@ -123,11 +123,11 @@ def _networks(device: Device, groups: Iterable[Sequence[Layer]]) -> int:
     return sum(len(works_of(device, group)) for group in groups)
 
 
-def context_of(device: Device, layer: Layer) -> tuple[str, Shape, str] | None:
+def context_of(device: Device, layer: Layer) -> tuple[str, TensorType] | None:
     """Return what a layer's probe shares with others: the networks without it; None where there are none."""
     if device.supports(layer) and len(device.probe(layer).workloads) == 1:
         return None
-    return layer.kind, layer.in_shape, layer.activation_format
+    return layer.kind, TensorType(layer.inputs[0].shape, layer.activation_format)
 
 
 def pools_of(device: Device, layers: Iterable[Layer]) -> set[Layer]:

@@ -69,7 +69,8 @@ class FileRuntime:
             return False
         if activation in WHOLE:
             return layer.op in self.ops
-        if layer.kind == layer.op:  # none of the kinds that have integer kernels
+        computes_on_codes = layer.weighted or layer.is_conversion or layer.keeps_codes
+        if layer.kind == layer.op and not computes_on_codes:
             return layer.op in self.ops and not needs_scale(activation) and self.runs(weight, activation)
         if layer.weighted or layer.kind == "mbconv":
             return layer.kind in self.ops and self.runs(weight, activation)

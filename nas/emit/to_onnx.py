@@ -104,8 +104,9 @@ def file_size(layer: Layer) -> int:
     """
     name = "s0.b0" if layer.kind == "mbconv" else "s0.b0.depthwise"  # of typical length
     # the unit alone, its input taken as it is: a conversion would be a layer of its own
-    work = lower(Workload((name,), (layer,), single(layer).inputs, layer.in_format))
+    work = lower(replace(single(layer), names=(name,)))
     graph = _Graph(None)
+    graph.feeds = [feed.name for feed in work.feeds]
     graph.stored("image", _TYPICAL)  # written with the layer that gives what this one reads
     start = graph.body_bytes()
     for place, (part, lowered, sources) in enumerate(

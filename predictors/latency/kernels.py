@@ -18,6 +18,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Kernel,
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.measure.measurement import Estimate
 from hw_profiles.profiles.profile import DeviceProfile
 from predictors.assessment.conformal import calibrate
@@ -37,7 +38,7 @@ CONSIDERED = 1500  # units to choose from at a time: a random part of larger spa
 UNUSED = 0.02  # weight of a unit that random networks lack, as a share of the mean one
 STATE_PRICE = 1.0  # of a (shape, format) that nothing was measured in yet, in units
 
-State = tuple[tuple[int, int, int], str]  # of a tensor: shape and format
+State = TensorType  # shape and format
 
 
 @dataclass(frozen=True)
@@ -411,5 +412,4 @@ def _states(layers: Iterable[Layer]) -> set[State]:
     """Return (shape, format) of the tensors around layers: each needs a context and a pooling to be measured
     in.
     """
-    pairs = [((layer.in_shape, layer.in_format), (layer.out_shape, layer.out_format)) for layer in layers]
-    return {state for pair in pairs for state in pair}
+    return {state for layer in layers for state in (*layer.inputs[:1], *layer.outputs[:1])}

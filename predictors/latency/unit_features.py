@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.counts import params
+from hw_profiles.graph.counts import ONE, params
 from hw_profiles.graph.formats import element_types, is_integer, tensor_bits, weight_bits
 from hw_profiles.graph.key import KINDS
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.ops import OPS
+from hw_profiles.graph.tensor_type import image_shape, known, times
 
 Floats = NDArray[np.float64]
 
@@ -21,6 +23,7 @@ DOT = 4  # input channels that one integer dot-product instruction takes
 OCTAVES = 2.0  # doublings that count as a large change of a size...
 WORK_OCTAVES = 4.0  # ...and of a product of sizes, which moves further
 INDICATED = 2.0  # what a difference in kind counts
+PARTS = ("squeeze", "residual")  # that whole blocks may have
 ACTIVATIONS = ("none", "relu", "relu6", "hswish")
 
 
@@ -55,10 +58,11 @@ def in_bounds_taps(size: NDArray[np.int64], kernel: NDArray[np.int64], stride: N
 
 def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
     """Return the sizes of n units by name, (n,) each."""
-    shapes = np.array([(*layer.in_shape, *layer.out_shape) for layer in layers], np.int64).reshape(-1, 6)
-    geometry = [(layer.kernel, layer.stride, layer.groups, layer.expanded, params(layer)) for layer in layers]
-    kernel, stride, groups, expanded, weights = np.array(geometry, np.int64).reshape(-1, 5).T
-    channels, height, width, out_channels, out_height, out_width = shapes.T
+    geometry = [(*_geometry(layer), params(layer)) for layer in layers]
+    channels, height, width, out_channels, out_height, out_width, *window, weights = (
+        np.array(geometry, np.int64).reshape(-1, 11).T
+    )
+    kernel, stride, groups, expanded = window
     read, written, stored = (
         np.array(bits, np.float64)
         for bits in (
@@ -77,11 +81,28 @@ def _sizes(layers: Sequence[Layer]) -> dict[str, Floats]:
         "stride": stride.astype(np.float64),
         "groups": groups.astype(np.float64),
         "taps": in_bounds_taps(height, kernel, stride) * in_bounds_taps(width, kernel, stride),
-        "weighted": np.array([layer.weighted for layer in layers], np.float64),
+        "weighted": np.array([layer.weighted or layer.op == "MatMul" for layer in layers], np.float64),
         "in_bytes": channels * height * width * read / 8,
         "out_bytes": out_channels * out_height * out_width * written / 8,
         "weight_bytes": weights * stored / 8,
     }
+
+
+def _geometry(layer: Layer) -> tuple[int, ...]:
+    """Return channels, height and width of what a unit reads and gives; kernel, stride, groups, and expanded
+    channels. Of what is no map the last dimension is channels, and all others are the height.
+    """
+    if layer.kind != layer.op:
+        window = (layer.kernel, layer.stride, layer.groups, layer.expanded)
+        return (*layer.in_shape, *layer.out_shape, *window)
+    if layer.op == "Conv":
+        a = layer.values
+        window = (a.integers("weight")[-1], a.integers("strides", 2)[0], a.integer("group"), 0)
+        return (*image_shape(layer.inputs[0].shape), *layer.out_shape, *window)
+    rows = (known(x.shape[-1], ONE) for x in (layer.inputs[0], layer.outputs[0]))
+    pairs = zip(rows, (layer.inputs[0], layer.outputs[0]), strict=True)
+    maps = [(width, known(times(x.shape[:-1]), ONE), 1) for width, x in pairs]
+    return (*maps[0], *maps[1], 1, 1, 1, 0)
 
 
 def _padded_work(sizes: dict[str, Floats]) -> Floats:
@@ -120,7 +141,7 @@ def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
     ops = [[layer.kind == op for layer in layers] for op in KINDS]
     kinds = np.array([*ops, [layer.depthwise for layer in layers]], np.float64)
     others = [[layer.nonlinearity == name for layer in layers] for name in ACTIVATIONS]
-    others += [[getattr(layer, name) for layer in layers] for name in ("squeeze", "residual")]
+    others += [[part in layer.values and layer.values.integer(part) for layer in layers] for part in PARTS]
     unsigned = [element_types(layer.weight_format).unsigned for layer in layers]  # as wide, and other kernels
     integer_input = [is_integer(layer.in_format) for layer in layers]
     others += [unsigned, integer_input, [is_integer(layer.out_format) for layer in layers]]
@@ -128,6 +149,7 @@ def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
         [np.log2(weight_bits(layer.weight_format)) for layer in layers],
         [np.log2(tensor_bits(layer.activation_format)) for layer in layers],
     ]
+    others += [[layer.kind == op for layer in layers] for op in OPS]  # of those without a kind
     indicators = np.concatenate([kinds, kinds * integer, np.array(others, np.float64)])
     return [*(INDICATED * indicators), *(np.array(bits) / OCTAVES)]
 
