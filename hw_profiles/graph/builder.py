@@ -238,13 +238,26 @@ class GraphBuilder:
         return self._elementwise("pool", name, (x,), computed)
 
     def patches(
-        self, name: str, x: int, out_channels: int, size: int, *, precision: Precision | str = FP32
+        self,
+        name: str,
+        x: int,
+        out_channels: int,
+        size: int,
+        *,
+        image: bool = False,
+        precision: Precision | str = FP32,
     ) -> int:
-        """Append a convolution with a bias of square patches side by side, nothing padded."""
+        """Append a convolution with a bias of square patches side by side, nothing padded.
+
+        Args:
+            image: whether it reads the image, which profiles know by itself.
+        """
         weight, computed = formats(precision)
         shape = (out_channels, self.shape(x)[0], size, size)
-        image = TensorType(self.dims(x), computed)
-        layer = Layer.of("Conv", image, weight_format=weight, weight=shape, strides=(size, size))
+        maps = TensorType(self.dims(x), computed)
+        layer = Layer.of(
+            "Conv", maps, weight_format=weight, weight=shape, strides=(size, size), image=int(image)
+        )
         return self._net.add(name, layer, x)
 
     def matmul(

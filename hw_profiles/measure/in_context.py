@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
-from hw_profiles.graph.workload import Workload, single
+from hw_profiles.graph.tensor_type import TensorType, image_shape
+from hw_profiles.graph.workload import Feed, Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
+UNLED = ("Opaque", "DequantizeLinear")  # nothing is known of it, or it gives what a curve does
 LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
 
 Shape = tuple[int, int, int]
@@ -45,8 +47,11 @@ def in_context(layer: Layer) -> Probe:
     """Return how to measure `layer` where an engine fuses neighbours and chooses layouts; alone where it is
     not known what stands around it.
     """
-    has_recipe = layer.op in PROBES.functions and layer.kind != layer.op
-    return PROBES[layer.op](layer) if has_recipe else alone(layer)
+    if layer.kind != layer.op and layer.op in PROBES.functions:
+        return PROBES[layer.op](layer)
+    if layer.op == "Conv" and layer.values.integer("image"):
+        return _stem(layer)
+    return alone(layer) if layer.op in UNLED or not layer.inputs else _led(layer)
 
 
 def alone(layer: Layer) -> Probe:
@@ -173,17 +178,49 @@ def _crossing(
     )
 
 
+def _led(layer: Layer) -> Probe:
+    """Return the recipe of a layer that is none on maps: behind a curve of what it reads, so that the
+    session's own cost is in no row.
+
+    Of one that reads integers there is a second one in the network, since both read what is quantized once:
+    T(curve, quantize, layer, its twin) - T(curve, quantize, layer). What quantizing costs is what is left
+    then, before a small matrix.
+    """
+    if layer.op == "QuantizeLinear":
+        codes = TensorType(layer.inputs[0].shape, layer.out_format)
+        sizes = (int(codes.shape[-1]), LEAD_IN_CHANNELS)
+        reader = Layer.of("MatMul", codes, weight_format=codes.format, weight=sizes, to=FP32)
+        return Probe(
+            ((2, _behind_curve(reader, 1)), (-1, _behind_curve(reader, 2)), (-1, _behind_curve(layer, 0)))
+        )
+    least = int(layer.in_format != FP32)
+    return Probe(((1, _behind_curve(layer, least + 1)), (-1, _behind_curve(layer, least))))
+
+
+def _behind_curve(layer: Layer, times: int) -> Workload:
+    """Build a network: a curve of what a layer reads first, and that layer so many times side by side."""
+    first, *others = (TensorType(x.shape) for x in layer.inputs)
+    feeds = [Feed("x0", first)]
+    feeds += [Feed(f"x{i}", other) for i, other in enumerate(others, 1) if times]
+    net = WorkloadBuilder(feeds=feeds)
+    x = net.add("lead_in", Layer.of("Gelu", first), INPUT)
+    rest = (INPUT - i for i in range(1, len(layer.inputs)))
+    reads = (x, *rest) if times else (x,)
+    return net.build(*([net.add(f"layer{i}", layer, *reads) for i in range(times)] or [x]))
+
+
 def _stem(layer: Layer) -> Probe:
     """Return the recipe of the first layer of a network, and with it the session's own cost. Its image
     conversion has a row of its own.
     """
-    net = WorkloadBuilder(layer.in_shape)
+    shape = image_shape(layer.inputs[0].shape)
+    net = WorkloadBuilder(shape)
     x = net.add("stem", layer, INPUT)
     pools = ((-1, pooling(layer.out_shape, layer.out_format)),)
     whole = Probe(((1, _pooled(net, x, layer.out_format)),), pools)
     if layer.in_format == FP32:
         return whole
-    image = map_layer("quantize", layer.in_shape, layer.in_shape[0], activation_format=layer.in_format)
+    image = map_layer("quantize", shape, shape[0], activation_format=layer.in_format)
     return _without(whole, image)
 
 

@@ -291,7 +291,7 @@ class _Graph:
                 weight, columns = replace(weight, codes=np.ascontiguousarray(weight.codes.T)), False
             value = weight_format.lower(self, name, weight, real)
             if columns:  # folded when the file is loaded
-                value = self.node("Transpose", f"{name}.wr", [value], perm=[1, 0])
+                value = self.node("Transpose", f"{name}.columns", [value], perm=[1, 0])
             return [
                 value,
                 *([self.typed(f"{name}.b", parameters.bias, real)] if len(parameters.bias) else []),

@@ -141,7 +141,9 @@ def _kind_columns(layers: Sequence[Layer]) -> list[Floats]:
     ops = [[layer.kind == op for layer in layers] for op in KINDS]
     kinds = np.array([*ops, [layer.depthwise for layer in layers]], np.float64)
     others = [[layer.nonlinearity == name for layer in layers] for name in ACTIVATIONS]
-    others += [[part in layer.values and layer.values.integer(part) for layer in layers] for part in PARTS]
+    others += [
+        [part in layer.values and layer.values.integer(part) > 0 for layer in layers] for part in PARTS
+    ]
     unsigned = [element_types(layer.weight_format).unsigned for layer in layers]  # as wide, and other kernels
     integer_input = [is_integer(layer.in_format) for layer in layers]
     others += [unsigned, integer_input, [is_integer(layer.out_format) for layer in layers]]

@@ -67,7 +67,8 @@ class ViTFamily(Family):
         if self.stem_width:
             x = append_stem(net, self.stem_width, STEM_STRIDE, choose.format)
             patch //= STEM_STRIDE
-        x = net.patches("patch", x, width, patch, precision=choose.format("patch"))
+        reads_image = not self.stem_width
+        x = net.patches("patch", x, width, patch, image=reads_image, precision=choose.format("patch"))
         x = net.reshape("flat", net.table("positions", x), 0, 0, -1)
         x = net.transpose("tokens", x, 0, 2, 1)
 

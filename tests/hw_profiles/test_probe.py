@@ -14,6 +14,7 @@ from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profiler import profile_layers
 from predictors.table import distinct_layers
 from supernet.families.mbconv import MBConvFamily, Stage
+from supernet.families.vit import ViTFamily
 
 STAGES = (Stage(8, 1, (1, 2), (16, 48), (3, 7)), Stage(16, 2, (1, 2), (32, 64), (3, 7)))
 FAMILY = MBConvFamily("small", (14, 28), 8, STAGES, 16, in_channels=1, classes=10)
@@ -40,9 +41,9 @@ def same_both_ways(secret_s: Secret) -> Secret:
     return cost_s
 
 
-def profiled(backend, emit) -> DeviceProfile:
+def profiled(backend, emit, layers=LAYERS) -> DeviceProfile:
     *_, profile = profile_layers(
-        backend, DeviceProfile(backend.describe(), PLAN), LAYERS, emit=emit, rng=np.random.default_rng(0)
+        backend, DeviceProfile(backend.describe(), PLAN), layers, emit=emit, rng=np.random.default_rng(0)
     )
     return profile
 
@@ -64,6 +65,18 @@ def test_rows_add_up_to_whole_networks(backend, no_onnx) -> None:
     offsets = offsets_s(backend, profiled(backend, no_onnx), works())
     assert offsets == pytest.approx(offsets[0], abs=ROUNDING_S)
     assert np.ptp([backend.network_s(work) for work in works()]) > 1e5 * ROUNDING_S
+
+
+def test_rows_of_transformers_add_up_to_whole_networks(backend, no_onnx) -> None:
+    sizes = {"patch": 4, "widths": (8, 16), "depths": (1, 2), "heads": (1, 2), "head_width": 4}
+    family = ViTFamily("small", (8, 16), percents=(100, 200), in_channels=1, classes=10, **sizes)
+    backend.secret_s = same_both_ways(backend.secret_s)
+    space, layers = family.space(), distinct_layers(family.space(), family.terms())
+    profile = profiled(backend, no_onnx, layers)
+    rows = space.sample(40, rng=np.random.default_rng(0))
+    networks = [family.workload(space.candidate(row)) for row in rows]
+    offsets = offsets_s(backend, profile, networks)
+    assert offsets == pytest.approx(offsets[0], abs=ROUNDING_S)
 
 
 def test_rows_of_balanced_networks_add_up_even_where_the_two_conversions_differ(backend, no_onnx) -> None:

@@ -91,6 +91,13 @@ def test_mixed_formats_give_the_labels_of_the_simulation(net: nn.Module) -> None
         assert agreement(*calibrated(net, candidate)) >= 0.995
 
 
+def test_weights_of_few_bits_are_read_by_kernels_for_real_numbers(net: nn.Module) -> None:
+    family = digits_vit(in_channels=1, classes=10, formats=("int8/fp32",))
+    candidate = family.extreme("smallest", "int8/fp32")
+    x, subnet = images(candidate, 50), family.extract(net, candidate).eval()
+    assert agreement(quantize(subnet, family.workload(candidate), observe(subnet, x)), x) == 1
+
+
 def agreement(network: QuantizedGraph, x: Tensor) -> float:
     """Return how many labels of a file are those of the simulation."""
     logits = single_output(open_file(emit(network, batch=None)), x.numpy())
