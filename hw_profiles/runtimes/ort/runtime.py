@@ -74,6 +74,8 @@ CPU = "CPUExecutionProvider"
 INTEGER_KERNELS = {
     "stem": "QLinearConv",
     "conv": "QLinearConv",
+    "Conv": "QLinearConv",
+    "MatMul": "MatMulIntegerToFloat",
     "add": "QLinearAdd",
     "add_converted": "QLinearAdd",
     "linear": "QGemm",
@@ -82,9 +84,9 @@ INTEGER_KERNELS = {
     "avgpool": "QLinearAveragePool",
 }
 INTEGER_OPS = tuple(dict.fromkeys(INTEGER_KERNELS.values()))
-# of layers that only imported models have
+# of layers that imported models have, and no family
 MORE_INTEGER_OPS = (
-    *("QLinearMatMul", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits"),
+    *("QLinearMatMul", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulNBits"),
     *("QLinearConcat", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
 )
 _OWN_NAME = re.compile(r"(_token_\d+|_nchwc)+$")  # what ONNX Runtime adds to names of nodes
@@ -220,7 +222,7 @@ def expected_kernels(workload: Workload) -> Counter[str]:
     for layer in lower(workload).layers:
         if layer.kind in INTEGER_KERNELS and computes_in_integers(layer):
             counts[INTEGER_KERNELS[layer.kind]] += 1
-        elif layer.kind in ("stem", "conv"):
+        elif layer.op == "Conv":
             counts["Conv"] += 1
     return counts
 
