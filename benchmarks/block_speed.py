@@ -22,10 +22,10 @@ from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.to_onnx import emit, random_network
 from supernet.families.family import load_family
-from supernet.families.staged import Sizes, Stage, append_block
+from supernet.families.staged import BLOCKS, Sizes, Stage, append_block
 
 FORMATS = ("int8", "fp32")
-PERCENTS = {"inverted": 400, "fused": 100, "fused-relu": 100, "bottleneck": 100, "separable": 100}
+PERCENTS = {name: 400 if name == "inverted" else 100 for name in BLOCKS}
 SHALLOW, DEEP = 1, 3  # blocks
 RANDOM = 24  # networks
 Key = tuple[object, ...]
