@@ -30,6 +30,7 @@ from supernet.families.cifar_resnet import WIDTHS, CifarResNet
 from supernet.families.family import Family
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.evaluate import build_network, simulated_metric
+from supernet.train.initial import NONE
 from supernet.train.loop import load_supernet
 from supernet.train.sampling import resolution_options
 
@@ -95,7 +96,7 @@ def trained_networks(run: Run, folder: Path) -> list[FixedNetwork]:
 def train_fixed(network: FixedNetwork, run: Run, passes: int | None, reporter: Reporter) -> tuple[int, float]:
     """Train a network, or finish that; returns passes over the images, and seconds that they took now."""
     config = recipe(run)
-    config = replace(config, epochs=passes or config.epochs)
+    config = replace(config, epochs=passes or config.epochs, init=NONE)
     torch.set_num_threads(config.threads)
     begin = time.monotonic()
     with stop_on_signals() as stop:

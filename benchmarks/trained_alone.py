@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import Layer
 from nas.run.reporting import Reporter, progress_bar
@@ -92,8 +93,13 @@ def recipe(run: Run) -> TrainConfig:
     had, with what its budget decided, and no network but the largest.
 
     Raises:
-        TrilobitError: there is no checkpoint of that training.
+        TrilobitError: nothing was trained there, or there is no checkpoint of that.
     """
+    if not run.config.train.epochs:
+        raise TrilobitError(
+            f"{run.folder}: uses the weights of {run.config.train.init} as they are, which no recipe of its "
+            "own has made; give the folder in which they were trained"
+        )
     config = replace(run.config.train, budget="", schedule="largest", evaluate_every=0)
     if not run.config.train.budget:
         return config

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hw_profiles.errors import TrilobitError
 from supernet.families.family import load_family
 from supernet.train.config import TrainConfig
 from supernet.train.sampling import resolution_options, step_archs
@@ -61,3 +62,10 @@ def test_it_has_the_passes_and_the_settings_that_a_budget_gave(
     found = alone.recipe(run)
     assert (found.epochs, found.budget, found.schedule, found.evaluate_every) == (7, "", "largest", 0)
     assert (found.amp, found.first_resolution, found.alone) == ("bf16", 20, 0.0)
+
+
+def test_weights_that_are_used_as_they_are_have_no_recipe(alone: Any) -> None:
+    train = TrainConfig(epochs=0, init="shipped:cifar-mbconv")
+    run: Any = SimpleNamespace(config=SimpleNamespace(train=train), folder=Path("runs/own"))
+    with pytest.raises(TrilobitError, match="runs/own: uses the weights of shipped:cifar-mbconv as they are"):
+        alone.recipe(run)
