@@ -45,7 +45,7 @@ ALONE = "the largest alone"
 # other subnets besides the largest and, in a sandwich, the smallest
 SCHEDULES = {
     "alternating": (1, "one other network a step"),
-    "sandwich": (1, "the smallest and a random one"),
+    "sandwich": (2, "the smallest and two random ones"),
 }
 STEPS = 1_000  # of a schedule; only shares count
 DRAWN = 200  # candidates, of which the one closest to MACS is evaluated
