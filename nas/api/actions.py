@@ -122,8 +122,8 @@ def search(
 
     Args:
         space: what is searched, see `nas spaces`; None takes what fits the data.
-        data: `digits` (the default), `imagefolder:PATH`, `cifar10:PATH`, or the path of a folder of images; of
-            text `python-tokens`, `python-bytes`, `text:PATH` or `csv:PATH`.
+        data: `digits` (the default), `imagefolder:PATH`, `cifar10:PATH`, or the path of a folder of images;
+            of text `python-tokens`, `python-bytes`, `text:PATH` or `csv:PATH`.
         device: what is measured on, see `nas devices`; None is ONNX Runtime on this machine.
         profile: search on a saved profile in place of a device: nothing is measured.
         folder: of the run.
