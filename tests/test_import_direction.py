@@ -43,6 +43,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "PIL",
         "supernet",
         "hw_profiles.graph",
+        "hw_profiles.measure.host",  # which processor trained, for people
         "hw_profiles.reference.integer_sums",
         "hw_profiles.documents",
         "hw_profiles.durations",

@@ -200,12 +200,7 @@ RUN_GROUPS: Sequence[Group] = (
             Flag("--init", "train.init", "CHECKPOINT", "first weights: a file, shipped:NAME, or none"),
             Flag("--epochs", "train.epochs", "N", "passes over the training images; 0 uses --init as it is"),
             Flag("--train-budget", "train.budget", "TIME", "train as well as that time allows, such as 2h"),
-            Flag(
-                "--quantized-epochs",
-                "quantized.epochs",
-                "N",
-                "then passes in which one set of weights learns all formats; a share of one counts",
-            ),
+            Flag("--quantized-epochs", "quantized.epochs", "N", "then passes that train all formats"),
         ),
     ),
     Group(
