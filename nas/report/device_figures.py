@@ -111,10 +111,16 @@ def _speedup_trace(number_format: str, pairs: Sequence[Speedup], kinds: Sequence
     }
 
 
+def _shape_text(layer: Layer) -> str:
+    """Return what a layer reads and gives; the batch goes without saying."""
+    if layer.kind == layer.op:
+        return "→".join(TIMES.join(map(str, x.shape[1:])) for x in (layer.inputs[0], layer.outputs[0]))
+    channels, height, width = layer.in_shape
+    return f"{channels}→{layer.out_channels} channels, {height}{TIMES}{width}, stride {layer.stride}"
+
+
 def _pair_text(pair: Speedup) -> str:
-    channels, height, width = pair.layer.in_shape
-    size = f"{height}{TIMES}{width}, stride {pair.layer.stride}"
-    shape = f"{channels}→{pair.layer.out_channels} channels, {size}"
+    shape = _shape_text(pair.layer)
     fp32, low = (units.text("latency", seconds) for seconds in (pair.fp32_s, pair.low_s))
     times = f"fp32 {fp32}, {layer_format(pair.layer)} {low}: {pair.ratio:.2f}{TIMES}"
     return f"<b>{layer_kind(pair.layer)}</b> {shape}<br>{times}"
