@@ -38,6 +38,9 @@ from supernet.train.parallel import World
 from supernet.train.policies import Policies, find_policies
 from supernet.train.schedule import warmed_cosine
 
+USUAL_SIZE = 0.1  # of a weight (root mean square): Adam's steps are as long whatever the size, and wide
+# filters of a batch-normed network are smaller; what is smaller learns in proportion
+
 
 @dataclass(frozen=True)
 class _Phase:
@@ -69,10 +72,16 @@ class _Phase:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; what is over needs no optimisers.
+
+        Raises:
+            ValueError: its optimisers were grouped otherwise, by an earlier version.
+        """
         self.net.load_state_dict(state["model"])
         self.quantizers.load_state_dict(state["quantizers"])
-        self.weights.load_state_dict(state["optimiser"])
-        self.scales.load_state_dict(state["scales"])
+        if int(state["step"]) < self.steps:
+            self.weights.load_state_dict(state["optimiser"])
+            self.scales.load_state_dict(state["scales"])
 
 
 def phase_steps(task: Task, config: QuantizedPhase) -> int:
@@ -118,7 +127,10 @@ def train_quantized(
     if state is None:
         step, traces = 0, _traces(phase)
     else:
-        phase.load(state)
+        try:
+            phase.load(state)
+        except ValueError:
+            raise TrilobitError(f"{path}: an earlier version began it; delete it to train anew") from None
         step, traces = int(state["step"]), state["traces"]
     saved_at = time.monotonic()
     if step == phase.steps:
@@ -205,7 +217,7 @@ def _step(phase: _Phase, step: int, traces: Mapping[str, float]) -> float:
     config, family, seed = phase.config, phase.family, phase.batches.seed
     factor = warmed_cosine(step, phase.steps, config.warmup)
     for group in phase.weights.param_groups:
-        group["lr"] = config.learning_rate * factor
+        group["lr"] = config.learning_rate * factor * group["share"]
     phase.net.train()
     ((images, targets),) = phase.batches.of(step)
     largest = family.arch(_candidate(family, phase.policies.base))
@@ -313,15 +325,28 @@ def _candidate(family: Family, genome: Genomes) -> Candidate:
 def _optimisers(
     net: nn.Module, quantizers: LearnedQuantizers, config: QuantizedPhase
 ) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Return the optimisers of the weights, which decay, and of the scales, which do not."""
-    matrices = [p for p in net.parameters() if p.ndim > 1]
+    """Return the optimisers of the weights, which decay, and of the scales, which do not.
+
+    A group's `share` is that of the learning rate which it has.
+    """
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [p], "weight_decay": config.weight_decay, "share": learning_share(p)}
+        for p in net.parameters()
+        if p.ndim > 1
     ]
+    groups.append({"params": others, "weight_decay": 0.0, "share": 1.0})
     weights = torch.optim.AdamW(groups, lr=config.learning_rate)
     return weights, torch.optim.AdamW(quantizers.parameters(), lr=config.scale_learning_rate, weight_decay=0)
+
+
+def learning_share(weight: Tensor) -> float:
+    """Return the share of the learning rate that a weight of this size has.
+
+    >>> round(learning_share(torch.tensor([0.03, -0.03])), 3), learning_share(torch.ones(3))
+    (0.3, 1.0)
+    """
+    return min(1.0, float(weight.detach().square().mean().sqrt()) / USUAL_SIZE)
 
 
 def _identity(

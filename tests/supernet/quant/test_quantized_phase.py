@@ -14,6 +14,7 @@ from supernet.families.mbconv import MBConvFamily, Stage
 from supernet.graph.executor import forward, layered
 from supernet.tasks.image_classification import ImageClassification
 from supernet.train import quantized
+from supernet.train.checkpoint import load_checkpoint, save_checkpoint
 from supernet.train.loop import Progress
 from supernet.train.policies import find_policies
 from supernet.train.quantized import (
@@ -72,6 +73,35 @@ def test_a_phase_that_was_stopped_ends_with_the_same_numbers(
     for one, other in zip(load_quantized(tiny, whole), load_quantized(tiny, path), strict=True):
         for name, tensor in one.state_dict().items():
             assert torch.equal(tensor, other.state_dict()[name]), name
+
+
+def test_small_weights_learn_in_proportion(
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path: Path
+) -> None:
+    """Of two nets that differ in the scale of a filter before a norm, both change it by the same share."""
+    changed = []
+    for factor in (1.0, 0.25):
+        net = new_net(tiny)
+        filters = net.get_parameter("head.weight")
+        with torch.no_grad():
+            filters.mul_(factor * 0.1 / filters.square().mean().sqrt())
+        before = filters.detach().clone()
+        list(train_quantized(tiny, net, few_digits, QUICK, tmp_path / f"{factor}.pt", seed=0))
+        changed.append(float((filters.detach() - before).norm() / before.norm()))
+    assert changed[1] == pytest.approx(changed[0], rel=0.1)
+
+
+def test_a_phase_that_an_earlier_version_began_is_refused(
+    tiny: MBConvFamily, few_digits: ImageClassification, tmp_path: Path
+) -> None:
+    path = tmp_path / "last.pt"
+    stopped = train_quantized(tiny, new_net(tiny), few_digits, replace(QUICK, checkpoint_s=0.0), path, seed=0)
+    next(stopped), next(stopped)
+    state = load_checkpoint(path, fingerprint=tiny.space().fingerprint)
+    state["optimiser"]["param_groups"] = state["optimiser"]["param_groups"][:2]
+    save_checkpoint(path, {name: value for name, value in state.items() if name != "schema"})
+    with pytest.raises(TrilobitError, match="an earlier version began it; delete it to train anew"):
+        phase(tiny, few_digits, path)
 
 
 def test_a_finished_phase_is_found(tiny: MBConvFamily, few_digits: ImageClassification, whole: Path) -> None:
