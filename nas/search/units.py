@@ -42,6 +42,8 @@ UNITS: Mapping[str, Unit] = {
     ),
     "MACs": Unit(_COUNTS, ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))),
     "nats": Unit({"": 1.0, "nats": 1.0}, ((1.0, "nats"),)),
+    "bits": Unit({"": 1.0, "bits": 1.0}, ((1.0, "bits"),)),
+    "choices": Unit({"": 1.0}, ((1.0, "choices"),)),
     "dB": Unit({"": 1.0, "dB": 1.0}, ((1.0, "dB"),)),
     "J": Unit(
         {"J": 1.0, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9}, ((1.0, "J"), (1e-3, "mJ"), (1e-6, "uJ"))

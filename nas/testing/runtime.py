@@ -60,7 +60,8 @@ def is_timed_and_names_its_kernels(case: RuntimeCase) -> None:
     """Time what it compiled, more calls taking longer, with the kernels that it expects."""
     runtime, executable = case.compiled()
     runs = executable.timed(runtime.clock)
-    expect(0 < runs(1) < runs(20), "20 calls take no longer than one")
+    single, several = (min(runs(calls) for _ in range(5)) for calls in (1, 20))  # the least disturbed of each
+    expect(0 < single < several, "20 calls take no longer than one")
     kernels, expected = executable.kernels(), runtime.expected_kernels(case.work)
     expect(sum(kernels.values()) > 0, "it names no kernel")
     missing = {name: count for name, count in expected.items() if kernels.get(name, 0) != count}

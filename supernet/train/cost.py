@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hw_profiles.graph.counts import macs
-from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.train.config import TrainConfig
 from supernet.train.plan import Plan, read_plan
@@ -41,8 +40,7 @@ def forward_macs(family: Family, config: TrainConfig, state: State, *, most: int
 
 
 def _step_macs(family: Family, config: TrainConfig, plan: Plan, step: int, seed: int) -> int:
-    rng = open_stream(seed, Stream.STEP, step)
-    archs = step_archs(family, config, step, plan.position(step) / plan.steps, rng=rng)
+    archs = step_archs(family, config, step, plan.position(step) / plan.steps, seed=seed)
     return sum(macs(layer) for arch in archs for layer in arch.workload.layers)
 
 

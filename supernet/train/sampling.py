@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hw_profiles.streams import Stream, open_stream
 from supernet.families.family import Family
 from supernet.space.space import Candidate, Genomes, SearchSpace
 from supernet.train.config import TrainConfig
@@ -66,12 +67,11 @@ def closed_dimensions(space: SearchSpace, done: float) -> tuple[str, ...]:
     return tuple(stages[opened:])
 
 
-def step_archs(
-    family: Family, config: TrainConfig, step: int, done: float, *, rng: np.random.Generator
-) -> list[Any]:
+def step_archs(family: Family, config: TrainConfig, step: int, done: float, *, seed: int) -> list[Any]:
     """Return the architectures of one step, when the share `done` (in 0..1) of training is over; the first is
     always the largest.
     """
+    rng = open_stream(seed, Stream.STEP, step)
     candidates = _step_candidates(family, config, step, done, rng)
     if config.first_resolution:
         options = resolution_options(family)

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from hw_profiles.graph.counts import macs as layer_macs
-from hw_profiles.streams import Stream, open_stream
 from supernet.train.first_weights import stem_of
 from supernet.train.parallel import add_up
 from supernet.train.sampling import step_archs
@@ -49,8 +48,7 @@ def take_step(training: Training, step: int, stop: Callable[[], bool]) -> Taken:
         stem_of(training.net).norm.requires_grad_(learns)
     training.net.train()
     optimiser.zero_grad(set_to_none=True)
-    rng = open_stream(batches.seed, Stream.STEP, step)
-    archs = step_archs(training.family, config, step, done, rng=rng)
+    archs = step_archs(training.family, config, step, done, seed=batches.seed)
     losses = [_backward(training, archs, images, targets) for images, targets in batches.of(step)]
     parameters = list(training.net.parameters())
     total, stops = add_up(training.world, parameters, (math.fsum(losses), float(stop())))
