@@ -5,13 +5,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,8 @@ from threadpoolctl import threadpool_limits
 from hw_profiles.measure.host import cpu_model, instruction_set
 
 SCHEMA = "benchmark/1"
+Key = TypeVar("Key", bound=Hashable)
+
 PACKAGES = ("numpy", "torch", "scikit-learn", "pymoo", "optuna", "onnxruntime", "moocore")
 
 
@@ -96,12 +98,12 @@ def one_core() -> Iterator[int]:
         os.sched_setaffinity(0, allowed)
 
 
-def interleaved_s(tasks: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+def interleaved_s(tasks: Mapping[Key, Callable[[], object]], repeats: int) -> dict[Key, np.ndarray]:
     """Measure seconds (repeats,) of every task, after one warm-up each.
 
     Tasks take turns, so that a slow spell of the machine meets all of them.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    seconds: dict[Key, list[float]] = {name: [] for name in tasks}
     for repeat in range(repeats + 1):
         for name, task in tasks.items():
             start = time.perf_counter()

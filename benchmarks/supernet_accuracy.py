@@ -98,7 +98,7 @@ def alone_accuracy(
     Args:
         runs: its parts in their order; the first starts anew, every other where the one before it ended.
     """
-    only, init = Alone(family, candidate), NONE
+    only, init = Alone.of(family, candidate), NONE
     for run in runs:
         path = run.folder / "alone" / f"{candidate.id}.pt"
         config, name = replace(recipe(run), init=init), f"alone {number}"

@@ -125,15 +125,15 @@ def training_rows(*, batch: int, repeats: int) -> Iterator[Row]:
     ends = segment_ends(family, config)
     shares, middles = np.diff((0.0, *ends)), (np.array((0.0, *ends[:-1])) + ends) / 2
     schedules = {"largest": (config.random_subnets, ALONE)} | SCHEDULES
-    tasks = {}
+    tasks: dict[tuple[str, int], Callable[[], object]] = {}
     for schedule, (others, words) in schedules.items():
         own = replace(config, schedule=schedule, random_subnets=others)
         training = start(family, random_dataset(batch), own, seed=0).by(Plan(STEPS))
         for segment, share in enumerate(middles):
             tasks[words, segment] = partial(two_steps, training, int(share * STEPS))
-    seconds = interleaved_s(tasks, repeats)  # type: ignore[arg-type]
+    seconds = interleaved_s(tasks, repeats)
     whole = {
-        words: sum(share * seconds[words, i] for i, share in enumerate(shares))  # type: ignore[index]
+        words: sum(share * seconds[words, i] for i, share in enumerate(shares))
         for _, words in schedules.values()
     }
     for words in (words for _, words in SCHEDULES.values()):

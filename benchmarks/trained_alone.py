@@ -28,32 +28,23 @@ class Alone(Family):
     formats stay open, and so are resolutions below its own, for recipes that begin with small images.
 
     Attributes:
+        name: of the family, and which of its networks.
         family: that the architecture is from.
         candidate: its largest network.
     """
 
+    name: str
+    in_channels: int
+    classes: int
+    formats: tuple[str, ...]
     family: Family
     candidate: Candidate
 
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """Of the family, and which of its networks."""
-        return f"{self.family.name}-{self.candidate.id}"
-
-    @property
-    def in_channels(self) -> int:  # type: ignore[override]
-        """Of the image."""
-        return self.family.in_channels
-
-    @property
-    def classes(self) -> int:  # type: ignore[override]
-        """To tell apart."""
-        return self.family.classes
-
-    @property
-    def formats(self) -> tuple[str, ...]:  # type: ignore[override]
-        """To choose from."""
-        return self.family.formats
+    @classmethod
+    def of(cls, family: Family, candidate: Candidate) -> "Alone":
+        """Return what is left of `family` when `candidate` is its largest network."""
+        name = f"{family.name}-{candidate.id}"
+        return cls(name, family.in_channels, family.classes, family.formats, family, candidate)
 
     def choices(self) -> Sequence[Choice]:
         """Return what is open, and the option of all else."""
@@ -67,7 +58,8 @@ class Alone(Family):
         if choice.kind == "precision":
             options = choice.options
         elif choice.role == ALL_ALONG:
-            options = tuple(option for option in choice.options if option <= options[0])  # type: ignore[operator]
+            largest = int(chosen[choice.name])
+            options = tuple(option for option in choice.options if int(option) <= largest)
         kinds = {parent: space.choices[space.columns[parent]].kind for parent, _ in choice.active_if}
         conditions = tuple(pair for pair in choice.active_if if kinds[pair[0]] == "precision")
         return replace(choice, options=options, active_if=conditions)

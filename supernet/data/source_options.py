@@ -1,23 +1,9 @@
 """Options behind the name of data: `PATH?length=256,step=64`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from hw_profiles.errors import TrilobitError, did_you_mean, shown
-
-
-@dataclass(frozen=True)
-class Range:
-    """Whole numbers that an option takes.
-
-    Attributes:
-        least, most: both may be given.
-        default: where nothing is said; None leaves that to whoever asks.
-    """
-
-    least: int
-    most: int
-    default: int | None = None
+from hw_profiles.options import Range
 
 
 def split_options(argument: str) -> tuple[str, dict[str, str]]:
@@ -51,18 +37,16 @@ def known_options(source: str, given: Mapping[str, str], known: tuple[str, ...])
             raise TrilobitError(f"unknown option {shown(name)} of {source}; known: {', '.join(known)}{hint}")
 
 
-def number(source: str, name: str, given: Mapping[str, str], allowed: Range) -> int | None:
+def number(source: str, name: str, given: Mapping[str, str], allowed: Range, *, default: int) -> int:
     """Return the whole number that an option has, or its default.
 
     Raises:
         TrilobitError: it is no whole number in the range.
     """
     if name not in given:
-        return allowed.default
+        return default
     text = given[name]
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-    if not allowed.least <= value <= allowed.most:
-        raise TrilobitError(
-            f"{name}={text[:20]} of {source}: a whole number from {allowed.least} to {allowed.most:,}"
-        )
+    if value not in allowed:
+        raise TrilobitError(f"{name}={text[:20]} of {source}: a whole number {allowed}")
     return value

@@ -105,9 +105,9 @@ class Windows:
         """Yield everything that they are made of, for a hash."""
         yield repr((len(self.text), self.length)).encode()
         yield np.ascontiguousarray(self.starts).data
-        for array in (self.text, self.labels):
-            for start in range(0, 0 if array is None else len(array), _BLOCK):
-                yield np.ascontiguousarray(array[start : start + _BLOCK]).data  # type: ignore[index]
+        for array in (self.text,) if self.labels is None else (self.text, self.labels):
+            for start in range(0, len(array), _BLOCK):
+                yield np.ascontiguousarray(array[start : start + _BLOCK]).data
 
     def _gathered(self, array: Bytes, ahead: int) -> Ids:
         taken: Ids = array[self.starts[:, None] + np.arange(ahead, self.length + ahead)].astype(np.int64)

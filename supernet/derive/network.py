@@ -181,15 +181,17 @@ def static_layer(layer: nn.Module, spec: Layer) -> nn.Module:
     sized = sized_layer(layer, spec)
     outputs, inputs = len(sized.weight), int(spec.inputs[0].shape[1])
     static: nn.Linear | Prefixed | ConvNorm | PlainConv
+    weight: Tensor
+    bias: Tensor | None
     if isinstance(layer, nn.Linear):
         static = nn.Linear(sized.weight.shape[1], outputs, bias=sized.bias is not None)
         weight, bias = static.weight, static.bias
     elif isinstance(layer, Prefixed):
         static = Prefixed(sized.weight.shape, None if sized.bias is None else sized.bias.shape)
-        weight, bias = static.weight, static.bias  # type: ignore[assignment]
+        weight, bias = static.weight, static.bias
     elif sized.norm is None:
         static = PlainConv(inputs, outputs, activation=spec.activation, bias=sized.bias is not None)
-        weight, bias = static.conv.weight, static.conv.bias  # type: ignore[assignment]
+        weight, bias = static.conv.weight, static.conv.bias
     else:
         static = ConvNorm(
             inputs,

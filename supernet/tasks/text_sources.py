@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.options import Range
 from supernet.data.python_source import CLASSES, read_source, standard_library, token_classes
-from supernet.data.source_options import Range, known_options, number, split_options
+from supernet.data.source_options import known_options, number, split_options
 from supernet.data.splits import SPLIT, stratified_split
 from supernet.data.text_files import by_part, joined, read_text
 from supernet.data.text_table import Table, read_table
@@ -21,8 +22,8 @@ from supernet.tasks.language_modelling import BYTE_NAMES, LanguageModelling
 from supernet.tasks.sequence_classification import SequenceClassification
 from supernet.tasks.token_classification import TokenClassification
 
-LENGTH = Range(2, 16_384, default=256)
-STEP = Range(1, 16_384)  # by default one length: windows lie side by side
+LENGTH, STEP = Range(2, 16_384), Range(1, 16_384)
+USUAL_LENGTH = 256
 MOST_WINDOWS = 2**24
 MOST_SCORED = 2**17  # tokens of validation, and of the test: what networks say of them stays below 135 MB
 # bytes of source that are told apart, of each part: 3 MB take a second on a desktop
@@ -63,7 +64,7 @@ def read_text_table(argument: str, *, seed: int, cache: Path | None) -> Sequence
     if not path:
         raise TrilobitError(f"csv needs a path: {SOURCE_FORMS['csv']}")
     known_options("csv", given, ("text", "label", "length"))
-    length = number("csv", "length", given, LENGTH) or 0
+    length = number("csv", "length", given, LENGTH, default=USUAL_LENGTH)
     columns = given.get("text", "text"), given.get("label", "label")
     table = read_table(Path(path), text=columns[0], label=columns[1], length=length)
     train, validation, test = _three_parts(table, f"csv:{path}", seed)
@@ -82,10 +83,10 @@ def _only_options(source: str, argument: str) -> dict[str, str]:
 
 
 def _window_options(source: str, given: Mapping[str, str]) -> tuple[int, int]:
-    """Return the length of windows, and how far training windows are apart."""
+    """Return the length of windows, and how far training windows are apart: by default side by side."""
     known_options(source, given, ("length", "step"))
-    length = number(source, "length", given, LENGTH) or 0
-    return length, number(source, "step", given, STEP) or length
+    length = number(source, "length", given, LENGTH, default=USUAL_LENGTH)
+    return length, number(source, "step", given, STEP, default=length)
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -117,11 +118,11 @@ def _windows(
             f"{source}: {len(train) // step:,} training windows, and there may be {MOST_WINDOWS:,}; give a "
             f"larger step than {step}"
         )
-    held_out = (
+    validation, test = (
         spread(windows_over(text, length, length, known), max(1, MOST_SCORED // length))
         for text, known in (texts["validation"], texts["test"])
     )
-    return windows_over(train, length, step, labels), *held_out  # type: ignore[return-value]
+    return windows_over(train, length, step, labels), validation, test
 
 
 def _labelled(sources: Iterable[bytes], most: int) -> Labelled:

@@ -1,5 +1,6 @@
 """What all tasks of text have in common: bytes as tokens, in rows of one length."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,7 +18,7 @@ E = TypeVar("E", bound=TokenExamples)
 
 
 @dataclass(frozen=True, eq=False)
-class TextTask(Generic[E]):
+class TextTask(ABC, Generic[E]):
     """The parts of a `Task` that are the same for all text.
 
     Attributes:
@@ -90,9 +91,9 @@ class TextTask(Generic[E]):
         """Return training examples changed at random: here not at all."""
         return examples
 
+    @abstractmethod
     def targets(self, examples: E) -> Tensor:
         """Return the indices of right classes, (n,) or (n, length) int64."""
-        raise NotImplementedError
 
     def loss(self, outputs: Tensor, targets: Tensor, *, smoothing: float) -> Tensor:
         """Return the cross-entropy of logits (n, classes) with targets (n,), or the mean over positions of

@@ -27,7 +27,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_what_is_left_of_a_space_is_one_architecture(alone: Any, space: str) -> None:
     family, rng = load_family(space, in_channels=1, classes=10), np.random.default_rng(0)
     candidate = family.space().candidate(family.space().sample(1, rng=rng)[0])
-    only = alone.Alone(family, candidate)
+    only = alone.Alone.of(family, candidate)
     largest = only.extreme("largest")
     assert only.arch(largest).workload == family.arch(candidate).workload
     extracted = family.extract(family.supernet(rng=rng), candidate)
@@ -39,7 +39,7 @@ def test_what_is_left_of_a_space_is_one_architecture(alone: Any, space: str) -> 
 
 def test_it_is_trained_alone_and_begins_with_small_images(alone: Any) -> None:
     family = load_family("digits-mbconv", in_channels=1, classes=10)
-    only = alone.Alone(family, family.extreme("largest"))
+    only = alone.Alone.of(family, family.extreme("largest"))
     config = TrainConfig(schedule="largest", first_resolution=min(resolution_options(family)))
     (early,), (late,) = (step_archs(only, config, 0, done, seed=0) for done in (0.0, 1.0))
     assert late.workload == only.arch(only.extreme("largest")).workload
