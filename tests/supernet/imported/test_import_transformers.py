@@ -19,7 +19,7 @@ from hw_profiles.runtimes.runtime import Artifact
 from nas.emit.to_onnx import emit, random_network
 from supernet.imported.import_onnx import import_onnx
 from supernet.imported.import_torch import import_torch
-from tests.contracts.test_transformer_operations import decoder
+from tests.contracts.test_decoder import decoder
 
 
 def x(*shape: Dim, fmt: str = "fp32") -> TensorType:
