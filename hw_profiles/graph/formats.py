@@ -219,6 +219,14 @@ WHOLE: Mapping[str, ElementTypes] = {
     name: ElementTypes(Int(bits, "full"), Int(bits, "full"), scaled=False)
     for name, bits in (("int64", 64), ("int32", 32), ("bool", 8))
 }
+# What a key-value cache is kept in, by the number format that it is called by. Its tensors are networks' own
+# inputs and outputs, as they are stored: scales of codes are known to the attention that reads them.
+CACHED: Mapping[str, ElementTypes] = {
+    "cache16": ElementTypes(FLOAT16, FLOAT16, scaled=False),
+    "cache8": ElementTypes(Int(8, "full"), Int(8, "full"), scaled=False),
+}
+CACHES: Mapping[str, str] = {FP32: FP32, "fp16": "cache16", "int8": "cache8"}
+CACHE_DTYPES: Mapping[str, str] = {FP32: "float32", "cache16": "float16", "cache8": "int8"}  # numpy's names
 _BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 
 
@@ -228,7 +236,7 @@ def element_types(name: str) -> ElementTypes:
     Raises:
         TrilobitError: no such format.
     """
-    known = ELEMENTS.get(name) or WHOLE.get(name)
+    known = ELEMENTS.get(name) or WHOLE.get(name) or CACHED.get(name)
     return known or _of_plugin(name)
 
 
@@ -241,7 +249,8 @@ def _of_plugin(name: str) -> ElementTypes:
 def is_known(*formats: str) -> bool:
     """Return whether all of these names are registered here; profiles of other installations have others."""
     return all(
-        name in ELEMENTS or name in WHOLE or name in names("trilobit.formats", _BUILTIN) for name in formats
+        name in ELEMENTS or name in WHOLE or name in CACHED or name in names("trilobit.formats", _BUILTIN)
+        for name in formats
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from hw_profiles.errors import TrilobitError, did_you_mean
 from hw_profiles.graph import shape_rules, ties
 from hw_profiles.graph.attributes import Attributes, Given, Value
+from hw_profiles.graph.formats import FP32
 from hw_profiles.graph.inverted_residual import Part, block_parts
 from hw_profiles.graph.shape_rules import Rule, Types
 from hw_profiles.graph.tensor_type import Dim, plus, times
@@ -237,11 +238,12 @@ _TABLE = (
         ties=ties.rotary,
     ),
     # reads queries, keys, values (batch, sequence, width) or by heads, then a mask, then past keys and values
-    # (batch, heads, past, depth) where it has them; with these, or with `present`, it gives them grown, too
+    # (batch, heads, past, depth) where it has them; with these, or with `present`, it gives them grown, too.
+    # Keys and values are read as a cache in the format `cache` holds them, those of the present among them
     Op(
         "Attention",
         shape_rules.attention,
-        {"q_num_heads": 0, "kv_num_heads": 0, "is_causal": 0, "scale": None, "present": 0},
+        {"q_num_heads": 0, "kv_num_heads": 0, "is_causal": 0, "scale": None, "present": 0, "cache": FP32},
         reads=(3, 6),
         macs=_attention_macs,
         ties=ties.attention,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes
-from hw_profiles.graph.formats import WHOLE
+from hw_profiles.graph.formats import CACHES, WHOLE
 from hw_profiles.graph.tensor_type import FP32, Dim, TensorType, over, plus, times
 
 Types = tuple[TensorType, ...]
@@ -269,12 +269,27 @@ def attended(inputs: Types, a: Attributes) -> Attended:
         expected = [(k.batch, k.heads, past, k.depth), (v.batch, v.heads, past, v.depth)]
         if [keys.shape, values.shape] != expected:
             raise TrilobitError(f"past keys of {keys} and values of {values} do not fit those of {inputs[1]}")
+        kept = cache_format(a)
+        if {keys.format, values.format} != {kept}:
+            raise TrilobitError(f"a cache of {a.text('cache')} holds {kept}, not {keys} and {values}")
     total = plus(past, k.length)
     if masked:
         whole = (q.batch, q.heads, q.length, total)
         if inputs[3].shape[-1:] != (total,) or broadcast(whole, inputs[3].shape) != whole:
             raise TrilobitError(f"a mask of {inputs[3]} does not fit scores of {_text(whole)}")
     return Attended(q.batch, q.heads, q.length, k.heads, past, total, q.depth, v.depth, masked, cached)
+
+
+def cache_format(a: Attributes) -> str:
+    """Return the format of the tensors that an attention's cache is.
+
+    Raises:
+        TrilobitError: no cache can be in such a format.
+    """
+    name = a.text("cache")
+    if name not in CACHES:
+        raise TrilobitError(f"no key-value cache in {name!r}; it can be in {', '.join(CACHES)}")
+    return CACHES[name]
 
 
 def attention(inputs: Types, a: Attributes) -> Types:
@@ -284,11 +299,11 @@ def attention(inputs: Types, a: Attributes) -> Types:
         shape: tuple[Dim, ...] = (read.batch, read.queries, times((read.heads, read.value_depth)))
     else:
         shape = (read.batch, read.heads, read.queries, read.value_depth)
-    mixed = TensorType(shape, x.format)
+    mixed, kept = TensorType(shape, x.format), cache_format(a)
     if not (read.cached or a.integer("present")):
         return (mixed,)
     grown = (
-        TensorType((read.batch, read.groups, read.keys, depth), x.format)
+        TensorType((read.batch, read.groups, read.keys, depth), kept)
         for depth in (read.depth, read.value_depth)
     )
     return (mixed, *grown)

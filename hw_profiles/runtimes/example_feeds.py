@@ -28,7 +28,7 @@ def example_feeds(workload: Workload, inputs: Sequence[TensorInfo]) -> Arrays:
 
 
 def _numbers(info: TensorInfo, below: int, rng: np.random.Generator) -> Array:
-    shape, dtype = tuple(size or 1 for size in info.shape), np.dtype(info.dtype)
+    shape, dtype = tuple(1 if size is None else size for size in info.shape), np.dtype(info.dtype)
     if dtype.kind == "f":
         return rng.standard_normal(shape, np.float32).astype(dtype)
     return np.ones(shape, dtype) if below == _ANY else rng.integers(0, below, shape).astype(dtype)

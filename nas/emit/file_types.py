@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto, helper
 
-from hw_profiles.graph.formats import WHOLE, needs_scale
+from hw_profiles.graph.formats import CACHE_DTYPES, CACHED, WHOLE, needs_scale
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import Workload
 from nas.emit.operations import SINCE
@@ -15,14 +15,16 @@ IR_VERSIONS = {OPSET: 10, 23: 11, 25: 13}
 
 def real_type(fmt: str) -> OnnxType:
     """Return the ONNX type of the real values that a layer computes with which reads tensors of a format."""
-    return "FLOAT" if needs_scale(fmt) or fmt in WHOLE else load_activation_format(fmt).stored_as
+    real = needs_scale(fmt) or fmt in WHOLE or fmt in CACHED
+    return "FLOAT" if real else load_activation_format(fmt).stored_as
 
 
 def fed_type(x: TensorType) -> int:
-    """Return ONNX's type of what a network reads or gives: real numbers in fp32, whole ones as they are."""
-    return (
-        int(helper.np_dtype_to_tensor_dtype(np.dtype(x.format))) if x.format in WHOLE else TensorProto.FLOAT
-    )
+    """Return ONNX's type of what a network reads or gives: real numbers in fp32, whole ones and what a cache
+    holds as they are.
+    """
+    stored = x.format if x.format in WHOLE else CACHE_DTYPES.get(x.format)
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(stored))) if stored else TensorProto.FLOAT
 
 
 def needed_opset(work: Workload, *, portable: bool = False) -> int:

@@ -20,13 +20,22 @@ from hw_profiles.graph.layer import INPUT, MATRIX, Layer, computes_in_integers, 
 from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.tensor_type import BATCH, TensorType, bound
 from hw_profiles.graph.workload import Workload, single
+from nas.emit.cached_attention import cache_scales
 from nas.emit.file_types import IR_VERSIONS, fed_type, needed_opset, real_type
 from nas.emit.operations import NODES, Emission
 from supernet.formats.loading import load_activation_format, load_format
 from supernet.formats.onnx_weights import OPSET, OnnxType
-from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
+from supernet.graph.quantized_graph import (
+    Parameters,
+    QuantizedGraph,
+    bias_codes,
+    cache_names,
+    cache_params,
+    keeps_codes,
+)
 
 _RANDOM_RANGES = {"relu": (0.0, 3.0), "relu6": (0.0, 3.0), "hswish": (-0.375, 3.0), "hsigmoid": (0.0, 1.0)}
+_RANDOM_REACH = 3.0  # of keys and values in a cache
 _TYPICAL = QuantParams(0.01, 128)  # of a tensor whose size in a file is asked for
 
 
@@ -88,6 +97,8 @@ def random_network(workload: Workload, *, rng: np.random.Generator) -> Quantized
             weight = rng.normal(0, fan_in**-0.5, shape).astype(np.float32)
             encoded = load_format(layer.weight_format).weight.encode(weight)
             parameters[name] = Parameters(encoded, rng.normal(0, 0.1, _bias_size(layer)).astype(np.float32))
+        if keeps_codes(layer):
+            tensors.update(dict.fromkeys(cache_names(name), cache_params(_RANDOM_REACH)))
         if not needs_scale(layer.out_format):
             continue
         if layer.keeps_codes and sources[0] >= 0:
@@ -245,6 +256,7 @@ class _Graph:
         outputs = self._by_format(name, layer, real, parameters)
         if not outputs:
             constants = [] if parameters is None else self._weights(name, layer, parameters, before[0])
+            constants += cache_scales(self, name, layer, self.network.tensors if self.network else {})
             outputs = NODES[layer.op](Emission(self, name, layer, real, constants, self.opset, self.portable))
         if layer.activation == "none":
             return outputs

@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.formats import WHOLE
+from hw_profiles.graph.formats import FP32, WHOLE
 from hw_profiles.graph.rotary import Rotation, rotation_of, tables
 from hw_profiles.graph.shape_rules import Attended, attended, heads_of, places
 from hw_profiles.graph.tensor_type import Dim
+from nas.emit.cached_attention import attended_as_kept, grown_names
 from nas.emit.emission import Emission, Emit
 
 # the opset that has an operation, where the oldest that is written does not
@@ -229,6 +230,8 @@ def _attention(e: Emission) -> list[str]:
     mask = e.inputs[3] if read.masked else ""
     if mask and e.layer.inputs[3].format in WHOLE:
         mask = _truth(e, mask, 3)
+    if a.text("cache") != FP32:
+        return attended_as_kept(e, mask, _attention)
     if e.portable:
         return _spelled_out(e, read, mask)
     if mask and e.layer.inputs[3].shape[-2:-1] in ((), (1,)) and read.queries != 1:
@@ -243,7 +246,7 @@ def _attention(e: Emission) -> list[str]:
         attributes["is_causal"] = 1
     if "scale" in a:
         attributes["scale"] = a.number("scale")
-    names = [e.name, *(f"{e.name}.{i}" for i in range(1, len(e.layer.outputs)))]
+    names = [e.name, *grown_names(e)]
     e.writer.nodes.append(onnx.helper.make_node("Attention", inputs, names, **attributes))
     return names
 
@@ -271,8 +274,9 @@ def _spelled_out(e: Emission, read: Attended, mask: str) -> list[str]:
     if not by_heads:
         q, k, v = (_divided(e, name, x, *size) for name, x, size in zip("qkv", (q, k, v), sizes, strict=True))
     if read.cached:
-        k = e.writer.node("Concat", f"{e.name}.1", [e.inputs[-2], k], axis=2)
-        v = e.writer.node("Concat", f"{e.name}.2", [e.inputs[-1], v], axis=2)
+        names = grown_names(e)
+        k = e.writer.node("Concat", names[0], [e.inputs[-2], k], axis=2)
+        v = e.writer.node("Concat", names[1], [e.inputs[-1], v], axis=2)
     grown = [k, v] if len(e.layer.outputs) > 1 else []
     grouped = heads > groups and not mask
     if grouped:

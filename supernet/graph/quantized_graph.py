@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.formats import QuantParams, accumulator_codes
+from hw_profiles.graph.formats import QuantParams, accumulator_codes, is_integer
+from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import is_lowered
 from hw_profiles.graph.workload import Workload
 from supernet.formats.loading import load_activation_format
 from supernet.formats.quantized_tensor import QuantizedTensor
+
+CACHE_CODES = 127
+SMALLEST_REACH = 1e-6  # of what is kept: a scale is above 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,8 @@ class QuantizedGraph:
 
     Attributes:
         parameters: by layer name, for every layer with a weight.
-        tensors: by layer name, for every layer whose output is an integer tensor.
+        tensors: by layer name, for every layer whose output is an integer tensor; by `cache_names`, of the
+            keys and values that an attention keeps as codes.
     """
 
     workload: Workload
@@ -50,6 +55,8 @@ class QuantizedGraph:
                 raise ValueError(f"{name} has no parameters")
             if load_activation_format(layer.out_format).needs_scale and name not in self.tensors:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
+            if keeps_codes(layer) and not self.tensors.keys() >= {*cache_names(name)}:
+                raise ValueError(f"{name} keeps codes, but their quantization is not known")
 
     def input_params(self, position: int) -> tuple[QuantParams | None, ...]:
         """Return the quantization of what a layer reads, by the layer's position; None where they are
@@ -58,6 +65,21 @@ class QuantizedGraph:
         work = self.workload
         producers = (work.producers[i] if i >= 0 else None for i in work.inputs[position])
         return tuple(None if i is None else self.tensors.get(work.names[i]) for i in producers)
+
+
+def keeps_codes(layer: Layer) -> bool:
+    """Return whether a layer is attention whose keys and values are kept as codes, with a stored scale."""
+    return layer.op == "Attention" and is_integer(layer.values.text("cache"))
+
+
+def cache_names(layer: str) -> tuple[str, str]:
+    """Return the names of the keys and values that the attention called `layer` keeps."""
+    return f"{layer}.1", f"{layer}.2"
+
+
+def cache_params(reach: float) -> QuantParams:
+    """Return how values up to a magnitude are kept in a cache as codes of 8 bits: -127 to 127, zero exact."""
+    return QuantParams(max(reach, SMALLEST_REACH) / CACHE_CODES, 0, CACHE_CODES)
 
 
 def bias_codes(parameters: Parameters, input_scale: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import FLOAT16, WHOLE, Int, NearestCode, QuantParams, is_integer
-from hw_profiles.graph.layer import Layer, computes_in_integers
+from hw_profiles.graph.layer import FP32, Layer, computes_in_integers
 from hw_profiles.graph.ops import OPS
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_format
+from supernet.graph.key_value_cache import attended_through_cache
 from supernet.graph.operations import NOTHING, TORCH, Constants, as_stored, computed, execute
-from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes
+from supernet.graph.quantized_graph import Parameters, QuantizedGraph, bias_codes, cache_names
 from supernet.graph.saturation import saturated_rows, saturation_error
 
 EXACT_SUM = (
@@ -50,6 +51,8 @@ def simulate_all(
         read, written = network.input_params(position), network.tensors.get(name)
         saturating = sums is IntegerSums.SATURATING
         call = Call(layer, x, read, written, network.parameters.get(name), saturating)
+        if layer.op == "Attention" and layer.values.text("cache") != FP32:
+            return attended_through_cache(layer, x, [network.tensors.get(key) for key in cache_names(name)])
         return INTEGERS[layer.op](call) if computes_in_integers(layer) else _in_reals(call)
 
     with torch.no_grad():

@@ -14,7 +14,13 @@ from hw_profiles.graph.lowering import lower
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_sums import IntegerSums
 from supernet.formats.loading import load_activation_format, load_weight_format
-from supernet.graph.quantized_graph import Parameters, QuantizedGraph
+from supernet.graph.quantized_graph import (
+    Parameters,
+    QuantizedGraph,
+    cache_names,
+    cache_params,
+    keeps_codes,
+)
 from supernet.graph.subnet import Subnet
 from supernet.layers.elastic import ConvNorm
 from supernet.layers.plain import PlainConv
@@ -67,6 +73,9 @@ def quantize(
         if "weight" in layer.values:
             weight, bias = _folded(subnet.layer(name))
             parameters[name] = Parameters(load_weight_format(layer.weight_format, sums).encode(weight), bias)
+        if keeps_codes(layer):
+            for key, source in zip(cache_names(name), workload.inputs[position][1:], strict=False):
+                tensors[key] = cache_params(max(map(abs, _range_of(workload, source, ranges))))
         if not needs_scale(layer.out_format):
             continue
         if layer.keeps_codes:
@@ -104,6 +113,11 @@ def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple
     which fuses it in fp32.
     """
     (source,) = workload.inputs[position]
+    return _range_of(workload, source, ranges)
+
+
+def _range_of(workload: Workload, source: int, ranges: Ranges) -> tuple[float, float]:
+    """Return the range of a tensor, or of what was converted to it."""
     while source != INPUT and workload.names[source] not in ranges.layers:
         (source,) = workload.inputs[source]
     return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
