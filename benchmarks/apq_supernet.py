@@ -59,7 +59,7 @@ Floats = NDArray[np.float64]
 class SmallImages(ApqFamily):
     """APQ's networks, and their genomes, on images of `PIXELS`."""
 
-    def image_size(self, choose: Choose) -> int:
+    def input_size(self, choose: Choose) -> int:
         return PIXELS
 
 

@@ -67,8 +67,8 @@ class Alone(Family):
     def build(self, net: GraphBuilder, choose: Choose) -> None:
         self.family.build(net, choose)
 
-    def image_size(self, choose: Choose) -> int:
-        return self.family.image_size(choose)
+    def input_size(self, choose: Choose) -> int:
+        return self.family.input_size(choose)
 
     def elastic_layer(self, name: str, specs: Sequence[Layer]) -> nn.Module:
         return self.family.elastic_layer(name, specs)

@@ -294,6 +294,15 @@ class GraphBuilder:
         dims = self.dims(x)
         return self._net.add(name, Layer.of("Add", TensorType(dims), weight=dims[1:]), x)
 
+    def embedding(
+        self, name: str, ids: int, vocabulary: int, width: int, *, precision: Precision | str = FP32
+    ) -> int:
+        """Append the rows of a stored table (vocabulary, width) for ids (n, t), given as fp32."""
+        layer = Layer.of(
+            "Gather", self.type(ids), weight_format=formats(precision)[0], weight=(vocabulary, width)
+        )
+        return self._net.add(name, layer, ids)
+
     def curve(self, name: str, x: int, op: str, **attributes: Value | None) -> int:
         """Append an operation that keeps the shape, such as `Gelu` or `Softmax`, in fp32."""
         stated = tuple((key, value) for key, value in attributes.items() if value is not None)

@@ -219,6 +219,7 @@ _TABLE = (
         ties=ties.gather,
         weighted=True,
     ),
+    Op("Less", shape_rules.less, {"value": None}),  # which whole numbers are below a stored one
     Op("Where", shape_rules.where, {"value": None}, reads=(2, 3), ties=ties.where),
     Op("Softmax", shape_rules.along, {"axis": -1}),
     # turns pairs of numbers by angles of their position (Su et al. 2021, arXiv:2104.09864): one that is read,

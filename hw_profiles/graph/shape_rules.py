@@ -171,6 +171,15 @@ def places(a: Attributes) -> tuple[int, ...]:
     return a.integers("indices") if a.is_list("indices") else (a.integer("indices"),)
 
 
+def less(inputs: Types, a: Attributes) -> Types:
+    """Return the type of truth values, for each whole number whether it is below `value`."""
+    (x,) = inputs
+    if x.format not in WHOLE:
+        raise TrilobitError(f"what is compared must be whole numbers ({', '.join(WHOLE)}), not {x.format}")
+    a.integer("value")  # must be there
+    return (TensorType(x.shape, "bool"),)
+
+
 def where(inputs: Types, a: Attributes) -> Types:
     """Return the type of the second operand where the first is not 0, elsewhere the third, or `value`."""
     condition, *operands = inputs

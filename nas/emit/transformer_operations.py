@@ -96,6 +96,12 @@ def _where(e: Emission) -> list[str]:
     return [e.writer.node("Where", e.name, [_truth(e, condition, 0), *operands])]
 
 
+def _less(e: Emission) -> list[str]:
+    fmt, value = e.layer.inputs[0].format, e.layer.values.integer("value")
+    least = e.writer.constant(f"{e.name}.value", np.array(value, fmt))
+    return [e.writer.node("Less", e.name, [*e.inputs, least])]
+
+
 def _truth(e: Emission, value: str, position: int) -> str:
     """Return whole numbers as truth values."""
     if e.layer.inputs[position].format == "bool":
@@ -345,6 +351,7 @@ TRANSFORMER_NODES: Mapping[str, Emit] = {
     "Gather": _gather,
     "Slice": _slice,
     "Expand": _expand,
+    "Less": _less,
     "Where": _where,
     "RotaryEmbedding": _rotary,
     "Attention": _attention,

@@ -22,7 +22,7 @@ from supernet.graph.executor import Unquantized, forward, layered
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate
 
-CHANNELS, CLASSES, BATCH = 3, 7, 2
+CHANNELS, VOCABULARY, CLASSES, BATCH = 3, 257, 7, 2
 PARITY = 1e-5  # relative to the largest logit; float32 sums in another order differ by some 1e-7
 ONNX_PARITY = 1e-4  # batch norm is folded there, which rounds every weight once more
 LARGE_MACS = 100e6  # families whose networks reach more are run at their smallest resolution, fewer at a time
@@ -30,7 +30,7 @@ LARGE_MACS = 100e6  # families whose networks reach more are run at their smalle
 
 @dataclass(frozen=True, eq=False)
 class FamilyCase:
-    """A family for images of 3 channels and 7 classes, and its supernet.
+    """A family for 7 classes of images of 3 channels, or of text of 257 tokens, and its supernet.
 
     Attributes:
         make: as it is registered.
@@ -41,7 +41,12 @@ class FamilyCase:
     @cached_property
     def family(self) -> Family:
         """The family."""
-        return self.make(in_channels=CHANNELS, classes=CLASSES)
+        return self.make(in_channels=self.channels, classes=CLASSES)
+
+    @cached_property
+    def channels(self) -> int:
+        """Channels of images, or how many tokens there are."""
+        return CHANNELS if self.make(in_channels=CHANNELS, classes=CLASSES).reads == "images" else VOCABULARY
 
     @cached_property
     def net(self) -> nn.Module:
@@ -74,8 +79,8 @@ class FamilyCase:
         return [*self.family.extremes().values(), *drawn]
 
     def affordable(self, candidate: Candidate) -> Candidate:
-        """Return the same network, of a large family for the smallest images."""
-        column = self.family.space().columns.get("resolution")
+        """Return the same network, of a large family for the smallest images, or the shortest text."""
+        column = self.family.space().columns.get(self.family.input.choice)
         if self.largest_macs <= LARGE_MACS or column is None:
             return candidate
         genes = np.array(candidate.genes, np.int16)
@@ -98,15 +103,15 @@ class FamilyCase:
             self.affordable(candidate) for candidate in (largest, space.candidate(np.array(genes, np.int16)))
         ]
 
-    def images(self, candidate: Candidate) -> Tensor:
-        """Return random images that the network takes."""
-        size = self.family.resolution(candidate)
-        return torch.randn(BATCH, CHANNELS, size, size, generator=torch.Generator().manual_seed(0))
+    def inputs(self, candidate: Candidate) -> Tensor:
+        """Return random examples that the network takes."""
+        generator = torch.Generator().manual_seed(0)
+        return self.family.input.drawn(BATCH, self.family.resolution(candidate), generator=generator)
 
     def elastic(self, candidate: Candidate) -> Tensor:
-        """Return what the supernet says of these images as that network."""
+        """Return what the supernet says of these examples as that network."""
         with torch.no_grad():
-            logits: Any = self.net(self.images(candidate), self.family.arch(candidate))
+            logits: Any = self.net(self.inputs(candidate), self.family.arch(candidate))
         return logits  # type: ignore[no-any-return]
 
 
@@ -124,8 +129,8 @@ def expect_close(answer: Tensor, expected: Tensor, tolerance: float, what: str) 
 
 def is_what_was_asked_for(case: FamilyCase) -> None:
     """Make what has the channels and classes that were asked for, and always the same space."""
-    family, again = case.family, case.make(in_channels=CHANNELS, classes=CLASSES)
-    expect((family.in_channels, family.classes) == (CHANNELS, CLASSES), "other channels or classes")
+    family, again = case.family, case.make(in_channels=case.channels, classes=CLASSES)
+    expect((family.in_channels, family.classes) == (case.channels, CLASSES), "other channels or classes")
     expect(family.space().fingerprint == again.space().fingerprint, "made twice, it has two spaces")
 
 
@@ -166,8 +171,9 @@ def check_extraction(case: FamilyCase, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         elastic = case.elastic(candidate)
         with torch.no_grad():
-            static = case.family.extract(case.net, candidate).eval()(case.images(candidate))
-        expect(elastic.shape == (BATCH, CLASSES), f"logits have the shape {tuple(elastic.shape)}")
+            static = case.family.extract(case.net, candidate).eval()(case.inputs(candidate))
+        tokens = (case.family.resolution(candidate),) * (case.family.answers == "tokens")
+        expect(elastic.shape == (BATCH, *tokens, CLASSES), f"logits have the shape {tuple(elastic.shape)}")
         expect_close(static, elastic, PARITY, candidate.id)
         outputs.add(tuple(elastic.flatten().tolist()))
     architectures = {repr(case.family.arch(candidate)) for candidate in candidates}
@@ -181,7 +187,7 @@ def runs_workloads_on_its_own_layers(case: FamilyCase) -> None:
         for candidate in case.runnable(4)[-4:]:
             work = case.family.plain_workload(case.family.arch(candidate))
             with torch.no_grad():
-                answer = forward(layered(case.net), Unquantized(), work, case.images(candidate))
+                answer = forward(layered(case.net), Unquantized(), work, case.inputs(candidate))
             expect_close(answer, case.elastic(candidate), PARITY, candidate.id)
     finally:
         case.net.eval()
@@ -227,7 +233,7 @@ def draws_first_weights_from_its_seed(case: FamilyCase) -> None:
 def writes_files_that_compute_the_same(case: FamilyCase) -> None:
     """Write ONNX files that compute in fp32 what torch computes."""
     candidate = case.deepest()[1]  # every layer there is, and of no more channels than need be
-    subnet, x = case.family.extract(case.net, candidate).eval(), case.images(candidate)
+    subnet, x = case.family.extract(case.net, candidate).eval(), case.inputs(candidate)
     plain = case.family.plain_workload(case.family.arch(candidate))
     file = open_file(emit(quantize(subnet, plain, observe(subnet, x)), batch=BATCH))
     logits = single_output(file, x.numpy())
@@ -239,7 +245,7 @@ def learns_everywhere(case: FamilyCase) -> None:
     """Send gradients to every parameter through the deepest networks."""
     case.net.zero_grad()
     for candidate in case.deepest():
-        case.net(case.images(candidate), case.family.arch(candidate)).square().sum().backward()
+        case.net(case.inputs(candidate), case.family.arch(candidate)).square().sum().backward()
     silent = [name for name, p in case.net.named_parameters() if p.grad is None or not p.grad.any()]
     case.net.zero_grad()
     expect(not silent, f"{len(silent)} parameters get no gradient, for example {silent[:1]}")

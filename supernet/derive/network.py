@@ -28,7 +28,7 @@ from supernet.layers.stored import Prefixed
 from supernet.space.varying import constant
 
 MATRICES = ("Gemm", "MatMul")
-NORMS = ("LayerNormalization",)  # their weight begins as 1, and has a bias of its shape
+NORMS = ("LayerNormalization", "RMSNormalization")  # their weight begins as 1; a bias has its shape
 MATRIX_STD = 0.02  # first weights of a matrix between tokens, whatever its size (Dosovitskiy et al. 2021)
 
 
@@ -64,7 +64,8 @@ class ElasticNet(nn.Module):
         return self.get_submodule(self._paths[name])
 
     def forward(self, x: Tensor, arch: Runnable | Workload) -> Tensor:
-        """Run images (n, c, h, w): logits (n, classes) of the subnet `arch`, or of a workload in fp32.
+        """Run images (n, c, h, w) or tokens (n, t): logits (n, ..., classes) of the subnet `arch`, or of a
+        workload in fp32.
 
         In training mode batch statistics normalise, and the running ones are left alone: they would mix all
         subnets' statistics; evaluation recalibrates them on the extracted subnet (Yu & Huang 2019,

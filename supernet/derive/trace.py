@@ -11,9 +11,10 @@ import numpy as np
 
 from hw_profiles.graph.builder import GraphBuilder
 from hw_profiles.graph.layer import FP32, INPUT, Layer
-from hw_profiles.graph.tensor_type import BATCH, Dim, TensorType, image_shape
+from hw_profiles.graph.tensor_type import Dim, TensorType, image_shape
 from hw_profiles.graph.workload import Workload
 from supernet.derive.choosing import meaning
+from supernet.derive.inputs import NetworkInput
 from supernet.space.space import SearchSpace
 from supernet.space.varying import Varying, lift
 
@@ -67,9 +68,10 @@ class Trace:
     there: Guard = True
     input: Tensor = Tensor(((INPUT, True),))
 
-    def read(self, channels: int, size: Any) -> None:
-        """Say how large the network's input is, once."""
-        self.shapes[INPUT] = lift(lambda pixels: (BATCH, channels, pixels, pixels), size)
+    def read(self, given: NetworkInput, size: Any) -> None:
+        """Say what the network's input is, once."""
+        self.shapes[INPUT] = lift(lambda size: given.feed(size).type.shape, size)
+        self.formats[INPUT] = lift(lambda size: given.feed(size).type.format, size)
 
     def shape(self, x: Tensor) -> Any:
         """Return (channels, height, width) of a tensor."""
@@ -103,8 +105,16 @@ class Trace:
         try:
             spec = lift(call.spec, None, *shapes, *rest)
         except _FormatMattersError:
-            return self._by_producer(call, inputs, rest)
+            alike = [self._format_alike(x) for x in inputs]
+            if None in alike:
+                return self._by_producer(call, inputs, rest)
+            spec = lift(call.spec, tuple(alike), *shapes, *rest)
         return Tensor(((self._append(name, self.there, spec, inputs), True),))
+
+    def _format_alike(self, x: Tensor) -> str | None:
+        """Return the number format that a tensor has in all networks; None where that depends on choices."""
+        formats = {self.formats[position] for position, _ in x.producers}
+        return formats.pop() if len(formats) == 1 and isinstance(next(iter(formats)), str) else None
 
     def _by_producer(self, call: "_Call", inputs: tuple[Tensor, ...], rest: tuple[Any, ...]) -> Tensor:
         """Record a layer whose formats follow from those that it reads: one for each that can give them."""
@@ -255,7 +265,7 @@ class _Call:
         alone, rest = _Alone(values[:n], formats), iter(values[n:])
         read = iter(range(n))
         args = [next(read) if tensor else next(rest) for tensor in self.tensors]
-        net = GraphBuilder(image_shape(values[0]), layers=alone)
+        net = GraphBuilder(layers=alone)
         self.method(net, self.name, *args, **dict(zip(self.keywords, rest, strict=True)))
         assert alone.layer is not None
         return alone.layer

@@ -104,7 +104,7 @@ class ApqFamily(Family):
         option = (INTEGER if fmt != FP32 else FP32) if choice.role == "policy" else fmt
         return choice.options.index(option) if option in choice.options else 0
 
-    def image_size(self, choose: Choose) -> int:
+    def input_size(self, choose: Choose) -> int:
         return RESOLUTION
 
     def build(self, net: GraphBuilder, choose: Choose) -> None:

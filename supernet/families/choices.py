@@ -13,6 +13,11 @@ def resolution(options: tuple[int, ...]) -> Choice:
     return Choice("resolution", options, role="resolution")
 
 
+def length(options: tuple[int, ...]) -> Choice:
+    """Return the choice of how many tokens are read."""
+    return Choice("length", options, role="length")
+
+
 def precision(layer: str, formats: tuple[str, ...], active_if: Conditions = ()) -> Choice:
     """Return the choice of the number formats of a layer outside the stages."""
     return Choice(f"{layer}.format", formats, "precision", active_if, "format", layer=layer)

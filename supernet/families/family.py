@@ -23,6 +23,9 @@ from supernet.derive import network
 from supernet.derive.choosing import Choose
 from supernet.derive.costs import CostTerm as CostTerm
 from supernet.derive.costs import cost_terms
+from supernet.derive.inputs import Answers as Answers
+from supernet.derive.inputs import ImageInput, NetworkInput
+from supernet.derive.inputs import Reads as Reads
 from supernet.derive.memory import PeakTerm as PeakTerm
 from supernet.derive.memory import peak_terms
 from supernet.derive.trace import Trace, TracedChoose
@@ -61,7 +64,7 @@ class Architecture:
     """A network without its number formats.
 
     Attributes:
-        resolution: input height and width in pixels.
+        resolution: input height and width in pixels, or how many tokens are read.
         options: active choices by name, but for those of number formats.
         stages: the same by stage and block, from role to option; blocks that are not there are left out.
         workload: in fp32 throughout.
@@ -86,7 +89,7 @@ class Family(ABC):
     """A family of networks: subclasses, frozen dataclasses, say `choices` and `build`.
 
     Attributes:
-        reads: what its networks read.
+        answers: what a network says something of: an example, or each of its tokens.
         name: of the space, as registered.
         in_channels: channels of the input image; of tokens the size of the vocabulary.
         classes: number of classes.
@@ -94,7 +97,7 @@ class Family(ABC):
         eps: of all batch norms.
     """
 
-    reads: ClassVar[Literal["images", "tokens"]] = "images"
+    answers: ClassVar[Answers] = "examples"
 
     name: str
     in_channels: int
@@ -117,9 +120,21 @@ class Family(ABC):
         `choose.repeat` and `choose.when`.
         """
 
-    def image_size(self, choose: Choose) -> int:
-        """Return the height and width of the input in pixels: by default a choice, `resolution`."""
-        size: int = choose("resolution")
+    @property
+    def input(self) -> NetworkInput:
+        """What its networks read: by default images of `in_channels`; of text `TokenInput`."""
+        return ImageInput(self.in_channels)
+
+    @property
+    def reads(self) -> Reads:
+        """The kind of data that its networks read."""
+        return self.input.reads
+
+    def input_size(self, choose: Choose) -> int:
+        """Return the height and width of the input in pixels, or its tokens: by default a choice,
+        `resolution` of images, `length` of tokens.
+        """
+        size: int = choose(self.input.choice)
         return size
 
     def elastic_layer(self, name: str, specs: Sequence[Layer]) -> nn.Module:
@@ -173,15 +188,15 @@ class Family(ABC):
             if choice.stage is not None and choice.block is not None:
                 stages.setdefault(choice.stage, {}).setdefault(choice.block, {})[choice.role] = option
         return Architecture(
-            self.image_size(choose),
+            self.input_size(choose),
             {choice.name: option for choice, option in options},
             tuple(tuple(blocks.values()) for blocks in stages.values()),
             self._workload(choose),
         )
 
     def resolution(self, candidate: Candidate) -> int:
-        """Return the input height and width in pixels."""
-        return self.image_size(Choose(self._space, candidate.genes))
+        """Return the input height and width in pixels, or how many tokens are read."""
+        return self.input_size(Choose(self._space, candidate.genes))
 
     def policy(self, candidate: Candidate) -> QuantPolicy:
         """Return the precision of each layer with weights by its name."""
@@ -203,8 +218,7 @@ class Family(ABC):
         return arch.workload
 
     def _workload(self, choose: Choose) -> Workload:
-        size = self.image_size(choose)
-        net = GraphBuilder((self.in_channels, size, size))
+        net = GraphBuilder(feeds=(self.input.feed(self.input_size(choose)),))
         self.build(net, choose)
         return net.build()
 
@@ -217,7 +231,7 @@ class Family(ABC):
         """Run `build` with nothing chosen."""
         trace: Any = Trace()
         choose: Any = TracedChoose(self._space, trace, fp32=fp32)
-        trace.read(self.in_channels, self.image_size(choose))
+        trace.read(self.input, self.input_size(choose))
         self.build(trace, choose)
         return trace  # type: ignore[no-any-return]
 
@@ -246,18 +260,19 @@ class Family(ABC):
 
 
 def resolutions(family: Family) -> tuple[int, ...]:
-    """Return the sizes in pixels that the largest and the smallest networks see images at, ascending."""
+    """Return the input sizes of the largest and the smallest networks, in pixels or tokens, ascending."""
     return tuple(sorted({family.resolution(extreme) for extreme in family.extremes().values()}))
 
 
 def load_family(
     name: str, *, in_channels: int, classes: int, formats: tuple[str, ...] | None = None
 ) -> Family:
-    """Return the family registered as `name`, for images of `in_channels` and `classes` classes; a name
-    that ends in
-    `.json` is that of a file which holds a space.
+    """Return the family registered as `name`; a name that ends in `.json` is that of a file which holds a
+    space.
 
     Args:
+        in_channels: of images; of text the size of the vocabulary.
+        classes: how many.
         formats: the number formats to choose from for every layer, as `parse_precision` reads them; None
             takes the family's own. fp32, where it is among them, becomes the first.
 

@@ -26,7 +26,7 @@ from supernet.layers.elastic import ConvNorm, ElasticConvNorm
 from supernet.layers.plain import ElasticConv, PlainConv
 from supernet.layers.stored import Prefixed
 
-IMAGE = "image"  # key of the network's own input
+IMAGE = "image"  # key of the network's own input, where that is real numbers
 
 
 class LayeredNet(Protocol):
@@ -160,7 +160,8 @@ def forward(
     *,
     statistics: Statistics | None = None,
 ) -> Tensor:
-    """Return logits (n, classes) of images (n, c, h, w), by `workload` with the weights of `net`.
+    """Return logits (n, ..., classes) of images (n, c, h, w) or tokens (n, t), by `workload` with the weights
+    of `net`.
 
     Args:
         statistics: what batch norms normalise with, folded as on a device, biases rounded; None takes each
@@ -210,7 +211,7 @@ def _first_tensors(work: Workload) -> list[int]:
 def recalibrated(
     net: LayeredNet, quantizers: Quantizers, workload: Workload, batches: Iterable[Tensor]
 ) -> Statistics:
-    """Return batch-norm statistics of this very policy: the mean over `batches` of (n, c, h, w) images.
+    """Return batch-norm statistics of this very policy: the mean over `batches` of inputs.
 
     They differ from policy to policy as they do from subnet to subnet.
     """

@@ -335,6 +335,7 @@ _ONE: Mapping[str, _One] = {
     "Gather": _gather,
     "Slice": _slice,
     "Expand": _expand,
+    "Less": lambda layer, x, constants: x[0] < layer.values.integer("value"),
     "Where": _where,
     "RotaryEmbedding": _rotary,
     "Gelu": lambda layer, x, constants: F.gelu(x[0], approximate=layer.values.text("approximate")),

@@ -28,7 +28,8 @@ EXACT_SUM = (
 
 
 def simulate(network: QuantizedGraph, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
-    """Return logits (n, classes) of fp32 images (n, c, h, w), with integer layers computed on their codes.
+    """Return logits (n, ..., classes) of fp32 images (n, c, h, w) or of tokens (n, t), with integer layers
+    computed on their codes.
 
     Requantization is round-half-even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero point, clipped
     to the codes of the output's format: ONNX Runtime's arithmetic. Layers that no integer kernel computes get

@@ -26,7 +26,7 @@ class Subnet(nn.Module):
         return self.layers[_module_name(name)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (n, classes) of images (n, c, h, w)."""
+        """Return logits (n, ..., classes) of images (n, c, h, w) or tokens (n, t)."""
         return self.tensors(x)[-1]
 
     def tensors(self, x: Tensor) -> list[Tensor]:

@@ -31,21 +31,23 @@ CURVE_END = 3.0  # from -3 to 3 h-swish and h-sigmoid are curved
 
 @dataclass(frozen=True)
 class Ranges:
-    """Smallest and largest value seen of the input image and of each layer's output, by layer name."""
+    """Smallest and largest value seen of the network's input and of each layer's (first) output, by name."""
 
     image: tuple[float, float]
     layers: Mapping[str, tuple[float, float]]
 
 
 def observe(subnet: Subnet, images: Tensor) -> Ranges:
-    """Run the fp32 subnet on calibration images (n, c, h, w) and record every tensor's range, by the names of
-    its lowered workload.
+    """Run the fp32 subnet on calibration examples, images (n, c, h, w) or tokens (n, t), and record every
+    tensor's range, by the names of its lowered workload.
 
     Ranges depend on the architecture only: one observation serves every quantization policy of it.
     """
     with torch.no_grad():
         tensors = subnet.tensors(images)
-    layers = {name: _range(tensor) for name, tensor in zip(subnet.workload.names, tensors, strict=True)}
+    layers: dict[str, tuple[float, float]] = {}
+    for producer, tensor in zip(subnet.workload.producers, tensors, strict=True):
+        layers.setdefault(subnet.workload.names[producer], _range(tensor))
     return Ranges(_range(images), layers)
 
 
@@ -63,9 +65,9 @@ def quantize(
     """
     workload = lower(workload)
     curves = {
-        source: curve.nonlinearity
+        workload.producers[source]: curve.nonlinearity
         for curve, (source, *_) in zip(workload.layers, workload.inputs, strict=True)
-        if curve.kind == "act"
+        if curve.kind == "act" and source >= 0
     }
     parameters: dict[str, Parameters] = {}
     tensors: dict[str, QuantParams] = {}
@@ -79,7 +81,7 @@ def quantize(
         if not needs_scale(layer.out_format):
             continue
         if layer.keeps_codes:
-            tensors[name] = tensors[workload.names[workload.inputs[position][0]]]
+            tensors[name] = tensors[workload.names[workload.producers[workload.inputs[position][0]]]]
         else:
             low, high = (
                 ranges.layers[name] if name in ranges.layers else _converted_range(workload, position, ranges)
@@ -118,9 +120,12 @@ def _converted_range(workload: Workload, position: int, ranges: Ranges) -> tuple
 
 def _range_of(workload: Workload, source: int, ranges: Ranges) -> tuple[float, float]:
     """Return the range of a tensor, or of what was converted to it."""
-    while source != INPUT and workload.names[source] not in ranges.layers:
-        (source,) = workload.inputs[source]
-    return ranges.image if source == INPUT else ranges.layers[workload.names[source]]
+    while source != INPUT:
+        producer = workload.producers[source]
+        if workload.names[producer] in ranges.layers:
+            return ranges.layers[workload.names[producer]]
+        (source,) = workload.inputs[producer]
+    return ranges.image
 
 
 def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,9 @@
 
 from hw_profiles.errors import TrilobitError
 from supernet.families.family import Family
-from supernet.tasks.task import Task, reads
+from supernet.tasks.task import Task, answers, reads
+
+_ONE = {"examples": "each example", "tokens": "each token"}
 
 
 def require_readable(task: Task, family: Family) -> None:
@@ -15,4 +17,10 @@ def require_readable(task: Task, family: Family) -> None:
         raise TrilobitError(
             f"space {family.name} is of networks that read {family.reads}, and {task.name} is {reads(task)}; "
             "choose another space (--space; `nas spaces` lists them) or other data (--data)"
+        )
+    if family.answers != answers(task):
+        raise TrilobitError(
+            f"space {family.name} is of networks that answer for {_ONE[family.answers]}, and {task.name} "
+            f"asks for {_ONE[answers(task)]}; choose another space (--space; `nas spaces` lists them) or "
+            "other data (--data)"
         )

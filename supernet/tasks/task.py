@@ -5,7 +5,7 @@ Training, distillation, sampling, evaluation and parity know a task by this prot
 (`supernet.tasks.loading`) returns one.
 """
 
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.data.augmentation import Augmentation
+from supernet.derive.inputs import Answers, Reads
 from supernet.tasks.metric import Quality
 
 Outputs = NDArray[np.float32]  # (n, ...) what a network says of n examples
-Reads = Literal["images", "tokens"]  # what networks of a task read
 
 
 class Examples(Protocol):
@@ -32,8 +32,9 @@ class Examples(Protocol):
 class Task(Quality, Protocol):
     """Data with a purpose. Where a method takes examples, they are rows of one of its own parts.
 
-    A task of text has two more attributes, `reads`, which is `"tokens"`, and `length`, the tokens of an
-    example; where `size` is pixels along a side for others, it is tokens for that.
+    A task of text has three more attributes: `reads`, which is `"tokens"`, `length`, the tokens of an
+    example, and `answers`, whether networks say something of each example or of each of its tokens. Where
+    `size` is pixels along a side for others, it is tokens for that.
     """
 
     @property
@@ -124,6 +125,14 @@ class Task(Quality, Protocol):
 def reads(task: Task) -> Reads:
     """Return what networks of a task read: images, unless an attribute `reads` of the task says otherwise."""
     stated: Reads = getattr(task, "reads", "images")
+    return stated
+
+
+def answers(task: Task) -> Answers:
+    """Return what networks of a task say something of: examples, unless an attribute `answers` says
+    otherwise.
+    """
+    stated: Answers = getattr(task, "answers", "examples")
     return stated
 
 

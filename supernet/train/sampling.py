@@ -12,7 +12,7 @@ from supernet.train.config import TrainConfig
 from supernet.train.schedule import resolution_limit
 
 FIRST, LAST = ("kernel", "depth"), ("width",)  # become elastic in this order, and all others in between
-ALL_ALONG = "resolution"
+ALL_ALONG = ("resolution", "length")  # how much a network reads
 ALONE = 0.4  # share of the steps that train the largest subnet only, before any shrinking
 
 
@@ -61,7 +61,7 @@ def closed_dimensions(space: SearchSpace, done: float) -> tuple[str, ...]:
     the order in which it opens: first kernels, then depths, widths last. Each stage takes as long.
     """
     names = [choice.meaning for choice in space.choices if choice.kind != "precision"]
-    between = [name for name in dict.fromkeys(names) if name not in (*FIRST, *LAST, ALL_ALONG)]
+    between = [name for name in dict.fromkeys(names) if name not in (*FIRST, *LAST, *ALL_ALONG)]
     stages = [name for name in (*FIRST, *between, *LAST) if name in names]
     opened = 0 if done < ALONE else 1 + int((done - ALONE) / (1 - ALONE) * len(stages))
     return tuple(stages[opened:])
@@ -81,18 +81,18 @@ def step_archs(family: Family, config: TrainConfig, step: int, done: float, *, s
 
 
 def resolution_options(family: Family) -> tuple[int, ...]:
-    """Return the resolutions that the space has, ascending."""
+    """Return the resolutions, or lengths of text, that the space has, ascending."""
     for choice in family.space().choices:
-        if choice.role == ALL_ALONG:
+        if choice.role in ALL_ALONG:
             return tuple(sorted(int(option) for option in choice.options))
     return (family.resolution(family.extreme("largest")),)
 
 
 def limited(family: Family, candidate: Candidate, limit: int) -> Candidate:
-    """Return `candidate` at the largest resolution that it has up to `limit` pixels."""
+    """Return `candidate` at the largest resolution that it has up to `limit` pixels, or tokens."""
     space, genes = family.space(), np.array(candidate.genes, np.int16)
     for column, choice in enumerate(space.choices):
-        if choice.role == ALL_ALONG and int(choice.options[genes[column]]) > limit:
+        if choice.role in ALL_ALONG and int(choice.options[genes[column]]) > limit:
             allowed = [gene for gene, option in enumerate(choice.options) if int(option) <= limit]
             genes[column] = max(allowed, key=lambda gene: int(choice.options[gene]))
     return space.candidate(genes)

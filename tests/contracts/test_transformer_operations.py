@@ -38,6 +38,7 @@ ALONE: Mapping[str, QuantizedGraph] = {
     "slice": network(x(4, 9), op="Slice", starts=(1, 2), ends=(3, 100), axes=(0, -1), steps=(1, 3)),
     "backwards": network(x(4, 9), op="Slice", starts=(-1,), ends=(-100,), axes=(1,), steps=(-2,)),
     "expand": network(x(3, 1), op="Expand", shape=(2, 1, 4)),
+    "less": network(x(2, 3, fmt=IDS), op="Less", value=1),
     "where": network(x(2, 1, fmt=IDS), x(2, 3), op="Where", value=-5.0),
     "where of two": network(x(3, fmt="bool"), x(2, 3), x(2, 1), op="Where"),
 }
@@ -201,6 +202,7 @@ def test_attention_is_that_of_torch_with_repeated_keys() -> None:
         ("Gather", (x(1, 3),), {"weight": (7, 2)}, "ids must be whole numbers"),
         ("Gather", (x(1, 3),), {"axis": 1, "indices": 3}, "no place"),
         ("Gather", (x(1, 3),), {}, "stored indices"),
+        ("Less", (x(3),), {"value": 1}, "must be whole numbers"),
         ("Where", (x(3), x(3)), {"value": 0.0}, "must be whole numbers"),
         ("Slice", (x("batch", 3),), {"starts": (0,), "ends": (1,), "axes": (0,)}, "bind it"),
     ],

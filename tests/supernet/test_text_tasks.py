@@ -28,6 +28,7 @@ from supernet.tasks.loading import load_data, require_images
 from supernet.tasks.sequence_classification import SequenceClassification, attention_mask
 from supernet.tasks.task import Task, reads
 from supernet.tasks.token_classification import TokenClassification
+from tests.supernet.families.tokens import tiny_text, tiny_texts
 
 PLAIN, CPU = Augmentation(), torch.device("cpu")
 CLASSES = ("a", "b", "c")
@@ -308,6 +309,14 @@ def test_a_space_of_images_refuses_text(tmp_path: Path) -> None:
     )
     with pytest.raises(TrilobitError, match=r"it\.txt is tokens; choose another space"):
         run.family  # noqa: B018
+
+
+def test_a_space_that_answers_for_examples_refuses_a_task_of_tokens() -> None:
+    one_each = tiny_texts(in_channels=257, classes=3)
+    with pytest.raises(TrilobitError, match="tiny-texts is of networks that answer for each example, and"):
+        require_readable(language(), one_each)
+    require_readable(language(), tiny_text(in_channels=256, classes=256))
+    require_readable(sequence_task(), one_each)
 
 
 def test_its_objectives_are_known() -> None:
