@@ -12,6 +12,7 @@ PACKAGES: Mapping[str, str] = {
     "sklearn": "scikit-learn",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
     "tvm": "apache-tvm",
     "tvm_ffi": "apache-tvm-ffi",
     "optuna": "optuna",
@@ -28,6 +29,7 @@ PACKAGES: Mapping[str, str] = {
 EXTRAS: Mapping[str, str] = {
     "apache-tvm": "tvm",
     "apache-tvm-ffi": "tvm",
+    "openvino": "openvino",
     "pymoo": "pymoo",
     "cryptography": "sign",
     "pandas": "frames",

@@ -63,6 +63,7 @@ class DeviceKind:
         engine: as its devices call themselves (`DeviceInfo.engine`).
         title: as people call it, such as `ONNX Runtime`; its registered name where there is none.
         recipes: of its engine's own tools, which tuned networks are compared with.
+        described: from what such a device says of itself to its options; by their names where None.
     """
 
     summary: str
@@ -75,6 +76,12 @@ class DeviceKind:
     engine: str = ""
     title: str = ""
     recipes: tuple[Recipe, ...] = ()
+    described: Callable[[DeviceInfo], Mapping[str, Any]] | None = None
+
+    def options_of(self, info: DeviceInfo) -> Any:
+        """Return the options of a device of this kind that describes itself so."""
+        named = {key: getattr(info, key) for key in self.table if hasattr(info, key)}
+        return self.options(**(self.described(info) if self.described is not None else named))
 
     @property
     def table(self) -> dict[str, Option]:
@@ -214,9 +221,7 @@ def choice_of(info: DeviceInfo) -> DeviceChoice | None:
     for name in names("trilobit.devices", DEVICES):
         kind = device_kind(name)
         if kind.engine == info.engine and kind.artifact is not None:
-            return DeviceChoice(
-                name, kind.options(**{k: getattr(info, k) for k in kind.table if hasattr(info, k)})
-            )
+            return DeviceChoice(name, kind.options_of(info))
     return None
 
 

@@ -100,10 +100,13 @@ class Dialect:
         notation: `qdq`, operations on real numbers between a QuantizeLinear and a DequantizeLinear each,
             which the runtime fuses; or `integer`, layers that compute on integers as they are.
         activations: element type of 8-bit activations for which it has fast kernels.
+        exact: whether it rounds wherever a file says so; one that leaves that out where it fuses layers
+            answers otherwise now and then.
     """
 
     notation: Literal["qdq", "integer"] = "qdq"
     activations: Literal["uint8", "int8"] = "uint8"
+    exact: bool = True
 
     def __str__(self) -> str:
         return f"{self.notation} with {self.activations} activations"

@@ -16,9 +16,9 @@ from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.metric import main_metric
 from supernet.tasks.task import Outputs, Task
 
-AGREEMENT = (
-    0.995  # share of equal predictions that a file must reach: a code may round the other way on a tie
-)
+# share of equal predictions that a file must reach: a code may round the other way on a tie, and more do
+# where a runtime does not round in between
+AGREEMENT, FUSED_AGREEMENT = 0.995, 0.98
 
 
 def open_file(model: bytes, runtime: Runtime | None = None) -> Executable:
@@ -91,7 +91,8 @@ def check_parity(
         runtime: see `open_file`.
 
     Raises:
-        DisagreementError: they predict differently on more than 0.5 % of the images, or the runtime runs a
+        DisagreementError: they predict differently on more than 0.5 % of the images, or 2 % where the runtime
+            does not round as files say; or it runs a
             layer in another format than the policy says.
     """
     runtime = runtime or host_runtime()
@@ -104,8 +105,9 @@ def check_parity(
             )
     outputs = file_outputs(model, images, task, runtime)
     agreement = task.agreement(outputs, simulated_outputs(network, images, task))
-    if agreement < AGREEMENT:
+    least = AGREEMENT if runtime.dialect.exact else FUSED_AGREEMENT
+    if agreement < least:
         raise DisagreementError(
-            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
+            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {least:.1%}"
         )
     return Parity(agreement, len(images), integer_count(expected, runtime), integer_count(kernels, runtime))

@@ -148,7 +148,12 @@ class _Trials:
         rounds = load_format(precision.weight).weight.operand is not None
         if rounds or in_integers(precision.weight, precision.activation):
             integer = sum(kernels[kind] for kind in self.runtime.integer_kernels)
-            return "" if integer and not kernels[unit.op] else f"{engine} runs it in real numbers: {ran}"
+            stored = rounds and kernels == plain  # products of real numbers with weights as they are stored
+            return (
+                ""
+                if stored or (integer and not kernels[unit.op])
+                else f"{engine} runs it in real numbers: {ran}"
+            )
         return "" if kernels == plain else f"{engine} makes real numbers of it at each inference: {ran}"
 
 

@@ -112,7 +112,7 @@ class Run(RunPaths):
         """
         own = self._device.runtime
         runtime = own if own is not None and own.artifact == "onnx" else host_runtime()
-        if runtime.dialect != Dialect():
+        if str(runtime.dialect) != str(Dialect()):
             raise TrilobitError(
                 f"device {self.config.device.name!r} wants networks written in {runtime.dialect}; "
                 f"they are written in {Dialect()}"

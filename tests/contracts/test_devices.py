@@ -12,7 +12,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.registry import DEVICES
-from hw_profiles.runtimes.plugin import open_device
+from hw_profiles.runtimes.plugin import device_kind, open_device
 from nas.testing.device import DEVICE, PLAN, DeviceCase, job
 from nas.testing.runtime import RUNTIME, RuntimeCase
 from supernet.families.family import load_family
@@ -33,6 +33,7 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         map_layer("linear", (1536, 1, 1), 1000),
     )
     return {
+        "openvino": DeviceCase(partial(open_device, "openvino"), corners(family, "fp32")),
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
         "recorded": DeviceCase(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
         "systolic": DeviceCase(partial(open_device, "systolic:bitfusion"), corners(integer, "int8")),
@@ -56,6 +57,9 @@ def corners(family, fmt: str) -> tuple[Workload, ...]:
 
 @pytest.fixture(scope="session", params=sorted(DEVICES))
 def case(request: pytest.FixtureRequest, cases: dict[str, DeviceCase]) -> DeviceCase:
+    """A device whose engine is an extra that is not installed is skipped."""
+    for module in device_kind(request.param).engines:
+        pytest.importorskip(module)
     return cases[request.param]
 
 
@@ -76,7 +80,9 @@ def test_its_runtime_keeps_its_promises(case: DeviceCase, promise: Callable[[Run
 
 
 def test_unknown_devices_and_providers_are_refused() -> None:
-    with pytest.raises(TrilobitError, match="unknown device 'abacus'; known: ort, recorded, systolic, table"):
+    with pytest.raises(
+        TrilobitError, match="unknown device 'abacus'; known: openvino, ort, recorded, systolic"
+    ):
         open_device("abacus")
     with pytest.raises(
         TrilobitError, match=r"execution provider 'Abacus' is not installed; installed: .*CPU"

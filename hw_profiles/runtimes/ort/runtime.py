@@ -28,10 +28,8 @@ from hw_profiles.graph.formats import (
     tensor_bits,
     weight_bits,
 )
-from hw_profiles.graph.key import FUSED
 from hw_profiles.graph.layer import Layer, computes_in_integers
 from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.ops import OPS
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.interleave import Timed, timed
@@ -39,6 +37,7 @@ from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.file_runtime import FileRuntime, timed_inputs
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS, needs_exact_sums
+from hw_profiles.runtimes.onnx_layers import LAYER_KINDS
 from hw_profiles.runtimes.ort.integer_sums import (
     largest_inputs,
     saturating_kinds,
@@ -50,24 +49,8 @@ from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, KernelTime, Te
 
 CODE_BITS = 8  # of activations and weights that its integer kernels multiply
 HALF_PROVIDERS = ("CUDA", "TensorRT", "NvTensorRTRTX", "ROCM", "MIGraphX", "Dml", "CoreML", "QNN", "OpenVINO")
-# kinds of layers on images that it is asked for, by operation; of all others, what is in real numbers
-_KINDS = {
-    "Conv": ("stem", "conv"),
-    "Gemm": ("linear",),
-    "Add": ("add", "add_converted"),
-    "GlobalAveragePool": ("pool",),
-    "MaxPool": ("maxpool",),
-    "AveragePool": ("avgpool",),
-    "QuantizeLinear": ("quantize",),
-    "DequantizeLinear": ("dequantize",),
-    "InvertedResidual": ("mbconv",),
-    "Mul": ("mul",),
-    **{op: ("act",) for op, _ in FUSED.values()},
-}
 OPERATIONS: Consumer[tuple[str, ...]] = Consumer(
-    "ONNX Runtime",
-    {op: (*_KINDS.get(op, ()), op) for op in OPS},
-    otherwise="it has no such operation",
+    "ONNX Runtime", LAYER_KINDS, otherwise="it has no such operation"
 )
 CPU = "CPUExecutionProvider"
 # the kernel that a layer with quantized activations must run on, by its operation

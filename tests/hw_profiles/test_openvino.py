@@ -1,0 +1,158 @@
+"""OpenVINO as a runtime: what it computes, what it says of that, and what it is kept from doing."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer
+from hw_profiles.graph.workload import Workload, single
+from hw_profiles.runtimes.plugin import choice_of, choose, open_device
+from hw_profiles.runtimes.runtime import Artifact, single_output
+from nas.checks.parity import open_file
+from nas.emit.to_onnx import emit, random_network
+from supernet.families.family import load_family
+
+pytest.importorskip("openvino")
+
+from hw_profiles.runtimes.openvino.runtime import OpenVinoRuntime
+
+ROOT = Path(__file__).parents[2]
+TIES = 1e-3  # of codes: sums that lie between two of them
+
+
+@pytest.fixture(scope="module")
+def runtime() -> OpenVinoRuntime:
+    return OpenVinoRuntime()
+
+
+def network(work: Workload) -> bytes:
+    return emit(random_network(work, rng=np.random.default_rng(0)))
+
+
+def alone(layer: Layer) -> Workload:
+    """A layer with what converts an image to the format that it reads."""
+    net = WorkloadBuilder(layer.in_shape)
+    net.add("layer", layer, INPUT)
+    return net.build()
+
+
+def answers(
+    runtime: OpenVinoRuntime, model: bytes, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What OpenVINO and what ONNX Runtime say of the same noise."""
+    noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    return single_output(runtime.compile(Artifact(model)), noise), single_output(open_file(model), noise)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("stem", (3, 12, 12), 16, 3, 2, 1, "relu"),
+        ("conv", (16, 8, 8), 32, 1, 1, 1, "none"),
+        ("conv", (32, 8, 8), 32, 3, 1, 32, "relu"),
+    ],
+    ids=("dense", "pointwise", "depthwise"),
+)
+def test_codes_of_a_layer_are_those_of_onnx_runtime(runtime: OpenVinoRuntime, fields: Any) -> None:
+    model = network(alone(map_layer(*fields, "int8", "int8")))
+    ours, theirs = answers(runtime, model, (8, *fields[1]))
+    assert len(np.unique(ours)) > 20
+    assert (ours != theirs).mean() < TIES
+    assert runtime.compile(Artifact(model)).kernels()["Convolution_I8"] == 1
+    plain = runtime.compile(Artifact(network(alone(map_layer(*fields))))).kernels()
+    assert (plain["Convolution_f32"], plain["Convolution_I8"]) == (1, 0)
+
+
+def test_weights_for_size_only_are_multiplied_with_real_numbers(runtime: OpenVinoRuntime) -> None:
+    """Left to itself it would round what such a product reads to 8 bits."""
+    layer = changed(map_layer("linear", (320, 1, 1), 10), weight_format="int8")
+    ours, theirs = answers(runtime, network(single(layer)), (1, 320, 1, 1))
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+def test_networks_run_on_the_kernels_that_are_expected(runtime: OpenVinoRuntime) -> None:
+    family = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32", "int8", "int4"))
+    space = family.space()
+    for genome in space.sample(3, rng=np.random.default_rng(0)):
+        work = family.workload(space.candidate(genome))
+        executable = runtime.compile(Artifact(network(work)))
+        kernels, expected = executable.kernels(), runtime.expected_kernels(work)
+        assert {kind: kernels[kind] for kind in expected} == expected
+        named = executable.named_kernels()
+        names = [name for name, layer in zip(work.names, work.layers, strict=True) if layer.op == "Conv"]
+        assert {named[name].partition("_")[0] for name in names} == {"Convolution"}
+
+
+def test_a_sum_is_not_rounded_before_it_is_added(runtime: OpenVinoRuntime) -> None:
+    """So that it is noticed, and said, when it is: `Dialect.exact`."""
+    family = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32", "int8"))
+    work = family.workload(family.extremes()["smallest/int8"])
+    ours, theirs = answers(runtime, network(work), (8, *work.in_shape))
+    off = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert 1e-4 < off < 0.1
+    assert not runtime.dialect.exact
+
+
+@pytest.mark.parametrize(("instructions", "sums"), [("AVX2", "saturating")])
+def test_sums_saturate_where_the_processor_has_no_better(instructions: str, sums: str) -> None:
+    code = "from hw_profiles.runtimes.openvino.runtime import integer_sums; print(integer_sums('CPU'))"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == sums
+
+
+def test_it_says_of_itself_how_it_is_opened_again() -> None:
+    for name in ("openvino", "openvino:threads=2,hint=throughput,batch=4"):
+        info = open_device(name).describe()
+        assert choice_of(info) == choose(name)
+        assert info.integer_sums in ("exact", "saturating")
+
+
+def test_precisions_and_devices_that_are_not_here_are_refused(runtime: OpenVinoRuntime) -> None:
+    with pytest.raises(TrilobitError, match=r"no device 'Abacus' here; it has CPU"):
+        open_device("openvino:Abacus")
+    with pytest.raises(TrilobitError, match=r"precision must be one of f32, bf16, f16, got 'f8'"):
+        choose("openvino:precision=f8")
+    assert ("int2", "int8") not in runtime.formats
+    assert {("fp32", "fp32"), ("int8", "int8"), ("int4", "int8")} <= runtime.formats
+
+
+def test_what_it_rejects_is_said_in_one_line(runtime: OpenVinoRuntime) -> None:
+    layer = changed(map_layer("conv", (16, 8, 8), 8), weight_format="int2", activation_format="int8")
+    with pytest.raises(TrilobitError, match="OpenVINO: Unsupported data type INT2") as refused:
+        runtime.compile(Artifact(network(single(layer))))
+    assert "\n" not in str(refused.value)
+
+
+def test_kernels_are_timed_by_the_nodes_that_they_compute(runtime: OpenVinoRuntime) -> None:
+    family = load_family("cifar-mbconv", in_channels=3, classes=10, formats=("fp32", "int8"))
+    model = network(family.workload(family.extremes()["largest/fp32"]))
+    kernels = runtime.kernel_times(Artifact(model), 10)
+    graph = onnx.load_from_string(model).graph
+    convolutions = {node.output[0] for node in graph.node if node.op_type == "Conv"}
+    timed = {kernel.name for kernel in kernels if kernel.op == "Convolution_f32"}
+    assert timed == convolutions
+    assert all(kernel.seconds >= 0 for kernel in kernels)
+    assert 1e-5 < sum(kernel.seconds for kernel in kernels) < 1
+    given = {tensor for kernel in kernels for tensor in kernel.gives}
+    assert {tensor for kernel in kernels for tensor in kernel.reads} <= given | {"image"}
+
+
+def test_its_package_sends_nothing() -> None:
+    code = "import hw_profiles.runtimes.openvino.engine, sys; print('openvino_telemetry' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
