@@ -54,12 +54,12 @@ def readings(trace: Trace) -> dict[int, list[Reading]]:
     """Return who reads the tensor of each layer, in order; that of the network's input is under `INPUT`."""
     read: dict[int, list[Reading]] = {}
     for position, layer in enumerate(trace.layers):
-        in_format = lift(lambda spec: spec.in_format, layer.spec)
         for slot, x in enumerate(layer.inputs):
+            wanted = lift(lambda spec, slot=slot: spec.inputs[slot].format, layer.spec)
             for producer, guard in x.producers:
                 when = every(layer.there, guard)
                 if when is not False:
-                    read.setdefault(producer, []).append(Reading(position, slot, when, in_format))
+                    read.setdefault(producer, []).append(Reading(position, slot, when, wanted))
     return read
 
 

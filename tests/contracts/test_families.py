@@ -10,9 +10,9 @@ from hw_profiles.registry import names
 from nas.testing.family import FAMILY, FamilyCase, check_extraction
 from supernet.families.family import FAMILIES, load_family
 
-WIDER = {"ofa-mbv3-w1.2"}  # the same description as another family, of other channels
+LARGE = {"ofa-mbv3-w1.2", "bert-base"}  # the same descriptions as those of other families, of more channels
 REGISTERED = [
-    pytest.param(name, marks=[pytest.mark.slow] * (name in WIDER))
+    pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE))
     for name in sorted(names("trilobit.spaces", FAMILIES))
 ]
 
