@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.cache import in_scenario
 from hw_profiles.graph.layer import Layer
-from supernet.families.family import CostTerm, PeakTerm
+from supernet.families.family import CostTerm, Family, PeakTerm
 from supernet.space.space import Genomes, SearchSpace
 
 CHUNK = 16384  # rows costed at once: keeps the gathered block inside the cache
@@ -218,8 +219,19 @@ def _positions(space: SearchSpace, terms: Sequence[Term]) -> Positions:
     return Positions(strides, np.array(ends[:-1], np.float32))
 
 
+def profiled_layers(family: Family) -> tuple[Layer, ...]:
+    """Return every layer whose time the costs of a family's networks are made of, in all of their scenarios,
+    sorted by key: what a profile must hold.
+    """
+    if not family.scenarios:
+        return distinct_layers(family.space(), family.terms())
+    layers = distinct_layers(family.space(), family.scenario_terms())
+    distinct = {in_scenario(layer, **sizes) for sizes in family.scenarios.values() for layer in layers}
+    return tuple(sorted(distinct, key=Layer.key))
+
+
 def distinct_layers(space: SearchSpace, terms: Sequence[CostTerm]) -> tuple[Layer, ...]:
-    """Return every layer of any network of the space, once, sorted by key: what a profile must hold."""
+    """Return every layer of any network of the space, once, sorted by key."""
     tables = [layers for term in terms for layers in term.layers]
     distinct = {layer for layers in tables for value in layers.values for layer in value}
     return tuple(sorted(distinct, key=Layer.key))

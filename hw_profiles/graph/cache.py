@@ -107,13 +107,13 @@ def with_cache(work: Workload) -> Workload:
     inputs, grown, moved, given = list[tuple[int, ...]](), list[int](), list[int](), 0
     for before, layer, sources in zip(work.layers, layers, work.inputs, strict=True):
         more: tuple[int, ...] = ()
-        if layer.op == "Attention" and layer is not before:
+        if layer.op == "Attention" and layer != before:
             place = len(grown) // len(PARTS)
             more = tuple(-1 - len(feeds) - i for i in range(len(PARTS)))
             names = (PAST_NAME.format(place, part) for part in PARTS)
             feeds += map(Feed, names, layer.inputs[-2:])
             grown += (given + 1, given + 2)
-        elif layer is not before:
+        elif layer != before:
             more = (positions,)
         inputs.append((*(moved[i] if i >= 0 else i for i in sources), *more))
         moved += range(given, given + len(before.outputs))

@@ -9,6 +9,8 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import TensorType, bound
 from hw_profiles.graph.workload import Feed, Workload
 
+PREFILL, DECODE = "prefill", "decode"
+PROMPT_LENGTH, PAST_LENGTH = 128, 511  # that a decoder is asked for unless told otherwise, at most
 Scenario = Mapping[str, int]  # symbol -> size, for example {"batch": 1, "sequence": 128, "past": 0}
 SEQUENCE, PAST = "sequence", "past"  # positions that a decoder reads at once, and that it has read before
 
@@ -29,6 +31,34 @@ def decode(past: int) -> Scenario:
     {'sequence': 1, 'past': 511}
     """
     return {SEQUENCE: 1, PAST: past}
+
+
+def decoder_scenarios(positions: int, prompt: int = 0, past: int = 0) -> Mapping[str, Scenario]:
+    """Return what a decoder of so many positions is asked for, by name; nothing of one that has none.
+
+    Args:
+        prompt: positions of `prefill`; 0 takes 128, or half of what there is.
+        past: positions before `decode`; 0 takes 511, or half of what there is.
+
+    >>> decoder_scenarios(256, past=200)
+    {'prefill': {'sequence': 128, 'past': 0}, 'decode': {'sequence': 1, 'past': 200}}
+
+    Raises:
+        TrilobitError: there are fewer positions than that.
+    """
+    if not positions:
+        return {}
+    prompt, past = prompt or min(PROMPT_LENGTH, positions // 2), past or min(PAST_LENGTH, positions // 2)
+    if not 1 <= prompt <= positions:
+        raise TrilobitError(
+            f"a prompt of {prompt} positions: the network tells {positions} apart; ask for 1 to {positions}"
+        )
+    if not 0 <= past < positions:
+        raise TrilobitError(
+            f"a position behind {past} others: the network tells {positions} apart; ask for 0 to "
+            f"{positions - 1}"
+        )
+    return {PREFILL: prefill(prompt), DECODE: decode(past)}
 
 
 def bind(workload: Workload, scenario: Scenario) -> Workload:

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.consumer import Consumer
+from hw_profiles.graph.formats import CACHED, WHOLE
 from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
 from hw_profiles.graph.tensor_type import TensorType, image_shape
 from hw_profiles.graph.workload import Feed, Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
 UNLED = ("Opaque", "DequantizeLinear")  # nothing is known of it, or it gives what a curve does
+_AS_THEY_ARE = (*WHOLE, *CACHED)  # formats of tensors that only networks are given
 LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
 
 Shape = tuple[int, int, int]
@@ -51,7 +53,9 @@ def in_context(layer: Layer) -> Probe:
         return PROBES[layer.op](layer)
     if layer.op == "Conv" and layer.values.integer("image"):
         return _stem(layer)
-    return alone(layer) if layer.op in UNLED or not layer.inputs else _led(layer)
+    if layer.op in UNLED or not layer.inputs or layer.inputs[0].format in WHOLE:
+        return alone(layer)
+    return _led(layer)
 
 
 def alone(layer: Layer) -> Probe:
@@ -199,14 +203,15 @@ def _led(layer: Layer) -> Probe:
 
 def _behind_curve(layer: Layer, times: int) -> Workload:
     """Build a network: a curve of what a layer reads first, and that layer so many times side by side."""
-    first, *others = (TensorType(x.shape) for x in layer.inputs)
+    first, *others = (x if x.format in _AS_THEY_ARE else TensorType(x.shape) for x in layer.inputs)
     feeds = [Feed("x0", first)]
     feeds += [Feed(f"x{i}", other) for i, other in enumerate(others, 1) if times]
     net = WorkloadBuilder(feeds=feeds)
     x = net.add("lead_in", Layer.of("Gelu", first), INPUT)
     rest = (INPUT - i for i in range(1, len(layer.inputs)))
     reads = (x, *rest) if times else (x,)
-    return net.build(*([net.add(f"layer{i}", layer, *reads) for i in range(times)] or [x]))
+    outputs = [net.add(f"layer{i}", layer, *reads) for i in range(times)]
+    return net.build(*(y + i for y in outputs for i in range(len(layer.outputs))) if outputs else (x,))
 
 
 def _stem(layer: Layer) -> Probe:

@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -29,6 +29,7 @@ class DeviceProfile:
         table: a measurement for every layer, or the error that prevented it.
         estimates: predicted rows, for layers that were not measured or whose number is unreliable.
         calibration: from sums of rows to whole networks; None until measured.
+        scenarios: the same for each scenario of decoders, by its name; that of the first is `calibration`.
         validation: the last `nas profile --validate`; None if there was none.
     """
 
@@ -38,6 +39,7 @@ class DeviceProfile:
     calibration: Calibration | None = None
     estimates: Mapping[Layer, Estimate] = field(default_factory=dict)
     validation: Validation | None = None
+    scenarios: Mapping[str, Calibration] = field(default_factory=dict)
 
     def __contains__(self, layer: object) -> bool:
         """Return whether the profile says anything of a layer."""
@@ -87,6 +89,15 @@ class DeviceProfile:
         """Return calibrated whole-network seconds."""
         calibration = self.calibration or Calibration()
         return float(calibration.predict_s(np.array(self.sums_s(workload)), np.array(count_rows(workload))))
+
+    def calibrated(self, calibration: Calibration, scenario: str = "") -> "DeviceProfile":
+        """Return the profile with a calibration, or with one of a scenario; the first scenario's is that of
+        the profile.
+        """
+        if not scenario:
+            return replace(self, calibration=calibration)
+        scenarios = {**self.scenarios, scenario: calibration}
+        return replace(self, calibration=next(iter(scenarios.values())), scenarios=scenarios)
 
     # -- how far it goes, and how good it is -----------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -190,6 +190,7 @@ class _Profile:
         calibration: from sums of rows to whole networks.
         validation: later networks, of `--validate`.
         trust: the verdict in words.
+        scenarios: of decoders, by name: from sums of rows to whole networks.
     """
 
     SCHEMA: ClassVar[str] = "profile/1"
@@ -202,6 +203,7 @@ class _Profile:
     calibration: _Calibration | None
     validation: _Validation | None = None
     trust: str | None = None  # for readers of the file: it follows from the rest
+    scenarios: Mapping[str, _Calibration] = field(default_factory=dict)
 
     def noun(self) -> DeviceProfile:
         """Return it by layers."""
@@ -216,6 +218,7 @@ class _Profile:
             validation=Validation(validation.draw, validation.date, _nouns(validation.networks))
             if validation
             else None,
+            scenarios={name: calibration.noun() for name, calibration in self.scenarios.items()},
         )
 
 
@@ -231,6 +234,8 @@ def save_profile(profile: DeviceProfile, path: Path) -> None:
         "validation": _validation_json(profile.validation, profile.calibration or Calibration()),
         "trust": str(trust(profile)) if profile.device.figures == "measured" else None,
     }
+    if profile.scenarios:
+        document["scenarios"] = {name: _calibration_json(c) for name, c in profile.scenarios.items()}
     write_json(path, document, indent=None, checksum=True)
 
 

@@ -103,7 +103,8 @@ def _limit_flag(limited: Objective) -> Flag:
     """Return the flag of a limit, `--max-` or `--min-` and the name of its objective, or an alias."""
     end = "min" if limited.direction == "max" else "max"
     meaning = limited.meaning.replace("%", "%%")
-    words = " ".join(f"--{end}-{name}".replace("_", "-") for name in (limited.name, *limited.aliases))
+    names = (name.replace("_", "-").replace(".", "-") for name in (limited.name, *limited.aliases))
+    words = " ".join(f"--{end}-{name}" for name in names)
     return Flag(words, LIMITS + limited.name, _METAVARS.get(limited.unit, "X"), meaning)
 
 

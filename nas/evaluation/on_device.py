@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.lowering import lower
 from hw_profiles.measure.measurement import Measurement, WaitBudget
 from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
@@ -17,8 +19,10 @@ from nas.evaluation.sharing import Study
 from nas.evaluation.store import Result
 from nas.evaluation.through import LIBRARY, Answered, device_outputs
 from nas.export.library.target import own_target
+from nas.problem.scenarios import scenario_latency, tokens_per_s
 from nas.run.storage import hidden
 from nas.search.front import Evaluation
+from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Candidate
 from supernet.tasks.metric import main_metric
 
@@ -47,10 +51,19 @@ class DeviceEvaluator:
                     f"{hidden(self.builder.run.storage_url)}: {candidate.id} was measured without a spread, "
                     "as no version writes it; put a copy of it back, or delete it to measure everything again"
                 )
+            scenarios = attributes.get("scenarios", {})
             values = {**values, **attributes.get("metrics", {})}
+            values |= self._in_scenarios({name: float(m["median_s"]) for name, m in scenarios.items()})
             spread = {"latency": float(attributes["iqr_s"]), **self._standard_errors(values)}
+            spread |= {name: float(measured["iqr_s"]) for name, measured in scenarios.items()}
             load = attributes.get("load")  # absent where the system cannot tell, and in older storages
             yield Evaluation(candidate, values, "measured", spread, None if load is None else float(load))
+
+    def _in_scenarios(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """Return latencies in scenarios, and what follows from them."""
+        columns = {name: np.array([value]) for name, value in seconds.items()}
+        columns |= tokens_per_s(columns, self.builder.run.config.device.batch)
+        return {name: float(column[0]) for name, column in columns.items()}
 
     def _standard_errors(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the standard deviations of shares of the search-validation examples."""
@@ -82,10 +95,12 @@ class DeviceEvaluator:
     def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
         networks = [self.builder.network(candidate) for candidate in group]
         models = [self.builder.file_of(network) for network in networks]
-        works = [self.builder.run.family.workload(candidate) for candidate in group]
-        latencies = self.latencies([Job(w, partial(_same, m)) for w, m in zip(works, models, strict=True)])
+        jobs = [self._jobs(*each) for each in zip(group, networks, models, strict=True)]
+        measured = iter(self.latencies([job for of_one in jobs for job in of_one.values()]))
+        timed = [{name: next(measured) for name in of_one} for of_one in jobs]
         task, main = self.builder.run.task, main_metric(self.builder.run.task)
-        for network, model, latency in zip(networks, models, latencies, strict=True):
+        for network, model, times in zip(networks, models, timed, strict=True):
+            latency = next((m for m in times.values() if m.error is not None), next(iter(times.values())))
             ran, ways = latency.error is None, dict[str, str]()
             metrics = {main.name: 0.0 if main.direction == "max" else FAILED_S}
             if ran:
@@ -97,8 +112,30 @@ class DeviceEvaluator:
                 "latency": latency.median_s if ran else FAILED_S,
                 "size": float(len(model)),
             }
-            spread = {"iqr_s": latency.iqr_s if ran else 0.0, "load": latency.load, "error": latency.error}
+            spread: dict[str, Any] = {"iqr_s": latency.iqr_s if ran else 0.0}
+            spread |= {"load": latency.load, "error": latency.error}
+            if self.builder.run.family.scenarios:
+                spread["scenarios"] = {
+                    name: {"median_s": m.median_s if ran else FAILED_S, "iqr_s": m.iqr_s if ran else 0.0}
+                    for name, m in times.items()
+                }
             yield values, {"source": "measured", **spread, "metrics": metrics, **ways}
+
+    def _jobs(self, candidate: Candidate, network: QuantizedGraph, model: bytes) -> dict[str, Job]:
+        """Return what is timed of a network, by name of the objective: its file, or that of a decoder with a
+        cache in each scenario.
+        """
+        family = self.builder.run.family
+        if not family.scenarios:
+            return {"latency": Job(family.workload(candidate), partial(_same, model))}
+        cached = {
+            name: replace(network, workload=lower(family.scenario_workload(candidate, name)))
+            for name in family.scenarios
+        }
+        return {
+            scenario_latency(name): Job(net.workload, partial(self.builder.file_of, net))
+            for name, net in cached.items()
+        }
 
     @cached_property
     def original(self) -> Answered:

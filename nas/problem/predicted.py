@@ -6,8 +6,8 @@ from statistics import NormalDist
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.costs import Costs
-from nas.problem.targets import Targets, possible, predict_values
+from nas.problem.costs import ENERGY, Costs
+from nas.problem.targets import Targets, is_feasible_on_device, possible, predict_values
 from nas.search.algorithms.expensive import Posterior
 from nas.search.objectives import Values
 from predictors.accuracy.distilled import LEARNED, Distilled, distil
@@ -44,7 +44,7 @@ class Predicted:
         accuracy = (self.distilled or self.predictor).predict(genomes)
         metric = self.targets.metric
         values[metric.name] = possible(metric, accuracy.mean)
-        errors = {metric.name: accuracy.std, "latency": self.costs.latency_std(values["latency"])}
+        errors = {metric.name: accuracy.std, **self.costs.std(values)}
         std = [errors.get(o.name, np.zeros(len(genomes))) for o in self.targets.objectives]
         violation = self.targets.violation(self._cautious(values))
         return Posterior(self.focus(self.targets.minimised(values)), np.stack(std, axis=1), violation)
@@ -64,10 +64,9 @@ class Predicted:
         cannot run a network. Accuracy is no cost.
         """
         values = self._cautious(self.costs.predict(genomes))
-        limited = [
-            (values[o.name], o.bound) for o in self.targets.bounded if o.origin != "metric" and o.bound
-        ]
-        return np.stack([value / bound - 1 for value, bound in limited], axis=1)
+        runs = is_feasible_on_device(values)
+        limited = [o for o in self.targets.bounded if o.origin != "metric"]
+        return np.stack([np.where(runs, o.excess(values[o.name]), np.inf) for o in limited], axis=1)
 
     @property
     def repairable(self) -> bool:
@@ -75,11 +74,10 @@ class Predicted:
         return any(o.origin != "metric" for o in self.targets.bounded)
 
     def _cautious(self, values: dict[str, Values]) -> dict[str, Values]:
-        """Return the values with the latency that is not exceeded with the wanted confidence, in place of
-        the expected one.
+        """Return the values with the times that are not exceeded with the wanted confidence, in place of the
+        expected ones.
         """
-        margin = NormalDist().inv_cdf(self.confidence) * self.costs.latency_std(values["latency"])
-        return {**values, "latency": values["latency"] + margin}
+        return self.costs.cautious(values, NormalDist().inv_cdf(self.confidence))
 
 
 def distilled_predictor(
@@ -101,7 +99,7 @@ def check_confidence(costs: Costs, targets: Targets, confidence: float) -> None:
     """
     if confidence == 0.5:
         return
-    if not any(o.name == "latency" for o in targets.bounded):
+    if not any(o.name in costs.on_device - {ENERGY} for o in targets.bounded):
         raise TrilobitError(
             f"latency confidence {confidence:g}: there is no limit on latency; add one, such as "
             "--max-latency 60%"

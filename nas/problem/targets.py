@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from nas.problem.costs import Costs
+from nas.problem.scenarios import TOKENS_PER_S, scenario_latency
 from nas.run.config import RunConfig
 from nas.search.objectives import OBJECTIVES, Objective, Values, objective, of_metric, to_min, violation
 from nas.search.pareto import finite_rows
@@ -88,6 +89,7 @@ def resolve_targets(
     """
     main = of_metric(metrics[0])
     _check_metrics(config, [metric.name for metric in metrics])
+    _check_scenarios(config, largest)
     bounds: dict[str, float] = {}
     for name, limit in config.limits().items():
         if limit.relative and name not in largest:
@@ -116,6 +118,15 @@ def _check_metrics(config: RunConfig, metrics: Sequence[str]) -> None:
             raise TrilobitError(
                 f"{name} is known of measured networks only, so it cannot be searched for; limit it "
                 f"(--limit), and search for {metrics[0]}"
+            )
+
+
+def _check_scenarios(config: RunConfig, largest: Mapping[str, float]) -> None:
+    for name in (*config.search.objectives, *config.limits()):
+        if name not in largest and (name == TOKENS_PER_S or name.startswith(scenario_latency(""))):
+            raise TrilobitError(
+                f"{name} is known of decoders, which read a prompt and go on from it; space "
+                f"{config.space.name} has none: take latency, or a space of decoders"
             )
 
 

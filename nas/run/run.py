@@ -24,7 +24,7 @@ from nas.run.environment import environment_of
 from nas.run.paths import RunPaths
 from nas.run.registry import STAGES as STAGES
 from nas.run.stage_record import StageRecord
-from predictors.table import distinct_layers
+from predictors.table import profiled_layers
 from supernet.families.family import Family, load_family
 from supernet.tasks.fit import require_readable
 from supernet.tasks.image_classification import ImageClassification
@@ -88,7 +88,7 @@ class Run(RunPaths):
             TrilobitError: no such device, its engine refuses, or it was recorded for another space.
         """
         if isinstance(self._device, RecordedDevice):
-            layers = distinct_layers(self.family.space(), self.family.terms())
+            layers = profiled_layers(self.family)
             return covering(self._device, layers, self.config.device.name)
         return self._device
 
@@ -178,7 +178,8 @@ class Run(RunPaths):
             case "profile":
                 device = self.device.describe().to_json()
                 data = [self.task.channels, len(self.task.classes)]  # of the first and the last layers
-                return [space, *data, config.section("measure"), config.section("profile"), device]
+                timed = [self.family.scenarios] if self.family.scenarios else []
+                return [space, *data, config.section("measure"), config.section("profile"), device, *timed]
             case "train":
                 phase = [config.section("quantized"), *self.sums.identity.values()]
                 quantized = phase if config.quantized.epochs else []

@@ -86,6 +86,17 @@ class Objective:
         """Between the name and a limit."""
         return "<=" if self.direction == "min" else ">="
 
+    def excess(self, values: Values) -> Values:
+        """Return by how much values are beyond the bound, as a share of it; below 0 within it.
+
+        >>> OBJECTIVES["accuracy"].excess(np.array([0.75]))
+        Traceback (most recent call last):
+        ValueError: accuracy has no bound
+        """
+        if self.bound is None:
+            raise ValueError(f"{self.name} has no bound")
+        return (self.to_min(values) - self.to_min(np.full(1, self.bound))) / self.bound
+
     def to_min(self, values: Values) -> Values:
         """Return the same values so that less is better, and back: its own inverse. Only here are signs
         flipped.
@@ -108,6 +119,21 @@ OBJECTIVES: Mapping[str, Objective] = {
     for known in (
         *map(of_metric, METRICS),
         Objective("latency", "s", "min", origin="device", meaning="0.3ms, or 60% of the largest network's"),
+        Objective(
+            *("latency.prefill", "s", "min"),
+            origin="device",
+            meaning="of a decoder's prompt: 3ms, or 60%",
+        ),
+        Objective(
+            *("latency.decode", "s", "min"),
+            origin="device",
+            meaning="of a decoder's next token: 0.3ms, or 60%",
+        ),
+        Objective(
+            *("tokens_per_s", "tokens/s", "max"),
+            origin="device",
+            meaning="that a decoder goes on by: 2000, or 150%",
+        ),
         Objective(
             *("size", "bytes", "min"),
             origin="count",
@@ -189,6 +215,6 @@ def violation(objectives: Sequence[Objective], values: Values) -> Values:
     total = np.zeros(len(values))
     for column, bounded in enumerate(objectives):
         if bounded.bound is not None:
-            excess = bounded.to_min(values[:, column]) - bounded.to_min(np.full(1, bounded.bound))
-            total += np.nan_to_num(np.maximum(excess, 0.0) / bounded.bound, nan=np.inf, posinf=np.inf)
+            excess = np.maximum(bounded.excess(values[:, column]), 0.0)
+            total += np.nan_to_num(excess, nan=np.inf, posinf=np.inf)
     return total

@@ -18,7 +18,7 @@ from nas.search.searcher import SLOWER, USUAL
 from nas.stages.finetune import finetune_seconds
 from nas.stages.profile import FITTED, HELD_OUT, estimate_batches, random_emitter
 from nas.stages.sample import most_samples
-from predictors.table import distinct_layers
+from predictors.table import profiled_layers
 from supernet.tasks.evaluate import build_network, calibration_examples, simulated_metric
 from supernet.train.loop import steps_per_epoch, train
 from supernet.train.quantized import phase_steps, train_quantized
@@ -115,7 +115,7 @@ def measuring_seconds(run: Run, layers: Sequence[Layer]) -> float:
 
 
 def _units_seconds(run: Run) -> float:
-    return measuring_seconds(run, distinct_layers(run.family.space(), run.family.terms()))
+    return measuring_seconds(run, profiled_layers(run.family))
 
 
 def _some_works(run: Run, batches: Sequence[Batch]) -> list[Workload]:

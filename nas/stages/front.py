@@ -74,13 +74,14 @@ def predict_evaluations(
 ) -> dict[Candidate, Evaluation]:
     """Return what was predicted of measured networks: the metric before they were measured, and costs."""
     costs = context.costs.predict(genomes_of_measured(measured))
-    std = context.costs.latency_std(costs[LATENCY])
+    std = context.costs.std(costs)
     predicted = {}
     for i, candidate in enumerate(measured):
         quality = foreseen.get(candidate)
         values = dict(quality.values) if quality else {}
         values |= {name: float(column[i]) for name, column in costs.items()}
-        spread = {**(quality.spread if quality else {}), LATENCY: float(std[i])}
+        spread = dict(quality.spread) if quality else {}
+        spread |= {name: float(column[i]) for name, column in std.items()}
         predicted[candidate] = Evaluation(candidate, values, "predicted", spread)
     return predicted
 
@@ -108,6 +109,6 @@ def _entry(context: SearchContext, predicted: Evaluation, measured: Evaluation) 
 
 def _measured(name: str, evaluation: Evaluation) -> Measured:
     value, spread = evaluation.values[name], evaluation.spread.get(name)
-    if name == LATENCY:
+    if name.partition(".")[0] == LATENCY:
         return Measured(value, iqr=spread, load=evaluation.load)
     return Measured(value, std=spread)

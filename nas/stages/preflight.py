@@ -1,6 +1,6 @@
 """What a run will search and what that will take, said before the work starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.runtime import Job
 from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
+from nas.problem.scenarios import TOKENS_PER_S, scenario_latency, tokens_per_s
 from nas.problem.targets import largest_costs, limit_lines, resolve_targets
 from nas.run.progress import duration
 from nas.run.reporting import Reporter, Table
@@ -81,19 +82,30 @@ def _extreme_costs(run: Run) -> dict[str, dict[str, float]]:
     extremes = family.extremes()
     static = compile_costs(family, None).predict(np.array([c.genes for c in extremes.values()], np.int16))
     emit = random_emitter(run)
-    works = [family.workload(candidate) for candidate in extremes.values()]
+    scenarios = tuple(family.scenarios) or ("",)
+    works = [family.scenario_workload(c, name) for c in extremes.values() for name in scenarios]
     plan = replace(run.plan, waiting_s=min(WAITING_S, run.plan.waiting_s))
     measured = run.device.measure([Job(work, partial(emit, work)) for work in works], plan)
+    rows = [measured[i : i + len(scenarios)] for i in range(0, len(measured), len(scenarios))]
     return {
         str(name): {
-            "latency": m.median_s,
-            "IQR": 0.0 if m.error else m.iqr_s,
+            "latency": times[0].median_s,
+            "IQR": 0.0 if times[0].error else times[0].iqr_s,
+            **_in_scenarios(run, [m.median_s for m in times]),
             **{
                 cost: float(values[i]) for cost, values in static.items() if objective(cost).origin == "count"
             },
         }
-        for i, (name, m) in enumerate(zip(extremes, measured, strict=True))
+        for i, (name, times) in enumerate(zip(extremes, rows, strict=True))
     }
+
+
+def _in_scenarios(run: Run, seconds: Sequence[float]) -> dict[str, float]:
+    """Return the latency in each scenario of decoders, and what follows from it; nothing of others."""
+    names = map(scenario_latency, run.family.scenarios)
+    values = {name: np.array([value]) for name, value in zip(names, seconds, strict=False)}
+    values |= tokens_per_s(values, run.config.device.batch)
+    return {name: float(value[0]) for name, value in values.items()}
 
 
 def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None:
@@ -101,10 +113,12 @@ def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None
     for limited in targets.bounded:
         if limited.name not in extremes["largest/fp32"] or limited.bound is None:
             continue
-        least = min(values[limited.name] for values in extremes.values())
-        if limited.bound < CERTAIN * least:
+        reached = [values[limited.name] for values in extremes.values()]
+        most = limited.direction == "max"
+        least = max(reached) if most else min(reached)
+        if (least < CERTAIN * limited.bound) if most else (limited.bound < CERTAIN * least):
             raise TrilobitError(
-                f"{limited.name} <= {show(limited, limited.bound)} cannot be met on this device; "
+                f"{limited.name} {limited.sign} {show(limited, limited.bound)} cannot be met on this device; "
                 f"the nearest reachable value is about {show(limited, least)}"
             )
     counted = tuple(o for o in targets.bounded if o.origin == "count")
@@ -119,7 +133,8 @@ def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
     reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} {kind}")
     title = f"the ends of the space on {run.device.describe().name}{outcome.busy}"
     rows = []
-    for name in ("latency", "IQR", "size", "macs"):
+    scenarios = (*map(scenario_latency, run.family.scenarios), *([TOKENS_PER_S] * bool(run.family.scenarios)))
+    for name in (*(scenarios or ("latency",)), "IQR", "size", "macs"):
         shown = objective("latency" if name == "IQR" else name)
         rows.append((name, *(show(shown, values[name]) for values in outcome.costs.values())))
     reporter.show(Table(("", *outcome.costs), rows, title, numbers=len(outcome.costs)))

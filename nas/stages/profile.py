@@ -20,18 +20,19 @@ from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_ca
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile, save_profile
 from hw_profiles.profiles.profiler import profile_layers
-from hw_profiles.profiles.whole_networks import FEWEST, Emit, measure_networks
+from hw_profiles.profiles.whole_networks import FEWEST, Emit, Network, measure_networks
 from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.streams import Stream, open_stream
 from nas.emit.to_onnx import emit, random_network
-from nas.problem.costs import compile_costs
+from nas.problem.costs import LATENCY, compile_costs
+from nas.problem.scenarios import scenario_latency
 from nas.run.progress import Update, waiting_note
 from nas.run.reporting import Add, Reporter
 from nas.run.run import Run
 from nas.stages.validation import print_trust, random_networks, validate
 from predictors.latency.kernels import Source, choose_units, fill, source
-from predictors.table import distinct_layers
+from predictors.table import profiled_layers
 from supernet.families.family import Family
 
 FITTED, HELD_OUT = 24, 30  # whole networks of each precision: for the calibration, and to test it
@@ -51,7 +52,7 @@ def run_profile(run: Run, reporter: Reporter) -> DeviceProfile:
         TrilobitError: a profile of another device or plan is in its place, or the device can run no network
             of the space.
     """
-    layers = distinct_layers(run.family.space(), run.family.terms())
+    layers = profiled_layers(run.family)
     if isinstance(run.device, RecordedDevice):
         profile = run.device.profile
         save_profile(profile, run.profile_path)
@@ -123,7 +124,8 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
         if any(layer not in profile.table or profile.unreliable(layer) for layer in layers):
             profile = fill(profile, layers, sources=sources, rng=rng)
         if len(profile.table) > measured_before:
-            profile = replace(profile, calibration=None, validation=None)  # of a table that is no more
+            # of a table that is no more
+            profile = replace(profile, calibration=None, validation=None, scenarios={})
         if profile.calibration is None and not run.recorded:
             end = started + NETWORKS_SHARE * budget_s
             profile = _calibrated(run, profile, add, deadline=end, unit_s=unit_s, waiting=waiting)
@@ -139,14 +141,37 @@ def _measure(run: Run, layers: tuple[Layer, ...], reporter: Reporter) -> DeviceP
 def _calibrated(
     run: Run, profile: DeviceProfile, add: Add, *, deadline: float, unit_s: float, waiting: WaitBudget
 ) -> DeviceProfile:
-    """Calibrate a profile on whole networks, as far as there is time for them."""
-    rng = open_stream(run.config.seed, Stream.WHOLE_NETWORKS)
-    networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT)
-    update = add("networks", len(networks), end_s=deadline)
+    """Calibrate a profile on whole networks, as far as there is time for them: once, or in each scenario of
+    decoders.
+    """
+    rng, calibrated = open_stream(run.config.seed, Stream.WHOLE_NETWORKS), profile
+    names = tuple(run.family.scenarios) or ("",)
+    for name in names:
+        networks = calibration_networks(run.family, rng, fitted=FITTED, held_out=HELD_OUT, scenario=name)
+        update = add(f"networks, {name}" if name else "networks", len(networks), end_s=deadline)
+        measured = _whole_networks(
+            run, profile, networks, update, deadline=deadline, unit_s=unit_s, waiting=waiting
+        )
+        if sum(not net.held_out for net in measured) >= FEWEST:
+            drawn = open_stream(run.config.seed, Stream.EXTRAPOLATED)
+            calibrated = with_calibration(run.family, calibrated, measured, rng=drawn, scenario=name)
+    return calibrated
+
+
+def _whole_networks(
+    run: Run,
+    profile: DeviceProfile,
+    networks: Sequence[Network],
+    update: Update,
+    *,
+    deadline: float,
+    unit_s: float,
+    waiting: WaitBudget,
+) -> list[WholeNetwork]:
     watched = replace(
         waiting, watch=lambda done, waits: update(done, waiting_note() if waits else "measured")
     )
-    measured = measure_networks(
+    return measure_networks(
         run.device,
         profile,
         networks,
@@ -155,25 +180,31 @@ def _calibrated(
         unit_s=unit_s,
         waiting=watched,
     )
-    if sum(not net.held_out for net in measured) < FEWEST:
-        return profile
-    return with_calibration(
-        run.family, profile, measured, rng=open_stream(run.config.seed, Stream.EXTRAPOLATED)
-    )
 
 
 def with_calibration(
-    family: Family, profile: DeviceProfile, measured: Sequence[WholeNetwork], *, rng: np.random.Generator
+    family: Family,
+    profile: DeviceProfile,
+    measured: Sequence[WholeNetwork],
+    *,
+    rng: np.random.Generator,
+    scenario: str = "",
 ) -> DeviceProfile:
     """Return the profile calibrated on whole networks, or with plain sums beside what was measured where that
     makes nonsense of other networks: few and noisy ones extrapolate to times below zero.
+
+    Args:
+        scenario: that they were measured in.
     """
     space = family.space()
     ends = [candidate.genes for candidate in family.extremes().values()]
     genomes = np.concatenate([space.sample(TRIED, rng=rng), np.array(ends, np.int16)])
-    plain = replace(profile, calibration=Calibration(networks=tuple(measured)))
-    fitted = replace(profile, calibration=fit_calibration(measured))
-    plain_s, fitted_s = (compile_costs(family, p).predict(genomes)["latency"] for p in (plain, fitted))
+    latency = scenario_latency(scenario) if scenario else LATENCY
+    plain, fitted = (
+        profile.calibrated(calibration, scenario)
+        for calibration in (Calibration(networks=tuple(measured)), fit_calibration(measured))
+    )
+    plain_s, fitted_s = (compile_costs(family, p).predict(genomes)[latency] for p in (plain, fitted))
     runs = np.isfinite(plain_s)
     return fitted if (fitted_s[runs] >= LEAST_OF_SUM * plain_s[runs]).all() else plain
 
@@ -243,9 +274,10 @@ class _UnitsBar:
 def unit_usage(family: Family, rng: np.random.Generator, *, networks: int = 256) -> dict[Layer, float]:
     """Return how often each unit occurs in a random network, on average."""
     space, usage = family.space(), dict[Layer, float]()
-    for genome in space.sample(networks, rng=rng):
-        for layer in family.workload(space.candidate(genome)).layers:
-            usage[layer] = usage.get(layer, 0.0) + 1 / networks
+    for candidate in map(space.candidate, space.sample(networks, rng=rng)):
+        for name in tuple(family.scenarios) or ("",):
+            for layer in family.scenario_workload(candidate, name).layers:
+                usage[layer] = usage.get(layer, 0.0) + 1 / networks
     return usage
 
 
@@ -334,14 +366,22 @@ def emit_with_random_numbers(work: Workload, *, seed: int, batch: int = 1) -> by
 
 
 def calibration_networks(
-    family: Family, rng: np.random.Generator, *, fitted: int = FITTED, held_out: int = HELD_OUT
-) -> list[tuple[str, bool, Workload]]:
+    family: Family,
+    rng: np.random.Generator,
+    *,
+    fitted: int = FITTED,
+    held_out: int = HELD_OUT,
+    scenario: str = "",
+) -> list[Network]:
     """Draw random networks: (precision, held out, workload), of each precision `fitted` to fit and `held_out`
     to test; the first third of those to fit comes first, in case time runs out.
+
+    Args:
+        scenario: in which decoders run.
     """
     networks = [
         (precision, i >= fitted, work)
-        for precision, works in random_networks(family, fitted + held_out, rng).items()
+        for precision, works in random_networks(family, fitted + held_out, rng, scenario).items()
         for i, work in enumerate(works)
     ]
     order = rng.permutation(len(networks))  # drift falls on all precisions alike

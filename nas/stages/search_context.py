@@ -16,7 +16,7 @@ from nas.problem.targets import Targets, largest_costs, resolve_targets
 from nas.run.front_document import Round
 from nas.run.run import Run
 from nas.search.front import Evaluation
-from nas.search.objectives import Values
+from nas.search.objectives import Values, objective
 from nas.search.pareto import hypervolume
 from nas.stages.fit import training_rows
 from supernet.space.space import Candidate, Genomes
@@ -61,7 +61,10 @@ def prepare_search(run: Run, sampled: tuple[Genomes, np.ndarray] | None = None) 
     check_confidence(costs, targets, run.config.search.latency_confidence)
     check_reachable(run.family, costs, targets, seed=run.config.seed)
     most = worst_costs(run.family, costs, seed=run.config.seed)
-    worst = {name: np.array([value * 1.1]) for name, value in most.items()}
+    worst = {
+        name: np.array([value / 1.1 if objective(name).direction == "max" else value * 1.1])
+        for name, value in most.items()
+    }
     metric = main_metric(run.task)
     worst[metric.name] = np.array([accuracies.min() if metric.direction == "max" else accuracies.max()])
     return SearchContext(
@@ -77,7 +80,8 @@ def measured_values(context: SearchContext, measured: Measurements) -> dict[str,
     always = set.intersection(*(set(evaluation.values) for evaluation in evaluations))
     limited = {o.name for o in context.targets.bounded if context.targets.is_only_measured(o)}
     values = {name: np.array([e.values.get(name, np.nan) for e in evaluations]) for name in always | limited}
-    values["latency"] = np.where(values["latency"] < FAILED_S, values["latency"], np.inf)
+    for name in values.keys() & context.costs.on_device:
+        values[name] = np.where(values[name] < FAILED_S, values[name], np.inf)
     return {**context.costs.predict(genomes_of_measured(measured)), **values}
 
 

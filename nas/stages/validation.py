@@ -20,9 +20,14 @@ from nas.run.run import Run
 from supernet.families.family import Family
 
 
-def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[str, list[Workload]]:
+def random_networks(
+    family: Family, n: int, rng: np.random.Generator, scenario: str = ""
+) -> dict[str, list[Workload]]:
     """Draw `n` random networks of each kind: uniform in each number format of the space, as its corners are,
     and `mixed`.
+
+    Args:
+        scenario: in which decoders run.
     """
     space = family.space()
     columns = [column for column, choice in enumerate(space.choices) if choice.kind == "precision"]
@@ -32,7 +37,8 @@ def random_networks(family: Family, n: int, rng: np.random.Generator) -> dict[st
         genomes = space.sample(n, rng=rng)
         if precision != "mixed":
             genomes[:, columns] = formats[precision]
-        out[precision] = [family.workload(space.candidate(g)) for g in space.canonical(genomes)]
+        candidates = map(space.candidate, space.canonical(genomes))
+        out[precision] = [family.scenario_workload(candidate, scenario) for candidate in candidates]
     return out
 
 
@@ -47,10 +53,11 @@ def validate(run: Run, profile: DeviceProfile, n: int, *, emit: Emit) -> DeviceP
             f"--validate measures, and {run.config.device.name} is not measured: its times are looked up"
         )
     draw = profile.validation.draw + 1 if profile.validation else 0
+    scenario = next(iter(run.family.scenarios), "")
     rng = open_stream(run.config.seed, Stream.VALIDATION, draw)
     networks = [
         (precision, True, work)
-        for precision, works in random_networks(run.family, n, rng).items()
+        for precision, works in random_networks(run.family, n, rng, scenario).items()
         for work in works
     ]
     shuffled = [networks[i] for i in rng.permutation(len(networks))]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hw_profiles.graph.cache import has_past
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.lowering import is_lowered
 from hw_profiles.graph.memory import peak_bytes, type_bytes
@@ -238,12 +239,18 @@ def _bytes(shape: Shape, fmt: str) -> int:
 def _beside_input(spec: Layer) -> int:
     """Return the most bytes besides what a layer reads first while it runs, which may die within it."""
     if is_lowered(spec):
-        return type_bytes(spec.outputs[0])
+        return type_bytes(spec.outputs[0]) + _past(spec)
     return peak_bytes(single(spec)) - type_bytes(spec.inputs[0])
 
 
 def _beside_held_input(spec: Layer) -> int:
     """Return the same where what it reads stays alive."""
     if is_lowered(spec):
-        return type_bytes(spec.outputs[0])
+        return type_bytes(spec.outputs[0]) + _past(spec)
     return peak_bytes(single(spec), held=True) - type_bytes(spec.inputs[0])
+
+
+def _past(spec: Layer) -> int:
+    """Return the bytes of the past that an attention reads while it makes the cache that takes its place."""
+    read = spec.inputs[-2:] if spec.op == "Attention" and has_past(spec) else ()
+    return sum(map(type_bytes, read))

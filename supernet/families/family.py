@@ -14,9 +14,11 @@ from torch import nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.builder import GraphBuilder
+from hw_profiles.graph.cache import scenario_workload
 from hw_profiles.graph.counts import params
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.lowering import lower
+from hw_profiles.graph.scenario import SEQUENCE, Scenario, decoder_scenarios
 from hw_profiles.graph.workload import Workload
 from hw_profiles.registry import load
 from supernet.derive import network
@@ -28,6 +30,7 @@ from supernet.derive.inputs import ImageInput, NetworkInput
 from supernet.derive.inputs import Reads as Reads
 from supernet.derive.memory import PeakTerm as PeakTerm
 from supernet.derive.memory import peak_terms
+from supernet.derive.scenarios import scenario_trace
 from supernet.derive.trace import Trace, TracedChoose
 from supernet.formats.loading import Precision, QuantPolicy, parse_precision
 from supernet.graph.subnet import Subnet
@@ -95,6 +98,8 @@ class Family(ABC):
         classes: number of classes.
         formats: number formats to choose from, as `parse_precision` reads them.
         eps: of all batch norms.
+        positions: that a decoder tells apart; 0 of all networks without scenarios.
+        prompt, past: what `scenarios` are of; 0 takes what is usual.
     """
 
     answers: ClassVar[Answers] = "examples"
@@ -104,6 +109,9 @@ class Family(ABC):
     classes: int
     formats: tuple[str, ...]
     eps: float = 1e-5
+    positions: int = 0
+    prompt: int = 0
+    past: int = 0
 
     # -- what a family is --------------------------------------------------------------------------
 
@@ -242,6 +250,52 @@ class Family(ABC):
     def peak_terms(self) -> tuple[PeakTerm, ...]:
         """Return parts of which the largest needs, in memory, what `workload(candidate)` needs."""
         return peak_terms(self.trace)
+
+    # -- scenarios of decoders -----------------------------------------------------------------------
+
+    @cached_property
+    def scenarios(self) -> Mapping[str, Scenario]:
+        """What its networks are timed at, by name; nothing where all that they do is to read an input.
+
+        Raises:
+            TrilobitError: there are fewer positions than that.
+        """
+        return decoder_scenarios(self.positions, self.prompt, self.past)
+
+    def open_workload(self, candidate: Candidate) -> Workload:
+        """Return a decoder for texts of any length."""
+        net = GraphBuilder(feeds=(self.input.feed(SEQUENCE),))
+        self.build(net, Choose(self._space, candidate.genes))
+        return net.build()
+
+    def scenario_workload(self, candidate: Candidate, name: str) -> Workload:
+        """Return what runs in the scenario called `name`, with a cache; the network as it is for an empty
+        name.
+        """
+        if not name:
+            return self.workload(candidate)
+        return scenario_workload(self.open_workload(candidate), self.scenarios[name])
+
+    @cached_property
+    def open_trace(self) -> Trace:
+        """All layers that some decoder for texts of any length has, and when."""
+        trace: Any = Trace()
+        choose: Any = TracedChoose(self._space, trace)
+        trace.read(self.input, SEQUENCE)
+        self.build(trace, choose)
+        return trace  # type: ignore[no-any-return]
+
+    def scenario_terms(self) -> tuple[CostTerm, ...]:
+        """Return parts whose layers, over all terms, are those of `open_workload(candidate)`: `in_scenario`
+        makes those of a scenario of them.
+        """
+        return cost_terms(self.open_trace)
+
+    def scenario_peak_terms(self, name: str) -> tuple[PeakTerm, ...]:
+        """Return parts of which the largest needs what a decoder needs in a scenario, in memory, besides what
+        its caches hold.
+        """
+        return peak_terms(scenario_trace(self.open_trace, self.scenarios[name]))
 
     # -- networks ----------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What a search goes by: errors, limits met with a confidence, and searches near the limits only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.profiles.latency_model import Calibration
 from nas.problem.costs import Costs
 from nas.problem.predicted import FOCUS, Predicted, check_confidence, distilled_predictor
+from nas.problem.scenarios import Timing
 from nas.problem.targets import Targets
 from nas.run.config import SearchSection
 from nas.search.objectives import objective
@@ -23,14 +25,15 @@ class Known(Costs):
     """Latency is the first gene in ms, and size the second in bytes; 9 ms cannot run."""
 
     def __init__(self) -> None:
-        object.__setattr__(self, "calibration", Calibration())
+        object.__setattr__(self, "timings", {"latency": Timing({}, Calibration())})
+        object.__setattr__(self, "batch", 1)
 
     def predict(self, genomes: Genomes) -> dict[str, NDArray[np.float64]]:
         latency = np.where(genomes[:, 0] == 9, np.inf, genomes[:, 0] * 1e-3)
         return {"latency": latency, "size": genomes[:, 1].astype(np.float64)}
 
-    def latency_std(self, latency_s: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.where(np.isfinite(latency_s), latency_s, 0.0) * ERROR
+    def std(self, values: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        return {"latency": np.where(np.isfinite(values["latency"]), values["latency"], 0.0) * ERROR}
 
 
 @dataclass(frozen=True)
