@@ -9,7 +9,9 @@ from statistics import NormalDist
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.costs import REJECTED, Costs
+from hw_profiles.graph.scenario import DECODE
+from nas.problem.costs import LATENCY, REJECTED, Costs
+from nas.problem.scenarios import TOKENS_PER_S, scenario_latency
 from nas.problem.targets import Targets
 from nas.search.algorithms.milp import (
     Formats,
@@ -23,6 +25,7 @@ from nas.search.algorithms.milp import (
 from nas.search.objectives import Objective, objective
 from nas.search.units import show
 from predictors.predictor import Predictor
+from predictors.table import PeakTable
 from supernet.solvers.multiple_choice import InfeasibleError, Limit, Problem, Term
 from supernet.space.space import Genomes, SearchSpace
 
@@ -111,17 +114,25 @@ def allocator(
     peaks = {
         name: formats.parts(GeneSum(table.positions.strides, table.positions.offsets, table.values))
         for name, table in costs.peaks.items()
+        if isinstance(table, PeakTable)
     }
     limits = [Limit(REJECTED, sums[REJECTED], upper=0.0)]
     for limited in targets.bounded:
-        bound = limited.bound or np.inf
-        if limited.name == "latency":  # its expected error is a share of it
-            error = float(costs.latency_std(np.ones(1))[0])
+        name, bound = limited.name, limited.bound or np.inf
+        if name == TOKENS_PER_S:
+            name, bound = scenario_latency(DECODE), costs.batch / bound
+        if name in costs.timed:  # its expected error is a share of it
+            error = float(costs.std({name: np.ones(1)})[name][0])
             bound /= 1 + NormalDist().inv_cdf(confidence) * error
-        if limited.name in sums:
-            limits.append(Limit(limited.name, sums[limited.name], upper=bound))
+        if name in sums:
+            limits.append(Limit(name, sums[name], upper=bound))
         elif limited.name in peaks:
             limits += largest_limits(limited.name, peaks[limited.name], bound)
+        elif name in costs.peaks:
+            raise TrilobitError(
+                f"a limit on {name} of decoders, whose caches count, is none that milp can keep: take "
+                "--engine evolution, or limit something else"
+            )
     traded = tuple(o.name for o in targets.objectives if o.name in sums)
     names = tuple(space.choices[column].name for column in formats.columns)
     return Allocator(formats, names, sums, tuple(limits), peaks, traded)
@@ -130,13 +141,14 @@ def allocator(
 def cost_sums(formats: Formats, costs: Costs) -> dict[str, Terms]:
     """Return by objective name, and for the layers that the device rejects, the sum over the formats."""
     at = costs.table.positions
-    return {
+    sums: dict[str, Terms] = {
         name: (
             *formats.terms(GeneSum(at.strides, at.offsets, costs.table.values[:, column])),
             Term((), np.array(costs.constants.get(name, 0.0))),
         )
         for column, name in enumerate(costs.columns)
     }
+    return {LATENCY: sums[next(iter(costs.timings))], **sums}
 
 
 def predicted_sensitivity(

@@ -86,10 +86,15 @@ class Costs:
         return next(iter(self.timings.values())).calibration
 
     @property
+    def timed(self) -> frozenset[str]:
+        """Names of the costs that are, or follow from, seconds."""
+        derived = {TOKENS_PER_S} if len(self.timings) > 1 else set[str]()
+        return frozenset({*self.timings, LATENCY, *derived})
+
+    @property
     def on_device(self) -> frozenset[str]:
         """Names of the costs that are the device's."""
-        derived = {TOKENS_PER_S} if len(self.timings) > 1 else set[str]()
-        return frozenset({*self.timings, LATENCY, *({ENERGY} & {*self.columns}), *derived})
+        return self.timed | ({ENERGY} & {*self.columns})
 
     def std(self, values: Mapping[str, Column]) -> dict[str, Column]:
         """Return (n,) the expected error of each of these predicted values that are the device's: the
@@ -97,15 +102,18 @@ class Costs:
         """
         known = {**{LATENCY: self.calibration}, **{name: t.calibration for name, t in self.timings.items()}}
         return {
-            name: _error(values[name], calibration) for name, calibration in known.items() if name in values
+            name: expected_error(values[name], calibration)
+            for name, calibration in known.items()
+            if name in values
         }
 
     def latency_std(self, latency_s: Column) -> Column:
         """Return (n,) the expected error of predicted seconds of `latency`."""
-        return _error(latency_s, self.calibration)
+        return expected_error(latency_s, self.calibration)
 
 
-def _error(seconds: Column, calibration: Calibration) -> Column:
+def expected_error(seconds: Column, calibration: Calibration) -> Column:
+    """Return (n,) the expected error of predicted seconds, as held-out networks show; 0 of infinite ones."""
     error = calibration.held_out_error().get("mape", 0.0)
     finite = np.where(np.isfinite(seconds), seconds, 0.0)
     return np.asarray(finite * error * np.sqrt(np.pi / 2))  # mean absolute error of a normal distribution

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from nas.problem.costs import ENERGY, Costs
+from nas.problem.costs import Costs
 from nas.problem.targets import Targets, is_feasible_on_device, possible, predict_values
 from nas.search.algorithms.expensive import Posterior
 from nas.search.objectives import Values
@@ -99,7 +99,7 @@ def check_confidence(costs: Costs, targets: Targets, confidence: float) -> None:
     """
     if confidence == 0.5:
         return
-    if not any(o.name in costs.on_device - {ENERGY} for o in targets.bounded):
+    if not any(o.name in costs.timed for o in targets.bounded):
         raise TrilobitError(
             f"latency confidence {confidence:g}: there is no limit on latency; add one, such as "
             "--max-latency 60%"

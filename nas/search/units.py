@@ -41,6 +41,7 @@ UNITS: Mapping[str, Unit] = {
         ((1e6, "MB"), (1e3, "KB"), (1.0, "B")),
     ),
     "MACs": Unit(_COUNTS, ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))),
+    "tokens/s": Unit(_COUNTS, ((1e6, "M tokens/s"), (1e3, "K tokens/s"), (1.0, "tokens/s"))),
     "nats": Unit({"": 1.0, "nats": 1.0}, ((1.0, "nats"),)),
     "bits": Unit({"": 1.0, "bits": 1.0}, ((1.0, "bits"),)),
     "choices": Unit({"": 1.0}, ((1.0, "choices"),)),

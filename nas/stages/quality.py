@@ -11,7 +11,7 @@ from hw_profiles.files import write_json
 from hw_profiles.profiles.profile_json import load_profile
 from nas.evaluation.on_device import FAILED_S
 from nas.evaluation.on_supernet import SupernetEvaluator
-from nas.problem.costs import Costs, compile_costs
+from nas.problem.costs import Costs, compile_costs, expected_error
 from nas.run.documents import QualityFile, QualityRow, SamplesFile, genomes_of, read_optional
 from nas.run.front_document import COSTS, Entry, Front
 from nas.run.reporting import Reporter, Table
@@ -102,7 +102,7 @@ def _latency_std_unseen(costs: Costs, mean: Floats, held_out: int) -> Floats | N
     held_out_networks = [network for network in calibration.networks if network.held_out]
     for i in range(held_out):
         others = replace(calibration, networks=tuple(held_out_networks[:i] + held_out_networks[i + 1 :]))
-        std[i] = replace(costs, calibration=others).latency_std(mean[i : i + 1])[0]
+        std[i] = expected_error(mean[i : i + 1], others)[0]
     return std
 
 

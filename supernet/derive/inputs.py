@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from hw_profiles.graph.tensor_type import BATCH, TensorType, image_type
+from hw_profiles.graph.tensor_type import BATCH, Dim, TensorType
 from hw_profiles.graph.workload import Feed
 
 Reads = Literal["images", "tokens"]
@@ -28,7 +28,7 @@ class NetworkInput(Protocol):
         """Name of the choice of its size, where a family does not say otherwise."""
         ...
 
-    def feed(self, size: int) -> Feed:
+    def feed(self, size: Dim) -> Feed:
         """Return the tensor that a network is given."""
         ...
 
@@ -50,9 +50,9 @@ class ImageInput:
 
     channels: int
 
-    def feed(self, size: int) -> Feed:
+    def feed(self, size: Dim) -> Feed:
         """Return the image of `size` pixels along a side."""
-        return Feed("image", image_type((self.channels, size, size)))
+        return Feed("image", TensorType((BATCH, self.channels, size, size)))
 
     def drawn(self, n: int, size: int, *, generator: torch.Generator) -> Tensor:
         """Return (n, channels, size, size) normal numbers."""
@@ -72,7 +72,7 @@ class TokenInput:
 
     vocabulary: int
 
-    def feed(self, size: int) -> Feed:
+    def feed(self, size: Dim) -> Feed:
         """Return the ids of `size` tokens."""
         return Feed(IDS, TensorType((BATCH, size), ID_TYPE))
 
