@@ -13,6 +13,8 @@ FAMILIES: Mapping[str, str] = {
     "token-encoder": "supernet.families.encoder:token_encoder",
     "text-encoder": "supernet.families.encoder:text_encoder",
     "bert-base": "supernet.families.encoder:bert_base",
+    "text-decoder": "supernet.families.decoder:text_decoder",
+    "text-decoder-5m": "supernet.families.decoder:text_decoder_5m",
     "apq-proxyless": "supernet.families.apq:apq_proxyless",
     "ofa-mbv3": "supernet.families.ofa_mobile:ofa_mbv3",
     "ofa-mbv3-w1.2": "supernet.families.ofa_mobile:ofa_mbv3_wide",

@@ -3,10 +3,11 @@
 `GraphBuilder` has a method for each kind of layer and works the shapes out: families and importers use it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from hw_profiles.graph.attributes import Value
+from hw_profiles.graph.conversions import convert
 from hw_profiles.graph.formats import needs_scale
 from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
 from hw_profiles.graph.tensor_type import Dim, TensorType, image_shape, image_type
@@ -289,6 +290,48 @@ class GraphBuilder:
         layer = Layer.of("LayerNormalization", TensorType(dims), weight=dims[-1:], epsilon=epsilon)
         return self._net.add(name, layer, x)
 
+    def rms_norm(self, name: str, x: int, *, epsilon: float = 1e-5) -> int:
+        """Append the division of what the last dimension holds by its root mean square, times a stored scale
+        (Zhang & Sennrich 2019, arXiv:1910.07467), in fp32.
+        """
+        dims = self.dims(x)
+        layer = Layer.of("RMSNormalization", TensorType(dims), weight=dims[-1:], epsilon=epsilon)
+        return self._net.add(name, layer, x)
+
+    def rotary(self, name: str, x: int, heads: int, *, length: int, theta: float = 1e4) -> int:
+        """Append rotary positions for queries or keys (n, t, heads x depth), counted from 0 on, in fp32.
+
+        Args:
+            length: positions that can be told apart.
+            theta: base of the frequencies.
+        """
+        given = (("num_heads", heads), ("length", length), ("theta", theta))
+        return self._net.add(name, Layer("RotaryEmbedding", (TensorType(self.dims(x)),), given), x)
+
+    def attention(
+        self,
+        name: str,
+        queries: int,
+        keys: int,
+        values: int,
+        *,
+        heads: int,
+        groups: int,
+        cache: Precision | str = FP32,
+    ) -> int:
+        """Append causal attention of `heads` queries to `groups` keys and values (Ainslie et al. 2023,
+        arXiv:2305.13245), kept in the format of `cache`, in fp32; all are (n, t, heads x depth).
+        """
+        types = tuple(TensorType(self.dims(tensor)) for tensor in (queries, keys, values))
+        counts = (("q_num_heads", heads), ("kv_num_heads", groups), ("is_causal", 1))
+        layer = Layer("Attention", types, (*counts, ("cache", formats(cache)[1])))
+        return self._net.add(name, layer, queries, keys, values)
+
+    def gated(self, name: str, gate: int, x: int) -> int:
+        """Append the product of two tensors, number by number, in fp32."""
+        types = (TensorType(self.dims(tensor)) for tensor in (gate, x))
+        return self._net.add(name, Layer.of("Mul", *types), gate, x)
+
     def table(self, name: str, x: int) -> int:
         """Append the sum with a stored table of the shape of one example, such as positions, in fp32."""
         dims = self.dims(x)
@@ -403,45 +446,3 @@ class GraphBuilder:
 def formats(precision: Precision | str) -> tuple[str, str]:
     """Return the formats of weights and activations."""
     return (precision, precision) if isinstance(precision, str) else (precision.weight, precision.activation)
-
-
-def convert(x: TensorType, target_format: str) -> tuple[Layer, ...]:
-    """Return the layers that turn a tensor into `target_format`: none, one, or two where neither is fp32,
-    since every change goes through fp32.
-    """
-    if x.format == target_format:
-        return ()
-    steps: list[Layer] = []
-    if x.format != FP32:
-        steps.append(Layer.of("DequantizeLinear", x))
-    if target_format != FP32:
-        steps.append(Layer.of("QuantizeLinear", TensorType(x.shape), to=target_format))
-    return tuple(steps)
-
-
-def conversion(shape: Sequence[int], source_format: str, target_format: str) -> tuple[Layer, ...]:
-    """Return the layers that turn a tensor (channels, height, width) of one format into another.
-
-    >>> [layer.kind for layer in conversion((8, 4, 4), "int8", "int4")]
-    ['dequantize', 'quantize']
-    """
-    return convert(image_type(shape, source_format), target_format)
-
-
-def conversions(shape: Sequence[int], source_format: str, target_formats: Iterable[str]) -> tuple[Layer, ...]:
-    """Return the layers between maps (channels, height, width) of `source_format` and readers that want
-    `target_formats`, see `converted`.
-
-    >>> [layer.kind for layer in conversions((8, 4, 4), "fp32", ("int8", "int8"))]
-    ['quantize']
-    """
-    return converted(image_type(shape, source_format), target_formats)
-
-
-def converted(x: TensorType, target_formats: Iterable[str]) -> tuple[Layer, ...]:
-    """Return the layers between a tensor and readers that want `target_formats`, as `WorkloadBuilder` sets
-    them: it is quantized once for each format, but dequantized for each reader.
-    """
-    formats = list(target_formats)
-    once = [fmt for i, fmt in enumerate(formats) if fmt == FP32 or fmt not in formats[:i]]
-    return tuple(layer for fmt in once for layer in convert(x, fmt))

@@ -281,6 +281,7 @@ RUN_GROUPS: Sequence[Group] = (
                 "a shared library too, compiled by TVM: host, or such as aarch64-linux-gnu:cortex-a76 "
                 "(default: where --device is tvm)",
             ),
+            Flag("--exits", "export.exits", "", "a file of a decoder that ends earlier, too, besides", "on"),
             Flag(
                 "--finetune",
                 "export.finetune",

@@ -9,6 +9,7 @@ from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
+from nas.export.exits import ExitsFile, build_exits
 from nas.export.library.target import ExportedLibrary, library_target, own_target
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.metric import main_metric
@@ -50,6 +51,7 @@ class Exported:
         answers: what it must answer to made-up images.
         tuning: what fine-tuning did; None without.
         library: of the same network; None without.
+        exits: of the same network and those that it begins with; None without.
     """
 
     context: ExportContext
@@ -61,6 +63,7 @@ class Exported:
     quality: Mapping[str, float] = field(default_factory=dict)
     tuning: Tuning | None = None
     library: ExportedLibrary | None = None
+    exits: ExitsFile | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ def build(
         quality=version.quality,
         tuning=tuning,
         library=library,
+        exits=build_exits(builder, context) if config.exits else None,
     )
 
 

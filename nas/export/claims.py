@@ -11,6 +11,7 @@ from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from nas.emit.file_types import needed_opset
 from nas.emit.to_onnx import described
 from nas.export.build import Exported, Tuning
+from nas.export.exits import EXITS_FILE
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files
 from nas.export.seal import MODEL_FILE
@@ -27,7 +28,9 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
     model = described(exported.model, _metadata(run, exported, latency.own))
     key = Path(run.config.export.sign) if run.config.export.sign else None
     claims = _claims(run, exported, latency)
-    return network_files(exported.context.entry.id, {MODEL_FILE: model, **library.files}, claims, key=key)
+    exits = {EXITS_FILE: exported.exits.model} if exported.exits else {}
+    files = {MODEL_FILE: model, **library.files, **exits}
+    return network_files(exported.context.entry.id, files, claims, key=key)
 
 
 def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
         "quality": dict(exported.quality),
         "library": dict(exported.library.record) if exported.library else None,
         "finetuning": _finetuning(run, exported.tuning),
+        "exits": [asdict(each) for each in exported.exits.exits] if exported.exits else [],
         "latency": {**compared(latency), "replayed": run.recorded, "through": timed_through(run)},
         "predicted": {name: figure.to_json() for name, figure in entry.predicted.items()},
         "parity": asdict(exported.parity),

@@ -125,6 +125,22 @@ class Finetuning:
 
 
 @dataclass(frozen=True)
+class ExitRecord:
+    """A way out of a file of several decoders.
+
+    Attributes:
+        blocks: before it.
+        output: what the file calls its logits.
+        validation, test: main metric of the task, through the file.
+    """
+
+    blocks: Count
+    output: str
+    validation: float
+    test: float
+
+
+@dataclass(frozen=True)
 class Kernels:
     """How file and simulation compared at export, and the integer kernels of the optimised graph.
 
@@ -185,6 +201,7 @@ class Manifest:
         predicted: what the search expected, by objective.
         library: of `model.so`, where there is one.
         finetuning: where the network was trained on.
+        exits: of `exits.onnx`, where there is one, those of fewest blocks first.
     """
 
     schema: Literal["export/3", "export/2"]
@@ -208,6 +225,7 @@ class Manifest:
     arch: Mapping[str, Any] = field(default_factory=dict)
     library: LibraryRecord | None = None
     finetuning: Finetuning | None = None
+    exits: tuple[ExitRecord, ...] = ()
     quality: Mapping[str, Share] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     space_fingerprint: str | None = None

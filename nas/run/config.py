@@ -270,6 +270,7 @@ class ExportSection:
         portable: whether files compute the same on every processor: int8 with weights of 7 bits.
         library: what a shared library is built for too, such as `host` or `aarch64-linux-gnu:cortex-a76`;
             empty builds one only where the device is measured with TVM, for that.
+        exits: whether to write a file of all decoders that a network begins with, too.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
         finetune_learning_rate: peak of that.
         sign: PEM file of the ed25519 key that manifests are signed with; empty for none.
@@ -281,12 +282,18 @@ class ExportSection:
     pixels: bool = False
     portable: bool = False
     library: str = ""
+    exits: bool = False
     finetune: Annotated[int, Range(0, 10_000)] = 0
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
     sign: str = ""
 
     def __post_init__(self) -> None:
         check(self, "export")
+        if self.exits and self.finetune:
+            raise TrilobitError(
+                "export.exits shares the blocks of one decoder with all shallower ones, and export.finetune "
+                "trains each network on by itself; leave one out"
+            )
 
 
 @dataclass(frozen=True)

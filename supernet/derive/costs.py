@@ -6,7 +6,7 @@ from functools import cache
 from math import prod
 from typing import Any, Protocol, TypeVar
 
-from hw_profiles.graph.builder import converted
+from hw_profiles.graph.conversions import converted
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import TensorType
 from supernet.derive.trace import Guard, Shape, Trace, every

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import WorkloadBuilder, convert
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.conversions import convert
 from hw_profiles.graph.formats import FP32, QuantParams, is_integer, needs_scale
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload

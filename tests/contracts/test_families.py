@@ -10,7 +10,8 @@ from hw_profiles.registry import names
 from nas.testing.family import FAMILY, FamilyCase, check_extraction
 from supernet.families.family import FAMILIES, load_family
 
-LARGE = {"ofa-mbv3-w1.2", "bert-base"}  # the same descriptions as those of other families, of more channels
+# the same descriptions as those of other families, of other sizes
+LARGE = {"ofa-mbv3-w1.2", "bert-base", "text-decoder-5m"}
 REGISTERED = [
     pytest.param(name, marks=[pytest.mark.slow] * (name in LARGE))
     for name in sorted(names("trilobit.spaces", FAMILIES))

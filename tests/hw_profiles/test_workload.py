@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import WorkloadBuilder, conversion, conversions
+from hw_profiles.graph.builder import WorkloadBuilder
+from hw_profiles.graph.conversions import conversion, conversions
 from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.key import KINDS
 from hw_profiles.graph.layer import INPUT, Layer, changed, map_layer, parse_key

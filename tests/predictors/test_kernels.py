@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import conversion
+from hw_profiles.graph.conversions import conversion
 from hw_profiles.graph.key import KINDS
 from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.measure.measurement import Estimate, Measurement

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.builder import convert
+from hw_profiles.graph.conversions import convert
 from hw_profiles.graph.formats import FP32
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.windows import map_shape
