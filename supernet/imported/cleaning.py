@@ -8,6 +8,7 @@ from onnxscript import rewriter, version_converter
 from onnxscript.optimizer import fold_constants_ir
 
 from supernet.imported.onnx_file import ONNX_DOMAINS
+from supernet.imported.open_dimensions import forget_sizes
 from supernet.imported.rules import rules
 
 OPSET = 21  # the first with 4-bit integers
@@ -84,6 +85,7 @@ def _convert(model: ir.Model) -> None:
     _lift_constants(model)
     if model.opset_imports.get("", OPSET) < OPSET:
         version_converter.ConvertVersionPass(OPSET, fallback=True)(model)
+        forget_sizes(model)  # what converters note of tensors inside hides what can be found out
 
 
 def _fold(model: ir.Model) -> None:

@@ -26,13 +26,19 @@ def name_dimensions(model: ir.Model) -> None:
             value.shape = ir.Shape(
                 [_named(dim, f"{value.name}_dim{axis}") for axis, dim in enumerate(value.shape)]
             )
+    forget_sizes(model)
+    for value in model.graph.outputs:
+        if value.shape is not None and value.producer() is not None:
+            value.shape = ir.Shape([_named(dim, None) for dim in value.shape])
+
+
+def forget_sizes(model: ir.Model) -> None:
+    """Drop what is said of the sizes of tensors inside."""
     outputs = set(model.graph.outputs)
     for node in model.graph:
         for value in node.outputs:
             if value not in outputs:
                 value.shape = None
-            elif value.shape is not None:
-                value.shape = ir.Shape([_named(dim, None) for dim in value.shape])
 
 
 def _named(dim: int | ir.SymbolicDim, otherwise: str | None) -> int | str | None:

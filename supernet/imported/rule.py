@@ -27,3 +27,9 @@ def numbers(value: ir.Value | None) -> Array | None:
     if value is None or value.const_value is None or value.is_graph_input():
         return None
     return value.const_value.numpy()
+
+
+def single(value: ir.Value | None) -> float | None:
+    """Return the number of a stored tensor that has one; None where it has more, or is computed."""
+    array = numbers(value)
+    return float(array.reshape(())) if array is not None and array.size == 1 else None

@@ -13,9 +13,8 @@ from onnxscript.rewriter.rules.common import fuse_hardswish_rules
 from onnxscript.rewriter.rules.fusion import _layer_norm, _rms_normalization
 
 from supernet.imported.conv_rules import CONV_RULES
-from supernet.imported.rule import Rule, numbers
-
-_CLOSE = 1e-4  # relative, of constants that exporters round
+from supernet.imported.gelu_rules import GELU_RULES
+from supernet.imported.rule import Rule, numbers, single
 
 
 class ReshapeByPlace(Rule):
@@ -106,6 +105,37 @@ class SizeKnown(Rule):
         return op.Constant(value=ir.tensor(sizes.reshape(places.shape)))
 
 
+class SizesKnown(Rule):
+    """Sizes cut out of those of a tensor that are the same whatever the network reads are stored."""
+
+    def pattern(self, op: Any, x: ir.Value) -> Any:
+        """Match a part of all sizes."""
+        sizes = op.Shape(x, _allow_other_attributes=True, _outputs=["sizes"])
+        return op.Slice(sizes, _allow_other_inputs=True, _outputs=["chosen"])
+
+    def holds(self, **values: ir.Value) -> bool:
+        """Return whether all of them are known."""
+        return self._sizes(**values) is not None
+
+    def rewrite(self, op: Any, **values: ir.Value) -> Any:
+        """Return the stored sizes."""
+        return op.Constant(value=ir.tensor(np.array(self._sizes(**values), np.int64)))
+
+    @staticmethod
+    def _sizes(x: ir.Value, sizes: ir.Value, chosen: ir.Value) -> list[int] | None:
+        shape, cut = sizes.producer(), chosen.producer()
+        if x.shape is None or shape is None or cut is None:
+            return None
+        operands = (*cut.inputs, *(None,) * 5)
+        start, end, step = (single(operands[place]) for place in (1, 2, 4))
+        if start is None or end is None or (operands[4] is not None and (step is None or step < 1)):
+            return None
+        first, last = shape.attributes.get_int("start", 0), shape.attributes.get_int("end", len(x.shape))
+        part = list(x.shape)[first:last][int(start) : int(end) : int(step or 1)]
+        known = [dim for dim in part if isinstance(dim, int)]
+        return known if len(known) == len(part) else None
+
+
 class SameShape(Rule):
     """A Reshape to the shape that its input has."""
 
@@ -183,35 +213,6 @@ class NeutralOperand(Rule):
         return op.Identity(x)
 
 
-class ErfGelu(Rule):
-    """`x / sqrt(2)` through Erf, plus 1, times x, times a half."""
-
-    def __init__(self, *, half_first: bool) -> None:
-        super().__init__(f"ErfGelu{half_first}")
-        self._half_first = half_first
-
-    def pattern(self, op: Any, x: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
-        """Match one order of the products."""
-        curve = op.Add(op.Erf(op.Div(x, root)), one)
-        return op.Mul(op.Mul(x, half), curve) if self._half_first else op.Mul(op.Mul(x, curve), half)
-
-    def holds(self, **values: ir.Value) -> bool:
-        """Return whether the constants are those of the function."""
-        expected = {"root": math.sqrt(2), "one": 1.0, "half": 0.5}
-        return all(_is_number(values[name], number) for name, number in expected.items())
-
-    def rewrite(self, op: Any, x: ir.Value, **values: ir.Value) -> Any:
-        """Return the operation of opset 20."""
-        return op.Gelu(x)
-
-
-def _is_number(value: ir.Value, number: float) -> bool:
-    array = numbers(value)
-    if array is None or array.size != 1:
-        return False
-    return math.isclose(float(array.reshape(())), number, rel_tol=_CLOSE)
-
-
 NEUTRAL = tuple(
     NeutralOperand(op, number) for op, number in (("Mul", 1.0), ("Div", 1.0), ("Add", 0.0), ("Sub", 0.0))
 )
@@ -221,6 +222,7 @@ def rules(opset: int) -> Sequence[pattern.RewriteRule]:
     """Return the rewrites for files of an opset."""
     own = (
         SizeKnown(),
+        SizesKnown(),
         ReshapeByPlace(),
         OpenSizeKept(),
         SameShape(),
@@ -234,10 +236,15 @@ def rules(opset: int) -> Sequence[pattern.RewriteRule]:
     if opset >= 17:
         rewrites += _layer_norm.layer_normalization_rules
     if opset >= 20:
-        rewrites += [variant for first in (True, False) for variant in _variants(ErfGelu(half_first=first))]
+        rewrites += map(_as_it_stands, GELU_RULES)
     if opset >= 23:
         rewrites += _rms_normalization.rms_normalization_rules
     return rewrites
+
+
+def _as_it_stands(rule: Rule) -> pattern.RewriteRule:
+    """Return a rule that looks at all operands itself."""
+    return pattern.RewriteRule(rule.pattern, rule.rewrite, rule.check, name=rule.name)
 
 
 def _variants(rule: Rule) -> Sequence[pattern.RewriteRule]:
