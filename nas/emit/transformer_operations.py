@@ -339,10 +339,12 @@ def _before(e: Emission, scores: str, *, rank: int) -> str:
 
 
 def _masked(e: Emission, scores: str, mask: str) -> str:
-    """Leave out what a mask is 0 for, or add what it says."""
+    """Leave out what a mask is 0 for, or add what it says. Where it leaves out all, they are all alike: with
+    minus infinity there would be no numbers.
+    """
     if e.layer.inputs[3].format not in WHOLE:
         return e.step("Add", "masked", [scores, mask])
-    return e.step("Where", "masked", [mask, scores, _real(e, "left_out", -np.inf)])
+    return e.step("Where", "masked", [mask, scores, _real(e, "left_out", float(np.finfo(np.float32).min))])
 
 
 TRANSFORMER_NODES: Mapping[str, Emit] = {

@@ -192,6 +192,20 @@ def test_what_is_behind_the_end_of_a_text_changes_nothing(nets: dict[str, nn.Mod
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-4)
 
 
+def test_a_text_without_a_token_has_an_answer(nets: dict[str, nn.Module]) -> None:
+    candidate = TEXTS.extreme("smallest")
+    x, subnet = texts(TEXTS, candidate, 3), TEXTS.extract(nets["texts"], candidate).eval()
+    x[1] = PADDING
+    network = quantize(subnet, TEXTS.plain_workload(TEXTS.arch(candidate)), observe(subnet, x))
+    whole, portable = (
+        single_output(open_file(emit(network, batch=None, portable=portable)), x.numpy())
+        for portable in (False, True)
+    )
+    with torch.no_grad():
+        np.testing.assert_allclose(whole, subnet(x), atol=PARITY)
+    assert np.isfinite(portable).all()
+
+
 def decided(family: EncoderFamily, **options: int) -> Candidate:
     """The smallest network but for these choices."""
     space = family.space()
