@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from harness import Row, interquartile_range, one_core, parse_arguments, report
+from harness import Row, argument_parser, interquartile_range, one_core, report
 from published_rows import PublishedRows, bert, ofa_mobilenet, ofa_resnet
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -78,16 +78,25 @@ class Draw:
 
 def main() -> None:
     """Print the table, write the JSON."""
-    arguments = parse_arguments(__doc__, seeds=10)
+    parser = argument_parser(__doc__, seeds=10)
+    parser.add_argument("--rows", nargs="+", choices=LOADERS, default=list(LOADERS), help="default: all")
+    parser.add_argument(
+        "--models", nargs="+", choices=OURS, help="these alone beside auto, and no peers (default: all)"
+    )
+    arguments = parser.parse_args()
     if find_spec("lightgbm") is None:
         print("LightGBM is left out: it is not installed (pip install 'trilobit[bench]')")
     tasks = [("OFA-MBv3 top-1", 50), ("BERT SST-2 accuracy", 100)] if arguments.quick else list(TARGETS)
+    tasks = [task for task in tasks if task[0] in arguments.rows]
     seeds = 2 if arguments.quick else arguments.seeds
     jobs = [(task, seed) for task, seed in product(tasks, range(seeds))]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        draws = list(pool.map(partial(draw, arguments.data), *zip(*jobs, strict=True)))
+        judged = partial(draw, arguments.data, arguments.models)
+        draws = list(pool.map(judged, *zip(*jobs, strict=True)))
     rows = [row for task in tasks for row in task_rows(task, [one for one in draws if one.task == task])]
-    report("predictor_quality", [*rows, *speed_rows(arguments.data, arguments.quick)], arguments.json)
+    everything = arguments.rows == list(LOADERS) and not arguments.models
+    rows += speed_rows(arguments.data, arguments.quick) if everything else []
+    report("predictor_quality", rows, arguments.json)
 
 
 @cache
@@ -96,8 +105,8 @@ def loaded(name: str, data: Path) -> PublishedRows:
     return LOADERS[name](data)
 
 
-def draw(data: Path, task: tuple[str, int], seed: int) -> Draw:
-    """Fit every model to the same rows and judge it on the same others."""
+def draw(data: Path, models: Sequence[str] | None, task: tuple[str, int], seed: int) -> Draw:
+    """Fit models, all or those of ours that are named, to the same rows and judge them on the same others."""
     torch.set_num_threads(1)
     name, n = task
     rows = loaded(name, data)
@@ -106,12 +115,12 @@ def draw(data: Path, task: tuple[str, int], seed: int) -> Draw:
     figures = partial(judge, targets=rows.targets[asked], bands_of=("multiply-adds", macs[asked]), n_train=n)
     quality = {}
     with threadpool_limits(1):
-        for ours in OURS:
+        for ours in dict.fromkeys((MAIN, *models)) if models else OURS:
             model = load_predictor(ours)(rows.space, seed=seed, costs=rows.costs)
             prediction = model.fit(rows.genomes[learned], y).predict(rows.genomes[asked])
             quality[ours if ours == MAIN else f"our {ours}"] = figures(prediction.mean, std=prediction.std)
         x, mean, scale = plain_features(rows, learned), y.mean(), y.std()
-        for peer, make in peers(seed).items():
+        for peer, make in (() if models else peers(seed).items()):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of length scales and iterations at their limits
                 model = make().fit(x[learned], (y - mean) / scale)

@@ -25,7 +25,6 @@ Rows = NDArray[np.int64]  # (n,) which rows
 ROUNDING = ("symmetric", "asymmetric")  # of int8 weights
 LAYERS, HEADS, FFN = tuple(range(6, 13)), (6, 8, 10, 12), (1024, 2048, 3072)  # of BERT
 WIDTH, HEAD_WIDTH, TOKENS = 768, 64, 128
-THIRD = 4  # layers of BERT that stand for a stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +122,8 @@ def bert(data: Path) -> PublishedRows:
     choices, columns = [Choice("layers", LAYERS)], [np.searchsorted(LAYERS, rows["num_layers"])]
     for i in range(max(LAYERS)):
         alive = () if i < min(LAYERS) else (("layers", tuple(count for count in LAYERS if count > i)),)
-        name = f"s{i // THIRD}.b{i % THIRD}"
-        choices += [Choice(f"{name}.heads", HEADS, "pruning", alive, "heads")]
-        choices += [Choice(f"{name}.ffn", FFN, "pruning", alive, "ffn")]
+        choices += [Choice(f"s0.b{i}.heads", HEADS, "pruning", alive, "heads", 0, i)]
+        choices += [Choice(f"s0.b{i}.ffn", FFN, "pruning", alive, "ffn", 0, i)]
         columns += [np.searchsorted(HEADS, rows["heads"][:, i]), np.searchsorted(FFN, rows["ffn"][:, i])]
     space = SearchSpace("bert-sst2", tuple(choices))
     genomes = space.canonical(np.stack(columns, axis=1).astype(np.int16))

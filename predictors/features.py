@@ -21,8 +21,10 @@ SCALE = 0.3  # of features without a natural one: the standard deviation of a le
 POLICY_SCALE = 0.1  # a format moves accuracy less than a kernel does
 FAINTEST = 0.01  # change of format: one that cost nothing where it was measured may cost some elsewhere
 TINY = 1e-12  # keeps log(0) and x / 0 away; every real cost is larger
+SECTION = 4  # blocks: stages of convolutional networks have two to four
 
 Features = NDArray[np.float32]  # (n, f)
+Section = tuple[int, int]  # stage, and which part of its blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,24 @@ def indicators(choice: Choice) -> NDArray[np.float64]:
 def changes(choice: Choice) -> NDArray[np.float64]:
     """Return (k - 1, k) one indicator per option but the first: the first, and a dead gene, are all-zero."""
     return np.eye(len(choice.options))[1:] * POLICY_SCALE
+
+
+def sections(space: SearchSpace) -> tuple[Section | None, ...]:
+    """Return where in the network each choice stands; None outside the stages.
+
+    Stages of convolutional networks are a section each. A transformer has one stage of all its blocks, and a
+    head that the first blocks lack costs another accuracy than one that the last lack: a stage of many blocks
+    is cut into equal sections of about `SECTION`. What concerns all blocks of a stage is in its first.
+    """
+    blocks = dict[int, int]()  # of each stage
+    for choice in space.choices:
+        if choice.stage is not None:
+            blocks[choice.stage] = max(blocks.get(choice.stage, 1), 1 + (choice.block or 0))
+    count = {stage: max(1, round(n / SECTION)) for stage, n in blocks.items()}
+    return tuple(
+        None if c.stage is None else (c.stage, (c.block or 0) * count[c.stage] // blocks[c.stage])
+        for c in space.choices
+    )
 
 
 def encode(

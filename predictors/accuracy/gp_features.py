@@ -156,12 +156,16 @@ def _part(space: SearchSpace, kinds: Sequence[Kind], rows: Callable[[Choice], Fl
     lookup = features.encode(space, kinds, rows)
     choices = [space.choices[column] for column in lookup.columns]
     first = np.append(True, lookup.columns[1:] != lookup.columns[:-1])[: len(choices)]
-    # levels add up over the blocks of a stage, and so do changes of the policy; hats do not
+    sections = features.sections(space)
+    # levels add up over the blocks of a section of a stage, and so do changes of the policy; hats do not
     added = [i for i in range(len(choices)) if first[i] or kinds == POLICY]
     labels = [choice.meaning + ("" if i in added else " hat") for i, choice in enumerate(choices)]
     sums, summed = list[features.Features](), list[str]()
-    for scope in ("stage", "network"):
-        places = [(choice.stage if scope == "stage" else None, choice.meaning) for choice in choices]
+    for scope in ("section", "network"):
+        places = [
+            (sections[column] if scope == "section" else None, choice.meaning)
+            for choice, column in zip(choices, lookup.columns, strict=True)
+        ]
         for place in dict.fromkeys(places[i] for i in added):
             members = [i for i in added if places[i] == place]
             if len(members) > 1:

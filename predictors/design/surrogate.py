@@ -45,8 +45,8 @@ KERNELS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """Networks as points: choices of the architecture, their sums by stage, logarithms of the costs known for
-    free, and formats. Scaled so that random networks are equally far apart in every group.
+    """Networks as points: choices of the architecture, their sums by section of a stage, logarithms of the
+    costs known for free, and formats. Scaled so that random networks are equally far apart in every group.
     """
 
     space: SearchSpace
@@ -73,15 +73,18 @@ def embed(space: SearchSpace, costs: CostTable | None, *, rng: np.random.Generat
 
 
 def stage_sums(space: SearchSpace) -> Floats:
-    """Return the matrix (levels, sums) that adds the levels of all choices of one kind in one stage, and in
-    all stages: `s1.b0.kernel` counts for `s1` `kernel` and for `kernel`.
+    """Return the matrix (levels, sums) that adds the levels of all choices of one meaning in one section of a
+    stage, and in all of them: `s1.b0.kernel` counts for the kernels of `s1` and for all kernels.
     """
-    architecture = [choice for choice in space.choices if choice.kind in features.ARCHITECTURE]
-    numbers = np.array([_numeric(choice) for choice in architecture for _ in features.level(choice)])
-    parts = [(choice.stage, choice.meaning) for choice in architecture for _ in features.level(choice)]
+    numbers, parts = list[bool](), list[tuple[features.Section | None, str]]()
+    for choice, section in zip(space.choices, features.sections(space), strict=True):
+        if choice.kind in features.ARCHITECTURE:
+            levels = len(features.level(choice))
+            numbers += [_numeric(choice)] * levels
+            parts += [(section, choice.meaning)] * levels
     sums = [[part == group for part in parts] for group in dict.fromkeys(parts)]
     sums += [[part[1] == group for part in parts] for group in dict.fromkeys(part[1] for part in parts)]
-    matrix = np.array(sums, np.float64).reshape(len(sums), len(parts)) * numbers
+    matrix = np.array(sums, np.float64).reshape(len(sums), len(parts)) * np.array(numbers)
     return np.unique(matrix[matrix.sum(axis=1) > 1], axis=0).T
 
 

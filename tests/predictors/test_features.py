@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from hw_profiles.graph.counts import macs, params
@@ -129,3 +131,31 @@ def test_known_damage_takes_the_place_of_one_hot_formats() -> None:
     assert len(plain[0]) == len(whole[0]) + len(formats[0])  # one feature less per choice of two formats
     scaled = {tuple(column) for column in (formats / np.float32(features.SCALE)).T.round(4).tolist()}
     assert scaled <= {tuple(column) for column in whole.T.round(4).tolist()}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("digits-vit", [1]),  # four blocks
+        ("cifar-vit", [2]),  # eight
+        ("ofa-mbv3", [1, 1, 1, 1, 1]),
+    ],
+)
+def test_stages_of_many_blocks_are_cut_into_sections(name: str, expected: list[int]) -> None:
+    space = load_family(name, in_channels=3, classes=10).space()
+    sections = features.sections(space)
+    assert [len({s for s in sections if s and s[0] == stage}) for stage in range(len(expected))] == expected
+    outside = [choice.name for choice, section in zip(space.choices, sections, strict=True) if not section]
+    assert outside == [choice.name for choice in space.choices if choice.stage is None]
+
+
+@given(st.integers(1, 40))
+def test_sections_are_in_order_and_equally_long(blocks: int) -> None:
+    choices = (Choice(f"s0.b{b}.heads", (1, 2), role="heads", stage=0, block=b) for b in range(blocks))
+    space = SearchSpace("encoder", (Choice("s0.depth", (1, 2), role="depth", stage=0), *choices))
+    depth, *of_blocks = (section[1] for section in features.sections(space) if section)
+    sizes = np.bincount(of_blocks)
+    assert depth == 0
+    assert of_blocks == sorted(of_blocks)
+    assert np.ptp(sizes) <= 1
+    assert sizes.max() < 2 * features.SECTION

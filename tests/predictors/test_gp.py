@@ -1,5 +1,7 @@
 """The Gaussian process: its algebra against scikit-learn and plain refits, and what the drop promises."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -132,6 +134,19 @@ def test_features_of_the_policy_are_zero_in_fp32(costs: CostTable | None) -> Non
     assert_array_equal(plain[:, read.split :], 0)
     assert_array_equal(plain[:, : read.split], ours[:, : read.split])
     assert (ours[:, read.split :] != 0).any(axis=1).all()
+
+
+def test_roles_of_a_transformer_share_hyper_parameters_and_add_up_by_section() -> None:
+    space = load_family("cifar-vit", in_channels=3, classes=10, formats=("fp32", "int8")).space()
+    deepest = np.tile((space.cardinalities - 1).astype(np.int16), (3, 1))
+    deepest[1, space.columns["s0.b0.heads"]] = deepest[2, space.columns["s0.b7.heads"]] = 0
+    read = reader(space, None, deepest)
+    labels, count = np.array(read.labels), Counter(read.labels)
+    for role in ("heads", "percent", "qkv.format", "proj.format"):
+        assert [count[f"{role}{scope}"] for scope in ("", " of section", " of network")] == [8, 2, 1]
+    assert [count[role] for role in ("width", "depth", "resolution")] == [1, 1, 1]
+    whole, no_first, no_last = read(deepest)[:, labels == "heads of section"]
+    assert [(no_first != whole).tolist(), (no_last != whole).tolist()] == [[True, False], [False, True]]
 
 
 def test_covariance_of_networks_in_fp32_knows_no_drop() -> None:

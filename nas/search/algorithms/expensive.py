@@ -5,7 +5,7 @@ networks by what it is expected to add to the front (`nas.search.acquisition`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,29 +43,60 @@ Predict = Callable[[Genomes], Posterior]
 Fit = Callable[[Points], Predict]  # from what was evaluated and did not fail
 
 KEPT = 1000  # predicted networks that a batch is chosen from
-KAPPA = 1.0  # standard deviations that networks are taken to be better than predicted, while searching
-FIRST = 30  # networks evaluated before anything can be predicted
-GROWTH = 0.05  # of what is known, at least, is evaluated before the next fit
-PREDICTED, GENERATION = (
-    6_000,
-    500,
-)  # networks predicted before each batch, and between two of their generations
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How networks to evaluate are proposed.
+
+    Attributes:
+        first: networks evaluated before anything can be predicted.
+        spread: whether these are spread from the smallest to the largest, or else drawn uniformly.
+        searcher: what searches on predictions.
+        predicted, generation: networks predicted before each batch, and between two of their generations.
+        exploration: how much the predictors' standard deviations count: 1 takes them as they are, both to
+            rate networks so much better than predicted while searching and to choose a batch; with 0 nothing
+            but the means counts.
+        growth: share of what is known that is evaluated at least before the next fit.
+    """
+
+    first: int = 30
+    spread: bool = True
+    searcher: str = "evolution"
+    predicted: int = 6_000
+    generation: int = 500
+    exploration: float = 1.0
+    growth: float = 0.05
+
+
+DEFAULT = Plan()
+# LINAS, the search of DyNAS-T and SimQ-NAS: arXiv:2312.13301; 50 networks are evaluated between two fits
+LINAS = Plan(
+    first=50, spread=False, searcher="nsga2", predicted=10_000, generation=50, exploration=0.0, growth=0.0
+)
 
 
 class Shortlist:
-    """The best of all networks that a search on predictions came across, and how uncertain they are."""
+    """The best of all networks that a search on predictions came across, and how uncertain they are.
 
-    def __init__(self, predict: Predict) -> None:
+    Args:
+        predict: what is predicted of networks.
+        exploration: see `Plan`.
+    """
+
+    def __init__(self, predict: Predict, exploration: float = DEFAULT.exploration) -> None:
         self._predict = predict
+        self._exploration = exploration
         self._optimistic: Points | None = None
         self._posterior = Posterior(np.empty((0, 0)), np.empty((0, 0)), np.empty(0))
 
     def evaluate(self, genomes: Genomes) -> tuple[Matrix, NDArray[np.float64]]:
-        """Return the optimistic objectives (n, m), `KAPPA` deviations better than predicted, and violation
-        (n,): what the search goes by.
+        """Return the optimistic objectives (n, m), `exploration` deviations better than predicted, and
+        violation (n,): what the search goes by.
         """
-        posterior = self._predict(genomes)
-        optimistic = Points(genomes, posterior.mean - KAPPA * posterior.std, posterior.violation)
+        predicted = self._predict(genomes)
+        posterior = replace(predicted, std=self._exploration * predicted.std)
+        optimistic = Points(genomes, posterior.mean - posterior.std, posterior.violation)
         inside = np.flatnonzero(posterior.violation <= 0)
         self._keep(optimistic[inside], posterior[inside])
         return optimistic.objectives, optimistic.violation
@@ -97,6 +128,13 @@ class Shortlist:
         rows = choose_batch(posterior.mean, posterior.std, front, reference, k)
         return self._optimistic.genomes[new][rows]
 
+    def best(self, evaluated: Genomes, k: int) -> Genomes:
+        """Return up to `k` networks that are not evaluated: of the first fronts, by what the search goes by."""
+        if self._optimistic is None:
+            return evaluated[:0]
+        genomes = self._optimistic.genomes
+        return genomes[~np.isin(row_hashes(genomes), row_hashes(evaluated))][:k]
+
 
 def search_expensive(
     space: SearchSpace,
@@ -107,11 +145,13 @@ def search_expensive(
     batch: int,
     reference: Sequence[float],
     seed: int,
+    plan: Plan = DEFAULT,
+    pool: Genomes | None = None,
 ) -> Points:
     """Search: return up to `budget` evaluated networks, in the order of their evaluation.
 
-    The first `FIRST` are spread from the smallest to the largest; then `batch` at a time are chosen, and
-    later 5 % of those known.
+    After the first networks `batch` at a time are chosen, and later a share of those known: those that are
+    expected to add most to the front, then those that are predicted best.
     Deterministic for its seed where `fit` and `evaluate` are, so that a killed search is resumed by running
     it again with an `evaluate` that remembers.
 
@@ -123,31 +163,49 @@ def search_expensive(
         batch: evaluations between two fits, at first; fewer learn more from each, and take longer.
         reference: (m,) hypervolume is counted from there.
         seed: of everything random.
+        plan: how networks are proposed.
+        pool: (p, g) different canonical genomes, where no other networks can be evaluated.
 
     Raises:
         ValueError: budget or batch is below 1.
     """
     if min(budget, batch) < 1:
         raise ValueError(f"budget and batch are at least 1, not {budget}, {batch}")
-    rng = open_stream(seed, Stream.FIRST_EVALUATED)
-    first = tilted_sample(space, 4 * FIRST, rng=rng)
-    first = first[np.sort(np.unique(row_hashes(first), return_index=True)[1])][: min(FIRST, budget)]
+    first = _first(space, pool, plan, budget, rng=open_stream(seed, Stream.FIRST_EVALUATED))
     evaluated = Points(first, *evaluate(first))
     while len(evaluated) < budget:
         valid = evaluated[finite_rows(evaluated.objectives)]
-        shortlist = Shortlist(fit(valid))
+        shortlist = Shortlist(fit(valid), plan.exploration)
         best = valid[valid.violation <= 0]
         best = best[non_dominated(best.objectives)]
+        searcher_seed = seed + 7919 * len(evaluated)
+        initial = best.genomes if pool is None else pool
         search(
-            make_searcher("evolution", space, seed=seed + 7919 * len(evaluated), initial=best.genomes),
+            make_searcher(plan.searcher, space, seed=searcher_seed, initial=initial),
             shortlist.evaluate,
-            budget=PREDICTED,
-            batch=GENERATION,
+            budget=plan.predicted if pool is None else len(pool),
+            batch=plan.generation,
             reference=reference,
         )
-        k = min(max(batch, int(GROWTH * len(evaluated))), budget - len(evaluated))
+        k = min(max(batch, int(plan.growth * len(evaluated))), budget - len(evaluated))
         selected = shortlist.choose(evaluated.genomes, best.objectives, np.array(reference), k)
+        known = np.concatenate((evaluated.genomes, selected))
+        selected = np.concatenate((selected, shortlist.best(known, k - len(selected))))
         if not len(selected):
             break
         evaluated = join(evaluated, Points(selected, *evaluate(selected)))
     return evaluated
+
+
+def _first(
+    space: SearchSpace, pool: Genomes | None, plan: Plan, budget: int, *, rng: np.random.Generator
+) -> Genomes:
+    """Return the different networks that are evaluated first; of a pool, any."""
+    if pool is not None:
+        drawn = rng.permutation(pool)
+    elif plan.spread:
+        drawn = tilted_sample(space, 4 * plan.first, rng=rng)
+    else:
+        drawn = space.sample(4 * plan.first, rng=rng)
+    distinct = np.sort(np.unique(row_hashes(drawn), return_index=True)[1])
+    return drawn[distinct][: min(plan.first, budget)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas.search.algorithms.expensive import FIRST, Posterior, Predict, Shortlist, search_expensive
+from nas.search.algorithms.expensive import DEFAULT, LINAS, Posterior, Predict, Shortlist, search_expensive
 from nas.search.loop import search
 from nas.search.pareto import Matrix, hypervolume
 from nas.search.points import Points
@@ -61,7 +61,7 @@ def test_failed_evaluations_are_left_out_of_fits_and_fronts() -> None:
 
 def test_small_budgets_and_wrong_ones() -> None:
     assert len(search_expensive(SPACE, fit, evaluate, budget=5, batch=9, reference=REFERENCE, seed=0)) == 5
-    assert FIRST > 5
+    assert DEFAULT.first > 5
     with pytest.raises(ValueError, match="at least 1"):
         search_expensive(SPACE, fit, evaluate, budget=0, batch=1, reference=REFERENCE, seed=0)
 
