@@ -120,7 +120,7 @@ def draw(data: Path, models: Sequence[str] | None, task: tuple[str, int], seed: 
             prediction = model.fit(rows.genomes[learned], y).predict(rows.genomes[asked])
             quality[ours if ours == MAIN else f"our {ours}"] = figures(prediction.mean, std=prediction.std)
         x, mean, scale = plain_features(rows, learned), y.mean(), y.std()
-        for peer, make in (() if models else peers(seed).items()):
+        for peer, make in () if models else peers(seed).items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of length scales and iterations at their limits
                 model = make().fit(x[learned], (y - mean) / scale)

@@ -37,7 +37,6 @@ FRONT_MS = (10.0, 60.0)
 LIMIT_S, FRONT_S = 1.5, 10.0  # CPU seconds allowed
 
 VOLUMES = {250: 0.803, 500: 0.813, 1000: 0.817, 5000: 0.820}
-BATCH = 20  # real evaluations between two fits, at first
 TIMED, ALLOWED_S = 1000, 60.0
 SLOW, SLOW_SEEDS = 1000, 2  # evaluations and seeds of peers that need a minute for that
 
@@ -209,9 +208,7 @@ def _ours(surrogate: Surrogate, seed: int, budget: int) -> tuple[Matrix, Spent]:
 
         return predict
 
-    found = search_expensive(
-        surrogate.space, fit, evaluate, budget=budget, batch=BATCH, reference=REFERENCE, seed=seed
-    )
+    found = search_expensive(surrogate.space, fit, evaluate, budget=budget, reference=REFERENCE, seed=seed)
     return found.objectives, spent
 
 
@@ -285,7 +282,6 @@ def _whole(known: MeasuredSpace, name: str, seed: int) -> Genomes:
             _whole_fit(known, seed),
             evaluate,
             budget=WHOLE_BUDGET,
-            batch=BATCH,
             reference=known.reference,
             seed=seed,
         )

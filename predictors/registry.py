@@ -9,6 +9,7 @@ PREDICTORS: Mapping[str, str] = {
     "latency": "predictors.latency.networks:LatencyPredictor",
     "mlp": "predictors.accuracy.mlp:MlpPredictor",
     "ridge": "predictors.accuracy.ridge:RidgePredictor",
+    "ridge-svr": "predictors.accuracy.ridge_or_svr:RidgeOrSvrPredictor",
     "trees": "predictors.accuracy.trees:TreesPredictor",
 }
 DEFAULT = "auto"  # the best of benchmarks/predictor_quality.py

@@ -189,7 +189,8 @@ class FitSection:
     """How accuracy is predicted.
 
     Attributes:
-        predictor: `auto`, which weighs several, or one of `boosting`, `gp`, `mlp`, `ridge` and `trees`.
+        predictor: `auto`, which weighs several, or one of `boosting`, `gp`, `mlp`, `ridge`,
+            `ridge-svr` and `trees`.
         prior: folder of another run, whose accuracies the predictor starts from; of the same space or one of
             the same build, on any data.
     """
@@ -217,6 +218,8 @@ class SearchSection:
             TPE, which are slow.
         batch: candidates between two generations.
         finalists: candidates evaluated for real per round.
+        exploration: how much the predictor's standard deviations count when candidates are rated and
+            finalists are chosen: 1 takes them as they are, 0 goes by the predicted means alone.
         latency_confidence: with which a network is to be within the limit on latency, given the profile's
             error on whole networks: 0.95 leaves a margin; 0.5 goes by the predicted latency.
         focus: whether to search near the limits only, instead of the whole front inside them.
@@ -231,6 +234,7 @@ class SearchSection:
     budget: Annotated[int | None, Range(1, 1_000_000_000)] = None
     batch: Annotated[int, Range(1, 10_000_000)] = 1_000
     finalists: Annotated[int, Range(1, 1_000_000)] = 24
+    exploration: Annotated[float, Range(0, 10)] = 1.0
     latency_confidence: Annotated[float, Range(0.5, 1, below=True, share=True)] = 0.5
     focus: bool = False
     aims: Annotated[tuple[str, ...], Written(parse_aim, "such as accuracy=95%,latency=0.3ms")] = ()

@@ -107,7 +107,7 @@ def search_round(
         largest = largest_costs(context.run.family, context.costs)
         searcher.set_reference_points(reference_points_of(context.run.config, context.targets, largest))
 
-    shortlist = Shortlist(predicted)
+    shortlist = Shortlist(predicted, config.exploration)
     result = search(
         searcher,
         shortlist.evaluate,

@@ -50,6 +50,7 @@ class Plan:
     """How networks to evaluate are proposed.
 
     Attributes:
+        batch: evaluations between two fits, at first; fewer learn more from each, and take longer.
         first: networks evaluated before anything can be predicted.
         spread: whether these are spread from the smallest to the largest, or else drawn uniformly.
         searcher: what searches on predictions.
@@ -60,6 +61,7 @@ class Plan:
         growth: share of what is known that is evaluated at least before the next fit.
     """
 
+    batch: int = 20
     first: int = 30
     spread: bool = True
     searcher: str = "evolution"
@@ -70,9 +72,16 @@ class Plan:
 
 
 DEFAULT = Plan()
-# LINAS, the search of DyNAS-T and SimQ-NAS: arXiv:2312.13301; 50 networks are evaluated between two fits
+# LINAS, the search of DyNAS-T and SimQ-NAS: arXiv:2312.13301
 LINAS = Plan(
-    first=50, spread=False, searcher="nsga2", predicted=10_000, generation=50, exploration=0.0, growth=0.0
+    batch=50,
+    first=50,
+    spread=False,
+    searcher="nsga2",
+    predicted=10_000,
+    generation=50,
+    exploration=0.0,
+    growth=0.0,
 )
 
 
@@ -129,7 +138,7 @@ class Shortlist:
         return self._optimistic.genomes[new][rows]
 
     def best(self, evaluated: Genomes, k: int) -> Genomes:
-        """Return up to `k` networks that are not evaluated: of the first fronts, by what the search goes by."""
+        """Return up to `k` networks that are not evaluated, those of the first predicted fronts."""
         if self._optimistic is None:
             return evaluated[:0]
         genomes = self._optimistic.genomes
@@ -142,7 +151,6 @@ def search_expensive(
     evaluate: Evaluate,
     *,
     budget: int,
-    batch: int,
     reference: Sequence[float],
     seed: int,
     plan: Plan = DEFAULT,
@@ -150,7 +158,7 @@ def search_expensive(
 ) -> Points:
     """Search: return up to `budget` evaluated networks, in the order of their evaluation.
 
-    After the first networks `batch` at a time are chosen, and later a share of those known: those that are
+    After the first networks a batch at a time is chosen, and later a share of those known: networks that are
     expected to add most to the front, then those that are predicted best.
     Deterministic for its seed where `fit` and `evaluate` are, so that a killed search is resumed by running
     it again with an `evaluate` that remembers.
@@ -160,17 +168,16 @@ def search_expensive(
         fit: learns to predict the objectives from all evaluations that did not fail.
         evaluate: gives real objectives (n, m), less is better, and violation (n,) of limits.
         budget: evaluations.
-        batch: evaluations between two fits, at first; fewer learn more from each, and take longer.
         reference: (m,) hypervolume is counted from there.
         seed: of everything random.
         plan: how networks are proposed.
         pool: (p, g) different canonical genomes, where no other networks can be evaluated.
 
     Raises:
-        ValueError: budget or batch is below 1.
+        ValueError: the budget, or the plan's batch, is below 1.
     """
-    if min(budget, batch) < 1:
-        raise ValueError(f"budget and batch are at least 1, not {budget}, {batch}")
+    if min(budget, plan.batch) < 1:
+        raise ValueError(f"budget and batch are at least 1, not {budget}, {plan.batch}")
     first = _first(space, pool, plan, budget, rng=open_stream(seed, Stream.FIRST_EVALUATED))
     evaluated = Points(first, *evaluate(first))
     while len(evaluated) < budget:
@@ -187,7 +194,7 @@ def search_expensive(
             batch=plan.generation,
             reference=reference,
         )
-        k = min(max(batch, int(plan.growth * len(evaluated))), budget - len(evaluated))
+        k = min(max(plan.batch, int(plan.growth * len(evaluated))), budget - len(evaluated))
         selected = shortlist.choose(evaluated.genomes, best.objectives, np.array(reference), k)
         known = np.concatenate((evaluated.genomes, selected))
         selected = np.concatenate((selected, shortlist.best(known, k - len(selected))))

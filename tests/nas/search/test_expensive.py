@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from nas.search.algorithms.expensive import DEFAULT, LINAS, Posterior, Predict, Shortlist, search_expensive
+from nas.search.algorithms.expensive import (
+    DEFAULT,
+    LINAS,
+    Plan,
+    Posterior,
+    Predict,
+    Shortlist,
+    search_expensive,
+)
 from nas.search.loop import search
 from nas.search.pareto import Matrix, hypervolume
 from nas.search.points import Points
@@ -36,12 +44,12 @@ def fit(points: Points) -> Predict:
 
 
 def test_finds_more_than_evolution_with_as_many_evaluations_and_the_same_again() -> None:
-    found = search_expensive(SPACE, fit, evaluate, budget=70, batch=20, reference=REFERENCE, seed=0)
+    found = search_expensive(SPACE, fit, evaluate, budget=70, reference=REFERENCE, seed=0)
     plain = search(make_searcher("evolution", SPACE, seed=0), evaluate, budget=70, batch=20,
                    reference=REFERENCE)  # fmt: skip
     assert len(unique_rows(found.genomes)) == len(found) == 70
     assert hypervolume(found.objectives, REFERENCE) > 1.02 * plain.hypervolumes[-1]
-    again = search_expensive(SPACE, fit, evaluate, budget=70, batch=20, reference=REFERENCE, seed=0)
+    again = search_expensive(SPACE, fit, evaluate, budget=70, reference=REFERENCE, seed=0)
     np.testing.assert_array_equal(again.genomes, found.genomes)
 
 
@@ -55,15 +63,15 @@ def test_failed_evaluations_are_left_out_of_fits_and_fronts() -> None:
         assert np.isfinite(points.objectives).all()
         return fit(points)
 
-    found = search_expensive(SPACE, careful, sometimes, budget=60, batch=15, reference=REFERENCE, seed=1)
+    found = search_expensive(SPACE, careful, sometimes, budget=60, reference=REFERENCE, seed=1)
     assert len(found) == 60
 
 
 def test_small_budgets_and_wrong_ones() -> None:
-    assert len(search_expensive(SPACE, fit, evaluate, budget=5, batch=9, reference=REFERENCE, seed=0)) == 5
+    assert len(search_expensive(SPACE, fit, evaluate, budget=5, reference=REFERENCE, seed=0)) == 5
     assert DEFAULT.first > 5
     with pytest.raises(ValueError, match="at least 1"):
-        search_expensive(SPACE, fit, evaluate, budget=0, batch=1, reference=REFERENCE, seed=0)
+        search_expensive(SPACE, fit, evaluate, budget=0, reference=REFERENCE, seed=0)
 
 
 def test_a_shortlist_holds_nothing_outside_the_limits_and_offers_nothing_known() -> None:
@@ -82,3 +90,35 @@ def test_a_shortlist_holds_nothing_outside_the_limits_and_offers_nothing_known()
     assert (limited(chosen).violation == 0).all()
     others = shortlist.choose(chosen, empty, np.array(REFERENCE), 8)
     assert len(unique_rows(np.concatenate((chosen, others)))) == 16
+
+
+@pytest.mark.parametrize("plan", [DEFAULT, LINAS])
+def test_of_a_pool_all_and_nothing_else_is_evaluated(plan: Plan) -> None:
+    pool = SPACE.sample(75, rng=np.random.default_rng(3))
+    found = search_expensive(
+        SPACE, fit, evaluate, budget=100, reference=REFERENCE, seed=0, plan=plan, pool=pool
+    )
+    assert len(found) == len(pool)
+    assert set(map(bytes, found.genomes)) == set(map(bytes, pool))
+
+
+def test_means_alone_count_without_exploration() -> None:
+    """The deviations of what is predicted change nothing; with exploration they do."""
+
+    def with_std(std: float) -> Predict:
+        def predict(genomes: Genomes) -> Posterior:
+            mean = evaluate(genomes)[0]
+            wide = std * (1 + genomes[:, :1]) * np.array([[1.0, 0.0]])
+            return Posterior(mean, wide, np.zeros(len(genomes)))
+
+        return predict
+
+    genomes, nothing = SPACE.sample(300, rng=np.random.default_rng(4)), np.empty((0, 2))
+
+    def chosen(std: float, exploration: float) -> list[bytes]:
+        shortlist = Shortlist(with_std(std), exploration)
+        shortlist.evaluate(genomes)
+        return list(map(bytes, shortlist.choose(genomes[:0], nothing, np.array(REFERENCE), 8)))
+
+    assert chosen(0.1, 0.0) == chosen(9.0, 0.0)
+    assert chosen(0.1, 1.0) != chosen(9.0, 1.0)
