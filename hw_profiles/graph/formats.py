@@ -183,7 +183,10 @@ class ElementTypes:
 
 @dataclass(frozen=True, slots=True)
 class QuantParams:
-    """Per-tensor activation quantization: real value = scale * (code - zero_point), codes in [0, largest]."""
+    """Per-tensor activation quantization: real value = scale * (code - zero_point).
+
+    Codes are in [0, largest]; those of 16 bits, which have no zero point, in [-largest, largest].
+    """
 
     scale: float
     zero_point: int
@@ -227,6 +230,9 @@ CACHED: Mapping[str, ElementTypes] = {
 }
 CACHES: Mapping[str, str] = {FP32: FP32, "fp16": "cache16", "int8": "cache8"}
 CACHE_DTYPES: Mapping[str, str] = {FP32: "float32", "cache16": "float16", "cache8": "int8"}  # numpy's names
+# Codes that tensors of integer-only networks have between layers: no weight is rounded to them, and who reads
+# and gives them says where they are, so that they are not among the formats that can be chosen either.
+BETWEEN: Mapping[str, ElementTypes] = {"int16": ElementTypes(Int(16), Int(16), scaled=True)}
 _BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 
 
@@ -236,7 +242,7 @@ def element_types(name: str) -> ElementTypes:
     Raises:
         TrilobitError: no such format.
     """
-    known = ELEMENTS.get(name) or WHOLE.get(name) or CACHED.get(name)
+    known = ELEMENTS.get(name) or WHOLE.get(name) or CACHED.get(name) or BETWEEN.get(name)
     return known or _of_plugin(name)
 
 
@@ -249,7 +255,9 @@ def _of_plugin(name: str) -> ElementTypes:
 def is_known(*formats: str) -> bool:
     """Return whether all of these names are registered here; profiles of other installations have others."""
     return all(
-        name in ELEMENTS or name in WHOLE or name in CACHED or name in names("trilobit.formats", _BUILTIN)
+        name in ELEMENTS
+        or any(name in others for others in (WHOLE, CACHED, BETWEEN))
+        or name in names("trilobit.formats", _BUILTIN)
         for name in formats
     )
 
@@ -281,6 +289,21 @@ def in_integers(weight: str, activation: str) -> bool:
         TrilobitError: no such format.
     """
     return element_types(weight).multiplied and is_integer(activation)
+
+
+def code_range(name: str) -> tuple[int, int]:
+    """Return the smallest and the largest code of tensors in a format of integers.
+
+    >>> code_range("int8"), code_range("int16")
+    ((0, 255), (-32767, 32767))
+
+    Raises:
+        TrilobitError: no such format, or its tensors are no integers.
+    """
+    element = element_types(name).tensor
+    if not isinstance(element, Int):
+        raise TrilobitError(f"tensors of {name} are no integers")
+    return element.smallest, element.largest
 
 
 def weight_bits(name: str) -> int:

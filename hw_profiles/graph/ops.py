@@ -152,12 +152,18 @@ _WINDOW: Mapping[str, Value | None] = {
     "ceil_mode": 0,
 }
 _OPERAND: Mapping[str, Value | None] = {"weight": None}
+# the format of what an integer layer gives, where that is not the one that it computes in
+_TO: Mapping[str, Value | None] = {"to": None}
+# which of what is read (1) and given (2) has its channels last in memory, as convolutions have it: only layers
+# of integer-only networks say so, for whom memory is what they are about
+_MAPS: Mapping[str, Value | None] = {"maps": 0}
 
 _TABLE = (
     Op(
         "Conv",
-        shape_rules.conv,
+        shape_rules.told(shape_rules.conv),
         {
+            **_TO,
             "weight": None,
             "bias": 1,
             "strides": (1,),
@@ -172,7 +178,7 @@ _TABLE = (
     ),
     Op(
         "Gemm",
-        shape_rules.gemm,
+        shape_rules.told(shape_rules.gemm),
         {"weight": None, "bias": 1, "to": "fp32"},
         macs=_gemm_macs,
         ties=ties.gemm,
@@ -180,8 +186,8 @@ _TABLE = (
     ),
     Op(
         "MatMul",
-        shape_rules.matmul,
-        {"weight": None, "bias": 0, "to": None},
+        shape_rules.told(shape_rules.matmul),
+        {"weight": None, "bias": 0, **_TO},
         reads=(1, 2),
         macs=_matmul_macs,
         parameters=_matmul_parameters,
@@ -190,8 +196,8 @@ _TABLE = (
     ),
     Op(
         "Add",
-        shape_rules.elementwise,
-        {**_OPERAND, "converted": 0},  # whether a format conversion stands before the second operand
+        shape_rules.told(shape_rules.elementwise),
+        {**_OPERAND, **_TO, **_MAPS, "converted": 0},  # whether a format conversion stands before the second operand
         reads=(1, 2),
         ties=ties.broadcast,
     ),
@@ -200,9 +206,9 @@ _TABLE = (
     Op("Div", shape_rules.elementwise, _OPERAND, reads=(1, 2), ties=ties.broadcast),
     Op("Concat", shape_rules.concat, {"axis": None}, reads=(1, 1000), ties=ties.but_axis),
     Op("Split", shape_rules.split, {"axis": 0, "split": None}, ties=ties.but_axis, picks=True),
-    Op("Reshape", shape_rules.reshape, {"shape": None}, ties=ties.reshape, picks=True),
-    Op("Transpose", shape_rules.transpose, {"perm": None}, ties=ties.transpose, picks=True),
-    Op("Flatten", shape_rules.flatten, {"axis": 1}, ties=ties.reshape, picks=True),
+    Op("Reshape", shape_rules.reshape, {"shape": None, **_MAPS}, ties=ties.reshape, picks=True),
+    Op("Transpose", shape_rules.transpose, {"perm": None, **_MAPS}, ties=ties.transpose, picks=True),
+    Op("Flatten", shape_rules.flatten, {"axis": 1, **_MAPS}, ties=ties.reshape, picks=True),
     Op(
         "Slice",
         shape_rules.slice_,
@@ -214,8 +220,8 @@ _TABLE = (
     # rows of a stored table by ids that are read, or stored places along an axis of what is read
     Op(
         "Gather",
-        shape_rules.gather,
-        {"weight": None, "axis": 0, "indices": None},
+        shape_rules.told(shape_rules.gather),
+        {"weight": None, "axis": 0, "indices": None, **_TO},
         ties=ties.gather,
         weighted=True,
     ),
@@ -251,8 +257,8 @@ _TABLE = (
     ),
     Op(
         "LayerNormalization",
-        shape_rules.layer_norm,
-        {"axis": -1, "epsilon": 1e-5, "weight": None, "bias": 1},
+        shape_rules.told(shape_rules.layer_norm),
+        {"axis": -1, "epsilon": 1e-5, "weight": None, "bias": 1, **_TO},
         parameters=_norm_parameters,
         ties=ties.layer_norm,
     ),

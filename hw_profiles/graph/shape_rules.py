@@ -12,6 +12,16 @@ Types = tuple[TensorType, ...]
 Rule = Callable[[Types, Attributes], Types]
 
 
+def told(rule: Rule) -> Rule:
+    """Return the rule of an operation that gives what it computes in the format `to`, where that is said."""
+
+    def types(inputs: Types, a: Attributes) -> Types:
+        given = rule(inputs, a)
+        return tuple(TensorType(x.shape, a.text("to")) for x in given) if "to" in a else given
+
+    return types
+
+
 def unchanged(inputs: Types, a: Attributes) -> Types:
     """Return the type of what is computed of each number by itself."""
     return (inputs[0],)
@@ -49,16 +59,16 @@ def gemm(inputs: Types, a: Attributes) -> Types:
     (x,), (features, width) = inputs, a.integers("weight", 2)
     if len(x.shape) < 2 or times(x.shape[1:]) != width:
         raise TrilobitError(f"a linear layer of {width} features cannot read a tensor of {x}")
-    return (TensorType((x.shape[0], features), a.text("to") if "to" in a else x.format),)
+    return (TensorType((x.shape[0], features), x.format),)
 
 
 def matmul(inputs: Types, a: Attributes) -> Types:
     """Return the type of a matrix product of two tensors, or of one and the constant `weight` (..., k, n)."""
-    left, right, fmt = inputs[0].shape, operand(inputs, a), inputs[0].format
+    left, right = inputs[0].shape, operand(inputs, a)
     if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:
         raise TrilobitError(f"matrices of {_text(left)} and {_text(right)} cannot be multiplied")
     batch = broadcast(left[:-2], right[:-2])
-    return (TensorType((*batch, left[-2], right[-1]), a.text("to") if "to" in a else fmt),)
+    return (TensorType((*batch, left[-2], right[-1]), inputs[0].format),)
 
 
 def elementwise(inputs: Types, a: Attributes) -> Types:

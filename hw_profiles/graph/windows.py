@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes
@@ -66,6 +67,9 @@ def windows_of(layer: Layer) -> Windows:
     Raises:
         TrilobitError: it reads something else.
     """
+    if layer.op == "MatMul":  # rows of features are the pixels of one row
+        *rows, features = (int(size) for size in layer.inputs[0].shape[1:])
+        return Windows(features, 1, prod(rows), 1, prod(rows))
     channels, height, width = map_shape(layer.inputs[0])
     if layer.op == "Gemm":  # on what is flattened
         return Windows(channels * height * width, 1, 1, 1, 1)

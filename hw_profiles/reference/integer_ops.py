@@ -11,114 +11,34 @@ Pooling has two dialects: "half-up", which is what our kernels do, rounds the me
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hw_profiles.graph.consumer import Consumer
-from hw_profiles.graph.formats import QuantParams, accumulator_codes
+from hw_profiles.graph.formats import accumulator_codes, code_range
+from hw_profiles.graph.integer_only import MOVES, is_product_of_two
 from hw_profiles.graph.layer import FP32, INPUT, Layer
 from hw_profiles.graph.windows import windows_of
 from hw_profiles.graph.workload import Workload
+from hw_profiles.reference import integer_transformer_units as units
+from hw_profiles.reference.dyadic import MAX_SHIFT as MAX_SHIFT
+from hw_profiles.reference.dyadic import Ints
+from hw_profiles.reference.dyadic import dyadic as dyadic
+from hw_profiles.reference.dyadic import rescale as rescale
+from hw_profiles.reference.unit_numbers import Array, as_codes
+from hw_profiles.reference.unit_numbers import UnitNumbers as UnitNumbers
 
-Array = NDArray[Any]
 Pooling = Literal["half-up", "truncated"]
-Ints = NDArray[np.int32]
 
 CODES = 256  # of an activation
-MANTISSA_BITS = 31
 # least and largest value behind an activation; those of a Clip are its attributes
 LIMITS: Mapping[str, tuple[float, float]] = {
     "none": (-math.inf, math.inf),
     "relu": (0.0, math.inf),
     "relu6": (0.0, 6.0),
 }
-MAX_SHIFT = 62  # so that accumulator * mantissa + 2^(shift - 1) stays within 63 bits
-
-
-@dataclass(frozen=True, eq=False)
-class UnitNumbers:
-    """The numbers in one unit. What the unit does not have is None.
-
-    Attributes:
-        inputs: one per tensor that it reads; None where that is fp32.
-        output: None where it gives fp32.
-        weight: (out, in / groups, k, k): int8 codes, or real values where the weight format is fp32.
-        scale: (out,) float32; the real weight is code * scale.
-        bias: (out,): float32 real values, or int32 codes at scale s_x * s_w.
-    """
-
-    inputs: tuple[QuantParams | None, ...]
-    output: QuantParams | None = None
-    weight: NDArray[np.int8 | np.float32] | None = None
-    scale: NDArray[np.float32] | None = None
-    bias: NDArray[np.int32 | np.float32] | None = None
-
-    @property
-    def parameters(self) -> tuple[Array, Array, Array]:
-        """(weight, scale, bias) of a weighted unit.
-
-        Raises:
-            ValueError: it has none.
-        """
-        if self.weight is None or self.scale is None or self.bias is None:
-            raise ValueError("the unit has no weights")
-        return self.weight, self.scale, self.bias
-
-    @property
-    def written(self) -> QuantParams:
-        """Quantization of an integer output.
-
-        Raises:
-            ValueError: the output has none.
-        """
-        return _known(self.output)
-
-    def input(self, position: int = 0) -> QuantParams:
-        """Return the quantization of an integer input.
-
-        Raises:
-            ValueError: the input has none.
-        """
-        return _known(self.inputs[position])
-
-
-def _known(params: QuantParams | None) -> QuantParams:
-    if params is None:
-        raise ValueError("a tensor of real numbers has no scale")
-    return params
-
-
-def dyadic(ratio: ArrayLike) -> tuple[Ints, Ints]:
-    """Return (m, c) int32 with m / 2^c equal to `ratio` within 2^-31 of it; m is in [2^30, 2^31).
-
-    A ratio below 2^-31 gets fewer bits: it moves no accumulator by more than one code.
-
-    Raises:
-        ValueError: a ratio is not above 0, or 2^30 or more.
-
-    >>> m, c = dyadic(0.75)
-    >>> int(m) / 2 ** int(c)
-    0.75
-    """
-    values = np.asarray(ratio, np.float64)
-    if not (np.all(values > 0) and np.all(values < 2.0**30)):
-        raise ValueError("a ratio of scales must be above 0 and below 2^30")
-    fraction, exponent = np.frexp(values)
-    mantissa = np.floor(fraction * 2.0**MANTISSA_BITS + 0.5).astype(np.int64)
-    shift = MANTISSA_BITS - exponent.astype(np.int64)
-    whole = mantissa == 2**MANTISSA_BITS  # rounded up to the next power of two
-    mantissa, shift = np.where(whole, mantissa // 2, mantissa), np.where(whole, shift - 1, shift)
-    excess = np.clip(shift - MAX_SHIFT, 0, MANTISSA_BITS)
-    return (mantissa >> excess).astype(np.int32), np.minimum(shift, MAX_SHIFT).astype(np.int32)
-
-
-def rescale(values: ArrayLike, m: ArrayLike, c: ArrayLike) -> NDArray[np.int64]:
-    """Return round(values * m / 2^c), half up, in int64; the arguments broadcast."""
-    wide, shift = np.asarray(values, np.int64), np.asarray(c, np.int64)
-    return np.asarray((wide * np.asarray(m, np.int64) + (np.int64(1) << (shift - 1))) >> shift, np.int64)
 
 
 def requantize(acc: ArrayLike, m: ArrayLike, c: ArrayLike, zero_point: int) -> NDArray[np.uint8]:
@@ -181,11 +101,12 @@ def run_unit(
     """Return what `layer` makes of `inputs`.
 
     Args:
-        inputs: (h, w, c) each, float32 or uint8 codes; two for a sum.
+        inputs: (h, w, c) each, float32 or codes; two for a sum. What is no map has its own shape, without
+            the batch.
         pooling: dialect of integer pooling.
 
     Returns:
-        (h, w, out) float32 or uint8 codes; (1, 1, out) of a linear layer or pooling. Real convolutions are
+        (h, w, out) float32 or codes; (1, 1, out) of a linear layer or pooling. Real convolutions are
         computed in float64 and rounded once.
     """
     if pooling == "truncated" and layer.op == "GlobalAveragePool" and layer.activation_format != FP32:
@@ -212,6 +133,14 @@ def _products(layer: Layer, windows: Array, weight: Array) -> Array:
     return np.asarray(np.tensordot(windows, weight, ((2, 3, 4), (1, 2, 3))))
 
 
+def _matmul(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    if is_product_of_two(layer):
+        return units.product(layer, numbers, inputs)
+    x = inputs[0]
+    y = _conv(layer, numbers, [x.reshape(1, -1, x.shape[-1])])  # a row of pixels
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
 def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     weight, _, bias = numbers.parameters
     x = inputs[0]
@@ -223,8 +152,8 @@ def _conv(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     acc = _accumulate(layer, numbers, x)
     if layer.out_format == FP32:
         return _activated(layer, acc.astype(np.float32) * accumulator_scale(numbers))
-    low, high = code_limits(layer, numbers)
-    return np.clip(requantize(acc, *multipliers(layer, numbers), numbers.written.zero_point), low, high)
+    scaled = rescale(acc, *multipliers(layer, numbers)) + numbers.written.zero_point
+    return as_codes(np.clip(scaled, *code_limits(layer, numbers)), layer.out_format)
 
 
 def _activated(layer: Layer, total: Array) -> Array:
@@ -242,12 +171,13 @@ def real_limits(layer: Layer) -> tuple[np.float32, np.float32]:
     return np.float32(low), np.float32(high)
 
 
-def code_limits(layer: Layer, numbers: UnitNumbers) -> tuple[np.uint8, np.uint8]:
+def code_limits(layer: Layer, numbers: UnitNumbers) -> tuple[int, int]:
     """Return the same as codes of the layer's output."""
-    written, ends = numbers.written, real_limits(layer)
-    codes = [np.clip(end / np.float32(written.scale), -CODES, CODES) for end in ends]
-    low, high = (np.clip(np.rint(code) + written.zero_point, 0, CODES - 1) for code in codes)
-    return np.uint8(low), np.uint8(high)
+    written, ends, (least, most) = numbers.written, real_limits(layer), code_range(layer.out_format)
+    beyond = most + CODES  # whatever the zero point
+    codes = [np.clip(end / np.float32(written.scale), -beyond, beyond) for end in ends]
+    low, high = (int(np.clip(np.rint(code) + written.zero_point, least, most)) for code in codes)
+    return low, high
 
 
 def _accumulate(layer: Layer, numbers: UnitNumbers, x: Array) -> Ints:
@@ -264,10 +194,14 @@ def _add(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if layer.activation_format == FP32:
         return _activated(layer, inputs[0].astype(np.float32) + inputs[1].astype(np.float32))
     m, c = multipliers(layer, numbers)
+    if not layer.is_add:
+        table = units.table_codes(layer, numbers)
+        own = rescale(inputs[0].astype(np.int64) - numbers.input().zero_point, m[0], c[0]) + table
+        return as_codes(np.clip(own + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format)
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
-    return np.asarray(np.clip(both + numbers.written.zero_point, *code_limits(layer, numbers)), np.uint8)
+    return as_codes(np.clip(both + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format)
 
 
 def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -312,11 +246,15 @@ def _activation(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> 
 
 
 def _softmax(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    if layer.activation_format != FP32:
+        return units.softmax(layer, numbers, inputs)
     powers = np.exp(inputs[0].astype(np.float64) - inputs[0].max(-1, keepdims=True))
     return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
 
 
 def _quantize(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    if layer.in_format != FP32:
+        return units.requantized(layer, numbers, inputs)
     codes = np.rint(inputs[0].astype(np.float32) * inverse_scale(numbers)) + np.float32(
         numbers.written.zero_point
     )
@@ -335,6 +273,7 @@ REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Co
     {
         "Conv": _conv,
         "Gemm": _conv,
+        "MatMul": _matmul,
         "Add": _add,
         "GlobalAveragePool": _pool,
         "MaxPool": _max_pool,
@@ -342,6 +281,9 @@ REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Co
         "Relu": _activation,
         "Clip": _activation,
         "Softmax": _softmax,  # over channels, which are last here
+        "Gelu": units.gelu,
+        "LayerNormalization": units.layer_norm,
+        **dict.fromkeys(MOVES, units.moved),
         "QuantizeLinear": _quantize,
         "DequantizeLinear": _dequantize,
     },
@@ -352,7 +294,9 @@ REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Co
 def run_network(
     work: Workload, numbers: Mapping[str, UnitNumbers], image: Array, *, pooling: Pooling = "half-up"
 ) -> Array:
-    """Return the last layer's output for one image (h, w, c), unit by unit."""
+    """Return the last layer's output for one image (h, w, c), or one example of what the network reads, unit
+    by unit.
+    """
     tensors: list[Array] = []
     for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
         inputs = [image if i == INPUT else tensors[i] for i in sources]

@@ -145,12 +145,21 @@ def layer_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike) -> Int64s:
     Returns:
         (..., c) codes; their scale is `layer_norm_scale(gamma)`, one per channel.
     """
+    return np.asarray(normalised(x) + layer_norm_offset(gamma, beta), np.int64)
+
+
+def normalised(x: ArrayLike) -> Int64s:
+    """Return (..., c) codes less the mean of their row, in units of 2^-30 of the root of its sum of squares."""
     x = np.asarray(x, np.int64)
-    c = x.shape[-1]
     centred = x - _mean(x)
     k = integer_sqrt((centred**2).sum(axis=-1, keepdims=True))
-    offset = np.floor(np.asarray(beta, np.float64) / np.asarray(gamma, np.float64) * 2.0**30 / math.sqrt(c))
-    return np.asarray(((centred * (RECIPROCAL // k)) >> 1) + offset.astype(np.int64), np.int64)
+    return np.asarray((centred * (RECIPROCAL // k)) >> 1, np.int64)
+
+
+def layer_norm_offset(gamma: ArrayLike, beta: ArrayLike) -> Int64s:
+    """Return the (c,) beta at the scale of each channel."""
+    gamma, beta = np.asarray(gamma, np.float64), np.asarray(beta, np.float64)
+    return np.floor(beta / gamma * 2.0**30 / math.sqrt(len(gamma))).astype(np.int64)
 
 
 def layer_norm_scale(gamma: ArrayLike) -> NDArray[np.float64]:

@@ -73,7 +73,7 @@ def quantize(
     tensors: dict[str, QuantParams] = {}
     for position, (name, layer) in enumerate(zip(workload.names, workload.layers, strict=True)):
         if "weight" in layer.values:
-            weight, bias = _folded(subnet.layer(name))
+            weight, bias = folded(subnet.layer(name))
             parameters[name] = Parameters(load_weight_format(layer.weight_format, sums).encode(weight), bias)
         if keeps_codes(layer):
             for key, source in zip(cache_names(name), workload.inputs[position][1:], strict=False):
@@ -128,7 +128,8 @@ def _range_of(workload: Workload, source: int, ranges: Ranges) -> tuple[float, f
     return ranges.image
 
 
-def _folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+def folded(layer: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight of a layer and its bias, empty without, batch norm folded into both."""
     if isinstance(layer, ConvNorm | PlainConv):
         weight, bias = layer.folded()
     else:

@@ -102,7 +102,7 @@ def pack(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> S
     weight = checked_codes(layer, numbers, instruction_of(layer, target))
     group, lanes = _group(layer, target), tile.lanes
     windows = _rows(layer, group)
-    out = layer.out_shape[0]
+    out = layer.stored_shape[0]
     blocks = blocks_of(out, lanes)
     # (out, kernel row, kernel column and channel) as they follow each other in memory
     flat = _filters(layer, weight).transpose(0, 2, 3, 1).reshape(out, windows.kernel, windows.window)
@@ -138,7 +138,7 @@ def _padded_rows(layer: Layer, windows: _Rows, source: Any, constants: Any) -> A
 def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
     group = _group(layer, target)
     windows = _rows(layer, group)
-    blocks, shift = blocks_of(layer.out_shape[0], lanes), shift_of(instruction_of(layer, target))
+    blocks, shift = blocks_of(layer.stored_shape[0], lanes), shift_of(instruction_of(layer, target))
     argument = weight_argument(layer, (blocks, windows.kernel, windows.padded_window // group, lanes, group))
     channels = blocks * lanes
     integer = layer.activation_format != FP32
@@ -165,7 +165,7 @@ def _computation(layer: Layer, target: TvmTarget, lanes: int) -> Any:
 
     acc = te.compute((windows.rows, windows.columns, channels), product, name="acc")
     out = te.compute(
-        (windows.rows, windows.columns, layer.out_shape[0]),
+        (windows.rows, windows.columns, layer.stored_shape[0]),
         lambda r, x, n: finish(layer, acc[r, x, n], constants, n, target),
         name="out",
     )
@@ -188,7 +188,8 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     _finish_at(sch, layer, out, outer_x, tile)
     if is_packed(layer):
         # once for all positions; a lone one takes its codes as it goes, from registers
-        lone = layer.out_shape[1] * layer.out_shape[2] == tile.columns
+        windows = windows_of(layer)
+        lone = windows.rows * windows.columns == tile.columns
         unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))
     instruction = instruction_of(layer, target)
     if not instruction:
@@ -212,10 +213,10 @@ def _finish_at(sch: Any, layer: Layer, out: Any, loop: Any, tile: Tile) -> None:
     sch.reverse_compute_at(out, loop, preserve_unit_loops=True)
     channels = sch.get_loops(out)[-1]
     # a vector must not reach beyond the last channel
-    vector = np.gcd(layer.out_shape[0], tile.lanes)
+    vector = np.gcd(layer.stored_shape[0], tile.lanes)
     _, lane = sch.split(channels, [None, int(vector)])
     sch.vectorize(lane)
-    if layer.out_shape[0] % tile.lanes == 0:
+    if layer.stored_shape[0] % tile.lanes == 0:
         for inner in sch.get_loops(out)[-4:-1]:
             sch.unroll(inner)
 
@@ -232,8 +233,8 @@ def _copy_in_vectors(sch: Any, windows: _Rows) -> None:
 def tiles(layer: Layer, target: TvmTarget) -> list[Tile]:
     """Register tiles that divide the output, those with the most reuse of what they load first."""
     windows = _rows(layer, _group(layer, target))
-    lanes = lanes_of(layer.out_shape[0], target)
-    blocks = blocks_of(layer.out_shape[0], lanes)
+    lanes = lanes_of(layer.stored_shape[0], target)
+    blocks = blocks_of(layer.stored_shape[0], lanes)
     most, best = MOST_VECTORS[target.registers], BEST_VECTORS[target.registers]
     found = [
         Tile(lanes, columns, block)

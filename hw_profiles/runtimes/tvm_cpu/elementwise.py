@@ -9,9 +9,11 @@ from tvm import s_tir, te, tirx
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.windows import windows_of
 from hw_profiles.reference.integer_ops import UnitNumbers, code_limits, inverse_scale, multipliers
+from hw_profiles.runtimes.tvm_cpu import transformer
 from hw_profiles.runtimes.tvm_cpu.epilogue import activated, codes, output_zero_point
 from hw_profiles.runtimes.tvm_cpu.short_dyadic import shortened
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
+from hw_profiles.runtimes.tvm_cpu.transformer import one_tile as one_tile
 from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array, Template, Tile
 
 BOUND = 1024.0  # whatever the zero point, what is beyond is clipped
@@ -19,11 +21,6 @@ BOUND = 1024.0  # whatever the zero point, what is beyond is clipped
 # nearbyint is not vectorized.
 ROUNDER = 1.5 * 2**23
 ROUNDER_BITS = int(np.float32(ROUNDER).view(np.int32))
-
-
-def one_tile(layer: Layer, target: TvmTarget) -> list[Tile]:
-    """Return full vectors of 32-bit values."""
-    return [Tile(target.vector_bytes // 4)]
 
 
 def _vectorized(function: Any, block: str, lanes: int) -> Any:
@@ -52,6 +49,8 @@ ADD_MULTIPLIERS, ADD_SHIFTS, ADD_ZERO_POINTS = (0, 1), (2, 3), (4, 5, 6)
 
 
 def _add(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
+    if _is_wide(layer):
+        return transformer.add(layer, target, tile)
     dtype = DTYPES[layer.activation_format]
     first, second = _flat(layer, dtype, "first"), _flat(layer, dtype, "second")
     if layer.activation_format == FP32:
@@ -72,7 +71,14 @@ def _add(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     return _vectorized(te.create_prim_func([first, second, constants, out]), "out", _vector(layer, tile))
 
 
+def _is_wide(layer: Layer) -> bool:
+    """Return whether a sum has a tensor of 16 bits, or a stored table."""
+    return not layer.is_add or any(x.format == "int16" for x in (*layer.inputs, *layer.outputs))
+
+
 def _pack_add(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    if _is_wide(layer):
+        return transformer.pack_add(layer, numbers)
     if layer.activation_format == FP32:
         return ()
     zeros = (numbers.input(0).zero_point, numbers.input(1).zero_point, output_zero_point(layer, numbers))
@@ -105,6 +111,8 @@ def _pack_activation(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile
 
 
 def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
+    if layer.activation_format != FP32:
+        return transformer.SHIFTMAX.schedule(layer, target, tile)
     windows = windows_of(layer)
     rows, channels = windows.pixels, windows.channels
     source = te.placeholder((rows, channels), "float32", "source")
@@ -116,12 +124,18 @@ def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     return s_tir.Schedule(te.create_prim_func([source, out])).mod["main"]
 
 
+def _pack_softmax(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    return () if layer.activation_format == FP32 else transformer.SHIFTMAX.pack(layer, numbers, target, tile)
+
+
 def pack_nothing(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
     """Return no parameters."""
     return ()
 
 
 def _quantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
+    if layer.in_format != FP32:
+        return transformer.requantize(layer, target, tile)
     source = _flat(layer, "float32", "source")
     constants = te.placeholder((2,), "float32", "constants")
 
@@ -136,6 +150,8 @@ def _quantize(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
 
 
 def _pack_quantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
+    if layer.in_format != FP32:
+        return transformer.pack_requantize(layer, numbers)
     return (np.array([inverse_scale(numbers), numbers.written.zero_point], np.float32),)
 
 
@@ -157,6 +173,6 @@ def _pack_dequantize(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile
 
 ADD = Template(one_tile, _add, _pack_add)
 ACTIVATION = Template(one_tile, _activation, _pack_activation)
-SOFTMAX = Template(one_tile, _softmax, pack_nothing)
+SOFTMAX = Template(one_tile, _softmax, _pack_softmax)
 QUANTIZE = Template(one_tile, _quantize, _pack_quantize)
 DEQUANTIZE = Template(one_tile, _dequantize, _pack_dequantize)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
+from hw_profiles.graph.integer_only import WIDE
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.reference.integer_ops import (
     CODES,
@@ -18,10 +19,10 @@ from hw_profiles.reference.integer_ops import (
 )
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
-from hw_profiles.runtimes.tvm_cpu.unit import Array
+from hw_profiles.runtimes.tvm_cpu.unit import DTYPES, Array
 
 BIAS, MULTIPLIER, SHIFT, ZERO_POINTS = range(4)  # rows of the constants
-INPUT_ZERO, OUTPUT_ZERO = range(2)  # columns of the last row
+INPUT_ZERO, OUTPUT_ZERO, LOWEST, HIGHEST = range(4)  # columns of the last row
 WIDTH = 8  # the least number of columns
 
 
@@ -45,7 +46,7 @@ def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int
         padded = np.zeros(channels, np.float32)
         padded[: len(bias)] = bias
         return padded
-    out, zero_point = layer.out_shape[0], numbers.input().zero_point
+    out, zero_point = layer.stored_shape[0], numbers.input().zero_point
     constants = np.zeros((4, max(channels, WIDTH)), np.int32)
     constants[SHIFT] = 1  # of padding: a shift by nothing has no rounding bit
     sums = weight.astype(np.int64).reshape(out, -1).sum(1)
@@ -56,6 +57,9 @@ def pack_constants(layer: Layer, numbers: UnitNumbers, channels: int, shift: int
         constants[MULTIPLIER, :out] = accumulator_scale(numbers).view(np.int32)
         return constants
     constants[MULTIPLIER, :out], constants[SHIFT, :out] = multipliers(layer, numbers)
+    if layer.out_format == WIDE:  # its codes are not those of what a ReLU lets pass: it is applied
+        constants[ZERO_POINTS, LOWEST : HIGHEST + 1] = code_limits(layer, numbers)
+        return constants
     constants[ZERO_POINTS, OUTPUT_ZERO] = output_zero_point(layer, numbers)
     return constants
 
@@ -75,6 +79,10 @@ def finish(layer: Layer, acc: Any, constants: Any, channel: Any, target: TvmTarg
     if layer.out_format == FP32:
         real = (acc + bias).astype("float32") * tirx.reinterpret("float32", multiplier)
         return activated(layer, real)
+    if layer.out_format == WIDE:
+        low, high = constants[ZERO_POINTS, LOWEST], constants[ZERO_POINTS, HIGHEST]
+        scaled = rescaled(acc, bias, multiplier, constants[SHIFT, channel], tirx.const(0, "int32"), target)
+        return tirx.min(tirx.max(scaled, low), high).astype(DTYPES[WIDE])
     # after a ReLU it is 0: clipping is all
     linear = layer.nonlinearity == "none"
     zero_point = constants[ZERO_POINTS, OUTPUT_ZERO] if linear else tirx.const(0, "int32")

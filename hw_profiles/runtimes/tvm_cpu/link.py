@@ -26,7 +26,10 @@ from hw_profiles.runtimes.tvm_cpu.templates import template_of
 from hw_profiles.runtimes.tvm_cpu.unit import Argument, CompiledUnit
 
 IMAGE, PARAMETERS, WORKSPACE, OUTPUT = range(4)  # the arguments of the linked function
-DLPACK = {"uint8": "U8", "int8": "S8", "int32": "S32", "float32": "F32"}
+DLPACK = {
+    **{"uint8": "U8", "int8": "S8", "int16": "S16", "int32": "S32", "int64": "S64"},
+    "float32": "F32",
+}
 
 _HEAD = """\
 /* Written by Trilobit: one network, its units called in turn. */
@@ -36,7 +39,9 @@ _HEAD = """\
 #define UNIT(symbol) int __tvm_ffi_##symbol(void*, const TVMFFIAny*, int32_t, TVMFFIAny*)
 #define U8 kDLUInt, 8
 #define S8 kDLInt, 8
+#define S16 kDLInt, 16
 #define S32 kDLInt, 32
+#define S64 kDLInt, 64
 #define F32 kDLFloat, 32
 #define TENSOR(shape, strides, ...) \\
   {0, {kDLCPU, 0}, sizeof(shape) / sizeof(int64_t), {__VA_ARGS__, 1}, (int64_t*)shape, (int64_t*)strides, 0}

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
-from hw_profiles.graph.formats import ELEMENTS
+from hw_profiles.graph.formats import ELEMENTS, WHOLE
+from hw_profiles.graph.integer_only import MOVES, NARROW, WIDE, is_product_of_two
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.windows import Windows, windows_of
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
 from hw_profiles.runtimes.tvm_cpu.elementwise import ACTIVATION, ADD, DEQUANTIZE, QUANTIZE, SOFTMAX
 from hw_profiles.runtimes.tvm_cpu.pooling import AVERAGE_POOL, MAX_POOL, POOL
+from hw_profiles.runtimes.tvm_cpu.transformer import LAYER_NORM, MOVE, PRODUCT, SHIFT_GELU
 from hw_profiles.runtimes.tvm_cpu.unit import Template
 
 VERSION = 6  # of all templates: raise it when one computes, packs or schedules otherwise
@@ -20,12 +22,18 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
     "int8": tuple(name for name, elements in ELEMENTS.items() if elements.multiplied),
 }
 ACTIVATIONS = ("none", "relu", "relu6")
+# what has a kernel for the tensors of integer-only networks alone
+IN_INTEGERS = ("MatMul", "Gelu", "LayerNormalization", *MOVES)
 
 TEMPLATES: Consumer[Template] = Consumer(
     "TVM kernels",
     {
         "Conv": DENSE,
         "Gemm": DENSE,
+        "MatMul": DENSE,
+        "Gelu": SHIFT_GELU,
+        "LayerNormalization": LAYER_NORM,
+        **dict.fromkeys(MOVES, MOVE),
         "Add": ADD,
         "GlobalAveragePool": POOL,
         "MaxPool": MAX_POOL,
@@ -45,6 +53,8 @@ FUSING = ("Conv", "Gemm", "Add")
 
 def template_of(layer: Layer) -> Template:
     """Return how `layer` is compiled."""
+    if is_product_of_two(layer):
+        return PRODUCT
     return DEPTHWISE if layer.depthwise else TEMPLATES[layer.op]
 
 
@@ -57,7 +67,30 @@ def refusal(layer: Layer) -> str | None:
     """Return why there is no kernel for a layer, in one line; None where there is one."""
     if why := TEMPLATES.refusal(layer.op):
         return f"{layer.op}: {why}"
+    if layer.op in IN_INTEGERS or WIDE in (layer.in_format, layer.out_format) or _is_rows(layer):
+        return _refused_integers(layer)
     return _refused_formats(layer) or _refused_shape(layer)
+
+
+def _is_rows(layer: Layer) -> bool:
+    """Return whether a layer computes on rows of features, or another tensor of codes that is no map."""
+    return layer.in_format == NARROW and (layer.op == "Softmax" or len(layer.inputs[0].shape) not in (2, 4))
+
+
+def _refused_integers(layer: Layer) -> str | None:
+    """Return why there is no kernel for a layer of integer-only networks."""
+    formats = [x.format for x in (*layer.inputs, *layer.outputs) if x.format not in WHOLE]
+    if layer.op in IN_INTEGERS and FP32 in formats[: len(formats) - layer.weighted]:
+        return f"a {layer.op} is computed in integers only"
+    if not {*formats} <= {NARROW, WIDE, FP32} or layer.activation not in ACTIVATIONS:
+        return f"there is no kernel for a {layer.kind} of {' and '.join(formats)} with {layer.activation}"
+    if layer.op == "MatMul" and layer.weighted and layer.weight_format not in WEIGHTS[NARROW]:
+        return f"there is no kernel for a {layer.kind} of {layer.weight_format} weights"
+    if not all(type(size) is int for x in layer.inputs for size in x.shape[1:]):
+        return "its dimensions have no sizes yet; bind them by a scenario"
+    if layer.op == "Conv":
+        return _refused_product(layer, windows_of(layer))
+    return None
 
 
 def _refused_formats(layer: Layer) -> str | None:

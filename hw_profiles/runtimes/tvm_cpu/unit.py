@@ -13,7 +13,7 @@ from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 
 Array = NDArray[Any]
-DTYPES = {FP32: "float32", "int8": "uint8"}  # of a tensor, by its format
+DTYPES = {FP32: "float32", "int8": "uint8", "int16": "int16"}  # of a tensor, by its format
 
 
 @dataclass(frozen=True)
