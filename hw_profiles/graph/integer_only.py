@@ -1,5 +1,5 @@
-"""From a network in real numbers to the same network in integers only: which format each tensor has, and where
-one format becomes another.
+"""From a network in real numbers to the same network in integers only: which format each tensor has, and
+where one format becomes another.
 
 What is multiplied, and what curves are taken of, has 8 bits; residual streams and what norms read have 16
 (HAWQ-V3, arXiv:2011.10680; I-ViT, arXiv:2207.01405). The layers keep their names.
@@ -54,12 +54,12 @@ def integer_only(work: Workload, weight_format: str = NARROW) -> Workload:
 
 def refusal(layer: Layer) -> str | None:
     """Return why a layer has no integer-only form; None where it has one."""
+    if layer.weight_format != FP32 or any(x.format not in (FP32, *WHOLE) for x in layer.inputs):
+        return "only a network in fp32 becomes one of integers only"
     if layer.op not in READS and layer.op not in MOVES:
         return f"there is no integer-only {layer.op}; known are {', '.join((*READS, *MOVES))}"
     if layer.activation not in ("none", "relu", "relu6"):
         return f"there is no integer-only {layer.op} with {layer.activation}"
-    if layer.weight_format != FP32 or any(x.format not in (FP32, *WHOLE) for x in layer.inputs):
-        return "only a network in fp32 becomes one of integers only"
     rank = len(layer.inputs[0].shape)
     if layer.op in ("Softmax", "LayerNormalization") and layer.values.integer("axis") % rank != rank - 1:
         return f"an integer-only {layer.op} is over the last dimension"
@@ -100,7 +100,8 @@ class _Integers:
         )
         own: dict[str, Value | None] = dict(layer.attributes)
         if "to" in layer.operation.attributes:
-            own["to"] = gives if gives != reads or layer.op == "Gemm" else None
+            table = layer.op == "Gather" and layer.weighted
+            own["to"] = gives if gives != reads or table or layer.op == "Gemm" else None
         if layer.op in MOVES and layer.op != "Gather":
             maps = IN_MAPS * (sources[0] in self._maps) + OUT_MAPS * (given in self._maps)
             own["maps"] = maps if "maps" in layer.operation.attributes else None
@@ -158,8 +159,10 @@ def _maps(work: Workload) -> set[int]:
     for position, layer in enumerate(work.layers):
         sources, given = work.inputs[position], work.producers.index(position)
         are = [source in maps for source in sources]
-        if layer.op in ON_MAPS or (layer.op in ANYWHERE and all(are)) or (
-            layer.op in MOVES and given in wanted
+        if (
+            layer.op in ON_MAPS
+            or (layer.op in ANYWHERE and all(are))
+            or (layer.op in MOVES and given in wanted)
         ):
             maps.add(given)
         elif any(are) and layer.op not in (*MOVES, "Gemm"):

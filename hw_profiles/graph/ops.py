@@ -154,8 +154,8 @@ _WINDOW: Mapping[str, Value | None] = {
 _OPERAND: Mapping[str, Value | None] = {"weight": None}
 # the format of what an integer layer gives, where that is not the one that it computes in
 _TO: Mapping[str, Value | None] = {"to": None}
-# which of what is read (1) and given (2) has its channels last in memory, as convolutions have it: only layers
-# of integer-only networks say so, for whom memory is what they are about
+# which of what is read (1) and given (2) has its channels last in memory, as convolutions have it: only
+# layers of integer-only networks say so, which are about memory
 _MAPS: Mapping[str, Value | None] = {"maps": 0}
 
 _TABLE = (
@@ -197,7 +197,12 @@ _TABLE = (
     Op(
         "Add",
         shape_rules.told(shape_rules.elementwise),
-        {**_OPERAND, **_TO, **_MAPS, "converted": 0},  # whether a format conversion stands before the second operand
+        {
+            **_OPERAND,
+            **_TO,
+            **_MAPS,
+            "converted": 0,
+        },  # whether a format conversion stands before the second operand
         reads=(1, 2),
         ties=ties.broadcast,
     ),

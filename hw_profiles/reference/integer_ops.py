@@ -197,11 +197,15 @@ def _add(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     if not layer.is_add:
         table = units.table_codes(layer, numbers)
         own = rescale(inputs[0].astype(np.int64) - numbers.input().zero_point, m[0], c[0]) + table
-        return as_codes(np.clip(own + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format)
+        return as_codes(
+            np.clip(own + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format
+        )
     shifted = [x.astype(np.int64) - numbers.input(i).zero_point for i, x in enumerate(inputs)]
     # both operands at the output scale, no clipping before the sum: HAWQ-V3
     both = rescale(shifted[0], m[0], c[0]) + rescale(shifted[1], m[1], c[1])
-    return as_codes(np.clip(both + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format)
+    return as_codes(
+        np.clip(both + numbers.written.zero_point, *code_limits(layer, numbers)), layer.out_format
+    )
 
 
 def _pool(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:

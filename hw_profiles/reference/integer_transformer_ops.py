@@ -149,7 +149,7 @@ def layer_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike) -> Int64s:
 
 
 def normalised(x: ArrayLike) -> Int64s:
-    """Return (..., c) codes less the mean of their row, in units of 2^-30 of the root of its sum of squares."""
+    """Return (..., c) codes less their row's mean, in units of 2^-30 of the root of its sum of squares."""
     x = np.asarray(x, np.int64)
     centred = x - _mean(x)
     k = integer_sqrt((centred**2).sum(axis=-1, keepdims=True))

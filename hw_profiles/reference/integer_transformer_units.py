@@ -1,5 +1,5 @@
-"""The units of integer-only transformers in plain numpy: I-ViT's operators (arXiv:2207.01405) between codes, and
-the numbers that their kernels share with them.
+"""The units of integer-only transformers in plain numpy: I-ViT's operators (arXiv:2207.01405) between codes,
+and the numbers that their kernels share with them.
 
 Each operator computes on differences from the zero point, as they are, and gives integers at a scale of its
 own; these are brought to the output's scale by a dyadic number, rounded half up as everywhere. Tensors have
@@ -22,7 +22,9 @@ from hw_profiles.reference.dyadic import Ints, dyadic, rescale
 from hw_profiles.reference.unit_numbers import STORED, Array, UnitNumbers, as_codes
 
 Int64s = NDArray[np.int64]
-CURVE_BITS = 16  # of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass
+CURVE_BITS = (
+    16  # of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass
+)
 NORM_BITS = 31 - 8  # of a norm's multipliers; the others go to offsets of up to 2^38
 FLATTEST = 2.0**-8  # of a norm's gamma, in shares of beta / sqrt(c)
 
@@ -57,9 +59,7 @@ def product_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
 def softmax(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """Return Shiftmax over the last dimension, in 16 bits within."""
     power = softmax_exponential(numbers)
-    shares = ops.shiftmax(
-        _differences(numbers, inputs), numbers.scale_of(), n=power.shifts, bits=CURVE_BITS
-    )
+    shares = ops.shiftmax(_differences(numbers, inputs), numbers.scale_of(), n=power.shifts, bits=CURVE_BITS)
     return _written(layer, numbers, shares, *softmax_multiplier(numbers))
 
 
@@ -109,8 +109,8 @@ def layer_norm(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> A
 
 
 def norm_numbers(numbers: UnitNumbers) -> NormNumbers:
-    """Return what brings normalised numbers to the output's scale: offsets floor(beta / gamma * 2^30 / sqrt(c))
-    and the scales gamma * sqrt(c) / 2^30 of I-LayerNorm over the output's.
+    """Return what brings normalised numbers to the output's scale: I-LayerNorm's offsets
+    floor(beta / gamma * 2^30 / sqrt(c)), and its scales gamma * sqrt(c) / 2^30 over the output's.
 
     Where gamma is so small that an offset would leave 38 bits, it counts as beta / (256 sqrt(c)): that moves
     no result by more than 1/256 of beta.
@@ -133,8 +133,9 @@ def table_codes(layer: Layer, numbers: UnitNumbers) -> Ints:
     """
     table, _, _ = numbers.parameters
     table = table.reshape(layer.values.integers("weight"))
-    if layer.op == "Add" and layer.values.integer("maps"):
-        table = np.moveaxis(table, 0, -1)
+    if layer.op == "Add":
+        table = np.broadcast_to(table, tuple(int(size) for size in layer.outputs[0].shape[1:]))
+        table = np.moveaxis(table, 0, -1) if layer.values.integer("maps") else table
     codes = np.rint(table.astype(np.float64) / numbers.written_scale)
     return np.asarray(np.clip(codes, -(2**24), 2**24), np.int32)
 

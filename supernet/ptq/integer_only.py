@@ -1,24 +1,27 @@
-"""From a trained subnet to a network in integers only: scales of all that lies between its layers, chosen from
-calibration so that the integer operators compute what they stand for (I-ViT, arXiv:2207.01405).
+"""From a trained subnet to a network in integers only: scales of all that lies between its layers, chosen
+from calibration so that the integer operators compute what they stand for (I-ViT, arXiv:2207.01405).
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, no_grad
+from torch import Tensor, nn, no_grad
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.attention import spelled_out
 from hw_profiles.graph.formats import QuantParams, code_range, needs_scale
 from hw_profiles.graph.integer_only import MOVES, NARROW, WIDE, integer_only
-from hw_profiles.graph.layer import FP32, INPUT
+from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference import integer_transformer_ops as ops
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.reference.integer_transformer_units import CURVE_BITS
 from supernet.formats.loading import load_activation_format, load_weight_format
+from supernet.formats.quantized_tensor import SMALLEST_SCALE
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.subnet import Subnet
 from supernet.ptq.calibrate import folded
@@ -36,8 +39,11 @@ SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of an observed end
 
 @dataclass(frozen=True, eq=False)
 class _Observed:
-    """The real values (examples, ...) of each tensor of a network by the name of its layer, and what reads it,
-    moves left out.
+    """What calibration showed of each tensor of a network, by the name of its layer, or "" for the input.
+
+    Attributes:
+        values: (examples, ...), real.
+        readers: the operations that read it, through any moves.
     """
 
     values: Mapping[str, Array]
@@ -59,6 +65,7 @@ def quantize_integer_only(
         TrilobitError: a layer has no integer-only form, or no scale with which an operator computes what it
             stands for (which, and why).
     """
+    subnet = _spelled_out(subnet)
     work = integer_only(subnet.workload, weight_format)
     observed = _observed(subnet, images)
     parameters, tensors = dict[str, Parameters](), dict[str, QuantParams]()
@@ -75,6 +82,27 @@ def quantize_integer_only(
             real = _origin(work, position)
             tensors[name] = _params(real, layer.out_format, observed)
     return QuantizedGraph(work, parameters, tensors)
+
+
+def _spelled_out(subnet: Subnet) -> Subnet:
+    """Return the subnet without attention: its products are layers, and queries come divided."""
+    work, factors = spelled_out(subnet.workload)
+    modules: dict[str, nn.Module] = {}
+    for name, layer in zip(work.names, work.layers, strict=True):
+        if "weight" in layer.values:
+            modules[name] = _multiplied(subnet.layer(name), factors.get(name, 1.0))
+    return Subnet(work, modules)
+
+
+def _multiplied(layer: nn.Module, factor: float) -> nn.Module:
+    """Return a layer whose output is multiplied."""
+    if factor == 1:
+        return layer
+    copied = copy.deepcopy(layer)
+    with no_grad():
+        for parameter in copied.parameters():
+            parameter *= factor
+    return copied
 
 
 def _origin(work: Workload, position: int) -> str:
@@ -128,7 +156,7 @@ def _wide(name: str, values: Array, normalised: bool) -> QuantParams:
         TrilobitError: there is none.
     """
     largest = code_range(WIDE)[1]
-    scale = max(HEADROOM * float(np.abs(values).max()) / largest, float(np.finfo(np.float32).tiny))
+    scale = max(HEADROOM * float(np.abs(values).max()) / largest, SMALLEST_SCALE)
     if normalised:
         rows = values.astype(np.float64).reshape(-1, values.shape[-1])
         squares = ((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
@@ -151,8 +179,8 @@ def _some_rows(values: Array) -> Array:
 def _gelu_range(rows: Array, low: float, high: float) -> QuantParams:
     """Return the codes before a GELU with which ShiftGELU is nearest to it.
 
-    Its exponential must not reach its floor within the codes, and its reciprocal is the coarser the wider they
-    are: the range is cut where that costs least.
+    Its exponential must not reach its floor within the codes, and its reciprocal is the coarser the wider
+    they are: the range is cut where that costs least.
     """
     exact = ops.gelu(rows)
     ends = {max(end, low) for end in LOW_ENDS}

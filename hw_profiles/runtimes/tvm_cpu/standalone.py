@@ -8,6 +8,7 @@ time; a second copy of the file serves a second one.
 
 import tempfile
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
+from hw_profiles.graph.formats import WHOLE
 from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.windows import map_shape
 from hw_profiles.graph.workload import Workload
 from hw_profiles.runtimes.tvm_cpu.compile import link_shared
@@ -99,6 +102,9 @@ trilobit_parameters:
 """
 
 
+MAPS = (2, 4)  # dimensions of maps, and of features, which are a map of one pixel
+
+
 class ChannelsFirst(NamedTuple):
     """Which ends of a library have their channels first: it moves them on the way in and out."""
 
@@ -142,15 +148,24 @@ def _ends(plan: NetworkPlan, first: ChannelsFirst) -> list[str]:
     work = plan.workload
     types = work.feeds[0].type, work.layers[-1].outputs[0]  # some kernels take maps as rows of numbers
     for name, argument, x, moved in zip(first._fields, (plan.image, plan.output), types, first, strict=True):
-        channels, height, width = map_shape(x)
+        channels, pixels = _ends_of(x)
         facts = {
             "FIRST": int(moved),
             "BYTES": argument.size_bytes,
-            "PIXELS": height * width,
+            "PIXELS": pixels,
             "CHANNELS": channels,
         }
         options += [f"-D{name.upper()}_{fact}={value}" for fact, value in facts.items()]
     return options
+
+
+def _ends_of(x: TensorType) -> tuple[int, int]:
+    """Return (channels, pixels) of maps, or (features, rows) of anything else."""
+    if len(x.shape) in MAPS:
+        channels, height, width = map_shape(x)
+        return channels, height * width
+    *rows, features = (int(size) for size in x.shape[1:])
+    return features, prod(rows)
 
 
 def float_operations(plan: NetworkPlan, target: TvmTarget) -> list[str]:
@@ -175,18 +190,19 @@ def _computes_in_reals(layer: Layer, target: TvmTarget, tile: Tile) -> bool:
 
 
 def is_integer_only(work: Workload) -> bool:
-    """Return whether everything between the image's `quantize` and the layer that gives the answer is to be
-    computed in integers.
+    """Return whether everything between the quantized image, or ids, and the layer that gives the answer is
+    to be computed in integers.
     """
     inner = [work.layers[position] for position in _within(work)]
-    return work.layers[0].kind == "quantize" and all(
+    first = work.layers[0]
+    return (first.kind == "quantize" or first.in_format in WHOLE) and all(
         layer.in_format != "fp32" and layer.out_format != "fp32" for layer in inner
     )
 
 
 def _within(work: Workload) -> range:
-    """Return the layers between the image's `quantize` and the layer that gives the answer, behind which only
-    a softmax may stand.
+    """Return the layers between the image's `quantize`, or ids, and the layer that gives the answer, behind
+    which only a softmax may stand.
     """
     answer = max(i for i, layer in enumerate(work.layers) if layer.op != "Softmax" or i == 0)
     return range(int(work.layers[0].kind == "quantize"), answer)

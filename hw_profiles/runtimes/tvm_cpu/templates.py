@@ -88,8 +88,20 @@ def _refused_integers(layer: Layer) -> str | None:
         return f"there is no kernel for a {layer.kind} of {layer.weight_format} weights"
     if not all(type(size) is int for x in layer.inputs for size in x.shape[1:]):
         return "its dimensions have no sizes yet; bind them by a scenario"
+    return _refused_sizes(layer)
+
+
+def _refused_sizes(layer: Layer) -> str | None:
+    shapes = [x.shape for x in layer.inputs]
     if layer.op == "Conv":
         return _refused_product(layer, windows_of(layer))
+    if layer.op in ("Softmax", "LayerNormalization"):
+        last = layer.values.integer("axis") in (-1, len(shapes[0]) - 1)
+        return None if last else f"an integer {layer.op} is computed over the last dimension only"
+    if is_product_of_two(layer) and shapes[0][:-2] != shapes[1][:-2]:
+        return "products of two tensors have equally many matrices on both sides"
+    if layer.op == "Add" and len(set(shapes)) > 1:
+        return "sums are of two tensors of one shape"
     return None
 
 

@@ -1,8 +1,8 @@
 """Units of integer-only networks: products of two tensors, Shiftmax, ShiftGELU, I-LayerNorm (I-ViT,
 arXiv:2207.01405), sums in 16 bits, and what moves numbers. One schedule each, nothing to tune.
 
-The arithmetic is that of `hw_profiles.reference.integer_transformer_units`, bit for bit. Integers that may leave
-32 bits have 64.
+The arithmetic is that of `hw_profiles.reference.integer_transformer_units`, bit for bit. Integers that may
+leave 32 bits have 64.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,7 +83,9 @@ def _by_rows(arguments: Sequence[Any], vectors: Sequence[str]) -> Any:
     sch = s_tir.Schedule(te.create_prim_func(list(arguments)))
     out = sch.get_sblock("out")
     row = sch.get_loops(out)[0]
-    blocks = [each for each in sch.get_child_blocks(sch.get_sblock("root")) if sch.get(each).name_hint != "out"]
+    blocks = [
+        each for each in sch.get_child_blocks(sch.get_sblock("root")) if sch.get(each).name_hint != "out"
+    ]
     for block in reversed(blocks):
         sch.compute_at(block, row, preserve_unit_loops=True)
     for name in (*vectors, "out"):
@@ -172,9 +174,7 @@ def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     reciprocal = te.compute((rows,), lambda r: _reciprocal(total[r]), name="reciprocal")
     out = te.compute(
         (rows, size),
-        lambda r, x: _codes(
-            layer, _scaled(_shares(power[r, x], reciprocal[r]), m, c) + _wide(written)
-        ),
+        lambda r, x: _codes(layer, _scaled(_shares(power[r, x], reciprocal[r]), m, c) + _wide(written)),
         name="out",
     )
     return _by_rows([source, constants, out], ["power"])
@@ -235,7 +235,9 @@ def _norm(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
 
     def normalised(r: Any, x: Any) -> Any:
         u = (centred(r, x) * reciprocal[r]) >> tirx.const(1, "int64")
-        return _codes(layer, _scaled(u + offset[x], constants[0, x], constants[1, x]) + _wide(constants[2, x]))
+        return _codes(
+            layer, _scaled(u + offset[x], constants[0, x], constants[1, x]) + _wide(constants[2, x])
+        )
 
     out = te.compute((rows, size), normalised, name="out")
     return _by_rows([source, offset, constants, out], [])
@@ -244,9 +246,7 @@ def _norm(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
 def _heron(squares: Any, root: Any, name: str) -> Any:
     """Return one step of Heron's rule for the square roots of each row."""
     half = tirx.const(1, "int64")
-    return te.compute(
-        root.shape, lambda r: (root[r] + tirx.truncdiv(squares[r], root[r])) >> half, name=name
-    )
+    return te.compute(root.shape, lambda r: (root[r] + tirx.truncdiv(squares[r], root[r])) >> half, name=name)
 
 
 def _mean(total: Any, size: int) -> Any:

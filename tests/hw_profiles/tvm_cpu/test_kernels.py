@@ -218,7 +218,7 @@ REFUSED = {
     "conv 8x4x4>8 k3s1g1 relu w=fp16 a=fp16": "fp16 activations",
     "mul 8x4x4>8 k1s1g1 none w=fp32 a=fp32": "no kernel is written",
     'Softmax batch,8,4,4:fp32 none w=fp32 {"axis":2}': "over channels only",
-    'Softmax batch,8:int8 none w=fp32 {"axis":1}': "fp32 only",
+    'Softmax batch,8,4,4:int8 none w=fp32 {"axis":1}': "over the last dimension",
     "Add batch,8,4,4:fp32 batch,8,1,1:fp32 none w=fp32": "of one shape",
     "AveragePool batch,8,5,5:fp32 none w=fp32 "
     '{"ceil_mode":1,"count_include_pad":1,"kernel_shape":[2,2],"strides":[2,2]}': "rounded up",
