@@ -54,7 +54,11 @@ def integer_only(work: Workload, weight_format: str = NARROW) -> Workload:
 
 def refusal(layer: Layer) -> str | None:
     """Return why a layer has no integer-only form; None where it has one."""
-    if layer.weight_format != FP32 or any(x.format not in (FP32, *WHOLE) for x in layer.inputs):
+    if (
+        layer.is_conversion
+        or layer.weight_format != FP32
+        or any(x.format not in (FP32, *WHOLE) for x in layer.inputs)
+    ):
         return "only a network in fp32 becomes one of integers only"
     if layer.op not in READS and layer.op not in MOVES:
         return f"there is no integer-only {layer.op}; known are {', '.join((*READS, *MOVES))}"

@@ -68,8 +68,8 @@ def windows_of(layer: Layer) -> Windows:
         TrilobitError: it reads something else.
     """
     if layer.op == "MatMul":  # rows of features are the pixels of one row
-        *rows, features = (int(size) for size in layer.inputs[0].shape[1:])
-        return Windows(features, 1, prod(rows), 1, prod(rows))
+        sizes = [int(size) for size in layer.inputs[0].shape[1:]]
+        return Windows(sizes[-1], 1, prod(sizes[:-1]), 1, prod(sizes[:-1]))
     channels, height, width = map_shape(layer.inputs[0])
     if layer.op == "Gemm":  # on what is flattened
         return Windows(channels * height * width, 1, 1, 1, 1)

@@ -126,11 +126,13 @@ def gelu(x: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(real * np.reshape(below, real.shape))
 
 
-def integer_sqrt(v: ArrayLike) -> Int64s:
-    """Return about the square root, by ten steps of Heron's rule from 2^16: good from 35,000 on."""
+def integer_sqrt(v: ArrayLike, steps: int = ROOT_STEPS) -> Int64s:
+    """Return about the square root, by steps of Heron's rule from 2^16: good from 35,000 on after ten, from a
+    fourth of that after each one more.
+    """
     squares: Int64s = np.asarray(v, np.int64)
     k: Int64s = np.full(squares.shape, ROOT_START, np.int64)
-    for _ in range(ROOT_STEPS):
+    for _ in range(steps):
         k = np.asarray(k + squares // k, np.int64) >> 1
     return k
 
@@ -148,18 +150,24 @@ def layer_norm(x: ArrayLike, gamma: ArrayLike, beta: ArrayLike) -> Int64s:
     return np.asarray(normalised(x) + layer_norm_offset(gamma, beta), np.int64)
 
 
-def normalised(x: ArrayLike) -> Int64s:
-    """Return (..., c) codes less their row's mean, in units of 2^-30 of the root of its sum of squares."""
+def normalised(x: ArrayLike, epsilon: int = 0, steps: int = ROOT_STEPS) -> Int64s:
+    """Return (..., c) codes less their row's mean, in units of 2^-30 of the root of its sum of squares.
+
+    Args:
+        epsilon: added to the sum of squares; published without.
+        steps: of the square root.
+    """
     x = np.asarray(x, np.int64)
     centred = x - _mean(x)
-    k = integer_sqrt((centred**2).sum(axis=-1, keepdims=True))
+    k = integer_sqrt((centred**2).sum(axis=-1, keepdims=True) + epsilon, steps)
     return np.asarray((centred * (RECIPROCAL // k)) >> 1, np.int64)
 
 
 def layer_norm_offset(gamma: ArrayLike, beta: ArrayLike) -> Int64s:
     """Return the (c,) beta at the scale of each channel."""
     gamma, beta = np.asarray(gamma, np.float64), np.asarray(beta, np.float64)
-    return np.floor(beta / gamma * 2.0**30 / math.sqrt(len(gamma))).astype(np.int64)
+    offset = np.floor(beta / gamma * 2.0**30 / math.sqrt(len(gamma)))
+    return np.asarray(offset, np.int64)
 
 
 def layer_norm_scale(gamma: ArrayLike) -> NDArray[np.float64]:

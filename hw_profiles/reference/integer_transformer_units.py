@@ -19,13 +19,16 @@ from hw_profiles.graph.integer_only import IN_MAPS, OUT_MAPS
 from hw_profiles.graph.layer import Layer
 from hw_profiles.reference import integer_transformer_ops as ops
 from hw_profiles.reference.dyadic import Ints, dyadic, rescale
-from hw_profiles.reference.unit_numbers import STORED, Array, UnitNumbers, as_codes
+from hw_profiles.reference.unit_numbers import Array, UnitNumbers, as_codes
 
 Int64s = NDArray[np.int64]
 CURVE_BITS = (
     16  # of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass
 )
 NORM_BITS = 31 - 8  # of a norm's multipliers; the others go to offsets of up to 2^38
+# of a norm's square root: ten are published; six more, which change nothing once the root is found, find it in
+# rows that spread 64 times less, as those of an image's even parts do
+NORM_STEPS = ops.ROOT_STEPS + 6
 FLATTEST = 2.0**-8  # of a norm's gamma, in shares of beta / sqrt(c)
 
 
@@ -37,11 +40,17 @@ class Exponential(NamedTuple):
 
 
 class NormNumbers(NamedTuple):
-    """What a normalised number (c,) becomes the output's code by: round((u + offset) * m / 2^c)."""
+    """How a norm is computed.
+
+    Attributes:
+        offset, m, c: (c,) a normalised number u becomes the output's code round((u + offset) * m / 2^c).
+        epsilon: the norm's own, at the scale of a row's sum of squares.
+    """
 
     offset: Int64s
     m: Ints
     c: Ints
+    epsilon: int
 
 
 def product(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
@@ -103,12 +112,12 @@ def gelu_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
 def layer_norm(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """Return I-LayerNorm over the last dimension."""
     x = _differences(numbers, inputs)
-    known = norm_numbers(numbers)
-    normalised = ops.normalised(x) + known.offset
+    known = norm_numbers(layer, numbers)
+    normalised = ops.normalised(x, known.epsilon, NORM_STEPS) + known.offset
     return _written(layer, numbers, normalised, known.m, known.c)
 
 
-def norm_numbers(numbers: UnitNumbers) -> NormNumbers:
+def norm_numbers(layer: Layer, numbers: UnitNumbers) -> NormNumbers:
     """Return what brings normalised numbers to the output's scale: I-LayerNorm's offsets
     floor(beta / gamma * 2^30 / sqrt(c)), and its scales gamma * sqrt(c) / 2^30 over the output's.
 
@@ -122,8 +131,12 @@ def norm_numbers(numbers: UnitNumbers) -> NormNumbers:
     ratio = np.maximum(ratio, 2.0**-60)  # of a channel that gives nothing
     m, c = dyadic(ratio)
     kept = np.sign(gamma).astype(np.int64) * (m.astype(np.int64) >> (31 - NORM_BITS))
+    epsilon = layer.values.number("epsilon") * len(gamma) / numbers.scale_of() ** 2
     return NormNumbers(
-        ops.layer_norm_offset(gamma, beta), kept.astype(np.int32), c - np.int32(31 - NORM_BITS)
+        ops.layer_norm_offset(gamma, beta),
+        kept.astype(np.int32),
+        c - np.int32(31 - NORM_BITS),
+        round(min(epsilon, ops.WIDEST)),
     )
 
 
@@ -191,8 +204,3 @@ def _differences(numbers: UnitNumbers, inputs: Sequence[Array], position: int = 
 def _written(layer: Layer, numbers: UnitNumbers, values: Int64s, m: Array, c: Array) -> Array:
     """Return integers of a scale of their own as codes of the output."""
     return as_codes(rescale(values, m, c) + numbers.written.zero_point, layer.out_format)
-
-
-def stored(fmt: str) -> np.dtype[np.generic]:
-    """Return what arrays hold a tensor of a format as."""
-    return np.dtype(STORED.get(fmt, fmt))

@@ -78,4 +78,4 @@ def _known(params: QuantParams | None) -> QuantParams:
 
 def as_codes(values: ArrayLike, fmt: str) -> Array:
     """Return integers, the zero point added, as codes of a format: clipped to its range."""
-    return np.clip(np.asarray(values), *code_range(fmt)).astype(STORED[fmt])
+    return np.asarray(np.clip(np.asarray(values), *code_range(fmt)), STORED[fmt])

@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, sqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn, no_grad
 
-from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attention import spelled_out
 from hw_profiles.graph.formats import QuantParams, code_range, needs_scale
 from hw_profiles.graph.integer_only import MOVES, NARROW, WIDE, integer_only
@@ -28,7 +28,7 @@ from supernet.ptq.calibrate import folded
 from supernet.ptq.histogram import histogram_of
 from supernet.ptq.ranges import least_squares_range
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Range = tuple[float, float]
 
 HEADROOM = 2.0  # of 16-bit codes: how far values may go beyond those of calibration
@@ -62,8 +62,7 @@ def quantize_integer_only(
         weight_format: of all matrices and filters.
 
     Raises:
-        TrilobitError: a layer has no integer-only form, or no scale with which an operator computes what it
-            stands for (which, and why).
+        TrilobitError: a layer has no integer-only form (which, and why).
     """
     subnet = _spelled_out(subnet)
     work = integer_only(subnet.workload, weight_format)
@@ -101,7 +100,7 @@ def _multiplied(layer: nn.Module, factor: float) -> nn.Module:
     copied = copy.deepcopy(layer)
     with no_grad():
         for parameter in copied.parameters():
-            parameter *= factor
+            parameter.mul_(factor)
     return copied
 
 
@@ -135,7 +134,7 @@ def _params(name: str, fmt: str, observed: _Observed) -> QuantParams:
     """Return the scale and the zero point of a tensor."""
     values, readers = observed.values[name], observed.readers[name]
     if fmt == WIDE:
-        return _wide(name, values, "LayerNormalization" in readers)
+        return _wide(values, "LayerNormalization" in readers)
     low, high = float(values.min()), float(values.max())
     for op, choose in _RANGES.items():
         if op in readers:
@@ -148,12 +147,9 @@ def _narrow(low: float, high: float) -> QuantParams:
     return load_activation_format(NARROW).params(low, high)
 
 
-def _wide(name: str, values: Array, normalised: bool) -> QuantParams:
-    """Return a scale of 16 bits without a zero point; of what is normalised one at which the integer square
-    root of each row's sum of squares converges.
-
-    Raises:
-        TrilobitError: there is none.
+def _wide(values: Array, normalised: bool) -> QuantParams:
+    """Return a scale of 16 bits without a zero point; of what is normalised one at which each row's sum of
+    squares has 32 bits.
     """
     largest = code_range(WIDE)[1]
     scale = max(HEADROOM * float(np.abs(values).max()) / largest, SMALLEST_SCALE)
@@ -161,12 +157,6 @@ def _wide(name: str, values: Array, normalised: bool) -> QuantParams:
         rows = values.astype(np.float64).reshape(-1, values.shape[-1])
         squares = ((rows - rows.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
         scale = max(scale, HEADROOM * sqrt(float(squares.max()) / ops.WIDEST))
-        if float(squares.min()) / scale**2 < ops.CONVERGED:
-            ratio = sqrt(float(squares.max()) / max(float(squares.min()), 1e-30))
-            raise TrilobitError(
-                f"{name}: of calibration, some rows that are normalised spread {ratio:.3g} times as far as "
-                "others: 16 bits do not hold both; this network has no integer-only form"
-            )
     return QuantParams(float(np.float32(scale)), 0, largest)
 
 
@@ -219,7 +209,7 @@ _RANGES: Mapping[str, Callable[[Array, float, float], QuantParams]] = {
 
 def _codes(rows: Array, params: QuantParams) -> NDArray[np.int64]:
     codes = np.rint(rows / params.scale)
-    return np.clip(codes, -params.zero_point, params.largest - params.zero_point).astype(np.int64)
+    return np.asarray(np.clip(codes, -params.zero_point, params.largest - params.zero_point), np.int64)
 
 
 def _least(ranges: Sequence[Range], slope: float, error: Callable[[QuantParams], float]) -> QuantParams:

@@ -188,8 +188,8 @@ def schedule(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     _finish_at(sch, layer, out, outer_x, tile)
     if is_packed(layer):
         # once for all positions; a lone one takes its codes as it goes, from registers
-        windows = windows_of(layer)
-        lone = windows.rows * windows.columns == tile.columns
+        places = windows_of(layer)
+        lone = places.rows * places.columns == tile.columns
         unpack_at(sch, groups if lone else outer_n, tile.lanes * _group(layer, target))
     instruction = instruction_of(layer, target)
     if not instruction:

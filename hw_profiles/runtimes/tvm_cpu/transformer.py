@@ -18,7 +18,7 @@ from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.reference import integer_transformer_units as units
 from hw_profiles.reference.integer_ops import code_limits, multipliers
-from hw_profiles.reference.integer_transformer_ops import RECIPROCAL, ROOT_START, ROOT_STEPS
+from hw_profiles.reference.integer_transformer_ops import RECIPROCAL, ROOT_START
 from hw_profiles.reference.unit_numbers import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.rescale import rescaled
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
@@ -216,7 +216,7 @@ def _pack_gelu(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile
 def _norm(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     rows, size = _rows_of(layer)
     source = te.placeholder((rows, size), DTYPES[layer.in_format], "source")
-    offset = te.placeholder((size,), "int64", "offset")
+    offset = te.placeholder((size + 1,), "int64", "offset")  # the last one is epsilon
     constants = te.placeholder((3, size), "int32", "constants")
     i, j = (te.reduce_axis((0, size), name) for name in "ij")
     total = te.compute((rows,), lambda r: te.sum(source[r, i].astype("int32"), axis=i), name="total")
@@ -226,9 +226,10 @@ def _norm(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
         return _wide(source[r, x].astype("int32") - mean[r])
 
     squares = te.compute((rows,), lambda r: te.sum(centred(r, j) * centred(r, j), axis=j), name="squares")
+    spread = te.compute((rows,), lambda r: squares[r] + offset[size], name="spread")
     root = te.compute((rows,), lambda r: tirx.const(ROOT_START, "int64"), name="first")
-    for step in range(ROOT_STEPS):
-        root = _heron(squares, root, f"root_{step}")
+    for step in range(units.NORM_STEPS):
+        root = _heron(spread, root, f"root_{step}")
     reciprocal = te.compute(
         (rows,), lambda r: tirx.truncdiv(tirx.const(RECIPROCAL, "int64"), root[r]), name="reciprocal"
     )
@@ -258,9 +259,9 @@ def _mean(total: Any, size: int) -> Any:
 
 
 def _pack_norm(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    known = units.norm_numbers(numbers)
+    known = units.norm_numbers(layer, numbers)
     zeros = np.full_like(known.m, numbers.written.zero_point)
-    return known.offset, np.stack([known.m, known.c, zeros])
+    return np.append(known.offset, known.epsilon), np.stack([known.m, known.c, zeros])
 
 
 # -- number by number --------------------------------------------------------------------------------
