@@ -176,6 +176,11 @@ def _maps(work: Workload) -> set[int]:
     return maps
 
 
+def has_wide_tensors(work: Workload) -> bool:
+    """Return whether tensors of 16 bits lie between its layers."""
+    return any(x.format == WIDE for x in work.types)
+
+
 def is_product_of_two(layer: Layer) -> bool:
     """Return whether a layer multiplies two computed matrices."""
     return layer.op == "MatMul" and len(layer.inputs) == MATRIX

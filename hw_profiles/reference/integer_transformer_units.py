@@ -26,7 +26,7 @@ CURVE_BITS = (
     16  # of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass
 )
 NORM_BITS = 31 - 8  # of a norm's multipliers; the others go to offsets of up to 2^38
-# of a norm's square root: ten are published; six more, which change nothing once the root is found, find it in
+# of a norm's square root: ten are published; six more, which change nothing once it is found, find it in
 # rows that spread 64 times less, as those of an image's even parts do
 NORM_STEPS = ops.ROOT_STEPS + 6
 FLATTEST = 2.0**-8  # of a norm's gamma, in shares of beta / sqrt(c)

@@ -283,6 +283,13 @@ RUN_GROUPS: Sequence[Group] = (
             ),
             Flag("--exits", "export.exits", "", "a file of a decoder that ends earlier, too, besides", "on"),
             Flag(
+                "--integer-only",
+                "export.integer_only",
+                "",
+                "that library computes in integers only, in 8 bits with residual streams of 16",
+                "on",
+            ),
+            Flag(
                 "--finetune",
                 "export.finetune",
                 "EPOCHS",

@@ -11,7 +11,7 @@ from nas.run.run import Run
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
-from supernet.tasks.evaluate import build_network, calibration_examples
+from supernet.tasks.evaluate import build_network, calibration_examples, integer_only_network
 from supernet.tasks.metric import main_metric
 from supernet.tasks.task import Examples
 from supernet.train.loop import load_supernet
@@ -60,6 +60,15 @@ class NetworkBuilder:
         """Return the candidate with its weights in its formats."""
         shared = (self.run.task, self.calibration, self.quantizers)
         return build_network(self.run.family, self.supernet, candidate, *shared, sums=self.sums)
+
+    def integer_only(self, candidate: Candidate) -> QuantizedGraph:
+        """Return the candidate's architecture with its weights, in integers only.
+
+        Raises:
+            TrilobitError: a layer has no integer-only form.
+        """
+        shared = (self.run.task, self.calibration)
+        return integer_only_network(self.run.family, self.supernet, candidate, *shared, sums=self.sums)
 
     def emit(self, candidate: Candidate) -> bytes:
         """Return the candidate's file, for the batch size of the device."""

@@ -106,7 +106,9 @@ def build(
     model = emit(network) if config.pixels else version.model
     parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
     image = _input(builder, network)
-    answers, library = expected_answers(network, image), _library(builder, network, model, image)
+    answers = expected_answers(network, image)
+    inside = builder.integer_only(context.candidate) if config.integer_only else network
+    library = _library(builder, inside, model, image)
     return Exported(
         context=context,
         model=version.model,

@@ -142,6 +142,8 @@ def _library(record: LibraryRecord | None) -> list[str]:
     if record is None:
         return []
     kind = "integer-only between image and logits" if record.integer_only else "fp32 layers among them"
+    if record.own_formats:
+        kind += " in formats of its own (weights and products in 8 bits, residual streams in 16)"
     measured = "" if record.test_accuracy is None else f"; test accuracy {record.test_accuracy:.2%}"
     if record.latency is not None:
         measured += f", {_time(record.latency.median_s)} on {escaped(record.latency.cpu)}"

@@ -95,6 +95,8 @@ class LibraryRecord:
         parity: share of images whose label is that of the simulation; None in manifests of earlier versions
             too.
         latency: seconds per image.
+        own_formats: whether its formats are not those of `model.onnx`: weights and what is multiplied have 8
+            bits, residual streams 16 (`--integer-only`).
     """
 
     target: str
@@ -104,6 +106,7 @@ class LibraryRecord:
     agreement: Share | None = None
     parity: Share | None = None
     latency: LibraryLatency | None = None
+    own_formats: bool = False
 
 
 @dataclass(frozen=True)

@@ -275,6 +275,8 @@ class ExportSection:
         library: what a shared library is built for too, such as `host` or `aarch64-linux-gnu:cortex-a76`;
             empty builds one only where the device is measured with TVM, for that.
         exits: whether to write a file of all decoders that a network begins with, too.
+        integer_only: whether the library is the network in integers only, whatever its formats: weights and
+            what is multiplied in 8 bits, residual streams in 16; without a target it is for this machine.
         finetune: epochs that each is fine-tuned for, in its formats; 0 ships the supernet's weights.
         finetune_learning_rate: peak of that.
         sign: PEM file of the ed25519 key that manifests are signed with; empty for none.
@@ -287,6 +289,7 @@ class ExportSection:
     portable: bool = False
     library: str = ""
     exits: bool = False
+    integer_only: bool = False
     finetune: Annotated[int, Range(0, 10_000)] = 0
     finetune_learning_rate: Annotated[float, Range(0, 100, above=True)] = 5e-4
     sign: str = ""
@@ -297,6 +300,11 @@ class ExportSection:
             raise TrilobitError(
                 "export.exits shares the blocks of one decoder with all shallower ones, and export.finetune "
                 "trains each network on by itself; leave one out"
+            )
+        if self.integer_only and self.finetune:
+            raise TrilobitError(
+                "export.integer_only rounds the supernet's weights, export.finetune trains others: leave "
+                "one of them out"
             )
 
 

@@ -59,7 +59,7 @@ def export_networks(
         private_key(Path(run.config.export.sign))  # refused before the work
     picked = pick(front, picks, count)
     contexts = [ExportContext.of(run.family, entry) for entry in picked]
-    if library_target(run):
+    if library_target(run) and not run.config.export.integer_only:
         from nas.export.library.limits import require_kernels  # TVM: only where a library is wanted
 
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]

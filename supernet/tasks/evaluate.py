@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.streams import Stream, open_stream
@@ -12,8 +12,9 @@ from supernet.families.family import Family
 from supernet.graph.executor import layered
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate
-from supernet.graph.subnet import recalibrate
+from supernet.graph.subnet import Subnet, recalibrate
 from supernet.ptq.calibrate import observe, quantize
+from supernet.ptq.integer_only import quantize_integer_only
 from supernet.qat.deploy import deploy
 from supernet.qat.learned import LearnedQuantizers
 from supernet.space.space import Candidate
@@ -72,14 +73,39 @@ def network_builder(
     done once: without `quantizers` everything but rounding.
     """
     images = task.inputs(calibration, family.resolution(candidate))
-    batches = torch.split(images, CALIBRATION_BATCH)
     if quantizers is not None:
-        elastic, scales = layered(net), quantizers
+        elastic, scales, batches = layered(net), quantizers, torch.split(images, CALIBRATION_BATCH)
         return lambda policy: deploy(elastic, scales, family.workload(policy), batches)
-    subnet = family.extract(net, candidate)
-    recalibrate(subnet, batches)
+    subnet = _extracted(family, net, candidate, images)
     ranges = observe(subnet, images[:OBSERVED_IMAGES])
     return lambda policy: quantize(subnet, family.workload(policy), ranges, sums)
+
+
+def integer_only_network(
+    family: Family,
+    net: nn.Module,
+    candidate: Candidate,
+    task: Task,
+    calibration: Examples,
+    *,
+    sums: IntegerSums = IntegerSums.EXACT,
+) -> QuantizedGraph:
+    """Return the candidate's architecture in integers only, its batch norm recalibrated; see
+    `supernet.ptq.integer_only`.
+
+    Raises:
+        TrilobitError: a layer has no integer-only form.
+    """
+    images = task.inputs(calibration, family.resolution(candidate))
+    subnet = _extracted(family, net, candidate, images)
+    return quantize_integer_only(subnet, images[:OBSERVED_IMAGES], sums)
+
+
+def _extracted(family: Family, net: nn.Module, candidate: Candidate, images: Tensor) -> Subnet:
+    """Return the candidate's network in fp32, its batch norm recalibrated."""
+    subnet = family.extract(net, candidate)
+    recalibrate(subnet, torch.split(images, CALIBRATION_BATCH))
+    return subnet
 
 
 def simulated_outputs(network: QuantizedGraph, examples: Examples, task: Task) -> Outputs:

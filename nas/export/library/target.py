@@ -18,11 +18,11 @@ class ExportedLibrary:
 
 def library_target(run: "Run") -> str:
     """Return what a library is built for: what the configuration names, or the device where its kernels are
-    TVM's; empty for none.
+    TVM's; this machine where it is to be integer-only; empty for none.
     """
-    if run.config.export.library or run.recorded:
-        return run.config.export.library
-    return _device_target(run)
+    config = run.config.export
+    target = config.library if config.library or run.recorded else _device_target(run)
+    return target or ("host" if config.integer_only else "")
 
 
 def own_target(run: "Run") -> str:
