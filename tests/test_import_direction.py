@@ -64,6 +64,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         *("hw_profiles.documents", "hw_profiles.files"),
         *("hw_profiles.options", "hw_profiles.reference.integer_sums", "hw_profiles.runtimes.ort.runtime"),
     },
+    # scales are judged by what integer operators make of them
+    "supernet.ptq.integer_only": {
+        *("torch", "numpy", "supernet", "hw_profiles.graph", "hw_profiles.reference"),
+    },
     "supernet.solvers": {"numpy", "scipy", "hw_profiles.errors", "supernet.solvers"},
     "supernet.tasks.image_sources": {
         *("numpy", "PIL", "sklearn", "supernet.data", "supernet.tasks", "supernet.registry", "hw_profiles")

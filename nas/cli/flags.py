@@ -282,13 +282,7 @@ RUN_GROUPS: Sequence[Group] = (
                 "(default: where --device is tvm)",
             ),
             Flag("--exits", "export.exits", "", "a file of a decoder that ends earlier, too, besides", "on"),
-            Flag(
-                "--integer-only",
-                "export.integer_only",
-                "",
-                "that library computes in integers only, in 8 bits with residual streams of 16",
-                "on",
-            ),
+            Flag("--integer-only", "export.integer_only", "", "a library of integers of 8 and 16 bits", "on"),
             Flag(
                 "--finetune",
                 "export.finetune",

@@ -50,7 +50,7 @@ def export_library(run: Run, network: QuantizedGraph, model: bytes, image: Input
     record: dict[str, Any] = {
         "target": library.target,
         "integer_only": library.integer_only,
-        "own_formats": run.config.export.integer_only,
+        "own_formats": has_wide_tensors(network.workload),
     }
     if library.local:
         record |= _compared(library, network, model, run.images, image)
