@@ -71,7 +71,8 @@ def image_of(network: QuantizedGraph, data: ImageClassification) -> Input:
 def ship(network: QuantizedGraph, data: ImageClassification, target: str, database: Path) -> ExportedLibrary:
     """As `nas export --library TARGET` does, with the first schedule of every unit."""
     config = SimpleNamespace(
-        export=SimpleNamespace(library=target, integer_only=False), device=SimpleNamespace(settings={"database": str(database)})
+        export=SimpleNamespace(library=target, integer_only=False),
+        device=SimpleNamespace(settings={"database": str(database)}),
     )
     run: Any = SimpleNamespace(config=config, images=data, task=data, recorded=False)
     with pytest.MonkeyPatch.context() as patch:
