@@ -210,6 +210,12 @@ def _bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     return {"model": str(result.model), "settings": [asdict(setting) for setting in result.settings]}
 
 
+def _compare_runtimes(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
+    from nas.cli.compare_runtimes import compare_runtimes
+
+    return compare_runtimes(arguments, reporter)
+
+
 def _verify(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.verification.verification import verify_networks
 
@@ -339,6 +345,7 @@ COMMANDS: Mapping[str, Verb] = {
     "export": Verb(_export, "export networks of the front as ONNX"),
     "report": Verb(_report, "write report.html"),
     "bench": Verb(_bench, "latency percentiles and throughput of an exported file"),
+    "compare-runtimes": Verb(_compare_runtimes, "a network on every runtime of this machine, side by side"),
     "verify": Verb(_verify, "check exported networks again, here, and say what moved"),
     "worker": Verb(_worker, "evaluate for a run that another machine leads"),
     "devices": Verb(_devices, "list what can be measured on", lines=True),

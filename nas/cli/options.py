@@ -138,6 +138,27 @@ def _bench_arguments(command: argparse.ArgumentParser) -> None:
     _library_option(command)
 
 
+def _compare_runtimes_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("networks", nargs="+", type=Path, metavar="MODEL|RUN", help="an ONNX file; the folder of a tune, "
+        "whose best mix joins; or of a run, whose exported networks do")  # fmt: skip
+    add("--device", dest="devices", action="append", metavar="NAME", help="a runtime, with options if need "
+        "be; may be repeated (default: all that run ONNX files here)")  # fmt: skip
+    add("--data", metavar="SOURCE", help="examples: first tune the model for each runtime, see `nas tune`")
+    add(
+        "--config", type=Path, metavar="FILE", help="with --data: TOML with the sections of a tune's run.toml"
+    )
+    add("--budget", metavar="TIME", help="with --data: for each tune, such as 5m")
+    add("-o", "--output", type=Path, metavar="DIR", help="with --data: where the tunes are "
+        "(default: runs/ and the model's name)")  # fmt: skip
+    add("--pick", action="append", metavar="WHICH", help="file of each tune: knee (the default), "
+        "fastest>=97%%, best<=8ms, or an id; may be repeated")  # fmt: skip
+    add("--inputs", type=Path, metavar="FILE", help="what the files read: .npz with an array for each "
+        "input (default: the example of a tune, or random numbers)")  # fmt: skip
+    add("--plot", type=Path, metavar="FILE", help="write a drawing, .svg")
+    _library_option(command)
+
+
 def _inspect_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="an ONNX file")
     command.add_argument("--units", action="store_true", help="a line for every unit, not for every kind")
@@ -186,6 +207,7 @@ _MORE: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "import-ofa": _import_ofa_arguments,
     "spaces design": _design_arguments,
     "bench": _bench_arguments,
+    "compare-runtimes": _compare_runtimes_arguments,
     "inspect": _inspect_arguments,
     "verify": _verify_arguments,
     "worker": _worker_arguments,

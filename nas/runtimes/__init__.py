@@ -1,0 +1,1 @@
+"""One network on every runtime of this machine, side by side."""
