@@ -1,6 +1,8 @@
 """What an ONNX file says of itself, without running it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +12,36 @@ from hw_profiles.reference.integer_sums import WIDEST_EXACT
 from hw_profiles.runtimes.runtime import TensorInfo
 
 EXACT_SUMS = "session.x64quantprecision"  # ONNX Runtime's session option that keeps sums from saturating
+
+
+@dataclass(frozen=True)
+class NamedTensor:
+    """One input or output of a file.
+
+    Attributes:
+        shape: numbers, names of open sizes, None of those without one.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+def signature(model: bytes) -> tuple[tuple[NamedTensor, ...], tuple[NamedTensor, ...]] | None:
+    """Return what an ONNX file reads besides what it stores, and what it gives; None where it is none."""
+    try:
+        graph = onnx.load_from_string(model).graph
+    except Exception:  # whoever opens it says what is wrong
+        return None
+    stored = {tensor.name for tensor in graph.initializer}
+    read = tuple(_named(value) for value in graph.input if value.name not in stored)
+    return read, tuple(map(_named, graph.output))
+
+
+def _named(value: onnx.ValueInfoProto) -> NamedTensor:
+    kind = value.type.tensor_type
+    shape = tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in kind.shape.dim)
+    return NamedTensor(value.name, np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)), shape)
 
 
 def tensor_infos(values: Iterable[onnx.ValueInfoProto]) -> tuple[TensorInfo, ...]:

@@ -295,6 +295,8 @@ def bench(
     seconds: float = 3.0,
     device: str = "",
     inputs: PathLike = "",
+    prefill: int | None = None,
+    decode: int | None = None,
     run_library: bool = False,
     reporter: Reporter = QUIET,
 ) -> Bench:
@@ -307,13 +309,14 @@ def bench(
         seconds: of timing, for each setting.
         device: what runs the file; empty takes what it was exported for.
         inputs: an .npz file with an array for each input of the model; none takes random numbers.
+        prefill, decode: of a decoder, positions of the prompt, and before the next one.
         run_library: whether the machine code of a library may run, with your rights.
 
     Raises:
         TrilobitError: no such file, or it cannot be run here.
     """
     path = model.folder if isinstance(model, ExportedNetwork) else Path(model)
-    section = BenchSection(tuple(threads), tuple(batch), seconds, device, str(inputs))
+    section = BenchSection(tuple(threads), tuple(batch), seconds, device, str(inputs), prefill, decode)
     return bench_file(path, section, run_library=run_library, reporter=reporter)
 
 

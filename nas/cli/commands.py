@@ -205,7 +205,9 @@ def _bench(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.serving.bench import bench
 
     settings = tuple(arguments.threads), tuple(arguments.batch or ())
-    section = BenchSection(*settings, arguments.seconds, arguments.device or "", arguments.inputs or "")
+    lengths = arguments.prefill, arguments.decode
+    device, inputs = arguments.device or "", arguments.inputs or ""
+    section = BenchSection(*settings, arguments.seconds, device, inputs, *lengths)
     result = bench(arguments.model, section, run_library=arguments.run_library, reporter=reporter)
     return {"model": str(result.model), "settings": [asdict(setting) for setting in result.settings]}
 

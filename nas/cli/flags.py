@@ -415,6 +415,8 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
             "FILE",
             "what it reads: .npz with an array for each input (default: random numbers)",
         ),
+        Flag("--prefill", "bench.prefill", "N", "of a decoder, positions of the prompt (default: 128)"),
+        Flag("--decode", "bench.decode", "P", "of a decoder, positions before the next (default: 511)"),
     ),
     "inspect": (
         Flag(

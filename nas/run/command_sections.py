@@ -22,6 +22,8 @@ class BenchSection:
         device: what runs the file; empty takes what it was exported for.
         inputs: an .npz file with an array for each input, which is what the file reads then; empty takes
             random numbers.
+        prefill: of a decoder, positions of the prompt; None takes 128.
+        decode: of a decoder, positions before the next one; None takes 511.
     """
 
     threads: Annotated[tuple[int, ...], Range(1, 1_024)] = (1,)
@@ -29,6 +31,8 @@ class BenchSection:
     seconds: Annotated[float, Range(0, 86_400, above=True)] = 3.0
     device: Annotated[str, OneOf(DEVICES, "trilobit.devices", arguments=True)] = ""
     inputs: str = ""
+    prefill: Annotated[int | None, Range(1, 1_048_576)] = None
+    decode: Annotated[int | None, Range(0, 1_048_576)] = None
 
     def __post_init__(self) -> None:
         check(self, "bench")

@@ -23,6 +23,7 @@ from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
 from nas.search.units import show
+from nas.serving.decoders import DECODE_AT, PREFILL_OF
 from nas.serving.serving import PERCENTILES, Serving
 
 if TYPE_CHECKING:
@@ -93,10 +94,14 @@ def bench(
             "batches": section.batch or None,
             "device": engine.request(),
             "inputs": _inputs_file(section),
+            "prefill": section.prefill,
+            "decode": section.decode,
             "made_up": _made_up(model) if not section.batch else [],
         }
         settings = _serve("nas.serving.serving:serve_file", file, request, section, reporter, engine.title)
     reporter.show(_table(settings))
+    for line in _decoding_lines(settings):
+        reporter.say(line)
     if (load := load_average()) is not None:
         reporter.say(f"load {load:.1f} meanwhile, this command included")
     if any(setting.calls < FEWEST_CALLS for setting in settings):
@@ -223,11 +228,36 @@ def _manifest_of(library: Path) -> AnyManifest:
 
 
 def _table(settings: Sequence[Serving]) -> Table:
-    columns = ("threads", "batch", "calls", *(f"p{p}" for p in PERCENTILES), "images/s")
+    decodes = any(setting.scenario for setting in settings)
+    columns = (
+        *("threads", "batch", *(("scenario",) if decodes else ()), "calls"),
+        *(f"p{p}" for p in PERCENTILES),
+        "tokens/s" if decodes else "images/s",
+    )
     return Table(columns, [_cells(setting) for setting in settings], numbers=len(columns))
 
 
 def _cells(setting: Serving) -> tuple[str, ...]:
     times = (show(objective("latency"), value) for value in setting.percentiles_s.values())
-    counts = (str(setting.threads), str(setting.batch), f"{setting.calls:,}")
+    scenario = (setting.scenario,) if setting.scenario else ()
+    counts = (str(setting.threads), str(setting.batch), *scenario, f"{setting.calls:,}")
     return (*counts, *times, f"{setting.images_per_s:,.0f}")
+
+
+def _decoding_lines(settings: Sequence[Serving]) -> list[str]:
+    """Return what a user of a decoder waits for, a line for each number of threads and batch size."""
+    lines, latency = [], objective("latency")
+    for threads, batch in dict.fromkeys((s.threads, s.batch) for s in settings if s.scenario):
+        own = {s.scenario: s for s in settings if (s.threads, s.batch) == (threads, batch)}
+        prefill = next((s for name, s in own.items() if name.startswith(PREFILL_OF)), None)
+        decode = next((s for name, s in own.items() if name.startswith(DECODE_AT)), None)
+        parts = []
+        if prefill is not None:
+            parts.append(
+                f"{show(latency, prefill.percentiles_s['50'])} to the first token ({prefill.scenario})"
+            )
+        if decode is not None:
+            each = show(latency, decode.percentiles_s["50"])
+            parts.append(f"{each} per token ({decode.scenario}): {decode.images_per_s:,.0f} tokens/s")
+        lines.append(f"{threads} thread(s), batch {batch}: {', then '.join(parts)}")
+    return lines

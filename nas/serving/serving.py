@@ -7,25 +7,43 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.documents import parse
+from hw_profiles.errors import one_line
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.runtimes.plugin import choose
 from hw_profiles.runtimes.runtime import Artifact, Executable
 from nas.checks.examples import ExampleInput, made_up
 from nas.export.library.library import LibraryExecutable
 from nas.export.library.tuned import requested_library
+from nas.serving.decoders import Decoder, read_decoder, scenarios, tokens_of
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_RUNS = 5
 TURN_S = 0.1  # how long one setting runs before the next has its turn
-Calls = Mapping[tuple[int, int], Timed]  # inferences by the wall, by (threads, images of each)
 Answer = tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]
+
+
+class Setting(NamedTuple):
+    """What one inference is.
+
+    Attributes:
+        threads: of one inference.
+        batch: images of one inference; sequences of a decoder.
+        scenario: of a decoder, `prefill of N` or `decode at P`; empty of all others.
+    """
+
+    threads: int
+    batch: int
+    scenario: str = ""
+
+
+Calls = Mapping[Setting, Timed]  # inferences by the wall
 
 
 @dataclass(frozen=True)
@@ -34,10 +52,11 @@ class Serving:
 
     Attributes:
         threads: of one inference.
-        batch: images of one inference.
+        batch: images of one inference; sequences of a decoder.
         calls: timed.
         percentiles_s: of the time of a call, by the percentile.
-        images_per_s: images over the time of all calls.
+        images_per_s: images over the time of all calls; of a decoder tokens, of a prompt or the next ones.
+        scenario: of a decoder, `prefill of N` or `decode at P`; empty of all others.
     """
 
     threads: int
@@ -45,6 +64,7 @@ class Serving:
     calls: int
     percentiles_s: Mapping[str, float]
     images_per_s: float
+    scenario: str = ""
 
 
 def serve_file(request: Mapping[str, Any]) -> Answer:
@@ -65,11 +85,37 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
             else _example(Path(request["inputs"]), first)
         )
         items = len(np.atleast_1d(next(iter(example.values()))))
-        calls = {(t, items): opened[t].timed("wall", example=example) for t in opened}
+        calls = {Setting(t, items): opened[t].timed("wall", example=example) for t in opened}
+    elif (decoder := read_decoder(model)) is not None:
+        calls = _decoding(decoder, opened, request)
     else:
+        if (request.get("prefill"), request.get("decode")) != (None, None):
+            raise ValueError("--prefill and --decode are of decoders with a key-value cache, which it is not")
         settings = itertools.product(opened, _batches(first, request["batches"]))
-        calls = {(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
+        calls = {Setting(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
     return _plain(serve(calls, seconds=request["seconds"]))
+
+
+def _decoding(decoder: Decoder, opened: Mapping[int, Executable], request: Mapping[str, Any]) -> Calls:
+    """Return a decoder's inferences in each scenario.
+
+    Raises:
+        ValueError: it is made for other sizes, or cannot run them.
+    """
+    batches = request["batches"] or (decoder.batch or 1,)
+    feeds = scenarios(decoder, batches, request.get("prefill"), request.get("decode"))
+    calls = {}
+    for threads, executable in opened.items():
+        for (scenario, batch), example in feeds.items():
+            calls[Setting(threads, batch, scenario)] = call = executable.timed("wall", example=example)
+            try:
+                call(1)
+            except Exception as error:
+                raise ValueError(
+                    f"{scenario} (if it has fewer positions, ask for less: --prefill N, --decode P): "
+                    f"{one_line(error)}"
+                ) from None
+    return calls
 
 
 def _example(path: Path, executable: Executable) -> dict[str, NDArray[Any]]:
@@ -123,7 +169,7 @@ def serve_library(request: Mapping[str, Any]) -> Answer:
     """
     tuned = "signature" in request
     library: Executable = requested_library(request) if tuned else LibraryExecutable.of(request)
-    calls = {(1, 1): library.timed("wall")}
+    calls = {Setting(1, 1): library.timed("wall")}
     return _plain(serve(calls, seconds=request["seconds"]))
 
 
@@ -142,13 +188,13 @@ def serve(calls: Calls, *, seconds: float) -> list[Serving]:
             turn = time.perf_counter() + TURN_S
             while time.perf_counter() < turn:
                 taken.append(call(1))
-    return [
-        _serving(threads, batch, np.array(taken))
-        for (threads, batch), taken in zip(calls, times, strict=True)
-    ]
+    return [_serving(setting, np.array(taken)) for setting, taken in zip(calls, times, strict=True)]
 
 
-def _serving(threads: int, batch: int, taken_s: NDArray[np.float64]) -> Serving:
+def _serving(setting: Setting, taken_s: NDArray[np.float64]) -> Serving:
     percentiles_s = {str(p): float(np.percentile(taken_s, p)) for p in PERCENTILES}
-    images_per_s = float(batch * len(taken_s) / max(taken_s.sum(), 1e-12))
-    return Serving(threads, batch, len(taken_s), percentiles_s, images_per_s)
+    items = setting.batch * tokens_of(setting.scenario)
+    images_per_s = float(items * len(taken_s) / max(taken_s.sum(), 1e-12))
+    return Serving(
+        setting.threads, setting.batch, len(taken_s), percentiles_s, images_per_s, setting.scenario
+    )
