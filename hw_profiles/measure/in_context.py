@@ -20,10 +20,11 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.formats import CACHED, WHOLE
 from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
-from hw_profiles.graph.tensor_type import TensorType, image_shape
+from hw_profiles.graph.tensor_type import BATCH, TensorType, image_shape
 from hw_profiles.graph.workload import Feed, Workload, single
 
 LEAD_IN_CHANNELS = 16  # a full SIMD block, as inside a real network
+IDS = "int64"
 UNLED = ("Opaque", "DequantizeLinear")  # nothing is known of it, or it gives what a curve does
 _AS_THEY_ARE = (*WHOLE, *CACHED)  # formats of tensors that only networks are given
 LEAD_IN_SIZE = 4  # map size before the pooling that leads to a 1 x 1 tensor
@@ -53,9 +54,9 @@ def in_context(layer: Layer) -> Probe:
         return PROBES[layer.op](layer)
     if layer.op == "Conv" and layer.values.integer("image"):
         return _stem(layer)
-    if layer.op in UNLED or not layer.inputs or layer.inputs[0].format in WHOLE:
-        return alone(layer)
-    return _led(layer)
+    if layer.in_format in WHOLE:
+        return alone(layer) if layer.weighted else _beside_lookup(layer)
+    return alone(layer) if layer.op in UNLED or not layer.inputs else _led(layer)
 
 
 def alone(layer: Layer) -> Probe:
@@ -212,6 +213,25 @@ def _behind_curve(layer: Layer, times: int) -> Workload:
     reads = (x, *rest) if times else (x,)
     outputs = [net.add(f"layer{i}", layer, *reads) for i in range(times)]
     return net.build(*(y + i for y in outputs for i in range(len(layer.outputs))) if outputs else (x,))
+
+
+def _beside_lookup(layer: Layer) -> Probe:
+    """Return the recipe of a layer that reads whole numbers, such as what makes a mask of ids: beside the
+    rows of a table, which begin every network of text. That table's own row is measured alone, with the
+    session's own cost in it, as a stem is.
+    """
+    return Probe(((1, _looked_up(layer)), (-1, _looked_up())))
+
+
+def _looked_up(*layers: Layer) -> Workload:
+    ids = TensorType((BATCH, 1), IDS)
+    feeds = [Feed("ids", ids)]
+    feeds += [Feed(f"x{i}", x) for layer in layers for i, x in enumerate(layer.inputs)]
+    net = WorkloadBuilder(feeds=feeds)
+    outputs = [net.add("lead_in", Layer.of("Gather", ids, weight=(2, LEAD_IN_CHANNELS)), INPUT)]
+    for layer in layers:
+        outputs.append(net.add("layer", layer, *(INPUT - 1 - i for i in range(len(layer.inputs)))))
+    return net.build(*outputs)
 
 
 def _stem(layer: Layer) -> Probe:

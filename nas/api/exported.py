@@ -1,11 +1,10 @@
 """Exported networks: folders that hold an ONNX file, what was measured through it, and hashes of both."""
 
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
@@ -13,6 +12,7 @@ from nas.export.manifest import Manifest, read_manifest
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
 from nas.run.frames import frame
+from supernet.tasks.metric import ACCURACY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ class ExportedNetwork:
     Attributes:
         folder: that holds it.
         id: of the network.
-        test_accuracy: share of right labels among `test_images`, through the file.
+        test_value: the main metric on `test_images` examples of the test part, through the file.
+        standard_error: of that, the test examples being a sample.
         latency_s, iqr_s: median and interquartile range, measured interleaved with the others at export.
         of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
             cannot run that.
@@ -33,13 +34,15 @@ class ExportedNetwork:
         low_bit, layers: layers in fewer bits than 32, and all layers that have a format.
         load: of the machine when the latency was measured; None where unknown.
         replayed: whether the latency was looked up in a profile, not measured.
-        quality: other metrics on the test images, by name, compared with the space's largest in fp32.
+        quality: other metrics on the test part, by name, compared with the space's largest in fp32.
+        metric: the main one.
     """
 
     folder: Path
     id: str
-    test_accuracy: float
+    test_value: float
     test_images: int
+    standard_error: float
     latency_s: float
     iqr_s: float
     of_largest: float | None
@@ -49,11 +52,18 @@ class ExportedNetwork:
     load: float | None = None
     replayed: bool = False
     quality: Mapping[str, float] = field(default_factory=dict)
+    metric: str = ACCURACY.name
 
     @property
-    def standard_error(self) -> float:
-        """Standard error of the test accuracy, the test images being a sample (binomial)."""
-        return math.sqrt(self.test_accuracy * (1 - self.test_accuracy) / self.test_images)
+    def test_accuracy(self) -> float:
+        """Share of right labels among `test_images`, through the file.
+
+        Raises:
+            TrilobitError: it is judged by another metric.
+        """
+        if self.metric != ACCURACY.name:
+            raise TrilobitError(f"{self.id} is judged by {self.metric}; its value is `test_value`")
+        return self.test_value
 
     @property
     def model(self) -> Path:
@@ -106,13 +116,13 @@ class Exported:
         Raises:
             TrilobitError: pandas is not installed.
         """
-        rows = [
-            {**vars(network), "standard_error": network.standard_error, **network.quality}
-            for network in self.networks
-        ]
-        for row in rows:
-            del row["quality"]
-        return frame(rows, "id")
+        return frame([_row(network) for network in self.networks], "id")
+
+
+def _row(network: ExportedNetwork) -> dict[str, Any]:
+    apart = ("quality", "test_value", "metric")
+    values = {name: value for name, value in vars(network).items() if name not in apart}
+    return {**values, f"test_{network.metric}": network.test_value, **network.quality}
 
 
 def read_exported(folder: Path) -> ExportedNetwork:
@@ -132,6 +142,7 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         manifest.id,
         accuracy.test,
         accuracy.n,
+        accuracy.standard_error,
         latency.median_s,
         latency.iqr_s,
         latency.ratios.get("largest/fp32"),
@@ -141,6 +152,7 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         latency.load,
         latency.replayed,
         manifest.quality,
+        manifest.metric,
     )
 
 

@@ -35,27 +35,27 @@ class FileFacts:
         metadata: its own entries.
         opset: of ONNX's own operators; 0 where it names none.
         shape: of its input, None where any number is allowed.
-        pixels: whether that is uint8.
+        dtype: of its input.
         integer_kernels: that the runtime runs for it.
         exact_sums: whether its integer sums must not saturate.
-        run_s: seconds of one of the images that it was asked about; 0 where it takes no such.
+        run_s: seconds of one of the examples that it was asked about; 0 where it takes no such.
     """
 
     metadata: Mapping[str, str]
     opset: int
     shape: tuple[int | None, ...]
-    pixels: bool
+    dtype: str
     integer_kernels: int
     exact_sums: bool
     run_s: float
 
 
 def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict[str, Any], Arrays]:
-    """Return the `FileFacts` of the file at `path`, run by `device`, and its logits of images where it takes
+    """Return the `FileFacts` of the file at `path`, run by `device`, and its logits of examples if it takes
     such.
 
     Raises:
-        ValueError: it has other inputs than one image, or keeps weights outside.
+        ValueError: it has other inputs than one, or keeps weights outside.
     """
     model = Path(request["path"]).read_bytes()
     proto = onnx.load_from_string(model)
@@ -70,12 +70,12 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
         metadata={entry.key: entry.value for entry in proto.metadata_props},
         opset=opset_of(proto),
         shape=image.shape,
-        pixels=image.dtype == "uint8",
+        dtype=image.dtype,
         integer_kernels=integer_count(executable.kernels(), runtime),
         exact_sums=needs_exact_sums(model),
         run_s=0.0,
     )
-    if image.shape[1:] != images.shape[1:] or facts.pixels != (images.dtype == np.uint8):
+    if image.shape[1:] != images.shape[1:] or facts.dtype != str(images.dtype):
         return asdict(facts), {}
     start = time.perf_counter()
     logits = _logits(executable, images)

@@ -12,12 +12,14 @@ from nas.run.run import Run
 from nas.search.objectives import objective
 from nas.search.pareto import non_dominated
 from nas.search.units import show
+from supernet.tasks.metric import ACCURACY
+from supernet.tasks.task import reads
 
 FOR_SIZE = "*"  # another network is faster and no less accurate, none of those is as small
 BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
 NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: another is faster and no less accurate",
-    BY_CHANCE: "chosen by search-validation; on the test images another is no worse in anything",
+    BY_CHANCE: "chosen by search-validation; on the test part another is no worse in anything",
 }
 
 
@@ -25,7 +27,9 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
     """Return why each network is there although another is faster and no less accurate; '' where none is."""
     if not networks:
         return []
-    costs = np.array([(-n.test_accuracy, n.latency_s, n.size_bytes) for n in networks])
+    values = np.array([n.test_value for n in networks])
+    losses = objective(networks[0].metric).to_min(values)
+    costs = np.array([(loss, n.latency_s, n.size_bytes) for loss, n in zip(losses, networks, strict=True)])
     fast, small = non_dominated(costs[:, :2]), non_dominated(costs)
     return [
         "" if on_front else FOR_SIZE if for_size else BY_CHANCE
@@ -43,8 +47,8 @@ def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
     rows = [
         {
             "id": network.id,
-            "test_accuracy": network.test_accuracy,
-            "test_accuracy_standard_error": network.standard_error,
+            f"test_{network.metric}": network.test_value,
+            f"test_{network.metric}_standard_error": network.standard_error,
             "latency_s": network.latency_s,
             "latency_iqr_s": network.iqr_s,
             "load": network.load,
@@ -59,7 +63,8 @@ def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
 def table(networks: Sequence[ExportedNetwork]) -> Table:
     """Return the table; it fits into 80 columns, which is what output that is no terminal gets."""
     remarks = notes(networks)
-    columns = ("network", "test accuracy", "latency", "IQR", "ratio", "size", "low-bit")
+    metric = networks[0].metric if networks else ACCURACY.name
+    columns = ("network", f"test {metric.replace('_', ' ')}", "latency", "IQR", "ratio", "size", "low-bit")
     rows = [_cells(network) for network in networks]
     if not any(remarks):
         return Table(columns, rows, numbers=6)
@@ -71,7 +76,7 @@ def _cells(network: ExportedNetwork) -> tuple[str, ...]:
     ratio = network.of_largest
     return (
         network.id,
-        f"{100 * network.test_accuracy:.2f} ± {100 * network.standard_error:.2f} %",
+        _quality(network),
         show(objective("latency"), network.latency_s),
         show(objective("latency"), network.iqr_s),
         "-" if ratio is None else f"{ratio:.2f} x",
@@ -80,13 +85,21 @@ def _cells(network: ExportedNetwork) -> tuple[str, ...]:
     )
 
 
+def _quality(network: ExportedNetwork) -> str:
+    if objective(network.metric).unit == "fraction":
+        return f"{100 * network.test_value:.2f} ± {100 * network.standard_error:.2f} %"
+    return f"{network.test_value:.3f} ± {network.standard_error:.3f}"
+
+
 def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
     if not networks:
         return []
     loads = [network.load for network in networks if network.load is not None]
     load = f" (load {max(loads):.1f})" if loads else ""
     times = "looked up, not measured" if run.recorded else f"medians, measured in turns when exported{load}"
-    images = f"test accuracy: through the file, on {networks[0].test_images:,} images, ± standard error"
+    kind = "images" if reads(run.task) == "images" else "texts"
+    metric, n = networks[0].metric.replace("_", " "), networks[0].test_images
+    images = f"test {metric}: through the file, on {n:,} {kind}, ± standard error"
     ratio = "ratio: to the largest network in fp32, in the same turns"
     present = set(notes(networks))
     remarks = [f"{key} {NOTES[key]}" for key in NOTES if key in present]

@@ -76,7 +76,7 @@ class NetworkBuilder:
 
     def file_of(self, network: QuantizedGraph) -> bytes:
         """Return the file of a network, for the batch size of the device."""
-        return emit(network, batch=self.run.config.device.batch)
+        return emit(network, batch=self.run.config.device.batch, portable=self.portable)
 
     @property
     def metric(self) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nas.checks.check import Answers, Input
+from hw_profiles.errors import TrilobitError
+from nas.checks.check import Answers, AnyInput, Input, TextInput
 from nas.checks.expected import expected_answers
 from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
@@ -12,16 +13,19 @@ from nas.export.context import ExportContext
 from nas.export.exits import ExitsFile, build_exits
 from nas.export.library.target import ExportedLibrary, library_target, own_target
 from supernet.graph.quantized_graph import QuantizedGraph
-from supernet.tasks.metric import main_metric
-from supernet.tasks.task import Outputs
+from supernet.tasks.metric import ACCURACY, Metric, main_metric
+from supernet.tasks.task import Outputs, answers, reads
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right labels through a file, in 0..1."""
+    """The main metric through a file, such as the share of right labels, and the standard error on the test
+    part.
+    """
 
     validation: float
     test: float
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,18 @@ class Tuning:
 
     before: Accuracy
     after: Accuracy
+    metric: Metric = ACCURACY
 
     @property
     def kept(self) -> bool:
         """Whether the fine-tuned weights are exported: they are no worse on search-validation."""
-        return self.after.validation >= self.before.validation
+        return self.gain >= 0
+
+    @property
+    def gain(self) -> float:
+        """By how much the metric is better on search-validation, whatever its direction."""
+        difference = self.after.validation - self.before.validation
+        return difference if self.metric.direction == "max" else -difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +58,8 @@ class Exported:
         parity: how file and simulation compare.
         accuracy: through the file.
         quality: its other metrics on the test part, by name, compared with the largest network in fp32.
-        image: what it reads.
-        answers: what it must answer to made-up images.
+        reads: what it reads.
+        answers: what it must answer to made-up examples.
         tuning: what fine-tuning did; None without.
         library: of the same network; None without.
         exits: of the same network and those that it begins with; None without.
@@ -58,7 +69,7 @@ class Exported:
     model: bytes
     parity: Parity
     accuracy: Accuracy
-    image: Input
+    reads: AnyInput
     answers: Answers
     quality: Mapping[str, float] = field(default_factory=dict)
     tuning: Tuning | None = None
@@ -80,7 +91,7 @@ def original_outputs(builder: NetworkBuilder) -> Outputs:
     """Return what the largest network in fp32 says of the test part, which others are compared with."""
     run = builder.run
     largest = builder.emit(run.family.extreme("largest"))
-    return file_outputs(largest, run.images.test, run.images, run.runtime)
+    return file_outputs(largest, run.task.test, run.task, run.runtime)
 
 
 def build(
@@ -99,23 +110,23 @@ def build(
     tuning = None
     if tuned is not None:
         changed = _tuned_version(builder, tuned, original)
-        tuning = Tuning(version.accuracy, changed.accuracy)
+        tuning = Tuning(version.accuracy, changed.accuracy, main_metric(run.task))
         version = changed if tuning.kept else version
     network = version.network
     # resized pixels are rounded, the simulation's are not
-    model = emit(network) if config.pixels else version.model
-    parity = check_parity(model, network, run.images.validation, run.images, run.runtime)
-    image = _input(builder, network)
-    answers = expected_answers(network, image)
+    model = builder.file_of(network) if config.pixels else version.model
+    parity = check_parity(model, network, run.task.validation, run.task, run.runtime)
+    stated = _input(builder, network)
+    expected = expected_answers(network, stated)
     inside = builder.integer_only(context.candidate) if config.integer_only else network
-    library = _library(builder, inside, model, image)
+    library = _library(builder, inside, model, stated)
     return Exported(
         context=context,
         model=version.model,
         parity=parity,
         accuracy=version.accuracy,
-        image=image,
-        answers=answers,
+        reads=stated,
+        answers=expected,
         quality=version.quality,
         tuning=tuning,
         library=library,
@@ -124,22 +135,30 @@ def build(
 
 
 def _library(
-    builder: NetworkBuilder, network: QuantizedGraph, model: bytes, image: Input
+    builder: NetworkBuilder, network: QuantizedGraph, model: bytes, reads: AnyInput
 ) -> ExportedLibrary | None:
-    """Return the network's library where one is wanted, which alone needs TVM."""
+    """Return the network's library where one is wanted, which alone needs TVM.
+
+    Raises:
+        TrilobitError: it reads text, which libraries do not.
+    """
     if not library_target(builder.run):
         return None
+    if not isinstance(reads, Input):
+        raise TrilobitError(
+            "libraries (device tvm, --library) are of networks that read images; export text to ONNX files"
+        )
     from nas.export.library.check import export_library
 
-    return export_library(builder.run, network, model, image)
+    return export_library(builder.run, network, model, reads)
 
 
 def _own_version(builder: NetworkBuilder, context: ExportContext, original: Outputs) -> _Version:
     """Build the network with the supernet's weights, which are those that the search measured."""
-    run, data = builder.run, builder.run.images
+    run, data = builder.run, builder.run.task
     network = builder.network(context.candidate)
     model = _file(builder, network)
-    validation = context.entry.measured["accuracy"].value
+    validation = context.entry.measured[builder.metric].value
     # other weights than those after all, or measured through a library
     if own_target(run) or (builder.portable and not run.sums.reduced):
         validation = file_metric(model, data.validation, data, run.runtime)
@@ -147,7 +166,7 @@ def _own_version(builder: NetworkBuilder, context: ExportContext, original: Outp
 
 
 def _tuned_version(builder: NetworkBuilder, network: QuantizedGraph, original: Outputs) -> _Version:
-    run, data, model = builder.run, builder.run.images, _file(builder, network)
+    run, data, model = builder.run, builder.run.task, _file(builder, network)
     validation = file_metric(model, data.validation, data, run.runtime)
     return _version(builder, network, model, validation, original)
 
@@ -156,22 +175,26 @@ def _version(
     builder: NetworkBuilder, network: QuantizedGraph, model: bytes, validation: float, original: Outputs
 ) -> _Version:
     """Return a network with what its file reaches on the test part."""
-    run, data = builder.run, builder.run.images
+    run, data = builder.run, builder.run.task
     outputs = file_outputs(model, data.test, data, run.runtime)
     quality = data.evaluate(outputs, data.test, original)
-    test = quality.pop(main_metric(data).name)
-    return _Version(network, model, Accuracy(validation, test), quality)
+    test, n = quality.pop(main_metric(data).name), len(data.test)
+    error = float(data.scores(outputs, data.test).std()) / n**0.5
+    return _Version(network, model, Accuracy(validation, test, error), quality)
 
 
 def _file(builder: NetworkBuilder, network: QuantizedGraph) -> bytes:
-    config, data = builder.run.config, builder.run.images
+    config, pixels = builder.run.config, None
+    if config.export.pixels:
+        data = builder.run.images
+        pixels = Normalisation(data.mean, data.std)
     batch = None if config.export.dynamic_batch else config.device.batch
-    return emit(
-        network, batch=batch, pixels=Normalisation(data.mean, data.std) if config.export.pixels else None
-    )
+    return emit(network, batch=batch, pixels=pixels, portable=builder.portable)
 
 
-def _input(builder: NetworkBuilder, network: QuantizedGraph) -> Input:
+def _input(builder: NetworkBuilder, network: QuantizedGraph) -> AnyInput:
+    run = builder.run
+    if reads(run.task) == "tokens":
+        return TextInput(network.workload.in_size, run.task.channels, answers(run.task))
     c, h, w = network.workload.in_shape
-    data = builder.run.images
-    return Input((h, w, c), data.mean, data.std, builder.run.config.export.pixels)
+    return Input((h, w, c), run.images.mean, run.images.std, run.config.export.pixels)

@@ -5,13 +5,25 @@ arXiv:1810.03993). All of it comes from the manifest.
 from collections import Counter
 
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
+from nas.checks.check import BYTES, Input, TextInput
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.export.manifests import AnyManifest
 from nas.export.markdown import escaped
 from nas.export.seal import MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
-from supernet.tasks.metric import AGREEMENT, CALIBRATION, FLIPS, WORST_CLASS
+from supernet.tasks.metric import (
+    ACCURACY,
+    AGREEMENT,
+    BITS_PER_BYTE,
+    CALIBRATION,
+    FLIPS,
+    KL,
+    PERPLEXITY,
+    WORST_CLASS,
+)
+
+IDS = "input_ids"
 
 SHOWN_CLASSES = 20
 _QUALITY = {
@@ -19,6 +31,9 @@ _QUALITY = {
     AGREEMENT.name: "same answer as the largest network in fp32",
     CALIBRATION.name: "expected calibration error",
     WORST_CLASS.name: "accuracy on the worst class",
+    ACCURACY.name: "the next byte is the first choice",
+    PERPLEXITY.name: "perplexity",
+    KL.name: "divergence from the largest network in fp32",
 }
 _REFERENCES = {
     "same/fp32": "the same network in fp32",
@@ -47,19 +62,33 @@ def _title(manifest: Manifest) -> list[str]:
     return [
         f"# {escaped(manifest.space)} {escaped(manifest.id)}",
         "",
-        f"Sorts images into {len(classes)} classes: {listed}. Found by Trilobit for "
+        f"{_purpose(manifest)} {len(classes)} classes: {listed}. Found by Trilobit for "
         f"{escaped(manifest.device.name)} ({escaped(manifest.device.cpu)}).",
     ]
+
+
+def _purpose(manifest: Manifest) -> str:
+    """Return what it does, up to its classes."""
+    if not isinstance(manifest.input, TextInput):
+        return "Sorts images into"
+    if manifest.input.answers == "examples":
+        return "Sorts texts into"
+    if manifest.metric == BITS_PER_BYTE.name:
+        return "Predicts after every byte of a text the next, of"
+    return "Sorts every byte of a text into"
 
 
 def _figures(manifest: Manifest) -> list[str]:
     accuracy, latency = manifest.accuracy, manifest.latency
     source = "looked up, not measured" if latency.replayed else f"measured through {escaped(latency.through)}"
     rows = [
-        ("test accuracy", f"{accuracy.test:.2%} of {accuracy.n} images, through {MODEL_FILE}"),
+        (
+            f"test {manifest.metric.replace('_', ' ')}",
+            f"{_value(manifest.metric, accuracy.test)} {_of(manifest)}, through {MODEL_FILE}",
+        ),
         ("latency", f"{show_latency(latency.median_s, latency.iqr_s, latency.load)}; {source}"),
     ]
-    rows += [(_QUALITY[name], f"{share:.2%}") for name, share in manifest.quality.items() if name in _QUALITY]
+    rows += [(_QUALITY[n], _value(n, value)) for n, value in manifest.quality.items() if n in _QUALITY]
     for name, ratio in latency.ratios.items():
         if ratio is not None:
             network = _REFERENCES.get(name, escaped(name))
@@ -69,8 +98,48 @@ def _figures(manifest: Manifest) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
 
 
+def _of(manifest: Manifest) -> str:
+    """Return how many examples the figures are of."""
+    n = manifest.accuracy.n
+    return f"of {n} texts" if isinstance(manifest.input, TextInput) else f"of {n} images"
+
+
+def _value(metric: str, value: float) -> str:
+    known = objective(metric)
+    return f"{value:.2%}" if known.unit == "fraction" else show(known, value)
+
+
 def _use(manifest: Manifest) -> list[str]:
-    image = manifest.input
+    if isinstance(manifest.input, TextInput):
+        return _use_of_text(manifest, manifest.input)
+    return _use_of_images(manifest, manifest.input)
+
+
+def _use_of_text(manifest: Manifest, text: TextInput) -> list[str]:
+    filled = text.vocabulary > BYTES
+    behind = f"; shorter ones are filled up with {BYTES}" if filled else ""
+    each = "example" if text.answers == "examples" else "token"
+    return [
+        "## Use",
+        "",
+        f"Input `{IDS}`: (batch, {text.length}) int64, the first {text.length} bytes of a text in UTF-8"
+        f"{behind}. Output: one logit per class for each {each}, in the order of `classes` in manifest.json.",
+        "",
+        "```python",
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        *session_lines(needs_exact(manifest)),
+        f'ids = list(open("text.txt", "rb").read({text.length}))',
+        *([f"ids += [{BYTES}] * ({text.length} - len(ids))"] if filled else []),
+        f'logits = session.run(None, {{"{IDS}": np.array([ids], np.int64)}})[0]',
+        "```",
+        "",
+        _needed(manifest),
+    ]
+
+
+def _use_of_images(manifest: Manifest, image: Input) -> list[str]:
     h, w, c = image.shape
     if image.pixels:
         text = f"`image`: (batch, {h}, {w}, {c}) uint8 pixels; the file normalises them itself"
@@ -178,7 +247,8 @@ def _origin(manifest: Manifest) -> list[str]:
         "",
         f"Made with {versions}.",
         "",
-        "Accuracy is that of the test part of this data; nothing is known about images of another kind.",
+        f"{manifest.metric.replace('_', ' ').capitalize()} is that of the test part of this data; nothing is "
+        f"known about {'text' if isinstance(manifest.input, TextInput) else 'images'} of another kind.",
     ]
 
 

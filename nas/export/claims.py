@@ -8,9 +8,11 @@ from typing import Any
 from hw_profiles.documents import read_document
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from nas.checks.check import BYTES as PADDING
+from nas.checks.check import AnyInput, TextInput
 from nas.emit.file_types import needed_opset
 from nas.emit.to_onnx import described
-from nas.export.build import Exported, Tuning
+from nas.export.build import Accuracy, Exported, Tuning
 from nas.export.exits import EXITS_FILE
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files
@@ -18,6 +20,7 @@ from nas.export.seal import MODEL_FILE
 from nas.export.timing import Timed, compared, timed_through
 from nas.run.documents import Environment
 from nas.run.run import Run
+from supernet.tasks.metric import main_metric
 
 COMPACT = (",", ":")  # of JSON inside a file
 
@@ -34,7 +37,7 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
 
 
 def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
-    entry, data = exported.context.entry, run.images
+    entry, data = exported.context.entry, run.task
     return {
         "id": entry.id,
         "space": run.config.space.name,
@@ -42,18 +45,15 @@ def _claims(run: Run, exported: Exported, latency: Timed) -> dict[str, Any]:
         "genes": entry.genes,
         "arch": entry.arch,
         "policy": entry.policy,
-        "opset": needed_opset(exported.context.lowered),
+        "opset": needed_opset(exported.context.lowered, portable=run.config.export.portable),
         "requires": {"integer_sums": "exact"} if needs_exact_sums(exported.model) else {},
         "data": data.name,
         "seed": run.config.seed,
         "classes": list(data.classes),
-        "input": exported.image.to_json(),
+        "input": exported.reads.to_json(),
         "device": run.device.describe().to_json(),
-        "accuracy": {
-            "test": exported.accuracy.test,
-            "n": len(data.test.labels),
-            "validation": exported.accuracy.validation,
-        },
+        "metric": main_metric(data).name,
+        "accuracy": {**asdict(exported.accuracy), "n": len(data.test)},
         "quality": dict(exported.quality),
         "library": dict(exported.library.record) if exported.library else None,
         "finetuning": _finetuning(run, exported.tuning),
@@ -73,28 +73,42 @@ def _finetuning(run: Run, tuning: Tuning | None) -> dict[str, Any] | None:
         "epochs": run.config.export.finetune,
         "learning_rate": run.config.export.finetune_learning_rate,
         "kept": tuning.kept,
-        "before": asdict(tuning.before),
-        "after": asdict(tuning.after),
+        "before": _by_part(tuning.before),
+        "after": _by_part(tuning.after),
     }
+
+
+def _by_part(accuracy: Accuracy) -> dict[str, float]:
+    return {"validation": accuracy.validation, "test": accuracy.test}
 
 
 def _metadata(run: Run, exported: Exported, latency: Measurement) -> dict[str, str]:
     """Return what a user of the file alone needs to know."""
-    data, image, entry = run.images, exported.image, exported.context.entry
-    resized = "resize to the input size (bilinear, antialias)"
-    normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
+    data, entry = run.task, exported.context.entry
     return {
         "trilobit.id": entry.id,
         "trilobit.space": run.config.space.name,
         "trilobit.genes": json.dumps(entry.genes, separators=COMPACT),
         "trilobit.policy": json.dumps(entry.policy, separators=COMPACT),
-        "trilobit.test_accuracy": f"{exported.accuracy.test:.6g}",
+        f"trilobit.test_{main_metric(data).name}": f"{exported.accuracy.test:.6g}",
         "trilobit.latency_s": f"{latency.median_s:.6g}",
         "trilobit.device": run.device.describe().name,
         "trilobit.integer_sums": "exact" if needs_exact_sums(exported.model) else "any",
         "classes": "\n".join(data.classes),
-        "mean": " ".join(map(str, data.mean)),
-        "std": " ".join(map(str, data.std)),
+        **_preprocessing(exported.reads),
+    }
+
+
+def _preprocessing(reads: AnyInput) -> dict[str, str]:
+    """Return how examples become what the file reads."""
+    if isinstance(reads, TextInput):
+        filled = f"; {PADDING} behind the end" if reads.vocabulary > PADDING else ""
+        return {"preprocessing": f"the first {reads.length} bytes of a text in UTF-8{filled}"}
+    resized = "resize to the input size (bilinear, antialias)"
+    normalised = f"scale pixels to 0..1, {resized}, subtract mean, divide by std"
+    return {
+        "mean": " ".join(map(str, reads.mean)),
+        "std": " ".join(map(str, reads.std)),
         "resize": "stretch",
-        "preprocessing": resized if image.pixels else normalised,
+        "preprocessing": resized if reads.pixels else normalised,
     }

@@ -1,5 +1,6 @@
 """The manifest of an exported network that a search found: what it says, read into nouns."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.info import DeviceInfo
-from nas.checks.check import Answers, Input
+from nas.checks.check import Answers, AnyInput
 from nas.export.seal import (
     MANIFEST,
     REMEDY,
@@ -21,24 +22,36 @@ from nas.export.seal import (
     Share,
     read_raw,
 )
+from supernet.tasks.metric import ACCURACY, METRICS
 
-SCHEMA = "export/3"
+SCHEMA, FRACTION = "export/3", "fraction"
 WITHOUT_DIGEST = "export/2"  # read, with a note that it vouches for less
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of right labels through the file: on `n` test images, and on search-validation.
+    """The main metric, usually the share of right labels, through the file: on `n` test examples, and on
+    search-validation.
 
     Attributes:
-        test: share of right labels on the test part, which nothing before export has seen.
-        n: test images.
-        validation: share of right labels on search-validation.
+        test: on the test part, which nothing before export has seen.
+        n: test examples.
+        validation: on search-validation.
+        error: standard error of `test`, the test examples being a sample; None in manifests of earlier
+            versions.
     """
 
-    test: Share
+    test: NotNegative
     n: Count
-    validation: Share
+    validation: NotNegative
+    error: NotNegative | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `test`; of a share, where the file does not say it, the binomial one."""
+        if self.error is not None:
+            return self.error
+        return math.sqrt(max(0.0, self.test * (1 - self.test)) / self.n)
 
 
 @dataclass(frozen=True)
@@ -116,15 +129,15 @@ class Finetuning:
     Attributes:
         epochs: passes over the training images.
         learning_rate: at the start.
-        before, after: shares of right labels of both files, by part of the data.
+        before, after: the main metric of both files, by part of the data.
         kept: whether the new weights are those of the file.
     """
 
     epochs: Count
     kept: bool
     learning_rate: float | None = None
-    before: Mapping[str, Share] = field(default_factory=dict)
-    after: Mapping[str, Share] = field(default_factory=dict)
+    before: Mapping[str, NotNegative] = field(default_factory=dict)
+    after: Mapping[str, NotNegative] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,7 @@ class Manifest:
         classes: names, in the order of the logits.
         input: what the file reads.
         device: what latency was measured on.
+        metric: the main one, which `accuracy` has the values of.
         accuracy: through the file.
         quality: what else is known of its answers on the test part, by metric, compared with those of the
             largest network in fp32; empty in manifests of earlier versions.
@@ -217,7 +231,7 @@ class Manifest:
     data: str
     seed: Natural
     classes: tuple[str, ...]
-    input: Input
+    input: AnyInput
     device: DeviceInfo
     accuracy: Accuracy
     latency: Latency
@@ -229,7 +243,8 @@ class Manifest:
     library: LibraryRecord | None = None
     finetuning: Finetuning | None = None
     exits: tuple[ExitRecord, ...] = ()
-    quality: Mapping[str, Share] = field(default_factory=dict)
+    quality: Mapping[str, NotNegative] = field(default_factory=dict)
+    metric: str = ACCURACY.name
     requires: Mapping[str, str] = field(default_factory=dict)
     space_fingerprint: str | None = None
     digest: Digest | None = None
@@ -237,14 +252,25 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.schema == SCHEMA and (self.digest is None or self.space_fingerprint is None):
             raise ValueError(f"without {'digest' if self.digest is None else 'space_fingerprint'}")
+        self._check_shares()
         answered = [self.answers]
         if self.library is not None and self.library.answers is not None:
             answered.append(self.library.answers)
         for answers in answered:
             if not self.input.holds(answers.images):
-                raise ValueError(f"{answers.images} images of {self.input.shape} are too many to make up")
+                shape = self.input.file_shape
+                raise ValueError(f"{answers.images} examples of {shape} are too many to make up")
             if max(answers.labels) >= len(self.classes):
                 raise ValueError(f"answers.labels: there are {len(self.classes)} classes")
+
+    def _check_shares(self) -> None:
+        shares = {metric.name for metric in METRICS if metric.unit == FRACTION}
+        values = {f"quality.{name}": value for name, value in self.quality.items() if name in shares}
+        if self.metric in shares:
+            values |= {f"accuracy.{n}": getattr(self.accuracy, n) for n in ("test", "validation")}
+        for name, value in values.items():
+            if value > 1:
+                raise ValueError(f"{name}: {value:g} is not a share from 0 to 1")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -22,9 +22,13 @@ from nas.run.config import RunConfig
 from nas.run.documents import Environment, Timings, read_optional
 from nas.run.reporting import Reporter, progress_bar
 from nas.run.run import Run, find_run
+from nas.search.objectives import objective
+from nas.search.units import show
 from supernet.families.family import Family, load_family
 from supernet.space.space import Candidate, in_format
 from supernet.tasks.evaluate import calibration_examples, network_builder, simulated_metric
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import reads, tokens_of
 from supernet.train.checkpoint import (
     State,
     Weights,
@@ -67,7 +71,7 @@ def publish(
     net = _trained(run)
     net.load_state_dict(compact(net.state_dict()))  # what is measured is what is shipped
     state = load_checkpoint(run.checkpoint_path, fingerprint=run.family.space().fingerprint)
-    data, described = run.images, _described(run, state)
+    data, described = run.task, _described(run, state)
     described["accuracies"] = _accuracies(run, net, random, sizes, reporter)
     tensors = net.state_dict()
     weights = Weights(tensors, run.config.space.name, data.classes, data.fingerprint, metadata=described)
@@ -88,7 +92,7 @@ def _trained(run: Run) -> nn.Module:
 
 def _described(run: Run, state: State) -> dict[str, Any]:
     """Return what a reader of the weights should know, plain values only."""
-    data = run.images
+    data, metric = run.task, main_metric(run.task)
     phase = run.config.quantized
     return {
         **_training(run, state),
@@ -97,18 +101,25 @@ def _described(run: Run, state: State) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,
-            "train": len(data.train.labels),
-            "test": len(data.test.labels),
-            "mean": list(data.mean),
-            "std": list(data.std),
+            "train": len(data.train),
+            "test": len(data.test),
+            "metric": metric.name,
+            **_read(run),
         },
         "versions": dict(read_document(run.folder / "env.json", Environment).versions),
     }
 
 
+def _read(run: Run) -> dict[str, Any]:
+    """Return how examples become what networks read."""
+    if reads(run.task) == "tokens":
+        return {"tokens": tokens_of(run.task), "vocabulary": run.task.channels}
+    return {"mean": list(run.images.mean), "std": list(run.images.std)}
+
+
 def _training(run: Run, state: State) -> dict[str, Any]:
     """Return what one training was: one of several, where it began with what another left."""
-    config, examples = run.config, len(run.images.train.labels)
+    config, examples = run.config, len(run.task.train)
     kind, path, _ = config.data.source.partition(":")
     steps, plan = int(state["steps"]), plan_of(state)
     epochs = passes(run, state)
@@ -212,8 +223,10 @@ def _curve(losses: Any, epochs_per_step: float) -> list[list[float]]:
 def _accuracies(
     run: Run, net: nn.Module, random: int, sizes: Sequence[float], reporter: Reporter
 ) -> list[Row]:
-    """Measure one row per architecture: `network`, `macs`, and the test accuracy in each of `COLUMNS`."""
-    data = run.images
+    """Measure one row per architecture: `network`, `macs`, and the main metric on the test part in each of
+    `COLUMNS`.
+    """
+    data, sign = run.task, 1 if main_metric(run.task).direction == "max" else -1
     family = load_family(
         run.family.name, in_channels=data.channels, classes=len(data.classes), formats=FORMATS
     )
@@ -222,27 +235,29 @@ def _accuracies(
 
     def score(candidate: Candidate) -> float:
         build = network_builder(family, net, candidate, data, calibration)
-        return simulated_metric(build(candidate), few, data)
+        return sign * simulated_metric(build(candidate), few, data)
 
     rng = open_stream(run.config.seed, Stream.SHIPPED)
     shown = list(representatives(family, random=random, rng=rng, sizes=sizes, score=score))
-    reporter.say(f"test accuracy of {len(shown)} networks, each in {len(COLUMNS)} ways:")
+    metric = objective(main_metric(data).name)
+    words = metric.name.replace("_", " ")
+    reporter.say(f"test {words} of {len(shown)} networks, each in {len(COLUMNS)} ways:")
     rows: list[Row] = []
     with progress_bar(reporter, "test", len(shown) * len(COLUMNS)) as update:
         for network in shown:
             rows.append({"network": network.name, "macs": network.macs})
-            for name, accuracy in _measured(family, net, network, run, calibration):
-                rows[-1][name] = accuracy
+            for name, value in _measured(family, net, network, run, calibration):
+                rows[-1][name] = value
                 done = len(COLUMNS) * (len(rows) - 1) + len(rows[-1]) - 2
-                update(done, f"{network.name}, {name}: {100 * accuracy:.2f} %")
+                update(done, f"{network.name}, {name}: {show(metric, value)}")
     return rows
 
 
 def _measured(
     family: Family, net: nn.Module, network: Representative, run: Run, calibration: Any
 ) -> Iterator[tuple[str, float]]:
-    """Yield the name of each column, and the network's accuracy on the test part there."""
-    data, space = run.images, family.space()
+    """Yield the name of each column, and the network's main metric on the test part there."""
+    data, space = run.task, family.space()
     genes = np.array([network.candidate.genes], np.int16)
     for sums, columns in itertools.groupby(COLUMNS, key=lambda column: column.sums):
         build = network_builder(family, net, network.candidate, data, calibration, sums=SUMS[sums])

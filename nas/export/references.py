@@ -12,6 +12,7 @@ from nas.emit.to_onnx import emit, random_network
 from nas.evaluation.builder import NetworkBuilder
 from supernet.families.mobilenet_v2 import mobilenet_v2
 from supernet.space.space import Candidate, SearchSpace, in_fp32
+from supernet.tasks.task import reads
 
 LARGEST, SAME = "largest/fp32", "same/fp32"
 BASELINES = ("fp32", "int8")  # formats of a whole MobileNetV2
@@ -31,10 +32,12 @@ def fp32_job(builder: NetworkBuilder, candidate: Candidate) -> Job:
 
 def baseline_jobs(builder: NetworkBuilder, candidate: Candidate) -> Mapping[str, Job]:
     """Return MobileNetV2 for images of a candidate's size, in each of `BASELINES`; with random weights, which
-    do not change its time.
+    do not change its time. Of text there is none.
     """
     run = builder.run
-    data = run.images
+    data = run.task
+    if reads(data) != "images":
+        return {}
     resolution = run.family.resolution(candidate)
     network = mobilenet_v2(
         1.0,

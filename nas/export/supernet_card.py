@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from nas.export.markdown import escaped
+from nas.search.objectives import Objective, objective
+from supernet.tasks.metric import ACCURACY
 from supernet.train.checkpoint import Weights
 from supernet.train.config import FOR_RANDOM_WEIGHTS
 from supernet.train.periodic_validation import IMAGES
 from supernet.zoo import PREFIX, ZOO
 
 RECIPE = "recipe.toml"
+SHOWN_CLASSES = 100
 
 Row = dict[str, Any]
 Training = Mapping[str, Any]
@@ -53,13 +56,13 @@ def supernet_card(weights: Weights, path: Path) -> str:
         f"`{weights.space}` can be taken out of it. Batch norm is recalibrated on the subnet before it is "
         "used.",
         _table(("", ""), _facts(weights, path).items()),
-        "## Accuracy",
+        f"## {_metric(metadata).name.replace('_', ' ').capitalize()}",
         *_accuracies(metadata),
         "## Training",
         *_trainings(trainings, metadata),
         "## Command",
         *_commands(metadata, trainings, path),
-        *_curves(trainings),
+        *_curves(trainings, metadata),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -84,13 +87,40 @@ def _facts(weights: Weights, path: Path) -> dict[str, Any]:
         "Weights": f"{parameters:,}, filters and matrices in fp16, vectors in fp32; "
         f"{path.stat().st_size:,} bytes",
         "Data": f"{escaped(data['name'])} (fingerprint `{data['fingerprint']}`), "
-        f"{data['train']:,} training images, {len(weights.classes)} classes: "
-        f"{', '.join(map(escaped, weights.classes))}",
-        "Normalisation": f"pixels / 255, minus {_numbers(data['mean'])}, divided by {_numbers(data['std'])}",
+        f"{data['train']:,} training {_examples(metadata)}, {len(weights.classes)} classes: "
+        f"{', '.join(map(escaped, weights.classes[:SHOWN_CLASSES]))}"
+        f"{', ...' if len(weights.classes) > SHOWN_CLASSES else ''}",
+        **_input(data),
         "Seed": metadata["seed"],
         "Training time": _time(training_parts(metadata)),
         "Versions": ", ".join(f"{name} {version}" for name, version in metadata["versions"].items()),
     }
+
+
+def _input(data: Mapping[str, Any]) -> dict[str, str]:
+    if "tokens" in data:
+        return {"Input": f"{data['tokens']} tokens of a vocabulary of {data['vocabulary']}: bytes"}
+    mean, std = (_numbers(data[name]) for name in ("mean", "std"))
+    return {"Normalisation": f"pixels / 255, minus {mean}, divided by {std}"}
+
+
+def _examples(metadata: Mapping[str, Any]) -> str:
+    return "texts" if "tokens" in metadata["data"] else "images"
+
+
+def _shown(metadata: Mapping[str, Any], value: float, decimals: int) -> str:
+    """Return a value of the main metric: shares in percent."""
+    if _is_share(metadata):
+        return f"{100 * value:.{decimals}f}"
+    return f"{value:.{decimals + 1}f}"
+
+
+def _metric(metadata: Mapping[str, Any]) -> Objective:
+    return objective(metadata["data"].get("metric", ACCURACY.name))
+
+
+def _is_share(metadata: Mapping[str, Any]) -> bool:
+    return _metric(metadata).unit == "fraction"
 
 
 # -- accuracy -------------------------------------------------------------------------------------
@@ -100,9 +130,9 @@ def _accuracies(metadata: Mapping[str, Any]) -> Iterator[str]:
     rows: Sequence[Row] = metadata["accuracies"]
     shown = [column for column in COLUMNS if all(column.name in row for row in rows)]
     yield (
-        f"On the {metadata['data']['test']:,} test images, which training has not seen; int8 by calibration "
-        "alone: with 8 bits, as on processors whose integer sums are exact, AVX512-VNNI among them, and with "
-        "7, as where they saturate, on AVX2."
+        f"On the {metadata['data']['test']:,} test {_examples(metadata)}, which training has not seen; int8 "
+        "by calibration alone: with 8 bits, as on processors whose integer sums are exact, AVX512-VNNI among "
+        "them, and with 7, as where they saturate, on AVX2."
     )
     if any(row["network"].startswith("about") for row in rows):
         yield (
@@ -113,27 +143,33 @@ def _accuracies(metadata: Mapping[str, Any]) -> Iterator[str]:
         (
             row["network"],
             f"{row['macs'] / 1e6:.1f}",
-            *(f"{100 * row[column.name]:.2f}" for column in shown),
+            *(_shown(metadata, row[column.name], 2) for column in shown),
         )
         for row in rows
     )
-    yield _table(("network", "MMACs", *(column.head for column in shown)), percent)
-    yield from _summary(rows, shown)
+    unit = "%" if _is_share(metadata) else _metric(metadata).unit
+    heads = (column.head.replace("%", unit) for column in shown)
+    yield _table(("network", "MMACs", *heads), percent)
+    yield from _summary(rows, shown, metadata)
 
 
-def _summary(rows: Sequence[Row], shown: Sequence[Column]) -> Iterator[str]:
+def _summary(rows: Sequence[Row], shown: Sequence[Column], metadata: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the random networks have in common."""
     random = [row for row in rows if row["network"].startswith("random")]
     if len(random) < 2:
         return
-    medians = (f"{100 * np.median([row[c.name] for row in random]):.2f} % in {c.name}" for c in shown)
+    metric, share = _metric(metadata), _is_share(metadata)
+    unit, points = ("%", "points") if share else (metric.unit, metric.unit)
+    sign = 1 if metric.direction == "max" else -1
+    medians = (
+        f"{_shown(metadata, float(np.median([row[c.name] for row in random])), 2)} {unit} in {c.name}"
+        for c in shown
+    )
     yield f"Median of the {len(random)} random ones: {', '.join(medians)}."
     for column in shown[1:]:
-        lost = [100 * (row["fp32"] - row[column.name]) for row in rows]
-        yield (
-            f"Of all {len(rows)}, {column.name} costs {np.mean(lost):.2f} points in the mean, "
-            f"{max(lost):.2f} at most."
-        )
+        lost = [sign * (row["fp32"] - row[column.name]) for row in rows]
+        mean, most = (_shown(metadata, float(value), 2) for value in (np.mean(lost), max(lost)))
+        yield f"Of all {len(rows)}, {column.name} costs {mean} {points} in the mean, {most} at most."
 
 
 # -- training -------------------------------------------------------------------------------------
@@ -213,27 +249,29 @@ def _commands(metadata: Mapping[str, Any], trainings: Sequence[Training], path: 
     yield f"```sh\nnas train {RECIPE} --data {source} --init {_called(path)} -o RUN\n```"
 
 
-def _curves(trainings: Sequence[Training]) -> Iterator[str]:
+def _curves(trainings: Sequence[Training], metadata: Mapping[str, Any]) -> Iterator[str]:
     for i, part in enumerate(trainings, 1):
         yield "## Curve" if len(trainings) == 1 else f"## Curve of training {i}"
-        yield _curve(part)
+        yield _curve(part, metadata)
     if not trainings:
         yield "## Curve"
         yield "Not recorded."
 
 
-def _curve(part: Training) -> str:
+def _curve(part: Training, metadata: Mapping[str, Any]) -> str:
     parts = []
     if part["curve"]:
         rows = ((f"{epochs:.1f}", f"{loss:.3f}") for epochs, loss in part["curve"])
         parts += ["Of the largest subnet, mean since the row before.", _table(("epochs", "loss"), rows)]
     if part["watched"]:
         shown = (
-            (f"{epochs:.1f}", *(f"{100 * share:.1f}" for share in shares))
-            for epochs, *shares in part["watched"]
+            (f"{epochs:.1f}", *(_shown(metadata, value, 1) for value in values))
+            for epochs, *values in part["watched"]
         )
-        head = ("epochs", "largest, %", "smallest, %")
-        parts += [f"Accuracy on up to {IMAGES:,} images of search-validation, fp32.", _table(head, shown)]
+        unit = "%" if _is_share(metadata) else _metric(metadata).unit
+        head, name = ("epochs", f"largest, {unit}", f"smallest, {unit}"), _metric(metadata).name
+        watched = f"on up to {IMAGES:,} {_examples(metadata)} of search-validation, fp32."
+        parts += [f"{name.replace('_', ' ').capitalize()} {watched}", _table(head, shown)]
     return "\n\n".join(parts) or "Not recorded."
 
 

@@ -78,11 +78,19 @@ def summary(network: Network) -> str:
     """Return input size, work, formats and conversions in one line."""
     layers = [layer for _, layer in network.layers]
     conversions = sum(layer.is_conversion for layer in layers)
-    parts = [f"{network.arch['resolution']} px input"] if "resolution" in network.arch else []
+    parts = [f"{read} input"] if (read := read_by(network)) else []
     parts.append(f"{sum(macs(layer) for layer in layers) / 1e6:.2f} MMACs")
     parts.append(format_shares(network))
     parts.append(f"{conversions} format conversion{'' if conversions == 1 else 's'}")
     return " · ".join(parts)
+
+
+def read_by(network: Network) -> str:
+    """Return how large what it reads is; empty where that is not known."""
+    for size, unit in (("resolution", "px"), ("length", "tokens")):
+        if size in network.arch:
+            return f"{network.arch[size]} {unit}"
+    return ""
 
 
 def format_shares(network: Network) -> str:

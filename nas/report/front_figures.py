@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.report import run_files, units
-from nas.report.drawing import format_shares, short_arch
+from nas.report.drawing import format_shares, read_by, short_arch
 from nas.report.plots import (
     INK,
     LIMIT,
@@ -24,7 +24,6 @@ from nas.report.plots import (
 )
 from nas.report.run_files import Network, Run, Value
 from nas.search.objectives import objective
-from supernet.tasks.metric import ACCURACY
 
 COSTS = ("latency", "energy", "size")
 HOLLOW = "circle-open"
@@ -75,7 +74,6 @@ def cost_of(run: Run) -> str:
 def front_plot(run: Run) -> Plot:
     """Plot the main metric against the first cost of the search."""
     axes = _axes(run)
-    examples = "images" if run.metric == ACCURACY.name else "examples"
     axis_names = (run.metric, axes.cost)
     word = run_files.MEASURED if axes.cost not in TIMED else run.latencies
     front, front_predicted = (having(run.candidates, of, *axis_names) for of in (measured, predicted))
@@ -97,7 +95,7 @@ def front_plot(run: Run) -> Plot:
         [trace for trace in traces if trace["x"]],
         {"title": axis_title(f"{axes.cost} in {axes.scale.unit}, less is better")},
         {
-            "title": axis_title(f"{run.metric} in {axes.quality.unit}, validation {examples}"),
+            "title": axis_title(f"{run.metric} in {axes.quality.unit}, validation {run.examples}"),
             "ticksuffix": " ",
         },
         shapes=shapes,
@@ -200,8 +198,8 @@ def hover(network: Network) -> str:
     for word, values in (("measured", network.measured), ("predicted", network.predicted)):
         if values:
             lines.append(f"{word}: " + ", ".join(_value_text(*value) for value in values.items()))
-    resolution, stages = network.arch.get("resolution"), short_arch(network)
-    lines.append((f"{resolution} px · " if resolution else "") + format_shares(network))
+    read, stages = read_by(network), short_arch(network)
+    lines.append((f"{read} · " if read else "") + format_shares(network))
     lines += stages.split(" | ")
     return "<br>".join(line for line in lines if line)
 

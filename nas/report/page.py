@@ -23,7 +23,16 @@ from nas.report.template import rendered
 from nas.report.tuned_page import is_tuned, read_tuned, render_tuned
 from nas.run.paths import FolderPaths
 from nas.search.objectives import objective
-from supernet.tasks.metric import ACCURACY, AGREEMENT, CALIBRATION, CLASSIFICATION, FLIPS, WORST_CLASS
+from supernet.tasks.metric import (
+    ACCURACY,
+    AGREEMENT,
+    CALIBRATION,
+    FLIPS,
+    KL,
+    METRICS,
+    PERPLEXITY,
+    WORST_CLASS,
+)
 
 MAX_DRAWN = 4
 
@@ -120,7 +129,7 @@ class Result:
 def _results(run: Run) -> list[Result]:
     """Return the exported networks, or where there are none the front's; without those that another beats."""
     if run.exports:
-        everyone = [Result(e.id, ACCURACY.name, e.accuracy, e.latency.value) for e in run.exports]
+        everyone = [Result(e.id, e.metric, e.accuracy, e.latency.value) for e in run.exports]
     else:
         front = having(run.candidates, measured, run.metric, "latency")
         everyone = [
@@ -149,7 +158,7 @@ def _headline(run: Run) -> str:
         recommended = best
     split = "test" if run.exports else "validation"
     sentence = (
-        f"Recommended: {recommended.id}, {role}: {recommended} on {split} images"
+        f"Recommended: {recommended.id}, {role}: {recommended} on {split} {run.examples}"
         f"{_against(_reference_s(run), recommended.latency_s)}."
     )
     return f"{sentence} The {word}, {other.id}, has {other}." if other != recommended else sentence
@@ -242,6 +251,9 @@ _HEADINGS = {
     AGREEMENT.name: "Same as the reference",
     CALIBRATION.name: "Calibration error",
     WORST_CLASS.name: "Worst class",
+    ACCURACY.name: "First choice right",
+    PERPLEXITY.name: "Perplexity",
+    KL.name: "Divergence",
 }
 
 
@@ -249,12 +261,11 @@ _HEADINGS = {
 
 
 def _export_row(export: Export) -> Row:
-    error = math.sqrt(export.accuracy * (1 - export.accuracy) / export.images) if export.images else 0.0
     scale = units.scale_for("latency", [export.latency.value])
     speed_up = f"{export.reference_s / export.latency.value:.2f} {units.TIMES}" if export.reference_s else ""
     return {
         "id": export.id,
-        "accuracy": f"{100 * export.accuracy:.1f} ± {100 * error:.1f} %",
+        "accuracy": _with_error(export),
         **{name: units.text(name, share) for name, share in export.quality.items() if name in _HEADINGS},
         "latency": scale.text(export.latency.value),
         "iqr": ""
@@ -265,6 +276,12 @@ def _export_row(export: Export) -> Row:
         "speed_up": speed_up,
         "path": export.path,
     }
+
+
+def _with_error(export: Export) -> str:
+    if objective(export.metric).unit == "fraction":
+        return f"{100 * export.accuracy:.1f} ± {100 * export.error:.1f} %"
+    return f"{export.accuracy:.3f} ± {export.error:.3f}"
 
 
 def _quality_columns(run: Run) -> dict[str, str]:
@@ -278,7 +295,7 @@ def _front_columns(run: Run) -> Mapping[str, tuple[str, ...]]:
     limit of the search; counts are exact and stand among the predicted ones.
     """
     always = run.front.always_measured if run.front else ()
-    metrics = tuple(metric.name for metric in CLASSIFICATION)
+    metrics = tuple(metric.name for metric in METRICS)
     objectives = tuple(o.name for o in run.front.objectives) if run.front else ()
     measured = {name for network in run.candidates for name in network.measured}
     return {

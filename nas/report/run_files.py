@@ -12,6 +12,7 @@ from hw_profiles.graph.layer import Layer, parse_key
 from hw_profiles.profiles.profile import DeviceProfile
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.plugin import device_kind
+from nas.checks.check import TextInput
 from nas.export.manifest import read_manifest
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
@@ -22,6 +23,7 @@ from supernet.tasks.metric import ACCURACY
 
 Document = Mapping[str, Any]
 MEASURED = "measured"
+TEXT_SOURCES = ("python-tokens", "python-bytes", "text", "csv")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,10 @@ class Export:
         path: of the model, relative to the run folder.
         size_bytes: of the model file.
         memory_bytes: most bytes of tensors alive at once; None in files of versions that did not count it.
-        accuracy, images: on the test part, and how many images that has.
+        metric: the main one.
+        accuracy, error: its value on the test part, and the standard error of that.
+        images: how many examples that has.
+        text: whether it reads text, not images.
         quality: its other metrics on the test part, by name; empty in files of versions without them.
         latency: median and interquartile range, seconds.
         reference_s: median of the reference network; None if unknown.
@@ -81,6 +86,9 @@ class Export:
     latency: Value
     reference_s: float | None
     quality: Mapping[str, float] = field(default_factory=dict)
+    metric: str = ACCURACY.name
+    error: float = 0.0
+    text: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,12 @@ class Run:
     def metric(self) -> str:
         """Name of the main metric of the task."""
         return self.front.metric if self.front else ACCURACY.name
+
+    @property
+    def examples(self) -> str:
+        """What the data is made of, in a word."""
+        source = str(self.config.get("data", {}).get("source", "")).partition(":")[0]
+        return "texts" if any(e.text for e in self.exports) or source in TEXT_SOURCES else "images"
 
     @property
     def device(self) -> str:
@@ -228,4 +242,7 @@ def _export(folder: Path, exported: Path) -> Export:
         latency=Value(manifest.latency.median_s, manifest.latency.iqr_s, manifest.latency.load),
         reference_s=references_s.get("largest/fp32"),
         quality=manifest.quality,
+        metric=manifest.metric,
+        error=manifest.accuracy.standard_error,
+        text=isinstance(manifest.input, TextInput),
     )

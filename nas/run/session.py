@@ -70,10 +70,12 @@ def session(
 
 
 def _introduce(run: "Run", reporter: Reporter) -> None:
-    """Say what the data is, and at which resolutions networks see it."""
+    """Say what the data is, and how much of it networks see."""
     from supernet.families.family import resolutions
 
     reporter.say(f"  {run.task}")
     if sizes := resolutions(run.family):
         text = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-        reporter.say(f"  networks of {run.config.space.name} see them at {text} pixels")
+        images = run.family.reads == "images"
+        read = f"see them at {text} pixels" if images else f"read {text} tokens"
+        reporter.say(f"  networks of {run.config.space.name} {read}")

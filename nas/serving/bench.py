@@ -11,6 +11,7 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.runtimes.plugin import HOST
+from nas.checks.check import TextInput
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
@@ -205,6 +206,8 @@ def _serve_library(
 def _library_request(manifest: AnyManifest) -> dict[str, Any]:
     """Return what a library reads and gives, as its manifest says."""
     if not isinstance(manifest, TunedManifest):
+        if isinstance(manifest.input, TextInput):
+            raise TrilobitError(f"libraries of text are not known here; give the {MODEL_FILE} beside it")
         return {"shape": manifest.input.shape, "classes": len(manifest.classes)}
     if manifest.library is None:
         raise TrilobitError(f"the {MANIFEST} beside the library says nothing of it; export it again")

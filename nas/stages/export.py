@@ -109,11 +109,13 @@ def _build_all(
 def _say_tuning(tunings: Sequence[Tuning], reporter: Reporter) -> None:
     if not tunings:
         return
-    gains = [100 * (tuning.after.validation - tuning.before.validation) for tuning in tunings]
+    gain, metric = float(np.median([tuning.gain for tuning in tunings])), tunings[0].metric
+    shares = metric.unit == "fraction"
+    better = f"{100 * gain:+.2f} points" if shares else f"{metric.name} better by {gain:.3g}"
     worse = sum(not tuning.kept for tuning in tunings)
     reporter.say(
-        f"fine-tuned {len(tunings)} networks: {np.median(gains):+.2f} points on search-validation in the "
-        f"median; {worse} got worse and are exported as they were"
+        f"fine-tuned {len(tunings)} networks: {better} on search-validation in the median; {worse} got worse "
+        "and are exported as they were"
     )
 
 

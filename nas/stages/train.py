@@ -8,6 +8,7 @@ from nas.run.run import Run
 from nas.run.stopping import stop_on_signals
 from nas.stages.start import announce_start
 from nas.stages.tensorboard import scalar_log
+from supernet.tasks.metric import Metric, main_metric
 from supernet.train.loop import Progress, load_supernet, steps_per_epoch, train
 from supernet.train.malloc import keep_freed_memory
 from supernet.train.pace import Pace
@@ -44,7 +45,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
         for progress in train(*arguments, seed=run.config.seed, world=world, stop=stop, say=reporter.say):
             pace.add(progress)
             done = progress.step / progress.steps if progress.steps else 1.0  # nothing to train
-            accuracies = _shares(progress.accuracies) or accuracies
+            accuracies = _shown(progress.accuracies, main_metric(run.task)) or accuracies
             update(
                 done * total if config.budget else progress.step,
                 f"loss {progress.loss:.3f}, {pace}{accuracies}",
@@ -73,8 +74,11 @@ def _run_quantized(run: Run, reporter: Reporter) -> None:
             update(progress.step, note)
 
 
-def _shares(accuracies: Mapping[str, float]) -> str:
-    return "".join(f", {name} {100 * accuracy:.1f} %" for name, accuracy in accuracies.items())
+def _shown(values: Mapping[str, float], metric: Metric) -> str:
+    """Return the values of a metric by network: shares in percent."""
+    share = metric.unit == "fraction"
+    texts = (f"{100 * value:.1f} %" if share else f"{value:.2f} {metric.unit}" for value in values.values())
+    return "".join(f", {name} {text}" for name, text in zip(values, texts, strict=True))
 
 
 def _scalars(progress: Progress, rate: float) -> dict[str, float]:

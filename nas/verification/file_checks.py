@@ -2,15 +2,17 @@
 process of its own.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
-from nas.checks.check import Input, agreement, made_up_images
+from nas.checks.check import AnyInput, TextInput, agreement
 from nas.checks.confined import Array, ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine
 from nas.checks.file_tasks import FileFacts
@@ -28,30 +30,28 @@ from nas.verification.common_checks import (
     request_of,
 )
 from nas.verification.finding import Finding, moved
-from supernet.data.images import Images
-from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.metric import main_metric
+from supernet.tasks.task import Task, reads
 
 Logits = NDArray[np.float32]
-CHUNK_BYTES = 2**28  # of images that go to a process at once
+CHUNK_BYTES = 2**28  # of examples, or of their logits, that go to a process or come back at once
 
 
 def check_file(
-    model: Path, manifest: Manifest, claims: str | None, data: ImageClassification | None, *, latency: bool
+    model: Path, manifest: Manifest, claims: str | None, data: Task | None, *, latency: bool
 ) -> Iterator[Finding]:
     """Yield everything about the ONNX file that can be looked at again.
 
     Args:
         claims: digest of the manifest's claims, which the file must have; None where the manifest is of a
             version without: then the file must have none.
-        data: whose parts accuracy is measured on; None leaves that out.
+        data: whose parts the main metric is measured on; None leaves that out.
 
     Raises:
         TrilobitError: it cannot be loaded or run, is no file of ours, or the data has other classes.
     """
-    image = manifest.input
     engine = file_engine(manifest.device)
-    pixels = made_up_images(manifest.answers.images, image.shape)
-    facts, logits = _examined(model, engine, manifest, pixels if image.pixels else image.normalised(pixels))
+    facts, logits = _examined(model, engine, manifest, manifest.input.made_up(manifest.answers.images))
     claimed = Claimed(
         claims, manifest.opset, manifest.parity.integer_kernels, manifest.versions, manifest.requires
     )
@@ -63,7 +63,7 @@ def check_file(
     now = f"{share:.1%} the same, logits within {difference:.2g}"
     yield Finding("answers", f"{manifest.answers.images} answers", now, share >= AGREEMENT)
     if data is not None:
-        yield from _accuracies(model, engine, manifest, data, facts.run_s)
+        yield from _qualities(model, engine, manifest, data, facts.run_s)
     if latency:
         task = "nas.checks.file_tasks:file_latency"
         yield check_latency(
@@ -71,26 +71,28 @@ def check_file(
         )
 
 
-def _examined(model: Path, engine: FileEngine, manifest: Manifest, images: Array) -> tuple[FileFacts, Logits]:
-    """Return what a file is, and its (n, classes) logits of images as a file like that takes them.
+def _examined(
+    model: Path, engine: FileEngine, manifest: Manifest, examples: Array
+) -> tuple[FileFacts, Logits]:
+    """Return what a file is, and its (n, ..., classes) logits of examples as a file like that takes them.
 
     Raises:
         TrilobitError: it cannot be loaded or run, or is no file of ours.
     """
-    claimed_s = SLACK * manifest.latency.median_s * len(images)
+    claimed_s = SLACK * manifest.latency.median_s * len(examples)
     limits = Limits(min(TRIAL_S + claimed_s, LONGEST_TRIAL_S))
     try:
         document, arrays = confined(
             "nas.checks.file_tasks:examine_file",
             request_of(model, engine),
             limits=limits,
-            arrays={"images": images},
+            arrays={"images": examples},
         )
         facts = parse(FileFacts, document)
     except (ConfinedError, MismatchError) as error:
         raise TrilobitError(f"{model}: {engine.title} cannot load it: {error}") from None
     _require_ours(model, manifest, facts)
-    return facts, _logits(model, arrays, len(images), len(manifest.classes))
+    return facts, _logits(model, arrays, len(examples), manifest)
 
 
 def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
@@ -99,27 +101,34 @@ def _require_ours(model: Path, manifest: Manifest, facts: FileFacts) -> None:
         raise TrilobitError(
             f"{model}: calls itself {named[:40]}, its manifest {manifest.id}; not exported by `nas`"
         )
-    h, w, c = manifest.input.shape
-    image = (h, w, c) if manifest.input.pixels else (c, h, w)
-    if facts.pixels != manifest.input.pixels or facts.shape[1:] != image:
+    stated = manifest.input
+    if facts.dtype != stated.dtype or facts.shape[1:] != stated.file_shape:
         raise TrilobitError(
-            f"{model}: reads {facts.shape[1:]} where its manifest says {image}; not exported by `nas`"
+            f"{model}: reads {facts.dtype} {facts.shape[1:]} where its manifest says {stated.dtype} "
+            f"{stated.file_shape}; not exported by `nas`"
         )
 
 
-def _logits(model: Path, arrays: Mapping[str, Array], images: int, classes: int) -> Logits:
-    logits = arrays.get("logits")
-    if logits is None or logits.shape != (images, classes) or logits.dtype != np.float32:
-        raise TrilobitError(f"{model}: gives no logits of {classes} classes for {images} images")
+def _logits(model: Path, arrays: Mapping[str, Array], examples: int, manifest: Manifest) -> Logits:
+    logits, classes = arrays.get("logits"), len(manifest.classes)
+    shape = manifest.input.answer_shape(examples, classes)
+    if logits is None or logits.shape != shape or logits.dtype != np.float32:
+        raise TrilobitError(f"{model}: gives no logits of {classes} classes for {examples} examples")
     return logits
 
 
-def require_classes(manifest: Manifest, data: ImageClassification) -> None:
-    """Refuse data of other classes.
+def require_classes(manifest: Manifest, data: Task) -> None:
+    """Refuse data of another kind, or of other classes.
 
     Raises:
-        TrilobitError: it has.
+        TrilobitError: it is.
     """
+    kind = "tokens" if isinstance(manifest.input, TextInput) else "images"
+    if reads(data) != kind:
+        raise TrilobitError(
+            f"--data: {data.name} is {reads(data)}, and the network reads {kind}; give the data it was made "
+            "for"
+        )
     if data.classes != manifest.classes:
         raise TrilobitError(
             f"--data: its classes are {', '.join(data.classes[:5])}..., the network's "
@@ -127,27 +136,32 @@ def require_classes(manifest: Manifest, data: ImageClassification) -> None:
         )
 
 
-def _accuracies(
-    model: Path, engine: FileEngine, manifest: Manifest, data: ImageClassification, run_s: float
+def _qualities(
+    model: Path, engine: FileEngine, manifest: Manifest, data: Task, run_s: float
 ) -> Iterator[Finding]:
     require_classes(manifest, data)
-    accuracy = manifest.accuracy
+    accuracy, name = manifest.accuracy, main_metric(data).name
+    if name != manifest.metric:
+        raise TrilobitError(
+            f"--data: {data.name} is judged by {name}, and the network was by {manifest.metric}; give the "
+            "data it was made for"
+        )
+    stated, pixels = manifest.input, manifest.input.dtype == "uint8"
     for what, part, then, of in (
-        ("test accuracy", data.test, accuracy.test, accuracy.n),
-        ("search-validation accuracy", data.validation, accuracy.validation, manifest.parity.images),
+        ("test", data.test, accuracy.test, accuracy.n),
+        ("search-validation", data.validation, accuracy.validation, manifest.parity.images),
     ):
-        right = 0
-        for some in chunks(part, manifest.input):
-            images = input_of(some, data, size=manifest.input.shape[0], pixels=manifest.input.pixels)
-            labels = _predictions(model, engine, manifest, images, run_s * len(some))
-            right += int((labels == some.labels).sum())
-        yield moved(what, then, right / len(part), images=len(part), of=of)
+        total = 0.0
+        for some in chunks(part, stated, len(manifest.classes)):
+            inputs = input_of(some, data, size=stated.size, pixels=pixels)
+            logits = _outputs(model, engine, manifest, inputs, run_s * len(some))
+            total += float(data.scores(logits, some).sum())
+        words = f"{what} {name.replace('_', ' ')}"
+        yield moved(words, then, total / len(part), examples=len(part), of=of, metric=name)
 
 
-def _predictions(
-    model: Path, engine: FileEngine, manifest: Manifest, images: Array, expected_s: float
-) -> NDArray[np.int64]:
-    """Return (n,) labels of images as the file takes them.
+def _outputs(model: Path, engine: FileEngine, manifest: Manifest, inputs: Array, expected_s: float) -> Logits:
+    """Return (n, ..., classes) logits of examples as the file takes them.
 
     Raises:
         TrilobitError: the file does not give them, or not in time.
@@ -158,16 +172,16 @@ def _predictions(
             "nas.checks.file_tasks:file_logits",
             request_of(model, engine),
             limits=limits,
-            arrays={"images": images},
+            arrays={"images": inputs},
         )
     except ConfinedError as error:
         raise TrilobitError(f"{model}: {engine.title} cannot run it: {error}") from None
-    logits = _logits(model, arrays, len(images), len(manifest.classes))
-    return np.asarray(logits.argmax(axis=1))
+    return _logits(model, arrays, len(inputs), manifest)
 
 
-def chunks(images: Images, image: Input) -> Iterator[Images]:
-    """Yield images in parts that are small enough to hand over."""
-    count = max(1, CHUNK_BYTES // (4 * int(np.prod(image.shape))))
-    for start in range(0, len(images), count):
-        yield images[start : start + count]
+def chunks(examples: Any, stated: AnyInput, classes: int = 1) -> Iterator[Any]:
+    """Yield examples in parts that are small enough to hand over, and whose logits are to hand back."""
+    most = max(math.prod(stated.file_shape), math.prod(stated.answer_shape(1, classes)))
+    count = max(1, CHUNK_BYTES // (4 * most))
+    for start in range(0, len(examples), count):
+        yield examples[start : start + count]

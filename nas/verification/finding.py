@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
+from nas.search.objectives import objective
+from nas.search.units import show
+
 MOVED_POINTS = 0.5  # of accuracy; less is a tie that rounds the other way
+MOVED_SHARE = 0.005  # of any other metric
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,22 @@ class Finding:
     holds: bool | None
 
 
-def moved(what: str, then: float | None, now: float, *, images: int, of: int) -> Finding:
-    """Return an accuracy now beside then; nothing holds or fails where there is nothing to compare it with.
+def moved(
+    what: str, then: float | None, now: float, *, examples: int, of: int, metric: str = "accuracy"
+) -> Finding:
+    """Return a metric now beside then; nothing holds or fails where there is nothing to compare it with.
 
     Args:
-        then, now: shares of right labels.
-        images: how many were looked at now...
+        then, now: values of the metric.
+        examples: how many were looked at now...
         of: ...and then.
     """
-    same = images == of
-    holds = abs(now - then) * 100 <= MOVED_POINTS if same and then is not None else None
-    measured = f"{now:.2%}" if same else f"{now:.2%} of {images} other images"
-    return Finding(what, "not measured" if then is None else f"{then:.2%}", measured, holds)
+    same, shares = examples == of, objective(metric).unit == "fraction"
+
+    def text(value: float) -> str:
+        return f"{value:.2%}" if shares else show(objective(metric), value)
+
+    allowed = MOVED_POINTS / 100 if shares else MOVED_SHARE * abs(then or 0.0)
+    holds = abs(now - then) <= allowed if same and then is not None else None
+    measured = text(now) if same else f"{text(now)} of {examples} other examples"
+    return Finding(what, "not measured" if then is None else text(then), measured, holds)

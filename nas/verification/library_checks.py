@@ -9,7 +9,7 @@ from pathlib import Path
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import cpu_model
-from nas.checks.check import agreement, digest, made_up_images
+from nas.checks.check import TextInput, agreement, digest, made_up_images
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.file_tasks import measurement_of
 from nas.checks.parity import AGREEMENT
@@ -27,13 +27,13 @@ from nas.search.units import show, show_latency
 from nas.verification.common_checks import MOST_RUNS, SLACK, TRIAL_S
 from nas.verification.file_checks import chunks, require_classes
 from nas.verification.finding import Finding, moved
-from supernet.tasks.image_classification import ImageClassification
+from supernet.tasks.task import Task
 
 NOT_RUN = "not run: its machine code runs, with your rights, only with --run-library"
 
 
 def check_library(
-    folder: Path, manifest: Manifest, data: ImageClassification | None, *, latency: bool, allowed: bool
+    folder: Path, manifest: Manifest, data: Task | None, *, latency: bool, allowed: bool
 ) -> Iterator[Finding]:
     """Yield what the library of a network does, where there is one and this processor can run it.
 
@@ -54,6 +54,11 @@ def check_library(
     if record.answers is None:
         yield Finding("library", f"for {record.target}", "its manifest has no answers of it", False)
         return
+    if isinstance(manifest.input, TextInput):
+        yield Finding(
+            "library", f"for {record.target}", "not run: libraries of text are not known here", None
+        )
+        return
     if not allowed:
         yield Finding("library", f"for {record.target}", NOT_RUN, None)
         return
@@ -65,9 +70,10 @@ def check_library(
 
 
 def _findings(
-    path: Path, record: LibraryRecord, manifest: Manifest, data: ImageClassification | None, *, latency: bool
+    path: Path, record: LibraryRecord, manifest: Manifest, data: Task | None, *, latency: bool
 ) -> Iterator[Finding]:
     answers, image = record.answers, manifest.input
+    assert not isinstance(image, TextInput)
     library = LibraryExecutable(path, image.shape, len(manifest.classes))
     assert answers is not None
     try:
@@ -97,17 +103,17 @@ def _accuracy(
     library: LibraryExecutable,
     record: LibraryRecord,
     manifest: Manifest,
-    data: ImageClassification,
+    data: Task,
     run_s: float,
 ) -> Finding:
-    right = 0
+    right = 0.0
     for some in chunks(data.test, manifest.input):
-        pixels = data.inputs(some, manifest.input.shape[0]).contiguous().numpy()
+        pixels = data.inputs(some, manifest.input.size).contiguous().numpy()
         limits = Limits(TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
         _, logits = confined_logits(library, pixels, limits)
-        right += int((logits.argmax(axis=1) == some.labels).sum())
-    now, images = right / len(data.test), len(data.test)
-    return moved("accuracy of the library", record.test_accuracy, now, images=images, of=manifest.accuracy.n)
+        right += float(data.scores(logits, some).sum())
+    now, n = right / len(data.test), len(data.test)
+    return moved("accuracy of the library", record.test_accuracy, now, examples=n, of=manifest.accuracy.n)
 
 
 def _latency(library: LibraryExecutable, record: LibraryRecord, run_s: float) -> Finding:

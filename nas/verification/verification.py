@@ -25,8 +25,8 @@ from nas.verification.library_checks import check_library
 from nas.verification.tuned_checks import check_tuned
 from nas.verification.tuned_library_checks import check_tuned_library
 from supernet.space.space import candidate_id
-from supernet.tasks.image_classification import ImageClassification
-from supernet.tasks.loading import load_images
+from supernet.tasks.loading import load_data
+from supernet.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +46,7 @@ class Checks:
         samples: source of what the quality of tuned networks is measured on; empty leaves that out.
     """
 
-    data: ImageClassification | None = None
+    data: Task | None = None
     latency: bool = True
     run_library: bool = False
     key: Path | None = None
@@ -125,7 +125,7 @@ def verify_networks(
     first = read_any(folders[0])
     tuned = isinstance(first, TunedManifest)
     # split by the seed of the run, where that has to be done
-    loaded = load_images(data, seed=first.seed) if data and not tuned else None
+    loaded = load_data(data, seed=first.seed) if data and not tuned else None
     checks = Checks(loaded, latency, run_library, key, data if tuned and data else "")
     verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
     for name, findings in verification.findings.items():

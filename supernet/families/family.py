@@ -25,8 +25,8 @@ from supernet.derive import network
 from supernet.derive.choosing import Choose
 from supernet.derive.costs import CostTerm as CostTerm
 from supernet.derive.costs import cost_terms
+from supernet.derive.inputs import ID_TYPE, ImageInput, NetworkInput, TokenInput
 from supernet.derive.inputs import Answers as Answers
-from supernet.derive.inputs import ImageInput, NetworkInput
 from supernet.derive.inputs import Reads as Reads
 from supernet.derive.memory import PeakTerm as PeakTerm
 from supernet.derive.memory import peak_terms
@@ -85,7 +85,9 @@ class Architecture:
 
     def document(self) -> dict[str, Any]:
         """Return it as files hold it."""
-        return {"resolution": self.resolution, "options": dict(self.options), "stages": self.stages}
+        tokens = self.workload.feeds[0].type.format == ID_TYPE
+        size = TokenInput.choice if tokens else ImageInput.choice
+        return {size: self.resolution, "options": dict(self.options), "stages": self.stages}
 
 
 class Family(ABC):

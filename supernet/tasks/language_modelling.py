@@ -23,7 +23,7 @@ from supernet.tasks.metric import (
 )
 from supernet.tasks.output_roles import OutputRole, Role
 from supernet.tasks.task import Outputs
-from supernet.tasks.text_task import TextTask
+from supernet.tasks.text_task import TextTask, together
 from supernet.tasks.token_classification import begun_elsewhere
 
 # names of the 256 classes: printable ones as they are
@@ -63,8 +63,9 @@ class LanguageModelling(TextTask[Windows]):
             NEXT_BYTE.name: float((outputs.argmax(axis=2) == targets).mean()),
         }
         if original is not None:
+            outputs, original = together(outputs, original)
             role = OutputRole("logits", Role.SCORES, classes=BYTES, steps=outputs.shape[1])
-            values[AGREEMENT.name] = self.agreement(outputs, original)
+            values[AGREEMENT.name] = same_choice(outputs, original)
             values[KL.name] = float(np.minimum(divergence(outputs, original, role), MOST_NATS).mean())
         return values
 
@@ -75,4 +76,4 @@ class LanguageModelling(TextTask[Windows]):
 
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of positions that two networks have the same first choice at."""
-        return same_choice(outputs, others)
+        return same_choice(*together(outputs, others))

@@ -107,14 +107,19 @@ class TextTask(ABC, Generic[E]):
         probabilities, at the positions that both say something of.
         """
         if outputs.ndim == 3:
-            common = min(outputs.shape[1], teacher.shape[1])
-            outputs, teacher = outputs[:, :common], teacher[:, :common]
+            outputs, teacher = together(outputs, teacher)
         return distillation_loss(rows_of(outputs), rows_of(teacher))
 
 
 def rows_of(outputs: Any) -> Any:
     """Return logits (n, ..., classes) as (rows, classes)."""
     return outputs.reshape(-1, outputs.shape[-1])
+
+
+def together(outputs: Any, others: Any) -> tuple[Any, Any]:
+    """Return what two networks say of the tokens that both read."""
+    common = min(outputs.shape[1], others.shape[1])
+    return outputs[:, :common], others[:, :common]
 
 
 def targets_of(outputs: Any, targets: Any) -> Any:

@@ -12,7 +12,7 @@ from supernet.data.tokens import Windows
 from supernet.tasks.class_metrics import same_choice, values_of_classes
 from supernet.tasks.metric import TOKEN_CLASSIFICATION, Metric
 from supernet.tasks.task import Outputs
-from supernet.tasks.text_task import TextTask, rows_of, targets_of
+from supernet.tasks.text_task import TextTask, rows_of, targets_of, together
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,14 @@ class TokenClassification(TextTask[Windows]):
         (n, t, classes) and, compared with the original's logits, negative flips and agreement.
         """
         answers = targets_of(outputs, examples.answers)
-        return values_of_classes(rows_of(outputs), answers, None if original is None else rows_of(original))
+        values = values_of_classes(rows_of(outputs), answers)
+        if original is None:
+            return values
+        outputs, original = together(outputs, original)
+        compared = values_of_classes(
+            rows_of(outputs), targets_of(outputs, examples.answers), rows_of(original)
+        )
+        return {**compared, **values}  # of all of its own tokens where nothing is compared
 
     def scores(self, outputs: Outputs, examples: Windows) -> NDArray[np.float64]:
         """Return (n,) the share of tokens of each window whose class is right."""
@@ -49,7 +56,7 @@ class TokenClassification(TextTask[Windows]):
 
     def agreement(self, outputs: Outputs, others: Outputs) -> float:
         """Return the share of tokens that two networks name the same class of."""
-        return same_choice(outputs, others)
+        return same_choice(*together(outputs, others))
 
 
 def begun_elsewhere(windows: Windows, seed: int) -> Windows:

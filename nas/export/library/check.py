@@ -71,10 +71,10 @@ def _compared(
         executable = library.written(Path(folder))
 
         def logits(images: Images) -> NDArray[np.float32]:
-            return own_logits(executable, data.inputs(images, network.workload.in_shape[1]).numpy())
+            return own_logits(executable, data.inputs(images, network.workload.in_size).numpy())
 
         few = data.validation[:EXACT]
-        _require_exact(network, data.inputs(few, network.workload.in_shape[1]).numpy(), logits(few))
+        _require_exact(network, data.inputs(few, network.workload.in_size).numpy(), logits(few))
         outputs = logits(data.validation)
         agreement = data.agreement(outputs, file_outputs(model, data.validation, data))
         # that of 16 bits is plain numpy, of a few images only, which were just compared bit by bit

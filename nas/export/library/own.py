@@ -44,7 +44,7 @@ def library_outputs(library: Library, network: QuantizedGraph, examples: Any, ta
     Raises:
         ConfinedError: it gave no answer.
     """
-    images: NDArray[np.float32] = task.inputs(examples, network.workload.in_shape[1]).contiguous().numpy()
+    images: NDArray[np.float32] = task.inputs(examples, network.workload.in_size).contiguous().numpy()
     with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
         return own_logits(library.written(Path(folder)), images)
 
