@@ -58,6 +58,13 @@ BY_DATA: Mapping[str, DataDefaults] = {
         quantized_epochs=1.0,
     ),
 }
+# the space for text: encoders answer for each token or each text, decoders for the byte that follows
+SPACES_OF_TEXT: Mapping[str, str] = {
+    "python-tokens": "token-encoder",
+    "csv": "text-encoder",
+    "python-bytes": "text-decoder",
+    "text": "text-decoder",
+}
 # what is searched for, where the data's main metric is not accuracy
 OBJECTIVES_BY_DATA: Mapping[str, tuple[str, ...]] = {
     kind: (BITS_PER_BYTE.name, "latency", "size") for kind in ("python-bytes", "text")
@@ -79,11 +86,12 @@ def with_defaults(document: Document) -> tuple[dict[str, Any], str]:
     if not all(isinstance(document.get(name, {}), Mapping) for name in names):
         return dict(document), ""  # no configuration: whoever parses it says so
     data, train, space, search = (dict(document.get(name, {})) for name in names)
-    sought = OBJECTIVES_BY_DATA.get(str(data.get("source", "")).partition(":")[0], ())
-    defaults = BY_DATA.get(str(data.get("source", "")).partition(":")[0])
+    source = str(data.get("source", "")).partition(":")[0]
+    sought, defaults = OBJECTIVES_BY_DATA.get(source, ()), BY_DATA.get(source)
     notes = []
     if "name" not in space:
-        name, why = _space_of(train.get("init", NONE)) or (defaults.space if defaults else ""), ""
+        usual = defaults.space if defaults else SPACES_OF_TEXT.get(source, "")
+        name, why = _space_of(train.get("init", NONE)) or usual, ""
         if not name:
             name, why = _space_for_images(str(data.get("source", "")))
         if name:

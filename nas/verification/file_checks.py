@@ -129,6 +129,11 @@ def require_classes(manifest: Manifest, data: Task) -> None:
             f"--data: {data.name} is {reads(data)}, and the network reads {kind}; give the data it was made "
             "for"
         )
+    if isinstance(manifest.input, TextInput) and data.channels != manifest.input.vocabulary:
+        raise TrilobitError(
+            f"--data: {data.name} has {data.channels} different tokens, and the network knows "
+            f"{manifest.input.vocabulary}; give the data it was made for"
+        )
     if data.classes != manifest.classes:
         raise TrilobitError(
             f"--data: its classes are {', '.join(data.classes[:5])}..., the network's "

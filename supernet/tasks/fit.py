@@ -2,7 +2,7 @@
 
 from hw_profiles.errors import TrilobitError
 from supernet.families.family import Family
-from supernet.tasks.task import Task, answers, reads
+from supernet.tasks.task import Task, answers, reads, tokens_of
 
 _ONE = {"examples": "each example", "tokens": "each token"}
 
@@ -23,4 +23,10 @@ def require_readable(task: Task, family: Family) -> None:
             f"space {family.name} is of networks that answer for {_ONE[family.answers]}, and {task.name} "
             f"asks for {_ONE[answers(task)]}; choose another space (--space; `nas spaces` lists them) or "
             "other data (--data)"
+        )
+    length, longest = tokens_of(task), family.resolution(family.extreme("largest"))
+    if length and longest > length:
+        raise TrilobitError(
+            f"space {family.name} has networks that read {longest} tokens, and examples of {task.name} have "
+            f"{length}; say length={longest} behind the ? of --data"
         )

@@ -224,7 +224,7 @@ def test_what_is_not_ours_is_refused(exported: Path, tmp_path: Path, complaint: 
     assert f"calls itself zzz, its manifest {exported.name}" in complaint("verify", folder)
     image = {"shape": [9, 9, 1], "mean": [0.5], "std": [0.5], "pixels": False}
     folder = forged(exported, tmp_path / "image", input=image)
-    assert "where its manifest says (1, 9, 9)" in complaint("verify", folder)
+    assert "where its manifest says float32 (1, 9, 9)" in complaint("verify", folder)
     folder = forged(exported, tmp_path / "text", files={"model.onnx": b"text"}, stamp=False)
     assert "ONNX Runtime cannot load it" in complaint("verify", folder)
 

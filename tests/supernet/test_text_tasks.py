@@ -1,6 +1,8 @@
 """Tasks of text: metrics against torch, scikit-learn and slow loops; what networks read; learning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from torch.nn import functional as F
 
 from hw_profiles.errors import TrilobitError
 from nas.run.config import DataSection, DeviceSection, RunConfig
-from nas.run.defaults import with_defaults
+from nas.run.defaults import SPACES_OF_TEXT, with_defaults
 from nas.run.run import Run
 from nas.search.objectives import canonical_name, objective
 from supernet.data.augmentation import Augmentation
@@ -315,8 +317,36 @@ def test_a_space_that_answers_for_examples_refuses_a_task_of_tokens() -> None:
     one_each = tiny_texts(in_channels=257, classes=3)
     with pytest.raises(TrilobitError, match="tiny-texts is of networks that answer for each example, and"):
         require_readable(language(), one_each)
-    require_readable(language(), tiny_text(in_channels=256, classes=256))
-    require_readable(sequence_task(), one_each)
+    require_readable(language(16), tiny_text(in_channels=256, classes=256))
+    require_readable(sequence_task(length=16), one_each)
+
+
+def test_a_space_of_longer_texts_than_examples_are_is_refused() -> None:
+    with pytest.raises(TrilobitError, match=r"read 16 tokens, and examples of made-up have 8; say length=16"):
+        require_readable(language(), tiny_text(in_channels=256, classes=256))
+
+
+@pytest.mark.parametrize(("source", "space"), SPACES_OF_TEXT.items())
+def test_its_usual_space_reads_it(source: str, space: str) -> None:
+    filled, note = with_defaults({"data": {"source": f"{source}:it.txt"}})
+    assert filled["space"] == {"name": space}
+    assert f"space {space}" in note
+    made: dict[str, Callable[..., Task]] = {"python-tokens": token_task, "csv": partial(sequence_task, 12)}
+    task = made.get(source, language)(length=128)
+    require_readable(task, load_family(space, in_channels=task.channels, classes=len(task.classes)))
+
+
+def test_networks_of_other_lengths_are_compared_where_both_read() -> None:
+    """The original reads more tokens: what it says of the others decides nothing."""
+    rng = np.random.default_rng(0)
+    for task, classes in ((language(), BYTES), (token_task(), 3)):
+        n = len(task.validation)
+        outputs = rng.standard_normal((n, 5, classes)).astype(np.float32)
+        original = np.concatenate([outputs, rng.standard_normal((n, 3, classes))], 1).astype(np.float32)
+        values = task.evaluate(outputs, task.validation, original)
+        assert values["agreement"] == task.agreement(outputs, original) == 1
+        alone = task.evaluate(outputs, task.validation)
+        assert {name: values[name] for name in alone} == alone
 
 
 def test_its_objectives_are_known() -> None:

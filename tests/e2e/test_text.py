@@ -1,0 +1,97 @@
+"""Whole runs on text, from the words of a person to files that verify."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from nas.export.publish import publish
+from nas.run.reporting import QUIET
+from nas.run.run import find_run
+
+Nas = Callable[..., str]
+SECTIONS = """
+[profile]
+share = 0.05
+
+[train]
+epochs = 1
+batch_size = 64
+random_subnets = 1
+
+[sample]
+fp32 = 4
+quantized = 4
+
+[fit]
+predictor = "ridge"
+
+[search]
+rounds = 1
+finalists = 2
+budget = 100
+batch = 50
+
+[export]
+count = 1
+"""
+WORDS = ("def", "return", "self", "import", "class", "lambda", "value", "if", "else", "yield", "None")
+
+
+@pytest.fixture
+def config(quick_measuring: str, tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(SECTIONS + quick_measuring)
+    return path
+
+
+def written(n: int) -> str:
+    """Words by chance."""
+    return " ".join(np.random.default_rng(0).choice(WORDS, n))
+
+
+@pytest.mark.slow
+def test_the_next_byte_is_learned_searched_exported_and_verified(
+    nas: Nas, read: Any, config: Path, tmp_path: Path
+) -> None:
+    text, folder = tmp_path / "it.txt", tmp_path / "run"
+    text.write_text(written(8_000))
+    data = f"text:{text}?length=128"
+    printed = nas("run", config, "--data", data, "-o", folder)
+    assert "test bits per byte" in printed
+    front = read(folder / "front.json")
+    assert (front["space"]["name"], front["metric"]) == ("text-decoder", "bits_per_byte")
+    (path,) = (folder / "export").glob("*/manifest.json")
+    manifest = read(path)
+    assert manifest["metric"] == "bits_per_byte"
+    assert 0 < manifest["accuracy"]["test"] < 8
+    assert manifest["parity"]["agreement"] >= 0.995
+    assert "image" not in (path.parent / "README.md").read_text()
+    assert "holds" in nas("verify", folder, "--data", data)
+    ids = np.frombuffer(text.read_bytes()[: manifest["input"]["length"]], np.uint8).astype(np.int64)
+    session = onnxruntime.InferenceSession(path.parent / "model.onnx")
+    (logits,) = session.run(None, {"input_ids": ids[None]})
+    assert logits.shape == (1, len(ids), 256)
+
+
+@pytest.mark.slow
+def test_texts_of_classes_are_exported_portably_and_their_supernet_published(
+    nas: Nas, read: Any, config: Path, tmp_path: Path
+) -> None:
+    table, folder = tmp_path / "it.csv", tmp_path / "run"
+    rows = [f"{written(3 + i % 7)},{'long' if i % 7 > 3 else 'short'}" for i in range(400)]
+    table.write_text("\n".join(("text,label", *rows)))
+    data = f"csv:{table}?length=128"
+    nas("run", config, "--data", data, "-o", folder, "--portable")
+    (path,) = (folder / "export").glob("*/manifest.json")
+    manifest = read(path)
+    assert (manifest["space"], manifest["metric"]) == ("text-encoder", "accuracy")
+    assert manifest["input"]["answers"] == "examples"
+    assert manifest["opset"] < 23
+    assert "texts" in (folder / "report.html").read_text()
+    assert "holds" in nas("verify", folder, "--data", data)
+    publish(find_run(folder), tmp_path / "it.pt", QUIET, random=1)
+    assert "128 tokens of a vocabulary of 257" in (tmp_path / "it.md").read_text()
