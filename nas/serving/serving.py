@@ -96,7 +96,9 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
     return _plain(serve(calls, seconds=request["seconds"]))
 
 
-def _decoding(decoder: Decoder, opened: Mapping[int, Executable], request: Mapping[str, Any]) -> Calls:
+def _decoding(
+    decoder: Decoder, opened: Mapping[int, Executable], request: Mapping[str, Any]
+) -> dict[Setting, Timed]:
     """Return a decoder's inferences in each scenario.
 
     Raises:

@@ -1,0 +1,114 @@
+"""How well one table predicts whole decoders in both scenarios: ONNX Runtime on this machine, batch 1.
+
+Profiles every unit of a space of decoders, in `prefill` (a prompt with nothing before it) and `decode` (one
+position behind others), calibrates each scenario on whole networks, then predicts other random decoders, of
+each precision (fp32, int8, mixed) and with caches in fp32, fp16 and int8, and measures them, on one thread.
+Peer of the errors: the plain sum of the rows.
+
+About 5 minutes on an idle machine; `--quick` is a check that it runs.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from harness import Row, argument_parser, interquartile_range, one_core, report
+
+from hw_profiles.measure.measurement import MeasurePlan, WaitBudget
+from hw_profiles.profiles.latency_model import Calibration, WholeNetwork, fit_calibration, prediction_error
+from hw_profiles.profiles.profile import DeviceProfile
+from hw_profiles.profiles.profiler import profile_layers
+from hw_profiles.profiles.whole_networks import measure_networks
+from hw_profiles.runtimes.device import Device
+from hw_profiles.runtimes.plugin import open_device
+from nas.stages.profile import calibration_networks, emit_with_random_numbers
+from predictors.latency.kernels import fill
+from predictors.table import profiled_layers
+from supernet.families.family import Family, load_family
+
+VOCABULARY = 256
+MAPE, TAU = 0.03, 0.97  # what we set out to reach
+FITTED, HELD_OUT = 16, 20  # whole networks of each precision and scenario
+QUICK = 4
+
+
+def main() -> None:
+    """Print the table, write the JSON."""
+    parser = argument_parser(__doc__, seeds=1)
+    parser.add_argument("--space", default="text-decoder", help="(default: %(default)s)")
+    parser.add_argument("--waiting", type=float, default=60.0, help="seconds to wait for quiet, at most")
+    arguments = parser.parse_args()
+    family = load_family(arguments.space, in_channels=VOCABULARY, classes=VOCABULARY)
+    quick: bool = arguments.quick
+    with one_core() as core:
+        plan = MeasurePlan(core=core, scale_disturbed=True, waiting_s=0.0 if quick else arguments.waiting)
+        plan = replace(plan, rounds=3) if quick else plan
+        device, start = open_device("ort"), time.monotonic()
+        profile = profiled(device, plan, family)
+        rows = [seconds_row(family, "profiling", start), refused_row(family, profile)]
+        for seed, name in enumerate(family.scenarios):
+            start = time.monotonic()
+            networks = measured(device, profile, family, name, seed, quick=quick)
+            rows += error_rows(f"{family.name}, {name}", networks)
+            rows.append(seconds_row(family, f"whole networks, {name}", start))
+    report("scenarios", rows, arguments.json)
+
+
+def seconds_row(family: Family, what: str, start: float) -> Row:
+    """How long something took."""
+    return Row(family.name, what, "s", "lower", time.monotonic() - start, 0.0)
+
+
+def refused_row(family: Family, profile: DeviceProfile) -> Row:
+    """How many rows have no number that can be relied on."""
+    refused = len(profile.unreliable_layers())
+    return Row(family.name, f"refused rows of {len(profile.table)}", "", "lower", refused, 0.0)
+
+
+def profiled(device: Device, plan: MeasurePlan, family: Family) -> DeviceProfile:
+    """Every unit of every scenario measured."""
+    layers, rng = profiled_layers(family), np.random.default_rng(0)
+    emit, empty = partial(emit_with_random_numbers, seed=0), DeviceProfile(device.describe(), plan)
+    waiting = WaitBudget(plan.waiting_s / 2)
+    *_, profile = profile_layers(device, empty, layers, emit=emit, rng=rng, waiting=waiting)
+    return fill(profile, layers, rng=rng)  # in place of rows whose number is refused
+
+
+def measured(
+    device: Device, profile: DeviceProfile, family: Family, scenario: str, seed: int, *, quick: bool
+) -> list[WholeNetwork]:
+    """Random decoders in a scenario, beside the sums of their rows; some to fit, the others to test."""
+    networks = calibration_networks(
+        family,
+        np.random.default_rng(seed),
+        fitted=QUICK if quick else FITTED,
+        held_out=QUICK if quick else HELD_OUT,
+        scenario=scenario,
+    )
+    waiting = WaitBudget(profile.plan.waiting_s / 4)
+    emit = partial(emit_with_random_numbers, seed=0)
+    return measure_networks(device, profile, networks, emit=emit, waiting=waiting)
+
+
+def error_rows(task: str, networks: Sequence[WholeNetwork]) -> list[Row]:
+    """MAPE and Kendall tau on decoders that the fit has not seen, of each precision and of all."""
+    calibration, plain = fit_calibration(networks), Calibration()
+    held = [net for net in networks if net.held_out]
+    rows = []
+    for precision in (*dict.fromkeys(net.precision for net in held), None):
+        some = [net for net in held if precision in (None, net.precision)]
+        times = np.array([net.measured_s for net in some])
+        ours, sums = (prediction_error(fit.predict_networks_s(some), times) for fit in (calibration, plain))
+        spread = interquartile_range(np.abs(calibration.predict_networks_s(some) / times - 1))
+        name = f"{task}, {precision or 'all'}, {len(some)} decoders"
+        peers = {key: {"sum of the rows": sums[key]} for key in ("mape", "kendall_tau")}
+        rows.append(Row(name, "MAPE", "fraction", "lower", ours["mape"], spread, peers["mape"], MAPE))
+        tau = ours["kendall_tau"]
+        rows.append(Row(name, "Kendall tau", "", "higher", tau, 0.0, peers["kendall_tau"], TAU))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
