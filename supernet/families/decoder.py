@@ -40,6 +40,7 @@ class DecoderFamily(Family):
             ones serve more heads.
         hidden: features in the middle of a feed-forward part.
         positions: that can be told apart, at least the largest length.
+        prompt, past: see `Family`.
         theta: base of the frequencies of rotary positions.
         caches: formats that keys and values can be kept in between tokens.
         in_channels: size of the vocabulary.
@@ -60,6 +61,8 @@ class DecoderFamily(Family):
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
     positions: int = 2048
+    prompt: int = 0
+    past: int = 0
     theta: float = 1e4
     caches: tuple[str, ...] = (FP32, "fp16", "int8")
 
