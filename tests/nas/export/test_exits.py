@@ -2,6 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
-from nas.checks.parity import open_file
+from nas.checks.parity import file_metric, open_file
 from nas.emit.to_onnx import emit
-from nas.export.exits import METADATA, exit_candidates, exits_file
+from nas.export.exits import METADATA, build_exits, exit_candidates, exits_file
 from nas.run.config import ExportSection
 from supernet.families.decoder import text_decoder
 from supernet.families.mbconv import digits_mbconv
@@ -21,6 +24,7 @@ from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.simulate import simulate, simulate_all
 from supernet.ptq.calibrate import observe, quantize
 from supernet.space.space import Candidate
+from supernet.tasks.text_sources import read_own_text
 
 FAMILY = text_decoder(in_channels=256, classes=256)
 COLUMNS = FAMILY.space().columns
@@ -117,3 +121,34 @@ def test_a_space_of_several_depths_has_no_exits() -> None:
 def test_networks_that_are_trained_on_by_themselves_share_no_blocks() -> None:
     with pytest.raises(TrilobitError, match=r"export\.exits shares the blocks .* leave one out"):
         ExportSection(exits=True, finetune=1)
+
+
+def test_each_exit_is_scored_through_the_file(net: nn.Module, tmp_path: Path) -> None:
+    """The quality of an exit is that of the decoder of its depth, on both parts."""
+    (tmp_path / "text.txt").write_bytes(
+        np.random.default_rng(0).integers(32, 127, 30_000).astype(np.uint8).tobytes()
+    )
+    task = read_own_text(f"{tmp_path / 'text.txt'}?length=64", seed=0, cache=None)
+    candidate = of_short_texts(FAMILY.extreme("smallest", "int8").genes)
+    networks, _ = taken_out(net, candidate)
+    by_candidate = dict(
+        zip(exit_candidates(FAMILY.space(), candidate).values(), networks.values(), strict=True)
+    )
+    run = SimpleNamespace(
+        family=FAMILY,
+        task=task,
+        runtime=None,
+        config=SimpleNamespace(export=SimpleNamespace(dynamic_batch=True), device=SimpleNamespace(batch=1)),
+    )
+    builder: Any = SimpleNamespace(run=run, network=by_candidate.__getitem__)
+    context: Any = SimpleNamespace(candidate=candidate, lowered=networks[4].workload)
+    written = build_exits(builder, context)
+    assert [(each.blocks, each.output) for each in written.exits] == [
+        (2, "exit2.head"),
+        (3, "exit3.head"),
+        (4, "head"),
+    ]
+    for each, network in zip(written.exits, networks.values(), strict=True):
+        alone = emit(network, batch=None)
+        assert each.validation == file_metric(alone, task.validation, task)
+        assert each.test == file_metric(alone, task.test, task)
