@@ -53,7 +53,7 @@ def build_exits(builder: NetworkBuilder, context: ExportContext) -> ExitsFile:
     candidates = exit_candidates(run.family.space(), context.candidate)
     networks = {blocks: builder.network(candidate) for blocks, candidate in candidates.items()}
     batch = None if run.config.export.dynamic_batch else run.config.device.batch
-    model = exits_file(networks, batch=batch)
+    model = exits_file(networks, batch=batch, portable=builder.portable)
     executable = open_file(model, run.runtime)
     size = context.lowered.in_size
     validation, test = (
@@ -113,15 +113,17 @@ def exits_file(
     *,
     batch: int | None = 1,
     metadata: Mapping[str, str] | None = None,
+    portable: bool = False,
 ) -> bytes:
     """Return networks, by their blocks, as one ONNX file with as many outputs, see `joined`.
 
     Args:
-        batch, metadata: see `emit`; the blocks behind each output are added to the metadata.
+        batch, metadata, portable: see `emit`; the blocks behind each output are added to the metadata.
     """
     together = joined({f"exit{blocks}": network for blocks, network in networks.items()})
     exits = {METADATA: " ".join(map(str, networks))}
-    return _stored_once(emit(together, batch=batch, metadata={**(metadata or {}), **exits}))
+    model = emit(together, batch=batch, metadata={**(metadata or {}), **exits}, portable=portable)
+    return _stored_once(model)
 
 
 def _stored_once(model: bytes) -> bytes:

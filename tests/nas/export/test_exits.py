@@ -140,7 +140,7 @@ def test_each_exit_is_scored_through_the_file(net: nn.Module, tmp_path: Path) ->
         runtime=None,
         config=SimpleNamespace(export=SimpleNamespace(dynamic_batch=True), device=SimpleNamespace(batch=1)),
     )
-    builder: Any = SimpleNamespace(run=run, network=by_candidate.__getitem__)
+    builder: Any = SimpleNamespace(run=run, portable=False, network=by_candidate.__getitem__)
     context: Any = SimpleNamespace(candidate=candidate, lowered=networks[4].workload)
     written = build_exits(builder, context)
     assert [(each.blocks, each.output) for each in written.exits] == [
