@@ -129,6 +129,15 @@ RUN_GROUPS: Sequence[Group] = (
             Flag("--threads", "device.threads", "N", "threads of one inference"),
             Flag("--space", "space.name", "NAME", "see `nas spaces`; or FILE.json of a designed one"),
             Flag("--formats", "space.formats", "A,B", "number formats, see `nas formats`", "list"),
+            Flag(
+                "--prefill", "space.prefill", "N", "of decoders, positions of a prompt (default: the space's)"
+            ),
+            Flag(
+                "--decode",
+                "space.decode",
+                "P",
+                "of decoders, positions before the next (default: the space's)",
+            ),
             Flag("--seed", "seed", "N", "of everything random"),
         ),
     ),

@@ -124,12 +124,20 @@ class ProfileSection:
 
 @dataclass(frozen=True)
 class SpaceSection:
-    """Which space to search, see `nas spaces`, and with which number formats, see `nas formats`; without any,
-    with the space's own.
+    """Which space to search.
+
+    Attributes:
+        name: see `nas spaces`.
+        formats: number formats, see `nas formats`; without any, the space's own.
+        prefill: of a space of decoders, positions of the prompt that `latency.prefill` is of; 0 takes the
+            space's own.
+        decode: positions before the one that `latency.decode` is of; 0 takes the space's own.
     """
 
     name: Annotated[str, OneOf(FAMILIES, "trilobit.spaces", suffix=FILE)] = "digits-mbconv"
     formats: Annotated[tuple[str, ...], OneOf(FORMATS, "trilobit.formats", joined=True)] = ()
+    prefill: Annotated[int, Range(0, 1_048_576)] = 0
+    decode: Annotated[int, Range(0, 1_048_576)] = 0
 
     def __post_init__(self) -> None:
         check(self, "space")

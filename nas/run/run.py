@@ -25,7 +25,7 @@ from nas.run.paths import RunPaths
 from nas.run.registry import STAGES as STAGES
 from nas.run.stage_record import StageRecord
 from predictors.table import profiled_layers
-from supernet.families.family import Family, load_family
+from supernet.families.family import Family, asked_for, load_family
 from supernet.tasks.fit import require_readable
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_data, require_images
@@ -67,9 +67,9 @@ class Run(RunPaths):
         Raises:
             TrilobitError: its networks read something else.
         """
-        family = self._family()
+        family, space = self._family(), self.config.space
         require_readable(self.task, family)
-        return family
+        return asked_for(family, prompt=space.prefill, past=space.decode)
 
     def _family(self) -> Family:
         data, space = self.task, self.config.space

@@ -4,7 +4,7 @@ import itertools
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, partial
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
@@ -318,6 +318,27 @@ class Family(ABC):
 def resolutions(family: Family) -> tuple[int, ...]:
     """Return the input sizes of the largest and the smallest networks, in pixels or tokens, ascending."""
     return tuple(sorted({family.resolution(extreme) for extreme in family.extremes().values()}))
+
+
+def asked_for(family: Family, *, prompt: int = 0, past: int = 0) -> Family:
+    """Return a family of decoders that is timed at such a prompt and such a past; 0 leaves what it has.
+
+    Raises:
+        TrilobitError: it is none of decoders, or tells fewer positions apart.
+    """
+    sizes = {name: size for name, size in (("prompt", prompt), ("past", past)) if size}
+    if not sizes:
+        return family
+    described: Any = family
+    known: set[str] = {f.name for f in fields(described)} if is_dataclass(family) else set()
+    if not family.positions or not sizes.keys() <= known:
+        raise TrilobitError(
+            f"space {family.name} has no scenarios of a prompt and of what follows it; leave --prefill and "
+            "--decode out, or take a space of decoders"
+        )
+    timed: Family = replace(described, **sizes)
+    _ = timed.scenarios
+    return timed
 
 
 def load_family(

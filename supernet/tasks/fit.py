@@ -24,7 +24,7 @@ def require_readable(task: Task, family: Family) -> None:
             f"asks for {_ONE[answers(task)]}; choose another space (--space; `nas spaces` lists them) or "
             "other data (--data)"
         )
-    length, longest = tokens_of(task), family.resolution(family.extreme("largest"))
+    length, longest = tokens_of(task), family.resolution(family.extreme("largest", family.formats[0]))
     if length and longest > length:
         raise TrilobitError(
             f"space {family.name} has networks that read {longest} tokens, and examples of {task.name} have "

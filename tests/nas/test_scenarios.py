@@ -22,6 +22,7 @@ from nas.run.config import RunConfig, SearchSection, SpaceSection
 from nas.search.objectives import objective
 from nas.stages.validation import random_networks
 from predictors.table import profiled_layers
+from supernet.families.family import asked_for, load_family
 from tests.conftest import DEVICE
 from tests.nas.tiny_decoder import TinyDecoder, tiny_decoder
 
@@ -147,6 +148,20 @@ def test_what_is_asked_for_must_fit_the_positions() -> None:
         _ = TinyDecoder(64, 64, past=64).scenarios
     with pytest.raises(TrilobitError, match="a prompt of 65 positions: the network tells 64 apart"):
         _ = TinyDecoder(64, 64, prompt=65).scenarios
+
+
+def test_a_run_says_what_is_asked_for() -> None:
+    assert asked_for(FAMILY) is FAMILY
+    assert asked_for(FAMILY, prompt=40, past=50).scenarios == {
+        "prefill": {"sequence": 40, "past": 0},
+        "decode": {"sequence": 1, "past": 50},
+    }
+    assert asked_for(FAMILY, past=50).scenarios["prefill"] == FAMILY.scenarios["prefill"]
+    with pytest.raises(TrilobitError, match="a prompt of 65 positions"):
+        asked_for(FAMILY, prompt=65)
+    images = load_family("digits-mbconv", in_channels=1, classes=10)
+    with pytest.raises(TrilobitError, match=r"space digits-mbconv has no scenarios .* leave --prefill and"):
+        asked_for(images, prompt=8)
 
 
 def test_random_networks_are_those_of_a_scenario() -> None:
