@@ -13,7 +13,10 @@ from hw_profiles.graph.counts import macs, params
 from hw_profiles.graph.formats import tensor_bits, weight_bits
 from hw_profiles.graph.layer import Layer
 from predictors.features import ARCHITECTURE
-from predictors.table import CostTable, Positions, compile_table
+from predictors.table import CostTable, compile_table
+from supernet.families.bert_published import PublishedRows as BertRows
+from supernet.families.bert_published import from_published as from_bert
+from supernet.families.encoder import bert_base
 from supernet.families.family import load_family
 from supernet.families.ofa_resnet import ofa_resnet50
 from supernet.families.ofa_resnet_published import PublishedConfig, from_published, living_layers
@@ -23,8 +26,6 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]  # (n,) which rows
 
 ROUNDING = ("symmetric", "asymmetric")  # of int8 weights
-LAYERS, HEADS, FFN = tuple(range(6, 13)), (6, 8, 10, 12), (1024, 2048, 3072)  # of BERT
-WIDTH, HEAD_WIDTH, TOKENS = 768, 64, 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,31 +120,11 @@ def ofa_resnet(data: Path, target: str) -> PublishedRows:
 def bert(data: Path) -> PublishedRows:
     """Accuracy in percent on SST-2 of BERT-base with fewer layers, heads and feed-forward channels."""
     rows = np.load(data / "subnets" / "bert_sst2.npz")
-    choices, columns = [Choice("layers", LAYERS)], [np.searchsorted(LAYERS, rows["num_layers"])]
-    for i in range(max(LAYERS)):
-        alive = () if i < min(LAYERS) else (("layers", tuple(count for count in LAYERS if count > i)),)
-        choices += [Choice(f"s0.b{i}.heads", HEADS, "pruning", alive, "heads", 0, i)]
-        choices += [Choice(f"s0.b{i}.ffn", FFN, "pruning", alive, "ffn", 0, i)]
-        columns += [np.searchsorted(HEADS, rows["heads"][:, i]), np.searchsorted(FFN, rows["ffn"][:, i])]
-    space = SearchSpace("bert-sst2", tuple(choices))
-    genomes = space.canonical(np.stack(columns, axis=1).astype(np.int16))
-    return PublishedRows("BERT SST-2 accuracy, %", space, genomes, 100 * rows["acc"], bert_costs())
-
-
-def bert_costs() -> CostTable:
-    """Multiply-adds and parameters by layer, from the number of layers, heads and feed-forward width."""
-    terms, entries = max(LAYERS), len(LAYERS) * len(HEADS) * len(FFN)
-    strides = np.zeros((1 + 2 * terms, terms), np.float32)
-    strides[0] = len(HEADS) * len(FFN)
-    strides[1 + 2 * np.arange(terms), np.arange(terms)] = len(FFN)
-    strides[2 + 2 * np.arange(terms), np.arange(terms)] = 1
-    count, heads, ffn = np.meshgrid(LAYERS, HEADS, FFN, indexing="ij")
-    weights = 4 * WIDTH * HEAD_WIDTH * heads + 2 * WIDTH * ffn
-    products = TOKENS * weights + 2 * TOKENS**2 * HEAD_WIDTH * heads  # scores, and what they weigh
-    each = np.stack([products.ravel(), weights.ravel()], axis=1)
-    values = np.concatenate([each * (count > i).reshape(-1, 1) for i in range(terms)])
-    offsets = (entries * np.arange(terms)).astype(np.float32)
-    return CostTable(Positions(strides, offsets), values.astype(np.float64))
+    family = bert_base(in_channels=257, classes=2, formats=("fp32",))
+    space = family.space()
+    genomes = from_bert(space, BertRows(rows["num_layers"], rows["heads"], rows["ffn"]))
+    costs = compile_table(space, family.terms(), (macs, params))
+    return PublishedRows("BERT SST-2 accuracy, %", space, space.canonical(genomes), 100 * rows["acc"], costs)
 
 
 def integer_macs(layer: Layer) -> float:

@@ -201,7 +201,7 @@ def _evaluations(shares: np.ndarray) -> int:
 
 def main() -> None:
     """Run, print and write."""
-    arguments = parse_arguments(__doc__, seeds=5)
+    arguments = parse_arguments(__doc__, seeds=10)
     tasks = ["BERT SST-2"] if arguments.quick else list(RECORDED)
     with one_core():
         found = [
