@@ -12,6 +12,7 @@ from hw_profiles.errors import TrilobitError, did_you_mean
 
 DEVICES: Mapping[str, str] = {
     "ort": "hw_profiles.runtimes.ort.plugin:ORT",
+    "litert": "hw_profiles.runtimes.litert.plugin:LITERT",
     "openvino": "hw_profiles.runtimes.openvino.plugin:OPENVINO",
     "recorded": "hw_profiles.runtimes.analytical.plugin:RECORDED",
     "systolic": "hw_profiles.runtimes.analytical.plugin:SYSTOLIC",

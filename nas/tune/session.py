@@ -170,11 +170,12 @@ def _open(tuning: Tuning) -> None:
 def _environment(tuning: Tuning, line: str) -> dict[str, Any]:
     import platform
 
+    packages = dict.fromkeys((*PACKAGES, *tuning.config.device.choice.kind.engines.values()))
     return {
         "schema": "env/1",
         "versions": {
             "python": platform.python_version(),
-            **{name: version for name in PACKAGES if (version := version_of(name))},
+            **{name: version for name in packages if (version := version_of(name))},
         },
         "commit": commit(),
         "command": redacted(line),

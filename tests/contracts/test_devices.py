@@ -33,6 +33,7 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         map_layer("linear", (1536, 1, 1), 1000),
     )
     return {
+        "litert": DeviceCase(partial(open_device, "litert"), corners(family, "fp32")),
         "openvino": DeviceCase(partial(open_device, "openvino"), corners(family, "fp32")),
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
         "recorded": DeviceCase(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
@@ -81,7 +82,7 @@ def test_its_runtime_keeps_its_promises(case: DeviceCase, promise: Callable[[Run
 
 def test_unknown_devices_and_providers_are_refused() -> None:
     with pytest.raises(
-        TrilobitError, match="unknown device 'abacus'; known: openvino, ort, recorded, systolic"
+        TrilobitError, match="unknown device 'abacus'; known: litert, openvino, ort, recorded"
     ):
         open_device("abacus")
     with pytest.raises(

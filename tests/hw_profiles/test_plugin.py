@@ -21,10 +21,10 @@ REFUSED = {
     "ort:thread=4": r"device 'ort' has no option thread \(= '4'\); did you mean 'threads'\?; options",
     "ort:threads=0": r"device.threads must be a whole number from 1 to 1,024, got 0",
     "ort:threads=4,CUDA": r"device 'ort': 'CUDA' is no option=value; options of 'ort': provider \(text\)",
-    "tvm:threads=2": r"device 'tvm' has no option threads \(= '2'\); ort and openvino have it; options",
+    "tvm:threads=2": r"device 'tvm' has no option threads \(= '2'\); .*have it; options",
     "tvm:key=pi": r"boards over RPC need both a tracker and a key",
     "recorded": r"device 'recorded' needs to know which one: write recorded:PROFILE.json",
-    "abacus:3": r"unknown device 'abacus'; known: openvino, ort, recorded, systolic, table, tvm",
+    "abacus:3": r"unknown device 'abacus'; known: litert, openvino, ort, recorded, systolic, table, tvm",
 }
 
 
