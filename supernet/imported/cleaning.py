@@ -10,6 +10,7 @@ from onnxscript.optimizer import fold_constants_ir
 from supernet.imported.onnx_file import ONNX_DOMAINS
 from supernet.imported.open_dimensions import forget_sizes
 from supernet.imported.rules import rules
+from supernet.imported.scopes import name_by_scope
 
 OPSET = 21  # the first with 4-bit integers
 IR_VERSION = 10  # of files of that opset
@@ -24,6 +25,7 @@ def clean(model: ir.Model) -> ir.Model:
 
     The model that is given is used up.
     """
+    name_by_scope(model)
     _convert(model)
     names = _Names(model)
     _say_defaults(model)
