@@ -43,7 +43,6 @@ class DecoderFamily(Family):
         prompt, past: see `Family`.
         theta: base of the frequencies of rotary positions.
         caches: formats that keys and values can be kept in between tokens.
-        prompt, past: what `scenarios` are of; 0 takes what is usual.
         in_channels: size of the vocabulary.
         classes: what can come next: all of it, as a rule.
     """
@@ -66,8 +65,6 @@ class DecoderFamily(Family):
     past: int = 0
     theta: float = 1e4
     caches: tuple[str, ...] = (FP32, "fp16", "int8")
-    prompt: int = 0
-    past: int = 0
 
     @property
     def input(self) -> TokenInput:

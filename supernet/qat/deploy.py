@@ -18,12 +18,20 @@ from supernet.graph.executor import (
     LayeredNet,
     SizedLayer,
     Statistics,
+    folded,
     folding,
     recalibrated,
+    run,
     sized_layer,
     tensor_keys,
 )
-from supernet.graph.quantized_graph import Parameters, QuantizedGraph
+from supernet.graph.quantized_graph import (
+    Parameters,
+    QuantizedGraph,
+    cache_names,
+    cache_params,
+    keeps_codes,
+)
 from supernet.qat.learned import BIAS_CODES, LearnedQuantizers
 from supernet.qat.lsq import SMALLEST_SCALE
 
@@ -44,6 +52,8 @@ def deploy(
         for name, layer, key in zip(work.names, work.layers, tensor_keys(work), strict=True)
         if key is not None
     }
+    if any(map(keeps_codes, work.layers)):
+        tensors |= _kept(net, quantizers, work, statistics, batches)
     parameters = {}
     for position, (name, layer) in enumerate(zip(work.names, work.layers, strict=True)):
         if "weight" not in layer.values:
@@ -59,6 +69,26 @@ def deploy(
     return QuantizedGraph(work, parameters, tensors)
 
 
+def _kept(
+    net: LayeredNet,
+    quantizers: LearnedQuantizers,
+    work: Workload,
+    statistics: Statistics,
+    batches: Sequence[Tensor],
+) -> dict[str, QuantParams]:
+    """Return how keys and values are kept that attention keeps as codes: to the largest that is seen."""
+    reach: dict[str, float] = {}
+    compute = folded(quantizers, statistics)
+    with torch.no_grad():
+        for batch in batches:
+            tensors = run(net, quantizers, work, batch, compute)
+            for name, layer, sources in zip(work.names, work.layers, work.inputs, strict=True):
+                read = sources[1:3] if keeps_codes(layer) else ()
+                for key, source in zip(cache_names(name), read, strict=False):
+                    reach[key] = max(reach.get(key, 0.0), float(tensors[source].abs().max()))
+    return {key: cache_params(largest) for key, largest in reach.items()}
+
+
 def _parameters(
     quantizers: LearnedQuantizers,
     name: str,
@@ -70,7 +100,7 @@ def _parameters(
     """Numbers of one layer; `input_qparams` is how the tensor it reads is quantized."""
     with torch.no_grad():
         factor, bias = folding(name, sized, statistics)
-        if not layer.values.integer("bias"):
+        if "bias" not in layer.values or not layer.values.integer("bias"):
             bias = bias[:0]
         weight_format = load_weight_format(layer.weight_format, quantizers.sums)
         if not weight_format.on_ladder:
