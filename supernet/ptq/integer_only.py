@@ -34,6 +34,7 @@ Range = tuple[float, float]
 HEADROOM = 2.0  # of 16-bit codes: how far values may go beyond those of calibration
 ROWS = 256  # that a range is judged by
 LOW_ENDS = (-2.0, -2.5, -3.0, -3.5, -4.0, -5.0)  # where a GELU may be cut: below, it is nearly 0
+GELU_WIDTH = 0.9 * ops.MOST_SHIFTS / (ops.GELU_SLOPE * ops.LOG2_E)  # scales are made a little larger
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of an observed end
 
 
@@ -174,7 +175,7 @@ def _gelu_range(rows: Array, low: float, high: float) -> QuantParams:
     """
     exact = ops.gelu(rows)
     ends = {max(end, low) for end in LOW_ENDS}
-    ranges = [(end, share * high) for end in ends for share in SHARES]
+    ranges = [(end, min(share * high, GELU_WIDTH + end)) for end in ends for share in SHARES]
     return _least(ranges, ops.GELU_SLOPE, lambda params: _gelu_error(rows, exact, params))
 
 

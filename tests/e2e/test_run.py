@@ -188,3 +188,16 @@ def test_a_search_whose_front_was_removed_is_not_done(own_run: Path) -> None:
     run.front_path.unlink()
     run.samples_path.unlink()
     assert [stage for stage in ("sample", "search", "export") if run.is_done(stage)] == ["export"]
+
+
+@pytest.mark.slow
+def test_a_network_is_exported_in_integers_only(own_run: Path, read) -> None:
+    pytest.importorskip("tvm")
+    assert main(["export", "-o", str(own_run), "--count", "1", "--integer-only"]) == 0
+    (manifest,) = (read(path) for path in (own_run / "export").glob("*/manifest.json"))
+    library = manifest["library"]
+    assert library["integer_only"]
+    assert library["own_formats"]
+    assert library["agreement"] >= 0.9
+    assert abs(library["test_accuracy"] - manifest["accuracy"]["test"]) <= 0.02
+    assert main(["verify", str(own_run), "--run-library", "--no-latency"]) == 0
