@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Int64s = NDArray[np.int64]
 
-RECIPROCAL = 2**31 - 1  # what a row's sum divides: the largest int32
+WORD = 32  # bits of what is added up; published
+RECIPROCAL = 2 ** (WORD - 1) - 1  # what a row's sum divides: the largest integer
 SOFTMAX_SHIFTS, GELU_SHIFTS = 15, 23  # published; n, the halvings at which an exponential counts as 0
 GELU_SLOPE = 1.702  # gelu(x) is about x * sigmoid(1.702 x)
 MOST_SHIFTS = 30  # an exponential of 0 is 2^n / S, and a row of them is summed in 32 bits
@@ -61,18 +62,29 @@ def shift_exp(d: ArrayLike, scale: float, n: int) -> Int64s:
     return np.asarray((fraction << np.maximum(n - q, 0)) >> 1, np.int64)
 
 
-def shiftmax(x: ArrayLike, scale: float, *, n: int = SOFTMAX_SHIFTS, bits: int = 8) -> Int64s:
+def reciprocal(total: Int64s, word: int) -> Int64s:
+    """Return what shares of a sum are multiplied with, in words of so many bits."""
+    largest = np.int64(2 ** (word - 1) - 1)
+    return np.asarray(largest // np.minimum(total, largest), np.int64)
+
+
+def shiftmax(
+    x: ArrayLike, scale: float, *, n: int = SOFTMAX_SHIFTS, bits: int = 8, word: int = WORD
+) -> Int64s:
     """Return softmax over the last axis as codes of scale 2^-(bits - 1). Algorithm 1.
 
-    In 8 bits a row loses mass: sums are .94 at length 16, but .50 to .58 at length 197; 16 bits keep .97.
+    In 8 bits a row loses mass: sums are .94 at length 16, but .50 to .58 at length 197; 16 bits keep .97. In
+    words of 32 bits it loses mass too where the scale is so fine that the reciprocal is a small integer.
     """
     x = np.asarray(x, np.int64)
     powers = shift_exp(x - x.max(axis=-1, keepdims=True), scale, n)
-    total = np.minimum(powers.sum(axis=-1, keepdims=True), RECIPROCAL)
-    return np.asarray((powers * (RECIPROCAL // total)) >> (32 - bits), np.int64)
+    share = reciprocal(powers.sum(axis=-1, keepdims=True), word)
+    return np.asarray((powers * share) >> (word - bits), np.int64)
 
 
-def shift_gelu(x: ArrayLike, scale: float, *, n: int = GELU_SHIFTS, bits: int = 8) -> Int64s:
+def shift_gelu(
+    x: ArrayLike, scale: float, *, n: int = GELU_SHIFTS, bits: int = 8, word: int = WORD
+) -> Int64s:
     """Return GELU as codes of scale S * 2^-(bits - 1), comparing x with the largest of its row: algorithm 2.
 
     `check_gelu` says whether the sigmoid can be told from one half, `gelu_shifts` which `n` is best.
@@ -80,8 +92,8 @@ def shift_gelu(x: ArrayLike, scale: float, *, n: int = GELU_SHIFTS, bits: int = 
     x, slope = np.asarray(x, np.int64), GELU_SLOPE * scale
     largest = x.max(axis=-1, keepdims=True)
     power, exp_of_zero = shift_exp(x - largest, slope, n), shift_exp(-largest, slope, n)
-    total = np.minimum(power + exp_of_zero, RECIPROCAL)
-    return np.asarray(x * ((power * (RECIPROCAL // total)) >> (32 - bits)), np.int64)
+    share = reciprocal(power + exp_of_zero, word)
+    return np.asarray(x * ((power * share) >> (word - bits)), np.int64)
 
 
 def check_gelu(scale: float, span: int, n: int = GELU_SHIFTS) -> None:
@@ -100,11 +112,11 @@ def check_gelu(scale: float, span: int, n: int = GELU_SHIFTS) -> None:
         )
 
 
-def gelu_shifts(scale: float, *, low: int = -128, high: int = 127, bits: int = 8) -> int:
+def gelu_shifts(scale: float, *, low: int = -128, high: int = 127, bits: int = 8, word: int = WORD) -> int:
     """Return the `n` of the least largest error on the codes low..high.
 
     The published 23 is off by .24 to .29 for scales up to .031, since the reciprocal is a coarse integer
-    there; the best is off by .012 to .043.
+    there; the best is off by .012 to .043. In words of 64 bits it is no coarse integer.
 
     Raises:
         ValueError: no `n` up to 30 reaches the range.
@@ -114,7 +126,7 @@ def gelu_shifts(scale: float, *, low: int = -128, high: int = 127, bits: int = 8
     exact, step = gelu(codes * scale), scale / 2 ** (bits - 1)
 
     def error(n: int) -> float:
-        return float(np.abs(shift_gelu(codes, scale, n=n, bits=bits) * step - exact).max())
+        return float(np.abs(shift_gelu(codes, scale, n=n, bits=bits, word=word) * step - exact).max())
 
     return min(range(1, MOST_SHIFTS + 1), key=error)
 

@@ -7,7 +7,7 @@ their own shape without the batch; maps have their channels last.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,9 +22,10 @@ from hw_profiles.reference.dyadic import Ints, dyadic, rescale
 from hw_profiles.reference.unit_numbers import Array, UnitNumbers, as_codes
 
 Int64s = NDArray[np.int64]
-CURVE_BITS = (
-    16  # of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass
-)
+# of the probabilities and sigmoids within a unit: in 8 bits long rows lose half of their mass, and of sums of
+# 32 bits the reciprocal is a coarse integer
+CURVE_BITS, CURVE_WORD = 16, 64
+CURVE: Mapping[str, int] = {"bits": CURVE_BITS, "word": CURVE_WORD}
 NORM_BITS = 31 - 8  # of a norm's multipliers; the others go to offsets of up to 2^38
 # of a norm's square root: ten are published; six more, which change nothing once it is found, find it in
 # rows that spread 64 times less, as those of an image's even parts do
@@ -68,7 +69,7 @@ def product_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
 def softmax(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """Return Shiftmax over the last dimension, in 16 bits within."""
     power = softmax_exponential(numbers)
-    shares = ops.shiftmax(_differences(numbers, inputs), numbers.scale_of(), n=power.shifts, bits=CURVE_BITS)
+    shares = ops.shiftmax(_differences(numbers, inputs), numbers.scale_of(), n=power.shifts, **CURVE)
     return _written(layer, numbers, shares, *softmax_multiplier(numbers))
 
 
@@ -85,7 +86,7 @@ def softmax_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
 def gelu(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
     """Return ShiftGELU, comparing each number with the largest of its row."""
     n = gelu_exponential(numbers).shifts
-    x = ops.shift_gelu(_differences(numbers, inputs), numbers.scale_of(), n=n, bits=CURVE_BITS)
+    x = ops.shift_gelu(_differences(numbers, inputs), numbers.scale_of(), n=n, **CURVE)
     return _written(layer, numbers, x, *gelu_multiplier(numbers))
 
 
@@ -101,7 +102,7 @@ def gelu_exponential(numbers: UnitNumbers) -> Exponential:
 
 @lru_cache(1024)
 def _shifts(scale: float, zero_point: int) -> int:
-    return ops.gelu_shifts(scale, low=-zero_point, high=255 - zero_point, bits=CURVE_BITS)
+    return ops.gelu_shifts(scale, low=-zero_point, high=255 - zero_point, **CURVE)
 
 
 def gelu_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:

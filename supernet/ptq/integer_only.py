@@ -19,7 +19,7 @@ from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference import integer_transformer_ops as ops
 from hw_profiles.reference.integer_sums import IntegerSums
-from hw_profiles.reference.integer_transformer_units import CURVE_BITS
+from hw_profiles.reference.integer_transformer_units import CURVE, CURVE_BITS
 from supernet.formats.loading import load_activation_format, load_weight_format
 from supernet.formats.quantized_tensor import SMALLEST_SCALE
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
@@ -32,7 +32,7 @@ Array = NDArray[np.floating[Any]]
 Range = tuple[float, float]
 
 HEADROOM = 2.0  # of 16-bit codes: how far values may go beyond those of calibration
-ROWS = 256  # that a range is judged by
+JUDGED = 2**17  # numbers that a range is judged by: the largest are few
 LOW_ENDS = (-2.0, -2.5, -3.0, -3.5, -4.0, -5.0)  # where a GELU may be cut: below, it is nearly 0
 GELU_WIDTH = 0.9 * ops.MOST_SHIFTS / (ops.GELU_SLOPE * ops.LOG2_E)  # scales are made a little larger
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of an observed end
@@ -164,7 +164,7 @@ def _wide(values: Array, normalised: bool) -> QuantParams:
 def _some_rows(values: Array) -> Array:
     """Return rows of a tensor, evenly from all of it."""
     rows = values.reshape(-1, values.shape[-1])
-    return rows[:: max(len(rows) // ROWS, 1)].astype(np.float64)
+    return rows[:: max(values.size // JUDGED, 1)].astype(np.float64)
 
 
 def _gelu_range(rows: Array, low: float, high: float) -> QuantParams:
@@ -184,8 +184,8 @@ def _gelu_error(rows: Array, exact: Array, params: QuantParams) -> float:
     reach = ops.GELU_SLOPE * ops.LOG2_E * scale * params.largest
     if reach > ops.MOST_SHIFTS:
         return float("inf")
-    n = ops.gelu_shifts(scale, low=-zero, high=params.largest - zero, bits=CURVE_BITS)
-    found = ops.shift_gelu(_codes(rows, params), scale, n=n, bits=CURVE_BITS)
+    n = ops.gelu_shifts(scale, low=-zero, high=params.largest - zero, **CURVE)
+    found = ops.shift_gelu(_codes(rows, params), scale, n=n, **CURVE)
     return float(((found * (scale / 2 ** (CURVE_BITS - 1)) - exact) ** 2).mean())
 
 
@@ -195,7 +195,7 @@ def _softmax_range(rows: Array, low: float, high: float) -> QuantParams:
     exact /= exact.sum(axis=1, keepdims=True)
 
     def error(params: QuantParams) -> float:
-        found = ops.shiftmax(_codes(rows, params), params.scale, bits=CURVE_BITS)
+        found = ops.shiftmax(_codes(rows, params), params.scale, **CURVE)
         return float(((found / 2 ** (CURVE_BITS - 1) - exact) ** 2).mean())
 
     return _least([(a * low, b * high) for a in SHARES for b in SHARES], 1.0, error)

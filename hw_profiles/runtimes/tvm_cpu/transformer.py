@@ -148,15 +148,14 @@ def _power(d: Any, n: Any, steps: Any, divide: Callable[[Any, Any], Any]) -> Any
     return (fraction << _wide(tirx.max(n - q, 0))) >> tirx.const(1, "int64")
 
 
-def _shares(power: Any, total: Any) -> Any:
-    """Return power / total in units of 2^-15, in 64 bits."""
-    return (power * total) >> tirx.const(32 - units.CURVE_BITS, "int64")
+def _shares(power: Any, share: Any) -> Any:
+    """Return a power's share of what `share` is the reciprocal of, in units of 2^-15, in 64 bits."""
+    return (power * share) >> tirx.const(units.CURVE_WORD - units.CURVE_BITS, "int64")
 
 
 def _reciprocal(total: Any) -> Any:
-    most = tirx.const(RECIPROCAL, "int64")
-    narrow = tirx.min(total, most).astype("int32")
-    return _wide(tirx.truncdiv(tirx.const(RECIPROCAL, "int32"), narrow))
+    """Return `integer_transformer_ops.reciprocal`: sums of 64 bits are never larger."""
+    return tirx.truncdiv(tirx.const(2 ** (units.CURVE_WORD - 1) - 1, "int64"), total)
 
 
 def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
