@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("tvm")  # the numbers of a network are read as its kernels take them
+
 from hw_profiles.graph.formats import QuantParams
 from hw_profiles.graph.layer import parse_key
 from hw_profiles.reference import integer_transformer_ops as ops
