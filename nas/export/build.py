@@ -12,6 +12,7 @@ from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
 from nas.export.exits import ExitsFile, build_exits
 from nas.export.library.target import ExportedLibrary, library_target, own_target
+from nas.run.run import Run
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.metric import ACCURACY, Metric, main_metric
 from supernet.tasks.task import Outputs, answers, reads
@@ -87,6 +88,23 @@ class _Version:
     quality: Mapping[str, float]
 
 
+def require_exportable(run: Run) -> None:
+    """Refuse what is asked of files that networks of this data cannot have, before anything takes time.
+
+    Raises:
+        TrilobitError: pixels, or a library, of networks that read text.
+    """
+    if reads(run.task) != "tokens":
+        return
+    if run.config.export.pixels:
+        raise TrilobitError(f"--pixels: networks of {run.task.name} read text; leave it out")
+    if library_target(run):
+        raise TrilobitError(
+            f"{run.task.name} is text, and libraries (device tvm, --library, --integer-only) are of networks "
+            "that read images; leave it out, or take another device, such as ort"
+        )
+
+
 def original_outputs(builder: NetworkBuilder) -> Outputs:
     """Return what the largest network in fp32 says of the test part, which others are compared with."""
     run = builder.run
@@ -137,17 +155,9 @@ def build(
 def _library(
     builder: NetworkBuilder, network: QuantizedGraph, model: bytes, reads: AnyInput
 ) -> ExportedLibrary | None:
-    """Return the network's library where one is wanted, which alone needs TVM.
-
-    Raises:
-        TrilobitError: it reads text, which libraries do not.
-    """
-    if not library_target(builder.run):
+    """Return the network's library where one is wanted, which alone needs TVM."""
+    if not library_target(builder.run) or not isinstance(reads, Input):
         return None
-    if not isinstance(reads, Input):
-        raise TrilobitError(
-            "libraries (device tvm, --library) are of networks that read images; export text to ONNX files"
-        )
     from nas.export.library.check import export_library
 
     return export_library(builder.run, network, model, reads)

@@ -12,7 +12,7 @@ from hw_profiles.errors import TrilobitError
 from nas.checks.check import DisagreementError
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
-from nas.export.build import Exported, Tuning, build, original_outputs
+from nas.export.build import Exported, Tuning, build, original_outputs, require_exportable
 from nas.export.claims import exported_files
 from nas.export.context import ExportContext
 from nas.export.library.target import library_target
@@ -54,6 +54,7 @@ def export_networks(
     Raises:
         TrilobitError: as in `run_export`.
     """
+    require_exportable(run)
     front = read_front(run.front_path, run.family.space())
     if run.config.export.sign:
         private_key(Path(run.config.export.sign))  # refused before the work

@@ -10,6 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.runtime import Job
+from nas.export.build import require_exportable
 from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
 from nas.problem.scenarios import TOKENS_PER_S, scenario_latency, tokens_per_s
@@ -64,6 +65,7 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
             storage that cannot be used.
     """
     check_start(run)
+    require_exportable(run)
     if run.shared:
         open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
     load_predictor(run.config.fit.predictor)

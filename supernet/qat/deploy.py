@@ -43,15 +43,15 @@ def deploy(
 
     Args:
         net: an elastic supernet, or an extracted subnet; it is only read.
-        batches: calibration images (n, c, h, w) for the batch-norm statistics of this very policy.
+        batches: calibration inputs for the batch-norm statistics of this very policy.
     """
     work = lower(workload)
     statistics = recalibrated(net, quantizers, work, batches)
-    tensors = {
-        name: quantizers.params(key, layer.out_format)
-        for name, layer, key in zip(work.names, work.layers, tensor_keys(work), strict=True)
-        if key is not None
-    }
+    tensors: dict[str, QuantParams] = {}
+    for producer, key in zip(work.producers, tensor_keys(work), strict=True):
+        name, layer = work.names[producer], work.layers[producer]
+        if key is not None and name not in tensors:
+            tensors[name] = quantizers.params(key, layer.out_format)
     if any(map(keeps_codes, work.layers)):
         tensors |= _kept(net, quantizers, work, statistics, batches)
     parameters = {}
@@ -64,7 +64,7 @@ def deploy(
             parameters[name] = Parameters(QuantizedTensor(_array(sized.weight)), bias)
         else:
             source = work.inputs[position][0]
-            input_qparams = tensors.get(work.names[source]) if source >= 0 else None
+            input_qparams = tensors.get(work.names[work.producers[source]]) if source >= 0 else None
             parameters[name] = _parameters(quantizers, name, layer, sized, statistics, input_qparams)
     return QuantizedGraph(work, parameters, tensors)
 
@@ -121,7 +121,8 @@ def _representable(
     """Channels whose scale is so small that 32 bits do not hold their bias get a larger one, and with it
     smaller codes: what is lost is far below a step of the output.
     """
-    smallest = np.maximum(np.abs(bias) / (BIAS_CODES * np.float32(input_scale)), SMALLEST_SCALE)
+    held = np.abs(bias) if len(bias) else np.zeros(1, np.float32)
+    smallest = np.maximum(held / (BIAS_CODES * np.float32(input_scale)), SMALLEST_SCALE)
     raised = np.maximum(scale, smallest).astype(np.float32)
     ratio = (scale / raised).reshape(-1, *(1,) * (codes.ndim - 1))
     return Parameters(QuantizedTensor(np.rint(codes * ratio).astype(np.int8), raised), bias)

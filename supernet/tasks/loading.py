@@ -63,7 +63,7 @@ def require_images(task: Task) -> ImageClassification:
     """
     if not isinstance(task, ImageClassification):
         raise TrilobitError(
-            f"{task.name}: images of classes are needed here, not {type(task).__name__}; training, sampling "
-            "and searching work with any task"
+            f"{task.name}: images of classes are needed here, not {type(task).__name__}; `nas run` and "
+            "its stages work with any task"
         )
     return task

@@ -15,8 +15,12 @@ from nas.checks.parity import open_file
 from nas.emit.to_onnx import emit, random_network
 from nas.testing.family import FamilyCase, check_family
 from supernet.families.family import Family
+from supernet.graph.executor import layered
 from supernet.graph.simulate import simulate
 from supernet.ptq.calibrate import observe, quantize
+from supernet.qat.deploy import deploy
+from supernet.qat.learned import new_quantizers
+from supernet.train.finetune import structure_of
 from tests.supernet.families.tokens import tiny_text, tiny_texts
 
 BOTH = pytest.mark.parametrize("make", [tiny_text, tiny_texts])
@@ -43,6 +47,22 @@ def test_files_say_what_the_simulation_says(make: Callable[..., Family]) -> None
         with torch.no_grad():
             real = subnet(x).numpy()
         assert np.corrcoef(real.ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@torch.no_grad()
+def test_learned_scales_of_tables_and_matrices_are_deployed() -> None:
+    """Tables have no bias, and matrices of keys none that integers would add."""
+    case = FamilyCase(tiny_text)
+    family, elastic = case.family, layered(case.net)
+    candidate = family.extreme("smallest", "int8")
+    work = family.workload(candidate)
+    x = family.input.drawn(20, family.resolution(candidate), generator=torch.Generator().manual_seed(1))
+    quantizers = new_quantizers(structure_of(work), elastic, [(work, x)])
+    network = deploy(elastic, quantizers, work, [x])
+    expected = simulate(network, x).numpy()
+    answer = single_output(open_file(emit(network, batch=None)), x.numpy())
+    assert (answer.argmax(-1) == expected.argmax(-1)).mean() >= 0.995
+    assert not len(network.parameters["embedding"].bias)
 
 
 def test_its_feed_is_ids_of_the_length_that_a_network_chose() -> None:
