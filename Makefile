@@ -48,7 +48,7 @@ check: $(TOOLS)      ## lint, format, types, then the fast tests
 	$(BIN)/python -m pytest $(FAST)
 
 bench: $(TOOLS)      ## every benchmark, results to benchmarks/results
-	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start allocation export_speed space_design joint_apq policy_latency tune tvm_tune; do \
+	for b in search_speed search_quality search_vs_random profile_accuracy few_measurements tvm_vs_ort accelerator_model supernet_step quantized_for_all predictor_quality latency_transfer active_sampling warm_start simq allocation export_speed space_design joint_apq policy_latency tune tvm_tune; do \
 		PYTHONPATH=. $(BIN)/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
 
 docs: $(TOOLS)       ## write what is generated in docs/

@@ -10,13 +10,17 @@ nor predictors.
 """
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
-from harness import Row, interquartile_range, one_core, parse_arguments, report
+from harness import Row, interquartile_range, parse_arguments, report
 from published_rows import PublishedRows, bert, ofa_resnet
 from published_searches import linas
+from threadpoolctl import threadpool_limits
 
 from nas.search.algorithms.expensive import DEFAULT, LINAS, Fit, Plan, Posterior, Predict, search_expensive
 from nas.search.deduplication import row_hashes
@@ -166,16 +170,31 @@ def linas_in_order(recorded: Recorded, *, budget: int, seed: int) -> Genomes:
 METHODS = (MAIN, "our loop as LINAS", "LINAS", "random")
 
 
-def rows_of(task: str, recorded: Recorded, marks: tuple[int, ...], seeds: int) -> list[Row]:
-    """Hypervolume after so many evaluations, and evaluations for nearly all of it: means of the seeds."""
-    budget = max(marks)
-    shares = {
-        name: np.array(
-            [recorded.shares(searched(recorded, name, budget=budget, seed=seed)) for seed in range(seeds)]
-        )
-        for name in METHODS
-    }
-    of = f"{task}, {len(recorded.genomes)} networks"
+Job = tuple[str, str, int]  # task, method, seed
+
+
+@cache
+def networks_of(task: str, data: Path) -> Recorded:
+    """Networks of a task, read once by each process."""
+    return RECORDED[task](data)
+
+
+def curve(data: Path, budgets: Mapping[str, int], job: Job) -> np.ndarray:
+    """(n,) share of the hypervolume after each evaluation of one method."""
+    task, name, seed = job
+    with threadpool_limits(1):
+        known = networks_of(task, data)
+        return known.shares(searched(known, name, budget=budgets[task], seed=seed))
+
+
+def rows_of(task: str, count: int, marks: tuple[int, ...], shares: Mapping[str, np.ndarray]) -> list[Row]:
+    """Hypervolume after so many evaluations, and evaluations for nearly all of it: means of the seeds.
+
+    Args:
+        count: networks that were recorded.
+        shares: method -> (seeds, n) after each evaluation.
+    """
+    of, budget = f"{task}, {count} networks", max(marks)
     out = []
     for mark in marks:
         values = {name: found[:, mark - 1] for name, found in shares.items()}
@@ -202,18 +221,16 @@ def _evaluations(shares: np.ndarray) -> int:
 def main() -> None:
     """Run, print and write."""
     arguments = parse_arguments(__doc__, seeds=10)
-    tasks = ["BERT SST-2"] if arguments.quick else list(RECORDED)
-    with one_core():
-        found = [
-            row
-            for task in tasks
-            for row in rows_of(
-                task,
-                RECORDED[task](arguments.data),
-                (60,) if arguments.quick else MARKS[task],
-                1 if arguments.quick else arguments.seeds,
-            )
-        ]
+    marks = {"BERT SST-2": (60,)} if arguments.quick else MARKS
+    seeds = 1 if arguments.quick else arguments.seeds
+    jobs = list(product(marks, METHODS, range(seeds)))
+    run = partial(curve, arguments.data, {task: max(at) for task, at in marks.items()})
+    with ProcessPoolExecutor() as pool:
+        curves = dict(zip(jobs, pool.map(run, jobs), strict=True))
+    found = list[Row]()
+    for task, at in marks.items():
+        shares = {name: np.stack([curves[task, name, seed] for seed in range(seeds)]) for name in METHODS}
+        found += rows_of(task, len(networks_of(task, arguments.data).genomes), at, shares)
     report("simq", found, arguments.json)
 
 

@@ -175,7 +175,7 @@ def main(words: Sequence[str] | None = None) -> None:
         rows += latency_rows(runs[0], 3 if arguments.quick else arguments.networks)
     if "front" in arguments.parts:
         rows += front_rows(runs)
-    report("transformers", rows, arguments.json)
+    report("transformer_runs", rows, arguments.json)
 
 
 if __name__ == "__main__":
