@@ -253,7 +253,8 @@ def _unknown(name: str, kind: DeviceKind, key: str, value: Any) -> str:
     others = [other for other in DEVICES if other != name and key in device_kind(other).table]
     hint = did_you_mean(key, kind.table)
     if others and not hint:
-        hint = f"; {' and '.join(others)} {'has' if len(others) == 1 else 'have'} it"
+        listed = " and ".join(filter(None, (", ".join(others[:-1]), others[-1])))
+        hint = f"; {listed} {'has' if len(others) == 1 else 'have'} it"
     return (
         f"device {name!r} has no option {shown(key)[1:-1]} (= {shown(value)}){hint}; {_offered(name, kind)}"
     )

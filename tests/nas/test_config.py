@@ -151,7 +151,9 @@ def test_devices_of_earlier_files_are_read() -> None:
 
 
 def test_an_option_of_another_device_is_refused_where_it_says_something() -> None:
-    with pytest.raises(TrilobitError, match=r"device 'tvm' has no option threads \(= 4\); ort has it"):
+    with pytest.raises(
+        TrilobitError, match=r"device 'tvm' has no option threads \(= 4\); ort, litert and openvino have it"
+    ):
         parse_config({"device": {"name": "tvm", **LISTED, "threads": 4}}, origin="")
     with pytest.raises(TrilobitError, match=r"no option thread .*did you mean 'threads'"):
         parse_config({"device": {"thread": 4}}, origin="")
