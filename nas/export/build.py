@@ -10,6 +10,7 @@ from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
 from nas.evaluation.builder import NetworkBuilder
 from nas.export.context import ExportContext
+from nas.export.decoder_file import build_decoder
 from nas.export.exits import ExitsFile, build_exits
 from nas.export.library.target import ExportedLibrary, library_target, own_target
 from nas.run.run import Run
@@ -64,6 +65,7 @@ class Exported:
         tuning: what fine-tuning did; None without.
         library: of the same network; None without.
         exits: of the same network and those that it begins with; None without.
+        decoder: its file with a key-value cache; None of what is no decoder.
     """
 
     context: ExportContext
@@ -76,6 +78,7 @@ class Exported:
     tuning: Tuning | None = None
     library: ExportedLibrary | None = None
     exits: ExitsFile | None = None
+    decoder: bytes | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +152,9 @@ def build(
         tuning=tuning,
         library=library,
         exits=build_exits(builder, context) if config.exits else None,
+        decoder=build_decoder(run.family, context.candidate, network, portable=builder.portable)
+        if run.family.scenarios
+        else None,
     )
 
 

@@ -16,7 +16,7 @@ from nas.export.build import Accuracy, Exported, Tuning
 from nas.export.exits import EXITS_FILE
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files
-from nas.export.seal import MODEL_FILE
+from nas.export.seal import DECODER_FILE, MODEL_FILE
 from nas.export.timing import Timed, compared, timed_through
 from nas.run.documents import Environment
 from nas.run.run import Run
@@ -32,7 +32,8 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
     key = Path(run.config.export.sign) if run.config.export.sign else None
     claims = _claims(run, exported, latency)
     exits = {EXITS_FILE: exported.exits.model} if exported.exits else {}
-    files = {MODEL_FILE: model, **library.files, **exits}
+    decoder = {DECODER_FILE: exported.decoder} if exported.decoder else {}
+    files = {MODEL_FILE: model, **library.files, **exits, **decoder}
     return network_files(exported.context.entry.id, files, claims, key=key)
 
 

@@ -17,7 +17,7 @@ from nas.checks.engine import FileEngine, file_engine, named_engine
 from nas.export.library.library import OtherProcessorError, require_machine, stopped
 from nas.export.manifests import AnyManifest, read_any
 from nas.export.package import hash_of
-from nas.export.seal import MANIFEST, MODEL_FILE
+from nas.export.seal import DECODER_FILE, MANIFEST, MODEL_FILE
 from nas.export.tuned_manifest import TunedManifest
 from nas.run.command_sections import BenchSection
 from nas.run.frames import frame
@@ -81,7 +81,7 @@ def bench(
         TrilobitError: no such file, it cannot be loaded here, or it has another batch size.
     """
     section = section or BenchSection()
-    file = model / MODEL_FILE if model.is_dir() else model
+    file = _file_in(model) if model.is_dir() else model
     if not file.is_file():
         raise TrilobitError(
             f"{file}: no such file; give an .onnx file, a model.so or the folder of an exported network"
@@ -108,6 +108,12 @@ def bench(
     if any(setting.calls < FEWEST_CALLS for setting in settings):
         reporter.say(f"fewer than {FEWEST_CALLS} calls: the 99th percentile is the slowest; more --seconds")
     return Bench(file, tuple(settings), load)
+
+
+def _file_in(folder: Path) -> Path:
+    """Return the file of an exported network: of a decoder that with a key-value cache."""
+    decoder = folder / DECODER_FILE
+    return decoder if decoder.is_file() else folder / MODEL_FILE
 
 
 def _made_up(model: Path) -> list[dict[str, Any]]:
