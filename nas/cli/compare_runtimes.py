@@ -129,7 +129,7 @@ def _notes(comparison: RuntimeComparison) -> list[str]:
     busy = "" if load is None else f", load {load:.1f}"
     return [
         *(f"{file.device}, {file.network}: {file.error}" for file in comparison.files if file.error),
-        f"latency: medians by the wall, all files in the same turns on {comparison.instruction_set}{busy}; "
+        f"latency: medians, all files in the same turns on {comparison.instruction_set}{busy}; "
         f"speed: the time of {first.network} in {first.formats} on {first.runtime} over the file's, pass by "
         "pass; answers off: largest difference from its answers to one example, as a share of the largest",
         advice(comparison),

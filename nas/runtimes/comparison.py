@@ -10,7 +10,7 @@ import numpy as np
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.measure.measurement import MeasurePlan, plan_on
+from hw_profiles.measure.measurement import MeasurePlan
 from nas.checks.confined import GIB, ConfinedError, Limits, confined
 from nas.run.tuned_document import MeasuredLatency
 from nas.runtimes.contestants import Contestant
@@ -79,17 +79,17 @@ class RuntimeComparison:
 def compare_files(
     contestants: Sequence[Contestant], *, inputs: Path | None = None, plan: MeasurePlan | None = None
 ) -> RuntimeComparison:
-    """Time files in the same turns, by the wall, in a process of its own.
+    """Time files in the same turns, in a process of its own.
 
     Args:
         contestants: the first must run.
         inputs: an .npz file with an array for each input; None takes random numbers.
-        plan: how long; the clock is the wall's, which is right for all.
+        plan: how long; the clock is chosen where they run.
 
     Raises:
         TrilobitError: the first does not run, or leaves sizes open.
     """
-    plan = plan_on(plan or MeasurePlan(waiting_s=WAITING_S, energy_s=0.0), "wall")
+    plan = plan or MeasurePlan(waiting_s=WAITING_S, energy_s=0.0)
     request = {
         "files": [dict(contestant.request) for contestant in contestants],
         "inputs": None if inputs is None else str(inputs.absolute()),

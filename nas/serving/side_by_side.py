@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hw_profiles.documents import parse
 from hw_profiles.errors import one_line
-from hw_profiles.measure.measurement import Measurement, MeasurePlan
+from hw_profiles.measure.measurement import Measurement, MeasurePlan, plan_on
 from hw_profiles.runtimes.device import MeasuredDevice
 from hw_profiles.runtimes.file_runtime import timed_inputs
 from hw_profiles.runtimes.plugin import choose
@@ -60,6 +60,7 @@ class _EachItsOwn:
 def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     """Return the `Timing` of each of `files` by `plan`, on the arrays of the file `inputs`, or where there is
     none on random numbers. A file has a `path`, and a `device` that opens it or the `signature` of a library.
+    The clock is that of the calling thread where it does all the work of all files, else the wall's.
 
     Raises:
         ValueError: the first file does not run, leaves sizes open, or needs an input that is not there.
@@ -68,7 +69,9 @@ def time_side_by_side(request: Mapping[str, Any]) -> Answer:
     opened = [_tried(file) for file in files]
     if isinstance(opened[0], str):
         raise ValueError(opened[0])
-    example, plan = _example(opened[0], request["inputs"]), parse(MeasurePlan, request["plan"])
+    example = _example(opened[0], request["inputs"])
+    alone = all(map(_works_alone, files))
+    plan = plan_on(parse(MeasurePlan, request["plan"]), "thread" if alone else "wall")
     pairs = [(file, each) for file, each in zip(files, opened, strict=True) if not isinstance(each, str)]
     artifacts = [OpenedBy(b"", example=_fed(each, example), file=file) for file, each in pairs]
     here = choose(files[0]["device"]["name"]).open()
@@ -90,11 +93,21 @@ def _tried(file: Mapping[str, Any]) -> Executable | str:
         return one_line(error)
 
 
+def _runtime(file: Mapping[str, Any]) -> Runtime:
+    runtime = choose(file["device"]["name"], file["device"]["options"]).open().runtime
+    assert runtime is not None
+    return runtime
+
+
+def _works_alone(file: Mapping[str, Any]) -> bool:
+    """Return whether the thread that calls does all the work, whose CPU time then counts."""
+    return "signature" in file or _runtime(file).clock == "thread"
+
+
 def _open(file: Mapping[str, Any]) -> Executable:
     if "signature" in file:
         return requested_library(file)
-    runtime = choose(file["device"]["name"], file["device"]["options"]).open().runtime
-    assert runtime is not None
+    runtime = _runtime(file)
     return runtime.compile(Artifact(Path(file["path"]).read_bytes(), exact_sums=True))
 
 
