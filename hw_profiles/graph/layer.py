@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.attributes import Attributes, Given, Value
-from hw_profiles.graph.formats import WHOLE, in_integers, is_integer
+from hw_profiles.graph.formats import CACHED, WHOLE, in_integers, is_integer
 from hw_profiles.graph.key import FUSED, Fields, Parts, read_fields, read_long, short_fields, write_long
 from hw_profiles.graph.ops import OPS, Op, operation
 from hw_profiles.graph.tensor_type import FP32 as FP32
@@ -149,7 +149,8 @@ class Layer:
         """Return the layer with weights in one format, computing in another."""
         if self.op == "QuantizeLinear":
             return replace(self, attributes=(("to", activation),), weight_format=weight)
-        inputs = tuple(x if x.format in WHOLE else TensorType(x.shape, activation) for x in self.inputs)
+        kept = (*WHOLE, *CACHED)  # formats that are not chosen by a layer
+        inputs = tuple(x if x.format in kept else TensorType(x.shape, activation) for x in self.inputs)
         return replace(self, inputs=inputs, weight_format=weight)
 
     def key(self) -> str:

@@ -130,6 +130,7 @@ def test_layers_of_a_scenario_are_those_of_its_network(
     assert bound.symbols == {"batch"}
     assert [in_scenario(layer, **scenario) for layer in work.layers] == list(bound.layers)
     assert all(parse_key(layer.key()) == layer for layer in bound.layers)
+    assert all(x.with_formats(x.weight_format, "fp32") == x for x in bound.layers if x.op == "Attention")
     given_back = sum(cache_bytes(layer, scenario) for layer in work.layers)
     bits = {"fp32": 32, "fp16": 16, "int8": 8}[cache]
     assert given_back == 2 * 2 * groups * 4 * (past + sequence) * bits // 8
