@@ -75,14 +75,15 @@ def learning_plot(run: Run) -> Plot | None:
         showlegend=False,
     )
     caption = "Still rising at the end: more evaluations would help the search. Flat: these are enough."
-    return Plot("learning", "Accuracy predictor: learning curve", caption, drawn, 280)
+    predicted = run.metric.replace("_", " ").capitalize()
+    return Plot("learning", f"{predicted} predictor: learning curve", caption, drawn, 280)
 
 
 def coverage_plot(run: Run) -> Plot | None:
     """Plot the share of networks inside intervals against the share that should be; None without
     intervals.
     """
-    colours = {"accuracy": MEASURED, "latency": PREDICTED}
+    colours = {run.metric: MEASURED, "latency": PREDICTED}
     traces: list[Trace] = [polyline([0.4, 1], [0.4, 1], color=OTHER, width=1.5, dash="dash")]
     for row in _rows(run):
         if row.coverages and row.source != "finalists":

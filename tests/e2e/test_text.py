@@ -78,6 +78,11 @@ def test_the_next_byte_is_learned_searched_exported_and_verified(
     assert 0 < manifest["accuracy"]["test"] < 8
     assert manifest["parity"]["agreement"] >= 0.995
     assert "image" not in (path.parent / "README.md").read_text()
+    page = (folder / "report.html").read_text()
+    assert "on test texts that neither" in page
+    assert not any(
+        words in page for words in ("test images", "Test accuracy", "Accuracy predictor", "px input")
+    )
     assert main(["verify", str(folder), "--data", data]) == 0
     assert "test bits per byte" in capsys.readouterr().out
     assert main(["verify", str(folder), "--data", "digits"]) == 2
