@@ -32,7 +32,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process  # isort:
 
 CURRENT_OPSET = 17  # with DequantizeLinear by channel, and every operation that its optimizer makes
 UNIMPLEMENTED = frozenset({"Conv"})  # dynamically: its ConvInteger takes no signed weights
-PREPARED, QUANTIZED = "prepared.onnx", "quantized.onnx"
+UNSTATED, PREPARED, QUANTIZED = "unstated.onnx", "prepared.onnx", "quantized.onnx"
 Answer = tuple[dict[str, Any], dict[str, Array]]
 Quantize = Callable[[Path, Path], None]
 
@@ -112,10 +112,26 @@ def _feeds(names: Sequence[str], arrays: Arrays) -> Iterator[dict[str, Array]]:
 def _answer(request: Mapping[str, Any], quantize: Quantize) -> Answer:
     """Return the quantized file that loads, and what had to be done for that."""
     with tempfile.TemporaryDirectory(prefix="trilobit-") as name, _silent():
-        folder, original = Path(name), Path(request["path"])
+        folder = Path(name)
+        original = _unstated(Path(request["path"]), folder)
         notes: list[str] = []
         content = _quantized(original, folder, quantize, notes)
     return {"notes": notes}, {"model": np.frombuffer(content, np.uint8)}
+
+
+def _unstated(original: Path, folder: Path) -> Path:
+    """Return the file without what it says of stored tensors, as torch's exporter does: recipes transpose
+    some of them, and then refuse what they made.
+    """
+    proto = onnx.load(original)
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    others = [value for value in proto.graph.value_info if value.name not in stored]
+    if len(others) == len(proto.graph.value_info):
+        return original
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(others)
+    onnx.save(proto, folder / UNSTATED)
+    return folder / UNSTATED
 
 
 def _quantized(original: Path, folder: Path, quantize: Quantize, notes: list[str]) -> bytes:

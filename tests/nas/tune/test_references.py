@@ -1,13 +1,16 @@
 """What tuned networks are compared with."""
 
+from pathlib import Path
 from pkgutil import resolve_name
 
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper, numpy_helper
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.registry import DEVICES
+from hw_profiles.runtimes.ort.recipes import dynamic_defaults
 from hw_profiles.runtimes.plugin import device_kind
 from nas.checks.confined import Limits
 from nas.run.tuned_document import ALL_INT8
@@ -66,3 +69,20 @@ def test_recipes_of_all_devices_can_be_followed() -> None:
     recipes = [recipe for name in DEVICES for recipe in device_kind(name).recipes]
     assert recipes
     assert all(callable(resolve_name(recipe.task)) for recipe in recipes)
+
+
+def test_what_a_file_says_of_stored_tensors_keeps_no_recipe_from_transposing_them(tmp_path: Path) -> None:
+    """As torch's newer exporter does of the weight of a linear layer."""
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], transB=1)
+    stored = {"w": np.ones((3, 8), np.float32), "b": np.zeros(3, np.float32)}
+    entry, end, stated = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 8]), ("y", ["n", 3]), ("w", [3, 8]))
+    )
+    tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    graph = helper.make_graph([node], "linear", [entry], [end], tensors, value_info=[stated])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "linear.onnx")
+    _, answer = dynamic_defaults({"path": str(tmp_path / "linear.onnx")})
+    proto = onnx.load_model_from_string(answer["model"].tobytes())
+    assert "MatMulInteger" in {node.op_type for node in proto.graph.node}
