@@ -9,7 +9,7 @@ from nas.checks.check import BYTES, Input, TextInput
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.export.manifests import AnyManifest
 from nas.export.markdown import escaped
-from nas.export.seal import MODEL_FILE
+from nas.export.seal import EXITS_FILE, MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
 from supernet.tasks.metric import (
@@ -93,6 +93,9 @@ def _figures(manifest: Manifest) -> list[str]:
         if ratio is not None:
             network = _REFERENCES.get(name, escaped(name))
             rows.append((f"latency against {network}", f"{ratio:.2f} x, in the same run"))
+    for way_out in manifest.exits:
+        figure = f"{_value(manifest.metric, way_out.test)} {_of(manifest)}, through {EXITS_FILE}"
+        rows.append((f"the same after {way_out.blocks} blocks", figure))
     for name, file in manifest.files.items():
         rows.append((escaped(name), f"{show(objective('size'), file.bytes)}, sha256 {file.sha256[:16]}..."))
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]

@@ -13,10 +13,9 @@ from nas.checks.check import AnyInput, TextInput
 from nas.emit.file_types import needed_opset
 from nas.emit.to_onnx import described
 from nas.export.build import Accuracy, Exported, Tuning
-from nas.export.exits import EXITS_FILE
 from nas.export.library.target import ExportedLibrary
 from nas.export.package import network_files
-from nas.export.seal import DECODER_FILE, MODEL_FILE
+from nas.export.seal import DECODER_FILE, EXITS_FILE, MODEL_FILE
 from nas.export.timing import Timed, compared, timed_through
 from nas.run.documents import Environment
 from nas.run.run import Run

@@ -24,7 +24,6 @@ from supernet.space.space import Candidate, Choice, SearchSpace
 from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.metric import main_metric
 
-EXITS_FILE = "exits.onnx"
 DEPTH = "depth"  # role of the choice of how many blocks there are
 METADATA = "trilobit.exits"  # of a file: blocks behind each output, in order
 

@@ -18,6 +18,7 @@ from hw_profiles.files import checksum_of, read_json
 
 MANIFEST, SIGNATURE, CARD, MODEL_FILE = "manifest.json", "manifest.sig", "README.md", "model.onnx"
 DECODER_FILE = "decoder.onnx"  # of a decoder, with a key-value cache
+EXITS_FILE = "exits.onnx"  # of a decoder and of those that it begins with
 CLAIMS = "trilobit.claims"  # key of the ONNX file's metadata
 REMEDY = "fetch the folder again, or export the network again"
 LARGEST_FILE = 2**31  # bytes: more than an ONNX file can have

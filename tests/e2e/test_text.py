@@ -68,7 +68,8 @@ def test_the_next_byte_is_learned_searched_exported_and_verified(
     text, folder = tmp_path / "it.txt", tmp_path / "run"
     text.write_text(written(8_000))
     data = f"text:{text}?length=16"
-    assert main(["run", str(config), "--data", data, "--space", "tiny-text", "-o", str(folder)]) == 0
+    words = ["run", str(config), "--data", data, "--space", "tiny-text", "--exits", "-o", str(folder)]
+    assert main(words) == 0
     assert "test bits per byte" in capsys.readouterr().out
     front = read(folder / "front.json")
     assert (front["space"]["name"], front["metric"]) == ("tiny-text", "bits_per_byte")
@@ -77,6 +78,10 @@ def test_the_next_byte_is_learned_searched_exported_and_verified(
     assert manifest["metric"] == "bits_per_byte"
     assert 0 < manifest["accuracy"]["test"] < 8
     assert manifest["parity"]["agreement"] >= 0.995
+    assert "exits.onnx" in manifest["files"]
+    last, parts = manifest["exits"][-1], ("validation", "test")
+    assert last["output"] == "classifier"
+    assert [last[part] for part in parts] == pytest.approx([manifest["accuracy"][part] for part in parts])
     assert "image" not in (path.parent / "README.md").read_text()
     page = (folder / "report.html").read_text()
     assert "on test texts that neither" in page
