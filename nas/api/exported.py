@@ -1,5 +1,6 @@
 """Exported networks: folders that hold an ONNX file, what was measured through it, and hashes of both."""
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,6 @@ class ExportedNetwork:
         folder: that holds it.
         id: of the network.
         test_value: the main metric on `test_images` examples of the test part, through the file.
-        standard_error: of that, the test examples being a sample.
         latency_s, iqr_s: median and interquartile range, measured interleaved with the others at export.
         of_largest: ratio to the space's largest network in fp32, in the same run; None where the device
             cannot run that.
@@ -36,13 +36,13 @@ class ExportedNetwork:
         replayed: whether the latency was looked up in a profile, not measured.
         quality: other metrics on the test part, by name, compared with the space's largest in fp32.
         metric: the main one.
+        error: standard error of `test_value`; None of files that do not say it.
     """
 
     folder: Path
     id: str
     test_value: float
     test_images: int
-    standard_error: float
     latency_s: float
     iqr_s: float
     of_largest: float | None
@@ -53,6 +53,16 @@ class ExportedNetwork:
     replayed: bool = False
     quality: Mapping[str, float] = field(default_factory=dict)
     metric: str = ACCURACY.name
+    error: float | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of `test_value`, the test examples being a sample; where the manifest lacks it,
+        the binomial one of a share.
+        """
+        if self.error is not None:
+            return self.error
+        return math.sqrt(max(0.0, self.test_value * (1 - self.test_value)) / self.test_images)
 
     @property
     def test_accuracy(self) -> float:
@@ -120,9 +130,10 @@ class Exported:
 
 
 def _row(network: ExportedNetwork) -> dict[str, Any]:
-    apart = ("quality", "test_value", "metric")
+    apart = ("quality", "test_value", "metric", "error")
     values = {name: value for name, value in vars(network).items() if name not in apart}
-    return {**values, f"test_{network.metric}": network.test_value, **network.quality}
+    tested = {f"test_{network.metric}": network.test_value, "standard_error": network.standard_error}
+    return {**values, **tested, **network.quality}
 
 
 def read_exported(folder: Path) -> ExportedNetwork:
@@ -142,7 +153,6 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         manifest.id,
         accuracy.test,
         accuracy.n,
-        accuracy.standard_error,
         latency.median_s,
         latency.iqr_s,
         latency.ratios.get("largest/fp32"),
@@ -153,6 +163,7 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         latency.replayed,
         manifest.quality,
         manifest.metric,
+        accuracy.error,
     )
 
 

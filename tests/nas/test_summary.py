@@ -31,7 +31,7 @@ def test_figures_are_the_manifests_and_the_accuracy_is_that_of_test() -> None:
 
 
 def test_a_beaten_network_says_why_it_is_there() -> None:
-    better = replace(SMALL, id="b", test_accuracy=0.95, latency_s=0.9e-5)
+    better = replace(SMALL, id="b", test_value=0.95, latency_s=0.9e-5)
     assert notes([SMALL, replace(better, size_bytes=40_000)]) == [FOR_SIZE, ""]
     assert notes([SMALL, replace(better, size_bytes=10_000)]) == [BY_CHANCE, ""]
     assert notes([SMALL, replace(better, latency_s=2e-5)]) == ["", ""]
@@ -42,7 +42,7 @@ def test_the_table_fits_into_eighty_columns() -> None:
     large = ExportedNetwork(
         FOLDER, "0123456789ab", 0.98765, 10_000, 1.234e-4, 1.234e-6, 10.01, 123_456, 123, 133
     )
-    beaten = replace(large, test_accuracy=0.9, latency_s=2e-4, size_bytes=1)
+    beaten = replace(large, test_value=0.9, latency_s=2e-4, size_bytes=1)
     out = StringIO()
     ConsoleReporter(Console(file=out, width=80)).show(table([large, beaten]))
     lines = [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
