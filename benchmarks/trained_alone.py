@@ -57,7 +57,7 @@ class Alone(Family):
         options: tuple[Option, ...] = (chosen[choice.name],)
         if choice.kind == "precision":
             options = choice.options
-        elif choice.role == ALL_ALONG:
+        elif choice.role in ALL_ALONG:
             largest = int(chosen[choice.name])
             options = tuple(option for option in choice.options if int(option) <= largest)
         kinds = {parent: space.choices[space.columns[parent]].kind for parent, _ in choice.active_if}

@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from benchmarks.headlines import headlines
 from docs.public import public
 from nas.cli.command_line import HEADINGS, command_parser
-from nas.cli.flags import CONFIGURED, OPTIONS, RUN_GROUPS
+from nas.cli.flag import OPTIONS
+from nas.cli.flags import CONFIGURED, RUN_GROUPS
 from nas.cli.main import TEXTS
 
 PACKAGES = ("hw_profiles", "supernet", "predictors", "nas")
@@ -123,24 +124,27 @@ def _field_rows(kind: Any, prefix: str, shown: set[Any]) -> Iterator[tuple[str, 
         words, inner, suffix = _kind_words(hints[field.name], field.name)
         meaning = meanings.get(field.name, "")
         yield f"{prefix}{field.name}", words + _optional(field), meaning
-        if inner is not None and inner not in shown:
-            yield from _field_rows(inner, f"{prefix}{field.name}{suffix}.", shown)
+        for each in inner:
+            if each not in shown:
+                yield from _field_rows(each, f"{prefix}{field.name}{suffix}.", shown)
 
 
 def _optional(field: Field[Any]) -> str:
     return "" if field.default is MISSING and field.default_factory is MISSING else ", optional"
 
 
-def _kind_words(hint: Any, name: str) -> tuple[str, Any, str]:
-    """Return a type in JSON's words, the dataclass that it holds if any, and where that stands in it."""
+def _kind_words(hint: Any, name: str) -> tuple[str, tuple[Any, ...], str]:
+    """Return a type in JSON's words, the dataclasses that it may hold, and where those stand in it."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _kind_words(arguments[0], name)
     if origin is Literal:
-        return " or ".join(f'`"{value}"`' for value in arguments), None, ""
+        return " or ".join(f'`"{value}"`' for value in arguments), (), ""
     if origin in (Union, UnionType):
-        words, inner, suffix = _kind_words(next(a for a in arguments if a is not type(None)), name)
-        return f"{words} or null", inner, suffix
+        kinds = [_kind_words(kind, name) for kind in arguments if kind is not type(None)]
+        null = ["null"] if type(None) in arguments else []
+        words = " or ".join(dict.fromkeys([*(kind[0] for kind in kinds), *null]))
+        return words, tuple(each for kind in kinds for each in kind[1]), kinds[0][2]
     if origin is tuple:
         words, inner, suffix = _kind_words(arguments[0], name)
         return f"list of {words}", inner, f"[]{suffix}"
@@ -148,12 +152,12 @@ def _kind_words(hint: Any, name: str) -> tuple[str, Any, str]:
         words, inner, suffix = _kind_words(arguments[1], name)
         return f"object of {words}", inner, f".NAME{suffix}"
     if is_dataclass(hint):
-        return "object", hint, ""
+        return "object", (hint,), ""
     return (
         {int: f"integer{_unit(name)}", float: f"number{_unit(name)}", str: "text", bool: "boolean"}.get(
             hint, "any"
         ),
-        None,
+        (),
         "",
     )
 

@@ -21,6 +21,7 @@ ALLOWED: Mapping[str, str] = {
     "open_exactly": "exact sums of ONNX Runtime, which tests compare files by",
     "from_published": "rows of public data as candidates, for benchmarks/published_rows.py",
     "to_published": "the inverse of the same",
+    "load_images": "benchmarks of image classifiers begin with it",
     "get_next": "what ONNX Runtime's calibration calls",
 }
 

@@ -233,6 +233,7 @@ CACHE_DTYPES: Mapping[str, str] = {FP32: "float32", "cache16": "float16", "cache
 # Codes that tensors of integer-only networks have between layers: no weight is rounded to them, and who reads
 # and gives them says where they are, so that they are not among the formats that can be chosen either.
 BETWEEN: Mapping[str, ElementTypes] = {"int16": ElementTypes(Int(16), Int(16), scaled=True)}
+UNCHOSEN: Mapping[str, ElementTypes] = {**WHOLE, **CACHED, **BETWEEN}  # that tensors have by what they are
 _BUILTIN = dict.fromkeys(ELEMENTS, "")  # known names, of which none is loaded here
 
 
@@ -242,8 +243,7 @@ def element_types(name: str) -> ElementTypes:
     Raises:
         TrilobitError: no such format.
     """
-    known = ELEMENTS.get(name) or WHOLE.get(name) or CACHED.get(name) or BETWEEN.get(name)
-    return known or _of_plugin(name)
+    return ELEMENTS.get(name) or UNCHOSEN.get(name) or _of_plugin(name)
 
 
 @cache
@@ -255,9 +255,7 @@ def _of_plugin(name: str) -> ElementTypes:
 def is_known(*formats: str) -> bool:
     """Return whether all of these names are registered here; profiles of other installations have others."""
     return all(
-        name in ELEMENTS
-        or any(name in others for others in (WHOLE, CACHED, BETWEEN))
-        or name in names("trilobit.formats", _BUILTIN)
+        name in ELEMENTS or name in UNCHOSEN or name in names("trilobit.formats", _BUILTIN)
         for name in formats
     )
 

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from hw_profiles.errors import TrilobitError, shown
-from nas.cli.flags import LIMITS
+from nas.cli.flag import LIMITS
 
 
 def given_options(arguments: argparse.Namespace) -> dict[str, Any]:

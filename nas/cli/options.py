@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hw_profiles.options import Option
-from nas.cli.flags import OPTIONS, OWN, RUN_GROUPS, TUNE_GROUPS, Flag, Form
+from nas.cli.flag import OPTIONS, Flag, Form
+from nas.cli.flags import OWN, RUN_GROUPS, TUNE_GROUPS
 from nas.run.registry import STAGES
 
 DEFAULT_FOLDER = Path("runs/default")

@@ -77,7 +77,9 @@ class _Tensors:
             context = every(layer.there, *(guard for _, guard in producers))
             if context is False:
                 continue
-            alive = {p: self._readers(p, context) for p, last in self.last.items() if p < i <= last}
+            read = {p: self._readers(p, context) for p, last in self.last.items() if p < i <= last}
+            # what the last reader of these networks is over for would only add choices that decide nothing
+            alive = {p: readers for p, readers in read.items() if any(r.position >= i for r in readers)}
             first = producers[0][0]
             beside = lift(self._beside, layer.spec)
             outlives = any(reader.position > i for reader in alive[first])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.formats import ELEMENTS, FP32, needs_scale
+from hw_profiles.graph.formats import ELEMENTS, FP32, UNCHOSEN, needs_scale
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import load
 from supernet.formats.activation_format import ActivationFormat
@@ -70,6 +70,15 @@ def load_activation_format(name: str) -> ActivationFormat:
             f"that ONNX has, and 'none' of fp32 and fp16. Choose WEIGHTS/ACTIVATIONS with one of {tensors}"
         )
     return activation
+
+
+def tensor_needs_scale(name: str) -> bool:
+    """Return whether a layer's output in this format is codes with a scale.
+
+    Raises:
+        TrilobitError: as `load_activation_format`, for a format that is chosen.
+    """
+    return needs_scale(name) if name in UNCHOSEN else load_activation_format(name).needs_scale
 
 
 def parse_precision(choice: str) -> Precision:

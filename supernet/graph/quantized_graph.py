@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.graph.formats import QuantParams, accumulator_codes, is_integer, needs_scale
+from hw_profiles.graph.formats import QuantParams, accumulator_codes, is_integer
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import is_lowered
 from hw_profiles.graph.workload import Workload
+from supernet.formats.loading import tensor_needs_scale
 from supernet.formats.quantized_tensor import QuantizedTensor
 
 CACHE_CODES = 127
@@ -52,7 +53,7 @@ class QuantizedGraph:
                 raise ValueError(f"{name} is a unit, not a layer that runs; lower the workload")
             if "weight" in layer.values and name not in self.parameters:
                 raise ValueError(f"{name} has no parameters")
-            if needs_scale(layer.out_format) and name not in self.tensors:
+            if tensor_needs_scale(layer.out_format) and name not in self.tensors:
                 raise ValueError(f"{name} gives {layer.out_format}, but its quantization is not known")
             if keeps_codes(layer) and not self.tensors.keys() >= {*cache_names(name)}:
                 raise ValueError(f"{name} keeps codes, but their quantization is not known")

@@ -17,7 +17,7 @@ from hw_profiles.runtimes.info import DeviceInfo
 ROOT = Path(__file__).parents[2]
 KINDS = ("devices", "spaces", "formats", "searchers", "predictors", "objectives", "data")
 GROUPS = {f"trilobit.{kind}" for kind in KINDS}
-ATTRIBUTES = {"trilobit.claims", "trilobit.genes"}  # of trials in the storage
+ATTRIBUTES = {"trilobit.claims", "trilobit.exits", "trilobit.genes"}  # of trials in the storage, and of files
 PACKAGES_HERE = ("hw_profiles", "supernet", "predictors", "nas")
 NAMED = re.compile(r"\btrilobit\.(?:[a-z]+s|data)\b")
 LOADED = re.compile(r"(?:(?:load|names|OneOf)\([^()]*|^[A-Z_]+ = )\"(trilobit\.[a-z]+)\"", re.MULTILINE)

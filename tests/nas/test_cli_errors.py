@@ -62,16 +62,19 @@ def recorded(profile_file: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["profile", "--device", "abacus"], "device.name must be one of ort, recorded"),
+        (["profile", "--device", "abacus"], "device.name must be one of litert, openvino, ort, recorded"),
         (["profile", "--device", "recorded"], "write recorded:PROFILE.json"),
         (["profile", "--device", "recorded:none.json"], "none.json: no such file"),
-        (["train", "--space", "everything"], "space.name must be one of apq-proxyless, cifar-fused"),
+        (
+            ["train", "--space", "everything"],
+            "must be one of apq-proxyless, bert-base, cifar-fused",
+        ),
         (["train", "--data", "letters"], "data.source must be one of cifar10, csv, digits, imagefolder"),
         (["train", "--threads", "0"], "device.threads must be a whole number from 1 to 1,024, got 0"),
         (["train", "--seed", "-1"], "seed must be a whole number from 0 to 4,294,967,295, got -1"),
         (
             ["search", "--objective", "accuracy,speed"],
-            "snr, steps, worst_class, got 'speed'",
+            "snr, steps, tokens_per_s, worst_class, got 'speed'",
         ),
         (["search", "--objective", "accuracy,accuracy"], "each once"),
         (["search", "--max-latency", "fast"], "write a number and one of: s, ms, us"),
@@ -184,7 +187,11 @@ def test_data_with_a_broken_image(refused: Refused, tmp_path: Path) -> None:
         ("text,label\na,b\nc,b\n", "csv:{}", "only one class, 'b'; texts of at least two classes are needed"),
         ("text,label\na,b\nc\n", "csv:{}?length=8", "data.csv, line 3: 1 field where the header has 2"),
         ("some words", "text:{}", "8 bytes of text for train, and a window of length=256 needs 257"),
-        ("some words " * 99, "text:{}?length=16", "data.csv is tokens; choose another space (--space"),
+        (
+            "some words " * 99,
+            "text:{}?length=16",
+            "text-decoder has networks that read 128 tokens, and examples of data.csv have 16",
+        ),
     ],
 )
 def test_text_that_cannot_be_used(

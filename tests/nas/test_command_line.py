@@ -14,7 +14,8 @@ import pytest
 from hw_profiles.errors import TrilobitError
 from hw_profiles.options import Option
 from nas.cli.command_line import EXAMPLES, HEADINGS, command_parser, parse_words
-from nas.cli.flags import OPTIONS, OWN, RUN_GROUPS, Flag
+from nas.cli.flag import OPTIONS, Flag
+from nas.cli.flags import OWN, RUN_GROUPS
 from nas.cli.main import COMMANDS, main
 
 TEXTS = {name: verb.text for name, verb in COMMANDS.items()}

@@ -11,6 +11,7 @@ from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import WAITING_SHARE, DeviceEvaluator
+from nas.run.config import RunConfig
 from supernet.families.family import Family
 
 
@@ -46,7 +47,7 @@ def test_the_load_comes_with_a_finalist_where_it_is_known(
     family: Family, attributes: dict[str, float | None], load: float | None
 ) -> None:
     candidate = family.extremes()["smallest/fp32"]
-    run = SimpleNamespace(task=SimpleNamespace(metrics=(), validation=()))
+    run = SimpleNamespace(task=SimpleNamespace(metrics=(), validation=()), config=RunConfig())
     evaluator = DeviceEvaluator(NetworkBuilder(run))  # type: ignore[arg-type]
     known = ({"latency": 1e-4}, {"iqr_s": 1e-6, **attributes})
     evaluator.__dict__["measuring"] = SimpleNamespace(results=lambda candidates: [known])

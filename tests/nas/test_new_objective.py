@@ -7,7 +7,8 @@ import pytest
 
 from hw_profiles.documents import read_document
 from hw_profiles.graph.layer import Layer
-from nas.cli.flags import LIMITS, RUN_GROUPS
+from nas.cli.flag import LIMITS
+from nas.cli.flags import RUN_GROUPS
 from nas.report.page import write_report
 from nas.run.config import DeviceSection, RunConfig, SampleSection, SearchSection
 from nas.run.front_document import Front

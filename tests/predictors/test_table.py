@@ -95,7 +95,7 @@ def test_equals_the_peak_of_the_workload(name: str, formats: tuple[str, ...]) ->
     genomes = family.space().sample(60, rng=np.random.default_rng(0))
     found = compile_peak(family.space(), family.peak_terms())(genomes)
     np.testing.assert_array_equal(found, peaks(family, genomes))
-    assert np.unique(found).size > 5
+    assert np.unique(found).size > 1
 
 
 @pytest.mark.parametrize("formats", [("fp32", "int8"), ("fp32", "fp16")])
