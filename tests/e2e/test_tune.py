@@ -67,6 +67,7 @@ def evaluated(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.slow
 def test_a_killed_tune_goes_on_and_its_files_are_what_was_measured(
     model: Path, data: Path, small: Path, start: Callable[..., Any], tmp_path: Path, capsys: Any
 ) -> None:

@@ -71,6 +71,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", PROCESSORS[1:])
 def test_so_it_does_on_other_processors(cpu: str, runner: Path, tmp_path: Path) -> None:
     other = parse_target(f"aarch64-linux-gnu:{cpu}")

@@ -161,10 +161,10 @@ def worst(layer: Layer, codes: tuple[int, int]) -> tuple[UnitNumbers, tuple[NDAr
     return UnitNumbers(drawn.inputs, drawn.output, weight, scale, drawn.bias), inputs
 
 
-OTHERS = [pytest.param(cpu, marks=pytest.mark.slow) for cpu in ("skylake-avx512", "x86-64-v2")]
+OTHERS = [pytest.param(cpu, marks=pytest.mark.slow) for cpu in (OLDER, "skylake-avx512", "x86-64-v2")]
 
 
-@pytest.mark.parametrize("cpu", ["host", OLDER, *OTHERS])
+@pytest.mark.parametrize("cpu", ["host", *OTHERS])
 def test_the_largest_sums_are_exact(cpu: str, tmp_path: Path) -> None:
     target = parse_target(cpu)
     if not target.local:
@@ -211,6 +211,7 @@ needs_avx2 = pytest.mark.skipif(not TvmTarget(OLDER).local, reason="this machine
 
 
 @needs_avx2
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(odd_units(), st.integers(0, 2**31))
 def test_odd_units_are_exact_on_avx2(tmp_path: Path, layer: Layer, seed: int) -> None:

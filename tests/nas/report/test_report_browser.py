@@ -30,7 +30,8 @@ BROWSERS_OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis|gvt1)\.co
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
-    pytest.mark.parametrize("width", [1280, 500]),  # 500 is the least that headless Chromium opens
+    # 500 is the least that headless Chromium opens
+    pytest.mark.parametrize("width", [1280, pytest.param(500, marks=pytest.mark.slow)]),
 ]
 
 
