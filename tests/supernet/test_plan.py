@@ -232,7 +232,7 @@ def test_finding_a_plan_can_be_interrupted(
 def test_interruptions_between_corrections_change_nothing(
     family: Family, few_digits: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainConfig(budget="30s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
+    config = TrainConfig(budget="60s", batch_size=16, random_subnets=0, checkpoint_s=0.0)
     monkeypatch.setattr(Plan, "is_due", lambda plan, step: False)  # the clock is all that differs
     results = []
     for name, stops in (("whole", ()), ("resumed", (3, 11))):
