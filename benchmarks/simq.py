@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from harness import Row, interquartile_range, parse_arguments, report
@@ -206,10 +207,12 @@ def rows_of(task: str, count: int, marks: tuple[int, ...], shares: Mapping[str, 
     return [*out, _row(of, label, "evaluations", "lower", needed)]
 
 
-def _row(task: str, metric: str, unit: str, better: str, values: Mapping[str, np.ndarray]) -> Row:
+def _row(
+    task: str, metric: str, unit: str, better: Literal["higher", "lower"], values: Mapping[str, np.ndarray]
+) -> Row:
     means = {name: float(found.mean()) for name, found in values.items()}
     ours = means.pop(MAIN)
-    return Row(task, metric, unit, better, ours, interquartile_range(values[MAIN]), means)  # type: ignore[arg-type]
+    return Row(task, metric, unit, better, ours, interquartile_range(values[MAIN]), means)
 
 
 def _evaluations(shares: np.ndarray) -> int:

@@ -11,7 +11,6 @@ a decoder of its own (SortedNet, Valipour et al. 2023, arXiv:2309.00255): one fi
 The head is not tied to the embedding: of 256 bytes both are small, and each has a number format of its own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,11 +20,10 @@ from supernet.derive.choosing import Choose
 from supernet.derive.inputs import TokenInput
 from supernet.families.choices import blocks, length, of_stage, precision
 from supernet.families.family import DEFAULT_FORMATS, Answers, Family
+from supernet.families.parts import Formats
 from supernet.space.space import Choice
 
 MATRICES = ("qkv", "proj", "up", "down")  # of the gate, too, which reads what `up` does
-
-Formats = Callable[[str], Precision | str]  # the precision of one of `MATRICES`
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ What is multiplied in integers is given as real numbers: norms, softmax and GELU
 kernels do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from supernet.derive.choosing import Choose
 from supernet.derive.inputs import TokenInput
 from supernet.families.choices import blocks, length, of_stage, precision
 from supernet.families.family import DEFAULT_FORMATS, Answers, Family
+from supernet.families.parts import Formats, append_feed_forward
 from supernet.space.space import Choice
 from supernet.space.varying import elementwise
 
@@ -34,8 +35,6 @@ EMBEDDED: Mapping[str, Any] = {  # sizes that two cores train in minutes
     "head_width": 32,
     "hidden": (96, 192, 384),
 }
-
-Formats = Callable[[str], Precision | str]  # the precision of one of `MATRICES`
 
 
 @dataclass(frozen=True)
@@ -162,14 +161,6 @@ def append_attention(
         f"{name}.attention", "Attention", queries, keys, values, *mask, q_num_heads=heads, kv_num_heads=heads
     )
     return net.matmul(f"{name}.proj", y, width, precision=formats("proj"))
-
-
-def append_feed_forward(
-    net: GraphBuilder, name: str, x: int, hidden: int, width: int, formats: Formats
-) -> int:
-    """Append two matrices with a GELU between them, which gives `width` features of tokens (n, t, c)."""
-    y = net.matmul(f"{name}.fc1", x, hidden, precision=formats("fc1"))
-    return net.matmul(f"{name}.fc2", net.curve(f"{name}.gelu", y, "Gelu"), width, precision=formats("fc2"))
 
 
 @elementwise

@@ -237,13 +237,14 @@ class Family(ABC):
         """All layers that some network has, and when."""
         return self._trace()
 
-    def _trace(self, *, fp32: bool = False) -> Trace:
-        """Run `build` with nothing chosen."""
-        trace: Any = Trace()
+    def _trace(self, *, fp32: bool = False, size: str = "") -> Trace:
+        """Run `build` with nothing chosen, on inputs of a size that is chosen too, or left open as `size`."""
+        trace = Trace()
         choose: Any = TracedChoose(self._space, trace, fp32=fp32)
-        trace.read(self.input, self.input_size(choose))
-        self.build(trace, choose)
-        return trace  # type: ignore[no-any-return]
+        trace.read(self.input, size or self.input_size(choose))
+        net: Any = trace
+        self.build(net, choose)
+        return trace
 
     def terms(self) -> tuple[CostTerm, ...]:
         """Return parts whose layers, over all terms, are exactly the layers of `workload(candidate)`."""
@@ -281,11 +282,7 @@ class Family(ABC):
     @cached_property
     def open_trace(self) -> Trace:
         """All layers that some decoder for texts of any length has, and when."""
-        trace: Any = Trace()
-        choose: Any = TracedChoose(self._space, trace)
-        trace.read(self.input, SEQUENCE)
-        self.build(trace, choose)
-        return trace  # type: ignore[no-any-return]
+        return self._trace(size=SEQUENCE)
 
     def scenario_terms(self) -> tuple[CostTerm, ...]:
         """Return parts whose layers, over all terms, are those of `open_workload(candidate)`: `in_scenario`

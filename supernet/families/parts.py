@@ -1,4 +1,4 @@
-"""Parts of networks that several families begin and end with."""
+"""Parts of networks that several families have."""
 
 from collections.abc import Callable
 
@@ -21,3 +21,11 @@ def append_tail(
     """Append a pointwise convolution, the mean over each channel and the classifier."""
     x = net.conv("head", x, width, activation=activation, precision=formats("head"))
     return net.linear("classifier", net.global_pool("pool", x), classes, precision=formats("classifier"))
+
+
+def append_feed_forward(
+    net: GraphBuilder, name: str, x: int, hidden: int, width: int, formats: Formats
+) -> int:
+    """Append two matrices with a GELU between them, which gives `width` features of tokens (n, t, c)."""
+    y = net.matmul(f"{name}.fc1", x, hidden, precision=formats("fc1"))
+    return net.matmul(f"{name}.fc2", net.curve(f"{name}.gelu", y, "Gelu"), width, precision=formats("fc2"))

@@ -9,20 +9,17 @@ What is multiplied in integers is given as real numbers: norms, softmax and GELU
 kernels do.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from hw_profiles.graph.builder import GraphBuilder, Precision
 from supernet.derive.choosing import Choose
 from supernet.families.choices import blocks, of_stage, precision, resolution
 from supernet.families.family import DEFAULT_FORMATS, Family
-from supernet.families.parts import append_stem
+from supernet.families.parts import Formats, append_feed_forward, append_stem
 from supernet.space.space import Choice
 
 MATRICES = ("qkv", "proj", "fc1", "fc2")
 STEM_STRIDE = 2
-
-Formats = Callable[[str], Precision | str]  # the precision of one of `MATRICES`
 
 
 @dataclass(frozen=True)
@@ -117,14 +114,6 @@ def append_attention(
     y = net.transpose(f"{name}.joined", net.product(f"{name}.mixed", shares, values), 0, 2, 1, 3)
     y = net.reshape(f"{name}.attended", y, 0, 0, features)
     return net.matmul(f"{name}.proj", y, width, precision=formats("proj"))
-
-
-def append_feed_forward(
-    net: GraphBuilder, name: str, x: int, hidden: int, width: int, formats: Formats
-) -> int:
-    """Append two matrices with a GELU between them, which gives `width` features of tokens (n, t, c)."""
-    y = net.matmul(f"{name}.fc1", x, hidden, precision=formats("fc1"))
-    return net.matmul(f"{name}.fc2", net.curve(f"{name}.gelu", y, "Gelu"), width, precision=formats("fc2"))
 
 
 def digits_vit(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS) -> ViTFamily:

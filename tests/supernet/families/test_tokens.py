@@ -67,8 +67,7 @@ def test_learned_scales_of_tables_and_matrices_are_deployed() -> None:
 
 def test_its_feed_is_ids_of_the_length_that_a_network_chose() -> None:
     family = tiny_text(in_channels=30, classes=4)
-    for size, tokens in (("smallest", 8), ("largest", 16)):
-        candidate = family.extreme(size)  # type: ignore[arg-type]
+    for candidate, tokens in ((family.extreme("smallest"), 8), (family.extreme("largest"), 16)):
         work = family.workload(candidate)
         assert work.feeds == (Feed("input_ids", TensorType(("batch", tokens), "int64")),)
         assert work.in_size == family.resolution(candidate) == family.arch(candidate).resolution == tokens
