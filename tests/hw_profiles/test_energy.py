@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hw_profiles.errors import TrilobitError
-from hw_profiles.measure import energy
-from hw_profiles.measure.energy import UPDATES, Domain, Meter, find_meter, joules_of, measure_energy
+from hw_profiles.measure.energy import EnergyError, joules_of, meter, powercap
+from hw_profiles.measure.energy.meter import measure_energy
+from hw_profiles.measure.energy.powercap import UPDATES, Domain, Powercap, find_powercap
 
 RANGE_UJ = 262_143_328_850
 WATTS = 12.0
@@ -47,14 +47,14 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(energy, "read_counter", machine.read)
-    monkeypatch.setattr(energy.time, "perf_counter", lambda: machine.now_s)
+    monkeypatch.setattr(powercap, "read_counter", machine.read)
+    monkeypatch.setattr(meter.time, "perf_counter", lambda: machine.now_s)
     return machine
 
 
-def meter_of(root: Path) -> Meter:
-    found = find_meter(root, looks=0)
-    assert isinstance(found, Meter), found
+def meter_of(root: Path) -> Powercap:
+    found = find_powercap(root, looks=0)
+    assert isinstance(found, Powercap), found
     return found
 
 
@@ -76,14 +76,14 @@ def test_packages_are_found_once_and_their_parts_not_at_all(tmp_path: Path) -> N
 
 
 def test_without_the_folder_there_is_a_reason(tmp_path: Path) -> None:
-    reason = find_meter(tmp_path / "powercap")
+    reason = find_powercap(tmp_path / "powercap")
     assert isinstance(reason, str)
     assert "shows no energy counters" in reason
 
 
 def test_without_a_package_there_is_a_reason(tmp_path: Path) -> None:
     add_domain(tmp_path, "intel-rapl:0:0", "core")
-    assert find_meter(tmp_path) == f"{tmp_path} has no counter of a whole processor package"
+    assert find_powercap(tmp_path) == f"{tmp_path} has no counter of a whole processor package"
 
 
 def test_a_counter_for_root_only_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +94,8 @@ def test_a_counter_for_root_only_says_what_to_do(tmp_path: Path, monkeypatch: py
             raise PermissionError(13, "Permission denied", str(path))
         return int(path.read_text())
 
-    monkeypatch.setattr(energy, "read_counter", refuse)
-    reason = find_meter(tmp_path)
+    monkeypatch.setattr(powercap, "read_counter", refuse)
+    reason = find_powercap(tmp_path)
     assert isinstance(reason, str)
     assert "run as root" in reason
     assert f"chmod a+r {tmp_path}/*/energy_uj" in reason
@@ -105,16 +105,18 @@ def test_a_counter_for_root_only_says_what_to_do(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("content", ["", "many"])
 def test_a_broken_counter_is_a_reason(tmp_path: Path, content: str) -> None:
     add_domain(tmp_path, "intel-rapl:0", "package-0").write_text(content)
-    assert "cannot be read" in str(find_meter(tmp_path))
+    assert "cannot be read" in str(find_powercap(tmp_path))
 
 
 def test_counters_that_stand_still_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_domain(tmp_path, "intel-rapl:0", "package-0")
-    monkeypatch.setattr(energy.time, "sleep", lambda seconds: None)
-    assert find_meter(tmp_path) == f"the counters below {tmp_path} stand still"
+    monkeypatch.setattr(powercap.time, "sleep", lambda seconds: None)
+    assert find_powercap(tmp_path) == f"the counters below {tmp_path} stand still"
     looks = itertools.count()
-    monkeypatch.setattr(energy, "read_counter", lambda path: 0 if "range" in path.name else next(looks) // 5)
-    assert isinstance(find_meter(tmp_path), Meter)
+    monkeypatch.setattr(
+        powercap, "read_counter", lambda path: 0 if "range" in path.name else next(looks) // 5
+    )
+    assert isinstance(find_powercap(tmp_path), Powercap)
 
 
 def test_without_time_for_it_there_is_no_energy(machine: Machine, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_counter_that_begins_again_loses_nothing(machine: Machine, tmp_path: P
     ("before", "after", "expected_j"), [((5,), (1_000_005,), 1.0), ((99_999_990,), (10,), 20e-6)]
 )
 def test_wrap_around(before: tuple[int], after: tuple[int], expected_j: float) -> None:
-    meter = Meter((Domain("package-0", Path("none"), 100_000_000),))
+    meter = Powercap((Domain("package-0", Path("none"), 100_000_000),))
     assert meter.between_j(before, after) == pytest.approx(expected_j)
 
 
@@ -167,8 +169,8 @@ def test_a_counter_that_stands_still_is_an_error(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_domain(tmp_path, "intel-rapl:0", "package-0")
-    monkeypatch.setattr(energy, "read_counter", lambda path: RANGE_UJ if "range" in path.name else 7)
-    with pytest.raises(TrilobitError, match="says 7 uJ and has not moved"):
+    monkeypatch.setattr(powercap, "read_counter", lambda path: RANGE_UJ if "range" in path.name else 7)
+    with pytest.raises(EnergyError, match=r"package-0 used while it ran\) has not moved"):
         measure_energy(machine.run, meter_of(tmp_path), seconds=0.1)
 
 

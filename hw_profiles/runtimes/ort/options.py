@@ -23,3 +23,8 @@ class OrtOptions:
 
     def __post_init__(self) -> None:
         check(self, SECTION)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a graphics card by NVIDIA does the work."""
+        return self.provider.lower().startswith(("cuda", "tensorrt", "nvtensorrt"))

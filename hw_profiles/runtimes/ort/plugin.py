@@ -11,7 +11,7 @@ def _open(options: OrtOptions) -> Device:
     from hw_profiles.runtimes.ort.runtime import OrtRuntime  # the engine: only where something runs
     from hw_profiles.runtimes.transports.local import Local
 
-    return MeasuredDevice(OrtRuntime(options), Local(), in_context)
+    return MeasuredDevice(OrtRuntime(options), Local(gpu=options.on_gpu), in_context)
 
 
 ORT = DeviceKind(

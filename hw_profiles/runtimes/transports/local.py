@@ -3,8 +3,8 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from hw_profiles.errors import one_line
-from hw_profiles.measure.energy import Meter, find_meter, joules_of
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.measure.energy import EnergyError, find_meter, joules_of
 from hw_profiles.measure.host import pinned
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
@@ -13,10 +13,14 @@ from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime
 
 
 class Local:
-    """The machine that this process runs on."""
+    """The machine that this process runs on.
 
-    def __init__(self) -> None:
-        self._meter = find_meter()
+    Args:
+        gpu: whether a graphics card does the work: its energy counts then.
+    """
+
+    def __init__(self, *, gpu: bool = False) -> None:
+        self._meter = find_meter(gpu)
         self._reference: ReferenceWorkload | None = None  # learnt on the core that is measured on
 
     @property
@@ -26,7 +30,7 @@ class Local:
 
     def located(self, info: DeviceInfo) -> DeviceInfo:
         """Return it with where joules come from here."""
-        return replace(info, energy=self._meter.describe() if isinstance(self._meter, Meter) else self._meter)
+        return replace(info, energy=self._meter if isinstance(self._meter, str) else self._meter.describe())
 
     def sample(
         self,
@@ -43,8 +47,14 @@ class Local:
             self._reference = self._reference or ReferenceWorkload()
             samples = interleaved(ready, plan, self._reference, of)
             firsts = [sessions[0] for sessions in ready]
-            measured = map(Measurement.of, samples, joules_of(firsts, self._meter, seconds=plan.energy_s))
+            measured = map(Measurement.of, samples, self._joules(firsts, plan))
         return [Measurement(error=run) if isinstance(run, str) else next(measured) for run in runs]
+
+    def _joules(self, runs: Sequence[Timed], plan: MeasurePlan) -> list[float | None]:
+        try:
+            return joules_of(runs, self._meter, seconds=plan.energy_s)
+        except EnergyError as error:
+            raise TrilobitError(str(error)) from None
 
 
 def _timed(executable: Executable, artifact: Artifact, plan: MeasurePlan) -> Timed:
