@@ -11,7 +11,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer, map_layer
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.workload import single
-from hw_profiles.measure.energy import Domain, Meter
+from hw_profiles.measure.energy.powercap import Domain, Powercap
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.ort.runtime import expected_kernels
 from hw_profiles.runtimes.plugin import open_device
@@ -125,10 +125,10 @@ def test_layers_of_any_network_are_measured_alone() -> None:
 def test_energy_is_measured_where_the_machine_counts_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    meter = Meter((Domain("package-0", tmp_path / "energy_uj", 10**9),))
-    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda: meter)
+    meter = Powercap((Domain("package-0", tmp_path / "energy_uj", 10**9),))
+    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda gpu: meter)
     monkeypatch.setattr(
-        "hw_profiles.measure.energy.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
+        "hw_profiles.measure.energy.meter.measure_energy", lambda run, meter, seconds: run(1) and 2e-6
     )
     backend = open_device("ort")
     assert backend.describe().energy.startswith("powercap: all that package-0 used")
@@ -136,6 +136,6 @@ def test_energy_is_measured_where_the_machine_counts_it(
 
 
 def test_or_absent_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda: "no counters here")
+    monkeypatch.setattr("hw_profiles.runtimes.transports.local.find_meter", lambda gpu: "no counters here")
     assert open_device("ort").describe().energy == "no counters here"
     assert open_device("ort").measure([job(CONV)], QUICK)[0].energy_j is None
