@@ -16,6 +16,7 @@ DEVICES: Mapping[str, str] = {
     "openvino": "hw_profiles.runtimes.openvino.plugin:OPENVINO",
     "recorded": "hw_profiles.runtimes.analytical.plugin:RECORDED",
     "systolic": "hw_profiles.runtimes.analytical.plugin:SYSTOLIC",
+    "ssh": "hw_profiles.runtimes.transports.ssh:SSH",
     "table": "hw_profiles.runtimes.analytical.plugin:TABLE",
     "tvm": "hw_profiles.runtimes.transports.tvm_rpc.plugin:TVM",
 }

@@ -47,6 +47,11 @@ def watching(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
+def watch_of_caller() -> Watch | None:
+    """Return what is told of a measurement that is made elsewhere; None where nobody watches."""
+    return _watch.get()
+
+
 def timed(run: Callable[[], object], by: Clock) -> Timed:
     """Return `run` as something to be timed here, by that clock."""
     clock = time.thread_time_ns if by == "thread" else time.perf_counter_ns

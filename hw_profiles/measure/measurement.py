@@ -109,6 +109,8 @@ class Measurement:
         energy_j: joules per run; None where the device cannot tell.
         load: of the machine (runnable tasks, over a minute) when it was measured; None where unknown.
         waited_s: seconds that the call which measured it waited for quiet windows.
+        temperature_c: highest of the processor meanwhile; None where nothing said so.
+        frequency_hz: lowest of the core meanwhile; None where nothing said so.
 
     Raises:
         ValueError: neither or both are given.
@@ -122,6 +124,8 @@ class Measurement:
     energy_j: float | None = None
     load: float | None = None
     waited_s: float = 0.0
+    temperature_c: float | None = None
+    frequency_hz: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.samples_s) == (self.error is not None):

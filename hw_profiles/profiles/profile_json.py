@@ -59,6 +59,7 @@ class _Row:
         reference_s: of the reference network beside it.
         energy_j: of one inference.
         load: of the machine then.
+        temperature_c, frequency_hz: of the processor then, on boards that say so.
         predicted_s, predicted_std_s: mean and standard deviation of what is predicted instead.
     """
 
@@ -69,6 +70,8 @@ class _Row:
     reference_s: Annotated[float, _positive] | None = None
     energy_j: float | None = None
     load: float | None = None
+    temperature_c: float | None = None
+    frequency_hz: float | None = None
     predicted_s: float | None = None
     predicted_std_s: float | None = None
 
@@ -93,7 +96,9 @@ class _Row:
             raise ValueError(f"{np.median(self.samples_s):g} s, and nothing takes less than no time")
         quiet_share = 1.0 if self.quiet_share is None else self.quiet_share
         return Measurement(
-            self.samples_s, self.error, quiet_share, context_s, self.reference_s, self.energy_j, self.load
+            *(self.samples_s, self.error, quiet_share, context_s, self.reference_s, self.energy_j, self.load),
+            temperature_c=self.temperature_c,
+            frequency_hz=self.frequency_hz,
         )
 
     def estimate(self) -> Estimate | None:
@@ -290,6 +295,8 @@ def _row_json(profile: DeviceProfile, layer: Layer) -> dict[str, Any]:
         "reference_s": m.reference_s if m else None,
         "energy_j": m.energy_j if m else None,
         "error": m.error if m else None,
+        **({"temperature_c": m.temperature_c} if m and m.temperature_c is not None else {}),
+        **({"frequency_hz": m.frequency_hz} if m and m.frequency_hz is not None else {}),
         "refused": refused,
         "predicted_s": estimate.mean_s if estimate else None,
         "predicted_std_s": estimate.std_s if estimate else None,

@@ -191,4 +191,6 @@ def _combine(
         reference_s=beside.median_s if beside is not None and beside.error is None else None,
         energy_j=sum(f * (m.energy_j or 0.0) for f, m in terms) if len(joules) == len(terms) else None,
         load=measured[p.workloads[0][1]].load,
+        temperature_c=measured[p.workloads[0][1]].temperature_c,
+        frequency_hz=measured[p.workloads[0][1]].frequency_hz,
     )

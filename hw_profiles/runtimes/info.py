@@ -9,6 +9,38 @@ Figures = Literal["measured", "modelled", "published"]
 
 
 @dataclass(frozen=True)
+class BoardInfo:
+    """A board that is reached from another machine, as it said of itself.
+
+    Attributes:
+        address: how it is reached; of several alike, all.
+        system: operating system and its version.
+        machine: instruction set.
+        cores: that may be used.
+        pinned: whether the fastest of them, the last of several alike, is measured on, or any.
+        governor: what decides how fast that runs; None where nothing says so.
+        max_frequency_hz: its highest frequency; None where nothing says so.
+        versions: of Python and the packages that measured.
+    """
+
+    address: str
+    system: str
+    machine: str
+    cores: int
+    pinned: bool = True
+    governor: str | None = None
+    max_frequency_hz: int | None = None
+    versions: str = ""
+
+    def __str__(self) -> str:
+        speed = f"up to {self.max_frequency_hz / 1e9:.2f} GHz" if self.max_frequency_hz else ""
+        governor = f"governor {self.governor}" if self.governor else ""
+        cores = f"{'one' if self.pinned else 'any'} of {self.cores} cores"
+        words = (self.address, f"{self.system} {self.machine}", cores, speed, governor, self.versions)
+        return "; ".join(filter(None, words))
+
+
+@dataclass(frozen=True)
 class DeviceInfo:
     """What was measured on.
 
@@ -23,6 +55,7 @@ class DeviceInfo:
         integer_sums: what its kernels for unsigned activations and signed weights do with sums that leave 16
             bits, found by running some; `unknown` in profiles from before that.
         figures: what its times and energies are: measured by somebody who had it, modelled, or published.
+        board: where it was measured; None where that was the machine which ran Trilobit.
     """
 
     name: str
@@ -35,6 +68,7 @@ class DeviceInfo:
     energy: str = "not measured"
     integer_sums: Literal["exact", "saturating", "unknown"] = "unknown"
     figures: Figures = "measured"
+    board: BoardInfo | None = None
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or set(self.name) & set("/\\"):
@@ -46,5 +80,6 @@ class DeviceInfo:
         return IntegerSums(self.integer_sums)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as a profile stores them."""
-        return asdict(self)
+        """Return the fields as a profile stores them, that of a board where it is one."""
+        stored = asdict(self)
+        return stored if self.board is not None else {k: v for k, v in stored.items() if k != "board"}

@@ -64,6 +64,10 @@ class DeviceKind:
         title: as people call it, such as `ONNX Runtime`; its registered name where there is none.
         recipes: of its engine's own tools, which tuned networks are compared with.
         described: from what such a device says of itself to its options; by their names where None.
+        elsewhere: `module:attribute` of what of it stays here when it runs on a board, made of its options;
+            empty where it cannot be on one.
+        of: where it is a way of reaching boards: the kind that a runtime on them is, by what stands after
+            the colon.
     """
 
     summary: str
@@ -77,6 +81,8 @@ class DeviceKind:
     title: str = ""
     recipes: tuple[Recipe, ...] = ()
     described: Callable[[DeviceInfo], Mapping[str, Any]] | None = None
+    elsewhere: str = ""
+    of: "Callable[[str], DeviceKind] | None" = None
 
     def options_of(self, info: DeviceInfo) -> Any:
         """Return the options of a device of this kind that describes itself so."""
@@ -146,18 +152,19 @@ def _missing(package: str) -> str:
 
 
 def device_kind(name: str) -> DeviceKind:
-    """Return the kind of device that is registered as `name`.
+    """Return the kind of device that is registered as `name`; of a runtime on boards `WAY:ADDRESS/RUNTIME`.
 
     Raises:
         TrilobitError: there is none.
     """
+    name, _, address = name.partition(":")
     plugin = load("trilobit.devices", DEVICES, name)
     if not isinstance(plugin, DeviceKind):
         raise TrilobitError(
             f"device {name!r}: its plug-in gives a {type(plugin).__name__}, not a DeviceKind; "
             "ask whoever wrote it"
         )
-    return plugin
+    return plugin.of(address) if address and plugin.of is not None else plugin
 
 
 @cache
@@ -182,9 +189,12 @@ def choose(text: str, more: Mapping[str, Any] | None = None) -> DeviceChoice:
     Raises:
         TrilobitError: an unknown device or option, or a value that is not allowed; says what is.
     """
-    name, _, rest = text.partition(":")
+    name, rest = _parted(text)
     kind = device_kind(name)
     options = {**dict(_read(name, kind, rest)), **(more or {})}
+    if kind.of is not None and kind.argument in options:
+        kind.table[kind.argument].check(options[kind.argument])
+        return choose(f"{name}:{options.pop(kind.argument)}", options)
     for key in options:
         if key not in kind.table:
             raise TrilobitError(_unknown(name, kind, key, options[key]))
@@ -192,6 +202,16 @@ def choose(text: str, more: Mapping[str, Any] | None = None) -> DeviceChoice:
         example = kind.metavar if lacking == [kind.argument] else f"{lacking[0]}=..."
         raise TrilobitError(f"device {name!r} needs to know which one: write {name}:{example}")
     return DeviceChoice(name, kind.options(**options))
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """Return what names the kind of device, and its options; a runtime on boards is named with them."""
+    name, _, rest = text.partition(":")
+    if not rest or device_kind(name).of is None:
+        return name, rest
+    address, slash, runtime = rest.partition("/")
+    runtime, _, rest = runtime.partition(":")
+    return f"{name}:{address}{slash}{runtime}", rest
 
 
 def open_device(text: str, **more: Any) -> Device:

@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 
 import numpy as np
 
+from hw_profiles.documents import parse
 from hw_profiles.graph.layer import Layer, changed, map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.measure.measurement import MeasurePlan
@@ -54,7 +55,7 @@ def is_the_same_on_every_call(case: DeviceCase) -> None:
     info = case.device.describe()
     expect(isinstance(info, DeviceInfo), f"describe() gives a {type(info).__name__}, not a DeviceInfo")
     expect(info == case.device.describe(), "describe() differs from call to call")
-    expect(DeviceInfo(**info.to_json()) == info, "a file does not hold what it says of itself")
+    expect(parse(DeviceInfo, info.to_json()) == info, "a file does not hold what it says of itself")
 
 
 def says_what_its_figures_are(case: DeviceCase) -> None:

@@ -1,7 +1,8 @@
 """Every registered device keeps the promises of `nas.testing.check_device`, its runtime `check_runtime`'s."""
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,17 +14,30 @@ from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import device_kind, open_device
+from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.testing.device import DEVICE, PLAN, DeviceCase, job
 from nas.testing.runtime import RUNTIME, RuntimeCase
 from supernet.families.family import load_family
 from supernet.families.mbconv import MBConvFamily, Stage
+from tests.hw_profiles.transports.pipes import stand_in
 
 # each of its units is compiled and tuned: a second apiece
 FEW_UNITS = MBConvFamily("few-units", (8,), 8, (Stage(8, 1, (1, 2), (32,), (3,)),), 16, 1, 10)
 
 
 @pytest.fixture(scope="session")
-def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, DeviceCase]:
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A board that is this machine, behind a program that stands in for ssh."""
+    folder = tmp_path_factory.mktemp("ssh")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PROGRAM, stand_in(folder))
+        yield f"ssh:board/ort:python={sys.executable},folder={folder / 'cache'}"
+
+
+@pytest.fixture(scope="session")
+def cases(
+    family, profile_file: Path, ssh: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, DeviceCase]:
     """A new device needs its line here."""
     database, table = tmp_path_factory.mktemp("tuning"), tmp_path_factory.mktemp("table") / "phone.json"
     table.write_text(json.dumps(PUBLISHED))
@@ -37,6 +51,7 @@ def cases(family, profile_file: Path, tmp_path_factory: pytest.TempPathFactory) 
         "openvino": DeviceCase(partial(open_device, "openvino"), corners(family, "fp32")),
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
         "recorded": DeviceCase(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
+        "ssh": DeviceCase(partial(open_device, ssh), corners(family, "fp32")),
         "systolic": DeviceCase(partial(open_device, "systolic:bitfusion"), corners(integer, "int8")),
         "table": DeviceCase(partial(open_device, f"table:{table}"), tuple(map(single, blocks))),
         "tvm": DeviceCase(partial(open_device, "tvm", database=str(database)), corners(FEW_UNITS, "int8")),

@@ -6,7 +6,7 @@ part of a network takes how much, not for how long it takes.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,15 @@ def kernel_times(session: Any, optimised: Path, inputs: Arrays, runs: int) -> tu
     """
     for _ in range(SETTLING_RUNS + runs):
         session.run(None, dict(inputs))
-    durations_s = _durations_s(json.loads(Path(session.end_profiling()).read_text()), runs)
+    events = json.loads(Path(session.end_profiling()).read_text())
+    return times_of(onnx.load(optimised, load_external_data=False).graph.node, events, runs)
+
+
+def times_of(
+    nodes: Iterable[onnx.NodeProto], events: list[Mapping[str, Any]], runs: int
+) -> tuple[KernelTime, ...]:
+    """Return what the profiler recorded of the nodes of the graph that really ran, in the last `runs`."""
+    durations_s = _durations_s(events, runs)
     return tuple(
         KernelTime(
             node.name,
@@ -41,7 +49,7 @@ def kernel_times(session: Any, optimised: Path, inputs: Arrays, runs: int) -> tu
             tuple(filter(None, node.input)),
             tuple(filter(None, node.output)),
         )
-        for node in onnx.load(optimised, load_external_data=False).graph.node
+        for node in nodes
     )
 
 

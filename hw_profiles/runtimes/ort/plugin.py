@@ -24,6 +24,7 @@ ORT = DeviceKind(
     engines={"onnxruntime": "onnxruntime", "onnx": "onnx"},
     engine="onnxruntime",
     title="ONNX Runtime",
+    elsewhere="hw_profiles.runtimes.ort.elsewhere:OrtHere",
     recipes=(
         Recipe("defaults", "ONNX Runtime's defaults", "hw_profiles.runtimes.ort.recipes:static_defaults"),
         Recipe("advised", "ONNX Runtime's advice for x86", "hw_profiles.runtimes.ort.recipes:static_advised"),

@@ -4,6 +4,7 @@ import os
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
@@ -176,7 +177,7 @@ class OrtExecutable:
 
     def named_kernels(self) -> dict[str, str]:
         """Return the operator by the name of the node that it was made of."""
-        return {_OWN_NAME.sub("", node.name): node.op_type for node in _optimised(self._model)}
+        return kernel_names(_optimised(self._model))
 
 
 def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
@@ -187,9 +188,19 @@ def _tensor_info(argument: onnxruntime.NodeArg) -> TensorInfo:
 
 def optimised_ops(model: bytes) -> Counter[str]:
     """Return the operators of the graph that ONNX Runtime runs after optimisation."""
-    counts = Counter(node.op_type for node in _optimised(model))
+    return kernel_counts(_optimised(model))
+
+
+def kernel_counts(nodes: Iterable[onnx.NodeProto]) -> Counter[str]:
+    """Return the operators of a graph that ONNX Runtime has optimised."""
+    counts = Counter(node.op_type for node in nodes)
     counts["Conv"] += counts.pop("FusedConv", 0)
     return counts
+
+
+def kernel_names(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """Return the operator by the name of the node that it was made of, in such a graph."""
+    return {_OWN_NAME.sub("", node.name): node.op_type for node in nodes}
 
 
 def _optimised(model: bytes) -> list[onnx.NodeProto]:
@@ -211,26 +222,33 @@ def expected_kernels(workload: Workload) -> Counter[str]:
 
 
 class OrtRuntime(FileRuntime):
-    """ONNX Runtime on this machine. Of its integer kernels only those for unsigned activations and signed
-    weights are fast.
+    """ONNX Runtime. Of its integer kernels only those for unsigned activations and signed weights are fast.
+
+    Args:
+        here: whether its sessions are on this machine.
 
     Raises:
-        TrilobitError: the provider is not installed.
+        TrilobitError: the provider is not installed here, and must be.
     """
 
     engine = "onnxruntime"
     ops = frozenset(kind for kinds in OPERATIONS.functions.values() for kind in kinds)
 
-    def __init__(self, options: OrtOptions | None = None) -> None:
+    def __init__(self, options: OrtOptions | None = None, *, here: bool = True) -> None:
         self.options = options or OrtOptions()
         self._short = self.options.provider.removesuffix("ExecutionProvider")
         self._provider = f"{self._short}ExecutionProvider"
         installed = onnxruntime.get_available_providers()
-        if self._provider not in installed:
+        if here and self._provider not in installed:
             providers = ", ".join(p.removesuffix("ExecutionProvider") for p in installed)
             raise TrilobitError(
                 f"execution provider {self.options.provider!r} is not installed; installed: {providers}"
             )
+
+    @property
+    def provider(self) -> str:
+        """Its execution provider, by the whole name."""
+        return self._provider
 
     @property
     def clock(self) -> Clock:

@@ -1,0 +1,69 @@
+"""What a way of reaching boards is: it starts a program there and takes files there. Everything else is the
+agent's business, which is the same for all of them.
+"""
+
+import subprocess
+from collections.abc import Sequence
+from typing import Protocol
+
+from hw_profiles.errors import TrilobitError
+
+
+class BoardLost(TrilobitError):  # noqa: N818 - what happened, not what is wrong
+    """A board does not answer, or not as it should. What was asked of it can be asked of another one.
+
+    Attributes:
+        again: whether it may answer when it is asked once more.
+    """
+
+    def __init__(self, message: str, *, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+class Board(Protocol):
+    """One board, and how it is reached: by a program of this machine, as its user set that up."""
+
+    @property
+    def name(self) -> str:
+        """It, for people, such as `ssh:pi@10.0.0.5`; no two boards share one."""
+        ...
+
+    def start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Run a command there, its arguments as they are, and return the process here that speaks for it: its
+        input, output and error are pipes without a buffer, in a process group of its own. When that is
+        killed, the input of the command there ends.
+
+        Raises:
+            TrilobitError: the program that reaches boards is missing here.
+        """
+        ...
+
+    def failure(self, returncode: int, said: str) -> BoardLost:
+        """Return why a command ended that should not have.
+
+        Args:
+            returncode: of the process here.
+            said: on its error output.
+        """
+        ...
+
+
+class TakesFiles(Board, Protocol):
+    """A board that a program can be taken to as a file: where it has no Python."""
+
+    def copy(self, content: bytes, path: str) -> None:
+        """Write a file there that its user may run.
+
+        Raises:
+            BoardLost: it does not answer, or has no room for it.
+        """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file there, if there is one.
+
+        Raises:
+            BoardLost: it does not answer.
+        """
+        ...

@@ -1,0 +1,411 @@
+"""A runtime whose executables are on boards: networks are written here, and opened, run and named there."""
+
+import base64
+import getpass
+import os
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol, TypeVar
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.layer import Layer
+from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.interleave import Timed
+from hw_profiles.measure.measurement import Clock
+from hw_profiles.runtimes.info import BoardInfo, DeviceInfo
+from hw_profiles.runtimes.runtime import (
+    Array,
+    Arrays,
+    Artifact,
+    ArtifactKind,
+    Dialect,
+    Job,
+    KernelTime,
+    Runtime,
+    TensorInfo,
+)
+from hw_profiles.runtimes.transports.addressed import Addressed, arrays_in, named_arrays
+from hw_profiles.runtimes.transports.agent_client import AgentClient, Line, Refused
+from hw_profiles.runtimes.transports.board import BoardLost
+from hw_profiles.runtimes.transports.boards import Boards
+
+Sums = Literal["exact", "saturating", "unknown"]
+T = TypeVar("T")
+RunsThere = Callable[[bytes, Arrays], Mapping[str, Array]]  # a file on its inputs
+
+
+class EngineHere(Protocol):
+    """What of a runtime stays on this machine when its executables are on boards."""
+
+    @property
+    def local(self) -> Runtime:
+        """What knows its formats and writes its files; nothing is compiled with it."""
+        ...
+
+    @property
+    def engine(self) -> Mapping[str, Any]:
+        """What an agent opens its files with: `name` and `options`."""
+        ...
+
+    @property
+    def package(self) -> str:
+        """What brings it, for pip."""
+        ...
+
+    @property
+    def oldest(self) -> tuple[int, ...]:
+        """Version that opens all files which are written here."""
+        ...
+
+    def integer_sums(self, run: RunsThere) -> Sums:
+        """Return what its kernels there do with sums that leave 16 bits."""
+        ...
+
+    def wants_exact_sums(self, artifact: Artifact) -> bool:
+        """Return whether a file must be opened so that sums do not saturate, where they would."""
+        ...
+
+    def kernels(self, answer: bytes) -> Mapping[str, int]:
+        """Return how many kernels of each kind run, from the graph that an agent says really runs."""
+        ...
+
+    def named_kernels(self, answer: bytes) -> Mapping[str, str]:
+        """Return the kind of kernel by the name of the node that it runs, from the same."""
+        ...
+
+    def profiled_runs(self, runs: int) -> int:
+        """Return how many runs an agent must record so that `runs` count; 0 where a record says nothing."""
+        ...
+
+    def kernel_times(self, graph: bytes, trace: bytes, runs: int) -> tuple[KernelTime, ...]:
+        """Return what each kernel takes, from the graph and the engine's own record of its runs."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineThere:
+    """What an agent says of its runtime.
+
+    Attributes:
+        version: of it.
+        packages: versions by name, its own with it.
+        providers: what else it can run files on.
+    """
+
+    version: str
+    packages: Mapping[str, str]
+    providers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What a file reads and gives there."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BoardExecutable:
+    """A file that is opened on a board.
+
+    Attributes:
+        runtime: that it belongs to.
+        addressed: how it is asked for.
+        inputs, outputs: what it reads and gives.
+    """
+
+    runtime: "BoardRuntime"
+    addressed: Addressed
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the outputs of one batch by name."""
+        sha256, packed = named_arrays(inputs)
+
+        def asked(client: AgentClient) -> dict[str, Array]:
+            answer = self.runtime.ask(client, self.addressed, "run", {sha256: packed}, inputs=sha256)
+            names = client.read(tuple[str, ...], answer.get("names"))
+            return _decoded(client, answer.get("npz"), lambda content: arrays_in(content, names))
+
+        return self.runtime.boards.run(asked)
+
+    def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
+        """Return runs there, of which each call is one request."""
+        files = dict([named_arrays(example)]) if example is not None else {}
+        fields = {"clock": clock, "batch": batch, "example": next(iter(files), None), "who": whoever()}
+
+        def runs(count: int) -> float:
+            def asked(client: AgentClient) -> float:
+                answer = self.runtime.ask(client, self.addressed, "time", files, count=count, **fields)
+                return client.read(float, answer.get("seconds"))
+
+            return self.runtime.boards.run(asked)
+
+        return runs
+
+    def kernels(self) -> Mapping[str, int]:
+        """Return how many kernels of each kind run there."""
+        return self.runtime.here.kernels(self._graph)
+
+    def named_kernels(self) -> Mapping[str, str]:
+        """Return the kind of kernel by the name of the node that it runs."""
+        return self.runtime.here.named_kernels(self._graph)
+
+    @cached_property
+    def _graph(self) -> bytes:
+        def asked(client: AgentClient) -> bytes:
+            answer = self.runtime.ask(client, self.addressed, "kernels")
+            return _decoded(client, answer.get("graph"), bytes)
+
+        return self.runtime.boards.run(asked)
+
+
+@dataclass(frozen=True, eq=False)
+class BoardRuntime:
+    """A runtime on boards.
+
+    Attributes:
+        here: what of it stays here.
+        boards: where its executables are.
+    """
+
+    here: EngineHere
+    boards: Boards
+
+    @property
+    def artifact(self) -> ArtifactKind:
+        """What it opens."""
+        return self.here.local.artifact
+
+    @property
+    def clock(self) -> Clock:
+        """By which its executables are timed."""
+        return self.here.local.clock
+
+    @property
+    def dialect(self) -> Dialect:
+        """How it wants quantized networks."""
+        return self.here.local.dialect
+
+    @property
+    def formats(self) -> frozenset[tuple[str, str]]:
+        """Pairs of number formats that it has kernels for."""
+        return self.here.local.formats
+
+    @property
+    def integer_kernels(self) -> frozenset[str]:
+        """Which of its kernels compute on integers."""
+        return self.here.local.integer_kernels
+
+    def supports(self, layer: Layer) -> bool:
+        """Return whether it can run a layer."""
+        return self.here.local.supports(layer)
+
+    def why_not(self, layer: Layer) -> str:
+        """Return why it cannot."""
+        return self.here.local.why_not(layer)
+
+    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
+        """Write the file of each job, here."""
+        return self.here.local.build(jobs)
+
+    def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
+        """Return how many kernels of each kind a network must run on."""
+        return self.here.local.expected_kernels(workload)
+
+    def describe(self) -> DeviceInfo:
+        """Return the engine, and the board that it runs on.
+
+        Raises:
+            TrilobitError: no board answers, or it has no such engine.
+        """
+        there, facts = self._there, self.boards.facts
+        own = self.here.local.describe()
+        names = [board.name for board in self.boards.boards]
+        more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
+        packages = ", ".join(f"{name} {version}" for name, version in sorted(there.packages.items()))
+        board = BoardInfo(
+            address=", ".join(names),
+            system=facts.system,
+            machine=facts.machine,
+            cores=facts.cores,
+            pinned=self.clock == "thread",
+            governor=facts.governor,
+            max_frequency_hz=facts.max_frequency_hz,
+            versions=f"python {facts.python}, {packages}" if facts.python else packages,
+        )
+        return replace(
+            own,
+            name=f"{re.sub(r'[^A-Za-z0-9.-]+', '-', names[0])}{more}-{own.name}",
+            cpu=facts.cpu,
+            engine_version=there.version,
+            integer_sums=self._sums,
+            board=board,
+        )
+
+    def compile(self, artifact: Artifact) -> BoardExecutable:
+        """Open a file on a board.
+
+        Raises:
+            TrilobitError: the engine there rejects it, in its own words; or no board answers.
+        """
+        addressed = self.addressed(artifact)
+
+        def asked(client: AgentClient) -> _Described:
+            answer = self.ask(client, addressed, "describe")
+            return client.read(_Described, answer)
+
+        described = self.boards.run(asked)
+        return BoardExecutable(self, addressed, described.inputs, described.outputs)
+
+    def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
+        """Return what each kernel of a network takes inside it; none where the engine does not tell.
+
+        Raises:
+            TrilobitError: see `compile`.
+        """
+        addressed, recorded = self.addressed(artifact), self.here.profiled_runs(runs)
+        if not recorded:
+            return ()
+
+        def asked(client: AgentClient) -> tuple[bytes, bytes]:
+            answer = self.ask(client, addressed, "profile", runs=recorded, who=whoever())
+            return _decoded(client, answer.get("graph"), bytes), _decoded(client, answer.get("trace"), bytes)
+
+        graph, trace = self.boards.run(asked)
+        return self.here.kernel_times(graph, trace, runs)
+
+    def addressed(self, artifact: Artifact) -> Addressed:
+        """Return an artifact as an agent is asked for it."""
+        exact = self.here.wants_exact_sums(artifact) and self._sums == "saturating"
+        return Addressed(artifact.content, self.here.engine, exact, artifact.example)
+
+    def ask(
+        self,
+        client: AgentClient,
+        addressed: Addressed,
+        do: str,
+        files: Mapping[str, bytes] | None = None,
+        **fields: Any,
+    ) -> Line:
+        """Return an agent's answer to something about one file, which is taken there if it must be.
+
+        Raises:
+            TrilobitError: its engine rejects the file.
+            BoardLost: it cannot answer; another board may.
+        """
+        request, needed = addressed.request()
+        require(client, self.here)
+        for last in (False, True):
+            try:
+                client.put({**needed, **(files or {})})
+                return client.request(do, artifact=request, on_line=telling(self.boards, client), **fields)
+            except Refused as refused:
+                if refused.kind in ("artifact", "lost"):
+                    raise TrilobitError(str(refused)) from None
+                if refused.kind != "missing" or last:
+                    raise unable(client, refused) from None
+                client.forget()  # another run made room for its own files
+        raise AssertionError
+
+    @cached_property
+    def _there(self) -> EngineThere:
+        return self.boards.run(lambda client: require(client, self.here))
+
+    @cached_property
+    def _sums(self) -> Sums:
+        def run(content: bytes, inputs: Arrays) -> Mapping[str, Array]:
+            addressed = Addressed(content, self.here.engine)
+            return BoardExecutable(self, addressed, (), ()).run(inputs)
+
+        try:
+            return self.here.integer_sums(run)
+        except TrilobitError:
+            self.boards.run(lambda client: None)  # unless there is no board
+            return "unknown"
+
+
+def require(client: AgentClient, here: EngineHere) -> EngineThere:
+    """Return what a board says of a runtime, which must be there in a version that opens our files.
+
+    Raises:
+        BoardLost: it is not.
+    """
+    name, key = client.board.name, str(here.engine)
+    if key in client.ready:
+        known: EngineThere = client.ready[key]
+        return known
+    wanted = ".".join(map(str, here.oldest))
+    python = client.facts.executable or "python3"
+    remedy = f"install it there: {python} -m pip install '{here.package}>={wanted}' numpy"
+    try:
+        there = client.read(EngineThere, client.request("engine", engine=here.engine))
+    except Refused as refused:
+        if refused.kind != "engine":
+            raise unable(client, refused) from None
+        hint = f"; {remedy}" if "not installed" in str(refused) else ""
+        raise BoardLost(f"{name}: {here.package}: {refused}{hint}", again=False) from None
+    if _numbers(there.version) < here.oldest:
+        raise BoardLost(
+            f"{name} has {here.package} {there.version}, and our files need {wanted} or later; {remedy}",
+            again=False,
+        )
+    client.ready[key] = there
+    return there
+
+
+def unable(client: AgentClient, refused: Refused) -> BoardLost:
+    """Return that a board cannot do what it was asked for, and what to do about that."""
+    remedies = {
+        "disk": "; make room there, name another folder (folder=/PATH), or change what is kept (cache_mb=N)",
+        "missing": "; the files of one measurement do not fit there together: let more be kept (cache_mb=N)",
+    }
+    lost = refused.kind == "lost"
+    return BoardLost(f"{client.board.name}: {refused}{remedies.get(refused.kind, '')}", again=lost)
+
+
+def telling(boards: Boards, client: AgentClient) -> Callable[[Line], None]:
+    """Return what tells people, once for each, who else measures on a board."""
+    told = set[str]()
+
+    def tell(line: Line) -> None:
+        holder = line.get("waits_for")
+        if not isinstance(holder, Mapping):
+            return
+        words = [" ".join(str(holder.get(key, "?")).split())[:60] for key in ("user", "host", "pid", "since")]
+        text = "{}@{} (process {}) measures on it since {}".format(*words)
+        if text not in told:
+            told.add(text)
+            boards.tell(f"{client.board.name}: waiting: {text}")
+
+    return tell
+
+
+def whoever() -> dict[str, Any]:
+    """Return who measures, for others that wait."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a user without a name
+        user = str(os.getuid())
+    return {"user": user, "host": platform.node(), "pid": os.getpid()}
+
+
+def _decoded(client: AgentClient, text: Any, read: Callable[[bytes], T]) -> T:
+    """Return what an agent sent in base64.
+
+    Raises:
+        BoardLost: it is something else.
+    """
+    try:
+        return read(base64.b64decode(client.read(str, text), validate=True))
+    except ValueError as error:
+        raise BoardLost(f"{client.board.name}: its agent answers nonsense ({error})", again=False) from None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])
