@@ -100,13 +100,10 @@ class Dialect:
         notation: `qdq`, operations on real numbers between a QuantizeLinear and a DequantizeLinear each,
             which the runtime fuses; or `integer`, layers that compute on integers as they are.
         activations: element type of 8-bit activations for which it has fast kernels.
-        exact: whether it rounds wherever a file says so; one that leaves that out where it fuses layers
-            answers otherwise now and then.
     """
 
     notation: Literal["qdq", "integer"] = "qdq"
     activations: Literal["uint8", "int8"] = "uint8"
-    exact: bool = True
 
     def __str__(self) -> str:
         return f"{self.notation} with {self.activations} activations"
@@ -149,6 +146,15 @@ class NamesKernels(Protocol):
 
     def named_kernels(self) -> Mapping[str, str]:
         """Return the kind of kernel by the name of the node that it runs, where that is still known."""
+        ...
+
+
+@runtime_checkable
+class FusesSums(Protocol):
+    """An executable that leaves out a rounding where a convolution is one kernel with the sum behind it."""
+
+    def fused_sums(self) -> frozenset[str]:
+        """Return the names of these convolutions in its file."""
         ...
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.runtimes.plugin import host_runtime
-from hw_profiles.runtimes.runtime import Artifact, Executable, Runtime, single_output
+from hw_profiles.runtimes.runtime import Artifact, Executable, FusesSums, Runtime, single_output
 from nas.checks.check import DisagreementError
 from nas.checks.engine import integer_count
 from supernet.data.pixels import resized
@@ -16,9 +16,8 @@ from supernet.tasks.evaluate import simulated_outputs
 from supernet.tasks.metric import main_metric
 from supernet.tasks.task import Outputs, Task
 
-# share of equal predictions that a file must reach: a code may round the other way on a tie, and more do
-# where a runtime does not round in between
-AGREEMENT, FUSED_AGREEMENT = 0.995, 0.98
+# share of equal predictions that a file must reach: a code may round the other way on a tie
+AGREEMENT = 0.995
 
 
 def open_file(model: bytes, runtime: Runtime | None = None) -> Executable:
@@ -91,12 +90,12 @@ def check_parity(
         runtime: see `open_file`.
 
     Raises:
-        DisagreementError: they predict differently on more than 0.5 % of the images, or 2 % where the runtime
-            does not round as files say; or it runs a
-            layer in another format than the policy says.
+        DisagreementError: they predict differently on more than 0.5 % of the images, or it runs a layer in
+            another format than the policy says.
     """
     runtime = runtime or host_runtime()
-    expected, kernels = runtime.expected_kernels(network.workload), open_file(model, runtime).kernels()
+    executable, expected = open_file(model, runtime), runtime.expected_kernels(network.workload)
+    kernels = executable.kernels()
     for name, count in expected.items():
         if kernels.get(name, 0) != count:
             raise DisagreementError(
@@ -104,10 +103,10 @@ def check_parity(
                 f"asks for {count}"
             )
     outputs = file_outputs(model, images, task, runtime)
-    agreement = task.agreement(outputs, simulated_outputs(network, images, task))
-    least = AGREEMENT if runtime.dialect.exact else FUSED_AGREEMENT
-    if agreement < least:
+    fused = executable.fused_sums() if isinstance(executable, FusesSums) else frozenset[str]()
+    agreement = task.agreement(outputs, simulated_outputs(network, images, task, fused))
+    if agreement < AGREEMENT:
         raise DisagreementError(
-            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {least:.1%}"
+            f"file and simulation agree on {agreement:.2%} of {len(images)} images, below {AGREEMENT:.1%}"
         )
     return Parity(agreement, len(images), integer_count(expected, runtime), integer_count(kernels, runtime))

@@ -4,7 +4,7 @@ Integer tensors hold their codes as float32. A convolution of codes is exact the
 stays below 2^24, which the weights' codes tell; larger sums are computed in float64, ten times as slowly.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,12 @@ EXACT_SUM = (
 )  # of the magnitudes of an output's weights, whose products with codes float32 adds up
 
 
-def simulate(network: QuantizedGraph, images: Tensor, sums: IntegerSums = IntegerSums.EXACT) -> Tensor:
+def simulate(
+    network: QuantizedGraph,
+    images: Tensor,
+    sums: IntegerSums = IntegerSums.EXACT,
+    fused: Collection[str] = (),
+) -> Tensor:
     """Return logits (n, ..., classes) of fp32 images (n, c, h, w) or of tokens (n, t), with integer layers
     computed on their codes.
 
@@ -37,12 +42,16 @@ def simulate(network: QuantizedGraph, images: Tensor, sums: IntegerSums = Intege
 
     Args:
         sums: of the device: on one that saturates, signed weights beyond 7 bits give what they give there.
+        fused: convolutions that it computes with the sum behind them, which reads what is not rounded yet.
     """
-    return simulate_all(network, (images,), sums)[0]
+    return simulate_all(network, (images,), sums, fused)[0]
 
 
 def simulate_all(
-    network: QuantizedGraph, feeds: Sequence[Tensor], sums: IntegerSums = IntegerSums.EXACT
+    network: QuantizedGraph,
+    feeds: Sequence[Tensor],
+    sums: IntegerSums = IntegerSums.EXACT,
+    fused: Collection[str] = (),
 ) -> list[Tensor]:
     """Return all that a network gives for all that it is given, computed as `simulate` does."""
     work = network.workload
@@ -51,7 +60,7 @@ def simulate_all(
         name, layer = work.names[position], work.layers[position]
         read, written = network.input_params(position), network.tensors.get(name)
         saturating = sums is IntegerSums.SATURATING
-        call = Call(layer, x, read, written, network.parameters.get(name), saturating)
+        call = Call(layer, x, read, written, network.parameters.get(name), saturating, name in fused)
         if layer.op == "Attention" and layer.values.text("cache") != FP32:
             return attended_through_cache(layer, x, [network.tensors.get(key) for key in cache_names(name)])
         return INTEGERS[layer.op](call) if computes_in_integers(layer) else _in_reals(call)
@@ -72,6 +81,7 @@ class Call:
             no scale.
         weights: of a weighted layer.
         saturating: whether the device's kernels for signed weights are.
+        in_sum: whether it is computed with the sum behind it, which reads what is not rounded yet.
     """
 
     layer: Layer
@@ -80,6 +90,7 @@ class Call:
     written: QuantParams | None
     weights: Parameters | None
     saturating: bool
+    in_sum: bool = False
 
     @property
     def parameters(self) -> Parameters:
@@ -211,7 +222,8 @@ def _integer_conv(call: Call) -> Tensor:
     total, scale = _accumulate(call)
     # a ReLU needs no step of its own: its output has zero point 0, so clipping to its codes does it; that of
     # a ReLU6 reaches 6 at most
-    return _requantize(total * _channels(scale / torch.tensor(call.output.scale), total), call.output)
+    scaled = total * _channels(scale / torch.tensor(call.output.scale), total)
+    return scaled + call.output.zero_point if call.in_sum else _requantize(scaled, call.output)
 
 
 def _integer_linear(call: Call) -> Tensor:

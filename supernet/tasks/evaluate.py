@@ -1,6 +1,6 @@
 """From a candidate to a network with numbers in it, and how good that network is in simulation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import torch
@@ -108,11 +108,16 @@ def _extracted(family: Family, net: nn.Module, candidate: Candidate, images: Ten
     return subnet
 
 
-def simulated_outputs(network: QuantizedGraph, examples: Examples, task: Task) -> Outputs:
-    """Return (n, ...) what the simulated network says of examples."""
-    inputs = task.inputs(examples, network.workload.in_size)
-    batches = torch.split(inputs, EVALUATION_BATCH)
-    return np.asarray(torch.cat([simulate(network, batch) for batch in batches]).numpy())
+def simulated_outputs(
+    network: QuantizedGraph, examples: Examples, task: Task, fused: Collection[str] = ()
+) -> Outputs:
+    """Return (n, ...) what the simulated network says of examples.
+
+    Args:
+        fused: see `simulate`.
+    """
+    batches = torch.split(task.inputs(examples, network.workload.in_size), EVALUATION_BATCH)
+    return np.asarray(torch.cat([simulate(network, batch, fused=fused) for batch in batches]).numpy())
 
 
 def simulated_metric(network: QuantizedGraph, examples: Examples, task: Task) -> float:

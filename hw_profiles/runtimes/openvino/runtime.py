@@ -96,7 +96,7 @@ class OpenVinoExecutable(FileExecutable):
         self._compiled, self._batch = compiled, batch
         self.request = compiled.create_infer_request()
         graph = onnx.load_from_string(model).graph
-        self._nodes = {node.name or node.output[0]: node for node in graph.node}
+        self._nodes = {_called(node): node for node in graph.node}
         self.inputs = tuple(
             _tensor_info(port, {value.name for value in graph.input}) for port in compiled.inputs
         )
@@ -129,6 +129,16 @@ class OpenVinoExecutable(FileExecutable):
         """Return the kind of kernel by the name of each node that it computes."""
         return {node: kernel.kind for kernel in self._kernels for node in kernel.nodes}
 
+    def fused_sums(self) -> frozenset[str]:
+        """Return the convolutions that it computes with the sum behind them: what they give is not rounded
+        before it is added, whatever the file says.
+        """
+        computed = (
+            [self._nodes[node] for node in kernel.nodes if node in self._nodes] for kernel in self._kernels
+        )
+        fused = (nodes for nodes in computed if any(node.op_type == "Add" for node in nodes))
+        return frozenset(_called(node) for nodes in fused for node in nodes if node.op_type == "Conv")
+
     def kernel_times(self, seconds: Mapping[str, float]) -> tuple[KernelTime, ...]:
         """Return its kernels with what they take, by the names of nodes and tensors of the file."""
         outputs = {name: tuple(filter(None, node.output)) for name, node in self._nodes.items()}
@@ -137,6 +147,10 @@ class OpenVinoExecutable(FileExecutable):
     @cached_property
     def _kernels(self) -> tuple[Kernel, ...]:
         return kernels_of(self._compiled, {name: node.op_type for name, node in self._nodes.items()})
+
+
+def _called(node: onnx.NodeProto) -> str:
+    return node.name or node.output[0]
 
 
 def _tensor_info(port: Any, declared: set[str]) -> TensorInfo:
@@ -174,8 +188,8 @@ class OpenVinoRuntime(FileRuntime):
 
     @property
     def dialect(self) -> Dialect:
-        """As ONNX has it; what is fused is not always rounded in between."""
-        return Dialect("qdq", "uint8", exact=False)
+        """As ONNX has it, but for sums: see `OpenVinoExecutable.fused_sums`."""
+        return Dialect("qdq", "uint8")
 
     @property
     def clock(self) -> Clock:
