@@ -28,7 +28,8 @@ def spelled_out(work: Workload) -> SpelledOut:
     """Return a network with the layers of each `Attention` in its place; the last one keeps its name.
 
     Raises:
-        TrilobitError: one has a mask, a cache or shared keys, or queries that no matrix of its own gives.
+        TrilobitError: one has a cache or shared keys, a mask that is no row of truth values for each example,
+            or queries that no matrix of its own gives.
     """
     if all(layer.op != "Attention" for layer in work.layers):
         return SpelledOut(work, {})
@@ -53,9 +54,10 @@ def _append(net: GraphBuilder, name: str, layer: Layer, sources: Sequence[int]) 
     heads = layer.values.integer("q_num_heads")
     queries, keys, values = (
         _by_heads(net, f"{name}.{part}", x, heads, perm)
-        for part, x, perm in zip("qkv", sources, (BY_HEADS, TRANSPOSED, BY_HEADS), strict=True)
+        for part, x, perm in zip("qkv", sources[:3], (BY_HEADS, TRANSPOSED, BY_HEADS), strict=True)
     )
-    shares = net.curve(f"{name}.softmax", net.product(f"{name}.scores", queries, keys), "Softmax")
+    scores = net.product(f"{name}.scores", queries, keys)
+    shares = net.op(f"{name}.softmax", "Softmax", scores, *sources[3:])
     joined = net.transpose(f"{name}.joined", net.product(f"{name}.mixed", shares, values), *BY_HEADS)
     return net.reshape(name, joined, 0, 0, -1)
 
@@ -72,8 +74,8 @@ def _factor(name: str, layer: Layer) -> float:
         TrilobitError: it is more than attention of all to all.
     """
     a, read = layer.values, attended(layer.inputs, layer.values)
-    if read.masked or read.cached or a.integer("is_causal") or a.integer("present"):
-        raise TrilobitError(f"{name}: attention with a mask or a cache is not known as plain layers")
+    if read.cached or a.integer("is_causal") or a.integer("present"):
+        raise TrilobitError(f"{name}: attention with a cache, or to what stands before, has no plain layers")
     if a.integer("q_num_heads") != a.integer("kv_num_heads") or len(layer.inputs[0].shape) != 3:
         raise TrilobitError(
             f"{name}: attention whose heads share keys, or come divided, is not known as plain layers"

@@ -19,9 +19,10 @@ from hw_profiles.graph.workload import Workload
 NARROW, WIDE = "int8", "int16"
 # what an operation computes in; those that only move numbers compute in what is wanted of them
 READS: Mapping[str, str] = {
-    **dict.fromkeys(("Conv", "Gemm", "MatMul", "Softmax", "Gelu", "Relu", "Clip"), NARROW),
+    **dict.fromkeys(("Conv", "Gemm", "MatMul", "Softmax", "Gelu", "Tanh", "Relu", "Clip"), NARROW),
     **dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool"), NARROW),
     **dict.fromkeys(("Add", "LayerNormalization"), WIDE),
+    "Less": "bool",  # it reads ids, which stay as they are
 }
 MOVES = ("Reshape", "Transpose", "Flatten", "Slice", "Expand", "Gather")
 ON_MAPS = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool")

@@ -232,7 +232,8 @@ _TABLE = (
     ),
     Op("Less", shape_rules.less, {"value": None}),  # which whole numbers are below a stored one
     Op("Where", shape_rules.where, {"value": None}, reads=(2, 3), ties=ties.where),
-    Op("Softmax", shape_rules.along, {"axis": -1}),
+    # a second operand is a mask, which only integer-only networks have: what it hides has no share
+    Op("Softmax", shape_rules.softmax, {"axis": -1}, reads=(1, 2)),
     # turns pairs of numbers by angles of their position (Su et al. 2021, arXiv:2104.09864): one that is read,
     # or counted from `start` on; `length` positions can be told apart
     Op(

@@ -136,6 +136,17 @@ def along(inputs: Types, a: Attributes) -> Types:
     return (inputs[0],)
 
 
+def softmax(inputs: Types, a: Attributes) -> Types:
+    """Return the type of shares along `axis`, of those that a mask leaves where there is one: a row of truth
+    values for each example.
+    """
+    x, *masks = inputs
+    for mask in masks:
+        if mask.format != "bool" or mask.shape != (x.shape[0], *(1,) * (len(x.shape) - 2), x.shape[-1]):
+            raise TrilobitError(f"a mask of {mask} has no row of truth values for each example of {x}")
+    return along((x,), a)
+
+
 def slice_(inputs: Types, a: Attributes) -> Types:
     """Return the type of every `steps`-th from `starts` to before `ends`, along each of `axes`."""
     (x,), shape = inputs, list(inputs[0].shape)

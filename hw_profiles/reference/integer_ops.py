@@ -286,6 +286,8 @@ REFERENCE: Consumer[Callable[[Layer, UnitNumbers, Sequence[Array]], Array]] = Co
         "Clip": _activation,
         "Softmax": _softmax,  # over channels, which are last here
         "Gelu": units.gelu,
+        **dict.fromkeys(units.CURVES, units.tabulated),
+        "Less": units.less,
         "LayerNormalization": units.layer_norm,
         **dict.fromkeys(MOVES, units.moved),
         "QuantizeLinear": _quantize,

@@ -7,14 +7,15 @@ their own shape without the batch; maps have their channels last.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.formats import code_range
 from hw_profiles.graph.integer_only import IN_MAPS, OUT_MAPS
 from hw_profiles.graph.layer import Layer
 from hw_profiles.reference import integer_transformer_ops as ops
@@ -31,6 +32,10 @@ NORM_BITS = 31 - 8  # of a norm's multipliers; the others go to offsets of up to
 # rows that spread 64 times less, as those of an image's even parts do
 NORM_STEPS = ops.ROOT_STEPS + 6
 FLATTEST = 2.0**-8  # of a norm's gamma, in shares of beta / sqrt(c)
+
+
+# of 8 bits, whose values are so few that they are stored
+CURVES: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {"Tanh": np.tanh}
 
 
 class Exponential(NamedTuple):
@@ -67,9 +72,10 @@ def product_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
 
 
 def softmax(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
-    """Return Shiftmax over the last dimension, in 16 bits within."""
-    power = softmax_exponential(numbers)
-    shares = ops.shiftmax(_differences(numbers, inputs), numbers.scale_of(), n=power.shifts, **CURVE)
+    """Return Shiftmax over the last dimension, in 16 bits within, of what a mask leaves."""
+    power, scores = softmax_exponential(numbers), _differences(numbers, inputs)
+    mask = inputs[1] if len(inputs) > 1 else True
+    shares = ops.shiftmax(scores, numbers.scale_of(), n=power.shifts, mask=mask, **CURVE)
     return _written(layer, numbers, shares, *softmax_multiplier(numbers))
 
 
@@ -108,6 +114,24 @@ def _shifts(scale: float, zero_point: int) -> int:
 def gelu_multiplier(numbers: UnitNumbers) -> tuple[Ints, Ints]:
     """Return (m, c) that bring its products to the output's scale."""
     return dyadic(numbers.scale_of() * 2.0 ** -(CURVE_BITS - 1) / numbers.written_scale)
+
+
+def tabulated(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    """Return a curve by its table."""
+    return curve_table(layer, numbers)[inputs[0]]
+
+
+def curve_table(layer: Layer, numbers: UnitNumbers) -> NDArray[np.uint8]:
+    """Return what becomes of each code of 8 bits."""
+    read, (_, most) = numbers.input(), code_range(layer.in_format)
+    real = CURVES[layer.op]((np.arange(most + 1) - read.zero_point) * numbers.scale_of())
+    codes = np.rint(real / numbers.written_scale).astype(np.int64) + numbers.written.zero_point
+    return np.asarray(as_codes(codes, layer.out_format), np.uint8)
+
+
+def less(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:
+    """Return 1 for each whole number that is below a stored one, else 0."""
+    return np.asarray(inputs[0] < layer.values.integer("value"), np.uint8)
 
 
 def layer_norm(layer: Layer, numbers: UnitNumbers, inputs: Sequence[Array]) -> Array:

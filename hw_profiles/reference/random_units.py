@@ -15,6 +15,7 @@ from hw_profiles.graph.windows import map_shape
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import CODES, LIMITS, UnitNumbers
 from hw_profiles.reference.integer_sums import WIDEST_EXACT, IntegerSums
+from hw_profiles.reference.integer_transformer_units import CURVES
 
 Array = NDArray[Any]
 
@@ -99,15 +100,15 @@ def _random_quantization(rng: np.random.Generator, activation: str, fmt: str) ->
 
 def random_inputs(layer: Layer, rng: np.random.Generator) -> tuple[Array, ...]:
     """Return one tensor, or two for a sum, (h, w, c) in the format that the layer reads."""
-    if layer.op == "Gather" and "weight" in layer.values:
-        rows, length = layer.values.integers("weight")[0], int(layer.inputs[0].shape[1])
-        return (rng.integers(0, rows, length).astype(layer.in_format),)
+    if (layer.op == "Gather" and "weight" in layer.values) or layer.op == "Less":
+        most = 2 * layer.values.integer("value") if layer.op == "Less" else layer.values.integers("weight")[0]
+        return (rng.integers(0, most, int(layer.inputs[0].shape[1])).astype(layer.in_format),)
     return tuple(random_tensor(_stored_shape(layer, x), x.format, rng) for x in layer.inputs)
 
 
 def _stored_shape(layer: Layer, x: TensorType) -> tuple[int, ...]:
     """Return the shape in which one example of a tensor lies in memory: of maps with their channels last."""
-    own = layer.op in ("MatMul", "Gelu", "LayerNormalization", *MOVES) or len(x.shape) not in (2, 4)
+    own = layer.op in ("MatMul", "Gelu", *CURVES, "LayerNormalization", *MOVES) or len(x.shape) not in (2, 4)
     maps = layer.values.integer("maps") if "maps" in layer.values else 0
     if (own and not maps & IN_MAPS) or (layer.op == "Softmax" and x.format != FP32):
         return tuple(int(size) for size in x.shape[1:])
@@ -121,6 +122,8 @@ def random_tensor(shape: tuple[int, ...], fmt: str, rng: np.random.Generator) ->
         return rng.standard_normal(shape, np.float32)
     if fmt == WIDE:
         return np.clip(rng.normal(0, 4000, shape), *code_range(WIDE)).astype(np.int16)
+    if fmt == "bool":
+        return rng.integers(0, 2, shape).astype(np.uint8)
     return rng.integers(0, CODES, shape).astype(np.uint8)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.files import write_atomic
+from nas.export.library.library import LIBRARY
 from nas.export.manifest import Manifest, read_manifest
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.written import written_networks
@@ -17,6 +18,24 @@ from supernet.tasks.metric import ACCURACY
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+@dataclass(frozen=True)
+class LibraryFigures:
+    """What the library of an exported network does, where the machine that exported it ran it.
+
+    Attributes:
+        test_value: the main metric on the test part, through the library.
+        latency_s, iqr_s: median and interquartile range, measured by itself.
+        size_bytes: of it.
+        integer_only: whether it has no floating-point operation between what it reads and its answer.
+    """
+
+    test_value: float
+    latency_s: float
+    iqr_s: float
+    size_bytes: int
+    integer_only: bool
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,7 @@ class ExportedNetwork:
         quality: other metrics on the test part, by name, compared with the space's largest in fp32.
         metric: the main one.
         error: standard error of `test_value`; None of files that do not say it.
+        library: its library; None without, and where that was never run.
     """
 
     folder: Path
@@ -54,6 +74,7 @@ class ExportedNetwork:
     quality: Mapping[str, float] = field(default_factory=dict)
     metric: str = ACCURACY.name
     error: float | None = None
+    library: LibraryFigures | None = None
 
     @property
     def standard_error(self) -> float:
@@ -130,10 +151,11 @@ class Exported:
 
 
 def _row(network: ExportedNetwork) -> dict[str, Any]:
-    apart = ("quality", "test_value", "metric", "error")
+    apart = ("quality", "test_value", "metric", "error", "library")
     values = {name: value for name, value in vars(network).items() if name not in apart}
     tested = {f"test_{network.metric}": network.test_value, "standard_error": network.standard_error}
-    return {**values, **tested, **network.quality}
+    timed = {} if network.library is None else {"library_latency_s": network.library.latency_s}
+    return {**values, **tested, **network.quality, **timed}
 
 
 def read_exported(folder: Path) -> ExportedNetwork:
@@ -164,6 +186,17 @@ def exported_network(folder: Path, manifest: Manifest) -> ExportedNetwork:
         manifest.quality,
         manifest.metric,
         accuracy.error,
+        _library_figures(manifest),
+    )
+
+
+def _library_figures(manifest: Manifest) -> LibraryFigures | None:
+    record, file = manifest.library, manifest.files.get(LIBRARY)
+    if record is None or file is None or record.latency is None or record.test_accuracy is None:
+        return None
+    latency = record.latency
+    return LibraryFigures(
+        record.test_accuracy, latency.median_s, latency.iqr_s, file.bytes, record.integer_only
     )
 
 

@@ -18,6 +18,8 @@ WIDEST = 1e6  # mean and deviation of pixels in 0..1 that leave float32 its prec
 BYTES = 256  # tokens that are text
 MADE_UP_BYTES = 2**27  # of all made-up images together; 200 of (384, 384, 3) are fewer
 
+AnsweredFor = Literal["examples", "tokens"]  # what a network of text says something of
+
 
 class DisagreementError(TrilobitError):
     """A file or a library does not do what its network says: it is not shipped."""
@@ -127,7 +129,7 @@ class TextInput:
 
     length: int
     vocabulary: int
-    answers: Literal["examples", "tokens"] = "examples"
+    answers: AnsweredFor = "examples"
 
     def __post_init__(self) -> None:
         if min(self.length, self.vocabulary) < 1:
@@ -174,6 +176,15 @@ class TextInput:
 
 
 AnyInput = TextInput | Input
+
+
+def made_up_inputs(reads: AnyInput, n: int) -> NDArray[Any]:
+    """Return the first `n` made-up examples as simulations and libraries read them: images normalised,
+    whatever the file does.
+    """
+    if isinstance(reads, TextInput):
+        return reads.made_up(n)
+    return reads.normalised(made_up_images(n, reads.shape))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,13 @@ def _export(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
         from nas.cli.tune import export_tuned
 
         return export_tuned(arguments, reporter)
-    return _stage(arguments, reporter)
+    return _stage(arguments, reporter, _exported)
+
+
+def _exported(run: "Run", reporter: Reporter) -> dict[str, Any]:
+    from nas.cli.summary import print_networks
+
+    return {"exported": print_networks(run, reporter)}
 
 
 def _tune(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:

@@ -98,7 +98,7 @@ RUN_GROUPS: Sequence[Group] = (
         ("run", "profile"),
         (
             Flag("--provider", "device.provider", "NAME", "execution provider of ONNX Runtime"),
-            Flag("--batch", "device.batch", "N", "images of one inference"),
+            Flag("--batch", "device.batch", "N", "examples of one inference"),
             Flag("--target", "device.target", "NAME", "of TVM, such as aarch64-linux-gnu:cortex-a76"),
             Flag("--key", "device.key", "KEY", "which of the tracker's boards"),
             Flag("--database", "device.database", "DIR", "TVM's tuned units (default: the user's cache)"),
@@ -125,7 +125,9 @@ RUN_GROUPS: Sequence[Group] = (
         ("run", "train"),
         (
             Flag("--init", "train.init", "CHECKPOINT", "first weights: a file, shipped:NAME, or none"),
-            Flag("--epochs", "train.epochs", "N", "passes over the training images; 0 uses --init as it is"),
+            Flag(
+                "--epochs", "train.epochs", "N", "passes over the training examples; 0 uses --init as it is"
+            ),
             Flag("--train-budget", "train.budget", "TIME", "train as well as that time allows, such as 2h"),
             Flag("--quantized-epochs", "quantized.epochs", "N", "then passes that train all formats"),
         ),
@@ -198,7 +200,9 @@ RUN_GROUPS: Sequence[Group] = (
                 "files that compute the same on every processor, also where integer sums saturate",
                 "on",
             ),
-            Flag("--dynamic-batch", "export.dynamic_batch", "", "files that take any number of images", "on"),
+            Flag(
+                "--dynamic-batch", "export.dynamic_batch", "", "files that take any number of examples", "on"
+            ),
             Flag("--pixels", "export.pixels", "", "files that take uint8 pixels", "on"),
             Flag(
                 "--library",
@@ -327,7 +331,7 @@ OWN: Mapping[str, tuple[Flag, ...]] = {
     "worker": (Flag("--idle", "worker.idle", "TIME", "leave after so long without work (default: stay)"),),
     "bench": (
         Flag("--threads", "bench.threads", "N,M", "threads of one inference", "list"),
-        Flag("--batch", "bench.batch", "N,M", "images of one inference (default: the file's own)", "list"),
+        Flag("--batch", "bench.batch", "N,M", "examples of one inference (default: the file's own)", "list"),
         Flag(
             "--device",
             "bench.device",

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from nas.api.exported import ExportedNetwork, read_exports
+from nas.api.exported import ExportedNetwork, LibraryFigures, read_exports
+from nas.export.library.library import LIBRARY
 from nas.run.reporting import Reporter, Table
 from nas.run.run import Run
 from nas.search.objectives import objective
 from nas.search.pareto import non_dominated
-from nas.search.units import show
+from nas.search.units import show_alike
 from supernet.tasks.metric import ACCURACY
-from supernet.tasks.task import reads
+from supernet.tasks.task import called
 
 FOR_SIZE = "*"  # another network is faster and no less accurate, none of those is as small
 BY_CHANCE = "!"  # chosen on search-validation; on test another one is no worse in anything
+LIBRARY_NOTE = "+ model.so: the library of the network above, timed by itself when it was exported"
 NOTES: Mapping[str, str] = {
     FOR_SIZE: "on the front for its size: another is faster and no less accurate",
     BY_CHANCE: "chosen by search-validation; on the test part another is no worse in anything",
@@ -38,13 +40,19 @@ def notes(networks: Sequence[ExportedNetwork]) -> list[str]:
 
 
 def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
+    """Print the exported networks and where they are, and return that as data."""
+    rows = print_networks(run, reporter)
+    reporter.say(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
+    return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
+
+
+def print_networks(run: Run, reporter: Reporter) -> list[dict[str, Any]]:
     """Print the exported networks, the fastest first, and return them as data."""
     networks = read_exports(run.export_path).networks
     reporter.show(table(networks))
     for line in _footnotes(networks, run):
         reporter.say(line)
-    reporter.say(f"models: {run.export_path}{os.sep}ID{os.sep}model.onnx    report: {run.report_path}")
-    rows = [
+    return [
         {
             "id": network.id,
             f"test_{network.metric}": network.test_value,
@@ -54,41 +62,63 @@ def print_summary(run: Run, reporter: Reporter) -> dict[str, Any]:
             "load": network.load,
             "size_bytes": network.size_bytes,
             **network.quality,
+            **({} if network.library is None else {"library": vars(network.library)}),
         }
         for network in networks
     ]
-    return {"folder": str(run.folder), "exported": rows, "report": str(run.report_path)}
 
 
 def table(networks: Sequence[ExportedNetwork]) -> Table:
-    """Return the table; it fits into 80 columns, which is what output that is no terminal gets."""
+    """Return the table, libraries behind their networks; it fits into 80 columns, which is what output that
+    is no terminal gets.
+    """
     remarks = notes(networks)
     metric = networks[0].metric if networks else ACCURACY.name
     columns = ("network", f"test {metric.replace('_', ' ')}", "latency", "IQR", "ratio", "size", "low-bit")
-    rows = [_cells(network) for network in networks]
-    if not any(remarks):
-        return Table(columns, rows, numbers=6)
-    remarked = [(*cells, remark) for cells, remark in zip(rows, remarks, strict=True)]
-    return Table((*columns, ""), remarked, numbers=7)
+    files = [file for network in networks for file in (network, network.library) if file is not None]
+    times, spreads, sizes = (
+        show_alike(objective(name), values)
+        for name, values in (
+            ("latency", [file.latency_s for file in files]),
+            ("latency", [file.iqr_s for file in files]),
+            ("size", [file.size_bytes for file in files]),
+        )
+    )
+    figures = zip(times, spreads, sizes, strict=True)
+    rows = []
+    for network, remark in zip(networks, remarks, strict=True):
+        rows.append((*_cells(network, *next(figures)), remark))
+        if network.library is not None:
+            rows.append((*_library_cells(network, network.library, *next(figures)), ""))
+    if any(remarks):
+        return Table((*columns, ""), rows, numbers=7)
+    return Table(columns, [row[:-1] for row in rows], numbers=6)
 
 
-def _cells(network: ExportedNetwork) -> tuple[str, ...]:
+def _cells(network: ExportedNetwork, time: str, spread: str, size: str) -> tuple[str, ...]:
     ratio = network.of_largest
     return (
         network.id,
-        _quality(network),
-        show(objective("latency"), network.latency_s),
-        show(objective("latency"), network.iqr_s),
+        _quality(network, network.test_value),
+        time,
+        spread,
         "-" if ratio is None else f"{ratio:.2f} x",
-        show(objective("size"), network.size_bytes),
+        size,
         f"{network.low_bit} of {network.layers}",
     )
 
 
-def _quality(network: ExportedNetwork) -> str:
+def _library_cells(
+    network: ExportedNetwork, library: LibraryFigures, time: str, spread: str, size: str
+) -> tuple[str, ...]:
+    kind = "integers" if library.integer_only else ""
+    return (f"+ {LIBRARY}", _quality(network, library.test_value), time, spread, "-", size, kind)
+
+
+def _quality(network: ExportedNetwork, value: float) -> str:
     if objective(network.metric).unit == "fraction":
-        return f"{100 * network.test_value:.2f} ± {100 * network.standard_error:.2f} %"
-    return f"{network.test_value:.3f} ± {network.standard_error:.3f}"
+        return f"{100 * value:.2f} ± {100 * network.standard_error:.2f} %"
+    return f"{value:.3f} ± {network.standard_error:.3f}"
 
 
 def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
@@ -97,10 +127,10 @@ def _footnotes(networks: Sequence[ExportedNetwork], run: Run) -> list[str]:
     loads = [network.load for network in networks if network.load is not None]
     load = f" (load {max(loads):.1f})" if loads else ""
     times = "looked up, not measured" if run.recorded else f"medians, measured in turns when exported{load}"
-    kind = "images" if reads(run.task) == "images" else "texts"
     metric, n = networks[0].metric.replace("_", " "), networks[0].test_images
-    images = f"test {metric}: through the file, on {n:,} {kind}, ± standard error"
+    quality = f"test {metric}: through the file, on {n:,} {called(run.task)}, ± standard error"
     ratio = "ratio: to the largest network in fp32, in the same turns"
     present = set(notes(networks))
+    libraries = [LIBRARY_NOTE] * any(network.library is not None for network in networks)
     remarks = [f"{key} {NOTES[key]}" for key in NOTES if key in present]
-    return [images, f"latency: {times}; {ratio}", *remarks]
+    return [quality, f"latency: {times}; {ratio}", *libraries, *remarks]

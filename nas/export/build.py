@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hw_profiles.errors import TrilobitError
-from nas.checks.check import Answers, AnyInput, Input, TextInput
+from nas.checks.check import AnsweredFor, Answers, AnyInput, Input, TextInput
 from nas.checks.expected import expected_answers
 from nas.checks.parity import Parity, check_parity, file_metric, file_outputs
 from nas.emit.to_onnx import Normalisation, emit
@@ -95,16 +95,17 @@ def require_exportable(run: Run) -> None:
     """Refuse what is asked of files that networks of this data cannot have, before anything takes time.
 
     Raises:
-        TrilobitError: pixels, or a library, of networks that read text.
+        TrilobitError: pixels, or a library in formats of the search, of networks that read text.
     """
     if reads(run.task) != "tokens":
         return
     if run.config.export.pixels:
         raise TrilobitError(f"--pixels: networks of {run.task.name} read text; leave it out")
-    if library_target(run):
+    if library_target(run) and not run.config.export.integer_only:
         raise TrilobitError(
-            f"{run.task.name} is text, and libraries (device tvm, --library, --integer-only) are of networks "
-            "that read images; leave it out, or take another device, such as ort"
+            f"{run.task.name} is text, and libraries (device tvm, --library) in the formats of a search are "
+            "of networks that read images; leave it out, add --integer-only, or take another device, such as "
+            "ort"
         )
 
 
@@ -162,7 +163,7 @@ def _library(
     builder: NetworkBuilder, network: QuantizedGraph, model: bytes, reads: AnyInput
 ) -> ExportedLibrary | None:
     """Return the network's library where one is wanted, which alone needs TVM."""
-    if not library_target(builder.run) or not isinstance(reads, Input):
+    if not library_target(builder.run):
         return None
     from nas.export.library.check import export_library
 
@@ -211,6 +212,7 @@ def _file(builder: NetworkBuilder, network: QuantizedGraph) -> bytes:
 def _input(builder: NetworkBuilder, network: QuantizedGraph) -> AnyInput:
     run = builder.run
     if reads(run.task) == "tokens":
-        return TextInput(network.workload.in_size, run.task.channels, answers(run.task))
+        each: AnsweredFor = "examples" if answers(run.task) == "class" else "tokens"
+        return TextInput(network.workload.in_size, run.task.channels, each)
     c, h, w = network.workload.in_shape
     return Input((h, w, c), run.images.mean, run.images.std, run.config.export.pixels)

@@ -4,14 +4,16 @@ arXiv:1810.03993). All of it comes from the manifest.
 
 from collections import Counter
 
+from hw_profiles.graph.cache import IDS
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
-from nas.checks.check import BYTES, Input, TextInput
+from nas.checks.check import BYTES, AnyInput, Input, TextInput
 from nas.export.manifest import LibraryRecord, Manifest
 from nas.export.manifests import AnyManifest
 from nas.export.markdown import escaped
 from nas.export.seal import EXITS_FILE, MODEL_FILE
 from nas.search.objectives import objective
 from nas.search.units import show, show_latency
+from supernet.data.kinds import examples_called
 from supernet.tasks.metric import (
     ACCURACY,
     AGREEMENT,
@@ -22,8 +24,6 @@ from supernet.tasks.metric import (
     PERPLEXITY,
     WORST_CLASS,
 )
-
-IDS = "input_ids"
 
 SHOWN_CLASSES = 20
 _QUALITY = {
@@ -104,7 +104,7 @@ def _figures(manifest: Manifest) -> list[str]:
 def _of(manifest: Manifest) -> str:
     """Return how many examples the figures are of."""
     n = manifest.accuracy.n
-    return f"of {n} texts" if isinstance(manifest.input, TextInput) else f"of {n} images"
+    return f"of {n} {examples_called('tokens' if isinstance(manifest.input, TextInput) else 'images')}"
 
 
 def _value(metric: str, value: float) -> str:
@@ -178,7 +178,7 @@ def _use_of_images(manifest: Manifest, image: Input) -> list[str]:
         "```",
         "",
         _needed(manifest),
-        *_library(manifest.library),
+        *_library(manifest.library, manifest.input),
     ]
 
 
@@ -210,10 +210,11 @@ def _needed(manifest: Manifest) -> str:
     )
 
 
-def _library(record: LibraryRecord | None) -> list[str]:
+def _library(record: LibraryRecord | None, reads: AnyInput) -> list[str]:
     if record is None:
         return []
-    kind = "integer-only between image and logits" if record.integer_only else "fp32 layers among them"
+    example = "text" if isinstance(reads, TextInput) else "image"
+    kind = f"integer-only between {example} and logits" if record.integer_only else "fp32 layers among them"
     if record.own_formats:
         kind += " in formats of its own (weights and products in 8 bits, residual streams in 16)"
     measured = "" if record.test_accuracy is None else f"; test accuracy {record.test_accuracy:.2%}"
@@ -222,9 +223,16 @@ def _library(record: LibraryRecord | None) -> list[str]:
     return [
         "",
         f"`model.so` is the same network for {escaped(record.target)}, weights inside, {kind}{measured}. It "
-        "needs neither TVM nor Python: `int trilobit_run(const void* image, void* logits)` takes one "
-        "normalised image (h, w, c) float32; see example.c and example.py. One thread at a time.",
+        f"needs neither TVM nor Python: `int trilobit_run(const void* {example}, void* logits)` takes "
+        f"{_taken(reads)}; see example.c and example.py. One thread at a time.",
     ]
+
+
+def _taken(reads: AnyInput) -> str:
+    """Return what a library takes."""
+    if isinstance(reads, TextInput):
+        return f"the ids of one text, ({reads.length},) int64"
+    return "one normalised image (h, w, c) float32"
 
 
 def _formats(manifest: Manifest) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nas.export.markdown import escaped
 from nas.search.objectives import Objective, objective
+from supernet.data.kinds import examples_called
 from supernet.tasks.metric import ACCURACY
 from supernet.train.checkpoint import Weights
 from supernet.train.config import FOR_RANDOM_WEIGHTS
@@ -105,7 +106,7 @@ def _input(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _examples(metadata: Mapping[str, Any]) -> str:
-    return "texts" if "tokens" in metadata["data"] else "images"
+    return examples_called("tokens" if "tokens" in metadata["data"] else "images")
 
 
 def _shown(metadata: Mapping[str, Any], value: float, decimals: int) -> str:
@@ -176,11 +177,12 @@ def _summary(rows: Sequence[Row], shown: Sequence[Column], metadata: Mapping[str
 
 
 def _trainings(trainings: Sequence[Training], metadata: Mapping[str, Any]) -> Iterator[str]:
-    head = ("", "passes", "steps", "hours", "core-hours", "images/s", "GFLOP/s", "machine")
+    rate = f"{_examples(metadata)}/s"
+    head = ("", "passes", "steps", "hours", "core-hours", rate, "GFLOP/s", "machine")
     yield _table(head, (_training_row(i, part) for i, part in enumerate(trainings, 1)))
     if any("flops" in part for part in trainings):
         yield (
-            "images/s: those that steps see, each through several subnets. GFLOP/s: of convolutions and "
+            f"{rate}: those that steps see, each through several subnets. GFLOP/s: of convolutions and "
             "linear layers, forward and backward. Measuring and saving count, waiting does not."
         )
     for i, part in enumerate(trainings, 1):

@@ -74,11 +74,11 @@ def render(run: Run) -> str:
         facts=_facts(run),
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
-        exports=[_export_row(export) for export in run.exports],
+        exports=_export_rows(run.exports),
         qualities=_quality_columns(run),
         test_images=run.exports[0].images if run.exports else 0,
         front_columns=_front_columns(run),
-        front=[_front_row(network, _front_columns(run)) for network in run.candidates],
+        front=_front_rows(run.candidates, _front_columns(run)),
         drawings=drawings,
         drawn_formats=_drawn_formats(drawings),
         agreements=[name for name in plots if name.startswith("agreement-")],
@@ -260,19 +260,29 @@ _HEADINGS = {
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _export_row(export: Export) -> Row:
-    scale = units.scale_for("latency", [export.latency.value])
+def _export_rows(exports: Sequence[Export]) -> list[Row]:
+    """Return the rows of a table whose times are in one unit, and whose sizes are."""
+    scales = {
+        "latency": units.column_scale("latency", [export.latency.value for export in exports]),
+        "size": units.column_scale("size", [export.size_bytes for export in exports]),
+        "memory": units.column_scale("memory", [e.memory_bytes for e in exports if e.memory_bytes]),
+    }
+    return [_export_row(export, scales) for export in exports]
+
+
+def _export_row(export: Export, scales: Mapping[str, units.Scale]) -> Row:
+    times = scales["latency"]
     speed_up = f"{export.reference_s / export.latency.value:.2f} {units.TIMES}" if export.reference_s else ""
     return {
         "id": export.id,
         "accuracy": _with_error(export),
         **{name: units.text(name, share) for name, share in export.quality.items() if name in _HEADINGS},
-        "latency": scale.text(export.latency.value),
+        "latency": times.text(export.latency.value),
         "iqr": ""
         if not export.latency.spread
-        else scale.text(export.latency.spread) + _busy(export.latency.load),
-        "size": units.text("size", export.size_bytes),
-        "memory": units.text("memory", export.memory_bytes) if export.memory_bytes else "",
+        else times.text(export.latency.spread) + _busy(export.latency.load),
+        "size": scales["size"].text(export.size_bytes),
+        "memory": scales["memory"].text(export.memory_bytes) if export.memory_bytes else "",
         "speed_up": speed_up,
         "path": export.path,
     }
@@ -308,22 +318,27 @@ def _front_columns(run: Run) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def _front_row(network: Network, columns: Mapping[str, tuple[str, ...]]) -> Row:
-    of = {"measured": network.measured, "predicted": network.predicted}
-    cells = {
-        f"{word} {name}": _cell(word, name, values[name]) if name in values else ""
-        for word, values in of.items()
-        for name in columns[word]
-    }
-    return {"id": network.id, "formats": format_shares(network), "arch": short_arch(network), **cells}
+def _front_rows(networks: Sequence[Network], columns: Mapping[str, tuple[str, ...]]) -> list[Row]:
+    """Return the rows of a table each column of which is in one unit."""
+    rows: list[dict[str, str]] = [
+        {"id": network.id, "formats": format_shares(network), "arch": short_arch(network)}
+        for network in networks
+    ]
+    for word, names in columns.items():
+        for name in names:
+            values = [(n.measured if word == "measured" else n.predicted).get(name) for n in networks]
+            scale = units.column_scale(name, [value.value for value in values if value])
+            for row, value in zip(rows, values, strict=True):
+                row[f"{word} {name}"] = _cell(word, name, value, scale) if value else ""
+    return list(rows)
 
 
-def _cell(word: str, name: str, value: Value) -> str:
+def _cell(word: str, name: str, value: Value, scale: units.Scale) -> str:
     """Return a value as text; of a measured latency also its interquartile range and the load."""
-    text = units.text(name, value.value)
+    text = scale.text(value.value)
     if (word, name) != ("measured", "latency") or value.spread is None:
         return text
-    return f"{text}, IQR {units.text(name, value.spread)}{_busy(value.load)}"
+    return f"{text}, IQR {scale.text(value.spread)}{_busy(value.load)}"
 
 
 def _busy(load: float | None) -> str:

@@ -80,7 +80,8 @@ def render_tuned(tuned: TunedFolder) -> str:
     """Return the whole page as HTML, plotly.js included."""
     front = tuned.front
     drawn, main = _drawn(front), compromise(front)
-    plots = _plots(front)
+    plots, references = _plots(front), (front.original, *front.references)
+    scales = _scales([*front.candidates, *references])
     return rendered(
         "tuned.html.j2",
         tuned=tuned,
@@ -91,8 +92,8 @@ def render_tuned(tuned: TunedFolder) -> str:
         plots=plots,
         figures={plot.id: plot.figure for plot in plots.values()},
         metrics=known_metrics(front),
-        files=[_file_row(tuned, network) for network in front.candidates],
-        references=[_reference_row(front, reference) for reference in (front.original, *front.references)],
+        files=[_file_row(tuned, network, scales) for network in front.candidates],
+        references=[_reference_row(front, reference, scales) for reference in references],
         felt=[metric for metric in front.metrics if metric.name in FELT],
         strips=[strip(front, network, role) for role, network in drawn],
         formats=_formats(drawn),
@@ -196,10 +197,17 @@ def _timings(tuned: TunedFolder) -> list[tuple[str, str]]:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _file_row(tuned: TunedFolder, network: TunedNetwork) -> Row:
+def _scales(entries: Sequence[TunedNetwork | Reference]) -> Mapping[str, units.Scale]:
+    """Return the units of a table's columns."""
+    times = [entry.latency.median_s for entry in entries if entry.latency]
+    sizes = [entry.size_bytes for entry in entries if entry.size_bytes]
+    return {"latency": units.column_scale("latency", times), "size": units.column_scale("size", sizes)}
+
+
+def _file_row(tuned: TunedFolder, network: TunedNetwork, scales: Mapping[str, units.Scale]) -> Row:
     front = tuned.front
     return {
-        **_figures(front, network),
+        **_figures(front, network, scales),
         "name": network.id,
         "path": tuned.exported.get(network.id, ""),
         "formats": f"{len(network.policy)} of {len(front.units)}",
@@ -207,20 +215,21 @@ def _file_row(tuned: TunedFolder, network: TunedNetwork) -> Row:
     }
 
 
-def _reference_row(front: TunedFront, reference: Reference) -> Row:
-    return {**_figures(front, reference), "name": reference.title, "error": reference.error}
+def _reference_row(front: TunedFront, reference: Reference, scales: Mapping[str, units.Scale]) -> Row:
+    return {**_figures(front, reference, scales), "name": reference.title, "error": reference.error}
 
 
-def _figures(front: TunedFront, entry: TunedNetwork | Reference) -> dict[str, str]:
+def _figures(
+    front: TunedFront, entry: TunedNetwork | Reference, scales: Mapping[str, units.Scale]
+) -> dict[str, str]:
     part, latency, size = entry.judging, entry.latency, entry.size_bytes
     cells = {metric.name: _figure(front, part, metric.name) for metric in front.metrics}
-    spread = "" if latency is None else units.text("latency", latency.iqr_s)
     return {
         **{f"metric {name}": text for name, text in cells.items()},
-        "latency": "" if latency is None else units.text("latency", latency.median_s),
-        "iqr": spread,
+        "latency": "" if latency is None else scales["latency"].text(latency.median_s),
+        "iqr": "" if latency is None else scales["latency"].text(latency.iqr_s),
         "speed": "" if latency is None else f"{1 / latency.ratio:.2f} {units.TIMES}",
-        "size": "" if size is None else units.text("size", size),
+        "size": "" if size is None else scales["size"].text(size),
     }
 
 

@@ -1,8 +1,9 @@
 """How numbers are written for people: SI units with a fitting prefix, shares as per cent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import median
 
 from nas.search.objectives import OBJECTIVES, Objective, objectives
 from nas.search.units import unit_of
@@ -53,6 +54,16 @@ def scale_for(objective: str, values: Iterable[float]) -> Scale:
     scales = _PREFIXES.get(unit) or unit_of(unit).shown
     factor, unit = next((scale for scale in scales if largest >= scale[0]), scales[-1])
     return Scale(factor, unit)
+
+
+def column_scale(objective: str, values: Sequence[float]) -> Scale:
+    """Return the scale of a column of a table: the one that fits the median of its values.
+
+    >>> scale = column_scale("latency", [3.1e-4, 4.2e-4, 1.2e-3])
+    >>> [scale.text(value) for value in (3.1e-4, 1.2e-3)]
+    ['310 µs', '1200 µs']
+    """
+    return scale_for(objective, [median(map(abs, values))] if values else ())
 
 
 def text(objective: str, value: float) -> str:

@@ -1,9 +1,12 @@
 """Units of objectives: what people may write after a number, and how values are shown to them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from nas.search.objectives import Objective
+
+WHOLE = 999.5  # numbers from here on are shown without decimals
 
 
 @dataclass(frozen=True)
@@ -20,11 +23,16 @@ class Unit:
     shown: tuple[tuple[float, str], ...]
     decimals: int | None = None
 
-    def text(self, value: float) -> str:
-        """Return `value` with the largest prefix that leaves at least 1 before it."""
-        factor, unit = next((scale for scale in self.shown if abs(value) >= scale[0]), self.shown[-1])
-        number = f"{value / factor:.3g}" if self.decimals is None else f"{value / factor:.{self.decimals}f}"
-        return f"{number} {unit}".rstrip()
+    def text(self, value: float, like: float | None = None) -> str:
+        """Return `value` with the largest prefix that leaves at least 1 before it, or before `like`."""
+        size = abs(value if like is None else like)
+        factor, unit = next((scale for scale in self.shown if size >= scale[0]), self.shown[-1])
+        return f"{self._number(value / factor)} {unit}".rstrip()
+
+    def _number(self, value: float) -> str:
+        if self.decimals is not None:
+            return f"{value:.{self.decimals}f}"
+        return f"{value:,.0f}" if abs(value) >= WHOLE else f"{value:.3g}"
 
 
 _COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -72,6 +80,17 @@ def show(shown: Objective, value: float) -> str:
     '310 us'
     """
     return unit_of(shown.unit).text(value)
+
+
+def show_alike(shown: Objective, values: Sequence[float]) -> list[str]:
+    """Return values of an objective in one unit, which fits their median: a column of a table.
+
+    >>> from nas.search.objectives import objective
+    >>> show_alike(objective("latency"), [0.00031, 0.00042, 0.0012])
+    ['310 us', '420 us', '1,200 us']
+    """
+    like = median(map(abs, values)) if values else None
+    return [unit_of(shown.unit).text(value, like) for value in values]
 
 
 def show_latency(median_s: float, iqr_s: float, load: float | None = None) -> str:

@@ -23,7 +23,7 @@ from nas.run.command_sections import BenchSection
 from nas.run.frames import frame
 from nas.run.reporting import QUIET, Reporter, Table, progress_bar
 from nas.search.objectives import objective
-from nas.search.units import show
+from nas.search.units import show, show_alike
 from nas.serving.decoders import DECODE_AT, PREFILL_OF
 from nas.serving.serving import PERCENTILES, Serving
 
@@ -50,7 +50,7 @@ class Bench:
     load: float | None
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a row for each setting: percentiles in seconds as `p50_s`, images per second.
+        """Return a row for each setting: percentiles in seconds as `p50_s`, what is counted a second.
 
         Raises:
             TrilobitError: pandas is not installed.
@@ -129,12 +129,12 @@ def _inputs_file(section: BenchSection) -> str | None:
     """Return the path of what the model reads; None where that is random.
 
     Raises:
-        TrilobitError: no such file, or a number of images is asked for besides.
+        TrilobitError: no such file, or a number of examples is asked for besides.
     """
     if not section.inputs:
         return None
     if section.batch:
-        raise TrilobitError("--inputs and --batch: how many images there are is what the inputs say")
+        raise TrilobitError("--inputs and --batch: how many examples there are is what the inputs say")
     if not Path(section.inputs).is_file():
         raise TrilobitError(
             f"--inputs {section.inputs}: no such file; give an .npz with an array for each input"
@@ -197,7 +197,7 @@ def _serve_library(
     for name, values in (("--threads", section.threads), ("--batch", section.batch or (1,))):
         if set(values) != {1}:
             raise TrilobitError(
-                f"{name} {','.join(map(str, values))}: {library.name} takes one image at a time on one "
+                f"{name} {','.join(map(str, values))}: {library.name} takes one example at a time on one "
                 f"thread; give {name} 1, or the {MODEL_FILE} beside it"
             )
     manifest = _manifest_of(library)
@@ -212,9 +212,9 @@ def _serve_library(
 def _library_request(manifest: AnyManifest) -> dict[str, Any]:
     """Return what a library reads and gives, as its manifest says."""
     if not isinstance(manifest, TunedManifest):
-        if isinstance(manifest.input, TextInput):
-            raise TrilobitError(f"libraries of text are not known here; give the {MODEL_FILE} beside it")
-        return {"shape": manifest.input.shape, "classes": len(manifest.classes)}
+        reads = manifest.input
+        shape = reads.file_shape if isinstance(reads, TextInput) else reads.shape
+        return {"shape": shape, "answer": reads.answer_shape(1, len(manifest.classes))[1:]}
     if manifest.library is None:
         raise TrilobitError(f"the {MANIFEST} beside the library says nothing of it; export it again")
     return {"signature": [asdict(info) for info in manifest.library.signature]}
@@ -238,19 +238,23 @@ def _manifest_of(library: Path) -> AnyManifest:
 
 def _table(settings: Sequence[Serving]) -> Table:
     decodes = any(setting.scenario for setting in settings)
+    counted = " or ".join(dict.fromkeys(setting.counted for setting in settings))
     columns = (
         *("threads", "batch", *(("scenario",) if decodes else ()), "calls"),
         *(f"p{p}" for p in PERCENTILES),
-        "tokens/s" if decodes else "images/s",
+        f"{counted}/s",
     )
-    return Table(columns, [_cells(setting) for setting in settings], numbers=len(columns))
+    by_percentile = (
+        show_alike(objective("latency"), [s.percentiles_s[str(p)] for s in settings]) for p in PERCENTILES
+    )
+    times = zip(*by_percentile, strict=True)
+    return Table(columns, list(map(_cells, settings, times)), numbers=len(columns))
 
 
-def _cells(setting: Serving) -> tuple[str, ...]:
-    times = (show(objective("latency"), value) for value in setting.percentiles_s.values())
+def _cells(setting: Serving, times: Sequence[str]) -> tuple[str, ...]:
     scenario = (setting.scenario,) if setting.scenario else ()
     counts = (str(setting.threads), str(setting.batch), *scenario, f"{setting.calls:,}")
-    return (*counts, *times, f"{setting.images_per_s:,.0f}")
+    return (*counts, *times, f"{setting.rate_per_s:,.0f}")
 
 
 def _decoding_lines(settings: Sequence[Serving]) -> list[str]:
@@ -267,6 +271,6 @@ def _decoding_lines(settings: Sequence[Serving]) -> list[str]:
             )
         if decode is not None:
             each = show(latency, decode.percentiles_s["50"])
-            parts.append(f"{each} per token ({decode.scenario}): {decode.images_per_s:,.0f} tokens/s")
+            parts.append(f"{each} per token ({decode.scenario}): {decode.rate_per_s:,.0f} tokens/s")
         lines.append(f"{threads} thread(s), batch {batch}: {', then '.join(parts)}")
     return lines

@@ -15,16 +15,19 @@ from numpy.typing import NDArray
 
 from hw_profiles.documents import parse
 from hw_profiles.errors import one_line
+from hw_profiles.graph.layer import MATRIX
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.runtimes.plugin import choose
-from hw_profiles.runtimes.runtime import Artifact, Executable
+from hw_profiles.runtimes.runtime import Artifact, Executable, TensorInfo
 from nas.checks.examples import ExampleInput, made_up
 from nas.export.library.library import LibraryExecutable
 from nas.export.library.tuned import requested_library
 from nas.serving.decoders import Decoder, read_decoder, scenarios, tokens_of
+from supernet.data.kinds import examples_called
 
 PERCENTILES = (50, 90, 95, 99)
 WARM_UP_RUNS = 5
+IMAGE_RANK = 4
 TURN_S = 0.1  # how long one setting runs before the next has its turn
 Answer = tuple[list[dict[str, Any]], dict[str, NDArray[Any]]]
 
@@ -34,7 +37,7 @@ class Setting(NamedTuple):
 
     Attributes:
         threads: of one inference.
-        batch: images of one inference; sequences of a decoder.
+        batch: examples of one inference; sequences of a decoder.
         scenario: of a decoder, `prefill of N` or `decode at P`; empty of all others.
     """
 
@@ -52,19 +55,21 @@ class Serving:
 
     Attributes:
         threads: of one inference.
-        batch: images of one inference; sequences of a decoder.
+        batch: examples of one inference; sequences of a decoder.
         calls: timed.
         percentiles_s: of the time of a call, by the percentile.
-        images_per_s: images over the time of all calls; of a decoder tokens, of a prompt or the next ones.
+        rate_per_s: what is counted over the time of all calls.
         scenario: of a decoder, `prefill of N` or `decode at P`; empty of all others.
+        counted: images, texts, or else examples; tokens of a decoder, of a prompt or the next ones.
     """
 
     threads: int
     batch: int
     calls: int
     percentiles_s: Mapping[str, float]
-    images_per_s: float
+    rate_per_s: float
     scenario: str = ""
+    counted: str = "examples"
 
 
 def serve_file(request: Mapping[str, Any]) -> Answer:
@@ -72,7 +77,7 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
     `batches`, or on the arrays of the file `inputs`, or on an example of what it is `made_up` of.
 
     Raises:
-        ValueError: it is made for another number of images, leaves more open than that, or reads other
+        ValueError: it is made for another number of examples, leaves more open than that, or reads other
             arrays.
     """
     model, device = Path(request["path"]).read_bytes(), request["device"]
@@ -93,7 +98,7 @@ def serve_file(request: Mapping[str, Any]) -> Answer:
             raise ValueError("--prefill and --decode are of decoders with a key-value cache, which it is not")
         settings = itertools.product(opened, _batches(first, request["batches"]))
         calls = {Setting(t, batch): opened[t].timed("wall", batch=batch) for t, batch in settings}
-    return _plain(serve(calls, seconds=request["seconds"]))
+    return _plain(serve(calls, seconds=request["seconds"], counted=_called(first.inputs)))
 
 
 def _decoding(
@@ -159,7 +164,7 @@ def _batches(executable: Executable, requested: Sequence[int] | None) -> Sequenc
         return requested or (1,)
     if requested is not None and set(requested) != {size}:
         raise ValueError(
-            f"made for {size} images at once, asked for {','.join(map(str, requested))}; "
+            f"made for {size} examples at once, asked for {','.join(map(str, requested))}; "
             "`nas export --dynamic-batch` makes files for any number"
         )
     return (size,)
@@ -172,15 +177,15 @@ def serve_library(request: Mapping[str, Any]) -> Answer:
     tuned = "signature" in request
     library: Executable = requested_library(request) if tuned else LibraryExecutable.of(request)
     calls = {Setting(1, 1): library.timed("wall")}
-    return _plain(serve(calls, seconds=request["seconds"]))
+    return _plain(serve(calls, seconds=request["seconds"], counted=_called(library.inputs)))
 
 
 def _plain(served: Sequence[Serving]) -> Answer:
     return [asdict(serving) for serving in served], {}
 
 
-def serve(calls: Calls, *, seconds: float) -> list[Serving]:
-    """Time every call for `seconds`, in turns."""
+def serve(calls: Calls, *, seconds: float, counted: str) -> list[Serving]:
+    """Time every call for `seconds`, in turns; `counted` is what to call examples."""
     for call in calls.values():
         call(WARM_UP_RUNS)
     times: list[list[float]] = [[] for _ in calls]
@@ -190,13 +195,31 @@ def serve(calls: Calls, *, seconds: float) -> list[Serving]:
             turn = time.perf_counter() + TURN_S
             while time.perf_counter() < turn:
                 taken.append(call(1))
-    return [_serving(setting, np.array(taken)) for setting, taken in zip(calls, times, strict=True)]
+    return [_serving(setting, np.array(taken), counted) for setting, taken in zip(calls, times, strict=True)]
 
 
-def _serving(setting: Setting, taken_s: NDArray[np.float64]) -> Serving:
+def _serving(setting: Setting, taken_s: NDArray[np.float64], counted: str) -> Serving:
     percentiles_s = {str(p): float(np.percentile(taken_s, p)) for p in PERCENTILES}
     items = setting.batch * tokens_of(setting.scenario)
-    images_per_s = float(items * len(taken_s) / max(taken_s.sum(), 1e-12))
+    rate_per_s = float(items * len(taken_s) / max(taken_s.sum(), 1e-12))
     return Serving(
-        setting.threads, setting.batch, len(taken_s), percentiles_s, images_per_s, setting.scenario
+        setting.threads,
+        setting.batch,
+        len(taken_s),
+        percentiles_s,
+        rate_per_s,
+        setting.scenario,
+        "tokens" if setting.scenario else counted,
     )
+
+
+def _called(inputs: Sequence[TensorInfo]) -> str:
+    """Return what to call examples of a model, by the first tensor that it reads: images have four
+    dimensions, texts are rows of whole numbers.
+    """
+    read = inputs[0] if inputs else None
+    if read is not None and len(read.shape) == IMAGE_RANK and len(inputs) == 1:
+        return examples_called("images")
+    if read is not None and len(read.shape) == MATRIX and np.dtype(read.dtype).kind == "i":
+        return examples_called("tokens")
+    return examples_called(None)

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.attention import spelled_out
+from hw_profiles.graph.integer_only import integer_only
+from hw_profiles.graph.workload import Workload
 from nas.checks.check import DisagreementError
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
@@ -60,7 +63,10 @@ def export_networks(
         private_key(Path(run.config.export.sign))  # refused before the work
     picked = pick(front, picks, count)
     contexts = [ExportContext.of(run.family, entry) for entry in picked]
-    if library_target(run) and not run.config.export.integer_only:
+    if run.config.export.integer_only:
+        for entry, context in zip(picked, contexts, strict=True):
+            _require_integer_only(entry.id, run.family.arch(context.candidate).workload)
+    elif library_target(run):
         from nas.export.library.limits import require_kernels  # TVM: only where a library is wanted
 
         everyone = [ExportContext.of(run.family, entry) for entry in front.candidates]
@@ -77,6 +83,18 @@ def export_networks(
         files |= exported_files(run, network, latency)
     _say_kept(target, replace_written(target, files), reporter)
     return [target / network.context.entry.id / MANIFEST for network in exported]
+
+
+def _require_integer_only(name: str, work: Workload) -> None:
+    """Refuse a network in fp32 that has no form in integers only.
+
+    Raises:
+        TrilobitError: which layer has none, and why.
+    """
+    try:
+        integer_only(spelled_out(work).work)
+    except TrilobitError as error:
+        raise TrilobitError(f"{name}: {error}; leave --integer-only out") from None
 
 
 def _build_all(

@@ -27,7 +27,7 @@ from nas.stages.fit import prior_source
 from nas.stages.profile import random_emitter
 from nas.stages.start import check_start
 from predictors.predictor import load_predictor
-from supernet.tasks.task import reads
+from supernet.tasks.task import called
 
 # Before profiling, only limits below this share of the cheapest corner are refused: mixtures may be cheaper.
 CERTAIN = 0.5
@@ -130,9 +130,11 @@ def _check_limits(run: Run, extremes: Mapping[str, Mapping[str, float]]) -> None
 
 def _print(run: Run, outcome: Preflight, reporter: Reporter) -> None:
     space = run.family.space()
-    data, kind = run.task, "images" if reads(run.task) == "images" else "pieces of text"
+    data = run.task
     parts = ", ".join(f"{len(getattr(data, part)):,} {part}" for part in ("train", "validation", "test"))
-    reporter.say(f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} {kind}")
+    reporter.say(
+        f"{run.config.space.name}: {space.size:.3g} networks; data {data.name}: {parts} {called(data)}"
+    )
     title = f"the ends of the space on {run.device.describe().name}{outcome.busy}"
     rows = []
     scenarios = (*map(scenario_latency, run.family.scenarios), *([TOKENS_PER_S] * bool(run.family.scenarios)))

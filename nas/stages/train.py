@@ -9,6 +9,7 @@ from nas.run.stopping import stop_on_signals
 from nas.stages.start import announce_start
 from nas.stages.tensorboard import scalar_log
 from supernet.tasks.metric import Metric, main_metric
+from supernet.tasks.task import called
 from supernet.train.loop import Progress, load_supernet, steps_per_epoch, train
 from supernet.train.malloc import keep_freed_memory
 from supernet.train.pace import Pace
@@ -31,12 +32,12 @@ def run_train(run: Run, reporter: Reporter) -> None:
     keep_freed_memory()
     config, world = run.config.train, current_world()
     if world.size > 1:
-        images = config.batch_size * config.accumulate * world.size
-        reporter.say(f"{world.size} processes, {images} images a step")
+        examples = config.batch_size * config.accumulate * world.size
+        reporter.say(f"{world.size} processes, {examples} {called(run.task)} a step")
     # with a budget nobody knows how many steps there will be
     total = PERCENT if config.budget else config.epochs * steps_per_epoch(run.task, config, world)
     arguments = (run.family, run.task, config, run.checkpoint_path)
-    pace, accuracies, done = Pace(choose_placement(config, world).device), "", 0.0
+    pace, accuracies, done = Pace(choose_placement(config, world).device, called(run.task)), "", 0.0
     with (
         stop_on_signals() as stop,
         progress_bar(reporter, "train, %" if config.budget else "train", total) as update,
@@ -50,7 +51,7 @@ def run_train(run: Run, reporter: Reporter) -> None:
                 done * total if config.budget else progress.step,
                 f"loss {progress.loss:.3f}, {pace}{accuracies}",
             )
-            write(progress.step, _scalars(progress, pace.images_per_s))
+            write(progress.step, _scalars(progress, pace.examples_per_s, called(run.task)))
         if stop() or done < 1:
             raise KeyboardInterrupt
     if world.writes:
@@ -66,11 +67,11 @@ def _run_quantized(run: Run, reporter: Reporter) -> None:
     net = net.to(choose_placement(config, World()).device)
     arguments = (run.family, net, run.task, phase, run.quantized_path)
     with progress_bar(reporter, "quantized", phase_steps(run.task, phase)) as update:
-        images = 0
+        examples = 0
         for progress in train_quantized(*arguments, seed=run.config.seed, recipe=config, sums=run.sums):
-            images += progress.images
-            rate = images / max(time.monotonic() - start, 1e-9)
-            note = f"loss {progress.loss:.3f}, {rate:,.0f} images/s"
+            examples += progress.images
+            rate = examples / max(time.monotonic() - start, 1e-9)
+            note = f"loss {progress.loss:.3f}, {rate:,.0f} {called(run.task)}/s"
             update(progress.step, note)
 
 
@@ -81,11 +82,16 @@ def _shown(values: Mapping[str, float], metric: Metric) -> str:
     return "".join(f", {name} {text}" for name, text in zip(values, texts, strict=True))
 
 
-def _scalars(progress: Progress, rate: float) -> dict[str, float]:
-    """Return what TensorBoard draws; nothing of a training that was finished already."""
+def _scalars(progress: Progress, rate: float, examples: str) -> dict[str, float]:
+    """Return what TensorBoard draws; nothing of a training that was finished already.
+
+    Args:
+        rate: examples per second.
+        examples: what they are called.
+    """
     if not progress.images:
         return {}
     drawn = {"train/loss": progress.loss, "train/learning_rate": progress.learning_rate}
     if rate:
-        drawn["train/images_per_s"] = rate
+        drawn[f"train/{examples}_per_s"] = rate
     return drawn | {f"validation/{name}": accuracy for name, accuracy in progress.accuracies.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import cpu_model
-from nas.checks.check import TextInput, agreement, digest, made_up_images
+from nas.checks.check import TextInput, agreement, digest, made_up_inputs
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.file_tasks import measurement_of
 from nas.checks.parity import AGREEMENT
@@ -54,11 +54,6 @@ def check_library(
     if record.answers is None:
         yield Finding("library", f"for {record.target}", "its manifest has no answers of it", False)
         return
-    if isinstance(manifest.input, TextInput):
-        yield Finding(
-            "library", f"for {record.target}", "not run: libraries of text are not known here", None
-        )
-        return
     if not allowed:
         yield Finding("library", f"for {record.target}", NOT_RUN, None)
         return
@@ -72,13 +67,12 @@ def check_library(
 def _findings(
     path: Path, record: LibraryRecord, manifest: Manifest, data: Task | None, *, latency: bool
 ) -> Iterator[Finding]:
-    answers, image = record.answers, manifest.input
-    assert not isinstance(image, TextInput)
-    library = LibraryExecutable(path, image.shape, len(manifest.classes))
+    answers, reads = record.answers, manifest.input
+    shape = reads.file_shape if isinstance(reads, TextInput) else reads.shape
+    library = LibraryExecutable(path, shape, reads.answer_shape(1, len(manifest.classes))[1:])
     assert answers is not None
     try:
-        made_up = image.normalised(made_up_images(answers.images, image.shape))
-        run_s, logits = confined_logits(library, made_up, Limits(TRIAL_S))
+        run_s, logits = confined_logits(library, made_up_inputs(reads, answers.images), Limits(TRIAL_S))
         share, difference = agreement(logits, answers)
         now = f"{share:.1%} the same, logits within {difference:.2g}"
         what, then = "answers of the library", f"{answers.images} answers"
@@ -107,10 +101,10 @@ def _accuracy(
     run_s: float,
 ) -> Finding:
     right = 0.0
-    for some in chunks(data.test, manifest.input):
-        pixels = data.inputs(some, manifest.input.size).contiguous().numpy()
+    for some in chunks(data.test, manifest.input, len(manifest.classes)):
+        inputs = data.inputs(some, manifest.input.size).contiguous().numpy()
         limits = Limits(TRIAL_S + SLACK * max(run_s, 0.0) * len(some))
-        _, logits = confined_logits(library, pixels, limits)
+        _, logits = confined_logits(library, inputs, limits)
         right += float(data.scores(logits, some).sum())
     now, n = right / len(data.test), len(data.test)
     return moved("accuracy of the library", record.test_accuracy, now, examples=n, of=manifest.accuracy.n)

@@ -1,17 +1,17 @@
 """What the networks of a family read: an image, or the tokens of a text. How large it is, each chooses."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from hw_profiles.graph.cache import IDS as IDS
 from hw_profiles.graph.tensor_type import BATCH, Dim, TensorType
 from hw_profiles.graph.workload import Feed
+from supernet.data.kinds import Answers as Answers
+from supernet.data.kinds import Reads as Reads
 
-Reads = Literal["images", "tokens"]
-Answers = Literal["examples", "tokens"]  # what a network says something of
-IDS = "input_ids"  # what tokens are called in files, as exporters of transformers do
 ID_TYPE = "int64"
 
 

@@ -45,7 +45,7 @@ class DecoderFamily(Family):
         classes: what can come next: all of it, as a rule.
     """
 
-    answers: ClassVar[Answers] = "tokens"
+    answers: ClassVar[Answers] = "next"
 
     name: str
     lengths: tuple[int, ...]

@@ -129,7 +129,7 @@ class EncoderFamily(Family):
 class TokenEncoderFamily(EncoderFamily):
     """The same with a classifier of every token."""
 
-    answers: ClassVar[Answers] = "tokens"
+    answers: ClassVar[Answers] = "token"
 
     def head(self) -> tuple[str, ...]:
         return ("classifier",)

@@ -94,7 +94,8 @@ class Family(ABC):
     """A family of networks: subclasses, frozen dataclasses, say `choices` and `build`.
 
     Attributes:
-        answers: what a network says something of: an example, or each of its tokens.
+        answers: what a network says: the class of an example, that of each token, or the token that follows
+            each.
         name: of the space, as registered.
         in_channels: channels of the input image; of tokens the size of the vocabulary.
         classes: number of classes.
@@ -104,7 +105,7 @@ class Family(ABC):
         prompt, past: what `scenarios` are of; 0 takes what is usual.
     """
 
-    answers: ClassVar[Answers] = "examples"
+    answers: ClassVar[Answers] = "class"
 
     name: str
     in_channels: int

@@ -244,6 +244,14 @@ def _attention(layer: Layer, x: Sequence[Tensor], constants: Constants) -> tuple
     return (y, k, v) if len(layer.outputs) > 1 else (y,)
 
 
+def _shares(layer: Layer, x: Sequence[Tensor]) -> Tensor:
+    """Return a softmax of what a mask leaves; nothing of rows that it hides altogether."""
+    scores, axis = x[0], layer.values.integer("axis")
+    if len(x) == 1:
+        return torch.softmax(scores, dim=axis)
+    return torch.softmax(scores.masked_fill(~x[1], float("-inf")), dim=axis).nan_to_num(0.0)
+
+
 def _mask(given: Tensor | None, q: Tensor, k: Tensor, past: int, *, causal: bool) -> Tensor | None:
     """Return what may be attended to, or what is added to scores; None where that is all."""
     mask = given.bool() if given is not None and not given.is_floating_point() else given
@@ -328,7 +336,7 @@ _ONE: Mapping[str, _One] = {
     "Reshape": _reshape,
     "Transpose": lambda layer, x, constants: x[0].permute(layer.values.integers("perm")),
     "Flatten": lambda layer, x, constants: _flattened(x[0], layer.values.integer("axis")),
-    "Softmax": lambda layer, x, constants: torch.softmax(x[0], dim=layer.values.integer("axis")),
+    "Softmax": lambda layer, x, constants: _shares(layer, x),
     "LayerNormalization": _layer_norm,
     "RMSNormalization": _rms_norm,
     "Swish": _swish,

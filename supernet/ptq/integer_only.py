@@ -5,6 +5,7 @@ from calibration so that the integer operators compute what they stand for (I-Vi
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil, floor, sqrt
 from typing import Any
 
@@ -19,7 +20,7 @@ from hw_profiles.graph.layer import INPUT
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference import integer_transformer_ops as ops
 from hw_profiles.reference.integer_sums import IntegerSums
-from hw_profiles.reference.integer_transformer_units import CURVE, CURVE_BITS
+from hw_profiles.reference.integer_transformer_units import CURVE, CURVE_BITS, CURVES
 from supernet.formats.loading import load_activation_format, load_weight_format
 from supernet.formats.quantized_tensor import SMALLEST_SCALE
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
@@ -36,6 +37,7 @@ JUDGED = 2**17  # numbers that a range is judged by: the largest are few
 LOW_ENDS = (-2.0, -2.5, -3.0, -3.5, -4.0, -5.0)  # where a GELU may be cut: below, it is nearly 0
 GELU_WIDTH = 0.9 * ops.MOST_SHIFTS / (ops.GELU_SLOPE * ops.LOG2_E)  # scales are made a little larger
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)  # of an observed end
+TABLE_SHARES = (*SHARES, 0.4, 0.3, 0.2)  # curves become flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,10 @@ def _observed(subnet: Subnet, images: Tensor) -> _Observed:
     with no_grad():
         tensors = [tensor.numpy() for tensor in subnet.tensors(images)]
     values = {name: tensors[i].astype(np.float32) for i, name in enumerate(work.names)}
+    for layer, (scores, *masks) in zip(work.layers, work.inputs, strict=True):
+        if layer.op == "Softmax" and masks:  # what is hidden is in no range
+            hidden = np.broadcast_to(tensors[masks[0]] == 0, tensors[scores].shape)
+            values[work.names[scores]][hidden] = -np.inf
     readers: list[set[str]] = [set() for _ in work.names]
     feeds: set[str] = set()
     for position in reversed(range(len(work.layers))):
@@ -136,7 +142,7 @@ def _params(name: str, fmt: str, observed: _Observed) -> QuantParams:
     values, readers = observed.values[name], observed.readers[name]
     if fmt == WIDE:
         return _wide(values, "LayerNormalization" in readers)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.min(where=np.isfinite(values), initial=np.inf)), float(values.max())
     for op, choose in _RANGES.items():
         if op in readers:
             return choose(_some_rows(values), low, high)
@@ -190,21 +196,36 @@ def _gelu_error(rows: Array, exact: Array, params: QuantParams) -> float:
 
 
 def _softmax_range(rows: Array, low: float, high: float) -> QuantParams:
-    """Return the codes of scores with which Shiftmax is nearest to a softmax."""
+    """Return the codes of scores with which Shiftmax is nearest to a softmax; -inf is hidden."""
+    rows = rows[np.isfinite(rows).any(axis=1)]
+    seen = np.isfinite(rows)
     exact = np.exp(rows - rows.max(axis=1, keepdims=True))
     exact /= exact.sum(axis=1, keepdims=True)
+    shown = np.where(seen, rows, low)
 
     def error(params: QuantParams) -> float:
-        found = ops.shiftmax(_codes(rows, params), params.scale, **CURVE)
+        found = ops.shiftmax(_codes(shown, params), params.scale, mask=seen, **CURVE)
         return float(((found / 2 ** (CURVE_BITS - 1) - exact) ** 2).mean())
 
     return _least([(a * low, b * high) for a in SHARES for b in SHARES], 1.0, error)
+
+
+def _table_range(op: str, rows: Array, low: float, high: float) -> QuantParams:
+    """Return the codes before a curve that is a table, of which the curve is nearest to its own."""
+    exact = CURVES[op](rows)
+
+    def error(params: QuantParams) -> float:
+        return float(((CURVES[op](_codes(rows, params) * params.scale) - exact) ** 2).mean())
+
+    ranges = [(a * low, b * high) for a in TABLE_SHARES for b in TABLE_SHARES]
+    return min((_narrow(*ends) for ends in ranges), key=error)
 
 
 # of what is read by an operator that looks at scales as they are
 _RANGES: Mapping[str, Callable[[Array, float, float], QuantParams]] = {
     "Gelu": _gelu_range,
     "Softmax": _softmax_range,
+    **{op: partial(_table_range, op) for op in CURVES},
 }
 
 

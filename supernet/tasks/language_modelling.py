@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from supernet.data.kinds import Answers
 from supernet.data.tokens import BYTES, Windows
 from supernet.tasks.class_metrics import same_choice
 from supernet.tasks.divergence import divergence
@@ -40,6 +41,7 @@ class LanguageModelling(TextTask[Windows]):
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = LANGUAGE_MODELLING
+    answers: ClassVar[Answers] = "next"
 
     def varied(self, examples: Windows, seed: int) -> Windows:
         """Return windows that begin somewhere else each time, up to one window later."""

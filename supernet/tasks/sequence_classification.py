@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from supernet.data.kinds import Answers
 from supernet.data.tokens import PADDING, Texts
-from supernet.derive.inputs import Answers
 from supernet.tasks.class_metrics import same_choice, values_of_classes
 from supernet.tasks.metric import CLASSIFICATION, Metric
 from supernet.tasks.task import Outputs
@@ -26,7 +26,7 @@ class SequenceClassification(TextTask[Texts]):
     """
 
     metrics: ClassVar[tuple[Metric, ...]] = CLASSIFICATION
-    answers: ClassVar[Answers] = "examples"
+    answers: ClassVar[Answers] = "class"
     padding: ClassVar[int] = 1
 
     def targets(self, examples: Texts) -> Tensor:

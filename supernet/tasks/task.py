@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from supernet.data.augmentation import Augmentation
-from supernet.derive.inputs import Answers, Reads
+from supernet.data.kinds import Answers, Reads, examples_called
 from supernet.tasks.metric import Quality
 
 Outputs = NDArray[np.float32]  # (n, ...) what a network says of n examples
@@ -33,8 +33,8 @@ class Task(Quality, Protocol):
     """Data with a purpose. Where a method takes examples, they are rows of one of its own parts.
 
     A task of text has three more attributes: `reads`, which is `"tokens"`, `length`, the tokens of an
-    example, and `answers`, whether networks say something of each example or of each of its tokens. Where
-    `size` is pixels along a side for others, it is tokens for that.
+    example, and `answers`, what it asks of networks (`supernet.data.kinds.ANSWERS`). Where `size` is pixels
+    along a side for others, it is tokens for that.
     """
 
     @property
@@ -129,11 +129,16 @@ def reads(task: Task) -> Reads:
 
 
 def answers(task: Task) -> Answers:
-    """Return what networks of a task say something of: examples, unless an attribute `answers` says
+    """Return what a task asks of networks: the class of each example, unless an attribute `answers` says
     otherwise.
     """
-    stated: Answers = getattr(task, "answers", "examples")
+    stated: Answers = getattr(task, "answers", "class")
     return stated
+
+
+def called(task: Task) -> str:
+    """Return what to call examples of a task: images, or texts."""
+    return examples_called(reads(task))
 
 
 def tokens_of(task: Task) -> int:

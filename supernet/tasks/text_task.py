@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from supernet.data.augmentation import Augmentation
+from supernet.data.kinds import Answers, Reads
 from supernet.data.tokens import BYTES, TokenExamples, fingerprint_of
-from supernet.derive.inputs import Answers, Reads
 from supernet.tasks.losses import distillation_loss, label_loss
 
 E = TypeVar("E", bound=TokenExamples)
@@ -25,12 +25,12 @@ class TextTask(ABC, Generic[E]):
         name: what to call it in reports.
         classes: class names; a target is an index into them.
         train, validation, test: the parts, all of one length.
-        reads, answers: what networks read, and say something of, see `supernet.tasks.task`.
+        reads, answers: what networks read, and are asked, see `supernet.tasks.task`.
         padding: tokens besides the 256 bytes.
     """
 
     reads: ClassVar[Reads] = "tokens"
-    answers: ClassVar[Answers] = "tokens"
+    answers: ClassVar[Answers] = "token"
     padding: ClassVar[int] = 0
 
     name: str

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hw_profiles.errors import TrilobitError
+from supernet.data.kinds import SIZES, Reads, examples_called
 from supernet.families.family import Family
 from supernet.train.config import TrainConfig
 from supernet.train.plan import Costs, Plan, mean_cost, plan_steps
@@ -108,27 +109,32 @@ def segment_ends(family: Family, config: TrainConfig) -> tuple[float, ...]:
     return (*sorted(end for end in ends if 0 < end < 1), 1.0)
 
 
-def described(plan: Plan, config: TrainConfig, steps_per_epoch: int) -> Iterator[str]:
-    """Yield what a budget is used for, and what is left out for it, a line each."""
+def described(plan: Plan, config: TrainConfig, steps_per_epoch: int, reads: Reads) -> Iterator[str]:
+    """Yield what a budget is used for, and what is left out for it, a line each.
+
+    Args:
+        reads: what networks read.
+    """
+    examples = examples_called(reads)
     times = sorted(cost for _, cost in plan.costs)
     each = f"{times[0]:.2g} s" if times[0] == times[-1] else f"{times[0]:.2g} to {times[-1]:.2g} s"
     yield (
         f"in {config.budget}: about {plan.steps:,} steps, {plan.steps / steps_per_epoch:.1f} passes over the "
-        f"images, {each} a step; {plan.began_s:.0f} s went into measuring them, and the number is corrected "
-        "as training goes on"
+        f"{examples}, {each} a step; {plan.began_s:.0f} s went into measuring them, and the number is "
+        "corrected as training goes on"
     )
     if "amp" in plan.changes:
         yield "activations in bf16, in which a step is faster here"
-    yield f"left out for that: {'; '.join(_left_out(plan.changes)) or 'nothing'}"
+    yield f"left out for that: {'; '.join(_left_out(plan.changes, reads)) or 'nothing'}"
 
 
-def _left_out(changes: Mapping[str, Any]) -> Iterator[str]:
+def _left_out(changes: Mapping[str, Any], reads: Reads) -> Iterator[str]:
     if "random_subnets" in changes:
         yield "more than one subnet a step besides the largest"
     if "alone" in changes:
         yield f"any other than the largest in the first {changes['alone']:.0%}"
     if "first_resolution" in changes:
         yield (
-            f"images above {changes['first_resolution']} pixels at first, all of them up to "
-            f"{changes['full_resolution_at']:.0%}"
+            f"{examples_called(reads)} above {changes['first_resolution']} {SIZES[reads]} at first, all of "
+            f"them up to {changes['full_resolution_at']:.0%}"
         )

@@ -213,7 +213,7 @@ def _budgeted(course: _Course, stop: Callable[[], bool], say: Callable[[str], No
 
     epoch = training.batches.steps_per_epoch
     plan = make_plan(training.family, config, epoch, measure, course.elapsed_s)
-    for line in described(plan, config, epoch):
+    for line in described(plan, config, epoch, training.family.reads):
         say(line)
     return plan
 

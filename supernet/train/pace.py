@@ -1,4 +1,4 @@
-"""How fast a training goes: images and operations per second, beside what the machine's matrix products
+"""How fast a training goes: examples and operations per second, beside what the machine's matrix products
 reach.
 """
 
@@ -20,15 +20,17 @@ class Pace:
 
     Attributes:
         device: that is trained on.
+        called: what examples are called.
         start: when the first step was over; 0 before.
-        seconds, images, macs: since then.
+        seconds, examples, macs: since then.
         product_flops: operations per second of large matrix products here; 0 as long as it is not known.
     """
 
     device: torch.device
+    called: str = "images"
     start: float = 0.0
     seconds: float = 0.0
-    images: int = 0
+    examples: int = 0
     macs: int = 0
     product_flops: float = 0.0
 
@@ -38,7 +40,7 @@ class Pace:
             self.start = time.monotonic()
             return
         self.seconds = time.monotonic() - self.start
-        self.images += progress.images
+        self.examples += progress.images
         self.macs += progress.macs
         if not self.product_flops and self.seconds > PATIENCE_S:
             begun = time.monotonic()
@@ -46,9 +48,9 @@ class Pace:
             self.start += time.monotonic() - begun
 
     @property
-    def images_per_s(self) -> float:
-        """Images that steps have seen; each goes through several subnets."""
-        return self.images / max(self.seconds, 1e-9)
+    def examples_per_s(self) -> float:
+        """Examples that steps have seen; each goes through several subnets."""
+        return self.examples / max(self.seconds, 1e-9)
 
     @property
     def flops(self) -> float:
@@ -57,10 +59,12 @@ class Pace:
 
     def __str__(self) -> str:
         """Return the pace in words."""
-        images = f"{self.images_per_s:,.0f} images/s"
+        examples = f"{self.examples_per_s:,.0f} {self.called}/s"
         if not self.product_flops:
-            return images
-        return f"{images}, {self.flops / 1e9:,.0f} GFLOP/s (matrix products {self.product_flops / 1e9:,.0f})"
+            return examples
+        return (
+            f"{examples}, {self.flops / 1e9:,.0f} GFLOP/s (matrix products {self.product_flops / 1e9:,.0f})"
+        )
 
 
 def product_flops(device: torch.device) -> float:

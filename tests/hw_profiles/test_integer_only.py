@@ -81,12 +81,27 @@ def test_attention_is_two_products_whose_queries_come_divided() -> None:
 
 
 def test_an_attention_that_is_more_is_refused() -> None:
-    with pytest.raises(TrilobitError, match="attention with a mask or a cache"):
-        spelled_out(encoder(mask=True))
+    with pytest.raises(TrilobitError, match="has no row of truth values for each example"):
+        spelled_out(encoder(mask=True))  # of real numbers
     net = GraphBuilder(feeds=[Feed("x", TensorType(("batch", 6, 16)))])
     net.op("attention", "Attention", net.input, net.input, net.input, q_num_heads=2, kv_num_heads=2)
     with pytest.raises(TrilobitError, match="no matrix gives its queries alone"):
         spelled_out(net.build())
+
+
+def test_a_mask_of_text_is_the_second_operand_of_the_softmax() -> None:
+    net = GraphBuilder(feeds=[Feed("ids", TensorType(("batch", 6), "int64"))])
+    mask = net.reshape("mask", net.op("text", "Less", net.input, value=10), 0, 1, 1, -1)
+    x = net.op("embedding", "Gather", net.input, weight=(20, 16))
+    q, k, v = (net.matmul(part, x, 16) for part in "qkv")
+    y = net.op("attention", "Attention", q, k, v, mask, q_num_heads=2, kv_num_heads=2)
+    net.matmul("classifier", net.matmul("proj", y, 16), 5)
+    work = integer_only(spelled_out(net.build()).work)
+    softmax = work.layers[work.names.index("attention.softmax")]
+    assert [(x.shape, x.format) for x in softmax.inputs] == [
+        (("batch", 2, 6, 6), "int8"),
+        (("batch", 1, 1, 6), "bool"),
+    ]
 
 
 def curve(op: str) -> Workload:
@@ -105,7 +120,7 @@ def headless() -> Workload:
 @pytest.mark.parametrize(
     ("work", "why"),
     [
-        (curve("Tanh"), "curve: there is no integer-only Tanh; known are Conv, "),
+        (curve("Sigmoid"), "curve: there is no integer-only Sigmoid; known are Conv, "),
         (curve("Softmax"), "curve: a Softmax of maps has no integer-only form"),
         (headless(), "ends with the one product that gives its answer"),
         (integer_only(block_of_a_residual_network()), "only a network in fp32"),

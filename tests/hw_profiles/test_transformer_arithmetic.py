@@ -84,6 +84,17 @@ def test_softmax_in_16_bits_is_near_the_real_one(scale: float) -> None:
     assert 0.95 < found.sum(axis=1).mean() <= 1
 
 
+@given(
+    st.lists(st.tuples(st.integers(-255, 255), st.booleans()), min_size=1, max_size=12), st.floats(0.005, 0.1)
+)
+def test_what_a_mask_hides_has_no_share_and_takes_none(row: list[tuple[int, bool]], scale: float) -> None:
+    values, seen = (np.array(column) for column in zip(*row, strict=True))
+    found = shiftmax(values, scale, bits=16, word=64, mask=seen)
+    assert not found[~seen].any()
+    if seen.any():
+        np.testing.assert_array_equal(found[seen], shiftmax(values[seen], scale, bits=16, word=64))
+
+
 def test_softmax_in_8_bits_loses_mass_in_long_rows() -> None:
     x = np.random.default_rng(0).normal(0, 30, (100, LENGTH)).round().clip(-128, 127).astype(int)
     assert 0.5 < (shiftmax(x, 0.05) / 128).sum(axis=1).mean() < 0.6

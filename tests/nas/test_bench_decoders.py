@@ -35,9 +35,10 @@ def test_a_decoder_is_timed_to_the_first_token_and_for_each_token(tmp_path: Path
     prefill, decode = bench(written(tmp_path, cache), SHORT).settings
     assert (prefill.scenario, decode.scenario) == ("prefill of 6", "decode at 9")
     for served, tokens in ((prefill, 6), (decode, 1)):
-        mean_s = tokens / served.images_per_s
+        mean_s = tokens / served.rate_per_s
         assert 0 < served.percentiles_s["50"] < 2 * served.percentiles_s["99"]
         assert mean_s > 0
+        assert served.counted == "tokens"
         assert served.calls * mean_s >= SHORT.seconds * 0.99
 
 

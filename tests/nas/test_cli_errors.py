@@ -202,6 +202,13 @@ def test_text_that_cannot_be_used(
     assert message in refused("train", "--data", source.format(path if content else tmp_path / "dat.csv"))
 
 
+def test_a_space_that_says_something_else_than_the_data_asks_for(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("some words " * 999)
+    line = refused("train", "--data", f"text:{tmp_path / 'own.txt'}", "--space", "token-encoder")
+    assert "token-encoder is of networks that say the class of each token, and own.txt asks for the" in line
+    assert line.strip().endswith("take --space text-decoder or text-decoder-5m, or --data python-tokens")
+
+
 # -- files of other spaces, broken files --------------------------------------------------------------
 
 

@@ -51,6 +51,12 @@ def test_the_table_fits_into_eighty_columns() -> None:
     assert lines[3].endswith(FOR_SIZE)
 
 
+def test_a_column_of_times_has_one_unit() -> None:
+    fast, slow = replace(SMALL, latency_s=9e-5, iqr_s=2e-6), replace(SMALL, latency_s=1.5e-3, iqr_s=1.1e-3)
+    rows = table([fast, replace(fast, latency_s=1e-4), slow]).rows
+    assert [row[2:4] for row in rows] == [("90 us", "2 us"), ("100 us", "2 us"), ("1,500 us", "1,100 us")]
+
+
 def test_the_load_stands_with_the_latencies() -> None:
     busy = replace(MANIFEST, latency=replace(MANIFEST.latency, load=12.3))
     assert (exported_network(FOLDER, MANIFEST).load, exported_network(FOLDER, busy).load) == (None, 12.3)

@@ -104,15 +104,18 @@ def test_without_tensorboard_it_says_how_to_get_it(
 
 def test_curves_of_a_step() -> None:
     step = Progress(3, 9, 0.5, 1e-3, 32, {"largest": 0.9, "smallest": 0.8})
-    assert _scalars(step, 100.0) == {
+    assert _scalars(step, 100.0, "texts") == {
         "train/loss": 0.5,
         "train/learning_rate": 1e-3,
-        "train/images_per_s": 100.0,
+        "train/texts_per_s": 100.0,
         "validation/largest": 0.9,
         "validation/smallest": 0.8,
     }
-    assert set(_scalars(Progress(1, 9, 0.5, 1e-3, 32), 0.0)) == {"train/loss", "train/learning_rate"}
-    assert _scalars(Progress(9, 9, float("nan")), 0.0) == {}  # found finished
+    assert set(_scalars(Progress(1, 9, 0.5, 1e-3, 32), 0.0, "images")) == {
+        "train/loss",
+        "train/learning_rate",
+    }
+    assert _scalars(Progress(9, 9, float("nan")), 0.0, "images") == {}  # found finished
 
 
 # -- torchrun -----------------------------------------------------------------------------------------

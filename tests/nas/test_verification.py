@@ -375,15 +375,16 @@ def test_bench_gives_percentiles_and_throughput(exported: Path, capsys: pytest.C
     assert (one["threads"], one["batch"]) == (1, 1)
     assert times == sorted(times)
     assert one["calls"] > 0
-    assert one["images_per_s"] < 2 / min(times)
-    assert 0.05 <= one["calls"] / one["images_per_s"] < 60  # the time of all calls
+    assert one["counted"] == "images"
+    assert one["rate_per_s"] < 2 / min(times)
+    assert 0.05 <= one["calls"] / one["rate_per_s"] < 60  # the time of all calls
 
 
 @pytest.mark.usefixtures("confined_here")
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--batch", "4"], "made for 1 images at once"),
+        (["--batch", "4"], "made for 1 examples at once"),
         (["--seconds", "0"], "bench.seconds must be a number above 0"),
         (["--seconds", "nan"], "bench.seconds must be a number above 0"),
     ],

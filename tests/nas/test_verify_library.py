@@ -326,8 +326,8 @@ def test_bench_times_a_library(exported: Path, capsys: pytest.CaptureFixture[str
     times = list(one["percentiles_s"].values())
     assert (one["threads"], one["batch"]) == (1, 1)
     assert times == sorted(times)
-    assert one["images_per_s"] < 2 / min(times)
-    assert 0.05 <= one["calls"] / one["images_per_s"] < 60  # the time of all calls
+    assert one["rate_per_s"] < 2 / min(times)
+    assert 0.05 <= one["calls"] / one["rate_per_s"] < 60  # the time of all calls
 
 
 @pytest.mark.parametrize("setting", ["--threads", "--batch"])
@@ -335,7 +335,7 @@ def test_a_library_takes_one_image_on_one_thread(
     setting: str, exported: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", str(exported / "model.so"), setting, "1,4"]) == 2
-    assert f"{setting} 1,4: model.so takes one image at a time on one thread" in capsys.readouterr().err
+    assert f"{setting} 1,4: model.so takes one example at a time on one thread" in capsys.readouterr().err
 
 
 def test_a_library_alone_says_nothing_of_its_images(

@@ -32,7 +32,7 @@ class TinyDecoder(Family):
     prompt: int = 0
     past: int = 0
 
-    answers: ClassVar[Answers] = "tokens"
+    answers: ClassVar[Answers] = "next"
 
     @property
     def input(self) -> NetworkInput:

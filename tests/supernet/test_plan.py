@@ -119,7 +119,7 @@ def test_a_shorter_budget_leaves_more_out(family: Family, budget: str, left_out:
     config = TrainConfig(budget=budget)
     plan = make_plan(family, config, 70, cheap, lambda: 5.0)
     assert set(plan.changes) == left_out
-    said = "\n".join(described(plan, config, 70))
+    said = "\n".join(described(plan, config, 70, "images"))
     assert f"in {budget}: about {plan.steps:,} steps" in said
     assert ("left out for that: nothing" in said) == (not left_out)
 

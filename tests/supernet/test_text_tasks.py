@@ -20,6 +20,7 @@ from nas.run.defaults import SPACES_OF_TEXT, with_defaults
 from nas.run.run import Run
 from nas.search.objectives import canonical_name, objective
 from supernet.data.augmentation import Augmentation
+from supernet.data.kinds import ANSWERS
 from supernet.data.tokens import BYTES, PADDING, Texts, Windows, windows_over
 from supernet.families.family import load_family
 from supernet.tasks.evaluate import CALIBRATION_TOKENS, calibration_examples
@@ -309,14 +310,37 @@ def test_a_space_of_images_refuses_text(tmp_path: Path) -> None:
     run = Run(
         tmp_path, RunConfig(data=DataSection(f"text:{tmp_path / 'it.txt'}"), device=DeviceSection("ort"))
     )
-    with pytest.raises(TrilobitError, match=r"it\.txt is tokens; choose another space"):
+    with pytest.raises(
+        TrilobitError, match=r"it\.txt is tokens; take --space text-decoder or text-decoder-5m, or"
+    ):
         run.family  # noqa: B018
 
 
-def test_a_space_that_answers_for_examples_refuses_a_task_of_tokens() -> None:
+REFUSED = [
+    ("text-encoder", language, "say the class of each example", "text-decoder or text-decoder-5m", "csv"),
+    ("token-encoder", language, "say the class of each token", "text-decoder or", "python-tokens"),
+    ("text-decoder", token_task, "say the token that follows each", "token-encoder,", "python-bytes or text"),
+    ("token-encoder", sequence_task, "say the class of each token", "text-encoder or bert", "python-tokens"),
+]
+
+
+@pytest.mark.parametrize(("space", "make", "says", "spaces", "data"), REFUSED)
+def test_a_space_refuses_a_task_that_asks_for_something_else(
+    space: str, make: Callable[..., Task], says: str, spaces: str, data: str
+) -> None:
+    task = make(length=128)
+    family = load_family(space, in_channels=task.channels, classes=len(task.classes))
+    with pytest.raises(TrilobitError) as refusal:
+        require_readable(task, family)
+    line = str(refusal.value)
+    assert f"space {space} is of networks that {says}, and made-up asks for {ANSWERS[task.answers]}" in line
+    assert f"; take --space {spaces}" in line
+    assert line.endswith(f"or --data {data}")
+    assert "\n" not in line
+
+
+def test_a_space_takes_what_asks_for_what_it_says() -> None:
     one_each = tiny_texts(in_channels=257, classes=3)
-    with pytest.raises(TrilobitError, match="tiny-texts is of networks that answer for each example, and"):
-        require_readable(language(), one_each)
     require_readable(language(16), tiny_text(in_channels=256, classes=256))
     require_readable(sequence_task(length=16), one_each)
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm_ffi import libinfo
 
+from hw_profiles.graph.formats import WHOLE
 from hw_profiles.graph.layer import INPUT
+from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.graph.windows import map_shape
 from hw_profiles.graph.workload import Workload
 from hw_profiles.reference.integer_ops import UnitNumbers
@@ -96,7 +98,7 @@ class NetworkPlan:
 
     Attributes:
         units: one per layer, in order.
-        image, output: the network's input and output tensor.
+        image, output: the network's input, which may be the ids of a text, and output tensor.
         workspace_bytes, parameter_bytes: sizes of the two byte arrays, at least 1.
         operands: for each layer its unit's arguments.
     """
@@ -136,10 +138,17 @@ def plan_network(workload: Workload, units: Mapping[str, CompiledUnit]) -> Netwo
             parameters += aligned(argument.size_bytes)
         place = (OUTPUT, 0) if position == last else (WORKSPACE, offsets[position])
         operands.append((*reads, _Tensor(unit.arguments[-1], *place)))
-    channels, height, width = map_shape(workload.feeds[0].type)
-    image = Argument((height, width, channels), compiled[0].arguments[0].dtype)
+    image = Argument(_read_shape(workload.feeds[0].type), compiled[0].arguments[0].dtype)
     sizes = max(workspace, 1), max(parameters, 1)
     return NetworkPlan(workload, compiled, image, compiled[-1].arguments[-1], *sizes, tuple(operands))
+
+
+def _read_shape(x: TensorType) -> tuple[int, ...]:
+    """Return the shape in which an example lies in memory: (h, w, c), or (length,) of ids."""
+    if x.format in WHOLE:
+        return tuple(int(size) for size in x.shape[1:])
+    channels, height, width = map_shape(x)
+    return height, width, channels
 
 
 def pack_parameters(

@@ -8,11 +8,13 @@ from hw_profiles.graph.formats import ELEMENTS, WHOLE
 from hw_profiles.graph.integer_only import MOVES, NARROW, WIDE, is_product_of_two
 from hw_profiles.graph.layer import FP32, Layer
 from hw_profiles.graph.windows import Windows, windows_of
+from hw_profiles.reference.integer_transformer_units import CURVES
 from hw_profiles.runtimes.tvm_cpu.dense import DENSE
 from hw_profiles.runtimes.tvm_cpu.depthwise import DEPTHWISE
 from hw_profiles.runtimes.tvm_cpu.elementwise import ACTIVATION, ADD, DEQUANTIZE, QUANTIZE, SOFTMAX
+from hw_profiles.runtimes.tvm_cpu.moves import LESS, MOVE, TABULATED
 from hw_profiles.runtimes.tvm_cpu.pooling import AVERAGE_POOL, MAX_POOL, POOL
-from hw_profiles.runtimes.tvm_cpu.transformer import LAYER_NORM, MOVE, PRODUCT, SHIFT_GELU
+from hw_profiles.runtimes.tvm_cpu.transformer import LAYER_NORM, PRODUCT, SHIFT_GELU
 from hw_profiles.runtimes.tvm_cpu.unit import Template
 
 VERSION = 6  # of all templates: raise it when one computes, packs or schedules otherwise
@@ -23,7 +25,7 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 ACTIVATIONS = ("none", "relu", "relu6")
 # what has a kernel for the tensors of integer-only networks alone
-IN_INTEGERS = ("MatMul", "Gelu", "LayerNormalization", *MOVES)
+IN_INTEGERS = ("MatMul", "Gelu", *CURVES, "Less", "LayerNormalization", *MOVES)
 
 TEMPLATES: Consumer[Template] = Consumer(
     "TVM kernels",
@@ -32,6 +34,8 @@ TEMPLATES: Consumer[Template] = Consumer(
         "Gemm": DENSE,
         "MatMul": DENSE,
         "Gelu": SHIFT_GELU,
+        **dict.fromkeys(CURVES, TABULATED),
+        "Less": LESS,
         "LayerNormalization": LAYER_NORM,
         **dict.fromkeys(MOVES, MOVE),
         "Add": ADD,

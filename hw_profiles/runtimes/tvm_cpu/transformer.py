@@ -13,7 +13,6 @@ import numpy as np
 from tvm import s_tir, te, tirx
 
 from hw_profiles.graph.formats import code_range
-from hw_profiles.graph.integer_only import IN_MAPS, OUT_MAPS
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.tensor_type import TensorType
 from hw_profiles.reference import integer_transformer_units as units
@@ -161,22 +160,33 @@ def _reciprocal(total: Any) -> Any:
 def _softmax(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
     rows, size = _rows_of(layer)
     source = te.placeholder((rows, size), DTYPES[layer.in_format], "source")
+    mask = [te.placeholder((size,), DTYPES["bool"], "mask")] if len(layer.inputs) > 1 else []
     constants, (n, steps, m, c, written) = _constants(5)
     i, j = (te.reduce_axis((0, size), name) for name in "ij")
-    largest = te.compute((rows,), lambda r: te.max(source[r, i].astype("int32"), axis=i), name="largest")
+
+    def seen(x: Any, value: Any, dtype: str = "int32") -> Any:
+        """Return a value, or 0 where the mask hides it."""
+        return tirx.Select(mask[0][x] != 0, value, tirx.const(0, dtype)) if mask else value
+
+    largest = te.compute(
+        (rows,), lambda r: te.max(seen(i, source[r, i].astype("int32")), axis=i), name="largest"
+    )
     power = te.compute(
         (rows, size),
-        lambda r, x: _power(source[r, x].astype("int32") - largest[r], n, steps, tirx.truncdiv),
+        lambda r, x: seen(
+            x, _power(seen(x, source[r, x].astype("int32") - largest[r]), n, steps, tirx.truncdiv), "int64"
+        ),
         name="power",
     )
     total = te.compute((rows,), lambda r: te.sum(power[r, j], axis=j), name="total")
-    reciprocal = te.compute((rows,), lambda r: _reciprocal(total[r]), name="reciprocal")
+    least = tirx.const(1, "int64")  # of a row that is hidden altogether
+    reciprocal = te.compute((rows,), lambda r: _reciprocal(tirx.max(total[r], least)), name="reciprocal")
     out = te.compute(
         (rows, size),
         lambda r, x: _codes(layer, _scaled(_shares(power[r, x], reciprocal[r]), m, c) + _wide(written)),
         name="out",
     )
-    return _by_rows([source, constants, out], ["power"])
+    return _by_rows([source, *mask, constants, out], ["power"])
 
 
 def _pack_softmax(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
@@ -321,100 +331,7 @@ def pack_requantize(layer: Layer, numbers: UnitNumbers) -> Sequence[Array]:
     return _packed(numbers.input().zero_point, *units.requantizer(numbers), numbers.written.zero_point)
 
 
-# -- moves -------------------------------------------------------------------------------------------
-
-
-def _moved(layer: Layer, target: TvmTarget, tile: Tile) -> Any:
-    if "weight" in layer.values:
-        return _rows_of_table(layer)
-    maps = layer.values.integer("maps") if "maps" in layer.values else 0
-    read, given = sizes_of(layer.inputs[0]), sizes_of(layer.outputs[0])
-    source = te.placeholder(_last(read) if maps & IN_MAPS else read, DTYPES[layer.in_format], "source")
-
-    def value(*place: Any) -> Any:
-        logical = (place[-1], *place[:-1]) if maps & OUT_MAPS else place
-        where = _WHERE[layer.op](layer, read, given, logical)
-        return source[_last(where) if maps & IN_MAPS else where]
-
-    out = te.compute(_last(given) if maps & OUT_MAPS else given, value, name="out")
-    sch = s_tir.Schedule(te.create_prim_func([source, out]))
-    return sch.mod["main"]
-
-
-def _last(sizes: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return dimensions with the channels last."""
-    return (*sizes[1:], sizes[0])
-
-
-def _reshaped(layer: Layer, read: tuple[int, ...], given: tuple[int, ...], place: Indices) -> Indices:
-    flat: Any = 0
-    for size, index in zip(given, place, strict=True):
-        flat = flat * size + index
-    where: list[Any] = []
-    for size in reversed(read):
-        where.insert(0, tirx.floormod(flat, size))
-        flat = tirx.floordiv(flat, size)
-    return tuple(where)
-
-
-def _transposed(layer: Layer, read: tuple[int, ...], given: tuple[int, ...], place: Indices) -> Indices:
-    perm = [axis - 1 for axis in layer.values.integers("perm")[1:]]
-    return tuple(place[perm.index(axis)] for axis in range(len(read)))
-
-
-def _sliced(layer: Layer, read: tuple[int, ...], given: tuple[int, ...], place: Indices) -> Indices:
-    a, where = layer.values, list(place)
-    starts, axes = a.integers("starts"), a.integers("axes")
-    for start, axis, step in zip(starts, axes, a.integers("steps", len(axes)), strict=True):
-        own = axis % (len(read) + 1) - 1
-        first = min(start, read[own]) if start >= 0 else max(start + read[own], 0)
-        where[own] = first + step * place[own]
-    return tuple(where)
-
-
-def _chosen(layer: Layer, read: tuple[int, ...], given: tuple[int, ...], place: Indices) -> Indices:
-    a = layer.values
-    axis = a.integer("axis") % (len(read) + 1) - 1
-    if not a.is_list("indices"):
-        return (*place[:axis], a.integer("indices") % read[axis], *place[axis:])
-    index: Any = 0
-    for position, chosen in enumerate(a.integers("indices")):
-        index = tirx.if_then_else(place[axis] == position, chosen % read[axis], index)
-    return (*place[:axis], index, *place[axis + 1 :])
-
-
-def _expanded(layer: Layer, read: tuple[int, ...], given: tuple[int, ...], place: Indices) -> Indices:
-    own = place[len(given) - len(read) :]
-    return tuple(0 if size == 1 else index for size, index in zip(read, own, strict=True))
-
-
-_WHERE: dict[str, Callable[[Layer, tuple[int, ...], tuple[int, ...], Indices], Indices]] = {
-    "Reshape": _reshaped,
-    "Flatten": _reshaped,
-    "Transpose": _transposed,
-    "Slice": _sliced,
-    "Gather": _chosen,
-    "Expand": _expanded,
-}
-
-
-def _rows_of_table(layer: Layer) -> Any:
-    weight, (length,) = layer.values.integers("weight"), sizes_of(layer.inputs[0])
-    ids = te.placeholder((length,), layer.in_format, "ids")
-    table = te.placeholder(weight, DTYPES[layer.out_format], "table")
-    out = te.compute((length, *weight[1:]), lambda i, *x: table[(ids[i], *x)], name="out")
-    return s_tir.Schedule(te.create_prim_func([ids, table, out])).mod["main"]
-
-
-def _pack_moved(layer: Layer, numbers: UnitNumbers, target: TvmTarget, tile: Tile) -> Sequence[Array]:
-    if "weight" not in layer.values:
-        return ()
-    rows = units.table_codes(layer, numbers) + numbers.written.zero_point
-    return (np.clip(rows, *code_range(layer.out_format)).astype(DTYPES[layer.out_format]),)
-
-
 PRODUCT = Template(one_tile, _product, _pack_product)
 SHIFTMAX = Template(one_tile, _softmax, _pack_softmax)
 SHIFT_GELU = Template(one_tile, _gelu, _pack_gelu)
 LAYER_NORM = Template(one_tile, _norm, _pack_norm)
-MOVE = Template(one_tile, _moved, _pack_moved)

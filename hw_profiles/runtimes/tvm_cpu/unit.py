@@ -13,7 +13,8 @@ from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget
 
 Array = NDArray[Any]
-DTYPES = {FP32: "float32", "int8": "uint8", "int16": "int16"}  # of a tensor, by its format
+# of a tensor, by its format
+DTYPES = {FP32: "float32", "int8": "uint8", "int16": "int16", "bool": "uint8"}
 
 
 @dataclass(frozen=True)

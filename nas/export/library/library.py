@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.cache import IDS
 from hw_profiles.measure.host import pinned
 from hw_profiles.measure.interleave import ReferenceWorkload, Timed, interleaved, timed
 from hw_profiles.measure.measurement import Clock, Measurement, MeasurePlan
@@ -23,7 +24,8 @@ from hw_profiles.runtimes.runtime import Array, Arrays, TensorInfo
 from nas.checks.confined import ConfinedError, Limits, confined
 
 LIBRARY, ENTRY = "model.so", "trilobit_run"
-IMAGES, LOGITS = "images", "logits"  # what its executable reads and gives
+IMAGES, LOGITS = "images", "logits"  # what its executable reads, where that is no text, and gives
+EXAMPLES = "examples"  # argument of `library_logits`
 ELF = b"\x7fELF"
 MACHINES = {0x03: "i386", 0x28: "arm", 0x3E: "x86_64", 0xB7: "aarch64", 0xF3: "riscv64"}  # e_machine
 _SAME = {"amd64": "x86_64", "arm64": "aarch64"}  # other names that systems give
@@ -78,24 +80,33 @@ class LibraryExecutable:
 
     Attributes:
         path: of the file.
-        shape: (h, w, c) of an image.
-        classes: how many logits it gives.
+        shape: (h, w, c) of an image, or (length,) of the ids of a text.
+        answer: (classes,) of the logits for an example, or (length, classes) of those for its tokens.
     """
 
     path: Path
-    shape: tuple[int, int, int]
-    classes: int
+    shape: tuple[int, ...]
+    answer: tuple[int, ...]
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether examples are texts, not images."""
+        return len(self.shape) == 1
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """Any number of normalised images, (n, c, h, w) as its network's ONNX file reads them."""
+        """Any number of normalised images (n, c, h, w), or texts (n, length), as its network's ONNX file
+        reads them.
+        """
+        if self.reads_text:
+            return (TensorInfo(IDS, (None, *self.shape), "int64"),)
         h, w, c = self.shape
         return (TensorInfo(IMAGES, (None, c, h, w), "float32"),)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """Their logits."""
-        return (TensorInfo(LOGITS, (None, self.classes), "float32"),)
+        return (TensorInfo(LOGITS, (None, *self.answer), "float32"),)
 
     @cached_property
     def _function(self) -> Callable[[int, int], int]:
@@ -104,29 +115,39 @@ class LibraryExecutable:
         return function
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the logits of images, one after the other.
+        """Return the logits of examples, one after the other.
 
         Raises:
             ValueError: they are of another shape.
             RuntimeError: a unit failed.
         """
-        planes = np.ascontiguousarray(inputs[IMAGES].transpose(0, 2, 3, 1), np.float32)
-        if planes.shape[1:] != self.shape:
-            raise ValueError(f"{self.path.name} reads images {self.shape}, got {planes.shape[1:]}")
-        logits = np.zeros((len(planes), self.classes), np.float32)
-        for image, row in zip(planes, logits, strict=True):
-            if code := self._function(image.ctypes.data, row.ctypes.data):
+        examples = self._stored(inputs[self.inputs[0].name])
+        if examples.shape[1:] != self.shape:
+            what = self.inputs[0].name
+            raise ValueError(f"{self.path.name} reads {what} {self.shape}, got {examples.shape[1:]}")
+        logits = np.zeros((len(examples), *self.answer), np.float32)
+        for example, row in zip(examples, logits, strict=True):
+            if code := self._function(example.ctypes.data, row.ctypes.data):
                 raise RuntimeError(f"{self.path.name}: code {code}")
         return {LOGITS: logits}
 
+    def _stored(self, examples: Array) -> Array:
+        """Return examples as they lie in memory, images with their channels last."""
+        if self.reads_text:
+            return np.ascontiguousarray(examples, np.int64)
+        return np.ascontiguousarray(examples.transpose(0, 2, 3, 1), np.float32)
+
     def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
-        """Return runs on one image: it takes no more at a time, whatever the batch."""
-        run = self._function
-        image = np.random.default_rng(0).standard_normal(self.shape, np.float32)
+        """Return runs on one example: it takes no more at a time, whatever the batch."""
+        run, read = self._function, self.inputs[0]
         if example is not None:
-            image = np.ascontiguousarray(example[IMAGES][0].transpose(1, 2, 0), np.float32)
-        logits = np.zeros(self.classes, np.float32)
-        return timed(lambda: run(image.ctypes.data, logits.ctypes.data), clock)
+            one = self._stored(example[read.name][:1])
+        elif self.reads_text:
+            one = np.zeros((1, *self.shape), np.int64)  # an id that every vocabulary has
+        else:
+            one = np.random.default_rng(0).standard_normal((1, *self.shape), np.float32)
+        logits = np.zeros(self.answer, np.float32)
+        return timed(lambda: run(one.ctypes.data, logits.ctypes.data), clock)
 
     def kernels(self) -> Mapping[str, int]:
         """Return nothing: a file does not say what is inside it."""
@@ -134,35 +155,34 @@ class LibraryExecutable:
 
     def request(self) -> dict[str, Any]:
         """Return it as plain data, for a process of its own."""
-        return {"path": str(self.path.absolute()), "shape": self.shape, "classes": self.classes}
+        return {"path": str(self.path.absolute()), "shape": self.shape, "answer": self.answer}
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> Self:
         """Return what `request` gave."""
-        h, w, c = request["shape"]
-        return cls(Path(request["path"]), (h, w, c), request["classes"])
+        return cls(Path(request["path"]), tuple(request["shape"]), tuple(request["answer"]))
 
 
-def library_logits(request: Mapping[str, Any], images: Array) -> tuple[float, dict[str, Array]]:
-    """Return the seconds per image and the logits of a requested library: to be run confined."""
-    start = time.perf_counter()
-    outputs = LibraryExecutable.of(request).run({IMAGES: images})
-    return (time.perf_counter() - start) / len(images), outputs
+def library_logits(request: Mapping[str, Any], examples: Array) -> tuple[float, dict[str, Array]]:
+    """Return the seconds per example and the logits of a requested library: to be run confined."""
+    start, library = time.perf_counter(), LibraryExecutable.of(request)
+    outputs = library.run({library.inputs[0].name: examples})
+    return (time.perf_counter() - start) / len(examples), outputs
 
 
 def confined_logits(
-    library: LibraryExecutable, images: Array, limits: Limits
+    library: LibraryExecutable, examples: Array, limits: Limits
 ) -> tuple[float, NDArray[np.float32]]:
-    """Return seconds per image, and (n, classes) logits of normalised images (n, c, h, w), from a process of
-    its own.
+    """Return seconds per example, and (n, ..., classes) logits of normalised images (n, c, h, w) or texts
+    (n, length), from a process of its own.
 
     Raises:
         ConfinedError: it gave none.
     """
     task = "nas.export.library.library:library_logits"
-    run_s, arrays = confined(task, library.request(), limits=limits, arrays={IMAGES: images})
+    run_s, arrays = confined(task, library.request(), limits=limits, arrays={EXAMPLES: examples})
     logits: NDArray[np.float32] = arrays[LOGITS]
-    whole = logits.shape == (len(images), library.classes) and logits.dtype == np.float32
+    whole = logits.shape == (len(examples), *library.answer) and logits.dtype == np.float32
     if not whole or not isinstance(run_s, float):
         raise ConfinedError("its answer cannot be read")
     return run_s, logits
@@ -174,7 +194,7 @@ def library_time(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def library_latency(library: LibraryExecutable, plan: MeasurePlan | None = None) -> Measurement:
-    """Return seconds per image, measured as a profile is."""
+    """Return seconds per example, measured as a profile is."""
     plan = plan or MeasurePlan(waiting_s=WAITING_S)
     with pinned(plan.core):
         [samples] = interleaved([[library.timed(plan.clock)]], plan, ReferenceWorkload())

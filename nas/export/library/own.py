@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.runtime import Array
 from nas.checks.confined import Limits
 from nas.export.library.library import LibraryExecutable, confined_logits
 from nas.export.library.to_tvm import Library, build_library
@@ -17,8 +18,8 @@ from nas.run.run import Run
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.tasks.task import Outputs, Task
 
-CALL_BYTES = 2**28  # of images that one process is given
-START_S, IMAGE_S = 60.0, 1.0  # what a process may take to start, and for each image
+CALL_BYTES = 2**28  # of examples that one process is given
+START_S, IMAGE_S = 60.0, 1.0  # what a process may take to start, and for each example
 
 
 def own_library(run: Run, network: QuantizedGraph, target: str) -> Library:
@@ -39,20 +40,22 @@ def own_library(run: Run, network: QuantizedGraph, target: str) -> Library:
 
 
 def library_outputs(library: Library, network: QuantizedGraph, examples: Any, task: Task) -> Outputs:
-    """Return (n, classes) what a library says of examples, in a process of its own.
+    """Return (n, ..., classes) what a library says of examples, in a process of its own.
 
     Raises:
         ConfinedError: it gave no answer.
     """
-    images: NDArray[np.float32] = task.inputs(examples, network.workload.in_size).contiguous().numpy()
+    inputs: Array = task.inputs(examples, network.workload.in_size).contiguous().numpy()
     with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
-        return own_logits(library.written(Path(folder)), images)
+        return own_logits(library.written(Path(folder)), inputs)
 
 
-def own_logits(library: LibraryExecutable, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return (n, classes) logits of normalised images (n, c, h, w): machine code, so a process of its own."""
-    size = max(1, CALL_BYTES // images[0].nbytes)
-    parts = [images[start : start + size] for start in range(0, len(images), size)]
+def own_logits(library: LibraryExecutable, inputs: Array) -> NDArray[np.float32]:
+    """Return (n, ..., classes) logits of normalised images (n, c, h, w), or of texts (n, length): machine
+    code, so a process of its own.
+    """
+    size = max(1, CALL_BYTES // inputs[0].nbytes)
+    parts = [inputs[start : start + size] for start in range(0, len(inputs), size)]
     limits = [Limits(START_S + IMAGE_S * len(part)) for part in parts]
     logits = [confined_logits(library, part, most)[1] for part, most in zip(parts, limits, strict=True)]
     return np.concatenate(logits)

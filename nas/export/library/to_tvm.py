@@ -8,6 +8,7 @@ half up where ONNX Runtime rounds half to even, so a code may differ by one at a
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -31,6 +32,7 @@ from hw_profiles.runtimes.tvm_cpu.tuning import Database, run_locally
 from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 from nas.export.library.library import LIBRARY, LibraryExecutable
 from nas.export.library.limits import why_not
+from supernet.data.tokens import PADDING
 from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 
 C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
@@ -45,7 +47,8 @@ class Library:
         code: the file.
         target: as `parse_target` reads it.
         local: whether this machine runs it.
-        integer_only: whether no layer between the image and the logits has a floating-point value in it.
+        integer_only: whether no layer between the image, or ids, and the logits has a floating-point value in
+            it.
         plan: what it reads and gives.
     """
 
@@ -59,8 +62,7 @@ class Library:
         """Write the file, and return it as what runs."""
         path = folder / LIBRARY
         path.write_bytes(self.code)
-        h, w, c = self.plan.image.shape
-        return LibraryExecutable(path, (h, w, c), int(np.prod(self.plan.output.shape)))
+        return LibraryExecutable(path, self.plan.image.shape, answer_of(self.plan))
 
 
 def build_library(
@@ -136,11 +138,29 @@ def _parameters(parameters: Parameters | None) -> tuple[Any, ...]:
     return codes.reshape(shape), parameters.weight.channel_scales, bias
 
 
-def examples(plan: NetworkPlan) -> Mapping[str, bytes]:
-    """Return a C and a Python program that load and run the library, by file name."""
-    h, w, c = plan.image.shape
-    numbers = {"h": h, "w": w, "c": c, "classes": int(np.prod(plan.output.shape))}
+def answer_of(plan: NetworkPlan) -> tuple[int, ...]:
+    """Return the shape of what a library gives for one example: (classes,), or (length, classes)."""
+    if len(plan.image.shape) == 1:
+        return tuple(int(size) for size in plan.workload.layers[-1].outputs[0].shape[1:])
+    return (prod(plan.output.shape),)
+
+
+def examples(plan: NetworkPlan, vocabulary: int = 0) -> Mapping[str, bytes]:
+    """Return a C and a Python program that load and run the library, by file name.
+
+    Args:
+        vocabulary: where it reads text: tokens besides bytes mark what is behind the end of one.
+    """
+    *rows, classes = answer_of(plan)
+    numbers = {"classes": classes}
+    if len(plan.image.shape) == 1:
+        kind, (length,) = "text_", plan.image.shape
+        padding = PADDING if vocabulary > PADDING else -1
+        numbers |= {"length": length, "rows": prod(rows), "padding": padding}
+    else:
+        kind, (h, w, c) = "", plan.image.shape
+        numbers |= {"h": h, "w": w, "c": c}
     return {
-        name: Template((_EXAMPLES / f"{name}.txt").read_text()).substitute(numbers).encode()
+        name: Template((_EXAMPLES / f"{kind}{name}.txt").read_text()).substitute(numbers).encode()
         for name in (C_EXAMPLE, PYTHON_EXAMPLE)
     }

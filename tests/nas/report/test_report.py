@@ -16,7 +16,7 @@ from nas.report import write_report
 from nas.report.device_figures import speedup_plot, speedups
 from nas.report.drawing import blocks, format_shares, layer_kind, widest_of
 from nas.report.front_figures import best_line, front_plot, measured
-from nas.report.page import _front_row
+from nas.report.page import _front_rows
 from nas.report.run_files import Network, Value, read_run
 from nas.report.search_figures import agreement_plot
 from nas.report.units import scale_for, text
@@ -377,6 +377,22 @@ def test_what_a_user_feels_stands_beside_accuracy_and_may_be_missing(own_run: Pa
 def test_a_measured_latency_stands_with_its_spread_and_the_load() -> None:
     known = {"latency": Value(2.5e-5, 1e-6, 12.3)}
     columns = {"measured": ("latency",), "predicted": ("latency",)}
-    shown = _front_row(Network("a", {}, {}, (), predicted={"latency": Value(2e-5)}, measured=known), columns)
+    network = Network("a", {}, {}, (), predicted={"latency": Value(2e-5)}, measured=known)
+    (shown,) = _front_rows([network], columns)
     assert shown["measured latency"] == f"{text('latency', 2.5e-5)}, IQR {text('latency', 1e-6)}, load 12.3"
     assert shown["predicted latency"] == text("latency", 2e-5)
+
+
+def test_a_column_has_one_unit() -> None:
+    def network(latency_s: float, iqr_s: float) -> Network:
+        measured = {"latency": Value(latency_s, iqr_s)}
+        return Network(f"{latency_s}", {}, {}, (), predicted={}, measured=measured)
+
+    rows = _front_rows(
+        [network(9e-5, 1e-6), network(2e-4, 3e-6), network(1.5e-3, 1.1e-3)], {"measured": ("latency",)}
+    )
+    assert [row["measured latency"] for row in rows] == [
+        "90.0 µs, IQR 1.00 µs",
+        "200 µs, IQR 3.00 µs",
+        "1500 µs, IQR 1100 µs",
+    ]

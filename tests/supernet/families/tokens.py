@@ -19,13 +19,13 @@ class TinyText(Family):
     """Embedding, positions, blocks of attention; an answer for each token, or one for the first.
 
     Attributes:
-        said_of: what it says something of.
+        says: what it answers.
     """
 
     in_channels: int
     classes: int
     formats: tuple[str, ...] = DEFAULT_FORMATS
-    said_of: Answers = "tokens"
+    says: Answers = "next"
     name: str = "tiny-text"
     lengths: tuple[int, ...] = (8, 12, 16)
     widths: tuple[int, ...] = (16, 24)
@@ -38,7 +38,7 @@ class TinyText(Family):
 
     @property
     def answers(self) -> Answers:
-        return self.said_of
+        return self.says
 
     def choices(self) -> list[Choice]:
         genes = [length(self.lengths), precision("embedding", self.formats)]
@@ -68,7 +68,7 @@ class TinyText(Family):
             return net.add(f"{name}.add2", append_feed_forward(net, name, y, 2 * width, width, formats), x)
 
         x = net.layer_norm("norm", choose.repeat(choose("s0.depth"), x, block))
-        if self.answers == "examples":
+        if self.answers == "class":
             x = net.op("first", "Gather", x, axis=1, indices=0)
         net.matmul("classifier", x, self.classes, precision=choose.format("classifier"))
 
@@ -78,4 +78,4 @@ def tiny_text(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFA
 
 
 def tiny_texts(*, in_channels: int, classes: int, formats: tuple[str, ...] = DEFAULT_FORMATS) -> TinyText:
-    return TinyText(in_channels, classes, formats, said_of="examples", name="tiny-texts")
+    return TinyText(in_channels, classes, formats, says="class", name="tiny-texts")

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from hw_profiles.reference.integer_ops import run_network
 from nas.export.library.to_tvm import unit_numbers
+from supernet.data.tokens import BYTES, PADDING
 from supernet.families.cifar_resnet import CifarResNet
-from supernet.families.encoder import TokenEncoderFamily
+from supernet.families.encoder import EncoderFamily, TokenEncoderFamily
 from supernet.families.family import Family
 from supernet.families.vit import ViTFamily
 from supernet.graph.quantized_graph import QuantizedGraph
@@ -38,7 +39,18 @@ ENCODER = TokenEncoderFamily(
     in_channels=30,
     classes=5,
 )
-FAMILIES = {family.name: family for family in (VIT, RESNET, ENCODER)}
+TEXTS = EncoderFamily(
+    name="tiny-texts",
+    lengths=(7,),
+    widths=(16,),
+    depths=(1,),
+    heads=(2,),
+    head_width=8,
+    hidden=(24,),
+    in_channels=BYTES + 1,
+    classes=5,
+)
+FAMILIES = {family.name: family for family in (VIT, RESNET, ENCODER, TEXTS)}
 
 
 def subnet_of(family: Family) -> Subnet:
@@ -60,8 +72,12 @@ def examples(family: Family, count: int, seed: int = 1) -> Tensor:
     """Return made-up images, or ids."""
     generator = torch.Generator().manual_seed(seed)
     size = family.resolution(family.extreme("largest"))
-    if isinstance(family, TokenEncoderFamily):
-        return torch.randint(0, family.in_channels, (count, size), generator=generator)
+    if isinstance(family, EncoderFamily):
+        ids = torch.randint(0, min(family.in_channels, BYTES), (count, size), generator=generator)
+        if family.padded:
+            ends = torch.randint(1, size + 1, (count, 1), generator=generator)
+            ids[torch.arange(size) >= ends] = PADDING
+        return ids
     channels = 1 if family is VIT else 3
     return torch.randn(count, channels, size, size, generator=generator)
 

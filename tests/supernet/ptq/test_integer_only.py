@@ -15,10 +15,19 @@ from hw_profiles.graph.layer import parse_key
 from hw_profiles.reference import integer_transformer_ops as ops
 from hw_profiles.reference.integer_ops import run_unit
 from hw_profiles.reference.unit_numbers import UnitNumbers
+from supernet.data.tokens import PADDING
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.graph.subnet import Subnet
-from supernet.ptq.integer_only import quantize_integer_only
-from tests.supernet.ptq.integer_networks import ENCODER, FAMILIES, VIT, by_arithmetic, examples, subnet_of
+from supernet.ptq.integer_only import _observed, _params, _spelled_out, quantize_integer_only
+from tests.supernet.ptq.integer_networks import (
+    ENCODER,
+    FAMILIES,
+    TEXTS,
+    VIT,
+    by_arithmetic,
+    examples,
+    subnet_of,
+)
 
 ERROR = 0.15  # of the answers, over their standard deviation: curves of shifts, 8 bits
 LABELS = 0.85  # of networks with weights at random, whose best two answers are near each other
@@ -82,6 +91,16 @@ def test_queries_come_divided() -> None:
         stored.codes * stored.channel_scales[:, None], exact, atol=float(stored.channel_scales.max()) / 2
     )
     assert len(subnet.workload.names) < len(network.workload.names)
+
+
+def test_scores_of_what_is_hidden_are_in_no_range() -> None:
+    ids = examples(TEXTS, 32)
+    observed = _observed(_spelled_out(subnet_of(TEXTS)), ids)
+    scores = observed.values["s0.b0.attention.scores"]
+    hidden = np.broadcast_to((ids == PADDING)[:, None, None].numpy(), scores.shape)
+    np.testing.assert_array_equal(np.isinf(scores), hidden)
+    params = _params("s0.b0.attention.scores", "int8", observed)
+    assert 0 < params.scale < 0.1
 
 
 NORM = parse_key('LayerNormalization batch,4,24:int16 none w=fp32 {"to":"int8","weight":[24]}')
