@@ -17,6 +17,9 @@ _SECRETS = tuple(
         r"(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s&;,\"']+)(?P<after>)",
     )
 )
+# boards as devices name them, `ssh:USER@HOST:PORT,USER@HOST`, which hold no password
+_BOARD = r"(?:[\w.-]+@)?(?:[\w.-]+|\[[\w:.%]+\])(?::\d{1,5})?"
+_BOARDS = re.compile(rf"(?<![^\s'\"=(])(ssh:{_BOARD}(?:,{_BOARD})*)(?=[/\s'\").;]|$)")
 
 
 def redacted(text: str) -> str:
@@ -25,6 +28,11 @@ def redacted(text: str) -> str:
     >>> redacted("storage must be a table, got 'postgresql://me:s3cret@host/runs?sslpassword=x'")
     "storage must be a table, got 'postgresql://me:***@host/runs?sslpassword=***'"
     """
+    parts = _BOARDS.split(text)
+    return "".join(part if i % 2 else _masked(part) for i, part in enumerate(parts))
+
+
+def _masked(text: str) -> str:
     for secret in _SECRETS:
         text = secret.sub(rf"\g<before>{MASK}\g<after>", text)
     return text

@@ -262,6 +262,7 @@ def verify(
     latency: bool = True,
     run_library: bool = False,
     key: PathLike | None = None,
+    device: str = "",
     reporter: Reporter = QUIET,
 ) -> Verification:
     """Check exported networks again, here: hashes, answers, and where asked for accuracy and latency.
@@ -272,6 +273,7 @@ def verify(
         latency: whether it is measured here.
         run_library: whether the machine code of a library may run, with your rights.
         key: file of the public key that must have signed; None asks for no signature.
+        device: that runs the files, such as `ssh:USER@HOST/ort`; empty takes what they were exported for.
 
     Raises:
         TrilobitError: no exported network is there, or it cannot be read.
@@ -283,6 +285,7 @@ def verify(
         latency=latency,
         run_library=run_library,
         key=None if key is None else Path(key),
+        device=device,
         reporter=reporter,
     )
 

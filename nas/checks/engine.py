@@ -14,7 +14,7 @@ from hw_profiles.runtimes.runtime import Runtime
 
 @dataclass(frozen=True)
 class FileEngine:
-    """A runtime of this machine that takes ONNX files.
+    """A runtime that takes ONNX files, of this machine or on a board.
 
     Attributes:
         choice: its name and options.
@@ -56,16 +56,41 @@ def file_engine(info: DeviceInfo) -> FileEngine:
     return FileEngine(host, _runtime(host), own=False, refused=refused)
 
 
-def named_engine(text: str) -> FileEngine:
-    """Return what a device's name such as `ort:threads=4` stands for.
+def engine_for(info: DeviceInfo, device: str = "") -> FileEngine:
+    """Return what runs a file that was exported on such a device: `device` where that names one.
 
     Raises:
-        TrilobitError: no such device, or it runs no ONNX files.
+        TrilobitError: see `named_engine` and `file_engine`.
+    """
+    return named_engine(device, info.engine) if device else file_engine(info)
+
+
+def chosen_engine(choice: DeviceChoice, info: DeviceInfo) -> FileEngine:
+    """Return what runs a file on a device: that itself where it takes such, else what runs it here.
+
+    Raises:
+        TrilobitError: it does not run, or nothing here does.
+    """
+    if choice.kind.artifact == "onnx":
+        return FileEngine(choice, _runtime(choice))
+    return file_engine(info)
+
+
+def named_engine(text: str, exported_for: str = "") -> FileEngine:
+    """Return what a device's name such as `ort:threads=4` stands for, which is reached here: what is wrong
+    with it is said before anything is begun.
+
+    Args:
+        exported_for: the engine that a file was timed on; empty where it is only this one.
+
+    Raises:
+        TrilobitError: no such device, it runs no ONNX files, or it is not there.
     """
     choice = choose(text)
     if choice.kind.artifact != "onnx":
         raise TrilobitError(f"device {text!r} runs no ONNX files: choose one that does, such as {HOST}")
-    return FileEngine(choice, _runtime(choice))
+    runtime = _runtime(choice)
+    return FileEngine(choice, runtime, own=runtime.describe().engine == (exported_for or choice.kind.engine))
 
 
 def _runtime(choice: DeviceChoice) -> Runtime:

@@ -233,6 +233,7 @@ def _verify(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
         latency=not arguments.no_latency,
         run_library=arguments.run_library,
         key=arguments.verify_key,
+        device=arguments.device,
         reporter=reporter,
     )
     verification.require()

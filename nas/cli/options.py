@@ -177,6 +177,8 @@ def _verify_arguments(command: argparse.ArgumentParser) -> None:
     add("--no-latency", action="store_true", help="leave latency out")
     add("--verify-key", type=Path, metavar="FILE", help="the manifest must be signed by this ed25519 key "
         "(its public part, PEM)")  # fmt: skip
+    add("--device", default="", metavar="NAME", help="what runs the files, such as ssh:USER@HOST/ort "
+        "(default: what they were made for, or ort)")  # fmt: skip
     _library_option(command)
 
 

@@ -10,7 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.runtimes.runtime import Artifact, Runtime
 from nas.checks.check import DisagreementError
-from nas.checks.engine import FileEngine, file_engine
+from nas.checks.engine import FileEngine, chosen_engine
 from nas.emit.kernels import check_kernels
 from nas.emit.rewrite_onnx import rewrite
 from nas.export.library.library import LIBRARY
@@ -112,7 +112,7 @@ class Exporter:
     def of(cls, context: TuneContext, front: TunedFront) -> Self:
         """Return that of a tune."""
         run = _tuned_run(context.tuning, front)
-        engine = file_engine(run.device)
+        engine = chosen_engine(context.tuning.config.device.choice, run.device)
         made_up = made_up_for(context.tuning, engine.runtime)
         return cls(run, context.quantization, engine, made_up, context.tuning.runtime)
 

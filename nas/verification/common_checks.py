@@ -87,9 +87,10 @@ def _kernels(engine: FileEngine, claimed: Claimed, seen: Seen) -> Finding:
 def _integer_sums(engine: FileEngine, claimed: Claimed, seen: Seen) -> Finding:
     """Return what the file needs of this processor, by the manifest and by its weights."""
     claims_exact = claimed.requires.get("integer_sums") == "exact"
-    here = engine.runtime.describe().integer_sums
+    there = engine.runtime.describe()
+    here = there.integer_sums
     option = f": open it with the session option {EXACT_SUMS}=1, as is done here"
-    now = f"{here} on {cpu_model()}{option if here == 'saturating' else ''}"
+    now = f"{here} on {there.cpu}{option if here == 'saturating' else ''}"
     claim = "exact ones are needed" if claims_exact else "nothing is needed"
     if claims_exact != seen.exact_sums:
         now = f"its weights {'need exact sums' if seen.exact_sums else 'need nothing'}"
@@ -127,12 +128,18 @@ def check_latency(
         return Finding("latency", then, str(error), False)
     if now.error is not None:
         return Finding("latency", then, now.error, False)
-    here = "here" if device.cpu == cpu_model() else f"on {cpu_model()}"
+    there = engine.runtime.describe()
+    here = "here" if there.board is None and device.cpu == cpu_model() else f"on {_place(there)}"
     ratio = (
         f" ({now.median_s / latency.median_s:.2f} x)" if engine.own else f", {device.engine} was timed then"
     )
     measured = f"{show_latency(now.median_s, now.iqr_s, now.load)}{ratio}, {here}"
     return Finding("latency", then, measured, None)
+
+
+def _place(device: DeviceInfo) -> str:
+    """Return where a file was timed now."""
+    return device.cpu if device.board is None else f"{device.board.address}, {device.cpu}"
 
 
 def request_of(model: Path, engine: FileEngine, **more: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from nas.checks.check import AnyInput, TextInput, agreement
 from nas.checks.confined import Array, ConfinedError, Limits, confined
-from nas.checks.engine import FileEngine, file_engine
+from nas.checks.engine import FileEngine, engine_for
 from nas.checks.file_tasks import FileFacts
 from nas.checks.parity import AGREEMENT, input_of
 from nas.export.manifest import Manifest
@@ -38,7 +38,13 @@ CHUNK_BYTES = 2**28  # of examples, or of their logits, that go to a process or 
 
 
 def check_file(
-    model: Path, manifest: Manifest, claims: str | None, data: Task | None, *, latency: bool
+    model: Path,
+    manifest: Manifest,
+    claims: str | None,
+    data: Task | None,
+    *,
+    latency: bool,
+    device: str = "",
 ) -> Iterator[Finding]:
     """Yield everything about the ONNX file that can be looked at again.
 
@@ -46,11 +52,12 @@ def check_file(
         claims: digest of the manifest's claims, which the file must have; None where the manifest is of a
             version without: then the file must have none.
         data: whose parts the main metric is measured on; None leaves that out.
+        device: that runs it; empty takes what it was exported for.
 
     Raises:
         TrilobitError: it cannot be loaded or run, is no file of ours, or the data has other classes.
     """
-    engine = file_engine(manifest.device)
+    engine = engine_for(manifest.device, device)
     facts, logits = _examined(model, engine, manifest, manifest.input.made_up(manifest.answers.images))
     claimed = Claimed(
         claims, manifest.opset, manifest.parity.integer_kernels, manifest.versions, manifest.requires

@@ -10,7 +10,7 @@ from typing import Any
 from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from nas.checks.confined import ConfinedError, Limits, confined
-from nas.checks.engine import FileEngine, file_engine
+from nas.checks.engine import FileEngine, engine_for
 from nas.checks.examples import SHARE, agreement
 from nas.checks.network_tasks import NetworkFacts
 from nas.export.seal import CLAIMS
@@ -30,18 +30,19 @@ from nas.verification.tuned_quality import check_quality
 
 
 def check_tuned(
-    model: Path, manifest: TunedManifest, claims: str, *, latency: bool, samples: str = ""
+    model: Path, manifest: TunedManifest, claims: str, *, latency: bool, samples: str = "", device: str = ""
 ) -> Iterator[Finding]:
     """Yield everything about the ONNX file that can be looked at again.
 
     Args:
         claims: digest of the manifest's claims, which the file must have.
         samples: source of what quality is measured on; empty leaves that out.
+        device: that runs it; empty takes what it was exported for.
 
     Raises:
         TrilobitError: it cannot be loaded or run, or is no file of ours.
     """
-    engine = file_engine(manifest.device)
+    engine = engine_for(manifest.device, device)
     facts = _examined(model, engine, manifest)
     claimed = Claimed(claims, manifest.opset, manifest.kernels.integer, manifest.versions, manifest.requires)
     seen = Seen(facts.metadata.get(CLAIMS), facts.opset, facts.integer_kernels, facts.exact_sums)

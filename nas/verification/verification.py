@@ -1,4 +1,4 @@
-"""`nas verify`: whether exported networks still are, on this machine, what their manifests say.
+"""`nas verify`: whether exported networks still are, on this machine or on a board, what their manifests say.
 
 Hashes, the manifest's own digest, the id and the answers must hold anywhere. Accuracy and latency are
 measured again and printed beside what they were: another engine version may round a tie the other way, and
@@ -44,6 +44,7 @@ class Checks:
         run_library: whether the machine code of a library may run.
         key: file of the public key that must have signed; None asks for no signature.
         samples: source of what the quality of tuned networks is measured on; empty leaves that out.
+        device: that runs the ONNX files; empty takes what they were exported for.
     """
 
     data: Task | None = None
@@ -51,6 +52,7 @@ class Checks:
     run_library: bool = False
     key: Path | None = None
     samples: str = ""
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def verify_networks(
     latency: bool = True,
     run_library: bool = False,
     key: Path | None = None,
+    device: str = "",
     reporter: Reporter = QUIET,
 ) -> Verification:
     """Check one exported network, or all in a folder, and print what moved.
@@ -116,7 +119,7 @@ def verify_networks(
     Args:
         folder: of an exported network, of several, or of a run.
         data: source whose test part accuracy is measured on; None leaves that out.
-        latency, run_library, key: see `Checks`.
+        latency, run_library, key, device: see `Checks`.
 
     Raises:
         TrilobitError: not a folder of exported networks, or one that cannot be read.
@@ -126,7 +129,7 @@ def verify_networks(
     tuned = isinstance(first, TunedManifest)
     # split by the seed of the run, where that has to be done
     loaded = load_data(data, seed=first.seed) if data and not tuned else None
-    checks = Checks(loaded, latency, run_library, key, data if tuned and data else "")
+    checks = Checks(loaded, latency, run_library, key, data if tuned and data else "", device)
     verification = Verification({path.name: tuple(verify(path, checks)) for path in folders})
     for name, findings in verification.findings.items():
         reporter.show(_table(name, findings))
@@ -174,11 +177,23 @@ def verify(folder: Path, checks: Checks) -> list[Finding]:
         # times of a library are not those of the file beside it
         latency = checks.latency and manifest.library is None
         tuned = check_tuned(
-            folder / MODEL_FILE, manifest, claims_of(document), latency=latency, samples=checks.samples
+            folder / MODEL_FILE,
+            manifest,
+            claims_of(document),
+            latency=latency,
+            samples=checks.samples,
+            device=checks.device,
         )
         return [*findings, *tuned, *check_tuned_library(folder, manifest, allowed=checks.run_library)]
     claims = claims_of(document) if manifest.digest is not None else None
-    file = check_file(folder / MODEL_FILE, manifest, claims, checks.data, latency=checks.latency)
+    file = check_file(
+        folder / MODEL_FILE,
+        manifest,
+        claims,
+        checks.data,
+        latency=checks.latency,
+        device=checks.device,
+    )
     library = check_library(folder, manifest, checks.data, latency=checks.latency, allowed=checks.run_library)
     return [*findings, *file, *library]
 

@@ -78,3 +78,21 @@ def test_the_traceback_of_a_bug_holds_no_password(
     error = KeyError("postgresql://u:SECRET@host/runs")
     sys.excepthook(KeyError, error, None)
     assert capsys.readouterr().err == "KeyError: 'postgresql://u:***@host/runs'\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nas profile --device ssh:pi@10.0.0.5/ort",
+        "--device=ssh:pi@a.local:2222,pi@b.local:2222/ort:threads=4",
+        "'ssh:pi@[fe80::1]:22/ort'",
+        "ssh:pi@board has no Python (python3): install it",
+    ],
+)
+def test_the_address_of_a_board_holds_no_password(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_what_is_no_address_of_a_board_is_masked() -> None:
+    assert redacted("ssh:me:s3cret@host") == "ssh:***@host"
+    assert redacted("ssh://me:s3cret@host") == "ssh://me:***@host"
