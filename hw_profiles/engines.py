@@ -25,6 +25,7 @@ PACKAGES: Mapping[str, str] = {
     "lightgbm": "lightgbm",
     "cryptography": "cryptography",
     "pandas": "pandas",
+    "distributed": "distributed",
 }
 # package that not every run needs -> the extra of Trilobit that brings it, with whatever else it needs
 EXTRAS: Mapping[str, str] = {
@@ -36,6 +37,7 @@ EXTRAS: Mapping[str, str] = {
     "cryptography": "sign",
     "pandas": "frames",
     "lightgbm": "bench",
+    "distributed": "cluster",
 }
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 

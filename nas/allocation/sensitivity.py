@@ -5,12 +5,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.lowering import lower
-from nas.allocation.sensitivity_file import run_sensitivity, subject
+from nas.allocation.sensitivity_file import choice_sensitivities, run_sensitivity
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_device import DeviceEvaluator
 from nas.evaluation.on_supernet import SupernetEvaluator
@@ -20,7 +19,6 @@ from supernet.families.family import SIZES, Family
 from supernet.formats.loading import load_weight_format
 from supernet.graph.executor import layered, sized_layer
 from supernet.sensitivity.hessian import hessian_traces, largest_layers
-from supernet.sensitivity.kl import divergence, measure_sensitivity
 from supernet.space.space import Candidate, Genomes, in_fp32
 
 HESSIAN_IMAGES, PROBES = 128, 16
@@ -45,17 +43,8 @@ def sensitivity(run: Run, kind: str, genome: Genomes, columns: tuple[int, ...]) 
     if kind == "kl" and network == run.family.extreme("largest"):
         measured = run_sensitivity(run).options
         return {name: measured[name] for name in names}
-    score = noise_to_signal if kind == "sqnr" else divergence
-    return dict(measure_sensitivity(space, names, network, *subject(run, network), score=score))
-
-
-def noise_to_signal(reference: Tensor, other: Tensor) -> float:
-    """Return the inverse of the signal-to-quantization-noise ratio at the logits, as Pandey et al. 2023 rank
-    layers by (arXiv:2302.05397, section 3), from two (n, classes) logarithms of class probabilities; what is
-    the same for all classes of an image is neither signal nor noise.
-    """
-    signal, noise = (x - x.mean(dim=1, keepdim=True) for x in (reference, other - reference))
-    return float((noise**2).sum() / (signal**2).sum())
+    measured = dict(choice_sensitivities(run, names, network, kind))
+    return {name: measured[name] for name in names}
 
 
 def hessian_sensitivity(run: Run, genome: Genomes, columns: tuple[int, ...]) -> Sensitivity:

@@ -17,7 +17,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
     "find networks": ("run",),
     "its stages, one by one": ("profile", "train", "sample", "fit", "search", "export", "report"),
     "check what was exported": ("verify", "bench", "compare-runtimes"),
-    "other machines": ("worker", "profile compare", "profile import"),
+    "other machines": ("profile compare", "profile import"),
     "other spaces": ("spaces design", "import-ofa"),
     "what there is": ("devices", "spaces", "formats", "ops"),
 }
@@ -35,7 +35,6 @@ EXAMPLES: Mapping[str, str] = {
     "bench": "nas bench runs/photos/export/ID --threads 1,2 --seconds 5",
     "compare-runtimes": "nas compare-runtimes runs/model-ort runs/model-openvino --plot runtimes.svg",
     "verify": "nas verify runs/photos/export",
-    "worker": "nas worker -o runs/shared --idle 10m",
     "devices": "nas devices",
     "spaces": "nas spaces",
     "formats": "nas formats",

@@ -165,21 +165,6 @@ def _report(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]
     return {"report": str(path)}
 
 
-def _worker(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
-    from nas.evaluation.worker import run_worker, worker_status
-
-    if arguments.status:
-        return worker_status(arguments.output, storage_url=arguments.storage, reporter=reporter)
-    return run_worker(
-        arguments.output,
-        storage_url=arguments.storage,
-        data=arguments.data,
-        measure=arguments.measure,
-        idle=arguments.idle,
-        reporter=reporter,
-    )
-
-
 def _import_ofa(arguments: argparse.Namespace, reporter: Reporter) -> dict[str, Any]:
     from nas.cli.import_ofa import import_checkpoint
 
@@ -356,7 +341,6 @@ COMMANDS: Mapping[str, Verb] = {
     "bench": Verb(_bench, "latency percentiles and throughput of an exported file"),
     "compare-runtimes": Verb(_compare_runtimes, "a network on every runtime of this machine, side by side"),
     "verify": Verb(_verify, "check exported networks again, here, and say what moved"),
-    "worker": Verb(_worker, "evaluate for a run that another machine leads"),
     "devices": Verb(_devices, "list what can be measured on", lines=True),
     "spaces": Verb(_spaces, "list what can be searched", lines=True),
     "formats": Verb(_formats, "list number formats", lines=True),

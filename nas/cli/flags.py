@@ -33,6 +33,12 @@ _SEARCHED = [
 ]
 
 
+CLUSTER = Flag(
+    "--cluster",
+    "cluster.address",
+    "ADDRESS",
+    "evaluate on a Dask cluster: tcp://HOST:8786, tls://HOST:8786, or local:N for N workers of this machine",
+)
 DATA_FORMS = (
     "images: digits, imagefolder:PATH, cifar10:PATH; text: python-tokens, python-bytes, text:PATH, csv:PATH"
 )
@@ -88,9 +94,10 @@ RUN_GROUPS: Sequence[Group] = (
                 "--storage",
                 "storage.url",
                 "URL",
-                "of a database in which `nas worker` on other machines finds what to evaluate: "
+                "of a database that keeps all evaluations, in place of run.db in the folder: "
                 "postgresql+psycopg://USER@HOST/DATABASE",
             ),
+            CLUSTER,
         ),
     ),
     Group(
@@ -322,13 +329,13 @@ TUNE_GROUPS: Sequence[Group] = (
             Flag("--files", "tune.count", "N", "files to write, of the front"),
         ),
     ),
+    Group("several machines", ("tune",), (CLUSTER,)),
 )
 # of single commands; the name of the value is the option's own
 OWN: Mapping[str, tuple[Flag, ...]] = {
     "profile": (
         Flag("--validate", "validation.networks", "N", "then measure N new random networks of each kind"),
     ),
-    "worker": (Flag("--idle", "worker.idle", "TIME", "leave after so long without work (default: stay)"),),
     "bench": (
         Flag("--threads", "bench.threads", "N,M", "threads of one inference", "list"),
         Flag("--batch", "bench.batch", "N,M", "examples of one inference (default: the file's own)", "list"),

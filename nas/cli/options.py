@@ -123,17 +123,6 @@ def _import_ofa_arguments(command: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=Path, metavar="OUT.pt", help="default: the space's name, in this folder")
 
 
-def _worker_arguments(command: argparse.ArgumentParser) -> None:
-    add = command.add_argument
-    add("-o", "--output", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help="the run folder, shared "
-        "with the machine that leads the run, or a copy of it")  # fmt: skip
-    add("--storage", metavar="URL", help="default: the one that run.toml names")
-    add("--data", metavar="SOURCE", help="where the run's data is on this machine, if it is elsewhere")
-    add("--measure", action="store_true", help="measure finalists too: this machine is the run's device, and "
-        "does nothing else")  # fmt: skip
-    add("--status", action="store_true", help="only say who works on what")
-
-
 def _bench_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="an .onnx file, or an exported folder")
     _library_option(command)
@@ -213,5 +202,4 @@ _MORE: Mapping[str, Callable[[argparse.ArgumentParser], None]] = {
     "compare-runtimes": _compare_runtimes_arguments,
     "inspect": _inspect_arguments,
     "verify": _verify_arguments,
-    "worker": _worker_arguments,
 }

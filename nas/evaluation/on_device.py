@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,20 @@ from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import device_identity, open_study
-from nas.evaluation.sharing import Study
-from nas.evaluation.store import Result
+from nas.evaluation.reference import RunReference, builder_of, opened, reference_to
+from nas.evaluation.store import EvaluationStore, Result
+from nas.evaluation.study import Study
 from nas.evaluation.through import LIBRARY, Answered, device_outputs
 from nas.export.library.target import own_target
 from nas.problem.scenarios import scenario_latency, tokens_per_s
 from nas.run.storage import hidden
 from nas.search.front import Evaluation
+from nas.search.objectives import objective
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Candidate
 from supernet.tasks.metric import main_metric
 
+MEASURED = "measured"  # how the name of their study begins
 GROUP = 8  # files that are measured in turns
 WAITING_SHARE = 0.25  # of what may still be waited for quiet, for one such group
 FAILED_S = sys.float_info.max  # latency of what the device cannot run: a number that JSON and SQL can hold
@@ -79,7 +83,9 @@ class DeviceEvaluator:
     @cached_property
     def measuring(self) -> Study:
         """How finalists are measured."""
-        study = f"measured-{self.builder.run.fingerprint('train')}-{self.builder.run.fingerprint('profile')}"
+        study = (
+            f"{MEASURED}-{self.builder.run.fingerprint('train')}-{self.builder.run.fingerprint('profile')}"
+        )
         if own_target(self.builder.run):  # none of those that earlier versions measured through ONNX files
             study += f"-{LIBRARY}"
         group = 1 if self.builder.run.recorded else GROUP  # nothing takes turns where numbers are looked up
@@ -87,49 +93,123 @@ class DeviceEvaluator:
             self.builder.run,
             study,
             (self.builder.metric, "latency", "size"),
-            self._measure,
+            self._evaluate,
             group=group,
             identity=partial(device_identity, self.builder.run),
         )
 
-    def _measure(self, group: Sequence[Candidate]) -> Iterator[Result]:
-        networks = [self.builder.network(candidate) for candidate in group]
-        models = [self.builder.file_of(network) for network in networks]
-        jobs = [self._jobs(*each) for each in zip(group, networks, models, strict=True)]
-        measured = iter(self.latencies([job for of_one in jobs for job in of_one.values()]))
-        timed = [{name: next(measured) for name in of_one} for of_one in jobs]
-        task, main = self.builder.run.task, main_metric(self.builder.run.task)
-        for network, model, times in zip(networks, models, timed, strict=True):
-            latency = next((m for m in times.values() if m.error is not None), next(iter(times.values())))
-            ran, ways = latency.error is None, dict[str, str]()
-            metrics = {main.name: 0.0 if main.direction == "max" else FAILED_S}
-            if ran:
-                answered = device_outputs(self.builder.run, network, model, task.validation)
-                metrics = task.evaluate(answered.outputs, task.validation, self.original.outputs)
-                ways = {"through": answered.through, "original_through": self.original.through}
-            values = {
-                main.name: metrics.pop(main.name),
-                "latency": latency.median_s if ran else FAILED_S,
-                "size": float(len(model)),
-            }
-            spread: dict[str, Any] = {"iqr_s": latency.iqr_s if ran else 0.0}
-            spread |= {"load": latency.load, "error": latency.error}
-            if self.builder.run.family.scenarios:
-                spread["scenarios"] = {
-                    name: {"median_s": m.median_s if ran else FAILED_S, "iqr_s": m.iqr_s if ran else 0.0}
-                    for name, m in times.items()
-                }
-            yield values, {"source": "measured", **spread, "metrics": metrics, **ways}
+    def _evaluate(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
+        return self._here(candidates) if self.builder.run.cluster is None else self._there(candidates)
 
-    def _jobs(self, candidate: Candidate, network: QuantizedGraph, model: bytes) -> dict[str, Job]:
+    def _here(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
+        group = [self._built(candidate) for candidate in candidates]
+        for built, timed in zip(group, self._time(group), strict=True):
+            answer = self._answer(built) if timed.ran else None
+            yield built.candidate, self._result(timed, answer, len(built.model))
+
+    def _there(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
+        """First what networks answer, on any workers, then how long they take, on those that may measure:
+        nothing that this run computes disturbs a measurement.
+        """
+        answers = self._answers(candidates)
+        for candidate, timed in self._times(candidates):
+            answer = answers[candidate]
+            if isinstance(answer, str):
+                if timed.ran:
+                    raise TrilobitError(answer)
+                yield candidate, self._result(timed, None, len(self.builder.emit(candidate)))
+            else:
+                yield candidate, self._result(timed, answer if timed.ran else None, int(answer[0]["size"]))
+
+    def _answers(self, candidates: Sequence[Candidate]) -> dict[Candidate, Result | str]:
+        """Return what networks answer, found by a cluster, and why where one cannot be run; kept, so that it
+        is there where measuring is interrupted.
+        """
+        run, cluster = self.builder.run, self.builder.run.cluster
+        assert cluster is not None
+        objectives = [objective(self.builder.metric), objective("size")]
+        name = self.measuring.name.replace(MEASURED, "answered", 1)
+        store = EvaluationStore(run.storage_url, name, run.family.space(), objectives, decisions=False)
+        missing = [candidate for candidate in candidates if store.get(candidate) is None]
+        answers: dict[Candidate, Result | str] = {}
+        answer = partial(answer_there, reference_to(run, "answers"))
+        for i, result in cluster.answers(answer, [candidate.genes for candidate in missing]):
+            if isinstance(result, str):
+                answers[missing[i]] = result
+            else:
+                store.add(missing[i], *result)
+        return {**{c: known for c in candidates if (known := store.get(c)) is not None}, **answers}
+
+    def _times(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, "Timed"]]:
+        """Yield how long networks take: looked up or measured here, or by workers of a cluster."""
+        run, cluster = self.builder.run, self.builder.run.cluster
+        if cluster is None or cluster.local or run.recorded:
+            for group in turns(candidates, 1):
+                yield from zip(group, self.time(group), strict=True)
+            return
+        groups = turns(candidates, cluster.count(measuring=True))
+        genes = [[candidate.genes for candidate in group] for group in groups]
+        time = partial(time_there, reference_to(run, "device"))
+        for i, timed in cluster.answers(time, genes, measuring=True):
+            yield from zip(groups[i], timed, strict=True)
+
+    def time(self, candidates: Sequence[Candidate]) -> "list[Timed]":
+        """Return how long networks take, measured in the same turns, in this process."""
+        return self._time([self._built(candidate) for candidate in candidates])
+
+    def answer(self, candidate: Candidate) -> Result:
+        """Return the metrics of a network's answers on search-validation, and the size of its file, found in
+        this process.
+
+        Raises:
+            TrilobitError: the device's runtime rejects it.
+        """
+        return self._answer(self._built(candidate))
+
+    def _built(self, candidate: Candidate) -> "Built":
+        network = self.builder.network(candidate)
+        return Built(candidate, network, self.builder.file_of(network))
+
+    def _time(self, group: "Sequence[Built]") -> "list[Timed]":
+        jobs = [self._jobs(built) for built in group]
+        measured = iter(self.latencies([job for of_one in jobs for job in of_one.values()]))
+        return [Timed({name: next(measured) for name in of_one}) for of_one in jobs]
+
+    def _answer(self, built: "Built") -> Result:
+        run, main = self.builder.run, main_metric(self.builder.run.task)
+        answered = device_outputs(run, built.network, built.model, run.task.validation)
+        metrics = run.task.evaluate(answered.outputs, run.task.validation, self.original.outputs)
+        ways = {"through": answered.through, "original_through": self.original.through}
+        values = {main.name: metrics.pop(main.name), "size": float(len(built.model))}
+        return values, {"metrics": metrics, **ways}
+
+    def _result(self, timed: "Timed", answer: Result | None, size_bytes: int) -> Result:
+        """Return what is kept of a network; without an answer, of one that the device does not run."""
+        main, latency = main_metric(self.builder.run.task), timed.latency
+        failed = {main.name: 0.0 if main.direction == "max" else FAILED_S, "size": float(size_bytes)}
+        values, attributes = answer or (failed, {"metrics": {}})
+        spread: dict[str, Any] = {"iqr_s": latency.iqr_s if timed.ran else 0.0}
+        spread |= {"load": latency.load, "error": latency.error}
+        if self.builder.run.family.scenarios:
+            spread["scenarios"] = {
+                name: {
+                    "median_s": m.median_s if timed.ran else FAILED_S,
+                    "iqr_s": m.iqr_s if timed.ran else 0.0,
+                }
+                for name, m in timed.times.items()
+            }
+        values = {**values, "latency": latency.median_s if timed.ran else FAILED_S}
+        return values, {"source": "measured", **spread, **attributes}
+
+    def _jobs(self, built: "Built") -> dict[str, Job]:
         """Return what is timed of a network, by name of the objective: its file, or that of a decoder with a
         cache in each scenario.
         """
         family = self.builder.run.family
         if not family.scenarios:
-            return {"latency": Job(family.workload(candidate), partial(_same, model))}
+            return {"latency": Job(family.workload(built.candidate), partial(_same, built.model))}
         cached = {
-            name: replace(network, workload=lower(family.scenario_workload(candidate, name)))
+            name: replace(built.network, workload=lower(family.scenario_workload(built.candidate, name)))
             for name in family.scenarios
         }
         return {
@@ -155,5 +235,77 @@ class DeviceEvaluator:
             return measure_within_budget(self.builder.run.device, jobs, self.builder.run.plan, some)
 
 
+def turns(candidates: Sequence[Candidate], workers: int) -> list[Sequence[Candidate]]:
+    """Return candidates in groups, each measured in turns: of about the same size, `GROUP` at most, and as
+    many as keep so many workers busy to the end.
+    """
+    if not candidates:
+        return []
+    each = -(-len(candidates) // (GROUP * workers))
+    ends = np.linspace(0, len(candidates), min(len(candidates), each * workers) + 1).round().astype(int)
+    return [candidates[start:end] for start, end in pairwise(ends.tolist())]
+
+
 def _same(model: bytes) -> bytes:
     return model
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A candidate as a network with its weights, and its file."""
+
+    candidate: Candidate
+    network: QuantizedGraph
+    model: bytes
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How long one network takes.
+
+    Attributes:
+        times: by name of the objective.
+    """
+
+    times: Mapping[str, Measurement]
+
+    @property
+    def latency(self) -> Measurement:
+        """The first time, or one that failed."""
+        return next((m for m in self.times.values() if m.error is not None), next(iter(self.times.values())))
+
+    @property
+    def ran(self) -> bool:
+        """Whether the device runs it."""
+        return self.latency.error is None
+
+
+# -- on workers of a cluster -------------------------------------------------------------------------------
+
+
+def answer_there(reference: RunReference, genes: tuple[int, ...]) -> Result | str:
+    """Return what a network answers, found on a worker; why not where it cannot be run."""
+    with opened(reference) as builder:
+        try:
+            return _evaluator(reference).answer(_candidates(builder, [genes])[0])
+        except TrilobitError as error:
+            return str(error)
+
+
+def time_there(reference: RunReference, genes: Sequence[tuple[int, ...]]) -> list[Timed]:
+    """Return how long networks take, measured in the same turns on a worker, which waits for quiet as long as
+    one such group may.
+    """
+    with opened(reference) as builder:
+        return DeviceEvaluator(builder).time(_candidates(builder, genes))
+
+
+def _candidates(builder: NetworkBuilder, genes: Sequence[tuple[int, ...]]) -> list[Candidate]:
+    space = builder.run.family.space()
+    return [space.candidate(np.array(each, np.int16)) for each in genes]
+
+
+@lru_cache(maxsize=1)
+def _evaluator(reference: RunReference) -> DeviceEvaluator:
+    """Return the evaluator that keeps what the original says, within `opened`."""
+    return DeviceEvaluator(builder_of(reference.base))

@@ -9,8 +9,9 @@ import numpy as np
 from hw_profiles.streams import Stream, open_stream
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import open_study, supernet_identity
-from nas.evaluation.sharing import Study
+from nas.evaluation.reference import RunReference, opened, reference_to
 from nas.evaluation.store import EvaluationStore, Result
+from nas.evaluation.study import Study
 from supernet.space.space import Candidate
 from supernet.tasks.evaluate import simulated_metric
 from supernet.tasks.task import Examples
@@ -42,7 +43,7 @@ class SupernetEvaluator:
             self.builder.run,
             study,
             [self.builder.metric],
-            self._simulate,
+            self._evaluate,
             group=1,
             identity=partial(supernet_identity, self.builder.run),
         )
@@ -58,7 +59,24 @@ class SupernetEvaluator:
         order = open_stream(config.seed, Stream.SCORED_IMAGES).permutation(len(everything))
         return everything[np.sort(order[: config.sample.images])]
 
-    def _simulate(self, candidates: Sequence[Candidate]) -> Iterator[Result]:
-        for candidate in candidates:
-            value = simulated_metric(self.builder.network(candidate), self.scoring, self.builder.run.task)
-            yield {self.builder.metric: value}, {"source": "supernet"}
+    def simulate(self, candidate: Candidate) -> Result:
+        """Return the main metric of a candidate on search-validation, in simulation, in this process."""
+        value = simulated_metric(self.builder.network(candidate), self.scoring, self.builder.run.task)
+        return {self.builder.metric: value}, {"source": "supernet"}
+
+    def _evaluate(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
+        run = self.builder.run
+        if run.cluster is None:
+            for candidate in candidates:
+                yield candidate, self.simulate(candidate)
+            return
+        simulate = partial(simulate_there, reference_to(run, "supernet"))
+        for i, result in run.cluster.answers(simulate, [candidate.genes for candidate in candidates]):
+            yield candidates[i], result
+
+
+def simulate_there(reference: RunReference, genes: tuple[int, ...]) -> Result:
+    """Simulate a candidate on a worker of a cluster."""
+    with opened(reference) as builder:
+        candidate = builder.run.family.space().candidate(np.array(genes, np.int16))
+        return SupernetEvaluator(builder).simulate(candidate)

@@ -17,7 +17,6 @@ from nas.run.storage import failures_of, open_storage
 from nas.search.objectives import Objective
 from supernet.space.space import Candidate, SearchSpace
 
-GRACE_S = 60  # without a sign of life after which a worker counts as lost
 Result = tuple[dict[str, float], dict[str, Any]]  # values by objective name; attributes
 
 
@@ -40,7 +39,6 @@ class EvaluationStore:
         decisions: whether every choice becomes a parameter that the dashboard can plot; this takes 4 times
             as long, so it is for
             studies of few trials.
-        grace_s: after so many seconds without a sign of life a worker counts as lost.
 
     Raises:
         TrilobitError: the storage is damaged, cannot be reached or cannot be written.
@@ -54,11 +52,10 @@ class EvaluationStore:
         objectives: Sequence[Objective],
         *,
         decisions: bool,
-        grace_s: int = GRACE_S,
     ) -> None:
         self.url = url
         self.space = space
-        self.storage = open_storage(url, grace_s=grace_s)
+        self.storage = open_storage(url)
         self._objectives = tuple(objectives)
         self._decisions = decisions
         with failures_of(url):
@@ -82,12 +79,18 @@ class EvaluationStore:
 
     def add(self, candidate: Candidate, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
         """Keep one finished evaluation; committed when this returns."""
-        trial = self.trial(candidate, self.ordered(values), attributes)
+        decisions = self.space.decode(candidate) if self._decisions else {}
+        options = {choice.name: choice.options for choice in self.space.choices}
+        ordered = [float(values[o.name]) for o in self._objectives]
+        trial = create_trial(
+            values=ordered,
+            params=decisions,
+            distributions={name: CategoricalDistribution(options[name]) for name in decisions},
+            user_attrs={"id": candidate.id, "genes": list(candidate.genes), **attributes},
+        )
         with failures_of(self.url):
             self.study.add_trial(trial)
-        self.remember(candidate.id, values, trial.user_attrs)
-
-    # -- for those who share it --------------------------------------------------------------------------
+        self._remember(candidate.id, ordered, trial.user_attrs)
 
     def trials(self) -> list[FrozenTrial]:
         """Return all there are now; finished ones are known from here on. Where a candidate was evaluated
@@ -97,31 +100,11 @@ class EvaluationStore:
             trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
             for trial in trials:
                 described = parse(_Described, trial.user_attrs)
-                if trial.state == TrialState.COMPLETE and described.id not in self._known:
-                    values = {o.name: value for o, value in zip(self._objectives, trial.values, strict=True)}
-                    if all(map(math.isfinite, values.values())):  # else damaged: it is evaluated again
-                        self.remember(described.id, values, trial.user_attrs)
+                finished = trial.state == TrialState.COMPLETE and described.id not in self._known
+                if finished and all(map(math.isfinite, trial.values)):  # else damaged: it is evaluated again
+                    self._remember(described.id, trial.values, trial.user_attrs)
         return trials
 
-    def trial(
-        self, candidate: Candidate, values: Sequence[float] | None, attributes: Mapping[str, Any]
-    ) -> FrozenTrial:
-        """Return a finished trial of the candidate; without values, one that waits for them."""
-        decisions = self.space.decode(candidate) if self._decisions else {}
-        options = {choice.name: choice.options for choice in self.space.choices}
-        return create_trial(
-            state=TrialState.WAITING if values is None else TrialState.COMPLETE,
-            values=values,
-            params=decisions,
-            distributions={name: CategoricalDistribution(options[name]) for name in decisions},
-            user_attrs={"id": candidate.id, "genes": list(candidate.genes), **attributes},
-        )
-
-    def ordered(self, values: Mapping[str, float]) -> list[float]:
-        """Return values in the order in which the study holds them."""
-        return [float(values[o.name]) for o in self._objectives]
-
-    def remember(self, key: str, values: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
-        """Know a finished evaluation by its candidate's id."""
-        floats = dict(zip((o.name for o in self._objectives), self.ordered(values), strict=True))
-        self._known[key] = (floats, dict(attributes))
+    def _remember(self, key: str, ordered: Sequence[float], attributes: Mapping[str, Any]) -> None:
+        values = dict(zip((o.name for o in self._objectives), ordered, strict=True))
+        self._known[key] = (values, dict(attributes))

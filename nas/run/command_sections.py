@@ -7,7 +7,6 @@ from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from hw_profiles.registry import DEVICES
 from nas.run.design_settings import DistillationConfig, Effort
 from nas.run.tune_config import parse_shape
-from nas.run.wanted import parse_time
 from supernet.imported.fixed_value import Number, parse_fixed
 
 
@@ -83,27 +82,12 @@ class ValidationSection:
         check(self, "validation")
 
 
-@dataclass(frozen=True)
-class WorkerSection:
-    """Of `nas worker`.
-
-    Attributes:
-        idle: time without work after which it leaves; empty stays.
-    """
-
-    idle: Annotated[str, Written(parse_time, "a time such as 10m")] = ""
-
-    def __post_init__(self) -> None:
-        check(self, "worker")
-
-
 def command_options() -> dict[str, Option]:
     """Return the options of single commands by name, `command.key`."""
     sections = (
         ("bench", BenchSection),
         ("inspect", InspectSection),
         ("validation", ValidationSection),
-        ("worker", WorkerSection),
         ("design", DistillationConfig),
         ("design", Effort),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
@@ -10,7 +10,16 @@ from hw_profiles.options import OneOf, Option, Range, Written, check, options
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import SECTION, DeviceChoice, builtin_options, choose, device_kind
 from nas.run.registry import DEFAULT_STRATEGY, SENSITIVITIES, STRATEGIES
-from nas.run.wanted import PICKS, check_url, parse_aim, parse_pick, parse_time
+from nas.run.wanted import (
+    CLUSTERS,
+    NO_CLUSTER,
+    PICKS,
+    check_cluster,
+    check_url,
+    parse_aim,
+    parse_pick,
+    parse_time,
+)
 from nas.search.limits import Limit, parse_limit
 from nas.search.objectives import GROUP, OBJECTIVES, objective
 from nas.search.searcher import MILP, SEARCHERS, SLOWER, USUAL
@@ -318,21 +327,35 @@ class ExportSection:
 
 @dataclass(frozen=True)
 class StorageSection:
-    """Where evaluations are kept when several machines work on one run.
+    """Where evaluations are kept.
 
     Attributes:
         url: of an Optuna storage, such as `postgresql+psycopg://USER@HOST/DATABASE`; empty keeps them in the
             run folder. A password in it is never written down: later commands take it from PGPASSWORD or
             ~/.pgpass.
-        grace_s: after so many seconds without a sign of life a worker counts as lost, and its evaluation is
-            done again.
     """
 
+    RETIRED: ClassVar[tuple[str, ...]] = ("grace_s",)  # of older run folders
+
     url: Annotated[str, Written(check_url, "a URL")] = field(default="", repr=False)
-    grace_s: Annotated[int, Range(1, 86_400)] = 60
 
     def __post_init__(self) -> None:
         check(self, "storage")
+
+
+@dataclass(frozen=True)
+class ClusterSection:
+    """Where networks are evaluated. No result depends on it.
+
+    Attributes:
+        address: of a Dask scheduler, such as `tcp://HOST:8786`; `local:N` starts N workers of this machine
+            for each command; `none` evaluates in the command itself.
+    """
+
+    address: Annotated[str, Written(check_cluster, CLUSTERS)] = NO_CLUSTER
+
+    def __post_init__(self) -> None:
+        check(self, "cluster")
 
 
 class Sectioned:
@@ -366,6 +389,7 @@ class RunConfig(Sectioned):
     search: SearchSection = field(default_factory=SearchSection)
     export: ExportSection = field(default_factory=ExportSection)
     storage: StorageSection = field(default_factory=StorageSection)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
     constraints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

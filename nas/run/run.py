@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hw_profiles.runtimes.analytical.recorded import RecordedDevice
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.plugin import host_runtime
 from hw_profiles.runtimes.runtime import Dialect, Runtime
+from nas.run.cluster import Cluster
 from nas.run.config import RunConfig
 from nas.run.config_file import read_config, render_config
 from nas.run.default_formats import formats_of_layers, with_exact
@@ -41,10 +42,12 @@ class Run(RunPaths):
     """A folder and its configuration; what they name is loaded on first use.
 
     Attributes:
-        leader: what the machine that leads the run wrote of it, where this one need not be its device.
+        leader: what the process that leads the run says of it, where this machine need not be its device.
+        cluster: evaluates for it; None evaluates in this process.
     """
 
     leader: Environment | None = None
+    cluster: Cluster | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def task(self) -> Task:
@@ -218,18 +221,19 @@ class Run(RunPaths):
         StageRecord(self.folder).mark_done(stage, self.fingerprint(stage), seconds)
 
 
-def open_run(folder: Path, config: RunConfig, command: str = "") -> Run:
+def open_run(folder: Path, config: RunConfig, command: str = "", *, cluster: Cluster | None = None) -> Run:
     """Return the run in `folder` with `config`, its `run.toml` and `env.json` written.
 
     Args:
         command: the line that people wrote; it is kept in `env.json`, but for passwords.
+        cluster: evaluates for the run.
 
     Raises:
         TrilobitError: the device, the data, the space or the checkpoint to start from does not exist, or an
             engine is not installed; nothing is written then, so that it does not stay in the folder.
         OSError: the folder cannot be written.
     """
-    run, world = Run(folder, config), current_world()
+    run, world = Run(folder, config, cluster=cluster), current_world()
     run.device.describe()
     if run.device.runtime is not None:  # what is executed later is refused now
         run.runtime.describe()

@@ -5,14 +5,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.run.cluster import Cluster
+from nas.run.config import ClusterSection
 from nas.run.configuration import configure
 from nas.run.lock import locked
 from nas.run.recording import taken_back_if_refused
 from nas.run.reporting import QUIET, Reporter
+from nas.run.wanted import NO_CLUSTER
 from supernet.train.world import launched_world
 
 if TYPE_CHECKING:
     from nas.run.run import Run
+
+EVALUATING = ("sample", "fit", "search")  # stages that a cluster helps with
 
 
 @contextmanager
@@ -59,14 +64,41 @@ def session(
 
         from nas.run.run import open_run
 
-        run = open_run(folder, configuration.config, line)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(run.config.train.threads)
-        try:
-            _introduce(run, reporter)
-            yield run
-        finally:
-            torch.set_num_threads(threads)
+        with cluster_of(configuration.config.cluster, reporter) as cluster:
+            run = open_run(folder, configuration.config, line, cluster=cluster)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(run.config.train.threads)
+            try:
+                _introduce(run, reporter)
+                _require_workers(run, stage)
+                yield run
+            finally:
+                torch.set_num_threads(threads)
+
+
+@contextmanager
+def cluster_of(section: ClusterSection, reporter: Reporter = QUIET) -> Iterator[Cluster | None]:
+    """Yield the cluster that evaluates, which is reached on first use; None where this process does."""
+    if section.address == NO_CLUSTER:
+        yield None
+        return
+    with Cluster(section.address, reporter) as cluster:
+        yield cluster
+
+
+def _require_workers(run: "Run", stage: str) -> None:
+    """See that the run's cluster can do what is left of a stage, before anything else is done.
+
+    Raises:
+        TrilobitError: it cannot; says how to start what is missing.
+    """
+    left = [each for each in EVALUATING if stage in ("run", each) and not run.is_done(each)]
+    if run.cluster is None or not left:
+        return
+    run.cluster.require_workers(
+        measuring="search" in left and not run.recorded and not run.cluster.local,
+    )
+    run.cluster.introduce()
 
 
 def _introduce(run: "Run", reporter: Reporter) -> None:

@@ -25,14 +25,11 @@ BUSY_S = 60.0  # to wait for another process that writes to the same SQLite file
 CONNECT_S = 10  # to wait for a server
 _COLLISIONS = ("already exists", "duplicate key", "unique constraint")
 _DAMAGED = "put a copy of it back, or delete it to evaluate everything again"
-_DRIVERS = {"psycopg": "pip install 'trilobit[distributed]'"}
+_DRIVERS = {"psycopg": "pip install 'trilobit[postgres]'"}
 
 
-def open_storage(url: str, *, grace_s: int) -> Storage:
+def open_storage(url: str) -> Storage:
     """Open a storage, its tables made where they are missing; several processes may do so at the same time.
-
-    Args:
-        grace_s: seconds without a sign of life after which a worker counts as lost.
 
     Raises:
         TrilobitError: not a storage URL, its driver is not installed, or the database cannot be used.
@@ -43,37 +40,27 @@ def open_storage(url: str, *, grace_s: int) -> Storage:
     # Optuna fills in templates: braces of a password are none
     text = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     with failures_of(url):
-        storage = _open_patiently(text, {**_engine_options(parsed), "poolclass": NullPool}, grace_s)
+        storage = _open_patiently(text, {**_engine_options(parsed), "poolclass": NullPool})
         if not lite:  # connections are kept now; those of an attempt that fails would never be closed
-            storage = _open(text, _engine_options(parsed), grace_s)
+            storage = RDBStorage(text, _engine_options(parsed))
             weakref.finalize(storage, storage.engine.dispose)
     if lite:
-        # Reading a trial's state and setting it is one transaction; SQLite, which has no SELECT FOR UPDATE,
+        # A trial's number is read and written in one transaction; SQLite, which has no SELECT FOR UPDATE,
         # would let two processes read first. https://docs.sqlalchemy.org/en/21/dialects/sqlite.html
         event.listen(storage.engine, "begin", _lock_at_once)
     return storage
 
 
-def _open_patiently(url: str, options: dict[str, Any], grace_s: int) -> Storage:
+def _open_patiently(url: str, options: dict[str, Any]) -> Storage:
     """Try again where another process makes the same tables at the same moment: they are there next time."""
     for left in reversed(range(OPENINGS)):
         try:
-            return _open(url, options, grace_s)
+            return RDBStorage(url, options)
         except (StorageInternalError, SQLAlchemyError) as error:
             if not left or not _is_collision(error):
                 raise
             time.sleep(random.uniform(0.01, 0.1))  # no result depends on it
     raise AssertionError("unreachable")
-
-
-def _open(url: str, options: dict[str, Any], grace_s: int) -> Storage:
-    storage = RDBStorage(url, options)
-    # as its arguments would, but those warn that the heartbeat's interface may change
-    storage.heartbeat_interval, storage.grace_period = (
-        1,
-        grace_s,
-    )  # nas/evaluation/queue.py beats, at its own pace
-    return storage
 
 
 def _engine_options(url: URL) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, cast, get_args
 from hw_profiles.errors import TrilobitError, shown
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.options import OneOf, Option, Range, Written, check, options
-from nas.run.config import DeviceSection, Sectioned
+from nas.run.config import ClusterSection, DeviceSection, Sectioned
 from nas.run.wanted import parse_time
 from nas.search.limits import parse_limit
 from nas.search.objectives import OBJECTIVES, canonical_name
@@ -242,6 +242,7 @@ class TuneConfig(Sectioned):
     device: DeviceSection = field(default_factory=DeviceSection)
     measure: MeasurePlan = field(default_factory=MeasurePlan)
     tune: TuneSection = field(default_factory=TuneSection)
+    cluster: ClusterSection = field(default_factory=ClusterSection)
     constraints: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -13,6 +13,9 @@ PICKS = "knee, fastest>=ACCURACY, best<=LATENCY, all, or an id"
 _BOUNDED = re.compile(r"(fastest\s*>=|best\s*<=)\s*(.+)")
 _ID = re.compile(r"[0-9A-Za-z_.-]+")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+_.-]*://.*")
+LOCAL, NO_CLUSTER, MOST_LOCAL = "local:", "none", 1_024
+CLUSTERS = f"tcp://HOST:8786, tls://HOST:8786, {LOCAL}N or {NO_CLUSTER}"
+_SCHEDULER = re.compile(r"(tcp|tls|ws|wss|ucx|ucxx)://\S+")
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,21 @@ def check_url(text: str) -> None:
             "the storage is not a URL; write for example postgresql+psycopg://USER@HOST/DATABASE or "
             "sqlite:///FILE"
         )
+
+
+def check_cluster(text: str) -> None:
+    """Refuse what names no Dask cluster.
+
+    >>> check_cluster("tcp://10.0.0.5:8786"), check_cluster("local:4"), check_cluster("none")
+    (None, None, None)
+
+    Raises:
+        TrilobitError: neither the address of a scheduler nor a number of workers of this machine.
+    """
+    if text == NO_CLUSTER or _SCHEDULER.fullmatch(text):
+        return
+    count = text.removeprefix(LOCAL)
+    if not text.startswith(LOCAL) or not count.isascii() or not count.isdigit():
+        raise TrilobitError(f"cluster {shown(text)}: write {CLUSTERS}")
+    if not 1 <= int(count) <= MOST_LOCAL:
+        raise TrilobitError(f"cluster {shown(text)}: from 1 to {MOST_LOCAL:,} workers of this machine")

@@ -50,7 +50,7 @@ def measure_finalists(
     with tell_of_waiting(lambda note: update(done + len(measured), note)):
         for evaluation in evaluator.measure(candidates):
             measured[evaluation.candidate] = evaluation
-            update(done + len(measured), f"finalists{evaluator.measuring.status()}")
+            update(done + len(measured), "finalists")
     return measured
 
 

@@ -67,7 +67,7 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     check_start(run)
     require_exportable(run)
     if run.shared:
-        open_storage(run.storage_url, grace_s=run.config.storage.grace_s)
+        open_storage(run.storage_url)
     load_predictor(run.config.fit.predictor)
     if run.config.fit.prior:
         prior_source(run)

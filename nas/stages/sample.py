@@ -104,7 +104,7 @@ def run_sample(run: Run, reporter: Reporter) -> None:
             for value in evaluator.sample([space.candidate(genome) for genome in genomes]):
                 done += 1
                 answers.append(value)
-                update(done, f"{metric.name} {show(metric, value)}{evaluator.sampling.status()}")
+                update(done, f"{metric.name} {show(metric, value)}")
             return -metric.to_min(np.array(answers))  # more is better
 
         samples = sample(plan(run), evaluate)

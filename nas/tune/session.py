@@ -18,10 +18,11 @@ from nas.run.config_file import parse_as, read_document, render_config, with_opt
 from nas.run.configuration import RECORD
 from nas.run.environment import commit
 from nas.run.reporting import QUIET, Reporter
-from nas.run.session import held
+from nas.run.session import cluster_of, held
 from nas.run.tune_config import TuneConfig
 from nas.tune.estimates import measure_costs, sized
 from nas.tune.evaluation.context import TuneContext
+from nas.tune.evaluation.on_worker import found_by
 from nas.tune.search.limits import resolve_limits
 from nas.tune.setup.stored import stored_quantization
 from nas.tune.setup.tuning import Tuning
@@ -61,16 +62,20 @@ def tune_session(
     with held(folder):
         config = resolve(options, folder, file=file, reset=reset)
         reporter.say(f"nas tune: {folder}")
-        tuning = Tuning(folder, config)
-        _open(tuning)
-        tuning = tuning.with_config(_decided_here(tuning))
-        context = TuneContext(tuning)
-        costs = {"latency": 1.0, "size": 1.0}  # of the original: they are measured later
-        resolve_limits(config.constraints, context.fidelity.metrics, costs)
-        remove_abandoned(folder)
-        write_atomic(folder / RECORD, render_config(tuning.config))
-        write_json(folder / "env.json", _environment(tuning, line))
-        yield context
+        with cluster_of(config.cluster, reporter) as cluster:
+            tuning = Tuning(folder, config)
+            _open(tuning)
+            tuning = tuning.with_config(_decided_here(tuning))
+            if cluster is not None and not (tuning.is_done("sample") and tuning.is_done("search")):
+                cluster.require_workers()
+                cluster.introduce()
+            context = TuneContext(tuning, None if cluster is None else found_by(cluster, tuning))
+            costs = {"latency": 1.0, "size": 1.0}  # of the original: they are measured later
+            resolve_limits(config.constraints, context.fidelity.metrics, costs)
+            remove_abandoned(folder)
+            write_atomic(folder / RECORD, render_config(tuning.config))
+            write_json(folder / "env.json", _environment(tuning, line))
+            yield context
 
 
 def _decided_here(tuning: Tuning) -> TuneConfig:

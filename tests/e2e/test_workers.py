@@ -1,5 +1,5 @@
-"""Several processes on one run: a real PostgreSQL server, workers that are killed, and the front of one that
-worked alone.
+"""A run on a cluster of real processes: workers and schedulers that are killed, a PostgreSQL server, and the
+front of a run that was alone.
 """
 
 import contextlib
@@ -8,34 +8,26 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import psutil
 import pytest
 
-from nas.evaluation.builder import NetworkBuilder
-from nas.evaluation.on_supernet import SupernetEvaluator
-from nas.evaluation.queue import EvaluationQueue
-from nas.evaluation.sharing import agree
-from nas.evaluation.store import EvaluationStore
-from nas.run.run import find_run
 from nas.run.storage import Storage, open_storage
-from nas.search.objectives import objective
-from supernet.families.family import load_family
 
+pytest.importorskip("distributed")
+pytestmark = pytest.mark.slow
 DEADLINE_S = 600  # of several processes on a busy machine
 POLL_S = 0.05
-GRACE_S = 20  # two were not enough for a living worker among twenty busy processes
 PASSWORD = "s3cret@{}"  # as awkward as people write them
 IN_URL = "s3cret%40{}"
-Row = tuple[Any, ...]
+Process = subprocess.Popen[str]
+QUIET = {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error"}
 
 
 # -- a server ------------------------------------------------------------------------------------------
@@ -102,174 +94,204 @@ def wait_until(happened: Callable[[], Any]) -> None:
         time.sleep(POLL_S)
 
 
-# -- what the storage holds ----------------------------------------------------------------------------
+# -- a cluster -------------------------------------------------------------------------------------------
 
 
-class Watched:
-    """A storage, looked at from outside."""
+class DaskProcesses:
+    """A scheduler and its workers, on loopback."""
 
-    def __init__(self, url: str) -> None:
-        self.storage: Storage = open_storage(url, grace_s=GRACE_S)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.started: list[Process] = []
+        self.address = ""
 
-    def trials(self, study: str, *states: str) -> list[Row]:
-        """(candidate's id, state, worker) of the trials of all studies whose name begins so, in order."""
-        return [
-            (trial.user_attrs["id"], trial.state.name, trial.user_attrs.get("worker"))
-            for found in self.storage.get_all_studies()
-            if found.study_name.startswith(study)
-            for trial in self.storage.get_all_trials(
-                self.storage.get_study_id_from_name(found.study_name), deepcopy=False
-            )
-            if not states or trial.state.name in states
+    def start(self, program: str, *arguments: str | Path, **environment: str) -> Process:
+        line = [
+            sys.executable,
+            "-m",
+            f"distributed.cli.dask_{program}",
+            *map(str, arguments),
+            "--no-dashboard",
         ]
+        log = (self.folder / f"{program}{len(self.started)}.log").open("w")
+        process = subprocess.Popen(
+            line,
+            env={**os.environ, **QUIET, **environment},
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+        log.close()
+        self.started.append(process)
+        return process
 
-    def claims_of(self, pid: int) -> list[Row]:
-        return [row for row in self.trials("supernet", "RUNNING") if str(row[2]).endswith(f":{pid}")]
+    def schedule(self) -> Process:
+        """Start a scheduler, at the address of the last one where there was one."""
+        port = self.address.rpartition(":")[2] or "0"
+        file = self.folder / "scheduler.json"
+        file.unlink(missing_ok=True)
+        here = ("--host", "tcp://127.0.0.1", "--port", port, "--scheduler-file", file)
+        process = self.start("scheduler", *here)
+        wait_until(lambda: file.exists() and file.read_text().endswith("}"))
+        self.address = json.loads(file.read_text())["address"]
+        return process
+
+    def work(self, *arguments: str, **environment: str) -> Process:
+        """Start a worker."""
+        alone = ("--nthreads", "1", "--nworkers", "1", "--host", "127.0.0.1")
+        return self.start("worker", self.address, *alone, *arguments, **environment)
+
+    def stop(self) -> None:
+        for process in self.started:
+            kill(process)
 
 
-def caught_working(watched: Watched, process: "subprocess.Popen[str]") -> list[Row]:
-    """Stop the process while it has claimed something; gives what."""
-    while True:
-        wait_until(lambda: watched.claims_of(process.pid))
-        process.send_signal(signal.SIGSTOP)
-        if claims := watched.claims_of(process.pid):
-            return claims
-        process.send_signal(signal.SIGCONT)  # it was just done with that
-
-
-def copy_trained(finished_run: Path, folder: Path) -> Path:
-    """What a machine needs of a run: its configuration, its supernet, and that it is trained."""
-    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("run.db", "front.json", "export"))
-    state = json.loads((folder / "state.json").read_text())
-    state["stages"] = {name: found for name, found in state["stages"].items() if name in ("profile", "train")}
-    (folder / "state.json").write_text(json.dumps(state))
-    text = (folder / "run.toml").read_text()
-    (folder / "run.toml").write_text(text.replace("grace_s = 60", f"grace_s = {GRACE_S}"))
-    return folder
+def kill(process: Process) -> None:
+    """Kill a process and its children, -9."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture
-def workers(start, finished_run: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Starts workers, each with its own copy of the run."""
-    started: list[subprocess.Popen[str]] = []
+def dask(tmp_path: Path) -> Iterator[DaskProcesses]:
+    processes = DaskProcesses(tmp_path)
+    processes.schedule()
+    try:
+        yield processes
+    finally:
+        processes.stop()
 
-    def begin(url: str, n: int) -> "list[subprocess.Popen[str]]":
-        for i in range(n):
-            folder = copy_trained(finished_run, tmp_path / f"worker{i}")
-            started.append(start("worker", "-o", folder, "--storage", url, "--idle", "10m"))
-        return started
 
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+# -- what the storage holds ----------------------------------------------------------------------------
+
+
+def evaluated(storage: Storage, study: str) -> list[str]:
+    """Ids of what is evaluated in all studies whose name begins so."""
+    return [
+        trial.user_attrs["id"]
+        for found in storage.get_all_studies()
+        if found.study_name.startswith(study)
+        for trial in storage.get_all_trials(storage.get_study_id_from_name(found.study_name), deepcopy=False)
+        if trial.state.name == "COMPLETE"
+    ]
+
+
+def evaluated_in(folder: Path, study: str) -> list[str]:
+    path = folder / "run.db"
+    return evaluated(open_storage(f"sqlite:///{path}"), study) if path.exists() else []
+
+
+def copy_trained(finished_run: Path, folder: Path) -> Path:
+    """A run whose supernet is trained, and of which nothing is evaluated."""
+    gone = ("run.db", "front.json", "samples.json", "damage.json", "quality.json", "export", "report.html")
+    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns(*gone))
+    state = json.loads((folder / "state.json").read_text())
+    state["stages"] = {name: done for name, done in state["stages"].items() if name in ("profile", "train")}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
 
 
 def front(folder: Path) -> bytes:
     return (folder / "front.json").read_bytes()
 
 
+def require_same(folder: Path, finished_run: Path) -> None:
+    """The front is byte for byte that of a run alone, and nothing was evaluated twice."""
+    assert front(folder) == front(finished_run)
+    assert (folder / "damage.json").read_bytes() == (finished_run / "damage.json").read_bytes()
+    for study in ("supernet", "measured"):
+        ids = evaluated_in(folder, study)
+        assert len(ids) == len(set(ids))
+        assert set(ids) == set(evaluated_in(finished_run, study))
+
+
 # -- tests -----------------------------------------------------------------------------------------------
 
 
-def queue_samples(leader: Path, finished_run: Path, url: str, *, more: int) -> int:
-    """What the finished run sampled waits, as if its leader had begun, and so many networks besides; gives
-    how many it sampled.
-    """
-    run = find_run(leader)
-    run = replace(run, config=replace(run.config, storage=replace(run.config.storage, url=url)))
-    space = run.family.space()
-    study = SupernetEvaluator(NetworkBuilder(find_run(finished_run))).samples.study
-    genomes = [np.array(trial.user_attrs["genes"], np.int16) for trial in study.get_trials(deepcopy=False)]
-    others = space.sample(more, rng=np.random.default_rng(1))
-    sampling = SupernetEvaluator(NetworkBuilder(run)).sampling
-    agree(sampling.store, sampling.identity())
-    sampling.queue.enqueue(map(space.candidate, (*genomes, *others)))
-    return len(genomes)
-
-
-@pytest.mark.slow
-def test_three_workers_one_killed_give_the_front_of_one(
-    start, workers, finished_run: Path, postgresql: str, tmp_path: Path
-) -> None:
-    leader, watched = copy_trained(finished_run, tmp_path / "leader"), Watched(postgresql)
-    wanted = queue_samples(leader, finished_run, postgresql, more=40)
-    crew = workers(postgresql, 3)
-    process = start("run", "-o", leader, "--storage", postgresql)
-    [lost] = caught_working(watched, crew[0])
-    crew[0].kill()
+def test_a_worker_that_is_killed_costs_nothing(start, dask, finished_run: Path, tmp_path: Path) -> None:
+    """Killed at work, with the process that would start it again; another one has joined meanwhile."""
+    folder, first = copy_trained(finished_run, tmp_path / "run"), dask.work()
+    process = start("run", "-o", folder, "--cluster", dask.address)
+    wait_until(lambda: len(evaluated_in(folder, "supernet")) >= 2)
+    dask.work()
+    kill(first)
     printed, complaint = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, complaint) == (0, "")
-    assert front(leader) == front(finished_run)
+    assert f"cluster {dask.address}: 1 workers on 1 machine" in printed
+    require_same(folder, finished_run)
 
-    samples = watched.trials("supernet")
-    ends = Counter(row[1] for row in samples if row[0] == lost[0])
-    assert ends == {"FAIL": 1, "COMPLETE": 1}
-    assert [row for row in samples if row[1] == "FAIL"] == [(lost[0], "FAIL", lost[2])]
-    finished = [row for row in samples if row[1] == "COMPLETE"]
-    assert wanted <= len(finished) == len({row[0] for row in finished})
-    assert len({row[2] for row in finished} - {lost[2]}) >= 2  # others have worked
-    measured = watched.trials("measured")
-    assert {row[1] for row in measured} == {"COMPLETE"}
-    assert len({row[0] for row in measured}) == len(measured)
-    for path in leader.rglob("*"):
+
+def test_a_scheduler_that_is_killed_ends_the_command_which_then_goes_on(
+    start, nas, dask, finished_run: Path, tmp_path: Path
+) -> None:
+    folder, scheduler = copy_trained(finished_run, tmp_path / "run"), dask.started[0]
+    dask.work()
+    process = start("run", "-o", folder, "--cluster", dask.address)
+    wait_until(lambda: len(evaluated_in(folder, "supernet")) >= 2)
+    kill(scheduler)
+    _, complaint = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 2
+    assert complaint.count("\n") == 1
+    assert f"the scheduler at {dask.address} is gone; what was evaluated is kept" in complaint
+    before = evaluated_in(folder, "supernet")
+    assert len(before) >= 2
+    dask.schedule()
+    dask.work()
+    nas("run", "-o", folder, "--cluster", dask.address)
+    assert evaluated_in(folder, "supernet")[: len(before)] == before
+    require_same(folder, finished_run)
+
+
+@pytest.mark.usefixtures("signals_of_a_terminal")
+def test_a_leader_that_is_killed_goes_on_with_what_came(
+    start, nas, finished_run: Path, tmp_path: Path
+) -> None:
+    folder = copy_trained(finished_run, tmp_path / "run")
+    first = start("run", "-o", folder, "--cluster", "local:2", start_new_session=True)
+    wait_until(lambda: len(evaluated_in(folder, "supernet")) >= 3)
+    workers = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=DEADLINE_S)
+    assert not alive  # nothing is left behind
+    before = evaluated_in(folder, "supernet")
+    nas("run", "-o", folder)  # the cluster is in run.toml
+    assert evaluated_in(folder, "supernet")[: len(before)] == before
+    require_same(folder, finished_run)
+
+
+def test_results_land_in_postgresql(nas, postgresql: str, finished_run: Path, tmp_path: Path) -> None:
+    folder = copy_trained(finished_run, tmp_path / "run")
+    printed = nas("run", "-o", folder, "--cluster", "local:2", "--storage", postgresql)
+    assert front(folder) == front(finished_run)
+    storage = open_storage(postgresql)
+    for study in ("supernet", "measured"):
+        assert sorted(evaluated(storage, study)) == sorted(evaluated_in(finished_run, study))
+    storage.engine.dispose()
+    for path in folder.rglob("*"):
         assert path.is_dir() or PASSWORD[:6].encode() not in path.read_bytes()
     assert PASSWORD[:6] not in printed
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("signals_of_a_terminal")
-def test_a_leader_that_is_killed_goes_on_with_what_its_workers_did(
-    start, nas, workers, finished_run: Path, tmp_path: Path
+def test_workers_that_cannot_are_left_out_in_one_line_each(
+    start, nas, dask, finished_run: Path, tmp_path: Path
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'shared.db'}"
-    leader = copy_trained(finished_run, tmp_path / "leader")
-    nas("worker", "-o", leader, "--storage", url, "--status")  # makes the file
-    watched = Watched(url)
-    crew = workers(url, 2)
-    first = start("run", "-o", leader, "--storage", url)
-    wait_until(lambda: len(watched.trials("supernet", "COMPLETE")) >= 3)
-    first.kill()
-    first.communicate()
-    nas("run", "-o", leader)  # the storage is in run.toml: no password was in its URL
-    assert front(leader) == front(finished_run)
-    for study in ("supernet", "measured"):
-        finished = watched.trials(study, "COMPLETE")
-        assert len({row[0] for row in finished}) == len(finished) > 3
-    crew[0].send_signal(signal.SIGINT)
-    _, complaint = crew[0].communicate(timeout=DEADLINE_S)
-    assert (crew[0].returncode, complaint[:16]) == (130, "nas: interrupted")
-
-
-@pytest.mark.slow
-def test_a_server_gives_each_evaluation_to_one(postgresql: str) -> None:
-    """Eight connections make the tables, queue everything and claim, all at the same time."""
-    space = load_family("digits-mbconv", in_channels=1, classes=10).space()
-    wanted = [space.candidate(genome) for genome in space.sample(40, rng=np.random.default_rng(0))]
-    claimed, lock, barrier = Counter[str](), threading.Lock(), threading.Barrier(8)
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        barrier.wait()
-        store = EvaluationStore(postgresql, "supernet", space, [objective("accuracy")], decisions=False)
-        queue = EvaluationQueue(store, grace_s=60)
-        queue.enqueue(wanted)
-        while len(store) < len(wanted):
-            for claim in queue.claim(1):
-                with lock:
-                    claimed[claim.candidate.id] += 1
-                queue.finish(claim, {"accuracy": 1 / 3}, {"source": "formula"})
-
-    def guarded() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=guarded, daemon=True) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=DEADLINE_S)
-    assert not failed
-    assert claimed == Counter(candidate.id for candidate in wanted)
+    """One has another version of torch."""
+    folder = copy_trained(finished_run, tmp_path / "run")
+    older = tmp_path / "older"
+    (older / "torch-2.0.0.dist-info").mkdir(parents=True)
+    (older / "torch-2.0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torch\nVersion: 2.0.0\n"
+    )
+    paths = (str(older), os.environ.get("PYTHONPATH", ""))
+    dask.work("--name", "older", PYTHONPATH=os.pathsep.join(filter(None, paths)))
+    _, complaint = start("sample", "-o", folder, "--cluster", dask.address).communicate(timeout=DEADLINE_S)
+    assert "torch 2.0.0 there, " in complaint
+    assert complaint.count("\n") == 1
+    dask.work()
+    printed = nas("sample", "-o", folder, "--cluster", dask.address)
+    assert printed.count("is left out: torch 2.0.0 there, ") == 1
+    ids = evaluated_in(folder, "supernet")
+    assert len(ids) == len(set(ids)) == len(evaluated_in(finished_run, "supernet"))

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.evaluation.queue import EvaluationQueue
 from nas.evaluation.store import EvaluationStore
 from nas.search.objectives import objective
 from supernet.families.family import load_family
@@ -31,16 +30,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def use(path: Path) -> None:
-    """What `nas sample`, `nas search` and `nas worker` do with it."""
+    """What `nas sample` and `nas search` do with it."""
     store = opened(path)
-    queue = EvaluationQueue(store, grace_s=60)
     fresh, known = (SPACE.candidate(row) for row in SPACE.sample(2, rng=np.random.default_rng([0, 1])))
     store.get(known)
-    queue.read()
-    queue.enqueue([fresh])
-    queue.give_back()
-    for claim in queue.claim(2):
-        queue.finish(claim, {"accuracy": 0.5, "latency": 1e-4}, {"iqr_s": 0.0})
+    store.trials()
+    store.add(fresh, {"accuracy": 0.5, "latency": 1e-4}, {"iqr_s": 0.0})
 
 
 @pytest.mark.slow

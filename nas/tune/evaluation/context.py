@@ -1,6 +1,6 @@
 """What every part of one tune shares: the calibrated model, the examples, and what was measured so far."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from nas.evaluation.store import EvaluationStore
 from nas.tune.evaluation.answers import Runner, runner_for
 from nas.tune.evaluation.quality import (
     Comparison,
+    Find,
     PolicyQuality,
     QualityStore,
     divergence_of,
@@ -19,6 +20,7 @@ from nas.tune.evaluation.quality import (
     store_objectives,
 )
 from nas.tune.policies.rounded_tensors import RoundedTensors
+from nas.tune.policies.space import policy_of
 from nas.tune.setup.files import PolicyFiles
 from nas.tune.setup.times import PolicyClock
 from nas.tune.setup.tuning import Tuning
@@ -35,9 +37,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class TuneContext:
-    """What every part of one tune shares."""
+    """What every part of one tune shares.
+
+    Attributes:
+        find: evaluates policies, see `QualityStore`; None evaluates them in this process, in order.
+    """
 
     tuning: Tuning
+    find: Find | None = None
 
     @cached_property
     def quantization(self) -> Quantization:
@@ -80,18 +87,26 @@ class TuneContext:
         )
 
     @cached_property
-    def choosing(self) -> QualityStore:
-        """Policies evaluated on what they are compared on."""
+    def comparison(self) -> Comparison:
+        """The comparison with the original on what policies are compared on."""
         comparison = self.compared_on(self.tuning.parts.choosing)
         rng = open_stream(self.tuning.config.seed, Stream.TUNE_ERRORS)
-        vectors = error_vectors(self.fidelity.outputs, comparison.original, rng=rng)
-        comparison = replace(comparison, vectors=vectors)
+        return replace(comparison, vectors=error_vectors(self.fidelity.outputs, comparison.original, rng=rng))
+
+    @cached_property
+    def choosing(self) -> QualityStore:
+        """Policies evaluated on what they are compared on."""
         name = f"choosing-{self.tuning.fingerprint('sample')}"
         objectives = store_objectives(self.fidelity)
         return QualityStore(
-            comparison,
+            self.comparison,
             EvaluationStore(self.tuning.storage_url, name, self.space, objectives, decisions=False),
+            self.find or self._find_here,
         )
+
+    def _find_here(self, genomes: Genomes) -> Iterator[tuple[int, PolicyQuality]]:
+        for i, genome in enumerate(genomes):
+            yield i, self.comparison.of_policy(policy_of(self.space, genome))
 
     @cached_property
     def files(self) -> PolicyFiles:

@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from nas.emit.rewrite_onnx import rewrite
-from nas.evaluation.store import EvaluationStore
+from nas.evaluation.store import EvaluationStore, Result
+from nas.evaluation.study import Study
 from nas.run.tuned_document import MetricValue, PartQuality
 from nas.search.objectives import Objective, of_metric
 from nas.tune.evaluation.answers import Outputs, Runner
-from nas.tune.policies.space import policy_of
 from nas.tune.setup.libraries import Write
 from supernet.data.samples import Samples
 from supernet.ptq.quantization import Policy, Quantization
@@ -55,6 +55,9 @@ class PolicyQuality:
         """Return it as the front holds it."""
         values = {name: MetricValue(value, self.errors.get(name)) for name, value in self.metrics.items()}
         return PartQuality(samples, values)
+
+
+Find = Callable[[Genomes], Iterator[tuple[int, PolicyQuality]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,12 +112,14 @@ class QualityStore:
     """Policies that were evaluated; what is known is not evaluated again.
 
     Attributes:
-        comparison: evaluates.
+        comparison: what they are evaluated by.
         store: keeps the results.
+        find: policies (n, g) -> what each is like, with its position, in any order.
     """
 
     comparison: Comparison
     store: EvaluationStore
+    find: Find
 
     def known(self, genome: Genomes) -> PolicyQuality | None:
         """Return what was found of a policy (g,); None where it was not evaluated."""
@@ -123,21 +128,17 @@ class QualityStore:
 
     def evaluate(self, genomes: Genomes) -> Iterator[PolicyQuality]:
         """Yield what each policy (n, g) is like, in order."""
-        for genome in genomes:
-            candidate = self.comparison.space.candidate(genome)
-            yield self._stored(candidate) or self._evaluated(candidate, genome)
+        study = Study("policies", lambda: self.store, self._evaluate, None)
+        candidates = [self.comparison.space.candidate(genome) for genome in genomes]
+        return (_read(*result) for result in study.results(candidates))
 
-    def _stored(self, candidate: Candidate) -> PolicyQuality | None:
-        stored = self.store.get(candidate)
-        return None if stored is None else _read(*stored)
-
-    def _evaluated(self, candidate: Candidate, genome: Genomes) -> PolicyQuality:
-        quality = self.comparison.of_policy(policy_of(self.comparison.space, genome))
-        metrics = self.comparison.fidelity.metrics
-        values = {m.name: quality.metrics.get(m.name, worst(m)) for m in metrics}
-        attributes = {"errors": dict(quality.errors), "failed": quality.failed, **_packed(quality.error)}
-        self.store.add(candidate, {**values, SIZE: quality.size_bytes}, attributes)
-        return quality
+    def _evaluate(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Result]]:
+        genomes = np.array([candidate.genes for candidate in candidates], np.int16)
+        for i, quality in self.find(genomes):
+            metrics = self.comparison.fidelity.metrics
+            values = {m.name: quality.metrics.get(m.name, worst(m)) for m in metrics}
+            attributes = {"errors": dict(quality.errors), "failed": quality.failed, **_packed(quality.error)}
+            yield candidates[i], ({**values, SIZE: quality.size_bytes}, attributes)
 
     @cached_property
     def proxy(self) -> Metric:
