@@ -6,6 +6,7 @@ where executables run is a transport's (`hw_profiles.runtimes.device`).
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +20,7 @@ from hw_profiles.runtimes.info import DeviceInfo
 
 Array = NDArray[Any]
 Arrays = Mapping[str, Array]  # by the name of an input or an output
-ArtifactKind = Literal["onnx", "library", "tflite"]
+ArtifactKind = Literal["onnx", "library"]
 OPEN_BATCH = 100  # items at a time through an executable that takes any number
 
 
@@ -228,6 +229,42 @@ class KernelTimer(Protocol):
             Exception: whatever the engine rejects.
         """
         ...
+
+
+@runtime_checkable
+class WritesFiles(Protocol):
+    """A runtime that runs ONNX files as files of its own, which are what goes to a device."""
+
+    @property
+    def file_name(self) -> str:
+        """What such a file is called beside the ONNX file."""
+        ...
+
+    def own_file(self, content: bytes) -> bytes:
+        """Return what an ONNX file becomes.
+
+        Raises:
+            TrilobitError: it cannot be converted; says why.
+        """
+        ...
+
+
+def own_files(runtime: Runtime, content: bytes) -> dict[str, bytes]:
+    """Return the file that a runtime makes of an ONNX file and runs in its place, by its name; none where it
+    runs the ONNX file itself.
+
+    Raises:
+        TrilobitError: it cannot be converted; says why.
+    """
+    return {runtime.file_name: runtime.own_file(content)} if isinstance(runtime, WritesFiles) else {}
+
+
+def own_path(runtime: Runtime, model: Path) -> Path:
+    """Return the file that a runtime runs in place of an ONNX file, where it lies beside that; else the ONNX
+    file.
+    """
+    beside = model.with_name(runtime.file_name) if isinstance(runtime, WritesFiles) else model
+    return beside if beside.is_file() else model
 
 
 def batches(executable: Executable, inputs: Arrays) -> Iterator[tuple[dict[str, Array], int]]:

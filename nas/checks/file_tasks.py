@@ -62,7 +62,7 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
     if keeps_weights_outside(proto):
         raise ValueError("keeps weights in other files; a network of ours is whole")
     runtime = runtime_of(request)
-    executable = runtime.compile(Artifact(model, exact_sums=True))
+    executable = runtime.compile(Artifact(content_of(request), exact_sums=True))
     if len(executable.inputs) != 1 or len(executable.outputs) != 1:
         raise ValueError("has several inputs or outputs; a network has one of each")
     [image] = executable.inputs
@@ -84,13 +84,13 @@ def examine_file(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[dict
 
 def file_logits(request: Mapping[str, Any], images: NDArray[Any]) -> tuple[None, Arrays]:
     """Return the logits of images as the file at `path` takes them, run by `device`."""
-    runtime, model = runtime_of(request), Path(request["path"]).read_bytes()
-    return None, {"logits": _logits(runtime.compile(Artifact(model, exact_sums=True)), images)}
+    executable = runtime_of(request).compile(Artifact(content_of(request), exact_sums=True))
+    return None, {"logits": _logits(executable, images)}
 
 
 def file_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     """Return the `Measurement` of the file at `path` on `device` by `plan`."""
-    model = Path(request["path"]).read_bytes()
+    model = content_of(request)
     # only the file is run
     job = Job(single(map_layer("pool", (1, 1, 1), 1)), lambda: model, exact_sums=True)
     [measured] = measure_within_budget(open_request(request), [job], parse(MeasurePlan, request["plan"]))
@@ -115,6 +115,11 @@ def runtime_of(request: Mapping[str, Any]) -> Runtime:
     runtime = open_request(request).runtime
     assert runtime is not None
     return runtime
+
+
+def content_of(request: Mapping[str, Any]) -> bytes:
+    """Return the file that is run: the one at `path`, or what its engine `runs` in its place."""
+    return Path(request.get("runs", request["path"])).read_bytes()
 
 
 def _logits(executable: Executable, images: NDArray[Any]) -> NDArray[np.float32]:

@@ -19,7 +19,14 @@ from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.runtime import Artifact, Executable
 from nas.checks.engine import integer_count
 from nas.checks.examples import Array, ExampleAnswers, ExampleInput, answers, made_up
-from nas.checks.file_tasks import Arrays, keeps_weights_outside, open_request, opset_of, runtime_of
+from nas.checks.file_tasks import (
+    Arrays,
+    content_of,
+    keeps_weights_outside,
+    open_request,
+    opset_of,
+    runtime_of,
+)
 from nas.checks.tensor import Tensor
 
 
@@ -61,7 +68,7 @@ def examine_network(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]
     if keeps_weights_outside(proto):
         raise ValueError("keeps weights in other files; a network of ours is whole")
     runtime = runtime_of(request)
-    executable = runtime.compile(Artifact(model, exact_sums=True))
+    executable = runtime.compile(Artifact(content_of(request), exact_sums=True))
     stated = parse(tuple[ExampleInput, ...], request["inputs"])
     start, given, asked = time.perf_counter(), None, request["examples"]
     if asked and {(info.name, info.dtype) for info in executable.inputs} == {
@@ -90,7 +97,7 @@ def network_outputs(request: Mapping[str, Any], **arrays: Array) -> tuple[list[s
     Raises:
         ValueError: an output's shape is another for each example.
     """
-    executable = runtime_of(request).compile(Artifact(Path(request["path"]).read_bytes(), exact_sums=True))
+    executable = runtime_of(request).compile(Artifact(content_of(request), exact_sums=True))
     inputs = {name: arrays[f"input_{position}"] for position, name in enumerate(request["names"])}
     rows = [_row(executable, inputs, row) for row in range(len(next(iter(inputs.values()))))]
     names = [info.name for info in executable.outputs]
@@ -107,7 +114,7 @@ def network_latency(request: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]
     """
     device, plan = open_request(request), parse(MeasurePlan, request["plan"])
     example = made_up(parse(tuple[ExampleInput, ...], request["inputs"]), 0) or None
-    artifact = Artifact(Path(request["path"]).read_bytes(), exact_sums=True, example=example)
+    artifact = Artifact(content_of(request), exact_sums=True, example=example)
     assert isinstance(device, MeasuredDevice)  # it runs ONNX files
     [measured] = device.transport.sample(device.runtime, [artifact], [None], plan)
     return asdict(measured), {}

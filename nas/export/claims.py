@@ -8,6 +8,7 @@ from typing import Any
 from hw_profiles.documents import read_document
 from hw_profiles.measure.measurement import Measurement
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
+from hw_profiles.runtimes.runtime import own_files
 from nas.checks.check import BYTES as PADDING
 from nas.checks.check import AnyInput, TextInput
 from nas.emit.file_types import needed_opset
@@ -32,7 +33,8 @@ def exported_files(run: Run, exported: Exported, latency: Timed) -> dict[str, by
     claims = _claims(run, exported, latency)
     exits = {EXITS_FILE: exported.exits.model} if exported.exits else {}
     decoder = {DECODER_FILE: exported.decoder} if exported.decoder else {}
-    files = {MODEL_FILE: model, **library.files, **exits, **decoder}
+    own = own_files(run.runtime, exported.model)
+    files = {MODEL_FILE: model, **library.files, **exits, **decoder, **own}
     return network_files(exported.context.entry.id, files, claims, key=key)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from hw_profiles.measure.measurement import Measurement
-from hw_profiles.runtimes.runtime import Job
+from hw_profiles.runtimes.runtime import Job, WritesFiles
 from nas.evaluation.on_device import DeviceEvaluator
 from nas.export.build import Exported
 from nas.export.context import ExportContext
@@ -70,4 +70,6 @@ def timed_through(run: Run) -> str:
     if run.recorded or runtime is None:
         return "nothing: the times are looked up"
     engine = run.device.describe().engine
+    if isinstance(runtime, WritesFiles):
+        return runtime.file_name
     return MODEL_FILE if runtime.artifact == "onnx" else f"the same network built by {engine}"

@@ -11,6 +11,7 @@ from hw_profiles.documents import MismatchError, parse
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.runtimes.plugin import HOST
+from hw_profiles.runtimes.runtime import own_path
 from nas.checks.check import TextInput
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine, file_engine, named_engine
@@ -30,6 +31,7 @@ from nas.serving.serving import PERCENTILES, Serving
 if TYPE_CHECKING:
     import pandas as pd
 
+FLAT, FLAT_DEVICE = ".tflite", "litert"  # what runs such files here
 FEWEST_CALLS = 100  # below which a 99th percentile is the slowest call
 START_S = 60.0  # of one setting: to load the file, and for its first calls
 THREAD_BYTES = 2**28  # of addresses that a thread reserves
@@ -73,7 +75,7 @@ def bench(
     """Time a model in service, single calls by the wall, and print a table.
 
     Args:
-        model: an ONNX file, a library or the folder of an exported network.
+        model: an ONNX or `.tflite` file, a library or the folder of an exported network.
         section: threads, batch sizes and seconds; None takes the defaults.
         run_library: whether the machine code of a library may run.
 
@@ -84,12 +86,14 @@ def bench(
     file = _file_in(model) if model.is_dir() else model
     if not file.is_file():
         raise TrilobitError(
-            f"{file}: no such file; give an .onnx file, a model.so or the folder of an exported network"
+            f"{file}: no such file; give an .onnx or .tflite file, a model.so or the folder of an exported "
+            "network"
         )
     if file.suffix == ".so":
         settings = _serve_library(file, section, reporter, run_library=run_library)
     else:
         engine = _engine(model, section)
+        file = own_path(engine.runtime, file)
         request = {
             "threads": section.threads,
             "batches": section.batch or None,
@@ -153,7 +157,7 @@ def _engine(model: Path, section: BenchSection) -> FileEngine:
     elif (model / MANIFEST).is_file():
         engine = file_engine(read_any(model).device)
     else:
-        engine = named_engine(HOST)
+        engine = named_engine(FLAT_DEVICE if model.suffix == FLAT else HOST)
     if "threads" not in engine.choice.kind.table and set(section.threads) != {1}:
         listed = ",".join(map(str, section.threads))
         raise TrilobitError(f"--threads {listed}: {engine.title} has no such option; leave it out")

@@ -8,7 +8,7 @@ from typing import Any, Self
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.runtimes.runtime import Artifact, Runtime
+from hw_profiles.runtimes.runtime import Artifact, Runtime, own_files
 from nas.checks.check import DisagreementError
 from nas.checks.engine import FileEngine, chosen_engine
 from nas.emit.kernels import check_kernels
@@ -130,9 +130,11 @@ class Exporter:
         claims = tuned_claims(self.run, network, facts, otherwise)
         library = built_library(self.runtime, self.quantization, network.policy)
         if library is None:
-            return {MODEL_FILE: content}, claims
-        own = self.runtime.compile(Artifact(library.code, "library"))
-        exported = export_tuned_library(library, own, self.made_up.inputs, self.made_up.examples)
+            own = own_files(self.engine.runtime, content)
+            claims["latency"]["through"] = next(iter(own), MODEL_FILE)
+            return {MODEL_FILE: content, **own}, claims
+        compiled = self.runtime.compile(Artifact(library.code, "library"))
+        exported = export_tuned_library(library, compiled, self.made_up.inputs, self.made_up.examples)
         claims["latency"]["through"] = LIBRARY  # what was measured; the file beside it has the same formats
         return {MODEL_FILE: content, **exported.files}, {**claims, "library": dict(exported.record)}
 

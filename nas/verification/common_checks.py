@@ -13,6 +13,7 @@ from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.measurement import MeasurePlan, plan_on
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import EXACT_SUMS
+from hw_profiles.runtimes.runtime import own_path
 from nas.checks.confined import ConfinedError, Limits, confined
 from nas.checks.engine import FileEngine
 from nas.checks.file_tasks import measurement_of
@@ -143,5 +144,8 @@ def _place(device: DeviceInfo) -> str:
 
 
 def request_of(model: Path, engine: FileEngine, **more: Any) -> dict[str, Any]:
-    """Return what a task in a process of its own is asked about a file."""
-    return {"path": str(model.absolute()), "device": engine.request(), **more}
+    """Return what a task in a process of its own is asked about a file: `runs` is what its engine runs in its
+    place, where that lies beside it.
+    """
+    runs = own_path(engine.runtime, model)
+    return {"path": str(model.absolute()), "runs": str(runs.absolute()), "device": engine.request(), **more}

@@ -2,7 +2,7 @@
 
 from hw_profiles.runtimes.device import Device
 from hw_profiles.runtimes.litert.options import LitertOptions
-from hw_profiles.runtimes.plugin import DeviceKind
+from hw_profiles.runtimes.plugin import DeviceKind, Recipe
 
 
 def _open(options: LitertOptions) -> Device:
@@ -20,8 +20,12 @@ LITERT = DeviceKind(
     options=LitertOptions,
     argument="provider",
     metavar="PROVIDER",
-    artifact="tflite",
-    engines={"ai_edge_litert": "ai-edge-litert", "flatbuffers": "flatbuffers"},
+    artifact="onnx",
+    engines={"ai_edge_litert": "ai-edge-litert", "flatbuffers": "flatbuffers", "onnx": "onnx"},
     engine="ai-edge-litert",
     title="LiteRT",
+    recipes=(
+        Recipe("static", "LiteRT's full int8", "hw_profiles.runtimes.litert.recipes:static_int8"),
+        Recipe("dynamic", "LiteRT's dynamic range", "hw_profiles.runtimes.litert.recipes:dynamic_range"),
+    ),
 )

@@ -1,76 +1,97 @@
-"""LiteRT on this machine."""
+"""LiteRT on this machine: it runs `.tflite` files, and ONNX files as such."""
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from hw_profiles.errors import one_line
-from hw_profiles.graph.builder import WorkloadBuilder
-from hw_profiles.graph.formats import QuantParams
-from hw_profiles.graph.layer import FP32, INPUT, Layer, map_layer
-from hw_profiles.graph.lowering import lower
-from hw_profiles.graph.workload import Workload
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.graph.formats import ELEMENTS, FP32, element_types, in_integers, tensor_bits
+from hw_profiles.graph.layer import Layer
 from hw_profiles.measure.host import cpu_model
 from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
-from hw_profiles.reference.random_units import random_units
-from hw_profiles.reference.unit_numbers import UnitNumbers
-from hw_profiles.runtimes.file_runtime import FileExecutable, timed_inputs
+from hw_profiles.runtimes.file_runtime import FileExecutable, FileRuntime, timed_inputs
 from hw_profiles.runtimes.info import DeviceInfo
-from hw_profiles.runtimes.litert.emitter import INT8, OFFSET, flat_model, refusal
-from hw_profiles.runtimes.litert.flat_file import serialise
+from hw_profiles.runtimes.litert.conversion import INT8, TO_FIRST, TO_LAST
+from hw_profiles.runtimes.litert.flat_file import channels_first, is_flat, serialise
+from hw_profiles.runtimes.litert.flat_model import FlatModel, FlatTensor
+from hw_profiles.runtimes.litert.operators import OPERATIONS, why_not
 from hw_profiles.runtimes.litert.options import LitertOptions
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, ArtifactKind, Dialect, Job, TensorInfo
+from hw_profiles.runtimes.litert.to_tflite import CONVERSIONS, FlatFile, Sizes, input_sizes, to_tflite
+from hw_profiles.runtimes.onnx_file import input_infos, signature
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, Dialect, TensorInfo
 
-CHANNELS, SIZE, OUTPUTS = 64, 4, 8  # of the convolution that is run to learn what happens to large sums
-LARGEST_CODE, LARGEST_WEIGHT, EXACT = 255, 127, 200
+MODEL_FILE = "model.tflite"
+CHANNELS, OUTPUTS = 64, 8  # of the product that is run to learn what happens to large sums
+LARGEST_CODE, LARGEST_WEIGHT, EXACT = 127, 127, 100
 STANDARD_ERROR = 2
+CODE_BITS = 8
+MOST_SIZES = 16  # of one file, of which an interpreter is kept
+# of the operators that the converter writes those that compute on codes
+INTEGER_KERNELS = frozenset(
+    f"{code}_INT8"
+    for code in (
+        *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MAX_POOL_2D"),
+        *(
+            "AVERAGE_POOL_2D",
+            "MAXIMUM",
+            "MINIMUM",
+            "RESIZE_NEAREST_NEIGHBOR",
+            "RESIZE_BILINEAR",
+            "DEPTH_TO_SPACE",
+        ),
+    )
+)
 
 
-def to_tflite(work: Workload, numbers: Mapping[str, UnitNumbers]) -> bytes:
-    """Return the `.tflite` file of a network of layers that run by themselves, for one image.
+class FlatExecutable(FileExecutable):
+    """An interpreter of a `.tflite` file. What the file notes to have its channels first in the network that
+    it was made of is read and given so; it is transposed before and after the runs that are timed.
 
     Args:
-        numbers: of each layer by its name; neighbours agree about the tensor between them.
+        file: with its kernels, where they are known.
+        options: of the runtime.
 
     Raises:
-        TrilobitError: LiteRT has no such layer; says why.
-    """
-    return serialise(*flat_model(work, numbers))
-
-
-class LitertExecutable(FileExecutable):
-    """An interpreter of a file, for one image with its channels last.
-
-    Args:
-        content: of the file.
-        options: of the runtime.
+        TrilobitError: LiteRT rejects the file.
     """
 
-    def __init__(self, content: bytes, options: LitertOptions) -> None:
+    def __init__(self, file: FlatFile, options: LitertOptions) -> None:
         _introduced()
+        self._kernels = file.kernels
+        self._first = channels_first(file.content)
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.AUTO if options.provider == "XNNPACK" else plain
-        self._interpreter: Any = Interpreter(
-            model_content=content, num_threads=options.threads, experimental_op_resolver_type=resolver
-        )
-        self._interpreter.allocate_tensors()
+        try:
+            self._interpreter: Any = Interpreter(
+                model_content=file.content,
+                num_threads=options.threads,
+                experimental_op_resolver_type=resolver,
+            )
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise TrilobitError(f"LiteRT: {one_line(error)}") from None
         self._reads = self._interpreter.get_input_details()
         self._gives = self._interpreter.get_output_details()
-        self.inputs = tuple(map(_tensor_info, self._reads))
-        self.outputs = tuple(map(_tensor_info, self._gives))
+        self.inputs = tuple(map(self._info, self._reads))
+        self.outputs = tuple(map(self._info, self._gives))
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
-        """Return the outputs for one image by name."""
+        """Return the outputs of one batch by name."""
         self._set(inputs)
         self._interpreter.invoke()
-        return {each["name"]: self._interpreter.get_tensor(each["index"]) for each in self._gives}
+        return {each["name"]: self._given(each) for each in self._gives}
+
+    def _given(self, details: Mapping[str, Any]) -> Array:
+        array: Array = self._interpreter.get_tensor(details["index"])
+        return np.ascontiguousarray(array.transpose(TO_FIRST)) if self._is_turned(details) else array
 
     def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
         """Return runs on an input that stays where it is."""
@@ -78,29 +99,89 @@ class LitertExecutable(FileExecutable):
         return timed(self._interpreter.invoke, clock)
 
     def kernels(self) -> Counter[str]:
-        """Return the operators of the file; what a delegate took over is computed by it, and is one more."""
-        return Counter(each["op_name"] for each in self._interpreter._get_ops_details())
+        """Return the operators of the file; what a delegate took over is computed by it."""
+        if self._kernels:
+            return Counter(self._kernels)
+        names = [each["op_name"] for each in self._interpreter._get_ops_details()]
+        return Counter(CONVERSIONS.get(name, name) for name in names if name != "DELEGATE")
 
     def _set(self, inputs: Arrays) -> None:
         for each in self._reads:
-            self._interpreter.set_tensor(each["index"], np.ascontiguousarray(inputs[each["name"]]))
+            array = np.asarray(inputs[each["name"]])
+            turned = array.transpose(TO_LAST) if self._is_turned(each) else array
+            self._interpreter.set_tensor(each["index"], np.ascontiguousarray(turned))
+
+    def _is_turned(self, details: Mapping[str, Any]) -> bool:
+        return details["name"] in self._first and len(details["shape"]) == len(TO_LAST)
+
+    def _info(self, details: Mapping[str, Any]) -> TensorInfo:
+        shape = [int(size) for size in details["shape"]]
+        if self._is_turned(details):
+            shape = [shape[axis] for axis in TO_FIRST]
+        return TensorInfo(details["name"], tuple(shape), str(np.dtype(details["dtype"])))
 
 
-def _tensor_info(details: Mapping[str, Any]) -> TensorInfo:
-    shape = tuple(int(size) for size in details["shape"])
-    return TensorInfo(details["name"], shape, str(np.dtype(details["dtype"])))
+class OpenExecutable(FileExecutable):
+    """An ONNX file whose sizes are open: a `.tflite` file is made of it for each of what it is run on.
+
+    Args:
+        content: of the ONNX file.
+        options: of the runtime.
+        example: of sizes that its kernels are named for; None where none is known.
+    """
+
+    def __init__(self, content: bytes, options: LitertOptions, example: Arrays | None) -> None:
+        self._content, self._options = content, options
+        self._opened: dict[tuple[tuple[int, ...], ...], FlatExecutable] = {}
+        self._example = example
+        self.inputs = input_infos(content)
+        named = signature(content)
+        self.outputs = tuple(
+            TensorInfo(
+                each.name, tuple(s if isinstance(s, int) else None for s in each.shape), str(each.dtype)
+            )
+            for each in (named[1] if named else ())
+        )
+        if example is not None:
+            self._at(example)
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """Return the outputs of one batch by name."""
+        return self._at(inputs).run(inputs)
+
+    def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
+        """Return runs on an input that stays where it is."""
+        inputs = timed_inputs(self.inputs, batch or 1, example)
+        return self._at(inputs).timed(clock, example=inputs)
+
+    def kernels(self) -> Counter[str]:
+        """Return the operators of the file for the example.
+
+        Raises:
+            TrilobitError: none is known.
+        """
+        if self._example is None:
+            self._at({info.name: np.zeros([s or 1 for s in info.shape], info.dtype) for info in self.inputs})
+        return next(iter(self._opened.values())).kernels()
+
+    def _at(self, inputs: Arrays) -> FlatExecutable:
+        sizes: Sizes = {info.name: np.shape(inputs[info.name]) for info in self.inputs}
+        key = tuple(tuple(sizes[info.name]) for info in self.inputs)
+        if key not in self._opened:
+            while len(self._opened) >= MOST_SIZES:
+                self._opened.pop(next(iter(self._opened)))
+            self._opened[key] = FlatExecutable(to_tflite(self._content, sizes), self._options)
+        return self._opened[key]
 
 
-class LitertRuntime:
-    """LiteRT on this machine: files are written of networks, not of others' ONNX files."""
+class LitertRuntime(FileRuntime):
+    """LiteRT on this machine, one example at a time."""
+
+    engine = "LiteRT"
+    ops = frozenset(kind for kinds in OPERATIONS.functions.values() for kind in kinds)
 
     def __init__(self, options: LitertOptions | None = None) -> None:
         self.options = options or LitertOptions()
-
-    @property
-    def artifact(self) -> ArtifactKind:
-        """Its own files."""
-        return "tflite"
 
     @property
     def clock(self) -> Clock:
@@ -109,18 +190,24 @@ class LitertRuntime:
 
     @property
     def dialect(self) -> Dialect:
-        """Layers compute on integers as they are."""
-        return Dialect("integer", "int8")
+        """As ONNX has it; kernels of its own (`builtin`) round otherwise where codes are rescaled."""
+        return Dialect("qdq", "uint8", exact=self.options.provider == "XNNPACK")
 
     @property
     def formats(self) -> frozenset[tuple[str, str]]:
-        """What is written."""
-        return frozenset(((FP32, FP32), (INT8, INT8)))
+        """What of the built-in formats it has kernels for."""
+        return frozenset((w, a) for w, a in product(ELEMENTS, repeat=2) if self.has_kernel(w, a))
+
+    def has_kernel(self, weight: str, activation: str) -> bool:
+        """Return whether there is a kernel: weights of fewer bits run on those of 8."""
+        if in_integers(weight, activation):
+            return tensor_bits(activation) == CODE_BITS and not element_types(weight).unsigned
+        return (weight, activation) == (FP32, FP32)
 
     @property
     def integer_kernels(self) -> frozenset[str]:
-        """None that it names apart from those of real numbers."""
-        return frozenset()
+        """By the operators of its files."""
+        return INTEGER_KERNELS
 
     def describe(self) -> DeviceInfo:
         """Return the engine with its options."""
@@ -134,62 +221,57 @@ class LitertRuntime:
             integer_sums=integer_sums(self.options),
         )
 
-    def supports(self, layer: Layer) -> bool:
-        """Return whether the layer is written."""
-        return not self.why_not(layer)
-
     def why_not(self, layer: Layer) -> str:
-        """Return why it is not."""
-        whole = lower(Workload((layer.kind,), (layer,), (tuple(-1 for _ in layer.inputs),), layer.in_format))
-        return next((why for part in whole.layers if (why := refusal(part))), "")
+        """Return which operation, or which pair of formats, it lacks."""
+        return why_not(layer) or super().why_not(layer)
 
-    def build(self, jobs: Sequence[Job]) -> list[Artifact | str]:
-        """Return the file of each job with random numbers, or why there is none."""
-        return [_built(job.workload) for job in jobs]
+    @property
+    def file_name(self) -> str:
+        """What a `.tflite` file is called beside the ONNX file that it was made of."""
+        return MODEL_FILE
 
-    def compile(self, artifact: Artifact) -> LitertExecutable:
-        """Open a file.
+    def own_file(self, content: bytes) -> bytes:
+        """Return the `.tflite` file of an ONNX file, for one example where that takes any number.
 
         Raises:
-            Exception: whatever LiteRT rejects.
+            TrilobitError: it cannot be converted; says why.
         """
-        return LitertExecutable(artifact.content, self.options)
+        return to_tflite(content).content
 
-    def expected_kernels(self, workload: Workload) -> Mapping[str, int]:
-        """Return nothing: delegates take over what they like."""
-        return {}
+    def compile(self, artifact: Artifact) -> FileExecutable:
+        """Open a `.tflite` file, or an ONNX file as one.
 
-
-def _built(work: Workload) -> Artifact | str:
-    try:
-        lowered = lower(work)
-        return Artifact(to_tflite(lowered, random_units(lowered, np.random.default_rng(0))), "tflite")
-    except Exception as error:  # what cannot be written becomes a row with its error
-        return one_line(error)
+        Raises:
+            TrilobitError: it cannot be converted, or LiteRT rejects it; says why.
+        """
+        if is_flat(artifact.content):
+            return FlatExecutable(FlatFile(artifact.content, {}), self.options)
+        sizes = input_sizes(artifact.content)
+        if any(None in shape[1:] for shape in sizes.values()):
+            return OpenExecutable(artifact.content, self.options, artifact.example)
+        return FlatExecutable(to_tflite(artifact.content), self.options)
 
 
 @cache
 def integer_sums(options: LitertOptions) -> Literal["exact", "saturating"]:
-    """Return what its kernels do with sums that leave 16 bits: a pointwise convolution of the largest codes
-    is run.
-    """
-    executable = LitertExecutable(_largest_sums(), options)
-    [image] = executable.inputs
-    largest = np.full((1, SIZE, SIZE, CHANNELS), LARGEST_CODE - OFFSET, np.int8)
-    [codes] = executable.run({image.name: largest}).values()
-    return "exact" if (codes == EXACT - OFFSET).all() else "saturating"
+    """Return what its kernels do with sums that leave 16 bits: a product of the largest codes is run."""
+    executable = FlatExecutable(FlatFile(_largest_sums(), {}), options)
+    [codes] = executable.run({"codes": np.full((1, CHANNELS), LARGEST_CODE, np.int8)}).values()
+    return "exact" if (codes == EXACT).all() else "saturating"
 
 
 def _largest_sums() -> bytes:
-    """Return a convolution whose weights are all the largest code, in steps of which the exact sum has the
-    code `EXACT`.
+    """Return a product whose weights are all the largest code, in steps of which the exact sum has the code
+    `EXACT`.
     """
-    net = WorkloadBuilder((CHANNELS, SIZE, SIZE), INT8)
-    net.add("sums", map_layer("conv", (CHANNELS, SIZE, SIZE), OUTPUTS, 1, 1, 1, "none", INT8, INT8), INPUT)
-    weight = np.full((OUTPUTS, CHANNELS, 1, 1), LARGEST_WEIGHT, np.int8)
-    step = QuantParams(LARGEST_CODE * LARGEST_WEIGHT * CHANNELS / EXACT, 0)
-    ones, zeros = np.ones(OUTPUTS, np.float32), np.zeros(OUTPUTS, np.float32)
-    return to_tflite(net.build(), {"sums": UnitNumbers((QuantParams(1.0, 0),), step, weight, ones, zeros)})
+    flat = FlatModel()
+    step = LARGEST_CODE * LARGEST_WEIGHT * CHANNELS / EXACT
+    read = flat.add(FlatTensor("codes", (1, CHANNELS), INT8, (1.0,)))
+    weight = flat.constant("weight", np.full((OUTPUTS, CHANNELS), LARGEST_WEIGHT, np.int8), scales=(1.0,))
+    bias = flat.constant("bias", np.zeros(OUTPUTS, np.int32), scales=(1.0,))
+    given = flat.add(FlatTensor("sums", (1, OUTPUTS), INT8, (float(np.float32(step)),)))
+    flat.operator("FULLY_CONNECTED", (read, weight, bias), (given,), "FullyConnectedOptions", version=4)
+    return serialise(flat, (read,), (given,))
 
 
 @cache

@@ -100,13 +100,9 @@ def with_files(device: Device) -> Device:
     compares the libraries of a model with its file, in the same turns.
 
     Raises:
-        TrilobitError: its kernels run elsewhere, or its files are of a kind that is not written.
+        TrilobitError: its kernels run elsewhere.
     """
     runtime = device.runtime
-    if runtime is not None and runtime.artifact == "tflite":
-        raise TrilobitError(
-            "`nas tune` writes no .tflite files: tune for ort or openvino; `nas run` searches on LiteRT"
-        )
     if runtime is None or runtime.artifact != "library":
         return device
     if not isinstance(device, MeasuredDevice) or not hasattr(runtime, "remember"):
