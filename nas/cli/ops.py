@@ -15,7 +15,7 @@ CONSUMERS: Mapping[str, str] = {
     "probing": "hw_profiles.measure.in_context:PROBES",
     "calibration": "hw_profiles.profiles.latency_model:CLASSES",
     "ort": "hw_profiles.runtimes.ort.runtime:OPERATIONS",
-    "litert": "hw_profiles.runtimes.litert.emitter:OPERATORS",
+    "litert": "hw_profiles.runtimes.litert.operators:OPERATIONS",
     "openvino": "hw_profiles.runtimes.openvino.operations:OPERATIONS",
     "tvm": "hw_profiles.runtimes.tvm_cpu.templates:TEMPLATES",
     "systolic": "hw_profiles.runtimes.analytical.systolic:COSTS",

@@ -22,7 +22,7 @@ COUNT, OPENED = 400, 6
 @pytest.fixture(scope="module")
 def content() -> bytes:
     work = single(map_layer("conv", (3, 6, 6), 4))
-    return to_tflite(emit(random_network(work, rng=np.random.default_rng(0)))).content
+    return to_tflite(emit(random_network(work, rng=np.random.default_rng(0))))
 
 
 def test_what_a_file_notes_is_read_or_refused(content: bytes) -> None:

@@ -4,6 +4,7 @@ has them first.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,15 @@ _TYPES = {
     "int64": schema.TensorType.INT64,
     "bool": schema.TensorType.BOOL,
 }
+DAMAGED = "it is no whole .tflite file: fetch it again, or export it again"
+# operators that only change what numbers are stored as, by ONNX's names
+CONVERSIONS: Mapping[str, str] = {"QUANTIZE": "QuantizeLinear", "DEQUANTIZE": "DequantizeLinear"}
+# operators that only move numbers
+MOVES = frozenset(
+    ("RESHAPE", "TRANSPOSE", "PAD", "PADV2", "STRIDED_SLICE", "SLICE", "GATHER", "CONCATENATION", "TILE")
+)
+MOST_OPERATORS = 100_000
+_CODES = {value: name for name, value in vars(schema.BuiltinOperator).items() if name.isupper()}
 _MOST_NAMES, _LONGEST_NOTE = 1_000, 100_000
 
 
@@ -96,8 +106,35 @@ def channels_first(content: bytes) -> frozenset[str]:
                 names = json.loads(bytes(data[:_LONGEST_NOTE]))
                 return frozenset(name for name in names[:_MOST_NAMES] if isinstance(name, str))
     except Exception:  # whatever a damaged file makes of offsets
-        raise TrilobitError("it is no whole .tflite file: fetch it again, or export it again") from None
+        raise TrilobitError(DAMAGED) from None
     return frozenset()
+
+
+def kernels(content: bytes) -> Counter[str]:
+    """Return how many operators of each kind a file has that run at each inference, by the schema's words;
+    those that give codes and compute end in `_INT8`, conversions of numbers are called as in ONNX.
+
+    Raises:
+        TrilobitError: the file is damaged.
+    """
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        graph = model.Subgraphs(0)
+        places = range(min(graph.OperatorsLength(), MOST_OPERATORS))
+        return Counter(filter(None, (_kernel(model, graph, graph.Operators(place)) for place in places)))
+    except Exception:  # whatever a damaged file makes of offsets
+        raise TrilobitError(DAMAGED) from None
+
+
+def _kernel(model: Any, graph: Any, operator: Any) -> str:
+    """Return the kind of an operator; empty of one that only runs once, on stored numbers."""
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    name = _CODES.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "CUSTOM")
+    if name in CONVERSIONS:
+        stored = graph.Tensors(operator.Inputs(0)).Buffer()
+        return "" if model.Buffers(stored).DataLength() else CONVERSIONS[name]
+    gives = graph.Tensors(operator.Outputs(0)).Type()
+    return f"{name}_INT8" if gives == schema.TensorType.INT8 and name not in MOVES else name
 
 
 def _signature(flat: FlatModel, inputs: Sequence[int], outputs: Sequence[int]) -> Any:

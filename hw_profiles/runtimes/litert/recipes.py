@@ -58,16 +58,20 @@ def dynamic_range(request: Mapping[str, Any], **arrays: Array) -> Answer:
 def _quantized(recipe: str, request: Mapping[str, Any], examples: Arrays) -> Answer:
     with _silent():
         try:
-            from ai_edge_quantizer import quantizer
+            from ai_edge_quantizer import qtyping, quantizer
             from ai_edge_quantizer import recipe as recipes
+            from ai_edge_quantizer.algorithm_manager import AlgorithmName
         except ModuleNotFoundError:
             raise TrilobitError(
                 "the package ai-edge-quantizer is not installed: pip install 'trilobit[litert]'"
             ) from None
         sizes = {name: array.shape[1:] for name, array in examples.items()}
-        content = to_tflite(Path(request["path"]).read_bytes(), sizes).content
+        content = to_tflite(Path(request["path"]).read_bytes(), sizes)
         tool = quantizer.Quantizer(content)
         tool.load_quantization_recipe(getattr(recipes, recipe)())
+        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+            # what is read and given stays what it was: files are compared by these
+            tool.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
         ranges = None
         if tool.need_calibration:
             feeds = list(_feeds(examples, channels_first(content)))

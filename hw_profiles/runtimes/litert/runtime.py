@@ -20,11 +20,11 @@ from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.file_runtime import FileExecutable, FileRuntime, timed_inputs
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.litert.conversion import INT8, TO_FIRST, TO_LAST
-from hw_profiles.runtimes.litert.flat_file import channels_first, is_flat, serialise
+from hw_profiles.runtimes.litert.flat_file import channels_first, is_flat, kernels, serialise
 from hw_profiles.runtimes.litert.flat_model import FlatModel, FlatTensor
 from hw_profiles.runtimes.litert.operators import OPERATIONS, why_not
 from hw_profiles.runtimes.litert.options import LitertOptions
-from hw_profiles.runtimes.litert.to_tflite import CONVERSIONS, FlatFile, Sizes, input_sizes, to_tflite
+from hw_profiles.runtimes.litert.to_tflite import Sizes, input_sizes, to_tflite
 from hw_profiles.runtimes.onnx_file import input_infos, signature
 from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, Dialect, TensorInfo
 
@@ -56,22 +56,22 @@ class FlatExecutable(FileExecutable):
     it was made of is read and given so; it is transposed before and after the runs that are timed.
 
     Args:
-        file: with its kernels, where they are known.
+        content: of the file.
         options: of the runtime.
 
     Raises:
         TrilobitError: LiteRT rejects the file.
     """
 
-    def __init__(self, file: FlatFile, options: LitertOptions) -> None:
+    def __init__(self, content: bytes, options: LitertOptions) -> None:
         _introduced()
-        self._kernels = file.kernels
-        self._first = channels_first(file.content)
+        self._content = content
+        self._first = channels_first(content)
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         resolver = OpResolverType.AUTO if options.provider == "XNNPACK" else plain
         try:
             self._interpreter: Any = Interpreter(
-                model_content=file.content,
+                model_content=content,
                 num_threads=options.threads,
                 experimental_op_resolver_type=resolver,
             )
@@ -99,11 +99,8 @@ class FlatExecutable(FileExecutable):
         return timed(self._interpreter.invoke, clock)
 
     def kernels(self) -> Counter[str]:
-        """Return the operators of the file; what a delegate took over is computed by it."""
-        if self._kernels:
-            return Counter(self._kernels)
-        names = [each["op_name"] for each in self._interpreter._get_ops_details()]
-        return Counter(CONVERSIONS.get(name, name) for name in names if name != "DELEGATE")
+        """Return the operators of the file; a delegate that takes them over computes the same."""
+        return kernels(self._content)
 
     def _set(self, inputs: Arrays) -> None:
         for each in self._reads:
@@ -236,7 +233,7 @@ class LitertRuntime(FileRuntime):
         Raises:
             TrilobitError: it cannot be converted; says why.
         """
-        return to_tflite(content).content
+        return to_tflite(content)
 
     def compile(self, artifact: Artifact) -> FileExecutable:
         """Open a `.tflite` file, or an ONNX file as one.
@@ -245,7 +242,7 @@ class LitertRuntime(FileRuntime):
             TrilobitError: it cannot be converted, or LiteRT rejects it; says why.
         """
         if is_flat(artifact.content):
-            return FlatExecutable(FlatFile(artifact.content, {}), self.options)
+            return FlatExecutable(artifact.content, self.options)
         sizes = input_sizes(artifact.content)
         if any(None in shape[1:] for shape in sizes.values()):
             return OpenExecutable(artifact.content, self.options, artifact.example)
@@ -255,7 +252,7 @@ class LitertRuntime(FileRuntime):
 @cache
 def integer_sums(options: LitertOptions) -> Literal["exact", "saturating"]:
     """Return what its kernels do with sums that leave 16 bits: a product of the largest codes is run."""
-    executable = FlatExecutable(FlatFile(_largest_sums(), {}), options)
+    executable = FlatExecutable(_largest_sums(), options)
     [codes] = executable.run({"codes": np.full((1, CHANNELS), LARGEST_CODE, np.int8)}).values()
     return "exact" if (codes == EXACT).all() else "saturating"
 

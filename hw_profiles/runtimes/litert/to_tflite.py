@@ -1,38 +1,16 @@
 """From the bytes of an ONNX file to those of a `.tflite` file."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import onnx
 
 from hw_profiles.errors import TrilobitError, one_line
-from hw_profiles.runtimes.litert.conversion import INT8, LAST
+from hw_profiles.runtimes.litert.conversion import LAST
 from hw_profiles.runtimes.litert.flat_file import serialise
-from hw_profiles.runtimes.litert.flat_model import FlatModel, FlatOperator
 from hw_profiles.runtimes.litert.onnx_source import load_source, open_inputs
 from hw_profiles.runtimes.litert.operators import converted
 
-# operators that only change what numbers are stored as, by ONNX's names
-CONVERSIONS = {"QUANTIZE": "QuantizeLinear", "DEQUANTIZE": "DequantizeLinear"}
-_MOVING = frozenset(
-    ("RESHAPE", "TRANSPOSE", "PAD", "PADV2", "STRIDED_SLICE", "SLICE", "GATHER", "CONCATENATION")
-)
 Sizes = Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class FlatFile:
-    """A `.tflite` file that was made here.
-
-    Attributes:
-        content: its bytes.
-        kernels: how many operators of each kind it has that run at each inference; those that compute on
-            codes end in `_INT8`.
-    """
-
-    content: bytes
-    kernels: Mapping[str, int]
 
 
 def input_sizes(content: bytes) -> dict[str, tuple[int | None, ...]]:
@@ -44,7 +22,7 @@ def input_sizes(content: bytes) -> dict[str, tuple[int | None, ...]]:
     return open_inputs(_loaded(content))
 
 
-def to_tflite(content: bytes, sizes: Sizes | None = None) -> FlatFile:
+def to_tflite(content: bytes, sizes: Sizes | None = None) -> bytes:
     """Return the `.tflite` file of an ONNX file: channels last, int8 where that has QuantizeLinear and
     DequantizeLinear around what LiteRT computes on codes.
 
@@ -65,7 +43,7 @@ def to_tflite(content: bytes, sizes: Sizes | None = None) -> FlatFile:
     named = {**inputs, **outputs}
     last = [name for name, (_, order) in named.items() if order == LAST]
     places = ([place for place, _ in each.values()] for each in (inputs, outputs))
-    return FlatFile(serialise(flat, *places, channels_first=last), _kernels(flat))
+    return serialise(flat, *places, channels_first=last)
 
 
 def _loaded(content: bytes) -> onnx.ModelProto:
@@ -86,17 +64,3 @@ def _bound(known: Mapping[str, tuple[int | None, ...]], sizes: Sizes) -> dict[st
             raise TrilobitError(f"LiteRT: the sizes of {name} are open; files have fixed ones")
         bound[name] = tuple(int(size or 0) for size in whole)
     return bound
-
-
-def _kernels(flat: FlatModel) -> Counter[str]:
-    return Counter(kind for operator in flat.operators if (kind := kernel_of(flat, operator)))
-
-
-def kernel_of(flat: FlatModel, operator: FlatOperator) -> str:
-    """Return the kind of kernel that an operator is; empty of one that only runs once, on stored numbers."""
-    first = flat.tensors[operator.inputs[0]]
-    if operator.code in CONVERSIONS:
-        return "" if first.data is not None else CONVERSIONS[operator.code]
-    if operator.code in _MOVING:
-        return operator.code
-    return f"{operator.code}_INT8" if flat.tensors[operator.outputs[0]].dtype == INT8 else operator.code
