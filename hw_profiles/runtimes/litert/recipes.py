@@ -8,6 +8,7 @@ reads.
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,10 @@ def _turned(array: Array, last: bool) -> Array:
 def _silent() -> Iterator[None]:
     """Keep its tools' advice and progress from the process's output."""
     logging.disable(logging.WARNING)
+    said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -78,10 +78,24 @@ class FlatExecutable(FileExecutable):
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise TrilobitError(f"LiteRT: {one_line(error)}") from None
-        self._reads = self._interpreter.get_input_details()
-        self._gives = self._interpreter.get_output_details()
+        names = self._signed()
+        self._reads, self._gives = (
+            [{**each, "name": names.get(each["index"], each["name"])} for each in details]
+            for details in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        )
         self.inputs = tuple(map(self._info, self._reads))
         self.outputs = tuple(map(self._info, self._gives))
+
+    def _signed(self) -> dict[int, str]:
+        """Return what inputs and outputs are called by the file's only signature, by their places: tools
+        that rewrite files rename tensors, not these.
+        """
+        signatures = self._interpreter.get_signature_list()
+        if len(signatures) != 1:
+            return {}
+        runner = self._interpreter.get_signature_runner(next(iter(signatures)))
+        details = {**runner.get_input_details(), **runner.get_output_details()}
+        return {each["index"]: name for name, each in details.items()}
 
     def run(self, inputs: Arrays) -> dict[str, Array]:
         """Return the outputs of one batch by name."""
