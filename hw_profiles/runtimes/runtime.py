@@ -240,8 +240,11 @@ class WritesFiles(Protocol):
         """What such a file is called beside the ONNX file."""
         ...
 
-    def own_file(self, content: bytes) -> bytes:
+    def own_file(self, content: bytes, example: Arrays | None = None) -> bytes:
         """Return what an ONNX file becomes.
+
+        Args:
+            example: what it reads, which binds the sizes that it leaves open.
 
         Raises:
             TrilobitError: it cannot be converted; says why.
@@ -249,14 +252,17 @@ class WritesFiles(Protocol):
         ...
 
 
-def own_files(runtime: Runtime, content: bytes) -> dict[str, bytes]:
+def own_files(runtime: Runtime, content: bytes, example: Arrays | None = None) -> dict[str, bytes]:
     """Return the file that a runtime makes of an ONNX file and runs in its place, by its name; none where it
     runs the ONNX file itself.
+
+    Args:
+        example: see `WritesFiles`.
 
     Raises:
         TrilobitError: it cannot be converted; says why.
     """
-    return {runtime.file_name: runtime.own_file(content)} if isinstance(runtime, WritesFiles) else {}
+    return {runtime.file_name: runtime.own_file(content, example)} if isinstance(runtime, WritesFiles) else {}
 
 
 def own_path(runtime: Runtime, model: Path) -> Path:

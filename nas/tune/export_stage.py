@@ -8,7 +8,7 @@ from typing import Any, Self
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
-from hw_profiles.runtimes.runtime import Artifact, Runtime, own_files
+from hw_profiles.runtimes.runtime import Arrays, Artifact, Runtime, own_files
 from nas.checks.check import DisagreementError
 from nas.checks.engine import FileEngine, chosen_engine
 from nas.emit.kernels import check_kernels
@@ -100,6 +100,7 @@ class Exporter:
         engine: what runs files here: the device's own runtime, or this machine's.
         made_up: what each must answer, elsewhere too.
         runtime: of the device; where it has own kernels a library goes beside each file.
+        example: what files read while they are timed.
     """
 
     run: TunedRun
@@ -107,6 +108,7 @@ class Exporter:
     engine: FileEngine
     made_up: MadeUp
     runtime: Runtime
+    example: Arrays
 
     @classmethod
     def of(cls, context: TuneContext, front: TunedFront) -> Self:
@@ -114,7 +116,7 @@ class Exporter:
         run = _tuned_run(context.tuning, front)
         engine = chosen_engine(context.tuning.config.device.choice, run.device)
         made_up = made_up_for(context.tuning, engine.runtime)
-        return cls(run, context.quantization, engine, made_up, context.tuning.runtime)
+        return cls(run, context.quantization, engine, made_up, context.tuning.runtime, context.tuning.example)
 
     def export(self, network: TunedNetwork) -> tuple[dict[str, bytes], dict[str, Any]]:
         """Return a network's files and what its manifest claims.
@@ -130,7 +132,7 @@ class Exporter:
         claims = tuned_claims(self.run, network, facts, otherwise)
         library = built_library(self.runtime, self.quantization, network.policy)
         if library is None:
-            own = own_files(self.engine.runtime, content)
+            own = own_files(self.engine.runtime, content, self.example)
             claims["latency"]["through"] = next(iter(own), MODEL_FILE)
             return {MODEL_FILE: content, **own}, claims
         compiled = self.runtime.compile(Artifact(library.code, "library"))

@@ -320,9 +320,10 @@ class Conversion:
 
     def same(self, name: str, of: str) -> None:
         """Let a tensor be another by a second name."""
-        for known in (self.views, self.stored, self.halves, self.codes):
+        kept: tuple[dict[str, Any], ...] = (self.views, self.stored, self.halves, self.codes)
+        for known in kept:
             if of in known:
-                known[name] = known[of]  # type: ignore[index]
+                known[name] = known[of]
         for order in (FIRST, LAST):
             if (of, order) in self.places:
                 self.places[name, order] = self.places[of, order]

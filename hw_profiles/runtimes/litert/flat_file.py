@@ -18,7 +18,7 @@ from hw_profiles.runtimes.litert.flat_model import FlatModel, FlatOperator, Flat
 VERSION, IDENTIFIER = 3, b"TFL3"
 SIGNATURE = "serving_default"
 ORDERS = "trilobit.channels_first"  # name of the metadata
-_TYPES = {
+_TYPES: Mapping[str, int] = {
     "float32": schema.TensorType.FLOAT32,
     "float16": schema.TensorType.FLOAT16,
     "int8": schema.TensorType.INT8,

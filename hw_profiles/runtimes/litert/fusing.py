@@ -9,6 +9,7 @@ from hw_profiles.runtimes.litert.conversion import INT8, OFFSET, Codes, Conversi
 from hw_profiles.runtimes.litert.onnx_source import Node
 
 # by the schema's words
+NOWHERE = (np.nan, np.nan)  # ends of a clip that are computed
 NONE, RELU, RELU6 = "NONE", "RELU", "RELU6"
 
 
@@ -39,7 +40,7 @@ def activation_of(conversion: Conversion, node: Node) -> str:
     if node.op == "Relu":
         return RELU
     if node.op == "Clip":
-        return {(0.0, 6.0): RELU6, (0.0, np.inf): RELU}.get(bounds(conversion, node) or (), "")
+        return {(0.0, 6.0): RELU6, (0.0, np.inf): RELU}.get(bounds(conversion, node) or NOWHERE, "")
     return ""
 
 

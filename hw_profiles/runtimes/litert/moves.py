@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from hw_profiles.runtimes.litert.conversion import (
 from hw_profiles.runtimes.litert.fusing import NONE, code_output
 from hw_profiles.runtimes.litert.onnx_source import Node
 
+_T = TypeVar("_T")
 AXES = {FIRST: (0, 1, 2, 3), LAST: TO_LAST}
 
 
@@ -124,8 +126,8 @@ def transpose(moved: Moved) -> None:
         moved.conversion.transpose(moved.read(FIRST), moved.give(FIRST), axes)
 
 
-def _permuted(values: Sequence[int], order: Order) -> list[int]:
-    """Return numbers by dimension as they lie in memory."""
+def _permuted(values: Sequence[_T], order: Order) -> list[_T]:
+    """Return what is said of each dimension as they lie in memory."""
     return [values[axis] for axis in AXES[order]] if len(values) == MAPS else list(values)
 
 
@@ -141,11 +143,12 @@ def pad(moved: Moved) -> None:
     axes = conversion.constant(node.input(3)) if node.input(3) else np.arange(rank)
     if axes is None or min(given) < 0:
         raise TrilobitError(f"LiteRT: Pad is written with stored sizes, that add only ({node.name})")
-    around = np.zeros((rank, 2), np.int64)
-    around[np.asarray(axes) % rank] = np.array(given).reshape(2, -1).T
+    around = [(0, 0)] * rank
+    for place, axis in enumerate(np.asarray(axes).tolist()):
+        around[axis % rank] = (int(given[place]), int(given[place + len(given) // 2]))
     order = moved.order()
     source = moved.read(order)
-    sizes = conversion.sizes(f"{node.name}.pads", np.array(_permuted(around.tolist(), order)))
+    sizes = conversion.sizes(f"{node.name}.pads", np.array(_permuted(around, order)))
     value = _pad_value(moved)
     if value == moved.zero:
         conversion.operate("PAD", (source, sizes), moved.give(order), "PadOptions")

@@ -26,7 +26,7 @@ from hw_profiles.runtimes.litert.operators import OPERATIONS, why_not
 from hw_profiles.runtimes.litert.options import LitertOptions
 from hw_profiles.runtimes.litert.to_tflite import Sizes, input_sizes, to_tflite
 from hw_profiles.runtimes.onnx_file import input_infos, signature
-from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, Dialect, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Arrays, Artifact, Dialect, Executable, TensorInfo
 
 MODEL_FILE = "model.tflite"
 CHANNELS, OUTPUTS = 64, 8  # of the product that is run to learn what happens to large sums
@@ -241,15 +241,19 @@ class LitertRuntime(FileRuntime):
         """What a `.tflite` file is called beside the ONNX file that it was made of."""
         return MODEL_FILE
 
-    def own_file(self, content: bytes) -> bytes:
+    def own_file(self, content: bytes, example: Arrays | None = None) -> bytes:
         """Return the `.tflite` file of an ONNX file, for one example where that takes any number.
+
+        Args:
+            example: of the sizes that it is made for, where others are open.
 
         Raises:
             TrilobitError: it cannot be converted; says why.
         """
-        return to_tflite(content)
+        sizes = {name: np.shape(array) for name, array in (example or {}).items()}
+        return to_tflite(content, sizes)
 
-    def compile(self, artifact: Artifact) -> FileExecutable:
+    def compile(self, artifact: Artifact) -> Executable:
         """Open a `.tflite` file, or an ONNX file as one.
 
         Raises:

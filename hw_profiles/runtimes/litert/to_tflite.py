@@ -42,8 +42,8 @@ def to_tflite(content: bytes, sizes: Sizes | None = None) -> bytes:
         raise TrilobitError(f"LiteRT: the file cannot be converted: {one_line(error)}") from None
     named = {**inputs, **outputs}
     last = [name for name, (_, order) in named.items() if order == LAST]
-    places = ([place for place, _ in each.values()] for each in (inputs, outputs))
-    return serialise(flat, *places, channels_first=last)
+    reads, gives = ([place for place, _ in each.values()] for each in (inputs, outputs))
+    return serialise(flat, reads, gives, last)
 
 
 def _loaded(content: bytes) -> onnx.ModelProto:

@@ -104,7 +104,7 @@ def padded(
     batch, height, width, channels = read.shape
     shape = (batch, height + top + bottom, width + left + right, channels)
     output = conversion.between(f"{node.name}.padded", place, shape)
-    sizes = conversion.sizes(f"{node.name}.pads", [[0, 0], [top, bottom], [left, right], [0, 0]])
+    sizes = conversion.sizes(f"{node.name}.pads", np.array([[0, 0], [top, bottom], [left, right], [0, 0]]))
     if least is None:
         return conversion.operate("PAD", (place, sizes), output, "PadOptions"), VALID
     quantized = {"scales": read.scales, "zero_point": read.zero_point} if read.scales else {}
