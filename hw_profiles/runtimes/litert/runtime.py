@@ -201,8 +201,8 @@ class LitertRuntime(FileRuntime):
 
     @property
     def dialect(self) -> Dialect:
-        """As ONNX has it; kernels of its own (`builtin`) round otherwise where codes are rescaled."""
-        return Dialect("qdq", "uint8", exact=self.options.provider == "XNNPACK")
+        """As ONNX has it."""
+        return Dialect("qdq", "uint8")
 
     @property
     def formats(self) -> frozenset[tuple[str, str]]:
