@@ -3,7 +3,7 @@
 import contextlib
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -58,7 +58,11 @@ def instruction_set(cpuinfo: Path = CPUINFO) -> str:
     It is for people who read a figure: what a device computes is found by running it, never from here.
     `unknown` where the system does not list its processor's flags.
     """
-    flags = cpu_flags(cpuinfo)
+    return best_instruction_set(cpu_flags(cpuinfo))
+
+
+def best_instruction_set(flags: Collection[str]) -> str:
+    """Return the same of a processor with these flags."""
     return next((name for flag, name in INSTRUCTION_SETS.items() if flag in flags), "unknown")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hw_profiles.measure.host import instruction_set
 from hw_profiles.reference.integer_sums import IntegerSums
 
 Figures = Literal["measured", "modelled", "published"]
@@ -21,6 +22,7 @@ class BoardInfo:
         governor: what decides how fast that runs; None where nothing says so.
         max_frequency_hz: its highest frequency; None where nothing says so.
         versions: of Python and the packages that measured.
+        instruction_set: the processor's best for int8 products, as far as its system says.
     """
 
     address: str
@@ -31,6 +33,7 @@ class BoardInfo:
     governor: str | None = None
     max_frequency_hz: int | None = None
     versions: str = ""
+    instruction_set: str = "unknown"
 
     def __str__(self) -> str:
         speed = f"up to {self.max_frequency_hz / 1e9:.2f} GHz" if self.max_frequency_hz else ""
@@ -78,6 +81,13 @@ class DeviceInfo:
     def sums(self) -> IntegerSums:
         """What 8-bit weights are made for."""
         return IntegerSums(self.integer_sums)
+
+    @property
+    def instructions(self) -> str:
+        """The best instruction set for int8 products of the processor that measures: of the board, or where
+        there is none of this machine.
+        """
+        return instruction_set() if self.board is None else self.board.instruction_set
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a profile stores them, that of a board where it is one."""

@@ -213,12 +213,14 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     facts = {
         "Device": run.device,
         "Processor": device.cpu if device else None,
+        "Board": device.board if device else None,
         "Engine": engine + (f", {threads} thread{'s' * (threads != 1)}" if threads else ""),
         "Space": space.name if space else run.config.get("space", {}).get("name"),
         "Size of the space": f"{_power_of_ten(space.size)} networks" if space else None,
         "Data": run.config.get("data", {}).get("source"),
         "Objectives": ", ".join(run.config.get("search", {}).get("objectives", ())),
         "Load while profiled": _load(run),
+        "Heat while profiled": _heat(run),
         "Seed": run.env.seed if run.env else None,
         "Date": run.env.date[:16].replace("T", " ") if run.env else None,
     }
@@ -229,6 +231,18 @@ def _load(run: Run) -> str | None:
     """Return the median and the largest load of the machine while units were measured."""
     loads = [row.load for row in run.profile.table.values() if row.load is not None] if run.profile else []
     return f"{np.median(loads):.1f}, at most {max(loads):.1f}" if loads else None
+
+
+def _heat(run: Run) -> str | None:
+    """Return how hot a board became while units were measured, and how slow its core; None where it did not
+    say.
+    """
+    rows = run.profile.table.values() if run.profile else ()
+    celsius = [row.temperature_c for row in rows if row.temperature_c is not None]
+    hz = [row.frequency_hz for row in rows if row.frequency_hz is not None]
+    words = [f"at most {max(celsius):.0f} °C"] if celsius else []
+    words += [f"at least {min(hz) / 1e9:.2f} GHz"] if hz else []
+    return ", ".join(words) or None
 
 
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 from hw_profiles.documents import read_document
 from hw_profiles.errors import TrilobitError
-from hw_profiles.measure.host import instruction_set
 from hw_profiles.runtimes.runtime import Arrays, Artifact, Runtime, own_files
 from nas.checks.check import DisagreementError
 from nas.checks.engine import FileEngine, chosen_engine
@@ -159,8 +158,8 @@ def _tuned_run(tuning: Tuning, front: TunedFront) -> TunedRun:
         origin=Origin(Path(config.model.source).name, front.model.digest, len(original)),
         data=data,
         seed=config.seed,
-        device=tuning.device.describe(),
-        instruction_set=instruction_set(),
+        device=(device := tuning.device.describe()),
+        instruction_set=device.instructions,
         versions=dict(read_document(tuning.folder / "env.json", Environment).versions),
     )
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
 from hw_profiles.graph.workload import Workload
+from hw_profiles.measure.host import best_instruction_set
 from hw_profiles.measure.interleave import Timed
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.info import BoardInfo, DeviceInfo
@@ -238,6 +239,7 @@ class BoardRuntime:
             governor=facts.governor,
             max_frequency_hz=facts.max_frequency_hz,
             versions=f"python {facts.python}, {packages}" if facts.python else packages,
+            instruction_set=best_instruction_set(facts.flags),
         )
         return replace(
             own,

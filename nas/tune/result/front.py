@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_profiles.measure.host import instruction_set
 from nas.run.front_document import Predicted
 from nas.run.tuned_document import (
     Reference,
@@ -66,8 +65,8 @@ def make_front(
             bound=dict(tuning.model.bound),
             fixed=dict(tuning.model.fixed),
         ),
-        device=tuning.device.describe().name,
-        instruction_set=instruction_set(),
+        device=(device := tuning.device.describe()).name,
+        instruction_set=device.instructions,
         fingerprint=context.space.fingerprint,
         metrics=tuple(TunedMetric(m.name, m.unit, m.direction, m.meaning) for m in metrics),
         objectives=_objectives(metrics[0], limits),

@@ -34,17 +34,19 @@ class Server:
         folder: of its keys and configurations.
         port: that it listens at.
         pid: of it.
+        accounts: hosts by whose names it is known.
     """
 
     folder: Path
     port: int
     pid: int
+    accounts: tuple[str, ...] = tuple(ACCOUNTS)
 
     def program(self, *more: str) -> str:
         """Return the ssh that knows its accounts as hosts, with more lines of configuration before theirs."""
         path = self.folder / f"config-{len(list(self.folder.glob('config-*')))}"
         lines = [*more]
-        for account in ACCOUNTS:
+        for account in self.accounts:
             lines += [
                 f"Host {account}",
                 f"  Port {self.port}",
@@ -95,14 +97,18 @@ def why_not() -> str:
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[Server]:
-    """Run a server while the block lasts."""
+def served(folder: Path, accounts: Mapping[str, str] = ACCOUNTS) -> Iterator[Server]:
+    """Run a server while the block lasts.
+
+    Args:
+        accounts: see `ACCOUNTS`.
+    """
     folder.chmod(0o700)
-    for name in ("host", *ACCOUNTS, "stranger"):
+    for name in ("host", *accounts, "stranger"):
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)]
         subprocess.run(command, check=True)
     authorised = []
-    for account, first in ACCOUNTS.items():
+    for account, first in accounts.items():
         run = f'command="{first}; eval \\"$SSH_ORIGINAL_COMMAND\\"" ' if first else ""
         authorised.append(run + (folder / f"{account}.pub").read_text())
     (folder / "authorized_keys").write_text("".join(authorised))
@@ -129,7 +135,7 @@ def served(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
     try:
         _wait_for(port, process, folder / "log")
-        yield Server(folder, port, process.pid)
+        yield Server(folder, port, process.pid, tuple(accounts))
     finally:
         if process.poll() is None:
             Server(folder, port, process.pid).cut()
