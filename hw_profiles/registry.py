@@ -11,6 +11,7 @@ from hw_profiles.engines import missing_engine
 from hw_profiles.errors import TrilobitError, did_you_mean
 
 DEVICES: Mapping[str, str] = {
+    "adb": "hw_profiles.runtimes.transports.adb:ADB",
     "ort": "hw_profiles.runtimes.ort.plugin:ORT",
     "litert": "hw_profiles.runtimes.litert.plugin:LITERT",
     "openvino": "hw_profiles.runtimes.openvino.plugin:OPENVINO",

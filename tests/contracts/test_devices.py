@@ -14,11 +14,13 @@ from hw_profiles.graph.layer import map_layer
 from hw_profiles.graph.workload import Workload, single
 from hw_profiles.registry import DEVICES
 from hw_profiles.runtimes.plugin import device_kind, open_device
+from hw_profiles.runtimes.transports.adb import PROGRAM as ADB
 from hw_profiles.runtimes.transports.ssh import PROGRAM
 from nas.testing.device import DEVICE, PLAN, DeviceCase, job
 from nas.testing.runtime import RUNTIME, RuntimeCase
 from supernet.families.family import load_family
 from supernet.families.mbconv import MBConvFamily, Stage
+from tests.hw_profiles.transports.adb_stand_in import adb_program
 from tests.hw_profiles.transports.pipes import stand_in
 
 # each of its units is compiled and tuned: a second apiece
@@ -35,8 +37,17 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def adb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A device that is this machine, behind a program that stands in for adb."""
+    folder = tmp_path_factory.mktemp("adb")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ADB, adb_program(folder))
+        yield f"adb:board-1/tvm:folder={folder / 'device'},database={folder / 'tuned'}"
+
+
+@pytest.fixture(scope="session")
 def cases(
-    family, profile_file: Path, ssh: str, tmp_path_factory: pytest.TempPathFactory
+    family, profile_file: Path, ssh: str, adb: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, DeviceCase]:
     """A new device needs its line here."""
     database, table = tmp_path_factory.mktemp("tuning"), tmp_path_factory.mktemp("table") / "phone.json"
@@ -47,6 +58,7 @@ def cases(
         map_layer("linear", (1536, 1, 1), 1000),
     )
     return {
+        "adb": DeviceCase(partial(open_device, adb), corners(FEW_UNITS, "int8")),
         "litert": DeviceCase(partial(open_device, "litert"), corners(family, "fp32")),
         "openvino": DeviceCase(partial(open_device, "openvino"), corners(family, "fp32")),
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
@@ -74,7 +86,7 @@ def corners(family, fmt: str) -> tuple[Workload, ...]:
 @pytest.fixture(scope="session", params=sorted(DEVICES))
 def case(request: pytest.FixtureRequest, cases: dict[str, DeviceCase]) -> DeviceCase:
     """A device whose engine is an extra that is not installed is skipped."""
-    for module in device_kind(request.param).engines:
+    for module in (*device_kind(request.param).engines, *(["tvm"] if request.param == "adb" else [])):
         pytest.importorskip(module)
     return cases[request.param]
 
@@ -97,7 +109,7 @@ def test_its_runtime_keeps_its_promises(case: DeviceCase, promise: Callable[[Run
 
 def test_unknown_devices_and_providers_are_refused() -> None:
     with pytest.raises(
-        TrilobitError, match="unknown device 'abacus'; known: litert, openvino, ort, recorded"
+        TrilobitError, match="unknown device 'abacus'; known: adb, litert, openvino, ort, recorded"
     ):
         open_device("abacus")
     with pytest.raises(
