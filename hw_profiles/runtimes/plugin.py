@@ -66,6 +66,8 @@ class DeviceKind:
         described: from what such a device says of itself to its options; by their names where None.
         elsewhere: `module:attribute` of what of it stays here when it runs on a board, made of its options;
             empty where it cannot be on one.
+        on_boards: `module:function` that opens it on boards, from the options of both and the boards, where
+            `elsewhere` is not all that there is to it.
         of: where it is a way of reaching boards: the kind that a runtime on them is, by what stands after
             the colon.
     """
@@ -82,6 +84,7 @@ class DeviceKind:
     recipes: tuple[Recipe, ...] = ()
     described: Callable[[DeviceInfo], Mapping[str, Any]] | None = None
     elsewhere: str = ""
+    on_boards: str = ""
     of: "Callable[[str], DeviceKind] | None" = None
 
     def options_of(self, info: DeviceInfo) -> Any:

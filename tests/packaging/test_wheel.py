@@ -17,6 +17,8 @@ DATA = (
     ".css",
     ".js",
     ".txt",
+    ".c",
+    ".h",
     ".pt",
     ".typed",
 )  # of files in the packages that are no modules

@@ -4,7 +4,7 @@ agent's business, which is the same for all of them.
 
 import subprocess
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hw_profiles.errors import TrilobitError
 
@@ -49,21 +49,14 @@ class Board(Protocol):
         ...
 
 
-class TakesFiles(Board, Protocol):
-    """A board that a program can be taken to as a file: where it has no Python."""
+@runtime_checkable
+class TakesFiles(Protocol):
+    """A board with a way of its own for files; others are sent them through a command there."""
 
     def copy(self, content: bytes, path: str) -> None:
         """Write a file there that its user may run.
 
         Raises:
             BoardLost: it does not answer, or has no room for it.
-        """
-        ...
-
-    def remove(self, path: str) -> None:
-        """Remove a file there, if there is one.
-
-        Raises:
-            BoardLost: it does not answer.
         """
         ...

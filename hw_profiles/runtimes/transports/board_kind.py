@@ -80,6 +80,9 @@ class Reached:
             from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
             from hw_profiles.runtimes.transports.board_transport import BoardTransport
 
+            if runtime.on_boards:
+                opened_there: Device = resolve_name(runtime.on_boards)(options, boards)
+                return opened_there
             here = resolve_name(runtime.elsewhere)(options)
             reached = boards_of(boards, self.launch(options))
             reached.reconsider()
@@ -109,7 +112,8 @@ def _runtime(scheme: str, name: str) -> DeviceKind:
     Raises:
         TrilobitError: there is none of that name.
     """
-    able = [each for each in DEVICES if each != scheme and device_kind(each).elsewhere]
+    kinds = {each: device_kind(each) for each in DEVICES if each != scheme}
+    able = [each for each, kind in kinds.items() if kind.elsewhere or kind.on_boards]
     if name not in able:
         raise TrilobitError(
             f"device {scheme!r}: {shown(name)} cannot run on a board; write {scheme}:ADDRESS/RUNTIME, where "

@@ -34,6 +34,7 @@ class _Sampled:
     Attributes:
         seconds: per run, of each window that counts; none where there is an error.
         quiet_share, waited_s, load: see `hw_profiles.measure.measurement.Samples`.
+        energy_j: joules per run; None where the board does not tell.
         error: why it could not be timed.
     """
 
@@ -41,6 +42,7 @@ class _Sampled:
     quiet_share: float = 1.0
     waited_s: float = 0.0
     load: float | None = None
+    energy_j: float | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +85,7 @@ class BoardTransport:
 
     def located(self, info: DeviceInfo) -> DeviceInfo:
         """Return it with where joules come from."""
-        return replace(info, energy="not measured: boards' counters are not read")
+        return replace(info, energy=self.boards.facts.energy)
 
     def sample(
         self,
@@ -218,6 +220,7 @@ def _measurement(sampled: _Sampled, conditions: _Conditions) -> Measurement:
     return Measurement(
         sampled.seconds,
         quiet_share=sampled.quiet_share,
+        energy_j=sampled.energy_j,
         load=sampled.load,
         waited_s=sampled.waited_s,
         temperature_c=conditions.temperature_c[1] if conditions.temperature_c else None,

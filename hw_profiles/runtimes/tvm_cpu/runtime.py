@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
@@ -233,25 +234,29 @@ class TvmRuntime:
             return self._libraries
 
     def _linked(self, workload: Workload, units: Units) -> Artifact | str:
-        """Return a network linked from its layers, with random numbers; or why it cannot be."""
+        """Return a network linked from its layers, or why it cannot be."""
         broken = [(key, unit) for key in _keys(workload) if isinstance(unit := units[key], str)]
         if broken:
             return "{}: {}".format(*broken[0])
-        name = f"{hashlib.sha256(repr(workload).encode()).hexdigest()[:24]}.linked"
         try:
-            plan = plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
-            library = self._folder() / name
-            if not library.exists():
-                unfinished = library.with_suffix(f".{threading.get_ident()}")
-                link_network(plan, self.target, unfinished)
-                unfinished.replace(library)
-            numbers = random_units(workload, np.random.default_rng(0), sums=sums_of(self.target))
-            arrays = network_arrays(plan, pack_parameters(plan, numbers, self.target))
-            return Program(library.read_bytes(), arrays=tuple(arrays), layers=tuple(_keys(workload)))
+            return self.link(
+                plan_network(workload, {k: u for k, u in units.items() if not isinstance(u, str)})
+            )
         except TrilobitError:
             raise
         except Exception as error:
             return one_line(error)
+
+    def link(self, plan: NetworkPlan) -> Artifact:
+        """Return a network as what this runtime compiles, with random numbers."""
+        name = f"{hashlib.sha256(repr(plan.workload).encode()).hexdigest()[:24]}.linked"
+        library = self._folder() / name
+        if not library.exists():
+            unfinished = library.with_suffix(f".{threading.get_ident()}")
+            link_network(plan, self.target, unfinished)
+            unfinished.replace(library)
+        arrays = network_arrays(plan, random_parameters(plan, self.target))
+        return Program(library.read_bytes(), arrays=tuple(arrays), layers=tuple(_keys(plan.workload)))
 
 
 def open_tvm(*, target: str = "host", database: Path | None = None) -> MeasuredDevice:
@@ -285,6 +290,12 @@ def compiled_units(
     units = {layer.key(): unit for layer, unit in tune(supported, database, runner)}
     unsupported = {layer.key(): refusal(layer) or "" for layer in layers if layer.key() not in units}
     return units | unsupported
+
+
+def random_parameters(plan: NetworkPlan, target: TvmTarget) -> NDArray[np.uint8]:
+    """Return parameters of a network that is only timed, the same on every call."""
+    numbers = random_units(plan.workload, np.random.default_rng(0), sums=sums_of(target))
+    return pack_parameters(plan, numbers, target)
 
 
 def network_arrays(plan: NetworkPlan, parameters: Array) -> list[Array]:

@@ -3,7 +3,8 @@
 `int trilobit_run(const void* image, void* output)` runs it once: the image (h, w, c) and the output are those
 of the network's plan, or have their channels first where that is asked for. It gives 0, or the code of the
 unit that failed. The tensors between the units are inside the library, so two threads must not run it at a
-time; a second copy of the file serves a second one.
+time; a second copy of the file serves a second one. `trilobit_signature`, where there is one, says in JSON
+what it reads and gives.
 """
 
 import tempfile
@@ -98,8 +99,16 @@ _PARAMETERS = """\
 .hidden trilobit_parameters
 trilobit_parameters:
 .incbin "{path}"
-.section .note.GNU-stack,"",%progbits
 """
+_SIGNATURE = """\
+.globl trilobit_signature
+.type trilobit_signature, %object
+trilobit_signature:
+.incbin "{path}"
+.byte 0
+.size trilobit_signature, . - trilobit_signature
+"""
+_STACK = '.section .note.GNU-stack,"",%progbits\n'
 
 
 MAPS = (2, 4)  # dimensions of maps, and of features, which are a map of one pixel
@@ -118,12 +127,14 @@ def link_standalone(
     target: TvmTarget,
     library: Path,
     first: ChannelsFirst = ChannelsFirst(),  # noqa: B008  it is frozen
+    signature: str = "",
 ) -> None:
     """Write the network with its parameters as a shared library for `target`.
 
     Args:
         parameters: what `link.pack_parameters` gave.
         first: ends that have their channels first.
+        signature: what the library says of itself; empty for nothing.
 
     Raises:
         TrilobitError: there is no C compiler for the target, or it fails.
@@ -135,7 +146,11 @@ def link_standalone(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parameters.tofile(folder / "parameters.bin")
-        (folder / "parameters.s").write_text(_PARAMETERS.format(path=folder / "parameters.bin"))
+        data = _PARAMETERS.format(path=folder / "parameters.bin")
+        if signature:
+            (folder / "signature.json").write_text(signature)
+            data += _SIGNATURE.format(path=folder / "signature.json")
+        (folder / "parameters.s").write_text(data + _STACK)
         (folder / "network.c").write_text(f"{network_source(plan)}\n{_RUN}")
         sources = [str(folder / "network.c"), str(folder / "parameters.s")]
         options = [f"-DWORKSPACE_BYTES={plan.workspace_bytes}", *_ends(plan, first), "-s", *includes]

@@ -1,6 +1,8 @@
 """What is compiled for: a processor by LLVM's name, and the C compiler that links for it."""
 
+import platform
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import tvm
@@ -117,6 +119,26 @@ def host_target() -> TvmTarget:
     if not flags or _used(model) <= flags:
         return model
     return next(level for level in map(TvmTarget, LEVELS) if _used(level) <= flags)
+
+
+def board_target(machine: str, flags: Collection[str]) -> TvmTarget:
+    """Return the processor to compile for on a board, by what its system says that it has.
+
+    Args:
+        machine: instruction set, as `uname -m` calls it.
+        flags: of the processor, as Linux lists them.
+
+    Raises:
+        TrilobitError: there are no kernels for that instruction set.
+    """
+    triple = "" if machine == platform.machine() else f"{machine}-linux-gnu"
+    if machine == "aarch64":
+        return TvmTarget("cortex-a76" if "asimddp" in flags else "cortex-a53", triple)
+    if machine != "x86_64":
+        raise TrilobitError(f"there are no kernels for {machine!r}; for aarch64 and x86_64 there are")
+    letters = set(map(_letters, flags))
+    levels = (TvmTarget(level, triple) for level in LEVELS)
+    return next((level for level in levels if _used(level) <= letters), TvmTarget(LEVELS[-1], triple))
 
 
 def _used(target: TvmTarget) -> set[str]:

@@ -53,5 +53,6 @@ TVM = DeviceKind(
     artifact="library",
     engines={"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"},
     engine="apache-tvm",
+    on_boards="hw_profiles.runtimes.tvm_cpu.elsewhere:open_on_boards",
     title="TVM",
 )

@@ -1,0 +1,82 @@
+"""How the agent in C gets to a board and goes again, and what is said where it cannot."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.transports.board import BoardLost
+from hw_profiles.runtimes.transports.native_agent import NativeAgent
+from hw_profiles.runtimes.tvm_cpu.agent_program import agent_program
+from tests.hw_profiles.native.made_up import Here, program
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return program()
+
+
+def test_it_is_taken_there_and_takes_itself_away(content: bytes, tmp_path: Path) -> None:
+    machines: list[str] = []
+
+    def program_for(machine: str) -> bytes:
+        machines.append(machine)
+        return content
+
+    client = NativeAgent(program_for)(Here(tmp_path))
+    folder = tmp_path / ".cache" / "trilobit" / "board"
+    [copy] = folder.glob("agent-*")
+    assert copy.read_bytes() == content
+    assert machines == [client.facts.machine]
+    client.close()
+    assert not list(folder.glob("agent-*"))
+
+
+def test_a_copy_that_a_board_kept_when_it_lost_its_power_goes_next_time(
+    content: bytes, tmp_path: Path
+) -> None:
+    old, young = tmp_path / "agent-old", tmp_path / "agent-young"
+    for path in (old, young):
+        path.write_bytes(b"an agent")
+    os.utime(old, (0, 0))
+    NativeAgent(lambda machine: content, str(tmp_path))(Here(tmp_path)).close()
+    assert not old.exists()
+    assert young.exists()  # it may be about to start
+
+
+def test_a_program_for_another_processor_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(BoardLost, match="does not run programs"):
+        NativeAgent(lambda machine: b"no program", str(tmp_path))(Here(tmp_path))
+
+
+def test_where_programs_cannot_run_another_folder_is_asked_for(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = b"#!/bin/sh\nexit 126\n"
+    with pytest.raises(
+        BoardLost, match=r"does not run programs in .*: name another folder there: folder=/PATH"
+    ):
+        NativeAgent(lambda machine: script, str(tmp_path))(Here(tmp_path))
+    assert not list(tmp_path.glob("agent-*"))
+
+
+def test_without_a_folder_that_can_be_written_it_says_so(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoardLost, match="was lost"):
+        NativeAgent(lambda machine: content, str(tmp_path / "file"))(Here(tmp_path))
+
+
+def test_there_is_no_agent_for_every_processor() -> None:
+    with pytest.raises(TrilobitError, match="no kernels for 'riscv64'; for aarch64 and x86_64 there are"):
+        agent_program("riscv64")
+
+
+def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    agent_program.cache_clear()
+    first = agent_program("x86_64")
+    agent_program.cache_clear()
+    monkeypatch.setattr("hw_profiles.runtimes.tvm_cpu.agent_program.compiled", lambda compiler: b"")
+    assert agent_program("x86_64") == first
+    agent_program.cache_clear()
