@@ -72,7 +72,6 @@ class BoardFacts:
         max_frequency_hz: of its fastest core; None where nothing says so.
         memory_bytes: None where nothing says so.
         flags: of the processor, as its system lists them.
-        energy: where joules come from there, or why there are none.
     """
 
     system: str
@@ -85,7 +84,6 @@ class BoardFacts:
     max_frequency_hz: int | None = None
     memory_bytes: int | None = None
     flags: tuple[str, ...] = ()
-    energy: str = "not measured"
 
 
 def sha256_of(content: bytes) -> str:

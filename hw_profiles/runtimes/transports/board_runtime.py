@@ -94,11 +94,13 @@ class EngineThere:
         version: of it.
         packages: versions by name, its own with it.
         providers: what else it can run files on.
+        energy: where joules of its runs come from, or why there are none.
     """
 
     version: str
     packages: Mapping[str, str]
     providers: tuple[str, ...] = ()
+    energy: str = "not measured"
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,7 @@ class BoardRuntime:
             name=f"{re.sub(r'[^A-Za-z0-9.-]+', '-', names[0])}{more}-{own.name}",
             cpu=facts.cpu,
             engine_version=there.version,
+            energy=there.energy,
             integer_sums=self._sums,
             board=board,
         )

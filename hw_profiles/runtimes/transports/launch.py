@@ -15,6 +15,7 @@ from hw_profiles.runtimes.transports.board import Board, BoardLost
 
 Launch = Callable[[Board], AgentClient]  # raises BoardLost where that cannot be
 PACKAGE = "hw_profiles.runtimes.transports.agent"
+ENERGY = "hw_profiles.measure.energy"  # what it measures joules with, as this machine does
 # Where Python is on boards whose accounts have a short PATH.
 PYTHONS = ("python3", "/usr/bin/python3", "/usr/local/bin/python3", "/opt/bin/python3")
 NOT_FOUND = (126, 127)  # exit codes of shells
@@ -54,10 +55,13 @@ sys.exit(main(options))
 @cache
 def packed_agent() -> bytes:
     """Return the agent as one file: the sources of its modules by their names, the same bytes every time."""
-    folder = Path(__file__).with_name("agent")
-    parents = PACKAGE.split(".")
-    sources = {".".join(parents[:depth]): "" for depth in range(1, len(parents) + 1)}
-    sources |= {f"{PACKAGE}.{path.stem}": path.read_text() for path in sorted(folder.glob("[a-z]*.py"))}
+    root, sources = Path(__file__).parents[2], dict[str, str]()
+    for package in (PACKAGE, ENERGY):
+        parents = package.split(".")
+        folder = root.joinpath(*parents[1:])
+        sources |= {".".join(parents[:depth]): "" for depth in range(1, len(parents))}
+        sources[package] = (folder / "__init__.py").read_text()
+        sources |= {f"{package}.{path.stem}": path.read_text() for path in sorted(folder.glob("[a-z]*.py"))}
     return zlib.compress(json.dumps(sources, sort_keys=True).encode(), 9)
 
 

@@ -163,8 +163,8 @@ def test_a_device_is_one_string_with_the_options_of_its_runtime() -> None:
     assert (choice.options.hang_s, choice.options.folder) == (5.0, FOLDER)
     assert str(choose(str(choice))) == str(choice)
     assert choose("adb:ABC123/ort:threads=4").options.threads == 4
-    with pytest.raises(TrilobitError, match=r"'litert' cannot run on a board"):
-        choose("adb:ABC123/litert")
+    with pytest.raises(TrilobitError, match=r"'table' cannot run on a board"):
+        choose("adb:ABC123/table")
 
 
 def test_a_tracker_is_another_way() -> None:

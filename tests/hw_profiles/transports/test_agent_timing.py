@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_profiles.measure import energy
 from hw_profiles.measure.interleave import interleaved
 from hw_profiles.measure.measurement import MeasurePlan
 from hw_profiles.runtimes.transports.agent import timing
 from hw_profiles.runtimes.transports.agent.conditions import HOT_C, Board
-from hw_profiles.runtimes.transports.launch import packed_agent
+from hw_profiles.runtimes.transports.launch import ENERGY, PACKAGE, packed_agent
 from tests.hw_profiles.restless import REFERENCE_S, Core, stretches
 
 AGENT = Path(timing.__file__).parent
+OWN = (*sorted(AGENT.glob("*.py")), *sorted(Path(energy.__file__).parent.glob("*.py")))
 PLAN = MeasurePlan(rounds=8, window_s=1e-3, warmup_runs=1, waiting_s=2.0, clock="wall")
 
 
@@ -225,7 +227,7 @@ def test_cooling_counts_as_waiting(on_clock: Callable[[Core], Core]) -> None:
 # -- one file for old Pythons ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", sorted(AGENT.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OWN, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_module_of_the_agent_is_python_3_8(path: Path) -> None:
     """Its syntax, and that what newer versions evaluate at once is an annotation here."""
     tree = ast.parse(path.read_text(), feature_version=(3, 8))
@@ -243,13 +245,13 @@ def test_a_module_of_the_agent_is_python_3_8(path: Path) -> None:
 def test_the_agent_imports_nothing_but_itself_and_numpy() -> None:
     """Engines are imported by name, when they are asked for."""
     named = set[str]()
-    for path in AGENT.glob("*.py"):
+    for path in OWN:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 named.add(str(node.module))
-    own = {name for name in named if name.startswith("hw_profiles.runtimes.transports.agent")}
+    own = {name for name in named if name.startswith((PACKAGE, ENERGY))}
     assert {name for name in named - own if name.partition(".")[0] not in sys.stdlib_module_names} == {
         "numpy"
     }

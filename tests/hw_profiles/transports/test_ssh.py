@@ -101,7 +101,7 @@ def test_a_device_is_a_runtime_with_its_options_on_a_board() -> None:
     [
         ("ssh", "device 'ssh' needs to know which one: write ssh:USER@HOST"),
         ("ssh:", "device 'ssh' needs to know which one"),
-        ("ssh:pi/tvm", "'tvm' cannot run on a board; write ssh:ADDRESS/RUNTIME, where RUNTIME is one of ort"),
+        ("ssh:pi/table", "'table' cannot run on a board; write ssh:ADDRESS/RUNTIME, where RUNTIME is one of"),
         ("ssh:pi/abacus", "'abacus' cannot run on a board"),
         ("ssh:pi;reboot/ort", "a board is written ssh:USER@HOST:PORT/RUNTIME, got 'pi;reboot'"),
         ("ssh:pi/ort:threads=0", "device.threads must be"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hw_profiles.measure.energy import EnergyError, find_meter, joules_of
 from hw_profiles.runtimes.transports.agent.conditions import Board
 from hw_profiles.runtimes.transports.agent.engines import engine_of
 from hw_profiles.runtimes.transports.agent.lock import held
@@ -27,6 +28,7 @@ from hw_profiles.runtimes.transports.agent.timing import (
     timed,
 )
 
+GPU_PROVIDERS = ("CUDA", "Tensorrt", "NvTensorRT")  # of ONNX Runtime: their energy is the card's
 OPEN = 4  # files that stay open between requests
 ANSWERED = b"."
 
@@ -49,6 +51,7 @@ class Worker:
         self._engines = {}  # type: dict[str, Any]
         self._opened = OrderedDict()  # type: OrderedDict[str, Any]
         self._references = {}  # type: dict[int, Reference]
+        self._meters = {}  # type: dict[bool, Any]
 
     def answer(self, request: Mapping[str, Any]) -> None:
         """Answer one request.
@@ -57,7 +60,7 @@ class Worker:
             AgentError: it cannot be.
         """
         functions = {
-            "engine": self._engine,
+            "engine": self._metered_engine,
             "describe": self._describe,
             "run": self._run,
             "time": self._time,
@@ -77,6 +80,23 @@ class Worker:
         engine = self._engine_of(request["engine"])
         packages = {"numpy": str(np.__version__), request["engine"]["name"]: engine.version}
         return {"version": engine.version, "packages": packages, "providers": engine.providers}
+
+    def _metered_engine(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what an engine is, and where joules of its runs come from."""
+        meter = self._meter_of(request["engine"])
+        return dict(self._engine(request), energy=meter if isinstance(meter, str) else meter.describe())
+
+    def _meter_of(self, engine: Mapping[str, Any]) -> Any:
+        gpu = str((engine.get("options") or {}).get("provider")).startswith(GPU_PROVIDERS)
+        if gpu not in self._meters:
+            self._meters[gpu] = find_meter(gpu)
+        return self._meters[gpu]
+
+    def _joules(self, engine: Mapping[str, Any], run: Callable[[int], float], seconds: float) -> float | None:
+        try:
+            return joules_of([run], self._meter_of(engine), seconds=seconds)[0]
+        except EnergyError as error:
+            raise AgentError("request", str(error)) from None
 
     def _describe(self, request: Mapping[str, Any]) -> dict[str, Any]:
         opened = self._open(request["artifact"])
@@ -132,6 +152,10 @@ class Worker:
             of = [request["contexts"][i] for i in ready]
             runs = [sessions[i] for i in ready]  # type: list[Any]
             measured = interleaved(runs, plan, self._references[watched], of, watch)
+            for i, each in zip(ready, measured):
+                seconds = float(plan.get("energy_s", 0.0))
+                each["energy_j"] = self._joules(artifacts[i]["engine"], sessions[i][0], seconds)
+                watch.look(share=1.0, waiting=False)
         samples = [{"error": each} if isinstance(each, str) else {} for each in sessions]  # type: list[Any]
         for i, each in zip(ready, measured):
             samples[i] = each

@@ -178,9 +178,7 @@ static void say_hello(const Worker* worker, const char* sha256) {
   Text line = {NULL, 0, 0};
   put(&line, "{\"say\":\"hello\",\"protocol\":%d,\"agent\":\"%s\",\"facts\":", PROTOCOL, sha256);
   put_facts_of_machine(&line, worker->root);
-  put(&line, ",\"packages\":{},\"energy\":");
-  put_string(&line, worker->meter.description);
-  put(&line, "}}");
+  put(&line, "}");
   say(worker->answers, &line);
 }
 

@@ -250,4 +250,5 @@ void put_facts_of_machine(Text* text, const char* root) {
     put(text, ",\"max_frequency_hz\":null");
   put(text, ",\"memory_bytes\":%lld,\"flags\":", (long long)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE));
   put_flags(text, root);
+  put(text, "}");
 }

@@ -243,7 +243,9 @@ static void answer_engine(Worker* worker, const Json* request) {
   if (strcmp(json_text(engine, "name", ""), "library")) fail(worker, "engine", "this agent runs libraries only");
   put(&line, "{\"say\":\"done\",\"version\":");
   put_string(&line, json_text(json_get(engine, "options"), "version", ""));
-  put(&line, ",\"packages\":{},\"providers\":[]}");
+  put(&line, ",\"packages\":{},\"providers\":[],\"energy\":");
+  put_string(&line, worker->meter.description);
+  put(&line, "}");
   say(worker->answers, &line);
 }
 
