@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.cache import with_cache
@@ -19,6 +21,7 @@ from nas.serving.decoders import read_decoder, scenarios
 from tests.contracts.test_cache import POSITIONS, decoder
 
 pytestmark = pytest.mark.usefixtures("confined_here")
+BLOCKS = 2
 SHORT = BenchSection(seconds=0.02, prefill=6, decode=9)
 
 
@@ -124,6 +127,54 @@ def test_inputs_of_others_are_recognised() -> None:
     assert both is not None
     assert both.feeds(3, 1, 5)["past_0"].shape == (2, 3, 4, 5, 8)
     assert both.feeds(3, 1, 5)["past_0"].dtype == np.float16
+
+
+class WithCache(nn.Module):
+    """GPT-2's layers, written plainly: learned positions, one cache of keys and one of values a block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 16), nn.Embedding(64, 16)
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(2 * BLOCKS + 1))
+        self.products = nn.ModuleList(nn.Linear(16, 48) for _ in range(BLOCKS))
+        self.ups = nn.ModuleList(nn.Linear(16, 64) for _ in range(BLOCKS))
+        self.downs = nn.ModuleList(nn.Linear(64, 16) for _ in range(BLOCKS))
+
+    def forward(self, ids: Tensor, position_ids: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        x, present = self.words(ids) + self.places(position_ids), []
+        (batch, length), before = ids.shape, past[0].shape[2]
+        for b in range(BLOCKS):
+            qkv = self.products[b](self.norms[2 * b](x)).view(batch, length, 3, 2, 8).permute(2, 0, 3, 1, 4)
+            k, v = (torch.cat((past[2 * b + i], qkv[1 + i]), 2) for i in range(2))
+            present += [k, v]
+            seen = torch.arange(before + length)[None, :] <= (before + torch.arange(length))[:, None]
+            y = nn.functional.scaled_dot_product_attention(qkv[0], k, v, attn_mask=seen)
+            x = x + y.transpose(1, 2).reshape(batch, length, 16)
+            x = x + self.downs[b](
+                nn.functional.gelu(self.ups[b](self.norms[2 * b + 1](x)), approximate="tanh")
+            )
+        return (self.norms[-1](x) @ self.words.weight.T, *present)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's exporter
+def test_a_decoder_that_torch_exported_is_timed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    past = [torch.randn(2, 2, 5, 8) for _ in range(2 * BLOCKS)]
+    names = ["input_ids", "position_ids", *(f"past_{i}" for i in range(2 * BLOCKS))]
+    ids, places = torch.randint(50, (2, 3)), torch.arange(5, 8)[None].repeat(2, 1)
+    open_dims = {name: {0: "batch", 1 if name in names[:2] else 2: name} for name in names}
+    torch.onnx.export(
+        WithCache().eval(),
+        (ids, places, *past),
+        str(tmp_path / "gpt2.onnx"),
+        dynamo=False,
+        opset_version=17,
+        input_names=names,
+        output_names=["logits", *(f"present_{i}" for i in range(2 * BLOCKS))],
+        dynamic_axes={**open_dims, **{name: {0: "batch", 1: "sequence"} for name in names[:2]}},
+    )
+    prefill, decode = bench(tmp_path / "gpt2.onnx", SHORT).settings
+    assert (prefill.scenario, decode.scenario) == ("prefill of 6", "decode at 9")
 
 
 def test_what_is_no_decoder_and_what_cannot_be_told_is_left_alone() -> None:
