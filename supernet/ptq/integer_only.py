@@ -27,6 +27,7 @@ from supernet.graph.quantized_graph import Parameters, QuantizedGraph
 from supernet.graph.subnet import Subnet
 from supernet.ptq.calibrate import folded
 from supernet.ptq.histogram import histogram_of
+from supernet.ptq.integer_refit import refitted
 from supernet.ptq.ranges import least_squares_range
 
 Array = NDArray[np.floating[Any]]
@@ -83,7 +84,8 @@ def quantize_integer_only(
         else:
             real = _origin(work, position)
             tensors[name] = _params(real, layer.out_format, observed)
-    return QuantizedGraph(work, parameters, tensors)
+    network = QuantizedGraph(work, parameters, tensors)
+    return refitted(network, images.numpy(), observed.values, lambda name: folded(subnet.layer(name)), sums)
 
 
 def _spelled_out(subnet: Subnet) -> Subnet:

@@ -11,12 +11,8 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from string import Template
-from typing import Any
-
-import numpy as np
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.graph.formats import QuantParams
 from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
@@ -33,7 +29,8 @@ from hw_profiles.runtimes.tvm_cpu.unit import CompiledUnit
 from nas.export.library.library import LIBRARY, LibraryExecutable
 from nas.export.library.limits import why_not
 from supernet.data.tokens import PADDING
-from supernet.graph.quantized_graph import Parameters, QuantizedGraph
+from supernet.graph.quantized_graph import QuantizedGraph
+from supernet.graph.unit_numbers import unit_numbers as unit_numbers
 
 C_EXAMPLE, PYTHON_EXAMPLE = "example.c", "example.py"
 _EXAMPLES = Path(__file__).parent / "examples"
@@ -110,32 +107,6 @@ def _linked(
         path = Path(folder) / LIBRARY
         link_standalone(plan, parameters, target, path, first)
         return path.read_bytes()
-
-
-def unit_numbers(network: QuantizedGraph) -> dict[str, UnitNumbers]:
-    """Return the numbers of each layer by its name, as the arithmetic takes them."""
-    work = network.workload
-    return {
-        name: UnitNumbers(
-            tuple(map(_quantization, network.input_params(position))),
-            _quantization(network.tensors.get(name)),
-            *_parameters(network.parameters.get(name)),
-        )
-        for position, name in enumerate(work.names)
-    }
-
-
-def _quantization(params: QuantParams | None) -> QuantParams | None:
-    return None if params is None else QuantParams(params.scale, params.zero_point)
-
-
-def _parameters(parameters: Parameters | None) -> tuple[Any, ...]:
-    if parameters is None:
-        return ()
-    codes = parameters.weight.codes
-    shape = codes.shape + (1, 1) * (codes.ndim == 2)  # a linear layer is a 1x1 convolution
-    bias = parameters.bias if len(parameters.bias) else np.zeros(len(codes), np.float32)
-    return codes.reshape(shape), parameters.weight.channel_scales, bias
 
 
 def answer_of(plan: NetworkPlan) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Encoders: torch's own layers, one set of weights, its networks taken out, their files, in all formats."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -237,10 +238,14 @@ def test_the_largest_network_gives_the_labels_of_the_simulation(
     nets: dict[str, nn.Module], name: str, number_format: str
 ) -> None:
     candidate = FAMILIES[name].extreme("largest", number_format)
-    same, tied = agreement(*calibrated(FAMILIES[name], nets[name], candidate, SAMPLES[name]))
-    if name == "texts" or number_format == "fp32":  # of 7,680 tokens in int8, 22 are not, at random weights
+    network, x = calibrated(FAMILIES[name], nets[name], candidate, SAMPLES[name])
+    same, tied = agreement(network, x)
+    if name == "texts" or number_format == "fp32":
         assert (same | tied).all()
-    assert same.mean() >= 0.995
+        return
+    # of 7,680 tokens in int8, 22 have another label: the seventh digit of a norm in fp32 tips one code of
+    # 300,000, and at random weights each block makes ten codes of it. Engines differ from themselves likewise
+    assert same.mean() >= max(0.995, kernel_by_kernel(network, x).mean())
 
 
 @pytest.mark.slow
@@ -257,6 +262,16 @@ def agreement(network: QuantizedGraph, x: Tensor) -> tuple[NDArray[np.bool_], ND
     simulated = simulate(network, x).numpy()
     second, first = np.moveaxis(np.sort(simulated, -1)[..., -2:], -1, 0)
     return logits.argmax(-1) == simulated.argmax(-1), first - second < TIE * np.abs(simulated).max()
+
+
+def kernel_by_kernel(network: QuantizedGraph, x: Tensor) -> NDArray[np.bool_]:
+    """Return which labels of a file are the same where its engine fuses nothing."""
+    model, options = emit(network, batch=None), onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model, options)
+    (plain,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    fused = single_output(open_file(model), x.numpy())
+    return np.asarray(plain.argmax(-1) == fused.argmax(-1))
 
 
 @pytest.mark.parametrize("number_format", ["fp32", "int8"])
