@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeAlias
+from uuid import uuid4
 
 from hw_profiles.engines import version_of
 from hw_profiles.errors import TrilobitError, one_line
@@ -25,6 +26,7 @@ WORKERS_S = 10.0  # to wait for workers, before anything is evaluated
 LONELY_S = 60.0  # to wait for one after all were lost
 LOOK_S = 0.5  # between two looks at who is there, while nothing comes
 SOFTWARE = ("trilobit", "torch", "onnxruntime", "distributed")  # of which workers must have our versions
+PASSED_ON_BY = ("trilobit", "distributed")  # of which the scheduler must
 _LOGS = ("", ".client", ".scheduler", ".worker", ".nanny", ".core", ".batched", ".comm")
 Client: TypeAlias = Any
 
@@ -90,6 +92,9 @@ class Cluster:
                 f"no Dask scheduler answers at {self.address} ({one_line(error)}): start one with `dask "
                 "scheduler`, give another with --cluster, or evaluate in this process with --cluster none"
             ) from None
+        if why := _why_not(_ours(PASSED_ON_BY), _said(client)):
+            client.close()
+            raise TrilobitError(f"the scheduler at {self.address} cannot pass anything on: {why}")
         return client
 
     @cached_property
@@ -168,7 +173,7 @@ class Cluster:
         workers = self._workers()
         known = self._accepted | {refusal.worker for refusal in self._refused}
         if fresh := sorted(workers.keys() - known):
-            ours = software()
+            ours = _ours(SOFTWARE)
             said = self._client.run(software, workers=fresh, on_error="return")
             for worker, theirs in said.items():
                 if why := _why_not(ours, theirs):
@@ -223,6 +228,8 @@ class Cluster:
         """
         if not items:
             return
+        from distributed.protocol.pickle import dumps
+
         self.require_workers(measuring=measuring)
         done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         pending: dict[Any, int] = {}
@@ -231,7 +238,10 @@ class Cluster:
             # restricted only where somebody must be avoided: else those may help who join later
             workers = {"workers": sorted(self._accepted)} if self._refused else {}
             resources = {"resources": {DEVICE: 1}} if measuring else {}
-            future = self._client.submit(_ask, function, items[position], pure=False, **workers, **resources)
+            key = f"{_name(function)}-{uuid4()}"
+            how = {"key": key, "pure": False, **workers, **resources}
+            # as bytes: the scheduler would open the function's module to look at it, with all that it imports
+            future = self._client.submit(_ask, dumps((function, items[position])), **how)
             pending[future] = position
             future.add_done_callback(done.put)
 
@@ -301,13 +311,32 @@ def software() -> dict[str, str]:
     return {package: version_of(package) or "none" for package in SOFTWARE}
 
 
-def _ask(function: Callable[[Any], Any], item: Any) -> Any:
+def _name(function: Any) -> str:
+    """Return what the dashboard calls a function."""
+    return str(getattr(function, "func", function).__name__)
+
+
+def _ours(packages: Sequence[str]) -> dict[str, str]:
+    return {package: version for package, version in software().items() if package in packages}
+
+
+def _said(client: Client) -> Any:
+    """Return the software of the scheduler, or why it cannot say."""
+    try:
+        return client.run_on_scheduler(software)
+    except Exception as error:  # it has no trilobit, or one that has no such function
+        return error
+
+
+def _ask(payload: bytes) -> Any:
     """Return what a function makes of an item, on a worker: what ends it expectedly is an answer, too."""
     from distributed import get_worker
+    from distributed.protocol.pickle import loads
 
     try:
+        function, item = loads(payload)
         return function(item)
-    except RefusedError as error:
+    except (RefusedError, ModuleNotFoundError) as error:
         return Refusal(str(get_worker().address), str(error))
     except TrilobitError as error:
         return error
