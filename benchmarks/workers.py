@@ -10,8 +10,8 @@ Three parts, chosen with `--part`:
   a device for each worker.
 
 Only the work is simulated: scheduling, transfer and storage (SQLite) are real. `--record RUN` times
-evaluations of a trained run anew, in this process, and writes `evaluation_times.json`. Repeats take turns; a
-speed-up is the median of one worker's time over that of several.
+evaluations of a trained run anew, in this process, and writes `evaluation_times.json`. `--scale`
+shortens all sleeps. Repeats take turns; a speed-up is the median of one worker's time over that of several.
 """
 
 import json
@@ -231,10 +231,13 @@ def main() -> None:
     parser.add_argument(
         "--record", type=Path, metavar="RUN", help="a trained run whose evaluations are timed"
     )
+    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="of recorded times, to sleep")
     arguments = parser.parse_args()
     if arguments.record:
         TIMES.write_text(json.dumps(record(find_run(arguments.record)), indent=1) + "\n")
     times = json.loads(TIMES.read_text())
+    for kind in ("sample_s", "timing_s"):
+        times[kind] = [arguments.scale * seconds for seconds in times[kind]]
     effort = {"repeats": 1 if arguments.quick else arguments.seeds, "quick": QUICK if arguments.quick else 1}
     parts = arguments.part or ("device", "compute", "simulated")
     rows: list[Row] = []

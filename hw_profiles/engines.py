@@ -27,6 +27,7 @@ PACKAGES: Mapping[str, str] = {
     "lightgbm": "lightgbm",
     "cryptography": "cryptography",
     "pandas": "pandas",
+    "dask": "distributed",
     "distributed": "distributed",
 }
 # package that not every run needs -> the extra of Trilobit that brings it, with whatever else it needs

@@ -236,12 +236,13 @@ class DeviceEvaluator:
 
 
 def turns(candidates: Sequence[Candidate], workers: int) -> list[Sequence[Candidate]]:
-    """Return candidates in groups, each measured in turns: of about the same size, `GROUP` at most, and as
-    many as keep so many workers busy to the end.
+    """Return candidates in groups, each measured in turns: of about the same size, `GROUP` at most, half of
+    that where several workers share them, and as many as keep so many workers busy to the end.
     """
     if not candidates:
         return []
-    each = -(-len(candidates) // (GROUP * workers))
+    most = GROUP if workers == 1 else GROUP // 2  # some take longer than others: small groups even that out
+    each = -(-len(candidates) // (most * workers))
     ends = np.linspace(0, len(candidates), min(len(candidates), each * workers) + 1).round().astype(int)
     return [candidates[start:end] for start, end in pairwise(ends.tolist())]
 

@@ -5,6 +5,8 @@ What is scheduled where, lost workers and their tasks, and the dashboard are Das
 
 import logging
 import queue
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +29,8 @@ LONELY_S = 60.0  # to wait for one after all were lost
 LOOK_S = 0.5  # between two looks at who is there, while nothing comes
 SOFTWARE = ("trilobit", "torch", "onnxruntime", "distributed")  # of which workers must have our versions
 PASSED_ON_BY = ("trilobit", "distributed")  # of which the scheduler must
+# of workers of its own
+_SILENT = {"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical"}
 _LOGS = ("", ".client", ".scheduler", ".worker", ".nanny", ".core", ".batched", ".comm")
 Client: TypeAlias = Any
 
@@ -102,11 +106,13 @@ class Cluster:
         """The scheduler and workers of this connection alone; None where there are others."""
         if not self.local:
             return None
+        import dask
         from distributed import LocalCluster
 
         count = int(self.address.removeprefix(LOCAL))
         own = {"n_workers": count, "threads_per_worker": 1, "memory_limit": None}
-        return LocalCluster(**own, dashboard_address="127.0.0.1:0")
+        with _interrupts_ignored(), dask.config.set(_SILENT):
+            return LocalCluster(**own, dashboard_address="127.0.0.1:0")
 
     def close(self) -> None:
         """End the connection, and workers of its own."""
@@ -139,7 +145,8 @@ class Cluster:
 
     def introduce(self) -> None:
         """Say who works, and where Dask's dashboard is."""
-        workers = [self._workers()[worker] for worker in sorted(self._usable(False))]
+        usable, known = self._usable(False), self._workers()
+        workers = [known[address] for address in sorted(usable & known.keys())]
         measuring = sum(_measures(worker) for worker in workers)
         may_measure = "this process measures" if self.local else f"{measuring} with the resource `{DEVICE}`"
         hosts = len({worker.get("host") for worker in workers})
@@ -362,6 +369,21 @@ def _hush() -> None:
     """Keep Dask's own log off people's terminals: what matters of it is said in one line."""
     for name in _LOGS:
         logging.getLogger(f"distributed{name}").setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Let processes that begin in the block ignore Ctrl-C, which a terminal sends them, too: this one ends
+    them.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may change that
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -90,12 +90,13 @@ def estimate(run: Run) -> Estimate:
     if not run.is_done("train"):
         seconds["train"] = _train_seconds(run) + _quantized_seconds(run)
     evaluation = _evaluation_seconds(run)
+    evaluated = evaluation / _evaluating(run)
     if not run.is_done("sample"):
-        seconds["sample"] = most_samples(run) * evaluation
+        seconds["sample"] = most_samples(run) * evaluated
     if not run.is_done("fit"):
         seconds["fit"] = FIT_S * FITS
     if not run.is_done("search"):
-        measured = search.rounds * search.finalists * (evaluation + per_network)
+        measured = search.rounds * search.finalists * (evaluated + per_network)
         predicted = search.rounds * search.candidates * SLOWER.get(search.searcher, USUAL).candidate_s
         seconds["search"] = measured + predicted + FIT_S * (search.rounds + 2)
     if not run.is_done("export"):
@@ -104,6 +105,13 @@ def estimate(run: Run) -> Estimate:
     measuring = sum(seconds[stage] > 0 for stage in MEASURING)
     waiting_s = run.plan.waiting_s * measuring if restless and not run.recorded else 0.0
     return Estimate(seconds, waiting_s)
+
+
+def _evaluating(run: Run) -> int:
+    """Count those who evaluate networks; where nothing is left to evaluate, no cluster is asked."""
+    if run.cluster is None or (run.is_done("sample") and run.is_done("search")):
+        return 1
+    return run.cluster.count()
 
 
 def measuring_seconds(run: Run, layers: Sequence[Layer]) -> float:

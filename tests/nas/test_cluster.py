@@ -13,6 +13,7 @@ from nas.run.cluster import Cluster, RefusedError, _why_not, software
 from nas.run.config_file import parse_config
 from nas.run.reporting import PlainReporter
 
+dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed")
 
 
@@ -167,6 +168,26 @@ def test_another_version_is_refused_by_name() -> None:
     missing = _why_not(ours, ModuleNotFoundError("No module named 'nas'"))
     assert "cannot load trilobit" in missing
     assert "No module named 'nas'" in missing
+
+
+def test_tls_is_dasks_own_configuration(tmp_path: Path) -> None:
+    """Who has no certificate does not get in."""
+    pytest.importorskip("cryptography")
+    security = distributed.Security.temporary()
+    (tmp_path / "ca.pem").write_text(security.tls_ca_file)
+    (tmp_path / "own.pem").write_text(security.tls_client_cert + security.tls_client_key)
+    tls = "distributed.comm.tls"
+    config = {f"{tls}.ca-file": tmp_path / "ca.pem", f"{tls}.client.cert": tmp_path / "own.pem"}
+    with local(1, protocol="tls://", security=security) as running:
+        with (
+            Cluster(running.scheduler_address) as stranger,
+            pytest.raises(TrilobitError, match="no Dask scheduler"),
+        ):
+            stranger.require_workers()
+        known = {name: str(path) for name, path in config.items()}
+        with dask.config.set(known), Cluster(running.scheduler_address) as cluster:
+            assert cluster.address.startswith("tls://")
+            assert list(cluster.answers(later, [0.0])) == [(0, 0.0)]
 
 
 def test_local_workers_need_no_resource() -> None:

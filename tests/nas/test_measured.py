@@ -5,12 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hw_profiles.graph.workload import Workload
 from hw_profiles.measure.measurement import Measurement, MeasurePlan
 from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
-from nas.evaluation.on_device import WAITING_SHARE, DeviceEvaluator
+from nas.evaluation.on_device import GROUP, WAITING_SHARE, DeviceEvaluator, turns
 from nas.run.config import RunConfig
 from supernet.families.family import Family
 
@@ -40,6 +42,15 @@ def test_one_group_of_finalists_cannot_use_up_the_waiting_of_all(work: Workload)
     assert device.given_s[0] == WAITING_SHARE * 40.0
     assert sum(device.given_s) < 40.0
     assert all(np.diff(device.given_s) < 0)
+
+
+@given(n=st.integers(0, 60), workers=st.integers(1, 20))
+def test_groups_keep_all_workers_busy(n: int, workers: int) -> None:
+    groups = turns([object()] * n, workers)  # type: ignore[list-item]
+    sizes = list(map(len, groups))
+    assert sum(sizes) == n
+    assert not n or (max(sizes) <= GROUP and max(sizes) - min(sizes) <= 1)
+    assert len(groups) == n or len(groups) % workers == 0  # none waits while others measure more than it did
 
 
 @pytest.mark.parametrize(("attributes", "load"), [({"load": 12.3}, 12.3), ({"load": None}, None), ({}, None)])

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from hw_profiles.errors import TrilobitError
-from nas.allocation.sensitivity import SENSITIVITIES, known_candidate, noise_to_signal, sensitivity
+from nas.allocation.sensitivity import SENSITIVITIES, known_candidate, sensitivity
+from nas.allocation.sensitivity_file import noise_to_signal
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.on_supernet import SupernetEvaluator
 from nas.run.config import RunConfig, SpaceSection

@@ -45,9 +45,9 @@ def test_a_killed_measurement_goes_on_where_it_was(run: Run, monkeypatch: pytest
     path(run).write_text(json.dumps(document))
     asked: list[str] = []
 
-    def measure(space: SearchSpace, names: Sequence[str], *rest: Any) -> Iterator[Any]:
+    def measure(space: SearchSpace, names: Sequence[str], *rest: Any, **how: Any) -> Iterator[Any]:
         asked.extend(names)
-        return measure_sensitivity(space, names, *rest)
+        return measure_sensitivity(space, names, *rest, **how)
 
     monkeypatch.setattr("nas.allocation.sensitivity_file.measure_sensitivity", measure)
     assert run_sensitivity(run) == whole
