@@ -14,7 +14,7 @@ from nas.cli.main import main
 from nas.emit.operations import NODES
 from supernet.graph.operations import TORCH
 
-OTHERS = ("README", "ssh", "tune")  # `test_ssh_recipe` and `test_tune_recipe` run these
+OTHERS = ("README", "adb", "ssh", "tune")  # have tests of their own
 RECIPES = sorted(p for p in (Path(__file__).parents[2] / "docs/recipes").glob("*.md") if p.stem not in OTHERS)
 BLOCKS = re.compile(r"```(python|toml|sh)\n(.*?)```", re.DOTALL)
 MODULE = re.compile(r"# (\w+)\.py\n")
