@@ -25,7 +25,9 @@ from supernet.graph.simulate import simulate
 
 pytest.importorskip("openvino")
 
-from hw_profiles.runtimes.openvino.runtime import OpenVinoRuntime
+from hw_profiles.runtimes.openvino.compiled import CompiledFiles
+from hw_profiles.runtimes.openvino.options import OpenVinoOptions
+from hw_profiles.runtimes.openvino.runtime import OpenVinoRuntime, core
 
 ROOT = Path(__file__).parents[2]
 TIES = 1e-3  # of codes: sums that lie between two of them
@@ -146,6 +148,34 @@ def test_what_it_rejects_is_said_in_one_line(runtime: OpenVinoRuntime) -> None:
     with pytest.raises(TrilobitError, match="OpenVINO: Unsupported data type INT2") as refused:
         runtime.compile(Artifact(network(single(layer))))
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_opened_again_is_the_same(runtime: OpenVinoRuntime) -> None:
+    """The second time it is read as OpenVINO wrote it, which loses names of nodes."""
+    family = load_family("digits-vit", in_channels=1, classes=10, formats=("fp32", "int8"))
+    work = family.workload(family.extremes()["smallest/int8"])
+    noise = np.random.default_rng(1).standard_normal((1, *work.in_shape)).astype(np.float32)
+    model = network(work)
+    first, second = (runtime.compile(Artifact(model)) for _ in range(2))
+    np.testing.assert_array_equal(single_output(first, noise), single_output(second, noise))
+    assert (second.inputs, second.outputs) == (first.inputs, first.outputs)
+    nodes = {node.output[0] for node in onnx.load_from_string(model).graph.node}
+    said = [
+        {node: kind for node, kind in each.named_kernels().items() if node in nodes}
+        for each in (first, second)
+    ]
+    assert len(said[0]) > 10
+    assert said[0] == said[1]
+
+
+def test_no_more_compiled_files_are_kept_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = CompiledFiles(core(), OpenVinoOptions())
+    models = [network(alone(map_layer("conv", (8, 4, 4), 8 * i))) for i in (1, 2, 3)]
+    size = len(kept.anew(models[2]).export_model().getvalue())
+    monkeypatch.setattr("hw_profiles.runtimes.openvino.compiled.KEPT_BYTES", size)
+    again = [[kept.compile(model)[1] for _ in range(2)] for model in models]
+    assert again == [[True, False]] * 3
+    assert kept.compile(models[0])[1]  # it had to go
 
 
 def test_kernels_are_timed_by_the_nodes_that_they_compute(runtime: OpenVinoRuntime) -> None:

@@ -1,8 +1,8 @@
 """OpenVINO on this machine."""
 
 from collections import Counter
-from collections.abc import Mapping
-from functools import cache, cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, partial
 from itertools import product
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from hw_profiles.measure.interleave import Timed, timed
 from hw_profiles.measure.measurement import Clock
 from hw_profiles.runtimes.file_runtime import FileExecutable, FileRuntime, timed_inputs
 from hw_profiles.runtimes.info import DeviceInfo
+from hw_profiles.runtimes.openvino.compiled import CompiledFiles
 from hw_profiles.runtimes.openvino.engine import openvino
 from hw_profiles.runtimes.openvino.kernels import (
     INTEGER_KERNELS,
@@ -52,30 +53,13 @@ def core() -> Any:
     return openvino.Core()
 
 
-def compile_model(model: bytes, options: OpenVinoOptions, **more: Any) -> Any:
-    """Return an ONNX file compiled as every Trilobit measurement and check does it.
-
-    Activations are not rounded to integers unless the file says so, which OpenVINO would do by itself before
-    products with stored codes; threads are not pinned, which is what whoever measures does.
-
-    Raises:
-        Exception: whatever OpenVINO rejects.
-    """
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": options.precision, **more}
-    settings |= {"PERFORMANCE_HINT": options.hint.upper(), "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
-    if options.provider == CPU:
-        settings |= {"INFERENCE_NUM_THREADS": options.threads, "ENABLE_CPU_PINNING": False}
-    return core().compile_model(core().read_model(model, b""), options.provider, settings)
-
-
 @cache
 def integer_sums(provider: str) -> Literal["exact", "saturating", "unknown"]:
     """Return what this machine's kernels for unsigned activations and signed weights do with sums that leave
     16 bits, found by running some; unknown where it is not integer kernels that run them.
     """
     try:
-        compiled = compile_model(saturating_model(), OpenVinoOptions(provider=provider))
-        executable = OpenVinoExecutable(compiled, saturating_model(), 1)
+        executable = OpenVinoRuntime(OpenVinoOptions(provider=provider)).compile(Artifact(saturating_model()))
         if not INTEGER_KERNELS & executable.kernels().keys():
             return "unknown"
         return "saturating" if saturating_kinds(executable.run(largest_inputs())) else "exact"
@@ -90,10 +74,11 @@ class OpenVinoExecutable(FileExecutable):
         compiled: by OpenVINO.
         model: the file.
         batch: items of a call where the model takes any number.
+        naming: gives it compiled so that its graph names every node of the file.
     """
 
-    def __init__(self, compiled: Any, model: bytes, batch: int) -> None:
-        self._compiled, self._batch = compiled, batch
+    def __init__(self, compiled: Any, model: bytes, batch: int, naming: Callable[[], Any]) -> None:
+        self._compiled, self._batch, self._naming = compiled, batch, naming
         self.request = compiled.create_infer_request()
         graph = onnx.load_from_string(model).graph
         self._nodes = {_called(node): node for node in graph.node}
@@ -146,7 +131,7 @@ class OpenVinoExecutable(FileExecutable):
 
     @cached_property
     def _kernels(self) -> tuple[Kernel, ...]:
-        return kernels_of(self._compiled, {name: node.op_type for name, node in self._nodes.items()})
+        return kernels_of(self._naming(), {name: node.op_type for name, node in self._nodes.items()})
 
 
 def _called(node: onnx.NodeProto) -> str:
@@ -178,6 +163,7 @@ class OpenVinoRuntime(FileRuntime):
             raise TrilobitError(
                 f"OpenVINO has no device {provider!r} here; it has {', '.join(present) or 'none'}"
             )
+        self._files = CompiledFiles(core(), self.options)
         self._can = frozenset(core().get_property(provider, "OPTIMIZATION_CAPABILITIES"))
         known = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
         if known[self.options.precision] not in self._can:
@@ -249,11 +235,13 @@ class OpenVinoRuntime(FileRuntime):
         Raises:
             TrilobitError: whatever OpenVINO rejects, in the line of it that says why.
         """
+        content = artifact.content
         try:
-            compiled = compile_model(artifact.content, self.options)
+            compiled, names_all = self._files.compile(content)
         except RuntimeError as error:
             raise TrilobitError(f"OpenVINO: {_reason(error)}") from None
-        return OpenVinoExecutable(compiled, artifact.content, self.options.batch)
+        naming = (lambda: compiled) if names_all else partial(self._files.anew, content)
+        return OpenVinoExecutable(compiled, content, self.options.batch, naming)
 
     def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
         """Return the kernels of a network with the average of what each takes, on its example.
@@ -263,8 +251,8 @@ class OpenVinoRuntime(FileRuntime):
         Raises:
             Exception: whatever OpenVINO rejects.
         """
-        compiled = compile_model(artifact.content, self.options, PERF_COUNT=True)
-        executable = OpenVinoExecutable(compiled, artifact.content, self.options.batch)
+        compiled = self._files.anew(artifact.content, PERF_COUNT=True)
+        executable = OpenVinoExecutable(compiled, artifact.content, self.options.batch, lambda: compiled)
         inputs = timed_inputs(executable.inputs, self.options.batch, artifact.example)
         request = executable.request
         averages = []
