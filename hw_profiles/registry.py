@@ -15,6 +15,7 @@ DEVICES: Mapping[str, str] = {
     "ort": "hw_profiles.runtimes.ort.plugin:ORT",
     "litert": "hw_profiles.runtimes.litert.plugin:LITERT",
     "openvino": "hw_profiles.runtimes.openvino.plugin:OPENVINO",
+    "ncnn": "hw_profiles.runtimes.ncnn.plugin:NCNN",
     "recorded": "hw_profiles.runtimes.analytical.plugin:RECORDED",
     "systolic": "hw_profiles.runtimes.analytical.plugin:SYSTOLIC",
     "ssh": "hw_profiles.runtimes.transports.ssh:SSH",

@@ -54,6 +54,14 @@ def input_infos(model: bytes) -> tuple[TensorInfo, ...]:
     return tensor_infos(onnx.load_from_string(model).graph.input)
 
 
+def end_infos(model: bytes) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return what an ONNX file reads besides what it stores, and what it gives."""
+    graph = onnx.load_from_string(model).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    read = [value for value in graph.input if value.name not in stored]
+    return tensor_infos(read), tensor_infos(graph.output)
+
+
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
     kind = value.type.tensor_type
     shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)

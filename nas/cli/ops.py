@@ -16,6 +16,7 @@ CONSUMERS: Mapping[str, str] = {
     "calibration": "hw_profiles.profiles.latency_model:CLASSES",
     "ort": "hw_profiles.runtimes.ort.runtime:OPERATIONS",
     "litert": "hw_profiles.runtimes.litert.operators:OPERATIONS",
+    "ncnn": "hw_profiles.runtimes.ncnn.operations:OPERATIONS",
     "openvino": "hw_profiles.runtimes.openvino.operations:OPERATIONS",
     "tvm": "hw_profiles.runtimes.tvm_cpu.templates:TEMPLATES",
     "systolic": "hw_profiles.runtimes.analytical.systolic:COSTS",

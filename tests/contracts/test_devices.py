@@ -60,6 +60,7 @@ def cases(
     return {
         "adb": DeviceCase(partial(open_device, adb), corners(FEW_UNITS, "int8")),
         "litert": DeviceCase(partial(open_device, "litert"), corners(family, "fp32")),
+        "ncnn": DeviceCase(partial(open_device, "ncnn"), corners(family, "fp32")),
         "openvino": DeviceCase(partial(open_device, "openvino"), corners(family, "fp32")),
         "ort": DeviceCase(partial(open_device, "ort:CPU,threads=1"), corners(family, "fp32")),
         "recorded": DeviceCase(partial(open_device, f"recorded:{profile_file}"), corners(family, "fp32")),
@@ -109,7 +110,7 @@ def test_its_runtime_keeps_its_promises(case: DeviceCase, promise: Callable[[Run
 
 def test_unknown_devices_and_providers_are_refused() -> None:
     with pytest.raises(
-        TrilobitError, match="unknown device 'abacus'; known: adb, litert, openvino, ort, recorded"
+        TrilobitError, match="unknown device 'abacus'; known: adb, litert, ncnn, openvino, ort, recorded"
     ):
         open_device("abacus")
     with pytest.raises(

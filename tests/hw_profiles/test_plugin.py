@@ -24,7 +24,7 @@ REFUSED = {
     "tvm:threads=2": r"device 'tvm' has no option threads \(= '2'\); .*have it; options",
     "tvm:key=pi": r"boards over RPC need both a tracker and a key",
     "recorded": r"device 'recorded' needs to know which one: write recorded:PROFILE.json",
-    "abacus:3": r"unknown device 'abacus'; known: adb, litert, openvino, ort, recorded, ssh, systolic",
+    "abacus:3": r"unknown device 'abacus'; known: adb, litert, ncnn, openvino, ort, recorded, ssh, systolic",
 }
 
 

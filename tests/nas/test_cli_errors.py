@@ -62,7 +62,10 @@ def recorded(profile_file: Path) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["profile", "--device", "abacus"], "device.name must be one of litert, openvino, ort, recorded"),
+        (
+            ["profile", "--device", "abacus"],
+            "device.name must be one of litert, ncnn, openvino, ort, recorded",
+        ),
         (["profile", "--device", "recorded"], "write recorded:PROFILE.json"),
         (["profile", "--device", "recorded:none.json"], "none.json: no such file"),
         (

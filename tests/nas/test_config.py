@@ -152,7 +152,8 @@ def test_devices_of_earlier_files_are_read() -> None:
 
 def test_an_option_of_another_device_is_refused_where_it_says_something() -> None:
     with pytest.raises(
-        TrilobitError, match=r"device 'tvm' has no option threads \(= 4\); ort, litert and openvino have it"
+        TrilobitError,
+        match=r"device 'tvm' has no option threads \(= 4\); ort, litert, openvino and ncnn have it",
     ):
         parse_config({"device": {"name": "tvm", **LISTED, "threads": 4}}, origin="")
     with pytest.raises(TrilobitError, match=r"no option thread .*did you mean 'threads'"):

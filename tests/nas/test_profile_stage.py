@@ -187,7 +187,7 @@ def test_profiles_of_other_devices_are_a_start(quicker: Path, tmp_path: Path, pr
         (["--device", "table:none.npz"], "none.npz"),
         (
             ["--device", "tvm", "--threads", "2"],
-            "device 'tvm' has no option threads (= 2); ort, litert and openvino have it",
+            "device 'tvm' has no option threads (= 2); ort, litert, openvino and ncnn have it",
         ),
         (["--device", "tvm", "--target", "llvm -mcpu=abacus"], "abacus"),
         (["--rpc", "tracker", "127.0.0.1:1"], "both a tracker and a key"),

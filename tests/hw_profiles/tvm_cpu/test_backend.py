@@ -86,7 +86,7 @@ def test_nothing_is_made_before_measuring(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_it_has_no_threads_to_choose() -> None:
     with pytest.raises(
-        TrilobitError, match=r"device 'tvm' has no option threads .*; ort, litert and openvino have it"
+        TrilobitError, match=r"device 'tvm' has no option threads .*; ort, litert, openvino and ncnn have it"
     ):
         choose("tvm:threads=2")
 
