@@ -48,7 +48,7 @@ class NcnnExecutable(FileExecutable):
     ) -> None:
         self._net, self._imported = net, imported
         self.inputs = tuple(inputs)
-        zeros = {info.name: np.zeros(info.shape, info.dtype) for info in inputs}
+        zeros = {info.name: np.zeros(_sizes(info), info.dtype) for info in inputs}
         given = [np.array(mat) for mat in self._extract(self._mats(zeros), len(outputs))]
         self.outputs = tuple(map(_shaped, outputs, given))
 
@@ -56,7 +56,7 @@ class NcnnExecutable(FileExecutable):
         """Return the outputs for one image by name."""
         mats = self._extract(self._mats(inputs), len(self.outputs))
         pairs = zip(self.outputs, mats, strict=True)
-        return {info.name: np.array(mat).reshape(info.shape) for info, mat in pairs}  # type: ignore[arg-type]
+        return {info.name: np.array(mat).reshape(_sizes(info)) for info, mat in pairs}
 
     def timed(self, clock: Clock, *, batch: int | None = None, example: Arrays | None = None) -> Timed:
         """Return runs on inputs that stay where they are."""
@@ -85,9 +85,14 @@ class NcnnExecutable(FileExecutable):
         return given
 
 
+def _sizes(info: TensorInfo) -> tuple[int, ...]:
+    """Return the shape of one image, or of what is said of one."""
+    return tuple(1 if size is None else size for size in info.shape)
+
+
 def _shaped(info: TensorInfo, given: Array) -> TensorInfo:
     """Return an output with all its sizes, by what it gave once."""
-    declared = tuple(1 if size is None else size for size in info.shape)
+    declared = _sizes(info)
     shape = declared if np.prod(declared) == given.size else (1, *given.shape)
     return TensorInfo(info.name, shape, "float32")
 
