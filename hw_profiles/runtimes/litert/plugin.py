@@ -24,6 +24,7 @@ LITERT = DeviceKind(
     engines={"ai_edge_litert": "ai-edge-litert", "flatbuffers": "flatbuffers", "onnx": "onnx"},
     engine="ai-edge-litert",
     title="LiteRT",
+    elsewhere="hw_profiles.runtimes.litert.elsewhere:LitertHere",
     recipes=(
         Recipe("static", "LiteRT's full int8", "hw_profiles.runtimes.litert.recipes:static_int8"),
         Recipe("dynamic", "LiteRT's dynamic range", "hw_profiles.runtimes.litert.recipes:dynamic_range"),

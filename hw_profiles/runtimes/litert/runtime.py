@@ -270,12 +270,21 @@ class LitertRuntime(FileRuntime):
 @cache
 def integer_sums(options: LitertOptions) -> Literal["exact", "saturating"]:
     """Return what its kernels do with sums that leave 16 bits: a product of the largest codes is run."""
-    executable = FlatExecutable(_largest_sums(), options)
-    [codes] = executable.run({"codes": np.full((1, CHANNELS), LARGEST_CODE, np.int8)}).values()
+    return sums_of(FlatExecutable(largest_sums(), options).run(largest_codes()))
+
+
+def largest_codes() -> dict[str, Array]:
+    """Return what `largest_sums` reads."""
+    return {"codes": np.full((1, CHANNELS), LARGEST_CODE, np.int8)}
+
+
+def sums_of(outputs: Arrays) -> Literal["exact", "saturating"]:
+    """Return what the outputs of `largest_sums` say."""
+    [codes] = outputs.values()
     return "exact" if (codes == EXACT).all() else "saturating"
 
 
-def _largest_sums() -> bytes:
+def largest_sums() -> bytes:
     """Return a product whose weights are all the largest code, in steps of which the exact sum has the code
     `EXACT`.
     """
@@ -296,7 +305,7 @@ def _introduced() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, STANDARD_ERROR)
-        Interpreter(model_content=_largest_sums(), num_threads=1).allocate_tensors()
+        Interpreter(model_content=largest_sums(), num_threads=1).allocate_tensors()
     finally:
         os.dup2(kept, STANDARD_ERROR)
         os.close(kept)

@@ -42,8 +42,35 @@ class Kernel:
     reads: tuple[str, ...]
 
 
-def kernels_of(compiled: Any, ops: Mapping[str, str]) -> tuple[Kernel, ...]:
-    """Return the kernels of a compiled model, in the order in which they run.
+@dataclass(frozen=True)
+class Executed:
+    """A node of the executed graph as it is.
+
+    Attributes:
+        name: of it.
+        said: what the engine says of it.
+        reads: names of the nodes that it reads from.
+    """
+
+    name: str
+    said: Mapping[str, str]
+    reads: tuple[str, ...]
+
+
+def executed_graph(compiled: Any) -> tuple[Executed, ...]:
+    """Return the graph that a compiled model executes, in order."""
+    return tuple(
+        Executed(
+            node.get_friendly_name(),
+            {key: str(value.astype(str)) for key, value in node.get_rt_info().items()},
+            tuple(each.get_source_output().get_node().get_friendly_name() for each in node.inputs()),
+        )
+        for node in compiled.get_runtime_model().get_ordered_ops()
+    )
+
+
+def kernels_of(graph: Sequence[Executed], ops: Mapping[str, str]) -> tuple[Kernel, ...]:
+    """Return the kernels of an executed graph, in the order in which they run.
 
     Args:
         ops: operation of each node of its file, by name.
@@ -51,10 +78,9 @@ def kernels_of(compiled: Any, ops: Mapping[str, str]) -> tuple[Kernel, ...]:
     constant: set[str] = set()
     given: dict[str, str] = {}  # numbers that each node gives
     kernels = []
-    for node in compiled.get_runtime_model().get_ordered_ops():
-        said = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-        name, layer = node.get_friendly_name(), said["layerType"]
-        reads = [each.get_source_output().get_node().get_friendly_name() for each in node.inputs()]
+    for node in graph:
+        said, name, reads = node.said, node.name, node.reads
+        layer = said["layerType"]
         given[name] = said["outputPrecisions"].partition(",")[0]
         if layer == "Const" or (reads and constant.issuperset(reads)):
             constant.add(name)  # computed once, when the file is compiled

@@ -25,4 +25,5 @@ OPENVINO = DeviceKind(
     engine="openvino",
     title="OpenVINO",
     described=described,
+    elsewhere="hw_profiles.runtimes.openvino.elsewhere:OpenVinoHere",
 )

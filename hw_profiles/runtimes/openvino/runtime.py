@@ -21,13 +21,8 @@ from hw_profiles.runtimes.file_runtime import FileExecutable, FileRuntime, timed
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.openvino.compiled import CompiledFiles
 from hw_profiles.runtimes.openvino.engine import openvino
-from hw_profiles.runtimes.openvino.kernels import (
-    INTEGER_KERNELS,
-    Kernel,
-    average_us,
-    kernels_of,
-    timed_kernels,
-)
+from hw_profiles.runtimes.openvino.file_kernels import FileKernels, seconds_of
+from hw_profiles.runtimes.openvino.kernels import INTEGER_KERNELS, average_us, executed_graph
 from hw_profiles.runtimes.openvino.operations import OPERATIONS
 from hw_profiles.runtimes.openvino.options import CPU, OpenVinoOptions
 from hw_profiles.runtimes.ort.integer_sums import largest_inputs, saturating_kinds, saturating_model
@@ -81,7 +76,7 @@ class OpenVinoExecutable(FileExecutable):
         self._compiled, self._batch, self._naming = compiled, batch, naming
         self.request = compiled.create_infer_request()
         graph = onnx.load_from_string(model).graph
-        self._nodes = {_called(node): node for node in graph.node}
+        self._graph = graph
         self.inputs = tuple(
             _tensor_info(port, {value.name for value in graph.input}) for port in compiled.inputs
         )
@@ -106,36 +101,27 @@ class OpenVinoExecutable(FileExecutable):
             request.set_input_tensor(self._ports[name], openvino.Tensor(array))
         return timed(request.infer, clock)
 
+    @cached_property
+    def _kernels(self) -> FileKernels:
+        return FileKernels(self._graph, executed_graph(self._naming()))
+
     def kernels(self) -> Counter[str]:
         """Return how many kernels of each kind it runs."""
-        return Counter(kernel.kind for kernel in self._kernels)
+        return self._kernels.counts()
 
     def named_kernels(self) -> dict[str, str]:
         """Return the kind of kernel by the name of each node that it computes."""
-        return {node: kernel.kind for kernel in self._kernels for node in kernel.nodes}
+        return self._kernels.named()
 
     def fused_sums(self) -> frozenset[str]:
         """Return the convolutions that it computes with the sum behind them: what they give is not rounded
         before it is added, whatever the file says.
         """
-        computed = (
-            [self._nodes[node] for node in kernel.nodes if node in self._nodes] for kernel in self._kernels
-        )
-        fused = (nodes for nodes in computed if any(node.op_type == "Add" for node in nodes))
-        return frozenset(_called(node) for nodes in fused for node in nodes if node.op_type == "Conv")
+        return self._kernels.fused_sums()
 
     def kernel_times(self, seconds: Mapping[str, float]) -> tuple[KernelTime, ...]:
         """Return its kernels with what they take, by the names of nodes and tensors of the file."""
-        outputs = {name: tuple(filter(None, node.output)) for name, node in self._nodes.items()}
-        return tuple(timed_kernels(self._kernels, outputs, seconds))
-
-    @cached_property
-    def _kernels(self) -> tuple[Kernel, ...]:
-        return kernels_of(self._naming(), {name: node.op_type for name, node in self._nodes.items()})
-
-
-def _called(node: onnx.NodeProto) -> str:
-    return node.name or node.output[0]
+        return self._kernels.times(seconds)
 
 
 def _tensor_info(port: Any, declared: set[str]) -> TensorInfo:
@@ -147,7 +133,11 @@ def _tensor_info(port: Any, declared: set[str]) -> TensorInfo:
 
 
 class OpenVinoRuntime(FileRuntime):
-    """OpenVINO on this machine. Its integer kernels read unsigned and signed codes alike.
+    """OpenVINO. Its integer kernels read unsigned and signed codes alike.
+
+    Args:
+        elsewhere: gives what its device computes in, by the engine's words, where that is on another
+            machine; None where it is on this one.
 
     Raises:
         TrilobitError: it has no such device here, or that does not compute in this precision.
@@ -156,15 +146,33 @@ class OpenVinoRuntime(FileRuntime):
     engine = "openvino"
     ops = frozenset(kind for kinds in OPERATIONS.functions.values() for kind in kinds)
 
-    def __init__(self, options: OpenVinoOptions | None = None) -> None:
-        self.options = options or OpenVinoOptions()
+    def __init__(
+        self,
+        options: OpenVinoOptions | None = None,
+        *,
+        elsewhere: Callable[[], frozenset[str]] | None = None,
+    ) -> None:
+        self.options, self._elsewhere = options or OpenVinoOptions(), elsewhere
+        if elsewhere is None:
+            self._require()
+
+    @cached_property
+    def _can(self) -> frozenset[str]:
+        if self._elsewhere is not None:
+            return self._elsewhere()
+        return frozenset(core().get_property(self.options.provider, "OPTIMIZATION_CAPABILITIES"))
+
+    @cached_property
+    def _files(self) -> CompiledFiles:
+        return CompiledFiles(core(), self.options)
+
+    def _require(self) -> None:
+        """Raise `TrilobitError` where this machine has no such device, or no such precision."""
         provider, present = self.options.provider, core().available_devices
         if provider not in present:
             raise TrilobitError(
                 f"OpenVINO has no device {provider!r} here; it has {', '.join(present) or 'none'}"
             )
-        self._files = CompiledFiles(core(), self.options)
-        self._can = frozenset(core().get_property(provider, "OPTIMIZATION_CAPABILITIES"))
         known = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
         if known[self.options.precision] not in self._can:
             able = ", ".join(short for short, name in known.items() if name in self._can)
@@ -261,12 +269,7 @@ class OpenVinoRuntime(FileRuntime):
                 executable.run(inputs)
             averages.append(average_us(request))
         first, whole = averages
-        seconds = {
-            name: max(
-                0.0, 1e-6 * (average * (SETTLING_RUNS + runs) - first.get(name, 0.0) * SETTLING_RUNS) / runs
-            )
-            for name, average in whole.items()
-        }
+        seconds = seconds_of(first, whole, SETTLING_RUNS, runs)
         return executable.kernel_times(seconds)
 
     def expected_kernels(self, workload: Workload) -> Counter[str]:

@@ -18,11 +18,11 @@ from hw_profiles.runtimes.ort.kernel_times import SETTLING_RUNS, times_of
 from hw_profiles.runtimes.ort.options import OrtOptions
 from hw_profiles.runtimes.ort.runtime import CPU, OrtRuntime, kernel_counts, kernel_names
 from hw_profiles.runtimes.runtime import Artifact, KernelTime
-from hw_profiles.runtimes.transports.board_runtime import RunsThere
+from hw_profiles.runtimes.transports.board_runtime import EngineHere, RunsThere
 
 
 @dataclass(frozen=True)
-class OrtHere:
+class OrtHere(EngineHere):
     """The part of this machine.
 
     Attributes:
@@ -57,19 +57,19 @@ class OrtHere:
         """Return whether its weights are that wide."""
         return artifact.exact_sums and needs_exact_sums(artifact.content)
 
-    def kernels(self, answer: bytes) -> Counter[str]:
+    def kernels(self, graph: bytes, content: bytes) -> Counter[str]:
         """Return the operators of the graph that it runs."""
-        return kernel_counts(_nodes(answer))
+        return kernel_counts(_nodes(graph))
 
-    def named_kernels(self, answer: bytes) -> dict[str, str]:
+    def named_kernels(self, graph: bytes, content: bytes) -> dict[str, str]:
         """Return the operator by the name of the node that it was made of."""
-        return kernel_names(_nodes(answer))
+        return kernel_names(_nodes(graph))
 
     def profiled_runs(self, runs: int) -> int:
         """Return how many runs make a record of so many that count; none where the record says nothing."""
         return SETTLING_RUNS + runs if self.local.provider == CPU else 0
 
-    def kernel_times(self, graph: bytes, trace: bytes, runs: int) -> tuple[KernelTime, ...]:
+    def kernel_times(self, graph: bytes, trace: bytes, content: bytes, runs: int) -> tuple[KernelTime, ...]:
         """Return the kernels with what each takes, from its graph and its own profiler's record.
 
         Raises:

@@ -20,12 +20,14 @@ class Addressed:
         engine: what opens it there: its `name` and `options`.
         exact_sums: whether it must be opened so that integer sums do not saturate.
         example: what it reads while it is timed; None takes random numbers.
+        names: of its inputs and outputs, where the engine has others.
     """
 
     content: bytes
     engine: Mapping[str, Any]
     exact_sums: bool = False
     example: Arrays | None = None
+    names: tuple[str, ...] = ()
 
     def request(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return how it is asked for, and the files that must be there for that, by their hashes."""
@@ -34,8 +36,8 @@ class Addressed:
         if self.example is not None:
             example, packed = named_arrays(self.example)
             files[example] = packed
-        asked = {"sha256": sha256, "engine": self.engine, "exact_sums": self.exact_sums, "example": example}
-        return asked, files
+        asked = {"sha256": sha256, "engine": self.engine, "exact_sums": self.exact_sums}
+        return {**asked, "example": example, "names": self.names}, files
 
 
 def named_arrays(arrays: Arrays) -> tuple[str, bytes]:

@@ -77,7 +77,6 @@ class Reached:
         def opened(options: Any) -> Device:
             from hw_profiles.measure.in_context import in_context
             from hw_profiles.runtimes.device import MeasuredDevice
-            from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
             from hw_profiles.runtimes.transports.board_transport import BoardTransport
 
             if runtime.on_boards:
@@ -86,7 +85,7 @@ class Reached:
             here = resolve_name(runtime.elsewhere)(options)
             reached = boards_of(boards, self.launch(options))
             reached.reconsider()
-            return MeasuredDevice(BoardRuntime(here, reached), BoardTransport(reached), in_context)
+            return MeasuredDevice(here.on(reached), BoardTransport(reached), in_context)
 
         both = _both(runtime.options, self.options)
         return replace(runtime, open=opened, options=both, title=title, summary=f"boards over {self.scheme}")

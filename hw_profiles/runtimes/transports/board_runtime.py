@@ -1,14 +1,11 @@
 """A runtime whose executables are on boards: networks are written here, and opened, run and named there."""
 
 import base64
-import getpass
-import os
-import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.layer import Layer
@@ -30,6 +27,7 @@ from hw_profiles.runtimes.runtime import (
 )
 from hw_profiles.runtimes.transports.addressed import Addressed, arrays_in, named_arrays
 from hw_profiles.runtimes.transports.agent_client import AgentClient, Line, Refused
+from hw_profiles.runtimes.transports.asking import EngineThere, require, telling, unable, whoever
 from hw_profiles.runtimes.transports.board import BoardLost
 from hw_profiles.runtimes.transports.boards import Boards
 
@@ -38,69 +36,77 @@ T = TypeVar("T")
 RunsThere = Callable[[bytes, Arrays], Mapping[str, Array]]  # a file on its inputs
 
 
-class EngineHere(Protocol):
-    """What of a runtime stays on this machine when its executables are on boards."""
+class EngineHere:
+    """What of a runtime stays on this machine when its executables are on boards; a subclass is a frozen
+    dataclass, and says what is not as it is here.
+
+    Attributes:
+        package: what brings the engine, for pip.
+        oldest: version that opens all files which are written here.
+        tells_graph: whether an agent says which graph really runs.
+    """
+
+    package: str = ""
+    oldest: tuple[int, ...] = ()
+    tells_graph: bool = True
 
     @property
     def local(self) -> Runtime:
         """What knows its formats and writes its files; nothing is compiled with it."""
-        ...
+        raise NotImplementedError
 
     @property
     def engine(self) -> Mapping[str, Any]:
         """What an agent opens its files with: `name` and `options`."""
-        ...
-
-    @property
-    def package(self) -> str:
-        """What brings it, for pip."""
-        ...
-
-    @property
-    def oldest(self) -> tuple[int, ...]:
-        """Version that opens all files which are written here."""
-        ...
+        raise NotImplementedError
 
     def integer_sums(self, run: RunsThere) -> Sums:
         """Return what its kernels there do with sums that leave 16 bits."""
-        ...
+        raise NotImplementedError
+
+    def kernels(self, graph: bytes, content: bytes) -> Mapping[str, int]:
+        """Return how many kernels of each kind run, from the graph that an agent says really runs."""
+        raise NotImplementedError
+
+    def named_kernels(self, graph: bytes, content: bytes) -> Mapping[str, str]:
+        """Return the kind of kernel by the name of the node that it runs, from the same."""
+        return {}
+
+    def content(self, artifact: Artifact) -> bytes:
+        """Return the file that is opened there.
+
+        Raises:
+            TrilobitError: there is none for it.
+        """
+        return artifact.content
+
+    def example(self, content: bytes, example: Arrays | None) -> Arrays | None:
+        """Return what a file reads while it is timed, as that file has it."""
+        return example
+
+    def names(self, content: bytes) -> tuple[str, ...]:
+        """Return what inputs and outputs are called in a file, where an engine has other names for them."""
+        return ()
 
     def wants_exact_sums(self, artifact: Artifact) -> bool:
         """Return whether a file must be opened so that sums do not saturate, where they would."""
-        ...
-
-    def kernels(self, answer: bytes) -> Mapping[str, int]:
-        """Return how many kernels of each kind run, from the graph that an agent says really runs."""
-        ...
-
-    def named_kernels(self, answer: bytes) -> Mapping[str, str]:
-        """Return the kind of kernel by the name of the node that it runs, from the same."""
-        ...
+        return False
 
     def profiled_runs(self, runs: int) -> int:
         """Return how many runs an agent must record so that `runs` count; 0 where a record says nothing."""
-        ...
+        return 0
 
-    def kernel_times(self, graph: bytes, trace: bytes, runs: int) -> tuple[KernelTime, ...]:
+    def kernel_times(self, graph: bytes, trace: bytes, content: bytes, runs: int) -> tuple[KernelTime, ...]:
         """Return what each kernel takes, from the graph and the engine's own record of its runs."""
-        ...
+        return ()
 
+    def on(self, boards: Boards) -> "BoardRuntime":
+        """Return the runtime on boards."""
+        return BoardRuntime(self, boards)
 
-@dataclass(frozen=True)
-class EngineThere:
-    """What an agent says of its runtime.
-
-    Attributes:
-        version: of it.
-        packages: versions by name, its own with it.
-        providers: what else it can run files on.
-        energy: where joules of its runs come from, or why there are none.
-    """
-
-    version: str
-    packages: Mapping[str, str]
-    providers: tuple[str, ...] = ()
-    energy: str = "not measured"
+    def opened(self, executable: "BoardExecutable") -> "BoardExecutable":
+        """Return a file that was opened there, as people use it."""
+        return executable
 
 
 @dataclass(frozen=True)
@@ -153,14 +159,18 @@ class BoardExecutable:
 
     def kernels(self) -> Mapping[str, int]:
         """Return how many kernels of each kind run there."""
-        return self.runtime.here.kernels(self._graph)
+        return self.runtime.here.kernels(self.graph, self.addressed.content)
 
     def named_kernels(self) -> Mapping[str, str]:
         """Return the kind of kernel by the name of the node that it runs."""
-        return self.runtime.here.named_kernels(self._graph)
+        return self.runtime.here.named_kernels(self.graph, self.addressed.content)
 
     @cached_property
-    def _graph(self) -> bytes:
+    def graph(self) -> bytes:
+        """What an agent says really runs; empty where it does not say."""
+        if not self.runtime.here.tells_graph:
+            return b""
+
         def asked(client: AgentClient) -> bytes:
             answer = self.runtime.ask(client, self.addressed, "kernels")
             return _decoded(client, answer.get("graph"), bytes)
@@ -227,7 +237,7 @@ class BoardRuntime:
         Raises:
             TrilobitError: no board answers, or it has no such engine.
         """
-        there, facts = self._there, self.boards.facts
+        there, facts = self.there, self.boards.facts
         own = self.here.local.describe()
         names = [board.name for board in self.boards.boards]
         more = f"-and-{len(names) - 1}-more" if len(names) > 1 else ""
@@ -266,7 +276,8 @@ class BoardRuntime:
             return client.read(_Described, answer)
 
         described = self.boards.run(asked)
-        return BoardExecutable(self, addressed, described.inputs, described.outputs)
+        executable = BoardExecutable(self, addressed, described.inputs, described.outputs)
+        return self.here.opened(executable)
 
     def kernel_times(self, artifact: Artifact, runs: int) -> tuple[KernelTime, ...]:
         """Return what each kernel of a network takes inside it; none where the engine does not tell.
@@ -283,12 +294,18 @@ class BoardRuntime:
             return _decoded(client, answer.get("graph"), bytes), _decoded(client, answer.get("trace"), bytes)
 
         graph, trace = self.boards.run(asked)
-        return self.here.kernel_times(graph, trace, runs)
+        return self.here.kernel_times(graph, trace, addressed.content, runs)
 
     def addressed(self, artifact: Artifact) -> Addressed:
-        """Return an artifact as an agent is asked for it."""
-        exact = self.here.wants_exact_sums(artifact) and self._sums == "saturating"
-        return Addressed(artifact.content, self.here.engine, exact, artifact.example)
+        """Return an artifact as an agent is asked for it.
+
+        Raises:
+            TrilobitError: there is no file for it.
+        """
+        exact, content = self.here.wants_exact_sums(artifact), self.here.content(artifact)
+        names, example = self.here.names(content), self.here.example(content, artifact.example)
+        exact = exact and self._sums == "saturating"
+        return Addressed(content, self.here.engine, exact, example, names)
 
     def ask(
         self,
@@ -319,13 +336,18 @@ class BoardRuntime:
         raise AssertionError
 
     @cached_property
-    def _there(self) -> EngineThere:
+    def there(self) -> EngineThere:
+        """The engine on the boards.
+
+        Raises:
+            TrilobitError: no board answers, or none has it.
+        """
         return self.boards.run(lambda client: require(client, self.here))
 
     @cached_property
     def _sums(self) -> Sums:
         def run(content: bytes, inputs: Arrays) -> Mapping[str, Array]:
-            addressed = Addressed(content, self.here.engine)
+            addressed = Addressed(content, self.here.engine, names=self.here.names(content))
             return BoardExecutable(self, addressed, (), ()).run(inputs)
 
         try:
@@ -333,71 +355,6 @@ class BoardRuntime:
         except TrilobitError:
             self.boards.run(lambda client: None)  # unless there is no board
             return "unknown"
-
-
-def require(client: AgentClient, here: EngineHere) -> EngineThere:
-    """Return what a board says of a runtime, which must be there in a version that opens our files.
-
-    Raises:
-        BoardLost: it is not.
-    """
-    name, key = client.board.name, str(here.engine)
-    if key in client.ready:
-        known: EngineThere = client.ready[key]
-        return known
-    wanted = ".".join(map(str, here.oldest))
-    python = client.facts.executable or "python3"
-    remedy = f"install it there: {python} -m pip install '{here.package}>={wanted}' numpy"
-    try:
-        there = client.read(EngineThere, client.request("engine", engine=here.engine))
-    except Refused as refused:
-        if refused.kind != "engine":
-            raise unable(client, refused) from None
-        hint = f"; {remedy}" if "not installed" in str(refused) else ""
-        raise BoardLost(f"{name}: {here.package}: {refused}{hint}", again=False) from None
-    if _numbers(there.version) < here.oldest:
-        raise BoardLost(
-            f"{name} has {here.package} {there.version}, and our files need {wanted} or later; {remedy}",
-            again=False,
-        )
-    client.ready[key] = there
-    return there
-
-
-def unable(client: AgentClient, refused: Refused) -> BoardLost:
-    """Return that a board cannot do what it was asked for, and what to do about that."""
-    remedies = {
-        "disk": "; make room there, name another folder (folder=/PATH), or change what is kept (cache_mb=N)",
-        "missing": "; the files of one measurement do not fit there together: let more be kept (cache_mb=N)",
-    }
-    lost = refused.kind == "lost"
-    return BoardLost(f"{client.board.name}: {refused}{remedies.get(refused.kind, '')}", again=lost)
-
-
-def telling(boards: Boards, client: AgentClient) -> Callable[[Line], None]:
-    """Return what tells people, once for each, who else measures on a board."""
-    told = set[str]()
-
-    def tell(line: Line) -> None:
-        holder = line.get("waits_for")
-        if not isinstance(holder, Mapping):
-            return
-        words = [" ".join(str(holder.get(key, "?")).split())[:60] for key in ("user", "host", "pid", "since")]
-        text = "{}@{} (process {}) measures on it since {}".format(*words)
-        if text not in told:
-            told.add(text)
-            boards.tell(f"{client.board.name}: waiting: {text}")
-
-    return tell
-
-
-def whoever() -> dict[str, Any]:
-    """Return who measures, for others that wait."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):  # a user without a name
-        user = str(os.getuid())
-    return {"user": user, "host": platform.node(), "pid": os.getpid()}
 
 
 def _decoded(client: AgentClient, text: Any, read: Callable[[bytes], T]) -> T:
@@ -410,7 +367,3 @@ def _decoded(client: AgentClient, text: Any, read: Callable[[bytes], T]) -> T:
         return read(base64.b64decode(client.read(str, text), validate=True))
     except ValueError as error:
         raise BoardLost(f"{client.board.name}: its agent answers nonsense ({error})", again=False) from None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:3])

@@ -13,15 +13,9 @@ from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.runtime import Artifact, Runtime
 from hw_profiles.runtimes.transports.addressed import Addressed
 from hw_profiles.runtimes.transports.agent_client import AgentClient, Line, Refused
+from hw_profiles.runtimes.transports.asking import require, telling, unable, whoever
 from hw_profiles.runtimes.transports.board import BoardLost
-from hw_profiles.runtimes.transports.board_runtime import (
-    BoardExecutable,
-    BoardRuntime,
-    require,
-    telling,
-    unable,
-    whoever,
-)
+from hw_profiles.runtimes.transports.board_runtime import BoardExecutable, BoardRuntime
 from hw_profiles.runtimes.transports.boards import Boards
 
 CRASHES = 16  # files of one call that may end the process which opens them
@@ -121,7 +115,9 @@ def _addressed(runtime: Runtime, artifact: Artifact) -> tuple[BoardRuntime, Addr
     executable = runtime.compile(artifact)
     if not isinstance(executable, BoardExecutable):
         raise TrilobitError("it runs here, and what it is timed beside runs on a board")
-    return executable.runtime, replace(executable.addressed, example=artifact.example)
+    addressed, here = executable.addressed, executable.runtime.here
+    example = here.example(addressed.content, artifact.example)
+    return executable.runtime, replace(addressed, example=example)
 
 
 @dataclass(frozen=True, eq=False)

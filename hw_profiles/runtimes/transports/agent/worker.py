@@ -79,7 +79,12 @@ class Worker:
     def _engine(self, request: Mapping[str, Any]) -> dict[str, Any]:
         engine = self._engine_of(request["engine"])
         packages = {"numpy": str(np.__version__), request["engine"]["name"]: engine.version}
-        return {"version": engine.version, "packages": packages, "providers": engine.providers}
+        return {
+            "version": engine.version,
+            "packages": packages,
+            "providers": engine.providers,
+            "capabilities": engine.capabilities,
+        }
 
     def _metered_engine(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return what an engine is, and where joules of its runs come from."""
@@ -133,7 +138,8 @@ class Worker:
         engine, content = self._parts(request["artifact"])
         example, runs = self._arrays(request["artifact"].get("example")), int(request["runs"])
         with held(self._lock, request.get("who") or {}, self._wait):
-            graph, trace = _engine_says(lambda: engine.profile(content, example, runs, self._scratch))
+            names = _names(request["artifact"])
+            graph, trace = _engine_says(lambda: engine.profile(content, example, runs, self._scratch, names))
         return {"graph": base64.b64encode(graph).decode(), "trace": base64.b64encode(trace).decode()}
 
     def _sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,7 +175,7 @@ class Worker:
         try:
             sessions = []
             for _ in range(plan["sessions"]):
-                opened = engine.open(content, bool(artifact.get("exact_sums")))
+                opened = engine.open(content, bool(artifact.get("exact_sums")), _names(artifact))
                 run = timed(opened.once(batch, example), plan["clock"])
                 run(1)
                 sessions.append(run)
@@ -197,7 +203,8 @@ class Worker:
         key = json.dumps([artifact.get(name) for name in ("sha256", "engine", "exact_sums")], sort_keys=True)
         if key not in self._opened:
             engine, content = self._parts(artifact)
-            opened = _engine_says(lambda: engine.open(content, bool(artifact.get("exact_sums"))))
+            exact = bool(artifact.get("exact_sums"))
+            opened = _engine_says(lambda: engine.open(content, exact, _names(artifact)))
             opened.timed = {}
             self._opened[key] = opened
             while len(self._opened) > OPEN:
@@ -221,6 +228,11 @@ class Worker:
             raise
         except Exception as error:  # a file of whoever sent it
             raise AgentError("request", f"no arrays: {one_line(error)}") from None
+
+
+def _names(artifact: Mapping[str, Any]) -> list[str]:
+    """Return what inputs and outputs are called in a file."""
+    return [str(name) for name in artifact.get("names") or ()]
 
 
 def _engine_says(function: Callable[[], Any]) -> Any:
