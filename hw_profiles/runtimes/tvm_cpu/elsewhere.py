@@ -18,11 +18,12 @@ import tvm
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.in_context import alone
 from hw_profiles.runtimes.device import Device, MeasuredDevice
-from hw_profiles.runtimes.runtime import Array, Artifact, KernelTime, TensorInfo
+from hw_profiles.runtimes.runtime import Array, Artifact, TensorInfo
 from hw_profiles.runtimes.transports.agent_client import AgentClient, Refused, sha256_of
+from hw_profiles.runtimes.transports.asking import telling, unable, whoever
 from hw_profiles.runtimes.transports.board import Board
 from hw_profiles.runtimes.transports.board_kind import MB, boards_of
-from hw_profiles.runtimes.transports.board_runtime import BoardRuntime, RunsThere, telling, unable, whoever
+from hw_profiles.runtimes.transports.board_runtime import BoardRuntime, EngineHere, RunsThere
 from hw_profiles.runtimes.transports.board_transport import BoardTransport
 from hw_profiles.runtimes.transports.boards import Boards
 from hw_profiles.runtimes.transports.native_agent import NativeAgent
@@ -59,7 +60,7 @@ def signature_of(plan: NetworkPlan) -> str:
 
 
 @dataclass(frozen=True)
-class TvmHere:
+class TvmHere(EngineHere):
     """The part of this machine.
 
     Attributes:
@@ -97,32 +98,16 @@ class TvmHere:
         """Return what kernels for this target do."""
         return sums_of(self.local.target).value
 
-    def wants_exact_sums(self, artifact: Artifact) -> bool:
-        """Return no: that is settled when a layer is compiled."""
-        return False
-
-    def kernels(self, answer: bytes) -> Counter[str]:
+    def kernels(self, graph: bytes, content: bytes) -> Counter[str]:
         """Return the keys of a library's layers.
 
         Raises:
             TrilobitError: it does not say them.
         """
         try:
-            return Counter(map(str, json.loads(answer)["layers"]))
+            return Counter(map(str, json.loads(graph)["layers"]))
         except (ValueError, KeyError, TypeError):
             raise TrilobitError("the library does not say which layers it has") from None
-
-    def named_kernels(self, answer: bytes) -> dict[str, str]:
-        """Return nothing: there are no nodes."""
-        return {}
-
-    def profiled_runs(self, runs: int) -> int:
-        """Return 0: nothing is recorded."""
-        return 0
-
-    def kernel_times(self, graph: bytes, trace: bytes, runs: int) -> tuple[KernelTime, ...]:
-        """Return nothing."""
-        return ()
 
     @property
     def _target(self) -> TvmTarget:
