@@ -137,11 +137,19 @@ def _notes(comparison: RuntimeComparison) -> list[str]:
 
 
 def advice(comparison: RuntimeComparison) -> str:
-    """Return which one to use, and whether others are as fast."""
+    """Return which one to use: of a front which runtime, else which file, and whether others are as fast."""
+    if comparison.runtimes:
+        first, second = comparison.runtimes[:2]
+        wins, faster = f"{first.fastest} of {first.files}", second.ratio / first.ratio
+        return (
+            f"use this one: {first.device}, the fastest for {wins} files that all run, "
+            f"{faster:.2f} x as fast as {second.device} in the mean"
+        )
     best, *alike = (comparison.files[place] for place in comparison.fastest)
     assert best.latency is not None
     others = ", ".join(f"{file.formats} on {file.device}" for file in alike)
     like = f"; as fast as far as this tells: {others}" if alike else ""
-    first = comparison.fastest[0] == 0
-    speed = "" if first else f", {1 / best.latency.ratio:.2f} x as fast as the first"
-    return f"use this one: {best.formats} on {best.device}{speed}: {best.file}{like}"
+    first_place = comparison.fastest[0] == 0
+    speed = "" if first_place else f", {1 / best.latency.ratio:.2f} x as fast as the first"
+    quality = "" if best.quality is None else f", {best.metric} {best.quality:.3g}"
+    return f"use this one: {best.formats} on {best.device}{speed}{quality}: {best.file}{like}"

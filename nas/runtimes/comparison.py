@@ -54,6 +54,23 @@ class ComparedFile:
 
 
 @dataclass(frozen=True)
+class RuntimeSpeed:
+    """How fast one runtime is over several files that all of them run.
+
+    Attributes:
+        device: as `--device` takes it.
+        files: that all runtimes run.
+        ratio: geometric mean over these of its time over that of the fastest runtime.
+        fastest: of how many it is the fastest.
+    """
+
+    device: str
+    files: int
+    ratio: float
+    fastest: int
+
+
+@dataclass(frozen=True)
 class RuntimeComparison:
     """Files on runtimes.
 
@@ -61,11 +78,13 @@ class RuntimeComparison:
         files: the first is what times are ratios to.
         fastest: places of the fastest one and of those that are as fast as far as measurements tell.
         instruction_set: of the processor.
+        runtimes: those of files that several run, the fastest first; empty where there is one such file.
     """
 
     files: tuple[ComparedFile, ...]
     fastest: tuple[int, ...]
     instruction_set: str
+    runtimes: tuple[RuntimeSpeed, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain data, without samples."""
@@ -118,7 +137,7 @@ def compared(contestants: Sequence[Contestant], timings: Sequence[Timing]) -> Ru
         _compared(contestant, timing, first.array)
         for contestant, timing in zip(contestants, timings, strict=True)
     )
-    return RuntimeComparison(files, _fastest(files), instruction_set())
+    return RuntimeComparison(files, _fastest(files), instruction_set(), _runtimes(files))
 
 
 def _compared(contestant: Contestant, timing: Timing, first_s: np.ndarray) -> ComparedFile:
@@ -161,6 +180,27 @@ def _fastest(files: Sequence[ComparedFile]) -> tuple[int, ...]:
         if place != best_place and latency.ratio - best.ratio <= (latency.ratio_iqr + best.ratio_iqr) / 2
     ]
     return (best_place, *alike)
+
+
+def _runtimes(files: Sequence[ComparedFile]) -> tuple[RuntimeSpeed, ...]:
+    """Return how fast the runtimes are over the files that all of them run, the fastest first; none where
+    there are fewer than two such files.
+    """
+    ratios = dict[str, dict[str, float]]()
+    for file in files:
+        if file.latency is not None:
+            ratios.setdefault(file.file, {})[file.device] = file.latency.ratio
+    shared = [by_device for by_device in ratios.values() if len(by_device) > 1]
+    devices = list(dict.fromkeys(device for by_device in shared for device in by_device))
+    whole = [by_device for by_device in shared if len(by_device) == len(devices)]
+    if len(whole) < 2:
+        return ()
+    times = np.array([[by_device[device] for device in devices] for by_device in whole])
+    means = np.exp(np.log(times / times.min(axis=1, keepdims=True)).mean(axis=0))
+    wins = np.bincount(times.argmin(axis=1), minlength=len(devices))
+    rows = zip(devices, means.tolist(), wins.tolist(), strict=True)
+    speeds = [RuntimeSpeed(device, len(whole), mean, won) for device, mean, won in rows]
+    return tuple(sorted(speeds, key=lambda speed: speed.ratio))
 
 
 def folder_names(devices: Sequence[str]) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from hw_profiles.registry import DEVICES, names
 from hw_profiles.runtimes.plugin import DeviceChoice, choice_of, choose, device_kind
 from nas.export.library.library import LIBRARY
 from nas.export.library.tuned import TunedLibrary
+from nas.export.manifest import Manifest
 from nas.export.manifests import AnyManifest, read_any
 from nas.export.seal import MANIFEST, MODEL_FILE
 from nas.export.tuned_manifest import TunedManifest
@@ -91,11 +92,17 @@ def exported(folder: Path, choices: Sequence[DeviceChoice]) -> list[Contestant]:
     paths = sorted(path for path in folder.glob(f"export/*/{MODEL_FILE}") if _sealed(path))
     if not paths:
         raise TrilobitError(f"{folder}: no exported networks; `nas export -o {folder}` writes some")
-    return [
-        _on(choice, path, path.parent.name, _mix(read_any(path.parent)))
-        for path in paths
-        for choice in choices
-    ]
+    return [contestant for path in paths for contestant in _exported(path, choices)]
+
+
+def _exported(path: Path, choices: Sequence[DeviceChoice]) -> list[Contestant]:
+    """Return a network on each runtime, with what was measured of its answers when it was exported."""
+    manifest = read_any(path.parent)
+    metric, quality = "", None
+    if isinstance(manifest, Manifest):
+        metric, quality = manifest.metric, manifest.accuracy.test
+    on = [_on(choice, path, path.parent.name, _mix(manifest)) for choice in choices]
+    return [replace(contestant, metric=metric, quality=quality) for contestant in on]
 
 
 def best_mixes(folder: Path, picks: Sequence[str], *, run_library: bool) -> list[Contestant]:

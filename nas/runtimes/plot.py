@@ -4,14 +4,25 @@ from html import escape
 
 from nas.report.plots import FONT, GRID, INK, MEASURED, MUTED, OTHER, PREDICTED
 from nas.runtimes.comparison import ComparedFile, RuntimeComparison
+from nas.runtimes.front_plot import draw_fronts, time_text
 
 LEFT, WIDTH, RIGHT, TOP, ROW, BAR = 300.0, 520.0, 150.0, 84.0, 34.0, 20.0
-UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+NAME = 8  # characters of a network's name
 
 
 def draw(comparison: RuntimeComparison) -> str:
-    """Return an SVG of the times; files in fp32 and mixes have colours of their own."""
+    """Return an SVG: of a front on several runtimes quality against time, a line for each runtime; else bars
+    of the times, in which files in fp32 and mixes have colours of their own.
+    """
+    drawn = {file.file for file in comparison.files if file.latency is not None and file.quality is not None}
+    if comparison.runtimes and len(drawn) > 1:
+        return draw_fronts(_title(comparison), _caption(comparison), comparison)
+    return _bars(comparison)
+
+
+def _bars(comparison: RuntimeComparison) -> str:
     rows = [file for file in comparison.files if file.latency is not None]
+    told_apart = len({(file.device, file.formats) for file in rows}) == len(rows)
     longest_s = max(_high_s(file) for file in rows)
     height = TOP + ROW * len(rows) + 30
     parts = [
@@ -24,7 +35,8 @@ def draw(comparison: RuntimeComparison) -> str:
     ]
     for number, file in enumerate(rows):
         best = comparison.files.index(file) in comparison.fastest
-        parts.append(_row(file, TOP + ROW * number, WIDTH / longest_s, best=best))
+        name = file.device if told_apart else f"{file.network[:NAME]} on {file.device}"
+        parts.append(_row(file, name, TOP + ROW * number, WIDTH / longest_s, best=best))
     return "\n".join((*parts, "</svg>\n"))
 
 
@@ -45,18 +57,17 @@ def _high_s(file: ComparedFile) -> float:
     return file.latency.median_s + file.latency.iqr_s / 2
 
 
-def _row(file: ComparedFile, y: float, scale: float, *, best: bool) -> str:
+def _row(file: ComparedFile, name: str, y: float, scale: float, *, best: bool) -> str:
     assert file.latency is not None
     length, half = scale * file.latency.median_s, scale * file.latency.iqr_s / 2
     colour = MEASURED if file.formats == "fp32" else PREDICTED
-    name = f"{file.device}: {file.formats}"
     text = f"{time_text(file.latency.median_s)}   {1 / file.latency.ratio:.2f} x"
     middle, weight, end = y + BAR / 2, 600 if best else 400, LEFT + length
     return "".join(
         (
             f"<g><title>{escape(f'{file.network}, {file.file}')}</title>",
             f'<text x="{LEFT - 10:g}" y="{middle + 4:g}" text-anchor="end" font-weight="{weight}">',
-            f"{escape(name)}</text>",
+            f"{escape(f'{name}: {file.formats}')}</text>",
             f'<rect x="{LEFT:g}" y="{y:g}" width="{length:.1f}" height="{BAR:g}" fill="{colour}"/>',
             f'<line x1="{end - half:.1f}" y1="{middle:g}" x2="{end + half:.1f}" y2="{middle:g}" ',
             f'stroke="{OTHER}" stroke-width="3"/>',
@@ -64,13 +75,3 @@ def _row(file: ComparedFile, y: float, scale: float, *, best: bool) -> str:
             f"{escape(text)}</text></g>",
         )
     )
-
-
-def time_text(seconds: float) -> str:
-    """Return a time in the unit that leaves the fewest zeros.
-
-    >>> time_text(0.000412)
-    '412 µs'
-    """
-    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), UNITS[-1])
-    return f"{seconds / size:.3g} {unit}"

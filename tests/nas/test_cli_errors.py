@@ -64,7 +64,7 @@ def recorded(profile_file: Path) -> str:
     [
         (
             ["profile", "--device", "abacus"],
-            "device.name must be one of litert, ncnn, openvino, ort, recorded",
+            "device.name must be one of adb, litert, ncnn, openvino, ort, recorded",
         ),
         (["profile", "--device", "recorded"], "write recorded:PROFILE.json"),
         (["profile", "--device", "recorded:none.json"], "none.json: no such file"),

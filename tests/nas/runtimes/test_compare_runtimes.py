@@ -98,6 +98,39 @@ def test_those_that_are_as_fast_as_measurements_tell_are_named(model: Path) -> N
     assert "as fast as far as this tells: fp32 on engine" in advice(alike)
 
 
+def front(model: Path, seconds: dict[str, tuple[float, ...]]) -> RuntimeComparison:
+    """Three networks on runtimes, by what each takes there."""
+    contestants, timings = [], []
+    for number in range(3):
+        path = model.with_name(f"network{number}.onnx")
+        path.write_bytes(model.read_bytes())
+        for device, of_networks in seconds.items():
+            quality = 0.9 + 0.01 * number
+            contestant = Contestant(f"net{number}", "3 int8", path, device, device, {}, "accuracy", quality)
+            contestants.append(contestant)
+            timings.append(times(of_networks[number]))
+    return compared(contestants, timings)
+
+
+def test_of_a_front_the_runtime_is_recommended_that_is_the_fastest_in_the_mean(model: Path) -> None:
+    comparison = front(model, {"slow": (1e-3, 2e-3, 4e-3), "quick": (0.5e-3, 1e-3, 5e-3)})
+    quick, slow = comparison.runtimes
+    assert (quick.device, quick.fastest, quick.files) == ("quick", 2, 3)
+    assert quick.ratio == pytest.approx(1.25 ** (1 / 3))
+    assert slow.ratio == pytest.approx(4 ** (1 / 3))
+    assert "use this one: quick, the fastest for 2 of 3 files that all run, 1.47 x as fast" in advice(
+        comparison
+    )
+    drawing = draw(comparison)
+    assert drawing.count("<polyline") == 2
+    assert drawing.count("<circle") == 6 + 2
+    assert len({row for row in table_of(comparison).rows}) == 6
+
+
+def test_one_file_on_runtimes_makes_no_front(model: Path) -> None:
+    assert result(model, times(2e-3), times(1e-3)).runtimes == ()
+
+
 def test_what_does_not_run_is_a_row_with_its_reason(model: Path) -> None:
     failing = Timing(Measurement(error="it has no such operation"))
     comparison = result(model, times(1e-3), failing)
