@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
 from nas.checks.parity import file_outputs
 from nas.export.library.target import own_target
 from nas.run.run import Run
@@ -35,15 +36,25 @@ def device_outputs(run: Run, network: QuantizedGraph, model: bytes, examples: An
     """
     target, why = own_target(run), ""
     if target:
-        from nas.export.library.own import library_outputs, own_library  # TVM: only where it is the device
+        from nas.export.library.own import (  # TVM: only where it is the device
+            board_library,
+            board_outputs,
+            library_outputs,
+            own_library,
+        )
 
+        runtime = run.device.runtime
+        boards = runtime.boards if isinstance(runtime, BoardRuntime) else None
         try:
-            library = own_library(run, network, target)
+            library = (own_library if boards is None else board_library)(run, network, target)
         except TrilobitError as error:
             why = f", since there is no library of it: {error}"
         else:
-            outputs = library_outputs(library, network, examples, run.task)
-            return Answered(outputs, f"{LIBRARY} for {library.target}")
+            through = f"{LIBRARY} for {library.target}"
+            if boards is None:
+                return Answered(library_outputs(library, network, examples, run.task), through)
+            there = board_outputs(run, library, network, examples)
+            return Answered(there, f"{through} on {boards.boards[0].name}")
     elif tracker := run.config.device.settings.get("tracker"):
         why = f", since the boards of {tracker} only time libraries"
     info = run.runtime.describe()

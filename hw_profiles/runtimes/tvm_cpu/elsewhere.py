@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from hw_profiles.runtimes.tvm_cpu.agent_program import agent_program
 from hw_profiles.runtimes.tvm_cpu.dot import register_intrinsics, sums_of
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan
 from hw_profiles.runtimes.tvm_cpu.runtime import TvmRuntime, default_database, random_parameters
+from hw_profiles.runtimes.tvm_cpu.self_contained import Signature, described
 from hw_profiles.runtimes.tvm_cpu.standalone import link_standalone
 from hw_profiles.runtimes.tvm_cpu.target import TvmTarget, board_target, parse_target
 from hw_profiles.runtimes.tvm_cpu.tuning import GROUPS, WINDOW_S, WINDOWS, Database
@@ -45,18 +46,13 @@ class BoardTvmRuntime(TvmRuntime):
         """Return a network as a self-contained library that says what it reads and gives."""
         path = self._folder() / f"{next(self._numbers)}.so"
         parameters = random_parameters(plan, self.target)
-        link_standalone(plan, parameters, self.target, path, signature=signature_of(plan))
+        ends = (("image", plan.image), ("output", plan.output))
+        signature = Signature(*(TensorInfo(name, each.shape, each.dtype) for name, each in ends))
+        layers = [layer.key() for layer in plan.workload.layers]
+        link_standalone(plan, parameters, self.target, path, signature=described(signature, layers))
         content = path.read_bytes()
         path.unlink()
         return Artifact(content, "library")
-
-
-def signature_of(plan: NetworkPlan) -> str:
-    """Return what a library says of itself, in JSON: its input, its output, and the keys of its layers."""
-    ends = (("image", plan.image), ("output", plan.output))
-    infos = [asdict(TensorInfo(name, argument.shape, argument.dtype)) for name, argument in ends]
-    layers = [layer.key() for layer in plan.workload.layers]
-    return json.dumps({"inputs": infos[:1], "outputs": infos[1:], "layers": layers})
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ runs. Needs no TVM.
 
 import _ctypes
 import ctypes
+import json
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,12 @@ class Signature(NamedTuple):
 
     reads: TensorInfo
     gives: TensorInfo
+
+
+def described(signature: Signature, layers: Sequence[str]) -> str:
+    """Return what a library says of itself, in JSON, so that boards can be asked for it."""
+    inputs, outputs = ([asdict(info)] for info in signature)
+    return json.dumps({"inputs": inputs, "outputs": outputs, "layers": list(layers)})
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,5 +1,5 @@
-"""Libraries that this run built itself, run on this machine: what its networks say on a device that runs
-libraries. Needs TVM.
+"""Libraries that this run built itself, run on this machine or on its boards: what its networks say on a
+device that runs libraries. Needs TVM.
 """
 
 import tempfile
@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.errors import TrilobitError
-from hw_profiles.runtimes.runtime import Array
+from hw_profiles.runtimes.runtime import Array, Artifact, TensorInfo, single_output
+from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
+from hw_profiles.runtimes.tvm_cpu.elsewhere import TvmHere
+from hw_profiles.runtimes.tvm_cpu.self_contained import Signature
+from hw_profiles.runtimes.tvm_cpu.standalone import ChannelsFirst
 from nas.checks.confined import Limits
 from nas.export.library.library import LibraryExecutable, confined_logits
 from nas.export.library.to_tvm import Library, build_library
@@ -48,6 +52,39 @@ def library_outputs(library: Library, network: QuantizedGraph, examples: Any, ta
     inputs: Array = task.inputs(examples, network.workload.in_size).contiguous().numpy()
     with tempfile.TemporaryDirectory(prefix="trilobit-") as folder:
         return own_logits(library.written(Path(folder)), inputs)
+
+
+def board_library(run: Run, network: QuantizedGraph, target: str) -> Library:
+    """Return a network as a library for the run's boards, which says what it reads and gives; what was not
+    tuned yet is not tuned for this.
+
+    Raises:
+        TrilobitError: a layer has no kernel, or there is no C compiler.
+    """
+    runtime = run.device.runtime
+    assert isinstance(runtime, BoardRuntime)
+    assert isinstance(runtime.here, TvmHere)
+    answers = int(np.prod([int(size) for size in network.workload.layers[-1].outputs[0].shape[1:]]))
+    signature = Signature(
+        TensorInfo("image", (None, *network.workload.in_shape), "float32"),
+        TensorInfo("output", (None, answers), "float32"),
+    )
+    database, first = runtime.here.local.database.folder, ChannelsFirst(image=True)
+    return build_library(
+        network, target=target, database=database, tuned=False, first=first, signature=signature
+    )
+
+
+def board_outputs(run: Run, library: Library, network: QuantizedGraph, examples: Any) -> Outputs:
+    """Return (n, classes) what a library says of examples on the run's board.
+
+    Raises:
+        TrilobitError: no board answers.
+    """
+    runtime = run.device.runtime
+    assert runtime is not None
+    images: NDArray[np.float32] = run.task.inputs(examples, network.workload.in_size).contiguous().numpy()
+    return single_output(runtime.compile(Artifact(library.code, "library")), images)
 
 
 def own_logits(library: LibraryExecutable, inputs: Array) -> NDArray[np.float32]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hw_profiles.runtimes.transports.board_runtime import BoardRuntime
+
 if TYPE_CHECKING:  # processes that only run a library load no torch
     from nas.run.run import Run
 
@@ -26,8 +28,9 @@ def library_target(run: "Run") -> str:
 
 
 def own_target(run: "Run") -> str:
-    """Return what networks are built for where the run's device runs libraries on this machine; empty where
-    it runs ONNX files, nothing, or libraries on boards.
+    """Return what networks are built for where the run's device runs libraries that can be asked for answers,
+    on this machine or on boards over ssh and adb; empty where it runs ONNX files, nothing, or libraries on
+    boards behind a tracker.
     """
     if run.recorded or run.config.device.settings.get("tracker"):
         return ""
@@ -36,5 +39,8 @@ def own_target(run: "Run") -> str:
 
 def _device_target(run: "Run") -> str:
     runtime = run.device.runtime
-    takes = runtime is not None and runtime.artifact == "library"
-    return str(run.config.device.settings.get("target", "")) if takes else ""
+    if runtime is None or runtime.artifact != "library":
+        return ""
+    if isinstance(runtime, BoardRuntime):
+        return runtime.describe().provider  # which follows from what the board is, where nobody said
+    return str(run.config.device.settings.get("target", ""))

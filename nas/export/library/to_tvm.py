@@ -17,6 +17,7 @@ from hw_profiles.reference.integer_ops import UnitNumbers
 from hw_profiles.runtimes.tvm_cpu.dot import exact_where_needed
 from hw_profiles.runtimes.tvm_cpu.link import NetworkPlan, pack_parameters, plan_network
 from hw_profiles.runtimes.tvm_cpu.runtime import compiled_units, default_database
+from hw_profiles.runtimes.tvm_cpu.self_contained import Signature, described
 from hw_profiles.runtimes.tvm_cpu.standalone import (
     ChannelsFirst,
     float_operations,
@@ -69,6 +70,7 @@ def build_library(
     database: Path | None = None,
     tuned: bool = True,
     first: ChannelsFirst = ChannelsFirst(),  # noqa: B008  it is frozen
+    signature: Signature | None = None,
 ) -> Library:
     """Compile, or take what is tuned already, and link.
 
@@ -77,6 +79,7 @@ def build_library(
         tuned: whether those of this machine that it lacks are tuned now; else, and for another target, the
             first schedule is taken, which computes the same.
         first: which ends have their channels first.
+        signature: what the library says that it reads and gives; None says nothing.
 
     Raises:
         TrilobitError: a layer has no kernel (which, and why), or there is no C compiler for the target.
@@ -95,17 +98,23 @@ def build_library(
     integer_only = is_integer_only(work)
     if integer_only and (floating := float_operations(plan, parsed)):
         raise RuntimeError(f"layers that are to be integer-only compute in floating point: {floating}")
-    code = _linked(plan, numbers, parsed, first)
+    layers = [layer.key() for layer in work.layers]
+    text = described(signature, layers) if signature is not None else ""
+    code = _linked(plan, numbers, parsed, first, text)
     return Library(code, parsed.name, parsed.local, integer_only, plan)
 
 
 def _linked(
-    plan: NetworkPlan, numbers: Mapping[str, UnitNumbers], target: TvmTarget, first: ChannelsFirst
+    plan: NetworkPlan,
+    numbers: Mapping[str, UnitNumbers],
+    target: TvmTarget,
+    first: ChannelsFirst,
+    signature: str,
 ) -> bytes:
     parameters = pack_parameters(plan, numbers, target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / LIBRARY
-        link_standalone(plan, parameters, target, path, first)
+        link_standalone(plan, parameters, target, path, first, signature)
         return path.read_bytes()
 
 

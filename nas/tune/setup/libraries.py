@@ -106,7 +106,10 @@ def with_files(device: Device) -> Device:
     if runtime is None or runtime.artifact != "library":
         return device
     if not isinstance(device, MeasuredDevice) or not hasattr(runtime, "remember"):
-        raise TrilobitError("`nas tune` builds libraries for this machine only: leave tracker and key out")
+        raise TrilobitError(
+            "`nas tune` builds libraries for this machine only: leave tracker and key out, or name a runtime "
+            "that takes files on a board, such as ssh:USER@HOST/ort"
+        )
     return replace(device, runtime=LibrariesAndFiles(runtime, host_runtime()))
 
 

@@ -14,6 +14,8 @@ from hw_profiles.graph.builder import WorkloadBuilder
 from hw_profiles.graph.layer import map_layer
 from hw_profiles.reference.integer_ops import run_network
 from hw_profiles.runtimes.plugin import host_runtime
+from hw_profiles.runtimes.transports.adb import PROGRAM
+from hw_profiles.runtimes.transports.board_kind import boards_of
 from nas.checks.parity import file_outputs
 from nas.emit.to_onnx import emit, random_network
 from nas.evaluation.builder import NetworkBuilder
@@ -28,6 +30,7 @@ from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import Candidate
 from supernet.tasks.image_classification import ImageClassification
 from supernet.tasks.loading import load_images
+from tests.hw_profiles.transports.adb_stand_in import adb_program
 
 FEW = 30  # validation images
 
@@ -109,3 +112,23 @@ def test_what_no_library_runs_here_is_evaluated_through_its_file_and_that_is_sai
     assert answered.through.startswith("ONNX file by onnxruntime")
     assert why in answered.through
     np.testing.assert_array_equal(answered.outputs, file_outputs(model, data.validation, data))
+
+
+@pytest.mark.slow
+def test_a_board_without_python_says_every_bit_of_it(
+    data: ImageClassification, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRAM, adb_program(tmp_path))
+    boards_of.cache_clear()
+    options = {"database": str(tmp_path / "tuning"), "folder": str(tmp_path / "board")}
+    device = {"name": "adb:board-1/tvm", "options": options}
+    run = Run(tmp_path, parse_config({"device": device}, origin=""))
+    run.__dict__["task"] = data
+    network = random_network(
+        run.family.workload(run.family.extremes()["smallest/int8"]), rng=np.random.default_rng(0)
+    )
+    answered = device_outputs(run, network, b"", data.validation)
+    assert answered.through == f"library for {own_target(run)} on adb:board-1"
+    size = network.workload.in_shape[1]
+    wanted = by_arithmetic(network, data.inputs(data.validation, size).numpy())
+    np.testing.assert_array_equal(answered.outputs, wanted)
