@@ -9,7 +9,7 @@ from onnxscript.optimizer import fold_constants_ir
 
 from supernet.imported.onnx_file import ONNX_DOMAINS
 from supernet.imported.open_dimensions import forget_sizes
-from supernet.imported.rules import rules
+from supernet.imported.rules import THEIRS, rules
 from supernet.imported.scopes import name_by_scope
 
 OPSET = 21  # the first with 4-bit integers
@@ -33,7 +33,7 @@ def clean(model: ir.Model) -> ir.Model:
         before = _size(model)
         _fold(model)
         passes.ShapeInferencePass(data_prop=True)(model)  # so that targets of Reshape can be stored
-        rewriter.rewrite(model)
+        rewriter.rewrite(model, THEIRS)
         rewriter.rewrite(model, rules(model.opset_imports.get("", 0)))
         passes.IdentityEliminationPass()(model)
         passes.RemoveUnusedNodesPass()(model)

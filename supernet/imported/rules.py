@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnxscript import rewriter
 from onnxscript.rewriter import pattern
-from onnxscript.rewriter.rules.common import fuse_hardswish_rules
+from onnxscript.rewriter.rules.common import _no_op, fuse_hardswish_rules
 from onnxscript.rewriter.rules.fusion import _layer_norm, _rms_normalization
 
 from supernet.imported.conv_rules import CONV_RULES
@@ -213,6 +214,13 @@ class NeutralOperand(Rule):
         return op.Identity(x)
 
 
+# onnxscript's own, but for those that take a number near 0, such as a norm's epsilon of 1e-12, for nothing
+_INEXACT = {id(rule) for rule in _no_op.rules}
+THEIRS = (
+    *(rule for rule in rewriter._DEFAULT_REWRITE_RULES if id(rule) not in _INEXACT),
+    _no_op.dropout_zero_rule,
+    _no_op.dropout_inference_rule,
+)
 NEUTRAL = tuple(
     NeutralOperand(op, number) for op, number in (("Mul", 1.0), ("Div", 1.0), ("Add", 0.0), ("Sub", 0.0))
 )

@@ -14,7 +14,7 @@ from hw_profiles.files import write_json
 from hw_profiles.runtimes.info import DeviceInfo
 from hw_profiles.runtimes.onnx_file import needs_exact_sums
 from hw_profiles.runtimes.ort.runtime import INTEGER_OPS, optimised_ops
-from nas.checks.check import Input
+from nas.checks.check import AnyInput, Input
 from nas.checks.expected import expected_answers
 from nas.checks.parity import file_metric
 from nas.emit.to_onnx import described, emit
@@ -24,7 +24,6 @@ from nas.export.seal import CLAIMS, claims_of, digest_of, file_entries
 from nas.export.written import replace_written
 from supernet.graph.quantized_graph import QuantizedGraph
 from supernet.space.space import candidate_id
-from supernet.tasks.image_classification import ImageClassification
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -80,8 +79,8 @@ def manifest(**more: Any) -> Manifest:
 def write_exported(
     parent: Path,
     network: QuantizedGraph,
-    image: Input,
-    data: ImageClassification,
+    image: AnyInput,
+    data: Any,
     *,
     files: Mapping[str, bytes] | None = None,
     key: Path | None = None,

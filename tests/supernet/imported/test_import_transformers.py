@@ -114,6 +114,32 @@ def test_angles_of_no_base_and_capped_scores_are_kept_as_they_are() -> None:
     assert units[0].layer.inputs[1].format == "int64"
 
 
+def test_a_norm_keeps_an_epsilon_that_is_nearly_nothing() -> None:
+    """BERT's, by exporters of opset 13: taken for nothing, it made NaN of rows of equal numbers."""
+    node = helper.make_node
+    nodes = [
+        node("ReduceMean", ["x"], ["mean"], axes=[-1], keepdims=1),
+        node("Sub", ["x", "mean"], ["rest"]),
+        node("Pow", ["rest", "two"], ["squares"]),
+        node("ReduceMean", ["squares"], ["variance"], axes=[-1], keepdims=1),
+        node("Add", ["variance", "epsilon"], ["shifted"]),
+        node("Sqrt", ["shifted"], ["root"]),
+        node("Div", ["rest", "root"], ["unit"]),
+        node("Mul", ["unit", "scale"], ["scaled"]),
+        node("Add", ["scaled", "bias"], ["y"]),
+    ]
+    scale, bias = np.random.default_rng(0).standard_normal((2, 8)).astype(np.float32)
+    numbers = {"two": np.float32(2), "epsilon": np.float32(1e-12), "scale": scale, "bias": bias}
+    stored = [numpy_helper.from_array(np.asarray(array), name) for name, array in numbers.items()]
+    entry, end = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [entry], [end], stored)
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    model = import_onnx(file.SerializeToString())
+    assert [unit.layer.op for unit in model.units] == ["LayerNormalization"]
+    given = host_runtime().compile(Artifact(model.content)).run({"x": np.ones((1, 3, 8), np.float32)})["y"]
+    np.testing.assert_allclose(given[0, 0], bias, atol=1e-5)
+
+
 @pytest.mark.parametrize(("opset", "read"), [(23, ["RMSNormalization"]), (21, None)])
 def test_a_spelled_out_norm_is_one_layer_where_the_opset_has_it(opset: int, read: list[str] | None) -> None:
     node = helper.make_node
