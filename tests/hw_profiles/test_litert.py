@@ -291,6 +291,17 @@ def test_any_convolution_gives_the_codes_of_onnx_runtime(case: tuple[Layer, int]
     assert np.abs(ours - theirs).max(initial=0) <= REAL * np.abs(theirs).max(initial=1)
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_lean_files_answer_the_same_and_copy_less(runtime: LitertRuntime, kernel: int) -> None:
+    model = network(alone(integer(("conv", (8, 12, 12), 8, kernel, 2, 8, "relu"))))
+    lean = LitertRuntime(LitertOptions(files="lean"))
+    (ours, theirs), (plain, _) = (answers(each, model, (2, 8, 12, 12)) for each in (lean, runtime))
+    assert np.array_equal(ours, plain)
+    assert np.abs(ours - theirs).max() <= REAL * np.abs(theirs).max()
+    copies = [each.compile(Artifact(model)).kernels().get("PAD", 0) for each in (lean, runtime)]
+    assert copies == ([0, 1] if kernel == 3 else [1, 1])  # 36 taps are too many
+
+
 # -- what it says --------------------------------------------------------------------------------------
 
 
@@ -356,7 +367,7 @@ def test_its_own_file_is_what_it_runs(runtime: LitertRuntime) -> None:
 
 
 def test_it_says_of_itself_how_it_is_opened_again() -> None:
-    for name in ("litert", "litert:builtin,threads=2"):
+    for name in ("litert", "litert:builtin,threads=2", "litert:files=lean"):
         info = open_device(name).describe()
         assert choice_of(info) == choose(name)
         assert info.integer_sums == "exact"

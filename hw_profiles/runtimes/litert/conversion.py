@@ -118,10 +118,11 @@ class Conversion:
 
     Args:
         source: what is converted.
+        lean: whether memory counts more than time.
     """
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.model = source, FlatModel()
+    def __init__(self, source: Source, *, lean: bool = False) -> None:
+        self.source, self.lean, self.model = source, lean, FlatModel()
         self.places: dict[tuple[str, Order], int] = {}
         self.codes: dict[str, Codes] = {}
         self.views: dict[str, View] = {}

@@ -52,13 +52,19 @@ def why_not(layer: Layer) -> str:
     return f"LiteRT: no {layer.op}: {why}" if why else ""
 
 
-def converted(source: Source) -> tuple[FlatModel, dict[str, tuple[int, Order]], dict[str, tuple[int, Order]]]:
+def converted(
+    source: Source, *, lean: bool = False
+) -> tuple[FlatModel, dict[str, tuple[int, Order]], dict[str, tuple[int, Order]]]:
     """Return a network as LiteRT has it, and where what it reads and gives is, in which order.
+
+    Args:
+        lean: whether memory counts more than time: kernels of up to 25 taps grow by zeros where maps would
+            have to be copied to be padded.
 
     Raises:
         TrilobitError: an operation, or a form of it, is not written; says which.
     """
-    conversion = Conversion(source)
+    conversion = Conversion(source, lean=lean)
     for node in source.nodes:
         if node in conversion.finished:
             continue

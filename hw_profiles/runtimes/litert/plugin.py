@@ -1,7 +1,7 @@
 """LiteRT as a device of this machine. Imports no engine."""
 
 from hw_profiles.runtimes.device import Device
-from hw_profiles.runtimes.litert.options import LitertOptions
+from hw_profiles.runtimes.litert.options import LitertOptions, described
 from hw_profiles.runtimes.plugin import DeviceKind, Recipe
 
 
@@ -25,6 +25,7 @@ LITERT = DeviceKind(
     engine="ai-edge-litert",
     title="LiteRT",
     elsewhere="hw_profiles.runtimes.litert.elsewhere:LitertHere",
+    described=described,
     recipes=(
         Recipe("static", "LiteRT's full int8", "hw_profiles.runtimes.litert.recipes:static_int8"),
         Recipe("dynamic", "LiteRT's dynamic range", "hw_profiles.runtimes.litert.recipes:dynamic_range"),

@@ -181,7 +181,9 @@ class OpenExecutable(FileExecutable):
         if key not in self._opened:
             while len(self._opened) >= MOST_SIZES:
                 self._opened.pop(next(iter(self._opened)))
-            self._opened[key] = FlatExecutable(to_tflite(self._content, sizes), self._options)
+            self._opened[key] = FlatExecutable(
+                to_tflite(self._content, sizes, lean=self._options.lean), self._options
+            )
         return self._opened[key]
 
 
@@ -222,12 +224,13 @@ class LitertRuntime(FileRuntime):
 
     def describe(self) -> DeviceInfo:
         """Return the engine with its options."""
+        words = [*self.options.arrangement.lower().split(), f"{self.options.threads}t"]
         return DeviceInfo(
-            name=f"litert-{self.options.provider.lower()}-{self.options.threads}t",
+            name=f"litert-{'-'.join(words)}",
             cpu=cpu_model(),
             engine="ai-edge-litert",
             engine_version=version("ai-edge-litert"),
-            provider=self.options.provider,
+            provider=self.options.arrangement,
             threads=self.options.threads,
             integer_sums=integer_sums(self.options),
         )
@@ -251,7 +254,7 @@ class LitertRuntime(FileRuntime):
             TrilobitError: it cannot be converted; says why.
         """
         sizes = {name: np.shape(array) for name, array in (example or {}).items()}
-        return to_tflite(content, sizes)
+        return to_tflite(content, sizes, lean=self.options.lean)
 
     def compile(self, artifact: Artifact) -> Executable:
         """Open a `.tflite` file, or an ONNX file as one.
@@ -264,7 +267,7 @@ class LitertRuntime(FileRuntime):
         sizes = input_sizes(artifact.content)
         if any(None in shape[1:] for shape in sizes.values()):
             return OpenExecutable(artifact.content, self.options, artifact.example)
-        return FlatExecutable(to_tflite(artifact.content), self.options)
+        return FlatExecutable(to_tflite(artifact.content, lean=self.options.lean), self.options)
 
 
 @cache

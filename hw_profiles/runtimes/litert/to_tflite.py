@@ -22,12 +22,13 @@ def input_sizes(content: bytes) -> dict[str, tuple[int | None, ...]]:
     return open_inputs(_loaded(content))
 
 
-def to_tflite(content: bytes, sizes: Sizes | None = None) -> bytes:
+def to_tflite(content: bytes, sizes: Sizes | None = None, *, lean: bool = False) -> bytes:
     """Return the `.tflite` file of an ONNX file: channels last, int8 where that has QuantizeLinear and
     DequantizeLinear around what LiteRT computes on codes.
 
     Args:
         sizes: of inputs whose sizes are open; without, a first dimension that is open is 1.
+        lean: see `hw_profiles.runtimes.litert.operators.converted`.
 
     Raises:
         TrilobitError: it is no ONNX file, a size is open, or an operation is not written; says which.
@@ -35,7 +36,7 @@ def to_tflite(content: bytes, sizes: Sizes | None = None) -> bytes:
     model = _loaded(content)
     bound = _bound(open_inputs(model), sizes or {})
     try:
-        flat, inputs, outputs = converted(load_source(model, bound))
+        flat, inputs, outputs = converted(load_source(model, bound), lean=lean)
     except TrilobitError:
         raise
     except (ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:

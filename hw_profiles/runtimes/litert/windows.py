@@ -13,6 +13,7 @@ from hw_profiles.runtimes.litert.fusing import Fused, code_output, real_output, 
 from hw_profiles.runtimes.litert.onnx_source import Array, Node
 from hw_profiles.runtimes.litert.weights import bias_of, codes_bias, stored_weight
 
+MOST_TAPS = 25  # of a kernel that grows: XNNPACK has its fast ones up to there
 SAME, VALID = "SAME", "VALID"
 
 
@@ -24,6 +25,7 @@ class Geometry:
         kernel, strides, dilations: (down, across).
         pads: (top, left, bottom, right), as far as windows reach.
         size: (height, width) of what is read.
+        outputs: (rows, columns) of windows.
     """
 
     kernel: tuple[int, int]
@@ -31,6 +33,7 @@ class Geometry:
     dilations: tuple[int, int]
     pads: tuple[int, int, int, int]
     size: tuple[int, int]
+    outputs: tuple[int, int]
 
     @property
     def same(self) -> bool:
@@ -42,6 +45,27 @@ class Geometry:
             and [top + bottom, left + right] == spans
             and (top, left) == (bottom, right)
         )
+
+    def grown(self) -> tuple[int, int] | None:
+        """Return by how many rows and columns of zeros at its end a kernel must grow for `SAME` to mean these
+        windows: it puts one pixel of an odd number of them behind. None where that does not do.
+        """
+        rows, columns = map(self._added, range(2))
+        if rows is None or columns is None:
+            return None
+        taps = (self.kernel[0] + rows) * (self.kernel[1] + columns)
+        return (rows, columns) if not rows + columns or taps <= MOST_TAPS else None
+
+    def _added(self, axis: int) -> int | None:
+        size, step, dilation = self.size[axis], self.strides[axis], self.dilations[axis]
+        if self.outputs[axis] != -(-size // step):
+            return None
+        for more in (0, 1):
+            span = (self.kernel[axis] + more - 1) * dilation + 1
+            whole = max(0, (self.outputs[axis] - 1) * step + span - size)
+            if whole // 2 == self.pads[axis]:
+                return more
+        return None
 
     def steps(self) -> dict[str, Any]:
         """Return strides and dilations as options."""
@@ -79,7 +103,7 @@ def geometry(conversion: Conversion, node: Node, kernel: Sequence[int]) -> Geome
     bottom = (rows - 1) * strides[0] + spans[0] - height - top
     right = (columns - 1) * strides[1] + spans[1] - width - left
     pads = (top, left, max(bottom, 0), max(right, 0))
-    return Geometry(_pair(kernel), strides, dilations, pads, (height, width))
+    return Geometry(_pair(kernel), strides, dilations, pads, (height, width), (rows, columns))
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
@@ -158,7 +182,11 @@ def _convolve(
     channels = conversion.model.tensors[source].shape[-1]
     outputs = conversion.shape(node.outputs[0])[1]
     depthwise = groups > 1 and groups == channels
-    source, padding = padded(conversion, node, source, where)
+    added = where.grown() if any(where.pads) else None
+    if added is not None and (conversion.lean or not any(added)):
+        weight, padding = _with_zeros(weight, added), SAME
+    else:
+        source, padding = padded(conversion, node, source, where)
     name = f"{node.name}.w"
     if view is None:
         filters = conversion.stored_reals(name, weight)
@@ -181,6 +209,16 @@ def _convolve(
         **where.steps(),
         **more,
     )
+
+
+def _with_zeros(weight: Array | Stored, added: tuple[int, int]) -> Array | Stored:
+    """Return a weight, arranged for LiteRT, with more taps at the end that count for nothing."""
+    if not any(added):
+        return weight
+    around = ((0, 0), (0, added[0]), (0, added[1]), (0, 0))
+    if not isinstance(weight, Stored):
+        return np.pad(weight, around)
+    return Stored(np.pad(weight.codes, around), weight.scales, weight.axis, weight.zero)
 
 
 def max_pool(conversion: Conversion, node: Node) -> None:
@@ -265,7 +303,7 @@ def global_mean_on_codes(conversion: Conversion, node: Node) -> bool:
     if not views or not on_codes:
         return False
     size = conversion.shape(node.input(0))[2:]
-    where = Geometry((size[0], size[1]), (1, 1), (1, 1), (0, 0, 0, 0), (size[0], size[1]))
+    where = Geometry((size[0], size[1]), (1, 1), (1, 1), (0, 0, 0, 0), (size[0], size[1]), (1, 1))
     _mean_on_codes(conversion, node, views[0], where, on_codes)
     return True
 
