@@ -37,6 +37,7 @@ SEARCH = {
 MAY_IMPORT: Mapping[str, set[str]] = {
     "hw_profiles": {"numpy", "hw_profiles"},
     "hw_profiles.runtimes.onnx_file": {"numpy", "hw_profiles", "onnx"},
+    "hw_profiles.runtimes.tflite_micro.interpreter": {"numpy", "hw_profiles", "tflite_micro"},
     "hw_profiles.runtimes.litert.recipes": {"numpy", "hw_profiles", "ai_edge_quantizer"},
     "supernet": {
         "torch",

@@ -16,6 +16,7 @@ from hw_profiles.profiles.whole_networks import measure_within_budget
 from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import device_identity, open_study
+from nas.evaluation.micro import micro_metrics
 from nas.evaluation.reference import RunReference, builder_of, opened, reference_to
 from nas.evaluation.store import EvaluationStore, Result
 from nas.evaluation.study import Study
@@ -181,7 +182,7 @@ class DeviceEvaluator:
         metrics = run.task.evaluate(answered.outputs, run.task.validation, self.original.outputs)
         ways = {"through": answered.through, "original_through": self.original.through}
         values = {main.name: metrics.pop(main.name), "size": float(len(built.model))}
-        return values, {"metrics": metrics, **ways}
+        return values, {"metrics": metrics | micro_metrics(run, built.model), **ways}
 
     def _result(self, timed: "Timed", answer: Result | None, size_bytes: int) -> Result:
         """Return what is kept of a network; without an answer, of one that the device does not run."""

@@ -62,7 +62,8 @@ class Costs:
         sums = dict(zip(self.columns, self.table(genomes).T, strict=True))
         rejected = sums.pop(REJECTED) > 0
         values = {name: column + self.constants.get(name, 0.0) for name, column in sums.items()}
-        values |= {name: table(genomes) for name, table in self.peaks.items()}
+        for name, table in self.peaks.items():
+            values[name] = table(genomes) + self.constants.get(name, 0.0) + values.pop(_beside(name), 0.0)
         for name in self.on_device & values.keys():
             values[name] = np.where(rejected, np.inf, values[name])
         return values | self._derived(values)
@@ -124,6 +125,7 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     counts = {stated.name: stated.count for stated in objectives().values() if stated.count is not None}
     summed = {name: count for name, count in counts.items() if not count.largest}
     counted = {name: count.load() for name, count in summed.items()}
+    counted |= {_beside(name): added for name, count in counts.items() if (added := count.load_beside())}
     timings, timed = timings_of(family, profile), _timed(family, profile)
     space, terms = family.space(), family.terms()
     if family.scenarios:
@@ -134,12 +136,17 @@ def compile_costs(family: Family, profile: DeviceProfile | None) -> Costs:
     else:
         table = compile_table(space, terms, [*counted.values(), *timed.values()])
     constants = {
-        **{name: count.load_constant() for name, count in summed.items()},
+        **{name: count.load_constant() for name, count in counts.items()},
         **{name: timing.calibration.intercept_s for name, timing in timings.items()},
     }
     peaks = {name: _peak(family, count) for name, count in counts.items() if count.largest}
     batch = profile.device.batch if profile is not None else 0
     return Costs(table, (*counted, *timed), peaks, constants, timings, batch)
+
+
+def _beside(name: str) -> str:
+    """Return the column of what each layer adds to a count's largest moment."""
+    return f"{name}, beside the largest moment"
 
 
 def _peak(family: Family, count: Count) -> Callable[[Genomes], Column]:

@@ -17,6 +17,7 @@ from supernet.tasks.metric import METRICS, Direction, Metric
 Origin = Literal["metric", "device", "count"]
 Values = NDArray[np.float64]
 GROUP = "trilobit.objectives"
+MICRO = "hw_profiles.runtimes.tflite_micro.sizes"
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,22 @@ class Count:
             alive at one moment to what they cost; itself, or `"module:attribute"`.
         largest: whether a network costs as much as its largest moment, not as the sum of its layers.
         constant: what every network costs besides: a function without arguments, or `"module:attribute"`.
+        beside: of one that is `largest`, what each layer adds to the largest moment; itself, or
+            `"module:attribute"`.
     """
 
     function: Callable[[Any], float] | str
     largest: bool = False
     constant: Callable[[], float] | str | None = None
+    beside: Callable[[Any], float] | str | None = None
 
     def load(self) -> Callable[[Any], float]:
         """Return the function; its module is imported only now."""
         return _loaded(self.function)
+
+    def load_beside(self) -> Callable[[Any], float] | None:
+        """Return what each layer adds to the largest moment; None where none does."""
+        return None if self.beside is None else _loaded(self.beside)
 
     def load_constant(self) -> float:
         """Return what every network costs besides."""
@@ -151,6 +159,23 @@ OBJECTIVES: Mapping[str, Objective] = {
             origin="count",
             count=Count("builtins:float", largest=True),
             meaning="tensors alive at once: 32KB, or 60%",
+        ),
+        Objective(
+            *("arena", "bytes", "min"),
+            origin="count",
+            count=Count(
+                f"{MICRO}:planned_bytes",
+                largest=True,
+                constant=f"{MICRO}:kept_always",
+                beside=f"{MICRO}:kept_bytes",
+            ),
+            meaning="working memory of a microcontroller: 64KB, or 60%",
+        ),
+        Objective(
+            *("flash", "bytes", "min"),
+            origin="count",
+            count=Count(f"{MICRO}:flash_bytes", constant=f"{MICRO}:file_bytes"),
+            meaning="of a microcontroller, for the .tflite file: 128KB, or 60%",
         ),
         Objective("energy", "J", "min", origin="device", meaning="such as 2mJ, or 60%"),
     )

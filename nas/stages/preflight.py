@@ -10,6 +10,7 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import load_average
 from hw_profiles.profiles.profile_json import load_profile
 from hw_profiles.runtimes.runtime import Job
+from nas.evaluation.micro import require_micro
 from nas.export.build import require_exportable
 from nas.problem.costs import compile_costs
 from nas.problem.reachable import check_reachable
@@ -61,11 +62,13 @@ def preflight(run: Run, reporter: Reporter) -> Preflight:
     print all of it.
 
     Raises:
+        ModuleNotFoundError: what counts for microcontrollers is not installed.
         TrilobitError: a limit that nothing can meet, a searcher or predictor that does not exist, or a
             storage that cannot be used.
     """
     check_start(run)
     require_exportable(run)
+    require_micro(run)
     if run.shared:
         open_storage(run.storage_url)
     load_predictor(run.config.fit.predictor)

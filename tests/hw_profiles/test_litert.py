@@ -299,7 +299,7 @@ def test_lean_files_answer_the_same_and_copy_less(runtime: LitertRuntime, kernel
     assert np.array_equal(ours, plain)
     assert np.abs(ours - theirs).max() <= REAL * np.abs(theirs).max()
     copies = [each.compile(Artifact(model)).kernels().get("PAD", 0) for each in (lean, runtime)]
-    assert copies == ([0, 1] if kernel == 3 else [1, 1])  # 36 taps are too many
+    assert copies == [0, 1]
 
 
 # -- what it says --------------------------------------------------------------------------------------

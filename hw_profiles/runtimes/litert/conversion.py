@@ -225,8 +225,10 @@ class Conversion:
 
     def stored_reals(self, name: str, numbers: Array | Stored) -> int:
         """Store real numbers as they are written in the file that is converted: of those in fewer bits, real
-        numbers are made when the file is loaded.
+        numbers are made when the file is loaded. A lean file holds these, since they would take memory.
         """
+        if self.lean:
+            numbers = numbers.real if isinstance(numbers, Stored) else numbers.astype(np.float32)
         if not isinstance(numbers, Stored) and numbers.dtype != np.float16:
             return self.store(name, np.ascontiguousarray(numbers))
         if isinstance(numbers, Stored):

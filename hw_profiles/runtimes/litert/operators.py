@@ -58,8 +58,8 @@ def converted(
     """Return a network as LiteRT has it, and where what it reads and gives is, in which order.
 
     Args:
-        lean: whether memory counts more than time: kernels of up to 25 taps grow by zeros where maps would
-            have to be copied to be padded.
+        lean: whether memory counts more than time: depthwise kernels grow by zeros where maps would have to
+            be copied to be padded, and no real numbers are made of codes that are stored.
 
     Raises:
         TrilobitError: an operation, or a form of it, is not written; says which.

@@ -16,7 +16,8 @@ class LitertOptions:
     Attributes:
         provider: whose kernels compute: `XNNPACK`, which is its own choice, or those that are `builtin`.
         threads: threads of one inference.
-        files: what they are made for: to be `fast`, or `lean` where memory counts more, as on a microcontroller.
+        files: what they are made for: to be `fast`, or `lean` where memory counts more, as on a
+            microcontroller.
     """
 
     provider: Literal["XNNPACK", "builtin"] = "XNNPACK"

@@ -1,80 +1,18 @@
 """Convolutions and pooling: on real numbers and on codes they are one operator with the same geometry."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.litert.conversion import LAST, MAPS, Conversion, Stored, View
 from hw_profiles.runtimes.litert.fusing import Fused, code_output, real_output, views_of
+from hw_profiles.runtimes.litert.geometry import Geometry
 from hw_profiles.runtimes.litert.onnx_source import Array, Node
 from hw_profiles.runtimes.litert.weights import bias_of, codes_bias, stored_weight
 
-MOST_TAPS = 25  # of a kernel that grows: XNNPACK has its fast ones up to there
 SAME, VALID = "SAME", "VALID"
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """Where windows lie.
-
-    Attributes:
-        kernel, strides, dilations: (down, across).
-        pads: (top, left, bottom, right), as far as windows reach.
-        size: (height, width) of what is read.
-        outputs: (rows, columns) of windows.
-    """
-
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    dilations: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    size: tuple[int, int]
-    outputs: tuple[int, int]
-
-    @property
-    def same(self) -> bool:
-        """Whether that is what files mean by `SAME`: steps of one pixel, and as many added on each side."""
-        top, left, bottom, right = self.pads
-        spans = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)]
-        return (
-            self.strides == (1, 1)
-            and [top + bottom, left + right] == spans
-            and (top, left) == (bottom, right)
-        )
-
-    def grown(self) -> tuple[int, int] | None:
-        """Return by how many rows and columns of zeros at its end a kernel must grow for `SAME` to mean these
-        windows: it puts one pixel of an odd number of them behind. None where that does not do.
-        """
-        rows, columns = map(self._added, range(2))
-        if rows is None or columns is None:
-            return None
-        taps = (self.kernel[0] + rows) * (self.kernel[1] + columns)
-        return (rows, columns) if not rows + columns or taps <= MOST_TAPS else None
-
-    def _added(self, axis: int) -> int | None:
-        size, step, dilation = self.size[axis], self.strides[axis], self.dilations[axis]
-        if self.outputs[axis] != -(-size // step):
-            return None
-        for more in (0, 1):
-            span = (self.kernel[axis] + more - 1) * dilation + 1
-            whole = max(0, (self.outputs[axis] - 1) * step + span - size)
-            if whole // 2 == self.pads[axis]:
-                return more
-        return None
-
-    def steps(self) -> dict[str, Any]:
-        """Return strides and dilations as options."""
-        return {
-            "strideH": self.strides[0],
-            "strideW": self.strides[1],
-            "dilationHFactor": self.dilations[0],
-            "dilationWFactor": self.dilations[1],
-        }
 
 
 def geometry(conversion: Conversion, node: Node, kernel: Sequence[int]) -> Geometry:
@@ -183,7 +121,7 @@ def _convolve(
     outputs = conversion.shape(node.outputs[0])[1]
     depthwise = groups > 1 and groups == channels
     added = where.grown() if any(where.pads) else None
-    if added is not None and (conversion.lean or not any(added)):
+    if added is not None and ((conversion.lean and depthwise) or not any(added)):
         weight, padding = _with_zeros(weight, added), SAME
     else:
         source, padding = padded(conversion, node, source, where)

@@ -1,0 +1,110 @@
+"""Runs `.tflite` files by TensorFlow Lite Micro on this machine: by its reference kernels, bit for bit as on
+a board that uses them; and says how much of its arena they took.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from tflite_micro import runtime
+
+from hw_profiles.errors import TrilobitError, one_line
+from hw_profiles.runtimes.runtime import Array
+
+LARGEST_ARENA = 2**28  # bytes that are there to be allocated
+STANDARD_ERROR = 2
+_USED = re.compile(rb"Arena allocation (total|head|tail) (\d+) bytes")
+
+
+@dataclass(frozen=True)
+class MicroSizes:
+    """What a network needs on a microcontroller.
+
+    Attributes:
+        arena_bytes: of working memory, as the interpreter counts them on this machine of 64 bits; one of 32
+            keeps less beside the tensors.
+        planned_bytes: of these, tensors and what kernels take for a moment.
+        kept_bytes: of these, what the interpreter and its kernels keep.
+        flash_bytes: of the file; the code of kernels is not in it.
+    """
+
+    arena_bytes: int
+    planned_bytes: int
+    kept_bytes: int
+    flash_bytes: int
+
+
+class MicroExecutable:
+    """A file in the interpreter.
+
+    Args:
+        content: of the file.
+
+    Raises:
+        TrilobitError: the interpreter has no such operator, or the arena is too small; says which.
+    """
+
+    def __init__(self, content: bytes, arena_bytes: int = LARGEST_ARENA) -> None:
+        self._size = len(content)
+        with _said() as lines:
+            try:
+                self._interpreter = runtime.Interpreter.from_bytes(content, arena_size=arena_bytes)
+            except Exception as error:  # whatever it rejects; why stands in what it said
+                raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
+
+    def run(self, *inputs: Array) -> list[Array]:
+        """Return the outputs for inputs in the order and the shapes of the file."""
+        with _said() as lines:
+            try:
+                for place, array in enumerate(inputs):
+                    self._interpreter.set_input(np.ascontiguousarray(array), place)
+                self._interpreter.invoke()
+                return [np.array(self._interpreter.get_output(0))]
+            except Exception as error:
+                raise TrilobitError(f"TensorFlow Lite Micro: {_reason(lines(), error)}") from None
+
+    def sizes(self) -> MicroSizes:
+        """Return what it takes."""
+        with _said() as lines:
+            self._interpreter.print_allocations()
+            used = {name.decode(): int(count) for name, count in _USED.findall(lines())}
+        if used.keys() != {"total", "head", "tail"}:
+            raise TrilobitError("TensorFlow Lite Micro: this version does not say what its arena holds")
+        return MicroSizes(used["total"], used["head"], used["tail"], self._size)
+
+
+def micro_sizes(content: bytes) -> MicroSizes:
+    """Return what a `.tflite` file needs on a microcontroller.
+
+    Raises:
+        TrilobitError: the interpreter has no such operator; says which.
+    """
+    return MicroExecutable(content).sizes()
+
+
+def _reason(said: bytes, error: Exception) -> str:
+    """Return the line in which it says why."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return lines[0] if lines else one_line(error)
+
+
+@contextmanager
+def _said() -> Iterator[Callable[[], bytes]]:
+    """Keep what it writes to standard error, which is how it speaks; yields a function that returns it."""
+    kept = os.dup(STANDARD_ERROR)
+    with tempfile.TemporaryFile() as file:
+
+        def lines() -> bytes:
+            file.seek(0)
+            return file.read()
+
+        try:
+            os.dup2(file.fileno(), STANDARD_ERROR)
+            yield lines
+        finally:
+            os.dup2(kept, STANDARD_ERROR)
+            os.close(kept)

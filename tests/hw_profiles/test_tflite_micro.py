@@ -1,0 +1,72 @@
+"""What networks need on a microcontroller: counted as a search does, and as its interpreter does."""
+
+import numpy as np
+import pytest
+
+from hw_profiles.errors import TrilobitError
+from hw_profiles.graph.memory import peak_bytes
+from hw_profiles.graph.workload import Workload
+from hw_profiles.runtimes.tflite_micro import sizes
+from nas.emit.to_onnx import emit, random_network
+from supernet.families.family import load_family
+from tests.published_data import data_file
+
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("tflite_micro")
+
+from hw_profiles.runtimes.litert.options import LitertOptions
+from hw_profiles.runtimes.litert.runtime import LitertRuntime
+from hw_profiles.runtimes.litert.to_tflite import to_tflite
+from hw_profiles.runtimes.runtime import Artifact
+from hw_profiles.runtimes.tflite_micro.interpreter import MicroExecutable, micro_sizes
+
+ARENA_ERROR, FLASH_ERROR = 4_000, 0.08  # bytes of what is kept; of a file
+
+
+def networks(count: int) -> list[Workload]:
+    family = load_family("digits-mbconv", in_channels=1, classes=10, formats=("fp32", "int8"))
+    space = family.space()
+    return [family.workload(space.candidate(g)) for g in space.sample(count, rng=np.random.default_rng(7))]
+
+
+def file_of(work: Workload) -> bytes:
+    return to_tflite(emit(random_network(work, rng=np.random.default_rng(0))), lean=True)
+
+
+def test_what_a_search_counts_is_near_what_the_interpreter_takes() -> None:
+    for work in networks(8):
+        taken = micro_sizes(file_of(work))
+        kept = sum(map(sizes.kept_bytes, work.layers)) + sizes.kept_always()
+        arena = sizes.planned_bytes(peak_bytes(work)) + kept
+        flash = sum(map(sizes.flash_bytes, work.layers)) + sizes.file_bytes()
+        assert arena == pytest.approx(taken.arena_bytes, abs=ARENA_ERROR)
+        assert flash == pytest.approx(taken.flash_bytes, rel=FLASH_ERROR)
+        assert taken.planned_bytes + taken.kept_bytes == taken.arena_bytes
+
+
+def test_it_answers_as_the_builtin_kernels_of_litert() -> None:
+    """Both compute by the reference's arithmetic: codes rescaled by 31 bits."""
+    [work] = networks(1)
+    content = file_of(work)
+    _, height, width = work.in_shape
+    image = np.random.default_rng(1).standard_normal((1, height, width, 1)).astype(np.float32)
+    [micro] = MicroExecutable(content).run(image)
+    builtin = LitertRuntime(LitertOptions("builtin")).compile(Artifact(content))
+    [other] = builtin.run({builtin.inputs[0].name: image.transpose(0, 3, 1, 2)}).values()
+    assert np.abs(micro - other).max() <= 0.1 * np.abs(other).max()
+
+
+def test_an_arena_that_is_too_small_is_said() -> None:
+    [work] = networks(1)
+    with pytest.raises(TrilobitError, match="TensorFlow Lite Micro: "):
+        MicroExecutable(file_of(work), arena_bytes=2_000)
+
+
+@pytest.mark.parametrize(("name", "kib"), [("mlperf_tiny_resnet8", 100), ("mlperf_tiny_vww96", 200)])
+def test_published_networks_fit_the_arenas_of_their_reference(name: str, kib: int) -> None:
+    """mlcommons/tiny, benchmark/reference_submissions/{image_classification,person_detection}/
+    submitter_implemented.cpp: kTensorArenaSize of 100 and 200 KiB, for int8; ours is the network in fp32,
+    whose tensors take four times as much.
+    """
+    taken = micro_sizes(to_tflite(data_file(f"models/{name}.onnx").read_bytes(), lean=True))
+    assert taken.planned_bytes / 4 + taken.kept_bytes <= kib * 1024
