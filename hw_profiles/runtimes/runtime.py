@@ -252,6 +252,27 @@ class WritesFiles(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsMemory(Protocol):
+    """A runtime that knows what its files need on a microcontroller."""
+
+    def require_counter(self) -> None:
+        """Import what counts.
+
+        Raises:
+            ModuleNotFoundError: it is not installed.
+        """
+        ...
+
+    def memory_bytes(self, content: bytes) -> tuple[int, int]:
+        """Return what an ONNX file needs there: working memory, and flash for the file that it becomes.
+
+        Raises:
+            TrilobitError: it does not run there; says why.
+        """
+        ...
+
+
 def own_files(runtime: Runtime, content: bytes, example: Arrays | None = None) -> dict[str, bytes]:
     """Return the file that a runtime makes of an ONNX file and runs in its place, by its name; none where it
     runs the ONNX file itself.

@@ -17,7 +17,6 @@ from supernet.tasks.metric import METRICS, Direction, Metric
 Origin = Literal["metric", "device", "count"]
 Values = NDArray[np.float64]
 GROUP = "trilobit.objectives"
-MICRO = "hw_profiles.runtimes.tflite_micro.sizes"
 
 
 @dataclass(frozen=True)
@@ -164,17 +163,20 @@ OBJECTIVES: Mapping[str, Objective] = {
             *("arena", "bytes", "min"),
             origin="count",
             count=Count(
-                f"{MICRO}:planned_bytes",
+                "builtins:float",
                 largest=True,
-                constant=f"{MICRO}:kept_always",
-                beside=f"{MICRO}:kept_bytes",
+                constant="hw_profiles.runtimes.tflite_micro.sizes:kept_always",
+                beside="hw_profiles.runtimes.tflite_micro.sizes:kept_bytes",
             ),
             meaning="working memory of a microcontroller: 64KB, or 60%",
         ),
         Objective(
             *("flash", "bytes", "min"),
             origin="count",
-            count=Count(f"{MICRO}:flash_bytes", constant=f"{MICRO}:file_bytes"),
+            count=Count(
+                "hw_profiles.runtimes.tflite_micro.sizes:flash_bytes",
+                constant="hw_profiles.runtimes.tflite_micro.sizes:file_bytes",
+            ),
             meaning="of a microcontroller, for the .tflite file: 128KB, or 60%",
         ),
         Objective("energy", "J", "min", origin="device", meaning="such as 2mJ, or 60%"),

@@ -256,6 +256,25 @@ class LitertRuntime(FileRuntime):
         sizes = {name: np.shape(array) for name, array in (example or {}).items()}
         return to_tflite(content, sizes, lean=self.options.lean)
 
+    def require_counter(self) -> None:
+        """Import TensorFlow Lite Micro.
+
+        Raises:
+            ModuleNotFoundError: it is not installed.
+        """
+        import hw_profiles.runtimes.tflite_micro.interpreter  # noqa: F401  # only where memory is asked for
+
+    def memory_bytes(self, content: bytes) -> tuple[int, int]:
+        """Return arena and flash of the file that an ONNX file becomes, as TensorFlow Lite Micro takes them.
+
+        Raises:
+            TrilobitError: it cannot be converted, or that has no such operation; says which.
+        """
+        from hw_profiles.runtimes.tflite_micro.interpreter import micro_sizes
+
+        taken = micro_sizes(self.own_file(content))
+        return taken.arena_bytes, taken.flash_bytes
+
     def compile(self, artifact: Artifact) -> Executable:
         """Open a `.tflite` file, or an ONNX file as one.
 

@@ -8,9 +8,9 @@ import numpy as np
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.litert.conversion import LAST, MAPS, Conversion, Stored, View
 from hw_profiles.runtimes.litert.fusing import Fused, code_output, real_output, views_of
-from hw_profiles.runtimes.litert.geometry import Geometry
 from hw_profiles.runtimes.litert.onnx_source import Array, Node
 from hw_profiles.runtimes.litert.weights import bias_of, codes_bias, stored_weight
+from hw_profiles.runtimes.tflite_micro.geometry import Geometry
 
 SAME, VALID = "SAME", "VALID"
 
