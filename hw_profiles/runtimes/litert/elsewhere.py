@@ -55,7 +55,9 @@ class FlatBoardRuntime(BoardRuntime):
         Raises:
             TrilobitError: it cannot be converted; says why.
         """
-        return LitertRuntime().own_file(content, example)
+        local = self.here.local
+        assert isinstance(local, LitertRuntime)
+        return local.own_file(content, example)
 
 
 @dataclass(frozen=True)
