@@ -1,17 +1,12 @@
 #include "worker.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <tvm/ffi/c_api.h>
 #include <unistd.h>
 
 #include "arrays.h"
@@ -19,15 +14,14 @@
 #include "line.h"
 #include "machine.h"
 
-static const double LEARNING_S = 1.0, WAIT_S = 0.1, TELL_S = 2.0;
-enum { MOST_ARRAYS = 32, MOST_WINDOWS = 64, HOLDER_SIZE = 4096 };
+static const double LEARNING_S = 1.0, TELL_S = 2.0;
 
-static void fail(const Worker* worker, const char* kind, const char* message) {
+void fail(const Worker* worker, const char* kind, const char* message) {
   say_error(worker->answers, kind, message);
   _exit(0);
 }
 
-static void tell(const Worker* worker, const char* fields) {
+void tell(const Worker* worker, const char* fields) {
   Text line = {NULL, 0, 0};
   put(&line, "{\"say\":\"at\"%s}", fields);
   say(worker->answers, &line);
@@ -86,9 +80,9 @@ static Opened opened_or_fail(const Worker* worker, const Json* artifact, const J
 
 /* --- what they read --- */
 
-static Content content_or_fail(const Worker* worker, const char* sha256) {
+Content content_or_fail(const Worker* worker, const char* sha256) {
   Content content = store_content(&worker->store, sha256);
-  if (!content.bytes) fail(worker, "missing", "the file with its inputs is not there");
+  if (!content.bytes) fail(worker, "missing", "a file that it needs is not there");
   return content;
 }
 
@@ -179,61 +173,6 @@ static const char* try_out(Worker* worker, const char* sha256, const char* examp
   return *problem ? problem : NULL;
 }
 
-/* --- one measurement at a time --- */
-
-static int open_lock(const char* path) {
-  int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (file >= 0) fchmod(file, 0666); /* for whoever comes after us */
-  return file >= 0 ? file : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-}
-
-static void tell_holder(const Worker* worker, int file) {
-  char holder[HOLDER_SIZE];
-  ssize_t size = pread(file, holder, sizeof(holder) - 1, 0);
-  holder[size > 0 ? size : 0] = 0;
-  Json* who = json_parse(holder);
-  Text fields = {NULL, 0, 0};
-  put(&fields, ",\"waits_for\":");
-  if (who)
-    put_json(&fields, who);
-  else
-    put(&fields, "{}");
-  tell(worker, fields.data);
-  free(fields.data);
-  json_free(who);
-}
-
-/* Wait for the board's lock; the system gives it back however this process ends. */
-static void hold_lock(const Worker* worker, const Json* request) {
-  int file = open_lock(worker->lock);
-  if (file < 0) fail(worker, "request", "the lock of the board cannot be opened");
-  for (double told_s = 0; flock(file, LOCK_EX | LOCK_NB);) {
-    struct timespec pause = {0, (long)(1e9 * WAIT_S)};
-    if (now_s() - told_s >= TELL_S) {
-      told_s = now_s();
-      tell_holder(worker, file);
-    }
-    nanosleep(&pause, NULL);
-  }
-  const Json* who = json_get(request, "who");
-  Text line = {NULL, 0, 0};
-  char since[32];
-  time_t now = time(NULL);
-  strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", localtime(&now));
-  put(&line, "{\"since\":");
-  put_string(&line, since);
-  for (const Json* fact = who ? who->first : NULL; fact; fact = fact->next) {
-    put(&line, ",");
-    put_string(&line, fact->key);
-    put(&line, ":");
-    put_json(&line, fact);
-  }
-  put(&line, "}");
-  if (ftruncate(file, 0) || pwrite(file, line.data, line.size, 0) < 0) { /* somebody else's file: only read */
-  }
-  free(line.data);
-}
-
 /* --- requests --- */
 
 /* Libraries bring their kernels: the version is that of what made these, as the client says it. */
@@ -282,7 +221,12 @@ static void answer_run(Worker* worker, const Json* request) {
     fail(worker, "artifact", "the inputs are not what it reads");
   size_t count = bytes / reads;
   char *input = get_aligned(reads), *output = get_aligned(gives), *all = get_memory(count * gives);
+  double told_s = now_s();
   for (size_t i = 0; i < count; ++i) {
+    if (now_s() - told_s > TELL_S) {
+      tell(worker, "");
+      told_s = now_s();
+    }
     memcpy(input, array + i * reads, reads);
     int code = opened.run(input, output);
     if (code) fail(worker, "artifact", "a unit of it failed");
@@ -443,131 +387,6 @@ static void answer_sample(Worker* worker, const Json* request) {
   put_all(worker, &line, functions, place, ready, errors, count, &plan, waited_s);
   put_conditions(&line, &watcher.conditions);
   put(&line, "}");
-  say(worker->answers, &line);
-}
-
-/* --- schedules that are tried out --- */
-
-typedef struct {
-  TVMFFISafeCallType function;
-  TVMFFIAny arguments[MOST_ARRAYS];
-  DLTensor tensors[MOST_ARRAYS];
-  int64_t shapes[MOST_ARRAYS][MOST_DIMENSIONS], strides[MOST_ARRAYS][MOST_DIMENSIONS];
-  size_t sizes[MOST_ARRAYS];
-  int count;
-} Trial;
-
-static void* scratch(int device, int id, uint64_t size, int code, int bits) {
-  void* memory = NULL;
-  (void)device, (void)id, (void)code, (void)bits;
-  return posix_memalign(&memory, 64, size ? size : 1) ? NULL : memory;
-}
-
-static int release(int device, int id, void* memory) {
-  (void)device, (void)id;
-  free(memory);
-  return 0;
-}
-
-static void provide(const Library* library, const char* name, void* function) {
-  void** place = library_find(library, name); /* absent where no kernel needs it */
-  if (place) *place = function;
-}
-
-static DLDataType dl_type(const char* dtype) {
-  uint8_t code = *dtype == 'f' ? kDLFloat : *dtype == 'u' ? kDLUInt : kDLInt;
-  return (DLDataType){code, (uint8_t)(8 * item_size(dtype)), 1};
-}
-
-/* Describe one array as TVM's functions want it, and copy its bytes; false where it is no array. */
-static bool add_array(Trial* trial, const Json* json, const Content* data, size_t* used) {
-  Tensor tensor;
-  int at = trial->count;
-  if (at == MOST_ARRAYS || !tensor_of(json, &tensor)) return false;
-  size_t size = tensor_size(&tensor);
-  if (size > data->size - *used) return false;
-  int64_t stride = 1;
-  for (int i = tensor.dimensions - 1; i >= 0; --i) {
-    trial->shapes[at][i] = tensor.shape[i];
-    trial->strides[at][i] = stride;
-    stride *= tensor.shape[i];
-  }
-  void* bytes = memcpy(get_aligned(size), data->bytes + *used, size);
-  trial->tensors[at] = (DLTensor){.data = bytes,
-                                  .device = {kDLCPU, 0},
-                                  .ndim = tensor.dimensions,
-                                  .dtype = dl_type(tensor.dtype),
-                                  .shape = trial->shapes[at],
-                                  .strides = trial->strides[at]};
-  trial->arguments[at].type_index = kTVMFFIDLTensorPtr;
-  trial->arguments[at].v_ptr = &trial->tensors[at];
-  trial->sizes[at] = size;
-  *used += size;
-  ++trial->count;
-  return true;
-}
-
-static double time_trial(Trial* trial, long count) {
-  TVMFFIAny result;
-  double start = now_s();
-  for (long i = 0; i < count; ++i) trial->function(NULL, trial->arguments, trial->count, &result);
-  return now_s() - start;
-}
-
-static int by_size(const void* a, const void* b) {
-  double first = *(const double*)a, second = *(const double*)b;
-  return (first > second) - (first < second);
-}
-
-/* Return the least of a few medians: other programs only ever add to a time. */
-static double best_median(Trial* trial, double window_s, int windows, int groups) {
-  double once_s = time_trial(trial, 3) / 3, best_s = 0, seconds[MOST_WINDOWS];
-  long count = once_s > 0 && window_s > once_s ? (long)(window_s / once_s + 0.5) : 1;
-  for (int group = 0; group < groups; ++group) {
-    for (int i = 0; i < windows; ++i) seconds[i] = time_trial(trial, count) / (double)count;
-    qsort(seconds, (size_t)windows, sizeof(double), by_size);
-    double median_s = (seconds[(windows - 1) / 2] + seconds[windows / 2]) / 2;
-    if (!group || median_s < best_s) best_s = median_s;
-  }
-  return best_s;
-}
-
-static void load_trial(Worker* worker, const Json* request, Trial* trial) {
-  char path[PATH_SIZE], problem[PROBLEM_SIZE], symbol[512];
-  Library library;
-  size_t used = 0;
-  const char* sha256 = json_text(request, "library", "");
-  free(content_or_fail(worker, sha256).bytes);
-  Content data = content_or_fail(worker, json_text(request, "data", ""));
-  store_path(&worker->store, sha256, path);
-  const char* reason = library_load(path, &library, problem);
-  if (reason) fail(worker, "artifact", reason);
-  provide(&library, "__TVMBackendAllocWorkspace", (void*)scratch);
-  provide(&library, "__TVMBackendFreeWorkspace", (void*)release);
-  snprintf(symbol, sizeof(symbol), "__tvm_ffi_%s", json_text(request, "symbol", ""));
-  trial->function = (TVMFFISafeCallType)library_find(&library, symbol);
-  if (!trial->function) fail(worker, "artifact", "it has no such function");
-  const Json* arrays = json_get(request, "arrays");
-  for (const Json* array = arrays ? arrays->first : NULL; array; array = array->next)
-    if (!add_array(trial, array, &data, &used)) fail(worker, "request", "the arrays are not what they are said to be");
-  if (!trial->count) fail(worker, "request", "there are no arrays");
-}
-
-static void answer_trial(Worker* worker, const Json* request) {
-  Trial* trial = get_memory(sizeof(Trial));
-  int windows = (int)json_number(request, "windows", 5), groups = (int)json_number(request, "groups", 3);
-  if (windows < 1 || windows > MOST_WINDOWS || groups < 1) fail(worker, "request", "that many windows are not made");
-  load_trial(worker, request, trial);
-  TVMFFIAny result;
-  hold_lock(worker, request);
-  pin(best_core(worker->root));
-  if (trial->function(NULL, trial->arguments, trial->count, &result)) fail(worker, "artifact", "the function failed");
-  Text line = {NULL, 0, 0};
-  int last = trial->count - 1;
-  put(&line, "{\"say\":\"done\",\"output\":");
-  put_base64(&line, trial->tensors[last].data, trial->sizes[last]);
-  double seconds = best_median(trial, json_number(request, "window_s", 1e-4), windows, groups);
-  put(&line, ",\"seconds\":%.12g}", seconds);
   say(worker->answers, &line);
 }
 
