@@ -28,19 +28,10 @@ from tests.hw_profiles.native.made_up import (
     FOREIGN,
     asked,
     library,
-    program,
     started,
 )
 
 PLAN = asdict(MeasurePlan(rounds=3, waiting_s=0.0, energy_s=0.0))
-
-
-@pytest.fixture(scope="module")
-def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("agent") / "agent-made-up"
-    path.write_bytes(program())
-    path.chmod(0o700)
-    return path
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.transports.board import BoardLost
 from hw_profiles.runtimes.transports.native_agent import NativeAgent
 from hw_profiles.runtimes.tvm_cpu.agent_program import agent_program
-from tests.hw_profiles.native.made_up import Here, program
+from tests.hw_profiles.native.made_up import Here
 
 
-@pytest.fixture(scope="module")
-def content() -> bytes:
-    return program()
+@pytest.fixture
+def content(agent: Path) -> bytes:
+    return agent.read_bytes()
 
 
 def test_it_is_taken_there_and_takes_itself_away(content: bytes, tmp_path: Path) -> None:
@@ -74,9 +74,15 @@ def test_there_is_no_agent_for_every_processor() -> None:
 
 def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compilers: list[str] = []
+
+    def compiled(compiler: str) -> bytes:
+        compilers.append(compiler)
+        return b"a program"
+
+    monkeypatch.setattr("hw_profiles.runtimes.tvm_cpu.agent_program.compiled", compiled)
+    for _ in range(2):  # by two processes
+        agent_program.cache_clear()
+        assert agent_program("x86_64") == b"a program"
     agent_program.cache_clear()
-    first = agent_program("x86_64")
-    agent_program.cache_clear()
-    monkeypatch.setattr("hw_profiles.runtimes.tvm_cpu.agent_program.compiled", lambda compiler: b"")
-    assert agent_program("x86_64") == first
-    agent_program.cache_clear()
+    assert len(compilers) == 1
