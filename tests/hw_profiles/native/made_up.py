@@ -63,7 +63,12 @@ def program() -> bytes:
 
 def started(agent: Path, folder: Path, **options: object) -> AgentClient:
     """Return a conversation with an agent that keeps everything below `folder`."""
-    usual = {"folder": str(folder / "files"), "lock": str(folder / "lock"), "cache_bytes": 2**26}
+    usual = {
+        "folder": str(folder / "files"),
+        "lock": str(folder / "lock"),
+        "cache_bytes": 2**26,
+        "learning_s": 0.02,
+    }
     board = Here(folder)
     process = board.start([str(agent), json.dumps(usual | options)])
     return AgentClient(board, process, hang_s=HANG_S, agent=sha256_of(agent.read_bytes()))

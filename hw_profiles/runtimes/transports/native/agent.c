@@ -5,7 +5,8 @@
  *   agent OPTIONS
  *
  * OPTIONS is JSON: `folder` and `cache_bytes` of what is kept; and where they are not the usual ones `lock`,
- * `idle_s`, `root` (below which Linux describes itself), `brought` (whether the program itself goes too).
+ * `idle_s`, `learning_s`, `root` (below which Linux describes itself), `brought` (whether the program itself goes
+ * too).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -204,6 +205,7 @@ int main(int count, char** words) {
   snprintf(lock, sizeof(lock), "%s/trilobit-board.lock", access("/tmp", W_OK) ? folder : "/tmp");
   worker.lock = json_text(options, "lock", lock);
   worker.root = json_text(options, "root", "");
+  worker.learning_s = json_number(options, "learning_s", 1);
   worker.shared = mmap(NULL, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (worker.shared == MAP_FAILED || !own_program(own, sha256)) return 1;
   if (json_number(options, "brought", 0)) strcpy(brought, own);

@@ -14,7 +14,7 @@
 #include "line.h"
 #include "machine.h"
 
-static const double LEARNING_S = 1.0, TELL_S = 2.0;
+static const double TELL_S = 2.0;
 
 void fail(const Worker* worker, const char* kind, const char* message) {
   say_error(worker->answers, kind, message);
@@ -380,7 +380,7 @@ static void answer_sample(Worker* worker, const Json* request) {
   conditions_begin(&watcher.conditions, worker->root, core, plan.thread_clock, plan.waiting_s);
   Reference* reference = &worker->shared->reference;
   reference->computation = matrix_product;
-  if (!reference->seen) reference_learn(reference, LEARNING_S);
+  if (!reference->seen) reference_learn(reference, worker->learning_s);
   Passes passes = {plan, time_session, now_s, watch, &watcher};
   double waited_s = ready ? interleave(functions, ready, &passes, reference) : 0;
   Text line = {NULL, 0, 0};

@@ -21,6 +21,7 @@ typedef struct {
   Shared* shared; /* by all processes */
   const char *root, *lock;
   int answers;
+  double learning_s; /* to learn how long the reference workload usually takes */
 } Worker;
 
 /* Answer a request; ends where it cannot be. */
