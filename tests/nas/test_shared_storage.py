@@ -104,6 +104,20 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once(
     assert "Dask" not in complaint
 
 
+def test_a_device_that_nobody_may_measure_is_said_before_any_work(
+    nas: Nas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("nas.run.cluster.WORKERS_S", 0.2)
+    run = trained(tmp_path / "run", RunConfig())
+    options = {"processes": False, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with distributed.LocalCluster(n_workers=1, protocol="tcp://", **options) as running:
+        address = running.scheduler_address
+        _, complaint = nas("search", "-o", run.folder, "--cluster", address, code=2)
+    assert "no worker of tcp://127.0.0.1:" in complaint
+    assert f'`dask worker {address} --nworkers 1 --nthreads 1 --resources "device=1"`' in complaint
+
+
 @pytest.mark.parametrize("document", [{"url": 3}, {"password": "x"}])
 def test_the_section_is_checked(document: Mapping[str, Any]) -> None:
     with pytest.raises(TrilobitError, match="storage"):
