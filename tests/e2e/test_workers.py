@@ -23,7 +23,7 @@ from nas.run.storage import Storage, open_storage
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.slow
 DEADLINE_S = 600  # of several processes on a busy machine
-POLL_S = 0.05
+POLL_S = 0.3
 PASSWORD = "s3cret@{}"  # as awkward as people write them
 IN_URL = "s3cret%40{}"
 Process = subprocess.Popen[str]
