@@ -29,7 +29,7 @@ def micro_metrics(run: Run, model: bytes) -> dict[str, float]:
     try:
         arena_bytes, flash_bytes = runtime.memory_bytes(model)
     except TrilobitError:  # an operation that microcontrollers do not have
-        arena_bytes = flash_bytes = TOO_LARGE
+        return {ARENA: TOO_LARGE, FLASH: TOO_LARGE}
     return {ARENA: float(arena_bytes), FLASH: float(flash_bytes)}
 
 

@@ -269,6 +269,34 @@ def test_an_operation_is_that_of_onnx_runtime(model: bytes, provider: Any) -> No
     assert executable.outputs[0].shape == theirs.shape
 
 
+@pytest.mark.parametrize("last", [200, 255])
+@pytest.mark.parametrize("files", ["fast", "lean"])
+def test_a_gate_of_codes_is_that_of_onnx_runtime(last: int, files: Any) -> None:
+    """A hard swish as tuned files have it: codes that are read as two numbers, one of them clipped."""
+    zeros = {"z": np.uint8(100), "g": np.uint8(0), "first": np.uint8(0), "last": np.uint8(last)}
+    scales = {"s": np.float32(0.03), "t": np.float32(0.005), "o": np.float32(0.02)}
+    nodes = [
+        helper.make_node(op, inputs.split(), [output])
+        for op, inputs, output in (
+            ("QuantizeLinear", "x s z", "codes"),
+            ("Clip", "codes first last", "clipped"),
+            ("DequantizeLinear", "clipped t g", "gate"),
+            ("DequantizeLinear", "codes s z", "real"),
+            ("Mul", "real gate", "product"),
+            ("QuantizeLinear", "product o z", "given"),
+            ("DequantizeLinear", "given o z", "y"),
+        )
+    ]
+    model = model_of(nodes, {"x": MAPS}, {"y": TensorProto.FLOAT}, {**zeros, **scales})
+    executable, feed = (
+        LitertRuntime(LitertOptions(files=files)).compile(Artifact(model)),
+        {"x": 2 * rng_array(*MAPS)},
+    )
+    [ours], [theirs] = executable.run(feed).values(), open_file(model).run(feed).values()
+    assert len(np.unique(theirs)) > 20
+    assert np.abs(ours - theirs).max() <= REAL * np.abs(theirs).max()
+
+
 @st.composite
 def convolutions(draw: st.DrawFn) -> tuple[Layer, int]:
     """One convolution on codes, of any geometry that the table of operations has."""

@@ -260,8 +260,42 @@ class Conversion:
         if key not in self._relabelled:
             shape = self.model.tensors[place].shape
             output = self.model.add(self.tensor(f"{view.tensor}.line", shape, INT8, view.codes))
-            self._relabelled[key] = self.reshape(place, output)
+            if order == LAST and not self.lean:
+                self._relabelled[key] = self.straight_line(place, output, codes, view.codes)
+            else:
+                self._relabelled[key] = self.reshape(place, output)
         return self._relabelled[key]
+
+    def straight_line(
+        self, place: int, output: int, codes: Codes, other: Codes, activation: str = "NONE"
+    ) -> int:
+        """Say that codes mean something else, by a convolution of one tap that leaves them as they are: in
+        sums of these codes one step is one of the new ones. XNNPACK takes that, but no reshape that does it.
+
+        Args:
+            codes, other: what they mean, and what they are to mean.
+            activation: a clip of what they are to mean.
+        """
+        name, channels = self.model.tensors[output].name, self.model.tensors[place].shape[-1]
+        step = np.float32(other.scale)
+        scales = (float(np.float32(step / np.float32(codes.scale))),) * channels
+        one = np.ones((1, 1, 1, channels), np.int8)
+        filters = self.store(f"{name}.one", one, scales=scales, axis=3)
+        moved = np.full(channels, codes.zero - other.zero, np.int32)
+        bias = self.store(f"{name}.moved", moved, scales=(float(step),) * channels)
+        return self.operate(
+            "DEPTHWISE_CONV_2D",
+            (place, filters, bias),
+            output,
+            "DepthwiseConv2DOptions",
+            padding="VALID",
+            depthMultiplier=1,
+            strideH=1,
+            strideW=1,
+            dilationHFactor=1,
+            dilationWFactor=1,
+            fusedActivationFunction=activation,
+        )
 
     # -- writing ---------------------------------------------------------------------------------------
 

@@ -1,158 +1,32 @@
-"""Operations on single numbers, with what is broadcast, and the rounding to codes and back."""
+"""Operations on single numbers, with what is broadcast."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 
-from hw_profiles.errors import TrilobitError
+from hw_profiles.runtimes.litert.clips import clip
 from hw_profiles.runtimes.litert.conversion import (
     FIRST,
     LAST,
     MAPS,
-    OFFSET,
     TO_LAST,
-    Codes,
     Conversion,
     Order,
     Steps,
-    Stored,
-    View,
 )
 from hw_profiles.runtimes.litert.fusing import (
-    NONE,
     RELU,
     RELU6,
     Fused,
-    activation_of,
-    bounds,
     code_output,
-    codes_of,
     real_output,
 )
 from hw_profiles.runtimes.litert.onnx_source import Array, Node
+from hw_profiles.runtimes.litert.rounding import cast
 
 Write = Callable[[Conversion, Node], None]
 HALF_WAVE, SAME = 6.0, 1e-6  # of a sixth, within which a slope is one
-
-
-# -- rounding ------------------------------------------------------------------------------------------
-
-
-def quantize(conversion: Conversion, node: Node) -> None:
-    """Write the rounding of real numbers to codes, or of codes to other codes."""
-    codes = codes_of(conversion, node)
-    if codes is None:
-        raise TrilobitError(f"LiteRT: activations have codes of 8 bits and one scale; {node.name} has others")
-    name = node.input(0)
-    order = conversion.order_of(name)
-    view = conversion.views.get(name)
-    source = conversion.read(name, order) if view is None else conversion.read_codes(view, order)
-    conversion.operate(
-        "QUANTIZE", (source,), conversion.give(node.outputs[0], order, codes), "QuantizeOptions"
-    )
-
-
-def dequantize(conversion: Conversion, node: Node) -> None:
-    """Note what codes stand for; nothing is written before somebody reads that."""
-    name, output = node.input(0), node.outputs[0]
-    if (array := conversion.source.constants.get(name)) is not None:
-        conversion.stored[output] = _stored_codes(conversion, node, array)
-        return
-    codes = codes_of(conversion, node)
-    if codes is None or name not in conversion.codes:
-        raise TrilobitError(
-            f"LiteRT: activations have codes of 8 bits and one scale; {node.name} reads others"
-        )
-    conversion.views[output] = View(name, codes)
-
-
-def _stored_codes(conversion: Conversion, node: Node, array: Array) -> Stored:
-    """Return stored codes with their scales.
-
-    Raises:
-        TrilobitError: groups of them share one, or zero points differ.
-    """
-    scales = conversion.required(node, 1, "scale").astype(np.float32)
-    zeros = conversion.source.constants.get(node.input(2), np.zeros(1, array.dtype)).astype(np.int64)
-    if node.integer("block_size", 0) or scales.ndim > 1 or (zeros.size and np.ptp(zeros)):
-        raise TrilobitError("LiteRT: weights in groups, each with a scale or a zero point, are not written")
-    axis = node.integer("axis", 1) % max(array.ndim, 1) if scales.size > 1 else 0
-    first = int(zeros.flat[0]) if zeros.size else 0
-    if array.dtype == np.uint8:
-        codes = (array.astype(np.int16) - OFFSET).astype(np.int8)
-        return Stored(codes, scales.ravel(), axis, first - OFFSET)
-    kept = array if array.dtype in (np.int8, np.int32) else array.astype(np.int8)
-    return Stored(kept, scales.ravel(), axis, first)
-
-
-def cast(conversion: Conversion, node: Node) -> None:
-    """Write another element type; of codes whose arithmetic is spelled out, note what they stand for."""
-    name, output = node.input(0), node.outputs[0]
-    array = conversion.source.constants.get(name)
-    if array is not None and _store_cast(conversion, node, array):
-        return
-    if name in conversion.codes and _spelled_out(conversion, node):
-        return
-    order = conversion.order_of(name)
-    source = conversion.read(name, order)
-    if conversion.source.dtypes[name] == conversion.source.dtypes[output]:
-        conversion.same(output, name)
-        return
-    conversion.operate(
-        "CAST",
-        (source,),
-        conversion.give(output, order),
-        "CastOptions",
-        inDataType=conversion.model.tensors[source].dtype,
-        outDataType=conversion.source.dtypes[output],
-    )
-
-
-def _store_cast(conversion: Conversion, node: Node, array: Array) -> bool:
-    """Note a weight that is stored in fewer bits than it is computed in: in 16 bits, or as codes that are
-    multiplied with their scales.
-    """
-    output = node.outputs[0]
-    if array.dtype == np.float16:
-        conversion.halves[output] = array
-        return True
-    follower = conversion.source.only_reader(output)
-    if array.dtype not in (np.int8, np.uint8) or follower is None or follower.op != "Mul":
-        return False
-    other = conversion.source.constants.get(next((n for n in follower.inputs if n != output), ""))
-    axis = None if other is None else _single_axis(other, array.ndim)
-    if other is None or axis is None:
-        return False
-    zero = OFFSET if array.dtype == np.uint8 else 0
-    codes = (array.astype(np.int16) - zero).astype(np.int8)
-    conversion.stored[follower.outputs[0]] = Stored(codes, other.ravel().astype(np.float32), axis, -zero)
-    conversion.finished.add(follower)
-    return True
-
-
-def _single_axis(scales: Array, rank: int) -> int | None:
-    """Return the only dimension along which scales differ; None where there are several."""
-    shape = (*(1,) * (rank - scales.ndim), *scales.shape)
-    along = [axis for axis, size in enumerate(shape) if size > 1]
-    return None if len(along) > 1 else (along or [0])[0]
-
-
-def _spelled_out(conversion: Conversion, node: Node) -> bool:
-    """Note (codes - zero) x scale, spelled as three operations, as what codes stand for."""
-    less = conversion.source.only_reader(node.outputs[0])
-    zero = None if less is None or less.op != "Sub" else conversion.constant(less.input(1))
-    if less is None or zero is None or zero.size != 1:
-        return False
-    times = conversion.source.only_reader(less.outputs[0])
-    scale = None if times is None or times.op != "Mul" else conversion.constant(times.input(1))
-    if times is None or scale is None or scale.size != 1:
-        return False
-    offset = OFFSET if conversion.source.dtypes[node.input(0)] == "uint8" else 0
-    codes = Codes(float(scale.item()), round(float(zero.item())) - offset)
-    conversion.views[times.outputs[0]] = View(node.input(0), codes)
-    conversion.finished.update((less, times))
-    return True
 
 
 # -- one operand ---------------------------------------------------------------------------------------
@@ -167,89 +41,6 @@ def unary(code: str, kind: str = "") -> Write:
         conversion.operate(code, (source,), conversion.give(node.outputs[0], order), kind)
 
     return write
-
-
-def clip(conversion: Conversion, node: Node) -> None:
-    """Write a clip: of codes by codes, of what codes stand for where new ones end there by themselves."""
-    if node.input(0) in conversion.codes:
-        _clip_codes(conversion, node)
-        return
-    view, on_codes = conversion.views.get(node.input(0)), _coded_behind(conversion, node)
-    if view and on_codes and activation_of(conversion, node) and _ends_at_zero(on_codes.codes):
-        order = conversion.order_of(view.tensor)
-        source = conversion.read_codes(view, order)
-        conversion.operate("QUANTIZE", (source,), on_codes.give(conversion, order), "QuantizeOptions")
-        return
-    ends = bounds(conversion, node)
-    if ends is None:
-        raise TrilobitError(f"LiteRT: no {node.op} with computed ends is written ({node.name})")
-    order = conversion.order_of(node.input(0))
-    source = conversion.read(node.input(0), order)
-    word = activation_of(conversion, node)
-    if word:
-        conversion.operate(word, (source,), conversion.give(node.outputs[0], order))
-        return
-    _limit(conversion, node, source, order, ends)
-
-
-def _coded_behind(conversion: Conversion, node: Node) -> Fused | None:
-    """Return what becomes codes right behind a node."""
-    output = code_output(conversion, node)
-    return output if output is not None and output.activation == NONE else None
-
-
-def _ends_at_zero(codes: Codes | None) -> bool:
-    return codes is not None and codes.zero == -OFFSET
-
-
-def _limit(conversion: Conversion, node: Node, source: int, order: Order, ends: tuple[float, float]) -> None:
-    """Write the two ends of a clip, those that there are."""
-    sides = [("MAXIMUM", ends[0]), ("MINIMUM", ends[1])]
-    sides = [(code, end) for code, end in sides if np.isfinite(end)]
-    if not sides:
-        conversion.same(node.outputs[0], node.input(0))
-        return
-    for position, (code, end) in enumerate(sides):
-        value = conversion.store(f"{node.name}.{code.lower()}", np.array(end, np.float32))
-        last = position == len(sides) - 1
-        output = (
-            conversion.give(node.outputs[0], order)
-            if last
-            else conversion.between(f"{node.name}.low", source)
-        )
-        source = conversion.operate(code, (source, value), output, "MaximumMinimumOptions")
-
-
-def _clip_codes(conversion: Conversion, node: Node) -> None:
-    """Write a clip of codes."""
-    name = node.input(0)
-    codes, order = conversion.codes[name], conversion.order_of(name)
-    offset = OFFSET if conversion.source.dtypes[name] == "uint8" else 0
-    source, sides = conversion.read(name, order), []
-    for code, position, free in (("MAXIMUM", 1, 0), ("MINIMUM", 2, 255)):
-        array = conversion.source.constants.get(node.input(position))
-        if node.input(position) and array is None:
-            raise TrilobitError(f"LiteRT: no {node.op} with computed ends is written ({node.name})")
-        if array is not None and int(array.item()) + OFFSET - offset != free:
-            sides.append((code, int(array.item()) - offset))
-    if not sides:
-        conversion.same(node.outputs[0], name)
-        conversion.codes[node.outputs[0]] = codes
-        return
-    for position, (code, end) in enumerate(sides):
-        value = conversion.store(
-            f"{node.name}.{code.lower()}",
-            np.array(end, np.int8),
-            scales=(float(np.float32(codes.scale)),),
-            zero_point=codes.zero,
-        )
-        last = position == len(sides) - 1
-        output = (
-            conversion.give(node.outputs[0], order, codes)
-            if last
-            else conversion.between(f"{node.name}.low", source)
-        )
-        source = conversion.operate(code, (source, value), output, "MaximumMinimumOptions")
 
 
 def hard_sigmoid(conversion: Conversion, node: Node) -> None:

@@ -6,12 +6,13 @@ from hw_profiles.errors import TrilobitError
 from hw_profiles.graph.consumer import Consumer
 from hw_profiles.graph.layer import Layer
 from hw_profiles.runtimes.litert.conversion import Conversion, Order
-from hw_profiles.runtimes.litert.elementwise import BINARY, UNARY, dequantize, quantize
+from hw_profiles.runtimes.litert.elementwise import BINARY, UNARY
 from hw_profiles.runtimes.litert.flat_model import FlatModel
 from hw_profiles.runtimes.litert.moves import MOVES
 from hw_profiles.runtimes.litert.onnx_source import Node, Source
 from hw_profiles.runtimes.litert.products import dynamic_product, gemm, matmul
 from hw_profiles.runtimes.litert.reductions import REDUCTIONS
+from hw_profiles.runtimes.litert.rounding import dequantize, quantize
 from hw_profiles.runtimes.litert.windows import (
     average_pool,
     conv,
