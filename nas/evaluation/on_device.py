@@ -17,7 +17,7 @@ from hw_profiles.runtimes.runtime import Job
 from nas.evaluation.builder import NetworkBuilder
 from nas.evaluation.identity import device_identity, open_study
 from nas.evaluation.micro import micro_metrics
-from nas.evaluation.reference import RunReference, builder_of, opened, reference_to
+from nas.evaluation.reference import OPEN, RunReference, builder_of, opened, reference_to
 from nas.evaluation.store import EvaluationStore, Result
 from nas.evaluation.study import Study
 from nas.evaluation.through import LIBRARY, Answered, device_outputs
@@ -307,7 +307,7 @@ def _candidates(builder: NetworkBuilder, genes: Sequence[tuple[int, ...]]) -> li
     return [space.candidate(np.array(each, np.int16)) for each in genes]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=OPEN)
 def _evaluator(reference: RunReference) -> DeviceEvaluator:
     """Return the evaluator that keeps what the original says, within `opened`."""
     return DeviceEvaluator(builder_of(reference.base))

@@ -30,6 +30,7 @@ DEPENDS: Mapping[str, Callable[[Run], Mapping[str, Any]]] = {
     "answers": answer_identity,
     "device": device_identity,
 }
+OPEN = 2  # runs that a worker keeps open: two commands may share a cluster
 _ONE_AT_A_TIME = threading.Lock()  # per process: one evaluation has the threads of torch that the run says
 
 
@@ -90,9 +91,9 @@ def opened(reference: RunReference) -> Iterator[NetworkBuilder]:
         yield builder
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=OPEN)
 def builder_of(reference: RunReference) -> NetworkBuilder:
-    """Open a run on a worker: once, as long as no other is asked for.
+    """Open a run on a worker: once, as long as not too many others are asked for.
 
     Args:
         reference: the base of one.
@@ -113,7 +114,7 @@ def builder_of(reference: RunReference) -> NetworkBuilder:
     return NetworkBuilder(run)
 
 
-@lru_cache(maxsize=len(DEPENDS))
+@lru_cache(maxsize=OPEN * len(DEPENDS))
 def _check(reference: RunReference) -> None:
     """See that what a kind of evaluation depends on is the same here; once."""
     with _refusing():

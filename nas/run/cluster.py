@@ -64,6 +64,7 @@ class Cluster:
         self.address = address
         self._reporter = reporter
         self._accepted: set[str] = set()
+        self._asked: set[str] = set()  # where tasks may go, once somebody must be avoided
         self._refused: set[Refusal] = set()
 
     def __enter__(self) -> "Cluster":
@@ -152,8 +153,8 @@ class Cluster:
         hosts = len({worker.get("host") for worker in workers})
         machines = f"{hosts} machine{'s' * (hosts > 1)}"
         self._reporter.say(
-            f"  cluster {self.address}: {len(workers)} workers on {machines}, {may_measure}; dashboard "
-            f"{self._client.dashboard_link or 'not installed'}"
+            f"  cluster {self.address}: {len(workers)} worker{'s' * (len(workers) != 1)} on {machines}, "
+            f"{may_measure}; dashboard {self._client.dashboard_link or 'not installed'}"
         )
         if any(worker.get("nthreads", 1) > 1 for worker in workers):
             self._reporter.say(
@@ -243,7 +244,8 @@ class Cluster:
 
         def submit(position: int) -> None:
             # restricted only where somebody must be avoided: else those may help who join later
-            workers = {"workers": sorted(self._accepted)} if self._refused else {}
+            self._asked = set(self._accepted)
+            workers = {"workers": sorted(self._asked)} if self._refused else {}
             resources = {"resources": {DEVICE: 1}} if measuring else {}
             key = f"{_name(function)}-{uuid4()}"
             how = {"key": key, "pure": False, **workers, **resources}
@@ -281,7 +283,8 @@ class Cluster:
         while True:
             with suppress(queue.Empty):
                 return done.get(timeout=LOOK_S)
-            if self._usable(measuring):
+            usable = self._usable(measuring)
+            if usable & self._asked if self._refused else usable:
                 lonely_since = None
                 continue
             if lonely_since is None:
@@ -308,7 +311,7 @@ class Cluster:
                 "where this one stopped"
             ) from None
         except Exception:
-            if self._client.status != "running":
+            if future.cancelled() or self._client.status != "running":
                 raise self._lost() from None
             raise
 

@@ -219,7 +219,7 @@ def test_a_worker_that_is_killed_costs_nothing(start, dask, finished_run: Path, 
     kill(first)
     printed, complaint = process.communicate(timeout=DEADLINE_S)
     assert (process.returncode, complaint) == (0, "")
-    assert f"cluster {dask.address}: 1 workers on 1 machine" in printed
+    assert f"cluster {dask.address}: 1 worker on 1 machine" in printed
     require_same(folder, finished_run)
 
 

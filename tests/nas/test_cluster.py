@@ -1,5 +1,6 @@
 """A cluster within this process: who is asked, what comes back, and what ends a command in one line."""
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,18 @@ def test_a_scheduler_that_goes_away_is_one_line(cluster: Cluster, monkeypatch: p
     monkeypatch.undo()
 
 
+@pytest.mark.slow
+def test_an_evaluation_that_takes_its_workers_with_it_is_given_up(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONNECT_S", 10.0)
+    monkeypatch.setattr(module, "WORKERS_S", 30.0)
+    with Cluster("local:1", PlainReporter(said.append)) as cluster:
+        with pytest.raises(TrilobitError, match="lost with several workers, one after the other"):
+            list(cluster.answers(os._exit, [1]))
+        assert list(cluster.answers(abs, [-1])) == [(0, 1)]  # which are started again
+
+
 def test_another_version_is_refused_by_name() -> None:
     ours = software()
     assert _why_not(ours, dict(ours)) == ""
@@ -170,7 +183,7 @@ def test_another_version_is_refused_by_name() -> None:
     assert "No module named 'nas'" in missing
 
 
-def test_tls_is_dasks_own_configuration(tmp_path: Path) -> None:
+def test_tls_is_dasks_own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who has no certificate does not get in."""
     pytest.importorskip("cryptography")
     security = distributed.Security.temporary()
@@ -184,6 +197,7 @@ def test_tls_is_dasks_own_configuration(tmp_path: Path) -> None:
             pytest.raises(TrilobitError, match="no Dask scheduler"),
         ):
             stranger.require_workers()
+        monkeypatch.setattr(module, "CONNECT_S", 30.0)
         known = {name: str(path) for name, path in config.items()}
         with dask.config.set(known), Cluster(running.scheduler_address) as cluster:
             assert cluster.address.startswith("tls://")
