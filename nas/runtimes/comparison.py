@@ -11,6 +11,7 @@ from hw_profiles.documents import MismatchError
 from hw_profiles.errors import TrilobitError
 from hw_profiles.measure.host import instruction_set
 from hw_profiles.measure.measurement import MeasurePlan
+from hw_profiles.runtimes.plugin import choose
 from nas.checks.confined import GIB, ConfinedError, Limits, confined
 from nas.run.tuned_document import MeasuredLatency
 from nas.runtimes.contestants import Contestant
@@ -137,7 +138,15 @@ def compared(contestants: Sequence[Contestant], timings: Sequence[Timing]) -> Ru
         _compared(contestant, timing, first.array)
         for contestant, timing in zip(contestants, timings, strict=True)
     )
-    return RuntimeComparison(files, _fastest(files), instruction_set(), _runtimes(files))
+    return RuntimeComparison(files, _fastest(files), _instructions(contestants[0]), _runtimes(files))
+
+
+def _instructions(contestant: Contestant) -> str:
+    """Return the best instruction set of the processor that a file is timed on."""
+    device = contestant.request.get("device")
+    if device is None:  # machine code, which runs here
+        return instruction_set()
+    return choose(device["name"], device["options"]).open().describe().instructions
 
 
 def _compared(contestant: Contestant, timing: Timing, first_s: np.ndarray) -> ComparedFile:
