@@ -1,6 +1,7 @@
 """A run's quantized phase: trained after fp32, used by every evaluation, part of what the run depends on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from nas.run.reporting import QUIET
 from nas.run.run import Run, open_run
 from nas.stages.train import run_train
 from supernet.data.images import Images
+from supernet.families.family import SIZES
 from supernet.tasks.evaluate import build_network, simulated_metric
-from supernet.train.loop import TrainConfig
+from supernet.train.loop import TrainConfig, load_supernet
 
 FORMATS = ("fp32", "int8", "int4")
+ERROR = 0.026  # standard error of a share of 359 images, at most
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,34 @@ def test_evaluations_use_the_learned_scales(run: Run) -> None:
     codes = {name: parameters.weight.codes for name, parameters in learned.parameters.items()}
     assert all(np.abs(weight).max() <= 8 for weight in codes.values())
     assert any(not np.array_equal(codes[name], plain.parameters[name].weight.codes) for name in codes)
+
+
+@pytest.mark.slow
+def test_transformers_learn_to_be_rounded(tmp_path: Path) -> None:
+    """In 2 bits the phase helps, in 8, which need none, it does not hurt."""
+    config = RunConfig(
+        train=TrainConfig(epochs=5, random_subnets=0, batch_size=64),
+        space=SpaceSection(name="digits-vit", formats=("fp32", "int8", "int2")),
+        quantized=QuantizedSection(epochs=1.5, batch_size=64),
+    )
+    run = open_run(tmp_path / "run", config)
+    run_train(run, QUIET)
+    builder, before = NetworkBuilder(run), load_supernet(run.family, run.checkpoint_path)
+
+    def gain(number_format: str) -> float:
+        """Accuracy on search-validation, after the phase less before, the mean of both ends of the space."""
+        gains = []
+        for candidate in (run.family.extreme(size, number_format) for size in SIZES):
+            plain = build_network(run.family, before, candidate, run.task, builder.calibration)
+            both = (
+                simulated_metric(n, run.task.validation, run.task)
+                for n in (builder.network(candidate), plain)
+            )
+            gains.append(next(both) - next(both))
+        return float(np.mean(gains))
+
+    assert gain("int2") > 0
+    assert gain("int8") > -ERROR
 
 
 def test_networks_in_fp32_are_as_without_scales(run: Run) -> None:
