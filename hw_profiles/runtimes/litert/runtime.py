@@ -38,7 +38,7 @@ MOST_SIZES = 16  # of one file, of which an interpreter is kept
 INTEGER_KERNELS = frozenset(
     f"{code}_INT8"
     for code in (
-        *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL"),
+        *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MUL", "MEAN"),
         *("MAX_POOL_2D", "AVERAGE_POOL_2D", "MAXIMUM", "MINIMUM"),
         *("RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR", "DEPTH_TO_SPACE"),
     )

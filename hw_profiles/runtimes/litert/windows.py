@@ -7,11 +7,12 @@ import numpy as np
 
 from hw_profiles.errors import TrilobitError
 from hw_profiles.runtimes.litert.conversion import LAST, MAPS, Conversion, Stored, View
-from hw_profiles.runtimes.litert.fusing import Fused, code_output, real_output, views_of
+from hw_profiles.runtimes.litert.fusing import NONE, Fused, code_output, real_output, views_of
 from hw_profiles.runtimes.litert.onnx_source import Array, Node
 from hw_profiles.runtimes.litert.weights import bias_of, codes_bias, stored_weight
 from hw_profiles.runtimes.tflite_micro.geometry import Geometry
 
+MOST_TAPS = 25  # of a depthwise convolution that is as fast as a mean
 SAME, VALID = "SAME", "VALID"
 
 
@@ -234,15 +235,25 @@ def global_average_pool(conversion: Conversion, node: Node) -> None:
 def global_mean_on_codes(conversion: Conversion, node: Node) -> bool:
     """Write the mean over whole maps on codes; return whether it reads and gives such.
 
-    The operator for means rounds what the zero point of its input is worth at the scale of its output, so
-    that codes are off by up to one: a convolution with equal weights rounds once.
+    XNNPACK has a kernel for means that rounds once, but the kernels of the reference round what the zero
+    point is worth first: one code in ten is off. A convolution with equal weights rounds once everywhere, and
+    is as fast up to the taps that XNNPACK has kernels for.
     """
     views, on_codes = views_of(conversion, node, 1), code_output(conversion, node)
     if not views or not on_codes:
         return False
     size = conversion.shape(node.input(0))[2:]
     where = Geometry((size[0], size[1]), (1, 1), (1, 1), (0, 0, 0, 0), (size[0], size[1]), (1, 1))
-    _mean_on_codes(conversion, node, views[0], where, on_codes)
+    if conversion.lean or prod(where.kernel) <= MOST_TAPS:
+        _mean_on_codes(conversion, node, views[0], where, on_codes)
+        return True
+    if on_codes.activation != NONE:
+        return False
+    source = conversion.read_codes(views[0], LAST)
+    axes = conversion.sizes(f"{node.name}.axes", (1, 2))
+    conversion.operate(
+        "MEAN", (source, axes), on_codes.give(conversion, LAST), "ReducerOptions", keepDims=True
+    )
     return True
 
 
