@@ -5,6 +5,7 @@ server; and the ways in which that goes wrong.
 import fcntl
 import json
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,35 @@ def small(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32",
     return MBConvFamily(
         "small", (8,), 8, (Stage(8, 2, (1,), (16, 32), (3,)),), 16, in_channels, classes, formats
     )
+
+
+def larger(*, in_channels: int, classes: int, formats: tuple[str, ...] = ("fp32", "int8")) -> MBConvFamily:
+    """A space of enough architectures for a predictor of them."""
+    stages = (Stage(8, 2, (1, 2), (16, 32), (3,)),)
+    return MBConvFamily("larger", (8,), 8, stages, 16, in_channels, classes, formats)
+
+
+LITTLE = """
+[train]
+epochs = 1
+random_subnets = 1
+
+[sample]
+fp32 = 12
+quantized = 24
+
+[fit]
+predictor = "ridge"
+
+[search]
+rounds = 1
+finalists = 2
+budget = 100
+batch = 50
+
+[export]
+count = 1
+"""
 
 
 @pytest.fixture
@@ -118,6 +148,23 @@ def test_a_device_that_disappears_half_way_costs_nothing_measured(
     server.boards.append(board)
     assert main(words) == 0
     assert profiled(tmp_path).calibration is not None
+
+
+def test_networks_are_searched_answer_and_are_exported_there(
+    server: StandIn, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "larger", f"{__name__}:larger")  # type: ignore[call-overload]
+    path = tmp_path / "quick.toml"
+    path.write_text(path.read_text().replace('"small"', '"larger"') + LITTLE)
+    assert main(["run", *words[1:]]) == 0
+    [folder] = (path for path in (tmp_path / "run" / "export").iterdir() if path.is_dir())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["device"]["board"]["address"] == "adb:board-1"
+    assert (folder / "model.so").exists()
+    with sqlite3.connect(tmp_path / "run" / "run.db") as store:
+        told = store.execute("select value_json from trial_user_attributes where key = 'through'").fetchall()
+    assert {json.loads(text).partition(" for llvm")[0] for (text,) in told} == {"library"}
+    assert all(text.endswith('on adb:board-1"') for (text,) in told)
 
 
 def test_a_full_disk_and_a_refused_key_are_one_line_each(
