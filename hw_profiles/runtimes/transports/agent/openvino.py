@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TELEMETRY = "openvino_telemetry"
 SETTLING_RUNS = 2  # that allocate and choose
 CPU = "CPU"
+EXPORTS = "EXPORT_IMPORT"  # what devices that can write what they compiled say of themselves
 # lines of an error that say where in the engine it was found
 WHERE = (
     *("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted"),
@@ -105,9 +106,14 @@ class OpenVino:
         precision = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}[options.get("precision", "f32")]
         if precision not in self.capabilities:
             raise AgentError("engine", f"its {provider} does not compute in {precision}")
+        self._kept = (b"", b"")  # the file that was compiled last, and what the engine writes of it
 
     def open(self, content: bytes, exact_sums: bool, names: Sequence[str], **more: Any) -> OpenVinoFile:
-        """Compile a file."""
+        """Compile a file, or read back what was compiled of it a moment ago, for another session.
+
+        Args:
+            more: settings, for this file; with some it is compiled anew.
+        """
         options = self._options
         settings = {"INFERENCE_PRECISION_HINT": options.get("precision", "f32")}  # type: dict[str, Any]
         settings["PERFORMANCE_HINT"] = str(options.get("hint", "latency")).upper()
@@ -118,13 +124,19 @@ class OpenVino:
             settings["ENABLE_CPU_PINNING"] = False
         settings.update(more)
         try:
-            compiled = self._core.compile_model(self._core.read_model(content, b""), provider, settings)
+            if self._kept[0] == content and not more:
+                compiled = self._core.import_model(self._kept[1], provider, settings)
+            else:
+                compiled = self._core.compile_model(self._core.read_model(content, b""), provider, settings)
+                if EXPORTS in self.capabilities and not more:
+                    self._kept = (content, compiled.export_model().getvalue())
         except RuntimeError as error:
             raise AgentError("artifact", f"OpenVINO: {_reason(error)}") from None
         return OpenVinoFile(self._engine, compiled, names, int(options.get("batch", 1)))
 
     def graph(self, content: bytes, folder: str) -> bytes:
         """Return the graph that is executed, as JSON."""
+        self._kept = (b"", b"")  # what is read back has lost names of nodes
         return json.dumps(self.open(content, False, ()).executed()).encode()
 
     def profile(
