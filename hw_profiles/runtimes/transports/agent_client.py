@@ -203,7 +203,9 @@ class AgentClient:
         except AgentGone as gone:
             self.kill()
             raise self.board.failure(gone.returncode, gone.said) from None
-        except (BoardLost, KeyboardInterrupt):
+        except Refused:
+            raise
+        except BaseException:  # whoever asks next must not read the answer to this
             self.kill()
             raise
 

@@ -284,6 +284,19 @@ def test_an_agent_without_requests_ends(tmp_path: Path) -> None:
     client.kill()
 
 
+def test_an_interruption_ends_the_conversation_so_that_no_answer_is_read_as_another(
+    here: MeasuredDevice,
+) -> None:
+    def interrupt(share: float, waiting: bool) -> None:
+        raise KeyboardInterrupt
+
+    sample(here, "good")
+    with watching(interrupt), pytest.raises(KeyboardInterrupt):
+        sample(here, "slow")
+    [measured] = sample(here, "good")  # by a new one
+    assert measured.error is None
+
+
 # -- one measurement at a time -------------------------------------------------------------------------------
 
 
