@@ -6,8 +6,9 @@ Three parts; every one is made of `nas` commands as people run them, goes on whe
 - `tables`: profiles a space on each runtime, and predicts whole networks that its table was not fitted to;
 - `mixes`: tunes each model for each runtime, and compares the mix found with the runtime's own default
   recipe at equal quality: the fastest file of the front that is no worse on examples that nothing has seen,
-  timed in the same turns. The recipe of ONNX Runtime are its static defaults; of the others, which have none,
-  it is every unit in int8, written as they want it. Times of policies that were left out are predicted, too;
+  timed in the same turns. It is the first recipe that a runtime's own tools have; of one without it is every
+  unit in int8, written as it wants that; NNCF's joins where `nncf` is installed. Times of policies that were
+  left out are predicted, too;
 - `together`: each model in fp32 and in the mix of each runtime, all in the same turns; so are the exported
   networks of the runs of `--fronts`.
 
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from harness import Row, argument_parser, interquartile_range, one_core, report
-from tune import ROOT, Tuned, cases, data_of, speed, tune, value
+from tune import ROOT, Peer, Tuned, cases, data_of, peers, speed, tune, value
 
 from hw_profiles.profiles.latency_model import prediction_error
 from hw_profiles.profiles.profile import DeviceProfile
@@ -144,11 +145,11 @@ def error_rows(task: str, error: Mapping[str, float]) -> Iterator[Row]:
 def mixes(benchmark: Benchmark) -> Iterator[Row]:
     """Yield for each model and runtime how much faster its mix is than its recipe, and how many are."""
     ratios = dict[str, list[float]]()
-    for model, runtime in pairs(benchmark):
+    for model, runtime in each_pair(benchmark):
         with left_out(f"mixes, {model.stem} on {runtime}"):
             tuned = tuned_for(benchmark, model, runtime)
             task = f"{model.stem} on {runtime}"
-            row = mix_row(task, tuned.front, recipe_of(runtime, tuned.front))
+            row = mix_row(task, tuned.front, recipe_of(runtime, tuned.front), peers(tuned))
             ratios.setdefault(runtime, []).append(row.ours)
             yield row
             yield from policy_rows(task, tuned)
@@ -159,7 +160,7 @@ def mixes(benchmark: Benchmark) -> Iterator[Row]:
         yield Row(task, "faster than its recipe", "models", "higher", faster, 0.0)
 
 
-def pairs(benchmark: Benchmark) -> Iterator[tuple[Path, str]]:
+def each_pair(benchmark: Benchmark) -> Iterator[tuple[Path, str]]:
     """Yield every model with every runtime."""
     return ((model, runtime) for model in benchmark.models for runtime in benchmark.runtimes)
 
@@ -200,22 +201,25 @@ def recipe_of(runtime: str, front: TunedFront) -> Reference:
     return recipe
 
 
-def mix_row(task: str, front: TunedFront, recipe: Reference) -> Row:
-    """Return how many times as fast as the recipe the mix is, pass by pass."""
+def mix_row(task: str, front: TunedFront, recipe: Reference, others: Mapping[str, Peer]) -> Row:
+    """Return how many times as fast as the recipe the mix is, pass by pass.
+
+    Args:
+        others: files of tools that are not always there.
+    """
     mix = at_equal_quality(front, recipe)
     assert mix.latency is not None
     assert recipe.latency is not None
     gains = np.array(recipe.latency.samples_s) / np.array(mix.latency.samples_s)
     name = front.metric.name
-    peers = {
-        "mix against fp32": speed(mix),
-        f"{recipe.name} against fp32": speed(recipe),
-        f"{name} of the mix": value(mix.judging, name),
-        f"{name} of {recipe.name}": value(recipe.judging, name),
-    }
+    speeds = {"the mix": speed(mix), recipe.name: speed(recipe)} | {n: p.speed for n, p in others.items()}
+    values = {"the mix": value(mix.judging, name), recipe.name: value(recipe.judging, name)}
+    values |= {n: peer.metrics[name] for n, peer in others.items() if name in peer.metrics}
+    beside = {f"{n} against fp32": each for n, each in speeds.items()}
+    beside |= {f"{name} of {n}": each for n, each in values.items()}
     metric = "speed of the mix at equal quality"
     gain = float(np.median(gains))
-    return Row(task, metric, f"x {recipe.name}", "higher", gain, interquartile_range(gains), peers, EVEN)
+    return Row(task, metric, f"x {recipe.name}", "higher", gain, interquartile_range(gains), beside, EVEN)
 
 
 def at_equal_quality(front: TunedFront, recipe: Reference) -> TunedNetwork | Reference:

@@ -1,4 +1,4 @@
-"""One unit of a model as a file by itself, at the bound sizes, and made-up numbers to quantize it with."""
+"""Units of a model as a file by themselves, at the bound sizes, and made-up numbers to quantize them with."""
 
 from dataclasses import replace
 
@@ -27,15 +27,18 @@ class UnitFiles:
         self._nodes = {node.name: node for node in self._proto.graph.node}
         self._stored = {tensor.name: tensor for tensor in self._proto.graph.initializer}
 
-    def model(self, unit: Unit) -> ImportedModel:
-        """Return a model of this unit alone."""
-        nodes = [self._nodes[name] for name in unit.nodes]
+    def model(self, unit: Unit, *beside: Unit) -> ImportedModel:
+        """Return a model of this unit alone, or of those beside it, too, that read the same as it does."""
+        units = (unit, *beside)
+        inputs = tuple(dict.fromkeys(name for each in units for name in each.inputs))
+        outputs = tuple(name for each in units for name in each.outputs)
+        nodes = [self._nodes[name] for each in units for name in each.nodes]
         read = dict.fromkeys(name for node in nodes for name in node.input if name in self._stored)
         graph = helper.make_graph(
             nodes,
             "unit",
-            [self._value(name) for name in dict.fromkeys(unit.inputs)],
-            [self._value(name) for name in unit.outputs],
+            [self._value(name) for name in inputs],
+            [self._value(name) for name in outputs],
             [self._stored[name] for name in read],
         )
         proto = helper.make_model(
@@ -44,10 +47,10 @@ class UnitFiles:
         return replace(
             self._model,
             content=proto.SerializeToString(),
-            units=(unit,),
+            units=units,
             workload=single(unit.layer),
             inputs=unit.inputs,
-            outputs=unit.outputs,
+            outputs=outputs,
         )
 
     def _value(self, name: str) -> onnx.ValueInfoProto:
@@ -56,19 +59,27 @@ class UnitFiles:
 
 
 def made_up(part: ImportedModel, choice: str, sums: IntegerSums) -> Quantization:
-    """Return ranges, and weights in one format, of a model of one unit."""
-    (unit,) = part.units
-    tensors = dict.fromkeys(unit.inputs, _params(RANGE))
-    tensors |= dict.fromkeys(unit.outputs, _params(CLIPPED if len(unit.nodes) > 1 else RANGE))
-    if not unit.weighted:
-        return Quantization(part, tensors, {})
+    """Return ranges, and weights in one format, of a model of one unit or of several that read the same."""
+    tensors: dict[str, QuantParams] = {}
+    for unit in part.units:
+        tensors |= dict.fromkeys(unit.inputs, _params(RANGE))
+        tensors |= dict.fromkeys(unit.outputs, _params(CLIPPED if len(unit.nodes) > 1 else RANGE))
+    parameters = {
+        (unit.name, choice): _made_up_weights(part, unit, choice, sums)
+        for unit in part.units
+        if unit.weighted
+    }
+    return Quantization(part, tensors, parameters)
+
+
+def _made_up_weights(part: ImportedModel, unit: Unit, choice: str, sums: IntegerSums) -> Parameters:
     shape = part.constants[unit.weight].shape
     if unit.op == "MatMul" or (unit.op == "Gemm" and not _is_by_output(part)):
         shape = shape[::-1]
     weight = np.random.default_rng(0).standard_normal(shape, np.float32)
     encoded = load_weight_format(policy_precision(choice).weight, sums).encode(weight)
     bias = np.zeros(part.constants[unit.bias].size if unit.bias else 0, np.float32)
-    return Quantization(part, tensors, {(unit.name, choice): Parameters(encoded, bias)})
+    return Parameters(encoded, bias)
 
 
 def _is_by_output(part: ImportedModel) -> bool:

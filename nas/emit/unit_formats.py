@@ -9,7 +9,7 @@ from hw_profiles.errors import one_line
 from hw_profiles.graph.formats import FP32, in_integers
 from hw_profiles.reference.integer_sums import IntegerSums
 from hw_profiles.registry import names
-from hw_profiles.runtimes.runtime import Artifact, Runtime
+from hw_profiles.runtimes.runtime import Artifact, NamesKernels, Runtime
 from nas.checks.model_notes import is_quantized
 from nas.emit.layer_formats import UnitFormats, layer_formats
 from nas.emit.rewrite_onnx import at_opset, rewrite_once
@@ -23,6 +23,7 @@ from supernet.registry import FORMATS
 
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 MATRICES = ("Gemm", "MatMul")
+CONVOLUTION = "Conv"
 
 
 def unit_formats(
@@ -64,12 +65,23 @@ class _Trials:
 
     def formats(self, unit: Unit) -> UnitFormats:
         """Return what a unit can be in; units that are alike are tried once."""
-        size = self.model.constants[unit.weight].shape if unit.weight else ()
-        trial = (self.device, self.offered, *self.newer.values())
-        key = (*trial, unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
+        trial, beside = (self.device, self.offered, *self.newer.values()), self._beside(unit)
+        key = (*trial, *self._kind(unit), *(self._kind(beside) if beside is not None else ()))
         if key not in _KNOWN:
             _KNOWN[key] = self._tried(unit)
         return _KNOWN[key]
+
+    def _kind(self, unit: Unit) -> tuple[Hashable, ...]:
+        """Return what units that are alike have in common."""
+        size = self.model.constants[unit.weight].shape if unit.weight else ()
+        return (unit.layer, unit.op, len(unit.nodes), bool(unit.bias), size)
+
+    def _beside(self, unit: Unit) -> Unit | None:
+        """Return another convolution that reads what one does; None without."""
+        if unit.op != CONVOLUTION or not unit.weighted:
+            return None
+        alike = (each for each in self.model.units if each.op == CONVOLUTION and each.weighted)
+        return next((each for each in alike if each is not unit and each.inputs[0] == unit.inputs[0]), None)
 
     def _tried(self, unit: Unit) -> UnitFormats:
         if why := self._why_kept(unit):
@@ -122,7 +134,25 @@ class _Trials:
             kernels = self._kernels(content)
         except Exception as error:  # whatever the engine rejects
             return f"{self.device.engine} does not take it: {one_line(error)}"
-        return self._misfit(part, name, kernels, plain)
+        misfit = self._misfit(part, name, kernels, plain)
+        return "" if misfit and self._fits_beside(unit, name) else misfit
+
+    def _fits_beside(self, unit: Unit, name: str) -> bool:
+        """Return whether a convolution is computed on integers where another one reads the same in the same
+        format, as in the model: alone, an engine may take the stride out of it, to a layer of its own.
+        """
+        beside, precision = self._beside(unit), policy_precision(name)
+        if beside is None or not in_integers(precision.weight, precision.activation):
+            return False
+        pair = self.parts.model(unit, beside)
+        try:
+            numbers = made_up(pair, name, self.device.sums)
+            content = rewrite_once(numbers, {unit.name: name, beside.name: name})
+            executable = self.runtime.compile(Artifact(content))
+        except Exception:  # whatever the engine rejects
+            return False
+        named = executable.named_kernels() if isinstance(executable, NamesKernels) else {}
+        return any(named.get(node) in self.runtime.integer_kernels for node in unit.nodes)
 
     def _compared(self, opset: int) -> str:
         """Return why the whole model cannot have the version of ONNX's operations that some type of weights
