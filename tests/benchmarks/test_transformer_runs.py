@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hw_profiles.profiles.latency_model import WholeNetwork
+from hw_profiles.profiles.latency_model import KINDS, WholeNetwork
 from supernet.families.family import load_family
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -55,3 +55,23 @@ def test_what_no_table_can_beat_is_measured_again(monkeypatch: pytest.MonkeyPatc
     best = ceilings(first, second)
     assert best["measured again"] == pytest.approx(1 - 2 * 10 / 190)
     assert 0.9 < best["errors of 3% by chance"] < 1
+
+
+def test_errors_of_a_table_stand_beside_what_no_table_can_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from scenarios import SPREAD, error_rows
+
+    rng, kinds = np.random.default_rng(0), len(KINDS)
+
+    def network(k: int, held_out: bool) -> WholeNetwork:
+        sums = tuple(rng.uniform(1, 2, kinds)) if k < 0 else tuple(np.full(kinds, 1.0 + k))
+        return WholeNetwork("int8", held_out, sums, (1,) * kinds, sum(sums) * rng.uniform(0.99, 1.01), 0.0)
+
+    fitted = [network(-1, held_out=False) for _ in range(8)]
+    held = [network(k, held_out=True) for k in range(6)] + [network(k, held_out=True) for k in range(6)]
+    rows = error_rows("made up", [*fitted, *held])
+    assert [row.metric for row in rows] == ["MAPE", "Kendall tau", SPREAD] * 2
+    assert all("6 decoders" in row.task for row in rows)
+    assert rows[1].peers["measured again"] == pytest.approx(1)
+    assert rows[1].peers["errors of 3% by chance"] == pytest.approx(1)
+    assert rows[0].ours < 0.02
